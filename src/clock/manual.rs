@@ -1,0 +1,80 @@
+//! A house for tests: the wall clock stands where it was put, randomness has a seed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{BoxFuture, Clock, House, Random, SystemClock, TokioTasks};
+
+/// A clock whose wall time is set by hand. Monotonic time is tokio's, which tests pause and move.
+#[derive(Debug)]
+pub struct ManualClock {
+    wall: AtomicU64,
+    inner: SystemClock,
+}
+
+impl ManualClock {
+    /// A clock that shows `wall_millis`.
+    #[must_use]
+    pub fn at(wall_millis: u64) -> Arc<Self> {
+        Arc::new(Self { wall: AtomicU64::new(wall_millis), inner: SystemClock::new() })
+    }
+
+    /// Puts the wall clock to `wall_millis`.
+    pub fn set(&self, wall_millis: u64) {
+        self.wall.store(wall_millis, Ordering::SeqCst);
+    }
+
+    /// Moves the wall clock on.
+    pub fn advance(&self, by: Duration) {
+        self.wall.fetch_add(u64::try_from(by.as_millis()).unwrap_or_default(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall_millis(&self) -> u64 {
+        self.wall.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.inner.monotonic()
+    }
+
+    fn sleep(&self, how_long: Duration) -> BoxFuture<()> {
+        self.inner.sleep(how_long)
+    }
+}
+
+/// Numbers that look random and are the same for the same seed (SplitMix64). For tests only.
+#[derive(Debug)]
+pub struct SeededRandom(AtomicU64);
+
+impl SeededRandom {
+    /// A source that starts from `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(seed)))
+    }
+}
+
+impl Random for SeededRandom {
+    fn fill(&self, buffer: &mut [u8]) {
+        for chunk in buffer.chunks_mut(8) {
+            let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^= z >> 31;
+            chunk.iter_mut().zip(z.to_le_bytes()).for_each(|(to, from)| *to = from);
+        }
+    }
+}
+
+/// A house for a test: this clock, this seed, tokio's tasks.
+#[must_use]
+pub fn house(clock: Arc<ManualClock>, seed: u64) -> House {
+    House { clock, random: SeededRandom::new(seed), tasks: Arc::new(TokioTasks) }
+}

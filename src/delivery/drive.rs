@@ -1,0 +1,55 @@
+//! The loops that most senders want.
+
+use std::future::Future;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use crate::{Closed, Feed, Outcome, SealedSet, Tap, Want};
+
+/// Hands over SET by SET, as many at once as the line's windows let through, each with an outcome of its own.
+///
+/// One task drives all of them: a hand-over is a future in it, not a task.
+pub async fn each<F: Future<Output = Outcome> + Send>(feed: &Feed, mut tap: Tap, hand_over: impl Fn(SealedSet) -> F) -> Closed {
+    let mut busy = FuturesUnordered::new();
+    let report = |set: SealedSet| {
+        let (jti, attempt) = (set.jti, set.attempt);
+        let work = hand_over(set);
+        async move { (jti, Some(attempt), work.await) }
+    };
+    let end = loop {
+        tokio::select! {
+            biased;
+            Some(done) = busy.next(), if !busy.is_empty() => {
+                let mut all = vec![done];
+                // Whatever else is ready now is settled under the same lock.
+                while let Some(Some(more)) = futures_util::FutureExt::now_or_never(busy.next()) {
+                    all.push(more);
+                }
+                feed.settle_all(all);
+            }
+            next = tap.next(Want::ALL) => match next {
+                Ok(batch) => busy.extend(batch.hand_over().into_iter().map(&report)),
+                Err(closed) => break closed,
+            },
+        }
+    };
+    while let Some((jti, attempt, outcome)) = busy.next().await {
+        feed.settle(jti, attempt, outcome);
+    }
+    end
+}
+
+/// Hands over batch by batch, one at a time, with an outcome for each SET by place.
+pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(feed: &Feed, mut tap: Tap, hand_over: impl Fn(Vec<SealedSet>) -> F) -> Closed {
+    loop {
+        match tap.next(Want::ALL).await {
+            Ok(batch) => {
+                let sets = batch.hand_over();
+                let ids: Vec<_> = sets.iter().map(|set| (set.jti, Some(set.attempt))).collect();
+                let outcomes = hand_over(sets).await;
+                feed.settle_all(ids.into_iter().zip(outcomes).map(|((jti, attempt), outcome)| (jti, attempt, outcome)).collect());
+            }
+            Err(closed) => return closed,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The incoming half: where things go that a method receives.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use crate::{Refusal, Stop};
+
+/// Where incoming things go. Answers when they are durable; never sooner.
+pub trait Inlet: Send + Sync {
+    /// Takes what `peer` sent; one answer each, in order.
+    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>>;
+}
+
+/// One incoming thing.
+#[derive(Clone, Debug)]
+pub enum Incoming {
+    /// A SET.
+    Set {
+        /// The `jti` under which the peer listed it, where the wire has one; a foreign `jti` need not be one of ours.
+        named: Option<Box<str>>,
+        /// The compact token.
+        token: Bytes,
+    },
+    /// An event of intake.
+    Event {
+        /// Its idempotency.
+        id: String,
+        /// The intake JSON.
+        body: Bytes,
+    },
+}
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// It is durable.
+    Taken,
+    /// It is not acceptable.
+    Refused(Refusal),
+    /// Not now.
+    Busy {
+        /// Try again then.
+        after: Duration,
+    },
+    /// Answer with this HTTP status and nothing else: what `listen --fail` makes receivers do. Methods without HTTP treat it as busy.
+    Status(u16),
+}
+
+/// An incoming request or connection of a receiving method.
+#[derive(Clone)]
+pub struct Arrival {
+    /// Where its SETs go.
+    pub inlet: Arc<dyn Inlet>,
+    /// Who sent them, as far as the door knows.
+    pub peer: Arc<str>,
+    /// When it must end.
+    pub ends: Stop,
+}
+

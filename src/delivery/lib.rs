@@ -1,0 +1,25 @@
+#![doc = include_str!("README.md")]
+
+mod contract;
+pub mod drive;
+mod feed;
+mod inlet;
+mod outcome;
+mod registry;
+pub mod spi;
+pub mod testkit;
+
+pub use axum;
+pub use bytes::Bytes;
+pub use clock::House;
+pub use contract::{About, CarrierEvent, Entry, Env, Finding, Form, Lapse, Limits, Line, Method, NoOptions, Options, Order, Profile, Reload, Stop, Visit, Voice};
+pub use feed::{Batch, Closed, Feed, SealedSet, Tap, Want, Window};
+pub use futures_util::future::BoxFuture;
+#[doc(hidden)]
+pub use inventory;
+pub use inlet::{Answer, Arrival, Incoming, Inlet};
+pub use net::{HttpClient, HttpError, HttpFault, HttpRequest, HttpResponse, Secret, TlsPolicy};
+pub use outcome::{Attempt, Cause, Fault, Outcome, Refusal, Scope, Verdict};
+pub use registry::{Registration, RegistryError, find, methods};
+pub use serde_json::Value as Json;
+pub use set::{Envelope, ErrorCode, Jti, OrderKey, Receipt, Timestamp};

@@ -1,0 +1,67 @@
+//! The methods that are linked into this binary.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value as Json;
+
+use crate::{Entry, Env, Fault, Method, spi};
+
+/// What [`register!`](crate::register) submits: plain data and function pointers.
+pub struct Registration {
+    /// Name and URI.
+    pub entry: Entry,
+    /// Starts it.
+    pub start: fn(Json, Env) -> BoxFuture<'static, Result<Arc<dyn spi::AnyMethod>, Fault>>,
+}
+
+impl Registration {
+    /// The registration of a method.
+    #[must_use]
+    pub const fn of<M: Method>() -> Self {
+        Self { entry: M::ENTRY, start: |section, env| Box::pin(spi::start::<M>(section, env)) }
+    }
+}
+
+inventory::collect!(Registration);
+
+/// Registers a delivery method: one line in the transport's `lib.rs`.
+#[macro_export]
+macro_rules! register {
+    ($method:ty) => {
+        $crate::inventory::submit! { $crate::Registration::of::<$method>() }
+    };
+}
+
+/// Two methods claim one name or URI.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("two delivery methods claim `{0}`: link only one of them")]
+pub struct RegistryError(pub String);
+
+/// Every linked method, by name.
+///
+/// # Errors
+/// [`RegistryError`] when two claim one name, URI or alias.
+pub fn methods() -> Result<Vec<&'static Registration>, RegistryError> {
+    let mut all: Vec<_> = inventory::iter::<Registration>().collect();
+    all.sort_by_key(|registration| registration.entry.name);
+    let mut seen = std::collections::BTreeSet::new();
+    for registration in &all {
+        let Entry { name, uri, aliases } = registration.entry;
+        for claim in [name, uri].iter().chain(aliases) {
+            if !seen.insert(*claim) {
+                return Err(RegistryError((*claim).to_owned()));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The method that goes by this name, URI or alias.
+#[must_use]
+pub fn find<'a>(methods: &'a [Arc<dyn spi::AnyMethod>], called: &str) -> Option<&'a Arc<dyn spi::AnyMethod>> {
+    methods.iter().find(|method| {
+        let Entry { name, uri, aliases } = method.entry();
+        called == name || called == uri || aliases.contains(&called)
+    })
+}

@@ -1,0 +1,252 @@
+//! What the router and the testkit implement; a transport never sees it.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::Value as Json;
+use set::Jti;
+
+use crate::{
+    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Inlet, Line, Method, Options, Outcome, Profile, Stop, Tap, Want,
+};
+
+/// Behind a [`Feed`].
+pub trait FeedCore: Send + Sync {
+    /// A new drawer.
+    fn tap(&self) -> Box<dyn TapCore>;
+    /// Outcomes.
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>);
+    /// (handed over and unsettled, owed and not handed over).
+    fn counts(&self) -> (usize, usize);
+    /// Why nothing is drawn.
+    fn stalled(&self, why: Option<Cause>);
+}
+
+/// Behind a [`Tap`]. The state of drawing lives here, not in futures.
+pub trait TapCore: Send {
+    /// Works towards the next batch.
+    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>>;
+    /// Ready when nothing this tap handed over is unsettled, or the drain deadline has passed.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// What a batch holds until it is handed over. Dropping it hands everything back.
+pub trait Claim: Send {
+    /// The hand-over begins.
+    fn handed_over(self: Box<Self>);
+}
+
+/// Behind a [`crate::Window`]: counts what is taken, wakes who waits, first come first served.
+#[derive(Debug)]
+pub struct WindowCore(Mutex<WindowState>);
+
+struct WindowState {
+    limit: [usize; 3],
+    taken: [usize; 3],
+    waiting: VecDeque<(u64, Arc<dyn Fn() + Send + Sync>)>,
+    tickets: u64,
+}
+
+impl std::fmt::Debug for WindowState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} of {:?}", self.taken, self.limit)
+    }
+}
+
+impl WindowCore {
+    /// A window with these limits.
+    #[must_use]
+    pub fn new(sets: usize, batches: usize, bytes: usize) -> Self {
+        Self(Mutex::new(WindowState { limit: [sets, batches, bytes], taken: [0; 3], waiting: VecDeque::new(), tickets: 0 }))
+    }
+
+    /// Changes the limits.
+    pub fn limit(&self, sets: usize, batches: usize, bytes: usize) {
+        let wake = {
+            let mut state = self.0.lock();
+            state.limit = [sets, batches, bytes];
+            std::mem::take(&mut state.waiting)
+        };
+        wake.iter().for_each(|(_, wake)| wake());
+    }
+
+    /// Room for SETs now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let state = self.0.lock();
+        let [sets, batches, bytes] = state.limit;
+        let [s, b, y] = state.taken;
+        if b >= batches || y >= bytes { 0 } else { sets.saturating_sub(s) }
+    }
+
+    /// Takes room for a batch, whole or not at all.
+    #[must_use]
+    pub fn take(&self, sets: usize, bytes: usize) -> bool {
+        let mut state = self.0.lock();
+        let [ls, lb, ly] = state.limit;
+        let [s, b, y] = state.taken;
+        // A batch larger than the whole window passes alone: nothing else could ever let it through.
+        let fits = |taken: usize, more: usize, limit: usize| taken + more <= limit || (taken == 0 && limit > 0);
+        if !(fits(s, sets, ls) && fits(b, 1, lb) && fits(y, bytes, ly)) {
+            return false;
+        }
+        state.taken = [s + sets, b + 1, y + bytes];
+        true
+    }
+
+    /// Gives back; `batches` is 1 with the last SET of a batch.
+    pub fn give(&self, sets: usize, batches: usize, bytes: usize) {
+        let wake = {
+            let mut state = self.0.lock();
+            let [s, b, y] = state.taken;
+            state.taken = [s.saturating_sub(sets), b.saturating_sub(batches), y.saturating_sub(bytes)];
+            state.waiting.pop_front()
+        };
+        if let Some((_, wake)) = wake {
+            wake();
+        }
+    }
+
+    /// Calls `wake` once when room may be there; the caller then tries again and, if it does not take, passes the chance on
+    /// with [`WindowCore::pass_on`].
+    pub fn when_room(&self, wake: Arc<dyn Fn() + Send + Sync>) -> u64 {
+        let mut state = self.0.lock();
+        state.tickets += 1;
+        let ticket = state.tickets;
+        state.waiting.push_back((ticket, wake));
+        ticket
+    }
+
+    /// Withdraws a wish; tells whether it was still waiting.
+    pub fn withdraw(&self, ticket: u64) -> bool {
+        let mut state = self.0.lock();
+        let before = state.waiting.len();
+        state.waiting.retain(|(at, _)| *at != ticket);
+        state.waiting.len() != before
+    }
+
+    /// Wakes the next who waits, if there is room.
+    pub fn pass_on(&self) {
+        if self.room() > 0 {
+            let next = self.0.lock().waiting.pop_front();
+            if let Some((_, wake)) = next {
+                wake();
+            }
+        }
+    }
+}
+
+/// A method whose types are forgotten.
+pub trait AnyMethod: Send + Sync {
+    /// Its name and URI.
+    fn entry(&self) -> Entry;
+    /// Judges terms and grant, given as JSON, and makes the line.
+    ///
+    /// # Errors
+    /// [`Fault::Terms`] names the member that is not acceptable.
+    fn line(&self, about: &About, terms: Json, grant: Json) -> Result<Arc<dyn AnyLine>, Fault>;
+    /// `delivery` as the API shows it.
+    ///
+    /// # Errors
+    /// [`Fault::Terms`] when the terms are not its own.
+    fn publish(&self, terms: Json, at: &str) -> Result<Json, Fault>;
+    /// JSON pointers of secret terms.
+    fn secret_terms(&self) -> &'static [&'static str];
+    /// A responder's routes.
+    fn routes(&self) -> Option<axum::Router>;
+    /// A receiver's routes.
+    fn receive_routes(&self) -> Option<axum::Router>;
+    /// Takes SETs or events from a peer.
+    fn collect(&self, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>>;
+    /// `check --connect`.
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
+    /// Flushes and hangs up.
+    fn close(&self, within: Duration) -> BoxFuture<'_, ()>;
+}
+
+/// A line whose type is forgotten.
+pub trait AnyLine: Send + Sync {
+    /// What it is and can.
+    fn profile(&self) -> Profile;
+    /// Runs a sender.
+    fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed>;
+    /// Itself, for the method that made it.
+    fn as_any(&self) -> &(dyn Any + Send + Sync);
+}
+
+impl<L: Line> AnyLine for L {
+    fn profile(&self) -> Profile {
+        Line::profile(self)
+    }
+
+    fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed> {
+        Box::pin(async move { Line::run(&*self, feed, tap).await })
+    }
+
+    fn as_any(&self) -> &(dyn Any + Send + Sync) {
+        self
+    }
+}
+
+struct Erased<M>(Arc<M>);
+
+impl<M: Method> AnyMethod for Erased<M> {
+    fn entry(&self) -> Entry {
+        M::ENTRY
+    }
+
+    fn line(&self, about: &About, terms: Json, grant: Json) -> Result<Arc<dyn AnyLine>, Fault> {
+        Ok(Arc::new(self.0.line(about, read(terms, "")?, read(grant, "/grant")?)?))
+    }
+
+    fn publish(&self, terms: Json, at: &str) -> Result<Json, Fault> {
+        Ok(self.0.publish(&read(terms, "")?, at))
+    }
+
+    fn secret_terms(&self) -> &'static [&'static str] {
+        M::Terms::SECRETS
+    }
+
+    fn routes(&self) -> Option<axum::Router> {
+        self.0.routes()
+    }
+
+    fn receive_routes(&self) -> Option<axum::Router> {
+        self.0.receive_routes()
+    }
+
+    fn collect(&self, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+        let method = self.0.clone();
+        Box::pin(async move { method.collect(from, into, stop).await })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(self.0.probe())
+    }
+
+    fn close(&self, within: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.close(within))
+    }
+}
+
+/// Reads options; the fault says which member is wrong.
+fn read<T: Options>(options: Json, under: &str) -> Result<T, Fault> {
+    serde_json::from_value(options).map_err(|error| Fault::Terms { pointer: under.to_owned(), cause: Cause::new("invalid", error.to_string()) })
+}
+
+/// Starts a method from its section, given as JSON.
+///
+/// # Errors
+/// [`Fault::Start`] when the section is not acceptable or the method cannot start.
+pub async fn start<M: Method>(section: Json, env: Env) -> Result<Arc<dyn AnyMethod>, Fault> {
+    let section = serde_json::from_value(section)
+        .map_err(|error| Fault::Start(Cause::new("configuration", format!("[methods.{}]: {error}", M::ENTRY.name))))?;
+    Ok(Arc::new(Erased(Arc::new(M::start(section, env).await?))))
+}

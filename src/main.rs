@@ -1,0 +1,2 @@
+//! setgate.
+fn main() {}

@@ -1,0 +1,1 @@
+//! An event as producers put it in.

@@ -1,0 +1,2 @@
+//! The whole suite.
+fn main() {}
