@@ -38,7 +38,9 @@ impl ErrorCode {
     #[must_use]
     pub fn from_wire(text: &str) -> Self {
         match text {
-            "invalid_request" | "jwtParse" | "jwtHdr" | "json" | "setParse" | "setData" | "setType" => Self::InvalidRequest,
+            "invalid_request" | "jwtParse" | "jwtHdr" | "json" | "setParse" | "setData" | "setType" => {
+                Self::InvalidRequest
+            }
             "invalid_key" | "jwtCrypto" | "jwtCypto" | "jws" | "jwe" => Self::InvalidKey,
             "invalid_issuer" | "jwtIss" => Self::InvalidIssuer,
             "invalid_audience" | "jwtAud" => Self::InvalidAudience,

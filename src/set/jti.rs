@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn refuses_foreign_texts() {
-        for text in ["", "a", "24c63fb56e5a2d77a6b512616ca9fa24", "a+aaaaaaaaaaaaaaaaaaaaa", "äaaaaaaaaaaaaaaaaaaaaa"] {
+        for text in ["", "a", "24c63fb56e5a2d77a6b512616ca9fa24", "a+aaaaaaaaaaaaaaaaaaaaa", "äaaaaaaaaaaaaaaaaaaaaa"]
+        {
             assert_eq!(text.parse::<Jti>(), Err(JtiError), "{text}");
         }
     }

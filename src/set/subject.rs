@@ -1,63 +1,296 @@
 //! Subject identifiers (RFC 9493, SSF 1.0 §3).
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
-/// The format of a simple subject.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Format {
-    /// `account`.
-    Account,
-    /// `email`.
-    Email,
-    /// `iss_sub`.
-    IssSub,
-    /// `opaque`.
-    Opaque,
-    /// `phone_number`.
-    PhoneNumber,
-    /// `did`.
-    Did,
-    /// `uri`.
-    Uri,
-    /// `aliases`.
-    Aliases,
-    /// `jwt_id`.
-    JwtId,
-    /// `saml_assertion_id`.
-    SamlAssertionId,
-    /// `ip-addresses`.
-    IpAddresses,
-    /// `scim`.
-    Scim,
-    /// A proprietary format.
-    Other(Box<str>),
-}
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::json::token;
+
+mod format;
+
+pub use format::Format;
+pub(crate) use format::uri;
 
 /// Why a value is no subject identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{pointer}: {message}")]
+#[error("{}{message}", self.place())]
 pub struct SubjectError {
-    /// JSON pointer below the subject.
+    /// JSON pointer below the subject; empty for the subject itself.
     pub pointer: String,
-    /// What is wrong.
+    /// What is wrong. It never quotes a value, since subjects are personal data.
     pub message: String,
 }
 
-/// A simple subject: one identifier, or aliases of one entity.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+impl SubjectError {
+    pub(crate) fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+
+    fn below(mut self, name: &str) -> Self {
+        self.pointer.insert_str(0, &format!("/{}", token(name)));
+        self
+    }
+
+    fn place(&self) -> String {
+        if self.pointer.is_empty() { String::new() } else { format!("{}: ", self.pointer) }
+    }
+}
+
+/// A simple subject: one identifier, or aliases of one entity (RFC 9493 §3).
+///
+/// Two are equal when their JSON values are: the order of members does not matter, strings are compared byte for byte.
+#[derive(Clone)]
 pub struct Simple {
     format: Format,
     value: Value,
     canonical: Box<str>,
+    aliases: Box<[Simple]>,
+}
+
+impl Simple {
+    /// Reads a simple subject, strictly: the members of its format, all of them, and no other (RFC 9493 §3).
+    ///
+    /// # Errors
+    /// [`SubjectError`] says what and where.
+    pub fn parse(value: &Value) -> Result<Self, SubjectError> {
+        let simple = Self::read(object(value)?, value, false)?;
+        within_limit(&simple.canonical)?;
+        Ok(simple)
+    }
+
+    fn read(members: &Map<String, Value>, value: &Value, is_alias: bool) -> Result<Self, SubjectError> {
+        let format = Format::of(members)?;
+        if is_alias && format == Format::Aliases {
+            return Err(SubjectError::new("", "aliases must not contain aliases (RFC 9493 §3.2.8)"));
+        }
+        format.check(members)?;
+        let aliases = match (&format, members.get("identifiers")) {
+            (Format::Aliases, Some(Value::Array(items))) => items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| {
+                    object(item)
+                        .and_then(|members| Self::read(members, item, true))
+                        .map_err(|error| error.below(&index.to_string()).below("identifiers"))
+                })
+                .collect::<Result<_, _>>()?,
+            _ => Box::default(),
+        };
+        Ok(Self { format, canonical: value.to_string().into(), value: value.clone(), aliases })
+    }
+
+    /// Its format.
+    #[must_use]
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// The JSON object.
+    #[must_use]
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// A member that is a string: `iss` of `iss_sub`, `email` of `email`, and so on.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&str> {
+        self.value.get(name)?.as_str()
+    }
+
+    /// The compact JSON text with members in the order of their names; equal subjects have equal texts.
+    #[must_use]
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// The identifiers of the entity: those of aliases, else itself. There is at least one.
+    #[must_use]
+    pub fn identifiers(&self) -> &[Simple] {
+        match self.format {
+            Format::Aliases => &self.aliases,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
+    /// The identifier that names the entity for the purpose of order (`design-store.md`, 1).
+    pub(crate) fn principal(&self) -> &Self {
+        const FIRST: [Format; 7] = [
+            Format::IssSub,
+            Format::Opaque,
+            Format::Account,
+            Format::Email,
+            Format::PhoneNumber,
+            Format::Did,
+            Format::Uri,
+        ];
+        // The least text, not the first in the list: the order in which a producer lists aliases means nothing.
+        FIRST
+            .iter()
+            .find_map(|format| {
+                self.aliases.iter().filter(|alias| alias.format == *format).min_by_key(|alias| &alias.canonical)
+            })
+            .unwrap_or(self)
+    }
+}
+
+impl PartialEq for Simple {
+    fn eq(&self, other: &Self) -> bool {
+        self.canonical == other.canonical
+    }
+}
+
+impl Eq for Simple {}
+
+impl Hash for Simple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.canonical.hash(state);
+    }
+}
+
+/// Shows the format only: subjects never enter logs.
+impl fmt::Debug for Simple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Simple({}, ..)", self.format.as_str())
+    }
 }
 
 /// A subject: simple, or complex (SSF 1.0 §3.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// One identifier.
+    /// One identifier, or aliases of one entity.
     Simple(Simple),
     /// Members by name, in the order of names; all describe one principal.
     Complex(Vec<(Box<str>, Simple)>),
 }
+
+impl Subject {
+    /// Most identifiers in `aliases` (hardening H30).
+    pub const MOST_ALIASES: usize = 16;
+    /// Most members of a complex subject, `format` not counted (hardening H30).
+    pub const MOST_MEMBERS: usize = 16;
+    /// Longest subject as compact JSON, in bytes (hardening H30).
+    pub const LONGEST: usize = 2048;
+    /// Longest URI in a subject, in bytes (hardening H30).
+    pub const LONGEST_URI: usize = 512;
+    /// Longest name of a format or of a complex subject's member, in bytes.
+    pub const LONGEST_NAME: usize = 128;
+
+    /// Reads a subject, strictly and within the limits.
+    ///
+    /// A format that is not known is accepted as it is, unless it is the older name of a known one (SSF 1.0 §3.4).
+    ///
+    /// # Errors
+    /// [`SubjectError`] says what and where; for spellings of older drafts it says what to write instead.
+    pub fn parse(value: &Value) -> Result<Self, SubjectError> {
+        let members = object(value)?;
+        let subject = if members.get("format").is_some_and(|format| format == "complex") {
+            Self::Complex(complex(members)?)
+        } else {
+            Self::Simple(Simple::read(members, value, false)?)
+        };
+        within_limit(&subject.canonical())?;
+        Ok(subject)
+    }
+
+    /// The compact JSON text with members in the order of their names; equal subjects have equal texts.
+    #[must_use]
+    pub fn canonical(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::Simple(simple) => simple.canonical().into(),
+            Self::Complex(_) => self.value().to_string().into(),
+        }
+    }
+
+    /// The JSON object.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Simple(simple) => simple.value.clone(),
+            Self::Complex(members) => std::iter::once(("format".to_owned(), Value::from("complex")))
+                .chain(members.iter().map(|(name, simple)| (name.to_string(), simple.value.clone())))
+                .collect::<Map<_, _>>()
+                .into(),
+        }
+    }
+
+    /// The members of a complex subject in the order of their names; none for a simple one.
+    #[must_use]
+    pub fn members(&self) -> &[(Box<str>, Simple)] {
+        match self {
+            Self::Simple(_) => &[],
+            Self::Complex(members) => members,
+        }
+    }
+
+    /// The member of a complex subject with this name.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Simple> {
+        self.members().iter().find(|(known, _)| **known == *name).map(|(_, simple)| simple)
+    }
+
+    /// The text that names the subject for the purpose of order (`design-store.md`, 1).
+    pub(crate) fn order_text(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::Simple(simple) => simple.principal().canonical().into(),
+            Self::Complex(_) => ["user", "session", "device", "application", "tenant"]
+                .iter()
+                .find_map(|name| self.member(name))
+                .map_or_else(|| self.canonical(), |simple| simple.principal().canonical().into()),
+        }
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subject {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::parse(&Value::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn object(value: &Value) -> Result<&Map<String, Value>, SubjectError> {
+    value.as_object().ok_or_else(|| SubjectError::new("", "a subject identifier is a JSON object"))
+}
+
+fn complex(members: &Map<String, Value>) -> Result<Vec<(Box<str>, Simple)>, SubjectError> {
+    match members.len() - 1 {
+        0 => return Err(SubjectError::new("", "a complex subject needs a member beside `format` (SSF 1.0 §3.3)")),
+        count if count > Subject::MOST_MEMBERS => {
+            let most = Subject::MOST_MEMBERS;
+            return Err(SubjectError::new("", format!("a complex subject has more than {most} members")));
+        }
+        _ => {}
+    }
+    members
+        .iter()
+        .filter(|(name, _)| *name != "format")
+        .map(|(name, value)| {
+            if name.is_empty() || name.len() > Subject::LONGEST_NAME {
+                let longest = Subject::LONGEST_NAME;
+                return Err(SubjectError::new("", format!("the name of a member has 1 to {longest} bytes")));
+            }
+            object(value)
+                .and_then(|inner| Simple::read(inner, value, false))
+                .map(|simple| (name.as_str().into(), simple))
+                .map_err(|error| error.below(name))
+        })
+        .collect()
+}
+
+fn within_limit(canonical: &str) -> Result<(), SubjectError> {
+    if canonical.len() > Subject::LONGEST {
+        return Err(SubjectError::new("", format!("a subject has at most {} bytes", Subject::LONGEST)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
