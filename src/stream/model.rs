@@ -35,7 +35,8 @@ impl FromStr for StreamId {
     type Err = StreamIdError;
 
     fn from_str(text: &str) -> Result<Self, StreamIdError> {
-        let fits = (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+        let fits =
+            (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
         if fits && text != "." && text != ".." { Ok(Self(text.into())) } else { Err(StreamIdError) }
     }
 }
@@ -73,6 +74,7 @@ pub struct Stream {
     /// Its public id.
     pub id: StreamId,
     /// The issuer's URL, byte for byte as configured.
+    #[serde(with = "shared")]
     pub issuer: Arc<str>,
     /// The `aud` of its SETs. It cannot be changed while SETs wait.
     pub audience: Audience,
@@ -187,4 +189,19 @@ pub enum OnRefusal {
     Continue,
     /// The lane stops until the refused SET was issued again or dropped.
     StopKey,
+}
+
+/// Shared texts as JSON strings.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(from).map(Into::into)
+    }
 }
