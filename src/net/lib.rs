@@ -1,1 +1,23 @@
 #![doc = include_str!("README.md")]
+
+mod client;
+mod config;
+mod connect;
+mod error;
+mod guard;
+mod listen;
+mod resolve;
+mod secret;
+mod tls;
+
+pub use client::{HttpClient, HttpRequest, HttpResponse, Outbound};
+pub use config::{Limits, ListenConfig, OutboundConfig};
+pub use error::{HttpError, HttpFault, NetError};
+pub use guard::{GuardPolicy, OwnAddresses, Refused};
+pub use http;
+pub use ipnet::IpNet;
+pub use listen::{Listener, Peer, ServerCertificate, Stop};
+pub use resolve::{Resolve, SystemResolver};
+pub use secret::{Secret, SecretRef};
+pub use tls::{ClientIdentity, Roots, TlsPolicy};
+pub use url::Url;

@@ -1,0 +1,95 @@
+//! The options of this room: `[net]` for requests that leave, the listeners' own sections for those that come.
+
+use std::{path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// `[net]`: how the gateway speaks to others.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboundConfig {
+    /// Networks that are allowed although they are not global, for all streams: any port, and `http` with `allow_http`.
+    pub allow_networks: Vec<IpNet>,
+    /// Networks that are refused although they are global: the gateway's own public addresses, a load balancer.
+    pub deny_networks: Vec<IpNet>,
+    /// Whether `http` URLs are allowed to the allowed networks.
+    pub allow_http: bool,
+    /// Ports that are allowed beside 443 and 8443.
+    pub allow_ports: Vec<u16>,
+    /// Whether the system's certificate authorities are trusted.
+    pub system_roots: bool,
+    /// PEM files with further certificate authorities.
+    pub ca_files: Vec<PathBuf>,
+    /// Seconds from resolving the name to the answer's head, for requests that name no time of their own.
+    pub timeout_seconds: u64,
+}
+
+impl Default for OutboundConfig {
+    fn default() -> Self {
+        Self {
+            allow_networks: Vec::new(),
+            deny_networks: Vec::new(),
+            allow_http: false,
+            allow_ports: Vec::new(),
+            system_roots: true,
+            ca_files: Vec::new(),
+            timeout_seconds: 30,
+        }
+    }
+}
+
+impl OutboundConfig {
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+}
+
+/// What a listener allows its callers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once; further ones wait in the system's queue.
+    pub connections: usize,
+    /// Connections at once from one address; further ones are closed.
+    pub connections_per_address: usize,
+    /// Seconds for the TLS handshake, and again for the first request's head.
+    pub handshake_seconds: u64,
+    /// Seconds for each request's head, waiting for it included.
+    pub header_seconds: u64,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Header fields of a request.
+    pub headers: usize,
+    /// Streams at once on one HTTP/2 connection.
+    pub http2_streams: u32,
+    /// Seconds that open requests get after the listener was told to stop.
+    pub drain_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_address: 1_000,
+            handshake_seconds: 10,
+            header_seconds: 10,
+            header_bytes: 32 * 1024,
+            headers: 100,
+            http2_streams: 128,
+            drain_seconds: 30,
+        }
+    }
+}
+
+/// TLS of a listener, and its limits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenConfig {
+    /// PEM file with the certificate chain; without it the listener speaks plain HTTP.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the certificate's key.
+    pub key: Option<PathBuf>,
+    /// What callers may do.
+    pub limits: Limits,
+}

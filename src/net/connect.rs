@@ -1,0 +1,197 @@
+//! Opens connections: resolve, judge, connect to the judged address, TLS.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use http::Uri;
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection},
+    rt::TokioIo,
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tower::Service;
+
+use crate::{HttpError, HttpFault, guard::Guard, resolve::Resolver};
+
+/// How long one address may stay silent before the next one is tried beside it (RFC 8305).
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried at most.
+const ADDRESSES: usize = 8;
+
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<Inner>);
+
+struct Inner {
+    guard: Guard,
+    resolver: Resolver,
+    tls: Arc<ClientConfig>,
+    house: clock::House,
+}
+
+impl Connector {
+    pub(crate) fn new(guard: Guard, resolver: Resolver, tls: Arc<ClientConfig>, house: clock::House) -> Self {
+        Self(Arc::new(Inner { guard, resolver, tls, house }))
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Wire>;
+    type Error = HttpError;
+    type Future = BoxFuture<'static, Result<Self::Response, HttpError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let inner = self.0.clone();
+        Box::pin(async move { inner.open(&target).await.map(TokioIo::new) })
+    }
+}
+
+impl Inner {
+    async fn open(&self, target: &Uri) -> Result<Wire, HttpError> {
+        let secure = target.scheme_str() == Some("https");
+        let host = target.host().unwrap_or_default();
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = target.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let addresses = self.addresses(secure, host, port).await?;
+        let tcp = self.connect(&addresses).await?;
+        if let Err(error) = tcp.set_nodelay(true) {
+            return Err(HttpError::new(HttpFault::Connect, error.to_string()));
+        }
+        if !secure {
+            return Ok(Wire::Plain(tcp));
+        }
+        let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
+            .map_err(|_| HttpError::new(HttpFault::Tls, "the host's name cannot be in a certificate"))?;
+        match TlsConnector::from(self.tls.clone()).connect(name, tcp).await {
+            Ok(tls) => Ok(Wire::Tls(Box::new(tls))),
+            Err(error) => Err(HttpError::new(HttpFault::Tls, format!("TLS failed: {error}"))),
+        }
+    }
+
+    /// The addresses of `host` that the guard lets pass.
+    async fn addresses(&self, secure: bool, host: &str, port: u16) -> Result<Vec<SocketAddr>, HttpError> {
+        let found: Arc<[IpAddr]> =
+            match host.parse::<IpAddr>() {
+                Ok(ip) => Arc::from([ip]),
+                Err(_) => self.resolver.resolve(host).await.map_err(|text| {
+                    HttpError::new(HttpFault::Resolve, format!("the name cannot be resolved: {text}"))
+                })?,
+            };
+        let mut refused = None;
+        let mut judged = Vec::with_capacity(found.len().min(ADDRESSES));
+        for ip in found.iter().take(ADDRESSES) {
+            match self.guard.address(secure, *ip, port) {
+                Ok(()) => judged.push(SocketAddr::new(*ip, port)),
+                Err(why) => refused = Some(why),
+            }
+        }
+        match (judged.is_empty(), refused) {
+            (false, _) => Ok(judged),
+            (true, Some(why)) => Err(HttpError::new(HttpFault::Guard, why.0)),
+            (true, None) => Err(HttpError::new(HttpFault::Resolve, "the name has no address")),
+        }
+    }
+
+    /// The first connection that comes about; a further address is tried when one fails or stays silent.
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, HttpError> {
+        let mut left = addresses.iter();
+        let mut trying = FuturesUnordered::new();
+        let mut last = None;
+        loop {
+            if let Some(address) = left.next() {
+                trying.push(TcpStream::connect(*address));
+            } else if trying.is_empty() {
+                let why: io::Error = last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable));
+                return Err(HttpError::new(HttpFault::Connect, format!("no connection: {why}")));
+            }
+            tokio::select! {
+                Some(end) = trying.next() => match end {
+                    Ok(tcp) => return Ok(tcp),
+                    Err(error) => last = Some(error),
+                },
+                () = self.house.clock.sleep(STAGGER), if !left.as_slice().is_empty() => {}
+            }
+        }
+    }
+}
+
+/// A connection, plain or TLS.
+pub(crate) enum Wire {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        match self {
+            Self::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => Connected::new().negotiated_h2(),
+            Self::Plain(_) | Self::Tls(_) => Connected::new(),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => tcp.is_write_vectored(),
+            Self::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

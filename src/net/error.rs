@@ -1,0 +1,117 @@
+//! What can go wrong on the network, and whose fault it is.
+
+use std::fmt;
+
+/// What kind of failure a request met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HttpFault {
+    /// The address guard refused the target: ours or the receiver's to mend, never the network's.
+    Guard,
+    /// The name has no address.
+    Resolve,
+    /// No connection came about.
+    Connect,
+    /// TLS failed: certificate, name, protocol or client certificate.
+    Tls,
+    /// The deadline passed before the answer's head was there.
+    Timeout,
+    /// The connection broke before the answer's head was there.
+    Closed,
+    /// The answer is no HTTP, or the request cannot be expressed.
+    Protocol,
+    /// The answer's head is larger than allowed.
+    TooLarge,
+}
+
+impl HttpFault {
+    /// The stable code, for metrics and causes.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Guard => "guard",
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::Protocol => "protocol",
+            Self::TooLarge => "too_large_head",
+        }
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpError {
+    /// What kind of failure.
+    pub fault: HttpFault,
+    /// For people: no secrets, no paths of URLs.
+    pub text: String,
+}
+
+impl HttpError {
+    /// An error.
+    #[must_use]
+    pub fn new(fault: HttpFault, text: impl Into<String>) -> Self {
+        Self { fault, text: text.into() }
+    }
+
+    /// The stable code of its fault.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        self.fault.code()
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.text, self.code())
+    }
+}
+
+impl std::error::Error for HttpError {}
+
+/// Why something of the network cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// A secret cannot be fetched.
+    #[error("{place} cannot be used: {why}")]
+    Secret {
+        /// Where it should be.
+        place: String,
+        /// Why not.
+        why: String,
+    },
+    /// Certificates or keys cannot be used.
+    #[error("{what}: {why}")]
+    Tls {
+        /// Which.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+    /// A listener cannot be opened.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// An option is not acceptable.
+    #[error("`{option}`: {why}")]
+    Option {
+        /// Which.
+        option: &'static str,
+        /// Why not, and what to write instead.
+        why: String,
+    },
+}
+
+impl NetError {
+    pub(crate) fn tls(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self::Tls { what: what.into(), why: why.to_string() }
+    }
+}

@@ -1,0 +1,394 @@
+//! Doors: plain or TLS listeners that serve an axum router over HTTP/1.1 and HTTP/2, within limits.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+};
+use tokio_rustls::TlsAcceptor;
+use tower::Service;
+
+use crate::{Limits, ListenConfig, NetError, tls};
+
+/// Turns true when everything must end.
+pub type Stop = watch::Receiver<bool>;
+
+/// Who is at the other end of the connection: an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// A listener's certificate with its key; it can be replaced while connections are open.
+#[derive(Clone)]
+pub struct ServerCertificate(Arc<Reloadable>);
+
+struct Reloadable {
+    files: Option<(PathBuf, PathBuf)>,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl ServerCertificate {
+    /// Takes chain and key from PEM texts.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when either is no PEM or the key is not the certificate's.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, NetError> {
+        let current = tls::certified_key("server certificate", chain, key)?;
+        Ok(Self(Arc::new(Reloadable { files: None, current: ArcSwap::from_pointee(current) })))
+    }
+
+    /// Takes chain and key from PEM files.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file cannot be read or used.
+    pub fn from_files(chain: PathBuf, key: PathBuf) -> Result<Self, NetError> {
+        let current = tls::certified_key("server certificate", &tls::read(&chain)?, &tls::read(&key)?)?;
+        Ok(Self(Arc::new(Reloadable { files: Some((chain, key)), current: ArcSwap::from_pointee(current) })))
+    }
+
+    /// Reads the files again; new handshakes show what they hold now.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file cannot be read or used; the old certificate stays.
+    pub fn reload(&self) -> Result<(), NetError> {
+        if let Some((chain, key)) = &self.0.files {
+            let fresh = tls::certified_key("server certificate", &tls::read(chain)?, &tls::read(key)?)?;
+            self.0.current.store(Arc::new(fresh));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerCertificate")
+    }
+}
+
+impl std::fmt::Debug for Reloadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reloadable")
+    }
+}
+
+impl ResolvesServerCert for Reloadable {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+/// An open door.
+pub struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    certificate: Option<ServerCertificate>,
+    limits: Limits,
+}
+
+impl Listener {
+    /// Opens a plain door with default limits; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address is taken, or not ours.
+    pub async fn bind(address: SocketAddr) -> Result<Self, NetError> {
+        Self::open(address, &ListenConfig::default()).await
+    }
+
+    /// Opens a door as its section says.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address is taken, or not ours; [`NetError::Tls`] and [`NetError::Option`] when the
+    /// certificate cannot be used.
+    pub async fn open(address: SocketAddr, config: &ListenConfig) -> Result<Self, NetError> {
+        let certificate = match (&config.certificate, &config.key) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => Some(ServerCertificate::from_files(chain.clone(), key.clone())?),
+            (Some(_), None) => {
+                return Err(NetError::Option { option: "key", why: "`certificate` needs it".to_owned() });
+            }
+            (None, Some(_)) => {
+                return Err(NetError::Option { option: "certificate", why: "`key` needs it".to_owned() });
+            }
+        };
+        let fault = |source| NetError::Listen { address, source };
+        let tcp = TcpListener::bind(address).await.map_err(fault)?;
+        let address = tcp.local_addr().map_err(fault)?;
+        let plain = Self { tcp, address, tls: None, certificate: None, limits: config.limits.clone() };
+        match certificate {
+            Some(certificate) => plain.with_tls(&certificate),
+            None => Ok(plain),
+        }
+    }
+
+    /// Makes it speak TLS 1.2 and 1.3 with this certificate.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when the crypto provider lacks a protocol version.
+    pub fn with_tls(mut self, certificate: &ServerCertificate) -> Result<Self, NetError> {
+        let mut config = ServerConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| NetError::tls("TLS", error))?
+            .with_no_client_auth()
+            .with_cert_resolver(certificate.0.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        self.certificate = Some(certificate.clone());
+        self.tls = Some(TlsAcceptor::from(Arc::new(config)));
+        Ok(self)
+    }
+
+    /// Where it listens; with the port it got.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its certificate, to be reloaded.
+    #[must_use]
+    pub const fn certificate(&self) -> Option<&ServerCertificate> {
+        self.certificate.as_ref()
+    }
+
+    /// Serves until `stop`, then lets open requests finish within the drain time, then cuts what is left.
+    pub async fn serve(self, app: Router, mut stop: Stop, house: clock::House) {
+        let connections = self.limits.connections.clamp(1, Semaphore::MAX_PERMITS >> 3);
+        let all = u32::try_from(connections).unwrap_or(u32::MAX);
+        let room = Arc::new(Semaphore::new(connections));
+        let (cut, was_cut) = watch::channel(false);
+        let door = Arc::new(Door {
+            app,
+            tls: self.tls,
+            limits: self.limits,
+            house: house.clone(),
+            stop: stop.clone(),
+            cut: was_cut,
+            callers: Callers::default(),
+        });
+        loop {
+            let caller = async {
+                // While there is no room, callers wait in the system's queue.
+                let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+                self.tcp.accept().await.map(|(tcp, peer)| (tcp, peer, permit))
+            };
+            let caller = tokio::select! {
+                biased;
+                () = raised(&mut stop) => break,
+                caller = caller => caller,
+            };
+            let (tcp, peer, permit) = match caller {
+                Ok(caller) => caller,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    house.clock.sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            if let Some(place) = door.callers.enter(peer.ip(), door.limits.connections_per_address) {
+                let door = door.clone();
+                house.spawn("connection", async move { door.connection(tcp, peer, permit, place).await });
+            }
+        }
+        drop(self.tcp);
+        let drain = Duration::from_secs(door.limits.drain_seconds);
+        tokio::select! {
+            biased;
+            _ = room.acquire_many(all) => return,
+            () = house.clock.sleep(drain) => {}
+        }
+        cut.send_replace(true);
+        let _ = room.acquire_many(all).await;
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({})", self.address)
+    }
+}
+
+/// Errors that concern the connection and not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Ends when the signal is true, or nobody can raise it any more.
+async fn raised(stop: &mut Stop) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// What all connections of a listener share.
+struct Door {
+    app: Router,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    house: clock::House,
+    stop: Stop,
+    cut: Stop,
+    callers: Callers,
+}
+
+impl Door {
+    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, _permit: OwnedSemaphorePermit, _place: Place) {
+        if tcp.set_nodelay(true).is_err() {
+            return;
+        }
+        let Some(acceptor) = &self.tls else {
+            return self.http(tcp, peer).await;
+        };
+        let (mut stop, mut cut) = (self.stop.clone(), self.cut.clone());
+        let accepted = tokio::select! {
+            biased;
+            () = raised(&mut cut) => return,
+            () = raised(&mut stop) => return,
+            accepted = acceptor.accept(tcp) => accepted,
+            () = self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds)) => return,
+        };
+        match accepted {
+            Ok(tls) => self.http(tls, peer).await,
+            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+        }
+    }
+
+    async fn http(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = {
+            let asked = asked.clone();
+            service_fn(move |mut request: Request<Incoming>| {
+                asked.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(Peer(peer));
+                let mut app = self.app.clone();
+                async move { answer(app.call(request).await) }
+            })
+        };
+        let server = self.server();
+        let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(io), service));
+        let (mut stop, mut cut) = (self.stop.clone(), self.cut.clone());
+        // While it is open which protocol is spoken, no other time limit runs: this one ends those who never ask anything.
+        let mut first = self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds));
+        let (mut waiting, mut stopping) = (true, false);
+        loop {
+            tokio::select! {
+                biased;
+                end = connection.as_mut() => {
+                    if let Err(error) = end {
+                        tracing::debug!(%error, "a connection broke");
+                    }
+                    return;
+                }
+                () = raised(&mut cut) => return,
+                () = raised(&mut stop), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = &mut first, if waiting => {
+                    if !asked.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    waiting = false;
+                }
+            }
+        }
+    }
+
+    fn server(&self) -> auto::Builder<Spawn> {
+        let mut server = auto::Builder::new(Spawn(self.house.clone()));
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(self.limits.header_seconds))
+            .max_buf_size(self.limits.header_bytes.max(8 * 1024));
+        // Setting what is hyper's default anyway would cost an allocation per request.
+        if self.limits.headers != 100 {
+            server.http1().max_headers(self.limits.headers);
+        }
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(self.limits.http2_streams)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10));
+        server
+    }
+}
+
+/// A router answers always.
+fn answer(answer: Result<Response<axum::body::Body>, Infallible>) -> Result<Response<axum::body::Body>, Infallible> {
+    answer
+}
+
+/// Tasks that hyper starts are tasks of the house.
+#[derive(Clone)]
+struct Spawn(clock::House);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
+    fn execute(&self, work: F) {
+        self.0.spawn("http stream", work);
+    }
+}
+
+/// Open connections by address.
+#[derive(Clone, Default)]
+struct Callers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Callers {
+    /// A place for one more connection from `ip`, unless there are `limit` of them.
+    fn enter(&self, ip: IpAddr, limit: usize) -> Option<Place> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(ip).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Place { callers: self.clone(), ip })
+    }
+}
+
+/// Counts one connection for as long as it lives.
+struct Place {
+    callers: Callers,
+    ip: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.callers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.ip);
+            }
+        }
+    }
+}
