@@ -528,6 +528,15 @@ pub struct ParkedFilter {
     pub most: usize,
 }
 
+impl ParkedFilter {
+    /// Whether the filter lets this one pass; `from` and `most` are not looked at.
+    #[must_use]
+    pub fn takes(&self, parked: &Parked) -> bool {
+        self.stream.is_none_or(|stream| stream == parked.stream)
+            && self.code.as_ref().is_none_or(|code| *code == parked.code)
+    }
+}
+
 /// How the store is doing, for gates, metrics and status pages.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Health {

@@ -113,7 +113,11 @@ mod tests {
     #[test]
     fn a_jti_names_its_position_stream_and_boot() {
         let names = Names::new(b'a', &[7; 32]);
-        let named = Named { at: Position { part: 3, seq: 0xffff_ffff_fffe }, stream: StreamNo(u32::MAX), boot: Boot(0xff_ffff_ffff) };
+        let named = Named {
+            at: Position { part: 3, seq: 0xffff_ffff_fffe },
+            stream: StreamNo(u32::MAX),
+            boot: Boot(0xff_ffff_ffff),
+        };
         let jti = names.jti(named.at, named.stream, named.boot);
         assert_eq!(names.read(&jti), Some(named));
         assert_eq!(Names::new(b'b', &[7; 32]).read(&jti), None);

@@ -1,0 +1,300 @@
+//! A store in memory: for demonstrations and tests, and the yardstick of the contract suite. It forgets everything with the process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clock::House;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use set::Timestamp;
+use tokio::sync::watch;
+
+use crate::{
+    Attempted, Boot, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, Names, Parked,
+    ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Unit, Version,
+    plan::{Kept, Lookup, ParkedRow, Planner},
+    sanity::Sanity,
+    state::State,
+};
+
+/// How long an idempotency key is kept.
+const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Default)]
+struct Shelves {
+    records: BTreeMap<u64, (Entry, Bytes)>,
+    once: HashMap<[u8; 16], (Kept, Timestamp)>,
+    rows: BTreeMap<(StreamNo, u64), ParkedRow>,
+    control: BTreeMap<Key, Record>,
+}
+
+struct Inner {
+    state: State,
+    shelves: Shelves,
+    closed: bool,
+}
+
+/// A store in memory.
+pub struct MemoryStore {
+    names: Names,
+    boot: Boot,
+    sanity: Sanity,
+    house: House,
+    inner: Arc<Mutex<Inner>>,
+    last: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+impl Lookup for Shelves {
+    fn once(&self, _producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
+        Ok(self.once.get(key).map(|(kept, _)| kept.clone()))
+    }
+
+    fn parked(&self, stream: StreamNo, seq: u64) -> Result<Option<ParkedRow>, StoreError> {
+        Ok(self.rows.get(&(stream, seq)).cloned())
+    }
+
+    fn record(&self, seq: u64) -> Result<Option<(Head, Option<Bytes>)>, StoreError> {
+        Ok(self.records.get(&seq).map(|(entry, body)| (entry.head.clone(), Some(body.clone()))))
+    }
+}
+
+impl MemoryStore {
+    /// An empty store that names things with this secret.
+    #[must_use]
+    pub fn new(house: House, secret: &[u8; Names::SECRET]) -> Arc<Self> {
+        let state = State { first: 1, ..State::default() };
+        Arc::new(Self {
+            names: Names::new(b'a', secret),
+            boot: Boot(house.random.below(1 << 40)),
+            sanity: Sanity::new(&house, None),
+            inner: Arc::new(Mutex::new(Inner { state, shelves: Shelves::default(), closed: false })),
+            last: watch::Sender::new(0),
+            house,
+        })
+    }
+
+    fn write(&self, units: Vec<Unit>) -> Result<Vec<Done>, StoreError> {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        if inner.closed {
+            return Err(StoreError::Unavailable("it is closed".into()));
+        }
+        let now = self.sanity.now(&self.house);
+        let mut planner = Planner::new(&inner.state, &inner.shelves, &self.names, self.boot, self.fence(), now);
+        let answers: Vec<_> = units.into_iter().map(|unit| planner.unit(unit)).collect::<Result<_, _>>()?;
+        let plan = planner.finish();
+        let counts = plan.apply(&mut inner.state);
+        for fresh in plan.records {
+            let head = &fresh.entry.head;
+            if let Some(once) = fresh.once {
+                let kept = Kept { seq: head.at.seq, digest: once.digest, txn: once.txn };
+                inner.shelves.once.insert(once.key, (kept, head.accepted));
+            }
+            inner.shelves.records.insert(head.at.seq, (fresh.entry, fresh.body));
+        }
+        for (key, row) in plan.rows {
+            match row {
+                Some(row) => drop(inner.shelves.rows.insert(key, row)),
+                None => drop(inner.shelves.rows.remove(&key)),
+            }
+        }
+        for (key, (version, value)) in plan.puts {
+            match value {
+                Some(value) => drop(inner.shelves.control.insert(key.clone(), Record { key, version, value })),
+                None => drop(inner.shelves.control.remove(&key)),
+            }
+        }
+        let last = inner.state.last;
+        drop(guard);
+        self.last.send_if_modified(|seen| std::mem::replace(seen, last) != last);
+        Ok(answers.into_iter().map(|answer| answer.done(&counts)).collect())
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Inner) -> T) -> Result<T, StoreError> {
+        Self::look(&self.inner, read)
+    }
+
+    fn look<T>(inner: &Mutex<Inner>, read: impl FnOnce(&Inner) -> T) -> Result<T, StoreError> {
+        let inner = inner.lock();
+        if inner.closed { Err(StoreError::Unavailable("it is closed".into())) } else { Ok(read(&inner)) }
+    }
+
+    fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> BoxFuture<'static, Result<T, StoreError>> {
+        Box::pin(std::future::ready(result))
+    }
+
+    fn head(inner: &Inner, seq: u64) -> Option<Head> {
+        inner.shelves.records.get(&seq).map(|(entry, _)| entry.head.clone())
+    }
+
+    fn entries(inner: &Mutex<Inner>, after: u64, max: Limits) -> Result<Vec<Entry>, StoreError> {
+        Self::look(inner, |inner| {
+            let all = inner.shelves.records.range(after.max(inner.state.first.saturating_sub(1)).saturating_add(1)..);
+            all.take(max.records.max(1)).map(|(_, (entry, _))| entry.clone()).collect()
+        })
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, units: Vec<Unit>, _how: Durability) -> BoxFuture<'static, Result<Vec<Done>, StoreError>> {
+        Self::ready(self.write(units))
+    }
+
+    fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>> {
+        let found = Self::entries(&self.inner, after.seq, max);
+        if wait.is_zero() || !found.as_ref().is_ok_and(Vec::is_empty) {
+            return Self::ready(found);
+        }
+        let (inner, mut last, house) = (self.inner.clone(), self.last.subscribe(), self.house.clone());
+        Box::pin(async move {
+            let arrived = std::pin::pin!(last.wait_for(|last| *last > after.seq));
+            let _ = futures_util::future::select(arrived, house.clock.sleep(wait)).await;
+            Self::entries(&inner, after.seq, max)
+        })
+    }
+
+    fn bodies(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Bytes>>, StoreError>> {
+        let body = |inner: &Inner, at: &Position| inner.shelves.records.get(&at.seq).map(|(_, body)| body.clone());
+        Self::ready(self.read(|inner| at.iter().map(|at| body(inner, at)).collect()))
+    }
+
+    fn heads(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Head>>, StoreError>> {
+        Self::ready(self.read(|inner| at.iter().map(|at| Self::head(inner, at.seq)).collect()))
+    }
+
+    fn owed(&self, stream: StreamNo, after: Position, max: usize) -> BoxFuture<'static, Result<Vec<Head>, StoreError>> {
+        Self::ready(self.read(|inner| {
+            let owed = inner.state.owed(stream, after.seq, max);
+            owed.into_iter().filter_map(|seq| Self::head(inner, seq)).collect()
+        }))
+    }
+
+    fn owed_control(&self, stream: StreamNo) -> BoxFuture<'static, Result<Vec<Head>, StoreError>> {
+        Self::ready(self.read(|inner| {
+            let cursor = inner.state.cursors.get(&stream);
+            cursor.into_iter().flat_map(|cursor| &cursor.control).filter_map(|seq| Self::head(inner, *seq)).collect()
+        }))
+    }
+
+    fn is_owed(&self, stream: StreamNo, at: Position) -> bool {
+        self.inner.lock().state.is_owed(stream, at.seq)
+    }
+
+    fn waiting(&self, stream: StreamNo) -> u64 {
+        self.inner.lock().state.cursors.get(&stream).map_or(0, |cursor| cursor.tally.waiting)
+    }
+
+    fn attempts(&self, stream: StreamNo) -> Vec<(Position, Attempted)> {
+        self.inner.lock().state.attempts(stream)
+    }
+
+    fn cursor(&self, stream: StreamNo) -> BoxFuture<'static, Result<Cursor, StoreError>> {
+        Self::ready(self.read(|inner| {
+            let Some(cursor) = inner.state.cursors.get(&stream) else { return Cursor::default() };
+            let bytes =
+                cursor.owed.iter().filter_map(|seq| Self::head(inner, seq)).map(|head| u64::from(head.body_len)).sum();
+            Cursor {
+                tally: cursor.tally.clone(),
+                oldest: cursor.owed.min().and_then(|seq| Self::head(inner, seq)),
+                bytes,
+                dropped_through: Position::new(cursor.dropped_through),
+                parked_now: cursor.parked_now,
+            }
+        }))
+    }
+
+    fn nth_newest(&self, stream: StreamNo, n: u64) -> Option<Position> {
+        self.inner.lock().state.nth_newest(stream, n)
+    }
+
+    fn first_accepted_at(&self, when: Timestamp) -> BoxFuture<'static, Result<Position, StoreError>> {
+        Self::ready(self.read(|inner| {
+            let found = inner.shelves.records.iter().find(|(_, (entry, _))| entry.head.accepted >= when);
+            Position::new(found.map_or(inner.state.last + 1, |(seq, _)| *seq))
+        }))
+    }
+
+    fn parked(&self, which: ParkedFilter) -> BoxFuture<'static, Result<Vec<Parked>, StoreError>> {
+        Self::ready(self.read(|inner| {
+            let from = which.from.map_or((StreamNo(0), 0), |(stream, at)| (stream, at.seq));
+            let rows = inner.shelves.rows.range(from..).map(|(_, row)| &row.parked);
+            rows.filter(|parked| which.takes(parked)).take(which.most).cloned().collect()
+        }))
+    }
+
+    fn get(&self, keys: Vec<Key>) -> BoxFuture<'static, Result<Vec<Option<Record>>, StoreError>> {
+        Self::ready(self.read(|inner| keys.iter().map(|key| inner.shelves.control.get(key).cloned()).collect()))
+    }
+
+    fn range(&self, prefix: Key) -> BoxFuture<'static, Result<Vec<Record>, StoreError>> {
+        Self::ready(self.read(|inner| {
+            let all = inner.shelves.control.range(prefix.clone()..);
+            all.take_while(|(key, _)| key.0.starts_with(&prefix.0)).map(|(_, record)| record.clone()).collect()
+        }))
+    }
+
+    fn version(&self) -> Version {
+        self.inner.lock().state.version
+    }
+
+    fn bounds(&self) -> Bounds {
+        let inner = self.inner.lock();
+        Bounds { first: Position::new(inner.state.first), last: Position::new(inner.state.last) }
+    }
+
+    fn fence(&self) -> Fence {
+        Fence { epoch: 1 }
+    }
+
+    fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn health(&self) -> Health {
+        let inner = self.inner.lock();
+        let bytes: usize = inner.shelves.records.values().map(|(_, body)| body.len()).sum();
+        Health {
+            accepts: !inner.closed,
+            trouble: inner.closed.then(|| "it is closed".into()),
+            bytes: bytes as u64,
+            budget: u64::MAX,
+            free: u64::MAX,
+            waiting: inner.state.waiting,
+            parked: inner.state.parked,
+            clock_suspect: self.sanity.check(&self.house),
+            ..Health::default()
+        }
+    }
+
+    fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>> {
+        let suspect = self.sanity.check(&self.house);
+        let now = self.sanity.now(&self.house);
+        let mut guard = self.inner.lock();
+        let Inner { state, shelves, closed } = &mut *guard;
+        if !*closed {
+            let owed = state.cursors.values().fold(roaring::RoaringTreemap::new(), |all, cursor| all | &cursor.owed);
+            shelves.records.retain(|seq, _| owed.contains(*seq));
+            state.first = owed.min().unwrap_or(state.last + 1);
+            if !suspect {
+                shelves.once.retain(|_, (_, accepted)| now.since(*accepted) < WINDOW);
+            }
+        }
+        drop(guard);
+        Self::ready(Ok(()))
+    }
+
+    fn close(&self) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.inner.lock().closed = true;
+        Self::ready(Ok(()))
+    }
+}
