@@ -1,0 +1,277 @@
+//! A producer: what its tokens may do.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use store::ProducerNo;
+
+use crate::{EventsSection, ProducerSection, SubjectsSection, TokenHashSection};
+
+/// Who puts events in, with what it may put in (hardening H2).
+///
+/// The rules are data: the intake door holds each event against them, since this room does not know what an event is.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    /// Its number in the store: the same for the same name, for ever.
+    pub no: ProducerNo,
+    /// Its name.
+    pub name: Box<str>,
+    /// Which event types it may put in.
+    pub events: EventsAllowed,
+    /// About which subjects.
+    pub subjects: SubjectPolicy,
+    issuers: BTreeSet<Box<str>>,
+    pub(crate) tokens: Vec<TokenHashSection>,
+}
+
+/// Which event types a producer may put in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventsAllowed {
+    /// All but those of the SSF framework.
+    All,
+    /// These URIs, compared as exact strings.
+    Exact(BTreeSet<Box<str>>),
+}
+
+impl EventsAllowed {
+    /// Whether this event type is allowed.
+    #[must_use]
+    pub fn allows(&self, uri: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Exact(uris) => uris.contains(uri),
+        }
+    }
+}
+
+/// About which subjects a producer may put events in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectPolicy {
+    /// About any.
+    Any,
+    /// About those that the rules grant.
+    Rules(SubjectRules),
+}
+
+/// Rules that grant subjects. A kind of identifier without a rule is not granted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SubjectRules {
+    /// Issuers of the identifiers that it may name.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub iss: BTreeSet<Box<str>>,
+    /// Domains of the e-mail addresses that it may name, in lower case.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub email_domains: BTreeSet<Box<str>>,
+    /// Ids of the tenants of which it may name members.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tenants: BTreeSet<Box<str>>,
+}
+
+/// Why a `[[producers]]` section is not acceptable, with the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProducerError {
+    /// The name cannot be shown in logs and metrics.
+    #[error("producers: the name `{0}` is not acceptable: use 1 to 64 characters of a-z A-Z 0-9 . _ -")]
+    Name(String),
+    /// Two sections have one name.
+    #[error("producers: `{0}` is there twice: merge the two sections or rename one")]
+    Twice(String),
+    /// Two producers have one token.
+    #[error("producers: `{0}` and `{1}` have a token in common: make each its own with `setgate producers new`")]
+    SharedToken(String, String),
+    /// It names an issuer that this gateway does not serve.
+    #[error("producers: `{name}` names the issuer `{issuer}`, which no [[issuers]] section declares")]
+    Issuer {
+        /// The producer.
+        name: String,
+        /// The issuer's URL.
+        issuer: String,
+    },
+    /// A list that must not be empty is.
+    #[error("producers: `{name}` has an empty `{key}`: {remedy}")]
+    Empty {
+        /// The producer.
+        name: String,
+        /// The key.
+        key: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A domain that can match no address.
+    #[error(
+        "producers: `{name}` has the e-mail domain `{domain}`: write the part behind the @ alone, for example example.com"
+    )]
+    Domain {
+        /// The producer.
+        name: String,
+        /// The domain.
+        domain: String,
+    },
+}
+
+impl Producer {
+    /// The producer that a section describes, under the number that the store gave its name.
+    ///
+    /// # Errors
+    /// [`ProducerError`] when the section contradicts itself or names an issuer that is not among `issuers`.
+    pub fn new(no: ProducerNo, section: &ProducerSection, issuers: &[&str]) -> Result<Self, ProducerError> {
+        check(section, issuers)?;
+        let set = |values: &[String]| values.iter().map(|value| value.as_str().into()).collect::<BTreeSet<Box<str>>>();
+        let subjects = match &section.subjects {
+            SubjectsSection::Any => SubjectPolicy::Any,
+            SubjectsSection::Rules { iss, email_domains, tenants } => SubjectPolicy::Rules(SubjectRules {
+                iss: set(iss),
+                email_domains: email_domains.iter().map(|domain| domain.to_ascii_lowercase().into()).collect(),
+                tenants: set(tenants),
+            }),
+        };
+        let events = match &section.events {
+            EventsSection::All => EventsAllowed::All,
+            EventsSection::Exact(uris) => EventsAllowed::Exact(set(uris)),
+        };
+        Ok(Self {
+            no,
+            name: section.name.as_str().into(),
+            events,
+            subjects,
+            issuers: set(&section.issuers),
+            tokens: section.token_hashes.clone(),
+        })
+    }
+
+    /// Whether it may put events in under this issuer.
+    #[must_use]
+    pub fn serves(&self, issuer: &str) -> bool {
+        self.issuers.contains(issuer)
+    }
+
+    /// The issuers under which it may put events in.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.issuers.iter().map(AsRef::as_ref)
+    }
+
+    /// When each of its tokens ends, in the order of the configuration; nothing where it does not end. No hash is told.
+    pub fn expiries(&self) -> impl Iterator<Item = Option<jiff::Timestamp>> {
+        self.tokens.iter().map(|token| token.expires)
+    }
+}
+
+/// Checks all `[[producers]]` sections, without a store: for `setgate check`.
+///
+/// # Errors
+/// [`ProducerError`] of the first section that is not acceptable.
+pub(crate) fn check_all(sections: &[ProducerSection], issuers: &[&str]) -> Result<(), ProducerError> {
+    let mut names = BTreeSet::new();
+    let mut tokens = std::collections::BTreeMap::new();
+    for section in sections {
+        check(section, issuers)?;
+        if !names.insert(section.name.as_str()) {
+            return Err(ProducerError::Twice(section.name.clone()));
+        }
+        for token in &section.token_hashes {
+            if let Some(other) = tokens.insert(*token.hash.bytes(), section.name.as_str())
+                && other != section.name
+            {
+                return Err(ProducerError::SharedToken(other.to_owned(), section.name.clone()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(section: &ProducerSection, issuers: &[&str]) -> Result<(), ProducerError> {
+    let name = section.name.clone();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if !(1..=64).contains(&name.len()) || !name.bytes().all(plain) {
+        return Err(ProducerError::Name(name));
+    }
+    let empty = |key, remedy| ProducerError::Empty { name: name.clone(), key, remedy };
+    if section.token_hashes.is_empty() {
+        return Err(empty("token_hashes", "make a token with `setgate producers new`"));
+    }
+    if section.issuers.is_empty() {
+        return Err(empty("issuers", "name the issuers under which it puts events in"));
+    }
+    if matches!(&section.events, EventsSection::Exact(uris) if uris.is_empty()) {
+        return Err(empty("events", "name event URIs, or write \"all\""));
+    }
+    if let Some(issuer) = section.issuers.iter().find(|issuer| !issuers.contains(&issuer.as_str())) {
+        return Err(ProducerError::Issuer { name, issuer: issuer.clone() });
+    }
+    if let SubjectsSection::Rules { email_domains, .. } = &section.subjects
+        && let Some(domain) = email_domains.iter().find(|domain| domain.is_empty() || domain.contains(['@', '*', ' ']))
+    {
+        return Err(ProducerError::Domain { name, domain: domain.clone() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TokenHash;
+
+    fn section() -> ProducerSection {
+        ProducerSection {
+            name: "idp".into(),
+            token_hashes: vec![TokenHash::of("a").into()],
+            issuers: vec!["https://issuer.example".into()],
+            events: EventsSection::All,
+            subjects: SubjectsSection::Any,
+        }
+    }
+
+    const ISSUERS: &[&str] = &["https://issuer.example"];
+
+    #[test]
+    fn serves_only_its_issuers_byte_for_byte() {
+        let producer = Producer::new(ProducerNo(1), &section(), ISSUERS).unwrap();
+        assert!(producer.serves("https://issuer.example"));
+        for other in ["https://issuer.example/", "https://issuer.example/tenant", "https://ISSUER.example", ""] {
+            assert!(!producer.serves(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn refuses_sections_that_cannot_be_meant() {
+        let change = |change: fn(&mut ProducerSection)| {
+            let mut section = section();
+            change(&mut section);
+            check_all(&[section], ISSUERS).unwrap_err().to_string()
+        };
+        assert!(change(|s| s.name = "a b".into()).contains("1 to 64"));
+        assert!(change(|s| s.token_hashes.clear()).contains("producers new"));
+        assert!(change(|s| s.issuers.clear()).contains("empty `issuers`"));
+        assert!(change(|s| s.issuers.push("https://other.example".into())).contains("https://other.example"));
+        assert!(change(|s| s.events = EventsSection::Exact(vec![])).contains("\"all\""));
+        let domain = |domain: &str| SubjectsSection::Rules {
+            iss: vec![],
+            email_domains: vec![domain.to_owned()],
+            tenants: vec![],
+        };
+        for wrong in ["@example.com", "*.example.com", ""] {
+            let error = check_all(&[ProducerSection { subjects: domain(wrong), ..section() }], ISSUERS).unwrap_err();
+            assert!(matches!(error, ProducerError::Domain { .. }), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn refuses_one_name_or_one_token_for_two() {
+        let error = check_all(&[section(), section()], ISSUERS).unwrap_err();
+        assert_eq!(error, ProducerError::Twice("idp".into()));
+        let error = check_all(&[section(), ProducerSection { name: "app".into(), ..section() }], ISSUERS).unwrap_err();
+        assert_eq!(error, ProducerError::SharedToken("idp".into(), "app".into()));
+    }
+
+    #[test]
+    fn exact_events_are_exact() {
+        let allowed = EventsAllowed::Exact(["urn:a".into()].into());
+        assert!(allowed.allows("urn:a"));
+        assert!(!allowed.allows("URN:a"));
+        assert!(!allowed.allows("urn:a/"));
+        assert!(EventsAllowed::All.allows("urn:b"));
+    }
+}
