@@ -1,0 +1,89 @@
+//! Sets up the log.
+
+use std::io::IsTerminal;
+
+use serde::Deserialize;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,setgate_router=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why the log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The level is no level.
+    #[error("`log.level`: {0}: write error, warn, info, debug or trace")]
+    Level(String),
+    /// A log is set up already.
+    #[error("a log is set up already")]
+    Twice,
+}
+
+/// Sends the log to standard error, once per process.
+///
+/// # Errors
+/// [`LogError`] when the level is no level, or a log is set up already.
+pub fn start_log(config: &LogConfig) -> Result<(), LogError> {
+    let terminal = std::io::stderr().is_terminal();
+    let human = match config.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let filter = filter(&config.level)?;
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = if human {
+        fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(false).boxed()
+    } else {
+        fmt::layer().with_writer(std::io::stderr).json().flatten_event(true).with_current_span(false).boxed()
+    };
+    tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| LogError::Twice)
+}
+
+fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    // A lone word that is no level would be taken for the name of a module.
+    if level.is_empty() || !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err() {
+        return Err(LogError::Level(format!("`{level}` is no level")));
+    }
+    EnvFilter::builder().parse(level).map_err(|error| LogError::Level(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_a_level_that_is_none() {
+        assert!(filter("loud").is_err());
+        assert!(filter("info,setgate_router=loud").is_err());
+        assert!(filter("").is_err());
+        assert!(filter("info,setgate_router=debug").is_ok());
+        assert!(filter("WARN").is_ok());
+    }
+}

@@ -1,0 +1,60 @@
+//! The metrics of the process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::{
+    encoding::text::encode,
+    registry::{self, Metric},
+};
+
+/// Where every room registers its metrics, and where the operator door reads them. Clones are the same registry.
+#[derive(Clone, Debug)]
+pub struct Registry(Arc<Mutex<registry::Registry>>);
+
+impl Registry {
+    /// The content type of [`Registry::text`].
+    pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+    /// An empty registry; all names get the prefix `setgate_`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(registry::Registry::with_prefix("setgate"))))
+    }
+
+    /// Registers a metric; keep a clone of it to count with. Counters get the suffix `_total` by themselves.
+    pub fn register(&self, name: &'static str, help: &'static str, metric: impl Metric) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
+    }
+
+    /// All metrics as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        text
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+
+    use super::*;
+
+    #[test]
+    fn shows_what_was_counted_under_the_prefix() {
+        let registry = Registry::new();
+        let counter: Counter = Counter::default();
+        registry.clone().register("events", "Events taken", counter.clone());
+        counter.inc_by(3);
+        assert!(registry.text().contains("setgate_events_total 3\n"), "{}", registry.text());
+        assert!(registry.text().ends_with("# EOF\n"));
+    }
+}
