@@ -1,2 +1,3 @@
-//! Integration tests.
+//! Integration tests: one binary, one module per chapter.
 
+mod house;

@@ -1,2 +1,79 @@
-//! The whole suite.
-fn main() {}
+#![doc = include_str!("README.md")]
+
+mod crash;
+mod deny;
+mod licence;
+mod process;
+mod python;
+mod suite;
+mod tutorial;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::say;
+
+const USAGE: &str = "\
+Runs the tests of setgate.
+
+usage: cargo xtask <command>
+
+commands:
+  test                 everything: format, clippy, docs, licences, tests, doc tests, demo, tutorial, crash test
+  test --only a,b      only the named steps; `cargo xtask steps` lists them
+  steps                names the steps of `test`
+  deny                 licences, sources and duplicates of the dependency tree
+  crash [--kills N] [--seed N] [--keep]
+                       kills a gateway under load N times (50) and has an outside checker compare the books
+  tutorial             runs the commands of docs/tutorial.md
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Result<()> {
+    match words {
+        [] | ["help" | "--help" | "-h"] => {
+            say(USAGE);
+            Ok(())
+        }
+        ["test"] => suite::test(None),
+        ["test", "--only", names] => suite::test(Some(&names.split(',').collect::<Vec<_>>())),
+        ["steps"] => {
+            suite::names();
+            Ok(())
+        }
+        ["deny"] => deny::check(),
+        ["crash", options @ ..] => crash::run(&crash_options(options)?),
+        ["tutorial"] => tutorial::run(),
+        [other, ..] => bail!("no command `{other}`; `cargo xtask help` lists them"),
+    }
+}
+
+fn crash_options(words: &[&str]) -> Result<crash::Options> {
+    let mut options = crash::Options::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--kills" => options.kills = number(word, rest.next())?,
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            "--keep" => options.keep = true,
+            other => bail!("crash has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+fn number(name: &str, value: Option<&&str>) -> Result<u64> {
+    let value = value.with_context(|| format!("{name} needs a number"))?;
+    value.parse().with_context(|| format!("{name} needs a number, not `{value}`"))
+}

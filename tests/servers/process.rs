@@ -1,0 +1,139 @@
+//! Running other programs: what they print is passed on as it comes, and kept for who wants to count.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Prints a line, and forgives a closed pipe.
+pub(crate) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// A stop watch. This program is no part of the gateway, so it asks the system for the time.
+pub(crate) struct Watch(Instant);
+
+impl Watch {
+    /// Starts to count.
+    #[expect(clippy::disallowed_methods, reason = "a tool that times other programs has no house clock")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// What has passed since.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).map_or(here.clone(), PathBuf::from)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// The gateway's binary as the test command builds it.
+pub(crate) fn gateway() -> PathBuf {
+    target().join("debug/setgate")
+}
+
+/// The cargo that started this program.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Builds the gateway's binary.
+pub(crate) fn build_gateway() -> Result<PathBuf> {
+    finish(cargo().args(["build", "--locked", "--package", "setgate", "--bin", "setgate"]))?;
+    Ok(gateway())
+}
+
+/// Runs a program to its end, its output passed through; anything but success is an error.
+pub(crate) fn finish(command: &mut Command) -> Result<()> {
+    let shown = shown(command);
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("could not start {shown}"))?;
+    if !status.success() {
+        bail!("{shown} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs a program to its end, passes each line of its standard output through `watch`, and kills it after `limit`.
+pub(crate) fn follow(command: &mut Command, limit: Duration, mut watch: impl FnMut(&str)) -> Result<()> {
+    let shown = shown(command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start {shown}"))?;
+    let out = child.stdout.take().context("the program has no standard output")?;
+    let (tell, hear) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(std::result::Result::ok) {
+            if tell.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let clock = Watch::start();
+    loop {
+        match hear.recv_timeout(limit.saturating_sub(clock.elapsed())) {
+            Ok(line) => {
+                say(&line);
+                watch(&line);
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                bail!("{shown} was still running after {} s", limit.as_secs());
+            }
+        }
+    }
+    let _ = reader.join();
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{shown} ended with {status}");
+    }
+    Ok(())
+}
+
+/// What a program prints, when it succeeds.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let shown = shown(command);
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("could not start {shown}"))?;
+    if !output.status.success() {
+        bail!("{shown} ended with {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{shown} did not print text"))
+}
+
+/// Whether a program can be started at all.
+pub(crate) fn exists(name: &str, arguments: &[&str]) -> bool {
+    let quiet =
+        Command::new(name).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    quiet.is_ok_and(|status| status.success())
+}
+
+fn shown(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    format!("`{}`", words.join(" "))
+}

@@ -1,0 +1,200 @@
+//! The test command: every step in order, each timed, and one summary at the end.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::process::{Watch, build_gateway, cargo, finish, follow, say};
+use crate::{crash, deny, tutorial};
+
+/// Tests that one step has counted.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&mut Count) -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "format", what: "the code is formatted", run: format },
+    Step { name: "deny", what: "licences, sources and duplicates of the dependencies", run: |_| deny::check() },
+    Step { name: "clippy", what: "clippy, warnings denied", run: clippy },
+    Step { name: "docs", what: "rustdoc, warnings denied", run: docs },
+    Step { name: "tests", what: "unit and integration tests of all rooms", run: tests },
+    Step { name: "doctests", what: "examples in the documentation", run: doctests },
+    Step { name: "examples", what: "the programs of examples/", run: examples },
+    Step { name: "demo", what: "setgate demo", run: demo },
+    Step { name: "tutorial", what: "the commands of docs/tutorial.md", run: |_| tutorial::run() },
+    Step {
+        name: "crash",
+        what: "50 kills under load, judged from outside",
+        run: |_| crash::run(&crash::Options::default()),
+    },
+];
+
+/// Lists the steps.
+pub(crate) fn names() {
+    for step in STEPS {
+        say(&format!("{:<10} {}", step.name, step.what));
+    }
+}
+
+/// Runs the steps, all of them even when one fails.
+///
+/// # Errors
+/// Some step failed, or `only` names one that is not there.
+pub(crate) fn test(only: Option<&[&str]>) -> Result<()> {
+    if let Some(stranger) = only.unwrap_or_default().iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
+        bail!("no step `{stranger}`; `cargo xtask steps` lists them");
+    }
+    let whole = Watch::start();
+    let mut count = Count::default();
+    let mut lines = Vec::new();
+    let mut failed_steps = 0;
+    for step in STEPS.iter().filter(|step| only.is_none_or(|names| names.contains(&step.name))) {
+        say(&format!("==> {}: {} [{}]", step.name, step.what, clock(whole.elapsed())));
+        let watch = Watch::start();
+        let mut own = Count::default();
+        let result = (step.run)(&mut own);
+        let took = clock(watch.elapsed());
+        let tests = if own.passed + own.failed > 0 {
+            format!(" ({} tests passed, {} failed, {} ignored)", own.passed, own.failed, own.ignored)
+        } else {
+            String::new()
+        };
+        count = Count {
+            passed: count.passed + own.passed,
+            failed: count.failed + own.failed,
+            ignored: count.ignored + own.ignored,
+        };
+        let line = match result {
+            Ok(()) => format!("ok      {:<10} {took}{tests}", step.name),
+            Err(error) => {
+                failed_steps += 1;
+                format!("FAILED  {:<10} {took}{tests}: {error:#}", step.name)
+            }
+        };
+        say(&format!("<== {line}"));
+        lines.push(line);
+    }
+    say("");
+    for line in &lines {
+        say(line);
+    }
+    let steps = lines.len();
+    say(&format!("steps: {} passed, {failed_steps} failed, in {}", steps - failed_steps, clock(whole.elapsed())));
+    say(&format!("tests: {} passed, {} failed, {} ignored", count.passed, count.failed, count.ignored));
+    if failed_steps > 0 {
+        bail!("{failed_steps} of {steps} steps failed");
+    }
+    Ok(())
+}
+
+fn format(_: &mut Count) -> Result<()> {
+    finish(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy(_: &mut Count) -> Result<()> {
+    finish(cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))
+}
+
+fn docs(_: &mut Count) -> Result<()> {
+    finish(cargo().env("RUSTDOCFLAGS", "--deny warnings").args([
+        "doc",
+        "--locked",
+        "--workspace",
+        "--no-deps",
+        "--quiet",
+    ]))
+}
+
+fn tests(count: &mut Count) -> Result<()> {
+    counted(&["test", "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"], 100, count)
+}
+
+fn doctests(count: &mut Count) -> Result<()> {
+    counted(&["test", "--locked", "--workspace", "--doc", "--no-fail-fast"], 0, count)
+}
+
+/// Runs tests and counts them; fewer than `least` means that they were not found, not that they passed.
+fn counted(arguments: &[&str], least: usize, count: &mut Count) -> Result<()> {
+    let result = follow(cargo().args(arguments), Duration::from_secs(1500), |line| {
+        let own = counts(line);
+        count.passed += own.passed;
+        count.failed += own.failed;
+        count.ignored += own.ignored;
+    });
+    result?;
+    if count.passed < least {
+        bail!("only {} tests ran, at least {least} are expected", count.passed);
+    }
+    if count.ignored > 0 {
+        bail!("{} tests are ignored; none may be", count.ignored);
+    }
+    Ok(())
+}
+
+fn examples(_: &mut Count) -> Result<()> {
+    finish(cargo().args(["build", "--locked", "--examples", "--quiet"]))
+}
+
+fn demo(_: &mut Count) -> Result<()> {
+    let gateway = build_gateway()?;
+    let mut delivered = 0;
+    follow(std::process::Command::new(gateway).arg("demo"), Duration::from_secs(120), |line| {
+        delivered += usize::from(line.contains("acknowledged"));
+    })?;
+    if delivered == 0 {
+        bail!("the demo ended well and told of no acknowledged SET");
+    }
+    Ok(())
+}
+
+/// Reads `test result: ok. 12 passed; 0 failed; 1 ignored; ...`.
+fn counts(line: &str) -> Count {
+    let mut count = Count::default();
+    let Some(rest) = line.trim_start().strip_prefix("test result:") else { return count };
+    let words: Vec<&str> = rest.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
+    for pair in words.windows(2) {
+        if let [number, what] = pair
+            && let Ok(number) = number.parse::<usize>()
+        {
+            match *what {
+                "passed" => count.passed += number,
+                "failed" => count.failed += number,
+                "ignored" => count.ignored += number,
+                _ => {}
+            }
+        }
+    }
+    count
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn reads_the_counts_of_a_result_line() {
+        let count =
+            counts("test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        assert_eq!((count.passed, count.failed, count.ignored), (12, 3, 1));
+    }
+
+    #[test]
+    fn counts_nothing_in_other_lines() {
+        let count = counts("test the_name ... 12 passed");
+        assert_eq!((count.passed, count.failed, count.ignored), (0, 0, 0));
+    }
+}

@@ -1,0 +1,276 @@
+//! Runs the tutorial: its `sh` blocks are typed into real shells, and what it shows must come out of them.
+//!
+//! A block's first line may say more than `sh`: `terminal=2` types it into a second shell; `until="text"` means that the
+//! command stays and the next block follows once it has printed the text. A `text` block shows lines that the block before
+//! it must have printed, in that order; `…` stands for anything.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{Watch, root, say, target};
+
+/// The longest that one block may take; the first one builds the gateway.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Block {
+    Run { terminal: String, until: Option<String>, text: String },
+    Shows { lines: Vec<String> },
+}
+
+/// Runs `docs/tutorial.md` in a home folder of its own.
+///
+/// # Errors
+/// A command fails, or does not print what the tutorial shows.
+pub(crate) fn run() -> Result<()> {
+    let text = std::fs::read_to_string(root().join("docs/tutorial.md")).context("could not read docs/tutorial.md")?;
+    let blocks = blocks(&text)?;
+    let runs = blocks.iter().filter(|block| matches!(block, Block::Run { .. })).count();
+    let shows = blocks.len() - runs;
+    if runs < 4 || shows < 2 {
+        bail!("the tutorial has {runs} blocks to run and {shows} to compare: too few to show anything");
+    }
+    let home = target().join(format!("xtask-tutorial-{}", std::process::id()));
+    std::fs::create_dir_all(&home)?;
+    let result = play(&blocks, &home);
+    if result.is_ok() {
+        let _ = std::fs::remove_dir_all(&home);
+        say(&format!("  {runs} blocks ran, {shows} printed what the tutorial shows"));
+    } else {
+        say(&format!("  the tutorial's folder is kept: {}", home.display()));
+    }
+    result
+}
+
+fn play(blocks: &[Block], home: &Path) -> Result<()> {
+    let mut terminals: BTreeMap<&str, Terminal> = BTreeMap::new();
+    let mut printed: Vec<String> = Vec::new();
+    for block in blocks {
+        match block {
+            Block::Run { terminal, until, text } => {
+                if !terminals.contains_key(terminal.as_str()) {
+                    terminals.insert(terminal, Terminal::open(terminal, home)?);
+                }
+                let terminal = terminals.get_mut(terminal.as_str()).context("the terminal is open")?;
+                printed = terminal.enter(text, until.as_deref())?;
+            }
+            Block::Shows { lines } => compare(lines, &printed)?,
+        }
+    }
+    Ok(())
+}
+
+fn compare(lines: &[String], printed: &[String]) -> Result<()> {
+    let mut rest = printed.iter();
+    for line in lines {
+        if !rest.any(|candidate| matches(line.trim(), candidate.trim())) {
+            bail!("the tutorial shows `{line}`, which was not printed (in this order) among:\n{}", printed.join("\n"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `text` is `pattern`, in which `…` stands for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('…');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.ends_with(last)
+}
+
+fn blocks(text: &str) -> Result<Vec<Block>> {
+    let mut found = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let mut body = Vec::new();
+        loop {
+            match lines.next() {
+                Some("```") => break,
+                Some(line) => body.push(line),
+                None => bail!("a block of the tutorial is not closed"),
+            }
+        }
+        let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
+        match language {
+            "sh" => found.push(Block::Run {
+                terminal: option(rest, "terminal").unwrap_or_else(|| "1".to_owned()),
+                until: option(rest, "until"),
+                text: body.join("\n"),
+            }),
+            "text" => found.push(Block::Shows {
+                lines: body.into_iter().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),
+            }),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Reads `name=value` or `name="some value"`.
+fn option(text: &str, name: &str) -> Option<String> {
+    let (_, rest) = text.split_once(&format!("{name}="))?;
+    Some(match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next().unwrap_or_default().to_owned(),
+        None => rest.split(' ').next().unwrap_or_default().to_owned(),
+    })
+}
+
+/// A shell that lives as long as the tutorial; it and everything it started ends with it.
+struct Terminal {
+    name: String,
+    shell: Child,
+    keys: ChildStdin,
+    screen: Receiver<String>,
+    entered: usize,
+    stays: bool,
+}
+
+impl Terminal {
+    fn open(name: &str, home: &Path) -> Result<Self> {
+        let own = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let keep =
+            |variable: &str, folder: &str| std::env::var_os(variable).map_or_else(|| own.join(folder), PathBuf::from);
+        let mut shell = Command::new("bash")
+            .args(["--noprofile", "--norc"])
+            .current_dir(root())
+            .env("CARGO_HOME", keep("CARGO_HOME", ".cargo"))
+            .env("RUSTUP_HOME", keep("RUSTUP_HOME", ".rustup"))
+            .env("HOME", home)
+            .env("NO_COLOR", "1")
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("could not start bash")?;
+        let mut keys = shell.stdin.take().context("the shell has no input")?;
+        let out = shell.stdout.take().context("the shell has no output")?;
+        writeln!(keys, "exec 2>&1; set -euo pipefail")?;
+        let (tell, screen) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(std::result::Result::ok) {
+                if tell.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { name: name.to_owned(), shell, keys, screen, entered: 0, stays: false })
+    }
+
+    /// Types the commands and returns what they printed; with `until` as soon as a line holds that text.
+    fn enter(&mut self, text: &str, until: Option<&str>) -> Result<Vec<String>> {
+        if self.stays {
+            bail!("terminal {} is still busy with a command that stays", self.name);
+        }
+        for line in text.lines() {
+            say(&format!("  [{}] $ {line}", self.name));
+        }
+        self.entered += 1;
+        let mark = format!("@@ block {} has ended @@", self.entered);
+        let input = if until.is_some() { "" } else { " </dev/null" };
+        writeln!(self.keys, "{{\n{text}\n}}{input}\necho; echo '{mark}'").context("the shell has ended")?;
+        self.keys.flush()?;
+        self.stays = until.is_some();
+        let mut printed = Vec::new();
+        let clock = Watch::start();
+        loop {
+            match self.screen.recv_timeout(PATIENCE.saturating_sub(clock.elapsed())) {
+                Ok(line) if line == mark => {
+                    return match until {
+                        None => Ok(printed),
+                        Some(text) => bail!("the command ended and never printed `{text}`"),
+                    };
+                }
+                Ok(line) => {
+                    if !line.is_empty() {
+                        say(&format!("  [{}] {line}", self.name));
+                    }
+                    let done = until.is_some_and(|text| line.contains(text));
+                    printed.push(line);
+                    if done {
+                        return Ok(printed);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("a command of this block failed:\n{text}"),
+                Err(RecvTimeoutError::Timeout) => bail!("this block did not end in {} s:\n{text}", PATIENCE.as_secs()),
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.shell.id());
+        let _ = Command::new("kill").args(["-TERM", "--", &group]).stderr(Stdio::null()).status();
+        for _ in 0..100 {
+            if matches!(self.shell.try_wait(), Ok(Some(_))) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.shell.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_blocks_with_their_options() {
+        let text =
+            "a\n```sh terminal=2 until=\"is ready\"\nserve\n```\n```text\nis ready\n\n```\n```toml\nx = 1\n```\n";
+        let run = Block::Run { terminal: "2".into(), until: Some("is ready".into()), text: "serve".into() };
+        assert_eq!(blocks(text).unwrap(), [run, Block::Shows { lines: vec!["is ready".into()] }]);
+    }
+
+    #[test]
+    fn refuses_a_block_that_is_not_closed() {
+        assert!(blocks("```sh\necho\n").is_err());
+    }
+
+    #[test]
+    fn lets_an_ellipsis_stand_for_anything() {
+        assert!(matches("took … ms, … in all", "took 3 ms, 9 in all"));
+        assert!(matches("exact", "exact"));
+        assert!(!matches("exact", "exact and more"));
+        assert!(!matches("took … ms", "took 3 s"));
+        assert!(matches("starts…", "starts here"));
+    }
+
+    #[test]
+    fn wants_the_lines_in_order() {
+        let printed = ["a", "b", "c"].map(str::to_owned);
+        assert!(compare(&["a".into(), "c".into()], &printed).is_ok());
+        assert!(compare(&["c".into(), "a".into()], &printed).is_err());
+        assert!(compare(&["d".into()], &printed).is_err());
+    }
+
+    #[test]
+    fn notices_that_a_command_failed() {
+        let mut terminal = Terminal::open("1", &std::env::temp_dir()).unwrap();
+        assert_eq!(terminal.enter("echo one; echo two", None).unwrap(), ["one", "two", ""]);
+        assert!(terminal.enter("false\necho never", None).is_err());
+    }
+
+    #[test]
+    fn leaves_a_command_that_stays_running_once_it_has_said_so() {
+        let mut terminal = Terminal::open("1", &std::env::temp_dir()).unwrap();
+        assert_eq!(terminal.enter("echo ready; exec tail -f /dev/null", Some("ready")).unwrap(), ["ready"]);
+        assert!(terminal.enter("echo more", None).is_err());
+    }
+}
