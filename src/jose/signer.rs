@@ -74,6 +74,14 @@ impl Signer {
         Ok(token)
     }
 
+    /// The bare signature of a message, to forge tokens with.
+    #[cfg(test)]
+    pub(crate) fn signature_of(&self, message: &[u8]) -> Vec<u8> {
+        let mut buffer = [0; LONGEST_SIGNATURE];
+        let length = self.sign_raw(message, &mut buffer).unwrap();
+        buffer[..length].to_vec()
+    }
+
     fn signature_length(&self) -> usize {
         match &self.secret {
             Secret::Rsa(pair) => pair.public_modulus_len(),
