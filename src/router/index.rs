@@ -126,9 +126,10 @@ impl Index {
     #[must_use]
     pub fn names_stream(&self, subject: &Subject) -> bool {
         let names = |simple: &Simple| {
-            simple.identifiers().iter().any(|one| {
-                *one.format() == Format::Opaque && one.member("id").is_some_and(|id| self.ids.contains(id))
-            })
+            simple
+                .identifiers()
+                .iter()
+                .any(|one| *one.format() == Format::Opaque && one.member("id").is_some_and(|id| self.ids.contains(id)))
         };
         match subject {
             Subject::Simple(simple) => names(simple),
@@ -190,7 +191,8 @@ impl OfIssuer {
 
     /// The streams with the default ALL, and those with NONE, that want one of these types.
     fn wanting(&self, types: &[Box<str>]) -> (Arc<Streams>, Arc<Streams>) {
-        let mut found = types.iter().filter_map(|event| self.exact.get(event)).map(|exact| exact.joined_with(&self.any));
+        let mut found =
+            types.iter().filter_map(|event| self.exact.get(event)).map(|exact| exact.joined_with(&self.any));
         let Some((mut all, mut none)) = found.next() else {
             return (self.any.all.clone(), self.any.none.clone());
         };
