@@ -1,1 +1,26 @@
 #![doc = include_str!("README.md")]
+
+pub mod args;
+mod client;
+mod context;
+mod door;
+mod emit;
+mod exit;
+mod gateway;
+mod keys;
+mod out;
+mod parked;
+mod producers;
+mod run;
+mod show;
+mod store_commands;
+mod streams;
+mod table;
+mod token;
+
+pub use context::Context;
+pub use exit::{Ended, Exit, Failure};
+pub use gateway::{DoorAt, Gateway, Minted};
+pub use out::Out;
+pub use run::main;
+pub use table::{Align, Cell, Table};

@@ -1,0 +1,235 @@
+//! Commands that speak to the running gateway through its operator door.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `setgate streams`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StreamsCommand {
+    /// List streams with what waits, the last error, and why nothing can come.
+    #[command(
+        after_help = "Examples:\n  setgate streams list\n  setgate streams list --json | jq '.streams[] | select(.waiting > 0)'"
+    )]
+    List,
+    /// Show one stream in full.
+    #[command(after_help = "Examples:\n  setgate streams show crm")]
+    Show {
+        /// The stream's id.
+        id: String,
+    },
+    /// Stop delivery; what is due is kept.
+    #[command(after_help = "Examples:\n  setgate streams pause crm --reason 'receiver under maintenance'")]
+    Pause {
+        /// The stream's id.
+        id: String,
+        /// Why, for those who look later.
+        #[arg(long, value_name = "TEXT", default_value = "paused by the operator")]
+        reason: String,
+    },
+    /// Deliver again.
+    #[command(
+        after_help = "Examples:\n  setgate streams resume crm\n  setgate streams resume crm --reissue    # also what was parked by the stream's own fault"
+    )]
+    Resume {
+        /// The stream's id.
+        id: String,
+        /// Also issue again what was parked by the stream's own fault (a stale key set, a wrong audience).
+        #[arg(long)]
+        reissue: bool,
+    },
+    /// Delete a stream for good: what it is still owed is dropped, counted.
+    #[command(after_help = "Examples:\n  setgate streams delete crm --yes\n\n\
+        A stream that the configuration still declares comes back, empty, at the next start.")]
+    Delete {
+        /// The stream's id.
+        id: String,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `setgate parked`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ParkedCommand {
+    /// List parked SETs with the reason.
+    #[command(
+        after_help = "Examples:\n  setgate parked list\n  setgate parked list --stream crm --code invalid_request --limit 20"
+    )]
+    List(ParkedList),
+    /// Show one parked SET with its claims.
+    #[command(after_help = "Examples:\n  setgate parked show a4fXx0cBDmU5bS5dFhQe0Vw")]
+    Show {
+        /// Its jti.
+        jti: String,
+    },
+    /// Issue parked SETs again, each with a new jti and the same txn.
+    #[command(
+        after_help = "Examples:\n  setgate parked reissue a4fXx0cBDmU5bS5dFhQe0Vw\n  setgate parked reissue --stream crm --code invalid_audience\n\n\
+        A SET that is issued again comes after everything accepted before. Where a later SET of the same subject was\n\
+        acknowledged already, --out-of-order is needed."
+    )]
+    Reissue {
+        /// Which.
+        #[command(flatten)]
+        which: OnSets,
+        /// Also where a later SET of the same subject was acknowledged.
+        #[arg(long)]
+        out_of_order: bool,
+    },
+    /// Drop parked SETs for good.
+    #[command(
+        after_help = "Examples:\n  setgate parked drop a4fXx0cBDmU5bS5dFhQe0Vw\n  setgate parked drop --stream crm --yes"
+    )]
+    Drop {
+        /// Which.
+        #[command(flatten)]
+        which: OnSets,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which parked SETs to list.
+#[derive(Clone, Debug, Args)]
+pub struct ParkedList {
+    /// Of this stream only.
+    #[arg(long, value_name = "ID")]
+    pub stream: Option<String>,
+    /// With this error code only.
+    #[arg(long, value_name = "CODE")]
+    pub code: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+}
+
+/// Parked SETs by name, or all of a stream or a code.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct OnSets {
+    /// Their jti.
+    #[arg(value_name = "JTI", conflicts_with_all = ["stream", "code"])]
+    pub jti: Vec<String>,
+    /// All of this stream.
+    #[arg(long, value_name = "ID")]
+    pub stream: Option<String>,
+    /// All with this error code.
+    #[arg(long, value_name = "CODE")]
+    pub code: Option<String>,
+}
+
+/// `setgate keys`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List signing keys with their state.
+    #[command(after_help = "Examples:\n  setgate keys list\n  setgate keys list --issuer https://idp.example.com")]
+    List {
+        /// Of this issuer only.
+        #[arg(long, value_name = "URL")]
+        issuer: Option<String>,
+    },
+    /// Import a private key; it is published at once and signs when receivers can know it.
+    #[command(after_help = "Examples:\n  setgate keys import signing.pem --issuer https://idp.example.com\n\n\
+        PKCS#8, PKCS#1 or SEC1; RSA of 2048 to 4096 bits, P-256 or Ed25519.")]
+    Import {
+        /// A PEM file with one private key; `-` reads standard input.
+        file: PathBuf,
+        /// For this issuer [default: the only one].
+        #[arg(long, value_name = "URL")]
+        issuer: Option<String>,
+        /// RS256 or PS256 for an RSA key.
+        #[arg(long, value_name = "ALG")]
+        algorithm: Option<String>,
+    },
+    /// Publish a next key now; it signs once receivers' caches of the key set have run out.
+    #[command(
+        after_help = "Examples:\n  setgate keys rotate\n  setgate keys rotate --issuer https://idp.example.com --algorithm ES256"
+    )]
+    Rotate {
+        /// For this issuer [default: the only one].
+        #[arg(long, value_name = "URL")]
+        issuer: Option<String>,
+        /// Of this algorithm only [default: every algorithm of the issuer].
+        #[arg(long, value_name = "ALG")]
+        algorithm: Option<String>,
+        /// Bits of an RSA key.
+        #[arg(long, value_name = "BITS")]
+        bits: Option<u32>,
+        /// Also while an earlier rotation is under way.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Withdraw a key at once: it is published no more, and what waits is signed with another.
+    #[command(after_help = "Examples:\n  setgate keys revoke NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs --yes")]
+    Revoke {
+        /// The key's kid.
+        kid: String,
+        /// Of this issuer [default: the one that has it].
+        #[arg(long, value_name = "URL")]
+        issuer: Option<String>,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `setgate producers`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ProducersCommand {
+    /// Make a token of 256 bits, and print its hash and what to paste into the configuration.
+    #[command(after_help = "Examples:\n  \
+        setgate producers new hr --issuer https://idp.example.com\n  \
+        setgate producers new hr --issuer https://idp.example.com --token-file hr.token >> setgate.toml\n  \
+        setgate producers new app --issuer https://idp.example.com --subjects domain=example.com\n\n\
+        The token is shown once and kept nowhere; the configuration holds its hash only.")]
+    New {
+        /// The producer's name.
+        name: String,
+        /// An issuer it may put events in under; may be given several times.
+        #[arg(long, value_name = "URL", required = true)]
+        issuer: Vec<String>,
+        /// An event URI that it may send; may be given several times [default: all].
+        #[arg(long, value_name = "URI")]
+        event: Vec<String>,
+        /// A rule that its subjects must meet: iss=URL, domain=DOMAIN or tenant=ID; may be given several times [default: any].
+        #[arg(long, value_name = "RULE")]
+        subjects: Vec<String>,
+        /// Write the token to a new 0600 file instead of showing it.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+    /// List the producers of the running gateway.
+    #[command(after_help = "Examples:\n  setgate producers list")]
+    List,
+}
+
+/// `setgate store`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read the whole store and say whether it is sound; the gateway must not be running.
+    #[command(
+        after_help = "Examples:\n  setgate store check --config setgate.toml\n  setgate store check --path /mnt/copy/store"
+    )]
+    Check {
+        /// The store's folder [default: from the configuration].
+        #[arg(long, value_name = "FOLDER")]
+        path: Option<PathBuf>,
+    },
+    /// Say that this copy of a store is the one that delivers from now on.
+    #[command(
+        after_help = "Examples:\n  setgate store adopt             # shows what it holds\n  setgate store adopt --yes       # delivers from now on\n\n\
+        A store that was copied or restored starts with delivery held and intake closed, so that a test system does\n\
+        not push old events to real receivers."
+    )]
+    Adopt {
+        /// Do it; without it the command only shows what the store holds.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Say how the store of the running gateway is doing.
+    #[command(after_help = "Examples:\n  setgate store health")]
+    Health,
+}

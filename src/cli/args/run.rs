@@ -1,0 +1,168 @@
+//! Commands that need the assembled gateway.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+/// `setgate init`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    setgate init --config setgate.toml\n  \
+    setgate init --print-config > setgate.toml      # every option at its default, explained")]
+pub struct InitArgs {
+    /// Print the configuration with every option at its default, and do nothing else.
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+/// `setgate serve`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:\n  \
+    setgate serve --config /etc/setgate/setgate.toml\n  \
+    setgate serve --config setgate.toml --init       # creates store and keys at the first start\n  \
+    setgate serve --dev --init                       # loopback only, http allowed: for a first try\n\n\
+    SIGTERM or SIGINT stops it without losing anything in flight; a second one stops it at once.\n\
+    With store or keys missing it refuses to start: an unmounted volume must not look like a first start.")]
+pub struct ServeArgs {
+    /// Create store, keys and token if none of them is there.
+    #[arg(long)]
+    pub init: bool,
+    /// For a first try: listen on loopback only, allow http issuers and receivers on loopback.
+    #[arg(long)]
+    pub dev: bool,
+    /// Apply the declared streams even if more than a tenth of them would be switched off.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `setgate demo`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:\n  \
+    setgate demo\n  \
+    setgate demo --keep            # leaves the gateway running and says how to reach it\n  \
+    setgate demo --json | jq .\n\n\
+    A gateway with an embedded store in a temporary folder, on free loopback ports; two receivers, one of which\n\
+    fails at first; the example events of CAEP 1.0 and RISC 1.0. Ends when every SET is acknowledged.")]
+pub struct DemoArgs {
+    /// Leave the gateway and the receivers running until Ctrl-C.
+    #[arg(long)]
+    pub keep: bool,
+    /// Give up after so long.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    pub within: Duration,
+}
+
+/// `setgate listen`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    setgate listen --issuer https://idp.example.com --audience https://app.example.com\n  \
+    setgate listen --issuer http://127.0.0.1:8080 --at 127.0.0.1:9090 --json\n  \
+    setgate listen --issuer http://127.0.0.1:8080 --fail 503:20% --delay 200ms\n  \
+    setgate listen --issuer http://127.0.0.1:8080 --refuse invalid_audience:5%\n\n\
+    Each SET is verified against the issuer's published keys (RFC 8417, SSF 1.0) before it is acknowledged and printed.")]
+pub struct ListenArgs {
+    /// The transmitter whose SETs are taken; may be given several times.
+    #[arg(long, value_name = "URL", required = true)]
+    pub issuer: Vec<String>,
+    /// Where to listen.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    pub at: SocketAddr,
+    /// The `aud` that SETs must have; may be given several times [default: any].
+    #[arg(long, value_name = "AUD")]
+    pub audience: Vec<String>,
+    /// How SETs come in.
+    #[arg(long, value_name = "METHOD", default_value = "push")]
+    pub method: String,
+    /// The `Authorization` header that the transmitter must send, as `file:PATH`, `env:NAME` or itself.
+    #[arg(long, value_name = "VALUE")]
+    pub authorization: Option<String>,
+    /// Stop after so many SETs.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Answer a share of the requests with a status, for example 503:20%; may be given several times.
+    #[arg(long, value_name = "STATUS[:SHARE]", help_heading = "Misbehave")]
+    pub fail: Vec<String>,
+    /// Wait before each answer, for example 200ms.
+    #[arg(long, value_name = "TIME", help_heading = "Misbehave")]
+    pub delay: Option<String>,
+    /// Refuse a share of the SETs with an error code, for example invalid_audience:10%; may be given several times.
+    #[arg(long, value_name = "CODE[:SHARE]", help_heading = "Misbehave")]
+    pub refuse: Vec<String>,
+    /// A PEM file with a certificate authority to trust beside the system's.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Vec<PathBuf>,
+}
+
+/// `setgate check`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    setgate check --config setgate.toml\n  \
+    setgate check --config setgate.toml --connect    # looks at receivers too\n  \
+    setgate check --json | jq .options")]
+pub struct CheckArgs {
+    /// Look whether receivers and brokers can be reached.
+    #[arg(long)]
+    pub connect: bool,
+}
+
+/// `setgate bench`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:\n  \
+    setgate bench\n  \
+    setgate bench end-to-end --algorithm ES256\n  \
+    setgate bench --folder /var/lib/setgate-bench --json")]
+pub struct BenchArgs {
+    /// What to measure [default: the figures of docs/performance.md, one after another].
+    #[arg(value_name = "WHAT")]
+    pub what: Vec<String>,
+    /// Where to put the stores that are measured; a real disk, never tmpfs.
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+    /// Signature algorithms of the end-to-end measurement.
+    #[arg(long, value_name = "ALG", value_delimiter = ',')]
+    pub algorithm: Vec<String>,
+    /// Events of each measurement.
+    #[arg(long, value_name = "N")]
+    pub events: Option<u64>,
+    /// Seconds of each measurement.
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u64>,
+}
+
+/// Reads a time such as `250ms`, `30s`, `5m` or `2h`; a bare number is seconds.
+///
+/// # Errors
+/// What is expected, for people.
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("`{text}` is no time: write 250ms, 30s, 5m or 2h");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(wrong),
+        "h" => number.checked_mul(3600).map(Duration::from_secs).ok_or_else(wrong),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        for (text, time) in [
+            ("250ms", Duration::from_millis(250)),
+            ("30", Duration::from_secs(30)),
+            ("5m", Duration::from_secs(300)),
+            ("2h", Duration::from_secs(7200)),
+        ] {
+            assert_eq!(parse_time(text), Ok(time));
+        }
+        for text in ["", "s", "-1s", "1d", "1.5s", "99999999999999999999h"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! How far a run came.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{answer::Tally, source};
+use crate::{Context, Failure, args::EmitArgs};
+
+/// What a run sends, and how far it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Run {
+    /// What ids begin with.
+    pub prefix: String,
+    /// The time of made events, in seconds since 1970-01-01T00:00:00Z.
+    pub time: Option<u64>,
+    /// What is sent.
+    pub what: What,
+    /// Every event up to this number has its answer.
+    pub done: u64,
+    /// Accepted now.
+    pub accepted: u64,
+    /// Accepted before.
+    pub repeated: u64,
+    /// Refused.
+    pub refused: u64,
+}
+
+/// What is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum What {
+    /// Made events.
+    Made {
+        /// Different subjects.
+        subjects: u64,
+        /// Types asked for.
+        events: Vec<String>,
+    },
+    /// A file with these contents.
+    File {
+        /// Hash of its contents.
+        hash: String,
+    },
+    /// Something that cannot be read twice.
+    #[default]
+    Pipe,
+}
+
+/// A run and the file that remembers it.
+#[derive(Debug)]
+pub(super) struct State {
+    pub run: Run,
+    pub file: Option<PathBuf>,
+}
+
+impl State {
+    /// Goes on with the run that the state file remembers, or begins one.
+    ///
+    /// # Errors
+    /// When the state is another run's, or cannot be read.
+    pub(super) fn open(args: &EmitArgs, context: &Context) -> Result<Self, Failure> {
+        let what = match args.count {
+            Some(_) => What::Made { subjects: args.subjects, events: args.events.clone() },
+            None => source::name(args.file.as_ref())?,
+        };
+        if let Some(file) = &args.state
+            && file.exists()
+        {
+            let run = read(file)?;
+            let other = args.id_prefix.as_ref().is_some_and(|prefix| *prefix != run.prefix);
+            if run.what != what || other {
+                return Err(Failure::usage(format!("{} remembers another run", file.display()))
+                    .remedy("name another file with --state, or delete this one"));
+            }
+            return Ok(Self { run, file: args.state.clone() });
+        }
+        let prefix = match (&args.id_prefix, &what) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, What::File { hash }) => hash.clone(),
+            (None, _) => fresh(context),
+        };
+        if prefix.is_empty() || prefix.len() > 200 {
+            return Err(Failure::usage("an id prefix has 1 to 200 bytes"));
+        }
+        let time = time_of(&prefix);
+        let state = Self { run: Run { prefix, time, what, ..Run::default() }, file: args.state.clone() };
+        state.write()?;
+        Ok(state)
+    }
+
+    /// Notes that everything through `number` has its answer.
+    ///
+    /// # Errors
+    /// When the state file cannot be written.
+    pub(super) fn advance(&mut self, number: u64, tally: Tally) -> Result<(), Failure> {
+        self.run.done = number;
+        self.run.accepted += tally.accepted;
+        self.run.repeated += tally.repeated;
+        self.run.refused += tally.refused;
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let failed =
+            |error: std::io::Error| Failure::failed(format!("the state {} cannot be written: {error}", file.display()));
+        let text = serde_json::to_string_pretty(&self.run).unwrap_or_default();
+        // Written beside and renamed: an interruption leaves the old state or the new one.
+        let beside = file.with_extension("new");
+        std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
+    }
+}
+
+fn read(file: &Path) -> Result<Run, Failure> {
+    let wrong = |why: String| Failure::usage(format!("the state {} cannot be used: {why}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))
+}
+
+/// A prefix that no other run has. It holds the time, so that made events are the same when the run is resumed.
+fn fresh(context: &Context) -> String {
+    let mut bytes = [0u8; 6];
+    context.house.random.fill(&mut bytes);
+    let random: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("emit-{}-{random}", context.house.clock.wall_millis() / 1000)
+}
+
+/// The time that a prefix holds. A prefix without one makes events without a time.
+fn time_of(prefix: &str) -> Option<u64> {
+    let mut parts = prefix.strip_prefix("emit-")?.split('-');
+    parts.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_where_it_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let line =
+            format!("emit --issuer https://a.example --count 9 --state {}", folder.path().join("run.json").display());
+        let args = super::super::tests::args(&line);
+        let context = super::super::tests::context();
+        let mut first = State::open(&args, &context).unwrap();
+        assert_eq!(first.run.time, Some(1_700_000_000));
+        first.advance(5, Tally { accepted: 4, repeated: 0, refused: 1 }).unwrap();
+        let second = State::open(&args, &context).unwrap();
+        assert_eq!(second.run, first.run);
+
+        let other = super::super::tests::args(&format!("{line} --subjects 3"));
+        assert_eq!(State::open(&other, &context).unwrap_err().exit, crate::Exit::Usage);
+    }
+
+    #[test]
+    fn the_same_file_has_the_same_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("a"), folder.path().join("b"));
+        std::fs::write(&one, "{}").unwrap();
+        std::fs::write(&other, "{}\n").unwrap();
+        let prefix = |path: &Path| {
+            let args = super::super::tests::args(&format!("emit --issuer https://a.example {}", path.display()));
+            State::open(&args, &super::super::tests::context()).unwrap().run.prefix
+        };
+        assert_eq!(prefix(&one), prefix(&one));
+        assert_ne!(prefix(&one), prefix(&other));
+    }
+}

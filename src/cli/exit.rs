@@ -1,0 +1,149 @@
+//! How a command ends.
+
+use std::{fmt, process::ExitCode};
+
+/// What the process tells its caller. The numbers are part of the interface: `setgate help exit-codes` prints them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All was done.
+    Done,
+    /// It was tried and did not succeed.
+    Failed,
+    /// The command line or the configuration is wrong; nothing was tried.
+    Usage,
+    /// The gateway, or the receiver's transmitter, cannot be reached.
+    Unreachable,
+    /// The credential is missing or was not accepted.
+    Refused,
+    /// What was named does not exist.
+    Unknown,
+    /// A part was done: some events were refused, some parked SETs could not be issued again.
+    Partly,
+    /// The store needs an operator: it is damaged, a copy, locked, or its disk fails. A restart does not help.
+    Store,
+}
+
+impl Exit {
+    /// Every way to end.
+    pub const ALL: [Self; 8] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::Unreachable,
+        Self::Refused,
+        Self::Unknown,
+        Self::Partly,
+        Self::Store,
+    ];
+
+    /// The number.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Refused => 4,
+            Self::Unknown => 5,
+            Self::Partly => 6,
+            Self::Store => 7,
+        }
+    }
+
+    /// The meaning, for people.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "all was done",
+            Self::Failed => "it was tried and did not succeed",
+            Self::Usage => "the command line or the configuration is wrong; nothing was tried",
+            Self::Unreachable => "the gateway cannot be reached",
+            Self::Refused => "the token is missing or was not accepted",
+            Self::Unknown => "what was named does not exist",
+            Self::Partly => "a part was done, the rest was refused",
+            Self::Store => "the store needs an operator: damaged, a copy, locked, or its disk fails",
+        }
+    }
+
+    /// The text that ends the long help of every command.
+    #[must_use]
+    pub fn table() -> String {
+        let mut text = String::from("Exit codes:");
+        for exit in Self::ALL {
+            text.push_str(&format!("\n  {}  {}", exit.code(), exit.meaning()));
+        }
+        text
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a command did not do what it was asked for, whose fault that is, and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// How the process ends.
+    pub exit: Exit,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub remedy: Option<String>,
+}
+
+impl Failure {
+    /// A failure.
+    #[must_use]
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), remedy: None }
+    }
+
+    /// It was tried and did not succeed.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// The command line or the configuration is wrong.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// The same with what to do.
+    #[must_use]
+    pub fn remedy(mut self, what: impl Into<String>) -> Self {
+        self.remedy = Some(what.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n  {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// How a command ends, or why it could not.
+pub type Ended = Result<Exit, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_has_a_number_of_its_own() {
+        let numbers: std::collections::BTreeSet<_> = Exit::ALL.iter().map(|exit| exit.code()).collect();
+        assert_eq!(numbers.len(), Exit::ALL.len());
+        assert_eq!(Exit::Usage.code(), 2, "clap ends with 2 as well");
+    }
+}

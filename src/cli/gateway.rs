@@ -1,0 +1,57 @@
+//! What the commands need of the assembled gateway: the root implements it.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    Context, Ended, Failure,
+    args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
+};
+
+/// Where the operator door of the configured gateway is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorAt {
+    /// Its URL, without a path.
+    pub url: String,
+    /// The file with the admin token.
+    pub token_file: PathBuf,
+    /// Certificate authorities to trust beside the system's.
+    pub ca: Vec<PathBuf>,
+}
+
+/// A new token of a producer.
+#[derive(Clone, Debug)]
+pub struct Minted {
+    /// What the producer sends. It is shown once.
+    pub token: net::Secret<String>,
+    /// What the configuration holds.
+    pub hash: String,
+}
+
+/// The gateway that the commands act upon.
+pub trait Gateway: Send + Sync {
+    /// `setgate init`.
+    fn init<'a>(&'a self, context: &'a Context, args: InitArgs) -> BoxFuture<'a, Ended>;
+    /// `setgate serve`.
+    fn serve<'a>(&'a self, context: &'a Context, args: ServeArgs) -> BoxFuture<'a, Ended>;
+    /// `setgate demo`.
+    fn demo<'a>(&'a self, context: &'a Context, args: DemoArgs) -> BoxFuture<'a, Ended>;
+    /// `setgate listen`.
+    fn listen<'a>(&'a self, context: &'a Context, args: ListenArgs) -> BoxFuture<'a, Ended>;
+    /// `setgate check`.
+    fn check<'a>(&'a self, context: &'a Context, args: CheckArgs) -> BoxFuture<'a, Ended>;
+    /// `setgate bench`.
+    fn bench<'a>(&'a self, context: &'a Context, args: BenchArgs) -> BoxFuture<'a, Ended>;
+    /// `setgate store check`.
+    fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> BoxFuture<'a, Ended>;
+
+    /// Where the operator door is.
+    ///
+    /// # Errors
+    /// When the configuration cannot be read.
+    fn door(&self, config: Option<&Path>) -> Result<DoorAt, Failure>;
+
+    /// A new token of a producer.
+    fn mint(&self, random: &dyn clock::Random) -> Minted;
+}

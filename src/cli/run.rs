@@ -1,0 +1,78 @@
+//! From the command line to the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    Context, Ended, Exit, Failure, Gateway,
+    args::{Cli, Command, StoreCommand},
+    emit, keys, out, parked, producers, store_commands, streams,
+};
+
+/// Reads the command line, does what it says and tells how it ended.
+pub fn main(gateway: &dyn Gateway) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    out::choose(cli.global.color);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            crate::Out::new(false).error(format!("the runtime cannot be started: {error}"));
+            return Exit::Failed.into();
+        }
+    };
+    let out = crate::Out::new(cli.global.json);
+    let ended = runtime.block_on(async {
+        let context = Context::new(clock::system(), &cli.global);
+        run(gateway, &context, cli.command).await
+    });
+    // Blocking work that nobody waits for any more (a reader of standard input) must not hold the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if out.is_json() {
+                out.value(&serde_json::json!({
+                    "error": failure.message, "remedy": failure.remedy, "exit": failure.exit.code(),
+                }));
+            }
+            out.error(failure.to_string());
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ended {
+    match command {
+        Command::Init(args) => gateway.init(context, args).await,
+        Command::Serve(args) => gateway.serve(context, args).await,
+        Command::Demo(args) => gateway.demo(context, args).await,
+        Command::Listen(args) => gateway.listen(context, args).await,
+        Command::Check(args) => gateway.check(context, args).await,
+        Command::Bench(args) => gateway.bench(context, args).await,
+        Command::Emit(args) => emit::run(context, args).await,
+        Command::Streams(command) => streams::run(gateway, context, command).await,
+        Command::Parked(command) => parked::run(gateway, context, command).await,
+        Command::Keys(command) => keys::run(gateway, context, command).await,
+        Command::Producers(command) => producers::run(gateway, context, command).await,
+        Command::Store(StoreCommand::Check { path }) => gateway.store_check(context, path).await,
+        Command::Store(command) => store_commands::run(gateway, context, command).await,
+    }
+}
+
+/// Asks before something that cannot be undone, unless `--yes` was given.
+///
+/// # Errors
+/// When there is nobody to ask.
+pub(crate) fn confirm(context: &Context, yes: bool, question: &str) -> Result<(), Failure> {
+    if yes || context.out.confirm(question) {
+        return Ok(());
+    }
+    Err(Failure::usage("nothing was done").remedy("give --yes to do it without being asked"))
+}

@@ -1,0 +1,102 @@
+//! `setgate streams`.
+
+use serde_json::{Value as Json, json};
+
+use crate::{
+    Align, Cell, Context, Ended, Exit, Gateway, Table,
+    args::StreamsCommand,
+    door::Door,
+    out::{BAD, DIM, GOOD, WARN},
+    run::confirm,
+    show,
+};
+
+/// Does what a command about streams says.
+pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: StreamsCommand) -> Ended {
+    let door = Door::open(context, gateway)?;
+    match command {
+        StreamsCommand::List => {
+            let all = door.get(&["streams"], &[]).await?;
+            context.out.value(&all);
+            list(context, &show::items(&all, "streams"));
+        }
+        StreamsCommand::Show { id } => {
+            let stream = door.get(&["streams", &id], &[]).await?;
+            context.out.value(&stream);
+            context.out.line(show::members(&stream));
+        }
+        StreamsCommand::Pause { id, reason } => {
+            let stream = door.post(&["streams", &id, "pause"], &json!({"reason": reason})).await?;
+            changed(context, &stream, &format!("{id} is paused; what is due is kept"));
+        }
+        StreamsCommand::Resume { id, reissue } => {
+            let stream = door.post(&["streams", &id, "resume"], &json!({"reissue": reissue})).await?;
+            changed(context, &stream, &format!("{id} is delivered again"));
+        }
+        StreamsCommand::Delete { id, yes } => {
+            let stream = door.get(&["streams", &id], &[]).await?;
+            let waiting = show::number(&stream, "waiting");
+            let parked = show::number(&stream, "parked");
+            confirm(context, yes, &format!("Delete {id} with {waiting} waiting and {parked} parked SETs?"))?;
+            door.delete(&["streams", &id]).await?;
+            context.out.value(&json!({"deleted": id, "waiting": waiting, "parked": parked}));
+            context.out.line(format!("{id} is deleted; {waiting} waiting SETs were dropped"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn changed(context: &Context, stream: &Json, text: &str) {
+    context.out.value(stream);
+    context.out.line(text);
+    if let Some(reason) = stream.get("nothing_because").and_then(Json::as_str) {
+        context.out.warn(telemetry::clean(reason, 512));
+    }
+}
+
+fn list(context: &Context, streams: &[Json]) {
+    if streams.is_empty() {
+        context.out.line("no streams; declare one with [[streams]] in the configuration");
+        return;
+    }
+    let mut table = Table::new(&[
+        ("stream", Align::Left),
+        ("status", Align::Left),
+        ("method", Align::Left),
+        ("waiting", Align::Right),
+        ("oldest", Align::Right),
+        ("acknowledged", Align::Right),
+        ("parked", Align::Right),
+        ("what is wrong", Align::Left),
+    ]);
+    for stream in streams {
+        let status = show::text(stream, "status");
+        let style = match status.as_str() {
+            "enabled" => GOOD,
+            "paused" => WARN,
+            _ => DIM,
+        };
+        let oldest = stream.get("oldest_waiting_seconds").and_then(Json::as_f64).map_or_else(String::new, show::time);
+        let parked = show::number(stream, "parked");
+        table.row([
+            show::text(stream, "id").into(),
+            Cell::styled(status, style),
+            show::text(stream, "method").into(),
+            show::number(stream, "waiting").to_string().into(),
+            oldest.into(),
+            show::number(stream, "acknowledged").to_string().into(),
+            Cell::styled(parked.to_string(), if parked > 0 { BAD } else { DIM }),
+            trouble(stream).into(),
+        ]);
+    }
+    context.out.line(table.render());
+}
+
+/// The first of: why nothing can come, why it is not enabled, the last error since the last success.
+fn trouble(stream: &Json) -> String {
+    ["nothing_because", "reason", "last_error"]
+        .iter()
+        .find_map(|member| stream.get(member).and_then(Json::as_str).filter(|text| !text.is_empty()))
+        .map(|text| telemetry::clean(text, 120))
+        .unwrap_or_default()
+}
