@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::process::{build_gateway, follow, root};
+use crate::process::{build_gateway, finish, follow, root};
 use crate::python;
 
 /// How the crash test runs.
@@ -30,9 +30,10 @@ impl Default for Options {
 /// The books do not agree, or too little happened to judge.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let python = python::interpreter()?;
+    finish(Command::new(&python).current_dir(root()).args(["-B", "tests/servers/crash/test_checker.py"]))?;
     let gateway = build_gateway()?;
     let mut command = Command::new(python);
-    command.current_dir(root()).arg("-u").arg("tests/servers/crash/controller.py");
+    command.current_dir(root()).args(["-B", "-u", "tests/servers/crash/controller.py"]);
     command.arg("--gateway").arg(gateway).args(["--kills", &options.kills.to_string()]);
     if let Some(seed) = options.seed {
         command.args(["--seed", &seed.to_string()]);

@@ -1,0 +1,156 @@
+"""Compares the books of the crash test: what was accepted, what was received, what the gateway says.
+
+Nothing here knows how the gateway works inside; every rule is a promise of its documentation.
+"""
+
+import collections
+
+# Less than this has not shown anything.
+LEAST = {
+    "accepted": 40,
+    "received": 40,
+    "keys": 20,
+    "retried": 1,
+    "answers lost": 1,
+    "answered 500": 1,
+    "answered 503": 1,
+    "dropped": 1,
+    "refused": 1,
+    "repeats": 1,
+    "posts broken": 0.5,
+}
+# Whatever happens once in a run, however few kills it has.
+ONCE = {"keys", "retried", "answers lost", "answered 500", "answered 503", "dropped", "refused", "repeats"}
+
+
+def check(accepted, received, gateway, streams):
+    """Returns the faults found.
+
+    accepted: lines of the producer's book, in the order of acceptance within each key.
+    received: lines of the receiver's book; `n` and `end` say when a request arrived and when it was answered.
+    gateway:  what the gateway says of each stream: owed, acknowledged, parked, dropped, waiting.
+    streams:  stream -> does it want only the wanted events?
+    """
+    faults = []
+    events = {}
+    for line in accepted:
+        if line["id"] in events:
+            faults.append(f"the producer wrote {line['id']} twice")
+        events[line["id"]] = line
+    for line in received:
+        for fault in line["faults"]:
+            faults.append(f"{line['stream']}: request {line['n']}: {fault}")
+    whole = [line for line in received if "jti" in line]
+    faults += identities(events, whole)
+    for stream, only_wanted in streams.items():
+        own = [line for line in whole if line["stream"] == stream]
+        owed = [line for line in accepted if line["wanted"] or not only_wanted]
+        faults += completeness(stream, owed, own)
+        faults += order(stream, owed, own)
+        faults += books(stream, owed, own, gateway.get(stream))
+    strangers = {line["stream"] for line in whole} - set(streams)
+    faults += [f"{stream} is no stream of this test" for stream in sorted(strangers)]
+    return faults
+
+
+def identities(events, received):
+    """One jti is one SET of one stream with one payload; all copies of an event share its txn."""
+    faults, of_jti, of_event = [], {}, {}
+    for line in received:
+        told = (line["stream"], line["id"], line["payload"])
+        first = of_jti.setdefault(line["jti"], told)
+        if first != told:
+            faults.append(f"jti {line['jti']} names two SETs: {first} and {told}")
+        other = of_event.setdefault((line["stream"], line["id"]), line["jti"])
+        if other != line["jti"]:
+            faults.append(f"{line['stream']}: event {line['id']} came as {other} and as {line['jti']}")
+        event = events.get(line["id"])
+        if event is None:
+            faults.append(f"{line['stream']}: event {line['id']} was never accepted")
+            continue
+        for name in ("txn", "event", "key", "seq"):
+            if line[name] != event[name]:
+                faults.append(f"{line['stream']}: event {line['id']} has {name} {line[name]!r}, accepted was {event[name]!r}")
+    return faults
+
+
+def completeness(stream, owed, own):
+    """Everything owed was taken or refused, nothing else came."""
+    ended = {line["id"] for line in own if line.get("taken") or line["action"] == "400"}
+    came = {line["id"] for line in own}
+    wanted = {line["id"] for line in owed}
+    faults = [f"{stream}: event {one} was accepted and never delivered" for one in sorted(wanted - ended)]
+    faults += [f"{stream}: event {one} came and is not this stream's" for one in sorted(came - wanted)]
+    for line in own:
+        if line["action"] == "400" and not line["refuse"]:
+            faults.append(f"{stream}: event {line['id']} was refused without reason")
+    return faults
+
+
+def order(stream, owed, own):
+    """When a SET first arrives, every earlier SET of its key has been taken or refused."""
+    before, last = {}, {}
+    for line in owed:
+        before[line["id"]] = last.get(line["key"])
+        last[line["key"]] = line["id"]
+    faults, seen, ended = [], set(), set()
+    timeline = [(line["n"], True, line) for line in own] + [(line["end"], False, line) for line in own]
+    for _, arrives, line in sorted(timeline, key=lambda moment: moment[0]):
+        one = line["id"]
+        if not arrives:
+            if line.get("taken") or line["action"] == "400":
+                ended.add(one)
+        elif one not in seen:
+            seen.add(one)
+            earlier = before.get(one)
+            if earlier is not None and earlier not in ended:
+                faults.append(f"{stream}: {one} ({line['key']} {line['seq']}) came before {earlier} was taken")
+    return faults
+
+
+def books(stream, owed, own, gateway):
+    """owed = acknowledged + parked + dropped + waiting, and each of them is what really happened."""
+    if gateway is None:
+        return [f"the gateway does not list {stream}"]
+    refused = {line["jti"] for line in own if line["action"] == "400"}
+    taken = {line["jti"] for line in own if line.get("taken")} - refused
+    facts = {"owed": len(owed), "acknowledged": len(taken), "parked": len(refused), "dropped": 0, "waiting": 0}
+    faults = []
+    for name, number in facts.items():
+        if gateway.get(name) != number:
+            faults.append(f"{stream}: the gateway says {name} {gateway.get(name)}, the books say {number}")
+    total = sum(gateway.get(name) or 0 for name in ("acknowledged", "parked", "dropped", "waiting"))
+    if gateway.get("owed") != total:
+        faults.append(f"{stream}: owed {gateway.get('owed')} is not the sum {total}")
+    return faults
+
+
+def count(accepted, received, tally):
+    """What happened in the run."""
+    actions = collections.Counter(line["action"] for line in received)
+    arrivals = collections.Counter(line["jti"] for line in received if "jti" in line)
+    return {
+        "accepted": len(accepted),
+        "received": len(received),
+        "keys": len({line["key"] for line in accepted}),
+        "delivered": len(arrivals),
+        "retried": sum(1 for number in arrivals.values() if number > 1),
+        "answers lost": actions["lost"],
+        "answered 500": actions["500"],
+        "answered 503": actions["503"],
+        "dropped": actions["drop"],
+        "answered late": actions["late"],
+        "refused": actions["400"],
+        "repeats": tally.get("repeats", 0),
+        "posts broken": tally.get("broken", 0),
+    }
+
+
+def too_little(counts, kills):
+    """Reasons why this run shows nothing."""
+    found = []
+    for name, least in LEAST.items():
+        least = least if name in ONCE else least * kills
+        if counts[name] < least:
+            found.append(f"only {counts[name]} {name}, at least {least:.0f} are needed to show anything")
+    return found

@@ -1,0 +1,216 @@
+"""The receiver of the crash test: verifies every SET with PyJWT against the published JWKS, and misbehaves now and then.
+
+It writes one line for each request, just before it answers. `n` is when the request arrived and `end` when it was answered,
+both on one counter, so that the checker knows what was under way together.
+"""
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import json
+import random
+import signal
+
+import jwt
+
+from http11 import Closed, get_json, read_body, read_head
+
+# What happens to a request, per thousand of them. The rest is answered 202 at once.
+FAULTS = [("500", 15), ("503", 3), ("drop", 3), ("lost", 5), ("late", 20)]
+
+
+def unpad(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+class Receiver:
+    def __init__(self, options):
+        self.issuer, self.gateway = options.issuer, options.gateway_port
+        self.streams = json.loads(options.streams)
+        self.book = open(options.book, "a", encoding="utf-8")
+        self.random = random.Random(options.seed)
+        self.keys, self.lock = {}, asyncio.Lock()
+        self.time, self.requests, self.calm = 0, 0, False
+        self.first = {name: set() for name in self.streams}
+
+    def tick(self):
+        self.time += 1
+        return self.time
+
+    async def serve(self, reader, writer):
+        try:
+            while True:
+                first, fields = await read_head(reader)
+                method, path, _ = first.split(" ")
+                if fields.get("expect", "").lower() == "100-continue":
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                body = await read_body(reader, fields)
+                if method == "GET" and path == "/status":
+                    text = json.dumps({"requests": self.requests, "first": {k: len(v) for k, v in self.first.items()}})
+                    answer(writer, "200 OK", text.encode(), "content-type: application/json\r\n")
+                elif method == "POST" and path == "/calm":
+                    self.calm = True
+                    answer(writer, "204 No Content")
+                elif method == "POST" and path.startswith("/push/"):
+                    if not await self.push(path.removeprefix("/push/"), fields, body, writer):
+                        return
+                else:
+                    answer(writer, "404 Not Found")
+                await writer.drain()
+        except (Closed, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def push(self, stream, fields, body, writer):
+        """Judges one SET, writes it down, answers. False: the connection ends without an answer."""
+        self.requests += 1
+        line = {"n": self.tick(), "stream": stream}
+        try:
+            line |= self.read(stream, fields, body.decode("ascii"))
+            line["faults"] += await self.verify(stream, body.decode("ascii"))
+        except Exception as error:  # whatever a broken SET makes of us is a fault of that SET
+            line.setdefault("faults", []).append(f"unreadable: {error!r}")
+        action = self.action(line)
+        line["action"] = action
+        if action in ("202", "late", "lost"):
+            line["taken"] = True
+        if "jti" in line and stream in self.first:
+            self.first[stream].add(line["jti"])
+        if action == "late":
+            await asyncio.sleep(self.random.uniform(0.02, 0.4))
+        line["end"] = self.tick()
+        self.book.write(json.dumps(line) + "\n")
+        if action in ("drop", "lost"):
+            return False
+        if action == "500":
+            answer(writer, "500 Internal Server Error", b"an answer that is no JSON")
+        elif action == "503":
+            answer(writer, "503 Service Unavailable", b"", "retry-after: 0\r\n")
+        elif action == "400":
+            refusal = b'{"err":"invalid_request","description":"the crash test refuses this one"}'
+            answer(writer, "400 Bad Request", refusal, "content-type: application/json\r\ncontent-language: en\r\n")
+        else:
+            answer(writer, "202 Accepted")
+        return True
+
+    def action(self, line):
+        if line.get("refuse"):
+            return "400"
+        dice = self.random.uniform(0, 1000)
+        for name, share in FAULTS:
+            if dice < share:
+                return "202" if self.calm else name
+            dice -= share
+        return "202"
+
+    def read(self, stream, fields, token):
+        """What the SET says of itself, with everything that SSF 1.0 4.1 and RFC 8935 2.1 forbid."""
+        expected = self.streams[stream]
+        faults = []
+        if fields.get("content-type") != "application/secevent+jwt":
+            faults.append(f"content type {fields.get('content-type')!r}")
+        if fields.get("accept") != "application/json":
+            faults.append(f"accept {fields.get('accept')!r}")
+        if fields.get("authorization") != expected["authorization"]:
+            faults.append("the authorization header is not the stream's")
+        header, payload, _ = token.split(".")
+        header = json.loads(unpad(header))
+        claims = json.loads(unpad(payload))
+        if header.get("typ") != "secevent+jwt":
+            faults.append(f"typ {header.get('typ')!r}")
+        if header.get("alg") != expected["algorithm"]:
+            faults.append(f"alg {header.get('alg')!r}")
+        if claims.get("iss") != self.issuer:
+            faults.append(f"iss {claims.get('iss')!r}")
+        if claims.get("aud") != expected["audience"]:
+            faults.append(f"aud {claims.get('aud')!r}")
+        faults += [f"claim {name!r} is there" for name in ("sub", "exp", "nbf") if name in claims]
+        for name, kind in [("jti", str), ("txn", str), ("iat", int), ("sub_id", dict), ("events", dict)]:
+            if not isinstance(claims.get(name), kind) or not claims[name]:
+                faults.append(f"claim {name!r} is {claims.get(name)!r}")
+        (payload_of_event,) = claims["events"].values()
+        mark = payload_of_event["crash_test"]
+        if mark["key"] != claims["sub_id"].get("id"):
+            faults.append("the subject is not the event's")
+        return {
+            "jti": claims["jti"],
+            "txn": claims["txn"],
+            "payload": hashlib.sha256(payload.encode()).hexdigest(),
+            "event": hashlib.sha256(json.dumps(claims["events"], sort_keys=True).encode()).hexdigest(),
+            "id": mark["id"],
+            "key": mark["key"],
+            "seq": mark["seq"],
+            "refuse": mark["refuse"],
+            "faults": faults,
+        }
+
+    async def verify(self, stream, token):
+        expected = self.streams[stream]
+        kid = jwt.get_unverified_header(token).get("kid")
+        key = await self.key(kid)
+        if key is None:
+            return [f"kid {kid!r} is not published"]
+        try:
+            jwt.decode(
+                token,
+                key,
+                algorithms=[expected["algorithm"]],
+                audience=expected["audience"],
+                issuer=self.issuer,
+                leeway=5,
+                options={"require": ["iss", "aud", "iat", "jti"]},
+            )
+        except jwt.PyJWTError as error:
+            return [f"signature: {error!r}"]
+        return []
+
+    async def key(self, kid):
+        """The key of that name, fetched by way of the published metadata. While the gateway is down we wait for it."""
+        async with self.lock:
+            for _ in range(2 if kid in self.keys else 600):
+                if kid in self.keys:
+                    return self.keys[kid]
+                try:
+                    metadata = await get_json(self.gateway, "/.well-known/ssf-configuration")
+                    if metadata["issuer"] != self.issuer:
+                        raise ValueError(f"the metadata names {metadata['issuer']!r}")
+                    address, _, path = metadata["jwks_uri"].removeprefix("http://").partition("/")
+                    if address != f"127.0.0.1:{self.gateway}":
+                        raise ValueError(f"jwks_uri {metadata['jwks_uri']!r}")
+                    document = await get_json(self.gateway, "/" + path)
+                except (Closed, OSError):
+                    await asyncio.sleep(0.05)
+                    continue
+                if any(set(key) & {"d", "p", "q", "k"} for key in document["keys"]):
+                    raise ValueError("a private key is published")
+                self.keys = {key["kid"]: jwt.PyJWK(key).key for key in document["keys"]}
+                return self.keys.get(kid)
+            return self.keys.get(kid)
+
+
+def answer(writer, status, body=b"", fields=""):
+    writer.write(f"HTTP/1.1 {status}\r\n{fields}content-length: {len(body)}\r\n\r\n".encode() + body)
+
+
+async def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--gateway-port", type=int, required=True)
+    parser.add_argument("--issuer", required=True)
+    parser.add_argument("--streams", required=True)
+    parser.add_argument("--book", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    options = parser.parse_args()
+    receiver = Receiver(options)
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", options.port, limit=1 << 20, backlog=512)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with server:
+        print("ready", flush=True)
+        await stop.wait()
+    receiver.book.close()
+
+
+asyncio.run(main())
