@@ -1,1 +1,36 @@
 #![doc = include_str!("README.md")]
+
+mod announce;
+mod backoff;
+mod batch;
+mod commands;
+mod config;
+mod declare;
+mod feed;
+mod index;
+mod intake;
+mod lane;
+mod observe;
+mod parked;
+mod retain;
+mod seal;
+mod settle;
+mod shared;
+mod start;
+mod streams;
+mod tail;
+mod vault;
+mod view;
+
+pub use config::Config;
+pub use declare::{Declared, DeclaredDelivery, DeclaredRetention, DeclaredStatus};
+pub use delivery::Entry as Method;
+pub use index::Index;
+pub use intake::{Accepted, Closed, Source};
+pub use observe::Observed;
+pub use parked::{ParkedView, Reissued};
+pub use start::{Issuer, Parts, Router, StartError};
+pub use streams::{ChangeError, ReconcileError, Reconciled};
+pub use view::StreamView;
+
+pub(crate) use start::Inner;

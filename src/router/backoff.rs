@@ -1,0 +1,150 @@
+//! Back-off and breaker of one stream (design: whose fault decides what happens next).
+
+use std::time::Duration;
+
+use clock::Random;
+
+use crate::Config;
+
+/// How long to wait after the `failures`-th failure in a row: full jitter, doubling, capped.
+pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Duration {
+    let first = config.backoff_first_ms.max(1);
+    let most = config.backoff_most_s.saturating_mul(1000).max(first);
+    let ceiling = first.saturating_mul(1u64 << failures.saturating_sub(1).min(20)).min(most);
+    Duration::from_millis(1 + random.below(ceiling))
+}
+
+/// The breaker of one stream: closed, open until a time, or letting one probe through.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker {
+    state: State,
+    /// Faults in a row, each of a back-off of its own.
+    in_row: u32,
+    /// Of these, faults that are the stream's own and will not heal by waiting, and when the first came.
+    own_in_row: u32,
+    own_since: Option<Duration>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Closed,
+    Open(Duration),
+    Probing,
+}
+
+impl Breaker {
+    /// How many SETs may leave now: all, none, or one probe.
+    pub(crate) fn allowance(&self, now: Duration, in_flight: usize) -> usize {
+        match self.state {
+            State::Closed => usize::MAX,
+            State::Open(until) if now >= until && in_flight == 0 => 1,
+            State::Open(_) | State::Probing => 0,
+        }
+    }
+
+    /// A SET leaves.
+    pub(crate) fn left(&mut self) {
+        if let State::Open(_) = self.state {
+            self.state = State::Probing;
+        }
+    }
+
+    /// The probe came back without telling anything: try another at once.
+    pub(crate) fn unknown(&mut self, now: Duration) {
+        if self.state == State::Probing {
+            self.state = State::Open(now);
+        }
+    }
+
+    /// The endpoint took a SET, or refused one for the SET's own sake: it is well.
+    pub(crate) fn success(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The line failed. `own` tells a fault that waiting will not mend. Returns when the next probe may leave.
+    pub(crate) fn fault(&mut self, now: Duration, own: bool, wait: impl FnOnce(u32) -> Duration) -> Duration {
+        if let State::Open(until) = self.state {
+            // Others of the same volley say the same thing: one fault.
+            return until;
+        }
+        self.in_row += 1;
+        if own {
+            self.own_in_row += 1;
+            self.own_since.get_or_insert(now);
+        } else {
+            self.own_in_row = 0;
+            self.own_since = None;
+        }
+        let until = now + wait(self.in_row);
+        self.state = State::Open(until);
+        until
+    }
+
+    /// Whether the stream failed by its own fault often and long enough to be paused.
+    pub(crate) fn gives_up(&self, now: Duration, config: &Config) -> bool {
+        self.own_in_row >= config.pause_after_faults
+            && self.own_since.is_some_and(|since| now.saturating_sub(since) >= config.pause_after())
+    }
+
+    /// When the next probe may leave, if it is open.
+    pub(crate) fn opens_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Open(until) => Some(until),
+            State::Closed | State::Probing => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn lets_one_probe_through_and_closes_on_success() {
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.allowance(SECOND, 64), usize::MAX);
+        let until = breaker.fault(SECOND, false, |n| SECOND * n);
+        assert_eq!(until, 2 * SECOND);
+        assert_eq!(breaker.fault(SECOND, false, |n| SECOND * n), until, "a volley is one fault");
+        assert_eq!(breaker.allowance(SECOND, 0), 0);
+        assert_eq!(breaker.allowance(2 * SECOND, 3), 0, "the volley is still in flight");
+        assert_eq!(breaker.allowance(2 * SECOND, 0), 1);
+        breaker.left();
+        assert_eq!(breaker.allowance(2 * SECOND, 1), 0);
+        assert_eq!(breaker.fault(3 * SECOND, false, |n| SECOND * n), 5 * SECOND);
+        breaker.left();
+        breaker.success();
+        assert_eq!(breaker.allowance(3 * SECOND, 0), usize::MAX);
+    }
+
+    #[test]
+    fn gives_up_only_after_enough_own_faults_over_enough_time() {
+        let config = Config::default();
+        let mut breaker = Breaker::default();
+        let mut now = SECOND;
+        for _ in 0..4 {
+            now = breaker.fault(now, true, |_| 300 * SECOND);
+            breaker.left();
+        }
+        assert!(!breaker.gives_up(now, &config));
+        breaker.fault(now, true, |_| SECOND);
+        assert!(breaker.gives_up(now, &config));
+        breaker.left();
+        breaker.fault(now, false, |_| SECOND);
+        assert!(!breaker.gives_up(now, &config), "an absent endpoint is waited for");
+    }
+
+    #[test]
+    fn jitter_is_bounded_and_doubles() {
+        let random = clock::manual::SeededRandom::new(1);
+        let config = Config::default();
+        for failures in 1..40 {
+            let ceiling = Duration::from_millis(1000u64.saturating_mul(1 << (failures - 1).min(20)).min(300_000));
+            let wait = pause(&config, &*random, failures);
+            assert!(wait > Duration::ZERO && wait <= ceiling, "{failures}: {wait:?}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Drawing: from lanes to a sealed batch.
+//!
+//! Windows are taken, SETs claimed in order, bodies read, tokens sealed, the veto passed. The work is kept in the tap, so
+//! that a cancelled `next` loses nothing.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use delivery::{
+    Attempt, Batch, BoxFuture, Cause, Closed, Envelope, SealedSet, Want, Window,
+    spi::{Claim, TapCore},
+};
+use set::{ErrorCode, Jti};
+use store::{Kind, Rule, StoreError};
+use stream::{Decision, Why};
+
+use crate::{
+    feed::{Drawn, Feed, Phase, Served, poll_settled},
+    lane::Slot,
+    seal::{Job, SealError},
+};
+
+/// Room taken for one batch in all windows of its line; given back SET by SET.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    windows: Vec<Window>,
+}
+
+impl Ticket {
+    /// Takes room in all windows, or in none.
+    pub(crate) fn take(windows: Vec<Window>, sets: usize, bytes: usize) -> Option<Arc<Self>> {
+        for (at, window) in windows.iter().enumerate() {
+            if !window.core().take(sets, bytes) {
+                windows.iter().take(at).for_each(|taken| taken.core().give(sets, 1, bytes));
+                return None;
+            }
+        }
+        Some(Arc::new(Self { windows }))
+    }
+
+    /// One SET is settled or came back.
+    pub(crate) fn give(&self, bytes: usize) {
+        self.windows.iter().for_each(|window| window.core().give(1, 0, bytes));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.windows.iter().for_each(|window| window.core().give(0, 1, 0));
+    }
+}
+
+/// A drawn SET with its sealed token, or what became of it instead.
+struct Prepared {
+    slot: Slot,
+    jti: Jti,
+    made: Made,
+}
+
+enum Made {
+    Token(Bytes, Bytes),
+    Gone(Rule),
+    TooLarge(usize),
+}
+
+struct Failed {
+    seqs: Vec<u64>,
+    cause: Cause,
+}
+
+type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;
+
+/// One drawer of one stream.
+pub(crate) struct StreamTap {
+    feed: Arc<Feed>,
+    id: u64,
+    generation: u64,
+    work: Option<(Work, Arc<Served>)>,
+    /// Sealed, and more than was wanted.
+    kept: VecDeque<(Prepared, Arc<Served>)>,
+}
+
+impl StreamTap {
+    pub(crate) fn new(feed: Arc<Feed>, id: u64, generation: u64) -> Self {
+        Self { feed, id, generation, work: None, kept: VecDeque::new() }
+    }
+
+    /// The last look before SETs leave: paused, dropped, removed or no longer wanted since the decision.
+    fn pass(&mut self, want: &Want) -> Option<Batch> {
+        let paused = {
+            let state = self.feed.state.lock();
+            !matches!(state.phase, Phase::Open)
+        };
+        let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
+        let mut seqs = Vec::with_capacity(sets.capacity());
+        let mut bytes = 0usize;
+        while sets.len() < want.sets {
+            let Some((prepared, served)) = self.kept.pop_front() else { break };
+            let Prepared { slot, jti, made } = prepared;
+            let seq = slot.seq();
+            let control = slot.head.kind == Kind::Control;
+            if paused && !control {
+                self.feed.hand_back(&[seq]);
+                continue;
+            }
+            let (token, body) = match made {
+                Made::Token(token, body) => (token, body),
+                Made::Gone(rule) => {
+                    self.feed.drop_by_rule(seq, rule);
+                    continue;
+                }
+                Made::TooLarge(size) => {
+                    let most = served.profile.limits.set_bytes;
+                    self.feed.park_unsent(
+                        seq,
+                        ErrorCode::TooLarge,
+                        &format!("{size} bytes; the method carries at most {most}"),
+                    );
+                    continue;
+                }
+            };
+            if let Some(rule) = self.veto(&slot, &body) {
+                self.feed.drop_by_rule(seq, rule);
+                continue;
+            }
+            if !sets.is_empty() && bytes + token.len() > want.bytes {
+                let made = Made::Token(token, body);
+                self.kept.push_front((Prepared { slot, jti, made }, served));
+                break;
+            }
+            bytes += token.len();
+            seqs.push(seq);
+            sets.push(SealedSet {
+                jti,
+                attempt: Attempt(slot.attempts + 1),
+                body: token,
+                envelope: Arc::new(Envelope::new(slot.head.accepted, body)),
+                order: slot.head.order,
+            });
+        }
+        if sets.is_empty() {
+            return None;
+        }
+        let more = !self.kept.is_empty() || self.feed.state.lock().lanes.has_ready();
+        Some(Batch::new(sets, more, Box::new(DrawnClaim { feed: self.feed.clone(), seqs, handed: false })))
+    }
+
+    /// Why a SET must not leave any more, though it was owed when it was accepted.
+    fn veto(&self, slot: &Slot, body: &Bytes) -> Option<Rule> {
+        if !self.feed.shared.store.is_owed(self.feed.no, slot.head.at) {
+            return Some(Rule::Deleted);
+        }
+        let served = self.feed.served.load();
+        if slot.head.kind == Kind::Control || slot.head.config >= served.filter_changed {
+            return None;
+        }
+        let value = serde_json::from_slice(body).ok()?;
+        let event = set::Event::parse(value, &set::EventLimits::default()).ok()?;
+        match stream::decide(&served.stream, &event.types, &event.subject) {
+            Decision::Deliver | Decision::Hold => None,
+            Decision::Skip(Why::EventNotWanted) => Some(Rule::EventNotWanted),
+            Decision::Skip(Why::Disabled) => Some(Rule::Disabled),
+            Decision::Skip(_) => Some(Rule::SubjectRemoved),
+        }
+    }
+}
+
+impl TapCore for StreamTap {
+    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+        loop {
+            if let Some((work, served)) = &mut self.work {
+                let Poll::Ready(done) = work.as_mut().poll(cx) else { return Poll::Pending };
+                let served = served.clone();
+                self.work = None;
+                match done {
+                    Ok(prepared) => self.kept.extend(prepared.into_iter().map(|one| (one, served.clone()))),
+                    Err(failed) => self.feed.draw_failed(&failed.seqs, failed.cause),
+                }
+            }
+            if want.sets > 0
+                && let Some(batch) = self.pass(want)
+            {
+                return Poll::Ready(Ok(batch));
+            }
+            match self.feed.claim(self.id, self.generation, want, cx) {
+                (Drawn::Slots(slots), Some((_, served))) => {
+                    let work = prepare(self.feed.clone(), served.clone(), slots);
+                    self.work = Some((Box::pin(work), served));
+                }
+                (Drawn::Closed(closed), _) => return Poll::Ready(Err(closed)),
+                (Drawn::Slots(_) | Drawn::Nothing, _) => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_settled(&self.feed, self.id, cx)
+    }
+}
+
+impl Drop for StreamTap {
+    fn drop(&mut self) {
+        self.feed.tap_gone(self.id);
+    }
+}
+
+/// Reads the bodies of a draw in one range and seals them in one job.
+async fn prepare(feed: Arc<Feed>, served: Arc<Served>, slots: Vec<(Slot, Jti)>) -> Result<Vec<Prepared>, Failed> {
+    let fail = |cause: Cause, slots: &[(Slot, Jti)]| Failed {
+        seqs: slots.iter().map(|(slot, _)| slot.seq()).collect(),
+        cause,
+    };
+    let at = slots.iter().map(|(slot, _)| slot.head.at).collect();
+    let bodies = match feed.shared.store.bodies(at).await {
+        Ok(bodies) => bodies,
+        Err(error) => return Err(fail(store_cause(&error), &slots)),
+    };
+    let generation = served.seal.keyring.generation();
+    let mut jobs = Vec::with_capacity(slots.len());
+    let mut cached = Vec::with_capacity(slots.len());
+    for ((slot, jti), body) in slots.iter().zip(&bodies) {
+        let kept = if slot.attempts > 0 { feed.shared.cache.find(jti, generation) } else { None };
+        if let (None, Some(body)) = (&kept, body) {
+            jobs.push(Job { jti: *jti, iat: slot.head.accepted, body: body.clone() });
+        }
+        cached.push(kept);
+    }
+    let count = jobs.len() as u64;
+    let sealed = match served.seal.batch(&feed.shared.pool, jobs).await {
+        Ok(sealed) => sealed,
+        Err(error) => {
+            let code = match error {
+                SealError::NoKey(_) => "no_key",
+                SealError::Sign(_) => "sign",
+            };
+            return Err(fail(Cause::new(code, error.to_string()), &slots));
+        }
+    };
+    feed.shared.observed.sealed.inc_by(count);
+    let mut sealed = sealed.into_iter();
+    let most = served.profile.limits.set_bytes;
+    let mut prepared = Vec::with_capacity(slots.len());
+    {
+        let mut state = feed.state.lock();
+        for (((slot, jti), body), kept) in slots.into_iter().zip(bodies).zip(cached) {
+            let made = match (body, kept) {
+                (None, _) => Made::Gone(Rule::Lost),
+                (Some(body), Some(token)) => Made::Token(token, body),
+                (Some(body), None) => match sealed.next() {
+                    Some(token) if token.len() > most => Made::TooLarge(token.len()),
+                    Some(token) => Made::Token(token, body),
+                    None => Made::Gone(Rule::Lost),
+                },
+            };
+            if let (Made::Token(token, _), Some(claimed)) = (&made, state.claimed.get_mut(&slot.seq())) {
+                claimed.sealed = Some(token.clone());
+            }
+            prepared.push(Prepared { slot, jti, made });
+        }
+    }
+    Ok(prepared)
+}
+
+fn store_cause(error: &StoreError) -> Cause {
+    Cause::new("store", error.to_string())
+}
+
+/// What a batch holds until it is handed over.
+struct DrawnClaim {
+    feed: Arc<Feed>,
+    seqs: Vec<u64>,
+    handed: bool,
+}
+
+impl Claim for DrawnClaim {
+    fn handed_over(mut self: Box<Self>) {
+        self.handed = true;
+        self.feed.handed_over(&self.seqs);
+    }
+}
+
+impl Drop for DrawnClaim {
+    fn drop(&mut self) {
+        if !self.handed {
+            self.feed.hand_back(&self.seqs);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Parked SETs: look at them, issue them again, drop them.
+
+use serde::Serialize;
+use serde_json::Value as Json;
+use set::{ErrorCode, Jti, Timestamp};
+use store::{Done, Durability, Named, Parked, ParkedFilter, Position, Unit};
+
+use crate::{ChangeError, Router};
+
+/// A parked SET as people look at it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ParkedView {
+    /// The stream's id.
+    pub stream: String,
+    /// Its `jti`.
+    pub jti: Jti,
+    /// Its place in the ledger.
+    pub at: Position,
+    /// When it was parked.
+    pub parked_at: Timestamp,
+    /// When its event was accepted.
+    pub accepted: Timestamp,
+    /// Why.
+    pub code: ErrorCode,
+    /// What the receiver said.
+    pub text: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Whether the fault was the stream's, not the SET's.
+    pub stream_fault: bool,
+    /// What it says; only where one is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Json>,
+}
+
+/// What became of one SET that was to be issued again.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reissued {
+    /// The parked SET.
+    pub jti: String,
+    /// The new one: same `txn`, new `jti`, at the end of its lane.
+    pub new_jti: Option<String>,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+impl Router {
+    fn parked_view(&self, parked: &Parked, claims: bool) -> ParkedView {
+        let streams = self.0.streams_by_id.load();
+        let stream = streams
+            .iter()
+            .find(|(_, no)| **no == parked.stream)
+            .map_or_else(|| format!("#{}", parked.stream), |(id, _)| id.clone());
+        ParkedView {
+            stream,
+            jti: parked.jti,
+            at: parked.at,
+            parked_at: parked.parked_at,
+            accepted: parked.accepted,
+            code: parked.code.clone(),
+            text: telemetry::clean(&parked.text, 512),
+            attempts: parked.attempts,
+            stream_fault: parked.stream_fault,
+            claims: claims.then(|| serde_json::from_slice(&parked.body).unwrap_or_default()),
+        }
+    }
+
+    /// Parked SETs by stream and age, at most `most`, after the `jti` `after`.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such stream, or the store cannot be read.
+    pub async fn parked(
+        &self,
+        stream: Option<&str>,
+        code: Option<ErrorCode>,
+        after: Option<String>,
+        most: usize,
+    ) -> Result<Vec<ParkedView>, ChangeError> {
+        let stream = match stream {
+            Some(id) => {
+                let no = self.0.streams_by_id.load().get(id).copied();
+                Some(no.ok_or_else(|| ChangeError::Unknown(format!("stream `{id}`")))?)
+            }
+            None => None,
+        };
+        let from = match &after {
+            Some(jti) => {
+                let named = self.named(jti)?;
+                Some((named.stream, Position { seq: named.at.seq + 1, ..named.at }))
+            }
+            None => None,
+        };
+        let parked = self.0.shared.store.parked(ParkedFilter { stream, code, from, most }).await?;
+        Ok(parked.iter().map(|parked| self.parked_view(parked, false)).collect())
+    }
+
+    fn named(&self, jti: &str) -> Result<Named, ChangeError> {
+        let unknown = || ChangeError::Unknown(format!("parked SET with the jti `{}`", telemetry::clean(jti, 64)));
+        let jti: Jti = jti.parse().map_err(|_| unknown())?;
+        self.0.shared.store.names().read(&jti).ok_or_else(unknown)
+    }
+
+    async fn find(&self, jti: &str) -> Result<Option<Parked>, ChangeError> {
+        let named = self.named(jti)?;
+        let filter =
+            ParkedFilter { stream: Some(named.stream), code: None, from: Some((named.stream, named.at)), most: 1 };
+        let found = self.0.shared.store.parked(filter).await?;
+        Ok(found.into_iter().next().filter(|parked| parked.at == named.at && parked.jti.as_str() == jti))
+    }
+
+    /// One parked SET with what it says.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when the `jti` is none of ours, or the store cannot be read.
+    pub async fn parked_one(&self, jti: &str) -> Result<Option<ParkedView>, ChangeError> {
+        Ok(self.find(jti).await?.map(|parked| self.parked_view(&parked, true)))
+    }
+
+    /// Issues parked SETs again: new records at the end of the ledger, with the same `txn` and a new `jti`.
+    ///
+    /// Where a later SET of the same order key was acknowledged since, the order can no longer be kept: that needs `out_of_order`.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when the store does not take it; single SETs answer for themselves.
+    pub async fn reissue(&self, jtis: Vec<String>, out_of_order: bool) -> Result<Vec<Reissued>, ChangeError> {
+        let inner = &self.0;
+        let store = &inner.shared.store;
+        let mut answers = Vec::with_capacity(jtis.len());
+        for jti in jtis {
+            let answer = |new_jti: Option<String>, error: Option<String>| Reissued { jti: jti.clone(), new_jti, error };
+            let parked = match self.find(&jti).await {
+                Ok(Some(parked)) => parked,
+                Ok(None) | Err(ChangeError::Unknown(_)) => {
+                    answers.push(answer(None, Some("no such SET is parked".into())));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let feed = inner.feed(parked.stream);
+            let overtaken = feed.as_ref().is_some_and(|feed| feed.acknowledged_after(parked.order, parked.at.seq));
+            if overtaken && !out_of_order {
+                let why = "a later SET of the same order key was acknowledged since: the receiver would see the older one last; repeat with --out-of-order if that is right";
+                answers.push(answer(None, Some(why.into())));
+                continue;
+            }
+            let unit = Unit::Reissue { fence: store.fence(), stream: parked.stream, of: parked.at };
+            match store.commit(vec![unit], Durability::Sync).await?.into_iter().next() {
+                Some(Done::Reissued(Some(at))) => {
+                    let head = store.heads(vec![at]).await?.into_iter().next().flatten();
+                    let new_jti = head.map(|head| store.names().jti(at, parked.stream, head.boot).to_string());
+                    if let Some(feed) = feed {
+                        feed.go_on(parked.order);
+                    }
+                    answers.push(answer(new_jti, None));
+                }
+                _ => answers.push(answer(None, Some("no such SET is parked".into()))),
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Drops parked SETs for good; returns how many there were.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when a `jti` is none of ours, or the store does not take it.
+    pub async fn discard(&self, jtis: Vec<String>) -> Result<usize, ChangeError> {
+        let inner = &self.0;
+        let mut what = Vec::with_capacity(jtis.len());
+        let mut keys = Vec::new();
+        for jti in &jtis {
+            if let Some(parked) = self.find(jti).await? {
+                what.push((parked.stream, parked.at));
+                keys.push((parked.stream, parked.order));
+            }
+        }
+        if what.is_empty() {
+            return Ok(0);
+        }
+        let unit = Unit::Discard { fence: inner.shared.store.fence(), what };
+        let done = inner.shared.store.commit(vec![unit], Durability::Sync).await?;
+        for (stream, key) in keys {
+            if let Some(feed) = inner.feed(stream) {
+                feed.go_on(key);
+            }
+        }
+        match done.into_iter().next() {
+            Some(Done::Discarded(count)) => Ok(count),
+            _ => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What all feeds of a router share.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    sync::{Arc, Weak, atomic::AtomicBool},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clock::House;
+use parking_lot::Mutex;
+use set::{Jti, Receipt};
+use store::{Named, Settlement, Store, StreamNo};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{Config, Observed, feed::Feed, lane::Slot, seal::Pool, settle::Settler};
+
+/// What all feeds share.
+pub(crate) struct Shared {
+    pub(crate) house: House,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    pub(crate) settler: Arc<Settler>,
+    pub(crate) cache: SealCache,
+    pub(crate) timers: Timers,
+    pub(crate) observed: Observed,
+    /// The store takes no settlements: nothing is drawn until it does.
+    pub(crate) halted: AtomicBool,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+/// What a feed asks of the router from any thread.
+pub(crate) enum Command {
+    /// Run the line of a sender.
+    Run(Arc<Feed>),
+    /// Read on in the store.
+    Scan(Arc<Feed>),
+    /// Park a SET, durably, then let its lane go on.
+    Park(Arc<Feed>, Slot, Settlement),
+    /// Write down a drop by rule, durably.
+    Settle(Settlement),
+    /// Pause a stream whose fault it is.
+    Pause(StreamNo, String),
+    /// An acknowledgement of a SET that is not drawn.
+    Late(Arc<Feed>, Named, Receipt),
+}
+
+impl Shared {
+    pub(crate) fn new(
+        house: House,
+        store: Arc<dyn Store>,
+        config: Config,
+        observed: Observed,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let threads = match config.seal_threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        };
+        let shared = Self {
+            house,
+            store,
+            pool: Pool::new(threads),
+            settler: Settler::new(),
+            cache: SealCache::default(),
+            timers: Timers::default(),
+            observed,
+            halted: AtomicBool::new(false),
+            commands,
+            config,
+        };
+        (Arc::new(shared), inbox)
+    }
+
+    pub(crate) fn tell(&self, command: Command) {
+        // The router outlives its feeds; when it is gone, so is the process.
+        let _ = self.commands.send(command);
+    }
+}
+
+/// Wakes feeds when a time has come: one task for all.
+#[derive(Default)]
+pub(crate) struct Timers {
+    due: Mutex<Due>,
+    sooner: Notify,
+}
+
+#[derive(Default)]
+struct Due {
+    heap: BinaryHeap<Reverse<(Duration, StreamNo)>>,
+    feeds: HashMap<StreamNo, (Duration, Weak<Feed>)>,
+}
+
+impl Timers {
+    /// Wakes the feed at the latest then; an earlier wish stays.
+    pub(crate) fn at(&self, when: Duration, feed: &Arc<Feed>) {
+        let mut due = self.due.lock();
+        if due.feeds.get(&feed.no).is_some_and(|(at, _)| *at <= when) {
+            return;
+        }
+        due.feeds.insert(feed.no, (when, Arc::downgrade(feed)));
+        let first = due.heap.peek().is_none_or(|Reverse((at, _))| when < *at);
+        due.heap.push(Reverse((when, feed.no)));
+        if first {
+            self.sooner.notify_one();
+        }
+    }
+
+    pub(crate) async fn run(shared: Arc<Shared>) {
+        let clock = shared.house.clock.clone();
+        loop {
+            let now = clock.monotonic();
+            let (ripe, next) = shared.timers.ripe(now);
+            for feed in ripe {
+                feed.tick();
+            }
+            let sooner = shared.timers.sooner.notified();
+            match next {
+                Some(at) => tokio::select! {
+                    () = clock.sleep(at.saturating_sub(now)) => {}
+                    () = sooner => {}
+                },
+                None => sooner.await,
+            }
+        }
+    }
+
+    fn ripe(&self, now: Duration) -> (Vec<Arc<Feed>>, Option<Duration>) {
+        let mut due = self.due.lock();
+        let mut ripe = Vec::new();
+        while let Some(Reverse((at, no))) = due.heap.peek().copied() {
+            if at > now {
+                return (ripe, Some(at));
+            }
+            due.heap.pop();
+            if due.feeds.get(&no).is_some_and(|(wished, _)| *wished == at)
+                && let Some((_, feed)) = due.feeds.remove(&no)
+            {
+                ripe.extend(feed.upgrade());
+            }
+        }
+        (ripe, None)
+    }
+}
+
+/// Sealed tokens of SETs that failed: a repeat is not signed again. Bounded in bytes; a miss signs again, the payload is the same.
+#[derive(Default)]
+pub(crate) struct SealCache(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    tokens: HashMap<Jti, (u64, Bytes)>,
+    oldest: VecDeque<Jti>,
+    bytes: usize,
+}
+
+impl SealCache {
+    const MOST: usize = 64 << 20;
+
+    /// Keeps a token that was sealed while the keyring had this generation.
+    pub(crate) fn keep(&self, jti: Jti, generation: u64, token: Bytes) {
+        let mut kept = self.0.lock();
+        kept.bytes += token.len();
+        match kept.tokens.insert(jti, (generation, token)) {
+            Some((_, before)) => kept.bytes -= before.len(),
+            None => kept.oldest.push_back(jti),
+        }
+        while kept.bytes > Self::MOST {
+            let Some(oldest) = kept.oldest.pop_front() else { break };
+            if let Some((_, token)) = kept.tokens.remove(&oldest) {
+                kept.bytes -= token.len();
+            }
+        }
+    }
+
+    /// The token, unless a key has come or gone since: a revoked key must not live on here.
+    pub(crate) fn find(&self, jti: &Jti, generation: u64) -> Option<Bytes> {
+        let kept = self.0.lock();
+        kept.tokens.get(jti).filter(|(then, _)| *then == generation).map(|(_, token)| token.clone())
+    }
+}

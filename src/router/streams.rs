@@ -1,0 +1,538 @@
+//! Streams as control-plane records: loaded at start, reconciled with the configuration, changed one at a time.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use delivery::About;
+use serde_json::Value as Json;
+use set::Timestamp;
+use store::{Done, Durability, Key, Position, Put, Rule, Space, StoreError, StreamNo, Unit, Version};
+use stream::{Delivery, Owner, Reason, Roster, Status, Stream};
+
+use crate::{
+    Declared, DeclaredStatus, Index, Inner, Router, StartError, StreamView,
+    announce::Announcement,
+    feed::{Feed, Served},
+    seal::Seal,
+    vault,
+};
+
+const PREFIX: &str = "stream/";
+
+/// All streams, by number, with the version in which the filter of each last changed.
+#[derive(Default)]
+pub(crate) struct Kept {
+    streams: BTreeMap<StreamNo, (Arc<Stream>, Version)>,
+}
+
+/// What a reconciliation did; nothing is ever deleted by it (hardening H15).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Reconciled {
+    /// Streams that were new in the configuration.
+    pub created: Vec<String>,
+    /// Streams whose configuration changed.
+    pub changed: Vec<String>,
+    /// Streams that are declared no more: disabled, their cursors kept.
+    pub absent: Vec<String>,
+    /// Streams as they were.
+    pub unchanged: usize,
+}
+
+/// Why a configuration was not applied; then nothing of it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReconcileError {
+    /// A stream's configuration is not acceptable.
+    #[error("stream `{stream}`: {why}")]
+    Stream {
+        /// Its id.
+        stream: String,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// More than a tenth of the streams would go.
+    #[error(
+        "{absent} of {all} streams are declared no more: refused without --force (they would be disabled, never deleted)"
+    )]
+    TooManyAbsent {
+        /// Streams that would be disabled.
+        absent: usize,
+        /// Streams that the operator declared before.
+        all: usize,
+    },
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a stream was not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// There is none of this name.
+    #[error("there is no {0}")]
+    Unknown(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn key(no: StreamNo) -> Key {
+    Key(format!("{PREFIX}{:010}", no.0))
+}
+
+impl Inner {
+    pub(crate) async fn load_streams(self: &Arc<Self>, last: Position) -> Result<(), StartError> {
+        let records = self.shared.store.range(Key::from(PREFIX)).await?;
+        let mut kept = self.kept.lock().await;
+        for record in records {
+            let fail = |why: String| StartError::Record { no: record.key.0.clone(), why };
+            let mut stream: Stream = serde_json::from_slice(&record.value).map_err(|error| fail(error.to_string()))?;
+            let secrets = self.secrets(&stream.delivery.method);
+            vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery.terms, secrets).map_err(fail)?;
+            kept.streams.insert(StreamNo(stream.no), (Arc::new(stream), record.version));
+        }
+        for (stream, version) in kept.streams.values() {
+            match self.served(stream, *version) {
+                Ok(served) => self.install(stream, served, last).await?,
+                Err(why) => tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait"),
+            }
+        }
+        self.publish(&kept, self.shared.store.version());
+        Ok(())
+    }
+
+    fn secrets(&self, method: &str) -> &'static [&'static str] {
+        delivery::find(&self.methods, method).map_or(&[], |method| method.secret_terms())
+    }
+
+    /// What a stream needs to be delivered, or why it cannot.
+    fn served(&self, stream: &Arc<Stream>, filter_changed: Version) -> Result<Served, String> {
+        let issuer = self.issuer(&stream.issuer).ok_or_else(|| {
+            let known: Vec<_> = self.issuers.iter().map(|issuer| &*issuer.url).collect();
+            format!("`issuer` {} is not among [[issuers]] ({})", stream.issuer, known.join(", "))
+        })?;
+        let method = delivery::find(&self.methods, &stream.delivery.method).ok_or_else(|| {
+            let known: Vec<_> = self.methods.iter().map(|method| method.entry().uri).collect();
+            format!(
+                "`delivery.method` {} is not linked and enabled; there are: {}",
+                stream.delivery.method,
+                known.join(", ")
+            )
+        })?;
+        let algorithm = stream.algorithm.parse().map_err(|error: jose::UnknownAlgorithm| error.to_string())?;
+        let operator_owned = stream.owner == Owner::Operator;
+        let about = About { stream: stream.id.shared(), issuer: stream.issuer.clone(), operator_owned };
+        let line = method
+            .line(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())
+            .map_err(|fault| fault.to_string())?;
+        let profile = line.profile();
+        let seal = Seal {
+            iss_json: Json::from(&*stream.issuer).to_string(),
+            aud_json: serde_json::to_string(&stream.audience).unwrap_or_default(),
+            algorithm,
+            form: profile.form,
+            keyring: issuer.keyring.clone(),
+        };
+        Ok(Served { stream: stream.clone(), line, profile, seal: Arc::new(seal), filter_changed, generation: 0 })
+    }
+
+    async fn install(self: &Arc<Self>, stream: &Stream, served: Served, last: Position) -> Result<(), StoreError> {
+        let no = StreamNo(stream.no);
+        if let Some(feed) = self.feed(no) {
+            feed.serve(served);
+            return Ok(());
+        }
+        let feed = Feed::new(no, self.shared.clone(), served, last);
+        if stream.on_refusal == stream::OnRefusal::StopKey {
+            for parked in self
+                .shared
+                .store
+                .parked(store::ParkedFilter { stream: Some(no), most: 10_000, ..Default::default() })
+                .await?
+            {
+                feed.state.lock().lanes.stop(parked.order);
+            }
+        }
+        let control = self.shared.store.owed_control(no).await?;
+        self.feeds.write().insert(no, feed.clone());
+        feed.push_control(control);
+        Ok(())
+    }
+
+    /// Puts a version in force for decisions. Appends that were decided before are answered `Stale` by the store.
+    fn publish(&self, kept: &Kept, version: Version) {
+        let streams: Vec<_> = kept.streams.values().map(|(stream, _)| stream.clone()).collect();
+        let by_id = streams.iter().map(|stream| (stream.id.as_str().to_owned(), StreamNo(stream.no))).collect();
+        for word in ["enabled", "paused", "disabled"] {
+            let count = streams.iter().filter(|stream| stream.status.word() == word).count();
+            self.shared
+                .observed
+                .streams
+                .get_or_create(&[("status", word)])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.streams_by_id.store(Arc::new(by_id));
+        self.index.store(Arc::new(Index::build(&streams, version)));
+        self.published.send_replace(version);
+    }
+
+    fn put(&self, stream: &Stream) -> Result<Put, String> {
+        let mut sealed = stream.clone();
+        let secrets = self.secrets(&stream.delivery.method);
+        vault::seal(&self.kek, stream.id.as_str(), &mut sealed.delivery.terms, secrets)?;
+        let value = serde_json::to_vec(&sealed).map_err(|error| error.to_string())?;
+        Ok(Put { key: key(StreamNo(stream.no)), value: Some(value.into()) })
+    }
+
+    /// Writes changed streams in one unit, with what goes along, and puts them in force.
+    async fn write(
+        self: &Arc<Self>,
+        kept: &mut Kept,
+        changed: Vec<Arc<Stream>>,
+        drop_through: Vec<(StreamNo, Rule)>,
+        announcements: Vec<(Arc<Stream>, Announcement)>,
+    ) -> Result<(), ChangeError> {
+        let now = self.shared.store.version();
+        let mut notice = Vec::new();
+        for (stream, announcement) in announcements {
+            if let Some(issuer) = self.issuer(&stream.issuer) {
+                notice.push(announcement.record(self, issuer, &stream, now));
+            }
+        }
+        let change =
+            changed.iter().map(|stream| self.put(stream)).collect::<Result<_, _>>().map_err(ChangeError::Invalid)?;
+        let membership = true;
+        let unit = Unit::Configure { change, expect: None, membership, drop_through, notice };
+        let done = self.shared.store.commit(vec![unit], Durability::Sync).await?;
+        let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
+            return Err(ChangeError::Invalid("the store gave no version".into()));
+        };
+        let last = self.shared.store.bounds().last;
+        for stream in changed {
+            let before = kept.streams.get(&StreamNo(stream.no));
+            let same_filter = before.is_some_and(|(before, _)| same_filter(before, &stream));
+            let filter_changed = before.filter(|_| same_filter).map_or(version, |(_, at)| *at);
+            kept.streams.insert(StreamNo(stream.no), (stream.clone(), filter_changed));
+            match self.served(&stream, filter_changed) {
+                Ok(served) => self.install(&stream, served, last).await?,
+                Err(why) => tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait"),
+            }
+        }
+        self.publish(kept, version);
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.shared.house.clock.wall_millis())
+    }
+
+    pub(crate) async fn pause_by_fault(self: &Arc<Self>, no: StreamNo, why: String) {
+        let mut kept = self.kept.lock().await;
+        let Some((stream, _)) = kept.streams.get(&no).cloned() else { return };
+        if stream.status != Status::Enabled {
+            return;
+        }
+        tracing::error!(stream = %stream.id, why, "paused a stream by its own fault; `setgate streams resume` when it is mended");
+        self.shared.observed.paused_by_fault.inc();
+        let mut stream = Stream::clone(&stream);
+        stream.status = Status::Paused { at: self.now(), why: Reason::Fault(why.clone()) };
+        let stream = Arc::new(stream);
+        let announcement =
+            Announcement::StreamUpdated { status: "paused", reason: Some("delivery failed too often".into()) };
+        if let Err(error) =
+            self.write(&mut kept, vec![stream.clone()], vec![], vec![(stream.clone(), announcement)]).await
+        {
+            tracing::error!(stream = %stream.id, %error, "cannot pause the stream");
+        }
+    }
+
+    /// What the configuration asks for, as a stream; `before` keeps what the configuration does not say.
+    fn wanted(&self, declared: &Declared, before: Option<&Stream>, no: StreamNo) -> Result<Stream, String> {
+        let issuer = self.issuer(&declared.issuer).ok_or_else(|| {
+            let known: Vec<_> = self.issuers.iter().map(|issuer| &*issuer.url).collect();
+            format!("`issuer` {} is not among [[issuers]] ({})", declared.issuer, known.join(", "))
+        })?;
+        let algorithm = declared.algorithm.clone().unwrap_or_else(|| issuer.algorithm.to_string());
+        let parsed: jose::Algorithm = algorithm.parse().map_err(|error: jose::UnknownAlgorithm| error.to_string())?;
+        if issuer.keyring.signer(parsed).is_none() {
+            return Err(format!(
+                "`algorithm` {algorithm}: the issuer has no such key; list it under `algorithms` of [[issuers]]"
+            ));
+        }
+        let mut roster = Roster::default();
+        for subject in &declared.add_subjects {
+            roster.add(subject);
+        }
+        for subject in &declared.remove_subjects {
+            roster.remove(subject);
+        }
+        let at = self.now();
+        let kept_status = before.map(|before| &before.status);
+        let status = match (declared.status, kept_status) {
+            // A stream paused by fault, or by hand, is resumed by hand, never by a reload.
+            (
+                DeclaredStatus::Enabled,
+                Some(status @ Status::Paused { why: Reason::Fault(_) | Reason::Receiver(_), .. }),
+            ) => status.clone(),
+            (DeclaredStatus::Enabled, Some(status @ Status::Paused { why: Reason::Operator(text), .. }))
+                if text != DECLARED =>
+            {
+                status.clone()
+            }
+            (DeclaredStatus::Enabled, _) => Status::Enabled,
+            (DeclaredStatus::Paused, Some(status @ Status::Paused { .. })) => status.clone(),
+            (DeclaredStatus::Paused, _) => Status::Paused { at, why: Reason::Operator(DECLARED.into()) },
+            (DeclaredStatus::Disabled, Some(status @ Status::Disabled { why: Reason::Operator(_), .. })) => {
+                status.clone()
+            }
+            (DeclaredStatus::Disabled, _) => Status::Disabled { at, why: Reason::Operator(DECLARED.into()) },
+        };
+        Ok(Stream {
+            no: no.0,
+            id: declared.id.clone(),
+            issuer: issuer.url.clone(),
+            audience: declared.audience.clone(),
+            delivery: Delivery {
+                method: declared.delivery.method.clone(),
+                terms: declared.delivery.terms.clone(),
+                grant: declared.grant.clone(),
+            },
+            events: declared.events.clone(),
+            default_subjects: declared.default_subjects,
+            roster,
+            algorithm,
+            status,
+            owner: Owner::Operator,
+            description: declared.description.clone(),
+            retention: declared.retention.or_default(),
+            on_refusal: declared.on_refusal,
+            match_by_the_letter: declared.match_by_the_letter,
+            created: before.map_or(at, |before| before.created),
+        })
+    }
+}
+
+const DECLARED: &str = "declared so in the configuration";
+
+fn same_filter(a: &Stream, b: &Stream) -> bool {
+    a.events == b.events
+        && a.roster == b.roster
+        && a.default_subjects == b.default_subjects
+        && a.match_by_the_letter == b.match_by_the_letter
+}
+
+impl Router {
+    /// Brings the operator's streams in line with the configuration: validated whole, applied whole or not at all.
+    ///
+    /// A stream that is declared no more is disabled and keeps its cursor; `streams delete` removes it (hardening H15).
+    ///
+    /// # Errors
+    /// [`ReconcileError`] names the stream and what to do; then nothing was changed.
+    pub async fn reconcile(&self, declared: Vec<Declared>, force: bool) -> Result<Reconciled, ReconcileError> {
+        let inner = &self.0;
+        let mut kept = inner.kept.lock().await;
+        let mut report = Reconciled::default();
+        let of = |stream: &str, why: String| ReconcileError::Stream { stream: stream.to_owned(), why };
+        let mut seen = std::collections::BTreeSet::new();
+        let mut changed = Vec::new();
+        let mut drop_through = Vec::new();
+        let mut fresh = Vec::new();
+        for one in &declared {
+            let id = one.id.as_str();
+            if !seen.insert(id) {
+                return Err(of(id, "it is declared twice".into()));
+            }
+            let before =
+                kept.streams.values().find(|(stream, _)| stream.id == one.id).map(|(stream, _)| stream.clone());
+            if before.as_ref().is_some_and(|before| before.owner != Owner::Operator) {
+                return Err(of(id, "a receiver's stream has this id: choose another".into()));
+            }
+            let no = before.as_ref().map_or(StreamNo(0), |before| StreamNo(before.no));
+            let wanted = inner.wanted(one, before.as_deref(), no).map_err(|why| of(id, why))?;
+            inner.served(&Arc::new(wanted.clone()), Version::default()).map_err(|why| of(id, why))?;
+            match before {
+                None => fresh.push(wanted),
+                Some(before) if *before == wanted => report.unchanged += 1,
+                Some(before) => {
+                    let moved = before.audience != wanted.audience || before.issuer != wanted.issuer;
+                    let waiting = inner.shared.store.waiting(no);
+                    if moved && waiting > 0 {
+                        let why = format!(
+                            "`audience` or `issuer` changed while {waiting} SETs wait: pause intake and let them drain, or delete the stream and declare it under a new id"
+                        );
+                        return Err(of(id, why));
+                    }
+                    if matches!(wanted.status, Status::Disabled { .. })
+                        && !matches!(before.status, Status::Disabled { .. })
+                    {
+                        drop_through.push((no, Rule::Disabled));
+                    }
+                    report.changed.push(id.to_owned());
+                    changed.push(Arc::new(wanted));
+                }
+            }
+        }
+        let own: Vec<_> = kept
+            .streams
+            .values()
+            .filter(|(stream, _)| stream.owner == Owner::Operator)
+            .map(|(stream, _)| stream.clone())
+            .collect();
+        let absent: Vec<_> = own
+            .iter()
+            .filter(|stream| {
+                !seen.contains(stream.id.as_str())
+                    && !matches!(stream.status, Status::Disabled { why: Reason::AbsentFromConfiguration, .. })
+            })
+            .collect();
+        if !force && absent.len() > 1 && absent.len() * 10 > own.len() {
+            return Err(ReconcileError::TooManyAbsent { absent: absent.len(), all: own.len() });
+        }
+        for stream in absent {
+            let mut stream = Stream::clone(stream);
+            stream.status = Status::Disabled { at: inner.now(), why: Reason::AbsentFromConfiguration };
+            report.absent.push(stream.id.to_string());
+            // Its cursor is kept, and so is what it is owed: an accident in the file must not cost a backlog.
+            changed.push(Arc::new(stream));
+        }
+        for mut stream in fresh {
+            let done =
+                inner.shared.store.commit(vec![Unit::Allocate { space: Space::Stream }], Durability::Sync).await?;
+            let Some(Done::Allocated(no)) = done.into_iter().next() else {
+                return Err(of(stream.id.as_str(), "the store gave no number".into()));
+            };
+            stream.no = no;
+            report.created.push(stream.id.to_string());
+            changed.push(Arc::new(stream));
+        }
+        if !changed.is_empty() {
+            inner.write(&mut kept, changed, drop_through, vec![]).await.map_err(|error| match error {
+                ChangeError::Store(error) => ReconcileError::Store(error),
+                other => of("", other.to_string()),
+            })?;
+        }
+        Ok(report)
+    }
+
+    /// Every stream, by number.
+    pub async fn streams(&self) -> Vec<StreamView> {
+        let streams: Vec<_> = self.0.kept.lock().await.streams.values().map(|(stream, _)| stream.clone()).collect();
+        let mut views = Vec::with_capacity(streams.len());
+        for stream in streams {
+            views.push(self.0.view(&stream).await);
+        }
+        views
+    }
+
+    /// The stream with this id.
+    pub async fn stream(&self, id: &str) -> Option<StreamView> {
+        let stream = self.0.stream(id).await?;
+        Some(self.0.view(&stream).await)
+    }
+
+    /// Stops delivery and keeps what is due. After the answer no new hand-over begins.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such stream, or it is not enabled.
+    pub async fn pause(&self, id: &str, reason: String) -> Result<StreamView, ChangeError> {
+        self.0.change_status(id, |status, at| status.pause(at, Reason::Operator(reason.clone())), Some(&reason)).await
+    }
+
+    /// Delivers again; with `reissue` also what was parked by the stream's own fault, as new SETs.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such stream, or it is enabled already.
+    pub async fn resume(&self, id: &str, reissue: bool) -> Result<StreamView, ChangeError> {
+        let view = self.0.change_status(id, |status, _| status.enable(), None).await?;
+        if reissue {
+            let parked = self.parked(Some(id), None, None, usize::MAX).await?;
+            let jtis =
+                parked.into_iter().filter(|parked| parked.stream_fault).map(|parked| parked.jti.to_string()).collect();
+            self.reissue(jtis, true).await?;
+        }
+        Ok(view)
+    }
+
+    /// Deletes a stream with its cursor and what it is owed; its number is never used again.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such stream.
+    pub async fn delete(&self, id: &str) -> Result<(), ChangeError> {
+        let inner = &self.0;
+        let mut kept = inner.kept.lock().await;
+        let unknown = || ChangeError::Unknown(format!("stream `{id}`"));
+        let stream = kept
+            .streams
+            .values()
+            .find(|(stream, _)| stream.id.as_str() == id)
+            .map(|(stream, _)| stream.clone())
+            .ok_or_else(unknown)?;
+        let no = StreamNo(stream.no);
+        let feed = inner.feed(no);
+        if let Some(feed) = &feed {
+            feed.end(delivery::Closed::Deleted);
+        }
+        let unit = Unit::Configure {
+            change: vec![Put { key: key(no), value: None }],
+            expect: None,
+            membership: true,
+            drop_through: vec![(no, Rule::Deleted)],
+            notice: vec![],
+        };
+        let done = inner.shared.store.commit(vec![unit], Durability::Sync).await?;
+        let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
+            return Err(ChangeError::Invalid("the store gave no version".into()));
+        };
+        let parked = inner
+            .shared
+            .store
+            .parked(store::ParkedFilter { stream: Some(no), most: usize::MAX, ..Default::default() })
+            .await?;
+        if !parked.is_empty() {
+            tracing::info!(stream = id, parked = parked.len(), "deleting a stream deletes its parked SETs");
+            let what = parked.iter().map(|parked| (parked.stream, parked.at)).collect();
+            let unit = Unit::Discard { fence: inner.shared.store.fence(), what };
+            inner.shared.store.commit(vec![unit], Durability::Sync).await?;
+        }
+        kept.streams.remove(&no);
+        inner.feeds.write().remove(&no);
+        inner.publish(&kept, version);
+        Ok(())
+    }
+}
+
+impl Inner {
+    pub(crate) async fn stream(&self, id: &str) -> Option<Arc<Stream>> {
+        let kept = self.kept.lock().await;
+        kept.streams.values().find(|(stream, _)| stream.id.as_str() == id).map(|(stream, _)| stream.clone())
+    }
+
+    async fn change_status(
+        self: &Arc<Self>,
+        id: &str,
+        change: impl Fn(Status, Timestamp) -> Result<Status, stream::InvalidTransition>,
+        reason: Option<&String>,
+    ) -> Result<StreamView, ChangeError> {
+        let mut kept = self.kept.lock().await;
+        let unknown = || ChangeError::Unknown(format!("stream `{id}`"));
+        let stream = kept
+            .streams
+            .values()
+            .find(|(stream, _)| stream.id.as_str() == id)
+            .map(|(stream, _)| stream.clone())
+            .ok_or_else(unknown)?;
+        let mut stream = Stream::clone(&stream);
+        stream.status = change(stream.status, self.now()).map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        let stream = Arc::new(stream);
+        let announcement = Announcement::StreamUpdated {
+            status: stream.status.word(),
+            reason: reason.cloned().filter(|text| !text.is_empty()),
+        };
+        self.write(&mut kept, vec![stream.clone()], vec![], vec![(stream.clone(), announcement)]).await?;
+        drop(kept);
+        Ok(self.view(&stream).await)
+    }
+}

@@ -1,0 +1,113 @@
+//! Streams as people look at them.
+
+use serde::Serialize;
+use set::{Audience, Timestamp};
+use store::StreamNo;
+use stream::{Owner, Stream};
+
+use crate::Inner;
+
+/// A stream with its lag, its last error and, where nothing can come, the reason.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamView {
+    /// Its id.
+    pub id: String,
+    /// Its number.
+    pub no: u32,
+    /// Its issuer.
+    pub issuer: String,
+    /// Its `aud`.
+    pub audience: Audience,
+    /// The method's URI or name.
+    pub method: String,
+    /// Scheme, host and port of its endpoint, and a hash of the rest (hardening H50).
+    pub endpoint: Option<String>,
+    /// `enabled`, `paused` or `disabled`.
+    pub status: &'static str,
+    /// Why it is not enabled.
+    pub reason: Option<String>,
+    /// The JWS algorithm.
+    pub algorithm: String,
+    /// `operator`, or the client.
+    pub owner: String,
+    /// SETs owed and not settled.
+    pub waiting: u64,
+    /// Of these, handed over.
+    pub in_flight: usize,
+    /// SETs parked now.
+    pub parked: u64,
+    /// Deliveries acknowledged.
+    pub acknowledged: u64,
+    /// Deliveries parked, whatever became of them later.
+    pub parked_total: u64,
+    /// Deliveries dropped by rule.
+    pub dropped: u64,
+    /// Deliveries ever owed: acknowledged + parked_total + dropped + waiting.
+    pub owed: u64,
+    /// Age of the oldest waiting SET.
+    pub oldest_waiting_seconds: Option<u64>,
+    /// The last failure.
+    pub last_error: Option<String>,
+    /// Its age.
+    pub last_error_seconds_ago: Option<u64>,
+    /// Age of the last acknowledgement since the start.
+    pub last_success_seconds_ago: Option<u64>,
+    /// When the next attempt is due, where everything waits for its time.
+    pub next_attempt_seconds: Option<u64>,
+    /// Why nothing can ever come, if so.
+    pub nothing_because: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+}
+
+impl Inner {
+    pub(crate) async fn view(&self, stream: &Stream) -> StreamView {
+        let no = StreamNo(stream.no);
+        let now = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let cursor = self.shared.store.cursor(no).await.unwrap_or_default();
+        let feed = self.feed(no);
+        let ago = |at: Timestamp| now.since(at).as_secs();
+        let (in_flight, last_error, last_success) = feed.as_ref().map_or((0, None, None), |feed| {
+            let state = feed.state.lock();
+            let stalled = state.stalled.clone().map(|cause| (now, cause));
+            (state.claimed.len(), stalled.or_else(|| state.last_error.clone()), state.last_success)
+        });
+        let endpoint = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
+        StreamView {
+            id: stream.id.to_string(),
+            no: stream.no,
+            issuer: stream.issuer.to_string(),
+            audience: stream.audience.clone(),
+            method: stream.delivery.method.clone(),
+            endpoint: endpoint.map(telemetry::endpoint_label),
+            status: stream.status.word(),
+            reason: stream.status.why().map(|why| why.text().to_owned()),
+            algorithm: stream.algorithm.clone(),
+            owner: match &stream.owner {
+                Owner::Operator => "operator".into(),
+                Owner::Client(client) => client.clone(),
+            },
+            waiting: cursor.tally.waiting,
+            in_flight,
+            parked: cursor.parked_now,
+            acknowledged: cursor.tally.acknowledged_receiver + cursor.tally.acknowledged_carrier,
+            parked_total: cursor.tally.parked,
+            dropped: cursor.tally.dropped.values().sum(),
+            owed: cursor.tally.owed,
+            oldest_waiting_seconds: cursor.oldest.map(|head| ago(head.accepted)),
+            last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
+            last_error: last_error.map(|(_, cause)| telemetry::clean(&cause.to_string(), 512)),
+            last_success_seconds_ago: last_success.map(ago),
+            next_attempt_seconds: feed
+                .as_ref()
+                .filter(|_| cursor.tally.waiting > 0)
+                .and_then(|feed| feed.next_attempt())
+                .map(|wait| wait.as_secs()),
+            nothing_because: stream::why_nothing(stream).or_else(|| {
+                feed.is_none()
+                    .then(|| "The stream's method or issuer is not configured; the log of the start says which.".into())
+            }),
+            description: stream.description.clone(),
+        }
+    }
+}
