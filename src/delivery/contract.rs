@@ -78,7 +78,12 @@ pub trait Method: Sized + Send + Sync + 'static {
     }
 
     /// The other end where we speak first: takes SETs or events from a peer until `stop`.
-    fn collect(self: &Arc<Self>, _from: Json, _into: Arc<dyn Inlet>, _stop: Stop) -> impl Future<Output = Result<(), Fault>> + Send {
+    fn collect(
+        self: &Arc<Self>,
+        _from: Json,
+        _into: Arc<dyn Inlet>,
+        _stop: Stop,
+    ) -> impl Future<Output = Result<(), Fault>> + Send {
         async { Err(Fault::Unsupported("this method does not collect")) }
     }
 

@@ -9,7 +9,11 @@ use crate::{Closed, Feed, Outcome, SealedSet, Tap, Want};
 /// Hands over SET by SET, as many at once as the line's windows let through, each with an outcome of its own.
 ///
 /// One task drives all of them: a hand-over is a future in it, not a task.
-pub async fn each<F: Future<Output = Outcome> + Send>(feed: &Feed, mut tap: Tap, hand_over: impl Fn(SealedSet) -> F) -> Closed {
+pub async fn each<F: Future<Output = Outcome> + Send>(
+    feed: &Feed,
+    mut tap: Tap,
+    hand_over: impl Fn(SealedSet) -> F,
+) -> Closed {
     let mut busy = FuturesUnordered::new();
     let report = |set: SealedSet| {
         let (jti, attempt) = (set.jti, set.attempt);
@@ -40,14 +44,20 @@ pub async fn each<F: Future<Output = Outcome> + Send>(feed: &Feed, mut tap: Tap,
 }
 
 /// Hands over batch by batch, one at a time, with an outcome for each SET by place.
-pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(feed: &Feed, mut tap: Tap, hand_over: impl Fn(Vec<SealedSet>) -> F) -> Closed {
+pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(
+    feed: &Feed,
+    mut tap: Tap,
+    hand_over: impl Fn(Vec<SealedSet>) -> F,
+) -> Closed {
     loop {
         match tap.next(Want::ALL).await {
             Ok(batch) => {
                 let sets = batch.hand_over();
                 let ids: Vec<_> = sets.iter().map(|set| (set.jti, Some(set.attempt))).collect();
                 let outcomes = hand_over(sets).await;
-                feed.settle_all(ids.into_iter().zip(outcomes).map(|((jti, attempt), outcome)| (jti, attempt, outcome)).collect());
+                feed.settle_all(
+                    ids.into_iter().zip(outcomes).map(|((jti, attempt), outcome)| (jti, attempt, outcome)).collect(),
+                );
             }
             Err(closed) => return closed,
         }

@@ -58,4 +58,3 @@ pub struct Arrival {
     /// When it must end.
     pub ends: Stop,
 }
-

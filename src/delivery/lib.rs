@@ -3,6 +3,7 @@
 mod contract;
 pub mod drive;
 mod feed;
+pub mod fields;
 mod inlet;
 mod outcome;
 mod registry;
@@ -12,14 +13,21 @@ pub mod testkit;
 pub use axum;
 pub use bytes::Bytes;
 pub use clock::House;
-pub use contract::{About, CarrierEvent, Entry, Env, Finding, Form, Lapse, Limits, Line, Method, NoOptions, Options, Order, Profile, Reload, Stop, Visit, Voice};
+pub use contract::{
+    About, CarrierEvent, Entry, Env, Finding, Form, Lapse, Limits, Line, Method, NoOptions, Options, Order, Profile,
+    Reload, Stop, Visit, Voice,
+};
 pub use feed::{Batch, Closed, Feed, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;
+pub use inlet::{Answer, Arrival, Incoming, Inlet};
 #[doc(hidden)]
 pub use inventory;
-pub use inlet::{Answer, Arrival, Incoming, Inlet};
-pub use net::{HttpClient, HttpError, HttpFault, HttpRequest, HttpResponse, Secret, TlsPolicy};
+pub use net::{
+    ClientIdentity, GuardPolicy, HttpClient, HttpError, HttpFault, HttpRequest, HttpResponse, IpNet, NetError, Roots,
+    Secret, TlsPolicy, Url, http,
+};
 pub use outcome::{Attempt, Cause, Fault, Outcome, Refusal, Scope, Verdict};
-pub use registry::{Registration, RegistryError, find, methods};
+pub use registry::{Registration, RegistryError, Starting, find, methods};
 pub use serde_json::Value as Json;
 pub use set::{Envelope, ErrorCode, Jti, OrderKey, Receipt, Timestamp};
+pub use telemetry::clean;

@@ -12,7 +12,7 @@ pub struct Registration {
     /// Name and URI.
     pub entry: Entry,
     /// Starts it.
-    pub start: fn(Json, Env) -> BoxFuture<'static, Result<Arc<dyn spi::AnyMethod>, Fault>>,
+    pub start: fn(Json, Env) -> Starting,
 }
 
 impl Registration {
@@ -37,6 +37,9 @@ macro_rules! register {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("two delivery methods claim `{0}`: link only one of them")]
 pub struct RegistryError(pub String);
+
+/// A method that is being started.
+pub type Starting = BoxFuture<'static, Result<Arc<dyn spi::AnyMethod>, Fault>>;
 
 /// Every linked method, by name.
 ///

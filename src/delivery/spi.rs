@@ -14,7 +14,8 @@ use serde_json::Value as Json;
 use set::Jti;
 
 use crate::{
-    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Inlet, Line, Method, Options, Outcome, Profile, Stop, Tap, Want,
+    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Inlet, Line, Method, Options, Outcome,
+    Profile, Stop, Tap, Want,
 };
 
 /// Behind a [`Feed`].
@@ -64,7 +65,12 @@ impl WindowCore {
     /// A window with these limits.
     #[must_use]
     pub fn new(sets: usize, batches: usize, bytes: usize) -> Self {
-        Self(Mutex::new(WindowState { limit: [sets, batches, bytes], taken: [0; 3], waiting: VecDeque::new(), tickets: 0 }))
+        Self(Mutex::new(WindowState {
+            limit: [sets, batches, bytes],
+            taken: [0; 3],
+            waiting: VecDeque::new(),
+            tickets: 0,
+        }))
     }
 
     /// Changes the limits.
@@ -238,7 +244,8 @@ impl<M: Method> AnyMethod for Erased<M> {
 
 /// Reads options; the fault says which member is wrong.
 fn read<T: Options>(options: Json, under: &str) -> Result<T, Fault> {
-    serde_json::from_value(options).map_err(|error| Fault::Terms { pointer: under.to_owned(), cause: Cause::new("invalid", error.to_string()) })
+    serde_json::from_value(options)
+        .map_err(|error| Fault::Terms { pointer: under.to_owned(), cause: Cause::new("invalid", error.to_string()) })
 }
 
 /// Starts a method from its section, given as JSON.
