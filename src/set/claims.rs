@@ -110,3 +110,27 @@ impl Envelope {
         serde_json::from_slice(&self.body).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audience_keeps_its_form() {
+        for text in [r#""a""#, r#"["a"]"#, r#"["a","b"]"#] {
+            let audience: Audience = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&audience).unwrap(), text);
+        }
+        for text in [r#""""#, "[]", r#"["a",""]"#, r#"["a",1]"#, "null", "{}"] {
+            assert!(serde_json::from_str::<Audience>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_reads_its_body() {
+        let body = Bytes::from_static(br#"{"events":{"urn:b":{},"urn:a":{}},"sub_id":{},"txn":"t"}"#);
+        let envelope = Envelope::new(Timestamp::default(), body);
+        assert_eq!(envelope.txn().as_deref(), Some("t"));
+        assert_eq!(envelope.events(), ["urn:a", "urn:b"]);
+    }
+}

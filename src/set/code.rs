@@ -94,3 +94,47 @@ impl<'de> serde::Deserialize<'de> for ErrorCode {
         Ok(Self::from_wire(&Cow::<'de, str>::deserialize(from)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_registered_code_as_it_writes_it() {
+        let codes = [
+            ErrorCode::InvalidRequest,
+            ErrorCode::InvalidKey,
+            ErrorCode::InvalidIssuer,
+            ErrorCode::InvalidAudience,
+            ErrorCode::AuthenticationFailed,
+            ErrorCode::AccessDenied,
+            ErrorCode::InvalidState,
+            ErrorCode::TooLarge,
+            ErrorCode::Poison,
+        ];
+        for code in codes {
+            assert_eq!(ErrorCode::from_wire(code.as_str()), code);
+            let json = serde_json::to_string(&code).unwrap();
+            assert_eq!(serde_json::from_str::<ErrorCode>(&json).unwrap(), code);
+        }
+    }
+
+    #[test]
+    fn reads_the_names_of_older_drafts() {
+        for (old, code) in [
+            ("jwtCrypto", ErrorCode::InvalidKey),
+            ("jwtIss", ErrorCode::InvalidIssuer),
+            ("jwtAud", ErrorCode::InvalidAudience),
+            ("setParse", ErrorCode::InvalidRequest),
+        ] {
+            assert_eq!(ErrorCode::from_wire(old), code, "{old}");
+        }
+    }
+
+    #[test]
+    fn cuts_a_foreign_code_at_a_character() {
+        let long = format!("{}ä", "x".repeat(63));
+        assert_eq!(ErrorCode::from_wire(&long).as_str(), "x".repeat(63));
+        assert_eq!(ErrorCode::from_wire("vendor_specific").as_str(), "vendor_specific");
+    }
+}

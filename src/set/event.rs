@@ -5,7 +5,11 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::{Map, Number, Value};
 
-use crate::{Subject, framework, json::token, subject::uri};
+use crate::{
+    Subject, framework,
+    json::{compact, token},
+    subject::uri,
+};
 
 /// Limits of one event, beside those of its JSON and its subject.
 #[derive(Clone, Copy, Debug)]
@@ -92,9 +96,9 @@ impl Event {
         let events = events.ok_or_else(|| EventError::new("", "`events` is missing (RFC 8417 §2.2)"))?;
         let types = types(&events, limits)?;
         let sub_id = sub_id.ok_or_else(|| EventError::new("", "`sub_id` is missing (SSF 1.0 §3.1)"))?;
-        let subject = Subject::parse(&sub_id)
+        let subject = Subject::read(sub_id)
             .map_err(|error| EventError::new(format!("/sub_id{}", error.pointer), error.message))?;
-        Ok(Self { types, subject, txn, toe, iat, id, order_key, events: events.to_string().into(), made_txn: false })
+        Ok(Self { types, subject, txn, toe, iat, id, order_key, events: compact(&events).into(), made_txn: false })
     }
 
     /// The `txn`; where the producer gave none, `make` makes one, once.
@@ -127,7 +131,7 @@ impl Event {
         }
         if let Some(txn) = &self.txn {
             out.push_str(",\"txn\":");
-            out.push_str(&Value::from(txn.as_ref()).to_string());
+            out.push_str(&compact(txn));
         }
         out.push('}');
         out.into()
@@ -141,18 +145,16 @@ impl Event {
         let subject = self.subject.canonical();
         let mut text = String::with_capacity(self.events.len() + subject.len() + 192);
         self.write_shared(&mut text, &subject);
-        let own_txn = self.txn.as_deref().filter(|_| !self.made_txn).map(Value::from);
-        let rest = [
-            ("toe", self.toe.clone().map(Value::Number)),
-            ("iat", self.iat.clone().map(Value::Number)),
-            ("order_key", self.order_key.as_deref().map(Value::from)),
-            ("txn", own_txn),
-        ];
-        for (name, value) in rest {
+        let mut write = |name: &str, value: Option<String>| {
             if let Some(value) = value {
-                text.push_str(&format!(",\"{name}\":{value}"));
+                text.push_str(name);
+                text.push_str(&value);
             }
-        }
+        };
+        write(",\"toe\":", self.toe.as_ref().map(Number::to_string));
+        write(",\"iat\":", self.iat.as_ref().map(Number::to_string));
+        write(",\"order_key\":", self.order_key.as_ref().map(compact));
+        write(",\"txn\":", self.txn.as_ref().filter(|_| !self.made_txn).map(compact));
         let hash = blake3::hash(text.as_bytes());
         let mut digest = [0u8; 16];
         digest.iter_mut().zip(hash.as_bytes()).for_each(|(to, from)| *to = *from);

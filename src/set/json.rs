@@ -65,6 +65,12 @@ pub(crate) fn token(name: &str) -> Cow<'_, str> {
     if name.contains(['~', '/']) { name.replace('~', "~0").replace('/', "~1").into() } else { name.into() }
 }
 
+/// A value as compact JSON text, members in the order of their names.
+pub(crate) fn compact(value: &impl serde::Serialize) -> String {
+    // Values have texts for names, and a `String` takes whatever is written: there is nothing that could fail.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
 type Parsed<T> = Result<T, Box<JsonError>>;
 
 struct Reader<'a> {

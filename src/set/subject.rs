@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::json::token;
+use crate::json::{compact, token};
 
 mod format;
 
@@ -57,12 +57,13 @@ impl Simple {
     /// # Errors
     /// [`SubjectError`] says what and where.
     pub fn parse(value: &Value) -> Result<Self, SubjectError> {
-        let simple = Self::read(object(value)?, value, false)?;
-        within_limit(&simple.canonical)?;
+        let simple = Self::read(value.clone(), false)?;
+        within_limit(simple.canonical.len())?;
         Ok(simple)
     }
 
-    fn read(members: &Map<String, Value>, value: &Value, is_alias: bool) -> Result<Self, SubjectError> {
+    fn read(value: Value, is_alias: bool) -> Result<Self, SubjectError> {
+        let members = object(&value)?;
         let format = Format::of(members)?;
         if is_alias && format == Format::Aliases {
             return Err(SubjectError::new("", "aliases must not contain aliases (RFC 9493 §3.2.8)"));
@@ -73,14 +74,12 @@ impl Simple {
                 .iter()
                 .enumerate()
                 .map(|(index, item)| {
-                    object(item)
-                        .and_then(|members| Self::read(members, item, true))
-                        .map_err(|error| error.below(&index.to_string()).below("identifiers"))
+                    Self::read(item.clone(), true).map_err(|error| error.below(&index.to_string()).below("identifiers"))
                 })
                 .collect::<Result<_, _>>()?,
             _ => Box::default(),
         };
-        Ok(Self { format, canonical: value.to_string().into(), value: value.clone(), aliases })
+        Ok(Self { format, canonical: compact(&value).into(), value, aliases })
     }
 
     /// Its format.
@@ -186,13 +185,18 @@ impl Subject {
     /// # Errors
     /// [`SubjectError`] says what and where; for spellings of older drafts it says what to write instead.
     pub fn parse(value: &Value) -> Result<Self, SubjectError> {
-        let members = object(value)?;
-        let subject = if members.get("format").is_some_and(|format| format == "complex") {
-            Self::Complex(complex(members)?)
-        } else {
-            Self::Simple(Simple::read(members, value, false)?)
+        Self::read(value.clone())
+    }
+
+    /// As [`Subject::parse`], for a value that is not needed any more.
+    pub(crate) fn read(value: Value) -> Result<Self, SubjectError> {
+        let subject = match value {
+            Value::Object(members) if members.get("format").is_some_and(|format| format == "complex") => {
+                Self::Complex(complex(members)?)
+            }
+            other => Self::Simple(Simple::read(other, false)?),
         };
-        within_limit(&subject.canonical())?;
+        within_limit(subject.length())?;
         Ok(subject)
     }
 
@@ -201,7 +205,17 @@ impl Subject {
     pub fn canonical(&self) -> std::borrow::Cow<'_, str> {
         match self {
             Self::Simple(simple) => simple.canonical().into(),
-            Self::Complex(_) => self.value().to_string().into(),
+            Self::Complex(members) => {
+                let mut out = String::with_capacity(self.length());
+                let (before, after) = members.split_at(members.partition_point(|(name, _)| **name < *"format"));
+                out.push('{');
+                write_members(&mut out, before);
+                out.push_str("\"format\":\"complex\",");
+                write_members(&mut out, after);
+                out.pop();
+                out.push('}');
+                out.into()
+            }
         }
     }
 
@@ -232,6 +246,17 @@ impl Subject {
         self.members().iter().find(|(known, _)| **known == *name).map(|(_, simple)| simple)
     }
 
+    /// The length of the canonical text.
+    fn length(&self) -> usize {
+        match self {
+            Self::Simple(simple) => simple.canonical.len(),
+            Self::Complex(members) => {
+                let frame = "{\"format\":\"complex\"}".len();
+                members.iter().fold(frame, |sum, (name, simple)| sum + compact(name).len() + simple.canonical.len() + 2)
+            }
+        }
+    }
+
     /// The text that names the subject for the purpose of order (`design-store.md`, 1).
     pub(crate) fn order_text(&self) -> std::borrow::Cow<'_, str> {
         match self {
@@ -260,7 +285,7 @@ fn object(value: &Value) -> Result<&Map<String, Value>, SubjectError> {
     value.as_object().ok_or_else(|| SubjectError::new("", "a subject identifier is a JSON object"))
 }
 
-fn complex(members: &Map<String, Value>) -> Result<Vec<(Box<str>, Simple)>, SubjectError> {
+fn complex(members: Map<String, Value>) -> Result<Vec<(Box<str>, Simple)>, SubjectError> {
     match members.len() - 1 {
         0 => return Err(SubjectError::new("", "a complex subject needs a member beside `format` (SSF 1.0 §3.3)")),
         count if count > Subject::MOST_MEMBERS => {
@@ -270,23 +295,33 @@ fn complex(members: &Map<String, Value>) -> Result<Vec<(Box<str>, Simple)>, Subj
         _ => {}
     }
     members
-        .iter()
-        .filter(|(name, _)| *name != "format")
+        .into_iter()
+        .filter(|(name, _)| name != "format")
         .map(|(name, value)| {
             if name.is_empty() || name.len() > Subject::LONGEST_NAME {
                 let longest = Subject::LONGEST_NAME;
                 return Err(SubjectError::new("", format!("the name of a member has 1 to {longest} bytes")));
             }
-            object(value)
-                .and_then(|inner| Simple::read(inner, value, false))
-                .map(|simple| (name.as_str().into(), simple))
-                .map_err(|error| error.below(name))
+            match Simple::read(value, false) {
+                Ok(simple) => Ok((name.into(), simple)),
+                Err(error) => Err(error.below(&name)),
+            }
         })
         .collect()
 }
 
-fn within_limit(canonical: &str) -> Result<(), SubjectError> {
-    if canonical.len() > Subject::LONGEST {
+/// Writes members of a complex subject, a comma after each.
+fn write_members(out: &mut String, members: &[(Box<str>, Simple)]) {
+    for (name, simple) in members {
+        out.push_str(&compact(name));
+        out.push(':');
+        out.push_str(&simple.canonical);
+        out.push(',');
+    }
+}
+
+fn within_limit(length: usize) -> Result<(), SubjectError> {
+    if length > Subject::LONGEST {
         return Err(SubjectError::new("", format!("a subject has at most {} bytes", Subject::LONGEST)));
     }
     Ok(())

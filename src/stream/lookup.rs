@@ -96,10 +96,13 @@ impl Complex {
                 (name, union(simple.identifiers().iter().filter_map(|one| self.same.get(&print(Some(name), one)))))
             })
             .collect();
-        let mut found = self.by_the_letter.clone();
-        for (_, same) in &same {
-            found |= same.as_ref();
-        }
+        // A member that all listed subjects have decides alone who is left, and most often leaves few.
+        let total = u64::try_from(self.owners.len()).unwrap_or(u64::MAX);
+        let have_all = |name: &str| self.having.get(name).is_some_and(|having| having.len() == total);
+        let mut found = match same.iter().filter(|(name, _)| have_all(name)).min_by_key(|(_, same)| same.len()) {
+            Some((_, same)) => same.clone().into_owned(),
+            None => same.iter().fold(self.by_the_letter.clone(), |found, (_, same)| found | same.as_ref()),
+        };
         for (name, same) in &same {
             if found.is_empty() {
                 break;

@@ -281,6 +281,7 @@ proptest! {
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         let Ok(read) = parse_json(text.as_bytes(), &JsonLimits::default()) else { return Ok(()) };
         let event = event(read);
+        prop_assert_eq!(event.subject.canonical(), event.subject.value().to_string());
         let jti = Jti::from_block(b'a', [7; 16]);
         let token = payload("\"i\"", &jti, Timestamp::default(), "\"a\"", &event.body());
         let theirs: Value = serde_json::from_slice(&token).unwrap();

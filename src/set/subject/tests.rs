@@ -217,6 +217,13 @@ fn keeps_to_the_limits() {
     subject(opaque("x".repeat(2048 - frame)));
     refused(opaque("x".repeat(2049 - frame)), "", "2048 bytes");
 
+    let member = |name: String, id: String| json!({"format": "complex", name: {"format": "opaque", "id": id}});
+    let name = "\u{1}".repeat(128);
+    let frame = member(name.clone(), String::new()).to_string().len();
+    assert_eq!(subject(member(name.clone(), "x".repeat(2048 - frame))).canonical().len(), 2048);
+    refused(member(name, "x".repeat(2049 - frame)), "", "2048 bytes");
+    refused(member("x".repeat(129), "x".into()), "", "1 to 128 bytes");
+
     let uri = |length: usize| json!({"format": "uri", "uri": format!("urn:{}", "x".repeat(length - 4))});
     subject(uri(512));
     refused(uri(513), "/uri", "512 bytes");
