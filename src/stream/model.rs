@@ -205,3 +205,25 @@ mod shared {
         String::deserialize(from).map(Into::into)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_id_has_unreserved_characters_only() {
+        for good in ["a", "f67e39a0a4d34d56b3aa1bc4cff0069f", "A.b-c_d~e", "..."] {
+            assert_eq!(good.parse::<StreamId>().unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a%41", "ä", &"x".repeat(129)] {
+            assert!(bad.parse::<StreamId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn event_types_compare_as_exact_strings() {
+        let wanted = EventsWanted::Exact(["urn:a".to_owned()].into());
+        assert!(wanted.wants("urn:a") && !wanted.wants("URN:a") && !wanted.wants("urn:a/"));
+        assert!(EventsWanted::All.wants("urn:b"));
+    }
+}
