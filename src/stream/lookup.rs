@@ -19,7 +19,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Lists a subject for an owner. `by_the_letter` as for [`crate::matches`]; simple subjects do not care.
+    /// Lists a subject for an owner. `by_the_letter` as for [`crate::matches()`]; simple subjects do not care.
     pub fn insert(&mut self, owner: u32, subject: &Subject, by_the_letter: bool) {
         match subject {
             Subject::Simple(simple) => {
@@ -31,7 +31,7 @@ impl Lookup {
         }
     }
 
-    /// The owners that listed a subject which matches this one; [`crate::matches`] says what that means.
+    /// The owners that listed a subject which matches this one; [`crate::matches()`] says what that means.
     #[must_use]
     pub fn find(&self, subject: &Subject) -> Cow<'_, RoaringBitmap> {
         match subject {

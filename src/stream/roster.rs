@@ -70,7 +70,7 @@ impl Roster {
         self.removed.put(subject) || back
     }
 
-    /// Whether a subject of an event is covered by one that was added; `by_the_letter` as for [`matches`].
+    /// Whether a subject of an event is covered by one that was added; `by_the_letter` as for [`matches()`].
     #[must_use]
     pub fn has_added(&self, event: &Subject, by_the_letter: bool) -> bool {
         self.added.cover(event, by_the_letter)
