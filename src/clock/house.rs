@@ -48,7 +48,10 @@ impl Clock for SystemClock {
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
-    #[expect(clippy::expect_used, reason = "without randomness nothing is safe: ending the process is the right answer")]
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness nothing is safe: ending the process is the right answer"
+    )]
     fn fill(&self, buffer: &mut [u8]) {
         aws_lc_rs::rand::fill(buffer).expect("the system gives randomness");
     }

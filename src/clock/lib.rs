@@ -2,9 +2,11 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+mod hourglass;
 mod house;
 pub mod manual;
 
+pub use hourglass::Hourglass;
 pub use house::{SystemClock, SystemRandom, TokioTasks, system};
 
 /// A boxed future, as the traits of this room hand them out.
