@@ -1,3 +1,4 @@
 //! Integration tests: one binary, one module per chapter.
 
+mod corpus;
 mod house;

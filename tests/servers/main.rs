@@ -2,6 +2,7 @@
 
 mod crash;
 mod deny;
+mod fuzz;
 mod licence;
 mod process;
 mod python;
@@ -27,6 +28,7 @@ commands:
   crash [--kills N] [--seed N] [--keep]
                        kills a gateway under load N times (50) and has an outside checker compare the books
   tutorial             runs the commands of docs/tutorial.md
+  fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
 ";
 
 fn main() -> ExitCode {
@@ -55,6 +57,8 @@ fn run(words: &[&str]) -> Result<()> {
         ["deny"] => deny::check(),
         ["crash", options @ ..] => crash::run(&crash_options(options)?),
         ["tutorial"] => tutorial::run(),
+        ["fuzz"] => fuzz::run(60),
+        ["fuzz", "--seconds", seconds] => fuzz::run(number("--seconds", Some(seconds))?),
         [other, ..] => bail!("no command `{other}`; `cargo xtask help` lists them"),
     }
 }

@@ -1,0 +1,109 @@
+//! What must hold of every parser of foreign bytes, whatever the bytes.
+//!
+//! The fuzz targets and the corpus replay of `tests/it` run the same functions. Each returns whether the bytes were
+//! accepted, so that a run can tell that both answers occurred.
+
+use jose::{Jwks, Token};
+use serde_json::Value;
+use set::{Event, EventLimits, JsonLimits, Subject, parse_json};
+
+/// What our reader accepts, a second reader reads as the same value (hardening H30); the second may accept more.
+pub fn json(data: &[u8]) -> bool {
+    let Ok(ours) = parse_json(data, &JsonLimits::default()) else { return false };
+    let theirs: Value = serde_json::from_slice(data).expect("accepted what is no JSON");
+    assert_eq!(ours, theirs, "two readers disagree");
+    assert!(depth(&ours) <= JsonLimits::default().depth, "deeper than the limit");
+    true
+}
+
+/// An accepted event survives the way into a SET: read again by another parser it has the same subject, routing and digest.
+pub fn event(data: &[u8]) -> bool {
+    let Ok(value) = parse_json(data, &JsonLimits::default()) else { return false };
+    let Ok(event) = Event::parse(value, &EventLimits::default()) else { return false };
+    assert!(!event.types.is_empty(), "an event without a type");
+    assert!(event.types.iter().all(|uri| !set::framework::is_reserved(uri)), "a framework event was accepted");
+    let body: Value = serde_json::from_slice(&event.body()).expect("the body of a SET is no JSON");
+    let members = body.as_object().expect("the body of a SET is no object");
+    for name in members.keys() {
+        assert!(matches!(name.as_str(), "events" | "sub_id" | "toe" | "txn"), "a SET would have the claim {name}");
+    }
+    let subject = Subject::parse(&body["sub_id"]).expect("the subject of the SET is none");
+    assert_eq!(subject.canonical(), event.subject.canonical(), "the subject changed on the way");
+    let types: Vec<&str> =
+        body["events"].as_object().expect("events is no object").keys().map(String::as_str).collect();
+    let routed: Vec<&str> = event.types.iter().map(|uri| &**uri).collect();
+    assert_eq!(types, routed, "routed by other types than the SET has");
+    let again = Event::parse(body, &EventLimits::default()).expect("the body of a SET is no event");
+    assert_eq!(again.events_json(), event.events_json(), "the events changed on the way");
+    if event.order_key.is_none() {
+        assert_eq!(again.order_text(), event.order_text(), "the order key changed on the way");
+    }
+    true
+}
+
+/// An accepted subject has one canonical text, which is read as the same subject.
+pub fn subject(data: &[u8]) -> bool {
+    let Ok(value) = parse_json(data, &JsonLimits::default()) else { return false };
+    let Ok(subject) = Subject::parse(&value) else { return false };
+    let canonical = subject.canonical().into_owned();
+    let value: Value = serde_json::from_str(&canonical).expect("a canonical text that is no JSON");
+    assert_eq!(value, subject.value(), "the canonical text is another value");
+    let again = Subject::parse(&value).expect("a canonical text that is no subject");
+    assert_eq!(again.canonical(), canonical, "the canonical text is not stable");
+    assert!(stream::matches(&subject, &again, false), "a subject does not match itself");
+    true
+}
+
+/// A token or a key set is taken apart or refused, and nothing verifies without a key.
+pub fn token(data: &[u8]) -> bool {
+    let keys = Jwks::parse(data);
+    let allowed = jose::AllowedAlgorithms::default();
+    if let Ok(token) = Token::parse(data) {
+        assert!(token.unverified_payload().len() <= data.len(), "the payload is longer than the token");
+        let nothing = Jwks::parse(br#"{"keys":[]}"#).expect("an empty key set");
+        assert!(token.check(&nothing, allowed).is_err(), "a token verified without a key");
+        return true;
+    }
+    keys.is_ok()
+}
+
+/// Every answer of a push receiver has an outcome; only a success accepts (RFC 8935 §2.2), and no text is longer than allowed.
+pub fn answer(data: &[u8]) -> bool {
+    let Some(([high, low], rest)) = data.split_first_chunk() else { return false };
+    let Ok(status) = delivery::http::StatusCode::from_u16(100 + u16::from_be_bytes([*high, *low]) % 900) else {
+        return false;
+    };
+    let (field, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n').unwrap_or(0));
+    let mut headers = delivery::http::HeaderMap::new();
+    if let Ok(value) = delivery::http::HeaderValue::from_bytes(field) {
+        headers.insert(delivery::http::header::RETRY_AFTER, value);
+    }
+    let body = delivery::Bytes::copy_from_slice(body);
+    let answer = delivery::HttpResponse { status, headers, body, truncated: false };
+    match push::wire::outcome(&answer, set::Timestamp::from_seconds(1_800_000_000)) {
+        Ok(_) => {
+            assert!(status.is_success(), "{status} was taken for an acknowledgement");
+            true
+        }
+        Err(delivery::Verdict::Refuse(refusal)) => {
+            assert!(!status.is_success(), "{status} was taken for a refusal");
+            assert!(refusal.code.as_str().len() <= 64, "a code of {} bytes", refusal.code.as_str().len());
+            let text = refusal.description.as_deref().unwrap_or_default();
+            assert!(text.len() <= 512 && !text.chars().any(char::is_control), "a description that nobody should see");
+            false
+        }
+        Err(delivery::Verdict::Retry { cause, .. } | delivery::Verdict::Halt { cause, .. }) => {
+            assert!(!status.is_success() && cause.text.len() <= 1024, "{status}: {} bytes of cause", cause.text.len());
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}

@@ -1,0 +1,178 @@
+//! The standards' examples and many mutations of them, through every parser of foreign bytes.
+
+use serde_json::Value;
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+/// Every value of the vectors, and every object inside one, as JSON text.
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|end| end == "json") {
+            collect(&serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap(), &mut seeds);
+        }
+    }
+    seeds.extend(events());
+    seeds.sort();
+    seeds.dedup();
+    assert!(seeds.len() > 300, "only {} seeds", seeds.len());
+    seeds
+}
+
+/// Events made of the subjects and payloads of the examples.
+fn events() -> Vec<Vec<u8>> {
+    let text = include_str!("../vectors/caep.json");
+    let examples: Vec<Value> = serde_json::from_str(text).unwrap();
+    let claims = examples.iter().filter(|example| example["kind"] == "set-claims").map(|example| &example["value"]);
+    let event = |claims: &Value| serde_json::json!({"events": claims["events"], "sub_id": claims["sub_id"], "id": "a", "txn": "8675309"});
+    claims.map(|claims| event(claims).to_string().into_bytes()).collect()
+}
+
+/// A signed SET and the key set that verifies it, of each algorithm.
+fn tokens() -> Vec<Vec<u8>> {
+    let make = |algorithm| {
+        let key = jose::Key::generate(algorithm, jose::RsaBits::Bits2048).unwrap();
+        let set = br#"{"iss":"https://idp.example.com","jti":"a","iat":1,"aud":"b","events":{"urn:example":{}}}"#;
+        [key.signer().sign(set).unwrap(), format!("{{\"keys\":[{}]}}", key.public_jwk()).into_bytes()]
+    };
+    jose::Algorithm::ALL.into_iter().flat_map(make).collect()
+}
+
+/// Answers of push receivers: two bytes of status, a `Retry-After`, a body.
+fn answers() -> Vec<Vec<u8>> {
+    let bodies = ["", "{\"err\":\"invalid_key\",\"description\":\"which key?\"}", "{\"err\":7}", "<html>"];
+    let statuses = [200_u16, 202, 204, 301, 400, 401, 403, 404, 410, 413, 422, 429, 500, 503];
+    let fields = ["", "120", "Fri, 31 Dec 2099 23:59:59 GMT", "-1", "99999999999999999999"];
+    let mut answers = Vec::new();
+    for status in statuses {
+        for field in fields {
+            for body in bodies {
+                let mut answer = (status - 100).to_be_bytes().to_vec();
+                answer.extend_from_slice(format!("{field}\n{body}").as_bytes());
+                answers.push(answer);
+            }
+        }
+    }
+    answers
+}
+
+fn collect(value: &Value, seeds: &mut Vec<Vec<u8>>) {
+    match value {
+        Value::Object(members) => {
+            seeds.push(value.to_string().into_bytes());
+            members.values().for_each(|value| collect(value, seeds));
+        }
+        Value::Array(items) => items.iter().for_each(|value| collect(value, seeds)),
+        Value::String(text) if text.matches('.').count() == 2 || text.starts_with('{') => {
+            seeds.push(text.clone().into_bytes())
+        }
+        _ => {}
+    }
+}
+
+/// A small generator with a fixed start: the same mutations in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % most.max(1)
+    }
+}
+
+/// Pieces of text that parsers stumble over.
+const STUMBLING: &[&str] = &[
+    "\"",
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    ".",
+    "null",
+    "1e400",
+    "-0",
+    "\\ud800",
+    "\\u0000",
+    "\u{0}",
+    "\u{feff}",
+    "\u{202e}",
+    "\"format\":\"opaque\",",
+    "\"sub_id\":{},",
+    "\"events\":{},",
+    "\"exp\":1,",
+    "99999999999999999999",
+    "=",
+    "\r\n",
+];
+
+fn mutate(seed: &[u8], others: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=dice.below(3) {
+        let at = dice.below(bytes.len() + 1);
+        match dice.below(6) {
+            0 => bytes.truncate(at),
+            1 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
+            2 => drop(bytes.splice(at..at, STUMBLING[dice.below(STUMBLING.len())].bytes())),
+            3 if at < bytes.len() => drop(bytes.remove(at)),
+            4 => {
+                let other = &others[dice.below(others.len())];
+                let part = dice.below(other.len() + 1);
+                drop(bytes.splice(at..at, other[part..(part + 24).min(other.len())].iter().copied()));
+            }
+            _ => {
+                let end = (at + dice.below(40)).min(bytes.len());
+                let copy = bytes[at..end].to_vec();
+                drop(bytes.splice(end..end, copy));
+            }
+        }
+    }
+    bytes
+}
+
+/// Runs a check over all seeds and mutations of each; both answers must occur often enough to mean something.
+fn replay(check: fn(&[u8]) -> bool, own: Vec<Vec<u8>>, least: usize) {
+    let mut seeds = seeds();
+    seeds.extend(own);
+    let mut dice = Dice(42);
+    let (mut accepted, mut refused) = (0, 0);
+    for seed in &seeds {
+        for round in 0..40 {
+            let bytes = if round == 0 { seed.clone() } else { mutate(seed, &seeds, &mut dice) };
+            if check(&bytes) { accepted += 1 } else { refused += 1 }
+        }
+    }
+    assert!(
+        accepted >= least && refused >= least,
+        "{accepted} accepted and {refused} refused: too few to mean anything"
+    );
+}
+
+#[test]
+fn two_readers_agree_on_every_json_text_that_is_accepted() {
+    replay(checks::json, vec![], 500);
+}
+
+#[test]
+fn every_accepted_event_reads_the_same_after_its_way_into_a_set() {
+    replay(checks::event, vec![], 30);
+}
+
+#[test]
+fn every_accepted_subject_has_one_canonical_text() {
+    replay(checks::subject, vec![], 200);
+}
+
+#[test]
+fn no_token_and_no_key_set_breaks_the_reader() {
+    replay(checks::token, tokens(), 20);
+}
+
+#[test]
+fn every_answer_of_a_push_receiver_has_an_outcome() {
+    replay(checks::answer, answers(), 50);
+}

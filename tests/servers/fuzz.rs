@@ -1,0 +1,90 @@
+//! The fuzz targets, with the standards' examples as seeds.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{cargo, exists, finish, root, say, target};
+
+/// Runs each target for some seconds.
+///
+/// # Errors
+/// A target found bytes that break a parser, or cargo-fuzz is missing.
+pub(crate) fn run(seconds: u64) -> Result<()> {
+    if !exists("cargo", &["fuzz", "--version"]) {
+        bail!("cargo-fuzz is not installed: cargo install cargo-fuzz");
+    }
+    let manifest: toml::Table = std::fs::read_to_string(root().join("tests/fuzz/Cargo.toml"))?.parse()?;
+    let targets = manifest.get("bin").and_then(toml::Value::as_array).context("no fuzz targets")?;
+    for name in targets.iter().filter_map(|target| target.get("name")?.as_str()) {
+        let corpus = target().join("fuzz-corpus").join(name);
+        let count = seed(name, &corpus)?;
+        say(&format!("==> fuzz {name}: {seconds} s from {count} seeds"));
+        finish(
+            cargo()
+                .args(["fuzz", "run", "--fuzz-dir", "tests/fuzz", "--target-dir"])
+                .arg(target().join("fuzz"))
+                .args(["-s", "none", name])
+                .arg(&corpus)
+                .args(["--", &format!("-max_total_time={seconds}"), "-max_len=65536", "-print_final_stats=1"]),
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes the values of the vectors, and the objects inside them, one a file; returns how many there are.
+fn seed(name: &str, corpus: &Path) -> Result<usize> {
+    std::fs::create_dir_all(corpus)?;
+    let mut seeds = BTreeSet::new();
+    for entry in std::fs::read_dir(root().join("tests/vectors"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "json") {
+            objects(&std::fs::read_to_string(&path)?, &mut seeds);
+        }
+    }
+    for (number, seed) in seeds.iter().enumerate() {
+        // The first bytes of some targets choose what is tried.
+        let prefix: &[u8] = match name {
+            "answer" => b"\x01\x2c\n",
+            "split" => b"\x0e",
+            _ => b"",
+        };
+        std::fs::write(corpus.join(format!("vector-{number}")), [prefix, seed.as_bytes()].concat())?;
+    }
+    Ok(seeds.len())
+}
+
+/// Every object of a JSON text, as it stands there: no parser of ours, and none needed for well-formed files.
+fn objects(text: &str, found: &mut BTreeSet<String>) {
+    let mut open = Vec::new();
+    let (mut string, mut escape) = (false, false);
+    for (at, letter) in text.char_indices() {
+        match letter {
+            _ if escape => escape = false,
+            '\\' if string => escape = true,
+            '"' => string = !string,
+            '{' if !string => open.push(at),
+            '}' if !string => {
+                if let Some(start) = open.pop()
+                    && let Some(object) = text.get(start..=at)
+                {
+                    found.insert(object.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_every_object_and_no_brace_in_a_string() {
+        let mut found = BTreeSet::new();
+        objects(r#"[{"a":{"b":"}{\""}}, 1]"#, &mut found);
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [r#"{"a":{"b":"}{\""}}"#, r#"{"b":"}{\""}"#]);
+    }
+}
