@@ -26,6 +26,11 @@ impl Registry {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 
+    /// Lends the registry to a room that registers many metrics at once.
+    pub fn lend<T>(&self, register: impl FnOnce(&mut registry::Registry) -> T) -> T {
+        register(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// All metrics as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
