@@ -152,6 +152,11 @@ impl<'a> In<'a> {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Everything that is left.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
 }
 
 /// The error of a value that does not read.

@@ -1,14 +1,23 @@
 #![doc = include_str!("README.md")]
 
 mod codec;
+mod config;
 mod contract;
+mod fjall;
 mod memory;
 mod names;
+mod observe;
 mod plan;
 mod ring;
 mod sanity;
 mod state;
+pub mod testkit;
+#[cfg(test)]
+mod tests;
 
+pub use self::fjall::{Created, FjallStore, OpenError, OpenReport, Opened, Place};
+pub use config::Options;
 pub use contract::*;
 pub use memory::MemoryStore;
 pub use names::{Named, Names};
+pub use observe::Observed;

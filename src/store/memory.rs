@@ -91,7 +91,7 @@ impl MemoryStore {
         }
         let now = self.sanity.now(&self.house);
         let mut planner = Planner::new(&inner.state, &inner.shelves, &self.names, self.boot, self.fence(), now);
-        let answers: Vec<_> = units.into_iter().map(|unit| planner.unit(unit)).collect::<Result<_, _>>()?;
+        let answers: Vec<_> = units.iter().map(|unit| planner.unit(unit)).collect::<Result<_, _>>()?;
         let plan = planner.finish();
         let counts = plan.apply(&mut inner.state);
         for fresh in plan.records {
@@ -283,8 +283,8 @@ impl Store for MemoryStore {
         let Inner { state, shelves, closed } = &mut *guard;
         if !*closed {
             let owed = state.cursors.values().fold(roaring::RoaringTreemap::new(), |all, cursor| all | &cursor.owed);
-            shelves.records.retain(|seq, _| owed.contains(*seq));
             state.first = owed.min().unwrap_or(state.last + 1);
+            shelves.records.retain(|seq, _| *seq >= state.first);
             if !suspect {
                 shelves.once.retain(|_, (_, accepted)| now.since(*accepted) < WINDOW);
             }

@@ -168,8 +168,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans one unit.
-    pub(crate) fn unit(&mut self, unit: Unit) -> Result<Answer, StoreError> {
-        let fence = match &unit {
+    pub(crate) fn unit(&mut self, unit: &Unit) -> Result<Answer, StoreError> {
+        let fence = match unit {
             Unit::Settle { fence, .. }
             | Unit::Reissue { fence, .. }
             | Unit::Discard { fence, .. }
@@ -181,7 +181,7 @@ impl<'a> Planner<'a> {
         }
         let done = match unit {
             Unit::Append { events } => {
-                Done::Appended(events.into_iter().map(|event| self.append(event)).collect::<Result<_, _>>()?)
+                Done::Appended(events.iter().map(|event| self.append(event)).collect::<Result<_, _>>()?)
             }
             Unit::Settle { what, .. } => {
                 let mut news = 0;
@@ -190,19 +190,19 @@ impl<'a> Planner<'a> {
                 }
                 Done::Settled(news)
             }
-            Unit::Reissue { stream, of, .. } => Done::Reissued(self.reissue(stream, of)?),
+            Unit::Reissue { stream, of, .. } => Done::Reissued(self.reissue(*stream, *of)?),
             Unit::Discard { what, .. } => {
                 let mut gone = 0;
                 for (stream, at) in what {
-                    gone += usize::from(self.unpark(stream, at.seq)?.is_some());
+                    gone += usize::from(self.unpark(*stream, at.seq)?.is_some());
                 }
                 Done::Discarded(gone)
             }
             Unit::Configure { change, expect, membership, drop_through, notice } => {
-                self.configure(change, expect, membership, drop_through, notice)
+                self.configure(change, *expect, *membership, drop_through, notice)
             }
             Unit::Allocate { space } => {
-                let number = self.numbers.of(space);
+                let number = self.numbers.of(*space);
                 *number = number.checked_add(1).ok_or_else(|| StoreError::Unavailable("no numbers are left".into()))?;
                 let given = *number;
                 self.plan.numbers = Some(self.numbers);
@@ -210,18 +210,18 @@ impl<'a> Planner<'a> {
             }
             Unit::Retain { stream, below, rule, .. } => {
                 let index = self.plan.ops.clears.len();
-                self.clear(Clear { stream, below: below.seq.min(self.next), rule, mark: false });
+                self.clear(Clear { stream: *stream, below: below.seq.min(self.next), rule: *rule, mark: false });
                 return Ok(Answer::Cleared(index));
             }
         };
         Ok(Answer::Known(done))
     }
 
-    fn append(&mut self, event: NewEvent) -> Result<Appended, StoreError> {
+    fn append(&mut self, event: &NewEvent) -> Result<Appended, StoreError> {
         if event.config < self.membership {
             return Ok(Appended::Stale { now: self.version });
         }
-        let Some(once) = &event.once else { return Ok(self.write(event)) };
+        let Some(once) = &event.once else { return Ok(self.write(event.clone())) };
         let kept = match self.once.get(&once.key) {
             Some(kept) => Some(kept.clone()),
             None => self.lookup.once(event.producer, &once.key)?,
@@ -229,7 +229,7 @@ impl<'a> Planner<'a> {
         Ok(match kept {
             None => {
                 self.once.insert(once.key, Kept { seq: self.next, digest: once.digest, txn: once.txn.clone() });
-                self.write(event)
+                self.write(event.clone())
             }
             Some(kept) if kept.digest == once.digest => Appended::Repeat { at: Position::new(kept.seq), txn: kept.txn },
             Some(kept) => Appended::Conflict { at: Position::new(kept.seq) },
@@ -262,23 +262,23 @@ impl<'a> Planner<'a> {
             && self.cleared.get(&stream).is_none_or(|below| seq >= *below)
     }
 
-    fn settle(&mut self, settlement: Settlement) -> Result<bool, StoreError> {
+    fn settle(&mut self, settlement: &Settlement) -> Result<bool, StoreError> {
         let Settlement { stream, at, note } = settlement;
+        let (stream, at) = (*stream, *at);
         if !self.is_owed(stream, at.seq) {
             return Ok(false);
         }
         let how = match note {
             Note::Attempt(attempted) => {
-                self.plan.ops.attempts.push((stream, at.seq, attempted));
+                self.plan.ops.attempts.push((stream, at.seq, *attempted));
                 return Ok(false);
             }
-            Note::Acknowledged(receipt) => receipt.into(),
-            Note::Dropped(rule) => End::Dropped(rule),
-            Note::Parked { code, mut text, attempts, stream_fault } => match self.lookup.record(at.seq)? {
+            Note::Acknowledged(receipt) => (*receipt).into(),
+            Note::Dropped(rule) => End::Dropped(*rule),
+            Note::Parked { code, text, attempts, stream_fault } => match self.lookup.record(at.seq)? {
                 Some((head, Some(body))) => {
-                    if text.len() > LONGEST_TEXT {
-                        text = text.get(..text.floor_char_boundary(LONGEST_TEXT)).unwrap_or_default().into();
-                    }
+                    let text = text.get(..text.floor_char_boundary(LONGEST_TEXT)).unwrap_or_default().into();
+                    let (code, attempts, stream_fault) = (code.clone(), *attempts, *stream_fault);
                     let jti = self.names.jti(at, stream, head.boot);
                     let (accepted, order) = (head.accepted, head.order);
                     let bytes = body.len() as u64;
@@ -346,11 +346,11 @@ impl<'a> Planner<'a> {
 
     fn configure(
         &mut self,
-        change: Vec<Put>,
+        change: &[Put],
         expect: Option<Version>,
         membership: bool,
-        drop_through: Vec<(StreamNo, Rule)>,
-        notice: Vec<NewEvent>,
+        drop_through: &[(StreamNo, Rule)],
+        notice: &[NewEvent],
     ) -> Done {
         if expect.is_some_and(|expect| expect != self.version) {
             return Done::Outdated(self.version);
@@ -362,15 +362,15 @@ impl<'a> Planner<'a> {
             self.plan.membership = Some(self.version);
         }
         for Put { key, value } in change {
-            self.plan.puts.insert(key, (self.version, value));
+            self.plan.puts.insert(key.clone(), (self.version, value.clone()));
         }
         for (stream, rule) in drop_through {
-            self.clear(Clear { stream, below: self.next, rule, mark: true });
+            self.clear(Clear { stream: *stream, below: self.next, rule: *rule, mark: true });
         }
         let mut notices = Vec::with_capacity(notice.len());
         for event in notice {
             notices.push(Position::new(self.next));
-            self.write(NewEvent { config: self.version, ..event });
+            self.write(NewEvent { config: self.version, ..event.clone() });
         }
         Done::Configured { version: self.version, notices }
     }

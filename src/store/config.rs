@@ -1,0 +1,85 @@
+//! The section `[store]` of the configuration.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Where the ledger lives and how much of the machine it may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// The folder of the store, on a local file system.
+    pub path: PathBuf,
+    /// Bytes that the store may take on the disk. 0: half of the file system, as it was at `setgate init`.
+    pub budget_bytes: u64,
+    /// Bytes kept free on the file system for settling, trimming and parking: once only they are left, intake is closed.
+    pub reserve_bytes: u64,
+    /// How long an event's `id` is remembered, in seconds.
+    pub idempotency_window_seconds: u64,
+    /// How many `id`s of one producer are remembered at most; more of them shorten the window of that producer.
+    pub idempotency_keys_per_producer: u64,
+    /// How long records are kept after every stream has settled them, in seconds. 0: no longer than needed.
+    pub keep_settled_seconds: u64,
+    /// How long a parked SET is kept, in seconds.
+    pub parked_seconds: u64,
+    /// How many parked SETs of one stream are kept; the oldest make room.
+    pub parked_count: u64,
+    /// How many bytes of parked SETs of one stream are kept; the oldest make room.
+    pub parked_bytes: u64,
+    /// How long an acknowledgement may wait before it is made durable, in milliseconds.
+    pub flush_milliseconds: u64,
+    /// How many acknowledgements may wait before they are made durable.
+    pub flush_count: usize,
+    /// Bytes of the newest records that are kept in memory.
+    pub recent_bytes: usize,
+    /// Positions of one segment of the ledger.
+    pub segment_records: u64,
+    /// Bytes of one segment of the ledger.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("store"),
+            budget_bytes: 0,
+            reserve_bytes: 512 * MIB,
+            idempotency_window_seconds: 24 * 60 * 60,
+            idempotency_keys_per_producer: 5_000_000,
+            keep_settled_seconds: 0,
+            parked_seconds: 30 * 24 * 60 * 60,
+            parked_count: 10_000,
+            parked_bytes: 1024 * MIB,
+            flush_milliseconds: 50,
+            flush_count: 1000,
+            recent_bytes: 16 * 1024 * 1024,
+            segment_records: 65_536,
+            segment_bytes: 64 * MIB,
+        }
+    }
+}
+
+impl Options {
+    /// How long an acknowledgement may wait before it is made durable.
+    pub(crate) fn flush(&self) -> Duration {
+        Duration::from_millis(self.flush_milliseconds)
+    }
+
+    /// How long one bucket of idempotency keys collects: a quarter of the window.
+    pub(crate) fn bucket_millis(&self) -> u64 {
+        (self.idempotency_window_seconds.saturating_mul(1000) / 4).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_an_unknown_option() {
+        assert!(serde_json::from_str::<Options>(r#"{"path":"x","colour":"red"}"#).is_err());
+        assert_eq!(serde_json::from_str::<Options>(r#"{"path":"store"}"#).unwrap(), Options::default());
+    }
+}

@@ -1,0 +1,347 @@
+//! The embedded store: the ledger and its cursors on fjall, in one folder.
+
+mod batch;
+mod engine;
+mod journal;
+mod open;
+mod place;
+mod recover;
+mod replay;
+mod segment;
+mod shared;
+mod watermark;
+mod writer;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{SyncSender, TrySendError},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use set::Timestamp;
+use tokio::sync::{oneshot, watch};
+
+pub use open::{Created, OpenReport, Opened};
+pub use place::{OpenError, Place};
+
+use crate::{
+    Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, Names, Parked, ParkedFilter,
+    Position, Record, Store, StoreError, StreamNo, Unit, Version,
+    fjall::{
+        engine::{Engine, bare},
+        shared::Shared,
+        writer::{Call, Job},
+    },
+};
+
+/// At most so many bytes of bodies may stand in the queue.
+const QUEUED_BYTES: usize = 64 * 1024 * 1024;
+
+/// The embedded store.
+///
+/// One thread writes; everything that is read back is durable, but for lazy settlements, which are made so within moments.
+pub struct FjallStore {
+    shared: Arc<Shared>,
+    queue: SyncSender<Job>,
+}
+
+impl std::fmt::Debug for FjallStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FjallStore({})", self.shared.place.store.display())
+    }
+}
+
+type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> Answer<T> {
+    Box::pin(std::future::ready(result))
+}
+
+fn weight(units: &[Unit]) -> usize {
+    let events = units.iter().map(|unit| match unit {
+        Unit::Append { events } => events.iter().map(|event| event.body.len() + 128).sum(),
+        Unit::Configure { change, .. } => change.iter().map(|put| put.value.as_ref().map_or(0, Bytes::len) + 64).sum(),
+        Unit::Settle { what, .. } => what.len() * 16,
+        _ => 64,
+    });
+    events.sum()
+}
+
+impl FjallStore {
+    fn over(shared: Arc<Shared>, queue: SyncSender<Job>) -> Self {
+        Self { shared, queue }
+    }
+
+    /// Something when nothing here can mend the store and the process must end; the text says why.
+    #[must_use]
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.shared.fatal.subscribe()
+    }
+
+    /// An operator says that the wall clock is right: what destroys by age goes on.
+    pub fn confirm_clock(&self) {
+        self.shared.sanity.confirm(&self.shared.house);
+    }
+
+    /// Ends as a killed process ends: nothing that waits is written out. For tests.
+    #[doc(hidden)]
+    pub async fn abandon(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.queue.send(Job::Abandon(answer)).is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable("it is closed".into()));
+        }
+        self.queue.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Unavailable("it is closed".into()),
+        })
+    }
+
+    /// Reads from the engine, off the threads of the runtime.
+    fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared, &Engine) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<T> {
+        let shared = self.shared.clone();
+        Box::pin(read_aside(shared, read))
+    }
+
+    fn head_recent(&self, seq: u64) -> Option<Head> {
+        self.shared.ring.read().get(seq).map(|recent| recent.entry.head.clone())
+    }
+
+    fn heads_of(&self, seqs: Vec<u64>) -> Answer<Vec<Option<Head>>> {
+        let recent: Vec<_> = seqs.iter().map(|seq| self.head_recent(*seq)).collect();
+        if recent.iter().all(Option::is_some) {
+            return ready(Ok(recent));
+        }
+        self.read(move |_, engine| {
+            let pairs = seqs.into_iter().zip(recent);
+            pairs
+                .map(|(seq, recent)| recent.map_or_else(|| engine.head(seq).map(bare), |head| Ok(Some(head))))
+                .collect()
+        })
+    }
+
+    fn whole(heads: Answer<Vec<Option<Head>>>) -> Answer<Vec<Head>> {
+        heads.map(|heads| heads.map(|heads| heads.into_iter().flatten().collect())).boxed()
+    }
+}
+
+async fn read_aside<T: Send + 'static>(
+    shared: Arc<Shared>,
+    read: impl FnOnce(&Shared, &Engine) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let gone = || StoreError::Unavailable("it is closed".into());
+    let permit = shared.reads.clone().acquire_owned().await.map_err(|_| gone())?;
+    let work = move || {
+        let _permit = permit;
+        let engine = shared.engine()?;
+        read(&shared, &engine)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| gone())?
+}
+
+async fn tail_on(shared: Arc<Shared>, after: u64, max: Limits, wait: Duration) -> Result<Vec<Entry>, StoreError> {
+    let mut last = shared.last.subscribe();
+    if *last.borrow_and_update() <= after {
+        if wait.is_zero() {
+            return Ok(Vec::new());
+        }
+        let arrived = std::pin::pin!(last.wait_for(|last| *last > after));
+        let _ = futures_util::future::select(arrived, shared.house.clock.sleep(wait)).await;
+    }
+    let (first, last) = {
+        let state = shared.state.read();
+        (state.first, state.last)
+    };
+    if last <= after {
+        return Ok(Vec::new());
+    }
+    let from = (after + 1).max(first);
+    if let Some(entries) = shared.ring.read().from(from, max) {
+        return Ok(entries);
+    }
+    let records = max.records.max(1);
+    read_aside(shared, move |_, engine| {
+        let heads = engine.heads_from(from, last, records)?;
+        Ok(heads.into_iter().map(|written| Entry { head: written.head, targets: written.targets }).collect())
+    })
+    .await
+}
+
+impl Store for FjallStore {
+    fn commit(&self, units: Vec<Unit>, how: Durability) -> Answer<Vec<Done>> {
+        let (answer, done) = oneshot::channel();
+        let (count, bytes) = (units.len(), weight(&units));
+        let shared = &self.shared;
+        if shared.queued_bytes.load(Ordering::Relaxed).saturating_add(bytes) > QUEUED_BYTES.max(bytes) {
+            return ready(Err(StoreError::Busy));
+        }
+        shared.queued.fetch_add(count, Ordering::Relaxed);
+        shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let since = shared.house.clock.monotonic();
+        if let Err(error) = self.send(Job::Commit(Box::new(Call { units, how, bytes, since, answer }))) {
+            shared.queued.fetch_sub(count, Ordering::Relaxed);
+            shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return ready(Err(error));
+        }
+        Box::pin(async move {
+            let lost = |_| Err(StoreError::Poisoned("the writer ended".into()));
+            done.await.unwrap_or_else(lost)
+        })
+    }
+
+    fn tail(&self, after: Position, max: Limits, wait: Duration) -> Answer<Vec<Entry>> {
+        Box::pin(tail_on(self.shared.clone(), after.seq, max, wait))
+    }
+
+    fn bodies(&self, at: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {
+        let ring = self.shared.ring.read();
+        let recent: Vec<_> = at.iter().map(|at| ring.get(at.seq).map(|recent| recent.body.clone())).collect();
+        drop(ring);
+        if recent.iter().all(Option::is_some) {
+            return ready(Ok(recent));
+        }
+        self.read(move |_, engine| {
+            let pairs = at.into_iter().zip(recent);
+            pairs.map(|(at, recent)| recent.map_or_else(|| engine.body(at.seq), |body| Ok(Some(body)))).collect()
+        })
+    }
+
+    fn heads(&self, at: Vec<Position>) -> Answer<Vec<Option<Head>>> {
+        self.heads_of(at.into_iter().map(|at| at.seq).collect())
+    }
+
+    fn owed(&self, stream: StreamNo, after: Position, max: usize) -> Answer<Vec<Head>> {
+        let owed = self.shared.state.read().owed(stream, after.seq, max);
+        Self::whole(self.heads_of(owed))
+    }
+
+    fn owed_control(&self, stream: StreamNo) -> Answer<Vec<Head>> {
+        let state = self.shared.state.read();
+        let owed =
+            state.cursors.get(&stream).map(|cursor| cursor.control.iter().copied().collect()).unwrap_or_default();
+        drop(state);
+        Self::whole(self.heads_of(owed))
+    }
+
+    fn is_owed(&self, stream: StreamNo, at: Position) -> bool {
+        self.shared.state.read().is_owed(stream, at.seq)
+    }
+
+    fn waiting(&self, stream: StreamNo) -> u64 {
+        self.shared.state.read().cursors.get(&stream).map_or(0, |cursor| cursor.tally.waiting)
+    }
+
+    fn attempts(&self, stream: StreamNo) -> Vec<(Position, Attempted)> {
+        self.shared.state.read().attempts(stream)
+    }
+
+    fn cursor(&self, stream: StreamNo) -> Answer<Cursor> {
+        let state = self.shared.state.read();
+        let Some(cursor) = state.cursors.get(&stream) else { return ready(Ok(Cursor::default())) };
+        let (oldest, last) = (cursor.owed.min(), state.last);
+        let seen = Cursor {
+            tally: cursor.tally.clone(),
+            oldest: None,
+            bytes: 0,
+            dropped_through: Position::new(cursor.dropped_through),
+            parked_now: cursor.parked_now,
+        };
+        let samples: Vec<u64> = cursor.owed.iter().step_by((cursor.tally.waiting as usize / 64).max(1)).collect();
+        drop(state);
+        if oldest.is_none() {
+            return ready(Ok(seen));
+        }
+        self.read(move |_, engine| {
+            let lengths: u64 = samples.iter().map(|seq| engine.mean_length(*seq, last)).sum();
+            let bytes = lengths / (samples.len() as u64).max(1) * seen.tally.waiting;
+            let oldest = oldest.map(|seq| engine.head(seq)).transpose()?.flatten();
+            Ok(Cursor { oldest: bare(oldest), bytes, ..seen })
+        })
+    }
+
+    fn nth_newest(&self, stream: StreamNo, n: u64) -> Option<Position> {
+        self.shared.state.read().nth_newest(stream, n)
+    }
+
+    fn first_accepted_at(&self, when: Timestamp) -> Answer<Position> {
+        let last = self.shared.state.read().last;
+        self.read(move |_, engine| engine.first_accepted_at(when, last).map(Position::new))
+    }
+
+    fn parked(&self, which: ParkedFilter) -> Answer<Vec<Parked>> {
+        self.read(move |_, engine| engine.parked_rows(&which))
+    }
+
+    fn get(&self, keys: Vec<Key>) -> Answer<Vec<Option<Record>>> {
+        self.read(move |_, engine| keys.iter().map(|key| engine.record(key)).collect())
+    }
+
+    fn range(&self, prefix: Key) -> Answer<Vec<Record>> {
+        self.read(move |_, engine| engine.records(&prefix))
+    }
+
+    fn version(&self) -> Version {
+        self.shared.state.read().version
+    }
+
+    fn bounds(&self) -> Bounds {
+        let state = self.shared.state.read();
+        Bounds { first: Position::new(state.first), last: Position::new(state.last) }
+    }
+
+    fn fence(&self) -> Fence {
+        self.shared.fence
+    }
+
+    fn names(&self) -> &Names {
+        &self.shared.names
+    }
+
+    fn health(&self) -> Health {
+        let shared = &self.shared;
+        let (waiting, parked) = {
+            let state = shared.state.read();
+            (state.waiting, state.parked)
+        };
+        let closed = shared.closed.load(Ordering::Acquire).then(|| StoreError::Unavailable("it is closed".into()));
+        let trouble = shared.trouble.lock().clone().or(closed).or_else(|| shared.closed_to_events());
+        Health {
+            accepts: trouble.is_none(),
+            trouble: trouble.map(|error| error.to_string()),
+            bytes: shared.bytes.load(Ordering::Relaxed),
+            budget: shared.budget,
+            free: shared.free.load(Ordering::Relaxed),
+            reserve: shared.options.reserve_bytes,
+            queued: shared.queued.load(Ordering::Relaxed),
+            waiting,
+            parked,
+            clock_suspect: shared.sanity.check(&shared.house),
+            held: shared.held.load(Ordering::Acquire),
+        }
+    }
+
+    fn housekeep(&self) -> Answer<()> {
+        ready(Ok(()))
+    }
+
+    fn close(&self) -> Answer<()> {
+        let (answer, done) = oneshot::channel();
+        if let Err(error) = self.send(Job::Close(answer)) {
+            return ready(Err(error));
+        }
+        Box::pin(async move { done.await.unwrap_or_else(|_| Err(StoreError::Poisoned("the writer ended".into()))) })
+    }
+}

@@ -1,0 +1,169 @@
+//! From a plan to one batch of the engine, and onto the disk.
+
+use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
+
+use crate::{
+    StoreError,
+    codec::{write_body, write_chunk, write_cursor, write_delta, write_head},
+    fjall::{
+        engine::{Engine, control_key, key, mishap, once_key, parked_key, write_kept, write_record, write_row},
+        replay::{COUNTERS, Fold, chunk_key, row_key, write_counters},
+        segment::Segment,
+    },
+    plan::Plan,
+    state::{Ops, State},
+};
+
+/// Why a batch is not on the disk.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The engine did not take it. It may be opened again.
+    Write(StoreError),
+    /// The disk did not confirm it. Nothing that was read back afterwards could be believed (an fsync is never tried twice).
+    Sync(StoreError),
+}
+
+/// Writes a batch and waits for the disk. Answers how long the disk took.
+pub(crate) fn settle_down(engine: &Engine, batch: OwnedWriteBatch, touched: &[Keyspace]) -> Result<(), Failure> {
+    engine.await_room(touched.iter()).map_err(Failure::Write)?;
+    batch.durability(Some(PersistMode::Buffer)).commit().map_err(|error| Failure::Write(mishap(error)))?;
+    engine.db.persist(PersistMode::SyncData).map_err(|error| match error {
+        // Nothing was asked of the disk: a worker had failed before.
+        fjall::Error::Poisoned => Failure::Write(mishap(error)),
+        other => Failure::Sync(mishap(other)),
+    })
+}
+
+/// A batch being filled.
+pub(crate) struct Filling<'a> {
+    engine: &'a Engine,
+    pub(crate) batch: OwnedWriteBatch,
+    pub(crate) touched: Vec<Keyspace>,
+}
+
+impl<'a> Filling<'a> {
+    pub(crate) fn new(engine: &'a Engine, capacity: usize) -> Self {
+        Self {
+            engine,
+            batch: OwnedWriteBatch::with_capacity(engine.db.clone(), capacity),
+            touched: vec![engine.delta.clone()],
+        }
+    }
+
+    fn touch(&mut self, keyspace: &Keyspace) {
+        if !self.touched.contains(keyspace) {
+            self.touched.push(keyspace.clone());
+        }
+    }
+
+    /// The records of a plan into a segment, the idempotency keys into a bucket. Answers the chain after them.
+    pub(crate) fn records(
+        &mut self,
+        plan: &Plan,
+        segment: &Segment,
+        bucket: Option<&Keyspace>,
+        chain: u32,
+    ) -> Result<u32, StoreError> {
+        let shelves =
+            segment.shelves.as_ref().ok_or_else(|| StoreError::Corrupt("the open segment has no shelves".into()))?;
+        let mut chain = chain;
+        for fresh in &plan.records {
+            let head = &fresh.entry.head;
+            let (value, next) = write_head(head, &fresh.entry.targets, chain);
+            chain = next;
+            self.batch.insert(&shelves.heads, key(head.at.seq), value);
+            self.batch.insert(&shelves.bodies, key(head.at.seq), write_body(head.at.seq, &fresh.body));
+            if let (Some(once), Some(bucket)) = (&fresh.once, bucket) {
+                let kept = write_kept(head.at.seq, &once.digest, &once.txn);
+                self.batch.insert(bucket, once_key(head.producer, &once.key), kept);
+            }
+        }
+        self.touch(&shelves.heads);
+        self.touch(&shelves.bodies);
+        if let Some(bucket) = bucket {
+            self.touch(bucket);
+        }
+        Ok(chain)
+    }
+
+    /// Everything else of a plan.
+    pub(crate) fn rest(&mut self, plan: &Plan, state: &State) -> Result<(), StoreError> {
+        let engine = self.engine;
+        for ((stream, seq), row) in &plan.rows {
+            let at = parked_key(*stream, *seq);
+            match row {
+                Some(row) => {
+                    self.batch.insert(&engine.parked, at, write_row(row)?);
+                    self.batch.insert(&engine.parked_bodies, at, write_body(*seq, &row.parked.body));
+                }
+                None => {
+                    self.batch.remove(&engine.parked, at);
+                    self.batch.remove(&engine.parked_bodies, at);
+                }
+            }
+        }
+        if !plan.rows.is_empty() {
+            self.touch(&engine.parked);
+            self.touch(&engine.parked_bodies);
+        }
+        for (key, (version, value)) in &plan.puts {
+            match value {
+                Some(value) => self.batch.insert(&engine.control, control_key(key), write_record(*version, value)),
+                None => self.batch.remove(&engine.control, control_key(key)),
+            }
+        }
+        if !plan.puts.is_empty() {
+            self.touch(&engine.control);
+        }
+        if plan.version.is_some() || plan.numbers.is_some() {
+            let version = plan.version.unwrap_or(state.version);
+            let membership = plan.membership.unwrap_or(state.membership);
+            let counters = write_counters(version, membership, plan.numbers.unwrap_or(state.numbers));
+            self.batch.insert(&engine.meta, COUNTERS, counters);
+        }
+        Ok(())
+    }
+
+    /// The row of this commit, with its deltas.
+    pub(crate) fn deltas(&mut self, commit: u64, ops: &Ops) {
+        self.batch.insert(&self.engine.delta, key(commit), write_delta(ops));
+    }
+
+    /// A row of the table of segments.
+    pub(crate) fn segment(&mut self, segment: &Segment) {
+        self.batch.insert(&self.engine.meta, segment.key(), segment.write());
+    }
+
+    /// Every cursor that changed, as a whole; the deltas up to here are not needed any more.
+    pub(crate) fn fold(&mut self, state: &State, before: &Fold, now: &Fold) {
+        let engine = self.engine;
+        for stream in &state.dirty {
+            let stream = crate::StreamNo(stream);
+            let Some(cursor) = state.cursors.get(&stream) else { continue };
+            let row = write_cursor(&cursor.tally, cursor.dropped_through, cursor.control.iter());
+            self.batch.insert(&engine.cursor, row_key(stream), row);
+            for chunk in &cursor.dirty {
+                let base = u64::from(chunk) << 16;
+                let mut all = cursor.owed.iter();
+                all.advance_to(base);
+                // Positions of one chunk differ in their low 16 bits only.
+                let mut owed: crate::Streams = all
+                    .take_while(|seq| *seq < base + 0x1_0000)
+                    .map(|seq| u32::try_from(seq & 0xffff).unwrap_or_default())
+                    .collect();
+                if owed.is_empty() {
+                    self.batch.remove(&engine.cursor, chunk_key(stream, chunk));
+                    continue;
+                }
+                owed.optimize();
+                let attempts = cursor.attempts.range(base..base + 0x1_0000).map(|(seq, attempted)| (*seq, attempted));
+                self.batch.insert(&engine.cursor, chunk_key(stream, chunk), write_chunk(&owed, attempts));
+            }
+        }
+        for commit in before.commit + 1..now.commit {
+            self.batch.remove(&engine.delta, key(commit));
+        }
+        self.batch.insert(&engine.meta, Fold::KEY, now.write());
+        self.touch(&engine.cursor);
+    }
+}

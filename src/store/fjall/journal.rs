@@ -1,0 +1,89 @@
+//! The engine's journals, looked at from outside: the engine cuts a damaged one short without a word.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// Which journals there are and where the last byte of each stands that is not zero.
+pub(crate) type Ends = BTreeMap<u64, u64>;
+
+fn journals(engine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    if !engine.exists() {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(engine)? {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".jnl")?.parse().ok());
+        if let Some(number) = number {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The ends of the journals as they are now.
+pub(crate) fn ends(engine: &Path) -> io::Result<Ends> {
+    journals(engine)?.into_iter().map(|(number, path)| Ok((number, end(&path)?))).collect()
+}
+
+/// The length of a file without the zeros at its end.
+fn end(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let mut left = file.metadata()?.len();
+    let mut block = vec![0u8; 64 * 1024];
+    while left > 0 {
+        let start = left.saturating_sub(block.len() as u64);
+        let size = usize::try_from(left - start).unwrap_or_default();
+        let part = block.get_mut(..size).unwrap_or_default();
+        file.read_exact_at(part, start)?;
+        if let Some(last) = part.iter().rposition(|byte| *byte != 0) {
+            return Ok(start + last as u64 + 1);
+        }
+        left = start;
+    }
+    Ok(0)
+}
+
+/// The sealed journals (all but the newest) that the engine cut short at its opening. Only damage does that: a journal is sealed whole.
+pub(crate) fn cut(engine: &Path, before: &Ends) -> io::Result<Vec<u64>> {
+    let newest = before.keys().next_back().copied();
+    let mut cut = Vec::new();
+    for (number, path) in journals(engine)? {
+        // A journal that is gone was flushed before; the engine removes it only whole.
+        if let Some(end) = before.get(&number).filter(|_| Some(number) != newest)
+            && fs::metadata(&path)?.len() < *end
+        {
+            cut.push(number);
+        }
+    }
+    Ok(cut)
+}
+
+/// Copies the journals aside, unless older copies are there still: those tell more.
+pub(crate) fn keep_aside(engine: &Path, aside: &Path) -> io::Result<()> {
+    if aside.exists() {
+        return Ok(());
+    }
+    let making = aside.with_extension("new");
+    if making.exists() {
+        fs::remove_dir_all(&making)?;
+    }
+    fs::create_dir(&making)?;
+    for (number, path) in journals(engine)? {
+        // Only as far as it is written: the rest is zeros set aside for later.
+        let mut from = io::Read::take(File::open(&path)?, end(&path)?);
+        io::copy(&mut from, &mut File::create(making.join(format!("{number}.jnl")))?)?;
+    }
+    fs::rename(&making, aside)
+}
+
+/// Removes the copies.
+pub(crate) fn forget_aside(aside: &Path) -> io::Result<()> {
+    if aside.exists() { fs::remove_dir_all(aside) } else { Ok(()) }
+}

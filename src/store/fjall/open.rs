@@ -1,0 +1,300 @@
+//! Making, opening and adopting a store.
+
+use std::{
+    fs,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use clock::House;
+use fjall::PersistMode;
+use set::Timestamp;
+
+use crate::{
+    Boot, Fence, FjallStore, Names, Observed, Options, StoreError,
+    fjall::{
+        engine::{Engine, key, mishap},
+        journal,
+        place::{FORMAT, Instance, OpenError, Place, fingerprint, refuse_network, space, sync_folder, token},
+        replay::{EPOCH, Loaded, load, write_counters},
+        shared::{Parts, Shared},
+        watermark::{Mark, Watermark},
+        writer::{Ledge, Writer},
+    },
+    sanity::Sanity,
+    state::Numbers,
+};
+
+/// The queue of the writer.
+const QUEUE: usize = 4096;
+
+/// How far numbers move on when a copy is adopted, so that what the original gave in the meantime is not given again.
+const ADOPTED: u32 = 1 << 16;
+
+/// An open store and what its opening found.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Arc<FjallStore>,
+    /// What was found.
+    pub report: OpenReport,
+}
+
+/// What the opening of a store found.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct OpenReport {
+    /// The store's id.
+    pub id: String,
+    /// Whether it was closed in order before.
+    pub clean: bool,
+    /// Heads and deltas that were replayed.
+    pub replayed: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// The last record.
+    pub last: u64,
+    /// Deliveries owed.
+    pub waiting: u64,
+    /// Why it is held as a copy until it is adopted, if it is.
+    pub held: Option<String>,
+    /// Whether the wall clock is not believed.
+    pub clock_suspect: bool,
+}
+
+/// What is made together with a store.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Created {
+    /// The store's id.
+    pub id: String,
+    /// Bytes that it may take.
+    pub budget: u64,
+}
+
+pub(crate) fn damaged(error: StoreError) -> OpenError {
+    match error {
+        StoreError::Corrupt(text) => OpenError::Damaged(text),
+        other => OpenError::Damaged(other.to_string()),
+    }
+}
+
+impl FjallStore {
+    /// Makes a store in an empty folder, and the owner token beside it.
+    ///
+    /// # Errors
+    /// [`OpenError`], for example where there is one already.
+    pub fn init(
+        place: &Place,
+        options: &Options,
+        secret: &[u8; Names::SECRET],
+        house: &House,
+    ) -> Result<Created, OpenError> {
+        fs::create_dir_all(&place.store).map_err(OpenError::io("make", &place.store))?;
+        let mut inside = fs::read_dir(&place.store).map_err(OpenError::io("read", &place.store))?;
+        if inside.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
+            return Err(OpenError::Exists(place.store.clone()));
+        }
+        refuse_network(&place.store)?;
+        let _lock = place.lock()?;
+        let (_, whole) = space(&place.store).map_err(OpenError::io("look at", &place.store))?;
+        let budget = if options.budget_bytes == 0 { whole / 2 } else { options.budget_bytes };
+        let instance = Instance {
+            format: FORMAT,
+            id: token(house),
+            secret: fingerprint(secret),
+            token: token(house),
+            before: String::new(),
+            budget,
+        };
+        drop(Engine::open(&place.engine()).map_err(damaged)?);
+        let heartbeat = Timestamp::from_millis(house.clock.wall_millis());
+        Watermark::create(&place.watermark(), Mark { heartbeat, clean: true, ..Mark::default() })
+            .map_err(OpenError::io("write", &place.watermark()))?;
+        place.write_owner(&instance)?;
+        // The instance comes last: a folder without it is no store, and can be made again.
+        place.write_instance(&instance)?;
+        sync_folder(&place.store).map_err(OpenError::io("write", &place.store))?;
+        Ok(Created { id: instance.id, budget })
+    }
+
+    /// Opens a store: takes its lock, replays what is not folded yet, and compares what it finds with what was promised.
+    ///
+    /// # Errors
+    /// [`OpenError`]: in use, of another format, damaged, or short of what was promised.
+    pub fn open(
+        place: &Place,
+        options: &Options,
+        secret: &[u8; Names::SECRET],
+        house: &House,
+        observed: Observed,
+    ) -> Result<Opened, OpenError> {
+        let began = house.clock.monotonic();
+        let mut instance = place.instance(Some(secret))?;
+        refuse_network(&place.store)?;
+        let lock = place.lock()?;
+        let held = place.judge(&instance)?;
+        let (mut watermark, mark) =
+            Watermark::open(&place.watermark()).map_err(OpenError::io("open", &place.watermark()))?;
+        let mark = mark.ok_or_else(|| OpenError::Damaged("neither slot of the watermark reads".into()))?;
+        let (engine, loaded) = open_engine(place, &mark)?;
+        let epoch = loaded.epoch.max(mark.epoch) + 1;
+        let boot = Shared::fresh_boot(house);
+        begin(&engine, epoch).map_err(damaged)?;
+        begin_mark(&mut watermark, &loaded, epoch, boot, house).map_err(OpenError::io("write", &place.watermark()))?;
+        if held.is_none() {
+            renew(place, &mut instance, house)?;
+        }
+        journal::forget_aside(&place.aside()).map_err(OpenError::io("remove", &place.aside()))?;
+        let sanity = Sanity::new(house, Some(mark.heartbeat));
+        let report = OpenReport {
+            id: instance.id.clone(),
+            clean: mark.clean,
+            replayed: loaded.replayed,
+            took: house.clock.monotonic().saturating_sub(began),
+            last: loaded.state.last,
+            waiting: loaded.state.waiting,
+            held: held.clone(),
+            clock_suspect: sanity.check(house),
+        };
+        let engine = Arc::new(engine);
+        let Loaded { state, fold, commit, chain, .. } = loaded;
+        let shared = Arc::new(Shared::new(Parts {
+            house: house.clone(),
+            options: options.clone(),
+            place: place.clone(),
+            names: Names::new(b'a', secret),
+            observed,
+            fence: Fence { epoch },
+            budget: if options.budget_bytes == 0 { instance.budget } else { options.budget_bytes },
+            state,
+            engine: engine.clone(),
+            sanity,
+            boot,
+            held: held.is_some(),
+        }));
+        let (sender, receiver) = mpsc::sync_channel(QUEUE);
+        let writer = Writer::new(shared.clone(), engine, watermark, lock, Ledge { commit, chain, fold });
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(&receiver));
+        thread.map_err(OpenError::io("start the writer of", &place.store))?;
+        Ok(Opened { store: Arc::new(Self::over(shared, sender)), report })
+    }
+
+    /// Makes a copy, or a restored backup, the original: from now on this folder is the store. The original must not be used again.
+    ///
+    /// Numbers of streams, issuers and producers move on, so that none is given twice that the original gave after the copy was made.
+    ///
+    /// # Errors
+    /// [`OpenError`], as for opening.
+    pub fn adopt(place: &Place, house: &House) -> Result<(), OpenError> {
+        let mut instance = place.instance(None)?;
+        let _lock = place.lock()?;
+        if place.judge(&instance)?.is_none() {
+            return Ok(());
+        }
+        let (_, mark) = Watermark::open(&place.watermark()).map_err(OpenError::io("open", &place.watermark()))?;
+        let mark = mark.ok_or_else(|| OpenError::Damaged("neither slot of the watermark reads".into()))?;
+        let (engine, loaded) = open_engine(place, &mark)?;
+        let state = &loaded.state;
+        let numbers = adopted(state.numbers);
+        let counters = write_counters(state.version, state.membership, numbers);
+        let batch = || {
+            let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&engine.meta, crate::fjall::replay::COUNTERS, counters);
+            batch.commit()
+        };
+        batch().map_err(mishap).map_err(damaged)?;
+        drop(engine);
+        renew(place, &mut instance, house)
+    }
+}
+
+/// The numbers after an adoption.
+pub(crate) fn adopted(numbers: Numbers) -> Numbers {
+    let on = |number: u32| if number == 0 { 0 } else { number.saturating_add(ADOPTED) };
+    Numbers { stream: on(numbers.stream), issuer: on(numbers.issuer), producer: on(numbers.producer) }
+}
+
+/// Gives the store a new token, and the owner file the same.
+pub(crate) fn renew(place: &Place, instance: &mut Instance, house: &House) -> Result<(), OpenError> {
+    instance.before = std::mem::replace(&mut instance.token, token(house));
+    place.write_instance(instance)?;
+    place.write_owner(instance)
+}
+
+/// Opens the engine and compares what it holds with the mark.
+pub(crate) fn open_engine(place: &Place, mark: &Mark) -> Result<(Engine, Loaded), OpenError> {
+    let path = place.engine();
+    let before = journal::ends(&path).map_err(OpenError::io("read", &path))?;
+    if !mark.clean {
+        match journal::keep_aside(&path, &place.aside()) {
+            Ok(()) => {}
+            // A full disk must not keep the store from being opened, since opening is how it gets room.
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
+            {
+                tracing::warn!("there is no room to copy the journals aside before they are opened");
+            }
+            Err(error) => return Err(OpenError::io("copy the journals of", &path)(error)),
+        }
+    }
+    let engine = Engine::open(&path).map_err(damaged)?;
+    let cut = journal::cut(&path, &before).map_err(OpenError::io("read", &path))?;
+    if let Some(number) = cut.first() {
+        return Err(OpenError::Damaged(format!(
+            "journal {number} was cut short by the engine, since it does not read to its end"
+        )));
+    }
+    let loaded = load(&engine).map_err(damaged)?;
+    compare(place, mark, &loaded, &engine)?;
+    Ok((engine, loaded))
+}
+
+fn compare(place: &Place, mark: &Mark, loaded: &Loaded, engine: &Engine) -> Result<(), OpenError> {
+    let found = loaded.state.last;
+    if found < mark.last || loaded.commit < mark.commit || loaded.state.version.0 < mark.version {
+        return Err(OpenError::Short {
+            events: mark.last.saturating_sub(found),
+            commits: mark.commit.saturating_sub(loaded.commit),
+            found,
+            promised: mark.last,
+            aside: place.aside(),
+        });
+    }
+    let chain = match mark.last.checked_sub(loaded.fold.frontier) {
+        Some(index) => usize::try_from(index).ok().and_then(|index| loaded.chains.get(index).copied()),
+        None => engine.head(mark.last).map_err(damaged)?.map(|written| written.chain),
+    };
+    match chain {
+        Some(chain) if chain != mark.chain && mark.last > 0 => {
+            Err(OpenError::Damaged(format!("record {} is not the one that was promised", mark.last)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes down that there is one more opening.
+fn begin(engine: &Engine, epoch: u64) -> Result<(), StoreError> {
+    let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(&engine.meta, EPOCH, key(epoch));
+    batch.commit().map_err(mishap)
+}
+
+fn begin_mark(
+    watermark: &mut Watermark,
+    loaded: &Loaded,
+    epoch: u64,
+    boot: Boot,
+    house: &House,
+) -> std::io::Result<()> {
+    watermark.write(Mark {
+        number: 0,
+        epoch,
+        boot: boot.0,
+        commit: loaded.commit,
+        last: loaded.state.last,
+        chain: loaded.chain,
+        version: loaded.state.version.0,
+        heartbeat: Timestamp::from_millis(house.clock.wall_millis()),
+        clean: false,
+    })?;
+    watermark.sync()
+}

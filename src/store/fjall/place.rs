@@ -1,0 +1,295 @@
+//! The folder of a store: who holds it, which format it has, and whether it is the original or a copy.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use clock::House;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::Names;
+
+/// The format that this release writes.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Where a store lives, and where the token is kept that tells it from its copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The folder of the store.
+    pub store: PathBuf,
+    /// The file of the owner token, outside that folder: it must not travel with a copy of it.
+    pub owner: PathBuf,
+}
+
+/// Why a store was not opened, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is none.
+    #[error("there is no store in {0}: is the volume mounted? `setgate init` makes a new one")]
+    Missing(PathBuf),
+    /// There is one already.
+    #[error("{0} is not empty: a store is made in an empty folder only")]
+    Exists(PathBuf),
+    /// Another process has it.
+    #[error("the store in {path} is in use by process {pid}")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The other process, as it wrote itself down.
+        pid: String,
+    },
+    /// It lies on a network.
+    #[error("{path} lies on a network file system ({kind}): a store needs a local one")]
+    Network {
+        /// The folder.
+        path: PathBuf,
+        /// Which.
+        kind: &'static str,
+    },
+    /// It was written by another release.
+    #[error(
+        "the store has format {found}, this release reads format {FORMAT}: use the release that wrote it, or export and import"
+    )]
+    Format {
+        /// Its format.
+        found: u32,
+    },
+    /// The secret belongs to another store.
+    #[error("the keys given do not belong to the store {id}: restore the keys that were made together with it")]
+    Secret {
+        /// The store's id.
+        id: String,
+    },
+    /// It holds less than it has promised.
+    #[error(
+        "the store is short of {events} accepted events and {commits} commits: it holds up to record {found}, and {promised} were \
+         promised. Restore a backup, or see `setgate store check`; what the engine cut off is kept in {aside}"
+    )]
+    Short {
+        /// Accepted events that are missing.
+        events: u64,
+        /// Commits that are missing.
+        commits: u64,
+        /// The last record found.
+        found: u64,
+        /// The last record promised.
+        promised: u64,
+        /// Where the journals were copied before they were opened.
+        aside: PathBuf,
+    },
+    /// What it holds does not read back.
+    #[error("the store is damaged: {0}. Restore a backup, or see `setgate store check`")]
+    Damaged(String),
+    /// The disk or the operating system refused.
+    #[error("could not {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// Says what was tried with which file.
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, path: path.to_path_buf(), source }
+    }
+}
+
+/// The identity of a store, kept in its folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Instance {
+    /// The format of everything else in the folder.
+    pub(crate) format: u32,
+    /// The store's id, for life.
+    pub(crate) id: String,
+    /// A fingerprint of the secret by which it names things.
+    pub(crate) secret: String,
+    /// Changes with every opening; the owner token names it.
+    pub(crate) token: String,
+    /// The token before.
+    pub(crate) before: String,
+    /// Bytes that the store may take.
+    pub(crate) budget: u64,
+}
+
+/// The token that says which store is the original.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Owner {
+    store: String,
+    token: String,
+    /// The inode of the store's folder: a copy on the same machine has another.
+    folder: u64,
+}
+
+pub(crate) fn token(house: &House) -> String {
+    let mut bytes = [0u8; 16];
+    house.random.fill(&mut bytes);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A fingerprint of the secret that tells nothing about it.
+pub(crate) fn fingerprint(secret: &[u8; Names::SECRET]) -> String {
+    blake3::Hash::from_bytes(blake3::derive_key("setgate store secret fingerprint v1", secret))
+        .to_hex()
+        .chars()
+        .take(32)
+        .collect()
+}
+
+/// Replaces a file as a whole, durably, readable by its owner only.
+fn replace(path: &Path, text: &[u8]) -> Result<(), OpenError> {
+    let aside = path.with_extension("new");
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)?;
+        sync_folder(path)
+    };
+    write().map_err(OpenError::io("write", path))
+}
+
+/// Makes the entry of a file in its folder durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+impl Place {
+    /// The engine's folder.
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.store.join("engine")
+    }
+
+    /// The file of marks.
+    pub(crate) fn watermark(&self) -> PathBuf {
+        self.store.join("watermark")
+    }
+
+    /// Where journals are copied before they are opened after an unclean stop.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.store.join("aside")
+    }
+
+    fn instance_file(&self) -> PathBuf {
+        self.store.join("instance.json")
+    }
+
+    /// Reads the store's identity and judges its format and secret.
+    pub(crate) fn instance(&self, secret: Option<&[u8; Names::SECRET]>) -> Result<Instance, OpenError> {
+        let path = self.instance_file();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::Missing(self.store.clone()));
+            }
+            Err(error) => return Err(OpenError::io("read", &path)(error)),
+        };
+        let value: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|error| OpenError::Damaged(format!("{}: {error}", path.display())))?;
+        let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        if found != u64::from(FORMAT) {
+            return Err(OpenError::Format { found: u32::try_from(found).unwrap_or(u32::MAX) });
+        }
+        let instance: Instance = serde_json::from_value(value)
+            .map_err(|error| OpenError::Damaged(format!("{}: {error}", path.display())))?;
+        if secret.is_some_and(|secret| fingerprint(secret) != instance.secret) {
+            return Err(OpenError::Secret { id: instance.id });
+        }
+        Ok(instance)
+    }
+
+    /// Writes the store's identity.
+    pub(crate) fn write_instance(&self, instance: &Instance) -> Result<(), OpenError> {
+        let text = serde_json::to_vec_pretty(instance).map_err(io::Error::other);
+        replace(&self.instance_file(), &text.map_err(OpenError::io("write", &self.instance_file()))?)
+    }
+
+    /// Writes the owner token: from now on this folder is the original.
+    pub(crate) fn write_owner(&self, instance: &Instance) -> Result<(), OpenError> {
+        let folder = fs::metadata(&self.store).map_err(OpenError::io("look at", &self.store))?.ino();
+        let owner = Owner { store: instance.id.clone(), token: instance.token.clone(), folder };
+        let text = serde_json::to_vec_pretty(&owner).map_err(io::Error::other);
+        replace(&self.owner, &text.map_err(OpenError::io("write", &self.owner))?)
+    }
+
+    /// Whether the owner token says that this folder is the original; if not, why.
+    pub(crate) fn judge(&self, instance: &Instance) -> Result<Option<String>, OpenError> {
+        let text = match fs::read(&self.owner) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(format!("there is no owner token {}", self.owner.display())));
+            }
+            Err(error) => return Err(OpenError::io("read", &self.owner)(error)),
+        };
+        let Ok(owner) = serde_json::from_slice::<Owner>(&text) else {
+            return Ok(Some(format!("the owner token {} does not read", self.owner.display())));
+        };
+        let folder = fs::metadata(&self.store).map_err(OpenError::io("look at", &self.store))?.ino();
+        Ok(if owner.store != instance.id {
+            Some(format!("the owner token names the store {}", owner.store))
+        } else if owner.token != instance.token && owner.token != instance.before {
+            Some("the original was opened since this copy was made".into())
+        } else if owner.folder != folder {
+            Some("the folder is another one than the original's".into())
+        } else {
+            None
+        })
+    }
+
+    /// Takes the store for this process.
+    pub(crate) fn lock(&self) -> Result<Lock, OpenError> {
+        let path = self.store.join("lock");
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = open.map_err(OpenError::io("open", &path))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let pid = if pid.trim().is_empty() { "unknown".into() } else { pid.trim().to_owned() };
+            return Err(OpenError::Locked { path: self.store.clone(), pid });
+        }
+        let mut mark = || {
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())
+        };
+        // A full disk must not keep the store from being opened: only the name of the holder is missing then.
+        let _ = mark();
+        Ok(Lock(file))
+    }
+}
+
+/// Holds a store for this process until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "it is held, not used")] File);
+
+/// Refuses network file systems, where neither locks nor flushes can be trusted.
+pub(crate) fn refuse_network(path: &Path) -> Result<(), OpenError> {
+    let found = rustix::fs::statfs(path).map_err(|error| OpenError::io("look at", path)(error.into()))?;
+    #[expect(clippy::unnecessary_cast, reason = "the type of the field differs between platforms")]
+    let kind = match found.f_type as u64 & 0xffff_ffff {
+        0x6969 => "NFS",
+        0xff53_4d42 => "CIFS",
+        0xfe53_4d42 => "SMB2",
+        0x517b => "SMB",
+        0x5346_414f => "AFS",
+        0x00c3_6400 => "Ceph",
+        0x0102_1997 => "9p",
+        _ => return Ok(()),
+    };
+    Err(OpenError::Network { path: path.to_path_buf(), kind })
+}
+
+/// Bytes free for this process on the file system of a folder, and bytes that it has at all.
+pub(crate) fn space(path: &Path) -> io::Result<(u64, u64)> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
+}

@@ -1,0 +1,143 @@
+//! After a failed write: what is on the disk is read again, in the same process, where that can be trusted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use crate::{
+    StoreError,
+    fjall::{
+        batch::Failure,
+        engine::Engine,
+        replay::load,
+        shared::Shared,
+        writer::{Job, Writer},
+    },
+};
+
+/// After so many openings in vain nothing is left but to end the process.
+const VAIN: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Writer {
+    /// Opens the engine again; answers whether the writer goes on.
+    ///
+    /// A write that the engine did not take is nothing worse than that: the engine is opened again, as often as it takes while the
+    /// disk is full, three times otherwise. A flush that the disk did not confirm is never tried again (the system may have thrown
+    /// away what it could not write, and would say yes the second time): the process must end.
+    pub(crate) fn recover(&mut self, failure: Failure, queue: &Receiver<Job>) -> bool {
+        let (mut error, lost) = match failure {
+            Failure::Write(error) => (error, false),
+            Failure::Sync(error) => (error, true),
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tracing::error!(%error, "the store could not write");
+            *self.shared.trouble.lock() = Some(error.clone());
+            let full = matches!(error, StoreError::Full(_));
+            self.vain += u32::from(!full);
+            if lost || matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
+                return self.die(&error, queue);
+            }
+            if !self.refuse_for(pause, queue) {
+                return false;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            match self.reopen() {
+                Ok(()) => {
+                    tracing::warn!("the store is open again");
+                    self.shared.observed.reopened.inc();
+                    *self.shared.trouble.lock() = None;
+                    return true;
+                }
+                Err(next) => error = next,
+            }
+        }
+    }
+
+    /// Opens the engine and shows what it holds. What was visible but not durable is applied again.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let engine = Engine::open(&self.shared.place.engine())?;
+        let mut loaded = load(&engine)?;
+        if loaded.commit < self.commit {
+            return Err(StoreError::Corrupt(format!("commit {} is missing", loaded.commit + 1)));
+        }
+        loaded.state.deltas(&self.pending);
+        (self.commit, self.chain, self.fold) = (loaded.commit, loaded.chain, loaded.fold);
+        let engine = Arc::new(engine);
+        let last = loaded.state.last;
+        self.shared.set_boot(Shared::fresh_boot(&self.shared.house));
+        self.shared.ring.write().clear();
+        *self.shared.state.write() = loaded.state;
+        self.engine = Some(engine.clone());
+        *self.shared.engine.write() = Some(engine);
+        self.shared.last.send_replace(last);
+        Ok(())
+    }
+
+    /// Answers everything in the queue with a refusal for a while; answers whether the store is still wanted.
+    fn refuse_for(&mut self, pause: Duration, queue: &Receiver<Job>) -> bool {
+        let until = self.shared.house.clock.monotonic() + pause;
+        loop {
+            let left = until.saturating_sub(self.shared.house.clock.monotonic());
+            if left.is_zero() {
+                return true;
+            }
+            match queue.recv_timeout(left) {
+                Ok(job) => {
+                    if !self.refuse(job) {
+                        return false;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn refuse(&mut self, job: Job) -> bool {
+        match job {
+            Job::Commit(call) => {
+                self.shared.queued.fetch_sub(call.units.len(), Ordering::Relaxed);
+                self.shared.queued_bytes.fetch_sub(call.bytes, Ordering::Relaxed);
+                let trouble = self.shared.trouble.lock().clone();
+                let error = match trouble {
+                    Some(StoreError::Full(text)) => StoreError::Full(text),
+                    _ => StoreError::Unavailable("it is being opened again after a failed write".into()),
+                };
+                let _ = call.answer.send(Err(error));
+                true
+            }
+            // Who waits for an errand sees that it was not done.
+            Job::Errand(_) => true,
+            Job::Close(answer) => {
+                self.shared.closed.store(true, Ordering::Release);
+                let trouble = self.shared.trouble.lock().clone();
+                self.lock = None;
+                let _ = answer.send(trouble.map_or(Ok(()), Err));
+                false
+            }
+            Job::Abandon(answer) => {
+                self.shared.closed.store(true, Ordering::Release);
+                self.lock = None;
+                let _ = answer.send(());
+                false
+            }
+        }
+    }
+
+    /// Tells the process that it must end, and refuses everything until it does.
+    fn die(&mut self, error: &StoreError, queue: &Receiver<Job>) -> bool {
+        tracing::error!(%error, "the store cannot go on");
+        self.shared.fatal.send_replace(Some(error.to_string()));
+        self.give_up_engine();
+        while self.refuse_for(LONGEST_PAUSE, queue) {}
+        false
+    }
+}

@@ -1,0 +1,67 @@
+//! The ledger is cut into segments, which are dropped as a whole.
+
+use fjall::Keyspace;
+use set::Timestamp;
+
+use crate::codec::{In, Out};
+
+/// The keyspaces of one segment.
+#[derive(Clone)]
+pub(crate) struct Shelves {
+    pub(crate) heads: Keyspace,
+    pub(crate) bodies: Keyspace,
+}
+
+/// A run of positions whose heads and bodies are stored, and one day dropped, together.
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub(crate) id: u64,
+    pub(crate) first: u64,
+    /// Its last position, once it is closed.
+    pub(crate) last: Option<u64>,
+    pub(crate) accepted_last: Timestamp,
+    /// Bytes of its bodies.
+    pub(crate) bytes: u64,
+    /// Whether only what is still owed is left of it, among the held.
+    pub(crate) condensed: bool,
+    pub(crate) shelves: Option<Shelves>,
+}
+
+impl Segment {
+    pub(crate) fn heads_name(id: u64) -> String {
+        format!("heads-{id}")
+    }
+
+    pub(crate) fn bodies_name(id: u64) -> String {
+        format!("bodies-{id}")
+    }
+
+    /// The key of its row in the table of segments.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        [b"segment/".as_slice(), &self.id.to_be_bytes()].concat()
+    }
+
+    /// Its row in the table of segments.
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut out = Out::new(64);
+        for number in [self.id, self.first, self.last.unwrap_or_default(), self.accepted_last.as_millis(), self.bytes] {
+            out.number(number);
+        }
+        out.byte(u8::from(self.condensed));
+        out.sealed()
+    }
+
+    /// Reads its row; its keyspaces are opened by the caller.
+    pub(crate) fn read(value: &[u8]) -> Option<Self> {
+        let mut from = In::sealed(value)?;
+        Some(Self {
+            id: from.number()?,
+            first: from.number()?,
+            last: Some(from.number()?).filter(|last| *last != 0),
+            accepted_last: Timestamp::from_millis(from.number()?),
+            bytes: from.number()?,
+            condensed: from.byte()? == 1,
+            shelves: None,
+        })
+    }
+}

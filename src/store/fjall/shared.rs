@@ -1,0 +1,142 @@
+//! What writer and readers share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use clock::House;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    Boot, Fence, Names, Observed, Options, ProducerNo, StoreError,
+    fjall::{engine::Engine, place::Place},
+    ring::Ring,
+    sanity::Sanity,
+    state::State,
+};
+
+/// How many reads may be on the disk at once.
+const READS: usize = 8;
+
+/// What writer and readers share.
+pub(crate) struct Shared {
+    pub(crate) house: House,
+    pub(crate) options: Options,
+    pub(crate) place: Place,
+    pub(crate) names: Names,
+    pub(crate) observed: Observed,
+    pub(crate) fence: Fence,
+    pub(crate) budget: u64,
+    /// What is visible. Only the writer changes it, after a commit.
+    pub(crate) state: RwLock<State>,
+    pub(crate) ring: RwLock<Ring>,
+    /// The engine; nothing while it is closed or opened again.
+    pub(crate) engine: RwLock<Option<Arc<Engine>>>,
+    pub(crate) last: watch::Sender<u64>,
+    pub(crate) sanity: Sanity,
+    boot: AtomicU64,
+    pub(crate) held: AtomicBool,
+    pub(crate) trouble: Mutex<Option<StoreError>>,
+    /// What ends the process: nothing here can mend it.
+    pub(crate) fatal: watch::Sender<Option<String>>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) queued: AtomicUsize,
+    pub(crate) queued_bytes: AtomicUsize,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) free: AtomicU64,
+    /// Buckets of idempotency keys that are no longer asked for a producer, since it has too many.
+    pub(crate) horizons: RwLock<BTreeMap<ProducerNo, u64>>,
+    pub(crate) reads: Arc<Semaphore>,
+}
+
+/// What [`Shared::new`] is made from.
+pub(crate) struct Parts {
+    pub(crate) house: House,
+    pub(crate) options: Options,
+    pub(crate) place: Place,
+    pub(crate) names: Names,
+    pub(crate) observed: Observed,
+    pub(crate) fence: Fence,
+    pub(crate) budget: u64,
+    pub(crate) state: State,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) sanity: Sanity,
+    pub(crate) boot: Boot,
+    pub(crate) held: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { house, options, place, names, observed, fence, budget, state, engine, sanity, boot, held } = parts;
+        Self {
+            ring: RwLock::new(Ring::new(options.recent_bytes)),
+            last: watch::Sender::new(state.last),
+            state: RwLock::new(state),
+            engine: RwLock::new(Some(engine)),
+            boot: AtomicU64::new(boot.0),
+            held: AtomicBool::new(held),
+            trouble: Mutex::new(None),
+            fatal: watch::Sender::new(None),
+            closed: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            free: AtomicU64::new(u64::MAX),
+            horizons: RwLock::default(),
+            reads: Arc::new(Semaphore::new(READS)),
+            house,
+            options,
+            place,
+            names,
+            observed,
+            fence,
+            budget,
+            sanity,
+        }
+    }
+
+    pub(crate) fn boot(&self) -> Boot {
+        Boot(self.boot.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_boot(&self, boot: Boot) {
+        self.boot.store(boot.0, Ordering::Release);
+    }
+
+    /// A new nonce of an opening.
+    pub(crate) fn fresh_boot(house: &House) -> Boot {
+        Boot(house.random.below(1 << 40))
+    }
+
+    /// The engine, for one read.
+    pub(crate) fn engine(&self) -> Result<Arc<Engine>, StoreError> {
+        if let Some(engine) = &*self.engine.read() {
+            return Ok(engine.clone());
+        }
+        let closed = || StoreError::Unavailable("it is closed".into());
+        Err(self.trouble.lock().clone().unwrap_or_else(closed))
+    }
+
+    /// The oldest bucket of idempotency keys that is still asked at a time.
+    pub(crate) fn oldest_bucket(&self, now: u64) -> u64 {
+        let window = self.options.idempotency_window_seconds.saturating_mul(1000);
+        now.saturating_sub(window) / self.options.bucket_millis()
+    }
+
+    /// Why no event is taken now.
+    pub(crate) fn closed_to_events(&self) -> Option<StoreError> {
+        if self.held.load(Ordering::Acquire) {
+            return Some(StoreError::Unavailable("it was opened as a copy and waits for `setgate store adopt`".into()));
+        }
+        let (free, bytes) = (self.free.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        if free < self.options.reserve_bytes {
+            return Some(StoreError::Full(format!("{free} bytes are free on the file system")));
+        }
+        (bytes >= self.budget).then(|| StoreError::Full(format!("{bytes} bytes of {} are taken", self.budget)))
+    }
+}

@@ -1,0 +1,144 @@
+//! What the store has promised, kept beside the engine: an engine that opens with less is refused.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    time::Duration,
+};
+
+use set::Timestamp;
+
+use crate::codec::{In, Out};
+
+/// Distance of the two slots, so that they never share a page.
+const SLOT: u64 = 4096;
+
+/// What was durable when it was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Counts the marks; the slot with the higher number counts.
+    pub(crate) number: u64,
+    /// The opening that wrote it.
+    pub(crate) epoch: u64,
+    pub(crate) boot: u64,
+    /// The last commit.
+    pub(crate) commit: u64,
+    /// The last position.
+    pub(crate) last: u64,
+    /// Checksum over all heads up to there.
+    pub(crate) chain: u32,
+    /// Version of the control-plane records.
+    pub(crate) version: u64,
+    /// What the wall clock showed.
+    pub(crate) heartbeat: Timestamp,
+    /// Whether the store was closed in order after it.
+    pub(crate) clean: bool,
+}
+
+impl Mark {
+    fn write(&self) -> Vec<u8> {
+        let mut out = Out::new(96);
+        let numbers = [self.number, self.epoch, self.boot, self.commit, self.last, u64::from(self.chain), self.version];
+        for number in numbers.into_iter().chain([self.heartbeat.as_millis(), u64::from(self.clean)]) {
+            out.fixed(number);
+        }
+        out.sealed()
+    }
+
+    /// Length of a mark as written: version, nine numbers, checksum.
+    const LENGTH: usize = 1 + 9 * 8 + 4;
+
+    fn read(value: &[u8]) -> Option<Self> {
+        let mut from = In::sealed(value)?;
+        Some(Self {
+            number: from.fixed()?,
+            epoch: from.fixed()?,
+            boot: from.fixed()?,
+            commit: from.fixed()?,
+            last: from.fixed()?,
+            chain: u32::try_from(from.fixed()?).ok()?,
+            version: from.fixed()?,
+            heartbeat: Timestamp::from_millis(from.fixed()?),
+            clean: from.fixed()? == 1,
+        })
+    }
+}
+
+/// The file of marks: two checksummed slots, written in turn.
+#[derive(Debug)]
+pub(crate) struct Watermark {
+    file: File,
+    number: u64,
+    synced: Duration,
+}
+
+impl Watermark {
+    /// Makes the file. It is durable on return.
+    pub(crate) fn create(path: &Path, mark: Mark) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).read(true).create_new(true).open(path)?;
+        file.set_len(2 * SLOT)?;
+        let mut watermark = Self { file, number: 0, synced: Duration::ZERO };
+        watermark.write(mark)?;
+        watermark.write(mark)?;
+        watermark.file.sync_all()?;
+        Ok(watermark)
+    }
+
+    /// Opens the file and reads the newest mark; nothing where neither slot reads.
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, Option<Mark>)> {
+        let file = OpenOptions::new().write(true).read(true).open(path)?;
+        let slot = |offset: u64| {
+            let mut bytes = [0u8; Mark::LENGTH];
+            file.read_exact_at(&mut bytes, offset).ok().and_then(|()| Mark::read(&bytes))
+        };
+        let mark = slot(0).into_iter().chain(slot(SLOT)).max_by_key(|mark| mark.number);
+        let number = mark.map_or(0, |mark| mark.number);
+        Ok((Self { file, number, synced: Duration::ZERO }, mark))
+    }
+
+    /// Writes the next mark, without waiting for the disk.
+    pub(crate) fn write(&mut self, mark: Mark) -> io::Result<()> {
+        self.number += 1;
+        let mark = Mark { number: self.number, ..mark };
+        self.file.write_all_at(&mark.write(), (self.number & 1) * SLOT)
+    }
+
+    /// Makes the marks durable, at most once a second.
+    pub(crate) fn sync_sometimes(&mut self, now: Duration) -> io::Result<()> {
+        if now < self.synced + Duration::from_secs(1) {
+            return Ok(());
+        }
+        self.synced = now;
+        self.file.sync_data()
+    }
+
+    /// Makes the marks durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_readable_slot_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("watermark");
+        let mut file = Watermark::create(&path, Mark { commit: 1, ..Mark::default() }).unwrap();
+        file.write(Mark { commit: 2, ..Mark::default() }).unwrap();
+        file.write(Mark { commit: 3, ..Mark::default() }).unwrap();
+        let (mut file, mark) = Watermark::open(&path).unwrap();
+        assert_eq!(mark.unwrap().commit, 3);
+        let newest = (mark.unwrap().number & 1) * SLOT;
+        file.file.write_all_at(&[0xff; 8], newest + 30).unwrap();
+        assert_eq!(Watermark::open(&path).unwrap().1.unwrap().commit, 2);
+        file.file.write_all_at(&[0xff; 8], SLOT - newest + 30).unwrap();
+        assert_eq!(Watermark::open(&path).unwrap().1, None);
+        file.write(Mark { commit: 4, ..Mark::default() }).unwrap();
+        assert_eq!(Watermark::open(&path).unwrap().1.unwrap().commit, 4);
+    }
+}

@@ -1,0 +1,607 @@
+//! The one thread that writes: everything queued becomes one batch and one flush, answered after it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use parking_lot::RwLock;
+use tokio::sync::oneshot;
+
+use crate::{
+    Done, Durability, Head, Kind, NewEvent, Note, ProducerNo, StoreError, StreamNo, Unit,
+    fjall::{
+        batch::{Failure, Filling, settle_down},
+        engine::Engine,
+        place::{Lock, space},
+        replay::Fold,
+        segment::Segment,
+        shared::Shared,
+        watermark::{Mark, Watermark},
+    },
+    plan::{Answer, Kept, Lookup, ParkedRow, Plan, Planner},
+    ring::{Recent, Ring},
+    state::Ops,
+};
+
+/// At most so many units share a flush.
+const GROUP_UNITS: usize = 256;
+/// At most so many bytes share a flush, unless one unit is larger.
+const GROUP_BYTES: usize = 1024 * 1024;
+/// The cursors are written down as a whole after so many commits.
+const FOLD_COMMITS: u64 = 4096;
+/// Or after so many deltas.
+const FOLD_DELTAS: u64 = 200_000;
+/// How often an idle store writes its heartbeat.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// How often the size on the disk is measured.
+const MEASURE: Duration = Duration::from_secs(2);
+
+pub(crate) type Outcome = Result<Vec<Done>, StoreError>;
+
+/// One call of `commit`.
+pub(crate) struct Call {
+    pub(crate) units: Vec<Unit>,
+    pub(crate) how: Durability,
+    pub(crate) bytes: usize,
+    pub(crate) since: Duration,
+    pub(crate) answer: oneshot::Sender<Outcome>,
+}
+
+/// Work for the writer's thread that is no unit.
+pub(crate) type Errand = Box<dyn FnOnce(&mut Writer) + Send>;
+
+/// What stands in the queue.
+pub(crate) enum Job {
+    Commit(Box<Call>),
+    Errand(Errand),
+    Close(oneshot::Sender<Result<(), StoreError>>),
+    /// Ends as a killed process ends: nothing is written out.
+    Abandon(oneshot::Sender<()>),
+}
+
+/// Where the writer goes on.
+pub(crate) struct Ledge {
+    pub(crate) commit: u64,
+    pub(crate) chain: u32,
+    pub(crate) fold: Fold,
+}
+
+/// The writer.
+pub(crate) struct Writer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) engine: Option<Arc<Engine>>,
+    pub(crate) watermark: Watermark,
+    /// Deltas that are visible but not durable yet.
+    pub(crate) pending: Ops,
+    pending_since: Duration,
+    pub(crate) commit: u64,
+    pub(crate) chain: u32,
+    pub(crate) fold: Fold,
+    deltas_since_fold: u64,
+    measured: Duration,
+    beaten: Duration,
+    mark_is_dirty: bool,
+    /// Openings after a failure since the last commit that succeeded.
+    pub(crate) vain: u32,
+    /// Held until nothing is open any more.
+    pub(crate) lock: Option<Lock>,
+}
+
+/// What planning looks up, for the writer.
+struct Desk<'a> {
+    engine: &'a Engine,
+    ring: &'a RwLock<Ring>,
+    shared: &'a Shared,
+    since: u64,
+}
+
+impl Lookup for Desk<'_> {
+    fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
+        let since = self.shared.horizons.read().get(&producer).copied().unwrap_or_default().max(self.since);
+        self.engine.kept(producer, key, since)
+    }
+
+    fn parked(&self, stream: StreamNo, seq: u64) -> Result<Option<ParkedRow>, StoreError> {
+        self.engine.parked_row(stream, seq)
+    }
+
+    fn record(&self, seq: u64) -> Result<Option<(Head, Option<bytes::Bytes>)>, StoreError> {
+        if let Some(recent) = self.ring.read().get(seq) {
+            return Ok(Some((recent.entry.head.clone(), Some(recent.body.clone()))));
+        }
+        let Some(written) = self.engine.head(seq)? else { return Ok(None) };
+        // A body that does not read is as good as gone; the head says what was lost.
+        Ok(Some((written.head, self.engine.body(seq).ok().flatten())))
+    }
+}
+
+fn brings_events(unit: &Unit) -> bool {
+    let intake = |event: &NewEvent| event.kind == Kind::Intake;
+    matches!(unit, Unit::Append { events } if events.iter().any(intake))
+}
+
+fn may_be_lazy(unit: &Unit) -> bool {
+    let lazy = |note: &Note| matches!(note, Note::Acknowledged(_) | Note::Attempt(_));
+    matches!(unit, Unit::Settle { what, .. } if what.iter().all(|settlement| lazy(&settlement.note)))
+}
+
+/// How the loop goes on.
+enum Next {
+    On,
+    Over,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, engine: Arc<Engine>, watermark: Watermark, lock: Lock, from: Ledge) -> Self {
+        let now = shared.house.clock.monotonic();
+        Self {
+            shared,
+            engine: Some(engine),
+            watermark,
+            pending: Ops::default(),
+            pending_since: now,
+            commit: from.commit,
+            chain: from.chain,
+            fold: from.fold,
+            deltas_since_fold: 0,
+            measured: Duration::ZERO,
+            beaten: now,
+            mark_is_dirty: false,
+            vain: 0,
+            lock: Some(lock),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.house.clock.monotonic()
+    }
+
+    /// Writes until the store is closed.
+    pub(crate) fn run(mut self, queue: &Receiver<Job>) {
+        self.measure();
+        loop {
+            let job = match queue.recv_timeout(self.patience()) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.shut();
+                    return;
+                }
+            };
+            let next = match job {
+                None => self.tick(),
+                Some(Job::Commit(first)) => self.gather(*first, queue),
+                Some(other) => Ok(self.other(other)),
+            };
+            match next {
+                Ok(Next::On) => {}
+                Ok(Next::Over) => return,
+                Err(failure) => {
+                    if !self.recover(failure, queue) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long the queue may stay silent before something is due.
+    fn patience(&self) -> Duration {
+        let now = self.now();
+        if !self.pending.is_empty() {
+            return (self.pending_since + self.shared.options.flush()).saturating_sub(now);
+        }
+        if self.mark_is_dirty {
+            Duration::from_secs(1)
+        } else {
+            (self.beaten + HEARTBEAT).saturating_sub(now).max(Duration::from_millis(1))
+        }
+    }
+
+    fn other(&mut self, job: Job) -> Next {
+        match job {
+            Job::Commit(call) => {
+                // Only `gather` meets calls.
+                let _ = call.answer.send(Err(StoreError::Busy));
+                Next::On
+            }
+            Job::Errand(errand) => {
+                errand(self);
+                Next::On
+            }
+            Job::Close(answer) => {
+                let done = self.shut();
+                self.lock = None;
+                let _ = answer.send(done);
+                Next::Over
+            }
+            Job::Abandon(answer) => {
+                self.give_up_engine();
+                self.shared.closed.store(true, Ordering::Release);
+                self.lock = None;
+                let _ = answer.send(());
+                Next::Over
+            }
+        }
+    }
+
+    /// Takes what else is queued and commits it together.
+    fn gather(&mut self, first: Call, queue: &Receiver<Job>) -> Result<Next, Failure> {
+        let (mut units, mut bytes) = (first.units.len(), first.bytes);
+        let mut calls = vec![first];
+        let mut after = None;
+        while units < GROUP_UNITS && bytes < GROUP_BYTES {
+            match queue.try_recv() {
+                Ok(Job::Commit(call)) => {
+                    units += call.units.len();
+                    bytes += call.bytes;
+                    calls.push(*call);
+                }
+                Ok(other) => {
+                    after = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        self.shared.queued.fetch_sub(units, Ordering::Relaxed);
+        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.group(calls)?;
+        match after {
+            Some(job) => Ok(self.other(job)),
+            None => Ok(Next::On),
+        }
+    }
+
+    /// Plans calls in order. A call that cannot be planned leaves no trace.
+    fn plan(&self, engine: &Engine, calls: Vec<Call>) -> (Plan, Vec<(Call, Vec<Answer>)>) {
+        let shared = &self.shared;
+        let now = shared.sanity.now(&shared.house);
+        let since = shared.oldest_bucket(now.as_millis());
+        let desk = Desk { engine, ring: &shared.ring, shared, since };
+        let state = shared.state.read();
+        let mut calls = calls;
+        loop {
+            let mut planner = Planner::new(&state, &desk, &shared.names, shared.boot(), shared.fence, now);
+            let mut answers = Vec::with_capacity(calls.len());
+            let mut failed = None;
+            for (index, call) in calls.iter().enumerate() {
+                match call.units.iter().map(|unit| planner.unit(unit)).collect::<Result<Vec<_>, _>>() {
+                    Ok(answer) => answers.push(answer),
+                    Err(error) => {
+                        failed = Some((index, error));
+                        break;
+                    }
+                }
+            }
+            match failed {
+                None => return (planner.finish(), calls.into_iter().zip(answers).collect()),
+                Some((index, error)) => {
+                    let _ = calls.remove(index).answer.send(Err(error));
+                }
+            }
+        }
+    }
+
+    fn group(&mut self, calls: Vec<Call>) -> Result<(), Failure> {
+        let Some(engine) = self.engine.clone() else {
+            for call in calls {
+                let _ = call.answer.send(Err(StoreError::Unavailable("it is closed".into())));
+            }
+            return Ok(());
+        };
+        self.measure();
+        let closed = self.shared.closed_to_events();
+        let mut taken = Vec::with_capacity(calls.len());
+        for call in calls {
+            match &closed {
+                Some(error) if call.units.iter().any(brings_events) => drop(call.answer.send(Err(error.clone()))),
+                _ => taken.push(call),
+            }
+        }
+        let sync = taken.iter().any(|call| call.how == Durability::Sync || !call.units.iter().all(may_be_lazy));
+        let (mut plan, answers) = self.plan(&engine, taken);
+        let writes = sync && !(plan.is_empty() && self.pending.is_empty());
+        if writes && let Err(failure) = self.write(&engine, &mut plan) {
+            let text = match &failure {
+                Failure::Write(error) | Failure::Sync(error) => error.to_string(),
+            };
+            for (call, _) in answers {
+                let _ = call.answer.send(Err(StoreError::Poisoned(text.clone())));
+            }
+            return Err(failure);
+        }
+        if !writes && !plan.ops.is_empty() {
+            if self.pending.is_empty() {
+                self.pending_since = self.now();
+            }
+            self.pending.append(plan.ops.clone());
+        }
+        let units: usize = answers.iter().map(|(call, _)| call.units.len()).sum();
+        let counts = self.show(plan);
+        let now = self.now();
+        for (call, answers) in answers {
+            let done = answers.into_iter().map(|answer| answer.done(&counts)).collect();
+            if call.how == Durability::Sync {
+                self.shared.observed.commit.observe(now.saturating_sub(call.since).as_secs_f64());
+            }
+            let _ = call.answer.send(Ok(done));
+        }
+        if writes {
+            self.shared.observed.group.observe(units as f64);
+            self.fold_if_due()?;
+        } else if self.pending.len() >= self.shared.options.flush_count {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Makes a plan durable, together with what is pending.
+    fn write(&mut self, engine: &Engine, plan: &mut Plan) -> Result<(), Failure> {
+        let commit = self.commit + 1;
+        let mut filling = Filling::new(engine, plan.records.len() * 3 + plan.rows.len() * 2 + plan.puts.len() + 4);
+        let mut chain = self.chain;
+        if !plan.records.is_empty() {
+            let (segment, bucket) = self.make_room(engine, &mut filling, plan).map_err(Failure::Write)?;
+            chain = filling.records(plan, &segment, bucket.as_ref(), chain).map_err(Failure::Write)?;
+        }
+        filling.rest(plan, &self.shared.state.read()).map_err(Failure::Write)?;
+        let pending = self.pending.len();
+        if pending > 0 {
+            let mut ops = std::mem::take(&mut self.pending);
+            ops.append(plan.ops.clone());
+            filling.deltas(commit, &ops);
+            // They stay pending until the disk has them; a failure applies them again to what is found then.
+            ops.ended.truncate(ops.ended.len() - plan.ops.ended.len());
+            ops.attempts.truncate(ops.attempts.len() - plan.ops.attempts.len());
+            ops.clears.truncate(ops.clears.len() - plan.ops.clears.len());
+            self.pending = ops;
+        } else {
+            filling.deltas(commit, &plan.ops);
+        }
+        let Filling { batch, touched, .. } = filling;
+        let began = self.now();
+        settle_down(engine, batch, &touched)?;
+        self.shared.observed.sync.observe(self.now().saturating_sub(began).as_secs_f64());
+        self.pending = Ops::default();
+        (self.commit, self.chain, self.vain) = (commit, chain, 0);
+        self.deltas_since_fold += (pending + plan.ops.len()) as u64;
+        let last = plan.records.last().map(|fresh| fresh.entry.head.at.seq);
+        if let (Some(last), Some(mut open)) = (last, engine.segments.write().last_entry()) {
+            open.get_mut().bytes += plan.records.iter().map(|fresh| fresh.body.len() as u64).sum::<u64>();
+            open.get_mut().accepted_last =
+                plan.records.last().map(|fresh| fresh.entry.head.accepted).unwrap_or_default();
+            debug_assert!(open.get().first <= last);
+        }
+        self.mark(last, plan.version.map(|version| version.0))
+    }
+
+    /// The segment that takes the records of a plan, and the bucket that takes their keys; either is made where it is due.
+    fn make_room(
+        &self,
+        engine: &Engine,
+        filling: &mut Filling<'_>,
+        plan: &Plan,
+    ) -> Result<(Segment, Option<fjall::Keyspace>), StoreError> {
+        let last = self.shared.state.read().last;
+        let newest = engine.segments.read().values().next_back().cloned();
+        let options = &self.shared.options;
+        let fits = |segment: &Segment| {
+            segment.last.is_none()
+                && last + 1 - segment.first < options.segment_records
+                && segment.bytes < options.segment_bytes
+        };
+        let segment = match newest {
+            Some(segment) if fits(&segment) => segment,
+            newest => {
+                let id = newest.as_ref().map_or(1, |segment| segment.id + 1);
+                let open = Segment {
+                    id,
+                    first: last + 1,
+                    last: None,
+                    accepted_last: set::Timestamp::default(),
+                    bytes: 0,
+                    condensed: false,
+                    shelves: Some(engine.shelves(id)?),
+                };
+                let mut segments = engine.segments.write();
+                if let Some(mut full) = newest.filter(|segment| segment.last.is_none()) {
+                    full.last = Some(last);
+                    filling.segment(&full);
+                    segments.insert(full.first, full);
+                }
+                filling.segment(&open);
+                segments.insert(open.first, open.clone());
+                open
+            }
+        };
+        if !plan.records.iter().any(|fresh| fresh.once.is_some()) {
+            return Ok((segment, None));
+        }
+        let accepted = plan.records.first().map_or(0, |fresh| fresh.entry.head.accepted.as_millis());
+        let number = accepted / options.bucket_millis();
+        let known = engine.once.read().get(&number).cloned();
+        let bucket = match known {
+            Some(bucket) => bucket,
+            None => {
+                let bucket = engine.bucket(number)?;
+                engine.once.write().insert(number, bucket.clone());
+                bucket
+            }
+        };
+        Ok((segment, Some(bucket)))
+    }
+
+    /// Makes a plan visible.
+    fn show(&mut self, plan: Plan) -> Vec<usize> {
+        let shared = &self.shared;
+        let counts = plan.apply(&mut shared.state.write());
+        let observed = &shared.observed;
+        observed.settled.inc_by((plan.ops.ended.len() + counts.iter().sum::<usize>()) as u64);
+        observed.waiting.set(i64::try_from(shared.state.read().waiting).unwrap_or(i64::MAX));
+        let Some(last) = plan.records.last().map(|fresh| fresh.entry.head.at.seq) else { return counts };
+        observed.appended.inc_by(plan.records.len() as u64);
+        let mut ring = shared.ring.write();
+        for fresh in plan.records {
+            observed.appended_bytes.inc_by(fresh.body.len() as u64);
+            ring.push(Recent { entry: fresh.entry, body: fresh.body });
+        }
+        drop(ring);
+        shared.last.send_replace(last);
+        counts
+    }
+
+    /// Notes beside the engine what is durable now.
+    fn mark(&mut self, last: Option<u64>, version: Option<u64>) -> Result<(), Failure> {
+        let mark = self.current_mark(last, version);
+        let now = self.now();
+        let written = self.watermark.write(mark).and_then(|()| self.watermark.sync_sometimes(now));
+        self.mark_is_dirty = true;
+        self.beaten = now;
+        written.map_err(|error| Failure::Write(StoreError::Poisoned(format!("the watermark: {error}"))))
+    }
+
+    fn current_mark(&self, last: Option<u64>, version: Option<u64>) -> Mark {
+        let state = self.shared.state.read();
+        Mark {
+            number: 0,
+            epoch: self.shared.fence.epoch,
+            boot: self.shared.boot().0,
+            commit: self.commit,
+            last: last.unwrap_or(state.last),
+            chain: self.chain,
+            version: version.unwrap_or(state.version.0),
+            heartbeat: self.shared.sanity.now(&self.shared.house),
+            clean: false,
+        }
+    }
+
+    /// Makes everything durable that is visible.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        let Some(engine) = self.engine.clone() else { return Ok(()) };
+        if !self.pending.is_empty() {
+            self.write(&engine, &mut Plan::default())?;
+            self.fold_if_due()?;
+        }
+        Ok(())
+    }
+
+    fn fold_if_due(&mut self) -> Result<(), Failure> {
+        let last = self.shared.state.read().last;
+        let due = self.commit - self.fold.commit >= FOLD_COMMITS
+            || self.deltas_since_fold >= FOLD_DELTAS
+            || last - self.fold.frontier >= self.shared.options.segment_records;
+        if due { self.fold() } else { Ok(()) }
+    }
+
+    /// Writes all cursors down as a whole.
+    pub(crate) fn fold(&mut self) -> Result<(), Failure> {
+        let Some(engine) = self.engine.clone() else { return Ok(()) };
+        self.flush_pending_only(&engine)?;
+        if self.commit == self.fold.commit {
+            return Ok(());
+        }
+        let now = {
+            let state = self.shared.state.read();
+            let bytes = engine.segments.read().values().next_back().map_or(0, |segment| segment.bytes);
+            Fold {
+                commit: self.commit + 1,
+                frontier: state.last,
+                chain: self.chain,
+                accepted: state.last_accepted,
+                bytes,
+            }
+        };
+        let mut filling = Filling::new(&engine, 64);
+        filling.fold(&self.shared.state.read(), &self.fold, &now);
+        let Filling { batch, touched, .. } = filling;
+        settle_down(&engine, batch, &touched)?;
+        self.commit = now.commit;
+        self.fold = now;
+        self.deltas_since_fold = 0;
+        let mut state = self.shared.state.write();
+        let dirty = std::mem::take(&mut state.dirty);
+        for stream in dirty {
+            if let Some(cursor) = state.cursors.get_mut(&StreamNo(stream)) {
+                cursor.dirty.clear();
+            }
+        }
+        drop(state);
+        self.mark(None, None)
+    }
+
+    fn flush_pending_only(&mut self, engine: &Engine) -> Result<(), Failure> {
+        if self.pending.is_empty() { Ok(()) } else { self.write(engine, &mut Plan::default()) }
+    }
+
+    fn tick(&mut self) -> Result<Next, Failure> {
+        let now = self.now();
+        if !self.pending.is_empty() && now >= self.pending_since + self.shared.options.flush() {
+            self.flush()?;
+        } else if self.mark_is_dirty {
+            self.mark_is_dirty = false;
+            self.watermark
+                .sync()
+                .map_err(|error| Failure::Write(StoreError::Poisoned(format!("the watermark: {error}"))))?;
+        } else if now >= self.beaten + HEARTBEAT {
+            self.mark(None, None)?;
+        }
+        self.measure();
+        Ok(Next::On)
+    }
+
+    /// Measures what is free, and now and then what is taken.
+    fn measure(&mut self) {
+        if let Ok((free, _)) = space(&self.shared.place.store) {
+            self.shared.free.store(free, Ordering::Relaxed);
+        }
+        let now = self.now();
+        if let Some(engine) = &self.engine
+            && (now >= self.measured + MEASURE || self.measured.is_zero())
+        {
+            self.measured = now.max(Duration::from_nanos(1));
+            if let Ok(bytes) = engine.db.disk_space() {
+                self.shared.bytes.store(bytes, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Lets go of the engine; answers whether it is closed, or some read still holds it.
+    pub(crate) fn give_up_engine(&mut self) -> bool {
+        let shared = self.shared.engine.write().take();
+        let own = self.engine.take();
+        let Some(engine) = own.or(shared) else { return true };
+        let closed = (0..5000).any(|_| {
+            let only = Arc::strong_count(&engine) == 1;
+            if !only {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            only
+        });
+        drop(engine);
+        closed
+    }
+
+    /// Writes everything out and closes in order.
+    fn shut(&mut self) -> Result<(), StoreError> {
+        self.shared.closed.store(true, Ordering::Release);
+        let broken = |failure: Failure| match failure {
+            Failure::Write(error) | Failure::Sync(error) => error,
+        };
+        let folded = self.fold().map_err(broken);
+        let engine_was_open = self.engine.is_some();
+        self.give_up_engine();
+        folded?;
+        if engine_was_open {
+            let mark = Mark { clean: true, ..self.current_mark(None, None) };
+            let sealed = self.watermark.write(mark).and_then(|()| self.watermark.sync());
+            sealed.map_err(|error| StoreError::Poisoned(format!("the watermark: {error}")))?;
+        }
+        Ok(())
+    }
+}

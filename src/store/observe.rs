@@ -1,0 +1,74 @@
+//! What the store reports to the metrics page. Names are decided here, once.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+/// The store's metrics. [`Observed::default`] counts for nobody; [`Observed::register`] shows them.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// From the queue to the answer of a commit that had to be durable.
+    pub commit: Histogram,
+    /// One flush to the disk.
+    pub sync: Histogram,
+    /// Units that share one flush.
+    pub group: Histogram,
+    /// Records appended.
+    pub appended: Counter,
+    /// Bytes of bodies appended.
+    pub appended_bytes: Counter,
+    /// Deliveries settled.
+    pub settled: Counter,
+    /// Openings of the engine inside the process after a failure.
+    pub reopened: Counter,
+    /// Parked SETs forgotten by a limit.
+    pub parked_forgotten: Counter,
+    /// Idempotency keys forgotten before their time because a producer has too many.
+    pub keys_forgotten: Counter,
+    /// Deliveries owed.
+    pub waiting: Gauge,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        let times = || Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0]);
+        Self {
+            commit: times(),
+            sync: times(),
+            group: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
+            appended: Counter::default(),
+            appended_bytes: Counter::default(),
+            settled: Counter::default(),
+            reopened: Counter::default(),
+            parked_forgotten: Counter::default(),
+            keys_forgotten: Counter::default(),
+            waiting: Gauge::default(),
+        }
+    }
+}
+
+impl Observed {
+    /// Metrics that are shown on the page of this registry.
+    #[must_use]
+    pub fn register(registry: &mut Registry) -> Self {
+        let seen = Self::default();
+        let page = registry.sub_registry_with_prefix("setgate_store");
+        page.register_with_unit(
+            "commit",
+            "From the queue to the answer of a durable commit",
+            Unit::Seconds,
+            seen.commit.clone(),
+        );
+        page.register_with_unit("sync", "One flush to the disk", Unit::Seconds, seen.sync.clone());
+        page.register("group_units", "Units that share one flush", seen.group.clone());
+        page.register("appended", "Records appended", seen.appended.clone());
+        page.register_with_unit("appended_bodies", "Bodies appended", Unit::Bytes, seen.appended_bytes.clone());
+        page.register("settled", "Deliveries settled", seen.settled.clone());
+        page.register("reopened", "Openings of the engine after a failure", seen.reopened.clone());
+        page.register("parked_forgotten", "Parked SETs forgotten by a limit", seen.parked_forgotten.clone());
+        page.register("keys_forgotten", "Idempotency keys forgotten before their time", seen.keys_forgotten.clone());
+        page.register("waiting", "Deliveries owed", seen.waiting.clone());
+        seen
+    }
+}
