@@ -35,6 +35,8 @@ impl Lookup {
     #[must_use]
     pub fn find(&self, subject: &Subject) -> Cow<'_, RoaringBitmap> {
         match subject {
+            Subject::Simple(_) if self.simple.is_empty() => Cow::default(),
+            Subject::Complex(_) if self.complex.owners.is_empty() => Cow::default(),
             Subject::Simple(simple) => match simple.identifiers() {
                 [one] => self.simple.get(&print(None, one)).map(Numbers::to_set).unwrap_or_default(),
                 several => union(several.iter().filter_map(|one| self.simple.get(&print(None, one)))),
