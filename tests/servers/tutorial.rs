@@ -1,8 +1,9 @@
 //! Runs the tutorial: its `sh` blocks are typed into real shells, and what it shows must come out of them.
 //!
 //! A block's first line may say more than `sh`: `terminal=2` types it into a second shell; `until="text"` means that the
-//! command stays and the next block follows once it has printed the text. A `text` block shows lines that the block before
-//! it must have printed, in that order; `…` stands for anything.
+//! command stays and the next block follows once it has printed the text; a later block in that terminal waits for it to end.
+//! A `text` block shows lines that the block before it must have printed, in that order; with `terminal=2`, lines that appear
+//! in that terminal from now on. `…` stands for anything.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -19,11 +20,13 @@ use crate::process::{Watch, root, say, target};
 
 /// The longest that one block may take; the first one builds the gateway.
 const PATIENCE: Duration = Duration::from_secs(900);
+/// How long a line may take to appear in another terminal, and a command that stays to end.
+const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Block {
     Run { terminal: String, until: Option<String>, text: String },
-    Shows { lines: Vec<String> },
+    Shows { terminal: Option<String>, lines: Vec<String> },
 }
 
 /// Runs `docs/tutorial.md` in a home folder of its own.
@@ -62,7 +65,12 @@ fn play(blocks: &[Block], home: &Path) -> Result<()> {
                 let terminal = terminals.get_mut(terminal.as_str()).context("the terminal is open")?;
                 printed = terminal.enter(text, until.as_deref())?;
             }
-            Block::Shows { lines } => compare(lines, &printed)?,
+            Block::Shows { terminal: None, lines } => compare(lines, &printed)?,
+            Block::Shows { terminal: Some(name), lines } => {
+                let terminal =
+                    terminals.get_mut(name.as_str()).with_context(|| format!("terminal {name} is not open"))?;
+                terminal.wait_for(lines)?;
+            }
         }
     }
     Ok(())
@@ -112,6 +120,7 @@ fn blocks(text: &str) -> Result<Vec<Block>> {
                 text: body.join("\n"),
             }),
             "text" => found.push(Block::Shows {
+                terminal: option(rest, "terminal"),
                 lines: body.into_iter().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect(),
             }),
             _ => {}
@@ -137,6 +146,7 @@ struct Terminal {
     screen: Receiver<String>,
     entered: usize,
     stays: bool,
+    soon: Duration,
 }
 
 impl Terminal {
@@ -167,21 +177,21 @@ impl Terminal {
                 }
             }
         });
-        Ok(Self { name: name.to_owned(), shell, keys, screen, entered: 0, stays: false })
+        Ok(Self { name: name.to_owned(), shell, keys, screen, entered: 0, stays: false, soon: SOON })
     }
 
     /// Types the commands and returns what they printed; with `until` as soon as a line holds that text.
     fn enter(&mut self, text: &str, until: Option<&str>) -> Result<Vec<String>> {
         if self.stays {
-            bail!("terminal {} is still busy with a command that stays", self.name);
+            let mark = self.mark();
+            self.wait_for(&[mark]).context("the command that stays has not ended")?;
         }
         for line in text.lines() {
             say(&format!("  [{}] $ {line}", self.name));
         }
         self.entered += 1;
-        let mark = format!("@@ block {} has ended @@", self.entered);
-        let input = if until.is_some() { "" } else { " </dev/null" };
-        writeln!(self.keys, "{{\n{text}\n}}{input}\necho; echo '{mark}'").context("the shell has ended")?;
+        let mark = self.mark();
+        writeln!(self.keys, "{{\n{text}\n}} </dev/null\necho; echo '{mark}'").context("the shell has ended")?;
         self.keys.flush()?;
         self.stays = until.is_some();
         let mut printed = Vec::new();
@@ -209,6 +219,32 @@ impl Terminal {
             }
         }
     }
+
+    /// What is printed after the commands entered last.
+    fn mark(&self) -> String {
+        format!("@@ block {} has ended @@", self.entered)
+    }
+
+    /// Waits until these lines have appeared, in this order.
+    fn wait_for(&mut self, lines: &[String]) -> Result<()> {
+        let clock = Watch::start();
+        for wanted in lines {
+            loop {
+                match self.screen.recv_timeout(self.soon.saturating_sub(clock.elapsed())) {
+                    Ok(line) => {
+                        if !line.is_empty() && line != self.mark() {
+                            say(&format!("  [{}] {line}", self.name));
+                        }
+                        if matches(wanted.trim(), line.trim()) {
+                            break;
+                        }
+                    }
+                    Err(_) => bail!("`{wanted}` did not appear in terminal {}", self.name),
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Terminal {
@@ -235,7 +271,7 @@ mod tests {
         let text =
             "a\n```sh terminal=2 until=\"is ready\"\nserve\n```\n```text\nis ready\n\n```\n```toml\nx = 1\n```\n";
         let run = Block::Run { terminal: "2".into(), until: Some("is ready".into()), text: "serve".into() };
-        assert_eq!(blocks(text).unwrap(), [run, Block::Shows { lines: vec!["is ready".into()] }]);
+        assert_eq!(blocks(text).unwrap(), [run, Block::Shows { terminal: None, lines: vec!["is ready".into()] }]);
     }
 
     #[test]
@@ -270,7 +306,19 @@ mod tests {
     #[test]
     fn leaves_a_command_that_stays_running_once_it_has_said_so() {
         let mut terminal = Terminal::open("1", &std::env::temp_dir()).unwrap();
-        assert_eq!(terminal.enter("echo ready; exec tail -f /dev/null", Some("ready")).unwrap(), ["ready"]);
+        assert_eq!(
+            terminal.enter("echo ready; tail -f /dev/null & kill $!; echo late", Some("ready")).unwrap(),
+            ["ready"]
+        );
+        terminal.wait_for(&["l…e".into()]).unwrap();
+        assert_eq!(terminal.enter("echo more", None).unwrap(), ["more", ""]);
+    }
+
+    #[test]
+    fn does_not_type_into_a_terminal_that_is_busy() {
+        let mut terminal = Terminal::open("1", &std::env::temp_dir()).unwrap();
+        terminal.soon = Duration::from_millis(100);
+        terminal.enter("echo ready; exec tail -f /dev/null", Some("ready")).unwrap();
         assert!(terminal.enter("echo more", None).is_err());
     }
 }

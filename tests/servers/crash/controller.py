@@ -20,18 +20,23 @@ HERE = pathlib.Path(__file__).resolve().parent
 WANTED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 
 CONFIG = """\
+[gateway]
+dev = true
+
 [listen]
 world = "127.0.0.1:{world}"
 operator = "127.0.0.1:{operator}"
 
 [store]
 path = "{folder}/store"
+reserve_bytes = 67108864
 
-[keys]
-kek = "{folder}/kek"
+[secrets]
+folder = "{folder}/secrets"
 
-[outbound]
-allow = ["127.0.0.0/8"]
+[router]
+backoff_first_ms = 100
+backoff_most_s = 2
 
 [[issuers]]
 url = "{issuer}"
