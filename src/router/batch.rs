@@ -82,11 +82,43 @@ pub(crate) struct StreamTap {
     work: Option<(Work, Arc<Served>)>,
     /// Sealed, and more than was wanted.
     kept: VecDeque<(Prepared, Arc<Served>)>,
+    wish: Wish,
+}
+
+/// A tap's wish for room in a window. A chance that comes too late is passed on to the next who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Wish(Option<(Window, u64)>);
+
+impl Wish {
+    pub(crate) fn wait(&mut self, windows: &[Window], cx: &Context<'_>) {
+        let Some(window) = windows.iter().find(|window| window.core().room() == 0) else {
+            // There is room by now.
+            cx.waker().wake_by_ref();
+            return;
+        };
+        let waker = cx.waker().clone();
+        let ticket = window.core().when_room(Arc::new(move || waker.wake_by_ref()));
+        self.0 = Some((window.clone(), ticket));
+        // Room may have come between the look and the wish.
+        window.core().pass_on();
+    }
+
+    fn withdraw(&mut self) {
+        self.0.take().map(|(window, ticket)| window.core().withdraw(ticket));
+    }
+
+    fn give_up(&mut self) {
+        if let Some((window, ticket)) = self.0.take()
+            && !window.core().withdraw(ticket)
+        {
+            window.core().pass_on();
+        }
+    }
 }
 
 impl StreamTap {
     pub(crate) fn new(feed: Arc<Feed>, id: u64, generation: u64) -> Self {
-        Self { feed, id, generation, work: None, kept: VecDeque::new() }
+        Self { feed, id, generation, work: None, kept: VecDeque::new(), wish: Wish::default() }
     }
 
     /// The last look before SETs leave: paused, dropped, removed or no longer wanted since the decision.
@@ -186,13 +218,14 @@ impl TapCore for StreamTap {
             {
                 return Poll::Ready(Ok(batch));
             }
-            match self.feed.claim(self.id, self.generation, want, cx) {
-                (Drawn::Slots(slots), Some((_, served))) => {
+            self.wish.withdraw();
+            match self.feed.claim(self.id, self.generation, want, &mut self.wish, cx) {
+                Drawn::Slots(slots, served) => {
                     let work = prepare(self.feed.clone(), served.clone(), slots);
                     self.work = Some((Box::pin(work), served));
                 }
-                (Drawn::Closed(closed), _) => return Poll::Ready(Err(closed)),
-                (Drawn::Slots(_) | Drawn::Nothing, _) => return Poll::Pending,
+                Drawn::Closed(closed) => return Poll::Ready(Err(closed)),
+                Drawn::Nothing => return Poll::Pending,
             }
         }
     }
@@ -204,6 +237,7 @@ impl TapCore for StreamTap {
 
 impl Drop for StreamTap {
     fn drop(&mut self) {
+        self.wish.give_up();
         self.feed.tap_gone(self.id);
     }
 }

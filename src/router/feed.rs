@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -20,7 +20,7 @@ use stream::{OnRefusal, Status, Stream};
 
 use crate::{
     backoff::{Breaker, pause},
-    batch::{StreamTap, Ticket},
+    batch::{StreamTap, Ticket, Wish},
     lane::{Lanes, Offered, Slot},
     seal::Seal,
     settle::{Judgement, judge},
@@ -113,7 +113,7 @@ pub(crate) struct Claimed {
 
 /// What [`Feed::claim`] found.
 pub(crate) enum Drawn {
-    Slots(Vec<(Slot, Jti)>),
+    Slots(Vec<(Slot, Jti)>, Arc<Served>),
     Nothing,
     Closed(Closed),
 }
@@ -221,8 +221,11 @@ impl Feed {
         self.stir(&mut state);
     }
 
+    /// Wishes to be woken when the next time comes; what is due already is in the hands of [`Feed::stir`].
     fn set_timer(self: &Arc<Self>, state: &State) {
-        let due = [state.lanes.next_due(), state.breaker.opens_at()].into_iter().flatten().min();
+        let now = self.shared.house.clock.monotonic();
+        let due =
+            [state.lanes.next_due(), state.breaker.opens_at()].into_iter().flatten().filter(|due| *due > now).min();
         if let Some(due) = due {
             self.shared.timers.at(due, self);
         }
@@ -325,20 +328,21 @@ impl Feed {
         tap: u64,
         generation: u64,
         want: &Want,
+        wish: &mut Wish,
         cx: &mut Context<'_>,
-    ) -> (Drawn, Option<(Arc<Ticket>, Arc<Served>)>) {
+    ) -> Drawn {
         let now = self.shared.house.clock.monotonic();
         let served = self.served.load_full();
         let mut state = self.state.lock();
         if generation != served.generation {
-            return (Drawn::Closed(Closed::Reconfigured), None);
+            return Drawn::Closed(Closed::Reconfigured);
         }
         if let Phase::Ending(closed) = &state.phase {
-            return (Drawn::Closed(closed.clone()), None);
+            return Drawn::Closed(closed.clone());
         }
         state.wakers.insert(tap, cx.waker().clone());
-        if want.sets == 0 || self.shared.halted.load(Ordering::Acquire) {
-            return (Drawn::Nothing, None);
+        if want.sets == 0 || self.shared.is_halted() {
+            return Drawn::Nothing;
         }
         state.lanes.wake(now);
         if let Some(slot) = state.next_control(now) {
@@ -347,34 +351,34 @@ impl Feed {
             let slots = self.enter(&mut state, vec![slot], tap, served.generation, &ticket);
             state.control_busy = true;
             state.breaker.left();
-            return (Drawn::Slots(slots), Some((ticket, served)));
+            return Drawn::Slots(slots, served);
         }
         let open = state.phase == Phase::Open;
         let allowance = if open { state.breaker.allowance(now, state.claimed.len()) } else { 0 };
         if allowance == 0 || !state.lanes.has_ready() {
             if !open && state.phase == Phase::Disabled && state.claimed.is_empty() {
-                return (Drawn::Closed(Closed::Disabled), None);
+                return Drawn::Closed(Closed::Disabled);
             }
             if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
                 state.wakers.remove(&tap);
-                return (Drawn::Closed(Closed::Idle), None);
+                return Drawn::Closed(Closed::Idle);
             }
-            return (Drawn::Nothing, None);
+            return Drawn::Nothing;
         }
         let limits = served.profile.limits;
         let windows: Vec<_> = served.profile.windows.iter().chain([&self.own_window]).cloned().collect();
         let room = windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
         if room == 0 {
-            self.wait_for_room(&windows, cx);
-            return (Drawn::Nothing, None);
+            wish.wait(&windows, cx);
+            return Drawn::Nothing;
         }
         let most = [want.sets, limits.sets, room, allowance, served.seal.quantum()].into_iter().min().unwrap_or(1);
         let slots = state.lanes.draw(most, want.bytes.min(limits.bytes), limits.overhead);
         let bytes = slots.iter().map(|slot| slot.head.body_len as usize + limits.overhead).sum();
         let Some(ticket) = Ticket::take(windows.clone(), slots.len(), bytes) else {
             slots.into_iter().for_each(|slot| state.lanes.put_back(slot, None));
-            self.wait_for_room(&windows, cx);
-            return (Drawn::Nothing, None);
+            wish.wait(&windows, cx);
+            return Drawn::Nothing;
         };
         state.wakers.remove(&tap);
         state.breaker.left();
@@ -382,18 +386,7 @@ impl Feed {
         if state.wants_scan() {
             self.stir(&mut state);
         }
-        (Drawn::Slots(slots), Some((ticket, served)))
-    }
-
-    fn wait_for_room(&self, windows: &[delivery::Window], cx: &Context<'_>) {
-        if let Some(window) = windows.iter().find(|window| window.core().room() == 0) {
-            let waker = cx.waker().clone();
-            window.core().when_room(Arc::new(move || waker.wake_by_ref()));
-            // Room may have come between the look and the wish.
-            window.core().pass_on();
-        } else {
-            cx.waker().wake_by_ref();
-        }
+        Drawn::Slots(slots, served)
     }
 
     fn enter(
@@ -779,7 +772,7 @@ impl Feed {
                     state.breaker.unknown(now);
                 }
                 state.last_error = Some((wall, cause));
-                self.retry(state, claimed, now, wait, wall, Some(now + wait), notes);
+                notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
             }
             Judgement::RetryLine { after, cause, own } => {
                 claimed.slot.attempts = claimed.attempt.0;
@@ -796,7 +789,7 @@ impl Feed {
                     ));
                 }
                 state.last_error = Some((wall, cause));
-                self.retry(state, claimed, now, until.saturating_sub(now), wall, None, notes);
+                notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
             }
             Judgement::Halt { cause } => {
                 claimed.ticket.give(claimed.bytes);
@@ -817,26 +810,18 @@ impl Feed {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the two kinds of retry share this and nothing else does")]
-    fn retry(
-        &self,
-        state: &mut State,
-        claimed: Claimed,
-        _now: Duration,
-        wait: Duration,
-        wall: Timestamp,
-        due: Option<Duration>,
-        notes: &mut Vec<Settlement>,
-    ) {
+    /// Puts a failed SET back and says what to note of it. `due`: its own lane waits until then.
+    fn retry(&self, state: &mut State, claimed: Claimed, next_at: Timestamp, due: Option<Duration>) -> Settlement {
         claimed.ticket.give(claimed.bytes);
         self.keep_sealed(&claimed);
-        let note = Note::Attempt(Attempted {
+        let attempted = Attempted {
             count: claimed.slot.attempts,
-            first_failed: claimed.slot.first_failed.unwrap_or(wall),
-            next_at: wall.plus(wait),
-        });
-        notes.push(Settlement { stream: self.no, at: claimed.slot.head.at, note });
+            first_failed: claimed.slot.first_failed.unwrap_or(next_at),
+            next_at,
+        };
+        let at = claimed.slot.head.at;
         state.put_back(claimed.slot, due);
+        Settlement { stream: self.no, at, note: Note::Attempt(attempted) }
     }
 }
 

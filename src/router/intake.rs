@@ -8,7 +8,7 @@ use std::{
 use set::Event;
 use store::{Appended, Done, Durability, Kind, NewEvent, Once, Position, ProducerNo, StoreError, Unit, Version};
 
-use crate::{Inner, Issuer, Router};
+use crate::{Inner, Issuer, Router, feed::Feed};
 
 /// From whom events come, and under which issuer.
 #[derive(Clone, Copy, Debug)]
@@ -215,6 +215,7 @@ impl Inner {
 /// Keeps the gate up to date with the store's health.
 pub(crate) async fn watch_gate(inner: Arc<Inner>) {
     let clock = inner.shared.house.clock.clone();
+    let mut halted = inner.shared.is_halted();
     while !*inner.ended.borrow() {
         let health = inner.shared.store.health();
         let closed = (!health.accepts).then(|| {
@@ -223,7 +224,10 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
         });
         inner.intake_closed.store(closed);
         inner.shared.observed.waiting.set(i64::try_from(health.waiting).unwrap_or(i64::MAX));
-        inner.shared.halted.store(health.held, Ordering::Release);
+        inner.shared.held.store(health.held, Ordering::Release);
+        if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {
+            inner.feeds().iter().for_each(Feed::tick);
+        }
         clock.sleep(Duration::from_millis(250)).await;
     }
 }

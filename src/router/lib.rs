@@ -34,3 +34,6 @@ pub use streams::{ChangeError, ReconcileError, Reconciled};
 pub use view::StreamView;
 
 pub(crate) use start::Inner;
+
+#[cfg(test)]
+mod tests;

@@ -13,8 +13,7 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
     let every = Duration::from_secs(inner.shared.config.retention_every_s.max(1));
     while !*inner.ended.borrow() {
         clock.sleep(every).await;
-        let feeds: Vec<_> = inner.feeds.read().values().cloned().collect();
-        for feed in feeds {
+        for feed in inner.feeds() {
             if let Err(error) = look(&inner, &feed).await {
                 tracing::warn!(stream = %feed.served.load().stream.id, %error, "cannot apply the stream's limits");
             }

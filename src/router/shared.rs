@@ -3,7 +3,10 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) observed: Observed,
     /// The store takes no settlements: nothing is drawn until it does.
     pub(crate) halted: AtomicBool,
+    /// The store was opened as a copy: nothing is drawn until it is adopted.
+    pub(crate) held: AtomicBool,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -59,6 +64,7 @@ impl Shared {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
+        let held = store.health().held;
         let shared = Self {
             house,
             store,
@@ -68,10 +74,15 @@ impl Shared {
             timers: Timers::default(),
             observed,
             halted: AtomicBool::new(false),
+            held: AtomicBool::new(held),
             commands,
             config,
         };
         (Arc::new(shared), inbox)
+    }
+
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire) || self.held.load(Ordering::Acquire)
     }
 
     pub(crate) fn tell(&self, command: Command) {

@@ -96,6 +96,10 @@ impl Inner {
         self.feeds.read().get(&no).cloned()
     }
 
+    pub(crate) fn feeds(&self) -> Vec<Arc<Feed>> {
+        self.feeds.read().values().cloned().collect()
+    }
+
     pub(crate) fn issuer(&self, url: &str) -> Option<&Issuer> {
         self.issuers.iter().find(|issuer| &*issuer.url == url)
     }
@@ -146,8 +150,7 @@ impl Router {
         house.spawn("commands", commands::obey(inner.clone(), inbox));
         house.spawn("gate", intake::watch_gate(inner.clone()));
         house.spawn("retain", retain::watch(inner.clone()));
-        let feeds: Vec<_> = inner.feeds.read().values().cloned().collect();
-        feeds.iter().for_each(Feed::tick);
+        inner.feeds().iter().for_each(Feed::tick);
         Ok(Self(inner))
     }
 
@@ -187,7 +190,7 @@ impl Router {
         inner.ended.send_replace(true);
         let clock = &inner.shared.house.clock;
         let by = clock.monotonic() + within;
-        let feeds: Vec<_> = inner.feeds.read().values().cloned().collect();
+        let feeds = inner.feeds();
         feeds.iter().for_each(|feed| feed.end(Closed::Draining));
         while feeds.iter().any(|feed| feed.is_busy()) && clock.monotonic() < by {
             clock.sleep(Duration::from_millis(20)).await;

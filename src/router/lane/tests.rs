@@ -1,1 +1,90 @@
+use set::OrderKey;
+use store::{Boot, IssuerNo, Position, ProducerNo, Version};
+
 use super::*;
+
+fn slot(seq: u64, key: u64) -> Slot {
+    Slot::new(Head {
+        at: Position::new(seq),
+        boot: Boot(1),
+        kind: store::Kind::Intake,
+        issuer: IssuerNo(1),
+        producer: ProducerNo(1),
+        config: Version(1),
+        accepted: Timestamp::default(),
+        order: OrderKey::from_bits(key),
+        body_len: 100,
+    })
+}
+
+fn seqs(slots: &[Slot]) -> Vec<u64> {
+    slots.iter().map(Slot::seq).collect()
+}
+
+#[test]
+fn per_set_draws_one_of_each_key() {
+    let mut lanes = Lanes::new(Order::PerSet, 100);
+    for (seq, key) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
+        assert_eq!(lanes.offer(slot(seq, key), None), Offered::Taken);
+    }
+    let drawn = lanes.draw(10, usize::MAX, 0);
+    assert_eq!(seqs(&drawn), [1, 3]);
+    assert!(lanes.draw(10, usize::MAX, 0).is_empty());
+    assert_eq!(lanes.settled(OrderKey::from_bits(7)), None);
+    assert_eq!(seqs(&lanes.draw(10, usize::MAX, 0)), [2]);
+}
+
+#[test]
+fn per_batch_draws_a_key_in_order_and_keeps_it_until_all_are_settled() {
+    let mut lanes = Lanes::new(Order::PerBatch, 100);
+    for (seq, key) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
+        lanes.offer(slot(seq, key), None);
+    }
+    let mut drawn = lanes.draw(3, usize::MAX, 0);
+    assert_eq!(seqs(&drawn), [1, 2, 4]);
+    lanes.settled(OrderKey::from_bits(7));
+    lanes.put_back(drawn.remove(1), None);
+    assert_eq!(seqs(&lanes.draw(3, usize::MAX, 0)), [3], "4 is still held");
+    lanes.put_back(drawn.remove(1), None);
+    assert_eq!(seqs(&lanes.draw(3, usize::MAX, 0)), [2, 4]);
+}
+
+#[test]
+fn a_batch_keeps_to_its_bytes_but_never_starves() {
+    let mut lanes = Lanes::new(Order::PerSet, 100);
+    for seq in 1..=5 {
+        lanes.offer(slot(seq, seq), None);
+    }
+    assert_eq!(seqs(&lanes.draw(10, 250, 0)), [1, 2]);
+    assert_eq!(seqs(&lanes.draw(10, 1, 0)), [3], "one SET always fits");
+}
+
+#[test]
+fn a_blocked_key_costs_a_bit_when_the_ready_set_is_full() {
+    let mut lanes = Lanes::new(Order::PerSet, 2);
+    assert_eq!(lanes.offer(slot(1, 7), None), Offered::Taken);
+    assert_eq!(lanes.offer(slot(2, 7), None), Offered::Taken);
+    assert_eq!(lanes.offer(slot(3, 7), None), Offered::PassedOver);
+    assert_eq!(lanes.offer(slot(4, 8), None), Offered::Taken, "another key is not held up");
+    assert_eq!(seqs(&lanes.draw(10, usize::MAX, 0)), [1, 4]);
+    assert_eq!(lanes.settled(OrderKey::from_bits(7)), None);
+    assert_eq!(lanes.offer(slot(5, 7), None), Offered::PassedOver, "it must not overtake 3");
+    assert_eq!(seqs(&lanes.draw(10, usize::MAX, 0)), [2]);
+    assert_eq!(lanes.settled(OrderKey::from_bits(7)), Some(3), "scan again from there");
+}
+
+#[test]
+fn a_waiting_lane_wakes_in_time_and_a_late_acknowledgement_takes_it_away() {
+    let mut lanes = Lanes::new(Order::PerSet, 10);
+    lanes.offer(slot(1, 7), None);
+    let mut drawn = lanes.draw(1, usize::MAX, 0);
+    lanes.put_back(drawn.remove(0), Some(Duration::from_secs(5)));
+    assert!(!lanes.has_ready());
+    lanes.wake(Duration::from_secs(4));
+    assert!(!lanes.has_ready());
+    lanes.wake(Duration::from_secs(5));
+    assert!(lanes.has_ready());
+    assert_eq!(lanes.withdraw(OrderKey::from_bits(7), 1), None);
+    assert_eq!(lanes.queued(), 0);
+    assert!(lanes.draw(1, usize::MAX, 0).is_empty());
+}
