@@ -1,0 +1,226 @@
+//! The peer at the other end: takes what arrives as a script says, and notes what should not have happened.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{Answer, Incoming, Inlet, Refusal};
+
+/// What the peer does with a SET it meets.
+#[derive(Clone, Debug)]
+pub(super) enum Act {
+    Take,
+    Refuse(Refusal),
+    Busy,
+    /// Takes it; the connection is cut before the answer.
+    TakeAndCut,
+    /// The connection is cut before it is taken.
+    Cut,
+    /// Takes it, and answers when it is released.
+    Hold,
+}
+
+/// A meeting: which SET, and the how-many-eth time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meeting {
+    pub(super) at: usize,
+    pub(super) times: usize,
+}
+
+type Script = dyn Fn(Meeting) -> Act + Send + Sync;
+
+#[derive(Clone, Default)]
+struct Seen {
+    times: usize,
+    taken: usize,
+    refused: bool,
+}
+
+struct State {
+    seen: Vec<Seen>,
+    here: usize,
+    most: usize,
+    holding: usize,
+    wrongs: Vec<String>,
+}
+
+/// The peer of one case.
+pub(super) struct Peer {
+    known: HashMap<Bytes, usize>,
+    keys: Vec<u64>,
+    script: Box<Script>,
+    cut: OnceLock<Arc<dyn Fn() + Send + Sync>>,
+    state: Mutex<State>,
+    released: watch::Sender<bool>,
+    changed: watch::Sender<u64>,
+}
+
+impl Peer {
+    pub(super) fn new(
+        owed: Vec<([Bytes; 2], u64)>,
+        script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let state = State { seen: vec![Seen::default(); owed.len()], here: 0, most: 0, holding: 0, wrongs: Vec::new() };
+        Arc::new(Self {
+            keys: owed.iter().map(|(_, key)| *key).collect(),
+            known: owed.into_iter().enumerate().flat_map(|(at, (bodies, _))| bodies.map(|body| (body, at))).collect(),
+            script: Box::new(script),
+            cut: OnceLock::new(),
+            state: Mutex::new(state),
+            released: watch::Sender::new(false),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// How the connection is cut.
+    pub(super) fn cut_with(&self, cut: Arc<dyn Fn() + Send + Sync>) {
+        // A peer belongs to one case, and a case opens one line.
+        let _ = self.cut.set(cut);
+    }
+
+    /// Lets all that are held have their answers.
+    pub(super) fn release(&self) {
+        self.released.send_replace(true);
+    }
+
+    /// Ends when so many are held at once.
+    pub(super) async fn holds(&self, count: usize) {
+        let mut changed = self.changed.subscribe();
+        // The sender is part of the peer, so there is always another change to wait for.
+        let _ = changed.wait_for(|_| self.state.lock().holding >= count).await;
+    }
+
+    /// How often each SET was taken.
+    pub(super) fn taken(&self) -> Vec<usize> {
+        self.state.lock().seen.iter().map(|seen| seen.taken).collect()
+    }
+
+    /// How often each SET was met.
+    pub(super) fn met(&self) -> Vec<usize> {
+        self.state.lock().seen.iter().map(|seen| seen.times).collect()
+    }
+
+    /// Most SETs that were here at once, met and not answered.
+    pub(super) fn most(&self) -> usize {
+        self.state.lock().most
+    }
+
+    /// What should not have happened.
+    pub(super) fn wrongs(&self) -> Vec<String> {
+        self.state.lock().wrongs.clone()
+    }
+
+    fn meet(&self, token: &Bytes) -> Option<(usize, Act)> {
+        let mut state = self.state.lock();
+        let Some(at) = self.known.get(token).copied() else {
+            state.wrongs.push("a SET arrived that is not, byte for byte, one that was handed over".to_owned());
+            return None;
+        };
+        // Promise P4: every earlier SET of the key was taken, or refused.
+        let key = self.keys.get(at);
+        let early = state
+            .seen
+            .iter()
+            .zip(&self.keys)
+            .take(at)
+            .position(|(seen, of)| Some(of) == key && seen.taken == 0 && !seen.refused);
+        if let Some(early) = early {
+            state.wrongs.push(format!("SET {at} arrived before SET {early} of the same order key"));
+        }
+        let seen = state.seen.get_mut(at)?;
+        seen.times += 1;
+        Some((at, (self.script)(Meeting { at, times: seen.times })))
+    }
+
+    fn note(&self, at: usize, how: impl FnOnce(&mut Seen)) {
+        if let Some(seen) = self.state.lock().seen.get_mut(at) {
+            how(seen);
+        }
+    }
+
+    fn enter(self: &Arc<Self>, holds: bool) -> Here {
+        let mut state = self.state.lock();
+        state.here += 1;
+        state.most = state.most.max(state.here);
+        state.holding += usize::from(holds);
+        drop(state);
+        self.changed.send_modify(|changes| *changes += 1);
+        Here { peer: self.clone(), holds }
+    }
+
+    fn cut(&self) {
+        if let Some(cut) = self.cut.get() {
+            cut();
+        }
+    }
+}
+
+/// Counts a SET for as long as it is here, also when its connection goes away.
+struct Here {
+    peer: Arc<Peer>,
+    holds: bool,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        let mut state = self.peer.state.lock();
+        state.here -= 1;
+        state.holding -= usize::from(self.holds);
+    }
+}
+
+/// The peer as the method's receiving half sees it.
+pub(super) struct Door(pub(super) Arc<Peer>);
+
+impl Inlet for Door {
+    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        let peer = &self.0;
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(what.len());
+            for incoming in what {
+                let (Incoming::Set { token, .. } | Incoming::Event { body: token, .. }) = incoming;
+                let Some((at, act)) = peer.meet(&token) else {
+                    answers.push(Answer::Status(500));
+                    continue;
+                };
+                let here = peer.enter(matches!(act, Act::Hold));
+                answers.push(match act {
+                    Act::Take => {
+                        peer.note(at, |seen| seen.taken += 1);
+                        // Others may arrive before this one is answered.
+                        tokio::task::yield_now().await;
+                        Answer::Taken
+                    }
+                    Act::Refuse(refusal) => {
+                        peer.note(at, |seen| seen.refused = true);
+                        Answer::Refused(refusal)
+                    }
+                    Act::Busy => Answer::Busy { after: Duration::from_secs(1) },
+                    Act::TakeAndCut => {
+                        peer.note(at, |seen| seen.taken += 1);
+                        peer.cut();
+                        Answer::Taken
+                    }
+                    Act::Cut => {
+                        peer.cut();
+                        Answer::Busy { after: Duration::from_secs(1) }
+                    }
+                    Act::Hold => {
+                        let _ = peer.released.subscribe().wait_for(|released| *released).await;
+                        peer.note(at, |seen| seen.taken += 1);
+                        Answer::Taken
+                    }
+                });
+                drop(here);
+            }
+            answers
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! The suite passes an honest line and finds out each kind of liar.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::{
+    Answer, Attempt, Cause, Feed, Form, Incoming, Lapse, Limits, Line, Outcome, Profile, Scope, SealedSet, Tap,
+    Verdict, Want, Window, drive,
+};
+
+/// How a line of the tests behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Manner {
+    Honest,
+    HonestInBatches,
+    /// Says acknowledged before it has asked the peer.
+    AcknowledgesUnseen,
+    /// Takes a lost connection for an acknowledgement.
+    TakesLossForSuccess,
+    /// Says nothing when the connection is lost.
+    Forgets,
+    /// Leaves at once when told to drain.
+    Leaves,
+    /// Reports every refusal as the same.
+    Rewords,
+    /// Sends everything twice at once.
+    Doubles,
+    /// Declares `PerTap` and hands over in reverse.
+    Reverses,
+    /// Reports another receipt than it declares.
+    MistakesReceipt,
+    /// Changes what it was given.
+    Rewrites,
+}
+
+/// A line whose connection is a function call; a cut loses the answers of all calls under way.
+struct InMemory {
+    manner: Manner,
+    inlet: Arc<dyn Inlet>,
+    cuts: Arc<AtomicUsize>,
+    window: Window,
+}
+
+impl InMemory {
+    async fn send(&self, set: SealedSet) -> Outcome {
+        let before = self.cuts.load(Ordering::SeqCst);
+        let token = if self.manner == Manner::Rewrites { [&set.body[..], b" "].concat().into() } else { set.body };
+        let incoming = Incoming::Set { named: None, token };
+        if self.manner == Manner::AcknowledgesUnseen {
+            return Ok(Receipt::Receiver);
+        }
+        if self.manner == Manner::Doubles {
+            let (_, _) = tokio::join!(
+                self.inlet.take("test", vec![incoming.clone()]),
+                self.inlet.take("test", vec![incoming.clone()])
+            );
+        }
+        let answer = self.inlet.take("test", vec![incoming]).await.pop().unwrap();
+        let retry = |code| Err(Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(code, "test") });
+        if self.cuts.load(Ordering::SeqCst) != before {
+            return match self.manner {
+                Manner::TakesLossForSuccess => Ok(Receipt::Receiver),
+                Manner::Forgets => std::future::pending().await,
+                _ => retry("closed"),
+            };
+        }
+        match answer {
+            Answer::Taken if self.manner == Manner::MistakesReceipt => Ok(Receipt::Carrier),
+            Answer::Taken => Ok(Receipt::Receiver),
+            Answer::Refused(_) if self.manner == Manner::Rewords => {
+                Err(Verdict::Refuse(Refusal { code: ErrorCode::InvalidRequest, description: None, language: None }))
+            }
+            Answer::Refused(refusal) => Err(Verdict::Refuse(refusal)),
+            Answer::Busy { .. } | Answer::Status(_) => retry("busy"),
+        }
+    }
+}
+
+impl Line for InMemory {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Sender,
+            order: if self.manner == Manner::Reverses { Order::PerTap } else { Order::PerSet },
+            receipt: Receipt::Receiver,
+            form: Form::Token,
+            lapse: Lapse::WithTap,
+            limits: Limits { sets: 16, bytes: usize::MAX, overhead: 0, set_bytes: usize::MAX },
+            endpoint: None,
+            windows: vec![self.window.clone()],
+        }
+    }
+
+    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
+        match self.manner {
+            Manner::HonestInBatches => {
+                drive::batches(&feed, tap, async |sets| {
+                    let mut outcomes = Vec::new();
+                    for set in sets {
+                        outcomes.push(self.send(set).await);
+                    }
+                    outcomes
+                })
+                .await
+            }
+            Manner::Leaves => {
+                let work = drive::each(&feed, feed.tap(), |set| self.send(set));
+                let end = async {
+                    loop {
+                        if let Err(end) = tap.next(Want { sets: 0, ..Want::ALL }).await {
+                            return end;
+                        }
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    end = end => end,
+                    end = work => end,
+                }
+            }
+            Manner::Reverses => loop {
+                match tap.next(Want::ALL).await {
+                    Ok(batch) => {
+                        for set in batch.hand_over().into_iter().rev() {
+                            let (jti, attempt): (_, Attempt) = (set.jti, set.attempt);
+                            feed.settle(jti, Some(attempt), self.send(set).await);
+                        }
+                    }
+                    Err(end) => return end,
+                }
+            },
+            _ => drive::each(&feed, tap, |set| self.send(set)).await,
+        }
+    }
+}
+
+struct InMemoryRig(Manner);
+
+impl Rig for InMemoryRig {
+    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+        let cuts = Arc::new(AtomicUsize::new(0));
+        let line = Arc::new(InMemory { manner: self.0, inlet, cuts: cuts.clone(), window: Window::of_sets(8) });
+        let cut = Arc::new(move || {
+            cuts.fetch_add(1, Ordering::SeqCst);
+        });
+        let parallel = self.0 != Manner::HonestInBatches;
+        Box::pin(async move { Opened { line, cut, parallel, keep: Box::new(()) } })
+    }
+}
+
+async fn failures(manner: Manner) -> Vec<&'static str> {
+    examine(&InMemoryRig(manner), Duration::from_secs(1)).await.into_iter().map(|failure| failure.case).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_honest_line_passes() {
+    conform(&InMemoryRig(Manner::Honest)).await;
+    conform(&InMemoryRig(Manner::HonestInBatches)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_liar_is_found_out() {
+    for (manner, case) in [
+        (Manner::AcknowledgesUnseen, "it delivers every SET once"),
+        (Manner::TakesLossForSuccess, "a connection lost before reading loses nothing"),
+        (Manner::Forgets, "a connection lost after reading repeats"),
+        (Manner::Leaves, "draining finishes what was handed over"),
+        (Manner::Rewords, "refusals are reported as the peer words them"),
+        (Manner::Doubles, "it delivers every SET once"),
+        (Manner::Reverses, "SETs of few order keys arrive in order"),
+        (Manner::MistakesReceipt, "it delivers every SET once"),
+        (Manner::Rewrites, "it delivers every SET once"),
+    ] {
+        let failed = failures(manner).await;
+        assert!(failed.contains(&case), "{manner:?} failed only {failed:?}");
+    }
+}
