@@ -1,0 +1,45 @@
+//! The descriptions of the doors (OpenAPI 3.1), written by hand and served as they are.
+
+use axum::{
+    response::IntoResponse as _,
+    routing::{MethodRouter, get},
+};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use serde_json::{Value as Json, json};
+
+/// The doors that are described.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Document {
+    /// The intake door.
+    Intake,
+    /// The operator door.
+    Operator,
+}
+
+/// The operator door, as it is written.
+const OPERATOR: &str = include_str!("openapi/operator.json");
+
+/// The intake door, as it is written.
+const INTAKE: &str = include_str!("openapi/intake.json");
+
+/// The description of the intake door, with the gateway's issuers as servers.
+pub(crate) fn intake<'a>(issuers: impl Iterator<Item = &'a str>) -> Bytes {
+    let mut document: Json = serde_json::from_str(INTAKE).unwrap_or_default();
+    let servers: Vec<_> = issuers.map(|issuer| json!({ "url": issuer.trim_end_matches('/') })).collect();
+    if let Json::Object(members) = &mut document {
+        members.insert("servers".to_owned(), servers.into());
+    }
+    document.to_string().into()
+}
+
+/// Serves a description.
+pub(crate) fn route<S: Clone + Send + Sync + 'static>(document: Bytes) -> MethodRouter<S> {
+    get(move || async move {
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], document).into_response()
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
