@@ -1,1 +1,107 @@
-//! The gateway assembled.
+//! setgate: a gateway for Security Event Tokens (RFC 8417), assembled.
+//!
+//! Configuration in, running services out. The rooms below `src/` do the work; this is the only place that names a storage
+//! backend or a face, and it links every transport.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config.rs`, `config_*.rs` | each room's section, side by side; file, environment, secrets, validation |
+//! | `opening.rs` | store and secrets, made together and opened together |
+//! | `issuers.rs` | issuers with their numbers and keys |
+//! | `assemble.rs` | the rooms put together; shutdown in order |
+//! | `operator.rs` | what the operator door is given |
+//! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs` | one command each |
+
+mod assemble;
+mod check;
+pub mod config;
+mod demo;
+mod demo_receiver;
+mod init;
+mod issuers;
+mod listen;
+mod opening;
+mod operator;
+mod serve;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use cli::{
+    Context, DoorAt, Ended, Failure, Minted,
+    args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
+};
+// The linker drops a transport that nobody names.
+use transports as _;
+
+pub use assemble::Gateway;
+
+/// A future that a command is.
+type Ending<'a> = futures_util::future::BoxFuture<'a, Ended>;
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    // One provider of cryptography for every TLS connection of the process; set by nobody else.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    cli::main(&Root)
+}
+
+/// What the commands act upon.
+struct Root;
+
+impl cli::Gateway for Root {
+    fn init<'a>(&'a self, context: &'a Context, args: InitArgs) -> Ending<'a> {
+        Box::pin(init::run(context, args))
+    }
+
+    fn serve<'a>(&'a self, context: &'a Context, args: ServeArgs) -> Ending<'a> {
+        Box::pin(serve::run(context, args))
+    }
+
+    fn demo<'a>(&'a self, context: &'a Context, args: DemoArgs) -> Ending<'a> {
+        Box::pin(demo::run(context, args))
+    }
+
+    fn listen<'a>(&'a self, context: &'a Context, args: ListenArgs) -> Ending<'a> {
+        Box::pin(listen::run(context, args))
+    }
+
+    fn check<'a>(&'a self, context: &'a Context, args: CheckArgs) -> Ending<'a> {
+        Box::pin(check::run(context, args))
+    }
+
+    fn bench<'a>(&'a self, _context: &'a Context, _args: BenchArgs) -> Ending<'a> {
+        Box::pin(async { Err(Failure::failed("the measurements are not part of this build")) })
+    }
+
+    fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> Ending<'a> {
+        Box::pin(init::store_check(context, path))
+    }
+
+    fn store_adopt<'a>(&'a self, context: &'a Context, yes: bool) -> Ending<'a> {
+        Box::pin(init::store_adopt(context, yes))
+    }
+
+    fn door(&self, config: Option<&Path>) -> Result<DoorAt, Failure> {
+        let source = config::find(config, false)?;
+        let config = config::load(source, false, serve::variables())?.config;
+        let scheme = if config.listen.operator_tls.certificate.is_some() { "https" } else { "http" };
+        let mut address = config.listen.operator;
+        if address.ip().is_unspecified() {
+            address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        Ok(DoorAt {
+            url: format!("{scheme}://{address}"),
+            token_file: config.secrets.admin_token(),
+            ca: config.listen.operator_tls.certificate.into_iter().collect(),
+        })
+    }
+
+    fn mint(&self, random: &dyn clock::Random) -> Minted {
+        let minted = oauth::mint(oauth::TokenKind::Producer, random);
+        Minted { token: minted.token, hash: minted.hash.to_string() }
+    }
+}

@@ -45,6 +45,8 @@ pub trait Gateway: Send + Sync {
     fn bench<'a>(&'a self, context: &'a Context, args: BenchArgs) -> BoxFuture<'a, Ended>;
     /// `setgate store check`.
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> BoxFuture<'a, Ended>;
+    /// `setgate store adopt`.
+    fn store_adopt<'a>(&'a self, context: &'a Context, yes: bool) -> BoxFuture<'a, Ended>;
 
     /// Where the operator door is.
     ///

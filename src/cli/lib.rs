@@ -18,6 +18,7 @@ mod streams;
 mod table;
 mod token;
 
+pub use anstyle::Style;
 pub use context::Context;
 pub use exit::{Ended, Exit, Failure};
 pub use gateway::{DoorAt, Gateway, Minted};

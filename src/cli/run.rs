@@ -62,7 +62,8 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
         Command::Keys(command) => keys::run(gateway, context, command).await,
         Command::Producers(command) => producers::run(gateway, context, command).await,
         Command::Store(StoreCommand::Check { path }) => gateway.store_check(context, path).await,
-        Command::Store(command) => store_commands::run(gateway, context, command).await,
+        Command::Store(StoreCommand::Adopt { yes }) => gateway.store_adopt(context, yes).await,
+        Command::Store(StoreCommand::Health) => store_commands::health(gateway, context).await,
     }
 }
 

@@ -219,13 +219,11 @@ pub enum StoreCommand {
         path: Option<PathBuf>,
     },
     /// Say that this copy of a store is the one that delivers from now on.
-    #[command(
-        after_help = "Examples:\n  setgate store adopt             # shows what it holds\n  setgate store adopt --yes       # delivers from now on\n\n\
+    #[command(after_help = "Examples:\n  setgate store adopt --config setgate.toml\n\n\
         A store that was copied or restored starts with delivery held and intake closed, so that a test system does\n\
-        not push old events to real receivers."
-    )]
+        not push old events to real receivers.")]
     Adopt {
-        /// Do it; without it the command only shows what the store holds.
+        /// Do it without asking.
         #[arg(long)]
         yes: bool,
     },

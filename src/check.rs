@@ -1,0 +1,149 @@
+//! `setgate check`: is the configuration sound, and what is in force?
+
+use std::sync::Arc;
+
+use cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
+use delivery::{About, spi::AnyMethod};
+use serde::Serialize;
+
+use crate::{
+    assemble,
+    config::{self, Config, Effective},
+    serve,
+};
+
+/// Something that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    what: String,
+    good: bool,
+    remedy: String,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    good: bool,
+    findings: &'a [Finding],
+    options: &'a [Effective],
+}
+
+/// Validates without starting.
+pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
+    let loaded = serve::load(context, false)?;
+    let mut findings = Vec::new();
+    let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
+    streams(&loaded.config, &methods, &mut findings)?;
+    producers(&loaded.config, &mut findings)?;
+    if args.connect {
+        for method in &methods {
+            let found = method.probe().await;
+            findings.extend(found.into_iter().map(|found| Finding {
+                what: found.what,
+                good: found.good,
+                remedy: found.remedy,
+            }));
+        }
+        endpoints(&loaded.config, &outbound, &mut findings).await;
+    }
+    let options = config::effective(&loaded);
+    let good = findings.iter().all(|finding| finding.good);
+    context.out.value(&Report { good, findings: &findings, options: &options });
+    print(context, &findings, &options);
+    Ok(if good { Exit::Done } else { Exit::Failed })
+}
+
+fn print(context: &Context, findings: &[Finding], options: &[Effective]) {
+    let mut table = Table::new(&[("option", Align::Left), ("value", Align::Left), ("from", Align::Left)]);
+    for Effective { key, value, source } in options {
+        let style = if source == "default" { anstyle_dim() } else { Default::default() };
+        table.row([
+            Cell::styled(key.clone(), style),
+            Cell::styled(value.clone(), style),
+            Cell::styled(source.clone(), style),
+        ]);
+    }
+    context.out.line(table.render());
+    context.out.line("");
+    for Finding { what, good, remedy } in findings {
+        if *good {
+            context.out.line(format!("good   {what}"));
+        } else {
+            context.out.line(format!("WRONG  {what}\n       {remedy}"));
+        }
+    }
+}
+
+fn anstyle_dim() -> cli::Style {
+    cli::Style::new().dimmed()
+}
+
+/// Asks each method about its streams.
+fn streams(config: &Config, methods: &[Arc<dyn AnyMethod>], findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    for stream in &config.streams {
+        let what = format!("stream {} ({})", stream.id, stream.delivery.method);
+        let Some(method) = delivery::find(methods, &stream.delivery.method) else {
+            let known: Vec<_> = methods.iter().map(|method| method.entry().name).collect();
+            findings.push(Finding {
+                what,
+                good: false,
+                remedy: format!("there is no such method; these are: {}", known.join(", ")),
+            });
+            continue;
+        };
+        let (mut terms, mut grant) = (stream.delivery.terms.clone(), stream.grant.clone());
+        config::resolve(&mut terms, &format!("streams.{}.delivery", stream.id))?;
+        config::resolve(&mut grant, &format!("streams.{}.grant", stream.id))?;
+        let about = About { stream: stream.id.shared(), issuer: stream.issuer.as_str().into(), operator_owned: true };
+        match method.line(&about, terms, grant) {
+            Ok(_) => findings.push(Finding { what, good: true, remedy: String::new() }),
+            Err(fault) => findings.push(Finding { what, good: false, remedy: fault.to_string() }),
+        }
+    }
+    Ok(())
+}
+
+fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
+    oauth::Guard::check(&config.producers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
+    for producer in &config.producers {
+        findings.push(Finding { what: format!("producer {}", producer.name), good: true, remedy: String::new() });
+    }
+    if config.producers.is_empty() {
+        findings.push(Finding {
+            what: "producers".to_owned(),
+            good: false,
+            remedy: "there is none: nobody can put events in; `setgate producers new` makes one".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Looks whether endpoints can be reached and pass the address guard; nothing is sent to them that is a SET.
+async fn endpoints(config: &Config, outbound: &net::Outbound, findings: &mut Vec<Finding>) {
+    for stream in &config.streams {
+        let Some(url) = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str) else { continue };
+        let what = format!("endpoint of {} at {}", stream.id, telemetry::endpoint_label(url));
+        let Ok(url) = url.parse::<url::Url>() else {
+            findings.push(Finding { what, good: false, remedy: "it is no URL".to_owned() });
+            continue;
+        };
+        let request = net::HttpRequest {
+            method: axum::http::Method::OPTIONS,
+            url,
+            headers: axum::http::HeaderMap::new(),
+            body: bytes::Bytes::new(),
+            keep_body: 0,
+            timeout: None,
+        };
+        // Whatever it answers: it is there, and TLS is well.
+        let found = match outbound.client(&net::TlsPolicy::default()).send(request).await {
+            Ok(answer) => Finding {
+                what: format!("{what} answers ({})", answer.status.as_u16()),
+                good: true,
+                remedy: String::new(),
+            },
+            Err(error) => Finding { what, good: false, remedy: error.to_string() },
+        };
+        findings.push(found);
+    }
+}

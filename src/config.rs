@@ -1,0 +1,226 @@
+//! The configuration: each room's section, side by side.
+//!
+//! One TOML file, overridden by `SETGATE__SECTION__KEY` environment variables. Every error names the place, the key and the
+//! remedy. References to secrets (`file:`, `env:`) are resolved here and nowhere else (hardening H26).
+
+#[path = "config_error.rs"]
+mod error;
+#[path = "config_load.rs"]
+mod load;
+#[path = "config_options.rs"]
+mod options;
+#[path = "config_secrets.rs"]
+mod secrets;
+#[path = "config_validate.rs"]
+mod validate;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use jose::Algorithm;
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+pub use error::ConfigError;
+pub use load::{Loaded, Source, find, load, parse};
+pub use options::{Effective, effective};
+pub(crate) use secrets::resolve;
+
+/// The configuration with every option at its default, explained: the file `config/setgate.toml`.
+pub const DEFAULTS: &str = include_str!("../config/setgate.toml");
+/// The configuration of `setgate serve --dev` where there is no file: `config/dev.toml`.
+pub const DEV: &str = include_str!("../config/dev.toml");
+
+/// The configuration of one gateway.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The gateway as a whole.
+    pub gateway: GatewaySection,
+    /// Where it listens.
+    pub listen: ListenSection,
+    /// Who may look in at the operator door.
+    pub operator: control::OperatorConfig,
+    /// Where secrets of its own lie.
+    pub secrets: SecretsSection,
+    /// Signing keys.
+    pub keys: KeysSection,
+    /// The durable memory.
+    pub store: store::Options,
+    /// What one request to the intake may bring.
+    pub intake: control::IntakeConfig,
+    /// Retries, back-off, sharing.
+    pub router: router::Config,
+    /// Requests that leave.
+    pub net: net::OutboundConfig,
+    /// The log.
+    pub log: telemetry::LogConfig,
+    /// Each delivery method's own section, passed on unread.
+    pub methods: BTreeMap<String, Json>,
+    /// The transmitter identities of this gateway.
+    pub issuers: Vec<IssuerSection>,
+    /// Who may put events in.
+    pub producers: Vec<oauth::ProducerSection>,
+    /// Streams that the operator declares.
+    pub streams: Vec<router::Declared>,
+}
+
+/// `[gateway]`: the gateway as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewaySection {
+    /// For a first try: loopback only; `http` issuers and receivers on loopback are allowed. The same as `serve --dev`.
+    pub dev: bool,
+    /// Seconds between saying "not ready" and closing the doors, so that load balancers look away.
+    pub drain_delay_seconds: u64,
+    /// Seconds in which everything in flight must have ended, from the signal on.
+    pub shutdown_seconds: u64,
+}
+
+impl Default for GatewaySection {
+    fn default() -> Self {
+        Self { dev: false, drain_delay_seconds: 5, shutdown_seconds: 25 }
+    }
+}
+
+/// `[listen]`: the doors.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenSection {
+    /// The door for the world: intake, discovery, responders' routes. Port 0 takes a free one.
+    pub world: SocketAddr,
+    /// The door for operators: health, metrics, the admin API.
+    pub operator: SocketAddr,
+    /// Who speaks TLS.
+    pub tls: Tls,
+    /// Certificate of the door for the world.
+    pub world_tls: TlsFiles,
+    /// Certificate of the door for operators.
+    pub operator_tls: TlsFiles,
+    /// What callers may do, at each of the doors.
+    pub limits: net::Limits,
+}
+
+impl Default for ListenSection {
+    fn default() -> Self {
+        Self {
+            world: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            operator: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            tls: Tls::Own,
+            world_tls: TlsFiles::default(),
+            operator_tls: TlsFiles::default(),
+            limits: net::Limits::default(),
+        }
+    }
+}
+
+impl ListenSection {
+    /// A door as `net` opens it.
+    #[must_use]
+    pub fn door(&self, files: &TlsFiles) -> net::ListenConfig {
+        net::ListenConfig {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            limits: self.limits.clone(),
+        }
+    }
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsFiles {
+    /// PEM file with the certificate chain.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with the certificate's key.
+    pub key: Option<PathBuf>,
+}
+
+/// Who speaks TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// The doors themselves, with their certificates; a door on loopback may do without.
+    #[default]
+    Own,
+    /// A proxy in front: doors without a certificate speak plain HTTP although they are not on loopback.
+    TerminatedByProxy,
+}
+
+/// `[secrets]`: where secrets of the gateway's own lie, outside the store (hardening H36).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsSection {
+    /// The folder of `kek`, `admin-token` and `store-owner`; made with mode 0700.
+    pub folder: PathBuf,
+    /// The key-encryption key elsewhere: `file:PATH` or `env:NAME`; empty: the file `kek` in the folder.
+    pub kek: String,
+}
+
+impl Default for SecretsSection {
+    fn default() -> Self {
+        Self { folder: PathBuf::from("secrets"), kek: String::new() }
+    }
+}
+
+impl SecretsSection {
+    /// The file with the operator's token.
+    #[must_use]
+    pub fn admin_token(&self) -> PathBuf {
+        self.folder.join("admin-token")
+    }
+
+    /// The file that tells the store from a copy of it.
+    #[must_use]
+    pub fn store_owner(&self) -> PathBuf {
+        self.folder.join("store-owner")
+    }
+}
+
+/// `[keys]`: signing keys.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeysSection {
+    /// Seconds for which receivers may keep metadata and key set; a new key signs no sooner than this after it was published.
+    pub max_age_seconds: u64,
+    /// Days for which a key that signs no more stays published.
+    pub retire_after_days: u64,
+}
+
+impl Default for KeysSection {
+    fn default() -> Self {
+        Self { max_age_seconds: 900, retire_after_days: 30 }
+    }
+}
+
+impl KeysSection {
+    /// As the keys take it.
+    #[must_use]
+    pub const fn rotation(&self) -> jose::Rotation {
+        jose::Rotation {
+            max_age: Duration::from_secs(self.max_age_seconds),
+            retire_after: Duration::from_secs(self.retire_after_days * 24 * 3600),
+        }
+    }
+}
+
+/// One `[[issuers]]`: a transmitter identity of this gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerSection {
+    /// Its URL: `iss` of its SETs, byte for byte.
+    pub url: String,
+    /// The algorithms that it has keys for; the first is the one of streams that name none.
+    #[serde(default = "rs256")]
+    pub algorithms: Vec<Algorithm>,
+    /// Bits of RSA keys that are made for it: 2048, 3072 or 4096.
+    #[serde(default = "rsa_bits")]
+    pub rsa_bits: u16,
+}
+
+const fn rsa_bits() -> u16 {
+    2048
+}
+
+fn rs256() -> Vec<Algorithm> {
+    vec![Algorithm::Rs256]
+}

@@ -1,0 +1,59 @@
+//! Which option has which value, and who said so.
+
+use serde::Serialize;
+
+use super::{DEFAULTS, Loaded, Source};
+
+/// One option in force.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Effective {
+    /// Its path, for example `net.timeout_seconds`.
+    pub key: String,
+    /// Its value; hidden where it may be a secret.
+    pub value: String,
+    /// `default`, `file`, `dev mode`, or the variable's name.
+    pub source: String,
+}
+
+/// Every option with its value and where that came from.
+#[must_use]
+pub fn effective(loaded: &Loaded) -> Vec<Effective> {
+    let defaults: toml::Table = DEFAULTS.parse().unwrap_or_default();
+    let mut all = Vec::new();
+    let mut list = |table: &toml::Table, source: &dyn Fn(&str) -> String| {
+        leaves(table, "", &mut |key, value| {
+            let shown = if key.starts_with("methods.") && value.is_str() {
+                "(not shown)".to_owned()
+            } else {
+                value.to_string()
+            };
+            let entry = Effective { key: key.to_owned(), value: shown, source: source(key) };
+            match all.iter_mut().find(|old: &&mut Effective| old.key == key) {
+                Some(old) => *old = entry,
+                None => all.push(entry),
+            }
+        });
+    };
+    list(&defaults, &|_| "default".to_owned());
+    let file = match &loaded.source {
+        Source::File(path) => path.display().to_string(),
+        Source::Dev => "dev mode".to_owned(),
+    };
+    list(&loaded.merged, &|key| {
+        let variable = loaded.variables.iter().find(|(_, path)| path.join(".") == key);
+        variable.map_or_else(|| file.clone(), |(name, _)| name.clone())
+    });
+    all
+}
+
+/// Calls `with` for every value that is no table; lists of tables (issuers, producers, streams) are not options.
+fn leaves(table: &toml::Table, above: &str, with: &mut dyn FnMut(&str, &toml::Value)) {
+    for (name, value) in table {
+        let key = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        match value {
+            toml::Value::Table(below) => leaves(below, &key, with),
+            toml::Value::Array(all) if all.iter().any(toml::Value::is_table) => {}
+            value => with(&key, value),
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! `setgate demo`: real events travel through a gateway on this machine.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cli::{Align, Context, Ended, Exit, Failure, Style, Table, args::DemoArgs};
+use clock::House;
+use discovery::IssuerUrl;
+use net::{HttpRequest, Listener, Secret, TlsPolicy};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use crate::{
+    assemble::{Doors, Gateway, Parts},
+    config::{self, Source},
+    demo_receiver::{Arrived, DemoReceiver},
+    listen, opening,
+    serve::Signals,
+};
+
+/// The examples of the standards.
+const VECTORS: [&str; 2] = [include_str!("../tests/vectors/caep.json"), include_str!("../tests/vectors/risc.json")];
+/// Requests that the second receiver answers 503 before it behaves.
+const FAILING: u32 = 4;
+/// The streams of the demo: id, audience, algorithm, and what their receiver does.
+const STREAMS: [(&str, &str, &str, &str); 2] = [
+    ("mail", "https://mail.example", "RS256", "takes everything"),
+    ("payroll", "https://payroll.example", "ES256", "takes RISC only, and answers 503 at first"),
+];
+
+/// One event of the demo.
+#[derive(Clone, Debug)]
+struct Told {
+    id: String,
+    kind: String,
+    subject: String,
+    risc: bool,
+    body: Json,
+}
+
+/// What became of one SET.
+#[derive(Clone, Debug, Serialize)]
+struct Fate {
+    event: String,
+    subject: String,
+    stream: &'static str,
+    attempts: u32,
+    jti: String,
+    txn: String,
+    algorithm: &'static str,
+    kid: Option<String>,
+    acknowledged_after_ms: u64,
+}
+
+/// Runs the demo.
+pub(crate) async fn run(context: &Context, args: DemoArgs) -> Ended {
+    // What goes wrong shall be seen; what goes right is the table.
+    let log = telemetry::LogConfig { level: "error".to_owned(), ..telemetry::LogConfig::default() };
+    telemetry::start_log(&log).map_err(|error| Failure::failed(error.to_string()))?;
+    let mut signals = Signals::new()?;
+    let folder = folder(&context.house)?;
+    let ended = match signals.race(demonstrate(context, &folder, args.clone())).await {
+        Some(Ok((gateway, receivers, exit))) => {
+            if args.keep {
+                how_to_go_on(context, &folder, &gateway);
+                signals.wait().await;
+            }
+            receivers.iter().for_each(DemoReceiver::stop);
+            gateway.shutdown(Duration::ZERO, Duration::from_secs(5)).await;
+            Ok(exit)
+        }
+        Some(Err(failure)) => Err(failure),
+        None => Err(Failure::failed("interrupted")),
+    };
+    let removed = std::fs::remove_dir_all(&folder);
+    if let Err(error) = removed {
+        context.out.warn(format!("{} cannot be removed: {error}", folder.display()));
+    }
+    ended
+}
+
+async fn demonstrate(
+    context: &Context,
+    folder: &Path,
+    args: DemoArgs,
+) -> Result<(Gateway, Vec<DemoReceiver>, Exit), Failure> {
+    let house = context.house.clone();
+    let bind = || Listener::bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    let open = |error: net::NetError| Failure::failed(error.to_string());
+    let doors = Doors { world: bind().await.map_err(open)?, operator: bind().await.map_err(open)? };
+    let issuer_url = format!("http://{}", doors.world.address());
+    let issuer = IssuerUrl::parse(&issuer_url).map_err(|error| Failure::failed(error.to_string()))?;
+
+    let http = listen::way_out(&house, Vec::new())?;
+    let push = listen::method("push", &http, &house).await?;
+    let mut receivers = Vec::new();
+    for ((_, audience, ..), failing) in STREAMS.iter().zip([0, FAILING]) {
+        let fetcher = listen::fetcher(&http, &house);
+        receivers.push(DemoReceiver::start(&house, &push, fetcher, &issuer, audience, failing).await?);
+    }
+
+    let minted = oauth::mint(oauth::TokenKind::Producer, &*house.random);
+    let file = folder.join("setgate.toml");
+    let text = configuration(&doors, &issuer_url, &minted.hash.to_string(), &receivers);
+    let failed =
+        |path: &Path, error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
+    std::fs::write(&file, text).map_err(|error| failed(&file, error))?;
+    let token_file = folder.join("producer.token");
+    std::fs::write(&token_file, minted.token.expose()).map_err(|error| failed(&token_file, error))?;
+    let config = config::load(Source::File(file), false, Vec::new())?.config;
+    let kept = opening::open(&house, &config, true).await?;
+    let gateway = Gateway::assemble(Parts { house: house.clone(), config, kept, doors, force: false }).await?;
+    for receiver in &receivers {
+        receiver.learn(&house, &issuer).await?;
+    }
+    context.out.note(format!("A gateway at {issuer_url}, its store in {}, and two receivers:", folder.display()));
+    for ((id, audience, algorithm, what), receiver) in STREAMS.iter().zip(&receivers) {
+        context.out.note(format!("  {id:<8} {audience}, {algorithm}, pushed to http://{}/: {what}", receiver.at));
+    }
+
+    let events = examples()?;
+    let began = house.clock.wall_millis();
+    let txns = emit(&http, &issuer_url, &minted.token, &events).await?;
+    context
+        .out
+        .note(format!("{} example events of CAEP 1.0 and RISC 1.0 are accepted, durable and owed.\n", events.len()));
+
+    let owed = events.len() + events.iter().filter(|event| event.risc).count();
+    let within = house.clock.monotonic() + args.within;
+    let whole = loop {
+        let streams = gateway.router().streams().await;
+        let settled: u64 =
+            streams.iter().map(|stream| stream.acknowledged + stream.parked_total + stream.dropped).sum();
+        if settled >= owed as u64 {
+            break true;
+        }
+        if house.clock.monotonic() > within {
+            break false;
+        }
+        house.clock.sleep(listen::SOON).await;
+    };
+    let fates = fates(&events, &txns, &receivers, began);
+    let exit = report(context, &gateway, &fates, &receivers, owed, whole).await;
+    Ok((gateway, receivers, exit))
+}
+
+/// A new folder that only its owner reads.
+fn folder(house: &House) -> Result<PathBuf, Failure> {
+    let mut bytes = [0u8; 6];
+    house.random.fill(&mut bytes);
+    let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let folder = std::env::temp_dir().join(format!("setgate-demo-{name}"));
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+    made.map_err(|error| Failure::failed(format!("{} cannot be made: {error}", folder.display())))?;
+    Ok(folder)
+}
+
+/// A real configuration, so that every other command works on the demo while it is kept.
+fn configuration(doors: &Doors, issuer: &str, hash: &str, receivers: &[DemoReceiver]) -> String {
+    let mut text = format!(
+        "[gateway]\ndev = true\n\n[listen]\nworld = \"{}\"\noperator = \"{}\"\n\n\
+         [store]\npath = \"store\"\nreserve_bytes = 16777216\n\n[secrets]\nfolder = \"secrets\"\n\n\
+         [router]\nbackoff_first_ms = 200\n\n\
+         [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"RS256\", \"ES256\"]\n\n\
+         [[producers]]\nname = \"demo\"\ntoken_hashes = [\"{hash}\"]\nissuers = [\"{issuer}\"]\nevents = \"all\"\nsubjects = \"any\"\n",
+        doors.world.address(),
+        doors.operator.address(),
+    );
+    for ((id, audience, algorithm, _), receiver) in STREAMS.iter().zip(receivers) {
+        text.push_str(&format!(
+            "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"{audience}\"\nalgorithm = \"{algorithm}\"\n\
+             delivery = {{ method = \"urn:ietf:rfc:8935\", endpoint_url = \"http://{}/\" }}\n",
+            receiver.at
+        ));
+        if *id == "payroll" {
+            text.push_str(&format!("events = {}\n", json!(risc_types())));
+        }
+    }
+    text
+}
+
+/// The RISC event types of the examples.
+fn risc_types() -> Vec<String> {
+    let mut types: Vec<String> =
+        examples().unwrap_or_default().into_iter().filter(|event| event.risc).map(|event| event.kind).collect();
+    types.sort();
+    types.dedup();
+    types
+}
+
+/// The examples of the standards as events: without the claims that the gateway gives.
+fn examples() -> Result<Vec<Told>, Failure> {
+    let mut all = Vec::new();
+    for text in VECTORS {
+        let vectors: Vec<Json> = serde_json::from_str(text).map_err(|error| Failure::failed(error.to_string()))?;
+        for vector in vectors.iter().filter(|vector| vector.get("kind").and_then(Json::as_str) == Some("set-claims")) {
+            let id = vector.get("name").and_then(Json::as_str).unwrap_or_default().to_owned();
+            let claims = vector.get("value").cloned().unwrap_or_default();
+            let (Some(events), Some(sub_id)) = (claims.get("events").and_then(Json::as_object), claims.get("sub_id"))
+            else {
+                continue;
+            };
+            let kind = events.keys().next().cloned().unwrap_or_default();
+            all.push(Told {
+                risc: kind.contains("/risc/"),
+                subject: subject(sub_id),
+                body: json!({"id": id, "events": events, "sub_id": sub_id}),
+                kind,
+                id,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// A subject in short.
+fn subject(sub_id: &Json) -> String {
+    let Some(members) = sub_id.as_object() else { return String::new() };
+    let text = |name: &str| members.get(name).and_then(Json::as_str);
+    let short = match text("format").unwrap_or_default() {
+        "complex" => {
+            let names: Vec<_> = members.keys().filter(|name| *name != "format").map(String::as_str).collect();
+            format!("complex: {}", names.join(", "))
+        }
+        "iss_sub" => text("sub").unwrap_or_default().to_owned(),
+        "aliases" => "aliases".to_owned(),
+        _ => members
+            .iter()
+            .filter(|(name, _)| *name != "format")
+            .find_map(|(_, value)| value.as_str())
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    telemetry::clean(&short, 36)
+}
+
+/// Puts events in over HTTP, and reads the `txn` of each, by its id.
+async fn emit(
+    http: &net::Outbound,
+    issuer: &str,
+    token: &Secret<String>,
+    events: &[Told],
+) -> Result<BTreeMap<String, String>, Failure> {
+    use axum::http::{HeaderMap, HeaderValue, Method, header};
+    let body: String = events.iter().map(|event| format!("{}\n", event.body)).collect();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    let authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    headers.insert(header::AUTHORIZATION, authorization);
+    let url =
+        format!("{issuer}/events").parse().map_err(|error: url::ParseError| Failure::failed(error.to_string()))?;
+    let request =
+        HttpRequest { method: Method::POST, url, headers, body: Bytes::from(body), keep_body: 1 << 20, timeout: None };
+    let answer =
+        http.client(&TlsPolicy::default()).send(request).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let mut txns = BTreeMap::new();
+    for line in answer.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let said: Json = serde_json::from_slice(line).unwrap_or_default();
+        let text = |name: &str| said.get(name).and_then(Json::as_str).map(str::to_owned);
+        match (text("id"), text("txn")) {
+            (Some(id), Some(txn)) => {
+                txns.insert(id, txn);
+            }
+            _ => {
+                return Err(Failure::failed(format!(
+                    "the intake refused an example: {}",
+                    String::from_utf8_lossy(line)
+                )));
+            }
+        }
+    }
+    if txns.len() != events.len() {
+        return Err(Failure::failed(format!(
+            "{} of {} examples were answered ({})",
+            txns.len(),
+            events.len(),
+            answer.status
+        )));
+    }
+    Ok(txns)
+}
+
+/// What became of each SET that arrived, in the order of the events.
+fn fates(events: &[Told], txns: &BTreeMap<String, String>, receivers: &[DemoReceiver], began: u64) -> Vec<Fate> {
+    let arrived: Vec<BTreeMap<String, Arrived>> = receivers.iter().map(DemoReceiver::arrived).collect();
+    let mut fates = Vec::new();
+    for event in events {
+        let Some(txn) = txns.get(&event.id) else { continue };
+        for ((stream, ..), arrived) in STREAMS.iter().zip(&arrived) {
+            let Some(Arrived { received, attempts }) = arrived.get(txn) else { continue };
+            let taken = &received.taken;
+            // What was taken is what was sent: the events and the subject, untouched.
+            if taken.claims.get("events") != event.body.get("events")
+                || taken.claims.get("sub_id") != event.body.get("sub_id")
+            {
+                continue;
+            }
+            fates.push(Fate {
+                event: event.kind.rsplit('/').next().unwrap_or_default().to_owned(),
+                subject: event.subject.clone(),
+                stream,
+                attempts: *attempts,
+                jti: taken.jti.clone(),
+                txn: txn.clone(),
+                algorithm: taken.algorithm.name(),
+                kid: taken.kid.clone(),
+                acknowledged_after_ms: received.at_millis.saturating_sub(began),
+            });
+        }
+    }
+    fates
+}
+
+async fn report(
+    context: &Context,
+    gateway: &Gateway,
+    fates: &[Fate],
+    receivers: &[DemoReceiver],
+    owed: usize,
+    whole: bool,
+) -> Exit {
+    let streams = gateway.router().streams().await;
+    let refused: Vec<String> = receivers.iter().flat_map(DemoReceiver::refused).collect();
+    let good = whole
+        && fates.len() == owed
+        && refused.is_empty()
+        && streams.iter().all(|stream| stream.acknowledged == stream.owed);
+    context.out.value(&json!({"good": good, "owed": owed, "sets": fates, "refused": refused, "streams": streams}));
+
+    let mut table = Table::new(&[
+        ("event", Align::Left),
+        ("subject", Align::Left),
+        ("stream", Align::Left),
+        ("attempts", Align::Right),
+        ("jti", Align::Left),
+        ("alg", Align::Left),
+        ("acknowledged", Align::Right),
+    ]);
+    for fate in fates {
+        table.row([
+            fate.event.clone().into(),
+            fate.subject.clone().into(),
+            fate.stream.into(),
+            fate.attempts.to_string().into(),
+            fate.jti.clone().into(),
+            fate.algorithm.into(),
+            format!("after {} ms", fate.acknowledged_after_ms).into(),
+        ]);
+    }
+    context.out.line(table.render());
+    context.out.line("");
+    for stream in &streams {
+        context.out.line(format!(
+            "{:<8} {} owed = {} acknowledged + {} parked + {} dropped + {} waiting",
+            stream.id, stream.owed, stream.acknowledged, stream.parked_total, stream.dropped, stream.waiting
+        ));
+    }
+    for why in &refused {
+        context.out.error(telemetry::clean(why, 512));
+    }
+    let bold = Style::new().bold();
+    if good {
+        context.out.line(format!(
+            "\n{bold}Every SET was verified by its receiver against the published keys, and acknowledged.{bold:#} Repeats kept their jti."
+        ));
+        Exit::Done
+    } else {
+        context.out.error(format!(
+            "{} of {owed} SETs arrived as they were sent{}",
+            fates.len(),
+            if whole { "" } else { " in time" }
+        ));
+        Exit::Failed
+    }
+}
+
+fn how_to_go_on(context: &Context, folder: &Path, gateway: &Gateway) {
+    let config = folder.join("setgate.toml");
+    let issuer = gateway.issuers().first().map(|issuer| issuer.url.to_string()).unwrap_or_default();
+    context.out.note(format!(
+        "\nThe gateway keeps running until Ctrl-C. In another terminal:\n\n  \
+         setgate streams list --config {config}\n  \
+         setgate keys list --config {config}\n  \
+         setgate emit --issuer {issuer} --token-file {token} --count 1000\n  \
+         curl -s {issuer}/.well-known/ssf-configuration\n  \
+         curl -s http://{operator}/metrics",
+        config = config.display(),
+        token = folder.join("producer.token").display(),
+        operator = gateway.operator(),
+    ));
+}

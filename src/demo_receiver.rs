@@ -1,0 +1,176 @@
+//! A receiver of the demo: verifies like any receiver, counts attempts, and fails at first when told to.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::extract::Request;
+use cli::Failure;
+use clock::House;
+use delivery::{Answer, Arrival, BoxFuture, Incoming, Inlet, spi::AnyMethod};
+use discovery::{Fetcher, IssuerUrl};
+use jose::{AllowedAlgorithms, Token};
+use net::Listener;
+use parking_lot::Mutex;
+use receiver::{Inbox, ListenInlet, Misbehave, Received, Report, Sink, Trust, Verify};
+use tokio::sync::watch;
+
+/// What the receiver took, by `jti`.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) received: Received,
+    pub(crate) attempts: u32,
+}
+
+/// A receiver behind a door of its own.
+pub(crate) struct DemoReceiver {
+    pub(crate) at: SocketAddr,
+    trust: Arc<Trust>,
+    book: Arc<Book>,
+    stop: watch::Sender<bool>,
+}
+
+/// What is written down.
+#[derive(Default)]
+struct Book {
+    attempts: Mutex<BTreeMap<String, u32>>,
+    taken: Mutex<BTreeMap<String, Received>>,
+    refused: Mutex<Vec<String>>,
+    failing: AtomicU32,
+}
+
+impl DemoReceiver {
+    /// Opens the door; the first `failing` requests are answered 503.
+    ///
+    /// # Errors
+    /// When the door cannot be opened.
+    pub(crate) async fn start(
+        house: &House,
+        method: &Arc<dyn AnyMethod>,
+        fetcher: Fetcher,
+        issuer: &IssuerUrl,
+        audience: &str,
+        failing: u32,
+    ) -> Result<Self, Failure> {
+        let trust = Arc::new(Trust::new(std::slice::from_ref(issuer), AllowedAlgorithms::ALL, fetcher));
+        let book = Arc::new(Book { failing: AtomicU32::new(failing), ..Book::default() });
+        let verify = Verify::new(trust.clone(), vec![audience.to_owned()], Verify::SKEW, house.clock.clone());
+        let behaved = Misbehave::not_at_all(house.random.clone());
+        let inner = ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), behaved, book.clone().sink(), house.clone());
+        let inlet: Arc<dyn Inlet> = Arc::new(Counting { inner, book: book.clone() });
+        let door = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        let at = door.address();
+        let routes = method.receive_routes().ok_or_else(|| Failure::failed("the push method has no receiving half"))?;
+        let (stop, stopped) = watch::channel(false);
+        let ends = stopped.clone();
+        let routes = routes.layer(axum::middleware::map_request(move |mut request: Request| {
+            request.extensions_mut().insert(Arrival {
+                inlet: inlet.clone(),
+                peer: "the gateway".into(),
+                ends: ends.clone(),
+            });
+            async move { request }
+        }));
+        house.spawn("demo receiver", door.serve(routes, stopped, house.clone()));
+        Ok(Self { at, trust, book, stop })
+    }
+
+    /// Learns of the transmitter: metadata and keys, over HTTP.
+    ///
+    /// # Errors
+    /// When they are not there in time.
+    pub(crate) async fn learn(&self, house: &House, issuer: &IssuerUrl) -> Result<(), Failure> {
+        let mut attempts = 0;
+        loop {
+            match self.trust.learn(issuer).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_transient() && attempts < 50 => attempts += 1,
+                Err(error) => return Err(Failure::failed(error.to_string())),
+            }
+            house.clock.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What it took, by `txn`.
+    pub(crate) fn arrived(&self) -> BTreeMap<String, Arrived> {
+        let attempts = self.book.attempts.lock();
+        let taken = self.book.taken.lock();
+        taken
+            .values()
+            .map(|received| {
+                let attempts = attempts.get(&received.taken.jti).copied().unwrap_or_default();
+                (received.taken.txn.clone().unwrap_or_default(), Arrived { received: received.clone(), attempts })
+            })
+            .collect()
+    }
+
+    /// Why it refused what it refused.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        self.book.refused.lock().clone()
+    }
+
+    /// Closes the door.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Book {
+    fn sink(self: Arc<Self>) -> Sink {
+        Arc::new(move |report: &Report| {
+            match report {
+                Report::Taken(received) => {
+                    self.taken.lock().insert(received.taken.jti.clone(), received.clone());
+                }
+                Report::Refused { refusal, .. } => {
+                    self.refused.lock().push(format!(
+                        "{}: {}",
+                        refusal.code,
+                        refusal.description.as_deref().unwrap_or_default()
+                    ));
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Counts attempts before anything else happens.
+struct Counting {
+    inner: ListenInlet,
+    book: Arc<Book>,
+}
+
+impl Inlet for Counting {
+    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        for one in &what {
+            if let Incoming::Set { token, .. } = one
+                && let Some(jti) = jti(token)
+            {
+                *self.book.attempts.lock().entry(jti).or_default() += 1;
+            }
+        }
+        let failing =
+            self.book.failing.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if failing {
+            return Box::pin(std::future::ready(what.iter().map(|_| Answer::Status(503)).collect()));
+        }
+        self.inner.take(peer, what)
+    }
+}
+
+/// The `jti` that a token claims; nothing of it is believed, it is only counted.
+fn jti(token: &[u8]) -> Option<String> {
+    let token = Token::parse(token).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(token.unverified_payload()).ok()?;
+    claims.get("jti")?.as_str().map(str::to_owned)
+}

@@ -1,0 +1,189 @@
+//! The issuers of the configuration, with their numbers and keys.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clock::House;
+use jose::{Kek, Key as SigningKey, Keyring, Moment, Ring, Rotation, RsaBits};
+use serde::{Deserialize, Serialize};
+use store::{Done, Durability, IssuerNo, Key, Put, Space, Store, StoreError, Unit};
+
+use crate::config::IssuerSection;
+
+/// Why an issuer cannot be taken up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssuerError {
+    /// The store did not do it.
+    #[error("cannot take up the issuers: {0}")]
+    Store(#[from] StoreError),
+    /// A record of the store cannot be read.
+    #[error("the store's record `{0}` cannot be read")]
+    Record(String),
+    /// The keys of an issuer cannot be opened.
+    #[error("the signing keys of {issuer} cannot be opened: {source}")]
+    Sealed {
+        /// Whose.
+        issuer: String,
+        /// Why.
+        source: jose::SealError,
+    },
+    /// A key cannot be made.
+    #[error("no key can be made for {issuer}: {source}")]
+    Key {
+        /// Whose.
+        issuer: String,
+        /// Why.
+        source: jose::JoseError,
+    },
+}
+
+/// What the store keeps of an issuer, under `issuer/URL`. The number is part of records and idempotency keys, so it outlives the section.
+#[derive(Serialize, Deserialize)]
+struct Enrolled {
+    no: IssuerNo,
+}
+
+/// Where the sealed ring of an issuer is kept.
+pub(crate) fn ring_key(no: IssuerNo) -> Key {
+    Key(format!("keys/{no}"))
+}
+
+/// Now, by both clocks.
+pub(crate) fn moment(house: &House) -> Moment {
+    Moment { wall_millis: house.clock.wall_millis(), monotonic: house.clock.monotonic() }
+}
+
+/// Takes up the issuers: each keeps its number and its keys; a new one, and a new algorithm, gets a key that signs at once.
+///
+/// # Errors
+/// [`IssuerError`], for example when the key-encryption key is not the one that sealed the keys.
+pub(crate) async fn take_up(
+    house: &House,
+    store: &dyn Store,
+    kek: &Kek,
+    sections: &[IssuerSection],
+    rotation: &Rotation,
+) -> Result<Vec<router::Issuer>, IssuerError> {
+    let mut issuers = Vec::with_capacity(sections.len());
+    for section in sections {
+        let no = number(store, &section.url).await?;
+        let ring = ring(house, store, kek, section, no, rotation).await?;
+        let algorithm = section.algorithms.first().copied().unwrap_or(jose::Algorithm::Rs256);
+        issuers.push(router::Issuer {
+            url: Arc::from(section.url.as_str()),
+            no,
+            keyring: Arc::new(Keyring::new(ring)),
+            algorithm,
+        });
+    }
+    Ok(issuers)
+}
+
+async fn number(store: &dyn Store, url: &str) -> Result<IssuerNo, IssuerError> {
+    let key = Key(format!("issuer/{url}"));
+    if let Some(record) = store.get(vec![key.clone()]).await?.pop().flatten() {
+        let enrolled: Enrolled = serde_json::from_slice(&record.value).map_err(|_| IssuerError::Record(key.0))?;
+        return Ok(enrolled.no);
+    }
+    let done = store.commit(vec![Unit::Allocate { space: Space::Issuer }], Durability::Sync).await?;
+    let no = match done.first() {
+        Some(Done::Allocated(no)) => IssuerNo(*no),
+        _ => return Err(IssuerError::Record(key.0)),
+    };
+    let value = serde_json::to_vec(&Enrolled { no }).map_err(|_| IssuerError::Record(key.0.clone()))?;
+    put(store, key, value).await?;
+    Ok(no)
+}
+
+async fn ring(
+    house: &House,
+    store: &dyn Store,
+    kek: &Kek,
+    section: &IssuerSection,
+    no: IssuerNo,
+    rotation: &Rotation,
+) -> Result<Ring, IssuerError> {
+    let now = moment(house);
+    let url = section.url.as_str();
+    let kept = store.get(vec![ring_key(no)]).await?.pop().flatten();
+    let mut ring = match &kept {
+        Some(record) => {
+            let opened = Ring::open(kek, url, &record.value, now);
+            opened.map_err(|source| IssuerError::Sealed { issuer: url.to_owned(), source })?
+        }
+        None => Ring::new(now),
+    };
+    let mut changed = kept.is_none();
+    if let Some(advanced) = ring.advance(now, rotation) {
+        (ring, changed) = (advanced, true);
+    }
+    let bits = RsaBits::from_bits(section.rsa_bits).unwrap_or_default();
+    for algorithm in section.algorithms.iter().copied() {
+        if ring.signer(algorithm).is_some() {
+            continue;
+        }
+        let broken = |source| IssuerError::Key { issuer: url.to_owned(), source };
+        // Making an RSA key takes long: not on a thread that serves.
+        let made = tokio::task::spawn_blocking(move || SigningKey::generate(algorithm, bits)).await;
+        let key = made.map_err(|_| broken(jose::JoseError::Generate(algorithm)))?.map_err(broken)?;
+        tracing::info!(issuer = url, %algorithm, kid = key.kid(), "a signing key was made");
+        ring = ring.add(key, now, rotation, false).map_err(broken)?;
+        changed = true;
+    }
+    if changed {
+        let sealed = ring.seal(kek, url).map_err(|source| IssuerError::Sealed { issuer: url.to_owned(), source })?;
+        put(store, ring_key(no), sealed).await?;
+    }
+    Ok(ring)
+}
+
+/// Writes one control-plane record, durably.
+///
+/// # Errors
+/// [`StoreError`].
+pub(crate) async fn put(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(), StoreError> {
+    let unit = Unit::Configure {
+        change: vec![Put { key, value: Some(Bytes::from(value)) }],
+        expect: None,
+        membership: false,
+        drop_through: Vec::new(),
+        notice: Vec::new(),
+    };
+    store.commit(vec![unit], Durability::Sync).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use clock::manual::{ManualClock, house};
+    use jose::Algorithm;
+    use store::MemoryStore;
+
+    use super::*;
+
+    fn section(url: &str, algorithms: &[Algorithm]) -> IssuerSection {
+        IssuerSection { url: url.to_owned(), algorithms: algorithms.to_vec(), rsa_bits: 2048 }
+    }
+
+    #[tokio::test]
+    async fn an_issuer_keeps_its_number_and_its_keys() {
+        let house = house(ManualClock::at(1_700_000_000_000), 1);
+        let store = MemoryStore::new(house.clone(), &[7; 32]);
+        let kek = Kek::generate().unwrap();
+        let (one, two) =
+            (section("https://a.example", &[Algorithm::Es256]), section("https://b.example", &[Algorithm::EdDSA]));
+        let rotation = Rotation::default();
+        let first = take_up(&house, &*store, &kek, &[one.clone()], &rotation).await.unwrap();
+        let both = [two, section("https://a.example", &[Algorithm::Es256, Algorithm::EdDSA])];
+        let second = take_up(&house, &*store, &kek, &both, &rotation).await.unwrap();
+        let kid = |issuer: &router::Issuer, algorithm| issuer.keyring.signer(algorithm).unwrap().kid().to_owned();
+        assert_eq!(first[0].no, second[1].no);
+        assert_ne!(second[0].no, second[1].no);
+        assert_eq!(kid(&first[0], Algorithm::Es256), kid(&second[1], Algorithm::Es256));
+        assert!(second[1].keyring.signer(Algorithm::EdDSA).is_some(), "an algorithm that was added has a key");
+
+        let other = Kek::generate().unwrap();
+        let error = take_up(&house, &*store, &other, &[one], &rotation).await.unwrap_err();
+        assert!(matches!(error, IssuerError::Sealed { .. }), "{error}");
+    }
+}

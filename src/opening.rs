@@ -1,0 +1,345 @@
+//! Store and secrets: made together, opened together, each naming the other (hardening H36).
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cli::{Exit, Failure};
+use clock::House;
+use jose::{Kek, KekError};
+use net::Secret;
+use store::{FjallStore, Key, Names, Observed, OpenError, Place, Store};
+use telemetry::Registry;
+
+use crate::{
+    config::Config,
+    issuers::{self, IssuerError},
+};
+
+/// The record by which the store names the key-encryption key that belongs to it.
+const KEK_RECORD: &str = "gateway/kek";
+/// What the secret by which the store names things is sealed for.
+const NAMES_PLACE: &str = "gateway/store-names";
+
+/// What lives longer than the process.
+pub(crate) struct Kept {
+    /// The durable memory.
+    pub(crate) store: Arc<dyn Store>,
+    /// The same, as far as it can fail for good.
+    pub(crate) engine: Option<Arc<FjallStore>>,
+    /// The key-encryption key.
+    pub(crate) kek: Arc<Kek>,
+    /// The operator's token.
+    pub(crate) admin: Secret<String>,
+    /// Where everything is counted.
+    pub(crate) registry: Registry,
+}
+
+/// What `init` made.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Made {
+    pub(crate) store: PathBuf,
+    pub(crate) store_id: String,
+    pub(crate) budget_bytes: u64,
+    pub(crate) kek_id: String,
+    pub(crate) secrets: PathBuf,
+    pub(crate) admin_token_file: PathBuf,
+    pub(crate) issuers: Vec<MadeIssuer>,
+}
+
+/// An issuer with its first keys.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct MadeIssuer {
+    pub(crate) url: String,
+    pub(crate) keys: Vec<jose::KeyInfo>,
+}
+
+/// Where a gateway keeps what.
+pub(crate) fn place(config: &Config) -> Place {
+    Place { store: config.store.path.clone(), owner: config.secrets.store_owner() }
+}
+
+/// Makes store, keys, key-encryption key and admin token.
+///
+/// # Errors
+/// When any of them is there already, or cannot be made.
+pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure> {
+    let secrets = &config.secrets.folder;
+    let unfinished = secrets.join("init-unfinished");
+    let found = Found::look(config)?;
+    if !unfinished.exists() && found.any() {
+        return Err(Failure::usage(format!("there is something already: {}", found.present().join(", ")))
+            .remedy("`setgate serve` starts with it; to begin anew, move all of it away, together"));
+    }
+    let failed =
+        |what: &Path, error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", what.display()));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(secrets).map_err(|error| failed(secrets, error))?;
+    private(&unfinished, b"An interrupted `setgate init` goes on where it was.\n", true)
+        .map_err(|error| failed(&unfinished, error))?;
+
+    let kek = match make_kek(config) {
+        Ok(kek) => kek,
+        Err(KekError::Io(error)) if error.kind() == std::io::ErrorKind::AlreadyExists => read_kek(config)?,
+        Err(error) => return Err(Failure::failed(error.to_string())),
+    };
+    let names_file = names_file(config);
+    if !names_file.exists() {
+        let mut secret = [0u8; Names::SECRET];
+        house.random.fill(&mut secret);
+        let sealed = kek.seal_secret(NAMES_PLACE, &secret).map_err(|error| Failure::failed(error.to_string()))?;
+        private(&names_file, STANDARD.encode(sealed).as_bytes(), false).map_err(|error| failed(&names_file, error))?;
+    }
+    let secret = read_names(config, &kek)?;
+    oauth::admin_token(&config.secrets.admin_token(), &*house.random)
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let (place, options, clock) = (place(config), config.store.clone(), house.clone());
+    let created = blocking(move || FjallStore::init(&place, &options, &secret, &clock)).await?;
+    let (store_id, budget_bytes) = match created {
+        Ok(created) => (created.id, created.budget),
+        Err(OpenError::Exists(_)) if found.store => (String::new(), 0),
+        Err(error) => return Err(of_store(&error)),
+    };
+    let opened =
+        open_store(house, config, secret, Observed::register(&mut prometheus_client::registry::Registry::default()))
+            .await?;
+    let store = opened.store.clone();
+    issuers::put(&*store, Key::from(KEK_RECORD), kek.id().into_bytes())
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let all =
+        issuers::take_up(house, &*store, &kek, &config.issuers, &config.keys.rotation()).await.map_err(of_issuer)?;
+    let issuers = all
+        .iter()
+        .map(|issuer| MadeIssuer { url: issuer.url.to_string(), keys: issuer.keyring.ring().describe() })
+        .collect();
+    store.close().await.map_err(|error| Failure::failed(error.to_string()))?;
+    fs::remove_file(&unfinished).map_err(|error| failed(&unfinished, error))?;
+    Ok(Made {
+        store: config.store.path.clone(),
+        store_id: if store_id.is_empty() { opened.report.id } else { store_id },
+        budget_bytes,
+        kek_id: kek.id(),
+        secrets: secrets.clone(),
+        admin_token_file: config.secrets.admin_token(),
+        issuers,
+    })
+}
+
+/// Opens what `init` made. With `make`, makes it where nothing is there yet.
+///
+/// # Errors
+/// When a part is missing: an unmounted volume must not look like a first start.
+pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failure> {
+    let found = Found::look(config)?;
+    let unfinished = config.secrets.folder.join("init-unfinished").exists();
+    if unfinished || !found.any() {
+        if !make {
+            let what = if unfinished { "was not finished" } else { "is not initialised" };
+            return Err(Failure::new(Exit::Store, format!("this gateway {what}: neither store nor keys can be used"))
+                .remedy("`setgate init` makes them, or `setgate serve --init` at the first start"));
+        }
+        let made = init(house, config).await?;
+        tracing::info!(store = %made.store.display(), id = made.store_id, kek = made.kek_id, "store and keys were made");
+    } else if !found.all() {
+        return Err(Failure::new(
+            Exit::Store,
+            format!("{} is there, but {} is missing", found.present().join(", "), found.missing().join(", ")),
+        )
+        .remedy("they belong together: mount the volume that holds it, or restore it from a backup"));
+    }
+    let kek = read_kek(config)?;
+    let secret = read_names(config, &kek)?;
+    let admin = oauth::admin_token(&config.secrets.admin_token(), &*house.random)
+        .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+    let registry = Registry::new();
+    let opened = open_store(house, config, secret, registry.lend(Observed::register)).await?;
+    let report = &opened.report;
+    tracing::info!(
+        store = %config.store.path.display(), id = report.id, replayed = report.replayed, waiting = report.waiting,
+        clean = report.clean, took_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX), "the store is open"
+    );
+    if let Some(why) = &report.held {
+        tracing::warn!(why, "this store is a copy: nothing is delivered or taken in before `setgate store adopt`");
+    }
+    if report.clock_suspect {
+        tracing::warn!("the wall clock jumped: nothing is destroyed by age until it is plausible again");
+    }
+    let kept = opened
+        .store
+        .get(vec![Key::from(KEK_RECORD)])
+        .await
+        .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+    if let Some(record) = kept.into_iter().flatten().next()
+        && *record.value != *kek.id().as_bytes()
+    {
+        let belongs = String::from_utf8_lossy(&record.value).into_owned();
+        return Err(Failure::new(
+            Exit::Store,
+            format!("the store {} belongs to the key-encryption key {belongs}, not to {}", report.id, kek.id()),
+        )
+        .remedy("restore the key that was made together with the store"));
+    }
+    Ok(Kept { store: opened.store.clone(), engine: Some(opened.store), kek: Arc::new(kek), admin, registry })
+}
+
+async fn open_store(
+    house: &House,
+    config: &Config,
+    secret: [u8; Names::SECRET],
+    observed: Observed,
+) -> Result<store::Opened, Failure> {
+    let (place, options, clock) = (place(config), config.store.clone(), house.clone());
+    blocking(move || FjallStore::open(&place, &options, &secret, &clock, observed))
+        .await?
+        .map_err(|error| of_store(&error))
+}
+
+/// What is there of what belongs together.
+struct Found {
+    store: bool,
+    kek: bool,
+    names: bool,
+    config: [String; 3],
+    kek_is_file: bool,
+}
+
+impl Found {
+    fn look(config: &Config) -> Result<Self, Failure> {
+        let folder = &config.store.path;
+        let store = match fs::read_dir(folder) {
+            Ok(mut entries) => entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => {
+                return Err(Failure::new(
+                    Exit::Store,
+                    format!("the store {} cannot be looked at: {error}", folder.display()),
+                ));
+            }
+        };
+        let kek_file = kek_file(config);
+        let names = names_file(config);
+        Ok(Self {
+            store,
+            kek: kek_file.as_ref().is_none_or(|path| path.exists()),
+            names: names.exists(),
+            config: [
+                format!("the store {}", folder.display()),
+                match &kek_file {
+                    Some(path) => format!("the key-encryption key {}", path.display()),
+                    None => "the key-encryption key".to_owned(),
+                },
+                format!("the store's secret {}", names.display()),
+            ],
+            kek_is_file: kek_file.is_some(),
+        })
+    }
+
+    fn any(&self) -> bool {
+        self.store || self.names || (self.kek && self.kek_is_file)
+    }
+
+    fn all(&self) -> bool {
+        self.store && self.names && self.kek
+    }
+
+    fn present(&self) -> Vec<&str> {
+        self.named(true)
+    }
+
+    fn missing(&self) -> Vec<&str> {
+        self.named(false)
+    }
+
+    fn named(&self, there: bool) -> Vec<&str> {
+        let parts = [self.store, self.kek && (self.kek_is_file || !there), self.names];
+        self.config.iter().zip(parts).filter(|(_, part)| *part == there).map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn names_file(config: &Config) -> PathBuf {
+    config.secrets.folder.join("store-names")
+}
+
+/// The file of the key-encryption key; nothing where it is in the environment.
+fn kek_file(config: &Config) -> Option<PathBuf> {
+    match config.secrets.kek.as_str() {
+        "" => Some(config.secrets.folder.join("kek")),
+        reference => reference.strip_prefix("file:").map(PathBuf::from),
+    }
+}
+
+fn make_kek(config: &Config) -> Result<Kek, KekError> {
+    match kek_file(config) {
+        Some(path) => {
+            let kek = Kek::generate()?;
+            kek.save_new(&path)?;
+            Ok(kek)
+        }
+        None => Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists).into()),
+    }
+}
+
+fn read_kek(config: &Config) -> Result<Kek, Failure> {
+    let refused = |why: String| Failure::new(Exit::Store, why).remedy("see [secrets] in the configuration");
+    match kek_file(config) {
+        Some(path) => Kek::load(&path).map_err(|error| refused(format!("{}: {error}", path.display()))),
+        None => {
+            let text =
+                net::SecretRef::from(config.secrets.kek.clone()).load().map_err(|error| refused(error.to_string()))?;
+            Kek::from_text(text.expose()).map_err(|error| refused(format!("secrets.kek: {error}")))
+        }
+    }
+}
+
+fn read_names(config: &Config, kek: &Kek) -> Result<[u8; Names::SECRET], Failure> {
+    let path = names_file(config);
+    let refused = |why: String| {
+        Failure::new(Exit::Store, format!("the store's secret {} cannot be opened: {why}", path.display()))
+            .remedy("restore it together with the key-encryption key that sealed it")
+    };
+    let text = fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
+    let sealed = STANDARD.decode(text.trim()).map_err(|_| refused("it is no base64".to_owned()))?;
+    let plain = kek.open_secret(NAMES_PLACE, &sealed).map_err(|error| refused(error.to_string()))?;
+    plain.as_slice().try_into().map_err(|_| refused("it has the wrong length".to_owned()))
+}
+
+/// Writes a file that only its owner reads, durably.
+fn private(path: &Path, text: &[u8], again: bool) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).mode(0o600);
+    if again {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let mut file = options.open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// Does slow work where blocking is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::failed("the work was interrupted"))
+}
+
+/// A store that cannot be used is an operator's business.
+pub(crate) fn of_store(error: &OpenError) -> Failure {
+    Failure::new(Exit::Store, error.to_string())
+}
+
+fn of_issuer(error: IssuerError) -> Failure {
+    let exit = if matches!(error, IssuerError::Sealed { .. }) { Exit::Store } else { Exit::Failed };
+    Failure::new(exit, error.to_string())
+}
+
+/// The same for those who assemble.
+impl From<IssuerError> for Failure {
+    fn from(error: IssuerError) -> Self {
+        of_issuer(error)
+    }
+}
