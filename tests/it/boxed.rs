@@ -1,0 +1,333 @@
+//! A gateway in a box: the real program, in a folder of its own, on ports of its own.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http::{self, Answer, request};
+use crate::sink::PATIENCE;
+
+/// The event type of the tests' events.
+pub(crate) const TYPE: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+
+/// What a gateway is to be.
+pub(crate) struct Plan {
+    options: String,
+    issuers: Vec<String>,
+    streams: Vec<(String, String, String, String)>,
+    dev: bool,
+    wrapper: Option<String>,
+}
+
+impl Plan {
+    /// One issuer at the root, signing with ES256, in dev mode.
+    pub(crate) fn new() -> Self {
+        Self { options: String::new(), issuers: vec![String::new()], streams: Vec::new(), dev: true, wrapper: None }
+    }
+
+    /// Not in dev mode: issuers are https, inside addresses are refused.
+    pub(crate) fn strict(mut self) -> Self {
+        self.dev = false;
+        self
+    }
+
+    /// One more issuer, at a path.
+    pub(crate) fn issuer(mut self, path: &str) -> Self {
+        self.issuers.push(path.to_owned());
+        self
+    }
+
+    /// A stream of the first issuer.
+    pub(crate) fn stream(self, id: &str, endpoint: &str) -> Self {
+        self.stream_of("", id, endpoint, "")
+    }
+
+    /// A stream of the issuer at `path`, with further lines of its section.
+    pub(crate) fn stream_of(mut self, path: &str, id: &str, endpoint: &str, more: &str) -> Self {
+        self.streams.push((path.to_owned(), id.to_owned(), endpoint.to_owned(), more.to_owned()));
+        self
+    }
+
+    /// Further sections of the configuration.
+    pub(crate) fn options(mut self, toml: &str) -> Self {
+        self.options.push_str(toml);
+        self.options.push('\n');
+        self
+    }
+
+    /// Starts the gateway from a shell, in a mount namespace of its own, after these commands; `$BOX` is its folder.
+    pub(crate) fn in_namespace(mut self, commands: &str) -> Self {
+        self.wrapper = Some(commands.to_owned());
+        self
+    }
+
+    /// Makes folder, configuration, store and keys, without starting.
+    pub(crate) fn prepare(self) -> Gateway {
+        let folder = TempDir::with_prefix("setgate-it-").unwrap();
+        let (world, operator) = two_free_ports();
+        let mut gateway = Gateway {
+            folder,
+            world,
+            operator,
+            dev: self.dev,
+            child: None,
+            token: String::new(),
+            wrapper: self.wrapper,
+        };
+        let urls: Vec<String> = self.issuers.iter().map(|path| gateway.issuer(path)).collect();
+        let mut made = vec!["producers".to_owned(), "new".to_owned(), "tester".to_owned()];
+        made.extend(urls.iter().flat_map(|url| ["--issuer".to_owned(), url.clone()]));
+        made.push("--json".to_owned());
+        let made = gateway.run(&made.iter().map(String::as_str).collect::<Vec<_>>());
+        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+        gateway.token = made["token"].as_str().unwrap().to_owned();
+        let mut text = format!(
+            "[gateway]\ndev = {}\ndrain_delay_seconds = 0\n\n[listen]\nworld = \"127.0.0.1:{world}\"\noperator = \"127.0.0.1:{operator}\"\n\n",
+            self.dev
+        );
+        text.push_str(&self.options);
+        if !self.options.contains("[store]") {
+            text.push_str("[store]\nreserve_bytes = 16777216\n");
+        }
+        if !self.options.contains("[router]") {
+            text.push_str("\n[router]\nbackoff_first_ms = 50\nbackoff_most_s = 1\n");
+        }
+        for url in &urls {
+            text.push_str(&format!("\n[[issuers]]\nurl = \"{url}\"\nalgorithms = [\"ES256\"]\n"));
+        }
+        text.push_str(&format!("\n{}\n", made["toml"].as_str().unwrap()));
+        for (path, id, endpoint, more) in &self.streams {
+            let issuer = gateway.issuer(path);
+            text.push_str(&format!(
+                "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"https://{id}.example\"\n{more}\ndelivery = {{ method = \"push\", endpoint_url = \"{endpoint}\" }}\n"
+            ));
+        }
+        std::fs::write(gateway.config(), text).unwrap();
+        gateway
+    }
+
+    /// Makes a gateway and starts it.
+    pub(crate) fn start(self) -> Gateway {
+        let mut gateway = self.prepare();
+        gateway.start();
+        gateway
+    }
+}
+
+/// A gateway, running or not. It ends with the value.
+pub(crate) struct Gateway {
+    pub(crate) folder: TempDir,
+    pub(crate) world: u16,
+    pub(crate) operator: u16,
+    dev: bool,
+    child: Option<Child>,
+    token: String,
+    wrapper: Option<String>,
+}
+
+impl Gateway {
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("setgate.toml")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The URL of the issuer at `path`.
+    pub(crate) fn issuer(&self, path: &str) -> String {
+        if self.dev {
+            format!("http://127.0.0.1:{}{path}", self.world)
+        } else {
+            format!("https://idp.example.com{path}")
+        }
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Starts it, and waits until it is ready. The first start makes store and keys.
+    pub(crate) fn start(&mut self) {
+        self.spawn();
+        let ready = request("GET", "/readyz", &[], b"");
+        self.until("ready", |gateway| {
+            if let Some(status) = gateway.child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+                panic!("the gateway ended with {status}:\n{}", gateway.log());
+            }
+            http::try_send(gateway.operator, &ready).is_some_and(|answer| answer.status == 200)
+        });
+    }
+
+    /// Starts it, and does not wait.
+    pub(crate) fn spawn(&mut self) {
+        assert!(self.child.is_none(), "it is running");
+        let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let mut command = match &self.wrapper {
+            None => binary(),
+            Some(commands) => {
+                let mut command = Command::new("unshare");
+                let serve = format!("set -e\n{commands}\nexec {} \"$@\"", env!("CARGO_BIN_EXE_setgate"));
+                command.args(["-rm", "sh", "-c", &serve, "sh"]).env("BOX", self.folder.path());
+                command
+            }
+        };
+        let command = command.args(["serve", "--init", "--config"]).arg(self.config());
+        self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it is running");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("it is running");
+        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.signal("-TERM");
+        self.ended()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        self.until("its end", |gateway| {
+            status = gateway.child.as_mut().expect("it is running").try_wait().unwrap();
+            status.is_some()
+        });
+        self.child = None;
+        status.unwrap()
+    }
+
+    /// Runs a command with this configuration.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        binary().args(words).arg("--config").arg(self.config()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs a command that must succeed, and reads the JSON that it prints.
+    pub(crate) fn command(&self, words: &[&str]) -> Value {
+        let output = self.run(&[words, &["--json"]].concat());
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Header fields of a producer.
+    pub(crate) fn fields<'a>(&self, bearer: &'a mut String, kind: &'a str) -> [(&'a str, &'a str); 2] {
+        *bearer = format!("Bearer {}", self.token);
+        [("authorization", bearer), ("content-type", kind)]
+    }
+
+    /// Posts to the intake of the issuer at `path`.
+    pub(crate) fn try_post(&self, path: &str, kind: &str, body: &[u8]) -> Option<Answer> {
+        let mut bearer = String::new();
+        let fields = self.fields(&mut bearer, kind);
+        http::try_send(self.world, &request("POST", &format!("{path}/events"), &fields, body))
+    }
+
+    pub(crate) fn post(&self, kind: &str, body: &[u8]) -> Answer {
+        self.try_post("", kind, body).unwrap_or_else(|| panic!("no answer to a post:\n{}", self.log()))
+    }
+
+    /// Puts in one event, which must be accepted.
+    pub(crate) fn accept(&self, event: &Value) -> Value {
+        let answer = self.post("application/json", event.to_string().as_bytes());
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()
+    }
+
+    /// Puts in events, which must all be accepted.
+    pub(crate) fn accept_all(&self, events: impl IntoIterator<Item = Value>) {
+        let body: Vec<String> = events.into_iter().map(|event| format!("{event}\n")).collect();
+        let answer = self.post("application/x-ndjson", body.concat().as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let lines = answer.lines();
+        assert_eq!(lines.len(), body.len(), "{}", answer.text());
+        assert!(lines.iter().all(|line| line["status"] == 202), "{}", answer.text());
+    }
+
+    /// A stream as the operator sees it.
+    pub(crate) fn stream(&self, id: &str) -> Value {
+        self.command(&["streams", "show", id])
+    }
+
+    /// Waits until the stream is as `is` says.
+    pub(crate) fn until_stream(&mut self, id: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let mut view = Value::Null;
+        self.until(&format!("stream {id}: {what}"), |gateway| {
+            view = gateway.stream(id);
+            is(&view)
+        });
+        view
+    }
+
+    /// Waits until something is so, looking again and again.
+    #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
+    pub(crate) fn until(&mut self, what: &str, mut is: impl FnMut(&mut Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is(self) {
+            assert!(Instant::now() < end, "not in time: {what}\n{}", self.log());
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            for line in tail.iter().rev() {
+                println!("gateway: {line}");
+            }
+        }
+    }
+}
+
+/// The program, with nothing of the caller's environment that would speak to it.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_setgate"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SETGATE") {
+            command.env_remove(name);
+        }
+    }
+    command.env("NO_COLOR", "1");
+    command
+}
+
+/// An event with a number, of the subject `key`.
+pub(crate) fn event(number: u64, key: &str) -> Value {
+    json!({
+        "id": format!("event-{number}"),
+        "sub_id": {"format": "opaque", "id": key},
+        "events": {TYPE: {"number": number}},
+    })
+}
+
+fn two_free_ports() -> (u16, u16) {
+    let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+    let [world, operator] = listeners.map(|listener| listener.local_addr().unwrap().port());
+    (world, operator)
+}
+
+/// Copies a folder.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}

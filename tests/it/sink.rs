@@ -1,0 +1,248 @@
+//! Receivers for the tests: plain sockets that keep what came and answer as they are told.
+
+use std::io::{BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::http;
+
+/// How long a test waits for something that must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    pub(crate) line: String,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Arrived {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The claims of the SET, not verified.
+    pub(crate) fn claims(&self) -> Value {
+        let token = jose::Token::parse(&self.body).unwrap_or_else(|error| panic!("no SET: {error}: {self:?}"));
+        serde_json::from_slice(token.unverified_payload()).unwrap()
+    }
+
+    pub(crate) fn kid(&self) -> String {
+        jose::Token::parse(&self.body).unwrap().header().kid.clone().unwrap()
+    }
+
+    /// The number in the event that [`crate::boxed::event`] made.
+    pub(crate) fn number(&self) -> u64 {
+        let claims = self.claims();
+        let payload = claims["events"].as_object().unwrap().values().next().unwrap().clone();
+        payload["number"].as_u64().unwrap()
+    }
+
+    pub(crate) fn jti(&self) -> String {
+        self.claims()["jti"].as_str().unwrap().to_owned()
+    }
+}
+
+/// What a receiver does with a request.
+#[derive(Clone)]
+pub(crate) enum Reply {
+    /// A whole answer, as bytes.
+    Bytes(Vec<u8>),
+    /// Nothing, and the connection stays open.
+    Never,
+    /// A byte a second.
+    Drip(Vec<u8>),
+    /// The connection is closed without an answer.
+    Close,
+    /// A head that promises a body of so many bytes, and the body.
+    Huge(usize),
+}
+
+impl Reply {
+    pub(crate) fn status(status: u16) -> Self {
+        Self::Bytes(format!("HTTP/1.1 {status} Text\r\ncontent-length: 0\r\n\r\n").into_bytes())
+    }
+
+    pub(crate) fn with(status: u16, fields: &str, body: &str) -> Self {
+        Self::Bytes(
+            format!("HTTP/1.1 {status} Text\r\n{fields}content-length: {}\r\n\r\n{body}", body.len()).into_bytes(),
+        )
+    }
+}
+
+type Behaviour = dyn Fn(&Arrived, usize) -> Reply + Send + Sync;
+
+#[derive(Default)]
+struct Seen {
+    requests: Vec<Arrived>,
+    ended: bool,
+    /// While it is on, answers wait.
+    held: bool,
+}
+
+struct Shared {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+/// A receiver on a port of its own. It ends with the value.
+pub(crate) struct Sink {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+}
+
+impl Sink {
+    /// Answers 202.
+    pub(crate) fn good() -> Self {
+        Self::new(|_, _| Reply::status(202))
+    }
+
+    /// Answers as `behaviour` says; its second argument counts requests from 0.
+    pub(crate) fn new(behaviour: impl Fn(&Arrived, usize) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(listener, None, behaviour)
+    }
+
+    /// Speaks TLS with the certificate.
+    pub(crate) fn tls(
+        server: Arc<rustls::ServerConfig>,
+        behaviour: impl Fn(&Arrived, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::on(listener, Some(server), behaviour)
+    }
+
+    pub(crate) fn on(
+        listener: TcpListener,
+        server: Option<Arc<rustls::ServerConfig>>,
+        behaviour: impl Fn(&Arrived, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared { seen: Mutex::default(), changed: Condvar::new() });
+        let behaviour: Arc<Behaviour> = Arc::new(behaviour);
+        let own = shared.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if own.seen.lock().unwrap().ended {
+                    return;
+                }
+                let (shared, behaviour, server) = (own.clone(), behaviour.clone(), server.clone());
+                thread::spawn(move || match server {
+                    None => converse(stream, &shared, &*behaviour),
+                    Some(config) => {
+                        let Ok(connection) = rustls::ServerConnection::new(config) else { return };
+                        converse(rustls::StreamOwned::new(connection, stream), &shared, &*behaviour);
+                    }
+                });
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    /// Requests so far.
+    pub(crate) fn arrived(&self) -> Vec<Arrived> {
+        self.shared.seen.lock().unwrap().requests.clone()
+    }
+
+    /// Waits until `enough` says so of the requests so far, and returns them.
+    #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
+    pub(crate) fn until(&self, what: &str, enough: impl Fn(&[Arrived]) -> bool) -> Vec<Arrived> {
+        let end = Instant::now() + PATIENCE;
+        let mut seen = self.shared.seen.lock().unwrap();
+        while !enough(&seen.requests) {
+            let left = end.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "not in time: {what}; {} requests came", seen.requests.len());
+            seen = self.shared.changed.wait_timeout(seen, left).unwrap().0;
+        }
+        seen.requests.clone()
+    }
+
+    /// Waits until every one of these numbers has come.
+    pub(crate) fn until_numbers(&self, numbers: impl IntoIterator<Item = u64>) -> Vec<Arrived> {
+        let wanted: Vec<u64> = numbers.into_iter().collect();
+        self.until("all numbers", |all| {
+            let came: std::collections::BTreeSet<u64> = all.iter().map(Arrived::number).collect();
+            wanted.iter().all(|number| came.contains(number))
+        })
+    }
+
+    /// Makes answers wait until [`Sink::release`].
+    pub(crate) fn hold(&self) {
+        self.shared.seen.lock().unwrap().held = true;
+    }
+
+    pub(crate) fn release(&self) {
+        self.shared.seen.lock().unwrap().held = false;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.shared.seen.lock().unwrap().ended = true;
+        self.shared.changed.notify_all();
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn converse(stream: impl Read + Write, shared: &Shared, behaviour: &Behaviour) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if std::io::BufRead::read_line(&mut stream, &mut line).is_ok_and(|length| length == 0) || line.is_empty() {
+            return;
+        }
+        let Some(fields) = http::fields(&mut stream) else { return };
+        let body = http::body(&mut stream, &fields);
+        let arrived = Arrived { line: line.trim_end().to_owned(), fields, body };
+        let number = {
+            let mut seen = shared.seen.lock().unwrap();
+            if seen.ended {
+                return;
+            }
+            seen.requests.push(arrived.clone());
+            shared.changed.notify_all();
+            let number = seen.requests.len() - 1;
+            let seen = shared.changed.wait_while(seen, |seen| seen.held && !seen.ended).unwrap();
+            if seen.ended {
+                return;
+            }
+            number
+        };
+        let out = stream.get_mut();
+        let sent = match behaviour(&arrived, number) {
+            Reply::Bytes(bytes) => out.write_all(&bytes).and_then(|()| out.flush()).is_ok(),
+            Reply::Close => false,
+            Reply::Never => {
+                drop(shared.changed.wait_while(shared.seen.lock().unwrap(), |seen| !seen.ended));
+                false
+            }
+            Reply::Drip(bytes) => bytes.iter().all(|byte| {
+                let seen = shared.seen.lock().unwrap();
+                let pace = Duration::from_secs(1);
+                let (seen, _) = shared.changed.wait_timeout_while(seen, pace, |seen| !seen.ended).unwrap();
+                let ended = seen.ended;
+                drop(seen);
+                !ended && out.write_all(&[*byte]).and_then(|()| out.flush()).is_ok()
+            }),
+            Reply::Huge(length) => {
+                let head = format!("HTTP/1.1 202 Accepted\r\ncontent-length: {length}\r\n\r\n");
+                out.write_all(head.as_bytes()).is_ok()
+                    && (0..length / 65_536).all(|_| out.write_all(&[b'x'; 65_536]).is_ok())
+                    && out.flush().is_ok()
+            }
+        };
+        if !sent {
+            return;
+        }
+    }
+}

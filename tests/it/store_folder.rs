@@ -1,0 +1,121 @@
+//! The store's folder: locked, copied, unmounted, full.
+
+use serde_json::Value;
+
+use crate::boxed::{Plan, copy, event};
+use crate::sink::{Reply, Sink};
+
+#[test]
+fn a_second_gateway_is_kept_out_by_the_lock() {
+    let sink = Sink::good();
+    let gateway = Plan::new().stream("crm", &sink.url()).start();
+    let output = gateway.run(&["serve"]);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.contains("lock") || said.contains("another process"), "{said}");
+    gateway.accept(&event(1, "a"));
+    sink.until_numbers([1]);
+}
+
+#[test]
+fn a_copy_delivers_nothing_and_takes_nothing_until_it_is_adopted() {
+    let sink = Sink::new(|_, _| Reply::with(503, "retry-after: 1\r\n", ""));
+    let mut gateway = Plan::new().stream("crm", &sink.url()).start();
+    gateway.accept(&event(1, "a"));
+    sink.until("an attempt", |all| !all.is_empty());
+    assert!(gateway.stop().success());
+    copy(&gateway.path("store"), &gateway.path("copied"));
+    let owner = gateway.path("secrets");
+    copy(&owner, &gateway.path("kept-secrets"));
+    // The original goes on; the copy is put in its place afterwards.
+    gateway.start();
+    gateway.accept(&event(2, "a"));
+    assert!(gateway.stop().success());
+    std::fs::rename(gateway.path("store"), gateway.path("original")).unwrap();
+    std::fs::rename(gateway.path("copied"), gateway.path("store")).unwrap();
+    let before = sink.arrived().len();
+    gateway.start();
+    let answer = gateway.post("application/json", event(3, "a").to_string().as_bytes());
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.field("retry-after").is_some());
+    assert_eq!(sink.arrived().len(), before, "a copy delivered");
+    let output = gateway.run(&["store", "adopt", "--yes"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    gateway.until("intake opens", |gateway| {
+        let body = event(3, "a").to_string();
+        gateway.try_post("", "application/json", body.as_bytes()).is_some_and(|answer| answer.status == 202)
+    });
+    sink.until("delivery goes on", |all| all.len() > before);
+}
+
+#[test]
+fn a_store_without_its_keys_and_keys_without_their_store_are_refused() {
+    for missing in ["store", "secrets"] {
+        let mut gateway = Plan::new().start();
+        assert!(gateway.stop().success());
+        std::fs::rename(gateway.path(missing), gateway.path("away")).unwrap();
+        let output = gateway.run(&["serve"]);
+        assert!(!output.status.success(), "{missing} is missing and it starts");
+        let output = gateway.run(&["serve", "--init"]);
+        assert!(!output.status.success(), "{missing} is missing and it makes a new one");
+        std::fs::rename(gateway.path("away"), gateway.path(missing)).unwrap();
+        gateway.start();
+    }
+}
+
+#[test]
+fn a_disk_that_is_really_full_refuses_loses_nothing_and_recovers_by_itself() {
+    let sink = Sink::new(|_, _| Reply::status(202));
+    sink.hold();
+    let mut gateway = Plan::new()
+        .stream("crm", &sink.url())
+        .options("[store]\nreserve_bytes = 4194304\nbudget_bytes = 10000000000\nsegment_records = 256\nsegment_bytes = 1048576\n")
+        .in_namespace("mkdir -p \"$BOX/store\"\nmount -t tmpfs -o size=${TMPFS:-160m} tmpfs \"$BOX/store\"")
+        .start();
+    let big = |number: u64| {
+        let mut one = event(number, &format!("key-{number}"));
+        one["events"][crate::boxed::TYPE]["fill"] = Value::from(fill(number));
+        one
+    };
+    let mut accepted = Vec::new();
+    let mut number = 0;
+    let mut refusal = None;
+    while refusal.is_none() {
+        assert!(number < 20_000, "the disk never filled");
+        let answer = gateway.post("application/json", big(number).to_string().as_bytes());
+        match answer.status {
+            202 => accepted.push(number),
+            503 => refusal = Some(answer),
+            other => panic!("{other}: {}", answer.text()),
+        }
+        number += 1;
+    }
+    let refusal = refusal.unwrap();
+    assert!(refusal.field("retry-after").is_some(), "{refusal:?}");
+    assert!(accepted.len() > 50, "only {} were accepted before the disk was full", accepted.len());
+    let ready = crate::http::send(gateway.operator, &crate::http::request("GET", "/readyz", &[], b""));
+    assert_eq!(ready.status, 200, "pollers and acknowledgements are what makes room");
+    sink.release();
+    sink.until_numbers(accepted.iter().copied());
+    gateway.until("intake opens by itself", |gateway| {
+        let answer = gateway.try_post("", "application/json", big(number).to_string().as_bytes());
+        answer.is_some_and(|answer| answer.status == 202)
+    });
+    sink.until_numbers([number]);
+    let view = gateway.until_stream("crm", "nothing waits", |view| view["waiting"] == 0);
+    assert_eq!(view["owed"], view["acknowledged"], "{view}");
+    assert!(view["owed"].as_u64().unwrap() > accepted.len() as u64, "{view}");
+}
+
+/// 64 KiB that do not compress.
+fn fill(seed: u64) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..65_536)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(b'!' + u8::try_from(state % 90).unwrap()).to_string().replace(['"', '\\'], "a")
+        })
+        .collect()
+}
