@@ -14,6 +14,10 @@ mod feed;
 mod peer;
 mod relay;
 
+/// What a transport's tests need of the house to stand up a peer.
+pub use {clock, net};
+
+pub use feed::outcomes;
 use feed::{End, Simulated};
 use peer::{Act, Door, Meeting, Peer};
 pub use relay::Relay;
