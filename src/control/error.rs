@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use jose::JoseError;
+use router::{ChangeError, Closed};
 use serde::Serialize;
 use set::{EventError, JsonError};
+use store::StoreError;
 
-use crate::Closed;
+use crate::keys::KeysError;
 
 /// A refusal, as the caller sees it: a whole answer, or one line of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,10 +71,16 @@ impl Problem {
     }
 }
 
+/// At the intake door: the log has the reason, the caller has no use for it.
 impl From<Closed> for Problem {
     fn from(closed: Closed) -> Self {
         let status = StatusCode::from_u16(closed.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        Self { retry_after: Some(closed.retry_after), ..Self::new(status, closed.why) }
+        tracing::debug!(why = closed.why, status = closed.status, "intake is closed");
+        let detail = match status {
+            StatusCode::TOO_MANY_REQUESTS => "too much is on its way; try again later",
+            _ => "events cannot be confirmed at the moment; repeat them with the same id",
+        };
+        Self { retry_after: Some(closed.retry_after), ..Self::new(status, detail) }
     }
 }
 
@@ -88,6 +97,46 @@ impl From<EventError> for Problem {
         let status = if error.forbidden { StatusCode::FORBIDDEN } else { StatusCode::BAD_REQUEST };
         let rule = error.forbidden.then_some("framework_events");
         Self { pointer, rule, ..Self::new(status, error.message) }
+    }
+}
+
+/// At the operator door: whoever stands there may know.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            error => Self::busy(error.to_string(), Duration::from_secs(5)),
+        }
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unknown(_) => Self::unknown(error.to_string()),
+            ChangeError::Store(error) => error.into(),
+            error => Self::new(StatusCode::CONFLICT, error.to_string()),
+        }
+    }
+}
+
+impl From<KeysError> for Problem {
+    fn from(error: KeysError) -> Self {
+        let status = match error {
+            KeysError::Store(error) => return error.into(),
+            KeysError::UnknownIssuer(_) | KeysError::Jose(JoseError::UnknownKid(_) | JoseError::NoKey(_)) => {
+                StatusCode::NOT_FOUND
+            }
+            KeysError::Jose(JoseError::Known(_) | JoseError::Revoked(_) | JoseError::TooSoon { .. }) => {
+                StatusCode::CONFLICT
+            }
+            KeysError::Jose(JoseError::Generate(_) | JoseError::Sign(_)) | KeysError::Seal(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            KeysError::Jose(_) | KeysError::WhichIssuer | KeysError::Bits => StatusCode::BAD_REQUEST,
+            KeysError::Closing => return Self::busy(error.to_string(), Duration::from_secs(5)),
+        };
+        Self::new(status, error.to_string())
     }
 }
 

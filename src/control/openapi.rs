@@ -34,6 +34,11 @@ pub(crate) fn intake<'a>(issuers: impl Iterator<Item = &'a str>) -> Bytes {
     document.to_string().into()
 }
 
+/// The description of the operator door.
+pub(crate) fn operator() -> Bytes {
+    Bytes::from_static(OPERATOR.as_bytes())
+}
+
 /// Serves a description.
 pub(crate) fn route<S: Clone + Send + Sync + 'static>(document: Bytes) -> MethodRouter<S> {
     get(move || async move {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use oauth::Producer;
+use router::Accepted;
 use serde::Serialize;
 use set::Event;
 
@@ -14,7 +15,6 @@ use super::{
     split::{Piece, Splitter},
 };
 use crate::{
-    Accepted,
     error::{Problem, seconds},
     observe::Outcome,
 };

@@ -13,13 +13,13 @@ use clock::manual::{ManualClock, SeededRandom, house};
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use oauth::{EventsSection, Minted, ProducerSection, SubjectsSection, TokenKind, mint};
+use router::{Accepted, Closed};
 use serde_json::{Value as Json, json};
 use store::{Position, ProducerNo};
 use tokio::sync::Semaphore as Gate;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::{Accepted, Closed};
 
 mod attacks;
 mod bodies;

@@ -1,0 +1,93 @@
+//! The operator door: health and metrics for everybody who reaches it, all else for who has the admin token (hardening H6).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use http::{HeaderValue, StatusCode, header};
+use oauth::{AdminGuard, Guard};
+
+mod about;
+mod body;
+mod keys;
+mod parked;
+mod shield;
+mod streams;
+
+use crate::{Keys, Operate, OperatorConfig, error::Problem, openapi};
+
+/// What the operator door is made of.
+#[derive(Clone)]
+pub struct OperatorParts {
+    /// The router.
+    pub operate: Arc<dyn Operate>,
+    /// The signing keys.
+    pub keys: Keys,
+    /// Knows the admin token.
+    pub guard: Arc<AdminGuard>,
+    /// Knows the producers.
+    pub producers: Arc<Guard>,
+    /// The `[operator]` section.
+    pub config: OperatorConfig,
+    /// Where the door listens: that address may stand in `Host`.
+    pub address: SocketAddr,
+    /// Whether the gateway is ready, or why not: world listener up, store open, keys loaded, not draining (hardening H33).
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// The metrics as OpenMetrics text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// The routes of the operator door: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, and `/admin/v1/...` behind the admin token.
+pub fn operator(parts: OperatorParts) -> Router {
+    let shield = Arc::new(shield::Shield::new(&parts.config, parts.address));
+    let parts = Arc::new(parts);
+    let admin = Router::new()
+        .merge(streams::routes())
+        .merge(parked::routes())
+        .merge(keys::routes())
+        .merge(about::routes())
+        .fallback(|| async { Problem::unknown("there is nothing of this name") })
+        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not in this way") })
+        .layer(middleware::from_fn_with_state(parts.clone(), admit));
+    let mut open = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/openapi.json", openapi::route(openapi::operator()));
+    if parts.config.metrics {
+        open = open.route("/metrics", get(metrics));
+    }
+    open.nest("/admin/v1", admin)
+        .fallback(|| async { Problem::unknown("there is nothing of this name") })
+        .layer(middleware::from_fn_with_state(shield, shield::stand))
+        .with_state(parts)
+}
+
+/// The content type of the metrics.
+const METRICS: HeaderValue = HeaderValue::from_static(telemetry::Registry::CONTENT_TYPE);
+
+async fn metrics(State(parts): State<Arc<OperatorParts>>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS)], (parts.metrics)()).into_response()
+}
+
+async fn ready(State(parts): State<Arc<OperatorParts>>) -> Response {
+    match (parts.ready)() {
+        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+/// Lets in who has the admin token.
+async fn admit(State(parts): State<Arc<OperatorParts>>, request: Request, next: Next) -> Response {
+    match parts.guard.admit(request.headers(), request.uri().query()) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => denied.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

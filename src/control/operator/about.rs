@@ -1,0 +1,64 @@
+//! `/admin/v1/info`, `/admin/v1/store`, `/admin/v1/producers`.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use oauth::{EventsAllowed, Producer, SubjectPolicy};
+use serde_json::{Value, json};
+
+use super::OperatorParts;
+
+pub(super) fn routes() -> Router<Arc<OperatorParts>> {
+    Router::new().route("/info", get(info)).route("/store", get(store)).route("/producers", get(producers))
+}
+
+async fn info(State(parts): State<Arc<OperatorParts>>) -> Response {
+    let methods = parts.operate.methods();
+    let methods: Vec<_> = methods.iter().map(|method| json!({ "name": method.name, "uri": method.uri })).collect();
+    let ready = (parts.ready)();
+    let info = json!({
+        "name": "setgate",
+        "version": env!("CARGO_PKG_VERSION"),
+        "issuers": parts.keys.issuers().collect::<Vec<_>>(),
+        "methods": methods,
+        "ready": ready.is_ok(),
+        "not_ready_because": ready.err(),
+    });
+    Json(info).into_response()
+}
+
+async fn store(State(parts): State<Arc<OperatorParts>>) -> Response {
+    Json(parts.operate.health()).into_response()
+}
+
+async fn producers(State(parts): State<Arc<OperatorParts>>) -> Response {
+    let producers: Vec<_> = parts.producers.producers().iter().map(|producer| shown(producer)).collect();
+    Json(json!({ "producers": producers })).into_response()
+}
+
+/// A producer as the configuration writes it, without any hash.
+fn shown(producer: &Producer) -> Value {
+    let events = match &producer.events {
+        EventsAllowed::All => json!("all"),
+        EventsAllowed::Exact(uris) => json!(uris),
+    };
+    let subjects = match &producer.subjects {
+        SubjectPolicy::Any => json!("any"),
+        SubjectPolicy::Rules(rules) => json!(rules),
+    };
+    let tokens: Vec<_> =
+        producer.expiries().map(|expires| json!({ "expires": expires.map(|at| at.to_string()) })).collect();
+    json!({
+        "name": producer.name,
+        "no": producer.no,
+        "issuers": producer.issuers().collect::<Vec<_>>(),
+        "events": events,
+        "subjects": subjects,
+        "tokens": tokens,
+    })
+}
