@@ -236,7 +236,7 @@ const V4: [(Ipv4Net, &str); 16] = [
 
 /// The same for IPv6, inside and outside the global unicast space.
 const V6: [(Ipv6Net, &str); 13] = [
-    (v6(0, 0, 0, 8), "an unspecified, loopback or IPv4-compatible address"),
+    (v6(0, 0, 0, 16), "an unspecified, loopback or IPv4-compatible address"),
     (v6(0x64, 0xff9b, 1, 48), "a local-use translation address"),
     (v6(0x100, 0, 0, 64), "a discard-only address"),
     (v6(0x2001, 0, 0, 32), "a Teredo address"),
