@@ -66,10 +66,6 @@ impl Out {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(crate) fn checksum(&self) -> u32 {
         crc32c::crc32c(&self.0)
     }

@@ -1,7 +1,10 @@
 //! The embedded store: the ledger and its cursors on fjall, in one folder.
 
 mod batch;
+mod check;
 mod engine;
+mod guard;
+mod housekeep;
 mod journal;
 mod open;
 mod place;
@@ -26,6 +29,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use set::Timestamp;
 use tokio::sync::{oneshot, watch};
 
+pub use check::CheckReport;
 pub use open::{Created, OpenReport, Opened};
 pub use place::{OpenError, Place};
 
@@ -88,6 +92,29 @@ impl FjallStore {
         self.shared.sanity.confirm(&self.shared.house);
     }
 
+    /// Makes this copy the original while it is open: delivery and intake may begin. The original must not be used again.
+    ///
+    /// Numbers move on as [`FjallStore::adopt`] says.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it could not be written down; then it stays held.
+    pub async fn adopt_open(&self) -> Result<(), StoreError> {
+        if !self.shared.held.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        housekeep::errand(&self.queue, writer::Writer::move_numbers_on).await?;
+        let shared = self.shared.clone();
+        let renew = move || {
+            let mut instance = shared.place.instance(None)?;
+            open::renew(&shared.place, &mut instance, &shared.house)?;
+            shared.held.store(false, Ordering::Release);
+            Ok(())
+        };
+        let renewed: Result<(), OpenError> =
+            tokio::task::spawn_blocking(renew).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        renewed.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
     /// Ends as a killed process ends: nothing that waits is written out. For tests.
     #[doc(hidden)]
     pub async fn abandon(&self) {
@@ -147,7 +174,7 @@ async fn read_aside<T: Send + 'static>(
     let work = move || {
         let _permit = permit;
         let engine = shared.engine()?;
-        read(&shared, &engine)
+        guard::guarded(|| read(&shared, &engine))
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| gone())?
 }
@@ -334,7 +361,7 @@ impl Store for FjallStore {
     }
 
     fn housekeep(&self) -> Answer<()> {
-        ready(Ok(()))
+        Box::pin(housekeep::housekeep(self.shared.clone(), self.queue.clone()))
     }
 
     fn close(&self) -> Answer<()> {

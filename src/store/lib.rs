@@ -15,7 +15,7 @@ pub mod testkit;
 #[cfg(test)]
 mod tests;
 
-pub use self::fjall::{Created, FjallStore, OpenError, OpenReport, Opened, Place};
+pub use self::fjall::{CheckReport, Created, FjallStore, OpenError, OpenReport, Opened, Place};
 pub use config::Options;
 pub use contract::*;
 pub use memory::MemoryStore;

@@ -277,7 +277,7 @@ impl<'a> Planner<'a> {
             Note::Dropped(rule) => End::Dropped(*rule),
             Note::Parked { code, text, attempts, stream_fault } => match self.lookup.record(at.seq)? {
                 Some((head, Some(body))) => {
-                    let text = text.get(..text.floor_char_boundary(LONGEST_TEXT)).unwrap_or_default().into();
+                    let text = clipped(text).into();
                     let (code, attempts, stream_fault) = (code.clone(), *attempts, *stream_fault);
                     let jti = self.names.jti(at, stream, head.boot);
                     let (accepted, order) = (head.accepted, head.order);
@@ -374,4 +374,13 @@ impl<'a> Planner<'a> {
         }
         Done::Configured { version: self.version, notices }
     }
+}
+
+/// The text, cut to what is kept of it.
+fn clipped(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }

@@ -1,21 +1,71 @@
 //! The contract suite on each implementation of this room.
 
-use std::sync::Arc;
+mod damage;
+mod model;
+mod place;
+mod time;
 
-use clock::{House, manual::ManualClock};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use clock::{BoxFuture as Sleep, Clock, House, manual::ManualClock};
 use futures_util::future::BoxFuture;
 
-use crate::{FjallStore, MemoryStore, Observed, Options, Place, Store, testkit::Bench};
+use crate::{FjallStore, MemoryStore, Observed, OpenError, Opened, Options, Place, Store, testkit::Bench};
 
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 
-pub(crate) fn house() -> (House, Arc<ManualClock>) {
-    let clock = ManualClock::at(1_700_000_000_000);
-    let tasks = Arc::new(clock::TokioTasks);
-    (House { clock: clock.clone(), random: Arc::new(clock::SystemRandom), tasks }, clock)
+/// A clock whose wall and monotonic time go on by themselves and are moved by hand, together or apart.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    start: tokio::time::Instant,
+    wall: AtomicU64,
+    monotonic: AtomicU64,
 }
 
-struct Memory;
+impl Dial {
+    fn new() -> Arc<Self> {
+        let wall = AtomicU64::new(1_700_000_000_000);
+        Arc::new(Self { start: tokio::time::Instant::now(), wall, monotonic: AtomicU64::new(0) })
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.leap(by);
+        self.monotonic.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// The wall clock alone is put ahead.
+    pub(crate) fn leap(&self, by: Duration) {
+        self.wall.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// The wall clock alone is put back.
+    pub(crate) fn put_back(&self, by: Duration) {
+        self.wall.fetch_sub(by.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Dial {
+    fn wall_millis(&self) -> u64 {
+        self.wall.load(Ordering::SeqCst) + self.start.elapsed().as_millis() as u64
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed() + Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
+    }
+
+    fn sleep(&self, how_long: Duration) -> Sleep<()> {
+        Box::pin(tokio::time::sleep(how_long))
+    }
+}
+
+pub(crate) struct Memory;
 
 impl Bench for Memory {
     fn open(&mut self) -> BoxFuture<'_, Arc<dyn Store>> {
@@ -37,17 +87,24 @@ pub(crate) struct Folder {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) options: Options,
     pub(crate) house: House,
-    pub(crate) clock: Arc<ManualClock>,
-    pub(crate) opened: Option<Arc<FjallStore>>,
+    pub(crate) dial: Arc<Dial>,
+    opened: Option<Arc<FjallStore>>,
 }
 
 impl Folder {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (house, clock) = house();
-        let options =
+        let dial = Dial::new();
+        let house =
+            House { clock: dial.clone(), random: Arc::new(clock::SystemRandom), tasks: Arc::new(clock::TokioTasks) };
+        let mut options =
             Options { path: folder.path().join("store"), reserve_bytes: 0, segment_records: 8, ..Options::default() };
-        let made = Self { folder, options, house, clock, opened: None };
+        change(&mut options);
+        let made = Self { folder, options, house, dial, opened: None };
         FjallStore::init(&made.place(), &made.options, &SECRET, &made.house).unwrap();
         made
     }
@@ -56,8 +113,12 @@ impl Folder {
         Place { store: self.options.path.clone(), owner: self.folder.path().join("owner.json") }
     }
 
-    pub(crate) fn try_open(&mut self) -> Result<crate::Opened, crate::OpenError> {
-        FjallStore::open(&self.place(), &self.options, &SECRET, &self.house, Observed::default())
+    pub(crate) fn try_open(&self) -> Result<Opened, OpenError> {
+        self.try_open_at(&self.place())
+    }
+
+    pub(crate) fn try_open_at(&self, place: &Place) -> Result<Opened, OpenError> {
+        FjallStore::open(place, &self.options, &SECRET, &self.house, Observed::default())
     }
 
     pub(crate) fn store(&mut self) -> Arc<FjallStore> {
@@ -80,6 +141,20 @@ impl Bench for Folder {
 
     fn survives(&self) -> bool {
         true
+    }
+}
+
+/// Copies a folder with everything in it.
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 

@@ -23,6 +23,14 @@ pub(crate) enum Failure {
     Sync(StoreError),
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write(error) | Self::Sync(error) => error.fmt(f),
+        }
+    }
+}
+
 /// Writes a batch and waits for the disk. Answers how long the disk took.
 pub(crate) fn settle_down(engine: &Engine, batch: OwnedWriteBatch, touched: &[Keyspace]) -> Result<(), Failure> {
     engine.await_room(touched.iter()).map_err(Failure::Write)?;

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use set::Timestamp;
 
 use crate::{
-    Head, Key, Parked, ParkedFilter, Position, ProducerNo, Record, StoreError, StreamNo, Version,
+    Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version,
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::segment::{Segment, Shelves},
     plan::{Kept, ParkedRow},
@@ -406,9 +406,4 @@ fn read_record(key: Key, value: &[u8]) -> Result<Record, StoreError> {
 /// A head for readers.
 pub(crate) fn bare(written: Option<WrittenHead>) -> Option<Head> {
     written.map(|written| written.head)
-}
-
-/// The position of a sequence number.
-pub(crate) fn at(seq: u64) -> Position {
-    Position::new(seq)
 }

@@ -14,6 +14,7 @@ use crate::{
     Boot, Fence, FjallStore, Names, Observed, Options, StoreError,
     fjall::{
         engine::{Engine, key, mishap},
+        guard::{guarded, told},
         journal,
         place::{FORMAT, Instance, OpenError, Place, fingerprint, refuse_network, space, sync_folder, token},
         replay::{EPOCH, Loaded, load, write_counters},
@@ -156,7 +157,7 @@ impl FjallStore {
             clock_suspect: sanity.check(house),
         };
         let engine = Arc::new(engine);
-        let Loaded { state, fold, commit, chain, .. } = loaded;
+        let Loaded { state, fold, commit, chain, keys, .. } = loaded;
         let shared = Arc::new(Shared::new(Parts {
             house: house.clone(),
             options: options.clone(),
@@ -170,10 +171,19 @@ impl FjallStore {
             sanity,
             boot,
             held: held.is_some(),
+            keys,
         }));
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
         let writer = Writer::new(shared.clone(), engine, watermark, lock, Ledge { commit, chain, fold });
-        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(&receiver));
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+            let shared = writer.shared.clone();
+            let run = std::panic::AssertUnwindSafe(|| writer.run(&receiver));
+            if let Err(panic) = std::panic::catch_unwind(run) {
+                let error = StoreError::Corrupt(told(&*panic));
+                shared.fatal.send_replace(Some(error.to_string()));
+                *shared.trouble.lock() = Some(error);
+            }
+        });
         thread.map_err(OpenError::io("start the writer of", &place.store))?;
         Ok(Opened { store: Arc::new(Self::over(shared, sender)), report })
     }
@@ -236,19 +246,19 @@ pub(crate) fn open_engine(place: &Place, mark: &Mark) -> Result<(Engine, Loaded)
             Err(error) => return Err(OpenError::io("copy the journals of", &path)(error)),
         }
     }
-    let engine = Engine::open(&path).map_err(damaged)?;
+    let engine = guarded(|| Engine::open(&path)).map_err(damaged)?;
     let cut = journal::cut(&path, &before).map_err(OpenError::io("read", &path))?;
     if let Some(number) = cut.first() {
         return Err(OpenError::Damaged(format!(
             "journal {number} was cut short by the engine, since it does not read to its end"
         )));
     }
-    let loaded = load(&engine).map_err(damaged)?;
+    let loaded = guarded(|| load(&engine)).map_err(damaged)?;
     compare(place, mark, &loaded, &engine)?;
     Ok((engine, loaded))
 }
 
-fn compare(place: &Place, mark: &Mark, loaded: &Loaded, engine: &Engine) -> Result<(), OpenError> {
+pub(crate) fn compare(place: &Place, mark: &Mark, loaded: &Loaded, engine: &Engine) -> Result<(), OpenError> {
     let found = loaded.state.last;
     if found < mark.last || loaded.commit < mark.commit || loaded.state.version.0 < mark.version {
         return Err(OpenError::Short {

@@ -274,7 +274,6 @@ pub(crate) struct Lock(#[expect(dead_code, reason = "it is held, not used")] Fil
 /// Refuses network file systems, where neither locks nor flushes can be trusted.
 pub(crate) fn refuse_network(path: &Path) -> Result<(), OpenError> {
     let found = rustix::fs::statfs(path).map_err(|error| OpenError::io("look at", path)(error.into()))?;
-    #[expect(clippy::unnecessary_cast, reason = "the type of the field differs between platforms")]
     let kind = match found.f_type as u64 & 0xffff_ffff {
         0x6969 => "NFS",
         0xff53_4d42 => "CIFS",

@@ -14,6 +14,7 @@ use crate::{
     fjall::{
         batch::Failure,
         engine::Engine,
+        guard::guarded,
         replay::load,
         shared::Shared,
         writer::{Job, Writer},
@@ -63,8 +64,11 @@ impl Writer {
 
     /// Opens the engine and shows what it holds. What was visible but not durable is applied again.
     fn reopen(&mut self) -> Result<(), StoreError> {
-        let engine = Engine::open(&self.shared.place.engine())?;
-        let mut loaded = load(&engine)?;
+        let (engine, mut loaded) = guarded(|| {
+            let engine = Engine::open(&self.shared.place.engine())?;
+            let loaded = load(&engine)?;
+            Ok((engine, loaded))
+        })?;
         if loaded.commit < self.commit {
             return Err(StoreError::Corrupt(format!("commit {} is missing", loaded.commit + 1)));
         }

@@ -3,9 +3,12 @@
 use set::Timestamp;
 
 use crate::{
-    StoreError, StreamNo, Version,
+    ProducerNo, StoreError, StreamNo, Version,
     codec::{In, Out, damaged, read_chunk, read_cursor, read_delta},
-    fjall::engine::{Engine, mishap, parked_of, read_row, seq_of},
+    fjall::{
+        engine::{Engine, mishap, parked_of, read_row, seq_of},
+        shared::Keys,
+    },
     state::{Numbers, State},
 };
 
@@ -64,6 +67,31 @@ fn read_counters(value: &[u8]) -> Option<(Version, Version, Numbers)> {
     Some((versions.0, versions.1, numbers))
 }
 
+/// The key of the counts of idempotency keys. They are written with each fold; what is lost since then is counted too low.
+pub(crate) const KEYS: &str = "keys";
+
+pub(crate) fn write_keys(keys: &Keys) -> Vec<u8> {
+    let mut out = Out::new(64);
+    for (bucket, counts) in keys {
+        for (producer, count) in counts {
+            for number in [*bucket, u64::from(producer.0), *count] {
+                out.number(number);
+            }
+        }
+    }
+    out.sealed()
+}
+
+fn read_keys(value: &[u8]) -> Option<Keys> {
+    let mut from = In::sealed(value)?;
+    let mut keys = Keys::new();
+    while !from.is_empty() {
+        let (bucket, producer, count) = (from.number()?, ProducerNo(from.small()?), from.number()?);
+        keys.entry(bucket).or_default().insert(producer, count);
+    }
+    Some(keys)
+}
+
 /// The key of the count of openings.
 pub(crate) const EPOCH: &str = "epoch";
 
@@ -80,6 +108,7 @@ pub(crate) struct Loaded {
     pub(crate) replayed: u64,
     /// Checksums up to each replayed head, the first of them the fold's: for the comparison with the mark.
     pub(crate) chains: Vec<u32>,
+    pub(crate) keys: Keys,
 }
 
 /// Reads everything that is kept in memory.
@@ -93,6 +122,7 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
         one(COUNTERS)?.map(|value| read_counters(&value).ok_or_else(|| damaged("the counters"))).transpose()?;
     let (version, membership, numbers) = counters.unwrap_or_default();
     let epoch = one(EPOCH)?.and_then(|value| seq_of(&value)).unwrap_or_default();
+    let keys = one(KEYS)?.map(|value| read_keys(&value).ok_or_else(|| damaged("the counts of ids"))).transpose()?;
     let mut state =
         State { version, membership, numbers, last: fold.frontier, last_accepted: fold.accepted, ..State::default() };
     load_cursors(engine, &mut state)?;
@@ -111,7 +141,7 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
             return Err(StoreError::Corrupt(format!("the counts of stream {stream} do not add up")));
         }
     }
-    Ok(Loaded { state, fold, commit, chain, epoch, replayed, chains })
+    Ok(Loaded { state, fold, commit, chain, epoch, replayed, chains, keys: keys.unwrap_or_default() })
 }
 
 /// The key of a cursor's row.

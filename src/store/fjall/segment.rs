@@ -25,6 +25,8 @@ pub(crate) struct Segment {
     /// Whether only what is still owed is left of it, among the held.
     pub(crate) condensed: bool,
     pub(crate) shelves: Option<Shelves>,
+    /// Whether its keyspaces were told to leave memory and journals.
+    pub(crate) written_out: bool,
 }
 
 impl Segment {
@@ -62,6 +64,7 @@ impl Segment {
             bytes: from.number()?,
             condensed: from.byte()? == 1,
             shelves: None,
+            written_out: false,
         })
     }
 }

@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use std::time::Duration;
+
 use clock::House;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
@@ -15,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     Boot, Fence, Names, Observed, Options, ProducerNo, StoreError,
     fjall::{engine::Engine, place::Place},
+    plan::Fresh,
     ring::Ring,
     sanity::Sanity,
     state::State,
@@ -22,6 +25,9 @@ use crate::{
 
 /// How many reads may be on the disk at once.
 const READS: usize = 8;
+
+/// Idempotency keys by bucket and producer.
+pub(crate) type Keys = BTreeMap<u64, BTreeMap<ProducerNo, u64>>;
 
 /// What writer and readers share.
 pub(crate) struct Shared {
@@ -51,6 +57,10 @@ pub(crate) struct Shared {
     pub(crate) free: AtomicU64,
     /// Buckets of idempotency keys that are no longer asked for a producer, since it has too many.
     pub(crate) horizons: RwLock<BTreeMap<ProducerNo, u64>>,
+    /// How many idempotency keys each producer has in each bucket.
+    pub(crate) keys: Mutex<Keys>,
+    /// When the age of parked SETs was last looked at.
+    pub(crate) parked_looked: Mutex<Option<Duration>>,
     pub(crate) reads: Arc<Semaphore>,
 }
 
@@ -68,11 +78,13 @@ pub(crate) struct Parts {
     pub(crate) sanity: Sanity,
     pub(crate) boot: Boot,
     pub(crate) held: bool,
+    pub(crate) keys: Keys,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { house, options, place, names, observed, fence, budget, state, engine, sanity, boot, held } = parts;
+        let Parts { house, options, place, names, observed, fence, budget, state, engine, sanity, boot, held, keys } =
+            parts;
         Self {
             ring: RwLock::new(Ring::new(options.recent_bytes)),
             last: watch::Sender::new(state.last),
@@ -88,6 +100,8 @@ impl Shared {
             bytes: AtomicU64::new(0),
             free: AtomicU64::new(u64::MAX),
             horizons: RwLock::default(),
+            keys: Mutex::new(keys),
+            parked_looked: Mutex::new(None),
             reads: Arc::new(Semaphore::new(READS)),
             house,
             options,
@@ -126,6 +140,17 @@ impl Shared {
     pub(crate) fn oldest_bucket(&self, now: u64) -> u64 {
         let window = self.options.idempotency_window_seconds.saturating_mul(1000);
         now.saturating_sub(window) / self.options.bucket_millis()
+    }
+
+    /// Counts the idempotency keys of records that are durable now.
+    pub(crate) fn count_keys(&self, records: &[Fresh]) {
+        let mut keys = None;
+        for fresh in records.iter().filter(|fresh| fresh.once.is_some()) {
+            let head = &fresh.entry.head;
+            let bucket = head.accepted.as_millis() / self.options.bucket_millis();
+            let keys = keys.get_or_insert_with(|| self.keys.lock());
+            *keys.entry(bucket).or_default().entry(head.producer).or_default() += 1;
+        }
     }
 
     /// Why no event is taken now.

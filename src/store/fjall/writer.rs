@@ -17,8 +17,9 @@ use crate::{
     fjall::{
         batch::{Failure, Filling, settle_down},
         engine::Engine,
+        open::adopted,
         place::{Lock, space},
-        replay::Fold,
+        replay::{COUNTERS, Fold, KEYS, write_counters, write_keys},
         segment::Segment,
         shared::Shared,
         watermark::{Mark, Watermark},
@@ -53,7 +54,7 @@ pub(crate) struct Call {
 }
 
 /// Work for the writer's thread that is no unit.
-pub(crate) type Errand = Box<dyn FnOnce(&mut Writer) + Send>;
+pub(crate) type Errand = Box<dyn FnOnce(&mut Writer) -> Result<(), Failure> + Send>;
 
 /// What stands in the queue.
 pub(crate) enum Job {
@@ -176,7 +177,7 @@ impl Writer {
             let next = match job {
                 None => self.tick(),
                 Some(Job::Commit(first)) => self.gather(*first, queue),
-                Some(other) => Ok(self.other(other)),
+                Some(other) => self.other(other),
             };
             match next {
                 Ok(Next::On) => {}
@@ -203,15 +204,15 @@ impl Writer {
         }
     }
 
-    fn other(&mut self, job: Job) -> Next {
-        match job {
+    fn other(&mut self, job: Job) -> Result<Next, Failure> {
+        Ok(match job {
             Job::Commit(call) => {
                 // Only `gather` meets calls.
                 let _ = call.answer.send(Err(StoreError::Busy));
                 Next::On
             }
             Job::Errand(errand) => {
-                errand(self);
+                errand(self)?;
                 Next::On
             }
             Job::Close(answer) => {
@@ -227,7 +228,7 @@ impl Writer {
                 let _ = answer.send(());
                 Next::Over
             }
-        }
+        })
     }
 
     /// Takes what else is queued and commits it together.
@@ -253,7 +254,7 @@ impl Writer {
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.group(calls)?;
         match after {
-            Some(job) => Ok(self.other(job)),
+            Some(job) => self.other(job),
             None => Ok(Next::On),
         }
     }
@@ -371,6 +372,7 @@ impl Writer {
         self.pending = Ops::default();
         (self.commit, self.chain, self.vain) = (commit, chain, 0);
         self.deltas_since_fold += (pending + plan.ops.len()) as u64;
+        self.shared.count_keys(&plan.records);
         let last = plan.records.last().map(|fresh| fresh.entry.head.at.seq);
         if let (Some(last), Some(mut open)) = (last, engine.segments.write().last_entry()) {
             open.get_mut().bytes += plan.records.iter().map(|fresh| fresh.body.len() as u64).sum::<u64>();
@@ -408,6 +410,7 @@ impl Writer {
                     bytes: 0,
                     condensed: false,
                     shelves: Some(engine.shelves(id)?),
+                    written_out: false,
                 };
                 let mut segments = engine.segments.write();
                 if let Some(mut full) = newest.filter(|segment| segment.last.is_none()) {
@@ -437,6 +440,21 @@ impl Writer {
         Ok((segment, Some(bucket)))
     }
 
+    /// Moves the numbers of streams, issuers and producers on, as the adoption of a copy demands.
+    pub(crate) fn move_numbers_on(&mut self) -> Result<(), Failure> {
+        let Some(engine) = self.engine.clone() else { return Ok(()) };
+        let (counters, numbers) = {
+            let state = self.shared.state.read();
+            let numbers = adopted(state.numbers);
+            (write_counters(state.version, state.membership, numbers), numbers)
+        };
+        let mut filling = Filling::new(&engine, 2);
+        filling.batch.insert(&engine.meta, COUNTERS, counters);
+        self.commit_aside(&engine, filling)?;
+        self.shared.state.write().numbers = numbers;
+        Ok(())
+    }
+
     /// Makes a plan visible.
     fn show(&mut self, plan: Plan) -> Vec<usize> {
         let shared = &self.shared;
@@ -457,7 +475,7 @@ impl Writer {
     }
 
     /// Notes beside the engine what is durable now.
-    fn mark(&mut self, last: Option<u64>, version: Option<u64>) -> Result<(), Failure> {
+    pub(crate) fn mark(&mut self, last: Option<u64>, version: Option<u64>) -> Result<(), Failure> {
         let mark = self.current_mark(last, version);
         let now = self.now();
         let written = self.watermark.write(mark).and_then(|()| self.watermark.sync_sometimes(now));
@@ -519,6 +537,7 @@ impl Writer {
         };
         let mut filling = Filling::new(&engine, 64);
         filling.fold(&self.shared.state.read(), &self.fold, &now);
+        filling.batch.insert(&engine.meta, KEYS, write_keys(&self.shared.keys.lock()));
         let Filling { batch, touched, .. } = filling;
         settle_down(&engine, batch, &touched)?;
         self.commit = now.commit;

@@ -1,0 +1,16 @@
+//! The engine asserts what it reads: on damaged bytes it panics. Here that becomes an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::StoreError;
+
+/// Does something with the engine; a panic in it is damage.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(StoreError::Corrupt(told(&*panic))))
+}
+
+/// What a panic said.
+pub(crate) fn told(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the engine gave up ({})", text.unwrap_or("it did not say why").replace('\n', " "))
+}

@@ -1,0 +1,356 @@
+//! Freeing what nobody needs any more: segments, idempotency keys, parked SETs beyond their limits.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering, mpsc::SyncSender},
+    time::Duration,
+};
+
+use fjall::Keyspace;
+use roaring::RoaringTreemap;
+use tokio::sync::oneshot;
+
+use crate::{
+    Durability, ProducerNo, StoreError, StreamNo, Unit,
+    fjall::{
+        batch::{Failure, Filling, settle_down},
+        engine::{Engine, held_key, key, mishap, parked_of, read_row, seq_of},
+        segment::{Segment, Shelves},
+        shared::Shared,
+        writer::{Call, Job, Writer},
+    },
+    state::Ops,
+};
+
+/// A closed segment that is owed by less than one in so many records is condensed.
+const CONDENSE: u64 = 10;
+
+/// How often the age of parked SETs is looked at.
+const PARKED_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// What the owed of one segment look like among the held: key and value.
+type Rows = Vec<([u8; 9], Vec<u8>)>;
+
+/// What becomes of the segments.
+#[derive(Default)]
+struct Trim {
+    /// Segments, by first position, of which nothing is owed.
+    gone: Vec<u64>,
+    /// A segment of which little is owed, with that little.
+    condense: Option<(u64, Rows)>,
+    /// Held records that are settled.
+    swept: Vec<[u8; 9]>,
+}
+
+impl Trim {
+    fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.condense.is_none() && self.swept.is_empty()
+    }
+}
+
+/// One round.
+pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Result<(), StoreError> {
+    // What is trimmed must be settled on the disk, and its targets must not be needed for a replay.
+    errand(&queue, Writer::settle_cursors).await?;
+    loop {
+        let trim = aside(&shared, plan_trim).await?;
+        if trim.is_empty() {
+            break;
+        }
+        let again = trim.condense.is_some();
+        let left = errand(&queue, move |writer| writer.trim(trim)).await?;
+        aside(&shared, move |_, engine| clear_away(engine, left)).await?;
+        if !again {
+            break;
+        }
+    }
+    aside(&shared, |_, engine| write_out_closed(engine)).await?;
+    if !shared.sanity.check(&shared.house) {
+        forget_keys(&shared).await?;
+        forget_parked(&shared, &queue).await?;
+    }
+    Ok(())
+}
+
+/// Does something on the writer's thread.
+pub(crate) async fn errand<T: Send + 'static>(
+    queue: &SyncSender<Job>,
+    work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, StoreError> {
+    let gone = || StoreError::Unavailable("it is closed".into());
+    let (answer, done) = oneshot::channel();
+    let errand = move |writer: &mut Writer| {
+        let (told, failure) = match work(writer) {
+            Ok(done) => (Ok(done), None),
+            Err(failure @ (Failure::Write(_) | Failure::Sync(_))) => {
+                (Err(StoreError::Poisoned(failure.to_string())), Some(failure))
+            }
+        };
+        let _ = answer.send(told);
+        failure.map_or(Ok(()), Err)
+    };
+    queue.try_send(Job::Errand(Box::new(errand))).map_err(|_| StoreError::Busy)?;
+    done.await.unwrap_or_else(|_| Err(gone()))
+}
+
+/// Does something with the engine off the threads of the runtime.
+async fn aside<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared, &Engine) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    super::read_aside(shared.clone(), work).await
+}
+
+/// Everything that some stream is owed. A stream at a time, so that nobody waits long; what is settled meanwhile counts as owed.
+fn owed_by_anyone(shared: &Shared) -> RoaringTreemap {
+    let streams: Vec<StreamNo> = shared.state.read().cursors.keys().copied().collect();
+    let mut all = RoaringTreemap::new();
+    for some in streams.chunks(64) {
+        let state = shared.state.read();
+        for stream in some {
+            if let Some(cursor) = state.cursors.get(stream) {
+                all |= &cursor.owed;
+            }
+        }
+    }
+    all
+}
+
+fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreError> {
+    let closed: Vec<Segment> =
+        engine.segments.read().values().filter(|segment| segment.last.is_some()).cloned().collect();
+    if closed.is_empty() {
+        return Ok(Trim::default());
+    }
+    let owed = owed_by_anyone(shared);
+    let now = shared.sanity.now(&shared.house);
+    let keep = Duration::from_secs(shared.options.keep_settled_seconds);
+    let frozen = !keep.is_zero() && shared.sanity.check(&shared.house);
+    let mut trim = Trim::default();
+    for segment in closed {
+        let last = segment.last.unwrap_or(segment.first);
+        let waiting = owed.range_cardinality(segment.first..=last);
+        if segment.condensed {
+            if waiting == 0 {
+                trim.gone.push(segment.first);
+            }
+            sweep(engine, &segment, &owed, &mut trim)?;
+            continue;
+        }
+        if frozen || now.since(segment.accepted_last) < keep {
+            continue;
+        }
+        if waiting == 0 {
+            trim.gone.push(segment.first);
+        } else if waiting * CONDENSE < last + 1 - segment.first && trim.condense.is_none() {
+            trim.condense = Some((segment.first, little(&segment, last, &owed)?));
+        }
+    }
+    Ok(trim)
+}
+
+/// Held records of a condensed segment that are settled by now.
+fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap, trim: &mut Trim) -> Result<(), StoreError> {
+    let last = segment.last.unwrap_or(segment.first);
+    for item in engine.held.range(held_key(false, segment.first)..=held_key(false, last)) {
+        let at = item.key().map_err(mishap)?;
+        if let Some(seq) = at.get(1..).and_then(seq_of)
+            && !owed.contains(seq)
+        {
+            trim.swept.extend([held_key(false, seq), held_key(true, seq)]);
+        }
+    }
+    Ok(())
+}
+
+/// The owed heads and bodies of a segment, as they are written.
+fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Rows, StoreError> {
+    let Some(shelves) = &segment.shelves else { return Ok(Rows::new()) };
+    let mut rows = Rows::new();
+    let mut some = owed.iter();
+    some.advance_to(segment.first);
+    for seq in some.take_while(|seq| *seq <= last) {
+        for (body, keyspace) in [(false, &shelves.heads), (true, &shelves.bodies)] {
+            if let Some(value) = keyspace.get(key(seq)).map_err(mishap)? {
+                rows.push((held_key(body, seq), value.to_vec()));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+impl Writer {
+    /// Makes durable what is settled, and moves the frontier behind every closed segment.
+    fn settle_cursors(&mut self) -> Result<(), Failure> {
+        let Some(engine) = self.engine.clone() else { return Ok(()) };
+        let behind =
+            engine.segments.read().values().any(|segment| segment.last.is_some_and(|last| last > self.fold.frontier));
+        if behind { self.fold() } else { self.flush() }
+    }
+
+    /// Takes segments out of the table, durably; answers what is to be cleared away then.
+    fn trim(&mut self, trim: Trim) -> Result<Vec<Shelves>, Failure> {
+        let Some(engine) = self.engine.clone() else { return Ok(Vec::new()) };
+        let mut filling = Filling::new(&engine, trim.swept.len() + 64);
+        let mut left = Vec::new();
+        let mut segments = engine.segments.read().clone();
+        for first in &trim.gone {
+            if let Some(segment) = segments.remove(first) {
+                filling.batch.remove(&engine.meta, segment.key());
+                left.extend(segment.shelves);
+            }
+        }
+        if let Some((first, rows)) = trim.condense
+            && let Some(segment) = segments.get_mut(&first)
+        {
+            for (key, value) in rows {
+                filling.batch.insert(&engine.held, key, value);
+            }
+            segment.condensed = true;
+            left.extend(segment.shelves.take());
+            filling.segment(segment);
+        }
+        for key in trim.swept {
+            filling.batch.remove(&engine.held, key);
+        }
+        self.commit_aside(&engine, filling)?;
+        *engine.segments.write() = segments;
+        let mut state = self.shared.state.write();
+        state.first = engine.first(state.last);
+        Ok(left)
+    }
+
+    /// Commits a batch that changes nothing visible.
+    pub(crate) fn commit_aside(&mut self, engine: &Engine, mut filling: Filling<'_>) -> Result<(), Failure> {
+        let commit = self.commit + 1;
+        filling.deltas(commit, &Ops::default());
+        filling.touched.push(engine.held.clone());
+        let Filling { batch, touched, .. } = filling;
+        settle_down(engine, batch, &touched)?;
+        self.commit = commit;
+        self.mark(None, None)
+    }
+}
+
+fn clear_away(engine: &Engine, left: Vec<Shelves>) -> Result<(), StoreError> {
+    for shelves in left {
+        engine.db.delete_keyspace(shelves.heads).map_err(mishap)?;
+        engine.db.delete_keyspace(shelves.bodies).map_err(mishap)?;
+    }
+    Ok(())
+}
+
+/// A closed segment that stays is written to tables, so that neither memory nor journals hold it.
+fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
+    let closed: Vec<Shelves> = {
+        let mut segments = engine.segments.write();
+        let closed = segments.values_mut().filter(|segment| segment.last.is_some() && !segment.written_out);
+        closed
+            .filter_map(|segment| {
+                segment.written_out = true;
+                segment.shelves.clone()
+            })
+            .collect()
+    };
+    for shelves in closed {
+        shelves.heads.rotate_memtable().map_err(mishap)?;
+        shelves.bodies.rotate_memtable().map_err(mishap)?;
+    }
+    Ok(())
+}
+
+/// Drops the buckets of idempotency keys that are past the window, and shortens the window of producers that have too many keys.
+async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    aside(shared, |shared, engine| {
+        let oldest = shared.oldest_bucket(shared.sanity.now(&shared.house).as_millis());
+        let past: Vec<Keyspace> = {
+            let mut once = engine.once.write();
+            let kept = once.split_off(&oldest);
+            std::mem::replace(&mut *once, kept).into_values().collect()
+        };
+        shared.keys.lock().retain(|bucket, _| *bucket >= oldest);
+        for keyspace in past {
+            engine.db.delete_keyspace(keyspace).map_err(mishap)?;
+        }
+        shorten(shared, oldest);
+        Ok(())
+    })
+    .await
+}
+
+fn shorten(shared: &Shared, oldest: u64) {
+    let keys = shared.keys.lock();
+    let mut horizons = shared.horizons.write();
+    horizons.retain(|_, horizon| *horizon > oldest);
+    let mut sums: BTreeMap<ProducerNo, u64> = BTreeMap::new();
+    // The newest bucket first: the oldest of a producer are given up.
+    for (bucket, counts) in keys.iter().rev() {
+        for (producer, count) in counts {
+            let sum = sums.entry(*producer).or_default();
+            let full = *sum >= shared.options.idempotency_keys_per_producer;
+            *sum += count;
+            if full && horizons.get(producer).is_none_or(|horizon| *horizon <= *bucket) {
+                tracing::warn!(%producer, "a producer has too many ids: its oldest are forgotten before their time");
+                shared.observed.keys_forgotten.inc_by(*count);
+                horizons.insert(*producer, bucket + 1);
+            }
+        }
+    }
+}
+
+/// Discards parked SETs that are too old, or too many of one stream.
+async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<(), StoreError> {
+    let what = aside(shared, |shared, engine| {
+        let options = &shared.options;
+        let now = shared.house.clock.monotonic();
+        let due = {
+            let mut looked = shared.parked_looked.lock();
+            let due = looked.is_none_or(|looked| now >= looked + PARKED_EVERY);
+            if due {
+                *looked = Some(now);
+            }
+            due
+        };
+        let mut what = Vec::new();
+        if due {
+            let limit = Duration::from_secs(options.parked_seconds);
+            let wall = shared.sanity.now(&shared.house);
+            for item in engine.parked.iter() {
+                let row = read_row(&item.value().map_err(mishap)?)?;
+                if wall.since(row.parked.parked_at) > limit {
+                    what.push((row.parked.stream, row.parked.at));
+                }
+            }
+        }
+        let over: Vec<_> = {
+            let state = shared.state.read();
+            let counts = state.cursors.iter().map(|(stream, cursor)| (*stream, cursor.parked_now, cursor.parked_bytes));
+            counts.filter(|(_, count, bytes)| *count > options.parked_count || *bytes > options.parked_bytes).collect()
+        };
+        for (stream, mut count, mut bytes) in over {
+            for item in engine.parked.prefix(stream.0.to_be_bytes()) {
+                if count <= options.parked_count && bytes <= options.parked_bytes {
+                    break;
+                }
+                let (at, value) = item.into_inner().map_err(mishap)?;
+                let Some((stream, seq)) = parked_of(&at) else { continue };
+                count -= 1;
+                bytes = bytes.saturating_sub(read_row(&value)?.bytes);
+                what.push((stream, crate::Position::new(seq)));
+            }
+        }
+        Ok(what)
+    })
+    .await?;
+    if what.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(count = what.len(), "parked SETs are beyond their limits and are forgotten");
+    shared.observed.parked_forgotten.inc_by(what.len() as u64);
+    let (answer, done) = oneshot::channel();
+    let units = vec![Unit::Discard { fence: shared.fence, what }];
+    shared.queued.fetch_add(units.len(), Ordering::Relaxed);
+    let call = Call { units, how: Durability::Sync, bytes: 0, since: shared.house.clock.monotonic(), answer };
+    queue.try_send(Job::Commit(Box::new(call))).map_err(|_| StoreError::Busy)?;
+    done.await.map_err(|_| StoreError::Unavailable("it is closed".into()))?.map(drop)
+}

@@ -1,0 +1,146 @@
+//! Clocks that jump, and what ends by age.
+
+use super::*;
+use crate::{
+    Appended, Done, Durability, ParkedFilter, Position, StreamNo, Unit,
+    testkit::{acknowledged, append, event, event_once, one, parked, settle, tail},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn repeats(store: &Arc<dyn Store>) -> bool {
+    match one(store, Unit::Append { events: vec![event_once("x", &[1], 1, 1)] }).await {
+        Done::Appended(answers) => matches!(answers[..], [Appended::Repeat { .. }]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_id_is_remembered_for_its_window_and_not_much_longer() {
+    let mut folder = Folder::new();
+    let mut store = folder.store() as Arc<dyn Store>;
+    assert!(!repeats(&store).await);
+    for _ in 0..23 {
+        folder.dial.pass(HOUR);
+        store.housekeep().await.unwrap();
+        assert!(repeats(&store).await);
+    }
+    store.close().await.unwrap();
+    store = folder.store();
+    assert!(repeats(&store).await);
+    for _ in 0..8 {
+        folder.dial.pass(HOUR);
+        store.housekeep().await.unwrap();
+    }
+    assert!(!repeats(&store).await);
+}
+
+#[tokio::test]
+async fn a_clock_that_leaps_ahead_destroys_nothing_and_moves_no_time() {
+    let mut folder = Folder::with(|options| options.parked_seconds = 3600);
+    let store = folder.store() as Arc<dyn Store>;
+    assert!(!repeats(&store).await);
+    settle(&store, vec![parked(1, 1)], Durability::Sync).await;
+    folder.dial.leap(HOUR * 24 * 365);
+    assert!(store.health().clock_suspect);
+    store.housekeep().await.unwrap();
+    assert!(repeats(&store).await, "ids are kept while the clock is not believed");
+    assert_eq!(store.parked(ParkedFilter { most: 9, ..ParkedFilter::default() }).await.unwrap().len(), 1);
+    append(&store, event("y", &[1])).await;
+    let entries = tail(&store).await;
+    assert!(entries[1].head.accepted.since(entries[0].head.accepted) < HOUR);
+    folder.dial.put_back(HOUR * 24 * 365);
+    assert!(!store.health().clock_suspect);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_moves_no_accepted_time_back() {
+    let mut folder = Folder::new();
+    let mut store = folder.store() as Arc<dyn Store>;
+    append(&store, event("x", &[1])).await;
+    folder.dial.put_back(HOUR * 48);
+    append(&store, event("y", &[1])).await;
+    assert!(store.health().clock_suspect);
+    store.close().await.unwrap();
+    store = folder.store();
+    assert!(store.health().clock_suspect, "it is behind the last heartbeat");
+    append(&store, event("z", &[1])).await;
+    assert!(tail(&store).await.iter().map(|entry| entry.head.accepted).is_sorted());
+}
+
+#[tokio::test]
+async fn an_operator_can_confirm_the_clock() {
+    let mut folder = Folder::new();
+    let store = folder.store();
+    folder.dial.leap(HOUR * 48);
+    assert!(store.health().clock_suspect);
+    store.confirm_clock();
+    assert!(!store.health().clock_suspect);
+}
+
+#[tokio::test]
+async fn parked_sets_beyond_their_limits_are_forgotten_oldest_first() {
+    let mut folder = Folder::with(|options| (options.parked_count, options.parked_seconds) = (3, 24 * 3600));
+    let store = folder.store() as Arc<dyn Store>;
+    for _ in 0..5 {
+        append(&store, event("x", &[1])).await;
+    }
+    settle(&store, (1..=5).map(|seq| parked(1, seq)).collect(), Durability::Sync).await;
+    store.housekeep().await.unwrap();
+    let all = ParkedFilter { most: 99, ..ParkedFilter::default() };
+    let kept = store.parked(all.clone()).await.unwrap();
+    assert_eq!(kept.iter().map(|kept| kept.at).collect::<Vec<_>>(), [3, 4, 5].map(Position::new));
+    assert_eq!(store.cursor(StreamNo(1)).await.unwrap().tally.parked, 5, "they were parked, and stay counted so");
+    for _ in 0..26 {
+        folder.dial.pass(HOUR);
+        assert!(!store.health().clock_suspect);
+    }
+    store.housekeep().await.unwrap();
+    assert_eq!(store.parked(all).await.unwrap(), []);
+    assert_eq!(store.cursor(StreamNo(1)).await.unwrap().parked_now, 0);
+}
+
+#[tokio::test]
+async fn a_producer_with_too_many_ids_loses_its_oldest_and_nobody_elses() {
+    let mut folder = Folder::with(|options| options.idempotency_keys_per_producer = 10);
+    let store = folder.store() as Arc<dyn Store>;
+    let mine = |key: u8| event_once("x", &[1], key, key);
+    let other = |key: u8| crate::NewEvent { producer: crate::ProducerNo(2), ..mine(key) };
+    let mut batches = vec![(0..12).map(mine).collect::<Vec<_>>(), vec![other(100)]];
+    for batch in batches.drain(..) {
+        one(&store, Unit::Append { events: batch }).await;
+    }
+    for _ in 0..7 {
+        folder.dial.pass(HOUR);
+        assert!(!store.health().clock_suspect);
+    }
+    one(&store, Unit::Append { events: (20..32).map(mine).collect() }).await;
+    store.housekeep().await.unwrap();
+    let is_new = |event: crate::NewEvent| {
+        let store = store.clone();
+        async move {
+            matches!(one(&store, Unit::Append { events: vec![event] }).await, Done::Appended(answers) if matches!(answers[..], [Appended::New { .. }]))
+        }
+    };
+    assert!(is_new(mine(1)).await, "the oldest bucket of this producer is given up");
+    assert!(!is_new(mine(21)).await);
+    assert!(!is_new(other(100)).await);
+}
+
+#[tokio::test]
+async fn settled_records_are_kept_as_long_as_configured() {
+    let mut folder = Folder::with(|options| options.keep_settled_seconds = 2 * 3600);
+    let store = folder.store() as Arc<dyn Store>;
+    for _ in 0..20 {
+        append(&store, event("x", &[1])).await;
+    }
+    settle(&store, (1..=20).map(|seq| acknowledged(1, seq)).collect(), Durability::Sync).await;
+    store.housekeep().await.unwrap();
+    assert_eq!(store.bounds().first, Position::new(1));
+    for _ in 0..3 {
+        folder.dial.pass(HOUR);
+        assert!(!store.health().clock_suspect);
+    }
+    store.housekeep().await.unwrap();
+    assert_eq!(store.bounds().first, Position::new(17), "closed segments are gone, the open one stays");
+}
