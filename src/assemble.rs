@@ -11,15 +11,12 @@ use std::{
 
 use cli::{Exit, Failure};
 use clock::House;
-use control::{Accept, Accepted, Intake, WorldParts};
+use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, WorldParts};
 use delivery::{CarrierEvent, Env, spi::AnyMethod};
 use discovery::{IssuerUrl, PublishedIssuer};
-use futures_util::future::BoxFuture;
 use net::{Listener, Outbound, OwnAddresses};
-use oauth::Guard;
-use router::{Issuer, Router, Source};
-use set::Event;
-use store::ProducerNo;
+use oauth::{AdminGuard, Guard};
+use router::{Issuer, Router};
 use tokio::sync::watch;
 
 use crate::{
@@ -29,9 +26,12 @@ use crate::{
 };
 
 /// Both doors, open and not yet served.
-pub(crate) struct Doors {
-    pub(crate) world: Listener,
-    pub(crate) operator: Listener,
+#[derive(Debug)]
+pub struct Doors {
+    /// For the world.
+    pub world: Listener,
+    /// For operators.
+    pub operator: Listener,
 }
 
 impl Doors {
@@ -39,7 +39,7 @@ impl Doors {
     ///
     /// # Errors
     /// When an address is taken or a certificate cannot be used.
-    pub(crate) async fn open(config: &Config) -> Result<Self, Failure> {
+    pub async fn open(config: &Config) -> Result<Self, Failure> {
         let listen = &config.listen;
         let open = async |address, files, key: &str| {
             Listener::open(address, &listen.door(files))
@@ -82,6 +82,16 @@ struct Running {
 }
 
 impl Gateway {
+    /// Opens what is kept, or makes it with `init`, and runs on doors that are open already: what `setgate serve` does
+    /// without signals.
+    ///
+    /// # Errors
+    /// When the store cannot be opened or a section is not acceptable.
+    pub async fn start(house: House, config: Config, doors: Doors, init: bool) -> Result<Self, Failure> {
+        let kept = crate::opening::open(&house, &config, init).await?;
+        Self::assemble(Parts { house, config, kept, doors, force: false }).await
+    }
+
     /// Puts the rooms together and opens the doors.
     ///
     /// # Errors
@@ -118,16 +128,8 @@ impl Gateway {
 
         let guard = Arc::new(Guard::new(producers, house.clock.clone()));
         let ready = Arc::new(AtomicBool::new(true));
-        let world = world(&config, &router, &issuers, guard.clone(), &kept, &house)?;
-        let operator = crate::operator::routes(crate::operator::Parts {
-            house: house.clone(),
-            config: &config,
-            router: router.clone(),
-            issuers: issuers.clone(),
-            guard,
-            kept: &kept,
-            ready: ready.clone(),
-        })?;
+        let routes = Routes { config: &config, router: &router, guard, kept: &kept, house: &house };
+        let (world, operator) = (routes.world()?, routes.operator(&doors.operator, &ready));
         let world = serve(doors.world, world, &house, "world");
         let operator = serve(doors.operator, operator, &house, "operator");
         Ok(Self { house, router, kept, issuers, world, operator, ready })
@@ -319,74 +321,69 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
     Ok(())
 }
 
-/// The routes of the door for the world.
-///
-/// # Errors
-/// When an issuer's URL cannot be served.
-fn world(
-    config: &Config,
-    router: &Router,
-    issuers: &[Issuer],
+/// What both doors are made from.
+struct Routes<'a> {
+    config: &'a Config,
+    router: &'a Router,
     guard: Arc<Guard>,
-    kept: &Kept,
-    house: &House,
-) -> Result<axum::Router, Failure> {
-    let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
-    let max_age = config.keys.rotation().max_age;
-    let published = issuers
-        .iter()
-        .map(|issuer| {
-            let url = IssuerUrl::parse(&issuer.url).map_err(|error| Failure::usage(error.to_string()))?;
-            Ok(PublishedIssuer::new(url, issuer.keyring.clone(), max_age, methods.clone()))
+    kept: &'a Kept,
+    house: &'a House,
+}
+
+impl Routes<'_> {
+    /// The routes of the operator door. Its keys live as long as the door.
+    fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
+        let Routes { config, router, guard, kept, house } = self;
+        let of =
+            |issuer: &Issuer| KeysOf { issuer: issuer.url.clone(), no: issuer.no, keyring: issuer.keyring.clone() };
+        let keys = Keys::start(KeysParts {
+            house: (*house).clone(),
+            store: kept.store.clone(),
+            kek: kept.kek.clone(),
+            rotation: config.keys.rotation(),
+            issuers: router.issuers().iter().map(of).collect(),
+        });
+        let (ready, registry) = (ready.clone(), kept.registry.clone());
+        control::operator(OperatorParts {
+            operate: Arc::new((*router).clone()),
+            keys,
+            guard: Arc::new(AdminGuard::new(&kept.admin)),
+            producers: guard.clone(),
+            config: config.operator.clone(),
+            address: listener.address(),
+            // Store and keys are there whenever a door is; what receivers do is no matter of readiness (hardening H33).
+            ready: Arc::new(
+                move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("it is closing".to_owned()) },
+            ),
+            metrics: Arc::new(move || registry.text()),
         })
-        .collect::<Result<Vec<_>, Failure>>()?;
-    let discovery = discovery::routes(published).map_err(|error| Failure::usage(error.to_string()))?;
-    let intake = control::world(WorldParts {
-        issuers: issuers
+    }
+
+    /// The routes of the door for the world.
+    ///
+    /// # Errors
+    /// When an issuer's URL cannot be served.
+    fn world(&self) -> Result<axum::Router, Failure> {
+        let Routes { config, router, guard, kept, house } = self;
+        let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
+        let max_age = config.keys.rotation().max_age;
+        let published = router
+            .issuers()
             .iter()
-            .map(|issuer| Intake {
-                issuer: issuer.url.clone(),
-                accept: Arc::new(Door { router: router.clone(), issuer: issuer.clone() }),
+            .map(|issuer| {
+                let url = IssuerUrl::parse(&issuer.url).map_err(|error| Failure::usage(error.to_string()))?;
+                Ok(PublishedIssuer::new(url, issuer.keyring.clone(), max_age, methods.clone()))
             })
-            .collect(),
-        guard,
-        config: config.intake.clone(),
-        house: house.clone(),
-        observed: control::Observed::register(&kept.registry),
-    })
-    .map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(discovery.merge(intake))
-}
-
-/// The router behind the intake door of one issuer.
-struct Door {
-    router: Router,
-    issuer: Issuer,
-}
-
-impl Accept for Door {
-    fn gate(&self) -> Result<(), control::Closed> {
-        self.router.gate().map_err(closed)
-    }
-
-    fn accept(&self, producer: ProducerNo, events: Vec<Event>) -> BoxFuture<'static, Vec<Accepted>> {
-        let (router, issuer) = (self.router.clone(), self.issuer.clone());
-        Box::pin(async move {
-            let answers = router.accept(Source { issuer: &issuer, producer }, events).await;
-            answers
-                .into_iter()
-                .map(|answer| match answer {
-                    router::Accepted::New { at, txn } => Accepted::New { at, txn },
-                    router::Accepted::Repeat { txn } => Accepted::Repeat { txn },
-                    router::Accepted::Conflict => Accepted::Conflict,
-                    router::Accepted::NamesStream => Accepted::NamesStream,
-                    router::Accepted::Unavailable(why) => Accepted::Unavailable(closed(why)),
-                })
-                .collect()
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let discovery = discovery::routes(published).map_err(|error| Failure::usage(error.to_string()))?;
+        let intake = control::world(WorldParts {
+            issuers: Intake::of(router),
+            guard: guard.clone(),
+            config: config.intake.clone(),
+            house: (*house).clone(),
+            observed: control::Observed::register(&kept.registry),
         })
+        .map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(discovery.merge(intake))
     }
-}
-
-fn closed(closed: router::Closed) -> control::Closed {
-    control::Closed { why: closed.why, retry_after: closed.retry_after, status: closed.status }
 }

@@ -224,3 +224,102 @@ const fn rsa_bits() -> u16 {
 fn rs256() -> Vec<Algorithm> {
     vec![Algorithm::Rs256]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Source {
+        Source::File("config/setgate.toml".into())
+    }
+
+    /// The examples: lines that begin with `#` and no blank.
+    fn with_examples() -> String {
+        let example = |line: &str| {
+            line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '['))
+        };
+        DEFAULTS
+            .lines()
+            .map(|line| if example(line) { line.trim_start_matches('#') } else { line })
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn the_file_equals_the_defaults() {
+        assert_eq!(parse(DEFAULTS, file(), Vec::new()).unwrap().config, Config::default());
+    }
+
+    #[test]
+    fn the_file_names_every_option() {
+        let table: toml::Table = with_examples().parse().unwrap();
+        // A section that meets an unknown member lists those that it knows.
+        let known = |path: &[&str]| {
+            let mut wrong = toml::Value::Table(toml::Table::from_iter([("§".to_owned(), toml::Value::Boolean(true))]));
+            for name in path.iter().rev() {
+                wrong = toml::Value::Table(toml::Table::from_iter([((*name).to_owned(), wrong)]));
+            }
+            let error = Config::deserialize(wrong).unwrap_err().message().to_owned();
+            let names: Vec<String> = error.split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect();
+            assert!(!names.is_empty(), "{path:?}: {error}");
+            names
+        };
+        let mut seen = 0;
+        for path in [
+            &[][..],
+            &["gateway"],
+            &["listen"],
+            &["listen", "world_tls"],
+            &["listen", "operator_tls"],
+            &["listen", "limits"],
+            &["operator"],
+            &["secrets"],
+            &["keys"],
+            &["store"],
+            &["intake"],
+            &["router"],
+            &["net"],
+            &["log"],
+        ] {
+            let section = path.iter().fold(&toml::Value::Table(table.clone()), |at, name| &at[*name]).clone();
+            for name in known(path) {
+                assert!(section.get(&name).is_some(), "config/setgate.toml does not name {path:?} {name}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 60, "only {seen} options were seen");
+    }
+
+    #[test]
+    fn the_examples_of_the_file_are_good() {
+        let loaded = parse(&with_examples(), file(), Vec::new()).unwrap();
+        assert_eq!(loaded.config.issuers.len(), 1);
+        assert_eq!(loaded.config.producers.len(), 1);
+        assert_eq!(loaded.config.streams.len(), 1);
+    }
+
+    #[test]
+    fn the_file_for_a_first_try_is_good() {
+        let loaded = load(Source::Dev, true, Vec::new()).unwrap();
+        assert!(loaded.config.listen.world.ip().is_loopback() && loaded.config.net.allow_http);
+    }
+
+    #[test]
+    fn options_are_shown_with_their_source() {
+        let variables = vec![("SETGATE__LOG__LEVEL".to_owned(), "debug".to_owned())];
+        let loaded = parse(
+            "[net]\nallow_http = true\n[methods.push]\nx = \"canary\"\n",
+            Source::File("a.toml".into()),
+            variables,
+        )
+        .unwrap();
+        let all = effective(&loaded);
+        let of = |key: &str| {
+            all.iter().find(|option| option.key == key).map(|option| (option.value.as_str(), option.source.as_str()))
+        };
+        assert_eq!(of("log.level"), Some(("\"debug\"", "SETGATE__LOG__LEVEL")));
+        assert_eq!(of("net.allow_http"), Some(("true", "a.toml")));
+        assert_eq!(of("net.timeout_seconds"), Some(("30", "default")));
+        assert!(!format!("{all:?}").contains("canary"));
+    }
+}

@@ -87,7 +87,7 @@ fn issuers(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Res
             Some(url::Host::Domain(name)) => name == "localhost",
             None => false,
         });
-        if !url.is_https() && !(config.gateway.dev && loopback) {
+        if !(url.is_https() || config.gateway.dev && loopback) {
             return Err(wrong("issuers.url", format!("`{}` is not https", issuer.url)).remedy(
                 "write an https URL; for a try on this machine write a loopback URL and `dev = true` in [gateway] (or serve --dev)",
             ));

@@ -159,8 +159,8 @@ impl Inlet for Counting {
                 *self.book.attempts.lock().entry(jti).or_default() += 1;
             }
         }
-        let failing =
-            self.book.failing.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let fewer = |left: u32| left.checked_sub(1);
+        let failing = self.book.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok();
         if failing {
             return Box::pin(std::future::ready(what.iter().map(|_| Answer::Status(503)).collect()));
         }

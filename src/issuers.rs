@@ -44,11 +44,6 @@ struct Enrolled {
     no: IssuerNo,
 }
 
-/// Where the sealed ring of an issuer is kept.
-pub(crate) fn ring_key(no: IssuerNo) -> Key {
-    Key(format!("keys/{no}"))
-}
-
 /// Now, by both clocks.
 pub(crate) fn moment(house: &House) -> Moment {
     Moment { wall_millis: house.clock.wall_millis(), monotonic: house.clock.monotonic() }
@@ -106,7 +101,7 @@ async fn ring(
 ) -> Result<Ring, IssuerError> {
     let now = moment(house);
     let url = section.url.as_str();
-    let kept = store.get(vec![ring_key(no)]).await?.pop().flatten();
+    let kept = store.get(vec![control::ring_key(no)]).await?.pop().flatten();
     let mut ring = match &kept {
         Some(record) => {
             let opened = Ring::open(kek, url, &record.value, now);
@@ -133,7 +128,7 @@ async fn ring(
     }
     if changed {
         let sealed = ring.seal(kek, url).map_err(|source| IssuerError::Sealed { issuer: url.to_owned(), source })?;
-        put(store, ring_key(no), sealed).await?;
+        put(store, control::ring_key(no), sealed).await?;
     }
     Ok(ring)
 }
@@ -173,7 +168,7 @@ mod tests {
         let (one, two) =
             (section("https://a.example", &[Algorithm::Es256]), section("https://b.example", &[Algorithm::EdDSA]));
         let rotation = Rotation::default();
-        let first = take_up(&house, &*store, &kek, &[one.clone()], &rotation).await.unwrap();
+        let first = take_up(&house, &*store, &kek, std::slice::from_ref(&one), &rotation).await.unwrap();
         let both = [two, section("https://a.example", &[Algorithm::Es256, Algorithm::EdDSA])];
         let second = take_up(&house, &*store, &kek, &both, &rotation).await.unwrap();
         let kid = |issuer: &router::Issuer, algorithm| issuer.keyring.signer(algorithm).unwrap().kid().to_owned();

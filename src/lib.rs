@@ -9,7 +9,6 @@
 //! | `opening.rs` | store and secrets, made together and opened together |
 //! | `issuers.rs` | issuers with their numbers and keys |
 //! | `assemble.rs` | the rooms put together; shutdown in order |
-//! | `operator.rs` | what the operator door is given |
 //! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs` | one command each |
 
 mod assemble;
@@ -21,7 +20,6 @@ mod init;
 mod issuers;
 mod listen;
 mod opening;
-mod operator;
 mod serve;
 
 use std::{
@@ -36,7 +34,7 @@ use cli::{
 // The linker drops a transport that nobody names.
 use transports as _;
 
-pub use assemble::Gateway;
+pub use assemble::{Doors, Gateway};
 
 /// A future that a command is.
 type Ending<'a> = futures_util::future::BoxFuture<'a, Ended>;
