@@ -25,8 +25,11 @@ use Demand::{MaybeOneOf, MaybeText, Object, OneOf, Text};
 const STATUS: Demand = OneOf(&["compliant", "not-compliant"]);
 const LEVELS: &[&str] = &["LOW", "MEDIUM", "HIGH"];
 
+/// Base and name of a type, and what is demanded of its members.
+type Definition = (&'static str, &'static str, &'static [(&'static str, Demand)]);
+
 /// Known types with the members that are demanded. Open lists of values are not checked.
-const DEFINITIONS: &[(&str, &str, &[(&str, Demand)])] = &[
+const DEFINITIONS: &[Definition] = &[
     (SSF, "verification", &[("state", MaybeText)]),
     (SSF, "stream-updated", &[("status", OneOf(&["enabled", "paused", "disabled"])), ("reason", MaybeText)]),
     (CAEP, "session-revoked", &[]),
