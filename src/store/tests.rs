@@ -1,6 +1,7 @@
 //! The contract suite on each implementation of this room.
 
 mod damage;
+mod full;
 mod model;
 mod place;
 mod time;
@@ -97,7 +98,10 @@ impl Folder {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), change)
+    }
+
+    pub(crate) fn in_folder(folder: tempfile::TempDir, change: impl FnOnce(&mut Options)) -> Self {
         let dial = Dial::new();
         let house =
             House { clock: dial.clone(), random: Arc::new(clock::SystemRandom), tasks: Arc::new(clock::TokioTasks) };

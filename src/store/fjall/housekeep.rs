@@ -82,9 +82,7 @@ pub(crate) async fn errand<T: Send + 'static>(
     let errand = move |writer: &mut Writer| {
         let (told, failure) = match work(writer) {
             Ok(done) => (Ok(done), None),
-            Err(failure @ (Failure::Write(_) | Failure::Sync(_))) => {
-                (Err(StoreError::Poisoned(failure.to_string())), Some(failure))
-            }
+            Err(failure) => (Err(writer.trouble(&failure)), Some(failure)),
         };
         let _ = answer.send(told);
         failure.map_or(Ok(()), Err)

@@ -15,6 +15,7 @@ use crate::{
         batch::Failure,
         engine::Engine,
         guard::guarded,
+        place::space,
         replay::load,
         shared::Shared,
         writer::{Job, Writer},
@@ -24,6 +25,8 @@ use crate::{
 /// After so many openings in vain nothing is left but to end the process.
 const VAIN: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// With less free than this, a failure counts as one of space.
+const LITTLE: u64 = 64 * 1024 * 1024;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Writer {
@@ -41,7 +44,9 @@ impl Writer {
         loop {
             tracing::error!(%error, "the store could not write");
             *self.shared.trouble.lock() = Some(error.clone());
-            let full = matches!(error, StoreError::Full(_));
+            // A worker of the engine that met a full disk says no more than that it stopped.
+            let short = space(&self.shared.place.store).is_ok_and(|(free, _)| free < LITTLE);
+            let full = matches!(error, StoreError::Full(_)) || short;
             self.vain += u32::from(!full);
             if lost || matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
                 return self.die(&error, queue);

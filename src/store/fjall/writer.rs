@@ -309,11 +309,9 @@ impl Writer {
         let (mut plan, answers) = self.plan(&engine, taken);
         let writes = sync && !(plan.is_empty() && self.pending.is_empty());
         if writes && let Err(failure) = self.write(&engine, &mut plan) {
-            let text = match &failure {
-                Failure::Write(error) | Failure::Sync(error) => error.to_string(),
-            };
+            let error = self.trouble(&failure);
             for (call, _) in answers {
-                let _ = call.answer.send(Err(StoreError::Poisoned(text.clone())));
+                let _ = call.answer.send(Err(error.clone()));
             }
             return Err(failure);
         }
@@ -340,6 +338,13 @@ impl Writer {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Shows that writing failed, before anybody is answered; answers what they are told: nobody knows what took place.
+    pub(crate) fn trouble(&self, failure: &Failure) -> StoreError {
+        let (Failure::Write(error) | Failure::Sync(error)) = failure;
+        *self.shared.trouble.lock() = Some(error.clone());
+        StoreError::Poisoned(error.to_string())
     }
 
     /// Makes a plan durable, together with what is pending.

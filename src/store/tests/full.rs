@@ -1,0 +1,149 @@
+//! A file system that is really full: a small one in memory, in a namespace of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::*;
+use crate::{
+    Appended, Done, Durability, Position, Settlement, StoreError, StreamNo, Unit,
+    testkit::{acknowledged, append, body, event, owed, settle},
+};
+
+/// Tells the second process where its file system is.
+const MOUNTED: &str = "SETGATE_TEST_MOUNTED";
+/// Says that this machine has no user namespaces and the tests here shall not run.
+const WITHOUT: &str = "SETGATE_TEST_WITHOUT_NAMESPACES";
+
+/// Runs the test again in a namespace with a small file system; answers its folder in that second process.
+fn on_a_small_disk(test: &str, megabytes: u32) -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(MOUNTED) {
+        return Some(folder.into());
+    }
+    if std::env::var_os(WITHOUT).is_some() {
+        eprintln!("SKIPPED: {test} needs user namespaces, and {WITHOUT} says that there are none");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = format!("mount -t tmpfs -o size={megabytes}m none \"$0\" && exec \"$@\"");
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", &script])
+        .arg(folder.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("tests::full::{test}"), "--nocapture"])
+        .env(MOUNTED, folder.path())
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n(without user namespaces set {WITHOUT}=1)");
+    None
+}
+
+fn folder_in(disk: &Path, change: impl FnOnce(&mut Options)) -> Folder {
+    let folder = tempfile::tempdir_in(disk).unwrap();
+    Folder::in_folder(folder, |options| {
+        (options.segment_records, options.segment_bytes, options.budget_bytes) = (65_536, 8 << 20, u64::MAX);
+        change(options);
+    })
+}
+
+/// Appends until the store refuses; answers how many were accepted and the refusal.
+async fn fill(store: &Arc<dyn Store>, from: u64) -> (u64, StoreError) {
+    let mut last = from;
+    loop {
+        let text = format!("{:0>60000}", last + 1);
+        match store.commit(vec![Unit::Append { events: vec![event(&text, &[1])] }], Durability::Sync).await {
+            Ok(done) => {
+                let Done::Appended(answers) = &done[0] else { panic!("{done:?}") };
+                assert!(matches!(answers[..], [Appended::New { .. }]));
+                last += 1;
+            }
+            Err(error) => return (last, error),
+        }
+    }
+}
+
+fn all(from: u64, to: u64) -> Vec<Settlement> {
+    (from..=to).map(|seq| acknowledged(1, seq)).collect()
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..600 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what} did not come true");
+}
+
+#[tokio::test]
+async fn with_only_the_reserve_left_events_are_refused_and_settling_makes_room() {
+    let Some(disk) = on_a_small_disk("with_only_the_reserve_left_events_are_refused_and_settling_makes_room", 400)
+    else {
+        return;
+    };
+    let mut folder = folder_in(&disk, |options| options.reserve_bytes = 200 << 20);
+    let store = folder.store() as Arc<dyn Store>;
+    let mut last = 0;
+    for round in 0..2 {
+        let before = last;
+        let (now, error) = fill(&store, last).await;
+        last = now;
+        assert!(matches!(error, StoreError::Full(_)), "{error}");
+        assert!(last > before + 100, "round {round}: only {} were accepted", last - before);
+        let health = store.health();
+        assert!(!health.accepts && health.free < health.reserve, "{health:?}");
+        assert_eq!(store.waiting(StreamNo(1)), last - before);
+        assert_eq!(body(&store, last).await.unwrap().len(), 60_000);
+        settle(&store, all(before + 1, last), Durability::Sync).await;
+        until("room", async || {
+            store.housekeep().await.unwrap();
+            settle(&store, vec![acknowledged(1, 1)], Durability::Sync).await;
+            store.health().accepts
+        })
+        .await;
+    }
+    append(&store, event("after", &[1])).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_accepted_is_lost_and_it_goes_on_without_a_restart() {
+    let Some(disk) = on_a_small_disk("on_a_full_disk_nothing_accepted_is_lost_and_it_goes_on_without_a_restart", 220)
+    else {
+        return;
+    };
+    let ballast = disk.join("ballast");
+    fs::write(&ballast, vec![1u8; 60 << 20]).unwrap();
+    let mut folder = folder_in(&disk, |options| options.reserve_bytes = 0);
+    let opened = folder.store();
+    let fatal = opened.fatal();
+    let store = opened as Arc<dyn Store>;
+    let (last, error) = fill(&store, 0).await;
+    assert!(last > 100 && matches!(error, StoreError::Poisoned(_)), "{last} {error}");
+    assert!(!store.health().accepts);
+    let refused = store.commit(vec![Unit::Append { events: vec![event("x", &[1])] }], Durability::Sync).await;
+    assert!(refused.is_err());
+    fs::remove_file(&ballast).unwrap();
+    until("the store is open again", async || store.health().accepts).await;
+    assert_eq!(*fatal.borrow(), None);
+    let found = store.bounds().last.seq;
+    assert!(found == last || found == last + 1, "{found} found, {last} accepted: only the one in doubt may be more");
+    for seq in 1..=last {
+        assert_eq!(body(&store, seq).await.unwrap(), format!("{seq:0>60000}"), "{seq}");
+    }
+    assert_eq!(owed(&store, 1).await.len() as u64, found);
+    settle(&store, all(1, found), Durability::Sync).await;
+    store.housekeep().await.unwrap();
+    assert_eq!(append(&store, event("after", &[1])).await, found + 1);
+    store.close().await.unwrap();
+    let store = folder.store() as Arc<dyn Store>;
+    assert_eq!(owed(&store, 1).await, [found + 1]);
+    assert_eq!(store.bounds().last, Position::new(found + 1));
+    assert!(FjallStore::check(&folder.place()).is_err(), "it is open");
+    store.close().await.unwrap();
+    assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+}
