@@ -92,8 +92,8 @@ pub(crate) struct Entry {
     pub(crate) state: KeyState,
     pub(crate) created_millis: u64,
     pub(crate) since_millis: u64,
-    /// The same point by this process's monotonic clock; for a ring that was opened, the time of opening.
-    pub(crate) since: Duration,
+    /// The same point by this process's monotonic clock; `None` when it lies before the process.
+    pub(crate) since: Option<Duration>,
 }
 
 impl Ring {
@@ -183,7 +183,7 @@ impl Ring {
             state,
             created_millis: now.wall_millis,
             since_millis: now.wall_millis,
-            since: now.monotonic,
+            since: Some(now.monotonic),
         });
         Ok(ring.with(entries))
     }
@@ -210,13 +210,10 @@ impl Ring {
         let mut entries = self.entries.clone();
         for next in self.entries.iter().filter(|entry| entry.state == KeyState::Next) {
             if self.still_waits(next, now, rotation).is_zero() {
-                promote(&mut entries, next.key.kid(), next.key.algorithm(), self.trusted(now), now.monotonic);
+                promote(&mut entries, next.key.kid(), next.key.algorithm(), now);
             }
         }
-        let trusted = self.trusted(now);
-        entries.retain(|entry| {
-            entry.state != KeyState::Retiring || passed(entry.since_millis, trusted) < rotation.retire_after
-        });
+        entries.retain(|entry| entry.state != KeyState::Retiring || self.elapsed(entry, now) < rotation.retire_after);
         let changed = entries.len() != self.entries.len()
             || entries.iter().zip(&self.entries).any(|(new, old)| new.state != old.state);
         changed.then(|| self.with(entries))
@@ -235,14 +232,14 @@ impl Ring {
         if gone.state == KeyState::Current {
             if let Some(next) = self.find(algorithm, KeyState::Next) {
                 // It may be younger than max-age: the alternative is to sign with a key that somebody else may hold.
-                promote(&mut entries, next.key.kid(), algorithm, now.wall_millis, now.monotonic);
+                promote(&mut entries, next.key.kid(), algorithm, now);
             } else {
                 entries.push(Entry {
                     key: Arc::new(Key::generate(algorithm, like(&gone.key))?),
                     state: KeyState::Current,
                     created_millis: now.wall_millis,
                     since_millis: now.wall_millis,
-                    since: now.monotonic,
+                    since: Some(now.monotonic),
                 });
             }
         }
@@ -282,9 +279,7 @@ impl Ring {
     pub fn due(&self, now: Moment, rotation: &Rotation) -> Option<Duration> {
         let waits = self.entries.iter().filter_map(|entry| match entry.state {
             KeyState::Next => Some(self.still_waits(entry, now, rotation)),
-            KeyState::Retiring => {
-                Some(rotation.retire_after.saturating_sub(passed(entry.since_millis, self.trusted(now))))
-            }
+            KeyState::Retiring => Some(rotation.retire_after.saturating_sub(self.elapsed(entry, now))),
             KeyState::Current | KeyState::Revoked => None,
         });
         waits.min()
@@ -294,16 +289,25 @@ impl Ring {
         self.entries.iter().find(|entry| entry.key.algorithm() == algorithm && entry.state == state)
     }
 
-    /// The wall clock, as far as monotonic time bears it out: a jump ahead while the process runs counts for nothing.
-    fn trusted(&self, now: Moment) -> u64 {
-        let run = now.monotonic.saturating_sub(self.anchor.monotonic);
-        now.wall_millis.min(self.anchor.wall_millis.saturating_add(millis(run)))
+    /// How long an entry has been in its state, as far as both clocks bear it out: a wall clock that jumps ahead while the
+    /// process runs counts for nothing.
+    fn elapsed(&self, entry: &Entry, now: Moment) -> Duration {
+        let by_monotonic = match (entry.since, entry.state) {
+            (Some(since), _) => now.monotonic.saturating_sub(since),
+            // What lies before the process is known by the wall clock alone: enough to end a publication of many days, not
+            // enough to sign with a key that receivers may not know.
+            (None, KeyState::Retiring) => passed(entry.since_millis, self.anchor.wall_millis) + self.run(now),
+            (None, _) => self.run(now),
+        };
+        passed(entry.since_millis, now.wall_millis).min(by_monotonic)
+    }
+
+    fn run(&self, now: Moment) -> Duration {
+        now.monotonic.saturating_sub(self.anchor.monotonic)
     }
 
     fn still_waits(&self, next: &Entry, now: Moment, rotation: &Rotation) -> Duration {
-        let by_wall = passed(next.since_millis, self.trusted(now));
-        let by_monotonic = now.monotonic.saturating_sub(next.since);
-        rotation.max_age.saturating_sub(by_wall.min(by_monotonic))
+        rotation.max_age.saturating_sub(self.elapsed(next, now))
     }
 }
 
@@ -332,7 +336,7 @@ impl KeyState {
 }
 
 /// Lets the key `kid` sign in the place of the current one of its algorithm, which retires.
-fn promote(entries: &mut [Entry], kid: &str, algorithm: Algorithm, at_millis: u64, at: Duration) {
+fn promote(entries: &mut [Entry], kid: &str, algorithm: Algorithm, now: Moment) {
     for entry in entries.iter_mut().filter(|entry| entry.key.algorithm() == algorithm) {
         let state = if entry.key.kid() == kid {
             KeyState::Current
@@ -341,7 +345,7 @@ fn promote(entries: &mut [Entry], kid: &str, algorithm: Algorithm, at_millis: u6
         } else {
             continue;
         };
-        (entry.state, entry.since_millis, entry.since) = (state, at_millis, at);
+        (entry.state, entry.since_millis, entry.since) = (state, now.wall_millis, Some(now.monotonic));
     }
 }
 
@@ -356,10 +360,6 @@ fn like(key: &Key) -> RsaBits {
 
 fn passed(since_millis: u64, now_millis: u64) -> Duration {
     Duration::from_millis(now_millis.saturating_sub(since_millis))
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn publish(entries: &[Entry]) -> Published {

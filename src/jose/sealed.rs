@@ -120,7 +120,7 @@ impl Ring {
                 state: written.state,
                 created_millis: written.created,
                 since_millis: written.since,
-                since: now.monotonic,
+                since: None,
             });
         }
         let revoked = written.revoked.into_iter().map(|written| KeyInfo {

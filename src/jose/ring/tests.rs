@@ -113,6 +113,32 @@ fn a_wall_clock_that_jumps_ahead_withdraws_no_retiring_key() {
 }
 
 #[test]
+fn a_machine_that_slept_does_not_hold_up_later_rotations() {
+    // While it sleeps the wall clock goes on and the monotonic one may not.
+    let hours = 8 * 3600;
+    let ring = ring().rotate(ALG, clocks(hours, 10), &ROTATION, false).unwrap();
+    assert!(ring.advance(clocks(hours + 899, 909), &ROTATION).is_none());
+    let rotated = ring.advance(clocks(hours + 900, 910), &ROTATION).unwrap();
+    assert_eq!(states(&rotated), [KeyState::Current, KeyState::Retiring]);
+    let end = 910 + 30 * 24 * 3600;
+    assert!(rotated.advance(clocks(hours + end - 1, end - 1), &ROTATION).is_none());
+    assert!(rotated.advance(clocks(hours + end, end), &ROTATION).is_some());
+}
+
+#[test]
+fn a_retiring_key_ages_over_restarts() {
+    let kek = Kek::generate().unwrap();
+    let rotated = ring().rotate(ALG, at(0), &ROTATION, false).unwrap().advance(at(900), &ROTATION).unwrap();
+    let sealed = rotated.seal(&kek, "i").unwrap();
+    let days = |days: u64| days * 24 * 3600;
+    // Ten days later, in another process, twenty more days are missing.
+    let opened = Ring::open(&kek, "i", &sealed, clocks(900 + days(10), 7)).unwrap();
+    assert!(opened.advance(clocks(900 + days(30) - 1, 7 + days(20) - 1), &ROTATION).is_none());
+    assert!(opened.advance(clocks(900 + days(40), 7 + days(20) - 1), &ROTATION).is_none(), "the wall clock alone");
+    assert_eq!(states(&opened.advance(clocks(900 + days(30), 7 + days(20)), &ROTATION).unwrap()), [KeyState::Current]);
+}
+
+#[test]
 fn a_key_made_under_an_advanced_clock_does_not_sign_early_after_a_restart() {
     let kek = Kek::generate().unwrap();
     let rotating = ring().rotate(ALG, at(10), &ROTATION, false).unwrap();
