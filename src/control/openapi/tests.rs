@@ -12,6 +12,11 @@ pub(crate) fn assert_described(which: Document, method: &Method, path: &str, sta
     assert!(responses[status.to_string()].is_object(), "{method} {template}: {status} is not described");
 }
 
+/// Whether there is such a path.
+pub(crate) fn is_described(which: Document, path: &str) -> bool {
+    template(&document(which), path).is_some()
+}
+
 fn document(which: Document) -> Json {
     let text = match which {
         Document::Intake => INTAKE,

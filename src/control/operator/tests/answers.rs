@@ -1,0 +1,156 @@
+//! What the operator gets.
+
+use super::*;
+
+#[tokio::test]
+async fn health_readiness_and_metrics_need_no_token() {
+    let rig = rig();
+    let host = [("host", "localhost")];
+    assert_eq!(rig.raw(Method::GET, "/healthz", &host, "").await.body, "ok\n");
+    assert_eq!(rig.raw(Method::GET, "/readyz", &host, "").await.status, 200);
+    let metrics = rig.raw(Method::GET, "/metrics", &host, "").await;
+    assert_eq!(metrics.body, "setgate_up 1\n# EOF\n");
+    assert!(metrics.headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    *rig.not_ready.lock().unwrap() = Some("draining".into());
+    let ready = rig.raw(Method::GET, "/readyz", &host, "").await;
+    assert_eq!((ready.status, &ready.body[..]), (503, &b"not ready: draining\n"[..]));
+    assert_eq!(rig.raw(Method::GET, "/healthz", &host, "").await.status, 200, "a draining process lives");
+}
+
+#[tokio::test]
+async fn metrics_can_be_switched_off() {
+    let rig = rig_with(Fake::default(), OperatorConfig { metrics: false, ..OperatorConfig::default() });
+    assert_eq!(rig.raw(Method::GET, "/metrics", &[("host", "localhost")], "").await.status, 404);
+}
+
+#[tokio::test]
+async fn streams_are_listed_and_changed() {
+    let rig = rig();
+    assert_eq!(rig.get("/admin/v1/streams").await.json()["streams"][0]["id"], "crm");
+    assert_eq!(rig.get("/admin/v1/streams/crm").await.json()["waiting"], 3);
+    assert_eq!(rig.get("/admin/v1/streams/none").await.status, 404);
+    assert_eq!(rig.post("/admin/v1/streams/crm/pause", json!({ "reason": "night\u{202e}\u{7}" })).await.status, 200);
+    assert_eq!(rig.post("/admin/v1/streams/crm/resume", json!({ "reissue": true })).await.status, 200);
+    let asked = rig.asked();
+    assert!(asked[0].starts_with("pause crm: night") && !asked[0].contains(['\u{202e}', '\u{7}']), "{asked:?}");
+    assert_eq!(asked[1], "resume crm true");
+    assert_eq!(rig.post("/admin/v1/streams/none/pause", json!({})).await.status, 404);
+    let conflict = rig.post("/admin/v1/streams/gone/pause", json!({})).await;
+    assert_eq!(
+        (conflict.status, conflict.headers["content-type"].to_str().unwrap()),
+        (409, "application/problem+json")
+    );
+    assert_eq!(rig.post("/admin/v1/streams/crm/pause", json!({ "why": "x" })).await.status, 400);
+    let bearer = rig.bearer();
+    let headers = [("host", "localhost"), ("authorization", bearer.as_str())];
+    assert_eq!(rig.raw(Method::DELETE, "/admin/v1/streams/crm", &headers, "").await.status, 204);
+    assert_eq!(rig.raw(Method::DELETE, "/admin/v1/streams/none", &headers, "").await.status, 404);
+}
+
+#[tokio::test]
+async fn an_action_without_a_body_takes_the_defaults() {
+    let rig = rig();
+    let bearer = rig.bearer();
+    let headers = [("host", "localhost"), ("authorization", bearer.as_str())];
+    assert_eq!(rig.raw(Method::POST, "/admin/v1/streams/crm/resume", &headers, "").await.status, 200);
+    assert_eq!(rig.asked(), ["resume crm false"]);
+}
+
+#[tokio::test]
+async fn parked_sets_are_listed_shown_issued_again_and_dropped() {
+    let rig = rig();
+    let page = rig.get("/admin/v1/parked?stream=crm&code=invalid_request&limit=1").await.json();
+    assert_eq!(page["parked"][0]["parked_at"], "2023-11-14T22:14:20Z");
+    assert_eq!(page["next"], jti().as_str(), "a full page may have a successor");
+    assert!(rig.get("/admin/v1/parked").await.json()["next"].is_null());
+    assert_eq!(rig.get(&format!("/admin/v1/parked/{}", jti())).await.json()["claims"]["txn"], "t");
+    assert_eq!(rig.get("/admin/v1/parked/other").await.status, 404);
+    rig.asked();
+    let again = rig.post("/admin/v1/parked/reissue", json!({ "jtis": ["a"], "out_of_order": true })).await;
+    assert_eq!(again.json()["results"][0]["new_jti"], "new");
+    assert_eq!(rig.post("/admin/v1/parked/drop", json!({ "jtis": ["a", "b"] })).await.json(), json!({ "dropped": 2 }));
+    assert_eq!(rig.asked(), ["reissue [\"a\"] true", "discard [\"a\", \"b\"]"]);
+}
+
+#[tokio::test]
+async fn questions_that_make_no_sense_are_400() {
+    let rig = rig();
+    for path in [
+        "/admin/v1/parked?limit=0",
+        "/admin/v1/parked?limit=1001",
+        "/admin/v1/parked?limit=x",
+        "/admin/v1/parked?page=1",
+    ] {
+        assert_eq!(rig.get(path).await.status, 400, "{path}");
+    }
+    assert_eq!(rig.get("/admin/v1/parked?stream=none").await.status, 404);
+    let many: Vec<_> = (0..1001).map(|n| n.to_string()).collect();
+    for body in [json!({}), json!({ "jtis": [] }), json!({ "jtis": many }), json!({ "jtis": "a" }), json!([])] {
+        assert_eq!(rig.post("/admin/v1/parked/drop", body).await.status, 400);
+    }
+    let huge = "x".repeat(300_000);
+    assert_eq!(rig.post("/admin/v1/streams/crm/pause", json!({ "reason": huge })).await.status, 413);
+    assert_eq!(rig.asked().iter().filter(|what| what.starts_with("discard")).count(), 0);
+}
+
+#[tokio::test]
+async fn keys_are_listed_rotated_revoked_and_imported() {
+    let rig = rig();
+    let old = rig.keyring.signer(Algorithm::EdDSA).unwrap().kid().to_owned();
+    let keys = rig.get("/admin/v1/keys").await.json();
+    assert_eq!((&keys["keys"][0]["kid"], &keys["keys"][0]["state"]), (&json!(old), &json!("current")));
+    assert_eq!(keys["keys"][0]["issuer"], ISSUER);
+    assert_eq!(rig.get("/admin/v1/keys?issuer=https://other.example").await.status, 404);
+    let keys = rig.post("/admin/v1/keys/rotate", json!({ "algorithm": "EdDSA" })).await.json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(rig.post("/admin/v1/keys/rotate", json!({ "algorithm": "EdDSA" })).await.status, 409);
+    assert_eq!(rig.post("/admin/v1/keys/rotate", json!({ "algorithm": "ES256" })).await.status, 404);
+    assert_eq!(rig.post("/admin/v1/keys/rotate", json!({ "algorithm": "HS256" })).await.status, 400);
+    assert_eq!(rig.post("/admin/v1/keys/revoke", json!({ "kid": old })).await.status, 200);
+    assert!(rig.keyring.withdrawn(&old));
+    assert_eq!(rig.post("/admin/v1/keys/revoke", json!({ "kid": "none" })).await.status, 404);
+    let answer = rig.post("/admin/v1/keys/import", json!({ "pem": "canary" })).await;
+    assert_eq!(answer.status, 400);
+    assert!(!String::from_utf8_lossy(&answer.body).contains("canary"));
+}
+
+#[tokio::test]
+async fn the_gateway_says_what_it_is_and_who_may_put_events_in() {
+    let rig = rig();
+    let info = rig.get("/admin/v1/info").await.json();
+    assert_eq!((&info["issuers"], &info["methods"][0]["name"]), (&json!([ISSUER]), &json!("push")));
+    assert_eq!(rig.get("/admin/v1/store").await.json()["waiting"], 3);
+    let producers = rig.get("/admin/v1/producers").await;
+    let shown = producers.json();
+    assert_eq!((&shown["producers"][0]["events"], &shown["producers"][0]["subjects"]), (&json!("all"), &json!("any")));
+    let text = String::from_utf8(producers.body.to_vec()).unwrap();
+    let hash = rig.producer.hash.to_string();
+    assert!(!text.contains(hash.trim_start_matches("sha256:")), "{text}");
+}
+
+#[tokio::test]
+async fn a_full_store_is_503_with_retry_after() {
+    let rig = rig_with(Fake { full: true, ..Fake::default() }, OperatorConfig::default());
+    let answer = rig.post("/admin/v1/streams/crm/pause", json!({})).await;
+    assert_eq!((answer.status, answer.headers["retry-after"].to_str().unwrap()), (503, "5"));
+}
+
+#[tokio::test]
+async fn the_description_names_every_route_and_no_other() {
+    let rig = rig();
+    let served = rig.get("/openapi.json").await.json();
+    let bearer = rig.bearer();
+    let headers = [("host", "localhost"), ("authorization", bearer.as_str())];
+    for (path, operations) in served["paths"].as_object().unwrap() {
+        let path = path.replace("{id}", "crm").replace("{jti}", jti().as_str());
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let described = operations.get(method.as_str().to_ascii_lowercase()).is_some();
+            let mut request = http::Request::builder().method(method.clone()).uri(&path);
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            let response = rig.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status() != 405, described, "{method} {path}: {}", response.status());
+        }
+    }
+}
