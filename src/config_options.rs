@@ -43,6 +43,20 @@ pub fn effective(loaded: &Loaded) -> Vec<Effective> {
         let variable = loaded.variables.iter().find(|(_, path)| path.join(".") == key);
         variable.map_or_else(|| file.clone(), |(name, _)| name.clone())
     });
+    if loaded.config.gateway.dev {
+        let networks: Vec<String> = loaded.config.net.allow_networks.iter().map(|net| format!("\"{net}\"")).collect();
+        let changed = [
+            ("gateway.dev", "true".to_owned()),
+            ("gateway.drain_delay_seconds", loaded.config.gateway.drain_delay_seconds.to_string()),
+            ("net.allow_networks", format!("[{}]", networks.join(", "))),
+            ("net.allow_http", loaded.config.net.allow_http.to_string()),
+        ];
+        for (key, value) in changed {
+            for option in all.iter_mut().filter(|option| option.key == key && option.value != value) {
+                *option = Effective { key: key.to_owned(), value: value.clone(), source: "dev mode".to_owned() };
+            }
+        }
+    }
     all
 }
 

@@ -42,6 +42,10 @@ type Ending<'a> = futures_util::future::BoxFuture<'a, Ended>;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // What this process writes is for its owner alone, and its memory, where keys are, never lands in a file (hardening H50).
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
     // One provider of cryptography for every TLS connection of the process; set by nobody else.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     cli::main(&Root)

@@ -102,7 +102,7 @@ pub(crate) fn failure(what: &str, status: StatusCode, headers: &HeaderMap, body:
         _ => Exit::Failed,
     };
     match said {
-        Some(said) => Failure::new(exit, format!("{what}: {said} ({status})")),
+        Some(said) => Failure::new(exit, format!("{said} ({status})")),
         None => Failure::new(exit, format!("{what}: the gateway answers {status}")),
     }
 }
@@ -120,7 +120,7 @@ mod tests {
             br#"{"title":"Unknown","detail":"no stream is called crm"}"#,
         );
         assert_eq!(failure.exit, Exit::Unknown);
-        assert_eq!(failure.message, "pause crm: no stream is called crm (404 Not Found)");
+        assert_eq!(failure.message, "no stream is called crm (404 Not Found)");
     }
 
     #[test]

@@ -92,11 +92,33 @@ fn list(context: &Context, streams: &[Json]) {
     context.out.line(table.render());
 }
 
-/// The first of: why nothing can come, why it is not enabled, the last error since the last success.
+/// The first of: why nothing can come, why it is not enabled, the last error if nothing went well since.
 fn trouble(stream: &Json) -> String {
-    ["nothing_because", "reason", "last_error"]
+    let since = |member: &str| stream.get(member).and_then(Json::as_u64);
+    let mended = match (since("last_success_seconds_ago"), since("last_error_seconds_ago")) {
+        (Some(success), Some(error)) => success <= error,
+        _ => false,
+    };
+    let members: &[&str] =
+        if mended { &["nothing_because", "reason"] } else { &["nothing_because", "reason", "last_error"] };
+    members
         .iter()
         .find_map(|member| stream.get(member).and_then(Json::as_str).filter(|text| !text.is_empty()))
         .map(|text| telemetry::clean(text, 120))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_was_mended_is_no_trouble() {
+        let mut stream = json!({"last_error": "503", "last_error_seconds_ago": 5, "last_success_seconds_ago": 9});
+        assert_eq!(trouble(&stream), "503");
+        stream["last_success_seconds_ago"] = json!(2);
+        assert_eq!(trouble(&stream), "");
+        stream["reason"] = json!("paused by the operator");
+        assert_eq!(trouble(&stream), "paused by the operator");
+    }
 }
