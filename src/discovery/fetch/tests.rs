@@ -299,3 +299,52 @@ async fn the_cache_is_bounded() {
     }
     assert_eq!(fetcher.shared.slots.lock().len(), SLOTS);
 }
+
+/// What a real client makes of a real server on loopback: `path` of the issuer says how the server behaves.
+async fn over_the_wire(path: &str, allowed: bool) -> Result<Metadata, FetchError> {
+    use axum::{Router, http::header::LOCATION, routing::get};
+    let hits = Arc::new(AtomicUsize::new(0));
+    let counted = hits.clone();
+    let door = net::Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let issuer = IssuerUrl::parse(&format!("http://{}/{path}", door.address())).unwrap();
+    let own = issuer.as_str().to_owned();
+    let router = Router::new()
+        .route(
+            "/inside",
+            get(move || async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                "reached"
+            }),
+        )
+        .route(
+            "/.well-known/ssf-configuration/redirects",
+            get(|| async { (StatusCode::FOUND, [(LOCATION, "/inside")]) }),
+        )
+        .route("/.well-known/ssf-configuration/good", get(move || async move { format!(r#"{{"issuer":"{own}"}}"#) }))
+        .route(
+            "/.well-known/ssf-configuration/long",
+            get(|| async { format!(r#"{{"issuer":"{}"}}"#, "x".repeat(LONGEST)) }),
+        );
+    let house = house(ManualClock::at(0), 1);
+    let (_end, stop) = tokio::sync::watch::channel(false);
+    tokio::spawn(door.serve(router, stop, house.clone()));
+    let mut config = net::OutboundConfig { allow_http: true, system_roots: false, ..net::OutboundConfig::default() };
+    if allowed {
+        config.allow_networks.push("127.0.0.0/8".parse().unwrap());
+    }
+    let out = net::Outbound::new(&config, house.clone(), net::OwnAddresses::new()).unwrap();
+    let result = Fetcher::new(out.client(&net::TlsPolicy::default()), house).metadata(&issuer).await;
+    assert_eq!(hits.load(Ordering::SeqCst), 0, "a redirect was followed");
+    result
+}
+
+#[tokio::test]
+async fn a_real_client_keeps_the_limits() {
+    assert!(over_the_wire("good", true).await.is_ok());
+    assert_eq!(over_the_wire("redirects", true).await, Err(FetchError::Status { what: "metadata", status: 302 }));
+    assert_eq!(over_the_wire("long", true).await, Err(FetchError::NotWhole { what: "metadata" }));
+    assert_eq!(over_the_wire("absent", true).await, Err(FetchError::Status { what: "metadata", status: 404 }));
+    let error = over_the_wire("good", false).await.unwrap_err();
+    assert!(matches!(&error, FetchError::NoAnswer { error, .. } if error.fault == HttpFault::Guard), "{error}");
+    assert!(!error.is_transient());
+}
