@@ -257,3 +257,6 @@ pub async fn start<M: Method>(section: Json, env: Env) -> Result<Arc<dyn AnyMeth
         .map_err(|error| Fault::Start(Cause::new("configuration", format!("[methods.{}]: {error}", M::ENTRY.name))))?;
     Ok(Arc::new(Erased(Arc::new(M::start(section, env).await?))))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     error::Error,
+    io,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -293,7 +294,11 @@ fn classify(error: &legacy::Error) -> HttpError {
         if let Some(own) = error.downcast_ref::<HttpError>() {
             return own.clone();
         }
-        if error.downcast_ref::<rustls::Error>().is_some() {
+        // An alert of the peer may come after the handshake. HTTP/2 keeps of it only the text and the kind, which no
+        // other error of a socket has.
+        let io = error.downcast_ref::<io::Error>();
+        let is_tls = io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData);
+        if is_tls || error.downcast_ref::<rustls::Error>().is_some() {
             return HttpError::new(HttpFault::Tls, format!("TLS failed: {error}"));
         }
         if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
@@ -305,8 +310,11 @@ fn classify(error: &legacy::Error) -> HttpError {
             }
             text = hyper.to_string();
         }
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = io.and_then(io::Error::get_ref);
         cause = inner.map(|inner| inner as _).or_else(|| error.source());
     }
     HttpError::new(fault, text)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -461,3 +461,32 @@ async fn an_endpoint_is_judged_when_the_stream_is_made() {
     let smuggled = json!({ "endpoint_url": "https://a.example", "authorization_header": "a\r\nHost: b" });
     assert_eq!(pointer(smuggled, json!({})), "/authorization_header invalid");
 }
+
+#[tokio::test]
+async fn push_is_registered_and_reads_its_options_strictly() {
+    let methods = delivery::methods().unwrap();
+    let registration = methods.iter().find(|method| method.entry.name == "push").unwrap();
+    assert_eq!(registration.entry.uri, "urn:ietf:rfc:8935");
+    let house = clock::system();
+    let env = || {
+        let http = Outbound::new(&no_roots(), house.clone(), OwnAddresses::new()).unwrap();
+        Env { http, house: house.clone(), report: Arc::new(|_| ()) }
+    };
+    for wrong in [json!({ "window": 0 }), json!({ "timeout_seconds": 0 }), json!({ "windw": 1 })] {
+        let fault = (registration.start)(wrong.clone(), env()).await.err().unwrap().to_string();
+        assert!(fault.contains("[methods.push]"), "{fault}");
+    }
+    let push = (registration.start)(json!({}), env()).await.unwrap();
+    assert_eq!(push.secret_terms(), ["/authorization_header"]);
+    let terms = json!({ "endpoint_url": "https://a.example/x", "authorization_header": "Bearer canary" });
+    assert!(push.line(&about(), terms.clone(), json!({})).is_ok());
+    assert!(push.line(&about(), terms.clone(), json!({ "widow": 1 })).is_err());
+    let shown = push.publish(terms, "https://issuer.example/push/stream").unwrap();
+    assert_eq!(shown, json!({ "method": "urn:ietf:rfc:8935", "endpoint_url": "https://a.example/x" }));
+
+    let all = [push];
+    for called in ["push", "urn:ietf:rfc:8935", "https://schemas.openid.net/secevent/risc/delivery-method/push"] {
+        assert!(delivery::find(&all, called).is_some(), "{called}");
+    }
+    assert!(delivery::find(&all, "urn:ietf:rfc:8936").is_none());
+}
