@@ -141,7 +141,10 @@ async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
     // Credentials first, and nothing of the body before them: `100 Continue` is sent when the body is first asked for.
     let producer = match door.guard.producer(request.headers(), request.uri().query(), &door.issuer) {
         Ok(producer) => producer,
-        Err(denied) => return denied.into_response(),
+        Err(denied) => {
+            door.observed.count(Outcome::Denied);
+            return denied.into_response();
+        }
     };
     match door.clone().enter(request, producer.clone()).await {
         Ok(response) => response,
@@ -258,6 +261,7 @@ impl Door {
         self.observed.count(outcome);
         if let (Outcome::Forbidden, Some(rule)) = (outcome, problem.rule) {
             self.observed.refused_by(&producer.name, rule);
+            tracing::debug!(producer = &*producer.name, rule, "an event was refused by its producer's rules");
         }
     }
 }

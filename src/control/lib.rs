@@ -18,4 +18,3 @@ pub use keys::{Keys, KeysOf, KeysParts, ring_key};
 pub use observe::Observed;
 pub use operate::{Operate, Which};
 pub use operator::{OperatorParts, operator};
-pub use router::{Accepted, Closed};

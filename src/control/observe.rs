@@ -17,6 +17,8 @@ pub(crate) enum Outcome {
     Invalid,
     Forbidden,
     Unavailable,
+    /// The request had no token that is good here.
+    Denied,
 }
 
 /// The counters of the intake door. Clones count together.
@@ -28,6 +30,7 @@ pub struct Observed {
     invalid: Counter,
     forbidden: Counter,
     unavailable: Counter,
+    denied: Counter,
     refused: Family<Labels, Counter>,
     bytes: Counter,
     open: Gauge,
@@ -45,6 +48,7 @@ impl Observed {
             ("intake_invalid", "Events and requests that are malformed or beyond a limit", &all.invalid),
             ("intake_forbidden", "Events that their producer may not put in", &all.forbidden),
             ("intake_unavailable", "Events and requests that were put off", &all.unavailable),
+            ("intake_denied", "Requests without a token that is good here", &all.denied),
             ("intake_bytes", "Bytes of bodies read, after decompression", &all.bytes),
         ] {
             registry.register(name, help, counter.clone());
@@ -62,6 +66,7 @@ impl Observed {
             Outcome::Invalid => &self.invalid,
             Outcome::Forbidden => &self.forbidden,
             Outcome::Unavailable => &self.unavailable,
+            Outcome::Denied => &self.denied,
         };
         counter.inc();
     }

@@ -70,3 +70,48 @@ async fn number(store: &dyn Store, key: Key) -> Result<ProducerNo, EnrolError> {
     store.commit(vec![unit], Durability::Sync).await?;
     Ok(no)
 }
+
+#[cfg(test)]
+mod tests {
+    use clock::manual::{ManualClock, house};
+    use store::MemoryStore;
+
+    use super::*;
+    use crate::{EventsSection, SubjectsSection, TokenHash};
+
+    const ISSUER: &str = "https://issuer.example";
+
+    fn section(name: &str) -> ProducerSection {
+        ProducerSection {
+            name: name.into(),
+            token_hashes: vec![TokenHash::of(name).into()],
+            issuers: vec![ISSUER.into()],
+            events: EventsSection::All,
+            subjects: SubjectsSection::Any,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_producer_keeps_its_number_also_when_it_was_away() {
+        let store = MemoryStore::new(house(ManualClock::at(1), 1), &[7; 32]);
+        let numbers = async |names: &[&str]| {
+            let sections: Vec<_> = names.iter().map(|name| section(name)).collect();
+            let producers = enrol(&*store, &sections, &[ISSUER]).await.unwrap();
+            producers.iter().map(|producer| producer.no).collect::<Vec<_>>()
+        };
+        let first = numbers(&["a", "b"]).await;
+        assert_ne!(first[0], first[1]);
+        assert!(!first.contains(&ProducerNo(0)), "0 is the gateway itself");
+        let second = numbers(&["c"]).await;
+        assert!(!first.contains(&second[0]), "a number is not given twice");
+        assert_eq!(numbers(&["b", "c", "a"]).await, [first[1], second[0], first[0]]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_numbered_when_a_section_is_wrong() {
+        let store = MemoryStore::new(house(ManualClock::at(1), 1), &[7; 32]);
+        let error = enrol(&*store, &[section("a"), section("a")], &[ISSUER]).await.unwrap_err();
+        assert!(matches!(error, EnrolError::Section(ProducerError::Twice(_))), "{error}");
+        assert!(store.range("producer/".into()).await.unwrap().is_empty());
+    }
+}

@@ -259,8 +259,9 @@ impl Session {
         out.freeze()
     }
 
-    /// Nothing more is taken now, so nothing more is read.
+    /// Nothing more is taken now, so nothing more is read; what was read ahead counts as not read.
     fn close(&mut self, problem: &Problem) {
+        self.batch = Batch::default();
         if !matches!(self.end, Some(End::Stopped(_))) {
             self.end = Some(End::Stopped(problem.clone()));
         }

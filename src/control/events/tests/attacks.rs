@@ -111,6 +111,7 @@ async fn credentials_are_judged_as_rfc_6750_says() {
         .body(Body::from(format!("access_token={token}")))
         .unwrap();
     assert_eq!(rig.send(form).await.status, 401, "a token in the body is no credential");
+    assert!(rig.registry.text().contains("setgate_intake_denied_total 7"), "{}", rig.registry.text());
 }
 
 #[tokio::test]

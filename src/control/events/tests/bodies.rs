@@ -107,6 +107,14 @@ async fn a_full_store_is_503_with_retry_after() {
 }
 
 #[tokio::test]
+async fn a_store_that_is_full_from_the_start_refuses_the_request_however_long_it_is() {
+    let rig = rig();
+    let answer = rig.many(&vec![event("full"); 1000]).await;
+    assert_eq!((answer.status, answer.headers["retry-after"].to_str().unwrap()), (503, "7"));
+    assert_eq!(rig.fake.batches.lock().unwrap().len(), 1, "after the first batch it is clear");
+}
+
+#[tokio::test]
 async fn a_store_that_fills_up_on_the_way_ends_the_answer_with_the_reason() {
     let rig = rig_with(IntakeConfig { commit_items: 1, ..IntakeConfig::default() });
     let answer = rig.many(&[event("a"), event("full"), event("b"), event("c"), event("d")]).await;
