@@ -11,14 +11,15 @@ use futures_util::{FutureExt, future::BoxFuture};
 use crate::{Closed, ErrorCode, Inlet, Order, Receipt, Refusal, Voice, spi::AnyLine};
 
 mod feed;
+mod once;
 mod peer;
 mod relay;
 
 /// What a transport's tests need of the house to stand up a peer.
 pub use {clock, net};
 
-pub use feed::outcomes;
 use feed::{End, Simulated};
+pub use once::outcomes;
 use peer::{Act, Door, Meeting, Peer};
 pub use relay::Relay;
 
