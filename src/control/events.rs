@@ -1,6 +1,6 @@
 //! The intake door: events in, one answer each after its commit.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
@@ -63,23 +63,34 @@ pub struct WorldParts {
     pub observed: Observed,
 }
 
-/// An issuer's URL has no path to put a door under.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("the issuer `{0}` is no URL with a plain path")]
-pub struct IssuerPathError(pub String);
+/// Why an issuer has no intake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssuerPathError {
+    /// It is no URL, or its path has characters that a route cannot have.
+    #[error("the issuer `{0}` is no URL with a plain path")]
+    NoPath(String),
+    /// Another issuer has the same path: a request could not say which it means.
+    #[error("the issuers `{0}` and `{1}` have the same path: their events could not be told apart")]
+    SamePath(String, String),
+}
 
 /// The intake doors of the world listener: `POST {issuer path}/events` for each issuer, and `/openapi.json`.
 ///
 /// # Errors
-/// [`IssuerPathError`] when an issuer is no URL, or its path has characters that a route cannot have.
+/// [`IssuerPathError`] when an issuer is no URL with a plain path, or two have the same path.
 pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
     let config = Arc::new(parts.config);
     let requests = Arc::new(Semaphore::new(config.requests.clamp(1, Semaphore::MAX_PERMITS)));
     let compressed = Arc::new(Semaphore::new(config.compressed_requests.clamp(1, Semaphore::MAX_PERMITS)));
     let document = openapi::intake(parts.issuers.iter().map(|intake| &*intake.issuer));
-    let mut all = Router::new().route("/openapi.json", openapi::route(document));
+    let mut all = Router::new().without_v07_checks().route("/openapi.json", openapi::route(document));
+    let mut paths = BTreeMap::new();
     for Intake { issuer, accept } in parts.issuers {
         let path = events_path(&issuer)?;
+        if let Some(other) = paths.insert(path.clone(), issuer.clone()) {
+            return Err(IssuerPathError::SamePath(other.to_string(), issuer.to_string()));
+        }
         let door = Arc::new(Door {
             issuer,
             accept,
@@ -98,9 +109,9 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
 /// The path of an issuer's intake: its own path, without a slash at the end, and `/events`.
 ///
 /// # Errors
-/// [`IssuerPathError`] when the issuer is no URL, or its path has characters that a route cannot have.
+/// [`IssuerPathError::NoPath`] when the issuer is no URL, or its path has characters that a route cannot have.
 pub fn events_path(issuer: &str) -> Result<String, IssuerPathError> {
-    let wrong = || IssuerPathError(issuer.to_owned());
+    let wrong = || IssuerPathError::NoPath(issuer.to_owned());
     let url: url::Url = issuer.parse().map_err(|_| wrong())?;
     let path = url.path().trim_end_matches('/');
     if url.cannot_be_a_base() || path.contains(['{', '}', '*']) {

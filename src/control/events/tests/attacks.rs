@@ -158,3 +158,26 @@ async fn foreign_json_is_i_json() {
     assert_eq!(rig.post("application/json", latin).await.status, 400);
     assert_eq!(rig.fake.taken.load(Ordering::SeqCst), 0);
 }
+
+#[tokio::test]
+async fn two_issuers_with_one_path_are_refused_at_the_start() {
+    let fake = Arc::new(Fake::default());
+    let open = |issuers: &[&str]| {
+        let intake = |issuer: &&str| Intake { issuer: (*issuer).into(), accept: Arc::new(Behind(fake.clone())) };
+        let clock = ManualClock::at(1);
+        world(WorldParts {
+            issuers: issuers.iter().map(intake).collect(),
+            guard: Arc::new(Guard::new(vec![], clock.clone())),
+            config: IntakeConfig::default(),
+            house: house(clock, 1),
+            observed: Observed::default(),
+        })
+        .map(|_| ())
+    };
+    for two in [["https://a.example", "https://b.example/"], ["https://a.example/x", "https://a.example/x/"]] {
+        let same = IssuerPathError::SamePath(two[0].into(), two[1].into());
+        assert_eq!(open(&two), Err(same));
+    }
+    assert_eq!(open(&["https://a.example", "https://a.example/:x", "https://a.example/{x}"]), Ok(()));
+    assert_eq!(open(&["urn:x"]), Err(IssuerPathError::NoPath("urn:x".into())));
+}
