@@ -248,6 +248,7 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, slots: Vec<(Slot, Jti)>) 
         seqs: slots.iter().map(|(slot, _)| slot.seq()).collect(),
         cause,
     };
+    let started = feed.shared.house.clock.monotonic();
     let at = slots.iter().map(|(slot, _)| slot.head.at).collect();
     let bodies = match feed.shared.store.bodies(at).await {
         Ok(bodies) => bodies,
@@ -275,6 +276,7 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, slots: Vec<(Slot, Jti)>) 
         }
     };
     feed.shared.observed.sealed.inc_by(count);
+    feed.shared.observed.sealing.observe(feed.shared.house.clock.monotonic().saturating_sub(started).as_secs_f64());
     let mut sealed = sealed.into_iter();
     let most = served.profile.limits.set_bytes;
     let mut prepared = Vec::with_capacity(slots.len());

@@ -5,8 +5,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-type Labels = [(&'static str, &'static str); 1];
-type Counters = Family<Labels, Counter>;
+type Label = [(&'static str, &'static str); 1];
+/// Counted by method and one more label.
+type ByMethod = Family<[(&'static str, &'static str); 2], Counter>;
 
 /// Counters of the router. Clones count together.
 #[derive(Clone, Debug)]
@@ -15,14 +16,15 @@ pub struct Observed {
     pub(crate) repeated: Counter,
     pub(crate) owed: Counter,
     pub(crate) sealed: Counter,
-    pub(crate) acknowledged: Counters,
-    pub(crate) failed: Counters,
-    pub(crate) parked: Counters,
-    pub(crate) dropped: Counters,
+    pub(crate) acknowledged: ByMethod,
+    pub(crate) failed: ByMethod,
+    pub(crate) parked: ByMethod,
+    pub(crate) dropped: ByMethod,
     pub(crate) paused_by_fault: Counter,
     pub(crate) delivered_after: Histogram,
+    pub(crate) sealing: Histogram,
     pub(crate) waiting: Gauge,
-    pub(crate) streams: Family<Labels, Gauge>,
+    pub(crate) streams: Family<Label, Gauge>,
 }
 
 impl Observed {
@@ -39,6 +41,7 @@ impl Observed {
             dropped: Family::default(),
             paused_by_fault: Counter::default(),
             delivered_after: Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0, 3600.0]),
+            sealing: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5]),
             waiting: Gauge::default(),
             streams: Family::default(),
         };
@@ -60,12 +63,12 @@ impl Observed {
         );
         registry.register(
             "deliveries_acknowledged",
-            "Deliveries acknowledged, by who answered",
+            "Deliveries acknowledged, by method and who answered",
             observed.acknowledged.clone(),
         );
-        registry.register("attempts_failed", "Attempts that failed, by cause", observed.failed.clone());
-        registry.register("deliveries_parked", "Deliveries parked, by code", observed.parked.clone());
-        registry.register("deliveries_dropped", "Deliveries dropped by rule", observed.dropped.clone());
+        registry.register("attempts_failed", "Attempts that failed, by method and cause", observed.failed.clone());
+        registry.register("deliveries_parked", "Deliveries parked, by method and code", observed.parked.clone());
+        registry.register("deliveries_dropped", "Deliveries dropped, by method and rule", observed.dropped.clone());
         registry.register(
             "streams_paused_by_fault",
             "Streams paused because of their own faults",
@@ -75,6 +78,11 @@ impl Observed {
             "delivered_after_seconds",
             "Time from acceptance to acknowledgement",
             observed.delivered_after.clone(),
+        );
+        registry.register(
+            "sealing_seconds",
+            "Time to read and seal one batch, waiting for the signing pool included",
+            observed.sealing.clone(),
         );
         registry.register("deliveries_waiting", "Deliveries owed and not settled", observed.waiting.clone());
         registry.register("streams", "Streams by status", observed.streams.clone());

@@ -67,7 +67,12 @@ async fn cut(inner: &Inner, feed: &Arc<Feed>, below: Position, rule: Rule) -> Re
     {
         let name = crate::feed::rule_name(rule);
         tracing::warn!(stream = %feed.served.load().stream.id, dropped, rule = name, "a stream passed its limit; its oldest SETs were dropped");
-        inner.shared.observed.dropped.get_or_create(&[("rule", name)]).inc_by(dropped as u64);
+        inner
+            .shared
+            .observed
+            .dropped
+            .get_or_create(&[("method", feed.served.load().method), ("rule", name)])
+            .inc_by(dropped as u64);
         feed.forget_below(below.seq);
     }
     Ok(())

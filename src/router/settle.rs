@@ -54,7 +54,10 @@ pub(crate) fn judge(outcome: Outcome, order: Order) -> Judgement {
 
 /// Whether a line's cause is the stream's own fault: credentials, a wrong endpoint, TLS. An absent endpoint is waited for.
 fn own_fault(code: &str) -> bool {
-    matches!(code, "http_401" | "http_403" | "http_404" | "http_405" | "http_410" | "tls" | "guard" | "redirect")
+    matches!(
+        code,
+        "http_401" | "http_403" | "http_404" | "http_405" | "http_410" | "http_4xx" | "tls" | "guard" | "redirect"
+    )
 }
 
 fn refused(refusal: Refusal, order: Order) -> Judgement {

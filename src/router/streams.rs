@@ -136,7 +136,15 @@ impl Inner {
             form: profile.form,
             keyring: issuer.keyring.clone(),
         };
-        Ok(Served { stream: stream.clone(), line, profile, seal: Arc::new(seal), filter_changed, generation: 0 })
+        Ok(Served {
+            stream: stream.clone(),
+            line,
+            profile,
+            seal: Arc::new(seal),
+            method: method.entry().name,
+            filter_changed,
+            generation: 0,
+        })
     }
 
     async fn install(self: &Arc<Self>, stream: &Stream, served: Served, last: Position) -> Result<(), StoreError> {

@@ -1,0 +1,105 @@
+//! Reading on in the store: what is owed beyond the ready set finds its lane when there is room.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use set::Timestamp;
+use store::{Head, Kind, Position};
+
+use super::{Feed, State};
+use crate::{
+    lane::{Offered, Slot},
+    shared::Command,
+};
+
+impl Feed {
+    /// Reads on in the store: places owed SETs into lanes until the ready set is full.
+    pub(crate) async fn scan(self: Arc<Self>) {
+        loop {
+            let (from, rewound) = {
+                let mut state = self.state.lock();
+                state.scan_asked = false;
+                if state.scanning || !state.wants_scan() {
+                    return;
+                }
+                let rewound = state.rewind.take();
+                if let Some(to) = rewound {
+                    state.scan = state.scan.min(to);
+                }
+                state.scanning = true;
+                state.settled_meanwhile = Some(HashSet::new());
+                (state.scan, rewound.is_some())
+            };
+            if rewound {
+                // What was settled must not be found again.
+                self.shared.settler.flush().await;
+            }
+            let upto = self.shared.store.bounds().last.seq;
+            let most = self.shared.config.ready_set.max(64);
+            let read = self.shared.store.owed(self.no, Position::new(from), most).await;
+            let mut state = self.state.lock();
+            state.scanning = false;
+            let settled = state.settled_meanwhile.take().unwrap_or_default();
+            match read {
+                Ok(heads) => {
+                    let whole = heads.len() < most;
+                    let before = state.scan;
+                    self.place(&mut state, heads, &settled, whole.then_some(upto));
+                    self.set_timer(&state);
+                    self.stir(&mut state);
+                    if state.scan == before || !state.wants_scan() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(stream = %self.served.load().stream.id, %error, "cannot read what is owed; trying again");
+                    state.scan_asked = true;
+                    let feed = self.clone();
+                    let clock = self.shared.house.clock.clone();
+                    drop(state);
+                    self.shared.house.spawn("scan again", async move {
+                        clock.sleep(Duration::from_secs(1)).await;
+                        feed.shared.tell(Command::Scan(feed.clone()));
+                    });
+                    return;
+                }
+            }
+        }
+    }
+
+    fn place(&self, state: &mut State, heads: Vec<Head>, settled: &HashSet<u64>, whole_up_to: Option<u64>) {
+        let now = self.shared.house.clock.monotonic();
+        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        for head in heads {
+            let seq = head.at.seq;
+            let known = state.claimed.contains_key(&seq) || state.parking.contains(&seq) || settled.contains(&seq);
+            if known || head.kind == Kind::Control {
+                state.scan = state.scan.max(seq);
+                continue;
+            }
+            if state.lanes.room() == 0 {
+                if state.lanes.has_ready() {
+                    return;
+                }
+                state.lanes.squeeze();
+                if state.lanes.room() == 0 {
+                    return;
+                }
+            }
+            let mut slot = Slot::new(head);
+            let due = state.attempted.get(&seq).map(|attempted| {
+                slot.attempts = attempted.count;
+                slot.first_failed = Some(attempted.first_failed);
+                let wait = attempted.next_at.since(wall).min(Duration::from_secs(self.shared.config.backoff_most_s));
+                let spread = self.shared.house.random.below(1000);
+                now + wait + Duration::from_millis(spread)
+            });
+            if state.lanes.offer(slot, due) == Offered::Taken {
+                state.attempted.remove(&seq);
+            }
+            state.scan = state.scan.max(seq);
+        }
+        if let Some(upto) = whole_up_to {
+            state.scan = state.scan.max(upto);
+        }
+    }
+}
