@@ -24,6 +24,7 @@ use super::*;
 mod attacks;
 mod bodies;
 mod limits;
+mod real;
 mod sockets;
 mod streaming;
 
