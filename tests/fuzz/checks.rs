@@ -7,8 +7,11 @@ use jose::{Jwks, Token};
 use serde_json::Value;
 use set::{Event, EventLimits, JsonLimits, Subject, parse_json};
 
+// The replay reaches it through `transports`.
+use super::push;
+
 /// What our reader accepts, a second reader reads as the same value (hardening H30); the second may accept more.
-pub fn json(data: &[u8]) -> bool {
+pub(crate) fn json(data: &[u8]) -> bool {
     let Ok(ours) = parse_json(data, &JsonLimits::default()) else { return false };
     let theirs: Value = serde_json::from_slice(data).expect("accepted what is no JSON");
     assert_eq!(ours, theirs, "two readers disagree");
@@ -17,7 +20,7 @@ pub fn json(data: &[u8]) -> bool {
 }
 
 /// An accepted event survives the way into a SET: read again by another parser it has the same subject, routing and digest.
-pub fn event(data: &[u8]) -> bool {
+pub(crate) fn event(data: &[u8]) -> bool {
     let Ok(value) = parse_json(data, &JsonLimits::default()) else { return false };
     let Ok(event) = Event::parse(value, &EventLimits::default()) else { return false };
     assert!(!event.types.is_empty(), "an event without a type");
@@ -42,7 +45,7 @@ pub fn event(data: &[u8]) -> bool {
 }
 
 /// An accepted subject has one canonical text, which is read as the same subject.
-pub fn subject(data: &[u8]) -> bool {
+pub(crate) fn subject(data: &[u8]) -> bool {
     let Ok(value) = parse_json(data, &JsonLimits::default()) else { return false };
     let Ok(subject) = Subject::parse(&value) else { return false };
     let canonical = subject.canonical().into_owned();
@@ -55,7 +58,7 @@ pub fn subject(data: &[u8]) -> bool {
 }
 
 /// A token or a key set is taken apart or refused, and nothing verifies without a key.
-pub fn token(data: &[u8]) -> bool {
+pub(crate) fn token(data: &[u8]) -> bool {
     let keys = Jwks::parse(data);
     let allowed = jose::AllowedAlgorithms::default();
     if let Ok(token) = Token::parse(data) {
@@ -68,7 +71,7 @@ pub fn token(data: &[u8]) -> bool {
 }
 
 /// Every answer of a push receiver has an outcome; only a success accepts (RFC 8935 §2.2), and no text is longer than allowed.
-pub fn answer(data: &[u8]) -> bool {
+pub(crate) fn answer(data: &[u8]) -> bool {
     let Some(([high, low], rest)) = data.split_first_chunk() else { return false };
     let Ok(status) = delivery::http::StatusCode::from_u16(100 + u16::from_be_bytes([*high, *low]) % 900) else {
         return false;

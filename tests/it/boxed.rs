@@ -95,7 +95,7 @@ impl Plan {
             text.push_str("[store]\nreserve_bytes = 16777216\n");
         }
         if !self.options.contains("[router]") {
-            text.push_str("\n[router]\nbackoff_first_ms = 50\nbackoff_most_s = 1\n");
+            text.push_str("\n[router]\nbackoff_first_ms = 50\nbackoff_most_s = 1\nretention_every_s = 1\n");
         }
         for url in &urls {
             text.push_str(&format!("\n[[issuers]]\nurl = \"{url}\"\nalgorithms = [\"ES256\"]\n"));
@@ -266,19 +266,24 @@ impl Gateway {
     /// Waits until the stream is as `is` says.
     pub(crate) fn until_stream(&mut self, id: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let mut view = Value::Null;
-        self.until(&format!("stream {id}: {what}"), |gateway| {
+        self.until_or(|gateway| {
             view = gateway.stream(id);
-            is(&view)
+            if is(&view) { Ok(()) } else { Err(format!("stream {id}: {what}: {view}")) }
         });
         view
     }
 
     /// Waits until something is so, looking again and again.
-    #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
     pub(crate) fn until(&mut self, what: &str, mut is: impl FnMut(&mut Self) -> bool) {
+        self.until_or(|gateway| if is(gateway) { Ok(()) } else { Err(what.to_owned()) });
+    }
+
+    /// As [`Gateway::until`]; the error says what is not so yet.
+    #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
+    fn until_or(&mut self, mut is: impl FnMut(&mut Self) -> Result<(), String>) {
         let end = Instant::now() + PATIENCE;
-        while !is(self) {
-            assert!(Instant::now() < end, "not in time: {what}\n{}", self.log());
+        while let Err(what) = is(self) {
+            assert!(Instant::now() < end, "not in time: {what}");
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }

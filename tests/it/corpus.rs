@@ -1,6 +1,7 @@
 //! The standards' examples and many mutations of them, through every parser of foreign bytes.
 
 use serde_json::Value;
+use transports::push;
 
 #[path = "../fuzz/checks.rs"]
 mod checks;

@@ -33,6 +33,10 @@ const GROUND: &[&str] = &["set", "jose", "clock", "telemetry", "stream"];
 /// What every room above the ground may import.
 const GROUND_FOR_ALL: &[&str] = &["clock", "telemetry"];
 
+/// What the measurements may import of the house. Only the root imports them.
+const BENCHES_MAY_IMPORT: &[&str] =
+    &["set", "jose", "stream", "clock", "telemetry", "net", "delivery", "store", "router", "discovery"];
+
 /// What a transport may import of the house.
 const TRANSPORTS_MAY_IMPORT: &[&str] = &["delivery"];
 
@@ -155,6 +159,12 @@ fn every_room_imports_only_what_the_table_allows() {
             }
         }
     }
+    for import in house_imports(&manifest(&root().join("benches")), &house) {
+        edges += 1;
+        if !BENCHES_MAY_IMPORT.contains(&import.as_str()) {
+            faults.push(format!("benches may not import {import}"));
+        }
+    }
     none(&faults);
     assert!(edges > 20, "only {edges} imports seen: the test looks at the wrong manifests");
 }
@@ -220,7 +230,7 @@ fn every_member_of_the_workspace_is_there_and_every_crate_is_a_member() {
     let members: BTreeSet<String> = members.iter().map(|member| member.as_str().unwrap().to_owned()).collect();
     let mut wanted: BTreeSet<String> = rooms().into_iter().map(|room| format!("src/{room}")).collect();
     wanted.extend(transports().into_iter().map(|name| format!("transports/{name}")));
-    wanted.extend(["transports".to_owned(), "tests/servers".to_owned()]);
+    wanted.extend(["transports".to_owned(), "tests/servers".to_owned(), "benches".to_owned()]);
     assert_eq!(members, wanted);
 }
 
@@ -317,7 +327,7 @@ fn every_transport_has_its_lines_and_registers_itself() {
 fn no_file_is_longer_than_six_hundred_lines_beside_its_tests() {
     let mut faults = Vec::new();
     let mut seen = 0;
-    for folder in ["src", "transports", "tests/servers"] {
+    for folder in ["src", "transports", "tests/servers", "benches"] {
         for file in rust_files(&root().join(folder)) {
             seen += 1;
             let at = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
@@ -344,7 +354,7 @@ fn no_file_is_longer_than_six_hundred_lines_beside_its_tests() {
 fn names_that_say_nothing_are_not_used() {
     let empty = ["utils", "util", "common", "helpers", "misc", "manager", "types", "prelude"];
     let mut faults = Vec::new();
-    for folder in ["src", "transports", "tests"] {
+    for folder in ["src", "transports", "tests", "benches"] {
         for file in rust_files(&root().join(folder)) {
             let stem = file.file_stem().unwrap().to_str().unwrap();
             if empty.contains(&stem) {
@@ -358,7 +368,7 @@ fn names_that_say_nothing_are_not_used() {
 #[test]
 fn every_exception_from_a_lint_has_a_reason() {
     let mut faults = Vec::new();
-    for folder in ["src", "transports", "tests"] {
+    for folder in ["src", "transports", "tests", "benches"] {
         for file in rust_files(&root().join(folder)) {
             let text = read(&file);
             if text.contains(&["#[al", "low("].concat()) || text.contains(&["#![al", "low("].concat()) {

@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::http;
 
 /// How long a test waits for something that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One request as it came.
 #[derive(Clone, Debug)]
@@ -19,9 +19,18 @@ pub(crate) struct Arrived {
     pub(crate) line: String,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    number: Option<u64>,
 }
 
 impl Arrived {
+    fn new(line: String, fields: Vec<(String, String)>, body: Vec<u8>) -> Self {
+        let number = jose::Token::parse(&body).ok().and_then(|token| {
+            let claims: Value = serde_json::from_slice(token.unverified_payload()).ok()?;
+            claims["events"].as_object()?.values().next()?["number"].as_u64()
+        });
+        Self { line, fields, body, number }
+    }
+
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
@@ -38,9 +47,7 @@ impl Arrived {
 
     /// The number in the event that [`crate::boxed::event`] made.
     pub(crate) fn number(&self) -> u64 {
-        let claims = self.claims();
-        let payload = claims["events"].as_object().unwrap().values().next().unwrap().clone();
-        payload["number"].as_u64().unwrap()
+        self.number.unwrap_or_else(|| panic!("no number in {self:?}"))
     }
 
     pub(crate) fn jti(&self) -> String {
@@ -90,6 +97,13 @@ struct Shared {
     changed: Condvar,
 }
 
+impl Shared {
+    /// Also after a test has failed while it looked.
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A receiver on a port of its own. It ends with the value.
 pub(crate) struct Sink {
     pub(crate) port: u16,
@@ -128,7 +142,7 @@ impl Sink {
         let own = shared.clone();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                if own.seen.lock().unwrap().ended {
+                if own.seen().ended {
                     return;
                 }
                 let (shared, behaviour, server) = (own.clone(), behaviour.clone(), server.clone());
@@ -150,45 +164,51 @@ impl Sink {
 
     /// Requests so far.
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
-        self.shared.seen.lock().unwrap().requests.clone()
+        self.shared.seen().requests.clone()
     }
 
     /// Waits until `enough` says so of the requests so far, and returns them.
     #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
     pub(crate) fn until(&self, what: &str, enough: impl Fn(&[Arrived]) -> bool) -> Vec<Arrived> {
         let end = Instant::now() + PATIENCE;
-        let mut seen = self.shared.seen.lock().unwrap();
+        let mut seen = self.shared.seen();
         while !enough(&seen.requests) {
             let left = end.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "not in time: {what}; {} requests came", seen.requests.len());
-            seen = self.shared.changed.wait_timeout(seen, left).unwrap().0;
+            seen = self.shared.changed.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         seen.requests.clone()
     }
 
-    /// Waits until every one of these numbers has come.
+    /// Requests with events of [`crate::boxed::event`]; the gateway's own SETs about the stream are left out.
+    pub(crate) fn events(&self) -> Vec<Arrived> {
+        self.arrived().into_iter().filter(|one| one.number.is_some()).collect()
+    }
+
+    /// Waits until every one of these numbers has come, and returns the requests as [`Sink::events`] does.
     pub(crate) fn until_numbers(&self, numbers: impl IntoIterator<Item = u64>) -> Vec<Arrived> {
         let wanted: Vec<u64> = numbers.into_iter().collect();
         self.until("all numbers", |all| {
-            let came: std::collections::BTreeSet<u64> = all.iter().map(Arrived::number).collect();
+            let came: std::collections::BTreeSet<u64> = all.iter().filter_map(|one| one.number).collect();
             wanted.iter().all(|number| came.contains(number))
-        })
+        });
+        self.events()
     }
 
     /// Makes answers wait until [`Sink::release`].
     pub(crate) fn hold(&self) {
-        self.shared.seen.lock().unwrap().held = true;
+        self.shared.seen().held = true;
     }
 
     pub(crate) fn release(&self) {
-        self.shared.seen.lock().unwrap().held = false;
+        self.shared.seen().held = false;
         self.shared.changed.notify_all();
     }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        self.shared.seen.lock().unwrap().ended = true;
+        self.shared.seen().ended = true;
         self.shared.changed.notify_all();
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
@@ -203,16 +223,19 @@ fn converse(stream: impl Read + Write, shared: &Shared, behaviour: &Behaviour) {
         }
         let Some(fields) = http::fields(&mut stream) else { return };
         let body = http::body(&mut stream, &fields);
-        let arrived = Arrived { line: line.trim_end().to_owned(), fields, body };
+        let arrived = Arrived::new(line.trim_end().to_owned(), fields, body);
         let number = {
-            let mut seen = shared.seen.lock().unwrap();
+            let mut seen = shared.seen();
             if seen.ended {
                 return;
             }
             seen.requests.push(arrived.clone());
             shared.changed.notify_all();
             let number = seen.requests.len() - 1;
-            let seen = shared.changed.wait_while(seen, |seen| seen.held && !seen.ended).unwrap();
+            let seen = shared
+                .changed
+                .wait_while(seen, |seen| seen.held && !seen.ended)
+                .unwrap_or_else(PoisonError::into_inner);
             if seen.ended {
                 return;
             }
@@ -223,13 +246,16 @@ fn converse(stream: impl Read + Write, shared: &Shared, behaviour: &Behaviour) {
             Reply::Bytes(bytes) => out.write_all(&bytes).and_then(|()| out.flush()).is_ok(),
             Reply::Close => false,
             Reply::Never => {
-                drop(shared.changed.wait_while(shared.seen.lock().unwrap(), |seen| !seen.ended));
+                drop(shared.changed.wait_while(shared.seen(), |seen| !seen.ended));
                 false
             }
             Reply::Drip(bytes) => bytes.iter().all(|byte| {
-                let seen = shared.seen.lock().unwrap();
+                let seen = shared.seen();
                 let pace = Duration::from_secs(1);
-                let (seen, _) = shared.changed.wait_timeout_while(seen, pace, |seen| !seen.ended).unwrap();
+                let (seen, _) = shared
+                    .changed
+                    .wait_timeout_while(seen, pace, |seen| !seen.ended)
+                    .unwrap_or_else(PoisonError::into_inner);
                 let ended = seen.ended;
                 drop(seen);
                 !ended && out.write_all(&[*byte]).and_then(|()| out.flush()).is_ok()

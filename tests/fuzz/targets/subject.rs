@@ -1,6 +1,8 @@
 //! See `checks::subject`.
 #![no_main]
 
+extern crate push;
+
 #[path = "../checks.rs"]
 #[expect(dead_code, reason = "each target runs one of the checks")]
 mod checks;
