@@ -21,6 +21,7 @@ use crate::{KeysOf, KeysParts, Which};
 
 mod answers;
 mod attacks;
+mod sockets;
 
 const ISSUER: &str = "https://gateway.example";
 
