@@ -449,7 +449,7 @@ pub struct Limits {
 /// What the ledger holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Bounds {
-    /// The lowest kept position.
+    /// The lowest position from which on every record is kept. Older ones that are still owed are kept one by one.
     pub first: Position,
     /// The last position; everything up to it is durable.
     pub last: Position,
@@ -568,13 +568,14 @@ pub struct Health {
 ///
 /// An implementation passes `store::testkit`, which holds the ten laws of the room's README.
 pub trait Store: Send + Sync + 'static {
-    /// The only way to write. The answers are in the order of the units.
+    /// The only way to write. The answers are in the order of the units. The units are queued by the call: dropping the future does
+    /// not take them back.
     ///
     /// # Errors
     /// [`StoreError`]; then no unit of this call is visible, and whether one became durable is unknown only for [`StoreError::Poisoned`].
     fn commit(&self, units: Vec<Unit>, how: Durability) -> BoxFuture<'static, Result<Vec<Done>, StoreError>>;
 
-    /// The records after `after`, in order, without a hole; waits up to `wait` for the first.
+    /// The records after `after`, in order, without a hole, from [`Bounds::first`] on; waits up to `wait` for the first.
     fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>>;
 
     /// Bodies, in the order asked for; `None` where the record is gone.
@@ -583,7 +584,7 @@ pub trait Store: Send + Sync + 'static {
     /// Heads, in the order asked for; `None` where the record is gone.
     fn heads(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Head>>, StoreError>>;
 
-    /// The records that the stream is still owed after `after`, oldest first, at most `max`.
+    /// The records that the stream is still owed after `after`, control records among them, oldest first, at most `max`.
     fn owed(&self, stream: StreamNo, after: Position, max: usize) -> BoxFuture<'static, Result<Vec<Head>, StoreError>>;
 
     /// The control records (verification, stream-updated) that the stream is still owed.

@@ -3,6 +3,8 @@
 mod batch;
 mod check;
 mod engine;
+mod fold;
+mod group;
 mod guard;
 mod housekeep;
 mod journal;
@@ -29,6 +31,8 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use set::Timestamp;
 use tokio::sync::{oneshot, watch};
 
+#[cfg(test)]
+pub(crate) use batch::Failure;
 pub use check::CheckReport;
 pub use open::{Created, OpenReport, Opened};
 pub use place::{OpenError, Place};
@@ -113,6 +117,12 @@ impl FjallStore {
         let renewed: Result<(), OpenError> =
             tokio::task::spawn_blocking(renew).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         renewed.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    /// The next writes fail like this. For tests.
+    #[cfg(test)]
+    pub(crate) fn fail(&self, failures: impl IntoIterator<Item = Failure>) {
+        self.shared.faults.lock().extend(failures);
     }
 
     /// Ends as a killed process ends: nothing that waits is written out. For tests.

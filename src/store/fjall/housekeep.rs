@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::{
     Durability, ProducerNo, StoreError, StreamNo, Unit,
     fjall::{
-        batch::{Failure, Filling, settle_down},
+        batch::{Failure, Filling},
         engine::{Engine, held_key, key, mishap, parked_of, read_row, seq_of},
         segment::{Segment, Shelves},
         shared::Shared,
@@ -224,7 +224,7 @@ impl Writer {
         filling.deltas(commit, &Ops::default());
         filling.touched.push(engine.held.clone());
         let Filling { batch, touched, .. } = filling;
-        settle_down(engine, batch, &touched)?;
+        self.to_disk(engine, batch, &touched)?;
         self.commit = commit;
         self.mark(None, None)
     }

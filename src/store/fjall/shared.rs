@@ -62,6 +62,9 @@ pub(crate) struct Shared {
     /// When the age of parked SETs was last looked at.
     pub(crate) parked_looked: Mutex<Option<Duration>>,
     pub(crate) reads: Arc<Semaphore>,
+    /// What the next writes meet instead of the disk.
+    #[cfg(test)]
+    pub(crate) faults: Mutex<std::collections::VecDeque<super::batch::Failure>>,
 }
 
 /// What [`Shared::new`] is made from.
@@ -103,6 +106,8 @@ impl Shared {
             keys: Mutex::new(keys),
             parked_looked: Mutex::new(None),
             reads: Arc::new(Semaphore::new(READS)),
+            #[cfg(test)]
+            faults: Mutex::default(),
             house,
             options,
             place,

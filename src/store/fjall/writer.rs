@@ -9,34 +9,22 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::RwLock;
+use fjall::{Keyspace, OwnedWriteBatch};
 use tokio::sync::oneshot;
 
 use crate::{
-    Done, Durability, Head, Kind, NewEvent, Note, ProducerNo, StoreError, StreamNo, Unit,
+    Done, Durability, StoreError, Unit,
     fjall::{
-        batch::{Failure, Filling, settle_down},
+        batch::{Failure, settle_down},
         engine::Engine,
-        open::adopted,
         place::{Lock, space},
-        replay::{COUNTERS, Fold, KEYS, write_counters, write_keys},
-        segment::Segment,
+        replay::Fold,
         shared::Shared,
         watermark::{Mark, Watermark},
     },
-    plan::{Answer, Kept, Lookup, ParkedRow, Plan, Planner},
-    ring::{Recent, Ring},
     state::Ops,
 };
 
-/// At most so many units share a flush.
-const GROUP_UNITS: usize = 256;
-/// At most so many bytes share a flush, unless one unit is larger.
-const GROUP_BYTES: usize = 1024 * 1024;
-/// The cursors are written down as a whole after so many commits.
-const FOLD_COMMITS: u64 = 4096;
-/// Or after so many deltas.
-const FOLD_DELTAS: u64 = 200_000;
 /// How often an idle store writes its heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How often the size on the disk is measured.
@@ -79,11 +67,11 @@ pub(crate) struct Writer {
     pub(crate) watermark: Watermark,
     /// Deltas that are visible but not durable yet.
     pub(crate) pending: Ops,
-    pending_since: Duration,
+    pub(crate) pending_since: Duration,
     pub(crate) commit: u64,
     pub(crate) chain: u32,
     pub(crate) fold: Fold,
-    deltas_since_fold: u64,
+    pub(crate) deltas_since_fold: u64,
     measured: Duration,
     beaten: Duration,
     mark_is_dirty: bool,
@@ -93,46 +81,8 @@ pub(crate) struct Writer {
     pub(crate) lock: Option<Lock>,
 }
 
-/// What planning looks up, for the writer.
-struct Desk<'a> {
-    engine: &'a Engine,
-    ring: &'a RwLock<Ring>,
-    shared: &'a Shared,
-    since: u64,
-}
-
-impl Lookup for Desk<'_> {
-    fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
-        let since = self.shared.horizons.read().get(&producer).copied().unwrap_or_default().max(self.since);
-        self.engine.kept(producer, key, since)
-    }
-
-    fn parked(&self, stream: StreamNo, seq: u64) -> Result<Option<ParkedRow>, StoreError> {
-        self.engine.parked_row(stream, seq)
-    }
-
-    fn record(&self, seq: u64) -> Result<Option<(Head, Option<bytes::Bytes>)>, StoreError> {
-        if let Some(recent) = self.ring.read().get(seq) {
-            return Ok(Some((recent.entry.head.clone(), Some(recent.body.clone()))));
-        }
-        let Some(written) = self.engine.head(seq)? else { return Ok(None) };
-        // A body that does not read is as good as gone; the head says what was lost.
-        Ok(Some((written.head, self.engine.body(seq).ok().flatten())))
-    }
-}
-
-fn brings_events(unit: &Unit) -> bool {
-    let intake = |event: &NewEvent| event.kind == Kind::Intake;
-    matches!(unit, Unit::Append { events } if events.iter().any(intake))
-}
-
-fn may_be_lazy(unit: &Unit) -> bool {
-    let lazy = |note: &Note| matches!(note, Note::Acknowledged(_) | Note::Attempt(_));
-    matches!(unit, Unit::Settle { what, .. } if what.iter().all(|settlement| lazy(&settlement.note)))
-}
-
 /// How the loop goes on.
-enum Next {
+pub(crate) enum Next {
     On,
     Over,
 }
@@ -158,7 +108,7 @@ impl Writer {
         }
     }
 
-    fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.shared.house.clock.monotonic()
     }
 
@@ -204,7 +154,7 @@ impl Writer {
         }
     }
 
-    fn other(&mut self, job: Job) -> Result<Next, Failure> {
+    pub(crate) fn other(&mut self, job: Job) -> Result<Next, Failure> {
         Ok(match job {
             Job::Commit(call) => {
                 // Only `gather` meets calls.
@@ -231,252 +181,13 @@ impl Writer {
         })
     }
 
-    /// Takes what else is queued and commits it together.
-    fn gather(&mut self, first: Call, queue: &Receiver<Job>) -> Result<Next, Failure> {
-        let (mut units, mut bytes) = (first.units.len(), first.bytes);
-        let mut calls = vec![first];
-        let mut after = None;
-        while units < GROUP_UNITS && bytes < GROUP_BYTES {
-            match queue.try_recv() {
-                Ok(Job::Commit(call)) => {
-                    units += call.units.len();
-                    bytes += call.bytes;
-                    calls.push(*call);
-                }
-                Ok(other) => {
-                    after = Some(other);
-                    break;
-                }
-                Err(_) => break,
-            }
+    /// Writes a batch and waits for the disk.
+    pub(crate) fn to_disk(&self, engine: &Engine, batch: OwnedWriteBatch, touched: &[Keyspace]) -> Result<(), Failure> {
+        #[cfg(test)]
+        if let Some(fault) = self.shared.faults.lock().pop_front() {
+            return Err(fault);
         }
-        self.shared.queued.fetch_sub(units, Ordering::Relaxed);
-        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.group(calls)?;
-        match after {
-            Some(job) => self.other(job),
-            None => Ok(Next::On),
-        }
-    }
-
-    /// Plans calls in order. A call that cannot be planned leaves no trace.
-    fn plan(&self, engine: &Engine, calls: Vec<Call>) -> (Plan, Vec<(Call, Vec<Answer>)>) {
-        let shared = &self.shared;
-        let now = shared.sanity.now(&shared.house);
-        let since = shared.oldest_bucket(now.as_millis());
-        let desk = Desk { engine, ring: &shared.ring, shared, since };
-        let state = shared.state.read();
-        let mut calls = calls;
-        loop {
-            let mut planner = Planner::new(&state, &desk, &shared.names, shared.boot(), shared.fence, now);
-            let mut answers = Vec::with_capacity(calls.len());
-            let mut failed = None;
-            for (index, call) in calls.iter().enumerate() {
-                match call.units.iter().map(|unit| planner.unit(unit)).collect::<Result<Vec<_>, _>>() {
-                    Ok(answer) => answers.push(answer),
-                    Err(error) => {
-                        failed = Some((index, error));
-                        break;
-                    }
-                }
-            }
-            match failed {
-                None => return (planner.finish(), calls.into_iter().zip(answers).collect()),
-                Some((index, error)) => {
-                    let _ = calls.remove(index).answer.send(Err(error));
-                }
-            }
-        }
-    }
-
-    fn group(&mut self, calls: Vec<Call>) -> Result<(), Failure> {
-        let Some(engine) = self.engine.clone() else {
-            for call in calls {
-                let _ = call.answer.send(Err(StoreError::Unavailable("it is closed".into())));
-            }
-            return Ok(());
-        };
-        self.measure();
-        let closed = self.shared.closed_to_events();
-        let mut taken = Vec::with_capacity(calls.len());
-        for call in calls {
-            match &closed {
-                Some(error) if call.units.iter().any(brings_events) => drop(call.answer.send(Err(error.clone()))),
-                _ => taken.push(call),
-            }
-        }
-        let sync = taken.iter().any(|call| call.how == Durability::Sync || !call.units.iter().all(may_be_lazy));
-        let (mut plan, answers) = self.plan(&engine, taken);
-        let writes = sync && !(plan.is_empty() && self.pending.is_empty());
-        if writes && let Err(failure) = self.write(&engine, &mut plan) {
-            let error = self.trouble(&failure);
-            for (call, _) in answers {
-                let _ = call.answer.send(Err(error.clone()));
-            }
-            return Err(failure);
-        }
-        if !writes && !plan.ops.is_empty() {
-            if self.pending.is_empty() {
-                self.pending_since = self.now();
-            }
-            self.pending.append(plan.ops.clone());
-        }
-        let units: usize = answers.iter().map(|(call, _)| call.units.len()).sum();
-        let counts = self.show(plan);
-        let now = self.now();
-        for (call, answers) in answers {
-            let done = answers.into_iter().map(|answer| answer.done(&counts)).collect();
-            if call.how == Durability::Sync {
-                self.shared.observed.commit.observe(now.saturating_sub(call.since).as_secs_f64());
-            }
-            let _ = call.answer.send(Ok(done));
-        }
-        if writes {
-            self.shared.observed.group.observe(units as f64);
-            self.fold_if_due()?;
-        } else if self.pending.len() >= self.shared.options.flush_count {
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Shows that writing failed, before anybody is answered; answers what they are told: nobody knows what took place.
-    pub(crate) fn trouble(&self, failure: &Failure) -> StoreError {
-        let (Failure::Write(error) | Failure::Sync(error)) = failure;
-        *self.shared.trouble.lock() = Some(error.clone());
-        StoreError::Poisoned(error.to_string())
-    }
-
-    /// Makes a plan durable, together with what is pending.
-    fn write(&mut self, engine: &Engine, plan: &mut Plan) -> Result<(), Failure> {
-        let commit = self.commit + 1;
-        let mut filling = Filling::new(engine, plan.records.len() * 3 + plan.rows.len() * 2 + plan.puts.len() + 4);
-        let mut chain = self.chain;
-        if !plan.records.is_empty() {
-            let (segment, bucket) = self.make_room(engine, &mut filling, plan).map_err(Failure::Write)?;
-            chain = filling.records(plan, &segment, bucket.as_ref(), chain).map_err(Failure::Write)?;
-        }
-        filling.rest(plan, &self.shared.state.read()).map_err(Failure::Write)?;
-        let pending = self.pending.len();
-        if pending > 0 {
-            let mut ops = std::mem::take(&mut self.pending);
-            ops.append(plan.ops.clone());
-            filling.deltas(commit, &ops);
-            // They stay pending until the disk has them; a failure applies them again to what is found then.
-            ops.ended.truncate(ops.ended.len() - plan.ops.ended.len());
-            ops.attempts.truncate(ops.attempts.len() - plan.ops.attempts.len());
-            ops.clears.truncate(ops.clears.len() - plan.ops.clears.len());
-            self.pending = ops;
-        } else {
-            filling.deltas(commit, &plan.ops);
-        }
-        let Filling { batch, touched, .. } = filling;
-        let began = self.now();
-        settle_down(engine, batch, &touched)?;
-        self.shared.observed.sync.observe(self.now().saturating_sub(began).as_secs_f64());
-        self.pending = Ops::default();
-        (self.commit, self.chain, self.vain) = (commit, chain, 0);
-        self.deltas_since_fold += (pending + plan.ops.len()) as u64;
-        self.shared.count_keys(&plan.records);
-        let last = plan.records.last().map(|fresh| fresh.entry.head.at.seq);
-        if let (Some(last), Some(mut open)) = (last, engine.segments.write().last_entry()) {
-            open.get_mut().bytes += plan.records.iter().map(|fresh| fresh.body.len() as u64).sum::<u64>();
-            open.get_mut().accepted_last =
-                plan.records.last().map(|fresh| fresh.entry.head.accepted).unwrap_or_default();
-            debug_assert!(open.get().first <= last);
-        }
-        self.mark(last, plan.version.map(|version| version.0))
-    }
-
-    /// The segment that takes the records of a plan, and the bucket that takes their keys; either is made where it is due.
-    fn make_room(
-        &self,
-        engine: &Engine,
-        filling: &mut Filling<'_>,
-        plan: &Plan,
-    ) -> Result<(Segment, Option<fjall::Keyspace>), StoreError> {
-        let last = self.shared.state.read().last;
-        let newest = engine.segments.read().values().next_back().cloned();
-        let options = &self.shared.options;
-        let fits = |segment: &Segment| {
-            segment.last.is_none()
-                && last + 1 - segment.first < options.segment_records
-                && segment.bytes < options.segment_bytes
-        };
-        let segment = match newest {
-            Some(segment) if fits(&segment) => segment,
-            newest => {
-                let id = newest.as_ref().map_or(1, |segment| segment.id + 1);
-                let open = Segment {
-                    id,
-                    first: last + 1,
-                    last: None,
-                    accepted_last: set::Timestamp::default(),
-                    bytes: 0,
-                    condensed: false,
-                    shelves: Some(engine.shelves(id)?),
-                    written_out: false,
-                };
-                let mut segments = engine.segments.write();
-                if let Some(mut full) = newest.filter(|segment| segment.last.is_none()) {
-                    full.last = Some(last);
-                    filling.segment(&full);
-                    segments.insert(full.first, full);
-                }
-                filling.segment(&open);
-                segments.insert(open.first, open.clone());
-                open
-            }
-        };
-        if !plan.records.iter().any(|fresh| fresh.once.is_some()) {
-            return Ok((segment, None));
-        }
-        let accepted = plan.records.first().map_or(0, |fresh| fresh.entry.head.accepted.as_millis());
-        let number = accepted / options.bucket_millis();
-        let known = engine.once.read().get(&number).cloned();
-        let bucket = match known {
-            Some(bucket) => bucket,
-            None => {
-                let bucket = engine.bucket(number)?;
-                engine.once.write().insert(number, bucket.clone());
-                bucket
-            }
-        };
-        Ok((segment, Some(bucket)))
-    }
-
-    /// Moves the numbers of streams, issuers and producers on, as the adoption of a copy demands.
-    pub(crate) fn move_numbers_on(&mut self) -> Result<(), Failure> {
-        let Some(engine) = self.engine.clone() else { return Ok(()) };
-        let (counters, numbers) = {
-            let state = self.shared.state.read();
-            let numbers = adopted(state.numbers);
-            (write_counters(state.version, state.membership, numbers), numbers)
-        };
-        let mut filling = Filling::new(&engine, 2);
-        filling.batch.insert(&engine.meta, COUNTERS, counters);
-        self.commit_aside(&engine, filling)?;
-        self.shared.state.write().numbers = numbers;
-        Ok(())
-    }
-
-    /// Makes a plan visible.
-    fn show(&mut self, plan: Plan) -> Vec<usize> {
-        let shared = &self.shared;
-        let counts = plan.apply(&mut shared.state.write());
-        let observed = &shared.observed;
-        observed.settled.inc_by((plan.ops.ended.len() + counts.iter().sum::<usize>()) as u64);
-        observed.waiting.set(i64::try_from(shared.state.read().waiting).unwrap_or(i64::MAX));
-        let Some(last) = plan.records.last().map(|fresh| fresh.entry.head.at.seq) else { return counts };
-        observed.appended.inc_by(plan.records.len() as u64);
-        let mut ring = shared.ring.write();
-        for fresh in plan.records {
-            observed.appended_bytes.inc_by(fresh.body.len() as u64);
-            ring.push(Recent { entry: fresh.entry, body: fresh.body });
-        }
-        drop(ring);
-        shared.last.send_replace(last);
-        counts
+        settle_down(engine, batch, touched)
     }
 
     /// Notes beside the engine what is durable now.
@@ -489,7 +200,7 @@ impl Writer {
         written.map_err(|error| Failure::Write(StoreError::Poisoned(format!("the watermark: {error}"))))
     }
 
-    fn current_mark(&self, last: Option<u64>, version: Option<u64>) -> Mark {
+    pub(crate) fn current_mark(&self, last: Option<u64>, version: Option<u64>) -> Mark {
         let state = self.shared.state.read();
         Mark {
             number: 0,
@@ -502,65 +213,6 @@ impl Writer {
             heartbeat: self.shared.sanity.now(&self.shared.house),
             clean: false,
         }
-    }
-
-    /// Makes everything durable that is visible.
-    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        let Some(engine) = self.engine.clone() else { return Ok(()) };
-        if !self.pending.is_empty() {
-            self.write(&engine, &mut Plan::default())?;
-            self.fold_if_due()?;
-        }
-        Ok(())
-    }
-
-    fn fold_if_due(&mut self) -> Result<(), Failure> {
-        let last = self.shared.state.read().last;
-        let due = self.commit - self.fold.commit >= FOLD_COMMITS
-            || self.deltas_since_fold >= FOLD_DELTAS
-            || last - self.fold.frontier >= self.shared.options.segment_records;
-        if due { self.fold() } else { Ok(()) }
-    }
-
-    /// Writes all cursors down as a whole.
-    pub(crate) fn fold(&mut self) -> Result<(), Failure> {
-        let Some(engine) = self.engine.clone() else { return Ok(()) };
-        self.flush_pending_only(&engine)?;
-        if self.commit == self.fold.commit {
-            return Ok(());
-        }
-        let now = {
-            let state = self.shared.state.read();
-            let bytes = engine.segments.read().values().next_back().map_or(0, |segment| segment.bytes);
-            Fold {
-                commit: self.commit + 1,
-                frontier: state.last,
-                chain: self.chain,
-                accepted: state.last_accepted,
-                bytes,
-            }
-        };
-        let mut filling = Filling::new(&engine, 64);
-        filling.fold(&self.shared.state.read(), &self.fold, &now);
-        filling.batch.insert(&engine.meta, KEYS, write_keys(&self.shared.keys.lock()));
-        let Filling { batch, touched, .. } = filling;
-        settle_down(&engine, batch, &touched)?;
-        self.commit = now.commit;
-        self.fold = now;
-        self.deltas_since_fold = 0;
-        let mut state = self.shared.state.write();
-        let dirty = std::mem::take(&mut state.dirty);
-        for stream in dirty {
-            if let Some(cursor) = state.cursors.get_mut(&StreamNo(stream)) {
-                cursor.dirty.clear();
-            }
-        }
-        drop(state);
-        self.mark(None, None)
-    }
-
-    fn flush_pending_only(&mut self, engine: &Engine) -> Result<(), Failure> {
-        if self.pending.is_empty() { Ok(()) } else { self.write(engine, &mut Plan::default()) }
     }
 
     fn tick(&mut self) -> Result<Next, Failure> {
@@ -580,7 +232,7 @@ impl Writer {
     }
 
     /// Measures what is free, and now and then what is taken.
-    fn measure(&mut self) {
+    pub(crate) fn measure(&mut self) {
         if let Ok((free, _)) = space(&self.shared.place.store) {
             self.shared.free.store(free, Ordering::Relaxed);
         }

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::{
     Appended, Done, Durability, Position, Settlement, StoreError, StreamNo, Unit,
-    testkit::{acknowledged, append, body, event, owed, settle},
+    testkit::{MANY, acknowledged, append, body, event, owed, settle},
 };
 
 /// Tells the second process where its file system is.
@@ -69,12 +69,13 @@ fn all(from: u64, to: u64) -> Vec<Settlement> {
     (from..=to).map(|seq| acknowledged(1, seq)).collect()
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+/// Waits, by the store's own clock, until something holds.
+async fn until(store: &Arc<dyn Store>, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..600 {
         if holds().await {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = store.tail(Position::new(u64::MAX - 1), MANY, Duration::from_millis(50)).await;
     }
     panic!("{what} did not come true");
 }
@@ -99,7 +100,7 @@ async fn with_only_the_reserve_left_events_are_refused_and_settling_makes_room()
         assert_eq!(store.waiting(StreamNo(1)), last - before);
         assert_eq!(body(&store, last).await.unwrap().len(), 60_000);
         settle(&store, all(before + 1, last), Durability::Sync).await;
-        until("room", async || {
+        until(&store, "room", async || {
             store.housekeep().await.unwrap();
             settle(&store, vec![acknowledged(1, 1)], Durability::Sync).await;
             store.health().accepts
@@ -128,7 +129,7 @@ async fn on_a_full_disk_nothing_accepted_is_lost_and_it_goes_on_without_a_restar
     let refused = store.commit(vec![Unit::Append { events: vec![event("x", &[1])] }], Durability::Sync).await;
     assert!(refused.is_err());
     fs::remove_file(&ballast).unwrap();
-    until("the store is open again", async || store.health().accepts).await;
+    until(&store, "the store is open again", async || store.health().accepts).await;
     assert_eq!(*fatal.borrow(), None);
     let found = store.bounds().last.seq;
     assert!(found == last || found == last + 1, "{found} found, {last} accepted: only the one in doubt may be more");

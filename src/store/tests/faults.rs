@@ -1,0 +1,83 @@
+//! Writes that fail: what was promised stays, what was not is in doubt, and an fsync is never tried twice.
+
+use super::*;
+use crate::{
+    Done, Durability, Position, StoreError, StreamNo, Unit,
+    fjall::Failure,
+    testkit::{MANY, acknowledged, append, event, owed, settle},
+};
+
+fn broken() -> StoreError {
+    StoreError::Poisoned("the test said so".into())
+}
+
+/// Waits, by the store's own clock, until something holds.
+async fn until(store: &Arc<FjallStore>, what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if holds() {
+            return;
+        }
+        let _ = store.tail(Position::new(u64::MAX - 1), MANY, Duration::from_millis(20)).await;
+    }
+    panic!("{what} did not come true");
+}
+
+#[tokio::test]
+async fn a_failed_write_is_in_doubt_and_everything_before_it_stays() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    for _ in 0..3 {
+        append(&store, event("x", &[1])).await;
+    }
+    let before = store.heads(vec![Position::new(3)]).await.unwrap()[0].as_ref().unwrap().boot;
+    assert_eq!(settle(&store, vec![acknowledged(1, 2)], Durability::Lazy).await, Done::Settled(1));
+    opened.fail([Failure::Write(broken())]);
+    let doubt = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+    assert!(matches!(doubt, Err(StoreError::Poisoned(_))), "{doubt:?}");
+    until(&opened, "it is open again", || store.health().accepts).await;
+    assert_eq!(owed(&store, 1).await, [1, 3], "what was answered lazily counts still");
+    assert_eq!(append(&store, event("z", &[1])).await, 4);
+    let after = store.heads(vec![Position::new(4)]).await.unwrap()[0].as_ref().unwrap().boot;
+    assert_ne!(before, after, "the position of the event in doubt is not named twice");
+    assert_eq!(*opened.fatal().borrow(), None);
+    store.close().await.unwrap();
+    drop((store, opened));
+    let store = folder.store() as Arc<dyn Store>;
+    assert_eq!(owed(&store, 1).await, [1, 3, 4]);
+    assert_eq!(store.waiting(StreamNo(1)), 3);
+}
+
+#[tokio::test]
+async fn an_unconfirmed_flush_ends_the_process_and_is_not_tried_again() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    append(&store, event("x", &[1])).await;
+    opened.fail([Failure::Sync(broken())]);
+    let unit = || vec![Unit::Append { events: vec![event("y", &[1])] }];
+    assert!(matches!(store.commit(unit(), Durability::Sync).await, Err(StoreError::Poisoned(_))));
+    let mut fatal = opened.fatal();
+    assert!(fatal.wait_for(Option::is_some).await.unwrap().as_ref().unwrap().contains("the test said so"));
+    assert!(store.commit(unit(), Durability::Sync).await.is_err());
+    assert!(!store.health().accepts && store.health().trouble.is_some());
+    assert!(store.bodies(vec![Position::new(99)]).await.is_err());
+    assert!(store.close().await.is_err());
+    let report = folder.try_open().unwrap().report;
+    assert_eq!((report.last, report.clean), (1, false));
+}
+
+#[tokio::test]
+async fn three_openings_in_vain_end_the_process() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    let mut fatal = opened.fatal();
+    opened.fail((0..4).map(|_| Failure::Write(broken())));
+    for round in 0..4 {
+        until(&opened, "it is open again", || store.health().accepts).await;
+        let failed = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+        assert!(failed.is_err(), "{round}");
+    }
+    assert!(fatal.wait_for(Option::is_some).await.unwrap().is_some());
+}
