@@ -312,7 +312,7 @@ fn read_names(config: &Config, kek: &Kek) -> Result<[u8; Names::SECRET], Failure
 }
 
 /// Writes a file that only its owner reads, durably.
-fn private(path: &Path, text: &[u8], again: bool) -> std::io::Result<()> {
+pub(crate) fn private(path: &Path, text: &[u8], again: bool) -> std::io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).mode(0o600);
     if again {

@@ -1,13 +1,13 @@
 //! `setgate serve`: runs until it is told to stop.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 
 use cli::{Context, Ended, Exit, Failure, args::ServeArgs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     assemble::{Doors, Gateway, Parts},
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, Source},
     opening,
 };
 
@@ -15,13 +15,17 @@ use crate::{
 pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
     let loaded = load(context, args.dev)?;
     telemetry::start_log(&loaded.config.log).map_err(|error| Failure::usage(error.to_string()))?;
-    let config = loaded.config;
+    let built_in = loaded.source == Source::Dev;
+    let mut config = loaded.config;
+    if built_in {
+        config.producers.push(dev_producer(context, &config)?);
+    }
     if config.gateway.dev {
-        banner(context, &config);
+        banner(context, &config, built_in);
     }
     let mut signals = Signals::new()?;
     let house = context.house.clone();
-    let kept = match signals.race(opening::open(&house, &config, args.init)).await {
+    let kept = match signals.race(opening::open(&house, &config, args.init || built_in)).await {
         Some(kept) => kept?,
         None => return Ok(Exit::Done),
     };
@@ -69,15 +73,53 @@ pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-fn banner(context: &Context, config: &Config) {
+fn banner(context: &Context, config: &Config, built_in: bool) {
     let issuer = config.issuers.first().map(|issuer| issuer.url.as_str()).unwrap_or_default();
-    context.out.warn("dev mode: plain http and loopback receivers are allowed. Nothing here is fit for production.");
-    context.out.note(format!(
-        "  issuer   {issuer}\n  intake   {}/events\n  doors    {} (world), {} (operator)",
-        issuer.trim_end_matches('/'),
-        config.listen.world,
-        config.listen.operator
+    let out = context.out;
+    out.warn("dev mode: plain http and loopback receivers are allowed. Nothing here is fit for production.");
+    out.note(format!(
+        "  issuer   {issuer}\n  doors    {} (world), {} (operator)",
+        config.listen.world, config.listen.operator
     ));
+    if built_in {
+        out.note(format!(
+            "In other terminals:\n  setgate listen --issuer {issuer}\n  setgate emit --issuer {issuer} --token-file {} --count 5",
+            dev_token(config).display()
+        ));
+    }
+}
+
+/// Where the token of the built-in configuration's producer lies.
+fn dev_token(config: &Config) -> PathBuf {
+    config.secrets.folder.with_file_name("producer.token")
+}
+
+/// The producer of the built-in configuration: a token that is made once, for this machine alone.
+///
+/// # Errors
+/// When the token file cannot be made or read.
+fn dev_producer(context: &Context, config: &Config) -> Result<oauth::ProducerSection, Failure> {
+    let path = dev_token(config);
+    let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
+    let token = match std::fs::read_to_string(&path) {
+        Ok(token) => token,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let minted = oauth::mint(oauth::TokenKind::Producer, &*context.house.random);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder).map_err(failed)?;
+            }
+            opening::private(&path, minted.token.expose().as_bytes(), false).map_err(failed)?;
+            minted.token.expose().clone()
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    Ok(oauth::ProducerSection {
+        name: "dev".to_owned(),
+        token_hashes: vec![oauth::TokenHash::of(token.trim()).into()],
+        issuers: config.issuers.iter().map(|issuer| issuer.url.clone()).collect(),
+        events: oauth::EventsSection::All,
+        subjects: oauth::SubjectsSection::Any,
+    })
 }
 
 /// Asks to stop: SIGTERM and SIGINT.

@@ -150,4 +150,23 @@ mod tests {
         assert!(cli.global.json);
         assert_eq!(cli.global.config, Some("a.toml".into()));
     }
+
+    #[test]
+    fn the_help_is_as_reviewed() {
+        fn walk(command: &mut clap::Command, path: &str, all: &mut String) {
+            let help = command.render_long_help().to_string();
+            let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+            all.push_str(&format!("===== {path}\n{}\n\n", lines.join("\n")));
+            // What `bench` measures changes with what there is to measure.
+            for sub in command.get_subcommands_mut().filter(|sub| !["help", "bench"].contains(&sub.get_name())) {
+                let path = format!("{path} {}", sub.get_name());
+                walk(sub, &path, all);
+            }
+        }
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let mut all = String::new();
+        walk(&mut command, "setgate", &mut all);
+        insta::assert_snapshot!("help", all);
+    }
 }

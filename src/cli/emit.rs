@@ -139,42 +139,5 @@ fn report(context: &Context, run: &Run, seconds: f64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-    use crate::args::{Cli, Command};
-
-    pub(super) fn args(line: &str) -> EmitArgs {
-        match Cli::try_parse_from(std::iter::once("setgate").chain(line.split(' '))).unwrap().command {
-            Command::Emit(args) => args,
-            _ => panic!("emit is expected"),
-        }
-    }
-
-    pub(super) fn context() -> Context {
-        Context::new(
-            clock::manual::house(clock::manual::ManualClock::at(1_700_000_000_000), 7),
-            &crate::args::Global::default(),
-        )
-    }
-
-    #[test]
-    fn the_intake_lies_below_the_issuer() {
-        for (issuer, events) in [
-            ("https://a.example", "https://a.example/events"),
-            ("https://a.example/", "https://a.example/events"),
-            ("https://a.example/tenant", "https://a.example/tenant/events"),
-        ] {
-            assert_eq!(intake(&context(), issuer).unwrap().as_str(), events);
-        }
-        assert!(intake(&context(), "a.example").is_err());
-    }
-
-    #[test]
-    fn a_slow_rate_makes_small_requests() {
-        assert_eq!(batch_size(&args("emit --issuer https://a.example --count 5 --rate 5")), 1);
-        assert_eq!(batch_size(&args("emit --issuer https://a.example --count 5 --rate 500")), 50);
-        assert_eq!(batch_size(&args("emit --issuer https://a.example --count 5")), 100);
-    }
-}
+#[path = "emit/tests.rs"]
+mod tests;
