@@ -44,7 +44,8 @@ const TRANSPORTS_MAY_IMPORT: &[&str] = &["delivery"];
 const MAY_USE_ANYHOW: &[&str] = &["cli"];
 
 /// Files that may have more than 600 lines beside their tests, each with its reason.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] =
+    &[("src/store/contract.rs", "the contract of all engines, mostly documentation, read in one go")];
 
 /// The sections that every room's front page has.
 const SECTIONS: &[&str] = &["What it is", "What it promises", "Map of files", "Not here", "Decisions"];
@@ -250,7 +251,7 @@ fn every_room_has_a_front_page_with_its_sections() {
         }
         for file in rust_files(&folder).into_iter().filter(|file| file.parent() == Some(&folder)) {
             let name = file.file_name().unwrap().to_str().unwrap();
-            if name != "lib.rs" && !page.contains(name.trim_end_matches(".rs")) {
+            if !matches!(name, "lib.rs" | "tests.rs") && !page.contains(name.trim_end_matches(".rs")) {
                 faults.push(format!("{}/README.md does not mention {name}", folder.display()));
             }
         }

@@ -184,7 +184,7 @@ class Run:
     async def storm(self):
         """Kills the gateway at random moments: mostly at work, sometimes while it is still starting."""
         for number in range(1, self.options.kills + 1):
-            if self.random.random() < 0.15:
+            if number % 7 == 0:
                 await asyncio.sleep(self.random.uniform(0.0, 0.4))
                 if self.gateway.returncode is not None:
                     raise RuntimeError(f"the gateway ended with {self.gateway.returncode}; see gateway.log")
