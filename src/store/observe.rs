@@ -72,3 +72,24 @@ impl Observed {
         seen
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_begin_with_the_room_and_end_with_the_unit() {
+        let mut registry = Registry::default();
+        let seen = Observed::register(&mut registry);
+        seen.appended_bytes.inc_by(3);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        for name in [
+            "setgate_store_commit_seconds_count",
+            "setgate_store_sync_seconds_count",
+            "setgate_store_appended_bodies_bytes_total 3",
+        ] {
+            assert!(page.contains(name), "{name}: {page}");
+        }
+    }
+}

@@ -137,7 +137,7 @@ impl Writer {
             }
         }
         let sync = taken.iter().any(|call| call.how == Durability::Sync || !call.units.iter().all(may_be_lazy));
-        let (plan, answers) = self.plan(&engine, taken);
+        let (mut plan, answers) = self.plan(&engine, taken);
         let writes = sync && !(plan.is_empty() && self.pending.is_empty());
         if writes && let Err(failure) = self.write(&engine, &plan) {
             let error = self.trouble(&failure);
@@ -146,14 +146,14 @@ impl Writer {
             }
             return Err(failure);
         }
+        let units: usize = answers.iter().map(|(call, _)| call.units.len()).sum();
+        let counts = self.show(&mut plan);
         if !writes && !plan.ops.is_empty() {
             if self.pending.is_empty() {
                 self.pending_since = self.now();
             }
-            self.pending.append(plan.ops.clone());
+            self.pending.append(plan.ops);
         }
-        let units: usize = answers.iter().map(|(call, _)| call.units.len()).sum();
-        let counts = self.show(plan);
         let now = self.now();
         for (call, answers) in answers {
             let done = answers.into_iter().map(|answer| answer.done(&counts)).collect();
@@ -277,7 +277,7 @@ impl Writer {
     }
 
     /// Makes a plan visible.
-    fn show(&mut self, plan: Plan) -> Vec<usize> {
+    fn show(&mut self, plan: &mut Plan) -> Vec<usize> {
         let shared = &self.shared;
         let counts = plan.apply(&mut shared.state.write());
         let observed = &shared.observed;
@@ -286,7 +286,7 @@ impl Writer {
         let Some(last) = plan.records.last().map(|fresh| fresh.entry.head.at.seq) else { return counts };
         observed.appended.inc_by(plan.records.len() as u64);
         let mut ring = shared.ring.write();
-        for fresh in plan.records {
+        for fresh in plan.records.drain(..) {
             observed.appended_bytes.inc_by(fresh.body.len() as u64);
             ring.push(Recent { entry: fresh.entry, body: fresh.body });
         }

@@ -266,7 +266,7 @@ pub(crate) fn compare(place: &Place, mark: &Mark, loaded: &Loaded, engine: &Engi
             commits: mark.commit.saturating_sub(loaded.commit),
             found,
             promised: mark.last,
-            aside: place.aside(),
+            aside: Some(place.aside()).filter(|aside| aside.exists()),
         });
     }
     let chain = match mark.last.checked_sub(loaded.fold.frontier) {

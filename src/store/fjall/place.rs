@@ -68,7 +68,7 @@ pub enum OpenError {
     /// It holds less than it has promised.
     #[error(
         "the store is short of {events} accepted events and {commits} commits: it holds up to record {found}, and {promised} were \
-         promised. Restore a backup, or see `setgate store check`; what the engine cut off is kept in {aside}"
+         promised. Restore a backup, or see `setgate store check`{}", kept_in(aside.as_deref())
     )]
     Short {
         /// Accepted events that are missing.
@@ -79,8 +79,8 @@ pub enum OpenError {
         found: u64,
         /// The last record promised.
         promised: u64,
-        /// Where the journals were copied before they were opened.
-        aside: PathBuf,
+        /// Where the journals were copied before they were opened, after an unclean stop.
+        aside: Option<PathBuf>,
     },
     /// What it holds does not read back.
     #[error("the store is damaged: {0}. Restore a backup, or see `setgate store check`")]
@@ -95,6 +95,12 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
+}
+
+fn kept_in(aside: Option<&Path>) -> String {
+    aside.map_or_else(String::new, |aside| {
+        format!("; the journals as they were before the engine opened them are in {}", aside.display())
+    })
 }
 
 impl OpenError {

@@ -148,7 +148,7 @@ async fn a_store_that_is_short_is_refused_and_says_by_how_much() {
     for _ in 0..2 {
         match folder.try_open() {
             Err(OpenError::Short { events: 7, found: 10, promised: 17, aside, .. }) => {
-                assert!(aside.join("0.jnl").exists())
+                assert!(aside.unwrap().join("0.jnl").exists())
             }
             other => panic!("{other:?}"),
         }
