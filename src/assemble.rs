@@ -11,47 +11,17 @@ use std::{
 
 use cli::{Exit, Failure};
 use clock::House;
-use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, WorldParts};
 use delivery::{CarrierEvent, Env, spi::AnyMethod};
-use discovery::{IssuerUrl, PublishedIssuer};
-use net::{Listener, Outbound, OwnAddresses};
-use oauth::{AdminGuard, Guard};
+use net::{Outbound, OwnAddresses};
+use oauth::Guard;
 use router::{Issuer, Router};
-use tokio::sync::watch;
 
 use crate::{
     config::{Config, resolve},
+    doors::{Doors, Routes, Running, serve},
     issuers,
     opening::Kept,
 };
-
-/// Both doors, open and not yet served.
-#[derive(Debug)]
-pub struct Doors {
-    /// For the world.
-    pub world: Listener,
-    /// For operators.
-    pub operator: Listener,
-}
-
-impl Doors {
-    /// Opens both doors as configured.
-    ///
-    /// # Errors
-    /// When an address is taken or a certificate cannot be used.
-    pub async fn open(config: &Config) -> Result<Self, Failure> {
-        let listen = &config.listen;
-        let open = async |address, files, key: &str| {
-            Listener::open(address, &listen.door(files))
-                .await
-                .map_err(|error| Failure::failed(format!("{key}: {error}")))
-        };
-        Ok(Self {
-            world: open(listen.world, &listen.world_tls, "listen.world").await?,
-            operator: open(listen.operator, &listen.operator_tls, "listen.operator").await?,
-        })
-    }
-}
 
 /// What a gateway is made of.
 pub(crate) struct Parts {
@@ -72,13 +42,6 @@ pub struct Gateway {
     world: Running,
     operator: Running,
     ready: Arc<AtomicBool>,
-}
-
-/// A door that is served.
-struct Running {
-    address: SocketAddr,
-    stop: watch::Sender<bool>,
-    ended: watch::Receiver<bool>,
 }
 
 impl Gateway {
@@ -201,29 +164,6 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-impl Running {
-    async fn close(&self, house: &House, within: Duration) {
-        self.stop.send_replace(true);
-        let mut ended = self.ended.clone();
-        tokio::select! {
-            _ = ended.wait_for(|ended| *ended) => {}
-            () = house.clock.sleep(within) => tracing::debug!(door = %self.address, "requests under way were cut"),
-        }
-    }
-}
-
-fn serve(listener: Listener, app: axum::Router, house: &House, name: &'static str) -> Running {
-    let address = listener.address();
-    let (stop, stopped) = watch::channel(false);
-    let (end, ended) = watch::channel(false);
-    let work = listener.serve(app, stopped, house.clone());
-    house.spawn(name, async move {
-        work.await;
-        end.send_replace(true);
-    });
-    Running { address, stop, ended }
-}
-
 fn outbound(config: &Config, house: &House, own: OwnAddresses) -> Result<Outbound, Failure> {
     Outbound::new(&config.net, house.clone(), own).map_err(|error| Failure::usage(error.to_string()))
 }
@@ -321,69 +261,83 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
     Ok(())
 }
 
-/// What both doors are made from.
-struct Routes<'a> {
-    config: &'a Config,
-    router: &'a Router,
-    guard: Arc<Guard>,
-    kept: &'a Kept,
-    house: &'a House,
-}
+#[cfg(test)]
+mod tests {
+    use net::{HttpRequest, TlsPolicy};
 
-impl Routes<'_> {
-    /// The routes of the operator door. Its keys live as long as the door.
-    fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
-        let Routes { config, router, guard, kept, house } = self;
-        let of =
-            |issuer: &Issuer| KeysOf { issuer: issuer.url.clone(), no: issuer.no, keyring: issuer.keyring.clone() };
-        let keys = Keys::start(KeysParts {
-            house: (*house).clone(),
-            store: kept.store.clone(),
-            kek: kept.kek.clone(),
-            rotation: config.keys.rotation(),
-            issuers: router.issuers().iter().map(of).collect(),
-        });
-        let (ready, registry) = (ready.clone(), kept.registry.clone());
-        control::operator(OperatorParts {
-            operate: Arc::new((*router).clone()),
-            keys,
-            guard: Arc::new(AdminGuard::new(&kept.admin)),
-            producers: guard.clone(),
-            config: config.operator.clone(),
-            address: listener.address(),
-            // Store and keys are there whenever a door is; what receivers do is no matter of readiness (hardening H33).
-            ready: Arc::new(
-                move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("it is closing".to_owned()) },
-            ),
-            metrics: Arc::new(move || registry.text()),
-        })
+    use super::*;
+    use crate::{
+        config::{Source, load},
+        listen,
+    };
+
+    fn config(folder: &std::path::Path, extra: &str) -> Config {
+        let file = folder.join("setgate.toml");
+        let text = format!(
+            "{extra}\n[gateway]\ndev = true\n[listen]\nworld = \"127.0.0.1:0\"\noperator = \"127.0.0.1:0\"\n\
+             [store]\nreserve_bytes = 1048576\n[[issuers]]\nurl = \"http://127.0.0.1:1/a\"\nalgorithms = [\"ES256\"]\n\
+             [[issuers]]\nurl = \"http://127.0.0.1:1/b\"\nalgorithms = [\"EdDSA\"]\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        load(Source::File(file), false, Vec::new()).unwrap().config
     }
 
-    /// The routes of the door for the world.
-    ///
-    /// # Errors
-    /// When an issuer's URL cannot be served.
-    fn world(&self) -> Result<axum::Router, Failure> {
-        let Routes { config, router, guard, kept, house } = self;
-        let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
-        let max_age = config.keys.rotation().max_age;
-        let published = router
-            .issuers()
-            .iter()
-            .map(|issuer| {
-                let url = IssuerUrl::parse(&issuer.url).map_err(|error| Failure::usage(error.to_string()))?;
-                Ok(PublishedIssuer::new(url, issuer.keyring.clone(), max_age, methods.clone()))
-            })
-            .collect::<Result<Vec<_>, Failure>>()?;
-        let discovery = discovery::routes(published).map_err(|error| Failure::usage(error.to_string()))?;
-        let intake = control::world(WorldParts {
-            issuers: Intake::of(router),
-            guard: guard.clone(),
-            config: config.intake.clone(),
-            house: (*house).clone(),
-            observed: control::Observed::register(&kept.registry),
-        })
-        .map_err(|error| Failure::usage(error.to_string()))?;
-        Ok(discovery.merge(intake))
+    async fn get(house: &House, at: SocketAddr, path: &str) -> (u16, String) {
+        let client = listen::way_out(house, Vec::new()).unwrap().client(&TlsPolicy::default());
+        let request = HttpRequest {
+            method: axum::http::Method::GET,
+            url: format!("http://{at}{path}").parse().unwrap(),
+            headers: axum::http::HeaderMap::new(),
+            body: bytes::Bytes::new(),
+            keep_body: 65_536,
+            timeout: None,
+        };
+        let answer = client.send(request).await.unwrap();
+        (answer.status.as_u16(), String::from_utf8(answer.body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn both_doors_serve_what_is_theirs_and_close_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let (house, config) = (clock::system(), config(folder.path(), ""));
+        let doors = Doors::open(&config).await.unwrap();
+        let gateway = Gateway::start(house.clone(), config.clone(), doors, true).await.unwrap();
+        let (world, operator) = (gateway.world(), gateway.operator());
+        assert_eq!(get(&house, operator, "/readyz").await.0, 200);
+        assert!(get(&house, operator, "/metrics").await.1.contains("setgate_events_accepted"));
+        assert_eq!(get(&house, operator, "/admin/v1/streams").await.0, 401);
+        assert_eq!(get(&house, world, "/admin/v1/streams").await.0, 404, "the world has no operator door");
+        assert_eq!(get(&house, world, "/readyz").await.0, 404);
+        for issuer in ["a", "b"] {
+            let (status, body) = get(&house, world, &format!("/.well-known/ssf-configuration/{issuer}")).await;
+            let metadata: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(
+                (status, metadata["issuer"].as_str()),
+                (200, Some(format!("http://127.0.0.1:1/{issuer}").as_str()))
+            );
+            assert_eq!(metadata["delivery_methods_supported"][0], "urn:ietf:rfc:8935");
+            let (_, keys) = get(&house, world, &format!("/{issuer}/jwks.json")).await;
+            assert!(keys.contains(if issuer == "a" { "ES256" } else { "EdDSA" }), "{keys}");
+        }
+        gateway.shutdown(Duration::ZERO, Duration::from_secs(5)).await;
+
+        let kept = crate::opening::open(&house, &config, false).await.unwrap();
+        kept.store.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_method_that_is_not_linked_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), "[methods.pigeon]\nloft = 1");
+        let error = methods_of(&config, &clock::system()).await.err().unwrap();
+        assert_eq!(error.exit, Exit::Usage);
+        assert!(error.message.contains("methods.pigeon") && error.remedy.unwrap().contains("push"));
+    }
+
+    #[tokio::test]
+    async fn a_gateway_without_any_method_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path(), "[methods.push]\nenabled = false");
+        assert_eq!(methods_of(&config, &clock::system()).await.err().unwrap().exit, Exit::Usage);
     }
 }

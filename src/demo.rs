@@ -16,9 +16,10 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::{
-    assemble::{Doors, Gateway, Parts},
+    assemble::{Gateway, Parts},
     config::{self, Source},
     demo_receiver::{Arrived, DemoReceiver},
+    doors::Doors,
     listen, opening,
     serve::Signals,
 };

@@ -8,7 +8,7 @@
 //! | `config.rs`, `config_*.rs` | each room's section, side by side; file, environment, secrets, validation |
 //! | `opening.rs` | store and secrets, made together and opened together |
 //! | `issuers.rs` | issuers with their numbers and keys |
-//! | `assemble.rs` | the rooms put together; shutdown in order |
+//! | `assemble.rs`, `doors.rs` | the rooms put together; the doors; shutdown in order |
 //! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs` | one command each |
 
 mod assemble;
@@ -16,6 +16,7 @@ mod check;
 pub mod config;
 mod demo;
 mod demo_receiver;
+mod doors;
 mod init;
 mod issuers;
 mod listen;
@@ -34,7 +35,8 @@ use cli::{
 // The linker drops a transport that nobody names.
 use transports as _;
 
-pub use assemble::{Doors, Gateway};
+pub use assemble::Gateway;
+pub use doors::Doors;
 
 /// A future that a command is.
 type Ending<'a> = futures_util::future::BoxFuture<'a, Ended>;
@@ -88,7 +90,9 @@ impl cli::Gateway for Root {
     }
 
     fn door(&self, config: Option<&Path>) -> Result<DoorAt, Failure> {
-        let source = config::find(config, false)?;
+        // Where `serve --dev` ran without a file, its door is found without one.
+        let tried = Path::new("setgate-dev/secrets").is_dir();
+        let source = config::find(config, tried)?;
         let config = config::load(source, false, serve::variables())?.config;
         let scheme = if config.listen.operator_tls.certificate.is_some() { "https" } else { "http" };
         let mut address = config.listen.operator;

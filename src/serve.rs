@@ -6,8 +6,9 @@ use cli::{Context, Ended, Exit, Failure, args::ServeArgs};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    assemble::{Doors, Gateway, Parts},
+    assemble::{Gateway, Parts},
     config::{self, Config, Loaded, Source},
+    doors::Doors,
     opening,
 };
 

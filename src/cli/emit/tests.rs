@@ -156,7 +156,7 @@ async fn bench(script: Vec<Does>) -> Bench {
     let house = House { clock: clock.clone(), random: SeededRandom::new(3), tasks: Arc::new(TokioTasks) };
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
-    crate::token::write(&token, &Secret::new("sgp_canary".to_owned())).unwrap();
+    token::write(&token, &Secret::new("sgp_canary".to_owned())).unwrap();
     let line = format!("emit --issuer http://{address}/tenant --token-file {}", token.display());
     let context = Context::new(house, &crate::args::Global::default());
     Bench { intake, clock, context, line, folder, _stop: stop }

@@ -1,0 +1,148 @@
+//! The doors: opened, given their routes, served and closed.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use cli::Failure;
+use clock::House;
+use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, WorldParts};
+use discovery::{IssuerUrl, PublishedIssuer};
+use net::Listener;
+use oauth::{AdminGuard, Guard};
+use router::{Issuer, Router};
+use tokio::sync::watch;
+
+use crate::{config::Config, opening::Kept};
+
+/// Both doors, open and not yet served.
+#[derive(Debug)]
+pub struct Doors {
+    /// For the world.
+    pub world: Listener,
+    /// For operators.
+    pub operator: Listener,
+}
+
+impl Doors {
+    /// Opens both doors as configured.
+    ///
+    /// # Errors
+    /// When an address is taken or a certificate cannot be used.
+    pub async fn open(config: &Config) -> Result<Self, Failure> {
+        let listen = &config.listen;
+        let open = async |address, files, key: &str| {
+            Listener::open(address, &listen.door(files))
+                .await
+                .map_err(|error| Failure::failed(format!("{key}: {error}")))
+        };
+        Ok(Self {
+            world: open(listen.world, &listen.world_tls, "listen.world").await?,
+            operator: open(listen.operator, &listen.operator_tls, "listen.operator").await?,
+        })
+    }
+}
+
+/// A door that is served.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+impl Running {
+    /// Stops letting callers in, and waits for requests under way.
+    pub(crate) async fn close(&self, house: &House, within: Duration) {
+        self.stop.send_replace(true);
+        let mut ended = self.ended.clone();
+        tokio::select! {
+            _ = ended.wait_for(|ended| *ended) => {}
+            () = house.clock.sleep(within) => tracing::debug!(door = %self.address, "requests under way were cut"),
+        }
+    }
+}
+
+/// Serves a door until it is closed.
+pub(crate) fn serve(listener: Listener, app: axum::Router, house: &House, name: &'static str) -> Running {
+    let address = listener.address();
+    let (stop, stopped) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let work = listener.serve(app, stopped, house.clone());
+    house.spawn(name, async move {
+        work.await;
+        end.send_replace(true);
+    });
+    Running { address, stop, ended }
+}
+
+/// What both doors are made from.
+pub(crate) struct Routes<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) router: &'a Router,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) kept: &'a Kept,
+    pub(crate) house: &'a House,
+}
+
+impl Routes<'_> {
+    /// The routes of the operator door. Its keys live as long as the door.
+    pub(crate) fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
+        let Routes { config, router, guard, kept, house } = self;
+        let of =
+            |issuer: &Issuer| KeysOf { issuer: issuer.url.clone(), no: issuer.no, keyring: issuer.keyring.clone() };
+        let keys = Keys::start(KeysParts {
+            house: (*house).clone(),
+            store: kept.store.clone(),
+            kek: kept.kek.clone(),
+            rotation: config.keys.rotation(),
+            issuers: router.issuers().iter().map(of).collect(),
+        });
+        let (ready, registry) = (ready.clone(), kept.registry.clone());
+        control::operator(OperatorParts {
+            operate: Arc::new((*router).clone()),
+            keys,
+            guard: Arc::new(AdminGuard::new(&kept.admin)),
+            producers: guard.clone(),
+            config: config.operator.clone(),
+            address: listener.address(),
+            // Store and keys are there whenever a door is; what receivers do is no matter of readiness (hardening H33).
+            ready: Arc::new(
+                move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("it is closing".to_owned()) },
+            ),
+            metrics: Arc::new(move || registry.text()),
+        })
+    }
+
+    /// The routes of the door for the world.
+    ///
+    /// # Errors
+    /// When an issuer's URL cannot be served.
+    pub(crate) fn world(&self) -> Result<axum::Router, Failure> {
+        let Routes { config, router, guard, kept, house } = self;
+        let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
+        let max_age = config.keys.rotation().max_age;
+        let published = router
+            .issuers()
+            .iter()
+            .map(|issuer| {
+                let url = IssuerUrl::parse(&issuer.url).map_err(|error| Failure::usage(error.to_string()))?;
+                Ok(PublishedIssuer::new(url, issuer.keyring.clone(), max_age, methods.clone()))
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let discovery = discovery::routes(published).map_err(|error| Failure::usage(error.to_string()))?;
+        let intake = control::world(WorldParts {
+            issuers: Intake::of(router),
+            guard: guard.clone(),
+            config: config.intake.clone(),
+            house: (*house).clone(),
+            observed: control::Observed::register(&kept.registry),
+        })
+        .map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(discovery.merge(intake))
+    }
+}
