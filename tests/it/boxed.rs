@@ -192,7 +192,7 @@ impl Gateway {
     /// Asks it to stop.
     pub(crate) fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it is running");
-        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+        assert!(Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status().unwrap().success());
     }
 
     /// Asks it to stop, and waits for its end.

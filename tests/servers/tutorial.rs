@@ -3,7 +3,7 @@
 //! A block's first line may say more than `sh`: `terminal=2` types it into a second shell; `until="text"` means that the
 //! command stays and the next block follows once it has printed the text; a later block in that terminal waits for it to end.
 //! A `text` block shows lines that the block before it must have printed, in that order; with `terminal=2`, lines that appear
-//! in that terminal from now on. `…` stands for anything.
+//! in that terminal from now on. `…` stands for anything. `<!-- terminal=2: Ctrl-C -->` interrupts what stays there.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -27,6 +27,7 @@ const SOON: Duration = Duration::from_secs(60);
 enum Block {
     Run { terminal: String, until: Option<String>, text: String },
     Shows { terminal: Option<String>, lines: Vec<String> },
+    Interrupt { terminal: String },
 }
 
 /// Runs `docs/tutorial.md` in a home folder of its own.
@@ -37,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
     let text = std::fs::read_to_string(root().join("docs/tutorial.md")).context("could not read docs/tutorial.md")?;
     let blocks = blocks(&text)?;
     let runs = blocks.iter().filter(|block| matches!(block, Block::Run { .. })).count();
-    let shows = blocks.len() - runs;
+    let shows = blocks.iter().filter(|block| matches!(block, Block::Shows { .. })).count();
     if runs < 4 || shows < 2 {
         bail!("the tutorial has {runs} blocks to run and {shows} to compare: too few to show anything");
     }
@@ -64,6 +65,12 @@ fn play(blocks: &[Block], home: &Path) -> Result<()> {
                 }
                 let terminal = terminals.get_mut(terminal.as_str()).context("the terminal is open")?;
                 printed = terminal.enter(text, until.as_deref())?;
+            }
+            Block::Interrupt { terminal } => {
+                terminals
+                    .get_mut(terminal.as_str())
+                    .with_context(|| format!("terminal {terminal} is not open"))?
+                    .interrupt()?;
             }
             Block::Shows { terminal: None, lines } => compare(lines, &printed)?,
             Block::Shows { terminal: Some(name), lines } => {
@@ -103,6 +110,9 @@ fn blocks(text: &str) -> Result<Vec<Block>> {
     let mut found = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
+        if let Some(name) = line.strip_prefix("<!-- terminal=").and_then(|rest| rest.strip_suffix(": Ctrl-C -->")) {
+            found.push(Block::Interrupt { terminal: name.to_owned() });
+        }
         let Some(info) = line.strip_prefix("```") else { continue };
         let mut body = Vec::new();
         loop {
@@ -161,6 +171,8 @@ impl Terminal {
             .env("RUSTUP_HOME", keep("RUSTUP_HOME", ".rustup"))
             .env("HOME", home)
             .env("NO_COLOR", "1")
+            .env("CARGO_TERM_QUIET", "true")
+            .env("PATH", path()?)
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -220,6 +232,14 @@ impl Terminal {
         }
     }
 
+    /// Presses Ctrl-C: interrupts the command that stays, not the shell.
+    fn interrupt(&mut self) -> Result<()> {
+        let shell = self.shell.id();
+        let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
+        say(&format!("  [{}] Ctrl-C", self.name));
+        signal("INT", children.trim())
+    }
+
     /// What is printed after the commands entered last.
     fn mark(&self) -> String {
         format!("@@ block {} has ended @@", self.entered)
@@ -250,16 +270,35 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         let group = format!("-{}", self.shell.id());
-        let _ = Command::new("kill").args(["-TERM", "--", &group]).stderr(Stdio::null()).status();
+        let _ = signal("TERM", &group);
         for _ in 0..100 {
             if matches!(self.shell.try_wait(), Ok(Some(_))) {
                 break;
             }
             thread::sleep(Duration::from_millis(50));
         }
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = signal("KILL", &group);
         let _ = self.shell.wait();
     }
+}
+
+/// Sends a signal to processes, or to a group with a minus sign. The shell's own `kill` is always there.
+fn signal(name: &str, processes: &str) -> Result<()> {
+    let status = Command::new("bash").args(["-c", &format!("kill -{name} -- {processes} 2>/dev/null")]).status()?;
+    if !status.success() {
+        bail!("there is no process {processes}");
+    }
+    Ok(())
+}
+
+/// The reader's search path; where cargo builds elsewhere than in `target/`, with that place in front.
+fn path() -> Result<std::ffi::OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
+        return Ok(path);
+    }
+    let places = std::iter::once(target().join("debug")).chain(std::env::split_paths(&path));
+    std::env::join_paths(places).context("the search path has a colon in a name")
 }
 
 #[cfg(test)]
@@ -311,6 +350,15 @@ mod tests {
             ["ready"]
         );
         terminal.wait_for(&["l…e".into()]).unwrap();
+        assert_eq!(terminal.enter("echo more", None).unwrap(), ["more", ""]);
+    }
+
+    #[test]
+    fn interrupts_the_command_and_not_the_shell() {
+        let mut terminal = Terminal::open("1", &std::env::temp_dir()).unwrap();
+        let stays = "trap 'echo interrupted' INT; (trap 'exit 0' INT; echo ready; while true; do read -r -t 1 <> <(:) || true; done)";
+        terminal.enter(stays, Some("ready")).unwrap();
+        terminal.interrupt().unwrap();
         assert_eq!(terminal.enter("echo more", None).unwrap(), ["more", ""]);
     }
 
