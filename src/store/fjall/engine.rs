@@ -91,7 +91,7 @@ impl Engine {
     /// Opens the engine in a folder, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let builder = Database::builder(path)
-            .worker_threads(2)
+            .worker_threads(1)
             .cache_size(16 * MIB)
             .max_journaling_size(128 * MIB)
             .max_cached_files(Some(256))
