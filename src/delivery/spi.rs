@@ -165,6 +165,10 @@ pub trait AnyMethod: Send + Sync {
     fn publish(&self, terms: Json, at: &str) -> Result<Json, Fault>;
     /// JSON pointers of secret terms.
     fn secret_terms(&self) -> &'static [&'static str];
+    /// JSON pointers of secret members of the grant.
+    fn secret_grant(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// A responder's routes.
     fn routes(&self) -> Option<axum::Router>;
     /// A receiver's routes.
@@ -218,6 +222,10 @@ impl<M: Method> AnyMethod for Erased<M> {
 
     fn secret_terms(&self) -> &'static [&'static str] {
         M::Terms::SECRETS
+    }
+
+    fn secret_grant(&self) -> &'static [&'static str] {
+        M::Grant::SECRETS
     }
 
     fn routes(&self) -> Option<axum::Router> {

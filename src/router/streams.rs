@@ -13,7 +13,7 @@ use crate::{
     announce::Announcement,
     feed::{Feed, Served},
     seal::Seal,
-    vault,
+    vault::{self, Secrets},
 };
 
 const PREFIX: &str = "stream/";
@@ -91,7 +91,7 @@ impl Inner {
             let fail = |why: String| StartError::Record { no: record.key.0.clone(), why };
             let mut stream: Stream = serde_json::from_slice(&record.value).map_err(|error| fail(error.to_string()))?;
             let secrets = self.secrets(&stream.delivery.method);
-            vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery.terms, secrets).map_err(fail)?;
+            vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery, secrets).map_err(fail)?;
             kept.streams.insert(StreamNo(stream.no), (Arc::new(stream), record.version));
         }
         for (stream, version) in kept.streams.values() {
@@ -104,8 +104,11 @@ impl Inner {
         Ok(())
     }
 
-    fn secrets(&self, method: &str) -> &'static [&'static str] {
-        delivery::find(&self.methods, method).map_or(&[], |method| method.secret_terms())
+    fn secrets(&self, method: &str) -> Secrets {
+        delivery::find(&self.methods, method).map_or_else(Secrets::default, |method| Secrets {
+            terms: method.secret_terms(),
+            grant: method.secret_grant(),
+        })
     }
 
     /// What a stream needs to be delivered, or why it cannot.
@@ -190,7 +193,7 @@ impl Inner {
     fn put(&self, stream: &Stream) -> Result<Put, String> {
         let mut sealed = stream.clone();
         let secrets = self.secrets(&stream.delivery.method);
-        vault::seal(&self.kek, stream.id.as_str(), &mut sealed.delivery.terms, secrets)?;
+        vault::seal(&self.kek, stream.id.as_str(), &mut sealed.delivery, secrets)?;
         let value = serde_json::to_vec(&sealed).map_err(|error| error.to_string())?;
         Ok(Put { key: key(StreamNo(stream.no)), value: Some(value.into()) })
     }
