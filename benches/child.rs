@@ -1,0 +1,285 @@
+//! The gateway under test: the real program as a process of its own, with a folder of its own.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use jose::Algorithm;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::{Bench, BenchError, load::Client};
+
+/// How long a start or an end may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder with configuration, store and secrets, in which the gateway can be started more than once.
+pub(crate) struct Home {
+    folder: TempDir,
+    issuer: String,
+    operator: String,
+    token: String,
+}
+
+/// A stream of the configuration.
+pub(crate) struct Stream {
+    pub(crate) id: String,
+    pub(crate) endpoint: String,
+    /// Further lines of its section.
+    pub(crate) more: String,
+}
+
+impl Stream {
+    pub(crate) fn new(id: impl Into<String>, endpoint: impl Into<String>) -> Self {
+        Self { id: id.into(), endpoint: endpoint.into(), more: String::new() }
+    }
+
+    /// With a further line of its section.
+    pub(crate) fn with(mut self, line: &str) -> Self {
+        self.more.push_str(line);
+        self.more.push('\n');
+        self
+    }
+}
+
+#[derive(Deserialize)]
+struct Minted {
+    token: String,
+    toml: String,
+}
+
+impl Home {
+    /// Makes a folder with a configuration: one issuer, one producer, these streams.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or the program does not make a token.
+    pub(crate) fn make(bench: &Bench<'_>, algorithm: Algorithm, streams: &[Stream]) -> Result<Self, BenchError> {
+        let plan = bench.plan;
+        let folder = tempfile::Builder::new().prefix("setgate-bench-").tempdir_in(&plan.folder);
+        let folder = folder.map_err(BenchError::failed("no folder for the gateway"))?;
+        let (world, operator) = two_free_ports()?;
+        let issuer = format!("http://127.0.0.1:{world}");
+        let made = Command::new(&plan.program)
+            .args(["producers", "new", "bench", "--issuer", &issuer, "--json"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .map_err(BenchError::failed("the program cannot be started"))?;
+        let made: Minted = serde_json::from_slice(&made.stdout)
+            .map_err(|error| BenchError::Failed(format!("`producers new` gives no token: {error}")))?;
+        let mut text = format!(
+            "[gateway]\ndev = true\n\n[listen]\nworld = \"127.0.0.1:{world}\"\noperator = \"127.0.0.1:{operator}\"\n\n\
+             [store]\npath = \"store\"\n\n[secrets]\nfolder = \"secrets\"\n\n\
+             [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"{algorithm}\"]\n\n{}\n",
+            made.toml
+        );
+        for Stream { id, endpoint, more } in streams {
+            text.push_str(&format!(
+                "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"https://sink.example\"\n{more}\
+                 delivery = {{ method = \"push\", endpoint_url = \"{endpoint}\" }}\n"
+            ));
+        }
+        let config = folder.path().join("setgate.toml");
+        fs::write(&config, text).map_err(BenchError::failed("the configuration cannot be written"))?;
+        Ok(Self { folder, issuer, operator: format!("http://127.0.0.1:{operator}"), token: made.token })
+    }
+
+    /// Where everything lies.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The URL of the issuer.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("gateway.log")
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready in time; the text has the end of its log.
+    pub(crate) async fn start(&self, bench: &Bench<'_>, client: &Client) -> Result<Gateway<'_>, BenchError> {
+        let failed = BenchError::failed;
+        let log =
+            File::options().create(true).append(true).open(self.log()).map_err(failed("the log cannot be written"))?;
+        let began = bench.clock.now();
+        let child = Command::new(&bench.plan.program)
+            .args(["serve", "--init", "--force", "--config"])
+            .arg(self.folder.path().join("setgate.toml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(failed("the log cannot be written"))?)
+            .stderr(log)
+            .spawn()
+            .map_err(failed("the program cannot be started"))?;
+        let mut gateway = Gateway { home: self, child, ready_after: Duration::ZERO };
+        loop {
+            let ready = client.get(&format!("{}/readyz", self.operator)).await;
+            if ready.is_ok() {
+                gateway.ready_after = bench.clock.since(began);
+                return Ok(gateway);
+            }
+            let ended = gateway.child.try_wait().map_err(failed("the gateway cannot be watched"))?;
+            if let Some(status) = ended {
+                return Err(BenchError::Failed(format!("the gateway ended with {status}:\n{}", self.end_of_log())));
+            }
+            if bench.clock.since(began) > PATIENCE {
+                return Err(BenchError::Failed(format!("the gateway is not ready:\n{}", self.end_of_log())));
+            }
+            bench.clock.pause(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn end_of_log(&self) -> String {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n")
+    }
+}
+
+/// The running gateway. It ends with the value.
+pub(crate) struct Gateway<'a> {
+    home: &'a Home,
+    child: Child,
+    /// From the start of the process until it was ready.
+    pub(crate) ready_after: Duration,
+}
+
+impl Gateway<'_> {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where events are put in.
+    pub(crate) fn intake(&self) -> String {
+        format!("{}/events", self.home.issuer)
+    }
+
+    /// The URL of its issuer.
+    pub(crate) fn issuer(&self) -> &str {
+        &self.home.issuer
+    }
+
+    /// The token of the producer.
+    pub(crate) fn token(&self) -> &str {
+        &self.home.token
+    }
+
+    /// The published key set.
+    ///
+    /// # Errors
+    /// When it is not served.
+    pub(crate) async fn jwks(&self, client: &Client) -> Result<Bytes, BenchError> {
+        client.get(&format!("{}/jwks.json", self.home.issuer)).await
+    }
+
+    /// The metrics as they are now.
+    ///
+    /// # Errors
+    /// When they are not served.
+    pub(crate) async fn metrics(&self, client: &Client) -> Result<Metrics, BenchError> {
+        let text = client.get(&format!("{}/metrics", self.home.operator)).await?;
+        Ok(Metrics(String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Waits until so many deliveries are settled.
+    ///
+    /// # Errors
+    /// When they are not after a while.
+    pub(crate) async fn settled(&self, bench: &Bench<'_>, client: &Client, count: u64) -> Result<(), BenchError> {
+        let began = bench.clock.now();
+        loop {
+            let settled = self.metrics(client).await?.sum("setgate_store_settled_total");
+            if settled >= count as f64 {
+                return Ok(());
+            }
+            if bench.clock.since(began) > PATIENCE {
+                return Err(BenchError::Miscounted(format!(
+                    "no figure: {count} SETs arrived, only {settled} are settled"
+                )));
+            }
+            bench.clock.pause(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// When it does not end in time or not well.
+    pub(crate) async fn stop(mut self, bench: &Bench<'_>) -> Result<(), BenchError> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            kill_process(pid, Signal::TERM)
+                .map_err(|error| BenchError::Failed(format!("the gateway cannot be ended: {error}")))?;
+        }
+        let began = bench.clock.now();
+        while bench.clock.since(began) < PATIENCE {
+            match self.child.try_wait().map_err(BenchError::failed("the gateway cannot be watched"))? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    return Err(BenchError::Failed(format!(
+                        "the gateway ended with {status}:\n{}",
+                        self.home.end_of_log()
+                    )));
+                }
+                None => bench.clock.pause(Duration::from_millis(5)).await,
+            }
+        }
+        Err(BenchError::Failed("the gateway does not end".into()))
+    }
+}
+
+impl Drop for Gateway<'_> {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A page of metrics.
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// The sum over all labels of a metric.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        let value = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            (rest.starts_with([' ', '{'])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
+        };
+        self.0.lines().filter_map(value).sum()
+    }
+}
+
+fn two_free_ports() -> Result<(u16, u16), BenchError> {
+    let failed = BenchError::failed;
+    let open = || TcpListener::bind(("127.0.0.1", 0)).map_err(failed("no free port"));
+    let (one, other) = (open()?, open()?);
+    let port =
+        |listener: &TcpListener| listener.local_addr().map(|address| address.port()).map_err(failed("no free port"));
+    Ok((port(&one)?, port(&other)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_over_their_labels() {
+        let page =
+            Metrics("# TYPE a counter\na_total{x=\"1\"} 3\na_total{x=\"2\"} 4\na_total_more 9\nb 2.5\n".to_owned());
+        assert!((page.sum("a_total") - 7.0).abs() < f64::EPSILON);
+        assert!((page.sum("b") - 2.5).abs() < f64::EPSILON);
+        assert!(page.sum("c").abs() < f64::EPSILON);
+    }
+}

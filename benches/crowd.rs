@@ -1,0 +1,149 @@
+//! A gateway with many streams, each with an event type of its own, and a load that keeps a bounded number of SETs under way.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{BufMut as _, BytesMut};
+use tokio::task::JoinSet;
+
+use crate::{
+    Bench, BenchError,
+    end_to_end::count,
+    event::{LINES, Maker},
+    load::{PRODUCERS, Target, join},
+    measure::{Dice, rate},
+    sink::Run,
+};
+
+/// Order keys of each stream: one for each producer, so that the events of a lane have an order.
+const KEYS: usize = PRODUCERS;
+/// Accepted and not delivered at once: enough to keep every healthy stream at work, few enough to stay a steady state.
+const UNDER_WAY: u64 = 8_000;
+
+/// The event type of a stream.
+pub(crate) fn kind(stream: usize) -> String {
+    format!("https://bench.example/type/{stream}")
+}
+
+/// The line of a stream's section that names its event type.
+pub(crate) fn wants(stream: usize) -> String {
+    format!("events = [\"{}\"]", kind(stream))
+}
+
+/// Lanes that events of so many streams have.
+pub(crate) const fn lanes(streams: usize) -> usize {
+    streams * KEYS
+}
+
+/// Makes events for streams taken by chance.
+pub(crate) struct Source {
+    maker: Maker,
+    dice: Dice,
+    kinds: Vec<String>,
+    /// Which producer's: its place among the keys of each stream.
+    key: usize,
+    /// Streams that are healthy come first.
+    healthy: usize,
+    /// One event of so many is for a stream that is not; 0: none.
+    sick_every: u64,
+}
+
+impl Source {
+    /// The sources of all producers.
+    pub(crate) fn all(run: &'static str, streams: usize, healthy: usize) -> Vec<Arc<Mutex<Self>>> {
+        (0..PRODUCERS).map(|key| Arc::new(Mutex::new(Self::new(run, key, streams, healthy)))).collect()
+    }
+
+    fn new(run: &'static str, key: usize, streams: usize, healthy: usize) -> Self {
+        Self {
+            // Numbers of events name them within a source alone: the ids of the others must differ.
+            maker: Maker::new(run, lanes(streams)).numbered_from(u32::try_from(key).unwrap_or_default() << 23),
+            dice: Dice::new(12 + count(key)),
+            key,
+            kinds: (0..streams).map(kind).collect(),
+            healthy,
+            sick_every: 0,
+        }
+    }
+
+    /// From now on one event of so many is for a stream that is not healthy.
+    pub(crate) fn sick(&mut self, every: u64) {
+        self.sick_every = every;
+    }
+
+    /// One request, and how many of its events are for healthy streams.
+    fn request(&mut self) -> (bytes::Bytes, u64) {
+        let mut body = BytesMut::with_capacity(LINES * crate::event::SIZE);
+        let mut healthy = 0;
+        for _ in 0..LINES {
+            let sick = self.sick_every > 0 && self.dice.below(self.sick_every) == 0;
+            let (first, many) = if sick { (self.healthy, self.kinds.len() - self.healthy) } else { (0, self.healthy) };
+            let stream = first + usize::try_from(self.dice.below(count(many))).unwrap_or_default();
+            let kind = self.kinds.get(stream).map(String::as_str).unwrap_or_default();
+            body.put_slice(&self.maker.line_in(stream * KEYS + self.key, &[kind]));
+            healthy += u64::from(!sick);
+        }
+        (body.freeze(), healthy)
+    }
+}
+
+/// The load on a gateway, while it lasts.
+pub(crate) struct Load {
+    producers: JoinSet<Result<u64, BenchError>>,
+    stop: Arc<AtomicBool>,
+    arrived: Arc<Run>,
+}
+
+impl Load {
+    /// Begins: producers send as fast as healthy streams deliver.
+    pub(crate) fn begin(
+        bench: &Bench<'_>,
+        target: &Target,
+        sources: &[Arc<Mutex<Source>>],
+        arrived: &Arc<Run>,
+    ) -> Self {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(arrived.delivered())));
+        let mut producers = JoinSet::new();
+        for source in sources {
+            let (target, source, arrived) = (target.clone(), source.clone(), arrived.clone());
+            let (stop, sent, clock) = (stop.clone(), sent.clone(), bench.clock.clone());
+            producers.spawn(async move {
+                let mut healthy_accepted = 0;
+                while !stop.load(Ordering::Acquire) {
+                    if sent.load(Ordering::Acquire).saturating_sub(arrived.delivered()) >= UNDER_WAY {
+                        clock.pause(Duration::from_millis(1)).await;
+                        continue;
+                    }
+                    let (body, healthy) = source.lock().unwrap_or_else(PoisonError::into_inner).request();
+                    sent.fetch_add(healthy, Ordering::AcqRel);
+                    target.events(body, LINES).await?;
+                    healthy_accepted += healthy;
+                }
+                Ok(healthy_accepted)
+            });
+        }
+        Self { producers, stop, arrived: arrived.clone() }
+    }
+
+    /// Lets it run in, then tells how many SETs a second healthy streams get.
+    pub(crate) async fn rate(&self, bench: &Bench<'_>, run_in: Duration, time: Duration) -> f64 {
+        bench.clock.pause(run_in).await;
+        let (before, began) = (self.arrived.delivered(), bench.clock.now());
+        bench.clock.pause(time).await;
+        rate(self.arrived.delivered() - before, bench.clock.since(began))
+    }
+
+    /// Ends it; tells how many events for healthy streams were accepted.
+    ///
+    /// # Errors
+    /// When one was refused.
+    pub(crate) async fn end(self) -> Result<u64, BenchError> {
+        self.stop.store(true, Ordering::Release);
+        join(self.producers).await
+    }
+}

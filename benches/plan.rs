@@ -1,0 +1,132 @@
+//! What is measured, and how much of it.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use jose::Algorithm;
+
+/// One group of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Signing with a held key beside the bare library.
+    Signing,
+    /// From the producer's request to the settled SET, beside the bare loop.
+    EndToEnd,
+    /// Intake alone.
+    Intake,
+    /// Deciding, and one event for many streams.
+    Routing,
+    /// A million waiting deliveries.
+    Waiting,
+    /// Dead endpoints beside healthy ones.
+    Isolation,
+    /// One stream that drains a backlog.
+    Backlog,
+    /// From the answer 202 to the receiver.
+    Latency,
+}
+
+impl Shape {
+    /// All of them, in the order in which they are measured.
+    pub const ALL: [Self; 8] = [
+        Self::Signing,
+        Self::EndToEnd,
+        Self::Latency,
+        Self::Intake,
+        Self::Routing,
+        Self::Waiting,
+        Self::Isolation,
+        Self::Backlog,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Signing => "signing",
+            Self::EndToEnd => "end-to-end",
+            Self::Intake => "intake",
+            Self::Routing => "routing",
+            Self::Waiting => "waiting",
+            Self::Isolation => "isolation",
+            Self::Backlog => "backlog",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text names nothing that is measured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog"
+)]
+pub struct UnknownShape(String);
+
+impl FromStr for Shape {
+    type Err = UnknownShape;
+
+    fn from_str(text: &str) -> Result<Self, UnknownShape> {
+        Self::ALL.into_iter().find(|shape| shape.name() == text).ok_or_else(|| UnknownShape(text.to_owned()))
+    }
+}
+
+/// How long it may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Seconds: whether everything works. Its figures are rough.
+    Quick,
+    /// Under two minutes for everything.
+    #[default]
+    Normal,
+    /// As long as the full shapes take.
+    Full,
+}
+
+impl Scale {
+    pub(crate) fn of<T>(self, quick: T, normal: T, full: T) -> T {
+        match self {
+            Self::Quick => quick,
+            Self::Normal => normal,
+            Self::Full => full,
+        }
+    }
+
+    /// How long one loop that is bounded by time runs.
+    pub(crate) fn loop_time(self) -> Duration {
+        Duration::from_millis(self.of(250, 1000, 4000))
+    }
+}
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which groups of figures.
+    pub shapes: Vec<Shape>,
+    /// How much.
+    pub scale: Scale,
+    /// The signature algorithms of the end-to-end figures.
+    pub algorithms: Vec<Algorithm>,
+    /// The folder under which stores are made; on a real disk.
+    pub folder: PathBuf,
+    /// The program that is measured: `serve`, `producers new` and the far side of this room.
+    pub program: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_is_found_by_its_name() {
+        for shape in Shape::ALL {
+            assert_eq!(shape.name().parse(), Ok(shape));
+            assert!(UnknownShape(String::new()).to_string().contains(shape.name()));
+        }
+        assert!("everything".parse::<Shape>().is_err());
+    }
+}
