@@ -1,9 +1,11 @@
 //! A gateway in a box: the real program, in a folder of its own, on ports of its own.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -78,6 +80,7 @@ impl Plan {
             child: None,
             token: String::new(),
             wrapper: self.wrapper,
+            environment: Vec::new(),
         };
         let urls: Vec<String> = self.issuers.iter().map(|path| gateway.issuer(path)).collect();
         let mut made = vec!["producers".to_owned(), "new".to_owned(), "tester".to_owned()];
@@ -128,6 +131,8 @@ pub(crate) struct Gateway {
     child: Option<Child>,
     token: String,
     wrapper: Option<String>,
+    /// What its processes find in their environment; commands do not.
+    pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 impl Gateway {
@@ -178,7 +183,7 @@ impl Gateway {
                 command
             }
         };
-        let command = command.args(["serve", "--init", "--config"]).arg(self.config());
+        let command = command.envs(self.environment.clone()).args(["serve", "--init", "--config"]).arg(self.config());
         self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
@@ -326,10 +331,15 @@ pub(crate) fn event(number: u64, key: &str) -> Value {
     })
 }
 
+/// Ports that nobody listens on, below those that the system gives to outgoing connections.
 fn two_free_ports() -> (u16, u16) {
-    let listeners = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
-    let [world, operator] = listeners.map(|listener| listener.local_addr().unwrap().port());
-    (world, operator)
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut ports = std::iter::repeat_with(|| {
+        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        10_000 + u16::try_from(number % 20_000).unwrap()
+    })
+    .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    (ports.next().unwrap(), ports.next().unwrap())
 }
 
 /// Copies a folder.

@@ -12,3 +12,4 @@ mod repeats;
 mod sink;
 mod stopping;
 mod store_folder;
+mod wall_clock;
