@@ -53,7 +53,7 @@ impl Observed {
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let seen = Self::default();
-        let page = registry.sub_registry_with_prefix("setgate_store");
+        let page = registry.sub_registry_with_prefix("store");
         page.register_with_unit(
             "commit",
             "From the queue to the answer of a durable commit",
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn names_begin_with_the_room_and_end_with_the_unit() {
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("setgate");
         let seen = Observed::register(&mut registry);
         seen.appended_bytes.inc_by(3);
         let mut page = String::new();
