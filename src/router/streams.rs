@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use delivery::About;
 use serde_json::Value as Json;
 use set::Timestamp;
-use store::{Done, Durability, Key, Position, Put, Rule, Space, StoreError, StreamNo, Unit, Version};
+use store::{
+    Done, Durability, Key, Parked, ParkedFilter, Position, Put, Rule, Space, StoreError, StreamNo, Unit, Version,
+};
 use stream::{Delivery, Owner, Reason, Roster, Status, Stream};
 
 use crate::{
@@ -158,12 +160,7 @@ impl Inner {
         }
         let feed = Feed::new(no, self.shared.clone(), served, last);
         if stream.on_refusal == stream::OnRefusal::StopKey {
-            for parked in self
-                .shared
-                .store
-                .parked(store::ParkedFilter { stream: Some(no), most: 10_000, ..Default::default() })
-                .await?
-            {
+            for parked in self.all_parked(no).await? {
                 feed.state.lock().lanes.stop(parked.order);
             }
         }
@@ -459,9 +456,15 @@ impl Router {
     pub async fn resume(&self, id: &str, reissue: bool) -> Result<StreamView, ChangeError> {
         let view = self.0.change_status(id, |status, _| status.enable(), None).await?;
         if reissue {
-            let parked = self.parked(Some(id), None, None, usize::MAX).await?;
-            let jtis =
-                parked.into_iter().filter(|parked| parked.stream_fault).map(|parked| parked.jti.to_string()).collect();
+            let no = StreamNo(view.no);
+            let jtis = self
+                .0
+                .all_parked(no)
+                .await?
+                .into_iter()
+                .filter(|parked| parked.stream_fault)
+                .map(|parked| parked.jti.to_string());
+            let jtis = jtis.collect();
             self.reissue(jtis, true).await?;
         }
         Ok(view)
@@ -497,11 +500,7 @@ impl Router {
         let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
             return Err(ChangeError::Invalid("the store gave no version".into()));
         };
-        let parked = inner
-            .shared
-            .store
-            .parked(store::ParkedFilter { stream: Some(no), most: usize::MAX, ..Default::default() })
-            .await?;
+        let parked = inner.all_parked(no).await?;
         if !parked.is_empty() {
             tracing::info!(stream = id, parked = parked.len(), "deleting a stream deletes its parked SETs");
             let what = parked.iter().map(|parked| (parked.stream, parked.at)).collect();
@@ -516,6 +515,22 @@ impl Router {
 }
 
 impl Inner {
+    /// Everything parked of a stream, read in pages and without the bodies.
+    async fn all_parked(&self, no: StreamNo) -> Result<Vec<Parked>, StoreError> {
+        const PAGE: usize = 200;
+        let mut all: Vec<Parked> = Vec::new();
+        loop {
+            let from = all.last().map(|last| (no, Position { seq: last.at.seq + 1, ..last.at }));
+            let page =
+                self.shared.store.parked(ParkedFilter { stream: Some(no), code: None, from, most: PAGE }).await?;
+            let more = page.len() == PAGE;
+            all.extend(page.into_iter().map(|parked| Parked { body: bytes::Bytes::new(), ..parked }));
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
     pub(crate) async fn stream(&self, id: &str) -> Option<Arc<Stream>> {
         let kept = self.kept.lock().await;
         kept.streams.values().find(|(stream, _)| stream.id.as_str() == id).map(|(stream, _)| stream.clone())
