@@ -1,15 +1,30 @@
 //! Integration tests: one binary, one module per chapter.
+//!
+//! `cfg(test)` on each module tells the lints that all of it is test code.
 
+#[cfg(test)]
 mod bad_input;
+#[cfg(test)]
 mod boxed;
+#[cfg(test)]
 mod corpus;
+#[cfg(test)]
 mod docs;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod house;
+#[cfg(test)]
 mod http;
+#[cfg(test)]
 mod issuers;
+#[cfg(test)]
 mod repeats;
+#[cfg(test)]
 mod sink;
+#[cfg(test)]
 mod stopping;
+#[cfg(test)]
 mod store_folder;
+#[cfg(test)]
 mod wall_clock;
