@@ -24,12 +24,20 @@ pub(crate) struct Plan {
     streams: Vec<(String, String, String, String)>,
     dev: bool,
     wrapper: Option<String>,
+    program: PathBuf,
 }
 
 impl Plan {
     /// One issuer at the root, signing with ES256, in dev mode.
     pub(crate) fn new() -> Self {
-        Self { options: String::new(), issuers: vec![String::new()], streams: Vec::new(), dev: true, wrapper: None }
+        Self {
+            options: String::new(),
+            issuers: vec![String::new()],
+            streams: Vec::new(),
+            dev: true,
+            wrapper: None,
+            program: PathBuf::from(env!("CARGO_BIN_EXE_setgate")),
+        }
     }
 
     /// Not in dev mode: issuers are https, inside addresses are refused.
@@ -52,6 +60,18 @@ impl Plan {
     /// A stream of the issuer at `path`, with further lines of its section.
     pub(crate) fn stream_of(mut self, path: &str, id: &str, endpoint: &str, more: &str) -> Self {
         self.streams.push((path.to_owned(), id.to_owned(), endpoint.to_owned(), more.to_owned()));
+        self
+    }
+
+    /// A stream of the first issuer with a delivery of another method.
+    pub(crate) fn stream_by(mut self, id: &str, delivery: &str) -> Self {
+        self.streams.push((String::new(), id.to_owned(), String::new(), format!("delivery = {delivery}")));
+        self
+    }
+
+    /// Another program than `setgate`, built upon its library.
+    pub(crate) fn program(mut self, program: PathBuf) -> Self {
+        self.program = program;
         self
     }
 
@@ -81,6 +101,7 @@ impl Plan {
             token: String::new(),
             wrapper: self.wrapper,
             environment: Vec::new(),
+            program: self.program,
         };
         let urls: Vec<String> = self.issuers.iter().map(|path| gateway.issuer(path)).collect();
         let mut made = vec!["producers".to_owned(), "new".to_owned(), "tester".to_owned()];
@@ -107,8 +128,11 @@ impl Plan {
         for (path, id, endpoint, more) in &self.streams {
             let issuer = gateway.issuer(path);
             text.push_str(&format!(
-                "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"https://{id}.example\"\n{more}\ndelivery = {{ method = \"push\", endpoint_url = \"{endpoint}\" }}\n"
+                "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"https://{id}.example\"\n{more}\n"
             ));
+            if !endpoint.is_empty() {
+                text.push_str(&format!("delivery = {{ method = \"push\", endpoint_url = \"{endpoint}\" }}\n"));
+            }
         }
         std::fs::write(gateway.config(), text).unwrap();
         gateway
@@ -133,6 +157,7 @@ pub(crate) struct Gateway {
     wrapper: Option<String>,
     /// What its processes find in their environment; commands do not.
     pub(crate) environment: Vec<(OsString, OsString)>,
+    program: PathBuf,
 }
 
 impl Gateway {
@@ -175,7 +200,7 @@ impl Gateway {
         assert!(self.child.is_none(), "it is running");
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = match &self.wrapper {
-            None => binary(),
+            None => clean(Command::new(&self.program)),
             Some(commands) => {
                 let mut command = Command::new("unshare");
                 let serve = format!("set -e\n{commands}\nexec {} \"$@\"", env!("CARGO_BIN_EXE_setgate"));
@@ -219,7 +244,13 @@ impl Gateway {
 
     /// Runs a command with this configuration.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
-        binary().args(words).arg("--config").arg(self.config()).stdin(Stdio::null()).output().unwrap()
+        clean(Command::new(&self.program))
+            .args(words)
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Runs a command that must succeed, and reads the JSON that it prints.
@@ -312,7 +343,10 @@ impl Drop for Gateway {
 
 /// The program, with nothing of the caller's environment that would speak to it.
 pub(crate) fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_setgate"));
+    clean(Command::new(env!("CARGO_BIN_EXE_setgate")))
+}
+
+fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SETGATE") {
             command.env_remove(name);

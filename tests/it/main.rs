@@ -19,6 +19,8 @@ mod http;
 #[cfg(test)]
 mod issuers;
 #[cfg(test)]
+mod own_method;
+#[cfg(test)]
 mod repeats;
 #[cfg(test)]
 mod sink;

@@ -1,0 +1,128 @@
+//! A gateway with a delivery method of its own: SETs are appended to a file, one a line.
+//!
+//! ```toml
+//! [methods.spool]
+//! folder = "/var/spool/setgate"
+//!
+//! [[streams]]
+//! id = "archive"
+//! issuer = "https://idp.example.com"
+//! audience = "https://archive.example"
+//! delivery = { method = "spool" }
+//! ```
+//!
+//! `cargo run --example own_method -- serve --config setgate.toml` is the whole gateway, and knows one method more. Each stream has a file of
+//! its own, named after it; a SET is acknowledged once it is on the disk.
+
+use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
+
+use delivery::{
+    About, Cause, Closed, Entry, Env, Fault, Feed, Form, Json, Lapse, Limits, Line, Method, NoOptions, Options, Order,
+    Outcome, Profile, Receipt, Scope, SealedSet, Tap, Verdict, Voice, Window, drive,
+};
+use serde::Deserialize;
+use tokio::{fs::File, io::AsyncWriteExt as _};
+
+/// `[methods.spool]`: the operator says where, and no stream can say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Section {
+    folder: PathBuf,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self { folder: PathBuf::from("spool") }
+    }
+}
+
+impl Options for Section {}
+
+struct Spool {
+    folder: PathBuf,
+}
+
+delivery::register!(Spool);
+
+impl Method for Spool {
+    const ENTRY: Entry = Entry { name: "spool", uri: "urn:example:delivery:spool", aliases: &[] };
+    type Section = Section;
+    type Grant = NoOptions;
+    type Terms = NoOptions;
+    type Line = SpoolLine;
+
+    async fn start(section: Section, _env: Env) -> Result<Self, Fault> {
+        Ok(Self { folder: section.folder })
+    }
+
+    fn line(self: &Arc<Self>, about: &About, _terms: NoOptions, _grant: NoOptions) -> Result<SpoolLine, Fault> {
+        // A stream's id has no separator in it, so it is a file name; `.` and `..` are folders and fail when they are opened.
+        Ok(SpoolLine {
+            folder: self.folder.clone(),
+            file: self.folder.join(&*about.stream),
+            window: Window::of_sets(256),
+        })
+    }
+
+    fn publish(&self, _terms: &NoOptions, _at: &str) -> Json {
+        serde_json::json!({ "method": Self::ENTRY.uri })
+    }
+}
+
+/// One stream's file.
+struct SpoolLine {
+    folder: PathBuf,
+    file: PathBuf,
+    window: Window,
+}
+
+impl SpoolLine {
+    /// Writes a batch; it counts when all of it is on the disk.
+    async fn append(&self, sets: &[SealedSet]) -> io::Result<()> {
+        tokio::fs::create_dir_all(&self.folder).await?;
+        let mut file = File::options().create(true).append(true).open(&self.file).await?;
+        let mut lines = Vec::new();
+        for set in sets {
+            lines.extend_from_slice(&set.body);
+            lines.push(b'\n');
+        }
+        file.write_all(&lines).await?;
+        file.sync_data().await
+    }
+
+    async fn hand_over(&self, sets: Vec<SealedSet>) -> Vec<Outcome> {
+        let outcome = match self.append(&sets).await {
+            Ok(()) => Ok(Receipt::Carrier),
+            Err(error) => Err(Verdict::Retry {
+                scope: Scope::Line,
+                after: None,
+                cause: Cause::new("io", format!("could not write the spool: {error}")),
+            }),
+        };
+        vec![outcome; sets.len()]
+    }
+}
+
+impl Line for SpoolLine {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Sender,
+            // A batch that fails half-way is written again as a whole; what was written of it is a prefix.
+            order: Order::PerBatch,
+            receipt: Receipt::Carrier,
+            form: Form::Token,
+            lapse: Lapse::WithTap,
+            limits: Limits { sets: 256, bytes: 1 << 20, overhead: 1, set_bytes: 1 << 20 },
+            endpoint: None,
+            windows: vec![self.window.clone()],
+        }
+    }
+
+    async fn run(&self, feed: Feed, tap: Tap) -> Closed {
+        drive::batches(&feed, tap, |sets| self.hand_over(sets)).await
+    }
+}
+
+fn main() -> ExitCode {
+    setgate::main()
+}
