@@ -219,7 +219,7 @@ impl<'a> Planner<'a> {
 
     fn append(&mut self, event: &NewEvent) -> Result<Appended, StoreError> {
         if event.config < self.membership {
-            return Ok(Appended::Stale { now: self.version });
+            return Ok(Appended::Stale { now: self.membership });
         }
         let Some(once) = &event.once else { return Ok(self.write(event.clone())) };
         let kept = match self.once.get(&once.key) {
@@ -383,4 +383,54 @@ fn clipped(text: &str) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Lookup for Nothing {
+        fn once(&self, _: ProducerNo, _: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
+            Ok(None)
+        }
+        fn parked(&self, _: StreamNo, _: u64) -> Result<Option<ParkedRow>, StoreError> {
+            Ok(None)
+        }
+        fn record(&self, _: u64) -> Result<Option<(Head, Option<Bytes>)>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_stale_event_is_told_of_the_change_of_membership_and_of_nothing_later() {
+        let (state, names) = (State::default(), Names::new(b'a', &[7; Names::SECRET]));
+        let fence = Fence { epoch: 1 };
+        let mut planner = Planner::new(&state, &Nothing, &names, Boot(1), fence, Timestamp::default());
+        let configure = |membership| Unit::Configure {
+            change: Vec::new(),
+            expect: None,
+            membership,
+            drop_through: Vec::new(),
+            notice: Vec::new(),
+        };
+        let event = NewEvent {
+            kind: Kind::Intake,
+            issuer: IssuerNo(1),
+            producer: ProducerNo(1),
+            config: Version(0),
+            order: set::OrderKey::from_bits(1),
+            targets: Arc::default(),
+            body: Bytes::new(),
+            once: None,
+        };
+        // A stream changes; then a key is rotated, of which no router publishes a version.
+        for unit in [configure(true), configure(false)] {
+            planner.unit(&unit).unwrap();
+        }
+        let answer = planner.unit(&Unit::Append { events: vec![event] }).unwrap();
+        let Answer::Known(Done::Appended(appended)) = answer else { panic!("{answer:?}") };
+        assert_eq!(appended, [Appended::Stale { now: Version(1) }]);
+    }
 }
