@@ -223,6 +223,7 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
             Arc::new(Closed { why, retry_after: Duration::from_secs(10), status: 503 })
         });
         inner.intake_closed.store(closed);
+        inner.mend_streams().await;
         inner.shared.observed.waiting.set(i64::try_from(health.waiting).unwrap_or(i64::MAX));
         inner.shared.held.store(health.held, Ordering::Release);
         if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {

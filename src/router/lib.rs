@@ -10,6 +10,7 @@ mod feed;
 mod index;
 mod intake;
 mod lane;
+mod mend;
 mod observe;
 mod parked;
 mod retain;

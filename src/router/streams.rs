@@ -23,7 +23,9 @@ const PREFIX: &str = "stream/";
 /// All streams, by number, with the version in which the filter of each last changed.
 #[derive(Default)]
 pub(crate) struct Kept {
-    streams: BTreeMap<StreamNo, (Arc<Stream>, Version)>,
+    pub(crate) streams: BTreeMap<StreamNo, (Arc<Stream>, Version)>,
+    /// A change was begun of which nobody knows how it ended: its caller went away, or the store failed in between.
+    pub(crate) unsure: bool,
 }
 
 /// What a reconciliation did; nothing is ever deleted by it (hardening H15).
@@ -87,22 +89,37 @@ fn key(no: StreamNo) -> Key {
 
 impl Inner {
     pub(crate) async fn load_streams(self: &Arc<Self>, last: Position) -> Result<(), StartError> {
-        let records = self.shared.store.range(Key::from(PREFIX)).await?;
         let mut kept = self.kept.lock().await;
-        for record in records {
+        kept.streams = self.read_streams().await?;
+        for (stream, version) in kept.streams.values() {
+            self.put_in_force(stream, *version, last).await?;
+        }
+        self.publish(&kept, self.shared.store.version());
+        Ok(())
+    }
+
+    pub(crate) async fn read_streams(&self) -> Result<BTreeMap<StreamNo, (Arc<Stream>, Version)>, StartError> {
+        let mut streams = BTreeMap::new();
+        for record in self.shared.store.range(Key::from(PREFIX)).await? {
             let fail = |why: String| StartError::Record { no: record.key.0.clone(), why };
             let mut stream: Stream = serde_json::from_slice(&record.value).map_err(|error| fail(error.to_string()))?;
             let secrets = self.secrets(&stream.delivery.method);
             vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery, secrets).map_err(fail)?;
-            kept.streams.insert(StreamNo(stream.no), (Arc::new(stream), record.version));
+            streams.insert(StreamNo(stream.no), (Arc::new(stream), record.version));
         }
-        for (stream, version) in kept.streams.values() {
-            match self.served(stream, *version) {
-                Ok(served) => self.install(stream, served, last).await?,
-                Err(why) => tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait"),
-            }
+        Ok(streams)
+    }
+
+    pub(crate) async fn put_in_force(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        filter_changed: Version,
+        last: Position,
+    ) -> Result<(), StoreError> {
+        match self.served(stream, filter_changed) {
+            Ok(served) => self.install(stream, served, last).await?,
+            Err(why) => tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait"),
         }
-        self.publish(&kept, self.shared.store.version());
         Ok(())
     }
 
@@ -171,7 +188,7 @@ impl Inner {
     }
 
     /// Puts a version in force for decisions. Appends that were decided before are answered `Stale` by the store.
-    fn publish(&self, kept: &Kept, version: Version) {
+    pub(crate) fn publish(&self, kept: &Kept, version: Version) {
         let streams: Vec<_> = kept.streams.values().map(|(stream, _)| stream.clone()).collect();
         let by_id = streams.iter().map(|stream| (stream.id.as_str().to_owned(), StreamNo(stream.no))).collect();
         for word in ["enabled", "paused", "disabled"] {
@@ -214,6 +231,7 @@ impl Inner {
             changed.iter().map(|stream| self.put(stream)).collect::<Result<_, _>>().map_err(ChangeError::Invalid)?;
         let membership = true;
         let unit = Unit::Configure { change, expect: None, membership, drop_through, notice };
+        kept.unsure = true;
         let done = self.shared.store.commit(vec![unit], Durability::Sync).await?;
         let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
             return Err(ChangeError::Invalid("the store gave no version".into()));
@@ -223,13 +241,11 @@ impl Inner {
             let before = kept.streams.get(&StreamNo(stream.no));
             let same_filter = before.is_some_and(|(before, _)| same_filter(before, &stream));
             let filter_changed = before.filter(|_| same_filter).map_or(version, |(_, at)| *at);
-            kept.streams.insert(StreamNo(stream.no), (stream.clone(), filter_changed));
-            match self.served(&stream, filter_changed) {
-                Ok(served) => self.install(&stream, served, last).await?,
-                Err(why) => tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait"),
-            }
+            self.put_in_force(&stream, filter_changed, last).await?;
+            kept.streams.insert(StreamNo(stream.no), (stream, filter_changed));
         }
         self.publish(kept, version);
+        kept.unsure = false;
         Ok(())
     }
 
@@ -406,10 +422,11 @@ impl Router {
             // Its cursor is kept, and so is what it is owed: an accident in the file must not cost a backlog.
             changed.push(Arc::new(stream));
         }
+        // One commit for all numbers: thousands of streams must not wait for thousands of syncs.
+        let units = fresh.iter().map(|_| Unit::Allocate { space: Space::Stream }).collect();
+        let mut numbers = inner.shared.store.commit(units, Durability::Sync).await?.into_iter();
         for mut stream in fresh {
-            let done =
-                inner.shared.store.commit(vec![Unit::Allocate { space: Space::Stream }], Durability::Sync).await?;
-            let Some(Done::Allocated(no)) = done.into_iter().next() else {
+            let Some(Done::Allocated(no)) = numbers.next() else {
                 return Err(of(stream.id.as_str(), "the store gave no number".into()));
             };
             stream.no = no;
@@ -485,10 +502,6 @@ impl Router {
             .map(|(stream, _)| stream.clone())
             .ok_or_else(unknown)?;
         let no = StreamNo(stream.no);
-        let feed = inner.feed(no);
-        if let Some(feed) = &feed {
-            feed.end(delivery::Closed::Deleted);
-        }
         let unit = Unit::Configure {
             change: vec![Put { key: key(no), value: None }],
             expect: None,
@@ -496,10 +509,14 @@ impl Router {
             drop_through: vec![(no, Rule::Deleted)],
             notice: vec![],
         };
+        kept.unsure = true;
         let done = inner.shared.store.commit(vec![unit], Durability::Sync).await?;
         let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
             return Err(ChangeError::Invalid("the store gave no version".into()));
         };
+        inner.forget(&mut kept, no);
+        inner.publish(&kept, version);
+        kept.unsure = false;
         let parked = inner.all_parked(no).await?;
         if !parked.is_empty() {
             tracing::info!(stream = id, parked = parked.len(), "deleting a stream deletes its parked SETs");
@@ -507,9 +524,6 @@ impl Router {
             let unit = Unit::Discard { fence: inner.shared.store.fence(), what };
             inner.shared.store.commit(vec![unit], Durability::Sync).await?;
         }
-        kept.streams.remove(&no);
-        inner.feeds.write().remove(&no);
-        inner.publish(&kept, version);
         Ok(())
     }
 }
