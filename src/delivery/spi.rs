@@ -55,6 +55,21 @@ struct WindowState {
     tickets: u64,
 }
 
+impl WindowState {
+    /// A batch larger than the whole window passes alone: nothing else could ever let it through.
+    fn fits(&self, sets: usize, bytes: usize) -> bool {
+        let more = [sets, 1, bytes];
+        let mut all = self.taken.iter().zip(more).zip(self.limit);
+        all.all(|((taken, more), limit)| taken + more <= limit || (*taken == 0 && limit > 0))
+    }
+
+    fn queue(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> u64 {
+        self.tickets += 1;
+        self.waiting.push_back((self.tickets, wake));
+        self.tickets
+    }
+}
+
 impl std::fmt::Debug for WindowState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?} of {:?}", self.taken, self.limit)
@@ -96,15 +111,18 @@ impl WindowCore {
     #[must_use]
     pub fn take(&self, sets: usize, bytes: usize) -> bool {
         let mut state = self.0.lock();
-        let [ls, lb, ly] = state.limit;
-        let [s, b, y] = state.taken;
-        // A batch larger than the whole window passes alone: nothing else could ever let it through.
-        let fits = |taken: usize, more: usize, limit: usize| taken + more <= limit || (taken == 0 && limit > 0);
-        if !(fits(s, sets, ls) && fits(b, 1, lb) && fits(y, bytes, ly)) {
+        if !state.fits(sets, bytes) {
             return false;
         }
+        let [s, b, y] = state.taken;
         state.taken = [s + sets, b + 1, y + bytes];
         true
+    }
+
+    /// Calls `wake` once when something was given back; nothing, when a batch of this size fits by now.
+    pub fn when_it_fits(&self, sets: usize, bytes: usize, wake: Arc<dyn Fn() + Send + Sync>) -> Option<u64> {
+        let mut state = self.0.lock();
+        (!state.fits(sets, bytes)).then(|| state.queue(wake))
     }
 
     /// Gives back; `batches` is 1 with the last SET of a batch.
@@ -123,11 +141,7 @@ impl WindowCore {
     /// Calls `wake` once when room may be there; the caller then tries again and, if it does not take, passes the chance on
     /// with [`WindowCore::pass_on`].
     pub fn when_room(&self, wake: Arc<dyn Fn() + Send + Sync>) -> u64 {
-        let mut state = self.0.lock();
-        state.tickets += 1;
-        let ticket = state.tickets;
-        state.waiting.push_back((ticket, wake));
-        ticket
+        self.0.lock().queue(wake)
     }
 
     /// Withdraws a wish; tells whether it was still waiting.

@@ -32,14 +32,17 @@ pub(crate) struct Ticket {
 
 impl Ticket {
     /// Takes room in all windows, or in none.
-    pub(crate) fn take(windows: Vec<Window>, sets: usize, bytes: usize) -> Option<Arc<Self>> {
+    ///
+    /// # Errors
+    /// The window that has too little.
+    pub(crate) fn take(windows: Vec<Window>, sets: usize, bytes: usize) -> Result<Arc<Self>, Window> {
         for (at, window) in windows.iter().enumerate() {
             if !window.core().take(sets, bytes) {
                 windows.iter().take(at).for_each(|taken| taken.core().give(sets, 1, bytes));
-                return None;
+                return Err(window.clone());
             }
         }
-        Some(Arc::new(Self { windows }))
+        Ok(Arc::new(Self { windows }))
     }
 
     /// One SET is settled or came back.
@@ -62,9 +65,16 @@ struct Prepared {
 }
 
 enum Made {
-    Token(Bytes, Bytes),
+    Token(Token),
     Gone(Rule),
     TooLarge(usize),
+}
+
+struct Token {
+    token: Bytes,
+    body: Bytes,
+    /// Of the keyring, when it was sealed.
+    generation: u64,
 }
 
 struct Failed {
@@ -103,6 +113,16 @@ impl Wish {
         window.core().pass_on();
     }
 
+    /// Waits until a window that has some room has enough of it.
+    pub(crate) fn wait_to_fit(&mut self, window: &Window, sets: usize, bytes: usize, cx: &Context<'_>) {
+        let waker = cx.waker().clone();
+        match window.core().when_it_fits(sets, bytes, Arc::new(move || waker.wake_by_ref())) {
+            Some(ticket) => self.0 = Some((window.clone(), ticket)),
+            // There is enough by now.
+            None => cx.waker().wake_by_ref(),
+        }
+    }
+
     fn withdraw(&mut self) {
         self.0.take().map(|(window, ticket)| window.core().withdraw(ticket));
     }
@@ -127,6 +147,8 @@ impl StreamTap {
             let state = self.feed.state.lock();
             !matches!(state.phase, Phase::Open)
         };
+        // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
+        let moved = self.feed.served.load().generation != self.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
         let mut seqs = Vec::with_capacity(sets.capacity());
         let mut bytes = 0usize;
@@ -135,12 +157,12 @@ impl StreamTap {
             let Prepared { slot, jti, made } = prepared;
             let seq = slot.seq();
             let control = slot.head.kind == Kind::Control;
-            if paused && !control {
+            if moved || paused && !control {
                 self.feed.hand_back(&[seq]);
                 continue;
             }
-            let (token, body) = match made {
-                Made::Token(token, body) => (token, body),
+            let token = match made {
+                Made::Token(token) => token,
                 Made::Gone(rule) => {
                     self.feed.drop_by_rule(seq, rule);
                     continue;
@@ -155,15 +177,21 @@ impl StreamTap {
                     continue;
                 }
             };
-            if let Some(rule) = self.veto(&slot, &body) {
+            if token.generation != served.seal.keyring.generation() {
+                // Its key may have been revoked since: it is sealed again (hardening H49).
+                self.feed.hand_back(&[seq]);
+                continue;
+            }
+            if let Some(rule) = self.veto(&slot, &token.body) {
                 self.feed.drop_by_rule(seq, rule);
                 continue;
             }
-            if !sets.is_empty() && bytes + token.len() > want.bytes {
-                let made = Made::Token(token, body);
+            if !sets.is_empty() && bytes + token.token.len() > want.bytes {
+                let made = Made::Token(token);
                 self.kept.push_front((Prepared { slot, jti, made }, served));
                 break;
             }
+            let Token { token, body, .. } = token;
             bytes += token.len();
             seqs.push(seq);
             sets.push(SealedSet {
@@ -285,15 +313,15 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, slots: Vec<(Slot, Jti)>) 
         for (((slot, jti), body), kept) in slots.into_iter().zip(bodies).zip(cached) {
             let made = match (body, kept) {
                 (None, _) => Made::Gone(Rule::Lost),
-                (Some(body), Some(token)) => Made::Token(token, body),
+                (Some(body), Some(token)) => Made::Token(Token { token, body, generation }),
                 (Some(body), None) => match sealed.next() {
                     Some(token) if token.len() > most => Made::TooLarge(token.len()),
-                    Some(token) => Made::Token(token, body),
+                    Some(token) => Made::Token(Token { token, body, generation }),
                     None => Made::Gone(Rule::Lost),
                 },
             };
-            if let (Made::Token(token, _), Some(claimed)) = (&made, state.claimed.get_mut(&slot.seq())) {
-                claimed.sealed = Some(token.clone());
+            if let (Made::Token(made), Some(claimed)) = (&made, state.claimed.get_mut(&slot.seq())) {
+                claimed.sealed = Some((generation, made.token.clone()));
             }
             prepared.push(Prepared { slot, jti, made });
         }

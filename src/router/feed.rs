@@ -113,8 +113,8 @@ pub(crate) struct Claimed {
     pub(crate) tap: u64,
     pub(crate) handed_at: Option<Duration>,
     pub(crate) generation: u64,
-    /// The sealed token, for a repeat.
-    pub(crate) sealed: Option<Bytes>,
+    /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
+    pub(crate) sealed: Option<(u64, Bytes)>,
     pub(crate) ticket: Arc<Ticket>,
     pub(crate) bytes: usize,
 }
@@ -175,8 +175,7 @@ impl Feed {
                 state.caught_up_to(head.at.seq);
                 continue;
             }
-            let caught_up = state.scan >= state.seen && !state.scanning;
-            if caught_up && state.lanes.room() > 0 && head.at.seq > state.scan {
+            if state.is_caught_up() && state.lanes.room() > 0 && head.at.seq > state.scan {
                 state.lanes.offer(Slot::new(head.clone()), None);
                 state.scan = head.at.seq;
             }
@@ -281,6 +280,8 @@ impl Feed {
         if phase == Phase::Disabled {
             state.lanes.forget_all();
             state.scan = state.seen;
+            // What it is owed still, because the configuration forgot it only, is found again when it is enabled.
+            state.rewind(0);
         }
         if !matches!(state.phase, Phase::Ending(_)) {
             state.phase = phase;
@@ -336,7 +337,7 @@ impl State {
     fn wants_scan(&self) -> bool {
         let behind = self.seen > self.scan || self.rewind.is_some();
         // When all that stands in lanes waits for its time, others may find a place before it.
-        let stuck = !self.lanes.has_ready() && self.claimed.is_empty();
+        let stuck = !self.lanes.has_ready() && self.claimed.is_empty() && self.lanes.queued() < PASSED_OVER_MOST;
         let room = self.lanes.queued() <= self.lanes.room() || stuck;
         behind && room && self.phase == Phase::Open && self.lanes.passed_over() < PASSED_OVER_MOST
     }
@@ -345,8 +346,13 @@ impl State {
         self.claimed.contains_key(&seq) || self.control.iter().any(|slot| slot.seq() == seq)
     }
 
+    /// Whether nothing that is owed waits in the store for its place: what comes now may go to its lane without overtaking it.
+    fn is_caught_up(&self) -> bool {
+        self.scan >= self.seen && !self.scanning && self.rewind.is_none()
+    }
+
     fn caught_up_to(&mut self, seq: u64) {
-        if self.scan >= self.seen && !self.scanning {
+        if self.is_caught_up() {
             self.scan = self.scan.max(seq);
         }
         self.seen = self.seen.max(seq);

@@ -196,11 +196,7 @@ impl Lanes {
         lane.busy = lane.busy.saturating_sub(1);
         if lane.busy == 0 && lane.queue.is_empty() {
             let missed = self.lanes.remove(&key).and_then(|lane| lane.missed);
-            if missed.is_some() {
-                // Everything passed over behind it is found again by the scan.
-                self.passed_over = 0;
-            }
-            return missed;
+            return self.found_again(missed);
         }
         self.list(key);
         None
@@ -212,11 +208,15 @@ impl Lanes {
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
         lane.queue.remove(place);
         self.queued -= 1;
-        if lane.busy == 0 && lane.queue.is_empty() {
-            self.lanes.remove(&key).and_then(|lane| lane.missed)
-        } else {
-            None
+        if lane.busy > 0 || !lane.queue.is_empty() {
+            return None;
         }
+        let lane = self.lanes.remove(&key)?;
+        if lane.listed {
+            // Else the key would stand in line twice when it comes again, and two of its SETs would leave at once.
+            self.ready.retain(|other| *other != key);
+        }
+        self.found_again(lane.missed)
     }
 
     /// Wakes the lanes whose time has come.
@@ -246,10 +246,11 @@ impl Lanes {
         }
     }
 
-    /// Makes room when everything that stands here waits for its time: only the first SET of each waiting key keeps its slot.
+    /// Makes room when everything that stands here waits for its time or is stopped: only the first SET of each such key keeps
+    /// its slot.
     pub(crate) fn squeeze(&mut self) {
-        for lane in self.lanes.values_mut() {
-            if lane.waits.is_some() && lane.queue.len() > 1 {
+        for (key, lane) in &mut self.lanes {
+            if (lane.waits.is_some() || self.stopped.contains(key)) && lane.queue.len() > 1 {
                 let gone = lane.queue.len() - 1;
                 let first_gone = lane.queue.get(1).map(Slot::seq);
                 lane.queue.truncate(1);
@@ -266,6 +267,11 @@ impl Lanes {
     /// Stops a key until [`Lanes::go_on`] (`on_refusal = stop_key`).
     pub(crate) fn stop(&mut self, key: OrderKey) {
         self.stopped.insert(key);
+        if let Some(lane) = self.lanes.get_mut(&key)
+            && std::mem::take(&mut lane.listed)
+        {
+            self.ready.retain(|other| *other != key);
+        }
     }
 
     /// Lets a stopped key go on.
@@ -292,7 +298,16 @@ impl Lanes {
             false
         });
         self.queued -= gone;
-        again
+        self.ready.retain(|key| self.lanes.contains_key(key));
+        self.found_again(again)
+    }
+
+    /// Everything passed over from `missed` on is found again by the scan.
+    fn found_again(&mut self, missed: Option<u64>) -> Option<u64> {
+        if missed.is_some() {
+            self.passed_over = 0;
+        }
+        missed
     }
 
     /// Forgets everything that is not drawn; the scan finds it again.

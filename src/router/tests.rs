@@ -21,6 +21,9 @@ use store::{IssuerNo, MemoryStore, ProducerNo, Store};
 
 use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 
+mod faults;
+mod faulty;
+
 const ISSUER: &str = "https://idp.example";
 
 type Script = Arc<dyn Fn(&SealedSet) -> Outcome + Send + Sync>;
@@ -146,7 +149,14 @@ impl Bench {
     async fn new(config: Config, streams: &[Value]) -> Self {
         let clock = ManualClock::at(1_800_000_000_000);
         let house = clock::manual::house(clock.clone(), 7);
-        let store: Arc<dyn Store> = MemoryStore::new(house.clone(), &[9; 32]);
+        let store = MemoryStore::new(house.clone(), &[9; 32]);
+        let bench = Self::over(store, clock, house, config).await;
+        bench.declare(streams).await;
+        bench
+    }
+
+    /// Over any store, without streams.
+    async fn over(store: Arc<dyn Store>, clock: Arc<ManualClock>, house: House, config: Config) -> Self {
         let now = Moment::default();
         let ring =
             Ring::new(now).generate(Algorithm::Es256, RsaBits::default(), now, &Rotation::default(), false).unwrap();
@@ -154,9 +164,7 @@ impl Bench {
         let kek = Arc::new(Kek::generate().unwrap());
         let method = Scripted::new(house.clone(), Arc::new(|_| ack()));
         let router = Self::start(&house, &store, &keyring, &kek, &method, config).await;
-        let bench = Self { router, method, store, clock, house, keyring, kek };
-        bench.declare(streams).await;
-        bench
+        Self { router, method, store, clock, house, keyring, kek }
     }
 
     async fn start(

@@ -43,7 +43,7 @@ impl Feed {
         state.lanes.wake(now);
         if let Some(slot) = state.next_control(now) {
             state.wakers.remove(&tap);
-            let ticket = Ticket::take(vec![], 1, 0).unwrap_or_default();
+            let ticket = Arc::default();
             let slots = self.enter(&mut state, vec![slot], tap, served.generation, &ticket);
             state.control_busy = true;
             state.breaker.left();
@@ -71,10 +71,14 @@ impl Feed {
         let most = [want.sets, limits.sets, room, allowance, served.seal.quantum()].into_iter().min().unwrap_or(1);
         let slots = state.lanes.draw(most, want.bytes.min(limits.bytes), limits.overhead);
         let bytes = slots.iter().map(|slot| slot.head.body_len as usize + limits.overhead).sum();
-        let Some(ticket) = Ticket::take(windows.clone(), slots.len(), bytes) else {
-            slots.into_iter().for_each(|slot| state.lanes.put_back(slot, None));
-            wish.wait(&windows, cx);
-            return Drawn::Nothing;
+        let count = slots.len();
+        let ticket = match Ticket::take(windows, count, bytes) {
+            Ok(ticket) => ticket,
+            Err(full) => {
+                slots.into_iter().for_each(|slot| state.lanes.put_back(slot, None));
+                wish.wait_to_fit(&full, count, bytes, cx);
+                return Drawn::Nothing;
+            }
         };
         state.wakers.remove(&tap);
         state.breaker.left();
@@ -148,15 +152,18 @@ impl Feed {
 
     /// Sealing or reading failed for the whole batch: everything goes back and the line waits.
     pub(crate) fn draw_failed(self: &Arc<Self>, seqs: &[u64], cause: Cause) {
-        self.hand_back(seqs);
         let now = self.shared.house.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
-        let mut state = self.state.lock();
         tracing::warn!(stream = %self.served.load().stream.id, cause = %cause, "cannot prepare SETs");
-        let Shared { config, house, .. } = &*self.shared;
-        state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
-        state.last_error = Some((wall, cause));
-        self.set_timer(&state);
+        {
+            let mut state = self.state.lock();
+            let Shared { config, house, .. } = &*self.shared;
+            // Before they go back: a probe that comes back untried would let the next one through at once.
+            state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
+            state.last_error = Some((wall, cause));
+            self.set_timer(&state);
+        }
+        self.hand_back(seqs);
     }
 
     /// Drawn SETs whose time to be settled is over are due again.

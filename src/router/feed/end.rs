@@ -77,8 +77,9 @@ impl Feed {
     }
 
     pub(super) fn keep_sealed(&self, claimed: &Claimed) {
-        if let Some(sealed) = &claimed.sealed {
-            self.shared.cache.keep(claimed.jti, self.served.load().seal.keyring.generation(), sealed.clone());
+        if let Some((generation, sealed)) = &claimed.sealed {
+            // The generation it was sealed in, not that of now: a key may have been revoked while it was handed over.
+            self.shared.cache.keep(claimed.jti, *generation, sealed.clone());
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use set::Timestamp;
 use store::{Head, Kind, Position};
 
-use super::{Feed, State};
+use super::{Feed, PASSED_OVER_MOST, State};
 use crate::{
     lane::{Offered, Slot},
     shared::Command,
@@ -80,8 +80,9 @@ impl Feed {
                 if state.lanes.has_ready() {
                     return;
                 }
+                // All that stands here waits: others may pass, each with a place of its own until there are too many.
                 state.lanes.squeeze();
-                if state.lanes.room() == 0 {
+                if state.lanes.queued() >= PASSED_OVER_MOST {
                     return;
                 }
             }

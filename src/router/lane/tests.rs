@@ -88,3 +88,44 @@ fn a_waiting_lane_wakes_in_time_and_a_late_acknowledgement_takes_it_away() {
     assert_eq!(lanes.queued(), 0);
     assert!(lanes.draw(1, usize::MAX, 0).is_empty());
 }
+
+#[test]
+fn a_key_that_was_forgotten_while_it_stood_ready_does_not_leave_twice() {
+    let key = OrderKey::from_bits(7);
+    let mut lanes = Lanes::new(Order::PerSet, 100);
+    lanes.offer(slot(1, 7), None);
+    lanes.forget_below(2);
+    assert!(!lanes.has_ready());
+    lanes.offer(slot(3, 7), None);
+    lanes.withdraw(key, 3);
+    assert!(!lanes.has_ready());
+    for seq in 4..=6 {
+        lanes.offer(slot(seq, 7), None);
+    }
+    assert_eq!(seqs(&lanes.draw(10, usize::MAX, 0)), [4], "5 and 6 wait until 4 is settled");
+}
+
+#[test]
+fn what_was_passed_over_counts_no_more_when_its_lane_is_forgotten() {
+    let mut lanes = Lanes::new(Order::PerSet, 1);
+    for seq in 1..=3 {
+        lanes.offer(slot(seq, 7), None);
+    }
+    assert_eq!(lanes.passed_over(), 2);
+    assert_eq!(lanes.forget_below(2), Some(2));
+    assert_eq!(lanes.passed_over(), 0);
+}
+
+#[test]
+fn a_stopped_key_gives_its_room_to_others() {
+    let mut lanes = Lanes::new(Order::PerSet, 2);
+    lanes.offer(slot(1, 7), None);
+    lanes.offer(slot(2, 7), None);
+    lanes.stop(OrderKey::from_bits(7));
+    lanes.squeeze();
+    assert_eq!((lanes.queued(), lanes.room()), (1, 1));
+    assert!(lanes.draw(10, usize::MAX, 0).is_empty(), "it is stopped");
+    lanes.go_on(OrderKey::from_bits(7));
+    assert_eq!(seqs(&lanes.draw(10, usize::MAX, 0)), [1]);
+    assert_eq!(lanes.settled(OrderKey::from_bits(7)), Some(2));
+}

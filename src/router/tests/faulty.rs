@@ -1,0 +1,135 @@
+//! A store that does what its test says when control-plane records are written.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use delivery::Bytes;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use set::Timestamp;
+use store::{
+    Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, MemoryStore, Names, Parked,
+    ParkedFilter, Position, Record, Store, StoreError, StreamNo, Unit, Version,
+};
+
+use super::Arc;
+
+type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+/// What becomes of the next unit that changes control-plane records.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Refused; nothing is written.
+    Refuse,
+    /// Written; nobody hears of it.
+    Silence,
+}
+
+/// A store in memory with faults.
+pub(super) struct Faulty {
+    inner: Arc<MemoryStore>,
+    pub(super) configure: Mutex<Option<Next>>,
+    /// Reads of parked SETs fail.
+    pub(super) parked_fail: AtomicBool,
+    /// Reads of what is owed.
+    pub(super) scans: AtomicUsize,
+}
+
+impl Faulty {
+    pub(super) fn over(inner: Arc<MemoryStore>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            configure: Mutex::default(),
+            parked_fail: AtomicBool::default(),
+            scans: AtomicUsize::default(),
+        })
+    }
+}
+
+fn fails<T: Send + 'static>() -> Answer<T> {
+    Box::pin(std::future::ready(Err(StoreError::Unavailable("as scripted".into()))))
+}
+
+impl Store for Faulty {
+    fn commit(&self, units: Vec<Unit>, how: Durability) -> Answer<Vec<Done>> {
+        let next = if units.iter().any(|unit| matches!(unit, Unit::Configure { .. })) {
+            self.configure.lock().take()
+        } else {
+            None
+        };
+        match next {
+            None => self.inner.commit(units, how),
+            Some(Next::Refuse) => fails(),
+            Some(Next::Silence) => {
+                drop(self.inner.commit(units, how));
+                Box::pin(std::future::pending())
+            }
+        }
+    }
+    fn tail(&self, after: Position, max: Limits, wait: Duration) -> Answer<Vec<Entry>> {
+        self.inner.tail(after, max, wait)
+    }
+    fn bodies(&self, at: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {
+        self.inner.bodies(at)
+    }
+    fn heads(&self, at: Vec<Position>) -> Answer<Vec<Option<Head>>> {
+        self.inner.heads(at)
+    }
+    fn owed(&self, stream: StreamNo, after: Position, max: usize) -> Answer<Vec<Head>> {
+        self.scans.fetch_add(1, Ordering::Relaxed);
+        self.inner.owed(stream, after, max)
+    }
+    fn owed_control(&self, stream: StreamNo) -> Answer<Vec<Head>> {
+        self.inner.owed_control(stream)
+    }
+    fn is_owed(&self, stream: StreamNo, at: Position) -> bool {
+        self.inner.is_owed(stream, at)
+    }
+    fn waiting(&self, stream: StreamNo) -> u64 {
+        self.inner.waiting(stream)
+    }
+    fn attempts(&self, stream: StreamNo) -> Vec<(Position, Attempted)> {
+        self.inner.attempts(stream)
+    }
+    fn cursor(&self, stream: StreamNo) -> Answer<Cursor> {
+        self.inner.cursor(stream)
+    }
+    fn nth_newest(&self, stream: StreamNo, n: u64) -> Option<Position> {
+        self.inner.nth_newest(stream, n)
+    }
+    fn first_accepted_at(&self, when: Timestamp) -> Answer<Position> {
+        self.inner.first_accepted_at(when)
+    }
+    fn parked(&self, which: ParkedFilter) -> Answer<Vec<Parked>> {
+        if self.parked_fail.load(Ordering::Relaxed) { fails() } else { self.inner.parked(which) }
+    }
+    fn get(&self, keys: Vec<Key>) -> Answer<Vec<Option<Record>>> {
+        self.inner.get(keys)
+    }
+    fn range(&self, prefix: Key) -> Answer<Vec<Record>> {
+        self.inner.range(prefix)
+    }
+    fn version(&self) -> Version {
+        self.inner.version()
+    }
+    fn bounds(&self) -> Bounds {
+        self.inner.bounds()
+    }
+    fn fence(&self) -> Fence {
+        self.inner.fence()
+    }
+    fn names(&self) -> &Names {
+        self.inner.names()
+    }
+    fn health(&self) -> Health {
+        self.inner.health()
+    }
+    fn housekeep(&self) -> Answer<()> {
+        self.inner.housekeep()
+    }
+    fn close(&self) -> Answer<()> {
+        self.inner.close()
+    }
+}
