@@ -25,6 +25,8 @@ pub(crate) struct Home {
     issuer: String,
     operator: String,
     token: String,
+    /// The configuration without streams.
+    text: String,
 }
 
 /// A stream of the configuration.
@@ -71,23 +73,33 @@ impl Home {
             .stderr(Stdio::null())
             .output()
             .map_err(BenchError::failed("the program cannot be started"))?;
-        let made: Minted = serde_json::from_slice(&made.stdout)
+        let Minted { token, toml } = serde_json::from_slice(&made.stdout)
             .map_err(|error| BenchError::Failed(format!("`producers new` gives no token: {error}")))?;
-        let mut text = format!(
+        let text = format!(
             "[gateway]\ndev = true\n\n[listen]\nworld = \"127.0.0.1:{world}\"\noperator = \"127.0.0.1:{operator}\"\n\n\
              [store]\npath = \"store\"\n\n[secrets]\nfolder = \"secrets\"\n\n\
-             [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"{algorithm}\"]\n\n{}\n",
-            made.toml
+             [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"{algorithm}\"]\n\n{toml}\n"
         );
+        let home = Self { folder, issuer, operator: format!("http://127.0.0.1:{operator}"), token, text };
+        home.declare(streams)?;
+        Ok(home)
+    }
+
+    /// Writes the configuration with these streams; it is in force at the next start.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn declare(&self, streams: &[Stream]) -> Result<(), BenchError> {
+        let mut text = self.text.clone();
         for Stream { id, endpoint, more } in streams {
+            let issuer = &self.issuer;
             text.push_str(&format!(
                 "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"https://sink.example\"\n{more}\
                  delivery = {{ method = \"push\", endpoint_url = \"{endpoint}\" }}\n"
             ));
         }
-        let config = folder.path().join("setgate.toml");
-        fs::write(&config, text).map_err(BenchError::failed("the configuration cannot be written"))?;
-        Ok(Self { folder, issuer, operator: format!("http://127.0.0.1:{operator}"), token: made.token })
+        fs::write(self.folder.path().join("setgate.toml"), text)
+            .map_err(BenchError::failed("the configuration cannot be written"))
     }
 
     /// Where everything lies.

@@ -54,6 +54,12 @@ impl Maker {
         Self { run, dice: Dice::new(0x5e76_a7e5), next: vec![0; lanes], number: 0 }
     }
 
+    /// Lanes anew for a sink that begins anew; numbers go on, so that ids differ from those before.
+    pub(crate) fn next_run(mut self) -> Self {
+        self.next.fill(0);
+        self
+    }
+
     /// The same with other numbers; marks have eight digits for them.
     pub(crate) fn numbered_from(mut self, number: u32) -> Self {
         self.number = number;

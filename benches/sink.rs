@@ -19,6 +19,8 @@ use crate::{BenchError, event::Mark, measure::Clock};
 
 /// One SET of so many is kept, and its signature verified afterwards.
 const SAMPLE: u32 = 100;
+/// What the SETs of the gateway itself have in their payload: they tell of a stream that was paused or resumed.
+const CONTROL: &[u8] = b"/secevent/ssf/event-type/";
 /// A run that makes no progress for so long has lost something.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -62,7 +64,11 @@ impl Run {
     }
 
     fn arrived(&self, token: &Bytes, now: u64) {
-        let mark = payload(token).and_then(|payload| Mark::find(&payload));
+        let payload = payload(token).unwrap_or_default();
+        if memchr::memmem::find(&payload, CONTROL).is_some() {
+            return;
+        }
+        let mark = Mark::find(&payload);
         let place = mark.and_then(|mark| Some((mark, self.lanes.get(usize::try_from(mark.lane).ok()?)?)));
         let Some((mark, next)) = place else {
             self.strange.fetch_add(1, Ordering::Relaxed);
@@ -249,6 +255,12 @@ mod tests {
         odd.arrived(&Bytes::from_static(b"no token"), 1);
         assert!(odd.judge(0).is_err());
         assert_eq!(run(&[0, 1]).samples(), [tokens[0].clone()]);
+        let own = Run::new(1, 0);
+        own.arrived(
+            &token(br#"{"events":{"https://schemas.openid.net/secevent/ssf/event-type/stream-updated":{}}}"#),
+            1,
+        );
+        assert!(own.judge(0).is_ok(), "SETs of the gateway itself are not counted");
     }
 
     #[tokio::test]

@@ -39,22 +39,31 @@ const MIB: f64 = 1024.0 * 1024.0;
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let events = bench.plan.scale.of(10_000, 200_000, 200_000);
     let client = Client::new(bench)?;
-    // Nobody listens there: all streams wait.
-    let streams: Vec<_> = (0..STREAMS).map(|no| Stream::new(format!("stream-{no}"), "http://127.0.0.1:9/")).collect();
-    let home = Home::make(bench, Algorithm::Es256, &streams)?;
+    // Nobody listens there: what is not paused tries in vain.
+    let streams = |status: &str| -> Vec<_> {
+        let stream =
+            |no| Stream::new(format!("stream-{no}"), "http://127.0.0.1:9/").with(&format!("status = \"{status}\""));
+        (0..STREAMS).map(stream).collect()
+    };
+    let home = Home::make(bench, Algorithm::Es256, &streams("paused"))?;
     bench.watch.step("a gateway with 1,000 streams and nothing waiting");
     let gateway = home.start(bench, &client).await?;
     let (idle, started) = (quiet(bench, gateway.pid()).await?, gateway.ready_after);
     gateway.stop(bench).await?;
 
-    bench.watch.step(&format!("{} deliveries, half of them settled", events * TARGETS));
+    bench.watch.step(&format!("{} deliveries, half of them settled", grouped(count(events * TARGETS))));
     let filled = far_side(bench, "fill", home.folder(), events)?;
     bench.watch.step("opening the store");
     let opened = far_side(bench, "open", home.folder(), 0)?;
-    bench.watch.step("starting the gateway");
+    bench.watch.step("starting the gateway, streams paused");
     let gateway = home.start(bench, &client).await?;
-    let (with, restart) = (quiet(bench, gateway.pid()).await?, gateway.ready_after);
+    let (paused, restart) = (quiet(bench, gateway.pid()).await?, gateway.ready_after);
     let waiting = gateway.metrics(&client).await?.sum("setgate_store_waiting");
+    gateway.stop(bench).await?;
+    bench.watch.step("starting the gateway, receivers refuse");
+    home.declare(&streams("enabled"))?;
+    let gateway = home.start(bench, &client).await?;
+    let (refused, restart_refused) = (quiet(bench, gateway.pid()).await?, gateway.ready_after);
     gateway.stop(bench).await?;
     if filled.waiting != opened.waiting || (waiting - opened.waiting as f64).abs() > 0.5 {
         return Err(BenchError::Miscounted(format!(
@@ -78,20 +87,28 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
         )
     };
     Ok(vec![
-        memory("store, as filled", filled.added() as f64)
-            .note(format!("{} events of 1 KB, {TARGETS} of {STREAMS} streams each; filling took {:.1} s", grouped(count(events)), filled.seconds)),
+        memory("store, as filled", filled.added() as f64).note(format!(
+            "{} events of 1 KB, {TARGETS} of {STREAMS} streams each; filling took {:.1} s",
+            grouped(count(events)),
+            filled.seconds
+        )),
         memory("store, opened again", opened.added() as f64).note(format!(
             "resident memory added by opening, the engine included; {:.0} B a delivery",
             opened.added() as f64 / millions / 1e6
         )),
-        memory("gateway, started again", with.saturating_sub(idle) as f64).note(format!(
-            "{:.0} MiB, and {:.0} MiB with the same streams and nothing waiting; every stream tries a receiver that refuses",
-            with as f64 / MIB,
+        memory("gateway, streams paused", paused.saturating_sub(idle) as f64).note(format!(
+            "{:.0} MiB, and {:.0} MiB with the same streams and nothing waiting",
+            paused as f64 / MIB,
             idle as f64 / MIB
         )),
+        memory("gateway, receivers refuse", refused.saturating_sub(idle) as f64)
+            .note(format!("{:.0} MiB: every stream has SETs ready, and tries", refused as f64 / MIB)),
         time("opening the store", Duration::from_secs_f64(opened.seconds)),
-        time("starting the gateway", restart)
-            .note(format!("until it is ready; {:.2} s when it made the store and its {STREAMS} streams", started.as_secs_f64())),
+        time("starting the gateway, receivers refuse", restart_refused),
+        time("starting the gateway, streams paused", restart).note(format!(
+            "until it is ready; {:.2} s when it made the store and its {STREAMS} streams",
+            started.as_secs_f64()
+        )),
     ])
 }
 
