@@ -9,9 +9,10 @@
 //! | `opening.rs` | store and secrets, made together and opened together |
 //! | `issuers.rs` | issuers with their numbers and keys |
 //! | `assemble.rs`, `doors.rs` | the rooms put together; the doors; shutdown in order |
-//! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs` | one command each |
+//! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs`, `bench.rs` | one command each |
 
 mod assemble;
+mod bench;
 mod check;
 pub mod config;
 mod demo;
@@ -77,8 +78,8 @@ impl cli::Gateway for Root {
         Box::pin(check::run(context, args))
     }
 
-    fn bench<'a>(&'a self, _context: &'a Context, _args: BenchArgs) -> Ending<'a> {
-        Box::pin(async { Err(Failure::failed("the measurements are not part of this build")) })
+    fn bench<'a>(&'a self, context: &'a Context, args: BenchArgs) -> Ending<'a> {
+        Box::pin(bench::run(context, args))
     }
 
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> Ending<'a> {
