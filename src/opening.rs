@@ -311,18 +311,22 @@ fn read_names(config: &Config, kek: &Kek) -> Result<[u8; Names::SECRET], Failure
     plain.as_slice().try_into().map_err(|_| refused("it has the wrong length".to_owned()))
 }
 
-/// Writes a file that only its owner reads, durably.
+/// Writes a file that only its owner reads, durably and whole: an interruption leaves the old file or none.
 pub(crate) fn private(path: &Path, text: &[u8], again: bool) -> std::io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).mode(0o600);
-    if again {
-        options.create(true).truncate(true);
-    } else {
-        options.create_new(true);
-    }
-    let mut file = options.open(path)?;
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(text)?;
-    file.sync_all()
+    file.sync_all()?;
+    if again {
+        fs::rename(&unfinished, path)?;
+    } else {
+        // Unlike a rename, a link refuses to take the place of a file.
+        fs::hard_link(&unfinished, path)?;
+        fs::remove_file(&unfinished)?;
+    }
+    fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Does slow work where blocking is allowed.

@@ -24,6 +24,9 @@ use crate::{
     seal::{Job, SealError},
 };
 
+/// What was accepted is read whatever its limits were then.
+const UNLIMITED: set::EventLimits = set::EventLimits { types: usize::MAX, uri: usize::MAX, name: usize::MAX };
+
 /// Room taken for one batch in all windows of its line; given back SET by SET.
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
@@ -219,7 +222,7 @@ impl StreamTap {
             return None;
         }
         let value = serde_json::from_slice(body).ok()?;
-        let event = set::Event::parse(value, &set::EventLimits::default()).ok()?;
+        let event = set::Event::parse(value, &UNLIMITED).ok()?;
         match stream::decide(&served.stream, &event.types, &event.subject) {
             Decision::Deliver | Decision::Hold => None,
             Decision::Skip(Why::EventNotWanted) => Some(Rule::EventNotWanted),

@@ -17,16 +17,15 @@ use crate::{
 pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Command>) {
     let mut all = Vec::new();
     while inbox.recv_many(&mut all, 256).await > 0 {
-        let (mut ends, mut parked) = (Vec::new(), Vec::new());
+        let (mut ends, mut slots) = (Vec::new(), Vec::new());
         for command in all.drain(..) {
             match command {
                 Command::Run(feed) => run(&router, feed),
                 Command::Scan(feed) => router.shared.house.spawn("scan", feed.scan()),
-                Command::Park(feed, slot, settlement) => {
+                Command::End(feed, slot, settlement) => {
                     ends.push(settlement);
-                    parked.push((feed, slot));
+                    slots.push((feed, slot));
                 }
-                Command::Settle(settlement) => ends.push(settlement),
                 Command::Pause(no, why) => {
                     let router = router.clone();
                     router.clone().shared.house.spawn("pause", async move { router.pause_by_fault(no, why).await });
@@ -49,13 +48,13 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
         }
         if !ends.is_empty() {
             let shared = router.shared.clone();
-            router.shared.house.spawn("park", write_ends(shared, ends, parked));
+            router.shared.house.spawn("park", write_ends(shared, ends, slots));
         }
     }
 }
 
 /// Parks and drops, durably before anything later of the same order key leaves. A store that cannot write is waited for.
-async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, parked: Vec<(Arc<Feed>, Slot)>) {
+async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<Feed>, Slot)>) {
     let mut failures = 0u32;
     loop {
         let unit = Unit::Settle { fence: shared.store.fence(), what: ends.clone() };
@@ -68,8 +67,8 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, parked: Vec<(Arc
             }
         }
     }
-    for (feed, slot) in parked {
-        feed.parked(&slot);
+    for (feed, slot) in slots {
+        feed.ended(&slot);
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) use end::rule_name;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Waker,
     time::Duration,
 };
@@ -37,6 +37,13 @@ use crate::{
 const PASSED_OVER_MOST: usize = 16_384;
 /// Failures of single SETs in a row, without one success, that count as a failure of the line.
 const LONE_FAILURES_OF_A_LINE: u32 = 5;
+/// Order keys with a parked SET that are watched for later acknowledgements.
+const PARKED_KEYS_MOST: usize = 10_000;
+
+/// SETs that stand in the lanes of all streams, about; then each stream keeps [`READY_LEAST`].
+const READY_MOST: usize = 100_000;
+/// SETs of one stream that stand in lanes when those of all streams are full.
+const READY_LEAST: usize = 32;
 
 /// What is in force for a stream now; replaced whole when its configuration changes.
 pub(crate) struct Served {
@@ -74,11 +81,13 @@ pub(crate) struct Feed {
 
 pub(crate) struct State {
     pub(crate) lanes: Lanes,
+    /// What of the lanes is counted in [`Shared::ready`].
+    accounted: usize,
     control: VecDeque<Slot>,
     control_busy: bool,
     pub(crate) claimed: HashMap<u64, Claimed>,
-    /// Refused or given up, on the way into the store.
-    parking: HashSet<u64>,
+    /// Parked or dropped, on the way into the store.
+    ending: HashSet<u64>,
     breaker: Breaker,
     pub(crate) phase: Phase,
     wakers: HashMap<u64, Waker>,
@@ -136,10 +145,11 @@ impl Feed {
         let owes = shared.store.waiting(no) > 0;
         let state = State {
             lanes,
+            accounted: 0,
             control: VecDeque::new(),
             control_busy: false,
             claimed: HashMap::new(),
-            parking: HashSet::new(),
+            ending: HashSet::new(),
             breaker: Breaker::default(),
             phase,
             wakers: HashMap::new(),
@@ -164,7 +174,7 @@ impl Feed {
     }
 
     /// The tail tells of records that this stream is owed.
-    pub(crate) fn push(self: &Arc<Self>, entries: &[Entry]) {
+    pub(crate) fn push(self: &Arc<Self>, entries: &[&Entry]) {
         let mut state = self.state.lock();
         for entry in entries {
             let head = &entry.head;
@@ -198,6 +208,7 @@ impl Feed {
 
     /// Wakes whoever draws, starts a sender's line, asks for a scan: whatever the state calls for.
     pub(crate) fn stir(self: &Arc<Self>, state: &mut State) {
+        self.share(state);
         let now = self.shared.house.clock.monotonic();
         if !state.scanning && !state.scan_asked && state.wants_scan() {
             state.scan_asked = true;
@@ -214,6 +225,19 @@ impl Feed {
             return;
         }
         state.wakers.drain().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Keeps the lanes of all streams together within bounds: when they are full, each keeps a few.
+    fn share(&self, state: &mut State) {
+        let queued = state.lanes.queued();
+        let before = std::mem::replace(&mut state.accounted, queued);
+        let all = if queued >= before {
+            self.shared.ready.fetch_add(queued - before, Ordering::Relaxed)
+        } else {
+            self.shared.ready.fetch_sub(before - queued, Ordering::Relaxed)
+        };
+        let own = self.shared.config.ready_set;
+        state.lanes.set_most(if all >= READY_MOST { own.min(READY_LEAST) } else { own });
     }
 
     /// A time has come: lanes that waited are due, an open breaker lets a probe through.
@@ -300,7 +324,7 @@ impl Feed {
     /// Whether a line still runs or something is drawn.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
-        state.running || !state.claimed.is_empty() || !state.parking.is_empty()
+        state.running || !state.claimed.is_empty() || !state.ending.is_empty()
     }
 
     /// SETs before `below` were dropped by a limit.
@@ -320,6 +344,12 @@ impl Feed {
             return None;
         }
         [state.breaker.opens_at(), state.lanes.next_due()].into_iter().flatten().max().map(|at| at.saturating_sub(now))
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.shared.ready.fetch_sub(self.state.get_mut().accounted, Ordering::Relaxed);
     }
 }
 

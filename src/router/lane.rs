@@ -88,6 +88,11 @@ impl Lanes {
         }
     }
 
+    /// Changes how many SETs may stand here; those that do stay.
+    pub(crate) fn set_most(&mut self, most: usize) {
+        self.most = most.max(1);
+    }
+
     pub(crate) fn set_order(&mut self, order: Order) {
         self.order = order;
     }

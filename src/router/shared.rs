@@ -5,7 +5,7 @@ use std::{
     collections::{BinaryHeap, HashMap, VecDeque},
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) halted: AtomicBool,
     /// The store was opened as a copy: nothing is drawn until it is adopted.
     pub(crate) held: AtomicBool,
+    /// SETs that stand in the lanes of all streams.
+    pub(crate) ready: AtomicUsize,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -42,10 +44,8 @@ pub(crate) enum Command {
     Run(Arc<Feed>),
     /// Read on in the store.
     Scan(Arc<Feed>),
-    /// Park a SET, durably, then let its lane go on.
-    Park(Arc<Feed>, Slot, Settlement),
-    /// Write down a drop by rule, durably.
-    Settle(Settlement),
+    /// Write down that a SET is parked or dropped, durably, then let its lane go on.
+    End(Arc<Feed>, Slot, Settlement),
     /// Pause a stream whose fault it is.
     Pause(StreamNo, String),
     /// An acknowledgement of a SET that is not drawn.
@@ -75,6 +75,7 @@ impl Shared {
             observed,
             halted: AtomicBool::new(false),
             held: AtomicBool::new(held),
+            ready: AtomicUsize::new(0),
             commands,
             config,
         };

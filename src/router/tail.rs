@@ -2,9 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use store::{Limits, Position, StreamNo};
+use store::{Entry, Limits, Position, StreamNo};
 
-use crate::{Inner, feed::Feed};
+use crate::Inner;
 
 /// Tells each stream of the records it is owed, in the order of the ledger, until the process ends.
 pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
@@ -30,17 +30,34 @@ pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
             continue;
         };
         after = last.head.at;
-        // One look at each stream for the whole read: under load a read holds many records of one stream.
-        let mut of_stream: HashMap<StreamNo, Vec<_>> = HashMap::new();
-        for entry in &entries {
-            for no in entry.targets.iter() {
-                of_stream.entry(StreamNo(no)).or_default().push(entry.clone());
-            }
-        }
-        for (no, entries) in of_stream {
-            if let Some(feed) = router.feed(no) {
-                Feed::push(&feed, &entries);
-            }
+        let mut rest = entries.as_slice();
+        while !rest.is_empty() {
+            rest = tell(&router, rest);
         }
     }
+}
+
+/// Tells the streams of the first entries; returns those that are left.
+///
+/// One look at each stream serves many records, and what is held meanwhile is bounded however many streams want each.
+fn tell<'a>(router: &Inner, entries: &'a [Entry]) -> &'a [Entry] {
+    const DELIVERIES: u64 = 65_536;
+    let mut deliveries = 0;
+    let fits = entries.iter().take_while(|entry| {
+        deliveries += entry.targets.len();
+        deliveries <= DELIVERIES
+    });
+    let (now, later) = entries.split_at(fits.count().max(1));
+    let mut of_stream: HashMap<StreamNo, Vec<&Entry>> = HashMap::new();
+    for entry in now {
+        for no in entry.targets.iter() {
+            of_stream.entry(StreamNo(no)).or_default().push(entry);
+        }
+    }
+    for (no, entries) in of_stream {
+        if let Some(feed) = router.feed(no) {
+            feed.push(&entries);
+        }
+    }
+    later
 }

@@ -333,7 +333,8 @@ impl<'a> Planner<'a> {
             kind: Kind::Reissue { of },
             issuer: row.issuer,
             producer: row.producer,
-            config: self.version,
+            // No decision stands behind it: what was removed or narrowed since is looked at again at hand-over.
+            config: Version::default(),
             order: row.parked.order,
             targets: Arc::new(Streams::from([stream.0])),
             body: row.parked.body,

@@ -7,7 +7,7 @@ use set::{OrderKey, Timestamp};
 use store::{Attempted, Head, Note, Rule, Settlement};
 use stream::OnRefusal;
 
-use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, Phase, State};
+use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, State};
 use crate::{
     backoff::pause,
     lane::Slot,
@@ -21,19 +21,11 @@ impl Feed {
         let mut state = self.state.lock();
         if let Some(claimed) = state.claimed.remove(&seq) {
             claimed.ticket.give(claimed.bytes);
-            state.finish(&claimed.slot);
-            drop(state);
-            self.shared
-                .observed
-                .dropped
-                .get_or_create(&[("method", self.served.load().method), ("rule", rule_name(rule))])
-                .inc();
-            self.shared.tell(Command::Settle(Settlement {
-                stream: self.no,
-                at: claimed.slot.head.at,
-                note: Note::Dropped(rule),
-            }));
-            self.stir(&mut self.state.lock());
+            state.ending.insert(seq);
+            let labels = [("method", self.served.load().method), ("rule", rule_name(rule))];
+            self.shared.observed.dropped.get_or_create(&labels).inc();
+            let settlement = Settlement { stream: self.no, at: claimed.slot.head.at, note: Note::Dropped(rule) };
+            self.shared.tell(Command::End(self.clone(), claimed.slot, settlement));
         }
     }
 
@@ -93,7 +85,11 @@ impl Feed {
     ) {
         claimed.ticket.give(claimed.bytes);
         let seq = claimed.slot.seq();
-        state.parking.insert(seq);
+        state.ending.insert(seq);
+        if state.parked_keys.len() >= PARKED_KEYS_MOST {
+            // Of a forgotten key it is not known what was acknowledged since, hence possible.
+            state.parked_keys.clear();
+        }
         state.parked_keys.entry(claimed.slot.head.order).or_default();
         state.parked_in_row += 1;
         let served = self.served.load();
@@ -109,17 +105,17 @@ impl Feed {
             ));
         }
         let note = Note::Parked { code, text, attempts: claimed.attempt.0, stream_fault };
-        self.shared.tell(Command::Park(
+        self.shared.tell(Command::End(
             self.clone(),
             claimed.slot.clone(),
             Settlement { stream: self.no, at: claimed.slot.head.at, note },
         ));
     }
 
-    /// A parked SET is durable: its lane goes on.
-    pub(crate) fn parked(self: &Arc<Self>, slot: &Slot) {
+    /// That a SET was parked or dropped is durable: its lane goes on.
+    pub(crate) fn ended(self: &Arc<Self>, slot: &Slot) {
         let mut state = self.state.lock();
-        state.parking.remove(&slot.seq());
+        state.ending.remove(&slot.seq());
         state.finish(slot);
         self.stir(&mut state);
     }

@@ -71,7 +71,7 @@ impl Feed {
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
         for head in heads {
             let seq = head.at.seq;
-            let known = state.claimed.contains_key(&seq) || state.parking.contains(&seq) || settled.contains(&seq);
+            let known = state.claimed.contains_key(&seq) || state.ending.contains(&seq) || settled.contains(&seq);
             if known || head.kind == Kind::Control {
                 state.scan = state.scan.max(seq);
                 continue;

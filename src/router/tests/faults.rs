@@ -196,7 +196,8 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     let jti = feed.state.lock().claimed.values().next().map(|claimed| claimed.jti).unwrap();
     FeedCore::settle(&crate::feed::Core(feed.clone()), vec![(jti, None, ack())]);
     let limits = store::Limits { records: 100, bytes: usize::MAX };
-    feed.push(&bench.store.tail(store::Position::new(3), limits, Duration::ZERO).await.unwrap());
+    let entries = bench.store.tail(store::Position::new(3), limits, Duration::ZERO).await.unwrap();
+    feed.push(&entries.iter().collect::<Vec<_>>());
     bench.settled().await;
     assert_eq!(assert_order_and_identity(&bench.method.seen.lock()), 4);
 }

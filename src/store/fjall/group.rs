@@ -46,8 +46,12 @@ impl Lookup for Desk<'_> {
             return Ok(Some((recent.entry.head.clone(), Some(recent.body.clone()))));
         }
         let Some(written) = self.engine.head(seq)? else { return Ok(None) };
-        // A body that does not read is as good as gone; the head says what was lost.
-        Ok(Some((written.head, self.engine.body(seq).ok().flatten())))
+        let body = match self.engine.body(seq) {
+            // A rotten body is as good as gone; the head says what was lost.
+            Err(StoreError::Corrupt(_)) => None,
+            read => read?,
+        };
+        Ok(Some((written.head, body)))
     }
 }
 

@@ -188,6 +188,8 @@ impl Writer {
 
     /// Takes segments out of the table, durably; answers what is to be cleared away then.
     fn trim(&mut self, trim: Trim) -> Result<Vec<Shelves>, Failure> {
+        // What was settled while the plan was made must be durable before a body goes: a cut would owe it again.
+        self.flush()?;
         let Some(engine) = self.engine.clone() else { return Ok(Vec::new()) };
         let mut filling = Filling::new(&engine, trim.swept.len() + 64);
         let mut left = Vec::new();
