@@ -13,8 +13,8 @@ use crate::{
     crowd::{Load, Source, lanes, wants},
     event::{self, KEYS, LINES, Maker},
     load::{Client, PRODUCERS, Target, send_all},
-    measure::rate,
-    sink::Sink,
+    measure::{median, rate},
+    sink::{Run, Sink},
     verify,
 };
 
@@ -28,7 +28,7 @@ const DEEP: &str = "https://bench.example/type/deep";
 /// # Errors
 /// When the gateway does not run, or a stream does not get what was accepted for it.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
-    let depth = bench.plan.scale.of(10_000, 80_000, 1_000_000);
+    let depth = bench.plan.scale.of(20_000, 100_000, 1_000_000);
     let client = Client::new(bench)?;
     let (sink, deep_sink) = (Sink::open(&bench.clock).await?, Sink::open(&bench.clock).await?);
     let mut streams: Vec<_> =
@@ -52,16 +52,14 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
 
     let arrived = sink.begin(lanes(STREAMS), 0);
     let sources = Source::all("crowd", STREAMS, STREAMS);
-    let time = bench.plan.scale.of(Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(30));
-    bench.watch.step("without the drain");
     let load = Load::begin(bench, &target, &sources, &arrived);
-    let without = load.rate(bench, time / 3, time).await;
-    bench.watch.step("with the drain");
+    bench.watch.step("full load, without and with the drain in turn");
+    let full = turns(bench, &home, &load, &deep).await?;
+    bench.watch.step("half load, without and with the drain in turn");
+    load.pace(full.without / 2.0);
+    let half = turns(bench, &home, &load, &deep).await?;
+    let left = depth.saturating_sub(deep.delivered());
     control(bench, &home, "resume")?;
-    let (began, drained) = (bench.clock.now(), deep.delivered());
-    let with = load.rate(bench, Duration::from_millis(200), time).await;
-    let draining = rate(deep.delivered() - drained, bench.clock.since(began));
-    let left = depth - deep.delivered();
     let accepted = load.end().await?;
     arrived.all(accepted, &bench.clock).await?;
     arrived.judge(accepted)?;
@@ -74,13 +72,43 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     if left == 0 {
         return Err(BenchError::Miscounted("no figure: the backlog was empty before the measurement ended".into()));
     }
+    let figure = |name: &str, turns: &Turns| {
+        Figure::new(Shape::Backlog, format!("one stream drains, {name}, the others get"), turns.with, "SETs/s")
+            .beside("no stream drains", turns.without, Some(Promise::AtLeast(0.95)))
+            .note(format!("the draining stream got {:.0} SETs a second", turns.drained))
+    };
     Ok(vec![
-        Figure::new(Shape::Backlog, "one stream drains, the 999 others get", with, "SETs/s")
-            .beside("no stream drains", without, Some(Promise::AtLeast(0.95)))
-            .note(format!(
-                "the deep stream had {depth} SETs waiting and got {draining:.0} a second meanwhile; {left} were left at the end of the measurement"
-            )),
+        figure("full load", &full),
+        figure("half load", &half).note(format!(
+            "the draining stream got {:.0} SETs a second; of its {depth}, {left} were left at the end",
+            half.drained
+        )),
     ])
+}
+
+/// SETs a second in turns without and with the drain.
+struct Turns {
+    without: f64,
+    with: f64,
+    /// What the draining stream got.
+    drained: f64,
+}
+
+/// Without and with the drain in turn, so that a disturbance meets both; the medians count.
+async fn turns(bench: &Bench<'_>, home: &Home, load: &Load, deep: &Run) -> Result<Turns, BenchError> {
+    let scale = bench.plan.scale;
+    let time = Duration::from_millis(scale.of(500, 1000, 10_000));
+    let (mut without, mut with, mut drained) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..scale.of(1, 3, 3) {
+        without.push(load.rate(bench, time / 2, time).await);
+        control(bench, home, "resume")?;
+        bench.clock.pause(time / 4).await;
+        let (before, began) = (deep.delivered(), bench.clock.now());
+        with.push(load.rate(bench, Duration::ZERO, time).await);
+        drained.push(rate(deep.delivered() - before, bench.clock.since(began)));
+        control(bench, home, "pause")?;
+    }
+    Ok(Turns { without: median(&mut without), with: median(&mut with), drained: median(&mut drained) })
 }
 
 fn control(bench: &Bench<'_>, home: &Home, verb: &str) -> Result<(), BenchError> {

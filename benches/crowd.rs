@@ -95,6 +95,8 @@ impl Source {
 /// The load on a gateway, while it lasts.
 pub(crate) struct Load {
     producers: JoinSet<Result<u64, BenchError>>,
+    /// Events a second at most; 0: as fast as healthy streams deliver.
+    pace: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     arrived: Arc<Run>,
 }
@@ -108,16 +110,24 @@ impl Load {
         arrived: &Arc<Run>,
     ) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(arrived.delivered())));
+        let pace = Arc::new(AtomicU64::new(0));
         let mut producers = JoinSet::new();
         for source in sources {
             let (target, source, arrived) = (target.clone(), source.clone(), arrived.clone());
-            let (stop, sent, clock) = (stop.clone(), sent.clone(), bench.clock.clone());
+            let (stop, sent, pace, clock) = (stop.clone(), sent.clone(), pace.clone(), bench.clock.clone());
             producers.spawn(async move {
-                let mut healthy_accepted = 0;
+                let (mut healthy_accepted, mut due) = (0, clock.now());
                 while !stop.load(Ordering::Acquire) {
                     if sent.load(Ordering::Acquire).saturating_sub(arrived.delivered()) >= UNDER_WAY {
                         clock.pause(Duration::from_millis(1)).await;
                         continue;
+                    }
+                    let pace = pace.load(Ordering::Acquire);
+                    if pace > 0 {
+                        clock.pause(due.saturating_sub(clock.now())).await;
+                        let beat = Duration::from_secs_f64((LINES * PRODUCERS) as f64 / pace as f64);
+                        // Who was late does not catch up by more than one request.
+                        due = (due + beat).max(clock.now());
                     }
                     let (body, healthy) = source.lock().unwrap_or_else(PoisonError::into_inner).request();
                     sent.fetch_add(healthy, Ordering::AcqRel);
@@ -127,7 +137,12 @@ impl Load {
                 Ok(healthy_accepted)
             });
         }
-        Self { producers, stop, arrived: arrived.clone() }
+        Self { producers, pace, stop, arrived: arrived.clone() }
+    }
+
+    /// From now on producers send so many events a second.
+    pub(crate) fn pace(&self, events: f64) {
+        self.pace.store(events as u64, Ordering::Release);
     }
 
     /// Lets it run in, then tells how many SETs a second healthy streams get.

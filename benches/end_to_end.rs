@@ -6,7 +6,8 @@ use bytes::Bytes;
 use jose::{Algorithm, Key, RsaBits, Signer};
 
 use crate::{
-    Bench, BenchError, Figure, Promise, Shape, bare,
+    Bench, BenchError, Figure, Promise, Shape,
+    bare::{self, Took},
     child::{Gateway, Home, Stream},
     event::{self, KEYS, LINES, Maker, Requests},
     load::{Client, PRODUCERS, SINGLE_PRODUCERS, Target, send_all},
@@ -42,19 +43,20 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm) -> Result<Vec<Figure>, Ben
     // The bare loop stands before, between and behind what it is compared with: a disturbance meets both.
     let rounds = scale.of(1, 3, 5);
     let share = events.div_ceil(rounds);
-    let (mut bare_time, mut through) = (Duration::ZERO, Passed::default());
+    let (mut bare, mut through) = (Took::default(), Passed::default());
     let mut maker = Maker::new("through", KEYS);
     for (round, part) in claims.chunks(share).enumerate() {
         let part = Arc::new(part.to_vec());
         bench.watch.step(&format!("{algorithm}, bare loop, {} of {rounds}", round + 1));
-        bare_time += bare::sign_and_post(bench, &receiver, &sink, key.signer(), &part).await?;
+        bare += bare::sign_and_post(bench, &receiver, &sink, key.signer(), &part).await?;
         bench.watch.step(&format!("{algorithm}, NDJSON of {LINES}, {} of {rounds}", round + 1));
         let lines = maker.lines(part.len());
         let several = Run { requests: event::requests(&lines, LINES, PRODUCERS), several: true };
         through += several.through(bench, &gateway, &client, &sink).await?;
         maker = maker.next_run();
     }
-    let loop_rate = rate(count(events), bare_time);
+    let loop_rate = rate(count(events), bare.time);
+    let bare_busy = bare.busy.as_secs_f64() * 1e6 / events.max(1) as f64;
 
     bench.watch.step(&format!("{algorithm}, single POSTs"));
     let singles = Maker::new("singles", KEYS).lines(events / 3);
@@ -72,7 +74,7 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm) -> Result<Vec<Figure>, Ben
     Ok(vec![
         figure("NDJSON of 100", &through)
             .beside("the bare loop", loop_rate, Some(Promise::AtLeast(least)))
-            .note(through.note()),
+            .note(format!("{}, the bare loop {bare_busy:.0} µs", through.note())),
         figure("single POSTs", &singly).beside("the bare loop", loop_rate, None).note(singly.note()),
         Figure::new(Shape::EndToEnd, format!("bare posting, {algorithm} tokens"), posting, "SETs/s")
             .note("tokens signed beforehand, the same client, the same sink"),
@@ -94,7 +96,7 @@ async fn posting(
     let signed = claims.iter().take(few).map(sign).collect::<Result<Vec<_>, _>>()?;
     let tokens: Arc<Vec<Bytes>> = Arc::new(signed.iter().cycle().take(most).cloned().collect());
     let took = bare::post(bench, receiver, sink, &tokens).await?;
-    Ok(rate(count(tokens.len()), took))
+    Ok(rate(count(tokens.len()), took.time))
 }
 
 pub(crate) fn count(of: usize) -> u64 {
@@ -116,6 +118,8 @@ pub(crate) struct Passed {
     /// From the first request to the last SET settled.
     whole: Duration,
     gateway: Duration,
+    /// CPU time of this process: producers and sink.
+    around: Duration,
     verified: usize,
 }
 
@@ -134,7 +138,7 @@ impl Run {
         let target = Target::intake(client, gateway, self.several)?;
         let settled = gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64;
         let arrived = sink.begin(KEYS, 0);
-        let busy = cpu_time(gateway.pid())?;
+        let (busy, own) = (cpu_time(gateway.pid())?, cpu_time(std::process::id())?);
         let began = bench.clock.now();
         let events = send_all(&target, &self.requests).await?;
         let intake = bench.clock.since(began);
@@ -142,9 +146,10 @@ impl Run {
         gateway.settled(bench, client, settled + events).await?;
         let whole = bench.clock.since(began);
         let gateway_time = cpu_time(gateway.pid())?.saturating_sub(busy);
+        let around = cpu_time(std::process::id())?.saturating_sub(own);
         arrived.judge(events)?;
         let verified = verify::samples(&arrived.samples(), &gateway.jwks(client).await?, gateway.issuer())?;
-        Ok(Passed { events, intake, whole, gateway: gateway_time, verified })
+        Ok(Passed { events, intake, whole, gateway: gateway_time, around, verified })
     }
 }
 
@@ -154,6 +159,7 @@ impl AddAssign for Passed {
         self.intake += other.intake;
         self.whole += other.whole;
         self.gateway += other.gateway;
+        self.around += other.around;
         self.verified += other.verified;
     }
 }
@@ -164,14 +170,16 @@ impl Passed {
     }
 
     fn note(&self) -> String {
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / self.events.max(1) as f64;
         format!(
-            "{} events: accepted = delivered = settled, in order, no duplicate, {} signatures verified; intake took {:.2} s of {:.2} s; \
-             the gateway used {:.0} µs of CPU a SET",
+            "{} events: accepted = delivered = settled, in order, no duplicate, {} signatures verified; all were accepted after {:.2} s of \
+             {:.2} s; CPU of a SET: gateway {:.0} µs, producers and sink {:.0} µs",
             self.events,
             self.verified,
             self.intake.as_secs_f64(),
             self.whole.as_secs_f64(),
-            self.gateway.as_secs_f64() * 1e6 / self.events.max(1) as f64
+            each(self.gateway),
+            each(self.around)
         )
     }
 }

@@ -25,13 +25,13 @@ use crate::{
 /// How often new events are sent.
 const BEAT: Duration = Duration::from_millis(2);
 
-/// Measures the first and the last algorithm of the plan.
+/// Measures the first algorithms of the plan: two of them, unless there is more time or less.
 ///
 /// # Errors
 /// When the gateway does not run, or what arrives is not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let mut figures = Vec::new();
-    for algorithm in &bench.plan.algorithms {
+    for algorithm in bench.plan.algorithms.iter().take(bench.plan.scale.of(1, 2, 4)) {
         figures.extend(one(bench, *algorithm).await?);
     }
     Ok(figures)

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Rounds, one after another, so that a disturbance meets both sides.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 16;
 
 /// Measures every algorithm of the plan.
 ///
@@ -28,7 +28,7 @@ const ROUNDS: usize = 5;
 pub(crate) fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let lines = event::Maker::new("signing", 1).lines(1);
     let claims = event::claims(&lines, "https://idp.example.com")?.pop().unwrap_or_default();
-    let round = bench.plan.scale.loop_time() / 4;
+    let round = bench.plan.scale.loop_time() / 16;
     let mut figures = Vec::new();
     for algorithm in &bench.plan.algorithms {
         bench.watch.step(&format!("{algorithm}, all cores"));
