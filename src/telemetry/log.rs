@@ -68,7 +68,8 @@ pub fn start_log(config: &LogConfig) -> Result<(), LogError> {
 
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
     // A lone word that is no level would be taken for the name of a module.
-    if level.is_empty() || !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err() {
+    if level.is_empty() || !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err()
+    {
         return Err(LogError::Level(format!("`{level}` is no level")));
     }
     EnvFilter::builder().parse(level).map_err(|error| LogError::Level(error.to_string()))

@@ -98,7 +98,7 @@ impl Writer {
     fn plan(&self, engine: &Engine, calls: Vec<Call>) -> (Plan, Vec<(Call, Vec<Answer>)>) {
         let shared = &self.shared;
         let now = shared.sanity.now(&shared.house);
-        let since = shared.oldest_bucket(now.as_millis());
+        let since = shared.oldest_bucket();
         let desk = Desk { engine, ring: &shared.ring, shared, since };
         let state = shared.state.read();
         let mut calls = calls;

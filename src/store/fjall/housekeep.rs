@@ -262,7 +262,7 @@ fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
 /// Drops the buckets of idempotency keys that are past the window, and shortens the window of producers that have too many keys.
 async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
     aside(shared, |shared, engine| {
-        let oldest = shared.oldest_bucket(shared.sanity.now(&shared.house).as_millis());
+        let oldest = shared.oldest_bucket();
         let past: Vec<Keyspace> = {
             let mut once = engine.once.write();
             let kept = once.split_off(&oldest);
