@@ -14,8 +14,13 @@ pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Dura
     Duration::from_millis(1 + random.below(ceiling))
 }
 
+/// SETs that leave at first, and again after a failure; each success doubles them.
+const RAMP: usize = 4;
+
 /// The breaker of one stream: closed, open until a time, or letting one probe through.
-#[derive(Debug, Default)]
+///
+/// A closed breaker opens up step by step: a thousand endpoints that turn out dead cost a few SETs each, not a window each.
+#[derive(Debug)]
 pub(crate) struct Breaker {
     state: State,
     /// Faults in a row, each of a back-off of its own.
@@ -23,6 +28,9 @@ pub(crate) struct Breaker {
     /// Of these, faults that are the stream's own and will not heal by waiting, and when the first came.
     own_in_row: u32,
     own_since: Option<Duration>,
+    /// SETs in flight at most, while closed.
+    ramp: usize,
+    first_ramp: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +42,20 @@ enum State {
 }
 
 impl Breaker {
+    /// The breaker of a line that speaks first.
+    pub(crate) fn of_sender() -> Self {
+        Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, ramp: RAMP, first_ramp: RAMP }
+    }
+
+    /// The breaker of a line whose peer comes and asks: who asks is there.
+    pub(crate) fn of_responder() -> Self {
+        Self { ramp: usize::MAX, first_ramp: usize::MAX, ..Self::of_sender() }
+    }
+
     /// How many SETs may leave now: all, none, or one probe.
     pub(crate) fn allowance(&self, now: Duration, in_flight: usize) -> usize {
         match self.state {
-            State::Closed => usize::MAX,
+            State::Closed => self.ramp.saturating_sub(in_flight),
             State::Open(until) if now >= until && in_flight == 0 => 1,
             State::Open(_) | State::Probing => 0,
         }
@@ -59,7 +77,8 @@ impl Breaker {
 
     /// The endpoint took a SET, or refused one for the SET's own sake: it is well.
     pub(crate) fn success(&mut self) {
-        *self = Self::default();
+        let ramp = if self.state == State::Closed { self.ramp.saturating_mul(2) } else { self.first_ramp };
+        *self = Self { ramp, first_ramp: self.first_ramp, ..Self::of_sender() };
     }
 
     /// The line failed. `own` tells a fault that waiting will not mend. Returns when the next probe may leave.
@@ -104,8 +123,8 @@ mod tests {
 
     #[test]
     fn lets_one_probe_through_and_closes_on_success() {
-        let mut breaker = Breaker::default();
-        assert_eq!(breaker.allowance(SECOND, 64), usize::MAX);
+        let mut breaker = Breaker::of_sender();
+        assert_eq!(breaker.allowance(SECOND, 1), RAMP - 1);
         let until = breaker.fault(SECOND, false, |n| SECOND * n);
         assert_eq!(until, 2 * SECOND);
         assert_eq!(breaker.fault(SECOND, false, |n| SECOND * n), until, "a volley is one fault");
@@ -117,13 +136,30 @@ mod tests {
         assert_eq!(breaker.fault(3 * SECOND, false, |n| SECOND * n), 5 * SECOND);
         breaker.left();
         breaker.success();
-        assert_eq!(breaker.allowance(3 * SECOND, 0), usize::MAX);
+        assert_eq!(breaker.allowance(3 * SECOND, 0), RAMP);
+    }
+
+    #[test]
+    fn opens_up_step_by_step_for_those_it_calls_and_at_once_for_those_who_come() {
+        let mut sender = Breaker::of_sender();
+        for _ in 0..10 {
+            sender.success();
+        }
+        assert_eq!(sender.allowance(SECOND, 0), RAMP << 10);
+        sender.fault(SECOND, false, |_| SECOND);
+        sender.left();
+        sender.success();
+        assert_eq!(sender.allowance(SECOND, 0), RAMP, "after a failure from the start");
+        let mut responder = Breaker::of_responder();
+        assert_eq!(responder.allowance(SECOND, 1000), usize::MAX - 1000);
+        responder.success();
+        assert_eq!(responder.allowance(SECOND, 0), usize::MAX);
     }
 
     #[test]
     fn gives_up_only_after_enough_own_faults_over_enough_time() {
         let config = Config::default();
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::of_sender();
         let mut now = SECOND;
         for _ in 0..4 {
             now = breaker.fault(now, true, |_| 300 * SECOND);

@@ -143,6 +143,10 @@ impl Feed {
         let attempted = shared.store.attempts(no).into_iter().map(|(at, attempted)| (at.seq, attempted)).collect();
         let own_window = delivery::Window::of(config.handed_out_sets, usize::MAX, config.handed_out_bytes);
         let owes = shared.store.waiting(no) > 0;
+        let breaker = match served.profile.voice {
+            Voice::Sender => Breaker::of_sender(),
+            Voice::Responder => Breaker::of_responder(),
+        };
         let state = State {
             lanes,
             accounted: 0,
@@ -150,7 +154,7 @@ impl Feed {
             control_busy: false,
             claimed: HashMap::new(),
             ending: HashSet::new(),
-            breaker: Breaker::default(),
+            breaker,
             phase,
             wakers: HashMap::new(),
             taps: 0,
