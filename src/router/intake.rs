@@ -212,17 +212,29 @@ impl Inner {
     }
 }
 
+/// How often a store that takes no events is tidied up.
+const TIDY: Duration = Duration::from_secs(1);
+
 /// Keeps the gate up to date with the store's health.
 pub(crate) async fn watch_gate(inner: Arc<Inner>) {
     let clock = inner.shared.house.clock.clone();
     let mut halted = inner.shared.is_halted();
+    let mut tidied = clock.monotonic();
     while !*inner.ended.borrow() {
         let health = inner.shared.store.health();
         let closed = (!health.accepts).then(|| {
             let why = health.trouble.clone().unwrap_or_else(|| "the store takes no events".into());
             Arc::new(Closed { why, retry_after: Duration::from_secs(10), status: 503 })
         });
+        let full = closed.is_some() && !health.held;
         inner.intake_closed.store(closed);
+        // A full store frees at once what was acknowledged, so that it recovers by itself.
+        if full && clock.monotonic().saturating_sub(tidied) >= TIDY {
+            if let Err(error) = inner.shared.store.housekeep().await {
+                tracing::debug!(%error, "the store could not tidy up");
+            }
+            tidied = clock.monotonic();
+        }
         inner.mend_streams().await;
         inner.shared.observed.waiting.set(i64::try_from(health.waiting).unwrap_or(i64::MAX));
         inner.shared.held.store(health.held, Ordering::Release);

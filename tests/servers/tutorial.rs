@@ -164,8 +164,8 @@ impl Terminal {
         let own = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
         let keep =
             |variable: &str, folder: &str| std::env::var_os(variable).map_or_else(|| own.join(folder), PathBuf::from);
-        let mut shell = Command::new("bash")
-            .args(["--noprofile", "--norc"])
+        let mut shell = Command::new("python3")
+            .args(["-c", SHELL])
             .current_dir(root())
             .env("CARGO_HOME", keep("CARGO_HOME", ".cargo"))
             .env("RUSTUP_HOME", keep("RUSTUP_HOME", ".rustup"))
@@ -281,6 +281,13 @@ impl Drop for Terminal {
         let _ = self.shell.wait();
     }
 }
+
+/// Becomes a shell that an interrupt reaches: whoever was started in the background by a script ignores it, and a shell keeps
+/// what was ignored at its start.
+const SHELL: &str = "import os, signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+os.execvp('bash', ['bash', '--noprofile', '--norc'])";
 
 /// Sends a signal to processes, or to a group with a minus sign. The shell's own `kill` is always there.
 fn signal(name: &str, processes: &str) -> Result<()> {
