@@ -359,6 +359,9 @@ impl Drop for Feed {
 
 impl State {
     fn drawable(&self, now: Duration) -> bool {
+        if matches!(self.phase, Phase::Ending(_)) {
+            return false;
+        }
         if !self.control.is_empty() && !self.control_busy {
             return self.breaker.allowance(now, self.claimed.len()) > 0;
         }

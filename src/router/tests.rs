@@ -321,6 +321,44 @@ async fn order_per_subject_and_identity_hold_under_every_kind_of_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn order_identity_and_the_pause_hold_where_the_pool_seals() {
+    let mut bench = Bench::new(Config { seal_threads: 2, pause_after_s: 1_000_000, ..Config::default() }, &[]).await;
+    let now = Moment::default();
+    let ring = bench.keyring.ring();
+    bench
+        .keyring
+        .install(ring.generate(Algorithm::Rs256, RsaBits::default(), now, &Rotation::default(), false).unwrap());
+    let mut slow = stream("a");
+    slow["algorithm"] = "RS256".into();
+    bench.declare(&[slow]).await;
+    let dice = SeededRandom::new(3);
+    bench.method.answer_with(move |_| match dice.below(10) {
+        0 => retry(Scope::Line, "connect"),
+        1 => Err(Verdict::Return),
+        _ => ack(),
+    });
+    for n in 0..200 {
+        bench.emit(n % 40, n).await;
+    }
+    bench.until("some have left", async || bench.method.count() > 20).await;
+    bench.router.pause("a", "test".into()).await.unwrap();
+    bench.pass(Duration::from_secs(5)).await;
+    let events = || bench.method.seen.lock().iter().filter(|set| is_event(set)).count();
+    let left = events();
+    bench.pass(Duration::from_secs(600)).await;
+    assert_eq!(events(), left, "nothing that was sealed leaves a paused stream");
+    bench.restart(Config { seal_threads: 2, ..Config::default() }).await;
+    bench.router.resume("a", false).await.unwrap();
+    bench.settled().await;
+    let seen: Vec<_> = bench.method.seen.lock().iter().filter(|set| is_event(set)).cloned().collect();
+    assert_eq!(assert_order_and_identity(&seen), 200);
+}
+
+fn is_event(set: &SealedSet) -> bool {
+    claims(&set.body)["events"].get("https://example.com/changed").is_some()
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backlog_of_one_subject_larger_than_the_ready_set_drains_in_order() {
     let config = Config { ready_set: 16, ..Config::default() };
     let bench = Bench::new(config, &[stream("a")]).await;
