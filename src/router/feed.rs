@@ -41,7 +41,7 @@ const LONE_FAILURES_OF_A_LINE: u32 = 5;
 const PARKED_KEYS_MOST: usize = 10_000;
 
 /// SETs that stand in the lanes of all streams, about; then each stream keeps [`READY_LEAST`].
-const READY_MOST: usize = 100_000;
+const READY_MOST: usize = 32_768;
 /// SETs of one stream that stand in lanes when those of all streams are full.
 const READY_LEAST: usize = 32;
 

@@ -11,6 +11,9 @@ use crate::{
     shared::Command,
 };
 
+/// Heads of one read. A thousand streams may read at once, when a gateway starts.
+const READ_MOST: usize = 256;
+
 impl Feed {
     /// Reads on in the store: places owed SETs into lanes until the ready set is full.
     pub(crate) async fn scan(self: Arc<Self>) {
@@ -34,7 +37,7 @@ impl Feed {
                 self.shared.settler.flush().await;
             }
             let upto = self.shared.store.bounds().last.seq;
-            let most = self.shared.config.ready_set.max(64);
+            let most = self.shared.config.ready_set.clamp(64, READ_MOST);
             let read = self.shared.store.owed(self.no, Position::new(from), most).await;
             let mut state = self.state.lock();
             state.scanning = false;
@@ -76,6 +79,7 @@ impl Feed {
                 state.scan = state.scan.max(seq);
                 continue;
             }
+            self.share(state);
             if state.lanes.room() == 0 {
                 if state.lanes.has_ready() {
                     return;
