@@ -247,9 +247,12 @@ pub struct Visit {
     pub feed: Feed,
     /// The stream's line.
     pub line: Arc<dyn AnyLine>,
-    /// Where SETs of the peer go, when it may send any.
+    /// Where SETs of the peer go, when it may send any (hardening H25).
     pub inlet: Option<Arc<dyn Inlet>>,
-    /// When the visit must end (token expiry, deletion).
+    /// Who visits, as the guard knows it: for logs and for the inlet.
+    pub peer: Arc<str>,
+    /// Turns true when the credential of the visit is over: expired, or taken away. Deletion, disabling and drain are told
+    /// by the tap.
     pub ends: Stop,
 }
 

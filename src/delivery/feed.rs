@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use set::{Envelope, Jti, OrderKey};
 
-use crate::{Attempt, Cause, Outcome, spi};
+use crate::{Attempt, Cause, Lapse, Order, Outcome, spi};
 
 /// A stream as its method sees it. Clone, share; callable from any thread, no runtime needed.
 #[derive(Clone)]
@@ -21,7 +21,13 @@ impl Feed {
     /// A drawer of this feed.
     #[must_use]
     pub fn tap(&self) -> Tap {
-        Tap::new(self.0.tap())
+        Tap::new(self.0.tap(None))
+    }
+
+    /// A drawer that hands over in a manner of its own: a request beside the sockets of one URL.
+    #[must_use]
+    pub fn tap_in(&self, manner: Manner) -> Tap {
+        Tap::new(self.0.tap(Some(manner)))
     }
 
     /// Reports an outcome. Any order, any thread, any time; an unknown `jti` is ignored. An acknowledgement, and a refusal that
@@ -87,6 +93,17 @@ impl Tap {
     pub async fn settled(&mut self) {
         std::future::poll_fn(|cx| self.0.poll_settled(cx)).await;
     }
+}
+
+/// How a drawer hands over where that differs from what its line declares.
+///
+/// One URL may serve sockets, whose SETs fall due again when the socket is gone, and requests, whose SETs outlive the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// How a hand-over of this drawer can fail.
+    pub order: Order,
+    /// When what it handed over is due again.
+    pub lapse: Lapse,
 }
 
 /// How much a drawer wants now.

@@ -1,7 +1,9 @@
 #![doc = include_str!("README.md")]
 
+mod body;
 mod contract;
 pub mod drive;
+pub mod exchange;
 mod feed;
 pub mod fields;
 mod inlet;
@@ -11,13 +13,14 @@ pub mod spi;
 pub mod testkit;
 
 pub use axum;
+pub use body::{BodyFault, read_body};
 pub use bytes::Bytes;
 pub use clock::House;
 pub use contract::{
     About, CarrierEvent, Entry, Env, Finding, Form, Lapse, Limits, Line, Method, NoOptions, Options, Order, Profile,
     Reload, Stop, Visit, Voice,
 };
-pub use feed::{Batch, Closed, Feed, SealedSet, Tap, Want, Window};
+pub use feed::{Batch, Closed, Feed, Manner, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;
 pub use inlet::{Answer, Arrival, Incoming, Inlet};
 #[doc(hidden)]

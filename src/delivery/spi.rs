@@ -14,14 +14,14 @@ use serde_json::Value as Json;
 use set::Jti;
 
 use crate::{
-    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Inlet, Line, Method, Options, Outcome,
-    Profile, Stop, Tap, Want,
+    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Inlet, Line, Manner, Method, Options,
+    Outcome, Profile, Stop, Tap, Want,
 };
 
 /// Behind a [`Feed`].
 pub trait FeedCore: Send + Sync {
-    /// A new drawer.
-    fn tap(&self) -> Box<dyn TapCore>;
+    /// A new drawer; `manner` where it hands over in another way than its line declares.
+    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore>;
     /// Outcomes.
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>);
     /// (handed over and unsettled, owed and not handed over).

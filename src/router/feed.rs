@@ -430,7 +430,7 @@ impl State {
 pub(crate) struct Core(pub(crate) Arc<Feed>);
 
 impl FeedCore for Core {
-    fn tap(&self) -> Box<dyn TapCore> {
+    fn tap(&self, _manner: Option<delivery::Manner>) -> Box<dyn TapCore> {
         let generation = self.0.served.load().generation;
         let tap = {
             let mut state = self.0.state.lock();

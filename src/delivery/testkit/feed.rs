@@ -12,7 +12,7 @@ use set::{Envelope, Jti, OrderKey, Timestamp};
 use tokio::sync::watch;
 
 use crate::{
-    Attempt, Batch, Cause, Closed, Feed, Form, Lapse, Order, Outcome, Profile, SealedSet, Verdict, Want,
+    Attempt, Batch, Cause, Closed, Feed, Form, Lapse, Manner, Order, Outcome, Profile, SealedSet, Verdict, Want,
     spi::{Claim, FeedCore, TapCore},
 };
 
@@ -238,7 +238,7 @@ impl Simulated {
 }
 
 impl FeedCore for Simulated {
-    fn tap(&self) -> Box<dyn TapCore> {
+    fn tap(&self, _manner: Option<Manner>) -> Box<dyn TapCore> {
         let number = self.change(|state| {
             state.numbers += 1;
             state.numbers
