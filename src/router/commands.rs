@@ -91,7 +91,7 @@ fn run(router: &Inner, feed: Arc<Feed>) {
     router.shared.house.spawn("line", async move {
         let mut running = running;
         let core = delivery::Feed::new(Arc::new(Core(feed)));
-        let tap = core.tap(None);
+        let tap = core.tap();
         running.1 = Some(line.run(core, tap).await);
     });
 }
