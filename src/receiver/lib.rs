@@ -1,8 +1,10 @@
 #![doc = include_str!("README.md")]
 
+mod collect;
 mod definition;
 mod inbox;
 mod inlet;
+mod learn;
 mod listen;
 mod misbehave;
 mod render;
@@ -12,6 +14,7 @@ mod testing;
 mod trust;
 mod verify;
 
+pub use collect::Collect;
 pub use inbox::{Inbox, Seen};
 pub use inlet::{Counts, ListenInlet, Received, Report, Sink};
 pub use listen::{Listen, ListenError};

@@ -1,14 +1,14 @@
 //! A listener: a door with a method's receiving half behind it, and the transmitters it learns of.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{extract::Request, http::header::AUTHORIZATION};
 use clock::House;
-use delivery::{Answer, Arrival, BoxFuture, ErrorCode, Incoming, Inlet, Stop, spi::AnyMethod};
+use delivery::{Answer, Arrival, BoxFuture, ErrorCode, Fault, Incoming, Inlet, Stop, spi::AnyMethod};
 use discovery::IssuerUrl;
 use net::{Listener, Peer, Secret};
 
-use crate::{ListenInlet, Report, Trust, TrustError, verify::refusal};
+use crate::{ListenInlet, Trust, TrustError, learn::learn_all, verify::refusal};
 
 /// A receiver that is spoken to: it serves until it is told to stop.
 pub struct Listen {
@@ -35,15 +35,16 @@ pub enum ListenError {
     /// The method has no receiving half that waits for a transmitter.
     #[error("the delivery method `{0}` does not listen")]
     NotAListener(&'static str),
+    /// The method has no half that asks a transmitter.
+    #[error("the delivery method `{0}` does not ask for SETs")]
+    NotACollector(&'static str),
+    /// The transmitter does not let us in, or what was asked for is not acceptable.
+    #[error("{0}")]
+    TurnedAway(Fault),
     /// Trying again would not help: the issuer's metadata is not acceptable.
     #[error(transparent)]
     Trust(#[from] TrustError),
 }
-
-/// First and longest pause between attempts to learn of an issuer.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-/// After this many failed attempts without progress the waiting is reported again.
-const REPORT_EVERY: u32 = 10;
 
 impl Listen {
     /// Serves until `stop` turns true. Issuers whose transmitter is not up yet are asked again and again.
@@ -80,34 +81,6 @@ impl Listen {
         end_door.send_replace(true);
         door.await;
         end
-    }
-}
-
-/// Learns of all issuers, side by side.
-async fn learn_all(issuers: &[IssuerUrl], trust: &Trust, inlet: &ListenInlet, house: &House) -> Result<(), TrustError> {
-    futures_util::future::try_join_all(issuers.iter().map(|issuer| learn(issuer, trust, inlet, house))).await?;
-    Ok(())
-}
-
-async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, house: &House) -> Result<(), TrustError> {
-    let (mut pause, longest) = PAUSES;
-    let mut attempts = 0;
-    loop {
-        match trust.learn(issuer).await {
-            Ok(_) => {
-                inlet.tell(&Report::Learned { issuer: issuer.clone() });
-                return Ok(());
-            }
-            Err(error) if error.is_transient() => {
-                if attempts % REPORT_EVERY == 0 {
-                    inlet.tell(&Report::Waiting { issuer: issuer.clone(), why: error.error.to_string() });
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        attempts += 1;
-        house.clock.sleep(pause).await;
-        pause = (pause * 2).min(longest);
     }
 }
 

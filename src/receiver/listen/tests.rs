@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::{Extension, Router, body::Bytes, http::StatusCode, routing::post};
 use delivery::{About, Entry, Fault, Finding, Json, spi::AnyLine};
 use net::{HttpRequest, Outbound, OutboundConfig, OwnAddresses, TlsPolicy, Url, http};
@@ -5,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::{
-    Inbox, Misbehave, Sink,
+    Collect, Inbox, Misbehave, Report, Sink,
     testing::{AUDIENCE, Transmitter, hand_clock, house, never_stops, trust},
 };
 
@@ -46,8 +48,21 @@ impl AnyMethod for Plain {
         Some(Router::new().route("/", post(receive)).fallback(post(receive)))
     }
 
-    fn collect(&self, _: Json, _: Arc<dyn Inlet>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
-        Box::pin(async { Err(Fault::Unsupported("listens only")) })
+    /// Brings the SETs it is told of, once, and is turned away when it is told so.
+    fn collect(&self, from: Json, inlet: Arc<dyn Inlet>, mut stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async move {
+            if from == "closed" {
+                return Err(Fault::Start(delivery::Cause::new("http_401", "not let in")));
+            }
+            let Some(tokens) = from.as_array() else { return Err(Fault::Unsupported("listens only")) };
+            for token in tokens {
+                let token = token.as_str().unwrap().to_owned().into();
+                let answers = inlet.take("there", vec![Incoming::Set { named: None, token }]).await;
+                assert_eq!(answers, [Answer::Taken]);
+            }
+            let _ = stop.wait_for(|stop| *stop).await;
+            Ok(())
+        })
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
@@ -204,4 +219,57 @@ async fn a_transmitter_must_show_the_header_that_was_agreed() {
 fn a_refused_header_is_not_shown() {
     let secret = Secret::new("Bearer canary".to_owned());
     assert!(!format!("{secret:?}").contains("canary"));
+}
+
+fn collect(transmitter: &Transmitter, sink: Sink, from: Json) -> Collect {
+    let house = transmitter.house.clone();
+    let misbehave = Misbehave::not_at_all(house.random.clone());
+    let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, house.clone());
+    Collect {
+        method: Arc::new(Plain),
+        from,
+        inlet: Arc::new(inlet),
+        issuers: vec![transmitter.issuer.clone()],
+        trust: transmitter.trust.clone(),
+        house,
+    }
+}
+
+#[tokio::test]
+async fn a_collector_knows_the_issuer_before_it_asks_and_ends_when_told() {
+    let transmitter = Transmitter::start_unknown().await;
+    let (heard, sink) = sink();
+    let token = String::from_utf8(transmitter.sign(&transmitter.claims("1"))).unwrap();
+    // Plain checks that the inlet takes it at once: it would be put off were the issuer not known.
+    let collect = collect(&transmitter, sink, Json::from(vec![token]));
+    let (end, stop) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(collect.serve(stop));
+    heard.until(|report| matches!(report, Report::Taken(_))).await;
+    end.send_replace(true);
+    assert!(running.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_collector_tells_why_it_cannot_go_on() {
+    let transmitter = Transmitter::start().await;
+    let serve = |from: Json| collect(&transmitter, sink().1, from).serve(never_stops());
+    assert!(matches!(serve(Json::Null).await, Err(ListenError::NotACollector("plain"))));
+    let error = serve("closed".into()).await.unwrap_err();
+    assert!(matches!(&error, ListenError::TurnedAway(_)) && error.to_string().contains("not let in"), "{error}");
+}
+
+#[tokio::test]
+async fn a_collector_that_waits_for_its_issuer_can_be_stopped() {
+    let address = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap().address();
+    let issuer = IssuerUrl::parse(&format!("http://{address}")).unwrap();
+    let transmitter = Transmitter::start().await;
+    let (heard, sink) = sink();
+    let mut collect = collect(&transmitter, sink, Json::Array(Vec::new()));
+    collect.trust = trust(&transmitter.house, std::slice::from_ref(&issuer));
+    collect.issuers = vec![issuer];
+    let (end, stop) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(collect.serve(stop));
+    heard.until(|report| matches!(report, Report::Waiting { .. })).await;
+    end.send_replace(true);
+    assert!(running.await.unwrap().is_ok());
 }
