@@ -12,11 +12,11 @@ use std::{
 
 use cli::{Context, Ended, Exit, Failure, args::ListenArgs};
 use clock::House;
-use delivery::{Env, spi::AnyMethod};
+use delivery::{BoxFuture, Env, Json, spi::AnyMethod};
 use discovery::{Fetcher, IssuerUrl};
 use jose::AllowedAlgorithms;
-use net::{Listener, Outbound, OutboundConfig, OwnAddresses, SecretRef, TlsPolicy};
-use receiver::{Inbox, Listen, ListenError, ListenInlet, Misbehave, Report, Sink, Trust, Verify};
+use net::{Listener, Outbound, OutboundConfig, OwnAddresses, Secret, SecretRef, TlsPolicy};
+use receiver::{Collect, Inbox, Listen, ListenError, ListenInlet, Misbehave, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
 use crate::serve::Signals;
@@ -43,12 +43,18 @@ pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
     let stop = Arc::new(stop);
     let sink = sink(context.out.is_json(), args.count, stop.clone());
     let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), misbehave, sink, house.clone()));
-    let door = Listener::bind(args.at).await.map_err(|error| Failure::failed(format!("--at: {error}")))?;
-    context.out.note(format!("listening on http://{}/ for SETs of {}", door.address(), args.issuer.join(", ")));
-    let listen = Listen { method, door, inlet: inlet.clone(), issuers, trust, authorization, house };
+    let serve: BoxFuture<'_, Result<(), ListenError>> = if method.receive_routes().is_some() {
+        waits(&args)?;
+        let door = Listener::bind(args.at).await.map_err(|error| Failure::failed(format!("--at: {error}")))?;
+        context.out.note(format!("listening on http://{}/ for SETs of {}", door.address(), args.issuer.join(", ")));
+        Box::pin(Listen { method, door, inlet: inlet.clone(), issuers, trust, authorization, house }.serve(stopped))
+    } else {
+        let (from, endpoint) = asks(context, &args, authorization, method.entry().name)?;
+        context.out.note(format!("asking {endpoint} for SETs of {}", args.issuer.join(", ")));
+        Box::pin(Collect { method, from, inlet: inlet.clone(), issuers, trust, house }.serve(stopped))
+    };
 
     let mut signals = Signals::new()?;
-    let serve = listen.serve(stopped);
     tokio::pin!(serve);
     let ended = tokio::select! {
         ended = &mut serve => ended,
@@ -71,7 +77,9 @@ pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
         ));
     }
     ended.map_err(|error| match error {
-        ListenError::NotAListener(_) => Failure::usage(error.to_string()),
+        ListenError::NotAListener(_) | ListenError::NotACollector(_) => Failure::usage(error.to_string()),
+        ListenError::TurnedAway(_) => Failure::new(Exit::Refused, error.to_string())
+            .remedy("the stream, its receiver and the token must belong together: `setgate receivers new` makes one"),
         error => Failure::new(Exit::Unreachable, error.to_string()),
     })?;
     Ok(if counts.changed > 0 { Exit::Failed } else { Exit::Done })
@@ -88,6 +96,53 @@ fn issuers(context: &Context, urls: &[String]) -> Result<Vec<IssuerUrl>, Failure
         })
         .collect()
 }
+
+/// A method that waits for the transmitter has no use for what belongs to asking.
+fn waits(args: &ListenArgs) -> Result<(), Failure> {
+    let given = [args.stream.is_some(), args.endpoint.is_some(), args.token_file.is_some()];
+    match given.iter().zip(["--stream", "--endpoint", "--token-file"]).find(|(given, _)| **given) {
+        None => Ok(()),
+        Some((_, option)) => Err(Failure::usage(format!("`{}` waits for the transmitter at --at", args.method))
+            .remedy(format!("leave {option} out, or choose a method that asks: poll, websocket, pushpull"))),
+    }
+}
+
+/// What a method that asks is told, and where it asks.
+fn asks(
+    context: &Context,
+    args: &ListenArgs,
+    authorization: Option<Secret<String>>,
+    method: &str,
+) -> Result<(Json, String), Failure> {
+    let token = args.token_file.as_deref().map(|file| cli::read_token(context.out, file)).transpose()?;
+    let authorization = match (token, authorization) {
+        (Some(_), Some(_)) => return Err(Failure::usage("--token-file and --authorization exclude each other")),
+        (Some(token), None) => Some(format!("Bearer {}", token.expose())),
+        (None, authorization) => authorization.map(|value| value.expose().clone()),
+    };
+    let endpoint = match (&args.endpoint, &args.stream, args.issuer.as_slice()) {
+        (Some(endpoint), ..) => endpoint.clone(),
+        (None, Some(stream), [issuer]) => format!("{}/{method}/{stream}", issuer.trim_end_matches('/')),
+        (None, Some(_), _) => {
+            return Err(Failure::usage("with several issuers, --stream does not say whose").remedy("give --endpoint"));
+        }
+        (None, None, _) => {
+            return Err(Failure::usage(format!("`{}` asks the transmitter: for which stream?", args.method))
+                .remedy("give --stream and --token-file; `setgate receivers new` makes a token"));
+        }
+    };
+    let mut from = serde_json::json!({"endpoint_url": endpoint});
+    if let (Some(members), Some(authorization)) = (from.as_object_mut(), authorization) {
+        members.insert("authorization_header".to_owned(), authorization.into());
+    }
+    if let (Some(members), true) = (from.as_object_mut(), args.method == PUSH_PULL) {
+        members.insert("transport".to_owned(), "http".into());
+    }
+    Ok((from, endpoint))
+}
+
+/// Push-pull over HTTP is the WebSocket method's other binding, on the same URL.
+const PUSH_PULL: &str = "pushpull";
 
 /// Prints each report, and stops when `count` SETs were taken.
 fn sink(json: bool, count: Option<u64>, stop: Arc<watch::Sender<bool>>) -> Sink {
@@ -126,9 +181,10 @@ pub(crate) fn fetcher(http: &Outbound, house: &House) -> Fetcher {
 /// When there is no such method.
 pub(crate) async fn method(name: &str, http: &Outbound, house: &House) -> Result<Arc<dyn AnyMethod>, Failure> {
     let linked = delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
+    let name = if name == PUSH_PULL { "websocket" } else { name };
     let called = |entry: &delivery::Entry| entry.name == name || entry.uri == name || entry.aliases.contains(&name);
     let Some(found) = linked.iter().find(|method| called(&method.entry)) else {
-        let known: Vec<_> = linked.iter().map(|method| method.entry.name).collect();
+        let known: Vec<_> = linked.iter().map(|method| method.entry.name).chain([PUSH_PULL]).collect();
         return Err(Failure::usage(format!("`{name}` is no delivery method of this build"))
             .remedy(format!("these are: {}", known.join(", "))));
     };

@@ -25,3 +25,4 @@ pub use gateway::{DoorAt, Gateway, Minted};
 pub use out::Out;
 pub use run::main;
 pub use table::{Align, Cell, Table};
+pub use token::read as read_token;

@@ -14,7 +14,7 @@ use crate::{Exit, Failure, Out};
 ///
 /// # Errors
 /// When it is not there, empty, or no text.
-pub(crate) fn read(out: Out, path: &Path) -> Result<Secret<String>, Failure> {
+pub fn read(out: Out, path: &Path) -> Result<Secret<String>, Failure> {
     let refused =
         |why: String| Failure::new(Exit::Refused, format!("the token file {} cannot be read: {why}", path.display()));
     let about = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;

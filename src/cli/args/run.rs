@@ -58,21 +58,34 @@ pub struct DemoArgs {
     setgate listen --issuer https://idp.example.com --audience https://app.example.com\n  \
     setgate listen --issuer http://127.0.0.1:8080 --at 127.0.0.1:9090 --json\n  \
     setgate listen --issuer http://127.0.0.1:8080 --fail 503:20% --delay 200ms\n  \
-    setgate listen --issuer http://127.0.0.1:8080 --refuse invalid_audience:5%\n\n\
+    setgate listen --issuer http://127.0.0.1:8080 --refuse invalid_audience:5%\n  \
+    setgate listen --issuer http://127.0.0.1:8080 --method poll --stream crm --token-file crm.token\n  \
+    setgate listen --issuer http://127.0.0.1:8080 --method websocket --stream crm --token-file crm.token\n\n\
+    `push` and `multipush` wait for the transmitter, at --at. `poll`, `websocket` and `pushpull` ask it, with a token that\n\
+    `setgate receivers new` made: the way for receivers that nobody can reach.\n\n\
     Each SET is verified against the issuer's published keys (RFC 8417, SSF 1.0) before it is acknowledged and printed.")]
 pub struct ListenArgs {
     /// The transmitter whose SETs are taken; may be given several times.
     #[arg(long, value_name = "URL", required = true)]
     pub issuer: Vec<String>,
-    /// Where to listen.
+    /// Where to listen; for methods that wait.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub at: SocketAddr,
     /// The `aud` that SETs must have; may be given several times [default: any].
     #[arg(long, value_name = "AUD")]
     pub audience: Vec<String>,
-    /// How SETs come in.
+    /// How SETs come in: push, multipush, poll, websocket or pushpull.
     #[arg(long, value_name = "METHOD", default_value = "push")]
     pub method: String,
+    /// The stream to ask for, at `{issuer}/{method}/{stream}`; for methods that ask.
+    #[arg(long, value_name = "ID", help_heading = "Methods that ask")]
+    pub stream: Option<String>,
+    /// Where to ask, instead of --stream.
+    #[arg(long, value_name = "URL", conflicts_with = "stream", help_heading = "Methods that ask")]
+    pub endpoint: Option<String>,
+    /// A file with the receiver's bearer token.
+    #[arg(long, value_name = "FILE", help_heading = "Methods that ask")]
+    pub token_file: Option<PathBuf>,
     /// The `Authorization` header that the transmitter must send, as `file:PATH`, `env:NAME` or itself.
     #[arg(long, value_name = "VALUE")]
     pub authorization: Option<String>,
