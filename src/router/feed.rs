@@ -3,6 +3,7 @@
 mod draw;
 mod end;
 mod scan;
+mod visits;
 
 pub(crate) use draw::poll_settled;
 pub(crate) use end::rule_name;
@@ -25,6 +26,7 @@ use set::{Jti, OrderKey, Timestamp};
 use store::{Attempted, Entry, Head, Kind, Position, StreamNo, Version};
 use stream::{Status, Stream};
 
+use self::visits::Visits;
 use crate::{
     backoff::{Breaker, pause},
     batch::{StreamTap, Ticket},
@@ -112,6 +114,7 @@ pub(crate) struct State {
     pub(crate) last_error: Option<(Timestamp, Cause)>,
     pub(crate) last_success: Option<Timestamp>,
     pub(crate) stalled: Option<Cause>,
+    pub(crate) visits: Visits,
 }
 
 /// A drawn SET.
@@ -173,6 +176,7 @@ impl Feed {
             last_error: None,
             last_success: None,
             stalled: None,
+            visits: Visits::new(shared.house.clock.monotonic()),
         };
         Arc::new(Self { no, shared, served: ArcSwap::from_pointee(served), state: Mutex::new(state), own_window })
     }
@@ -279,6 +283,18 @@ impl Feed {
             self.set_timer(&state);
         }
         self.stir(&mut state);
+    }
+
+    /// The receiver shows itself.
+    pub(crate) fn touch(&self) {
+        let (now, wall) = self.times();
+        self.state.lock().visits.note(now, wall);
+    }
+
+    /// The clock that never jumps, and the wall's.
+    fn times(&self) -> (Duration, Timestamp) {
+        let clock = &self.shared.house.clock;
+        (clock.monotonic(), Timestamp::from_millis(clock.wall_millis()))
     }
 
     /// Lets a stopped order key go on.
@@ -432,8 +448,10 @@ pub(crate) struct Core(pub(crate) Arc<Feed>);
 impl FeedCore for Core {
     fn tap(&self, _manner: Option<delivery::Manner>) -> Box<dyn TapCore> {
         let generation = self.0.served.load().generation;
+        let (now, wall) = self.0.times();
         let tap = {
             let mut state = self.0.state.lock();
+            state.visits.come(now, wall);
             state.taps += 1;
             state.taps
         };

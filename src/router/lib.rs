@@ -22,6 +22,7 @@ mod streams;
 mod tail;
 mod vault;
 mod view;
+mod visit;
 
 pub use config::Config;
 pub use declare::{Declared, DeclaredDelivery, DeclaredRetention, DeclaredStatus};
@@ -33,6 +34,7 @@ pub use parked::{ParkedView, Reissued};
 pub use start::{Issuer, Parts, Router, StartError};
 pub use streams::{ChangeError, ReconcileError, Reconciled};
 pub use view::StreamView;
+pub use visit::Visited;
 
 pub(crate) use start::Inner;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use delivery::About;
+use delivery::{About, spi::AnyLine};
 use serde_json::Value as Json;
 use set::Timestamp;
 use store::{
@@ -147,9 +147,12 @@ impl Inner {
         let algorithm = stream.algorithm.parse().map_err(|error: jose::UnknownAlgorithm| error.to_string())?;
         let operator_owned = stream.owner == Owner::Operator;
         let about = About { stream: stream.id.shared(), issuer: stream.issuer.clone(), operator_owned };
-        let line = method
-            .line(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())
-            .map_err(|fault| fault.to_string())?;
+        let line = match self.line_in_force(stream) {
+            Some(line) => line,
+            None => method
+                .line(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())
+                .map_err(|fault| fault.to_string())?,
+        };
         let profile = line.profile();
         let seal = Seal {
             iss_json: Json::from(&*stream.issuer).to_string(),
@@ -167,6 +170,17 @@ impl Inner {
             filter_changed,
             generation: 0,
         })
+    }
+
+    /// The line of a stream whose delivery stays as it is: what its method keeps there (waiting polls, windows) outlives a pause.
+    fn line_in_force(&self, stream: &Stream) -> Option<Arc<dyn AnyLine>> {
+        let served = self.feed(StreamNo(stream.no))?.served.load_full();
+        let before = &served.stream;
+        let same = before.id == stream.id
+            && before.delivery == stream.delivery
+            && before.issuer == stream.issuer
+            && before.owner == stream.owner;
+        same.then(|| served.line.clone())
     }
 
     async fn install(self: &Arc<Self>, stream: &Stream, served: Served, last: Position) -> Result<(), StoreError> {

@@ -23,6 +23,7 @@ use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 
 mod faults;
 mod faulty;
+mod responder;
 
 const ISSUER: &str = "https://idp.example";
 
@@ -182,7 +183,7 @@ impl Bench {
             store: store.clone(),
             kek: kek.clone(),
             issuers: vec![issuer],
-            methods: vec![Arc::new(Handle(method.clone()))],
+            methods: vec![Arc::new(Handle(method.clone())), Arc::new(responder::Asked)],
             config,
             observed: Observed::register(&mut prometheus_client::registry::Registry::default()),
         };

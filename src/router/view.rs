@@ -1,11 +1,12 @@
 //! Streams as people look at them.
 
+use delivery::Voice;
 use serde::Serialize;
 use set::{Audience, Timestamp};
 use store::StreamNo;
 use stream::{Owner, Stream};
 
-use crate::Inner;
+use crate::{Inner, visit};
 
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
@@ -20,7 +21,7 @@ pub struct StreamView {
     pub audience: Audience,
     /// The method's URI or name.
     pub method: String,
-    /// Scheme, host and port of its endpoint, and a hash of the rest (hardening H50).
+    /// Scheme, host and port of its endpoint, and a hash of the rest (hardening H50); where the receiver comes to us, our own URL.
     pub endpoint: Option<String>,
     /// `enabled`, `paused` or `disabled`.
     pub status: &'static str,
@@ -52,6 +53,8 @@ pub struct StreamView {
     pub last_error_seconds_ago: Option<u64>,
     /// Age of the last acknowledgement since the start.
     pub last_success_seconds_ago: Option<u64>,
+    /// How long ago the receiver showed itself, where it is the receiver who comes; since the start.
+    pub last_visit_seconds_ago: Option<u64>,
     /// When the next attempt is due, where everything waits for its time.
     pub next_attempt_seconds: Option<u64>,
     /// Why nothing can ever come, if so.
@@ -67,19 +70,35 @@ impl Inner {
         let cursor = self.shared.store.cursor(no).await.unwrap_or_default();
         let feed = self.feed(no);
         let ago = |at: Timestamp| now.since(at).as_secs();
-        let (in_flight, last_error, last_success) = feed.as_ref().map_or((0, None, None), |feed| {
+        let (in_flight, last_error, last_success, last_visit) = feed.as_ref().map_or((0, None, None, None), |feed| {
+            let voice = feed.served.load().profile.voice;
             let state = feed.state.lock();
             let stalled = state.stalled.clone().map(|cause| (now, cause));
-            (state.claimed.len(), stalled.or_else(|| state.last_error.clone()), state.last_success)
+            (
+                state.claimed.len(),
+                stalled.or_else(|| state.last_error.clone()),
+                state.last_success,
+                state.visits.last(now).filter(|_| voice == Voice::Responder),
+            )
         });
-        let endpoint = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
+        let endpoint = feed.as_ref().map_or_else(
+            || {
+                let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
+                url.map(telemetry::endpoint_label)
+            },
+            |feed| {
+                visit::endpoint(&feed.served.load(), |terms, at| {
+                    delivery::find(&self.methods, &stream.delivery.method)?.publish(terms, at).ok()
+                })
+            },
+        );
         StreamView {
             id: stream.id.to_string(),
             no: stream.no,
             issuer: stream.issuer.to_string(),
             audience: stream.audience.clone(),
             method: stream.delivery.method.clone(),
-            endpoint: endpoint.map(telemetry::endpoint_label),
+            endpoint,
             status: stream.status.word(),
             reason: stream.status.why().map(|why| why.text().to_owned()),
             algorithm: stream.algorithm.clone(),
@@ -98,6 +117,7 @@ impl Inner {
             last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
             last_error: last_error.map(|(_, cause)| telemetry::clean(&cause.to_string(), 512)),
             last_success_seconds_ago: last_success.map(ago),
+            last_visit_seconds_ago: last_visit.map(ago),
             next_attempt_seconds: feed
                 .as_ref()
                 .filter(|_| cursor.tally.waiting > 0)

@@ -70,6 +70,7 @@ fn view() -> StreamView {
         last_error: None,
         last_error_seconds_ago: None,
         last_success_seconds_ago: None,
+        last_visit_seconds_ago: None,
         next_attempt_seconds: None,
         nothing_because: None,
         description: None,

@@ -193,9 +193,10 @@ impl Feed {
 
     /// A tap is gone: what it drew is due again.
     pub(crate) fn tap_gone(self: &Arc<Self>, tap: u64) {
-        let now = self.shared.house.clock.monotonic();
+        let (now, wall) = self.times();
         let lapse = self.served.load().profile.lapse;
         let mut state = self.state.lock();
+        state.visits.leave(now, wall);
         state.wakers.remove(&tap);
         let of_tap = |handed: bool| {
             move |(seq, claimed): (&u64, &Claimed)| {
