@@ -1,6 +1,12 @@
 //! What a method draws from and reports to.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use set::{Envelope, Jti, OrderKey};
@@ -53,6 +59,18 @@ impl Feed {
         self.0.counts().1
     }
 
+    /// Whether a tap that asked now would get something: what `moreAvailable` tells (RFC 8936 §2.3).
+    #[must_use]
+    pub fn has_due(&self) -> bool {
+        self.0.has_due()
+    }
+
+    /// Whether the stream is paused: taps stay pending, and who holds an answer may want to give it sooner.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.0.is_paused()
+    }
+
     /// For status pages: why nothing is drawn though SETs wait (peer absent, no credit).
     pub fn stalled(&self, why: Option<Cause>) {
         self.0.stalled(why);
@@ -82,11 +100,30 @@ impl Tap {
         };
         let sleep = tokio::time::sleep(wait);
         tokio::pin!(sleep);
-        tokio::select! {
-            biased;
-            batch = std::future::poll_fn(|cx| self.0.poll_next(&want, cx)) => batch,
-            () = &mut sleep => Ok(Batch::empty()),
-        }
+        let mut over = false;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(batch) = self.poll_next(&want, cx) {
+                return Poll::Ready(batch);
+            }
+            over = over || sleep.as_mut().poll(cx).is_ready();
+            if over && !self.is_drawing() { Poll::Ready(Ok(Batch::empty())) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// [`Tap::next`] for who waits in a manner of his own; `want.wait` is not looked at.
+    ///
+    /// # Errors
+    /// As [`Tap::next`].
+    pub fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+        self.0.poll_next(want, cx)
+    }
+
+    /// Whether SETs are claimed and being made ready for this tap. Whoever stops waiting for *something to come* waits for
+    /// these still: otherwise a request that does not wait at all would never get what has to be signed first.
+    #[must_use]
+    pub fn is_drawing(&self) -> bool {
+        self.0.is_drawing()
     }
 
     /// Ends when nothing this tap handed over is unsettled, or the drain deadline has passed.
@@ -113,7 +150,8 @@ pub struct Want {
     pub sets: usize,
     /// Bytes at most.
     pub bytes: usize,
-    /// How long to wait for the first; `None`: as long as it takes. When it is over, the batch is empty.
+    /// How long to wait for something to come; `None`: as long as it takes. When it is over, the batch is empty; what is
+    /// being made ready then is waited for still.
     pub wait: Option<Duration>,
 }
 
@@ -236,5 +274,36 @@ impl fmt::Debug for Tap {
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Batch({} SETs)", self.sets.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Claims at the first look, is ready at the third.
+    struct Slow(u32);
+
+    impl spi::TapCore for Slow {
+        fn poll_next(&mut self, _: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+            self.0 += 1;
+            cx.waker().wake_by_ref();
+            if self.0 < 3 { Poll::Pending } else { Poll::Ready(Ok(Batch { more: true, ..Batch::empty() })) }
+        }
+
+        fn poll_settled(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
+        }
+
+        fn is_drawing(&self) -> bool {
+            self.0 > 0
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_wait_gets_what_is_being_made_ready() {
+        let mut tap = Tap::new(Box::new(Slow(0)));
+        let batch = tap.next(Want { wait: Some(Duration::ZERO), ..Want::ALL }).await.unwrap();
+        assert!(batch.more, "the wait was over before the batch was ready");
     }
 }

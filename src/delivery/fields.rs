@@ -51,15 +51,16 @@ pub fn refusal(err: &str, description: Option<&str>, headers: &HeaderMap) -> Ref
     Refusal {
         code: ErrorCode::from_wire(&clean(err, ErrorCode::LONGEST)),
         description: description.map(|text| clean(text, 512).into()),
-        language: language(headers),
+        language: language(headers).map(Into::into),
     }
 }
 
 /// `Content-Language`, if it looks like one.
-fn language(headers: &HeaderMap) -> Option<Box<str>> {
+#[must_use]
+pub fn language(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(header::CONTENT_LANGUAGE)?.to_str().ok()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b',' | b' ');
-    (text.len() <= 64 && text.bytes().all(plain)).then(|| text.into())
+    (text.len() <= 64 && text.bytes().all(plain)).then_some(text)
 }
 
 #[cfg(test)]

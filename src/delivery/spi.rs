@@ -28,6 +28,14 @@ pub trait FeedCore: Send + Sync {
     fn counts(&self) -> (usize, usize);
     /// Why nothing is drawn.
     fn stalled(&self, why: Option<Cause>);
+    /// Whether a tap that asked now would get something, as far as that is known without asking.
+    fn has_due(&self) -> bool {
+        self.counts().1 > 0
+    }
+    /// Whether the stream is paused.
+    fn is_paused(&self) -> bool {
+        false
+    }
 }
 
 /// Behind a [`Tap`]. The state of drawing lives here, not in futures.
@@ -36,6 +44,10 @@ pub trait TapCore: Send {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>>;
     /// Ready when nothing this tap handed over is unsettled, or the drain deadline has passed.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Whether SETs are claimed and being made ready: who waited long enough waits for these still.
+    fn is_drawing(&self) -> bool {
+        false
+    }
 }
 
 /// What a batch holds until it is handed over. Dropping it hands everything back.

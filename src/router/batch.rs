@@ -208,7 +208,7 @@ impl StreamTap {
         if sets.is_empty() {
             return None;
         }
-        let more = !self.kept.is_empty() || self.feed.state.lock().lanes.has_ready();
+        let more = !self.kept.is_empty() || self.feed.has_due();
         Some(Batch::new(sets, more, Box::new(DrawnClaim { feed: self.feed.clone(), seqs, handed: false })))
     }
 
@@ -263,6 +263,10 @@ impl TapCore for StreamTap {
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         poll_settled(&self.feed, self.id, cx)
+    }
+
+    fn is_drawing(&self) -> bool {
+        self.work.is_some()
     }
 }
 

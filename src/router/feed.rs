@@ -356,6 +356,17 @@ impl Feed {
         self.stir(&mut state);
     }
 
+    /// Whether a tap that asked now would get something, or will as soon as the store was read.
+    pub(crate) fn has_due(&self) -> bool {
+        if self.shared.is_halted() || self.own_window.core().room() == 0 {
+            return false;
+        }
+        let now = self.shared.house.clock.monotonic();
+        let state = self.state.lock();
+        let reading = state.phase == Phase::Open && (state.scanning || state.scan_asked);
+        state.drawable(now) || reading && state.breaker.allowance(now, state.claimed.len()) > 0
+    }
+
     /// When the next attempt is due, if everything waits.
     pub(crate) fn next_attempt(&self) -> Option<Duration> {
         let state = self.state.lock();
@@ -486,6 +497,14 @@ impl FeedCore for Core {
 
     fn stalled(&self, why: Option<Cause>) {
         self.0.state.lock().stalled = why;
+    }
+
+    fn has_due(&self) -> bool {
+        self.0.has_due()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.0.state.lock().phase == Phase::Paused
     }
 }
 
