@@ -1,4 +1,4 @@
-//! `[[producers]]`: who may put events in.
+//! `[[producers]]` and `[[receivers]]`: who may put events in, and who may come for SETs.
 
 use std::fmt;
 
@@ -90,40 +90,78 @@ pub enum EventsSection {
 
 impl Serialize for EventsSection {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::All => to.serialize_str("all"),
-            Self::Exact(uris) => uris.serialize(to),
-        }
+        let Self::Exact(uris) = self else { return to.serialize_str(ALL) };
+        uris.serialize(to)
     }
 }
 
 impl<'de> Deserialize<'de> for EventsSection {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = EventsSection;
+        let uris = from.deserialize_any(AllOr("\"all\", or an array of event URIs"))?;
+        Ok(uris.map_or(Self::All, Self::Exact))
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"all\", or an array of event URIs")
-            }
+/// One `[[receivers]]` of the configuration. Nothing has a silent default here either.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiverSection {
+    /// Its name, which logs show: 1 to 64 characters of `a-z A-Z 0-9 . _ -`.
+    pub name: String,
+    /// The hashes of its tokens, as those of a producer.
+    pub token_hashes: Vec<TokenHashSection>,
+    /// The URLs of the issuers whose streams it may visit.
+    pub issuers: Vec<String>,
+    /// `"all"`, or the ids of the streams it may visit.
+    pub streams: StreamsSection,
+}
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<EventsSection, E> {
-                if text == "all" {
-                    Ok(EventsSection::All)
-                } else {
-                    Err(E::invalid_value(serde::de::Unexpected::Str(text), &self))
-                }
-            }
+/// Which streams a receiver may visit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamsSection {
+    /// Every stream of its issuers.
+    All,
+    /// These ids.
+    Exact(Vec<String>),
+}
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<EventsSection, A::Error> {
-                let mut uris = Vec::new();
-                while let Some(uri) = seq.next_element()? {
-                    uris.push(uri);
-                }
-                Ok(EventsSection::Exact(uris))
-            }
+impl Serialize for StreamsSection {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Self::Exact(ids) = self else { return to.serialize_str(ALL) };
+        ids.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for StreamsSection {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let ids = from.deserialize_any(AllOr("\"all\", or an array of stream ids"))?;
+        Ok(ids.map_or(Self::All, Self::Exact))
+    }
+}
+
+/// The word for everything.
+const ALL: &str = "all";
+
+/// Reads the word for everything, or a list; says what was expected.
+struct AllOr(&'static str);
+
+impl<'de> Visitor<'de> for AllOr {
+    type Value = Option<Vec<String>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        if text == ALL { Ok(None) } else { Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)) }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(one) = seq.next_element()? {
+            list.push(one);
         }
-        from.deserialize_any(Reader)
+        Ok(Some(list))
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Denied {
 impl Denied {
     /// The scope of putting events in.
     pub const INTAKE: &'static str = "setgate.intake";
+    /// The scope of visiting streams.
+    pub const READ: &'static str = "ssf.read";
 
     /// The status of the answer.
     #[must_use]

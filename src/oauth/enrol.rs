@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use store::{Done, Durability, Key, ProducerNo, Put, Space, Store, StoreError, Unit};
 
-use crate::{Producer, ProducerError, ProducerSection, producer};
+use crate::{Producer, ProducerSection, SectionError, producer};
 
 /// What the store keeps of a producer, under `producer/NAME`. The number is part of idempotency keys and records, so it outlives the section.
 #[derive(Serialize, Deserialize)]
@@ -20,7 +20,7 @@ struct Enrolled {
 pub enum EnrolError {
     /// A section is not acceptable.
     #[error(transparent)]
-    Section(#[from] ProducerError),
+    Section(#[from] SectionError),
     /// The store did not do it.
     #[error("could not number the producers: {0}")]
     Store(#[from] StoreError),
@@ -111,7 +111,7 @@ mod tests {
     async fn nothing_is_numbered_when_a_section_is_wrong() {
         let store = MemoryStore::new(house(ManualClock::at(1), 1), &[7; 32]);
         let error = enrol(&*store, &[section("a"), section("a")], &[ISSUER]).await.unwrap_err();
-        assert!(matches!(error, EnrolError::Section(ProducerError::Twice(_))), "{error}");
+        assert!(matches!(error, EnrolError::Section(SectionError::Twice(..))), "{error}");
         assert!(store.range("producer/".into()).await.unwrap().is_empty());
     }
 }

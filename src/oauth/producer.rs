@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use store::ProducerNo;
 
-use crate::{EventsSection, ProducerSection, SubjectsSection, TokenHashSection};
+use crate::{
+    EventsSection, ProducerSection, SectionError, SubjectsSection, TokenHashSection,
+    section::{self, Common},
+};
 
 /// Who puts events in, with what it may put in (hardening H2).
 ///
@@ -69,55 +72,12 @@ pub struct SubjectRules {
     pub tenants: BTreeSet<Box<str>>,
 }
 
-/// Why a `[[producers]]` section is not acceptable, with the remedy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProducerError {
-    /// The name cannot be shown in logs and metrics.
-    #[error("producers: the name `{0}` is not acceptable: use 1 to 64 characters of a-z A-Z 0-9 . _ -")]
-    Name(String),
-    /// Two sections have one name.
-    #[error("producers: `{0}` is there twice: merge the two sections or rename one")]
-    Twice(String),
-    /// Two producers have one token.
-    #[error("producers: `{0}` and `{1}` have a token in common: make each its own with `setgate producers new`")]
-    SharedToken(String, String),
-    /// It names an issuer that this gateway does not serve.
-    #[error("producers: `{name}` names the issuer `{issuer}`, which no [[issuers]] section declares")]
-    Issuer {
-        /// The producer.
-        name: String,
-        /// The issuer's URL.
-        issuer: String,
-    },
-    /// A list that must not be empty is.
-    #[error("producers: `{name}` has an empty `{key}`: {remedy}")]
-    Empty {
-        /// The producer.
-        name: String,
-        /// The key.
-        key: &'static str,
-        /// What to do.
-        remedy: &'static str,
-    },
-    /// A domain that can match no address.
-    #[error(
-        "producers: `{name}` has the e-mail domain `{domain}`: write the part behind the @ alone, for example example.com"
-    )]
-    Domain {
-        /// The producer.
-        name: String,
-        /// The domain.
-        domain: String,
-    },
-}
-
 impl Producer {
     /// The producer that a section describes, under the number that the store gave its name.
     ///
     /// # Errors
-    /// [`ProducerError`] when the section contradicts itself or names an issuer that is not among `issuers`.
-    pub fn new(no: ProducerNo, section: &ProducerSection, issuers: &[&str]) -> Result<Self, ProducerError> {
+    /// [`SectionError`] when the section contradicts itself or names an issuer that is not among `issuers`.
+    pub fn new(no: ProducerNo, section: &ProducerSection, issuers: &[&str]) -> Result<Self, SectionError> {
         check(section, issuers)?;
         let set = |values: &[String]| values.iter().map(|value| value.as_str().into()).collect::<BTreeSet<Box<str>>>();
         let subjects = match &section.subjects {
@@ -159,52 +119,29 @@ impl Producer {
     }
 }
 
-/// Checks all `[[producers]]` sections, without a store: for `setgate check`.
+/// Checks all `[[producers]]` sections, without a store.
 ///
 /// # Errors
-/// [`ProducerError`] of the first section that is not acceptable.
-pub(crate) fn check_all(sections: &[ProducerSection], issuers: &[&str]) -> Result<(), ProducerError> {
-    let mut names = BTreeSet::new();
-    let mut tokens = std::collections::BTreeMap::new();
-    for section in sections {
-        check(section, issuers)?;
-        if !names.insert(section.name.as_str()) {
-            return Err(ProducerError::Twice(section.name.clone()));
-        }
-        for token in &section.token_hashes {
-            if let Some(other) = tokens.insert(*token.hash.bytes(), section.name.as_str())
-                && other != section.name
-            {
-                return Err(ProducerError::SharedToken(other.to_owned(), section.name.clone()));
-            }
-        }
-    }
-    Ok(())
+/// [`SectionError`] of the first section that is not acceptable.
+pub(crate) fn check_all(sections: &[ProducerSection], issuers: &[&str]) -> Result<(), SectionError> {
+    sections.iter().try_for_each(|section| check(section, issuers))?;
+    section::apart(LIST, sections.iter().map(|section| (section.name.as_str(), section.token_hashes.as_slice())))
 }
 
-fn check(section: &ProducerSection, issuers: &[&str]) -> Result<(), ProducerError> {
-    let name = section.name.clone();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if !(1..=64).contains(&name.len()) || !name.bytes().all(plain) {
-        return Err(ProducerError::Name(name));
-    }
-    let empty = |key, remedy| ProducerError::Empty { name: name.clone(), key, remedy };
-    if section.token_hashes.is_empty() {
-        return Err(empty("token_hashes", "make a token with `setgate producers new`"));
-    }
-    if section.issuers.is_empty() {
-        return Err(empty("issuers", "name the issuers under which it puts events in"));
-    }
+/// What the list of sections is called.
+const LIST: &str = "producers";
+
+fn check(section: &ProducerSection, issuers: &[&str]) -> Result<(), SectionError> {
+    let common =
+        Common { list: LIST, name: &section.name, token_hashes: &section.token_hashes, issuers: &section.issuers };
+    common.check(issuers)?;
     if matches!(&section.events, EventsSection::Exact(uris) if uris.is_empty()) {
-        return Err(empty("events", "name event URIs, or write \"all\""));
-    }
-    if let Some(issuer) = section.issuers.iter().find(|issuer| !issuers.contains(&issuer.as_str())) {
-        return Err(ProducerError::Issuer { name, issuer: issuer.clone() });
+        return Err(common.empty("events", "name event URIs, or write \"all\""));
     }
     if let SubjectsSection::Rules { email_domains, .. } = &section.subjects
         && let Some(domain) = email_domains.iter().find(|domain| domain.is_empty() || domain.contains(['@', '*', ' ']))
     {
-        return Err(ProducerError::Domain { name, domain: domain.clone() });
+        return Err(SectionError::Domain { name: section.name.clone(), domain: domain.clone() });
     }
     Ok(())
 }
@@ -254,16 +191,16 @@ mod tests {
         };
         for wrong in ["@example.com", "*.example.com", ""] {
             let error = check_all(&[ProducerSection { subjects: domain(wrong), ..section() }], ISSUERS).unwrap_err();
-            assert!(matches!(error, ProducerError::Domain { .. }), "{wrong}");
+            assert!(matches!(error, SectionError::Domain { .. }), "{wrong}");
         }
     }
 
     #[test]
     fn refuses_one_name_or_one_token_for_two() {
         let error = check_all(&[section(), section()], ISSUERS).unwrap_err();
-        assert_eq!(error, ProducerError::Twice("idp".into()));
+        assert_eq!(error, SectionError::Twice(LIST, "idp".into()));
         let error = check_all(&[section(), ProducerSection { name: "app".into(), ..section() }], ISSUERS).unwrap_err();
-        assert_eq!(error, ProducerError::SharedToken("idp".into(), "app".into()));
+        assert_eq!(error, SectionError::SharedToken(LIST, "idp".into(), "app".into()));
     }
 
     #[test]

@@ -13,6 +13,8 @@ use subtle::ConstantTimeEq;
 pub enum TokenKind {
     /// Of a producer: it puts events in.
     Producer,
+    /// Of a receiver: it comes for SETs.
+    Receiver,
     /// Of the operator: it works at the operator door.
     Admin,
 }
@@ -23,6 +25,7 @@ impl TokenKind {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Producer => "sgp_",
+            Self::Receiver => "sgr_",
             Self::Admin => "sga_",
         }
     }
@@ -89,7 +92,9 @@ impl Eq for TokenHash {}
 
 /// The text is no hash of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a token hash is `sha256:` and 64 hexadecimal digits, as `setgate producers new` prints it")]
+#[error(
+    "a token hash is `sha256:` and 64 hexadecimal digits, as `setgate producers new` and `setgate receivers new` print it"
+)]
 pub struct TokenHashError;
 
 impl FromStr for TokenHash {
@@ -146,7 +151,7 @@ mod tests {
         let minted = mint(TokenKind::Producer, &*random);
         let token = minted.token.expose();
         assert!(TokenKind::Producer.fits(token), "{token}");
-        assert!(!TokenKind::Admin.fits(token));
+        assert!(!TokenKind::Admin.fits(token) && !TokenKind::Receiver.fits(token));
         assert_eq!(TokenHash::of(token), minted.hash);
         assert_ne!(mint(TokenKind::Producer, &*random).hash, minted.hash);
     }

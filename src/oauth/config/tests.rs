@@ -62,3 +62,25 @@ fn names_what_it_does_not_know() {
         .unwrap_err();
     assert!(error.contains("sha256"), "{error}");
 }
+
+#[test]
+fn a_receiver_has_no_silent_default_either() {
+    let read = |streams: &str| {
+        let text =
+            format!("name = \"crm\"\ntoken_hashes = [\"{HASH}\"]\nissuers = [\"https://issuer.example\"]\n{streams}");
+        toml::from_str::<ReceiverSection>(&text).map_err(|error| error.to_string())
+    };
+    for streams in ["streams = \"all\"", "streams = [\"crm\", \"hr\"]"] {
+        let section = read(streams).unwrap();
+        let text = toml::to_string(&section).unwrap();
+        assert_eq!(toml::from_str::<ReceiverSection>(&text).unwrap(), section, "{text}");
+    }
+    for (streams, word) in [
+        ("", "streams"),
+        ("streams = \"crm\"", "\"all\", or an array of stream ids"),
+        ("streams = \"all\"\nscope = 1", "scope"),
+    ] {
+        let error = read(streams).unwrap_err();
+        assert!(error.contains(word), "{streams}: {error}");
+    }
+}

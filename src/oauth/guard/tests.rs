@@ -5,7 +5,9 @@ use http::{HeaderValue, header::AUTHORIZATION};
 use store::ProducerNo;
 
 use super::*;
-use crate::{EventsSection, Minted, SubjectsSection, TokenHashSection, mint};
+use crate::{
+    EventsSection, Minted, ReceiverSection, StreamsSection, SubjectsSection, TokenHash, TokenHashSection, mint,
+};
 
 const ISSUERS: &[&str] = &["https://a.example", "https://b.example"];
 
@@ -100,4 +102,63 @@ fn debug_shows_no_token_and_no_hash() {
     let shown = format!("{:?} {:?}", rig.guard, rig.guard.producers());
     let hash = rig.new.hash.to_string();
     assert!(!shown.contains(rig.new.token.expose()) && !shown.contains(hash.trim_start_matches("sha256:")), "{shown}");
+}
+
+/// A receiver of the first issuer with a token that ends and one that does not.
+fn with_receiver(rig: Rig) -> (Rig, Minted, Minted) {
+    let random = SeededRandom::new(9);
+    let [ends, stays] = [(); 2].map(|()| mint(TokenKind::Receiver, &*random));
+    let expires = Some(jiff::Timestamp::from_millisecond(1_005_000).unwrap());
+    let section = ReceiverSection {
+        name: "crm".into(),
+        token_hashes: vec![TokenHashSection { hash: ends.hash, expires }, stays.hash.into()],
+        issuers: vec![ISSUERS[0].into()],
+        streams: StreamsSection::Exact(vec!["crm".into()]),
+    };
+    let guard = rig.guard.with_receivers(Receiver::all(&[section], ISSUERS).unwrap());
+    (Rig { guard, ..rig }, ends, stays)
+}
+
+#[test]
+fn a_receiver_is_known_with_the_end_of_its_credential() {
+    let (rig, ends, stays) = with_receiver(rig());
+    let admitted = rig.guard.receiver(&bearer(ends.token.expose()), None, ISSUERS[0]).unwrap();
+    assert_eq!((&*admitted.receiver.name, admitted.until_millis), ("crm", Some(1_005_000)));
+    assert_eq!(rig.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[0]).unwrap().until_millis, None);
+    rig.clock.advance(Duration::from_millis(5_000));
+    assert_eq!(rig.guard.receiver(&bearer(ends.token.expose()), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+    assert!(rig.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[0]).is_ok());
+    let foreign = rig.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[1]).unwrap_err();
+    assert_eq!(foreign.challenge().split("scope=").last(), Some("\"ssf.read\""));
+}
+
+#[test]
+fn a_token_of_one_kind_never_opens_the_other_door() {
+    let (rig, _, receiver) = with_receiver(rig());
+    let both_ways = [(&rig.new, "sgp_", "sgr_"), (&receiver, "sgr_", "sgp_")];
+    for (minted, own, other) in both_ways {
+        let disguised = minted.token.expose().replace(own, other);
+        let wrong_at_visits = if own == "sgp_" { minted.token.expose() } else { &disguised };
+        let wrong_at_intake = if own == "sgp_" { &disguised } else { minted.token.expose() };
+        assert_eq!(rig.guard.receiver(&bearer(wrong_at_visits), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+        assert_eq!(rig.guard.producer(&bearer(wrong_at_intake), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+    }
+    // RFC 8417 §4.2, hardening H41: a SET is never a bearer token.
+    let set = "eyJ0eXAiOiJzZWNldmVudCtqd3QiLCJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EuZXhhbXBsZSJ9.c2ln";
+    assert_eq!(rig.guard.receiver(&bearer(set), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+}
+
+#[test]
+fn a_hash_that_stands_in_both_lists_opens_only_the_door_of_its_prefix() {
+    let rig = rig();
+    let hash = TokenHash::of(rig.new.token.expose());
+    let section = ReceiverSection {
+        name: "crm".into(),
+        token_hashes: vec![hash.into()],
+        issuers: vec![ISSUERS[0].into()],
+        streams: StreamsSection::All,
+    };
+    let guard = rig.guard.with_receivers(Receiver::all(&[section], ISSUERS).unwrap());
+    assert!(guard.receiver(&bearer(rig.new.token.expose()), None, ISSUERS[0]).is_err());
+    assert!(guard.producer(&bearer(rig.new.token.expose()), None, ISSUERS[0]).is_ok());
 }
