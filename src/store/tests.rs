@@ -6,6 +6,7 @@ mod full;
 mod model;
 mod place;
 mod time;
+mod turnover;
 
 use std::{
     sync::{

@@ -10,7 +10,10 @@ use set::Timestamp;
 use crate::{
     Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version,
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
-    fjall::segment::{Segment, Shelves},
+    fjall::{
+        segment::{Segment, Shelves},
+        turnover::FILLER,
+    },
     plan::{Kept, ParkedRow},
 };
 
@@ -110,6 +113,10 @@ impl Engine {
             once: RwLock::default(),
             db,
         };
+        if engine.db.keyspace_exists(FILLER) {
+            // A turnover broke off.
+            engine.db.delete_keyspace(engine.filler()?).map_err(mishap)?;
+        }
         engine.find_segments()?;
         engine.find_buckets()?;
         Ok(engine)
@@ -166,6 +173,21 @@ impl Engine {
     /// The keyspace of a bucket of idempotency keys.
     pub(crate) fn bucket(&self, bucket: u64) -> Result<Keyspace, StoreError> {
         self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(mishap)
+    }
+
+    /// The keyspace that fills journals up.
+    pub(crate) fn filler(&self) -> Result<Keyspace, StoreError> {
+        self.db.keyspace(FILLER, || shape(4 * MIB, 16 * 1024)).map_err(mishap)
+    }
+
+    /// Every keyspace that is open.
+    pub(crate) fn all(&self) -> Vec<Keyspace> {
+        let fixed = [&self.meta, &self.control, &self.cursor, &self.delta];
+        let rest = [&self.parked, &self.parked_bodies, &self.held];
+        let mut all: Vec<Keyspace> = fixed.into_iter().chain(rest).cloned().collect();
+        all.extend(self.segments.read().values().filter_map(|segment| segment.shelves.clone()).flat_map(Shelves::both));
+        all.extend(self.once.read().values().cloned());
+        all
     }
 
     /// Waits until the engine can take more without stalling inside a commit, where nothing could wake it after a failure.

@@ -12,6 +12,13 @@ pub(crate) struct Shelves {
     pub(crate) bodies: Keyspace,
 }
 
+impl Shelves {
+    /// Both of them.
+    pub(crate) fn both(self) -> [Keyspace; 2] {
+        [self.heads, self.bodies]
+    }
+}
+
 /// A run of positions whose heads and bodies are stored, and one day dropped, together.
 #[derive(Clone)]
 pub(crate) struct Segment {

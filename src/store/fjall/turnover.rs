@@ -1,0 +1,80 @@
+//! Writing tables and journals anew, so that nothing overwritten is left on the disk (hardening H36).
+
+use std::{sync::Arc, time::Duration};
+
+use fjall::{Keyspace, PersistMode};
+
+use crate::{
+    FjallStore, StoreError,
+    fjall::{
+        engine::{Engine, mishap},
+        read_aside,
+        shared::Shared,
+    },
+};
+
+/// The keyspace that fills a journal up; it exists only meanwhile.
+pub(crate) const FILLER: &str = "turnover";
+/// The engine changes to a new journal when one is larger than 64 MB; so much fills any.
+const FILL: usize = 66 * 1024 * 1024;
+const BLOCK: usize = 256 * 1024;
+/// How long the engine may take to write out what it was told to.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl FjallStore {
+    /// Leaves no trace on the disk of values of records that were overwritten or removed: writes their tables anew, and
+    /// every journal that may hold them.
+    ///
+    /// It writes some 70 MB for a moment, and waits for them: for times when nothing else is done.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the records are as they were, and what was overwritten goes later, as journals and tables change.
+    pub async fn turn_over(&self) -> Result<(), StoreError> {
+        read_aside(self.shared.clone(), turn_over).await
+    }
+}
+
+fn turn_over(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
+    let begin = shared.house.clock.monotonic();
+    let late = || shared.house.clock.monotonic() > begin + PATIENCE;
+    engine.control.rotate_memtable().map_err(mishap)?;
+    await_written(engine, &engine.control, &late)?;
+    engine.control.major_compact().map_err(mishap)?;
+
+    let filler = engine.filler()?;
+    let block: Arc<[u8]> = vec![0u8; BLOCK].into();
+    for number in 0..FILL / BLOCK {
+        engine.await_room(std::iter::once(&filler))?;
+        filler.insert(number.to_be_bytes(), &*block).map_err(mishap)?;
+    }
+    engine.db.persist(PersistMode::SyncData).map_err(mishap)?;
+    filler.rotate_memtable().map_err(mishap)?;
+    await_written(engine, &filler, &late)?;
+    // Now the old journal is closed. It goes when nothing in memory needs it.
+    for keyspace in engine.all() {
+        keyspace.rotate_memtable().map_err(mishap)?;
+        await_written(engine, &keyspace, &late)?;
+    }
+    engine.db.delete_keyspace(filler).map_err(mishap)?;
+    while engine.db.journal_count() > 1 {
+        wait(engine, &late)?;
+    }
+    Ok(())
+}
+
+fn await_written(engine: &Engine, keyspace: &Keyspace, late: &impl Fn() -> bool) -> Result<(), StoreError> {
+    while keyspace.sealed_memtable_count() > 0 {
+        wait(engine, late)?;
+    }
+    Ok(())
+}
+
+fn wait(engine: &Engine, late: &impl Fn() -> bool) -> Result<(), StoreError> {
+    if late() {
+        return Err(StoreError::Busy);
+    }
+    // Says so when the engine's worker died.
+    engine.db.persist(PersistMode::Buffer).map_err(mishap)?;
+    std::thread::sleep(Duration::from_millis(1));
+    Ok(())
+}
