@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
@@ -123,16 +123,31 @@ impl Kek {
         Self::decode(&bytes)
     }
 
-    /// Writes the key to a new file that only its owner may read (mode 0600), durably.
+    /// Writes the key to a new file that only its owner may read (mode 0600), durably and whole: an interruption leaves no part
+    /// of a key under that name.
     ///
     /// # Errors
     /// [`KekError::Io`]; an existing file is never overwritten.
     pub fn save_new(&self, path: &Path) -> Result<(), KekError> {
         let text = Zeroizing::new(STANDARD.encode(self.key.as_slice()));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".unfinished");
+        let unfinished = PathBuf::from(unfinished);
+        if path.try_exists()? {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
+        }
+        // What an interruption left may be another name of a key that is in force: it is taken away, never written into.
+        match std::fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
+        // Unlike a rename, a link refuses to take the place of a file.
+        std::fs::hard_link(&unfinished, path)?;
+        std::fs::remove_file(&unfinished)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(folder)?.sync_all()?;
         Ok(())
@@ -168,6 +183,23 @@ impl Kek {
     #[must_use]
     pub fn id_of(sealed: &[u8]) -> Option<String> {
         split(sealed).ok().map(|(id, ..)| hex(id))
+    }
+
+    /// Whether something in `bytes` is sealed with this key, as it is or in base64. It looks at marks and opens nothing.
+    #[must_use]
+    pub fn sealed_any(&self, bytes: &[u8]) -> bool {
+        let mark = [MAGIC.as_slice(), &self.id].concat();
+        // Twelve bytes are sixteen characters: what follows changes none of them.
+        let text = STANDARD.encode(&mark);
+        [mark.as_slice(), text.as_bytes()].iter().any(|mark| bytes.windows(mark.len()).any(|window| window == *mark))
+    }
+
+    /// Seals with `next` what this key sealed as a credential for one place.
+    ///
+    /// # Errors
+    /// Those of [`Kek::open_secret`] and [`Kek::seal_secret`].
+    pub fn reseal_secret(&self, next: &Self, place: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        next.seal_secret(place, &self.open_secret(place, sealed)?)
     }
 
     /// Seals a credential for one place: a text that names stream or client, and field.

@@ -85,6 +85,14 @@ impl Ring {
         kek.seal(&["ring", issuer], &plain)
     }
 
+    /// Seals with `next` what [`Ring::seal`] sealed with `kek` for the same issuer; the ring itself stays as it is.
+    ///
+    /// # Errors
+    /// [`SealError`], when it does not open or does not seal.
+    pub fn reseal(kek: &Kek, next: &Kek, issuer: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        next.seal(&["ring", issuer], &kek.open(&["ring", issuer], sealed)?)
+    }
+
     /// Opens what [`Ring::seal`] sealed for the same issuer. A *next* key waits for a whole `max_age` of this process again.
     ///
     /// # Errors

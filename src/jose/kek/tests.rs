@@ -116,3 +116,31 @@ fn shows_its_check_value_alone() {
     assert_eq!(format!("{kek:?}"), format!("Kek({})", kek.id()));
     assert_eq!(kek.id().len(), 16);
 }
+
+#[test]
+fn an_interrupted_writing_never_touches_a_key_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let (kek, next) = (folder.path().join("kek"), folder.path().join("next"));
+    let one = Kek::generate().unwrap();
+    one.save_new(&kek).unwrap();
+    // Interrupted between the link and the removal of the other name, then renamed.
+    std::fs::hard_link(&kek, folder.path().join("next.unfinished")).unwrap();
+    let other = Kek::generate().unwrap();
+    other.save_new(&next).unwrap();
+    assert_eq!(Kek::load(&kek).unwrap().id(), one.id());
+    assert_eq!(Kek::load(&next).unwrap().id(), other.id());
+    assert!(matches!(one.save_new(&next), Err(KekError::Io(_))), "an existing file is never overwritten");
+}
+
+#[test]
+fn finds_what_it_sealed_in_the_raw_and_in_base64_and_seals_it_with_another() {
+    let [one, other] = [(); 2].map(|()| Kek::generate().unwrap());
+    let sealed = one.seal_secret("here", b"Bearer abc").unwrap();
+    let text = format!("{{\"$sealed\":\"{}\"}}", STANDARD_NO_PAD.encode(&sealed));
+    for bytes in [sealed.as_slice(), &[b"xyz", sealed.as_slice()].concat(), text.as_bytes()] {
+        assert!(one.sealed_any(bytes) && !other.sealed_any(bytes));
+    }
+    let moved = one.reseal_secret(&other, "here", &sealed).unwrap();
+    assert_eq!(other.open_secret("here", &moved).unwrap().as_slice(), b"Bearer abc");
+    assert!(!one.sealed_any(&moved) && one.reseal_secret(&other, "there", &sealed).is_err());
+}
