@@ -19,7 +19,10 @@ use url::Url;
 
 use crate::{
     HttpError, HttpFault, NetError, OutboundConfig, OwnAddresses, Resolve, SystemResolver, TlsPolicy,
-    connect::Connector, guard::Guard, resolve::Resolver, tls,
+    connect::{Connector, Dialed},
+    guard::Guard,
+    resolve::Resolver,
+    tls,
 };
 
 /// Connections end this long after their pool was made, so that changed names and certificates are seen.
@@ -200,6 +203,30 @@ impl HttpClient {
     }
 }
 
+impl HttpClient {
+    /// Opens a connection of its own to where `url` points, judged like any request; over TLS it speaks HTTP/1.1 only.
+    ///
+    /// For protocols that begin as HTTP and go on as another (RFC 9110 §7.8). The caller sends the request itself. One
+    /// deadline spans resolving, connecting and TLS.
+    ///
+    /// # Errors
+    /// [`HttpError`] when there is no connection.
+    pub async fn dial(&self, url: &Url) -> Result<Dialed, HttpError> {
+        self.judge(url)?;
+        let uri = Uri::try_from(url.as_str())
+            .map_err(|_| HttpError::new(HttpFault::Protocol, "the URL cannot be expressed in HTTP"))?;
+        let connector = self.0.connector.clone()?;
+        let timeout = self.0.timeout;
+        tokio::select! {
+            biased;
+            dialed = connector.dial(&uri) => dialed,
+            () = self.0.house.clock.sleep(timeout) => {
+                Err(HttpError::new(HttpFault::Timeout, format!("no connection within {} s", timeout.as_secs_f32())))
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("HttpClient")
@@ -210,7 +237,7 @@ impl ClientInner {
     fn new(shared: &Shared, policy: &TlsPolicy) -> Self {
         let guard = Guard::new(&shared.config, &policy.guard, shared.own.clone());
         let connector = tls::client_config(&shared.roots, policy)
-            .map(|tls| Connector::new(guard.clone(), shared.resolver.clone(), Arc::new(tls), shared.house.clone()))
+            .map(|tls| Connector::new(guard.clone(), shared.resolver.clone(), tls, shared.house.clone()))
             .map_err(|error| HttpError::new(HttpFault::Tls, error.to_string()));
         Self {
             guard,

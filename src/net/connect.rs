@@ -38,12 +38,21 @@ struct Inner {
     guard: Guard,
     resolver: Resolver,
     tls: Arc<ClientConfig>,
+    /// The same trust and identity for what begins as HTTP/1.1 and goes on as something else.
+    upgrading: Arc<ClientConfig>,
     house: clock::House,
 }
 
 impl Connector {
-    pub(crate) fn new(guard: Guard, resolver: Resolver, tls: Arc<ClientConfig>, house: clock::House) -> Self {
-        Self(Arc::new(Inner { guard, resolver, tls, house }))
+    pub(crate) fn new(guard: Guard, resolver: Resolver, tls: ClientConfig, house: clock::House) -> Self {
+        let mut upgrading = tls.clone();
+        upgrading.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self(Arc::new(Inner { guard, resolver, tls: Arc::new(tls), upgrading: Arc::new(upgrading), house }))
+    }
+
+    /// A connection of its own, outside of every pool.
+    pub(crate) async fn dial(&self, target: &Uri) -> Result<Dialed, HttpError> {
+        self.0.open(target, &self.0.upgrading).await.map(Dialed)
     }
 }
 
@@ -58,12 +67,12 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, target: Uri) -> Self::Future {
         let inner = self.0.clone();
-        Box::pin(async move { inner.open(&target).await.map(TokioIo::new) })
+        Box::pin(async move { inner.open(&target, &inner.tls).await.map(TokioIo::new) })
     }
 }
 
 impl Inner {
-    async fn open(&self, target: &Uri) -> Result<Wire, HttpError> {
+    async fn open(&self, target: &Uri, tls: &Arc<ClientConfig>) -> Result<Wire, HttpError> {
         let secure = target.scheme_str() == Some("https");
         let host = target.host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -78,7 +87,7 @@ impl Inner {
         }
         let name = ServerName::try_from(host.trim_end_matches('.').to_owned())
             .map_err(|_| HttpError::new(HttpFault::Tls, "the host's name cannot be in a certificate"))?;
-        match TlsConnector::from(self.tls.clone()).connect(name, tcp).await {
+        match TlsConnector::from(tls.clone()).connect(name, tcp).await {
             Ok(tls) => Ok(Wire::Tls(Box::new(tls))),
             Err(error) => Err(HttpError::new(HttpFault::Tls, format!("TLS failed: {error}"))),
         }
@@ -128,6 +137,35 @@ impl Inner {
                 () = self.house.clock.sleep(STAGGER), if !left.as_slice().is_empty() => {}
             }
         }
+    }
+}
+
+/// A connection that was opened under the guard, for a protocol that begins as HTTP/1.1 and goes on as another.
+pub struct Dialed(Wire);
+
+impl std::fmt::Debug for Dialed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialed")
+    }
+}
+
+impl AsyncRead for Dialed {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Dialed {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
     }
 }
 

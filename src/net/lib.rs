@@ -12,6 +12,7 @@ mod tls;
 
 pub use client::{HttpClient, HttpRequest, HttpResponse, Outbound};
 pub use config::{Limits, ListenConfig, OutboundConfig};
+pub use connect::Dialed;
 pub use error::{HttpError, HttpFault, NetError};
 pub use guard::{GuardPolicy, OwnAddresses, Refused};
 pub use http;

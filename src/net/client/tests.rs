@@ -180,3 +180,27 @@ async fn a_client_certificate_needs_its_own_key() {
     let (chain, key) = (a.cert.pem(), b.signing_key.serialize_pem());
     assert!(ClientIdentity::from_pem(chain.as_bytes(), key.as_bytes()).is_err());
 }
+
+#[tokio::test]
+async fn a_dialled_connection_is_judged_and_speaks_http_1_over_tls() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let house = clock::system();
+    let own = rcgen::generate_simple_self_signed(["peer.example".to_owned()]).unwrap();
+    let (chain, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let certificate = crate::ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap().with_tls(&certificate).unwrap();
+    let url = Url::parse(&format!("https://peer.example:{}/", listener.address().port())).unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    house.spawn("peer", listener.serve(Router::new().fallback(|| async { "here" }), stopped, house.clone()));
+    let roots = Roots::from_pem(chain.as_bytes()).unwrap();
+    // The listener offers HTTP/2 first; a dialled connection must not take it up.
+    let mut dialed = outbound(&house).client(&local(Some(roots), None)).dial(&url).await.unwrap();
+    dialed.write_all(b"GET / HTTP/1.1\r\nHost: peer.example\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    dialed.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("here"), "{answer}");
+
+    let strict = TlsPolicy::default();
+    let refused = outbound(&house).client(&strict).dial(&url).await.unwrap_err();
+    assert_eq!(refused.fault, HttpFault::Guard);
+}
