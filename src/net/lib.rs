@@ -7,6 +7,7 @@ mod error;
 mod guard;
 mod listen;
 mod resolve;
+mod seat;
 mod secret;
 mod tls;
 
@@ -19,6 +20,7 @@ pub use http;
 pub use ipnet::IpNet;
 pub use listen::{Listener, Peer, ServerCertificate, Stop};
 pub use resolve::{Resolve, SystemResolver};
+pub use seat::{Away, Seat};
 pub use secret::{Secret, SecretRef};
 pub use tls::{ClientIdentity, Roots, TlsPolicy};
 pub use url::Url;

@@ -1,15 +1,14 @@
 //! Doors: plain or TLS listeners that serve an axum router over HTTP/1.1 and HTTP/2, within limits.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -17,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -31,12 +30,16 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-use crate::{Limits, ListenConfig, NetError, tls};
+use crate::{
+    Limits, ListenConfig, NetError,
+    seat::{Floor, Seat, Seated, Sitting},
+    tls,
+};
 
 /// Turns true when everything must end.
 pub type Stop = watch::Receiver<bool>;
@@ -111,6 +114,7 @@ pub struct Listener {
     tls: Option<TlsAcceptor>,
     certificate: Option<ServerCertificate>,
     limits: Limits,
+    quiet: watch::Sender<bool>,
 }
 
 impl Listener {
@@ -141,7 +145,8 @@ impl Listener {
         let fault = |source| NetError::Listen { address, source };
         let tcp = TcpListener::bind(address).await.map_err(fault)?;
         let address = tcp.local_addr().map_err(fault)?;
-        let plain = Self { tcp, address, tls: None, certificate: None, limits: config.limits.clone() };
+        let (limits, quiet) = (config.limits.clone(), watch::channel(false).0);
+        let plain = Self { tcp, address, tls: None, certificate: None, limits, quiet };
         match certificate {
             Some(certificate) => plain.with_tls(&certificate),
             None => Ok(plain),
@@ -176,11 +181,20 @@ impl Listener {
         self.certificate.as_ref()
     }
 
+    /// Turns true when the listener was stopped and every connection has ended but those that [left](crate::Seat::leave) their places.
+    #[must_use]
+    pub fn quiet(&self) -> Stop {
+        self.quiet.subscribe()
+    }
+
     /// Serves until `stop`, then lets open requests finish within the drain time, then cuts what is left.
     pub async fn serve(self, app: Router, mut stop: Stop, house: clock::House) {
         let connections = self.limits.connections.clamp(1, Semaphore::MAX_PERMITS >> 3);
         let all = u32::try_from(connections).unwrap_or(u32::MAX);
-        let room = Arc::new(Semaphore::new(connections));
+        let floor = Floor::new(connections, self.limits.connections_per_address);
+        let room = floor.room().clone();
+        // Nothing is ever sent: that all senders are gone says that all connections are.
+        let (alive, mut living) = mpsc::channel(1);
         let (cut, was_cut) = watch::channel(false);
         let door = Arc::new(Door {
             app,
@@ -189,7 +203,6 @@ impl Listener {
             house: house.clone(),
             stop: stop.clone(),
             cut: was_cut,
-            callers: Callers::default(),
         });
         loop {
             let caller = async {
@@ -211,20 +224,29 @@ impl Listener {
                     continue;
                 }
             };
-            if let Some(place) = door.callers.enter(peer.ip(), door.limits.connections_per_address) {
+            if let Some(sitting) = floor.seat(permit, peer.ip(), alive.clone()) {
                 let door = door.clone();
-                house.spawn("connection", async move { door.connection(tcp, peer, permit, place).await });
+                house.spawn("connection", async move { door.connection(tcp, peer, sitting).await });
             }
         }
-        drop(self.tcp);
-        let drain = Duration::from_secs(door.limits.drain_seconds);
+        drop((self.tcp, alive));
+        let drained = async {
+            // The places are never given back: who waits elsewhere ends instead of returning.
+            if let Ok(all) = room.acquire_many(all).await {
+                all.forget();
+            }
+            self.quiet.send_replace(true);
+            living.recv().await
+        };
         tokio::select! {
             biased;
-            _ = room.acquire_many(all) => return,
-            () = house.clock.sleep(drain) => {}
+            _ = drained => return,
+            () = house.clock.sleep(Duration::from_secs(door.limits.drain_seconds)) => {}
         }
         cut.send_replace(true);
-        let _ = room.acquire_many(all).await;
+        floor.cut();
+        living.recv().await;
+        self.quiet.send_replace(true);
     }
 }
 
@@ -255,16 +277,16 @@ struct Door {
     house: clock::House,
     stop: Stop,
     cut: Stop,
-    callers: Callers,
 }
 
 impl Door {
-    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, _permit: OwnedSemaphorePermit, _place: Place) {
+    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, sitting: Sitting) {
         if tcp.set_nodelay(true).is_err() {
             return;
         }
+        let seat = sitting.seat().clone();
         let Some(acceptor) = &self.tls else {
-            return self.http(tcp, peer).await;
+            return self.http(Seated::new(tcp, sitting), seat, peer).await;
         };
         let (mut stop, mut cut) = (self.stop.clone(), self.cut.clone());
         let accepted = tokio::select! {
@@ -275,20 +297,28 @@ impl Door {
             () = self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds)) => return,
         };
         match accepted {
-            Ok(tls) => self.http(tls, peer).await,
+            Ok(tls) => self.http(Seated::new(tls, sitting), seat, peer).await,
             Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
         }
     }
 
-    async fn http(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: SocketAddr) {
+    async fn http(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seat: Seat, peer: SocketAddr) {
         let asked = Arc::new(AtomicBool::new(false));
         let service = {
-            let asked = asked.clone();
+            let (asked, seat) = (asked.clone(), seat.clone());
             service_fn(move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(Peer(peer));
-                let mut app = self.app.clone();
-                async move { answer(app.call(request).await) }
+                request.extensions_mut().insert(seat.clone());
+                let answering = self.app.clone().call(request);
+                let seat = seat.clone();
+                async move {
+                    let answer = answer(answering.await)?;
+                    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        seat.take_over();
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
             })
         };
         let server = self.server();
@@ -308,6 +338,10 @@ impl Door {
                 }
                 () = raised(&mut cut) => return,
                 () = raised(&mut stop), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = seat.lost(), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -355,41 +389,6 @@ struct Spawn(clock::House);
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     fn execute(&self, work: F) {
         self.0.spawn("http stream", work);
-    }
-}
-
-/// Open connections by address.
-#[derive(Clone, Default)]
-struct Callers(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-impl Callers {
-    /// A place for one more connection from `ip`, unless there are `limit` of them.
-    fn enter(&self, ip: IpAddr, limit: usize) -> Option<Place> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(ip).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Place { callers: self.clone(), ip })
-    }
-}
-
-/// Counts one connection for as long as it lives.
-struct Place {
-    callers: Callers,
-    ip: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut all = self.callers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.ip);
-            }
-        }
     }
 }
 

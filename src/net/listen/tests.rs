@@ -7,12 +7,15 @@ use tokio::{
 
 use super::*;
 
+mod seats;
+
 /// An open door in a test, with a clock that stands still.
 struct Open {
     address: SocketAddr,
     glass: Arc<Hourglass>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
+    quiet: Stop,
 }
 
 async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Router) -> Open {
@@ -23,7 +26,7 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
     if let Some(certificate) = certificate {
         listener = listener.with_tls(certificate).unwrap();
     }
-    let address = listener.address();
+    let (address, quiet) = (listener.address(), listener.quiet());
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = oneshot::channel();
     let tasks = house.clone();
@@ -31,7 +34,7 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
         listener.serve(app, stopped, tasks).await;
         let _ = end.send(());
     });
-    Open { address, glass, stop, ended }
+    Open { address, glass, stop, ended, quiet }
 }
 
 fn hello() -> Router {

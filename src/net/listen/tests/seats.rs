@@ -1,0 +1,142 @@
+//! Places that are left, kept and lost.
+
+use axum::{body::Body, extract::Request as Asked};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::*;
+
+const ASK: &[u8] = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+const UPGRADE: &[u8] = b"GET /up HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
+
+/// `/wait` leaves its place until it is told to go; `/up` speaks another protocol; anything else is answered at once.
+fn app() -> (Router, UnboundedReceiver<()>, Arc<Notify>) {
+    let (waits, waiting) = unbounded_channel();
+    let go = Arc::new(Notify::new());
+    let left = {
+        let (waits, go) = (waits.clone(), go.clone());
+        move |Extension(seat): Extension<Seat>| async move {
+            let away = seat.leave();
+            waits.send(()).unwrap();
+            go.notified().await;
+            drop(away);
+            "done"
+        }
+    };
+    let up = move |Extension(seat): Extension<Seat>, request: Asked| async move {
+        let away = seat.leave();
+        seat.keep(away);
+        let upgrade = hyper::upgrade::on(request);
+        tokio::spawn(async move {
+            let mut io = TokioIo::new(upgrade.await.unwrap());
+            let mut bytes = [0; 4];
+            while io.read_exact(&mut bytes).await.is_ok() {
+                io.write_all(&bytes).await.unwrap();
+            }
+            waits.send(()).unwrap();
+        });
+        let answer = Response::builder().status(101).header("connection", "upgrade").header("upgrade", "echo");
+        answer.body(Body::empty()).unwrap()
+    };
+    let app = Router::new()
+        .route("/wait", routing::get(left))
+        .route("/up", routing::get(up))
+        .route("/", routing::get(|| async { "now" }));
+    (app, waiting, go)
+}
+
+fn one_place() -> Limits {
+    Limits { connections: 1, connections_per_address: 1, ..Limits::default() }
+}
+
+/// Reads up to the end of the answer's head.
+async fn head(tcp: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if tcp.read(&mut byte).await.unwrap_or_default() == 0 {
+            break;
+        }
+        text.extend(byte);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn who_waits_long_leaves_the_place_to_others() {
+    let (app, mut waiting, go) = app();
+    let open = open(one_place(), None, app).await;
+    let mut first = connect(&open).await;
+    first.write_all(ASK).await.unwrap();
+    waiting.recv().await.unwrap();
+    // The only place of the door, and of the address, is free.
+    let mut second = connect(&open).await;
+    assert!(ask(&mut second, "Connection: close\r\n").await.starts_with("HTTP/1.1 200 "));
+    closed(&mut second).await;
+    go.notify_one();
+    assert!(head(&mut first).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn who_comes_back_to_no_place_is_answered_and_closed() {
+    let (app, mut waiting, go) = app();
+    let open = open(one_place(), None, app).await;
+    let mut first = connect(&open).await;
+    first.write_all(ASK).await.unwrap();
+    waiting.recv().await.unwrap();
+    let mut second = connect(&open).await;
+    ask(&mut second, "").await;
+    go.notify_one();
+    let answer = String::from_utf8(closed(&mut first).await).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
+    // The one who has the place keeps it.
+    assert!(ask(&mut second, "").await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_taken_over_is_drained_and_cut_like_any_other() {
+    let (app, mut ended, _) = app();
+    let mut open = open(Limits::default(), None, app).await;
+    let mut tcp = connect(&open).await;
+    tcp.write_all(UPGRADE).await.unwrap();
+    assert!(head(&mut tcp).await.starts_with("HTTP/1.1 101 "));
+    tcp.write_all(b"ping").await.unwrap();
+    let mut bytes = [0; 4];
+    tcp.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"ping");
+    open.stop.send_replace(true);
+    while TcpStream::connect(open.address).await.is_ok() {}
+    // All others have ended; this one still speaks.
+    open.quiet.wait_for(|quiet| *quiet).await.unwrap();
+    tcp.write_all(b"pong").await.unwrap();
+    tcp.read_exact(&mut bytes).await.unwrap();
+    assert!(open.ended.try_recv().is_err(), "it ended while a connection was open");
+    open.glass.advance(Duration::from_secs(30));
+    ended.recv().await.unwrap();
+    assert!(closed(&mut tcp).await.is_empty());
+    open.ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_was_taken_over_gives_its_place_back_when_it_is_closed() {
+    let (app, mut ended, _) = app();
+    // What it keeps is the place that it left: whoever keeps nothing would keep its own.
+    let up = app.layer(axum::middleware::from_fn(|mut request: Asked, next: axum::middleware::Next| async {
+        // Another seat than the connection's is of no use: the connection keeps its place.
+        let floor = Floor::new(9, 9);
+        let permit = floor.room().clone().try_acquire_owned().unwrap();
+        let other = floor.seat(permit, [127, 0, 0, 1].into(), mpsc::channel(1).0).unwrap();
+        request.extensions_mut().insert(other.seat().clone());
+        next.run(request).await
+    }));
+    let open = open(one_place(), None, up).await;
+    let mut tcp = connect(&open).await;
+    tcp.write_all(UPGRADE).await.unwrap();
+    assert!(head(&mut tcp).await.starts_with("HTTP/1.1 101 "));
+    let mut second = connect(&open).await;
+    let waiting = ask(&mut second, "");
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    drop(tcp);
+    ended.recv().await.unwrap();
+    assert!(waiting.await.starts_with("HTTP/1.1 200 "));
+}
