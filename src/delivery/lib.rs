@@ -3,6 +3,7 @@
 mod body;
 mod contract;
 pub mod drive;
+pub mod endpoint;
 pub mod exchange;
 mod feed;
 pub mod fields;
