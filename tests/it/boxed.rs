@@ -219,6 +219,11 @@ impl Gateway {
         child.wait().unwrap();
     }
 
+    /// The process's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it is running").id()
+    }
+
     /// Asks it to stop.
     pub(crate) fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it is running");

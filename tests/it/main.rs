@@ -7,6 +7,8 @@ mod bad_input;
 #[cfg(test)]
 mod boxed;
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod corpus;
 #[cfg(test)]
 mod docs;
@@ -20,6 +22,8 @@ mod http;
 mod issuers;
 #[cfg(test)]
 mod own_method;
+#[cfg(test)]
+mod rekey;
 #[cfg(test)]
 mod repeats;
 #[cfg(test)]
