@@ -27,8 +27,8 @@ pub use inlet::{Answer, Arrival, Incoming, Inlet};
 #[doc(hidden)]
 pub use inventory;
 pub use net::{
-    ClientIdentity, GuardPolicy, HttpClient, HttpError, HttpFault, HttpRequest, HttpResponse, IpNet, NetError, Roots,
-    Secret, TlsPolicy, Url, http,
+    ClientIdentity, Dialed, GuardPolicy, HttpClient, HttpError, HttpFault, HttpRequest, HttpResponse, IpNet, NetError,
+    Roots, Secret, TlsPolicy, Url, http,
 };
 pub use outcome::{Attempt, Cause, Fault, Outcome, Refusal, Scope, Verdict};
 pub use registry::{Registration, RegistryError, Starting, find, methods};
