@@ -1,2 +1,3 @@
 #![doc = include_str!("README.md")]
+pub use multipush;
 pub use push;

@@ -1,0 +1,107 @@
+//! The other end: takes SETs that a transmitter pushes by the batch.
+
+use std::time::Duration;
+
+use delivery::{
+    Answer, Arrival, BodyFault, House, Incoming,
+    axum::{Extension, Router, extract::Request, response::Response},
+    http::{Method, StatusCode, header},
+    read_body,
+};
+
+use crate::wire::{self, Receives, Reply};
+
+/// When a transmitter is asked to come back after an end that is ours.
+const LATER: Duration = Duration::from_secs(5);
+
+/// Takes a POST on any path; the mount decides where it begins and who may pass.
+pub(crate) fn routes(receives: Receives, house: House) -> Router {
+    Router::new().fallback(move |Extension(arrival): Extension<Arrival>, request: Request| {
+        let house = house.clone();
+        async move { Response::from(take(arrival, request, receives, &house).await) }
+    })
+}
+
+async fn take(mut arrival: Arrival, request: Request, receives: Receives, house: &House) -> Reply {
+    // Everything that can be said without the body is said before it is read.
+    if request.method() != Method::POST {
+        return Reply::Status(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if !wire::is_json(request.headers().get(header::CONTENT_TYPE))
+        || request.headers().contains_key(header::CONTENT_ENCODING)
+    {
+        return Reply::Status(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    let work = async {
+        let body = match read_body(request.into_body(), receives.bytes, house).await {
+            Ok(body) => body,
+            Err(BodyFault::TooLarge) => return Reply::TooMany,
+            Err(BodyFault::TooSlow) => return Reply::Status(StatusCode::REQUEST_TIMEOUT),
+            Err(BodyFault::BrokeOff) => return Reply::Invalid("the body broke off"),
+        };
+        let sets = match wire::sets(&body, receives) {
+            Ok(sets) => sets,
+            Err(reply) => return reply,
+        };
+        let names: Vec<Box<str>> = sets.iter().map(|(name, _)| name.clone()).collect();
+        let what: Vec<_> = sets.into_iter().map(|(name, token)| Incoming::Set { named: Some(name), token }).collect();
+        let answers = if what.is_empty() { Vec::new() } else { arrival.inlet.take(&arrival.peer, what).await };
+        reply(names, answers)
+    };
+    let end = async {
+        // A signal that nobody can raise any more never comes.
+        if arrival.ends.wait_for(|end| *end).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        reply = work => reply,
+        () = end => Reply::Busy(LATER),
+    }
+}
+
+/// What the inlet said, SET by SET, as one answer.
+fn reply(names: Vec<Box<str>>, answers: Vec<Answer>) -> Reply {
+    let (mut ack, mut set_errs, mut busy) = (Vec::new(), Vec::new(), None);
+    for (name, answer) in names.into_iter().zip(answers) {
+        match answer {
+            Answer::Taken => ack.push(name),
+            Answer::Refused(refusal) => set_errs.push((name, refusal)),
+            Answer::Busy { after } => busy = busy.max(Some(after)),
+            Answer::Status(status) => {
+                return Reply::Status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+            }
+        }
+    }
+    match busy {
+        // Nothing was taken, and the transmitter may know it. Otherwise it hears of those that were not by silence.
+        Some(after) if ack.is_empty() && set_errs.is_empty() => Reply::Busy(after),
+        _ => Reply::Understood { ack, set_errs },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use delivery::{ErrorCode, Refusal};
+
+    use super::*;
+
+    fn names(all: &[&str]) -> Vec<Box<str>> {
+        all.iter().map(|name| (*name).into()).collect()
+    }
+
+    #[test]
+    fn what_is_busy_is_named_in_neither_list() {
+        let refusal = Refusal { code: ErrorCode::InvalidKey, description: None, language: None };
+        let busy = Answer::Busy { after: Duration::from_secs(2) };
+        let said = reply(names(&["a", "b", "c"]), vec![Answer::Taken, busy.clone(), Answer::Refused(refusal.clone())]);
+        assert_eq!(said, Reply::Understood { ack: names(&["a"]), set_errs: vec![("c".into(), refusal)] });
+        assert_eq!(reply(names(&["a", "b"]), vec![busy.clone(), busy]), Reply::Busy(Duration::from_secs(2)));
+        assert_eq!(reply(vec![], vec![]), Reply::Understood { ack: vec![], set_errs: vec![] });
+        assert_eq!(
+            reply(names(&["a", "b"]), vec![Answer::Taken, Answer::Status(418)]),
+            Reply::Status(StatusCode::IM_A_TEAPOT)
+        );
+    }
+}

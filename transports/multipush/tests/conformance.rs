@@ -1,0 +1,108 @@
+//! Multi-SET push against its own receiving half and against receivers that acknowledge late or misbehave, over real sockets.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use delivery::{
+    About, Arrival, BoxFuture, Env, House, Inlet, Method,
+    axum::Extension,
+    spi::AnyLine,
+    testkit::{
+        Opened, Relay, Rig, clock, conform,
+        net::{Listener, Outbound, OutboundConfig, OwnAddresses, Resolve, ServerCertificate},
+    },
+};
+use serde_json::{Value as Json, json};
+use setgate_multipush::{Grant, MultiPush, Section, Terms};
+use tokio::sync::watch;
+
+#[path = "conformance/door.rs"]
+mod door;
+#[path = "conformance/lines.rs"]
+mod lines;
+#[path = "conformance/sink.rs"]
+mod sink;
+
+/// Every name is this machine.
+struct Here;
+
+impl Resolve for Here {
+    fn resolve(&self, _: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(Ok(vec![IpAddr::from([127, 0, 0, 1])])))
+    }
+}
+
+/// A method as the gateway starts it.
+async fn method(house: &House, section: Json) -> Arc<MultiPush> {
+    let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
+    let http = Outbound::with_resolver(&config, house.clone(), OwnAddresses::new(), Arc::new(Here)).unwrap();
+    let env = Env { http, house: house.clone(), report: Arc::new(|_| ()) };
+    let section: Section = serde_json::from_value(section).unwrap();
+    Arc::new(MultiPush::start(section, env).await.unwrap())
+}
+
+fn line(method: &Arc<MultiPush>, terms: Json, grant: Json) -> Arc<dyn AnyLine> {
+    let about = About { stream: "stream".into(), issuer: "https://issuer.example".into(), operator_owned: true };
+    let terms: Terms = serde_json::from_value(terms).unwrap();
+    let grant: Grant = serde_json::from_value(grant).unwrap();
+    Arc::new(method.line(&about, terms, grant).unwrap())
+}
+
+/// A grant for receivers on this machine.
+fn local() -> Json {
+    json!({ "allow_networks": ["127.0.0.0/8"], "allow_http": true })
+}
+
+/// Multi-SET push over loopback, plain or over TLS with HTTP/2, to its own receiving half.
+struct Loopback {
+    tls: bool,
+}
+
+impl Rig for Loopback {
+    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+        Box::pin(async move {
+            let house = clock::system();
+            let method = method(&house, json!({})).await;
+            let mut listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+            let mut grant = local();
+            let mut scheme = "http";
+            if self.tls {
+                let own = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
+                let (chain, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+                let certificate = ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+                listener = listener.with_tls(&certificate).unwrap();
+                grant["ca_pem"] = chain.into();
+                scheme = "https";
+            }
+            let relay = Relay::to(listener.address(), &house).await.unwrap();
+            let (stop, stopped) = watch::channel(false);
+            let arrival = Arrival { inlet, peer: "test".into(), ends: stopped.clone() };
+            let app = method.receive_routes().unwrap().layer(Extension(arrival));
+            house.spawn("receiver", listener.serve(app, stopped, house.clone()));
+            let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());
+            let line = line(&method, json!({ "endpoint_url": url }), grant);
+            Opened {
+                line,
+                cut: relay.cutter(),
+                cut_after: Some(relay.breaker()),
+                parallel: false,
+                most: None,
+                visits: None,
+                keep: Box::new((stop, relay)),
+            }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn multi_set_push_keeps_the_contract_over_plain_http() {
+    conform(&Loopback { tls: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn multi_set_push_keeps_the_contract_over_tls_and_http2() {
+    conform(&Loopback { tls: true }).await;
+}
