@@ -18,9 +18,10 @@ use rustls::RootCertStore;
 use url::Url;
 
 use crate::{
-    HttpError, HttpFault, NetError, OutboundConfig, OwnAddresses, Resolve, SystemResolver, TlsPolicy,
-    connect::{Connector, Dialed},
+    Egress, HttpError, HttpFault, NetError, OutboundConfig, OwnAddresses, Resolve, SystemResolver, TlsPolicy,
+    connect::{Connector, Dialed, Way},
     guard::Guard,
+    proxy,
     resolve::Resolver,
     tls,
 };
@@ -46,10 +47,9 @@ pub struct Outbound(Arc<Shared>);
 
 struct Shared {
     config: OutboundConfig,
-    house: clock::House,
     own: OwnAddresses,
     roots: RootCertStore,
-    resolver: Resolver,
+    way: Way,
     clients: Mutex<HashMap<TlsPolicy, Weak<ClientInner>>>,
 }
 
@@ -75,17 +75,33 @@ impl Outbound {
         if config.timeout_seconds == 0 {
             return Err(NetError::Option { option: "net.timeout_seconds", why: "write at least 1".to_owned() });
         }
+        let egress = Egress::of(config)?;
+        if let Some(egress) = &egress {
+            if egress.resolves() {
+                tracing::warn!(
+                    proxy = %egress,
+                    "the egress proxy resolves names: its rules are the only guard against inside addresses"
+                );
+            } else {
+                tracing::info!(proxy = %egress, "everything leaves through the egress proxy");
+            }
+        }
         let roots = tls::base_roots(config)?;
         // Whether TLS can be configured at all is known now, not at the first request.
         tls::client_config(&roots, &TlsPolicy::default())?;
         Ok(Self(Arc::new(Shared {
             config: config.clone(),
-            house,
             own,
             roots,
-            resolver: Resolver::new(resolver),
+            way: Way { resolver: Resolver::new(resolver), house, egress, timeout: config.timeout() },
             clients: Mutex::default(),
         })))
+    }
+
+    /// The proxy that everything leaves through, if there is one.
+    #[must_use]
+    pub fn egress(&self) -> Option<&Egress> {
+        self.0.way.egress.as_ref()
     }
 
     /// The client of a policy. Equal policies share connections; different ones never do.
@@ -116,6 +132,7 @@ struct ClientInner {
     guard: Guard,
     connector: Result<Connector, HttpError>,
     house: clock::House,
+    egress: Option<Egress>,
     timeout: Duration,
     pool: ArcSwap<Option<Aged>>,
 }
@@ -177,10 +194,14 @@ impl HttpClient {
             .map_err(|_| HttpError::new(HttpFault::Protocol, "the URL cannot be expressed in HTTP"))?;
         let timeout = request.timeout.unwrap_or(self.0.timeout);
         let keep = request.keep_body;
+        let forwarded = self.0.egress.as_ref().filter(|egress| egress.resolves() && request.url.scheme() == "http");
         let mut message = Request::new(Full::new(request.body));
         *message.method_mut() = request.method;
         *message.uri_mut() = uri;
         *message.headers_mut() = request.headers;
+        if let Some(authorization) = forwarded.and_then(Egress::authorization) {
+            message.headers_mut().insert(http::header::PROXY_AUTHORIZATION, authorization);
+        }
         let answer = self.0.pool()?;
         let answer = answer.request(message);
 
@@ -192,6 +213,9 @@ impl HttpClient {
                 return Err(HttpError::new(HttpFault::Timeout, format!("no answer within {} s", timeout.as_secs_f32())));
             }
         };
+        if forwarded.is_some() && head.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(proxy::refusal(head.status().as_u16()).error);
+        }
         let (head, mut body) = head.into_parts();
         let mut kept = BytesMut::new();
         let whole = tokio::select! {
@@ -237,12 +261,13 @@ impl ClientInner {
     fn new(shared: &Shared, policy: &TlsPolicy) -> Self {
         let guard = Guard::new(&shared.config, &policy.guard, shared.own.clone());
         let connector = tls::client_config(&shared.roots, policy)
-            .map(|tls| Connector::new(guard.clone(), shared.resolver.clone(), tls, shared.house.clone()))
+            .map(|tls| Connector::new(guard.clone(), tls, shared.way.clone()))
             .map_err(|error| HttpError::new(HttpFault::Tls, error.to_string()));
         Self {
             guard,
             connector,
-            house: shared.house.clone(),
+            house: shared.way.house.clone(),
+            egress: shared.way.egress.clone(),
             timeout: shared.config.timeout(),
             pool: ArcSwap::from_pointee(None),
         }

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::{Secret, SecretRef};
+
 /// `[net]`: how the gateway speaks to others.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +25,12 @@ pub struct OutboundConfig {
     pub ca_files: Vec<PathBuf>,
     /// Seconds from resolving the name to the answer's head, for requests that name no time of their own.
     pub timeout_seconds: u64,
+    /// The proxy that everything leaves through, `http://HOST:PORT`; empty: none. Proxies of the environment are ignored.
+    pub egress_proxy: String,
+    /// Whether that proxy resolves names. Then its rules are the guard: the gateway judges literal addresses alone.
+    pub egress_proxy_resolves: bool,
+    /// `USER:PASSWORD` for that proxy, as `file:PATH` or `env:NAME`; empty: none.
+    pub egress_proxy_credentials: SecretRef,
 }
 
 impl Default for OutboundConfig {
@@ -35,6 +43,9 @@ impl Default for OutboundConfig {
             system_roots: true,
             ca_files: Vec::new(),
             timeout_seconds: 30,
+            egress_proxy: String::new(),
+            egress_proxy_resolves: false,
+            egress_proxy_credentials: SecretRef::Literal(Secret::new(String::new())),
         }
     }
 }

@@ -12,6 +12,8 @@ pub enum HttpFault {
     Resolve,
     /// No connection came about.
     Connect,
+    /// The egress proxy cannot be reached or says no.
+    Proxy,
     /// TLS failed: certificate, name, protocol or client certificate.
     Tls,
     /// The deadline passed before the answer's head was there.
@@ -32,6 +34,7 @@ impl HttpFault {
             Self::Guard => "guard",
             Self::Resolve => "resolve",
             Self::Connect => "connect",
+            Self::Proxy => "proxy",
             Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Closed => "closed",

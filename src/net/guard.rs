@@ -89,6 +89,11 @@ impl Guard {
         }
     }
 
+    /// Whether this is a listener of the gateway itself.
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.contain(address.ip().to_canonical(), address.port())
+    }
+
     /// Judges a URL, and its host if that is an address. A name is judged when it is resolved.
     pub(crate) fn url(&self, url: &Url) -> Result<(), Refused> {
         let secure = match url.scheme() {
