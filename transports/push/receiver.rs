@@ -1,22 +1,15 @@
 //! The other end: takes SETs that a transmitter pushes.
 
-use std::{pin::Pin, time::Duration};
+use std::time::Duration;
 
 use delivery::{
-    Answer, Arrival, Bytes, ErrorCode, House, Incoming, Refusal,
-    axum::{
-        Extension, Router,
-        body::{Body, HttpBody},
-        extract::Request,
-        response::Response,
-    },
+    Answer, Arrival, BodyFault, Bytes, ErrorCode, House, Incoming, Refusal,
+    axum::{Extension, Router, body::Body, extract::Request, response::Response},
     http::{Method, StatusCode, header},
+    read_body,
 };
 
 use crate::wire::{self, Reply};
-
-/// How long a body may take to arrive.
-const BODY: Duration = Duration::from_secs(30);
 
 /// When a transmitter is asked to come back after an end that is ours.
 const LATER: Duration = Duration::from_secs(5);
@@ -70,31 +63,13 @@ async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, house
 }
 
 async fn body(body: Body, house: &House) -> Result<Bytes, Reply> {
-    // A declared length is believed when it is too large.
-    if body.size_hint().lower() > wire::LARGEST as u64 {
-        return Err(Reply::Status(StatusCode::PAYLOAD_TOO_LARGE));
+    match read_body(body, wire::LARGEST, house).await {
+        Ok(token) if token.is_empty() => Err(invalid("the body is empty")),
+        Ok(token) => Ok(token),
+        Err(BodyFault::TooLarge) => Err(Reply::Status(StatusCode::PAYLOAD_TOO_LARGE)),
+        Err(BodyFault::TooSlow) => Err(Reply::Status(StatusCode::REQUEST_TIMEOUT)),
+        Err(BodyFault::BrokeOff) => Err(invalid("the body broke off")),
     }
-    tokio::select! {
-        biased;
-        token = read(body) => match token {
-            Ok(token) if token.is_empty() => Err(invalid("the body is empty")),
-            token => token,
-        },
-        () = house.clock.sleep(BODY) => Err(Reply::Status(StatusCode::REQUEST_TIMEOUT)),
-    }
-}
-
-async fn read(mut body: Body) -> Result<Bytes, Reply> {
-    let mut token = Vec::new();
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let frame = frame.map_err(|_| invalid("the body broke off"))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if token.len() + data.len() > wire::LARGEST {
-            return Err(Reply::Status(StatusCode::PAYLOAD_TOO_LARGE));
-        }
-        token.extend_from_slice(&data);
-    }
-    Ok(token.into())
 }
 
 fn invalid(why: &str) -> Reply {
