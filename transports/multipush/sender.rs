@@ -93,7 +93,9 @@ impl MultiLine {
             Err(error) => Meaning::Each(endpoint::no_answer(error)),
         };
         let each = |verdict: Verdict| {
-            let outcomes = sent.iter().map(|(jti, attempt)| (*jti, Some(*attempt), Err(verdict.clone())));
+            // The last first: what comes back before its predecessors do takes nothing along that was not asked for.
+            let back = sent.iter().rev();
+            let outcomes = back.map(|(jti, attempt)| (*jti, Some(*attempt), Err(verdict.clone())));
             feed.settle_all(outcomes.collect());
         };
         match meaning {
