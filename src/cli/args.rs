@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub use emit::EmitArgs;
-pub use operate::{KeysCommand, OnSets, ParkedCommand, ParkedList, ProducersCommand, StoreCommand, StreamsCommand};
+pub use operate::{
+    KeysCommand, OnSets, ParkedCommand, ParkedList, ProducersCommand, ReceiversCommand, StoreCommand, StreamsCommand,
+};
 pub use run::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs};
 
 /// The command line.
@@ -106,6 +108,9 @@ pub enum Command {
     /// Those who may put events in.
     #[command(subcommand)]
     Producers(ProducersCommand),
+    /// Those who may come for SETs.
+    #[command(subcommand)]
+    Receivers(ReceiversCommand),
     /// The store on the disk.
     #[command(subcommand)]
     Store(StoreCommand),

@@ -20,10 +20,19 @@ pub struct DoorAt {
     pub ca: Vec<PathBuf>,
 }
 
-/// A new token of a producer.
+/// Whose token it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Somebody who puts events in.
+    Producer,
+    /// Somebody who comes for SETs.
+    Receiver,
+}
+
+/// A new token.
 #[derive(Clone, Debug)]
 pub struct Minted {
-    /// What the producer sends. It is shown once.
+    /// What its holder sends. It is shown once.
     pub token: net::Secret<String>,
     /// What the configuration holds.
     pub hash: String,
@@ -54,6 +63,6 @@ pub trait Gateway: Send + Sync {
     /// When the configuration cannot be read.
     fn door(&self, config: Option<&Path>) -> Result<DoorAt, Failure>;
 
-    /// A new token of a producer.
-    fn mint(&self, random: &dyn clock::Random) -> Minted;
+    /// A new token.
+    fn mint(&self, whose: Holder, random: &dyn clock::Random) -> Minted;
 }

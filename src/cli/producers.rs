@@ -1,42 +1,19 @@
 //! `setgate producers`.
 
-use serde_json::{Value as Json, json};
-
 use crate::{
-    Align, Cell, Context, Ended, Exit, Failure, Gateway, Table, args::ProducersCommand, door::Door, out::DIM, show,
-    token,
+    Align, Cell, Context, Ended, Exit, Failure, Gateway, Holder, Table, args::ProducersCommand, door::Door, minted,
+    out::DIM, show,
 };
 
 /// Does what a command about producers says.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: ProducersCommand) -> Ended {
     match command {
         ProducersCommand::New { name, issuer, event, subjects, token_file } => {
-            let fits = (1..=64).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-            if !fits {
-                return Err(Failure::usage("a producer's name has 1 to 64 characters of A-Z a-z 0-9 - . _"));
-            }
+            minted::check_name(&name)?;
             let subjects = rules(&subjects)?;
-            let minted = gateway.mint(&*context.house.random);
-            if let Some(file) = &token_file {
-                token::write(file, &minted.token)?;
-            }
+            let minted = gateway.mint(Holder::Producer, &*context.house.random);
             let section = section(&name, &minted.hash, &issuer, &event, &subjects);
-            if context.out.is_json() {
-                let token = token_file.is_none().then(|| minted.token.expose().clone());
-                context.out.value(&json!({"name": name, "hash": minted.hash, "token": token, "toml": section}));
-                return Ok(Exit::Done);
-            }
-            match &token_file {
-                Some(file) => context.out.note(format!("The token is in {}.", file.display())),
-                None => {
-                    context.out.note("The token, shown once and kept nowhere:\n");
-                    // On standard error, so that `>> setgate.toml` takes the section and never the token.
-                    context.out.note(format!("  {}\n", minted.token.expose()));
-                }
-            }
-            context.out.note("For the configuration:\n");
-            context.out.raw(section);
+            minted::hand_over(context, &name, &minted, token_file.as_deref(), section)?;
         }
         ProducersCommand::List => {
             let all = Door::open(context, gateway)?.get(&["producers"], &[]).await?;
@@ -50,8 +27,8 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Produ
             for producer in show::items(&all, "producers") {
                 table.row([
                     show::text(&producer, "name").into(),
-                    joined(&producer, "issuers").into(),
-                    joined(&producer, "events").into(),
+                    show::joined(&producer, "issuers").into(),
+                    show::joined(&producer, "events").into(),
                     Cell::styled(show::text(&producer, "subjects"), DIM),
                 ]);
             }
@@ -63,16 +40,6 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Produ
         }
     }
     Ok(Exit::Done)
-}
-
-fn joined(of: &Json, member: &str) -> String {
-    match of.get(member) {
-        Some(Json::Array(all)) => {
-            let all: Vec<_> = all.iter().filter_map(Json::as_str).map(|text| telemetry::clean(text, 200)).collect();
-            all.join(", ")
-        }
-        _ => show::text(of, member),
-    }
 }
 
 /// The rules for subjects, as the configuration has them.
@@ -99,15 +66,8 @@ fn rules(asked: &[String]) -> Result<toml::Value, Failure> {
 
 /// The section of the configuration.
 fn section(name: &str, hash: &str, issuers: &[String], events: &[String], subjects: &toml::Value) -> String {
-    let list = |all: &[String]| toml::Value::Array(all.iter().map(|one| toml::Value::String(one.clone())).collect());
-    let events = if events.is_empty() { "\"all\"".to_owned() } else { list(events).to_string() };
-    let text = |text: &str| toml::Value::String(text.to_owned());
-    format!(
-        "[[producers]]\nname = {}\ntoken_hashes = [{}]\nissuers = {}\nevents = {events}\nsubjects = {subjects}\n",
-        text(name),
-        text(hash),
-        list(issuers)
-    )
+    let events = if events.is_empty() { "\"all\"".to_owned() } else { minted::list(events) };
+    format!("{}events = {events}\nsubjects = {subjects}\n", minted::section("producers", name, hash, issuers))
 }
 
 #[cfg(test)]

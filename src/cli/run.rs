@@ -6,8 +6,8 @@ use clap::Parser as _;
 
 use crate::{
     Context, Ended, Exit, Failure, Gateway,
-    args::{Cli, Command, StoreCommand},
-    emit, keys, out, parked, producers, store_commands, streams,
+    args::{Cli, Command, KeysCommand, StoreCommand},
+    emit, keys, out, parked, producers, receivers, store_commands, streams,
 };
 
 /// Reads the command line, does what it says and tells how it ended.
@@ -61,6 +61,7 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
         Command::Parked(command) => parked::run(gateway, context, command).await,
         Command::Keys(command) => keys::run(gateway, context, command).await,
         Command::Producers(command) => producers::run(gateway, context, command).await,
+        Command::Receivers(command) => receivers::run(gateway, context, command).await,
         Command::Store(StoreCommand::Check { path }) => gateway.store_check(context, path).await,
         Command::Store(StoreCommand::Adopt { yes }) => gateway.store_adopt(context, yes).await,
         Command::Store(StoreCommand::Health) => store_commands::health(gateway, context).await,

@@ -74,6 +74,17 @@ pub(crate) fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {name}") }
 }
 
+/// A list of texts in one cell, or the word that stands for all of them.
+pub(crate) fn joined(of: &Json, member: &str) -> String {
+    match of.get(member) {
+        Some(Json::Array(all)) => {
+            let all: Vec<_> = all.iter().filter_map(Json::as_str).map(|text| telemetry::clean(text, 200)).collect();
+            all.join(", ")
+        }
+        _ => text(of, member),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

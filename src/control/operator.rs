@@ -30,7 +30,7 @@ pub struct OperatorParts {
     pub keys: Keys,
     /// Knows the admin token.
     pub guard: Arc<AdminGuard>,
-    /// Knows the producers.
+    /// Knows producers and receivers.
     pub producers: Arc<Guard>,
     /// The `[operator]` section.
     pub config: OperatorConfig,

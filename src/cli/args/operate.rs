@@ -206,6 +206,37 @@ pub enum ProducersCommand {
     List,
 }
 
+/// `setgate receivers`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ReceiversCommand {
+    /// Make a token of 256 bits, and print its hash and what to paste into the configuration.
+    #[command(after_help = "Examples:\n  \
+        setgate receivers new crm --issuer https://idp.example.com --stream crm\n  \
+        setgate receivers new crm --issuer https://idp.example.com --stream crm --token-file crm.token >> setgate.toml\n  \
+        setgate receivers new ops --issuer https://idp.example.com --all-streams\n\n\
+        The token is shown once and kept nowhere; the configuration holds its hash only.")]
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["stream", "all_streams"]))]
+    New {
+        /// The receiver's name.
+        name: String,
+        /// An issuer whose streams it may visit; may be given several times.
+        #[arg(long, value_name = "URL", required = true)]
+        issuer: Vec<String>,
+        /// A stream that it may visit; may be given several times.
+        #[arg(long, value_name = "ID")]
+        stream: Vec<String>,
+        /// It may visit every stream of these issuers, also those that come later.
+        #[arg(long)]
+        all_streams: bool,
+        /// Write the token to a new 0600 file instead of showing it.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+    /// List the receivers of the running gateway.
+    #[command(after_help = "Examples:\n  setgate receivers list")]
+    List,
+}
+
 /// `setgate store`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum StoreCommand {

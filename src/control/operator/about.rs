@@ -1,4 +1,4 @@
-//! `/admin/v1/info`, `/admin/v1/store`, `/admin/v1/producers`.
+//! `/admin/v1/info`, `/admin/v1/store`, `/admin/v1/producers`, `/admin/v1/receivers`.
 
 use std::sync::Arc;
 
@@ -8,13 +8,17 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use oauth::{EventsAllowed, Producer, SubjectPolicy};
+use oauth::{EventsAllowed, Producer, Receiver, StreamsAllowed, SubjectPolicy};
 use serde_json::{Value, json};
 
 use super::OperatorParts;
 
 pub(super) fn routes() -> Router<Arc<OperatorParts>> {
-    Router::new().route("/info", get(info)).route("/store", get(store)).route("/producers", get(producers))
+    Router::new()
+        .route("/info", get(info))
+        .route("/store", get(store))
+        .route("/producers", get(producers))
+        .route("/receivers", get(receivers))
 }
 
 async fn info(State(parts): State<Arc<OperatorParts>>) -> Response {
@@ -51,14 +55,34 @@ fn shown(producer: &Producer) -> Value {
         SubjectPolicy::Any => json!("any"),
         SubjectPolicy::Rules(rules) => json!(rules),
     };
-    let tokens: Vec<_> =
-        producer.expiries().map(|expires| json!({ "expires": expires.map(|at| at.to_string()) })).collect();
     json!({
         "name": producer.name,
         "no": producer.no,
         "issuers": producer.issuers().collect::<Vec<_>>(),
         "events": events,
         "subjects": subjects,
-        "tokens": tokens,
+        "tokens": tokens(producer.expiries()),
     })
+}
+
+async fn receivers(State(parts): State<Arc<OperatorParts>>) -> Response {
+    let shown = |receiver: &Arc<Receiver>| {
+        let streams = match receiver.streams() {
+            StreamsAllowed::All => json!("all"),
+            StreamsAllowed::Exact(ids) => json!(ids),
+        };
+        json!({
+            "name": receiver.name,
+            "issuers": receiver.issuers().collect::<Vec<_>>(),
+            "streams": streams,
+            "tokens": tokens(receiver.expiries()),
+        })
+    };
+    let receivers: Vec<_> = parts.producers.receivers().iter().map(shown).collect();
+    Json(json!({ "receivers": receivers })).into_response()
+}
+
+/// When each token ends.
+fn tokens<T: ToString>(expiries: impl Iterator<Item = Option<T>>) -> Vec<Value> {
+    expiries.map(|expires| json!({ "expires": expires.map(|at| at.to_string()) })).collect()
 }

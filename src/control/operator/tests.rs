@@ -9,7 +9,10 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use http::Method;
 use http_body_util::BodyExt as _;
 use jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
-use oauth::{EventsSection, Minted, Producer, ProducerSection, SubjectsSection, TokenKind, mint};
+use oauth::{
+    EventsSection, Minted, Producer, ProducerSection, Receiver, ReceiverSection, StreamsSection, SubjectsSection,
+    TokenKind, mint,
+};
 use router::{ChangeError, ParkedView, Reissued, StreamView};
 use serde_json::{Value as Json, json};
 use set::{Audience, ErrorCode, Jti, Timestamp};
@@ -155,6 +158,7 @@ struct Rig {
     app: Router,
     token: Minted,
     producer: Minted,
+    receiver: Minted,
     not_ready: Arc<Mutex<Option<String>>>,
     keyring: Arc<Keyring>,
 }
@@ -176,6 +180,14 @@ fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
     let clock = ManualClock::at(1_700_000_000_000);
     let house = house(clock.clone(), 4);
     let producers = vec![Arc::new(Producer::new(ProducerNo(1), &section, &[ISSUER]).unwrap())];
+    let receiver = mint(TokenKind::Receiver, &*random);
+    let section = ReceiverSection {
+        name: "crm".into(),
+        token_hashes: vec![receiver.hash.into()],
+        issuers: vec![ISSUER.into()],
+        streams: StreamsSection::Exact(vec!["crm".into()]),
+    };
+    let receivers = Receiver::all(&[section], &[ISSUER]).unwrap();
     let now = Moment { wall_millis: 1_700_000_000_000, monotonic: house.clock.monotonic() };
     let ring = Ring::new(now).generate(Algorithm::EdDSA, RsaBits::default(), now, &Rotation::default(), false).unwrap();
     let keyring = Arc::new(Keyring::new(ring));
@@ -192,13 +204,13 @@ fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
         operate: fake.clone(),
         keys,
         guard: Arc::new(AdminGuard::new(&token.token)),
-        producers: Arc::new(Guard::new(producers, clock)),
+        producers: Arc::new(Guard::new(producers, clock).with_receivers(receivers)),
         config,
         address: "127.0.0.1:8081".parse().unwrap(),
         ready: Arc::new(move || said.lock().unwrap().clone().map_or(Ok(()), Err)),
         metrics: Arc::new(|| "setgate_up 1\n# EOF\n".to_owned()),
     });
-    Rig { fake, app, token, producer, not_ready, keyring }
+    Rig { fake, app, token, producer, receiver, not_ready, keyring }
 }
 
 #[derive(Debug)]

@@ -126,6 +126,11 @@ async fn the_gateway_says_what_it_is_and_who_may_put_events_in() {
     let text = String::from_utf8(producers.body.to_vec()).unwrap();
     let hash = rig.producer.hash.to_string();
     assert!(!text.contains(hash.trim_start_matches("sha256:")), "{text}");
+    let shown = rig.get("/admin/v1/receivers").await;
+    let receiver = &shown.json()["receivers"][0];
+    assert_eq!((&receiver["name"], &receiver["streams"]), (&json!("crm"), &json!(["crm"])));
+    let hash = rig.receiver.hash.to_string();
+    assert!(!String::from_utf8_lossy(&shown.body).contains(hash.trim_start_matches("sha256:")));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ async fn everything_below_admin_needs_the_admin_token() {
         "/admin/v1/parked",
         "/admin/v1/info",
         "/admin/v1/producers",
+        "/admin/v1/receivers",
         "/admin/v1/x",
     ] {
         for (token, error) in
