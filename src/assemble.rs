@@ -11,9 +11,9 @@ use std::{
 
 use cli::{Exit, Failure};
 use clock::House;
-use delivery::{CarrierEvent, Env, spi::AnyMethod};
+use delivery::{CarrierEvent, Env, Voice, spi::AnyMethod};
 use net::{Outbound, OwnAddresses};
-use oauth::Guard;
+use oauth::{Guard, Receiver};
 use router::{Issuer, Router};
 
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     doors::{Doors, Routes, Running, serve},
     issuers,
     opening::Kept,
+    visits::{self, Visits},
 };
 
 /// What a gateway is made of.
@@ -41,6 +42,7 @@ pub struct Gateway {
     issuers: Vec<Issuer>,
     world: Running,
     operator: Running,
+    visits: Visits,
     ready: Arc<AtomicBool>,
 }
 
@@ -81,7 +83,7 @@ impl Gateway {
             store: kept.store.clone(),
             kek: kept.kek.clone(),
             issuers: issuers.clone(),
-            methods,
+            methods: methods.clone(),
             config: config.router.clone(),
             observed: kept.registry.lend(router::Observed::register),
         })
@@ -89,13 +91,26 @@ impl Gateway {
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
         declare(&router, &config, force).await?;
 
-        let guard = Arc::new(Guard::new(producers, house.clock.clone()));
+        let receivers = Receiver::all(&config.receivers, &urls).map_err(|error| Failure::usage(error.to_string()))?;
+        unvisited(&router, &config, &receivers);
+        let guard = Arc::new(Guard::new(producers, house.clock.clone()).with_receivers(receivers));
+        let visits = Visits::new(visits::Parts {
+            house: house.clone(),
+            guard: guard.clone(),
+            find: visits::finder(&router),
+            issuers: urls,
+            methods: &methods,
+            config: config.visits.clone(),
+            observed: visits::Observed::register(&kept.registry),
+        })
+        .map_err(|error| Failure::usage(error.to_string()))?;
         let ready = Arc::new(AtomicBool::new(true));
-        let routes = Routes { config: &config, router: &router, guard, kept: &kept, house: &house };
+        let routes =
+            Routes { config: &config, router: &router, guard, visits: visits.clone(), kept: &kept, house: &house };
         let (world, operator) = (routes.world()?, routes.operator(&doors.operator, &ready));
         let world = serve(doors.world, world, &house, "world");
         let operator = serve(doors.operator, operator, &house, "operator");
-        Ok(Self { house, router, kept, issuers, world, operator, ready })
+        Ok(Self { house, router, kept, issuers, world, operator, visits, ready })
     }
 
     /// Where the door for the world listens.
@@ -148,9 +163,12 @@ impl Gateway {
         let left = |part: u32| by.saturating_sub(clock.monotonic()) / part;
         self.ready.store(false, Ordering::SeqCst);
         clock.sleep(delay.min(within)).await;
-        // Requests under way get their answers while the router still takes and delivers.
-        self.world.close(&self.house, left(2)).await;
+        // Requests under way get their answers while the router still takes and delivers. Polls and sockets wait for something that may
+        // never come: the drain tells their taps, and their answers leave before the door is cut.
+        self.visits.close();
+        self.world.shut(&self.house, left(2)).await;
         self.router.drain(left(1).saturating_sub(Duration::from_secs(1)).max(Duration::from_millis(500))).await;
+        self.world.close(&self.house, left(2).min(Duration::from_secs(2))).await;
         self.operator.close(&self.house, left(2).min(Duration::from_secs(1))).await;
         if let Err(error) = self.kept.store.close().await {
             tracing::warn!(%error, "the store was not closed in order; the next start replays");
@@ -259,6 +277,16 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
         );
     }
     Ok(())
+}
+
+/// Names the streams that wait for a receiver that cannot come.
+fn unvisited(router: &Router, config: &Config, receivers: &[Receiver]) {
+    for stream in &config.streams {
+        let waits = router.visit(stream.id.as_str()).is_some_and(|visited| visited.voice == Voice::Responder);
+        if waits && !receivers.iter().any(|receiver| receiver.may_visit(&stream.issuer, stream.id.as_str())) {
+            tracing::warn!(stream = %stream.id, "no receiver may visit the stream: `setgate receivers new` makes one");
+        }
+    }
 }
 
 #[cfg(test)]

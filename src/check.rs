@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
-use delivery::{About, spi::AnyMethod};
+use delivery::{About, Voice, spi::AnyMethod};
 use serde::Serialize;
 
 use crate::{
@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let loaded = serve::load(context, false)?;
     let mut findings = Vec::new();
     let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
-    streams(&loaded.config, &methods, &mut findings)?;
+    let visited = streams(&loaded.config, &methods, &mut findings)?;
     producers(&loaded.config, &mut findings)?;
     if args.connect {
         for method in &methods {
@@ -77,8 +77,13 @@ fn anstyle_dim() -> cli::Style {
     cli::Style::new().dimmed()
 }
 
-/// Asks each method about its streams.
-fn streams(config: &Config, methods: &[Arc<dyn AnyMethod>], findings: &mut Vec<Finding>) -> Result<(), Failure> {
+/// Asks each method about its streams; tells which of them wait for visits.
+fn streams<'a>(
+    config: &'a Config,
+    methods: &[Arc<dyn AnyMethod>],
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<&'a router::Declared>, Failure> {
+    let mut visited = Vec::new();
     for stream in &config.streams {
         let what = format!("stream {} ({})", stream.id, stream.delivery.method);
         let Some(method) = delivery::find(methods, &stream.delivery.method) else {
@@ -95,7 +100,12 @@ fn streams(config: &Config, methods: &[Arc<dyn AnyMethod>], findings: &mut Vec<F
         config::resolve(&mut grant, &format!("streams.{}.grant", stream.id))?;
         let about = About { stream: stream.id.shared(), issuer: stream.issuer.as_str().into(), operator_owned: true };
         match method.line(&about, terms, grant) {
-            Ok(_) => findings.push(Finding { what, good: true, remedy: String::new() }),
+            Ok(line) => {
+                if line.profile().voice == Voice::Responder {
+                    visited.push(stream);
+                }
+                findings.push(Finding { what, good: true, remedy: String::new() });
+            }
             Err(fault) => findings.push(Finding { what, good: false, remedy: fault.to_string() }),
         }
     }
@@ -114,6 +124,36 @@ fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure
             good: false,
             remedy: "there is none: nobody can put events in; `setgate producers new` makes one".to_owned(),
         });
+    }
+    Ok(())
+}
+
+/// Receivers, and streams that nobody may visit.
+fn receivers(config: &Config, visited: &[&router::Declared], findings: &mut Vec<Finding>) -> Result<(), Failure> {
+    let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
+    let receivers =
+        oauth::Receiver::all(&config.receivers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
+    for receiver in &receivers {
+        let what = match receiver.streams() {
+            oauth::StreamsAllowed::All => format!("receiver {} (all streams)", receiver.name),
+            oauth::StreamsAllowed::Exact(ids) => {
+                let ids: Vec<_> = ids.iter().map(AsRef::as_ref).collect();
+                format!("receiver {} ({})", receiver.name, ids.join(", "))
+            }
+        };
+        findings.push(Finding { what, good: true, remedy: String::new() });
+    }
+    for stream in visited {
+        if !receivers.iter().any(|receiver| receiver.may_visit(&stream.issuer, stream.id.as_str())) {
+            findings.push(Finding {
+                what: format!("receivers of the stream {}", stream.id),
+                good: false,
+                remedy: format!(
+                    "there is none: its SETs wait for somebody who cannot come; `setgate receivers new NAME --issuer {} --stream {}` makes one",
+                    stream.issuer, stream.id
+                ),
+            });
+        }
     }
     Ok(())
 }

@@ -48,6 +48,8 @@ pub struct Config {
     pub store: store::Options,
     /// What one request to the intake may bring.
     pub intake: control::IntakeConfig,
+    /// Receivers that come for their SETs.
+    pub visits: crate::visits::VisitsConfig,
     /// Retries, back-off, sharing.
     pub router: router::Config,
     /// Requests that leave.
@@ -60,6 +62,8 @@ pub struct Config {
     pub issuers: Vec<IssuerSection>,
     /// Who may put events in.
     pub producers: Vec<oauth::ProducerSection>,
+    /// Who may come for SETs.
+    pub receivers: Vec<oauth::ReceiverSection>,
     /// Streams that the operator declares.
     pub streams: Vec<router::Declared>,
 }
@@ -277,6 +281,7 @@ mod tests {
             &["keys"],
             &["store"],
             &["intake"],
+            &["visits"],
             &["router"],
             &["net"],
             &["log"],
@@ -295,6 +300,7 @@ mod tests {
         let loaded = parse(&with_examples(), file(), Vec::new()).unwrap();
         assert_eq!(loaded.config.issuers.len(), 1);
         assert_eq!(loaded.config.producers.len(), 1);
+        assert_eq!(loaded.config.receivers.len(), 1);
         assert_eq!(loaded.config.streams.len(), 1);
     }
 

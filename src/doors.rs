@@ -18,7 +18,7 @@ use oauth::{AdminGuard, Guard};
 use router::{Issuer, Router};
 use tokio::sync::watch;
 
-use crate::{config::Config, opening::Kept};
+use crate::{config::Config, opening::Kept, visits::Visits};
 
 /// Both doors, open and not yet served.
 #[derive(Debug)]
@@ -52,16 +52,26 @@ impl Doors {
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: watch::Sender<bool>,
+    quiet: watch::Receiver<bool>,
     ended: watch::Receiver<bool>,
 }
 
 impl Running {
-    /// Stops letting callers in, and waits for requests under way.
+    /// Stops letting callers in, and waits for requests under way; those of visits may last.
+    pub(crate) async fn shut(&self, house: &House, within: Duration) {
+        self.stop.send_replace(true);
+        self.wait(self.quiet.clone(), house, within).await;
+    }
+
+    /// Stops letting callers in, and waits for everybody inside.
     pub(crate) async fn close(&self, house: &House, within: Duration) {
         self.stop.send_replace(true);
-        let mut ended = self.ended.clone();
+        self.wait(self.ended.clone(), house, within).await;
+    }
+
+    async fn wait(&self, mut what: watch::Receiver<bool>, house: &House, within: Duration) {
         tokio::select! {
-            _ = ended.wait_for(|ended| *ended) => {}
+            _ = what.wait_for(|so| *so) => {}
             () = house.clock.sleep(within) => tracing::debug!(door = %self.address, "requests under way were cut"),
         }
     }
@@ -69,7 +79,7 @@ impl Running {
 
 /// Serves a door until it is closed.
 pub(crate) fn serve(listener: Listener, app: axum::Router, house: &House, name: &'static str) -> Running {
-    let address = listener.address();
+    let (address, quiet) = (listener.address(), listener.quiet());
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(false);
     let work = listener.serve(app, stopped, house.clone());
@@ -77,7 +87,7 @@ pub(crate) fn serve(listener: Listener, app: axum::Router, house: &House, name: 
         work.await;
         end.send_replace(true);
     });
-    Running { address, stop, ended }
+    Running { address, stop, quiet, ended }
 }
 
 /// What both doors are made from.
@@ -85,6 +95,7 @@ pub(crate) struct Routes<'a> {
     pub(crate) config: &'a Config,
     pub(crate) router: &'a Router,
     pub(crate) guard: Arc<Guard>,
+    pub(crate) visits: Visits,
     pub(crate) kept: &'a Kept,
     pub(crate) house: &'a House,
 }
@@ -92,7 +103,7 @@ pub(crate) struct Routes<'a> {
 impl Routes<'_> {
     /// The routes of the operator door. Its keys live as long as the door.
     pub(crate) fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
-        let Routes { config, router, guard, kept, house } = self;
+        let Routes { config, router, guard, kept, house, .. } = self;
         let of =
             |issuer: &Issuer| KeysOf { issuer: issuer.url.clone(), no: issuer.no, keyring: issuer.keyring.clone() };
         let keys = Keys::start(KeysParts {
@@ -123,7 +134,7 @@ impl Routes<'_> {
     /// # Errors
     /// When an issuer's URL cannot be served.
     pub(crate) fn world(&self) -> Result<axum::Router, Failure> {
-        let Routes { config, router, guard, kept, house } = self;
+        let Routes { config, router, guard, visits, kept, house } = self;
         let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
         let max_age = config.keys.rotation().max_age;
         let published = router
@@ -143,6 +154,6 @@ impl Routes<'_> {
             observed: control::Observed::register(&kept.registry),
         })
         .map_err(|error| Failure::usage(error.to_string()))?;
-        Ok(discovery.merge(intake))
+        Ok(visits.mount(discovery.merge(intake)))
     }
 }

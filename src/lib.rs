@@ -9,6 +9,7 @@
 //! | `opening.rs` | store and secrets, made together and opened together |
 //! | `issuers.rs` | issuers with their numbers and keys |
 //! | `assemble.rs`, `doors.rs` | the rooms put together; the doors; shutdown in order |
+//! | `visits.rs`, `visits_*.rs` | receivers that come for their SETs: paths, budgets, tickets |
 //! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs`, `bench.rs` | one command each |
 
 mod assemble;
@@ -23,6 +24,7 @@ mod issuers;
 mod listen;
 mod opening;
 mod serve;
+mod visits;
 
 use std::{
     path::{Path, PathBuf},
@@ -30,7 +32,7 @@ use std::{
 };
 
 use cli::{
-    Context, DoorAt, Ended, Failure, Minted,
+    Context, DoorAt, Ended, Failure, Holder, Minted,
     args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
 };
 // The linker drops a transport that nobody names.
@@ -38,6 +40,7 @@ use transports as _;
 
 pub use assemble::Gateway;
 pub use doors::Doors;
+pub use visits::VisitsConfig;
 
 /// A future that a command is.
 type Ending<'a> = futures_util::future::BoxFuture<'a, Ended>;
@@ -49,6 +52,10 @@ pub fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    // Each poll and socket that waits is a descriptor; the usual soft limit of 1024 is for programs that use `select`.
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);
     // One provider of cryptography for every TLS connection of the process; set by nobody else.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     cli::main(&Root)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Sections of the configuration whose numbers are limits.
-const SECTIONS: &[&str] = &["listen.limits", "intake", "store", "router", "net", "keys", "gateway"];
+const SECTIONS: &[&str] = &["listen.limits", "intake", "visits", "store", "router", "net", "keys", "gateway"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

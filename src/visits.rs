@@ -1,0 +1,293 @@
+//! Receivers that come for their SETs: every responder's routes, at `{issuer path}/{method}/{stream}`, behind the guard.
+//!
+//! A request passes in this order: credential (before a byte of the body is read, and before `100 Continue`), path, stream, budget. What a
+//! receiver may not visit and what is not there are answered alike, so that ids cannot be probed. The method then sees its own path, a
+//! [`Visit`], and no credential of any kind. CORS is not offered: a browser opens a socket with a ticket that its page's own server has
+//! fetched, and sockets need no preflight.
+
+#[path = "visits_budget.rs"]
+mod budget;
+#[path = "visits_ends.rs"]
+mod ends;
+#[path = "visits_held.rs"]
+mod held;
+#[path = "visits_path.rs"]
+mod path;
+#[path = "visits_tickets.rs"]
+mod tickets;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Method, StatusCode, header, request},
+    response::{IntoResponse, Response},
+};
+use clock::House;
+use delivery::{Visit, Voice, spi::AnyMethod};
+use net::Seat;
+use oauth::{Admitted, Denied, Guard};
+use router::{Router, Visited};
+use serde::Deserialize;
+use stream::Owner;
+use tower::Service as _;
+
+use budget::{Budget, Full};
+use ends::Ends;
+use held::{Held, Place};
+use path::{Asked, Paths};
+use tickets::{Issued, Tickets};
+
+pub(crate) use budget::Observed;
+pub(crate) use path::CollisionError;
+
+/// `[visits]`: receivers that come for their SETs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VisitsConfig {
+    /// Polls and sockets at once; their connections do not count in `[listen.limits]` meanwhile.
+    pub connections: usize,
+    /// Of one receiver.
+    pub per_receiver: usize,
+    /// Tickets that are out and not used yet.
+    pub tickets: usize,
+    /// Of one receiver.
+    pub tickets_per_receiver: usize,
+}
+
+impl Default for VisitsConfig {
+    fn default() -> Self {
+        Self { connections: 20_000, per_receiver: 12_000, tickets: 10_000, tickets_per_receiver: 100 }
+    }
+}
+
+/// Finds the stream with an id.
+pub(crate) type Find = Arc<dyn Fn(&str) -> Option<Visited> + Send + Sync>;
+
+/// What visits are made of.
+pub(crate) struct Parts<'a> {
+    pub(crate) house: House,
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) find: Find,
+    /// The URLs of the issuers.
+    pub(crate) issuers: Vec<&'a str>,
+    pub(crate) methods: &'a [Arc<dyn AnyMethod>],
+    pub(crate) config: VisitsConfig,
+    pub(crate) observed: Observed,
+}
+
+/// The door for receivers. Clones are the same door.
+#[derive(Clone)]
+pub(crate) struct Visits(Arc<Inner>);
+
+struct Inner {
+    paths: Paths,
+    guard: Arc<Guard>,
+    find: Find,
+    budget: Arc<Budget>,
+    tickets: Tickets,
+    ends: Arc<Ends>,
+    observed: Observed,
+    closing: AtomicBool,
+}
+
+/// How a stream is found in a router.
+pub(crate) fn finder(router: &Router) -> Find {
+    let router = router.clone();
+    Arc::new(move |stream| router.visit(stream))
+}
+
+impl Visits {
+    /// Opens the door.
+    ///
+    /// # Errors
+    /// [`CollisionError`] when a request could mean the streams of one issuer and another issuer.
+    pub(crate) fn new(parts: Parts<'_>) -> Result<Self, CollisionError> {
+        let Parts { house, guard, find, issuers, methods, config, observed } = parts;
+        Ok(Self(Arc::new(Inner {
+            paths: Paths::new(&issuers, methods)?,
+            guard,
+            find,
+            budget: Budget::new(config.connections, config.per_receiver, observed.clone()),
+            tickets: Tickets::new(house.clone(), config.tickets, config.tickets_per_receiver, observed.clone()),
+            ends: Ends::new(house),
+            observed,
+            closing: AtomicBool::new(false),
+        })))
+    }
+
+    /// Adds the door to the routes of the world: whatever they do not know is looked for here.
+    pub(crate) fn mount(&self, world: axum::Router) -> axum::Router {
+        let visits = self.clone();
+        world.fallback(move |request: Request| {
+            let visits = visits.clone();
+            async move {
+                match visits.0.admit(request) {
+                    Ok(Next::Serve(serving)) => serving.answer().await,
+                    Ok(Next::Ticket(asking)) => visits.0.ticket(*asking).await,
+                    Err(refusal) => *refusal,
+                }
+            }
+        })
+    }
+
+    /// From now on nobody is let in; visits that last are ended by their taps.
+    pub(crate) fn close(&self) {
+        self.0.closing.store(true, Ordering::Release);
+    }
+}
+
+/// What becomes of a request that was let in.
+enum Next {
+    Serve(Serving),
+    Ticket(Box<Asking>),
+}
+
+/// A request on its way through a method's routes.
+struct Serving {
+    answering: axum::routing::future::RouteFuture<std::convert::Infallible>,
+    place: Place,
+}
+
+impl Serving {
+    async fn answer(self) -> Response {
+        let Self { answering, place } = self;
+        let Ok(answer) = answering.await;
+        place.hold(answer)
+    }
+}
+
+/// A request for a ticket.
+struct Asking {
+    admitted: Admitted,
+    issuer: Arc<str>,
+    stream: Arc<str>,
+    head: request::Parts,
+    body: Body,
+}
+
+impl Inner {
+    /// Everything that is asked before a method sees a request. Nothing of the body is touched.
+    fn admit(&self, request: Request) -> Result<Next, Box<Response>> {
+        let (mut head, body) = request.into_parts();
+        let uri = head.uri.clone();
+        let Some(asked) = self.paths.find(uri.path()) else {
+            return Err(Box::new(StatusCode::NOT_FOUND.into_response()));
+        };
+        let ticket = tickets::take(&mut head.headers).map_err(|denied| Box::new(self.denied(denied)))?;
+        let admitted = match (self.guard.receiver(&head.headers, uri.query(), asked.issuer), ticket) {
+            (Ok(_), Some(_)) => Err(Denied::Malformed("there are two credentials")),
+            (Err(Denied::Missing), Some(ticket)) if opens_a_socket(&head) && asked.rest.is_empty() => {
+                self.tickets.redeem(&ticket, asked.issuer, asked.stream, &head.headers)
+            }
+            (admitted, _) => admitted,
+        };
+        let admitted = admitted.map_err(|denied| Box::new(self.denied(denied)))?;
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Box::new(self.full(Full::Closing)));
+        }
+        let visited = self.stream(&asked, &admitted).ok_or_else(|| Box::new(self.unknown()))?;
+        // Methods have no use for what lets somebody in; what they do not have they do not log.
+        for credential in [header::AUTHORIZATION, header::COOKIE] {
+            head.headers.remove(credential);
+        }
+        if asked.rest == "/ticket" {
+            visited.touch();
+            let (issuer, stream) = (visited.issuer, visited.stream);
+            return Ok(Next::Ticket(Box::new(Asking { admitted, issuer, stream, head, body })));
+        }
+        let held =
+            self.budget.enter(&admitted.receiver, asked.method.name).map_err(|full| Box::new(self.full(full)))?;
+        visited.touch();
+        head.uri = asked.inner_uri(uri.query());
+        let seat = head.extensions.get::<Seat>().cloned();
+        head.extensions.insert(Visit {
+            feed: visited.feed,
+            line: visited.line,
+            inlet: None,
+            peer: Arc::from(&*admitted.receiver.name),
+            ends: self.ends.of(admitted.until_millis),
+        });
+        let answering = asked.method.routes.clone().call(Request::from_parts(head, body));
+        Ok(Next::Serve(Serving { answering, place: Place::new(seat, Held::new(held)) }))
+    }
+
+    /// The stream that was asked for, if it is there, of this issuer and method, and this receiver's to visit.
+    fn stream(&self, asked: &Asked<'_>, admitted: &Admitted) -> Option<Visited> {
+        // The receiver's list first: for what is not on it nothing is looked up, so nothing differs.
+        if !asked.is_plain() || !admitted.receiver.may_visit(asked.issuer, asked.stream) {
+            return None;
+        }
+        let visited = (self.find)(asked.stream)?;
+        // A client's own stream is that client's alone, who comes with OAuth.
+        let own = visited.owner == Owner::Operator && *visited.issuer == **asked.issuer;
+        (own && visited.method == asked.method.name && visited.voice == Voice::Responder).then_some(visited)
+    }
+
+    async fn ticket(&self, asking: Asking) -> Response {
+        let Asking { admitted, issuer, stream, head, body } = asking;
+        if head.method != Method::POST {
+            let allow = [(header::ALLOW, HeaderValue::from_static("POST"))];
+            return (allow, problem(StatusCode::METHOD_NOT_ALLOWED, "a ticket is asked for with POST")).into_response();
+        }
+        let origin = match self.tickets.origin(&head.headers, body).await {
+            Ok(origin) => origin,
+            Err(why) => return problem(StatusCode::BAD_REQUEST, why),
+        };
+        match self.tickets.issue(admitted, issuer, stream, origin) {
+            Ok(Issued { ticket, expires_in }) => {
+                let body = serde_json::json!({ "ticket": ticket.expose(), "expires_in": expires_in.as_secs() });
+                let mut answer = (StatusCode::CREATED, axum::Json(body)).into_response();
+                answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                answer
+            }
+            Err(full) => self.full(full),
+        }
+    }
+
+    fn denied(&self, denied: Denied) -> Response {
+        self.observed.refused(match denied {
+            Denied::Missing | Denied::Invalid => "credential",
+            Denied::Insufficient { .. } => "scope",
+            _ => "malformed",
+        });
+        denied.into_response()
+    }
+
+    fn unknown(&self) -> Response {
+        self.observed.refused("unknown");
+        problem(StatusCode::NOT_FOUND, "there is no such stream")
+    }
+
+    fn full(&self, full: Full) -> Response {
+        self.observed.refused(full.reason());
+        let mut answer = problem(full.status(), full.detail());
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(full.retry_after().as_secs()));
+        answer
+    }
+}
+
+/// Whether the request opens a socket (RFC 6455 §4.1): only there a ticket counts.
+fn opens_a_socket(head: &request::Parts) -> bool {
+    head.method == Method::GET
+        && head.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// A refusal that is none of the credential's (RFC 9457).
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or_default();
+    let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
+    let fields = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (status, fields, body.to_string()).into_response()
+}
+
+#[cfg(test)]
+#[path = "visits_tests.rs"]
+mod tests;

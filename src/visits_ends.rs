@@ -1,0 +1,109 @@
+//! When visits end because their credentials do.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use clock::House;
+use delivery::Stop;
+use tokio::sync::{Notify, watch};
+
+/// How long the one task sleeps at most: the wall clock may jump.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Tells visits that their credential has ended.
+///
+/// All visits that end at one moment share one signal, and one task watches over all signals while there is a visit that ends: ten thousand
+/// sockets with one token cost one timer.
+pub(super) struct Ends {
+    house: House,
+    never: watch::Sender<bool>,
+    watched: Mutex<Watched>,
+    sooner: Notify,
+}
+
+#[derive(Default)]
+struct Watched {
+    /// By the end, in milliseconds of the wall clock.
+    signals: BTreeMap<u64, watch::Sender<bool>>,
+    watching: bool,
+}
+
+impl Ends {
+    pub(super) fn new(house: House) -> Arc<Self> {
+        Arc::new(Self { house, never: watch::Sender::new(false), watched: Mutex::default(), sooner: Notify::new() })
+    }
+
+    /// The signal of a credential that ends then.
+    pub(super) fn of(self: &Arc<Self>, until_millis: Option<u64>) -> Stop {
+        let Some(until) = until_millis else { return self.never.subscribe() };
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let stop = watched.signals.entry(until).or_default().subscribe();
+        if !std::mem::replace(&mut watched.watching, true) {
+            let ends = self.clone();
+            self.house.spawn("ends of visits", async move {
+                while let Some(wait) = ends.look() {
+                    tokio::select! {
+                        () = ends.house.clock.sleep(wait) => {}
+                        () = ends.sooner.notified() => {}
+                    }
+                }
+            });
+        } else if watched.signals.keys().next() == Some(&until) {
+            self.sooner.notify_one();
+        }
+        stop
+    }
+
+    /// Tells what has ended; how long to sleep then, or nothing when no visit ends.
+    fn look(&self) -> Option<Duration> {
+        let now = self.house.clock.wall_millis();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.signals.retain(|until, signal| {
+            if *until <= now {
+                signal.send_replace(true);
+            }
+            *until > now && signal.receiver_count() > 0
+        });
+        let next = watched.signals.keys().next().map(|until| Duration::from_millis(until - now).min(LOOK));
+        watched.watching = next.is_some();
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clock::{Hourglass, TokioTasks, manual::SeededRandom};
+
+    use super::*;
+
+    fn ends() -> (Arc<Hourglass>, Arc<Ends>) {
+        let clock = Hourglass::at(1_000_000);
+        let house = House { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(TokioTasks) };
+        (clock, Ends::new(house))
+    }
+
+    #[tokio::test]
+    async fn a_visit_ends_with_its_credential_and_no_other_does() {
+        let (clock, ends) = ends();
+        // The one that ends last is watched first.
+        let [later, mut soon, same, never] =
+            [Some(1_090_000), Some(1_010_000), Some(1_010_000), None].map(|at| ends.of(at));
+        clock.advance(Duration::from_secs(10));
+        soon.wait_for(|ended| *ended).await.unwrap();
+        assert!(*same.borrow() && !*later.borrow() && !*never.borrow());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_watched_when_nobody_visits() {
+        let (clock, ends) = ends();
+        drop(ends.of(Some(2_000_000)));
+        while ends.watched.lock().unwrap().watching {
+            clock.advance(LOOK);
+            tokio::task::yield_now().await;
+        }
+        assert!(ends.watched.lock().unwrap().signals.is_empty());
+    }
+}

@@ -1,0 +1,83 @@
+//! What a visit holds while it lasts: its place among visits, and the connection's place left to others.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::StatusCode,
+    response::Response,
+};
+use http_body::{Frame, SizeHint};
+use net::{Away, Seat};
+
+use super::budget::Taking;
+
+/// A place among visits.
+pub(super) struct Held {
+    _taking: Taking,
+}
+
+impl Held {
+    pub(super) const fn new(taking: Taking) -> Self {
+        Self { _taking: taking }
+    }
+}
+
+/// A visit's place, and the connection that left its own for it.
+pub(super) struct Place {
+    seat: Option<Seat>,
+    held: Both,
+}
+
+/// Given back in this order: the connection looks for a place of its own before the visit's is free.
+struct Both {
+    _away: Option<Away>,
+    _held: Held,
+}
+
+impl Place {
+    pub(super) fn new(seat: Option<Seat>, held: Held) -> Self {
+        Self { held: Both { _away: seat.as_ref().map(Seat::leave), _held: held }, seat }
+    }
+
+    /// Ends the visit with the last byte of its answer, or with its connection when that speaks another protocol from now on.
+    pub(super) fn hold(self, answer: Response) -> Response {
+        let Self { seat, held } = self;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(seat) = seat {
+                seat.keep(held);
+            }
+            return answer;
+        }
+        answer.map(|body| Body::new(Holding { body, _held: held }))
+    }
+}
+
+/// A body with what is given back after it.
+struct Holding {
+    body: Body,
+    _held: Both,
+}
+
+impl http_body::Body for Holding {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
