@@ -21,6 +21,8 @@ mod http;
 #[cfg(test)]
 mod issuers;
 #[cfg(test)]
+mod multipush;
+#[cfg(test)]
 mod own_method;
 #[cfg(test)]
 mod rekey;
