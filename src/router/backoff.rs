@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clock::Random;
+use delivery::Voice;
 
 use crate::Config;
 
@@ -42,6 +43,14 @@ enum State {
 }
 
 impl Breaker {
+    /// The breaker of a line.
+    pub(crate) fn of(voice: Voice) -> Self {
+        match voice {
+            Voice::Sender => Self::of_sender(),
+            Voice::Responder => Self::of_responder(),
+        }
+    }
+
     /// The breaker of a line that speaks first.
     pub(crate) fn of_sender() -> Self {
         Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, ramp: RAMP, first_ramp: RAMP }
@@ -56,6 +65,8 @@ impl Breaker {
     pub(crate) fn allowance(&self, now: Duration, in_flight: usize) -> usize {
         match self.state {
             State::Closed => self.ramp.saturating_sub(in_flight),
+            // Nobody is probed who comes by itself: only what is wrong on our side is waited for.
+            State::Open(until) if now >= until && self.first_ramp == usize::MAX => usize::MAX,
             State::Open(until) if now >= until && in_flight == 0 => 1,
             State::Open(_) | State::Probing => 0,
         }
@@ -63,7 +74,9 @@ impl Breaker {
 
     /// A SET leaves.
     pub(crate) fn left(&mut self) {
-        if let State::Open(_) = self.state {
+        if let State::Open(_) = self.state
+            && self.first_ramp != usize::MAX
+        {
             self.state = State::Probing;
         }
     }
@@ -83,7 +96,9 @@ impl Breaker {
 
     /// The line failed. `own` tells a fault that waiting will not mend. Returns when the next probe may leave.
     pub(crate) fn fault(&mut self, now: Duration, own: bool, wait: impl FnOnce(u32) -> Duration) -> Duration {
-        if let State::Open(until) = self.state {
+        if let State::Open(until) = self.state
+            && (now < until || self.first_ramp != usize::MAX)
+        {
             // Others of the same volley say the same thing: one fault.
             return until;
         }

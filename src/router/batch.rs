@@ -4,24 +4,24 @@
 //! that a cancelled `next` loses nothing.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use delivery::{
-    Attempt, Batch, BoxFuture, Cause, Closed, Envelope, SealedSet, Want, Window,
+    Attempt, Batch, BoxFuture, Cause, Closed, Envelope, Order, SealedSet, Want, Window,
     spi::{Claim, TapCore},
 };
-use set::{ErrorCode, Jti};
+use set::{ErrorCode, Jti, OrderKey};
 use store::{Kind, Rule, StoreError};
 use stream::{Decision, Why};
 
 use crate::{
-    feed::{Drawn, Feed, Phase, Served, poll_settled},
-    lane::Slot,
+    feed::{Draw, Drawer, Drawn, Feed, Phase, Served, poll_settled},
     seal::{Job, SealError},
+    slot::Slot,
 };
 
 /// What was accepted is read whatever its limits were then.
@@ -63,6 +63,7 @@ impl Drop for Ticket {
 /// A drawn SET with its sealed token, or what became of it instead.
 struct Prepared {
     slot: Slot,
+    draw: u64,
     jti: Jti,
     made: Made,
 }
@@ -81,18 +82,25 @@ struct Token {
 }
 
 struct Failed {
-    seqs: Vec<u64>,
+    sets: Vec<(u64, u64)>,
     cause: Cause,
 }
 
 type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;
 
+/// A draw that is being sealed.
+struct Underway {
+    work: Work,
+    served: Arc<Served>,
+    /// What it holds, with its draw.
+    sets: Vec<(u64, u64)>,
+}
+
 /// One drawer of one stream.
 pub(crate) struct StreamTap {
     feed: Arc<Feed>,
-    id: u64,
-    generation: u64,
-    work: Option<(Work, Arc<Served>)>,
+    drawer: Drawer,
+    work: Option<Underway>,
     /// Sealed, and more than was wanted.
     kept: VecDeque<(Prepared, Arc<Served>)>,
     wish: Wish,
@@ -140,40 +148,49 @@ impl Wish {
 }
 
 impl StreamTap {
-    pub(crate) fn new(feed: Arc<Feed>, id: u64, generation: u64) -> Self {
-        Self { feed, id, generation, work: None, kept: VecDeque::new(), wish: Wish::default() }
+    pub(crate) fn new(feed: Arc<Feed>, tap: u64, order: Order, generation: u64) -> Self {
+        let drawer = Drawer { tap, order, generation };
+        Self { feed, drawer, work: None, kept: VecDeque::new(), wish: Wish::default() }
     }
 
     /// The last look before SETs leave: paused, dropped, removed or no longer wanted since the decision.
     fn pass(&mut self, want: &Want) -> Option<Batch> {
+        if self.kept.is_empty() {
+            return None;
+        }
         let paused = {
             let state = self.feed.state.lock();
+            // What failed meanwhile has taken back what was drawn behind it.
+            self.kept.retain(|(prepared, _)| {
+                state.claimed.get(&prepared.slot.seq()).is_some_and(|claimed| claimed.draw == prepared.draw)
+            });
             !matches!(state.phase, Phase::Open)
         };
         // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
-        let moved = self.feed.served.load().generation != self.generation;
+        let moved = self.feed.served.load().generation != self.drawer.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
-        let mut seqs = Vec::with_capacity(sets.capacity());
+        let mut claims = Vec::with_capacity(sets.capacity());
+        let mut back = Vec::new();
         let mut bytes = 0usize;
         while sets.len() < want.sets {
             let Some((prepared, served)) = self.kept.pop_front() else { break };
-            let Prepared { slot, jti, made } = prepared;
-            let seq = slot.seq();
+            let Prepared { slot, draw, jti, made } = prepared;
+            let claim = (slot.seq(), draw);
             let control = slot.head.kind == Kind::Control;
             if moved || paused && !control {
-                self.feed.hand_back(&[seq]);
+                back.push(claim);
                 continue;
             }
             let token = match made {
                 Made::Token(token) => token,
                 Made::Gone(rule) => {
-                    self.feed.drop_by_rule(seq, rule);
+                    self.feed.drop_by_rule(claim, rule);
                     continue;
                 }
                 Made::TooLarge(size) => {
                     let most = served.profile.limits.set_bytes;
                     self.feed.park_unsent(
-                        seq,
+                        claim,
                         ErrorCode::TooLarge,
                         &format!("{size} bytes; the method carries at most {most}"),
                     );
@@ -182,21 +199,21 @@ impl StreamTap {
             };
             if token.generation != served.seal.keyring.generation() {
                 // Its key may have been revoked since: it is sealed again (hardening H49).
-                self.feed.hand_back(&[seq]);
+                back.push(claim);
                 continue;
             }
             if let Some(rule) = self.veto(&slot, &token.body) {
-                self.feed.drop_by_rule(seq, rule);
+                self.feed.drop_by_rule(claim, rule);
                 continue;
             }
             if !sets.is_empty() && bytes + token.token.len() > want.bytes {
                 let made = Made::Token(token);
-                self.kept.push_front((Prepared { slot, jti, made }, served));
+                self.kept.push_front((Prepared { slot, draw, jti, made }, served));
                 break;
             }
             let Token { token, body, .. } = token;
             bytes += token.len();
-            seqs.push(seq);
+            claims.push(claim);
             sets.push(SealedSet {
                 jti,
                 attempt: Attempt(slot.attempts + 1),
@@ -205,11 +222,28 @@ impl StreamTap {
                 order: slot.head.order,
             });
         }
+        if self.drawer.order == Order::PerBatch && !self.kept.is_empty() {
+            // Drawn for one batch, and two are made of it: what follows a SET of the first comes back until that is settled.
+            let first: HashSet<OrderKey> = sets.iter().map(|set| set.order).collect();
+            self.kept.retain(|(Prepared { slot, draw, .. }, _)| {
+                let goes = first.contains(&slot.head.order) && slot.head.kind != Kind::Control;
+                if goes {
+                    back.push((slot.seq(), *draw));
+                }
+                !goes
+            });
+        }
+        if !back.is_empty() {
+            self.feed.hand_back(&back);
+        }
         if sets.is_empty() {
             return None;
         }
-        let more = !self.kept.is_empty() || self.feed.has_due();
-        Some(Batch::new(sets, more, Box::new(DrawnClaim { feed: self.feed.clone(), seqs, handed: false })))
+        let more = !self.kept.is_empty() || {
+            let mut state = self.feed.state.lock();
+            state.lanes.has_ready() || state.lanes.has_held(self.drawer.tap)
+        };
+        Some(Batch::new(sets, more, Box::new(DrawnClaim { feed: self.feed.clone(), sets: claims, handed: false })))
     }
 
     /// Why a SET must not leave any more, though it was owed when it was accepted.
@@ -235,13 +269,13 @@ impl StreamTap {
 impl TapCore for StreamTap {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         loop {
-            if let Some((work, served)) = &mut self.work {
-                let Poll::Ready(done) = work.as_mut().poll(cx) else { return Poll::Pending };
-                let served = served.clone();
+            if let Some(underway) = &mut self.work {
+                let Poll::Ready(done) = underway.work.as_mut().poll(cx) else { return Poll::Pending };
+                let served = underway.served.clone();
                 self.work = None;
                 match done {
                     Ok(prepared) => self.kept.extend(prepared.into_iter().map(|one| (one, served.clone()))),
-                    Err(failed) => self.feed.draw_failed(&failed.seqs, failed.cause),
+                    Err(failed) => self.feed.draw_failed(&failed.sets, failed.cause),
                 }
             }
             if want.sets > 0
@@ -250,10 +284,11 @@ impl TapCore for StreamTap {
                 return Poll::Ready(Ok(batch));
             }
             self.wish.withdraw();
-            match self.feed.claim(self.id, self.generation, want, &mut self.wish, cx) {
-                Drawn::Slots(slots, served) => {
-                    let work = prepare(self.feed.clone(), served.clone(), slots);
-                    self.work = Some((Box::pin(work), served));
+            match self.feed.claim(self.drawer, want, &mut self.wish, cx) {
+                Drawn::Slots(draw, served) => {
+                    let sets = draw.slots.iter().map(|(slot, _)| (slot.seq(), draw.no)).collect();
+                    let work = Box::pin(prepare(self.feed.clone(), served.clone(), draw));
+                    self.work = Some(Underway { work, served, sets });
                 }
                 Drawn::Closed(closed) => return Poll::Ready(Err(closed)),
                 Drawn::Nothing => return Poll::Pending,
@@ -262,7 +297,7 @@ impl TapCore for StreamTap {
     }
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        poll_settled(&self.feed, self.id, cx)
+        poll_settled(&self.feed, self.drawer.tap, cx)
     }
 
     fn is_drawing(&self) -> bool {
@@ -273,14 +308,17 @@ impl TapCore for StreamTap {
 impl Drop for StreamTap {
     fn drop(&mut self) {
         self.wish.give_up();
-        self.feed.tap_gone(self.id);
+        let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| (prepared.slot.seq(), prepared.draw)).collect();
+        unsent.extend(self.work.take().into_iter().flat_map(|underway| underway.sets));
+        self.feed.tap_gone(self.drawer.tap, &unsent);
     }
 }
 
 /// Reads the bodies of a draw in one range and seals them in one job.
-async fn prepare(feed: Arc<Feed>, served: Arc<Served>, slots: Vec<(Slot, Jti)>) -> Result<Vec<Prepared>, Failed> {
+async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec<Prepared>, Failed> {
+    let Draw { no: draw, slots } = draw;
     let fail = |cause: Cause, slots: &[(Slot, Jti)]| Failed {
-        seqs: slots.iter().map(|(slot, _)| slot.seq()).collect(),
+        sets: slots.iter().map(|(slot, _)| (slot.seq(), draw)).collect(),
         cause,
     };
     let started = feed.shared.house.clock.monotonic();
@@ -293,7 +331,7 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, slots: Vec<(Slot, Jti)>) 
     let mut jobs = Vec::with_capacity(slots.len());
     let mut cached = Vec::with_capacity(slots.len());
     for ((slot, jti), body) in slots.iter().zip(&bodies) {
-        let kept = if slot.attempts > 0 { feed.shared.cache.find(jti, generation) } else { None };
+        let kept = if slot.attempts > 0 || slot.sealed_before { feed.shared.cache.find(jti, generation) } else { None };
         if let (None, Some(body)) = (&kept, body) {
             jobs.push(Job { jti: *jti, iat: slot.head.accepted, body: body.clone() });
         }
@@ -327,10 +365,12 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, slots: Vec<(Slot, Jti)>) 
                     None => Made::Gone(Rule::Lost),
                 },
             };
-            if let (Made::Token(made), Some(claimed)) = (&made, state.claimed.get_mut(&slot.seq())) {
+            if let (Made::Token(made), Some(claimed)) = (&made, state.claimed.get_mut(&slot.seq()))
+                && claimed.draw == draw
+            {
                 claimed.sealed = Some((generation, made.token.clone()));
             }
-            prepared.push(Prepared { slot, jti, made });
+            prepared.push(Prepared { slot, draw, jti, made });
         }
     }
     Ok(prepared)
@@ -343,21 +383,21 @@ fn store_cause(error: &StoreError) -> Cause {
 /// What a batch holds until it is handed over.
 struct DrawnClaim {
     feed: Arc<Feed>,
-    seqs: Vec<u64>,
+    sets: Vec<(u64, u64)>,
     handed: bool,
 }
 
 impl Claim for DrawnClaim {
     fn handed_over(mut self: Box<Self>) {
         self.handed = true;
-        self.feed.handed_over(&self.seqs);
+        self.feed.handed_over(&self.sets);
     }
 }
 
 impl Drop for DrawnClaim {
     fn drop(&mut self) {
         if !self.handed {
-            self.feed.hand_back(&self.seqs);
+            self.feed.hand_back(&self.sets);
         }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use delivery::{Cause, Closed};
-use store::{Durability, Settlement, Unit};
+use delivery::{Cause, Closed, Outcome};
+use set::Jti;
+use store::{Durability, Named, Settlement, Unit};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     Inner,
     feed::{Core, Feed},
-    lane::Slot,
     shared::{Command, Shared},
+    slot::Slot,
 };
 
 /// Obeys until the router is gone.
@@ -30,20 +31,7 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
                     let router = router.clone();
                     router.clone().shared.house.spawn("pause", async move { router.pause_by_fault(no, why).await });
                 }
-                Command::Late(feed, named, receipt) => {
-                    router.shared.house.spawn("late", async move {
-                        let head = feed
-                            .shared
-                            .store
-                            .heads(vec![named.at])
-                            .await
-                            .ok()
-                            .and_then(|heads| heads.into_iter().next().flatten());
-                        if let Some(head) = head.filter(|head| head.boot == named.boot) {
-                            feed.settle_late(&head, receipt);
-                        }
-                    });
-                }
+                Command::Late(feed, all) => router.shared.house.spawn("late", settle_late(feed, all)),
             }
         }
         if !ends.is_empty() {
@@ -69,6 +57,27 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
     }
     for (feed, slot) in slots {
         feed.ended(&slot);
+    }
+}
+
+/// Outcomes of SETs that are not drawn: one read says what they are, one commit settles them.
+async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
+    let store = feed.shared.store.clone();
+    all.sort_by_key(|(named, ..)| named.at);
+    let heads = match store.heads(all.iter().map(|(named, ..)| named.at).collect()).await {
+        Ok(heads) => heads,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read what late outcomes are about; their SETs will be handed over again");
+            return;
+        }
+    };
+    let known = heads.into_iter().zip(all).filter_map(|(head, (named, jti, outcome))| {
+        head.filter(|head| head.boot == named.boot).map(|head| (head, jti, outcome))
+    });
+    let settled = feed.settle_late(known.collect());
+    if !settled.is_empty() {
+        feed.shared.settler.flush().await;
+        feed.visible(&settled);
     }
 }
 

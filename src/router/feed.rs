@@ -3,22 +3,22 @@
 mod draw;
 mod end;
 mod scan;
+mod taps;
 mod visits;
 
-pub(crate) use draw::poll_settled;
+pub(crate) use draw::{Drawer, poll_settled};
 pub(crate) use end::rule_name;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, atomic::Ordering},
-    task::Waker,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use delivery::{
-    Attempt, Cause, Closed, Lapse, Outcome, Profile, Voice,
+    Attempt, Cause, Closed, Manner, Order, Outcome, Profile, Voice,
     spi::{AnyLine, FeedCore, TapCore},
 };
 use parking_lot::Mutex;
@@ -26,13 +26,14 @@ use set::{Jti, OrderKey, Timestamp};
 use store::{Attempted, Entry, Head, Kind, Position, StreamNo, Version};
 use stream::{Status, Stream};
 
-use self::visits::Visits;
+use self::{taps::Taps, visits::Visits};
 use crate::{
     backoff::{Breaker, pause},
     batch::{StreamTap, Ticket},
-    lane::{Lanes, Slot},
+    lane::Lanes,
     seal::Seal,
     shared::{Command, Shared},
+    slot::Slot,
 };
 
 /// At most so many SETs are passed over because their keys are blocked; then scanning stops until something moves.
@@ -92,10 +93,17 @@ pub(crate) struct State {
     ending: HashSet<u64>,
     breaker: Breaker,
     pub(crate) phase: Phase,
-    wakers: HashMap<u64, Waker>,
-    taps: u64,
+    pub(crate) taps: Taps,
+    /// Draws ever made.
+    draws: u64,
+    /// SETs handed over and unsettled.
+    handed: usize,
+    /// When those of them are due again that outlive their tap, with their place in the ledger.
+    lapses: BTreeSet<(Duration, u64)>,
     /// The line of a sender runs.
     running: bool,
+    /// The receiver comes and fetches: what is out may stay out for long.
+    patient: bool,
     /// Everything owed up to here stands in a lane, is drawn, settled, or passed over.
     scan: u64,
     /// The tail has told of a SET here.
@@ -123,7 +131,15 @@ pub(crate) struct Claimed {
     pub(crate) jti: Jti,
     pub(crate) attempt: Attempt,
     pub(crate) tap: u64,
-    pub(crate) handed_at: Option<Duration>,
+    /// The draw that took it: the same SET drawn again is another claim.
+    pub(crate) draw: u64,
+    /// How its hand-over can fail: a refusal after a batch settles it.
+    pub(crate) order: Order,
+    pub(crate) handed: bool,
+    /// How long after the hand-over it is due again; without it, when its tap is gone.
+    pub(crate) lapse: Option<Duration>,
+    /// When that is.
+    pub(crate) lapses_at: Option<Duration>,
     pub(crate) generation: u64,
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
     pub(crate) sealed: Option<(u64, Bytes)>,
@@ -131,9 +147,15 @@ pub(crate) struct Claimed {
     pub(crate) bytes: usize,
 }
 
+/// What a tap drew: its number, and the SETs.
+pub(crate) struct Draw {
+    pub(crate) no: u64,
+    pub(crate) slots: Vec<(Slot, Jti)>,
+}
+
 /// What [`Feed::claim`] found.
 pub(crate) enum Drawn {
-    Slots(Vec<(Slot, Jti)>, Arc<Served>),
+    Slots(Draw, Arc<Served>),
     Nothing,
     Closed(Closed),
 }
@@ -142,14 +164,11 @@ impl Feed {
     pub(crate) fn new(no: StreamNo, shared: Arc<Shared>, served: Served, last: Position) -> Arc<Self> {
         let config = &shared.config;
         let phase = phase_of(&served.stream.status);
-        let lanes = Lanes::new(served.profile.order, config.ready_set);
+        let lanes = Lanes::new(config.ready_set);
         let attempted = shared.store.attempts(no).into_iter().map(|(at, attempted)| (at.seq, attempted)).collect();
         let own_window = delivery::Window::of(config.handed_out_sets, usize::MAX, config.handed_out_bytes);
         let owes = shared.store.waiting(no) > 0;
-        let breaker = match served.profile.voice {
-            Voice::Sender => Breaker::of_sender(),
-            Voice::Responder => Breaker::of_responder(),
-        };
+        let breaker = Breaker::of(served.profile.voice);
         let state = State {
             lanes,
             accounted: 0,
@@ -159,9 +178,12 @@ impl Feed {
             ending: HashSet::new(),
             breaker,
             phase,
-            wakers: HashMap::new(),
-            taps: 0,
+            taps: Taps::default(),
+            draws: 0,
+            handed: 0,
+            lapses: BTreeSet::new(),
             running: false,
+            patient: served.profile.voice == Voice::Responder,
             scan: if owes { 0 } else { last.seq },
             seen: last.seq,
             scanning: false,
@@ -214,7 +236,7 @@ impl Feed {
         self.stir(&mut state);
     }
 
-    /// Wakes whoever draws, starts a sender's line, asks for a scan: whatever the state calls for.
+    /// Wakes who is to draw, starts a sender's line, asks for a scan: whatever the state calls for.
     pub(crate) fn stir(self: &Arc<Self>, state: &mut State) {
         self.share(state);
         let now = self.shared.house.clock.monotonic();
@@ -222,17 +244,22 @@ impl Feed {
             state.scan_asked = true;
             self.shared.tell(Command::Scan(self.clone()));
         }
+        if state.phase == Phase::Open {
+            for tap in state.lanes.holders() {
+                state.taps.wake_holder(tap);
+            }
+        }
         if !state.drawable(now) {
             return;
         }
-        if state.wakers.is_empty() {
-            if !state.running && self.served.load().profile.voice == Voice::Sender {
-                state.running = true;
-                self.shared.tell(Command::Run(self.clone()));
+        if state.taps.somebody_comes() {
+            if let Some(again) = state.taps.wake_one(now) {
+                self.shared.timers.at(again, self);
             }
-            return;
+        } else if !state.running && self.served.load().profile.voice == Voice::Sender {
+            state.running = true;
+            self.shared.tell(Command::Run(self.clone()));
         }
-        state.wakers.drain().for_each(|(_, waker)| waker.wake());
     }
 
     /// Keeps the lanes of all streams together within bounds: when they are full, each keeps a few.
@@ -253,9 +280,7 @@ impl Feed {
         let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
         state.lanes.wake(now);
-        if let Lapse::After(after) = self.served.load().profile.lapse {
-            self.lapse(&mut state, now, after);
-        }
+        self.lapse(&mut state, now);
         self.set_timer(&state);
         self.stir(&mut state);
     }
@@ -263,8 +288,9 @@ impl Feed {
     /// Wishes to be woken when the next time comes; what is due already is in the hands of [`Feed::stir`].
     fn set_timer(self: &Arc<Self>, state: &State) {
         let now = self.shared.house.clock.monotonic();
-        let due =
-            [state.lanes.next_due(), state.breaker.opens_at()].into_iter().flatten().filter(|due| *due > now).min();
+        let lapses = state.lapses.first().map(|(at, _)| *at);
+        let all = [state.lanes.next_due(), state.breaker.opens_at(), lapses];
+        let due = all.into_iter().flatten().filter(|due| *due > now).min();
         if let Some(due) = due {
             self.shared.timers.at(due, self);
         }
@@ -310,10 +336,13 @@ impl Feed {
         let moved = before.stream.delivery != served.stream.delivery;
         served.generation = before.generation + u64::from(moved);
         let phase = phase_of(&served.stream.status);
-        let order = served.profile.order;
+        let voice = served.profile.voice;
         self.served.store(Arc::new(served));
         let mut state = self.state.lock();
-        state.lanes.set_order(order);
+        if voice != before.profile.voice {
+            state.patient = voice == Voice::Responder;
+            state.breaker = Breaker::of(voice);
+        }
         if phase == Phase::Open && state.phase != Phase::Open || moved {
             // A human looked at it: everything may be tried at once.
             state.breaker.success();
@@ -330,7 +359,7 @@ impl Feed {
         if !matches!(state.phase, Phase::Ending(_)) {
             state.phase = phase;
         }
-        state.wakers.drain().for_each(|(_, waker)| waker.wake());
+        state.taps.wake_all();
         self.stir(&mut state);
     }
 
@@ -338,13 +367,15 @@ impl Feed {
     pub(crate) fn end(&self, why: Closed) {
         let mut state = self.state.lock();
         state.phase = Phase::Ending(why);
-        state.wakers.drain().for_each(|(_, waker)| waker.wake());
+        state.taps.wake_all();
     }
 
-    /// Whether a line still runs or something is drawn.
+    /// Whether a line still runs, or something is drawn that must be settled now or never.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
-        state.running || !state.claimed.is_empty() || !state.ending.is_empty()
+        // What outlives its tap outlives the process too: it may be acknowledged after a restart.
+        let waits = |claimed: &Claimed| !claimed.handed || claimed.lapse.is_none();
+        state.running || !state.ending.is_empty() || state.claimed.values().any(waits)
     }
 
     /// SETs before `below` were dropped by a limit.
@@ -401,7 +432,9 @@ impl State {
     fn wants_scan(&self) -> bool {
         let behind = self.seen > self.scan || self.rewind.is_some();
         // When all that stands in lanes waits for its time, others may find a place before it.
-        let stuck = !self.lanes.has_ready() && self.claimed.is_empty() && self.lanes.queued() < PASSED_OVER_MOST;
+        // So it is where a receiver takes its time with what it fetched.
+        let out = self.claimed.is_empty() || self.patient;
+        let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < PASSED_OVER_MOST;
         let room = self.lanes.queued() <= self.lanes.room() || stuck;
         behind && room && self.phase == Phase::Open && self.lanes.passed_over() < PASSED_OVER_MOST
     }
@@ -433,18 +466,29 @@ impl State {
     fn finish(&mut self, slot: &Slot) {
         if slot.head.kind == Kind::Control {
             self.control_busy = false;
-        } else if let Some(again) = self.lanes.settled(slot.head.order) {
+        } else if let Some(again) = self.lanes.settled(slot.head.order, slot.seq()) {
             self.rewind(again);
         }
     }
 
-    fn put_back(&mut self, slot: Slot, due: Option<Duration>) {
-        if slot.head.kind == Kind::Control {
-            self.control_busy = false;
-            self.control.push_front(slot);
-        } else {
-            self.lanes.put_back(slot, due);
+    /// Takes a claim away: it is settled, or comes back. Its room is given back.
+    fn unclaim(&mut self, seq: u64) -> Option<Claimed> {
+        let claimed = self.claimed.remove(&seq)?;
+        claimed.ticket.give(claimed.bytes);
+        if let Some(at) = claimed.lapses_at {
+            self.lapses.remove(&(at, seq));
         }
+        if claimed.handed {
+            self.handed -= 1;
+            self.taps.came_back(claimed.tap);
+        }
+        Some(claimed)
+    }
+
+    /// Whether nothing is out and nothing left over of what was.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.handed == 0 && self.lapses.is_empty() && self.ending.is_empty() && !self.control_busy
     }
 
     fn rewind(&mut self, to: u64) {
@@ -457,40 +501,24 @@ impl State {
 pub(crate) struct Core(pub(crate) Arc<Feed>);
 
 impl FeedCore for Core {
-    fn tap(&self, _manner: Option<delivery::Manner>) -> Box<dyn TapCore> {
-        let generation = self.0.served.load().generation;
+    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
         let (now, wall) = self.0.times();
+        let served = self.0.served.load();
+        let manner = manner.unwrap_or(Manner { order: served.profile.order, lapse: served.profile.lapse });
         let tap = {
             let mut state = self.0.state.lock();
             state.visits.come(now, wall);
-            state.taps += 1;
-            state.taps
+            state.taps.open(manner)
         };
-        Box::new(StreamTap::new(self.0.clone(), tap, generation))
+        Box::new(StreamTap::new(self.0.clone(), tap, manner.order, served.generation))
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
-        let feed = &self.0;
-        let names = feed.shared.store.names();
-        let mut notes = Vec::with_capacity(all.len());
-        {
-            let mut state = feed.state.lock();
-            for (jti, attempt, outcome) in all {
-                let Some(named) = names.read(&jti).filter(|named| named.stream == feed.no) else { continue };
-                if state.claimed.get(&named.at.seq).is_some_and(|claimed| claimed.jti == jti) {
-                    feed.settle_one(&mut state, named.at.seq, attempt, outcome, &mut notes);
-                } else if let Ok(receipt) = outcome {
-                    feed.shared.tell(Command::Late(feed.clone(), named, receipt));
-                }
-            }
-            feed.set_timer(&state);
-            feed.stir(&mut state);
-        }
-        feed.shared.settler.note(notes);
+        self.0.settle(all);
     }
 
     fn counts(&self) -> (usize, usize) {
-        let handed = self.0.state.lock().claimed.values().filter(|claimed| claimed.handed_at.is_some()).count();
+        let handed = self.0.state.lock().handed;
         let waiting = usize::try_from(self.0.shared.store.waiting(self.0.no)).unwrap_or(usize::MAX);
         (handed, waiting.saturating_sub(handed))
     }

@@ -3,6 +3,8 @@
 //! A lane is the queue of one order key. Lanes hold the *ready set*; what is owed beyond it stays a bit in the store
 //! until there is room. Pure: no clock, no lock, no I/O.
 
+mod out;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet, VecDeque},
@@ -10,42 +12,33 @@ use std::{
 };
 
 use delivery::Order;
-use set::{OrderKey, Timestamp};
-use store::Head;
+use set::OrderKey;
 
-/// An owed SET that stands in a lane or is drawn.
-#[derive(Clone, Debug)]
-pub(crate) struct Slot {
-    pub(crate) head: Head,
-    /// Attempts made.
-    pub(crate) attempts: u32,
-    /// When the first of them failed.
-    pub(crate) first_failed: Option<Timestamp>,
-    /// Failures of this SET alone, each with a success of another SET since the one before.
-    pub(crate) lone_failures: u32,
-    /// The stream's count of successes at the last of them.
-    pub(crate) successes_then: u64,
-}
+use self::out::Out;
+use crate::slot::Slot;
 
-impl Slot {
-    pub(crate) fn new(head: Head) -> Self {
-        Self { head, attempts: 0, first_failed: None, lone_failures: 0, successes_then: 0 }
-    }
-
-    pub(crate) fn seq(&self) -> u64 {
-        self.head.at.seq
-    }
+/// Who may draw a listed lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Listed {
+    /// It is not listed: empty, waiting, stopped, or its SETs are out.
+    #[default]
+    No,
+    /// Any tap.
+    Free,
+    /// The tap that holds what is out of it.
+    Held,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Slot>,
     /// Drawn and not settled.
-    busy: usize,
+    out: Out,
+    /// The tap that holds all that is out and may take more; 0 is nobody.
+    holder: u64,
     /// Not before then.
     waits: Option<Duration>,
-    /// Stands in `ready`.
-    listed: bool,
+    listed: Listed,
     /// The first SET of this key that was passed over because the ready set was full.
     missed: Option<u64>,
 }
@@ -64,10 +57,16 @@ pub(crate) enum Offered {
 /// The lanes of one stream.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    order: Order,
     most: usize,
     lanes: HashMap<OrderKey, Lane>,
+    /// Free lanes in the order in which they became ready; an entry whose lane is not listed so any more means nothing.
     ready: VecDeque<OrderKey>,
+    /// Lanes listed as free.
+    free: usize,
+    /// The same for lanes that a tap holds, by tap.
+    held: HashMap<u64, VecDeque<OrderKey>>,
+    /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
+    free_next: bool,
     timers: BinaryHeap<Reverse<(Duration, OrderKey)>>,
     stopped: HashSet<OrderKey>,
     queued: usize,
@@ -75,12 +74,14 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    pub(crate) fn new(order: Order, most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
-            order,
             most: most.max(1),
             lanes: HashMap::new(),
             ready: VecDeque::new(),
+            free: 0,
+            held: HashMap::new(),
+            free_next: false,
             timers: BinaryHeap::new(),
             stopped: HashSet::new(),
             queued: 0,
@@ -93,10 +94,6 @@ impl Lanes {
         self.most = most.max(1);
     }
 
-    pub(crate) fn set_order(&mut self, order: Order) {
-        self.order = order;
-    }
-
     /// SETs that stand in lanes.
     pub(crate) fn queued(&self) -> usize {
         self.queued
@@ -107,9 +104,32 @@ impl Lanes {
         self.most.saturating_sub(self.queued)
     }
 
-    /// Whether something may leave now.
+    /// Whether something may leave now by any tap.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        self.free > 0
+    }
+
+    /// Whether something may leave now by this tap alone: the next SETs of keys of which it holds the earlier ones.
+    pub(crate) fn has_held(&mut self, tap: u64) -> bool {
+        let Some(held) = self.held.get_mut(&tap) else { return false };
+        while let Some(key) = held.front() {
+            if self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Held && lane.holder == tap) {
+                return true;
+            }
+            held.pop_front();
+        }
+        false
+    }
+
+    /// Taps for which something may leave that no other may take.
+    pub(crate) fn holders(&mut self) -> Vec<u64> {
+        let taps: Vec<u64> = self.held.iter().filter(|(_, held)| !held.is_empty()).map(|(tap, _)| *tap).collect();
+        taps.into_iter().filter(|tap| self.has_held(*tap)).collect()
+    }
+
+    /// A tap is gone: what it holds waits for its end, or comes back.
+    pub(crate) fn tap_gone(&mut self, tap: u64) {
+        self.held.remove(&tap);
     }
 
     /// SETs passed over because their key is blocked.
@@ -130,15 +150,19 @@ impl Lanes {
             let known = lane.queue.binary_search_by_key(&seq, Slot::seq).is_ok();
             return if known { Offered::Known } else { Offered::PassedOver };
         }
-        let blocked = lane.busy > 0 || lane.waits.is_some() || !lane.queue.is_empty();
+        let blocked = !lane.out.is_empty() || lane.waits.is_some() || !lane.queue.is_empty();
         if lane.missed.is_some() || (blocked && self.queued >= self.most) {
             lane.missed = Some(lane.missed.map_or(seq, |first| first.min(seq)));
             self.passed_over += 1;
             return Offered::PassedOver;
         }
-        if let (Some(due), true) = (due, lane.queue.is_empty() && lane.busy == 0) {
+        if let (Some(due), true) = (due, lane.queue.is_empty() && lane.out.is_empty()) {
             lane.waits = Some(due);
             self.timers.push(Reverse((due, key)));
+        }
+        if lane.queue.capacity() == 0 {
+            // Most lanes have one SET at a time.
+            lane.queue.reserve_exact(1);
         }
         lane.queue.push_back(slot);
         self.queued += 1;
@@ -146,17 +170,27 @@ impl Lanes {
         Offered::Taken
     }
 
-    /// Takes up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
-    pub(crate) fn draw(&mut self, most: usize, bytes: usize, overhead: usize) -> Vec<Slot> {
+    /// Takes for a tap up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
+    ///
+    /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a tap that holds
+    /// a key may go on with what of it was passed over.
+    pub(crate) fn draw(
+        &mut self,
+        tap: u64,
+        order: Order,
+        most: usize,
+        bytes: usize,
+        overhead: usize,
+    ) -> (Vec<Slot>, Option<u64>) {
         let mut drawn = Vec::new();
         let mut total = 0usize;
         let mut full = false;
+        let mut again = None;
         while drawn.len() < most && !full {
-            let Some(key) = self.ready.pop_front() else { break };
+            let Some((key, was)) = self.next_lane(tap) else { break };
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            lane.listed = false;
             let mut taken = 0usize;
-            while drawn.len() < most && (taken == 0 || self.order != Order::PerSet) {
+            while drawn.len() < most && (taken == 0 || order != Order::PerSet) {
                 let Some(next) = lane.queue.front() else { break };
                 let size = next.head.body_len as usize + overhead;
                 if !drawn.is_empty() && total + size > bytes {
@@ -164,47 +198,106 @@ impl Lanes {
                     break;
                 }
                 total += size;
+                lane.out.insert(next.seq());
                 drawn.extend(lane.queue.pop_front());
                 taken += 1;
             }
-            lane.busy += taken;
             self.queued -= taken;
-            if taken == 0 && full {
+            if taken == 0 && !full {
+                continue;
+            }
+            if taken == 0 {
                 // This lane is first next time.
-                lane.listed = true;
-                self.ready.push_front(key);
+                lane.listed = was;
+                match was {
+                    Listed::Free => {
+                        self.free += 1;
+                        self.ready.push_front(key);
+                    }
+                    Listed::Held => self.held.entry(tap).or_default().push_front(key),
+                    Listed::No => {}
+                }
+            } else if order == Order::PerTap {
+                lane.holder = tap;
+                self.held.entry(tap).or_default();
+                if lane.queue.is_empty()
+                    && let Some(missed) = lane.missed.take()
+                {
+                    again = Some(again.map_or(missed, |other: u64| other.min(missed)));
+                }
+                self.list(key);
             }
         }
-        drawn
+        (drawn, self.found_again(again))
+    }
+
+    /// The lane whose turn it is, no more listed.
+    fn next_lane(&mut self, tap: u64) -> Option<(OrderKey, Listed)> {
+        let free_first = self.free_next;
+        self.free_next = !free_first;
+        let wanted = if free_first { [Listed::Free, Listed::Held] } else { [Listed::Held, Listed::Free] };
+        wanted.into_iter().find_map(|listed| {
+            loop {
+                let line = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&tap) };
+                let key = line?.pop_front()?;
+                if let Some(lane) = self.lanes.get_mut(&key)
+                    && lane.listed == listed
+                    && (listed == Listed::Free || lane.holder == tap)
+                {
+                    self.unlist(key);
+                    return Some((key, listed));
+                }
+            }
+        })
     }
 
     /// A drawn SET comes back to its place; it leaves again when `due` has come.
     ///
-    /// Whatever of its key was drawn behind it comes back too, in the caller's loop: the queue is kept in ledger order.
-    pub(crate) fn put_back(&mut self, slot: Slot, due: Option<Duration>) {
-        let key = slot.head.order;
+    /// Returns what of its key was drawn behind it and is out still: it must come back too, since it may not arrive first.
+    pub(crate) fn put_back(&mut self, slot: Slot, due: Option<Duration>) -> Vec<u64> {
+        let (key, seq) = (slot.head.order, slot.seq());
         let lane = self.lanes.entry(key).or_default();
-        lane.busy = lane.busy.saturating_sub(1);
-        let place = lane.queue.partition_point(|other| other.seq() < slot.seq());
-        lane.queue.insert(place, slot);
-        self.queued += 1;
+        if let Err(place) = lane.queue.binary_search_by_key(&seq, Slot::seq) {
+            lane.queue.insert(place, slot);
+            self.queued += 1;
+        }
         if let Some(due) = due {
             lane.waits = Some(lane.waits.map_or(due, |other| other.max(due)));
             self.timers.push(Reverse((due, key)));
         }
-        self.list(key);
+        let behind = lane.out.behind(seq).to_vec();
+        self.came_in(key, seq);
+        behind
     }
 
     /// A drawn SET is settled. Returns the first SET of its key that was passed over, when the lane has run empty: scan again from there.
-    pub(crate) fn settled(&mut self, key: OrderKey) -> Option<u64> {
-        let lane = self.lanes.get_mut(&key)?;
-        lane.busy = lane.busy.saturating_sub(1);
-        if lane.busy == 0 && lane.queue.is_empty() {
-            let missed = self.lanes.remove(&key).and_then(|lane| lane.missed);
-            return self.found_again(missed);
+    pub(crate) fn settled(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
+        self.came_in(key, seq);
+        self.remove_if_empty(key)
+    }
+
+    /// A SET is out no more; when it was the last, its lane is free again.
+    fn came_in(&mut self, key: OrderKey, seq: u64) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.out.remove(seq);
+        if lane.out.is_empty() {
+            lane.holder = 0;
+            if lane.listed == Listed::Held {
+                lane.listed = Listed::No;
+            }
         }
+        self.unlist_if_waiting(key);
         self.list(key);
-        None
+    }
+
+    fn remove_if_empty(&mut self, key: OrderKey) -> Option<u64> {
+        let lane = self.lanes.get(&key)?;
+        if !lane.out.is_empty() || !lane.queue.is_empty() {
+            return None;
+        }
+        self.unlist(key);
+        let missed = self.lanes.remove(&key).and_then(|lane| lane.missed);
+        self.found_again(missed)
     }
 
     /// Takes a SET that is not drawn out of its lane: it was acknowledged late. Returns from where to scan again, if anywhere.
@@ -213,15 +306,22 @@ impl Lanes {
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
         lane.queue.remove(place);
         self.queued -= 1;
-        if lane.busy > 0 || !lane.queue.is_empty() {
-            return None;
+        if lane.queue.is_empty() {
+            self.unlist(key);
         }
-        let lane = self.lanes.remove(&key)?;
-        if lane.listed {
-            // Else the key would stand in line twice when it comes again, and two of its SETs would leave at once.
-            self.ready.retain(|other| *other != key);
-        }
-        self.found_again(lane.missed)
+        self.remove_if_empty(key)
+    }
+
+    /// Takes a SET out of its lane as if it were drawn, and stops the lane until it is settled: it was refused late.
+    pub(crate) fn take(&mut self, key: OrderKey, seq: u64) -> Option<Slot> {
+        let lane = self.lanes.get_mut(&key)?;
+        let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
+        let slot = lane.queue.remove(place)?;
+        lane.out.insert(seq);
+        self.queued -= 1;
+        self.unlist(key);
+        self.list(key);
+        Some(slot)
     }
 
     /// Wakes the lanes whose time has come.
@@ -252,10 +352,11 @@ impl Lanes {
     }
 
     /// Makes room when everything that stands here waits for its time or is stopped: only the first SET of each such key keeps
-    /// its slot.
-    pub(crate) fn squeeze(&mut self) {
+    /// its slot. With `out` this goes also for keys whose earlier SETs are out: a receiver may take its time.
+    pub(crate) fn squeeze(&mut self, out: bool) {
         for (key, lane) in &mut self.lanes {
-            if (lane.waits.is_some() || self.stopped.contains(key)) && lane.queue.len() > 1 {
+            let stands = lane.waits.is_some() || self.stopped.contains(key) || out && !lane.out.is_empty();
+            if stands && lane.queue.len() > 1 {
                 let gone = lane.queue.len() - 1;
                 let first_gone = lane.queue.get(1).map(Slot::seq);
                 lane.queue.truncate(1);
@@ -272,11 +373,7 @@ impl Lanes {
     /// Stops a key until [`Lanes::go_on`] (`on_refusal = stop_key`).
     pub(crate) fn stop(&mut self, key: OrderKey) {
         self.stopped.insert(key);
-        if let Some(lane) = self.lanes.get_mut(&key)
-            && std::mem::take(&mut lane.listed)
-        {
-            self.ready.retain(|other| *other != key);
-        }
+        self.unlist(key);
     }
 
     /// Lets a stopped key go on.
@@ -293,7 +390,10 @@ impl Lanes {
             let keep_from = lane.queue.partition_point(|slot| slot.seq() < below);
             gone += keep_from;
             lane.queue.drain(..keep_from);
-            if lane.busy > 0 || !lane.queue.is_empty() {
+            if lane.queue.is_empty() && std::mem::take(&mut lane.listed) == Listed::Free {
+                self.free -= 1;
+            }
+            if !lane.out.is_empty() || !lane.queue.is_empty() {
                 return true;
             }
             again = match (again, lane.missed) {
@@ -303,7 +403,6 @@ impl Lanes {
             false
         });
         self.queued -= gone;
-        self.ready.retain(|key| self.lanes.contains_key(key));
         self.found_again(again)
     }
 
@@ -321,10 +420,12 @@ impl Lanes {
             lane.queue.clear();
             lane.missed = None;
             lane.waits = None;
-            lane.listed = false;
-            lane.busy > 0
+            lane.listed = Listed::No;
+            !lane.out.is_empty()
         });
         self.ready.clear();
+        self.free = 0;
+        self.held.values_mut().for_each(VecDeque::clear);
         self.timers.clear();
         self.queued = 0;
         self.passed_over = 0;
@@ -332,14 +433,33 @@ impl Lanes {
 
     fn list(&mut self, key: OrderKey) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
-        if !lane.listed
-            && lane.busy == 0
-            && lane.waits.is_none()
-            && !lane.queue.is_empty()
-            && !self.stopped.contains(&key)
-        {
-            lane.listed = true;
+        if lane.listed != Listed::No || lane.waits.is_some() || lane.queue.is_empty() || self.stopped.contains(&key) {
+            return;
+        }
+        if lane.out.is_empty() {
+            lane.listed = Listed::Free;
+            self.free += 1;
+            if self.ready.len() > 64 + 2 * self.free {
+                self.ready.retain(|key| self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Free));
+            }
             self.ready.push_back(key);
+        } else if let Some(held) = self.held.get_mut(&lane.holder) {
+            lane.listed = Listed::Held;
+            held.push_back(key);
+        }
+    }
+
+    fn unlist(&mut self, key: OrderKey) {
+        if let Some(lane) = self.lanes.get_mut(&key)
+            && std::mem::take(&mut lane.listed) == Listed::Free
+        {
+            self.free -= 1;
+        }
+    }
+
+    fn unlist_if_waiting(&mut self, key: OrderKey) {
+        if self.lanes.get(&key).is_some_and(|lane| lane.waits.is_some()) {
+            self.unlist(key);
         }
     }
 }

@@ -17,6 +17,7 @@ mod retain;
 mod seal;
 mod settle;
 mod shared;
+mod slot;
 mod start;
 mod streams;
 mod tail;
@@ -33,6 +34,7 @@ pub use observe::Observed;
 pub use parked::{ParkedView, Reissued};
 pub use start::{Issuer, Parts, Router, StartError};
 pub use streams::{ChangeError, ReconcileError, Reconciled};
+pub use vault::reseal;
 pub use view::StreamView;
 pub use visit::Visited;
 

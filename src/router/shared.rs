@@ -12,12 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use clock::House;
+use delivery::Outcome;
 use parking_lot::Mutex;
-use set::{Jti, Receipt};
+use set::Jti;
 use store::{Named, Settlement, Store, StreamNo};
 use tokio::sync::{Notify, mpsc};
 
-use crate::{Config, Observed, feed::Feed, lane::Slot, seal::Pool, settle::Settler};
+use crate::{Config, Observed, feed::Feed, seal::Pool, settle::Settler, slot::Slot};
 
 /// What all feeds share.
 pub(crate) struct Shared {
@@ -48,8 +49,8 @@ pub(crate) enum Command {
     End(Arc<Feed>, Slot, Settlement),
     /// Pause a stream whose fault it is.
     Pause(StreamNo, String),
-    /// An acknowledgement of a SET that is not drawn.
-    Late(Arc<Feed>, Named, Receipt),
+    /// Acknowledgements and refusals of SETs that are not drawn.
+    Late(Arc<Feed>, Vec<(Named, Jti, Outcome)>),
 }
 
 impl Shared {

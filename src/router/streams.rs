@@ -18,7 +18,7 @@ use crate::{
     vault::{self, Secrets},
 };
 
-const PREFIX: &str = "stream/";
+pub(crate) const PREFIX: &str = "stream/";
 
 /// All streams, by number, with the version in which the filter of each last changed.
 #[derive(Default)]

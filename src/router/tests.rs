@@ -24,6 +24,7 @@ use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 mod faults;
 mod faulty;
 mod responder;
+mod sharing;
 
 const ISSUER: &str = "https://idp.example";
 

@@ -3,7 +3,8 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use jose::Kek;
 use serde_json::{Value as Json, json};
-use stream::Delivery;
+use store::Key;
+use stream::{Delivery, Stream};
 
 const SEALED: &str = "$sealed";
 
@@ -43,6 +44,71 @@ pub(crate) fn open(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Se
         *value = serde_json::from_slice(&plain).map_err(|error| wrong(error.to_string()))?;
         Ok(())
     })
+}
+
+/// Seals with `next` what `kek` sealed in the record of a stream; nothing when it is none, or holds nothing of that key.
+///
+/// # Errors
+/// The text says what cannot be opened or sealed.
+pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<Vec<u8>>, String> {
+    if !key.0.starts_with(crate::streams::PREFIX) {
+        return Ok(None);
+    }
+    let mut stream: Stream = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let id = stream.id.as_str().to_owned();
+    let delivery = &mut stream.delivery;
+    let mut changed = false;
+    // Marks are looked for, since the method that knows its secrets may not be linked today.
+    for (part, json) in [("delivery", &mut delivery.terms), ("grant", &mut delivery.grant)] {
+        walk(&mut format!("stream/{id}/{part}"), json, &mut |place, text| {
+            let Ok(sealed) = STANDARD_NO_PAD.decode(&*text) else { return Ok(()) };
+            if Kek::id_of(&sealed).is_none_or(|id| id != kek.id()) {
+                return Ok(());
+            }
+            let sealed = kek
+                .reseal_secret(next, place, &sealed)
+                .map_err(|error| format!("`{place}` cannot be opened: {error}"))?;
+            *text = STANDARD_NO_PAD.encode(sealed);
+            changed = true;
+            Ok(())
+        })?;
+    }
+    if !changed {
+        return Ok(None);
+    }
+    serde_json::to_vec(&stream).map(Some).map_err(|error| error.to_string())
+}
+
+/// Visits every sealed value below, with its place.
+fn walk(
+    place: &mut String,
+    json: &mut Json,
+    visit: &mut impl FnMut(&str, &mut String) -> Result<(), String>,
+) -> Result<(), String> {
+    let at = place.len();
+    match json {
+        Json::Object(members) => {
+            if let Some(Json::String(text)) = members.get_mut(SEALED) {
+                return visit(place, text);
+            }
+            for (name, value) in members {
+                // As JSON pointers are written (RFC 6901 §3).
+                place.push('/');
+                place.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                walk(place, value, visit)?;
+                place.truncate(at);
+            }
+        }
+        Json::Array(all) => {
+            for (index, value) in all.iter_mut().enumerate() {
+                place.push_str(&format!("/{index}"));
+                walk(place, value, visit)?;
+                place.truncate(at);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn each(

@@ -6,57 +6,75 @@ use std::{
     time::Duration,
 };
 
-use delivery::{Attempt, Cause, Closed, Lapse, Voice, Want};
-use set::{Jti, Timestamp};
+use delivery::{Attempt, Cause, Closed, Lapse, Order, Voice, Want};
+use set::Timestamp;
+use store::{Attempted, Kind, Note, Settlement};
 
-use super::{Claimed, Drawn, Feed, Phase, State};
+use super::{Claimed, Draw, Drawn, Feed, Phase, State, taps::For};
 use crate::{
     backoff::pause,
     batch::{Ticket, Wish},
-    lane::Slot,
     shared::Shared,
+    slot::Slot,
 };
+
+/// Who draws.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drawer {
+    pub(crate) tap: u64,
+    /// How its hand-over can fail.
+    pub(crate) order: Order,
+    /// In which it was opened: it ends when method or endpoint change.
+    pub(crate) generation: u64,
+}
 
 impl Feed {
     /// Claims what may leave now for a tap.
-    pub(crate) fn claim(
-        self: &Arc<Self>,
-        tap: u64,
-        generation: u64,
-        want: &Want,
-        wish: &mut Wish,
-        cx: &mut Context<'_>,
-    ) -> Drawn {
+    pub(crate) fn claim(self: &Arc<Self>, drawer: Drawer, want: &Want, wish: &mut Wish, cx: &mut Context<'_>) -> Drawn {
+        let tap = drawer.tap;
         let now = self.shared.house.clock.monotonic();
         let served = self.served.load_full();
         let mut state = self.state.lock();
-        if generation != served.generation {
+        if drawer.generation != served.generation {
             return Drawn::Closed(Closed::Reconfigured);
         }
         if let Phase::Ending(closed) = &state.phase {
             return Drawn::Closed(closed.clone());
         }
-        state.wakers.insert(tap, cx.waker().clone());
-        if want.sets == 0 || self.shared.is_halted() {
+        let had_chance = state.taps.use_chance(tap);
+        if want.sets == 0 {
+            state.taps.wait(tap, For::End, cx.waker());
+            if state.phase == Phase::Disabled {
+                return Drawn::Closed(Closed::Disabled);
+            }
+            if had_chance {
+                // Somebody else may have room.
+                self.stir(&mut state);
+            }
+            return Drawn::Nothing;
+        }
+        state.taps.wait(tap, For::Sets, cx.waker());
+        if self.shared.is_halted() {
             return Drawn::Nothing;
         }
         state.lanes.wake(now);
         if let Some(slot) = state.next_control(now) {
-            state.wakers.remove(&tap);
-            let ticket = Arc::default();
-            let slots = self.enter(&mut state, vec![slot], tap, served.generation, &ticket);
+            state.taps.took(tap);
+            let draw = self.enter(&mut state, vec![slot], drawer, &Arc::default());
             state.control_busy = true;
             state.breaker.left();
-            return Drawn::Slots(slots, served);
+            self.stir(&mut state);
+            return Drawn::Slots(draw, served);
         }
         let open = state.phase == Phase::Open;
         let allowance = if open { state.breaker.allowance(now, state.claimed.len()) } else { 0 };
-        if allowance == 0 || !state.lanes.has_ready() {
-            if !open && state.phase == Phase::Disabled && state.claimed.is_empty() {
+        if allowance == 0 || !state.lanes.has_ready() && !state.lanes.has_held(tap) {
+            let over = state.claimed.is_empty() || state.patient;
+            if state.phase == Phase::Disabled && over {
                 return Drawn::Closed(Closed::Disabled);
             }
             if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
-                state.wakers.remove(&tap);
+                state.taps.took(tap);
                 return Drawn::Closed(Closed::Idle);
             }
             return Drawn::Nothing;
@@ -69,89 +87,140 @@ impl Feed {
             return Drawn::Nothing;
         }
         let most = [want.sets, limits.sets, room, allowance, served.seal.quantum()].into_iter().min().unwrap_or(1);
-        let slots = state.lanes.draw(most, want.bytes.min(limits.bytes), limits.overhead);
+        let (slots, again) = state.lanes.draw(tap, drawer.order, most, want.bytes.min(limits.bytes), limits.overhead);
+        if let Some(again) = again {
+            state.rewind(again);
+        }
         let bytes = slots.iter().map(|slot| slot.head.body_len as usize + limits.overhead).sum();
         let count = slots.len();
         let ticket = match Ticket::take(windows, count, bytes) {
             Ok(ticket) => ticket,
             Err(full) => {
-                slots.into_iter().for_each(|slot| state.lanes.put_back(slot, None));
+                for slot in slots.into_iter().rev() {
+                    state.lanes.put_back(slot, None);
+                }
                 wish.wait_to_fit(&full, count, bytes, cx);
                 return Drawn::Nothing;
             }
         };
-        state.wakers.remove(&tap);
+        state.taps.took(tap);
         state.breaker.left();
-        let slots = self.enter(&mut state, slots, tap, served.generation, &ticket);
-        if state.wants_scan() {
-            self.stir(&mut state);
-        }
-        Drawn::Slots(slots, served)
+        let draw = self.enter(&mut state, slots, drawer, &ticket);
+        // Others may take what is left, and there is room for more.
+        self.stir(&mut state);
+        Drawn::Slots(draw, served)
     }
 
-    fn enter(
-        &self,
-        state: &mut State,
-        slots: Vec<Slot>,
-        tap: u64,
-        generation: u64,
-        ticket: &Arc<Ticket>,
-    ) -> Vec<(Slot, Jti)> {
+    fn enter(&self, state: &mut State, slots: Vec<Slot>, drawer: Drawer, ticket: &Arc<Ticket>) -> Draw {
         let names = self.shared.store.names();
         let overhead = self.served.load().profile.limits.overhead;
-        slots
-            .into_iter()
-            .map(|slot| {
-                let jti = names.jti(slot.head.at, self.no, slot.head.boot);
-                let claimed = Claimed {
-                    jti,
-                    attempt: Attempt(slot.attempts + 1),
-                    tap,
-                    handed_at: None,
-                    generation,
-                    sealed: None,
-                    ticket: ticket.clone(),
-                    bytes: slot.head.body_len as usize + overhead,
-                    slot: slot.clone(),
-                };
-                state.claimed.insert(slot.seq(), claimed);
-                (slot, jti)
-            })
-            .collect()
+        let lapse = match state.taps.manner(drawer.tap).map(|manner| manner.lapse) {
+            Some(Lapse::After(after)) => Some(after),
+            Some(Lapse::WithTap) | None => None,
+        };
+        state.draws += 1;
+        let no = state.draws;
+        let enter = |slot: Slot| {
+            let jti = names.jti(slot.head.at, self.no, slot.head.boot);
+            let claimed = Claimed {
+                jti,
+                attempt: Attempt(slot.attempts + 1),
+                tap: drawer.tap,
+                draw: no,
+                order: drawer.order,
+                handed: false,
+                lapse,
+                lapses_at: None,
+                generation: drawer.generation,
+                sealed: None,
+                ticket: ticket.clone(),
+                bytes: slot.head.body_len as usize + overhead,
+                slot: slot.clone(),
+            };
+            state.claimed.insert(slot.seq(), claimed);
+            (slot, jti)
+        };
+        Draw { no, slots: slots.into_iter().map(enter).collect() }
     }
 
-    /// The hand-over of these SETs begins.
-    pub(crate) fn handed_over(self: &Arc<Self>, seqs: &[u64]) {
+    /// The hand-over of these SETs, each with its draw, begins.
+    pub(crate) fn handed_over(self: &Arc<Self>, sets: &[(u64, u64)]) {
         let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
-        for seq in seqs {
-            if let Some(claimed) = state.claimed.get_mut(seq) {
-                claimed.handed_at = Some(now);
+        let State { claimed, lapses, taps, handed, .. } = &mut *state;
+        let mut lapse = false;
+        for (seq, draw) in sets {
+            let Some(claimed) = claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && !claimed.handed) else {
+                continue;
+            };
+            claimed.handed = true;
+            *handed += 1;
+            taps.handed(claimed.tap);
+            claimed.lapses_at = claimed.lapse.map(|after| now + after);
+            if let Some(at) = claimed.lapses_at {
+                lapses.insert((at, *seq));
+                lapse = true;
             }
         }
-        if let Lapse::After(after) = self.served.load().profile.lapse {
-            self.shared.timers.at(now + after, self);
+        if lapse {
+            self.set_timer(&state);
         }
     }
 
-    /// These SETs were drawn and not handed over: it never happened.
-    pub(crate) fn hand_back(self: &Arc<Self>, seqs: &[u64]) {
-        let now = self.shared.house.clock.monotonic();
+    /// These SETs, each with its draw, were drawn and not handed over: it never happened.
+    pub(crate) fn hand_back(self: &Arc<Self>, sets: &[(u64, u64)]) {
         let mut state = self.state.lock();
-        for seq in seqs {
-            if state.claimed.get(seq).is_some_and(|claimed| claimed.handed_at.is_none())
-                && let Some(claimed) = state.claimed.remove(seq)
-            {
-                claimed.ticket.give(claimed.bytes);
-                state.breaker.unknown(now);
-                state.put_back(claimed.slot, None);
-            }
-        }
+        self.take_back(&mut state, sets);
         self.stir(&mut state);
     }
 
-    /// Sealing or reading failed for the whole batch: everything goes back and the line waits.
-    pub(crate) fn draw_failed(self: &Arc<Self>, seqs: &[u64], cause: Cause) {
+    fn take_back(&self, state: &mut State, sets: &[(u64, u64)]) {
+        let now = self.shared.house.clock.monotonic();
+        for (seq, draw) in sets {
+            if state.claimed.get(seq).is_some_and(|claimed| claimed.draw == *draw && !claimed.handed)
+                && let Some(claimed) = state.unclaim(*seq)
+            {
+                state.breaker.unknown(now);
+                self.come_back(state, claimed, None);
+            }
+        }
+    }
+
+    /// A claim comes back to its place, and with it all that was drawn behind it: nothing later may arrive first.
+    pub(super) fn come_back(&self, state: &mut State, claimed: Claimed, due: Option<Duration>) {
+        let slot = self.keep_sealed(claimed);
+        if slot.head.kind == Kind::Control {
+            state.control_busy = false;
+            state.control.push_front(slot);
+            return;
+        }
+        for seq in state.lanes.put_back(slot, due) {
+            if let Some(mut behind) = state.unclaim(seq) {
+                if behind.handed {
+                    behind.slot.attempts = behind.attempt.0;
+                }
+                if let Some(settled) = &mut state.settled_meanwhile {
+                    settled.insert(seq);
+                }
+                let slot = self.keep_sealed(behind);
+                state.lanes.put_back(slot, None);
+            }
+        }
+    }
+
+    /// Keeps the token of a SET that comes back: a repeat is not signed again.
+    fn keep_sealed(&self, claimed: Claimed) -> Slot {
+        let Claimed { mut slot, jti, sealed, .. } = claimed;
+        if let Some((generation, sealed)) = sealed {
+            // The generation it was sealed in, not that of now: a key may have been revoked while it was handed over.
+            self.shared.cache.keep(jti, generation, sealed);
+            slot.sealed_before = true;
+        }
+        slot
+    }
+
+    /// Sealing or reading failed for the whole draw: everything goes back and the line waits.
+    pub(crate) fn draw_failed(self: &Arc<Self>, sets: &[(u64, u64)], cause: Cause) {
         let now = self.shared.house.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
         tracing::warn!(stream = %self.served.load().stream.id, cause = %cause, "cannot prepare SETs");
@@ -163,59 +232,55 @@ impl Feed {
             state.last_error = Some((wall, cause));
             self.set_timer(&state);
         }
-        self.hand_back(seqs);
+        self.hand_back(sets);
     }
 
-    /// Drawn SETs whose time to be settled is over are due again.
-    pub(super) fn lapse(self: &Arc<Self>, state: &mut State, now: Duration, after: Duration) {
-        let over: Vec<u64> = state
-            .claimed
-            .iter()
-            .filter(|(_, claimed)| claimed.handed_at.is_some_and(|at| at + after <= now))
-            .map(|(seq, _)| *seq)
-            .collect();
-        self.due_again(state, &over);
-        if let Some(next) = state.claimed.values().filter_map(|claimed| claimed.handed_at).min() {
-            self.shared.timers.at(next + after, self);
+    /// Handed-over SETs whose time to be settled is over are due again.
+    pub(super) fn lapse(self: &Arc<Self>, state: &mut State, now: Duration) {
+        let mut over = Vec::new();
+        while let Some((at, seq)) = state.lapses.first().copied()
+            && at <= now
+        {
+            state.lapses.pop_first();
+            over.push(seq);
+        }
+        self.due_again(state, &over, now);
+    }
+
+    /// Handed-over SETs of which nobody will hear any more: that was an attempt.
+    fn due_again(&self, state: &mut State, seqs: &[u64], now: Duration) {
+        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let mut notes = Vec::with_capacity(seqs.len());
+        let all: Vec<Claimed> = seqs.iter().filter_map(|seq| state.unclaim(*seq)).collect();
+        for mut claimed in all {
+            let (slot, count) = (&mut claimed.slot, claimed.attempt.0);
+            slot.attempts = count;
+            slot.failed_at(wall);
+            let first_failed = slot.first_failed().unwrap_or(wall);
+            let note = Note::Attempt(Attempted { count, first_failed, next_at: wall });
+            notes.push(Settlement { stream: self.no, at: slot.head.at, note });
+            self.come_back(state, claimed, None);
+        }
+        if !notes.is_empty() {
+            state.breaker.unknown(now);
+            self.shared.settler.note(notes);
         }
     }
 
-    fn due_again(self: &Arc<Self>, state: &mut State, seqs: &[u64]) {
-        for seq in seqs {
-            if let Some(mut claimed) = state.claimed.remove(seq) {
-                claimed.ticket.give(claimed.bytes);
-                claimed.slot.attempts = claimed.attempt.0;
-                self.keep_sealed(&claimed);
-                state.put_back(claimed.slot, None);
-            }
-        }
-    }
-
-    /// A tap is gone: what it drew is due again.
-    pub(crate) fn tap_gone(self: &Arc<Self>, tap: u64) {
+    /// A tap is gone: what it drew and did not hand over goes back, and what ends with it is due again.
+    pub(crate) fn tap_gone(self: &Arc<Self>, tap: u64, unsent: &[(u64, u64)]) {
         let (now, wall) = self.times();
-        let lapse = self.served.load().profile.lapse;
         let mut state = self.state.lock();
         state.visits.leave(now, wall);
-        state.wakers.remove(&tap);
-        let of_tap = |handed: bool| {
-            move |(seq, claimed): (&u64, &Claimed)| {
-                (claimed.tap == tap && claimed.handed_at.is_some() == handed).then_some(*seq)
-            }
-        };
-        let unsent: Vec<u64> = state.claimed.iter().filter_map(of_tap(false)).collect();
-        let sent: Vec<u64> = state.claimed.iter().filter_map(of_tap(true)).collect();
-        for seq in unsent {
-            if let Some(claimed) = state.claimed.remove(&seq) {
-                claimed.ticket.give(claimed.bytes);
-                state.breaker.unknown(now);
-                state.put_back(claimed.slot, None);
-            }
+        self.take_back(&mut state, unsent);
+        let closed = state.taps.close(tap);
+        if closed.is_some_and(|(manner, owes)| owes && manner.lapse == Lapse::WithTap) {
+            let of_tap = |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed).then_some(*seq);
+            let mut sent: Vec<u64> = state.claimed.iter().filter_map(of_tap).collect();
+            sent.sort_unstable();
+            self.due_again(&mut state, &sent, now);
         }
-        if lapse == Lapse::WithTap {
-            state.breaker.unknown(now);
-            self.due_again(&mut state, &sent);
-        }
+        state.lanes.tap_gone(tap);
         self.stir(&mut state);
     }
 }
@@ -223,8 +288,8 @@ impl Feed {
 /// For [`TapCore::poll_settled`]: ready when nothing this tap handed over is unsettled.
 pub(crate) fn poll_settled(feed: &Arc<Feed>, tap: u64, cx: &Context<'_>) -> Poll<()> {
     let mut state = feed.state.lock();
-    if state.claimed.values().any(|claimed| claimed.tap == tap && claimed.handed_at.is_some()) {
-        state.wakers.insert(tap, cx.waker().clone());
+    if state.taps.owes_outcomes(tap) {
+        state.taps.wait(tap, For::Outcomes, cx.waker());
         Poll::Pending
     } else {
         Poll::Ready(())

@@ -2,25 +2,60 @@
 
 use std::{sync::Arc, time::Duration};
 
-use delivery::{Attempt, Cause, Outcome};
-use set::{OrderKey, Timestamp};
-use store::{Attempted, Head, Note, Rule, Settlement};
+use delivery::{Attempt, Cause, Outcome, Verdict, Voice};
+use set::{Jti, OrderKey, Timestamp};
+use store::{Attempted, Head, Kind, Note, Rule, Settlement};
 use stream::OnRefusal;
 
 use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, State};
 use crate::{
     backoff::pause,
-    lane::Slot,
     settle::{Judgement, judge},
     shared::{Command, Shared},
+    slot::Slot,
 };
 
 impl Feed {
+    /// Outcomes in any order: of SETs that are drawn at once, of others when the ledger has told what they are.
+    pub(crate) fn settle(self: &Arc<Self>, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+        let names = self.shared.store.names();
+        let mut notes = Vec::with_capacity(all.len());
+        let mut late = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, _, outcome)| {
+                // What failed takes back all that was drawn behind it: what of that has arrived is settled first.
+                matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
+            });
+            for (jti, attempt, outcome) in ends.into_iter().chain(others) {
+                let Some(named) = names.read(&jti).filter(|named| named.stream == self.no) else { continue };
+                let seq = named.at.seq;
+                if state.claimed.get(&seq).is_some_and(|claimed| claimed.jti == jti) {
+                    self.settle_one(&mut state, seq, attempt, outcome, &mut notes);
+                } else if matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
+                    && !state.ending.contains(&seq)
+                    && self.shared.store.is_owed(self.no, named.at)
+                {
+                    late.push((named, jti, outcome));
+                }
+            }
+            self.set_timer(&state);
+            self.stir(&mut state);
+        }
+        if !notes.is_empty() {
+            self.shared.settler.note(notes);
+        }
+        if !late.is_empty() {
+            self.shared.tell(Command::Late(self.clone(), late));
+        }
+    }
+
     /// A drawn SET must not leave any more: dropped by a rule, counted.
-    pub(crate) fn drop_by_rule(self: &Arc<Self>, seq: u64, rule: Rule) {
+    pub(crate) fn drop_by_rule(self: &Arc<Self>, (seq, draw): (u64, u64), rule: Rule) {
         let mut state = self.state.lock();
-        if let Some(claimed) = state.claimed.remove(&seq) {
-            claimed.ticket.give(claimed.bytes);
+        if state.claimed.get(&seq).is_some_and(|claimed| claimed.draw == draw)
+            && let Some(claimed) = state.unclaim(seq)
+        {
             state.ending.insert(seq);
             let labels = [("method", self.served.load().method), ("rule", rule_name(rule))];
             self.shared.observed.dropped.get_or_create(&labels).inc();
@@ -30,30 +65,92 @@ impl Feed {
     }
 
     /// A drawn SET cannot be carried: parked without an attempt.
-    pub(crate) fn park_unsent(self: &Arc<Self>, seq: u64, code: set::ErrorCode, text: &str) {
+    pub(crate) fn park_unsent(self: &Arc<Self>, (seq, draw): (u64, u64), code: set::ErrorCode, text: &str) {
         let mut state = self.state.lock();
-        if let Some(claimed) = state.claimed.remove(&seq) {
-            self.park(&mut state, claimed, code, text.into(), false);
+        if state.claimed.get(&seq).is_some_and(|claimed| claimed.draw == draw)
+            && let Some(claimed) = state.unclaim(seq)
+        {
+            self.park(&mut state, End::of(claimed), code, text.into(), false);
         }
     }
 
-    /// An acknowledgement or refusal of a SET that is not drawn: from before a restart, or of an earlier attempt.
+    /// Acknowledgements and refusals of SETs that are not drawn: from before a restart, or of an attempt that lapsed.
     ///
-    /// `head` was read from the ledger and its boot matches the `jti`.
-    pub(crate) fn settle_late(self: &Arc<Self>, head: &Head, receipt: set::Receipt) {
+    /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. What is in `ending` when
+    /// this returns is to be let go with [`Feed::visible`] once its settlement is visible in the store.
+    pub(crate) fn settle_late(self: &Arc<Self>, all: Vec<(Head, Jti, Outcome)>) -> Vec<u64> {
+        let mut notes = Vec::with_capacity(all.len());
+        let mut acknowledged = Vec::new();
         let mut state = self.state.lock();
-        if state.claimed.contains_key(&head.at.seq) || !self.shared.store.is_owed(self.no, head.at) {
-            return;
+        let order = self.served.load().profile.order;
+        for (head, jti, outcome) in all {
+            let seq = head.at.seq;
+            if state.claimed.contains_key(&seq) {
+                // It was drawn again in between.
+                self.settle_one(&mut state, seq, None, outcome, &mut notes);
+                continue;
+            }
+            if state.ending.contains(&seq) || !self.shared.store.is_owed(self.no, head.at) {
+                continue;
+            }
+            match judge(outcome, order) {
+                Judgement::Acknowledge(receipt) => {
+                    if head.kind == Kind::Control {
+                        state.control.retain(|slot| slot.seq() != seq);
+                    } else if let Some(again) = state.lanes.withdraw(head.order, seq) {
+                        state.rewind(again);
+                    }
+                    // A scan must not find it before the store knows.
+                    state.ending.insert(seq);
+                    acknowledged.push(seq);
+                    self.well(&mut state, head.order, seq);
+                    self.acknowledged(receipt);
+                    notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
+                }
+                Judgement::Park { code, text, stream_fault } => {
+                    let slot = if head.kind == Kind::Control {
+                        let at = state.control.iter().position(|slot| slot.seq() == seq);
+                        let slot = at.and_then(|at| state.control.remove(at));
+                        // Nothing was out: when it has ended, nothing is.
+                        state.control_busy |= slot.is_some();
+                        slot
+                    } else {
+                        state.lanes.take(head.order, seq)
+                    };
+                    let slot = slot.unwrap_or_else(|| Slot::new(head));
+                    let attempts = slot.attempts;
+                    self.park(&mut state, End { slot, jti, attempts }, code, text, stream_fault);
+                }
+                _ => {}
+            }
         }
-        if let Some(again) = state.lanes.withdraw(head.order, head.at.seq) {
-            state.rewind(again);
-        }
-        if let Some(settled) = &mut state.settled_meanwhile {
-            settled.insert(head.at.seq);
-        }
+        self.stir(&mut state);
         drop(state);
-        self.acknowledged(receipt);
-        self.shared.settler.note([Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) }]);
+        if !notes.is_empty() {
+            self.shared.settler.note(notes);
+        }
+        acknowledged
+    }
+
+    /// The store shows what became of these: no scan finds them any more.
+    pub(crate) fn visible(&self, seqs: &[u64]) {
+        let mut state = self.state.lock();
+        for seq in seqs {
+            state.ending.remove(seq);
+        }
+    }
+
+    /// A SET was taken: the stream is well.
+    fn well(&self, state: &mut State, key: OrderKey, seq: u64) {
+        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        state.breaker.success();
+        state.successes += 1;
+        state.lone_failures_in_row = 0;
+        state.parked_in_row = 0;
+        state.last_success = Some(wall);
+        if let Some(last) = state.parked_keys.get_mut(&key) {
+            *last = seq.max(*last);
+        }
     }
 
     fn acknowledged(&self, receipt: set::Receipt) {
@@ -68,35 +165,21 @@ impl Feed {
             .inc();
     }
 
-    pub(super) fn keep_sealed(&self, claimed: &Claimed) {
-        if let Some((generation, sealed)) = &claimed.sealed {
-            // The generation it was sealed in, not that of now: a key may have been revoked while it was handed over.
-            self.shared.cache.keep(claimed.jti, *generation, sealed.clone());
-        }
-    }
-
-    fn park(
-        self: &Arc<Self>,
-        state: &mut State,
-        claimed: Claimed,
-        code: set::ErrorCode,
-        text: Box<str>,
-        stream_fault: bool,
-    ) {
-        claimed.ticket.give(claimed.bytes);
-        let seq = claimed.slot.seq();
+    fn park(self: &Arc<Self>, state: &mut State, end: End, code: set::ErrorCode, text: Box<str>, stream_fault: bool) {
+        let End { slot, jti, attempts } = end;
+        let seq = slot.seq();
         state.ending.insert(seq);
         if state.parked_keys.len() >= PARKED_KEYS_MOST {
             // Of a forgotten key it is not known what was acknowledged since, hence possible.
             state.parked_keys.clear();
         }
-        state.parked_keys.entry(claimed.slot.head.order).or_default();
+        state.parked_keys.entry(slot.head.order).or_default();
         state.parked_in_row += 1;
         let served = self.served.load();
         if served.stream.on_refusal == OnRefusal::StopKey {
-            state.lanes.stop(claimed.slot.head.order);
+            state.lanes.stop(slot.head.order);
         }
-        tracing::warn!(stream = %served.stream.id, jti = %claimed.jti, code = %code, attempts = claimed.attempt.0, "parked a SET");
+        tracing::warn!(stream = %served.stream.id, jti = %jti, code = %code, attempts, "parked a SET");
         self.shared.observed.parked.get_or_create(&[("method", served.method), ("code", code_label(&code))]).inc();
         if state.parked_in_row >= self.shared.config.pause_after_parked && state.phase == Phase::Open {
             self.shared.tell(Command::Pause(
@@ -104,12 +187,9 @@ impl Feed {
                 format!("{} SETs in a row were parked, the last with `{code}`", state.parked_in_row),
             ));
         }
-        let note = Note::Parked { code, text, attempts: claimed.attempt.0, stream_fault };
-        self.shared.tell(Command::End(
-            self.clone(),
-            claimed.slot.clone(),
-            Settlement { stream: self.no, at: claimed.slot.head.at, note },
-        ));
+        let note = Note::Parked { code, text, attempts, stream_fault };
+        let settlement = Settlement { stream: self.no, at: slot.head.at, note };
+        self.shared.tell(Command::End(self.clone(), slot, settlement));
     }
 
     /// That a SET was parked or dropped is durable: its lane goes on.
@@ -136,14 +216,15 @@ impl Feed {
     ) {
         let Some(claimed) = state.claimed.get(&seq) else { return };
         let served = self.served.load();
-        let judgement = judge(outcome, served.profile.order);
+        let responder = served.profile.voice == Voice::Responder;
+        let judgement = judge(outcome, claimed.order);
         let is_end = matches!(judgement, Judgement::Acknowledge(_) | Judgement::Park { .. });
         let current =
             attempt.is_none_or(|attempt| attempt == claimed.attempt) && claimed.generation == served.generation;
         if !is_end && attempt.is_some_and(|attempt| attempt != claimed.attempt) {
             return;
         }
-        let Some(mut claimed) = state.claimed.remove(&seq) else { return };
+        let Some(mut claimed) = state.unclaim(seq) else { return };
         let Shared { config, house, observed, .. } = &*self.shared;
         let now = house.clock.monotonic();
         let wall = Timestamp::from_millis(house.clock.wall_millis());
@@ -151,15 +232,7 @@ impl Feed {
         let judgement = if is_end || current { judgement } else { Judgement::Return };
         match judgement {
             Judgement::Acknowledge(receipt) => {
-                claimed.ticket.give(claimed.bytes);
-                state.breaker.success();
-                state.successes += 1;
-                state.lone_failures_in_row = 0;
-                state.parked_in_row = 0;
-                state.last_success = Some(wall);
-                if let Some(last) = state.parked_keys.get_mut(&claimed.slot.head.order) {
-                    *last = at.seq.max(*last);
-                }
+                self.well(state, claimed.slot.head.order, seq);
                 state.finish(&claimed.slot);
                 self.acknowledged(receipt);
                 observed.delivered_after.observe(wall.since(claimed.slot.head.accepted).as_secs_f64());
@@ -170,27 +243,28 @@ impl Feed {
                 if !stream_fault {
                     state.breaker.success();
                 }
-                self.park(state, claimed, code, text, stream_fault);
+                self.park(state, End::of(claimed), code, text, stream_fault);
             }
             Judgement::RetrySet { after, cause } => {
                 claimed.slot.attempts = claimed.attempt.0;
-                claimed.slot.first_failed.get_or_insert(wall);
+                claimed.slot.failed_at(wall);
                 state.lone_failures_in_row += 1;
-                let others_passed = state.successes > claimed.slot.successes_then;
-                if others_passed || claimed.slot.lone_failures == 0 {
-                    claimed.slot.lone_failures += 1;
-                    claimed.slot.successes_then = state.successes;
+                let successes = state.successes;
+                let troubles = claimed.slot.troubles();
+                if successes > troubles.successes_then || troubles.lone_failures == 0 {
+                    troubles.lone_failures += 1;
+                    troubles.successes_then = successes;
                 }
+                let lone_failures = troubles.lone_failures;
                 observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
-                if claimed.slot.lone_failures >= config.poison_after {
-                    let text =
-                        format!("failed {} times while others passed; the last: {cause}", claimed.slot.lone_failures);
-                    self.park(state, claimed, set::ErrorCode::Poison, text.into(), false);
+                if lone_failures >= config.poison_after {
+                    let text = format!("failed {lone_failures} times while others passed; the last: {cause}");
+                    self.park(state, End::of(claimed), set::ErrorCode::Poison, text.into(), false);
                     return;
                 }
                 let wait = pause(config, &*house.random, claimed.slot.attempts)
                     .max(after.unwrap_or_default().min(config.retry_after_most()));
-                if state.lone_failures_in_row >= LONE_FAILURES_OF_A_LINE {
+                if state.lone_failures_in_row >= LONE_FAILURES_OF_A_LINE && !responder {
                     state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
                 } else {
                     state.breaker.unknown(now);
@@ -200,12 +274,18 @@ impl Feed {
             }
             Judgement::RetryLine { after, cause, own } => {
                 claimed.slot.attempts = claimed.attempt.0;
-                claimed.slot.first_failed.get_or_insert(wall);
+                claimed.slot.failed_at(wall);
                 observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
-                let until = state.breaker.fault(now, own, |failures| {
-                    pause(config, &*house.random, failures)
-                        .max(after.unwrap_or_default().min(config.retry_after_most()))
-                });
+                let after = after.unwrap_or_default().min(config.retry_after_most());
+                if responder {
+                    // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
+                    state.last_error = Some((wall, cause));
+                    let due = (!after.is_zero()).then(|| now + after);
+                    notes.push(self.retry(state, claimed, wall.plus(after), due));
+                    return;
+                }
+                let until =
+                    state.breaker.fault(now, own, |failures| pause(config, &*house.random, failures).max(after));
                 if state.breaker.gives_up(now, config) && state.phase == Phase::Open {
                     self.shared.tell(Command::Pause(
                         self.no,
@@ -216,17 +296,14 @@ impl Feed {
                 notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
             }
             Judgement::Halt { cause } => {
-                claimed.ticket.give(claimed.bytes);
                 self.shared.tell(Command::Pause(self.no, cause.to_string()));
                 state.breaker.fault(now, true, |failures| pause(config, &*house.random, failures));
                 state.last_error = Some((wall, cause));
-                state.put_back(claimed.slot, None);
+                self.come_back(state, claimed, None);
             }
             Judgement::Return => {
-                claimed.ticket.give(claimed.bytes);
                 state.breaker.unknown(now);
-                self.keep_sealed(&claimed);
-                state.put_back(claimed.slot, None);
+                self.come_back(state, claimed, None);
             }
         }
         if let Some(settled) = &mut state.settled_meanwhile {
@@ -236,16 +313,27 @@ impl Feed {
 
     /// Puts a failed SET back and says what to note of it. `due`: its own lane waits until then.
     fn retry(&self, state: &mut State, claimed: Claimed, next_at: Timestamp, due: Option<Duration>) -> Settlement {
-        claimed.ticket.give(claimed.bytes);
-        self.keep_sealed(&claimed);
         let attempted = Attempted {
             count: claimed.slot.attempts,
-            first_failed: claimed.slot.first_failed.unwrap_or(next_at),
+            first_failed: claimed.slot.first_failed().unwrap_or(next_at),
             next_at,
         };
         let at = claimed.slot.head.at;
-        state.put_back(claimed.slot, due);
+        self.come_back(state, claimed, due);
         Settlement { stream: self.no, at, note: Note::Attempt(attempted) }
+    }
+}
+
+/// A SET that has found its end.
+struct End {
+    slot: Slot,
+    jti: Jti,
+    attempts: u32,
+}
+
+impl End {
+    fn of(claimed: Claimed) -> Self {
+        Self { slot: claimed.slot, jti: claimed.jti, attempts: claimed.attempt.0 }
     }
 }
 

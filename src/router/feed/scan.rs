@@ -6,10 +6,7 @@ use set::Timestamp;
 use store::{Head, Kind, Position};
 
 use super::{Feed, PASSED_OVER_MOST, State};
-use crate::{
-    lane::{Offered, Slot},
-    shared::Command,
-};
+use crate::{lane::Offered, shared::Command, slot::Slot};
 
 /// Heads of one read. A thousand streams may read at once, when a gateway starts.
 const READ_MOST: usize = 256;
@@ -43,6 +40,12 @@ impl Feed {
             state.scanning = false;
             let settled = state.settled_meanwhile.take().unwrap_or_default();
             match read {
+                // A lane ran empty while this was read: what of its key was passed over comes first.
+                Ok(_) if state.rewind.is_some_and(|to| to < state.scan) => {
+                    if !state.wants_scan() {
+                        return;
+                    }
+                }
                 Ok(heads) => {
                     let whole = heads.len() < most;
                     let before = state.scan;
@@ -85,7 +88,7 @@ impl Feed {
                     return;
                 }
                 // All that stands here waits: others may pass, each with a place of its own until there are too many.
-                state.lanes.squeeze();
+                state.lanes.squeeze(state.patient);
                 if state.lanes.queued() >= PASSED_OVER_MOST {
                     return;
                 }
@@ -93,9 +96,10 @@ impl Feed {
             let mut slot = Slot::new(head);
             let due = state.attempted.get(&seq).map(|attempted| {
                 slot.attempts = attempted.count;
-                slot.first_failed = Some(attempted.first_failed);
+                slot.failed_at(attempted.first_failed);
                 let wait = attempted.next_at.since(wall).min(Duration::from_secs(self.shared.config.backoff_most_s));
-                let spread = self.shared.house.random.below(1000);
+                // Who fetches comes when it likes: nothing needs to be spread.
+                let spread = if state.patient { 0 } else { self.shared.house.random.below(1000) };
                 now + wait + Duration::from_millis(spread)
             });
             if state.lanes.offer(slot, due) == Offered::Taken {
