@@ -1,3 +1,4 @@
 #![doc = include_str!("README.md")]
 pub use multipush;
+pub use poll;
 pub use push;

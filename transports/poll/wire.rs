@@ -1,0 +1,98 @@
+//! Bodies and header fields of RFC 8936: pure.
+
+use delivery::{
+    Attempt, Jti, Outcome, Refusal, SealedSet,
+    exchange::{Bounds, Exchange, Malformed, Speech},
+    fields,
+    http::{HeaderMap, HeaderValue, header},
+};
+
+/// The media type of requests and answers (RFC 8936 §2.2, §2.3).
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Largest answer that the receiving half reads.
+pub const LARGEST_ANSWER: usize = 16 << 20;
+
+/// What the receiving half takes from a transmitter.
+const OF_TRANSMITTER: Bounds = Bounds { bytes: LARGEST_ANSWER, ids: 0, sets: 10_000 };
+
+/// What a receiver asks for (RFC 8936 §2.2).
+#[derive(Debug)]
+pub struct Ask {
+    /// What it reports of earlier SETs.
+    pub outcomes: Vec<(Jti, Option<Attempt>, Outcome)>,
+    /// Ids that no gateway makes.
+    pub unknown: usize,
+    /// SETs that it takes at most.
+    pub sets: usize,
+    /// Whether the answer may wait for SETs.
+    pub waits: bool,
+}
+
+impl Ask {
+    /// Reads the body of a request with these header fields.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is no poll request, or larger than [`Bounds::OF_RECEIVER`].
+    pub fn parse(body: &[u8], headers: &HeaderMap) -> Result<Self, Malformed> {
+        let mut read = Exchange::parse(body, Bounds::OF_RECEIVER, fields::language(headers))?;
+        let sets = read.max_events.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        // RFC 8936 §2.4.2 wants `returnImmediately` beside `maxEvents: 0`; without it there is nothing to wait for either.
+        let waits = !read.return_immediately && sets > 0;
+        Ok(Self { outcomes: read.outcomes(), unknown: read.unknown, sets, waits })
+    }
+}
+
+/// Whether a request is labelled as RFC 8936 §2.2 demands; parameters are let through.
+#[must_use]
+pub fn is_json(headers: &HeaderMap) -> bool {
+    let mut labels = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(label), None) = (labels.next(), labels.next()) else { return false };
+    let Ok(label) = label.to_str() else { return false };
+    label.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The body of an answer (RFC 8936 §2.3).
+#[must_use]
+pub fn answer(sets: &[SealedSet], more: bool) -> Vec<u8> {
+    Speech { sets: Some(sets), more_available: more.then_some(true), ..Speech::default() }.to_json()
+}
+
+/// The body of a request.
+#[must_use]
+pub fn request(ack: &[Box<str>], errors: &[(Box<str>, Refusal)], max_events: usize, at_once: bool) -> Vec<u8> {
+    Speech {
+        ack: (!ack.is_empty()).then_some(ack),
+        set_errs: (!errors.is_empty()).then_some(errors),
+        max_events: Some(max_events as u64),
+        return_immediately: at_once.then_some(true),
+        ..Speech::default()
+    }
+    .to_json()
+}
+
+/// The header fields of a request; the language is that of the texts in `setErrs` (RFC 8936 §2.6).
+#[must_use]
+pub fn request_fields(authorization: Option<&HeaderValue>, errors: bool) -> HeaderMap {
+    let mut all = HeaderMap::new();
+    all.insert(header::CONTENT_TYPE, JSON);
+    all.insert(header::ACCEPT, JSON);
+    if errors {
+        all.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+    }
+    if let Some(authorization) = authorization {
+        all.insert(header::AUTHORIZATION, authorization.clone());
+    }
+    all
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// [`Malformed`] when it is none.
+pub fn heard(body: &[u8]) -> Result<Exchange, Malformed> {
+    Exchange::parse(body, OF_TRANSMITTER, None)
+}
+
+#[cfg(test)]
+mod tests;
