@@ -1,29 +1,36 @@
 //! A feed over an in-memory queue that keeps the router's side of the contract and notes when a method breaks its own.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::Waker,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use set::{Envelope, Jti, OrderKey, Timestamp};
+use set::Jti;
 use tokio::sync::watch;
 
 use crate::{
-    Attempt, Batch, Cause, Closed, Feed, Form, Lapse, Manner, Order, Outcome, Profile, SealedSet, Verdict, Want,
-    spi::{Claim, FeedCore, TapCore},
+    Attempt, Cause, Closed, Feed, Form, Lapse, Manner, Order, Outcome, Profile, Refusal, Verdict, Voice, Want,
+    spi::{FeedCore, TapCore},
 };
+
+mod tap;
+
+use tap::SimulatedTap;
 
 /// Attempts after which a case is given up.
 const HOPELESS: u32 = 100;
 
 /// How a SET ended.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum End {
+pub enum End {
+    /// It was acknowledged.
     Acknowledged,
-    Refused(crate::Refusal),
+    /// The peer refused it.
+    Refused(Refusal),
+    /// The method halted.
     Halted(Cause),
 }
 
@@ -38,6 +45,7 @@ enum Stage {
     Handed {
         tap: u64,
         batch: u64,
+        lapse: Lapse,
     },
     Settled(End),
 }
@@ -47,6 +55,8 @@ struct Entry {
     key: u64,
     body: Bytes,
     attempts: u32,
+    /// Whether a tap has ever drawn it: from then on a final outcome counts.
+    drawn: bool,
     stage: Stage,
 }
 
@@ -55,30 +65,55 @@ struct Held {
     bytes: usize,
 }
 
+/// A tap that waits, in the order of waiting.
+struct Waiter {
+    drawer: Drawer,
+    want: Want,
+    waker: Waker,
+}
+
+/// A tap as the rules of order see it.
+#[derive(Clone, Copy)]
+struct Drawer {
+    number: u64,
+    manner: Manner,
+}
+
+#[derive(Default)]
 struct State {
     sets: Vec<Entry>,
     by_jti: HashMap<Jti, usize>,
     batches: HashMap<u64, Held>,
     numbers: u64,
+    taps: BTreeSet<u64>,
+    waiting: Vec<Waiter>,
+    /// Taps that were woken for a SET and have neither polled since nor gone.
+    called: BTreeSet<u64>,
+    /// Who waits for what was handed over to be settled.
+    settling: Vec<Waker>,
     end: Option<Closed>,
-    wakers: Vec<Waker>,
-    wrongs: Vec<String>,
-    stalled: Option<Cause>,
+    paused: bool,
     stutter: bool,
+    hurry: bool,
+    wrongs: Vec<String>,
+    unknown: usize,
+    most: usize,
     causes: BTreeMap<&'static str, usize>,
 }
 
 /// The bodies of so many SETs, as token and as claims, with their order keys in turn.
-pub(super) fn owed(count: usize, keys: usize) -> Vec<([Bytes; 2], u64)> {
-    let entry = |form, at| entry(form, at, at % keys.max(1));
+pub(super) fn owed(count: usize, keys: usize, padding: usize) -> Vec<([Bytes; 2], u64)> {
+    let entry = |form, at| entry(form, at, at % keys.max(1), padding);
     (0..count)
         .map(|at| ([entry(Form::Token, at).body, entry(Form::Claims, at).body], entry(Form::Token, at).key))
         .collect()
 }
 
-/// The simulated feed of one line.
+/// The simulated feed of one line: what the router is to a method, without store, keys and time.
+///
+/// The suite drives it; tests of a method's own wire may do so too.
 #[derive(Clone)]
-pub(super) struct Simulated(Arc<Shared>);
+pub struct Simulated(Arc<Shared>);
 
 struct Shared {
     profile: Profile,
@@ -88,40 +123,66 @@ struct Shared {
 
 impl Simulated {
     /// A feed that owes `count` SETs, of `keys` order keys in turn.
-    pub(super) fn new(profile: Profile, count: usize, keys: usize) -> Self {
-        let sets: Vec<_> = (0..count).map(|at| entry(profile.form, at, at % keys.max(1))).collect();
+    #[must_use]
+    pub fn new(profile: Profile, count: usize, keys: usize) -> Self {
+        Self::padded(profile, count, keys, 0)
+    }
+
+    /// The same, of SETs that are `padding` bytes longer.
+    #[must_use]
+    pub fn padded(profile: Profile, count: usize, keys: usize, padding: usize) -> Self {
+        let sets: Vec<_> = (0..count).map(|at| entry(profile.form, at, at % keys.max(1), padding)).collect();
         let by_jti = sets.iter().enumerate().map(|(at, entry)| (entry.jti, at)).collect();
-        let state = State {
-            sets,
-            by_jti,
-            batches: HashMap::new(),
-            numbers: 0,
-            end: None,
-            wakers: Vec::new(),
-            wrongs: Vec::new(),
-            stalled: None,
-            stutter: false,
-            causes: BTreeMap::new(),
-        };
+        let state = State { sets, by_jti, ..State::default() };
         Self(Arc::new(Shared { profile, state: Mutex::new(state), changes: watch::Sender::new(0) }))
     }
 
-    pub(super) fn feed(&self) -> Feed {
+    /// The feed as the method sees it.
+    #[must_use]
+    pub fn feed(&self) -> Feed {
         Feed::new(Arc::new(self.clone()))
     }
 
+    /// The ids of the SETs, in order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Jti> {
+        self.0.state.lock().sets.iter().map(|entry| entry.jti).collect()
+    }
+
+    /// The bodies of the SETs, in order.
+    #[must_use]
+    pub fn bodies(&self) -> Vec<Bytes> {
+        self.0.state.lock().sets.iter().map(|entry| entry.body.clone()).collect()
+    }
+
     /// From now on every draw is interrupted once before it gives anything.
-    pub(super) fn stutter(&self) {
+    pub fn stutter(&self) {
         self.0.state.lock().stutter = true;
     }
 
-    /// Ends all taps with this.
-    pub(super) fn end(&self, why: Closed) {
+    /// From now on the time of what is handed over is up as soon as somebody draws and nothing else is due.
+    pub fn hurry(&self) {
+        self.change(|state| state.hurry = true);
+    }
+
+    /// Stops and resumes the stream: a paused one gives nothing, and its taps wait.
+    pub fn pause(&self, paused: bool) {
+        self.change(|state| state.paused = paused);
+    }
+
+    /// Ends all taps with this, those to come too.
+    pub fn end(&self, why: Closed) {
         self.change(|state| state.end = Some(why));
     }
 
+    /// Time passes: what was handed over and is not settled falls due again, if its tap says so.
+    pub fn lapse(&self) {
+        self.change(|state| self.lapse_all(state));
+    }
+
     /// How each SET ended, in order; `None` for those that have not.
-    pub(super) fn ends(&self) -> Vec<Option<End>> {
+    #[must_use]
+    pub fn ends(&self) -> Vec<Option<End>> {
         let state = self.0.state.lock();
         let end = |entry: &Entry| match &entry.stage {
             Stage::Settled(end) => Some(end.clone()),
@@ -130,62 +191,124 @@ impl Simulated {
         state.sets.iter().map(end).collect()
     }
 
-    /// Attempts of each SET.
-    pub(super) fn attempts(&self) -> Vec<u32> {
+    /// Hand-overs of each SET.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<u32> {
         self.0.state.lock().sets.iter().map(|entry| entry.attempts).collect()
     }
 
     /// SETs that are handed over and not settled.
-    pub(super) fn handed(&self) -> usize {
+    #[must_use]
+    pub fn handed(&self) -> usize {
         self.counts().0
     }
 
+    /// Taps that live, by number; later ones have higher numbers.
+    #[must_use]
+    pub fn taps(&self) -> Vec<u64> {
+        self.0.state.lock().taps.iter().copied().collect()
+    }
+
+    /// Taps that wait for SETs.
+    #[must_use]
+    pub fn waiters(&self) -> usize {
+        self.0.state.lock().waiting.iter().filter(|waiter| waiter.want.sets > 0).count()
+    }
+
+    /// Whether a tap that came now would be given something.
+    #[must_use]
+    pub fn has_free(&self) -> bool {
+        let manner = Manner { order: self.0.profile.order, lapse: self.0.profile.lapse };
+        let state = self.0.state.lock();
+        !self.due(&state, Drawer { number: u64::MAX, manner }, &Want::ALL).is_empty()
+    }
+
+    /// The most SETs that one drawer had at once: of a batch, or of a tap whose SETs go with it.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.0.state.lock().most
+    }
+
+    /// Outcomes of ids that this feed does not know: ignored.
+    #[must_use]
+    pub fn unknown(&self) -> usize {
+        self.0.state.lock().unknown
+    }
+
     /// Ends when the feed is so.
-    pub(super) async fn until(&self, so: impl Fn(&Self) -> bool) {
+    pub async fn until(&self, so: impl Fn(&Self) -> bool) {
         // The sender is part of the feed, so there is always another change to wait for.
         let _ = self.0.changes.subscribe().wait_for(|_| so(self)).await;
     }
 
+    /// Ends when every SET is settled.
+    pub async fn until_settled(&self) {
+        self.until(|feed| feed.0.state.lock().is_settled()).await;
+    }
+
     /// Where the method broke the contract.
-    pub(super) fn wrongs(&self) -> Vec<String> {
+    #[must_use]
+    pub fn wrongs(&self) -> Vec<String> {
         self.0.state.lock().wrongs.clone()
     }
 
     /// Retries by cause, for the texts of failures.
-    pub(super) fn causes(&self) -> BTreeMap<&'static str, usize> {
+    #[must_use]
+    pub fn causes(&self) -> BTreeMap<&'static str, usize> {
         self.0.state.lock().causes.clone()
-    }
-
-    /// Time passes: what was handed over and is not settled falls due again, if the line says so.
-    pub(super) fn lapse(&self) {
-        if matches!(self.0.profile.lapse, Lapse::After(_)) {
-            self.back(|stage| matches!(stage, Stage::Handed { .. }));
-        }
     }
 
     fn change<T>(&self, how: impl FnOnce(&mut State) -> T) -> T {
         let (result, wakers) = {
             let mut state = self.0.state.lock();
-            (how(&mut state), std::mem::take(&mut state.wakers))
+            (how(&mut state), self.whom_to_wake(&mut state))
         };
-        wakers.into_iter().for_each(Waker::wake);
-        self.0.changes.send_modify(|changes| *changes += 1);
+        self.tell(wakers);
         result
     }
 
-    /// Puts back what is in such a stage.
-    fn back(&self, which: impl Fn(&Stage) -> bool) {
-        self.change(|state| {
-            for at in 0..state.sets.len() {
-                if let Some(entry) = state.sets.get_mut(at)
-                    && which(&entry.stage)
-                {
-                    let from = std::mem::replace(&mut entry.stage, Stage::Waiting);
-                    let bytes = entry.body.len();
-                    self.give(state, &from, bytes);
-                }
+    fn tell(&self, wakers: Vec<Waker>) {
+        wakers.into_iter().for_each(Waker::wake);
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Everybody when it is over; else one waiting tap that would be given something, and no more of them than SETs wait. Who
+    /// is called and takes less, or nothing, or goes away, hands the chance on, since each of that is a change.
+    fn whom_to_wake(&self, state: &mut State) -> Vec<Waker> {
+        let mut wakers = std::mem::take(&mut state.settling);
+        if state.end.is_some() || (self.0.profile.voice == Voice::Sender && state.is_settled()) {
+            wakers.extend(state.waiting.drain(..).map(|waiter| waiter.waker));
+            return wakers;
+        }
+        let sets = state.sets.iter().filter(|entry| entry.stage == Stage::Waiting).count();
+        if state.called.len() < sets {
+            let next = state.waiting.iter().position(|waiter| !self.due(state, waiter.drawer, &waiter.want).is_empty());
+            if let Some(waiter) = next.map(|place| state.waiting.remove(place)) {
+                state.called.insert(waiter.drawer.number);
+                wakers.push(waiter.waker);
             }
-        });
+        }
+        wakers
+    }
+
+    /// Puts back what is in such a stage; tells how many.
+    fn put_back(&self, state: &mut State, which: impl Fn(&Stage) -> bool) -> usize {
+        let mut count = 0;
+        for at in 0..state.sets.len() {
+            if let Some(entry) = state.sets.get_mut(at)
+                && which(&entry.stage)
+            {
+                let from = std::mem::replace(&mut entry.stage, Stage::Waiting);
+                let bytes = entry.body.len();
+                self.give(state, &from, bytes);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    fn lapse_all(&self, state: &mut State) -> usize {
+        self.put_back(state, |stage| matches!(stage, Stage::Handed { lapse: Lapse::After(_), .. }))
     }
 
     /// Gives the windows back what a SET took.
@@ -203,18 +326,22 @@ impl Simulated {
         }
     }
 
-    /// The SETs that tap `tap` may have now (the one rule of `Order`), within `want`, limits and windows.
-    fn due(&self, state: &State, tap: u64, want: &Want) -> Vec<usize> {
+    /// The SETs that a tap may have now (the one rule of `Order`), within `want`, limits and windows.
+    fn due(&self, state: &State, drawer: Drawer, want: &Want) -> Vec<usize> {
+        if state.paused {
+            return Vec::new();
+        }
         let profile = &self.0.profile;
         let room = profile.windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
         let most = want.sets.min(profile.limits.sets).min(room);
         let mut bytes = want.bytes.min(profile.limits.bytes);
-        let mut blocked = std::collections::BTreeSet::new();
+        let order = drawer.manner.order;
+        let mut blocked = BTreeSet::new();
         let mut due = Vec::new();
         for (at, entry) in state.sets.iter().enumerate() {
             match &entry.stage {
                 Stage::Settled(_) => {}
-                Stage::Handed { tap: by, .. } if profile.order == Order::PerTap && *by == tap => {}
+                Stage::Handed { tap, .. } if order == Order::PerTap && *tap == drawer.number => {}
                 Stage::Claimed { .. } | Stage::Handed { .. } => {
                     blocked.insert(entry.key);
                 }
@@ -225,7 +352,7 @@ impl Simulated {
                         blocked.insert(entry.key);
                         continue;
                     }
-                    if profile.order == Order::PerSet {
+                    if order == Order::PerSet {
                         blocked.insert(entry.key);
                     }
                     bytes -= cost;
@@ -235,50 +362,23 @@ impl Simulated {
         }
         due
     }
-}
 
-impl FeedCore for Simulated {
-    fn tap(&self, _manner: Option<Manner>) -> Box<dyn TapCore> {
-        let number = self.change(|state| {
-            state.numbers += 1;
-            state.numbers
-        });
-        Box::new(SimulatedTap { feed: self.clone(), number, interrupted: false })
-    }
-
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
-        self.change(|state| {
-            for (jti, attempt, outcome) in all {
-                self.settle_one(state, jti, attempt, outcome);
-            }
-        });
-    }
-
-    fn counts(&self) -> (usize, usize) {
-        let state = self.0.state.lock();
-        let count = |which: fn(&Stage) -> bool| state.sets.iter().filter(|entry| which(&entry.stage)).count();
-        (
-            count(|stage| matches!(stage, Stage::Handed { .. })),
-            count(|stage| matches!(stage, Stage::Waiting | Stage::Claimed { .. })),
-        )
-    }
-
-    fn stalled(&self, why: Option<Cause>) {
-        self.0.state.lock().stalled = why;
-    }
-}
-
-impl Simulated {
     fn settle_one(&self, state: &mut State, jti: Jti, attempt: Option<Attempt>, outcome: Outcome) {
-        let Some(entry) = state.by_jti.get(&jti).and_then(|at| state.sets.get_mut(*at)) else { return };
+        let Some(entry) = state.by_jti.get(&jti).and_then(|at| state.sets.get_mut(*at)) else {
+            state.unknown += 1;
+            return;
+        };
         if matches!(entry.stage, Stage::Settled(_)) {
             return;
         }
-        if entry.attempts == 0 {
-            state.wrongs.push(format!("an outcome for {jti}, which was never handed over: {outcome:?}"));
+        if !entry.drawn {
+            state.wrongs.push(format!("an outcome for {jti}, which no tap ever drew: {outcome:?}"));
             return;
         }
-        if attempt.is_some_and(|attempt| attempt.0 == 0 || attempt.0 > entry.attempts) {
+        // A claim has the number that its hand-over will have.
+        let claimed = matches!(entry.stage, Stage::Claimed { .. });
+        let last = entry.attempts + u32::from(claimed);
+        if attempt.is_some_and(|attempt| attempt.0 == 0 || attempt.0 > last) {
             state.wrongs.push(format!("an outcome for attempt {attempt:?} of {jti}, which has had {}", entry.attempts));
         }
         let current =
@@ -286,10 +386,9 @@ impl Simulated {
         let bytes = entry.body.len();
         let next = match outcome {
             Ok(receipt) => {
-                if receipt != self.0.profile.receipt {
-                    state
-                        .wrongs
-                        .push(format!("the line declares {:?} and reports {receipt:?}", self.0.profile.receipt));
+                let declared = self.0.profile.receipt;
+                if receipt != declared {
+                    state.wrongs.push(format!("the line declares {declared:?} and reports {receipt:?}"));
                 }
                 Stage::Settled(End::Acknowledged)
             }
@@ -314,132 +413,60 @@ impl Simulated {
     }
 }
 
-struct SimulatedTap {
-    feed: Simulated,
-    number: u64,
-    interrupted: bool,
-}
-
-impl TapCore for SimulatedTap {
-    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
-        let mut guard = self.feed.0.state.lock();
-        let state = &mut *guard;
-        if state.stutter && !std::mem::replace(&mut self.interrupted, true) {
-            // Whoever selects over this future and something else drops it here; the tap remembers.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.interrupted = false;
-        if let Some(end) = &state.end {
-            return Poll::Ready(Err(end.clone()));
-        }
-        if state.sets.iter().all(|entry| matches!(entry.stage, Stage::Settled(_))) {
-            return Poll::Ready(Err(Closed::Idle));
-        }
-        let due = if want.sets == 0 { Vec::new() } else { self.feed.due(state, self.number, want) };
-        let bytes = due.iter().filter_map(|at| state.sets.get(*at)).map(|entry| entry.body.len()).sum();
-        if due.is_empty() || !self.take(due.len(), bytes, cx.waker()) {
-            state.wakers.push(cx.waker().clone());
-            return Poll::Pending;
-        }
-        state.numbers += 1;
-        let batch = state.numbers;
-        state.batches.insert(batch, Held { sets: due.len(), bytes });
-        let mut sets = Vec::with_capacity(due.len());
-        for at in &due {
-            let Some(entry) = state.sets.get_mut(*at) else { continue };
-            entry.stage = Stage::Claimed { tap: self.number, batch };
-            sets.push(SealedSet {
-                jti: entry.jti,
-                attempt: Attempt(entry.attempts + 1),
-                body: entry.body.clone(),
-                envelope: Arc::new(Envelope::new(Timestamp::from_seconds(1_700_000_000), Bytes::from_static(b"{}"))),
-                order: OrderKey::from_bits(entry.key),
-            });
-        }
-        drop(guard);
-        let claim = SimulatedClaim { feed: self.feed.clone(), batch, begun: false };
-        Poll::Ready(Ok(Batch::new(sets, false, Box::new(claim))))
-    }
-
-    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.feed.0.state.lock();
-        let ours = |entry: &Entry| matches!(entry.stage, Stage::Handed { tap, .. } if tap == self.number);
-        if !state.sets.iter().any(ours) {
-            return Poll::Ready(());
-        }
-        state.wakers.push(cx.waker().clone());
-        Poll::Pending
+impl State {
+    fn is_settled(&self) -> bool {
+        self.sets.iter().all(|entry| matches!(entry.stage, Stage::Settled(_)))
     }
 }
 
-impl SimulatedTap {
-    /// Room in all windows, or in none.
-    fn take(&self, sets: usize, bytes: usize, waker: &Waker) -> bool {
-        let windows = &self.feed.0.profile.windows;
-        for (at, window) in windows.iter().enumerate() {
-            if !window.core().take(sets, bytes) {
-                windows.iter().take(at).for_each(|window| window.core().give(sets, 1, bytes));
-                let waker = waker.clone();
-                window.core().when_room(Arc::new(move || waker.wake_by_ref()));
-                return false;
-            }
-        }
-        true
-    }
-}
-
-impl Drop for SimulatedTap {
-    fn drop(&mut self) {
-        let (number, lapse) = (self.number, self.feed.0.profile.lapse);
-        self.feed.back(|stage| match stage {
-            Stage::Handed { tap, .. } => *tap == number && lapse == Lapse::WithTap,
-            _ => false,
+impl FeedCore for Simulated {
+    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+        let profile = &self.0.profile;
+        let manner = manner.unwrap_or(Manner { order: profile.order, lapse: profile.lapse });
+        let number = self.change(|state| {
+            state.numbers += 1;
+            state.taps.insert(state.numbers);
+            state.numbers
         });
+        Box::new(SimulatedTap::new(self.clone(), Drawer { number, manner }))
     }
-}
 
-struct SimulatedClaim {
-    feed: Simulated,
-    batch: u64,
-    begun: bool,
-}
-
-impl Claim for SimulatedClaim {
-    fn handed_over(mut self: Box<Self>) {
-        self.begun = true;
-        let number = self.batch;
-        self.feed.change(|state| {
-            for entry in &mut state.sets {
-                if let Stage::Claimed { tap, batch } = entry.stage
-                    && batch == number
-                {
-                    entry.attempts += 1;
-                    entry.stage = Stage::Handed { tap, batch };
-                }
-            }
-            if state.end.is_some() {
-                state.wrongs.push("a batch was handed over after its tap had ended".to_owned());
-            }
-        });
-    }
-}
-
-impl Drop for SimulatedClaim {
-    fn drop(&mut self) {
-        if !self.begun {
-            let number = self.batch;
-            self.feed.back(|stage| matches!(stage, Stage::Claimed { batch, .. } if *batch == number));
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+        for (jti, attempt, outcome) in all {
+            self.change(|state| self.settle_one(state, jti, attempt, outcome));
         }
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let state = self.0.state.lock();
+        let count = |which: fn(&Stage) -> bool| state.sets.iter().filter(|entry| which(&entry.stage)).count();
+        (
+            count(|stage| matches!(stage, Stage::Handed { .. })),
+            count(|stage| matches!(stage, Stage::Waiting | Stage::Claimed { .. })),
+        )
+    }
+
+    fn stalled(&self, _: Option<Cause>) {}
+
+    fn has_due(&self) -> bool {
+        self.has_free()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.0.state.lock().paused
     }
 }
 
 /// The SET at a place: its body names it, and is unlike every other.
-fn entry(form: Form, at: usize, key: usize) -> Entry {
+fn entry(form: Form, at: usize, key: usize, padding: usize) -> Entry {
     let jti = Jti::from_block(b't', (at as u128 + 1).to_be_bytes());
+    let padding = "x".repeat(padding);
     let body = match form {
-        Form::Token => format!("eyJ0eXAiOiJzZWNldmVudCtqd3QifQ.{jti}.c2lnbmF0dXJl"),
-        Form::Claims => format!(r#"{{"jti":"{jti}"}}"#),
+        Form::Token => format!("eyJ0eXAiOiJzZWNldmVudCtqd3QifQ.{jti}{padding}.c2lnbmF0dXJl"),
+        Form::Claims => format!(r#"{{"jti":"{jti}{padding}"}}"#),
     };
-    Entry { jti, key: key as u64, body: body.into(), attempts: 0, stage: Stage::Waiting }
+    Entry { jti, key: key as u64, body: body.into(), attempts: 0, drawn: false, stage: Stage::Waiting }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,10 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{Answer, Incoming, Inlet, Refusal};
+use crate::{Answer, Incoming, Inlet, Order, Refusal};
+
+/// When a busy peer wants to be asked again: soon, since nobody looks at it while it waits.
+const SOON: Duration = Duration::from_millis(5);
 
 /// What the peer does with a SET it meets.
 #[derive(Clone, Debug)]
@@ -43,6 +46,7 @@ struct Seen {
     refused: bool,
 }
 
+#[derive(Default)]
 struct State {
     seen: Vec<Seen>,
     here: usize,
@@ -51,38 +55,41 @@ struct State {
     wrongs: Vec<String>,
 }
 
-/// The peer of one case.
-pub(super) struct Peer {
+/// What a peer knows of what it will meet.
+struct Expected {
     known: HashMap<Bytes, usize>,
     keys: Vec<u64>,
+    order: Order,
+    cut: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// The peer of one case.
+pub(super) struct Peer {
+    expected: OnceLock<Expected>,
     script: Box<Script>,
-    cut: OnceLock<Arc<dyn Fn() + Send + Sync>>,
     state: Mutex<State>,
     released: watch::Sender<bool>,
     changed: watch::Sender<u64>,
 }
 
 impl Peer {
-    pub(super) fn new(
-        owed: Vec<([Bytes; 2], u64)>,
-        script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        let state = State { seen: vec![Seen::default(); owed.len()], here: 0, most: 0, holding: 0, wrongs: Vec::new() };
+    pub(super) fn new(script: impl Fn(Meeting) -> Act + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            keys: owed.iter().map(|(_, key)| *key).collect(),
-            known: owed.into_iter().enumerate().flat_map(|(at, (bodies, _))| bodies.map(|body| (body, at))).collect(),
+            expected: OnceLock::new(),
             script: Box::new(script),
-            cut: OnceLock::new(),
-            state: Mutex::new(state),
+            state: Mutex::new(State::default()),
             released: watch::Sender::new(false),
             changed: watch::Sender::new(0),
         })
     }
 
-    /// How the connection is cut.
-    pub(super) fn cut_with(&self, cut: Arc<dyn Fn() + Send + Sync>) {
+    /// What may come, in which order a line of this kind brings it, and how its connection is cut.
+    pub(super) fn expect(&self, owed: Vec<([Bytes; 2], u64)>, order: Order, cut: Arc<dyn Fn() + Send + Sync>) {
+        self.state.lock().seen = vec![Seen::default(); owed.len()];
+        let keys = owed.iter().map(|(_, key)| *key).collect();
+        let known = owed.into_iter().enumerate().flat_map(|(at, (bodies, _))| bodies.map(|body| (body, at))).collect();
         // A peer belongs to one case, and a case opens one line.
-        let _ = self.cut.set(cut);
+        let _ = self.expected.set(Expected { known, keys, order, cut });
     }
 
     /// Lets all that are held have their answers.
@@ -119,18 +126,19 @@ impl Peer {
 
     fn meet(&self, token: &Bytes) -> Option<(usize, Act)> {
         let mut state = self.state.lock();
-        let Some(at) = self.known.get(token).copied() else {
+        let expected = self.expected.get()?;
+        let Some(at) = expected.known.get(token).copied() else {
             state.wrongs.push("a SET arrived that is not, byte for byte, one that was handed over".to_owned());
             return None;
         };
-        // Promise P4: every earlier SET of the key was taken, or refused.
-        let key = self.keys.get(at);
-        let early = state
-            .seen
-            .iter()
-            .zip(&self.keys)
-            .take(at)
-            .position(|(seen, of)| Some(of) == key && seen.taken == 0 && !seen.refused);
+        // Promise P4: every earlier SET of the key has arrived before; one by one, it was also taken, or refused.
+        let key = expected.keys.get(at);
+        let nowhere = |seen: &Seen| match expected.order {
+            Order::PerSet => seen.taken == 0 && !seen.refused,
+            Order::PerBatch | Order::PerTap => seen.times == 0,
+        };
+        let early =
+            state.seen.iter().zip(&expected.keys).take(at).position(|(seen, of)| Some(of) == key && nowhere(seen));
         if let Some(early) = early {
             state.wrongs.push(format!("SET {at} arrived before SET {early} of the same order key"));
         }
@@ -156,8 +164,8 @@ impl Peer {
     }
 
     fn cut(&self) {
-        if let Some(cut) = self.cut.get() {
-            cut();
+        if let Some(expected) = self.expected.get() {
+            (expected.cut)();
         }
     }
 }
@@ -202,7 +210,7 @@ impl Inlet for Door {
                         peer.note(at, |seen| seen.refused = true);
                         Answer::Refused(refusal)
                     }
-                    Act::Busy => Answer::Busy { after: Duration::from_secs(1) },
+                    Act::Busy => Answer::Busy { after: SOON },
                     Act::TakeAndCut => {
                         peer.note(at, |seen| seen.taken += 1);
                         peer.cut();
@@ -210,7 +218,7 @@ impl Inlet for Door {
                     }
                     Act::Cut => {
                         peer.cut();
-                        Answer::Busy { after: Duration::from_secs(1) }
+                        Answer::Busy { after: SOON }
                     }
                     Act::Hold => {
                         let _ = peer.released.subscribe().wait_for(|released| *released).await;
@@ -222,5 +230,14 @@ impl Inlet for Door {
             }
             answers
         })
+    }
+}
+
+/// Meets nothing.
+pub(super) struct Nobody;
+
+impl Inlet for Nobody {
+    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        Box::pin(std::future::ready(what.iter().map(|_| Answer::Status(500)).collect()))
     }
 }

@@ -1,11 +1,13 @@
 //! The suite passes an honest line and finds out each kind of liar.
 
+mod responders;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::{
-    Answer, Attempt, Cause, Feed, Form, Incoming, Lapse, Limits, Line, Outcome, Profile, Scope, SealedSet, Tap,
-    Verdict, Want, Window, drive,
+    Answer, Attempt, Cause, Closed, ErrorCode, Feed, Form, Incoming, Lapse, Limits, Line, Order, Outcome, Profile,
+    Receipt, Refusal, Scope, SealedSet, Tap, Verdict, Want, Window, drive,
 };
 
 /// How a line of the tests behaves.
@@ -143,7 +145,9 @@ impl Rig for InMemoryRig {
             cuts.fetch_add(1, Ordering::SeqCst);
         });
         let parallel = self.0 != Manner::HonestInBatches;
-        Box::pin(async move { Opened { line, cut, parallel, keep: Box::new(()) } })
+        Box::pin(async move {
+            Opened { line, cut, cut_after: None, parallel, most: None, visits: None, keep: Box::new(()) }
+        })
     }
 }
 

@@ -122,7 +122,15 @@ impl Rig for Loopback {
             house.spawn("receiver", listener.serve(app, stopped, house.clone()));
             let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());
             let line = line(&push, json!({ "endpoint_url": url }), grant).unwrap();
-            Opened { line, cut: relay.cutter(), parallel: true, keep: Box::new((stop, relay)) }
+            Opened {
+                line,
+                cut: relay.cutter(),
+                cut_after: Some(relay.breaker()),
+                parallel: true,
+                most: None,
+                visits: None,
+                keep: Box::new((stop, relay)),
+            }
         })
     }
 }

@@ -1,0 +1,133 @@
+//! One case: a feed, a peer, and the method's line or its visits between them.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    Opened, Rig,
+    feed::{self, End, Simulated},
+    peer::{Act, Door, Meeting, Peer},
+};
+use crate::{Cause, Closed, Lapse, Receipt, Voice};
+
+/// One case's feed, peer and line.
+pub(super) struct Case {
+    pub(super) feed: Simulated,
+    pub(super) peer: Arc<Peer>,
+    pub(super) opened: Opened,
+    pub(super) window: usize,
+}
+
+impl Case {
+    pub(super) async fn open(
+        rig: &impl Rig,
+        count: usize,
+        keys: usize,
+        script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        Self::padded(rig, count, keys, |_| 0, script).await
+    }
+
+    /// The same with longer SETs; the rig's limit of one SET is given to `padding`.
+    pub(super) async fn padded(
+        rig: &impl Rig,
+        count: usize,
+        keys: usize,
+        padding: impl Fn(usize) -> usize,
+        script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let peer = Peer::new(script);
+        let opened = rig.open(Arc::new(Door(peer.clone()))).await;
+        let profile = opened.line.profile();
+        let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
+        peer.expect(feed::owed(count, keys, padding), profile.order, opened.cut.clone());
+        if (profile.voice == Voice::Responder) != opened.visits.is_some() {
+            return Err("a responder, and nothing else, is opened with `visits`".to_owned());
+        }
+        let window = profile.windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
+        Ok(Self { feed: Simulated::padded(profile, count, keys, padding), peer, opened, window })
+    }
+
+    /// One run of the line on a tap of its own, or one round of visits until nothing is owed.
+    pub(super) fn run(&self) -> BoxFuture<'static, Closed> {
+        let feed = self.feed.feed();
+        let Some(visits) = &self.opened.visits else {
+            let tap = feed.tap();
+            return self.opened.line.clone().run(feed, tap);
+        };
+        let (visits, simulated) = (visits(feed), self.feed.clone());
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = simulated.until_settled() => Closed::Idle,
+                () = visits => Closed::Fault(Cause::new("ended", "the visits ended, and nothing had ended the feed")),
+            }
+        })
+    }
+
+    /// Runs the line until nothing is owed.
+    pub(super) async fn run_out(&self) -> Result<(), String> {
+        match self.run().await {
+            Closed::Idle => Ok(()),
+            other => Err(format!("the run ended with {other:?} where the feed said Idle")),
+        }
+    }
+
+    /// The same in a case where SETs are lost: their time is over as soon as somebody asks for more.
+    pub(super) async fn run_out_in_a_hurry(&self) -> Result<(), String> {
+        self.feed.hurry();
+        self.run_out().await
+    }
+
+    /// What holds in every case, however it ended.
+    pub(super) fn audit(&self) -> Result<(), String> {
+        if let Some(wrong) = self.feed.wrongs().into_iter().chain(self.peer.wrongs()).next() {
+            return Err(wrong);
+        }
+        let taken_by_peer = self.opened.line.profile().receipt == Receipt::Receiver;
+        for (at, (end, taken)) in self.feed.ends().into_iter().zip(self.peer.taken()).enumerate() {
+            match end {
+                Some(End::Acknowledged) if taken == 0 && taken_by_peer => {
+                    return Err(format!("SET {at} is reported as acknowledged and was never taken"));
+                }
+                Some(End::Halted(cause)) => return Err(format!("SET {at} was halted: {cause}")),
+                Some(End::Acknowledged | End::Refused(_)) | None => {}
+            }
+        }
+        self.within_window()
+    }
+
+    /// The same, and every SET is acknowledged.
+    pub(super) fn all_acknowledged(&self) -> Result<(), String> {
+        self.audit()?;
+        let ends = self.feed.ends();
+        match ends.iter().position(|end| *end != Some(End::Acknowledged)) {
+            None => Ok(()),
+            Some(at) => Err(format!("SET {at} ended as {:?}; retries so far: {:?}", ends.get(at), self.feed.causes())),
+        }
+    }
+
+    /// The same, and none was repeated.
+    pub(super) fn all_acknowledged_once(&self) -> Result<(), String> {
+        self.all_acknowledged()?;
+        match self.peer.met().iter().position(|met| *met != 1) {
+            None => Ok(()),
+            Some(at) => Err(format!("SET {at} arrived {} times", self.peer.met().get(at).copied().unwrap_or_default())),
+        }
+    }
+
+    fn within_window(&self) -> Result<(), String> {
+        let (most, window) = (self.peer.most(), self.window);
+        // Room is given back when time is up, though the peer may still be at it.
+        if most > window && self.opened.line.profile().lapse == Lapse::WithTap {
+            return Err(format!("{most} SETs were under way, the window has {window}"));
+        }
+        match (self.feed.most(), self.opened.most) {
+            (drawn, Some(most)) if drawn > most => {
+                Err(format!("{drawn} SETs were handed over where {most} were asked for"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use std::{sync::atomic::AtomicUsize, task::Context, task::Wake};
+
+use futures_util::FutureExt;
+
+use super::*;
+use crate::{Batch, Limits, Receipt, Tap};
+
+fn profile(order: Order, lapse: Lapse) -> Profile {
+    Profile {
+        voice: Voice::Responder,
+        order,
+        receipt: Receipt::Receiver,
+        form: Form::Token,
+        lapse,
+        limits: Limits { sets: 10, bytes: usize::MAX, overhead: 0, set_bytes: usize::MAX },
+        endpoint: None,
+        windows: Vec::new(),
+    }
+}
+
+const LATER: Lapse = Lapse::After(std::time::Duration::from_secs(60));
+
+fn draw(tap: &mut Tap, sets: usize) -> Option<Batch> {
+    tap.next(Want { sets, ..Want::ALL }).now_or_never().map(Result::unwrap)
+}
+
+fn hand_over(tap: &mut Tap, sets: usize) -> Vec<Jti> {
+    draw(tap, sets).map(Batch::hand_over).unwrap_or_default().iter().map(|set| set.jti).collect()
+}
+
+#[test]
+fn a_drawer_has_an_order_and_a_lapse_of_its_own() {
+    let simulated = Simulated::new(profile(Order::PerTap, Lapse::WithTap), 6, 1);
+    let feed = simulated.feed();
+    let mut socket = feed.tap();
+    let mut request = feed.tap_in(Manner { order: Order::PerBatch, lapse: LATER });
+    assert_eq!(hand_over(&mut socket, 1).len(), 1);
+    assert!(draw(&mut request, 9).is_none(), "the key is the socket's");
+    assert_eq!(hand_over(&mut socket, 1).len(), 1, "the socket may have its successor");
+    drop(socket);
+    assert_eq!(simulated.handed(), 0, "what a socket holds goes with it");
+    let first = hand_over(&mut request, 2);
+    assert!(draw(&mut request, 9).is_none(), "another batch waits for the first");
+    drop(request);
+    assert_eq!((first.len(), simulated.handed()), (2, 2), "what a request took outlives it");
+    simulated.lapse();
+    assert_eq!(simulated.handed(), 0);
+    assert_eq!(simulated.attempts(), [2, 2, 0, 0, 0, 0]);
+    assert!(simulated.wrongs().is_empty());
+}
+
+#[test]
+fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
+    let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
+    let feed = simulated.feed();
+    let ids = simulated.ids();
+    let mut tap = feed.tap();
+    let batch = draw(&mut tap, 2).unwrap();
+    feed.settle(ids[0], None, Ok(Receipt::Receiver));
+    drop(batch);
+    assert_eq!(simulated.ends()[..2], [Some(End::Acknowledged), None]);
+    assert_eq!(hand_over(&mut tap, 1), [ids[1]]);
+    simulated.lapse();
+    feed.settle(ids[1], Some(Attempt(1)), Ok(Receipt::Receiver));
+    assert_eq!(simulated.ends()[1], Some(End::Acknowledged), "its time was over, and it counts");
+    assert!(simulated.wrongs().is_empty());
+    feed.settle(Jti::from_block(b't', [7; 16]), None, Ok(Receipt::Receiver));
+    assert_eq!((simulated.unknown(), simulated.wrongs().len()), (1, 0), "a foreign id is ignored");
+    feed.settle(ids[3], None, Ok(Receipt::Receiver));
+    assert_eq!(simulated.wrongs().len(), 1, "nobody can know what was never drawn");
+    assert_eq!(simulated.ends()[3], None);
+}
+
+#[test]
+fn a_tap_that_goes_hands_back_what_it_drew() {
+    let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
+    let feed = simulated.feed();
+    let mut tap = feed.tap();
+    let batch = draw(&mut tap, 4).unwrap();
+    drop(tap);
+    assert!(simulated.has_free());
+    assert_eq!(batch.hand_over().len(), 4);
+    assert_eq!(simulated.wrongs().len(), 1, "handing over after that is a fault");
+    assert_eq!(simulated.handed(), 0);
+}
+
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn one_waiting_tap_is_woken_per_set_and_the_chance_is_handed_on() {
+    let simulated = Simulated::new(profile(Order::PerBatch, LATER), 1, 1);
+    let feed = simulated.feed();
+    simulated.pause(true);
+    let woken: [Arc<Counted>; 3] = std::array::from_fn(|_| Arc::default());
+    let count = || woken.each_ref().map(|woken| woken.0.load(std::sync::atomic::Ordering::SeqCst));
+    let mut taps: Vec<Option<Tap>> = (0..3).map(|_| Some(feed.tap())).collect();
+    let poll = |taps: &mut [Option<Tap>], at: usize| {
+        let waker = Waker::from(woken[at].clone());
+        let tap = taps[at].as_mut().unwrap();
+        let mut next = std::pin::pin!(tap.next(Want::ALL));
+        next.as_mut().poll_unpin(&mut Context::from_waker(&waker))
+    };
+    for at in 0..3 {
+        assert!(poll(&mut taps, at).is_pending());
+    }
+    simulated.pause(false);
+    assert_eq!(count(), [1, 0, 0]);
+    simulated.hurry();
+    assert_eq!(count(), [1, 0, 0], "there is one SET, and somebody was called for it");
+    taps[0] = None;
+    assert_eq!(count(), [1, 1, 0], "who was called is gone");
+    let batch = match poll(&mut taps, 1) {
+        std::task::Poll::Ready(batch) => batch.unwrap(),
+        std::task::Poll::Pending => panic!("it was called for nothing"),
+    };
+    assert_eq!(count(), [1, 1, 0]);
+    drop(batch);
+    assert_eq!(count(), [1, 1, 1], "what was drawn and not handed over is another's");
+    simulated.end(Closed::Deleted);
+    let std::task::Poll::Ready(Err(Closed::Deleted)) = poll(&mut taps, 2) else { panic!("the end is everybody's") };
+}
+
+#[test]
+fn more_says_whether_more_is_due_now() {
+    let simulated = Simulated::new(profile(Order::PerBatch, LATER), 6, 2);
+    let feed = simulated.feed();
+    let mut tap = feed.tap();
+    let one = draw(&mut tap, 1).unwrap();
+    assert!(one.more);
+    let rest = draw(&mut tap, 9).unwrap();
+    assert_eq!((rest.sets.len(), rest.more), (3, false), "the others wait for the first of their key");
+}

@@ -1,0 +1,133 @@
+//! What responders are asked beside what every method is asked: drawers come, wait, share, hang up.
+
+use std::pin::pin;
+
+use super::{
+    Rig,
+    case::Case,
+    peer::{Act, Meeting},
+};
+use crate::{Closed, Lapse};
+
+/// Two drawers at once: never the same SET while one has it, order kept, and one that is busy holds up nobody else.
+pub(super) async fn shares(rig: &impl Rig) -> Result<(), String> {
+    let script = |meeting: Meeting| if meeting.at == 0 { Act::Hold } else { Act::Take };
+    let case = Case::open(rig, 300, 100, script).await?;
+    let both = async { tokio::join!(case.run(), case.run()) };
+    let others = async {
+        case.peer.holds(1).await;
+        case.feed.until(|feed| !feed.has_free()).await;
+        case.peer.release();
+        std::future::pending::<()>().await;
+    };
+    let (one, other) = tokio::select! {
+        both = both => both,
+        () = others => return Err("the case was abandoned".to_owned()),
+    };
+    if (&one, &other) != (&Closed::Idle, &Closed::Idle) {
+        return Err(format!("the visits ended with {one:?} and {other:?}"));
+    }
+    case.all_acknowledged_once()
+}
+
+/// Each kind of end answers who waits, and every drawer leaves.
+pub(super) async fn hears_ends(rig: &impl Rig) -> Result<(), String> {
+    for end in [Closed::Draining, Closed::Deleted, Closed::Disabled, Closed::Superseded, Closed::Reconfigured] {
+        let case = Case::open(rig, 5, 5, |_| Act::Take).await?;
+        case.feed.pause(true);
+        let mut run = pin!(case.run());
+        tokio::select! {
+            biased;
+            () = case.feed.until(|feed| feed.waiters() > 0) => {}
+            early = &mut run => return Err(format!("before the end: {early:?}")),
+        }
+        case.feed.end(end.clone());
+        let left = case.feed.until(|feed| feed.taps().is_empty());
+        let mut left = pin!(left);
+        tokio::select! {
+            biased;
+            () = &mut left => {}
+            // The collector gives up where it is told that there is no such stream.
+            _ = &mut run => left.await,
+        }
+        if case.peer.met().iter().any(|met| *met > 0) {
+            return Err(format!("a SET of a paused stream was handed over when it was {end:?}"));
+        }
+        case.audit()?;
+    }
+    Ok(())
+}
+
+/// What a peer has before it when a drain begins is heard, if its answer does not need the drawer that is leaving.
+pub(super) async fn drains(rig: &impl Rig) -> Result<(), String> {
+    let case = Case::open(rig, 40, 40, |_| Act::Hold).await?;
+    let mut run = pin!(case.run());
+    tokio::select! {
+        biased;
+        end = &mut run => return Err(format!("the run ended with {end:?} although answers were outstanding")),
+        () = case.peer.holds(1) => {}
+    }
+    case.feed.end(Closed::Draining);
+    case.peer.release();
+    let left = case.feed.until(|feed| feed.taps().is_empty() && feed.handed() == 0);
+    let mut left = pin!(left);
+    tokio::select! {
+        biased;
+        () = &mut left => {}
+        end = &mut run => match case.opened.line.profile().lapse {
+            Lapse::After(_) if case.feed.handed() > 0 => {
+                return Err(format!("{end:?}, and {} SETs are handed over and not answered", case.feed.handed()));
+            }
+            _ => left.await,
+        },
+    }
+    case.audit()
+}
+
+/// A pause is no end: who waits, waits, and is given what is due afterwards.
+pub(super) async fn waits_while_paused(rig: &impl Rig) -> Result<(), String> {
+    let case = Case::open(rig, 40, 10, |_| Act::Take).await?;
+    case.feed.pause(true);
+    let mut run = pin!(case.run());
+    tokio::select! {
+        biased;
+        end = &mut run => return Err(format!("the visits ended with {end:?} at a paused stream")),
+        () = case.feed.until(|feed| feed.waiters() > 0) => {}
+    }
+    if case.peer.met().iter().any(|met| *met > 0) {
+        return Err("a SET of a paused stream was handed over".to_owned());
+    }
+    case.feed.pause(false);
+    match run.await {
+        Closed::Idle => case.all_acknowledged_once(),
+        other => Err(format!("the visits ended with {other:?} at a stream that was paused")),
+    }
+}
+
+/// The drawer of a caller that hung up while it waited goes away by itself, and nothing is given to it.
+pub(super) async fn forgets_who_hung_up(rig: &impl Rig) -> Result<(), String> {
+    let case = Case::open(rig, 30, 10, |_| Act::Take).await?;
+    case.feed.pause(true);
+    let mut run = pin!(case.run());
+    for _ in 0..3 {
+        let waits = case.feed.until(|feed| feed.waiters() > 0);
+        tokio::select! {
+            biased;
+            () = waits => {}
+            end = &mut run => return Err(format!("the visits ended with {end:?}")),
+        }
+        let Some(last) = case.feed.taps().last().copied() else { continue };
+        (case.opened.cut)();
+        let gone = case.feed.until(|feed| feed.taps().iter().all(|tap| *tap > last));
+        tokio::select! {
+            biased;
+            () = gone => {}
+            end = &mut run => return Err(format!("the visits ended with {end:?} when the connection did")),
+        }
+    }
+    case.feed.pause(false);
+    match run.await {
+        Closed::Idle => case.all_acknowledged_once(),
+        other => Err(format!("the visits ended with {other:?}")),
+    }
+}
