@@ -186,7 +186,10 @@ impl Inner {
             }
             (admitted, _) => admitted,
         };
-        let admitted = admitted.map_err(|denied| Box::new(self.denied(denied)))?;
+        let admitted = admitted.map_err(|denied| {
+            tracing::debug!(issuer = %asked.issuer, method = asked.method.name, why = %denied, "a receiver was not let in");
+            Box::new(self.denied(denied))
+        })?;
         if self.closing.load(Ordering::Acquire) {
             return Err(Box::new(self.full(Full::Closing)));
         }
@@ -197,19 +200,21 @@ impl Inner {
         }
         if asked.rest == "/ticket" {
             visited.touch();
+            tracing::debug!(receiver = %admitted.receiver.name, stream = %visited.stream, "a receiver asks for a ticket");
             let (issuer, stream) = (visited.issuer, visited.stream);
             return Ok(Next::Ticket(Box::new(Asking { admitted, issuer, stream, head, body })));
         }
         let held =
             self.budget.enter(&admitted.receiver, asked.method.name).map_err(|full| Box::new(self.full(full)))?;
         visited.touch();
+        tracing::debug!(receiver = %admitted.receiver.name, stream = %visited.stream, "a receiver visits");
         head.uri = asked.inner_uri(uri.query());
         let seat = head.extensions.get::<Seat>().cloned();
         head.extensions.insert(Visit {
             feed: visited.feed,
             line: visited.line,
             inlet: None,
-            peer: Arc::from(&*admitted.receiver.name),
+            peer: admitted.receiver.name.clone(),
             ends: self.ends.of(admitted.until_millis),
         });
         let answering = asked.method.routes.clone().call(Request::from_parts(head, body));

@@ -1,6 +1,6 @@
 //! A receiver: which streams its tokens open.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     ReceiverSection, SectionError, StreamsSection, TokenHashSection,

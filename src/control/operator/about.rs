@@ -72,7 +72,7 @@ async fn receivers(State(parts): State<Arc<OperatorParts>>) -> Response {
             StreamsAllowed::Exact(ids) => json!(ids),
         };
         json!({
-            "name": receiver.name,
+            "name": &*receiver.name,
             "issuers": receiver.issuers().collect::<Vec<_>>(),
             "streams": streams,
             "tokens": tokens(receiver.expiries()),
