@@ -10,8 +10,8 @@ use crate::{
 /// Who comes for SETs, with the streams it may visit.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// Its name.
-    pub name: Box<str>,
+    /// Its name; every visit has it.
+    pub name: Arc<str>,
     issuers: BTreeSet<Box<str>>,
     streams: StreamsAllowed,
     pub(crate) tokens: Vec<TokenHashSection>,

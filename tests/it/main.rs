@@ -35,4 +35,6 @@ mod stopping;
 #[cfg(test)]
 mod store_folder;
 #[cfg(test)]
+mod visits;
+#[cfg(test)]
 mod wall_clock;
