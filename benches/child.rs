@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::{Bench, BenchError, load::Client};
+use crate::{Bench, BenchError, link::Asks, load::Client};
 
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,21 +25,47 @@ pub(crate) struct Home {
     issuer: String,
     operator: String,
     token: String,
+    /// The token of the receiver that may visit all streams, if there is one.
+    receiver: String,
     /// The configuration without streams.
     text: String,
 }
 
+/// The `aud` of streams that name no other.
+pub(crate) const AUDIENCE: &str = "https://sink.example";
+
 /// A stream of the configuration.
 pub(crate) struct Stream {
     pub(crate) id: String,
-    pub(crate) endpoint: String,
+    audience: String,
+    /// Its method with the method's terms.
+    delivery: String,
     /// Further lines of its section.
     pub(crate) more: String,
 }
 
 impl Stream {
+    /// One that is pushed to.
     pub(crate) fn new(id: impl Into<String>, endpoint: impl Into<String>) -> Self {
-        Self { id: id.into(), endpoint: endpoint.into(), more: String::new() }
+        Self::pushed("push", id, endpoint)
+    }
+
+    /// One that is pushed to by a method of this name.
+    pub(crate) fn pushed(method: &str, id: impl Into<String>, endpoint: impl Into<String>) -> Self {
+        let delivery = format!("method = \"{method}\", endpoint_url = \"{}\"", endpoint.into());
+        Self { id: id.into(), audience: AUDIENCE.to_owned(), delivery, more: String::new() }
+    }
+
+    /// One whose receiver comes for its SETs, by a method of this name.
+    pub(crate) fn visited(method: &str, id: impl Into<String>) -> Self {
+        let delivery = format!("method = \"{method}\"");
+        Self { id: id.into(), audience: AUDIENCE.to_owned(), delivery, more: String::new() }
+    }
+
+    /// With an audience of its own.
+    pub(crate) fn of(mut self, audience: impl Into<String>) -> Self {
+        self.audience = audience.into();
+        self
     }
 
     /// With a further line of its section.
@@ -67,22 +93,47 @@ impl Home {
         let folder = folder.map_err(BenchError::failed("no folder for the gateway"))?;
         let (world, operator) = two_free_ports()?;
         let issuer = format!("http://127.0.0.1:{world}");
-        let made = Command::new(&plan.program)
-            .args(["producers", "new", "bench", "--issuer", &issuer, "--json"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .output()
-            .map_err(BenchError::failed("the program cannot be started"))?;
-        let Minted { token, toml } = serde_json::from_slice(&made.stdout)
-            .map_err(|error| BenchError::Failed(format!("`producers new` gives no token: {error}")))?;
+        let Minted { token, toml } = minted(&plan.program, "producers", &issuer, &[])?;
         let text = format!(
             "[gateway]\ndev = true\n\n[listen]\nworld = \"127.0.0.1:{world}\"\noperator = \"127.0.0.1:{operator}\"\n\n\
              [store]\npath = \"store\"\n\n[secrets]\nfolder = \"secrets\"\n\n\
              [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"{algorithm}\"]\n\n{toml}\n"
         );
-        let home = Self { folder, issuer, operator: format!("http://127.0.0.1:{operator}"), token, text };
+        let operator = format!("http://127.0.0.1:{operator}");
+        let home = Self { folder, issuer, operator, token, receiver: String::new(), text };
         home.declare(streams)?;
         Ok(home)
+    }
+
+    /// The same with a receiver that may visit all streams, and with doors for this many visitors from one address.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or the program does not make a token.
+    pub(crate) fn open_to(
+        bench: &Bench<'_>,
+        algorithm: Algorithm,
+        streams: &[Stream],
+        visitors: usize,
+    ) -> Result<Self, BenchError> {
+        let mut home = Self::make(bench, algorithm, &[])?;
+        let Minted { token, toml } = minted(&bench.plan.program, "receivers", &home.issuer, &["--all-streams"])?;
+        let connections = visitors + 1_000;
+        home.receiver = token;
+        home.text.push_str(&format!(
+            "\n[listen.limits]\nconnections = {connections}\nconnections_per_address = {connections}\n\n{toml}\n"
+        ));
+        home.declare(streams)?;
+        Ok(home)
+    }
+
+    /// Where the receiver asks for a stream's SETs.
+    ///
+    /// # Errors
+    /// When the issuer's URL has no address.
+    pub(crate) fn asks(&self, method: &str, stream: &str) -> Result<Asks, BenchError> {
+        let address = self.issuer.strip_prefix("http://").and_then(|address| address.parse().ok());
+        let address = address.ok_or_else(|| BenchError::Failed(format!("{} has no address", self.issuer)))?;
+        Ok(Asks { address, path: format!("/{method}/{stream}"), token: self.receiver.clone() })
     }
 
     /// Writes the configuration with these streams; it is in force at the next start.
@@ -91,11 +142,11 @@ impl Home {
     /// When it cannot be written.
     pub(crate) fn declare(&self, streams: &[Stream]) -> Result<(), BenchError> {
         let mut text = self.text.clone();
-        for Stream { id, endpoint, more } in streams {
+        for Stream { id, audience, delivery, more } in streams {
             let issuer = &self.issuer;
             text.push_str(&format!(
-                "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"https://sink.example\"\n{more}\
-                 delivery = {{ method = \"push\", endpoint_url = \"{endpoint}\" }}\n"
+                "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"{audience}\"\n{more}\
+                 delivery = {{ {delivery} }}\n"
             ));
         }
         fs::write(self.folder.path().join("setgate.toml"), text)
@@ -273,7 +324,21 @@ impl Metrics {
     }
 }
 
-fn two_free_ports() -> Result<(u16, u16), BenchError> {
+/// Lets the program make a token, and the section of the configuration that goes with it.
+fn minted(program: &Path, whose: &str, issuer: &str, more: &[&str]) -> Result<Minted, BenchError> {
+    let made = Command::new(program)
+        .args([whose, "new", "bench", "--issuer", issuer, "--json"])
+        .args(more)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(BenchError::failed("the program cannot be started"))?;
+    serde_json::from_slice(&made.stdout).map_err(|error| {
+        let said = String::from_utf8_lossy(&made.stderr);
+        BenchError::Failed(format!("`{whose} new` gives no token: {error} {}", said.trim()))
+    })
+}
+
+pub(crate) fn two_free_ports() -> Result<(u16, u16), BenchError> {
     let failed = BenchError::failed;
     let open = || TcpListener::bind(("127.0.0.1", 0)).map_err(failed("no free port"));
     let (one, other) = (open()?, open()?);

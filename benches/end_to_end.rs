@@ -169,7 +169,7 @@ impl Passed {
         rate(self.events, self.whole)
     }
 
-    fn note(&self) -> String {
+    pub(crate) fn note(&self) -> String {
         let each = |time: Duration| time.as_secs_f64() * 1e6 / self.events.max(1) as f64;
         format!(
             "{} events: accepted = delivered = settled, in order, no duplicate, {} signatures verified; all were accepted after {:.2} s of \

@@ -6,7 +6,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use jose::Algorithm;
 use set::{Event, EventLimits, JsonLimits, Jti, Timestamp};
 
-use crate::{BenchError, measure::Dice};
+use crate::{BenchError, child::AUDIENCE, measure::Dice};
 
 /// The event type of events that name no other.
 pub(crate) const TYPE: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
@@ -63,6 +63,14 @@ impl Maker {
     /// The same with other numbers; marks have eight digits for them.
     pub(crate) fn numbered_from(mut self, number: u32) -> Self {
         self.number = number;
+        self
+    }
+
+    /// The same with a lane that had so many events already.
+    pub(crate) fn later(mut self, lane: usize, events: u32) -> Self {
+        if let Some(next) = self.next.get_mut(lane) {
+            *next = events;
+        }
         self
     }
 
@@ -146,22 +154,20 @@ fn bodies(lines: &[Bytes], of: usize) -> Requests {
 
 /// The claims that the gateway would make of these lines: what a bare loop signs.
 pub(crate) fn claims(lines: &[Bytes], issuer: &str) -> Result<Vec<Vec<u8>>, BenchError> {
-    let iss = serde_json::Value::from(issuer).to_string();
+    let made = |(number, line): (usize, &Bytes)| claim(line, issuer, AUDIENCE, number).map(|(_, claims)| claims);
+    lines.iter().enumerate().map(made).collect()
+}
+
+/// The claims that the gateway would make of one line for this audience, and their `jti`.
+pub(crate) fn claim(line: &[u8], issuer: &str, audience: &str, number: usize) -> Result<(Jti, Vec<u8>), BenchError> {
+    let json = |text: &str| serde_json::Value::from(text).to_string();
     let wrong = |why: String| BenchError::Failed(format!("an event of the bench is not acceptable: {why}"));
-    let one = |(number, line): (usize, &Bytes)| {
-        let value = set::parse_json(line, &JsonLimits::default()).map_err(|error| wrong(error.to_string()))?;
-        let event = Event::parse(value, &EventLimits::default()).map_err(|error| wrong(error.to_string()))?;
-        let number = u128::try_from(number).unwrap_or_default();
-        let jti = Jti::from_block(b'A', number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
-        Ok(set::payload(
-            &iss,
-            &jti,
-            Timestamp::from_millis(1_700_000_000_000),
-            "\"https://sink.example\"",
-            &event.body(),
-        ))
-    };
-    lines.iter().enumerate().map(one).collect()
+    let value = set::parse_json(line, &JsonLimits::default()).map_err(|error| wrong(error.to_string()))?;
+    let event = Event::parse(value, &EventLimits::default()).map_err(|error| wrong(error.to_string()))?;
+    let number = u128::try_from(number).unwrap_or_default();
+    let jti = Jti::from_block(b'A', number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
+    let at = Timestamp::from_millis(1_700_000_000_000);
+    Ok((jti, set::payload(&json(issuer), &jti, at, &json(audience), &event.body())))
 }
 
 /// Whether a signature of it takes so long that rates are counted in thousands.

@@ -2,22 +2,32 @@
 
 mod backlog;
 mod bare;
+mod batches;
 mod child;
 mod crowd;
+mod crowds;
 mod end_to_end;
 mod event;
+mod fan_out;
+mod frame;
+mod idle;
 mod intake;
 mod isolation;
 mod latency;
+mod link;
 mod load;
 mod machine;
 mod measure;
 mod plan;
+mod poll;
+mod proxy;
 mod quiet;
 mod report;
+mod responder;
 mod routing;
 mod signing;
 mod sink;
+mod talk;
 mod verify;
 mod waiting;
 
@@ -70,6 +80,10 @@ pub async fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, BenchError> {
             Shape::Isolation => isolation::measure(&bench).await,
             Shape::Backlog => backlog::measure(&bench).await,
             Shape::Latency => latency::measure(&bench).await,
+            Shape::Poll => poll::measure(&bench).await,
+            Shape::Batches => batches::measure(&bench).await,
+            Shape::FanOut => fan_out::measure(&bench).await,
+            Shape::Idle => idle::measure(&bench).await,
         };
         match measured {
             Ok(figures) => {
@@ -91,7 +105,10 @@ pub async fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, BenchError> {
 /// # Errors
 /// [`BenchError`] when there is no such task or it fails.
 pub async fn task(task: &str) -> Result<String, BenchError> {
-    waiting::task(task).await
+    match responder::task(task).await {
+        Some(done) => done,
+        None => waiting::task(task).await,
+    }
 }
 
 /// What every measurement is given.

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use crate::{
@@ -100,6 +101,15 @@ pub(crate) fn cores() -> usize {
 }
 
 /// The type of the file system that a path lies on: that of its longest mount point.
+/// Lets this process, and those it starts, have as many files open as the system permits; tells how many.
+pub(crate) fn open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where it is refused, what is in force stays in force.
+    let _ = setrlimit(Resource::Nofile, most);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 fn file_system(path: &Path) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let mut found = (0, None);

@@ -94,6 +94,41 @@ pub(crate) fn resident(pid: u32) -> Result<u64, BenchError> {
     Ok(kib * 1024)
 }
 
+/// Resident memory of a process by what it is: its own, and of files. What it shares is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resident {
+    /// `RssAnon`, in bytes.
+    pub(crate) own: u64,
+    /// `RssFile`, in bytes.
+    pub(crate) files: u64,
+}
+
+impl Resident {
+    /// Of a process as it is now.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub(crate) fn of(pid: u32) -> Result<Self, BenchError> {
+        let status = proc_file(pid, "status")?;
+        let kib = |name| field(&status, name).map(|kib| kib * 1024);
+        let missing = || BenchError::Failed("the system tells no resident memory".into());
+        Ok(Self { own: kib("RssAnon").ok_or_else(missing)?, files: kib("RssFile").ok_or_else(missing)? })
+    }
+
+    /// Both together.
+    pub(crate) const fn sum(self) -> u64 {
+        self.own + self.files
+    }
+}
+
+/// Memory that the kernel keeps for the buffers of all TCP connections of the machine, in bytes; `None` where it does not say.
+pub(crate) fn socket_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let pages: u64 = line.split_whitespace().skip_while(|word| *word != "mem").nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
 /// Bytes that a process has written by system calls.
 pub(crate) fn written(pid: u32) -> Result<u64, BenchError> {
     let io = proc_file(pid, "io")?;
@@ -132,6 +167,8 @@ mod tests {
         let pid = std::process::id();
         assert!(resident(pid).unwrap() > 1 << 20);
         assert!(written(pid).is_ok() && cpu_time(pid).is_ok());
+        let resident = Resident::of(pid).unwrap();
+        assert!(resident.own > 1 << 16 && resident.sum() > 1 << 20);
     }
 
     #[test]

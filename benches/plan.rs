@@ -23,11 +23,19 @@ pub enum Shape {
     Backlog,
     /// From the answer 202 to the receiver.
     Latency,
+    /// Polls of a backlog, beside a bare responder.
+    Poll,
+    /// Several SETs a request over a long way, beside one a request.
+    Batches,
+    /// One event for thousands of WebSocket subscribers.
+    FanOut,
+    /// Thousands of receivers that wait.
+    Idle,
 }
 
 impl Shape {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Signing,
         Self::EndToEnd,
         Self::Latency,
@@ -36,7 +44,18 @@ impl Shape {
         Self::Waiting,
         Self::Isolation,
         Self::Backlog,
+        Self::Poll,
+        Self::Batches,
+        Self::FanOut,
+        Self::Idle,
     ];
+
+    /// What is measured when nothing is named: at normal scale without what needs minutes and thousands of connections.
+    #[must_use]
+    pub fn usual(scale: Scale) -> Vec<Self> {
+        let long = |shape: &Self| matches!(shape, Self::FanOut | Self::Idle);
+        Self::ALL.into_iter().filter(|shape| scale != Scale::Normal || !long(shape)).collect()
+    }
 
     /// Its name on the command line.
     #[must_use]
@@ -50,6 +69,10 @@ impl Shape {
             Self::Isolation => "isolation",
             Self::Backlog => "backlog",
             Self::Latency => "latency",
+            Self::Poll => "poll",
+            Self::Batches => "batches",
+            Self::FanOut => "fan-out",
+            Self::Idle => "idle",
         }
     }
 }
@@ -63,7 +86,7 @@ impl fmt::Display for Shape {
 /// The text names nothing that is measured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog"
+    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle"
 )]
 pub struct UnknownShape(String);
 

@@ -109,6 +109,8 @@ impl Crowd {
             retention: Retention::default(),
             on_refusal: OnRefusal::Continue,
             match_by_the_letter: false,
+            batch: stream::Batching::default(),
+            inactivity_timeout_seconds: None,
             created: Timestamp::default(),
         }))
     }

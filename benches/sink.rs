@@ -10,12 +10,18 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::post,
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
-use crate::{BenchError, event::Mark, measure::Clock};
+use crate::{BenchError, child::AUDIENCE, event::Mark, measure::Clock, talk};
 
 /// One SET of so many is kept, and its signature verified afterwards.
 const SAMPLE: u32 = 100;
@@ -51,7 +57,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn new(lanes: usize, arrivals: usize) -> Self {
+    /// Nothing has arrived.
+    pub(crate) fn new(lanes: usize, arrivals: usize) -> Self {
         Self {
             lanes: (0..lanes).map(|_| AtomicU32::new(0)).collect(),
             arrivals: (0..arrivals).map(|_| AtomicU64::new(0)).collect(),
@@ -63,13 +70,30 @@ impl Run {
         }
     }
 
-    fn arrived(&self, token: &Bytes, now: u64) {
+    /// So many events have arrived in each lane before.
+    pub(crate) fn after(lanes: usize, events: u32) -> Self {
+        Self { lanes: (0..lanes).map(|_| AtomicU32::new(events)).collect(), ..Self::new(0, 0) }
+    }
+
+    /// A SET arrived; it belongs to the lane of its mark.
+    pub(crate) fn arrived(&self, token: &[u8], now: u64) {
+        self.note(token, now, None);
+    }
+
+    /// A SET arrived at a receiver that many share an event with: its lane is this one, and one receiver in a hundred is looked at.
+    pub(crate) fn arrived_at(&self, receiver: u32, token: &[u8], now: u64) {
+        self.note(token, now, Some(receiver));
+    }
+
+    fn note(&self, token: &[u8], now: u64, receiver: Option<u32>) {
         let payload = payload(token).unwrap_or_default();
         if memchr::memmem::find(&payload, CONTROL).is_some() {
             return;
         }
         let mark = Mark::find(&payload);
-        let place = mark.and_then(|mark| Some((mark, self.lanes.get(usize::try_from(mark.lane).ok()?)?)));
+        let lane = |mark: &Mark| receiver.unwrap_or(mark.lane);
+        let mark = mark.filter(|_| receiver.is_none_or(|receiver| is_for(&payload, receiver)));
+        let place = mark.and_then(|mark| Some((mark, self.lanes.get(usize::try_from(lane(&mark)).ok()?)?)));
         let Some((mark, next)) = place else {
             self.strange.fetch_add(1, Ordering::Relaxed);
             return;
@@ -87,8 +111,8 @@ impl Run {
         if let Some(arrival) = usize::try_from(mark.number).ok().and_then(|number| self.arrivals.get(number)) {
             arrival.store(now, Ordering::Relaxed);
         }
-        if mark.number % SAMPLE == 0 {
-            self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(token.clone());
+        if receiver.unwrap_or(mark.number).is_multiple_of(SAMPLE) {
+            self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(Bytes::copy_from_slice(token));
         }
         self.delivered.fetch_add(1, Ordering::Release);
     }
@@ -143,6 +167,16 @@ impl Run {
     }
 }
 
+/// The audience of one of many receivers.
+pub(crate) fn audience(receiver: u32) -> String {
+    format!("{AUDIENCE}/{receiver}")
+}
+
+/// Whether it is for this receiver and no other.
+fn is_for(payload: &[u8], receiver: u32) -> bool {
+    memchr::memmem::find(payload, format!("\"aud\":\"{AUDIENCE}/{receiver}\"").as_bytes()).is_some()
+}
+
 /// The payload of a compact token, not verified.
 fn payload(token: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(token.split(|byte| *byte == b'.').nth(1)?).ok()
@@ -169,6 +203,16 @@ impl Sink {
     /// Where SETs are pushed to.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
+    }
+
+    /// Where SETs are pushed to by the batch.
+    pub(crate) fn batch_url(&self) -> String {
+        format!("http://{}/batch", self.address)
+    }
+
+    /// Its address.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Begins a run: what arrives from now on is counted in it.
@@ -212,7 +256,7 @@ fn serve(
             Err(error) => _ = opened.send(Err(error)),
             Ok((listener, address)) => {
                 let _ = opened.send(Ok(address));
-                let app = Router::new().fallback(post(take)).with_state(shared);
+                let app = Router::new().route("/batch", post(take_batch)).fallback(post(take)).with_state(shared);
                 tokio::select! {
                     _ = axum::serve(listener, app) => {}
                     _ = stopped.wait_for(|stop| *stop) => {}
@@ -227,6 +271,18 @@ async fn take(State(shared): State<Arc<Shared>>, token: Bytes) -> StatusCode {
     let run = shared.run.read().unwrap_or_else(PoisonError::into_inner).clone();
     run.arrived(&token, shared.clock.nanos());
     StatusCode::ACCEPTED
+}
+
+/// Takes SETs by the batch and acknowledges all of them at once (draft-deshpande-secevent-http-multi-set-push §4.4).
+async fn take_batch(State(shared): State<Arc<Shared>>, object: Bytes) -> impl IntoResponse {
+    let run = shared.run.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let now = shared.clock.nanos();
+    let mut ids = Vec::new();
+    for (id, token) in talk::sets(&object) {
+        run.arrived(token, now);
+        ids.push(id);
+    }
+    ([(header::CONTENT_TYPE, "application/json")], talk::ack(ids, None))
 }
 
 #[cfg(test)]
@@ -255,6 +311,18 @@ mod tests {
         odd.arrived(&Bytes::from_static(b"no token"), 1);
         assert!(odd.judge(0).is_err());
         assert_eq!(run(&[0, 1]).samples(), [tokens[0].clone()]);
+        let many = Run::new(2, 0);
+        let claims = crate::event::claim(
+            &Maker::new("many", 1).line_in(0, &["https://e.example"]),
+            "https://i.example",
+            &audience(1),
+            0,
+        );
+        let shared = token(&claims.unwrap().1);
+        many.arrived_at(1, &shared, 1);
+        assert!(many.judge(1).is_ok());
+        many.arrived_at(0, &shared, 1);
+        assert!(many.judge(1).is_err(), "it is for another receiver");
         let own = Run::new(1, 0);
         own.arrived(
             &token(br#"{"events":{"https://schemas.openid.net/secevent/ssf/event-type/stream-updated":{}}}"#),

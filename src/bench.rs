@@ -46,13 +46,14 @@ fn plan(args: BenchArgs) -> Result<Plan, Failure> {
         let target = PathBuf::from("target");
         if target.is_dir() { target.join("bench") } else { PathBuf::from("setgate-bench") }
     });
+    let scale = match (args.quick, args.full) {
+        (true, _) => Scale::Quick,
+        (_, true) => Scale::Full,
+        _ => Scale::Normal,
+    };
     Ok(Plan {
-        shapes: if shapes.is_empty() { Shape::ALL.to_vec() } else { shapes },
-        scale: match (args.quick, args.full) {
-            (true, _) => Scale::Quick,
-            (_, true) => Scale::Full,
-            _ => Scale::Normal,
-        },
+        shapes: if shapes.is_empty() { Shape::usual(scale) } else { shapes },
+        scale,
         algorithms: if algorithms.is_empty() { ALGORITHMS.to_vec() } else { algorithms },
         folder,
         program: std::env::current_exe()
