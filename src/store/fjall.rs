@@ -14,6 +14,7 @@ mod recover;
 mod replay;
 mod segment;
 mod shared;
+mod sieve;
 mod turnover;
 mod watermark;
 mod writer;

@@ -4,6 +4,7 @@ mod damage;
 mod faults;
 mod full;
 mod model;
+mod once;
 mod place;
 mod time;
 mod turnover;

@@ -12,6 +12,7 @@ use crate::{
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::{
         segment::{Segment, Shelves},
+        sieve::{Bucket, Purse, Sieve},
         turnover::FILLER,
     },
     plan::{Kept, ParkedRow},
@@ -37,7 +38,8 @@ pub(crate) struct Engine {
     /// The segments of the ledger by their first position.
     pub(crate) segments: RwLock<BTreeMap<u64, Segment>>,
     /// Idempotency keys by bucket.
-    pub(crate) once: RwLock<BTreeMap<u64, Keyspace>>,
+    pub(crate) once: RwLock<BTreeMap<u64, Bucket>>,
+    purse: Purse,
 }
 
 /// The error of the engine as ours.
@@ -111,6 +113,7 @@ impl Engine {
             held: db.keyspace("held", || shape(4 * MIB, 16 * 1024)).map_err(mishap)?,
             segments: RwLock::default(),
             once: RwLock::default(),
+            purse: Purse::new(),
             db,
         };
         if engine.db.keyspace_exists(FILLER) {
@@ -171,8 +174,10 @@ impl Engine {
     }
 
     /// The keyspace of a bucket of idempotency keys.
-    pub(crate) fn bucket(&self, bucket: u64) -> Result<Keyspace, StoreError> {
-        self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(mishap)
+    pub(crate) fn bucket(&self, bucket: u64) -> Result<Bucket, StoreError> {
+        let keyspace = self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(mishap)?;
+        let sieve = Sieve::new(keyspace.is_empty().map_err(mishap)?, &self.purse);
+        Ok(Bucket { keyspace, sieve: sieve.into() })
     }
 
     /// The keyspace that fills journals up.
@@ -186,7 +191,7 @@ impl Engine {
         let rest = [&self.parked, &self.parked_bodies, &self.held];
         let mut all: Vec<Keyspace> = fixed.into_iter().chain(rest).cloned().collect();
         all.extend(self.segments.read().values().filter_map(|segment| segment.shelves.clone()).flat_map(Shelves::both));
-        all.extend(self.once.read().values().cloned());
+        all.extend(self.once.read().values().map(|bucket| bucket.keyspace.clone()));
         all
     }
 
@@ -287,8 +292,8 @@ impl Engine {
     pub(crate) fn kept(&self, producer: ProducerNo, key: &[u8; 16], since: u64) -> Result<Option<Kept>, StoreError> {
         let buckets = self.once.read();
         let full = once_key(producer, key);
-        for (_, keyspace) in buckets.range(since..).rev() {
-            if let Some(value) = keyspace.get(full).map_err(mishap)? {
+        for (_, bucket) in buckets.range(since..).rev().filter(|(_, bucket)| bucket.sieve.may_have(&full)) {
+            if let Some(value) = bucket.keyspace.get(full).map_err(mishap)? {
                 return read_kept(&value).map(Some).ok_or_else(|| damaged("an idempotency key"));
             }
         }

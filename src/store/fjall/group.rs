@@ -11,6 +11,7 @@ use crate::{
         engine::Engine,
         segment::Segment,
         shared::Shared,
+        sieve::{Bucket, keys_of},
         writer::{Call, Job, Next, Writer},
     },
     plan::{Answer, Kept, Lookup, ParkedRow, Plan, Planner},
@@ -189,7 +190,12 @@ impl Writer {
         let mut chain = self.chain;
         if !plan.records.is_empty() {
             let (segment, bucket) = self.make_room(engine, &mut filling, plan).map_err(Failure::Write)?;
-            chain = filling.records(plan, &segment, bucket.as_ref(), chain).map_err(Failure::Write)?;
+            if let Some(bucket) = &bucket {
+                // Before they are written: what may be on the disk is asked for, also when nobody knows whether it is.
+                bucket.sieve.add(keys_of(&plan.records).iter());
+            }
+            let keyspace = bucket.as_ref().map(|bucket| &bucket.keyspace);
+            chain = filling.records(plan, &segment, keyspace, chain).map_err(Failure::Write)?;
         }
         filling.rest(plan, &self.shared.state.read()).map_err(Failure::Write)?;
         let pending = self.pending.len();
@@ -229,7 +235,7 @@ impl Writer {
         engine: &Engine,
         filling: &mut Filling<'_>,
         plan: &Plan,
-    ) -> Result<(Segment, Option<fjall::Keyspace>), StoreError> {
+    ) -> Result<(Segment, Option<Bucket>), StoreError> {
         let last = self.shared.state.read().last;
         let newest = engine.segments.read().values().next_back().cloned();
         let options = &self.shared.options;

@@ -50,6 +50,7 @@ impl Trim {
 
 /// One round.
 pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Result<(), StoreError> {
+    aside(&shared, fill_sieves).await?;
     // What is trimmed must be settled on the disk, and its targets must not be needed for a replay.
     errand(&queue, Writer::settle_cursors).await?;
     loop {
@@ -232,6 +233,18 @@ impl Writer {
     }
 }
 
+/// Takes up the idempotency keys that were there when the engine was opened.
+fn fill_sieves(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
+    let buckets = engine.once.read().clone();
+    for (number, bucket) in buckets {
+        let about = shared.keys.lock().get(&number).map_or(0, |counts| counts.values().sum());
+        if let Err(error) = bucket.sieve.fill(&bucket.keyspace, usize::try_from(about).unwrap_or_default()) {
+            tracing::warn!(bucket = number, %error, "known ids cannot be read ahead; the engine is asked for each");
+        }
+    }
+    Ok(())
+}
+
 fn clear_away(engine: &Engine, left: Vec<Shelves>) -> Result<(), StoreError> {
     for shelves in left {
         engine.db.delete_keyspace(shelves.heads).map_err(mishap)?;
@@ -266,7 +279,7 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
         let past: Vec<Keyspace> = {
             let mut once = engine.once.write();
             let kept = once.split_off(&oldest);
-            std::mem::replace(&mut *once, kept).into_values().collect()
+            std::mem::replace(&mut *once, kept).into_values().map(|bucket| bucket.keyspace).collect()
         };
         shared.keys.lock().retain(|bucket, _| *bucket >= oldest);
         for keyspace in past {

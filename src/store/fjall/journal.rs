@@ -37,11 +37,17 @@ fn end(path: &Path) -> io::Result<u64> {
     let file = File::open(path)?;
     let mut left = file.metadata()?.len();
     let mut block = vec![0u8; 64 * 1024];
+    let zeros = vec![0u8; 64 * 1024];
     while left > 0 {
         let start = left.saturating_sub(block.len() as u64);
         let size = usize::try_from(left - start).unwrap_or_default();
         let part = block.get_mut(..size).unwrap_or_default();
         file.read_exact_at(part, start)?;
+        // A new journal is zeros almost to its beginning: whole blocks of them are passed over at once.
+        if zeros.get(..size).is_some_and(|zeros| zeros == part) {
+            left = start;
+            continue;
+        }
         if let Some(last) = part.iter().rposition(|byte| *byte != 0) {
             return Ok(start + last as u64 + 1);
         }

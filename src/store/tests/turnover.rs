@@ -22,7 +22,15 @@ fn holders(folder: &Path, bytes: &[u8]) -> Vec<String> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(holders(&path, bytes));
-        } else if std::fs::read(&path).unwrap().windows(bytes.len()).any(|window| window == bytes) {
+            continue;
+        }
+        let mut text = std::fs::read(&path).unwrap();
+        // Journals are zeros to their end when they are new; those are not looked through.
+        let zeros = [0u8; 4096];
+        while text.ends_with(&zeros) {
+            text.truncate(text.len() - zeros.len());
+        }
+        if text.windows(bytes.len()).any(|window| window == bytes) {
             found.push(path.display().to_string());
         }
     }

@@ -1,0 +1,279 @@
+//! What surely is no known idempotency key, so that the engine is not asked for it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use fjall::Keyspace;
+use parking_lot::Mutex;
+
+use crate::{
+    StoreError,
+    fjall::engine::{mishap, once_key},
+    plan::Fresh,
+};
+
+/// All sieves together take at most so many bytes: eleven million keys. Beyond that the engine is asked.
+const BUDGET: usize = 16 * 1024 * 1024;
+/// Bits of memory for a key: one unknown key in a hundred is asked for in vain.
+const BITS: usize = 12;
+/// Bits that a key sets, nine bits of its hash each, all in one line of the processor's cache.
+const SET: u32 = 7;
+/// Keys that the first layer has room for, at least.
+const FIRST: usize = 16 * 1024;
+/// Keys that are read from the engine between two looks at the lock.
+const PAGE: usize = 1024;
+
+/// One line of the processor's cache.
+type Block = [u64; 8];
+
+/// A bucket of idempotency keys with its sieve.
+#[derive(Clone)]
+pub(crate) struct Bucket {
+    pub(crate) keyspace: Keyspace,
+    pub(crate) sieve: Arc<Sieve>,
+}
+
+/// How much memory is left for sieves.
+#[derive(Clone, Debug)]
+pub(crate) struct Purse(Arc<AtomicUsize>);
+
+/// The keys of one bucket as a Bloom filter in layers, each twice as large as the one before.
+///
+/// A key that is taken up is found from then on, always. Until every key of the bucket was taken up, and when memory does not
+/// suffice, everything is found.
+pub(crate) struct Sieve {
+    layers: Mutex<Vec<Layer>>,
+    /// Whether every key of the bucket is in it.
+    whole: AtomicBool,
+    /// Whether there was no memory for it.
+    given_up: AtomicBool,
+    purse: Purse,
+}
+
+struct Layer {
+    blocks: Box<[Block]>,
+    /// For how many more keys.
+    room: usize,
+}
+
+impl Purse {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicUsize::new(BUDGET)))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let left = |left: usize| left.checked_sub(bytes);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, left).is_ok()
+    }
+}
+
+impl Sieve {
+    /// An empty one: of a bucket without keys, or of one whose keys come by [`Sieve::fill`].
+    pub(crate) fn new(empty: bool, purse: &Purse) -> Self {
+        Self {
+            layers: Mutex::default(),
+            whole: AtomicBool::new(empty),
+            given_up: AtomicBool::new(false),
+            purse: purse.clone(),
+        }
+    }
+
+    /// Whether the bucket may have this key. `false` is certain.
+    pub(crate) fn may_have(&self, key: &[u8; 20]) -> bool {
+        if !self.whole.load(Ordering::Acquire) {
+            return true;
+        }
+        let hash = Hash::of(key);
+        self.layers.lock().iter().any(|layer| layer.has(hash))
+    }
+
+    /// Takes keys up, before they are written.
+    pub(crate) fn add<'a>(&self, keys: impl Iterator<Item = &'a [u8; 20]>) {
+        if self.given_up.load(Ordering::Acquire) {
+            return;
+        }
+        let mut layers = self.layers.lock();
+        for key in keys {
+            if !self.grow(&mut layers, 0) {
+                return;
+            }
+            if let Some(newest) = layers.last_mut() {
+                newest.add(Hash::of(key));
+            }
+        }
+    }
+
+    /// Takes up the keys that were in the bucket when it was opened; about so many. It is done once, well or not.
+    ///
+    /// # Errors
+    /// [`StoreError`], when they cannot be read; then everything is found.
+    pub(crate) fn fill(&self, keyspace: &Keyspace, about: usize) -> Result<(), StoreError> {
+        if self.whole.load(Ordering::Acquire) || self.given_up.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let filled = self.take_up(keyspace, about);
+        if filled.is_err() {
+            self.given_up.store(true, Ordering::Release);
+            self.put_back(&mut self.layers.lock());
+        }
+        self.whole.store(!self.given_up.load(Ordering::Acquire), Ordering::Release);
+        filled
+    }
+
+    fn take_up(&self, keyspace: &Keyspace, about: usize) -> Result<(), StoreError> {
+        self.grow(&mut self.layers.lock(), about);
+        let mut page: Vec<[u8; 20]> = Vec::with_capacity(PAGE);
+        for item in keyspace.iter() {
+            // A key of another length is none of ours, and never asked for.
+            if let Ok(key) = item.key().map_err(mishap)?.as_ref().try_into() {
+                page.push(key);
+            }
+            if page.len() == PAGE {
+                self.add(page.drain(..).collect::<Vec<_>>().iter());
+            }
+        }
+        self.add(page.iter());
+        Ok(())
+    }
+
+    /// Sees to it that the newest layer has room. Where memory does not suffice, nothing is sieved any more.
+    fn grow(&self, layers: &mut Vec<Layer>, about: usize) -> bool {
+        if layers.last().is_some_and(|newest| newest.room > 0) {
+            return true;
+        }
+        let room = layers.last().map_or(FIRST, |newest| newest.capacity() * 2).max(about);
+        let layer = Layer::size(room);
+        if !self.purse.take(layer) {
+            self.whole.store(false, Ordering::Release);
+            self.given_up.store(true, Ordering::Release);
+            self.put_back(layers);
+            return false;
+        }
+        layers.push(Layer { blocks: vec![[0; 8]; layer / size_of::<Block>()].into(), room });
+        true
+    }
+
+    fn put_back(&self, layers: &mut Vec<Layer>) {
+        let bytes = layers.drain(..).map(|layer| size_of_val(&*layer.blocks)).sum();
+        self.purse.0.fetch_add(bytes, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Sieve {
+    fn drop(&mut self) {
+        let mut layers = std::mem::take(&mut *self.layers.lock());
+        self.put_back(&mut layers);
+    }
+}
+
+/// The keys that a plan writes.
+pub(crate) fn keys_of(records: &[Fresh]) -> Vec<[u8; 20]> {
+    let keys = records.iter().filter_map(|fresh| Some(once_key(fresh.entry.head.producer, &fresh.once.as_ref()?.key)));
+    keys.collect()
+}
+
+/// A key is a keyed hash already, of which nobody outside chooses bits.
+#[derive(Clone, Copy)]
+struct Hash {
+    line: u64,
+    bits: u64,
+}
+
+impl Hash {
+    fn of(key: &[u8; 20]) -> Self {
+        let word =
+            |from: usize| key.get(from..from + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_be_bytes);
+        // The producer stands before the hash.
+        let producer = word(0) >> 32;
+        Self { line: word(4) ^ producer.wrapping_mul(0x9e37_79b9_7f4a_7c15), bits: word(12) }
+    }
+
+    fn masks(self) -> impl Iterator<Item = (usize, u64)> {
+        (0..SET).map(move |number| {
+            let bit = (self.bits >> (9 * number)) & 511;
+            (usize::try_from(bit >> 6).unwrap_or_default(), 1u64 << (bit & 63))
+        })
+    }
+}
+
+impl Layer {
+    fn size(keys: usize) -> usize {
+        (keys * BITS).div_ceil(512).max(1) * size_of::<Block>()
+    }
+
+    fn capacity(&self) -> usize {
+        self.blocks.len() * 512 / BITS
+    }
+
+    fn at(&self, hash: Hash) -> usize {
+        let place = (u128::from(hash.line) * self.blocks.len() as u128) >> 64;
+        usize::try_from(place).unwrap_or_default()
+    }
+
+    fn has(&self, hash: Hash) -> bool {
+        let block = self.blocks.get(self.at(hash));
+        block.is_some_and(|block| hash.masks().all(|(word, mask)| block.get(word).is_some_and(|word| word & mask != 0)))
+    }
+
+    fn add(&mut self, hash: Hash) {
+        let at = self.at(hash);
+        if let Some(block) = self.blocks.get_mut(at) {
+            for (word, mask) in hash.masks() {
+                if let Some(word) = block.get_mut(word) {
+                    *word |= mask;
+                }
+            }
+        }
+        self.room = self.room.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> [u8; 20] {
+        let hash = blake3::hash(&number.to_be_bytes());
+        let mut key = [0; 20];
+        key[3] = 1;
+        key[4..].copy_from_slice(&hash.as_bytes()[..16]);
+        key
+    }
+
+    #[test]
+    fn what_was_taken_up_is_found_and_little_else_is() {
+        let purse = Purse::new();
+        let sieve = Sieve::new(true, &purse);
+        let known: Vec<_> = (0..200_000).map(key).collect();
+        for page in known.chunks(77) {
+            sieve.add(page.iter());
+        }
+        assert!(known.iter().all(|key| sieve.may_have(key)), "a key was lost");
+        let wrong = (200_000..300_000).filter(|number| sieve.may_have(&key(*number))).count();
+        assert!(wrong < 3_000, "{wrong} of 100000 unknown keys are asked for in vain");
+        let mut other = known[0];
+        other[3] = 2;
+        assert!(!sieve.may_have(&other), "the same hash of another producer");
+        let bytes = BUDGET - purse.0.load(Ordering::Relaxed);
+        assert!(bytes < 200_000 * 4, "{bytes} bytes");
+        drop(sieve);
+        assert_eq!(purse.0.load(Ordering::Relaxed), BUDGET, "memory was not given back");
+    }
+
+    #[test]
+    fn without_memory_or_without_all_keys_everything_is_found() {
+        let purse = Purse::new();
+        let part = Sieve::new(false, &purse);
+        part.add([key(1)].iter());
+        assert!(part.may_have(&key(2)), "nobody knows what else is in the bucket");
+        let sieve = Sieve::new(true, &purse);
+        assert!(!sieve.may_have(&key(2)));
+        assert!(purse.take(purse.0.load(Ordering::Relaxed)), "the purse is emptied");
+        sieve.add([key(1)].iter());
+        assert!(sieve.may_have(&key(1)) && sieve.may_have(&key(2)));
+        sieve.add([key(3)].iter());
+        assert!(sieve.may_have(&key(3)));
+    }
+}
