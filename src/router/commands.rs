@@ -31,6 +31,10 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
                     let router = router.clone();
                     router.clone().shared.house.spawn("pause", async move { router.pause_by_fault(no, why).await });
                 }
+                Command::Abandoned(no) => {
+                    let router = router.clone();
+                    router.clone().shared.house.spawn("pause", async move { router.pause_by_absence(no).await });
+                }
                 Command::Late(feed, all) => router.shared.house.spawn("late", settle_late(feed, all)),
             }
         }

@@ -1,11 +1,11 @@
 //! `[[streams]]`: streams that the operator declares.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value as Json};
 use set::{Audience, Subject};
-use stream::{DefaultSubjects, EventsWanted, OnRefusal, Retention, StreamId};
+use stream::{Batching, DefaultSubjects, EventsWanted, OnRefusal, Retention, StreamId};
 
 /// One `[[streams]]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -44,6 +44,12 @@ pub struct Declared {
     /// How long and how much it may keep waiting.
     #[serde(default)]
     pub retention: DeclaredRetention,
+    /// How many SETs leave together, and how long they wait for each other.
+    #[serde(default, deserialize_with = "batch")]
+    pub batch: Batching,
+    /// Pause the stream when its receiver, who comes and fetches, has not come for so many seconds (SSF 1.0 §8.1.1).
+    #[serde(default)]
+    pub inactivity_timeout_seconds: Option<NonZeroU32>,
     /// For people.
     #[serde(default)]
     pub description: Option<String>,
@@ -134,6 +140,14 @@ fn delivery<'de, D: Deserializer<'de>>(from: D) -> Result<DeclaredDelivery, D::E
         Some(Json::String(method)) => Ok(DeclaredDelivery { method, terms: Json::Object(members) }),
         _ => Err(D::Error::custom("`delivery` needs a `method`, for example \"urn:ietf:rfc:8935\"")),
     }
+}
+
+fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<Batching, D::Error> {
+    let batch = Batching::deserialize(from)?;
+    if batch.linger_ms > Batching::LINGER_MOST {
+        return Err(D::Error::custom(format!("`batch.linger_ms` is at most {}", Batching::LINGER_MOST)));
+    }
+    Ok(batch)
 }
 
 fn age<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

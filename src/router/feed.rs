@@ -18,7 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use delivery::{
-    Attempt, Cause, Closed, Manner, Order, Outcome, Profile, Voice,
+    Attempt, Cause, Closed, Limits, Manner, Order, Outcome, Profile, Voice,
     spi::{AnyLine, FeedCore, TapCore},
 };
 use parking_lot::Mutex;
@@ -123,6 +123,29 @@ pub(crate) struct State {
     pub(crate) last_success: Option<Timestamp>,
     pub(crate) stalled: Option<Cause>,
     pub(crate) visits: Visits,
+    linger: Linger,
+    /// After so long without a visit the stream is paused.
+    inactivity: Option<Duration>,
+}
+
+/// How long SETs wait to leave together, and how many are enough.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    wait: Duration,
+    order: Order,
+    limits: Limits,
+}
+
+impl Linger {
+    fn of(served: &Served) -> Self {
+        Self { wait: served.stream.batch.linger(), order: served.profile.order, limits: served.profile.limits }
+    }
+}
+
+/// How long a receiver may stay away from a stream that it visits.
+fn inactivity(served: &Served) -> Option<Duration> {
+    let seconds = served.stream.inactivity_timeout_seconds?;
+    (served.profile.voice == Voice::Responder).then(|| Duration::from_secs(seconds.get().into()))
 }
 
 /// A drawn SET.
@@ -199,13 +222,17 @@ impl Feed {
             last_success: None,
             stalled: None,
             visits: Visits::new(shared.house.clock.monotonic()),
+            linger: Linger::of(&served),
+            inactivity: inactivity(&served),
         };
         Arc::new(Self { no, shared, served: ArcSwap::from_pointee(served), state: Mutex::new(state), own_window })
     }
 
     /// The tail tells of records that this stream is owed.
     pub(crate) fn push(self: &Arc<Self>, entries: &[&Entry]) {
+        let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
+        state.lanes.tell(now);
         for entry in entries {
             let head = &entry.head;
             if head.kind == Kind::Control {
@@ -246,10 +273,19 @@ impl Feed {
         }
         if state.phase == Phase::Open {
             for tap in state.lanes.holders() {
-                state.taps.wake_holder(tap);
+                match state.lingers(now, Some(tap), usize::MAX, usize::MAX) {
+                    Some(until) => self.shared.timers.at(until, self),
+                    None => state.taps.wake_holder(tap),
+                }
             }
         }
-        if !state.drawable(now) {
+        if self.shared.is_halted() || !state.drawable(now) {
+            return;
+        }
+        if state.control_waits() {
+            // Nothing stands in its way.
+        } else if let Some(until) = state.lingers(now, None, usize::MAX, usize::MAX) {
+            self.shared.timers.at(until, self);
             return;
         }
         if state.taps.somebody_comes() {
@@ -281,6 +317,9 @@ impl Feed {
         let mut state = self.state.lock();
         state.lanes.wake(now);
         self.lapse(&mut state, now);
+        if state.abandoned_at().is_some_and(|at| at <= now) {
+            self.shared.tell(Command::Abandoned(self.no));
+        }
         self.set_timer(&state);
         self.stir(&mut state);
     }
@@ -289,7 +328,7 @@ impl Feed {
     fn set_timer(self: &Arc<Self>, state: &State) {
         let now = self.shared.house.clock.monotonic();
         let lapses = state.lapses.first().map(|(at, _)| *at);
-        let all = [state.lanes.next_due(), state.breaker.opens_at(), lapses];
+        let all = [state.lanes.next_due(), state.breaker.opens_at(), lapses, state.abandoned_at()];
         let due = all.into_iter().flatten().filter(|due| *due > now).min();
         if let Some(due) = due {
             self.shared.timers.at(due, self);
@@ -312,9 +351,19 @@ impl Feed {
     }
 
     /// The receiver shows itself.
-    pub(crate) fn touch(&self) {
+    pub(crate) fn touch(self: &Arc<Self>) {
         let (now, wall) = self.times();
-        self.state.lock().visits.note(now, wall);
+        let mut state = self.state.lock();
+        state.visits.note(now, wall);
+        if state.inactivity.is_some() {
+            self.set_timer(&state);
+        }
+    }
+
+    /// Whether the receiver has stayed away for longer than it may.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let now = self.shared.house.clock.monotonic();
+        self.state.lock().abandoned_at().is_some_and(|at| at <= now)
     }
 
     /// The clock that never jumps, and the wall's.
@@ -337,18 +386,21 @@ impl Feed {
         served.generation = before.generation + u64::from(moved);
         let phase = phase_of(&served.stream.status);
         let voice = served.profile.voice;
+        let (linger, inactivity) = (Linger::of(&served), inactivity(&served));
         self.served.store(Arc::new(served));
         let mut state = self.state.lock();
         if voice != before.profile.voice {
             state.patient = voice == Voice::Responder;
             state.breaker = Breaker::of(voice);
         }
+        (state.linger, state.inactivity) = (linger, inactivity);
         if phase == Phase::Open && state.phase != Phase::Open || moved {
             // A human looked at it: everything may be tried at once.
             state.breaker.success();
             state.parked_in_row = 0;
             state.lone_failures_in_row = 0;
             state.lanes.hurry();
+            state.visits.restart(self.shared.house.clock.monotonic());
         }
         if phase == Phase::Disabled {
             state.lanes.forget_all();
@@ -360,6 +412,7 @@ impl Feed {
             state.phase = phase;
         }
         state.taps.wake_all();
+        self.set_timer(&state);
         self.stir(&mut state);
     }
 
@@ -420,13 +473,38 @@ impl State {
         if matches!(self.phase, Phase::Ending(_)) {
             return false;
         }
-        if !self.control.is_empty() && !self.control_busy {
+        if self.control_waits() {
             return self.breaker.allowance(now, self.claimed.len()) > 0;
         }
         match self.phase {
             Phase::Open => self.lanes.has_ready() && self.breaker.allowance(now, self.claimed.len()) > 0,
             Phase::Paused | Phase::Disabled | Phase::Ending(_) => false,
         }
+    }
+
+    fn control_waits(&self) -> bool {
+        !self.control.is_empty() && !self.control_busy
+    }
+
+    /// Until when what stands ready waits for others to leave with it, for this tap or for any. A retry waits for nobody,
+    /// and neither does a probe.
+    fn lingers(&mut self, now: Duration, tap: Option<u64>, sets: usize, bytes: usize) -> Option<Duration> {
+        let Linger { wait, order, limits } = self.linger;
+        if wait.is_zero() {
+            return None;
+        }
+        let until = self.lanes.ready_since(tap)? + wait;
+        if until <= now {
+            return None;
+        }
+        let order = tap.and_then(|tap| self.taps.manner(tap)).map_or(order, |manner| manner.order);
+        let sets = sets.min(limits.sets).min(self.breaker.allowance(now, self.claimed.len()));
+        (!self.lanes.is_enough(tap, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
+    }
+
+    /// When the receiver will have stayed away for longer than it may.
+    fn abandoned_at(&self) -> Option<Duration> {
+        if self.phase != Phase::Open { None } else { self.visits.over_at(self.inactivity?) }
     }
 
     fn wants_scan(&self) -> bool {

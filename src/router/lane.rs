@@ -39,6 +39,8 @@ struct Lane {
     /// Not before then.
     waits: Option<Duration>,
     listed: Listed,
+    /// Since when it is listed; zero when its first SET was tried before.
+    since: Duration,
     /// The first SET of this key that was passed over because the ready set was full.
     missed: Option<u64>,
 }
@@ -71,6 +73,10 @@ pub(crate) struct Lanes {
     stopped: HashSet<OrderKey>,
     queued: usize,
     passed_over: usize,
+    /// The time, as far as anybody told.
+    now: Duration,
+    /// Listed lanes whose first SET was tried before.
+    retries: usize,
 }
 
 impl Lanes {
@@ -86,7 +92,56 @@ impl Lanes {
             stopped: HashSet::new(),
             queued: 0,
             passed_over: 0,
+            now: Duration::ZERO,
+            retries: 0,
         }
+    }
+
+    /// Tells the time: what becomes ready later is ready since then.
+    pub(crate) fn tell(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// Since when the oldest stands ready that this tap may take, or any tap; zero when it was tried before.
+    pub(crate) fn ready_since(&mut self, tap: Option<u64>) -> Option<Duration> {
+        if self.retries > 0 {
+            return Some(Duration::ZERO);
+        }
+        while let Some(key) = self.ready.front() {
+            if self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Free) {
+                break;
+            }
+            self.ready.pop_front();
+        }
+        let held = tap.filter(|tap| self.has_held(*tap)).and_then(|tap| self.held.get(&tap)?.front());
+        let fronts = [self.ready.front(), held];
+        fronts.into_iter().flatten().filter_map(|key| self.lanes.get(key)).map(|lane| lane.since).min()
+    }
+
+    /// Whether so many SETs or bytes stand ready, for this tap or for any.
+    pub(crate) fn is_enough(&self, tap: Option<u64>, order: Order, sets: usize, bytes: usize, overhead: usize) -> bool {
+        if self.queued < sets && bytes == usize::MAX {
+            return false;
+        }
+        let held = tap.and_then(|tap| self.held.get(&tap));
+        let (mut count, mut size) = (0, 0);
+        for (key, listed) in self
+            .ready
+            .iter()
+            .map(|key| (key, Listed::Free))
+            .chain(held.into_iter().flatten().map(|key| (key, Listed::Held)))
+        {
+            let Some(lane) = self.lanes.get(key).filter(|lane| lane.listed == listed) else { continue };
+            let most = if order == Order::PerSet { 1 } else { usize::MAX };
+            for slot in lane.queue.iter().take(most) {
+                count += 1;
+                size += slot.head.body_len as usize + overhead;
+                if count >= sets || size >= bytes {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// Changes how many SETs may stand here; those that do stay.
@@ -209,6 +264,7 @@ impl Lanes {
             if taken == 0 {
                 // This lane is first next time.
                 lane.listed = was;
+                self.retries += usize::from(lane.since.is_zero());
                 match was {
                     Listed::Free => {
                         self.free += 1;
@@ -266,6 +322,8 @@ impl Lanes {
             self.timers.push(Reverse((due, key)));
         }
         let behind = lane.out.behind(seq).to_vec();
+        // Its first SET may be another now.
+        self.unlist(key);
         self.came_in(key, seq);
         behind
     }
@@ -283,7 +341,7 @@ impl Lanes {
         if lane.out.is_empty() {
             lane.holder = 0;
             if lane.listed == Listed::Held {
-                lane.listed = Listed::No;
+                self.unlist(key);
             }
         }
         self.unlist_if_waiting(key);
@@ -326,6 +384,7 @@ impl Lanes {
 
     /// Wakes the lanes whose time has come.
     pub(crate) fn wake(&mut self, now: Duration) {
+        self.tell(now);
         while let Some(Reverse((at, key))) = self.timers.peek().copied() {
             if at > now {
                 break;
@@ -390,8 +449,10 @@ impl Lanes {
             let keep_from = lane.queue.partition_point(|slot| slot.seq() < below);
             gone += keep_from;
             lane.queue.drain(..keep_from);
-            if lane.queue.is_empty() && std::mem::take(&mut lane.listed) == Listed::Free {
-                self.free -= 1;
+            if lane.queue.is_empty() {
+                let was = std::mem::take(&mut lane.listed);
+                self.free -= usize::from(was == Listed::Free);
+                self.retries -= usize::from(was != Listed::No && lane.since.is_zero());
             }
             if !lane.out.is_empty() || !lane.queue.is_empty() {
                 return true;
@@ -425,6 +486,7 @@ impl Lanes {
         });
         self.ready.clear();
         self.free = 0;
+        self.retries = 0;
         self.held.values_mut().for_each(VecDeque::clear);
         self.timers.clear();
         self.queued = 0;
@@ -436,25 +498,28 @@ impl Lanes {
         if lane.listed != Listed::No || lane.waits.is_some() || lane.queue.is_empty() || self.stopped.contains(&key) {
             return;
         }
+        let retry = lane.queue.front().is_some_and(|first| first.attempts > 0);
+        lane.since = if retry { Duration::ZERO } else { self.now.max(Duration::from_nanos(1)) };
         if lane.out.is_empty() {
             lane.listed = Listed::Free;
             self.free += 1;
+            self.retries += usize::from(retry);
             if self.ready.len() > 64 + 2 * self.free {
                 self.ready.retain(|key| self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Free));
             }
             self.ready.push_back(key);
         } else if let Some(held) = self.held.get_mut(&lane.holder) {
             lane.listed = Listed::Held;
+            self.retries += usize::from(retry);
             held.push_back(key);
         }
     }
 
     fn unlist(&mut self, key: OrderKey) {
-        if let Some(lane) = self.lanes.get_mut(&key)
-            && std::mem::take(&mut lane.listed) == Listed::Free
-        {
-            self.free -= 1;
-        }
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let was = std::mem::take(&mut lane.listed);
+        self.free -= usize::from(was == Listed::Free);
+        self.retries -= usize::from(was != Listed::No && lane.since.is_zero());
     }
 
     fn unlist_if_waiting(&mut self, key: OrderKey) {

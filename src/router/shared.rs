@@ -49,6 +49,8 @@ pub(crate) enum Command {
     End(Arc<Feed>, Slot, Settlement),
     /// Pause a stream whose fault it is.
     Pause(StreamNo, String),
+    /// Pause a stream whose receiver does not come.
+    Abandoned(StreamNo),
     /// Acknowledgements and refusals of SETs that are not drawn.
     Late(Arc<Feed>, Vec<(Named, Jti, Outcome)>),
 }

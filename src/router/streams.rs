@@ -153,7 +153,12 @@ impl Inner {
                 .line(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())
                 .map_err(|fault| fault.to_string())?,
         };
-        let profile = line.profile();
+        let mut profile = line.profile();
+        let at_most = |limit: usize, asked: Option<std::num::NonZeroU32>| {
+            asked.and_then(|asked| usize::try_from(asked.get()).ok()).map_or(limit, |asked| asked.min(limit))
+        };
+        profile.limits.sets = at_most(profile.limits.sets, stream.batch.sets);
+        profile.limits.bytes = at_most(profile.limits.bytes, stream.batch.bytes);
         let seal = Seal {
             iss_json: Json::from(&*stream.issuer).to_string(),
             aud_json: serde_json::to_string(&stream.audience).unwrap_or_default(),
@@ -275,14 +280,28 @@ impl Inner {
         }
         tracing::error!(stream = %stream.id, why, "paused a stream by its own fault; `setgate streams resume` when it is mended");
         self.shared.observed.paused_by_fault.inc();
-        let mut stream = Stream::clone(&stream);
-        stream.status = Status::Paused { at: self.now(), why: Reason::Fault(why.clone()) };
+        self.pause_alone(&mut kept, &stream, Reason::Fault(why), "delivery failed too often").await;
+    }
+
+    /// Pauses a stream whose receiver did not come (SSF 1.0 §8.1.1), unless it came in the meantime.
+    pub(crate) async fn pause_by_absence(self: &Arc<Self>, no: StreamNo) {
+        let mut kept = self.kept.lock().await;
+        let Some((stream, _)) = kept.streams.get(&no).cloned() else { return };
+        if stream.status != Status::Enabled || self.feed(no).is_none_or(|feed| !feed.is_abandoned()) {
+            return;
+        }
+        let seconds = stream.inactivity_timeout_seconds.map_or(0, std::num::NonZeroU32::get);
+        tracing::warn!(stream = %stream.id, seconds, "paused a stream whose receiver did not come within its inactivity timeout");
+        let why = Reason::Inactive(format!("the receiver did not come for {seconds} seconds"));
+        self.pause_alone(&mut kept, &stream, why, "inactivity timeout").await;
+    }
+
+    async fn pause_alone(self: &Arc<Self>, kept: &mut Kept, stream: &Stream, why: Reason, announced: &str) {
+        let mut stream = stream.clone();
+        stream.status = Status::Paused { at: self.now(), why };
         let stream = Arc::new(stream);
-        let announcement =
-            Announcement::StreamUpdated { status: "paused", reason: Some("delivery failed too often".into()) };
-        if let Err(error) =
-            self.write(&mut kept, vec![stream.clone()], vec![], vec![(stream.clone(), announcement)]).await
-        {
+        let announcement = Announcement::StreamUpdated { status: "paused", reason: Some(announced.into()) };
+        if let Err(error) = self.write(kept, vec![stream.clone()], vec![], vec![(stream.clone(), announcement)]).await {
             tracing::error!(stream = %stream.id, %error, "cannot pause the stream");
         }
     }
@@ -313,7 +332,11 @@ impl Inner {
             // A stream paused by fault, or by hand, is resumed by hand, never by a reload.
             (
                 DeclaredStatus::Enabled,
-                Some(status @ Status::Paused { why: Reason::Fault(_) | Reason::Receiver(_), .. }),
+                Some(
+                    status @ Status::Paused {
+                        why: Reason::Fault(_) | Reason::Receiver(_) | Reason::Inactive(_), ..
+                    },
+                ),
             ) => status.clone(),
             (DeclaredStatus::Enabled, Some(status @ Status::Paused { why: Reason::Operator(text), .. }))
                 if text != DECLARED =>
@@ -348,6 +371,8 @@ impl Inner {
             retention: declared.retention.or_default(),
             on_refusal: declared.on_refusal,
             match_by_the_letter: declared.match_by_the_letter,
+            batch: declared.batch,
+            inactivity_timeout_seconds: declared.inactivity_timeout_seconds,
             created: before.map_or(at, |before| before.created),
         })
     }

@@ -21,6 +21,7 @@ use store::{IssuerNo, MemoryStore, ProducerNo, Store};
 
 use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 
+mod batching;
 mod faults;
 mod faulty;
 mod responder;

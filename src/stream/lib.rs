@@ -9,7 +9,7 @@ mod status;
 pub use decide::{Decision, Why, decide, why_nothing};
 pub use lookup::Lookup;
 pub use model::{
-    DefaultSubjects, Delivery, EventsWanted, OnRefusal, Owner, Retention, Stream, StreamId, StreamIdError,
+    Batching, DefaultSubjects, Delivery, EventsWanted, OnRefusal, Owner, Retention, Stream, StreamId, StreamIdError,
 };
 pub use roster::{Roster, Subjects, matches};
 pub use status::{InvalidTransition, Reason, Status};

@@ -1,6 +1,6 @@
 //! The configuration of a stream (SSF 1.0 §8.1.1), as the gateway keeps it.
 
-use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, num::NonZeroU32, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -103,6 +103,12 @@ pub struct Stream {
     /// Complex subjects match only with a member in common (set.md 3.3), unless the operator wants the letter of SSF 1.0 §8.1.3.1.
     #[serde(default)]
     pub match_by_the_letter: bool,
+    /// How many SETs leave together, and how long they wait for each other.
+    #[serde(default, skip_serializing_if = "Batching::is_default")]
+    pub batch: Batching,
+    /// A receiver that comes and fetches, and has not come for so many seconds, is given up: the stream is paused (SSF 1.0 §8.1.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout_seconds: Option<NonZeroU32>,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -177,6 +183,36 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         Self { age: Duration::from_secs(7 * 24 * 3600), sets: 1_000_000, budget_percent: 10 }
+    }
+}
+
+/// How many SETs of a stream leave together: never more than its method carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batching {
+    /// SETs at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sets: Option<NonZeroU32>,
+    /// Bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<NonZeroU32>,
+    /// How long a SET waits for others to leave with it, in milliseconds.
+    #[serde(default)]
+    pub linger_ms: u32,
+}
+
+impl Batching {
+    /// The longest linger in milliseconds.
+    pub const LINGER_MOST: u32 = 10_000;
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How long a SET waits for others.
+    #[must_use]
+    pub fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.min(Self::LINGER_MOST).into())
     }
 }
 

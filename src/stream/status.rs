@@ -13,6 +13,8 @@ pub enum Reason {
     Receiver(String),
     /// Its endpoint failed too often: `streams resume` when it is mended.
     Fault(String),
+    /// Its receiver did not come for longer than its inactivity timeout (SSF 1.0 §8.1.1).
+    Inactive(String),
     /// It is declared no more (hardening H15): it keeps its cursor until somebody deletes it.
     AbsentFromConfiguration,
 }
@@ -22,7 +24,7 @@ impl Reason {
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Self::Operator(text) | Self::Receiver(text) | Self::Fault(text) => text,
+            Self::Operator(text) | Self::Receiver(text) | Self::Fault(text) | Self::Inactive(text) => text,
             Self::AbsentFromConfiguration => "absent from configuration",
         }
     }

@@ -79,6 +79,16 @@ impl Feed {
             }
             return Drawn::Nothing;
         }
+        if let Some(until) = state.lingers(now, Some(tap), want.sets, want.bytes) {
+            if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
+                // Its line is run again when the time has come.
+                state.taps.took(tap);
+                self.shared.timers.at(until, self);
+                return Drawn::Closed(Closed::Idle);
+            }
+            self.shared.timers.at(until, self);
+            return Drawn::Nothing;
+        }
         let limits = served.profile.limits;
         let windows: Vec<_> = served.profile.windows.iter().chain([&self.own_window]).cloned().collect();
         let room = windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
@@ -273,6 +283,9 @@ impl Feed {
         let mut state = self.state.lock();
         state.visits.leave(now, wall);
         self.take_back(&mut state, unsent);
+        if state.inactivity.is_some() {
+            self.set_timer(&state);
+        }
         let closed = state.taps.close(tap);
         if closed.is_some_and(|(manner, owes)| owes && manner.lapse == Lapse::WithTap) {
             let of_tap = |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed).then_some(*seq);

@@ -23,6 +23,7 @@ impl Feed {
         let mut late = Vec::new();
         {
             let mut state = self.state.lock();
+            state.lanes.tell(self.shared.house.clock.monotonic());
             let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, _, outcome)| {
                 // What failed takes back all that was drawn behind it: what of that has arrived is settled first.
                 matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
@@ -240,7 +241,10 @@ impl Feed {
             }
             Judgement::Park { code, text, stream_fault } => {
                 state.last_error = Some((wall, Cause::new("refused", format!("{code}: {text}"))));
-                if !stream_fault {
+                if stream_fault {
+                    // The endpoint answers, and says nothing of the others: a probe that ends so must not be the last.
+                    state.breaker.unknown(now);
+                } else {
                     state.breaker.success();
                 }
                 self.park(state, End::of(claimed), code, text, stream_fault);

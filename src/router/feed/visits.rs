@@ -36,6 +36,16 @@ impl Visits {
         self.here = self.here.saturating_sub(1);
     }
 
+    /// When it will have been away for so long; never while it is here.
+    pub(crate) fn over_at(&self, timeout: Duration) -> Option<Duration> {
+        (self.here == 0).then(|| self.since + timeout)
+    }
+
+    /// Its time begins anew, though it was not here: the stream was resumed.
+    pub(crate) fn restart(&mut self, now: Duration) {
+        self.since = now;
+    }
+
     /// When it was here last, if ever; `now` while it is.
     pub(crate) fn last(&self, now: Timestamp) -> Option<Timestamp> {
         if self.here > 0 { Some(now) } else { self.last }

@@ -285,7 +285,7 @@ impl Play {
 #[tokio::test(start_paused = true)]
 async fn taps_of_all_manners_share_a_stream_without_breaking_order() {
     let mut repeats = 0;
-    for seed in 0..12 {
+    for seed in 0..24 {
         let mut play = Play::new(seed).await;
         for _ in 0..500 {
             play.step().await;
