@@ -189,6 +189,24 @@ fn a_set_in_set_errs_is_parked_and_issued_again_under_a_new_name() {
 }
 
 #[test]
+fn a_probe_that_comes_back_in_set_errs_does_not_stop_the_stream() {
+    // Unwell; then the one SET that is tried is refused for the stream's sake; then all is well.
+    let sink = Sink::new(|request, number| match number {
+        0 => Reply::status(503),
+        1 => {
+            let errors: BTreeMap<String, Value> =
+                ids(request).into_iter().map(|jti| (jti, json!({ "err": "invalid_key" }))).collect();
+            said(202, &json!({ "ack": [], "setErrs": errors }))
+        }
+        _ => ack(&ids(request)),
+    });
+    let mut gateway = gateway(&sink, "").start();
+    gateway.accept_all((0..10).map(|number| event(number, &format!("key-{number}"))));
+    let view = until_settled(&mut gateway);
+    assert_eq!((&view["status"], &view["parked"]), (&json!("enabled"), &json!(1)), "{view}");
+}
+
+#[test]
 fn a_stop_waits_for_acknowledgements_and_the_next_start_repeats_nothing() {
     let owed: Arc<Mutex<Vec<String>>> = Arc::default();
     // Acknowledges to empty requests only.
