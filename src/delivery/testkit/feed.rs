@@ -347,7 +347,9 @@ impl Simulated {
                 }
                 Stage::Waiting => {
                     let cost = entry.body.len() + profile.limits.overhead;
-                    if due.len() >= most || cost > bytes || blocked.contains(&entry.key) {
+                    // A SET larger than all that is wanted travels alone, as the router has it.
+                    let fits = cost <= bytes || due.is_empty();
+                    if due.len() >= most || !fits || blocked.contains(&entry.key) {
                         // What is left behind holds back its successors.
                         blocked.insert(entry.key);
                         continue;
@@ -355,7 +357,7 @@ impl Simulated {
                     if order == Order::PerSet {
                         blocked.insert(entry.key);
                     }
-                    bytes -= cost;
+                    bytes = bytes.saturating_sub(cost);
                     due.push(at);
                 }
             }
