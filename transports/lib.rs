@@ -2,3 +2,4 @@
 pub use multipush;
 pub use poll;
 pub use push;
+pub use websocket;

@@ -1,0 +1,528 @@
+//! One socket, at either end: a state machine in one task, without queues of its own.
+//!
+//! Reading never waits for writing. What arrives is settled or put into the inbox at once, whatever the state of the way out;
+//! what is to be said is composed at the moment when the socket takes it. So two full sockets cannot wait for each other, and
+//! all that is kept is bounded: replies and inbox by the credit we granted, the way out by one message.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use delivery::{
+    BoxFuture, Bytes, Cause, Closed, Feed, House, Jti, Tap, Want,
+    exchange::{Bounds, Exchange, Speech},
+};
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message, Utf8Bytes,
+        protocol::{CloseFrame, WebSocketConfig},
+    },
+};
+
+use crate::{
+    inbox::{Inbox, Replies},
+    wire::{self, Goodbye, Subprotocol},
+};
+
+/// Rounds of one poll, messages of one round: then other sockets have their turn.
+const ROUNDS: usize = 8;
+const MESSAGES: usize = 32;
+/// How long a peer may take to answer our closing.
+const LINGER: Duration = Duration::from_secs(5);
+/// Bytes of a peer that are read and forgotten while it has not noticed that we are closing.
+const FORGET: usize = 4 << 20;
+/// Messages between two ticks that say nothing: pings, pongs, empty objects.
+const CHATTER: u32 = 1000;
+/// SETs of a peer that may not send any, to be refused in the next message.
+const REFUSALS: usize = 1000;
+/// Credit beyond this is not counted.
+const CREDIT: u64 = 1 << 32;
+
+/// What holds for a socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// Between two pings.
+    pub(crate) ping: Duration,
+    /// In which a socket with SETs must settle one.
+    pub(crate) settle: Duration,
+    /// SETs of a message of ours.
+    pub(crate) frame_sets: usize,
+    /// Bytes of SETs in a message of ours.
+    pub(crate) frame_bytes: usize,
+    /// Unsettled SETs without credit.
+    pub(crate) in_flight: usize,
+    /// Of a message of the peer.
+    pub(crate) bounds: Bounds,
+}
+
+impl Rules {
+    /// The buffers of a socket. Idle, a socket keeps one page for reading; one of the library's default size would keep 32 times
+    /// as much resident. The way out holds one message of ours and pongs.
+    pub(crate) fn buffers(&self) -> WebSocketConfig {
+        WebSocketConfig::default()
+            .read_buffer_size(4096)
+            .write_buffer_size(4096)
+            .max_write_buffer_size((1 << 20) + 2 * self.frame_bytes)
+            .max_message_size(Some(self.bounds.bytes))
+            .max_frame_size(Some(self.bounds.bytes))
+    }
+}
+
+/// The side that has SETs to give.
+pub(crate) struct Draws {
+    feed: Feed,
+    tap: Tap,
+    /// How many more SETs the peer takes, as it said.
+    credit: u64,
+    /// Without credit: what is handed over here and not settled.
+    handed: HashSet<Jti>,
+    /// Since when SETs have been here without one being settled.
+    since: Option<Duration>,
+    stalled: bool,
+}
+
+impl Draws {
+    pub(crate) fn new(feed: Feed) -> Self {
+        let tap = feed.tap();
+        Self { feed, tap, credit: 0, handed: HashSet::new(), since: None, stalled: false }
+    }
+}
+
+impl Drop for Draws {
+    fn drop(&mut self) {
+        if self.stalled {
+            self.feed.stalled(None);
+        }
+    }
+}
+
+/// How a socket ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// The close code that was said or heard first; none where the connection broke.
+    pub(crate) code: Option<u16>,
+    /// Whether anything was heard at all.
+    pub(crate) heard: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// Draws nothing more, waits for what is handed over.
+    Draining,
+    /// The close frame is still to be said.
+    Parting(Goodbye),
+    /// It was said, or heard.
+    Parted,
+}
+
+/// A socket. It is a future: whoever drives it needs nothing else.
+pub(crate) struct Session<S> {
+    socket: WebSocketStream<S>,
+    protocol: Subprotocol,
+    rules: Arc<Rules>,
+    house: House,
+    draws: Option<Draws>,
+    /// For acknowledgements that come after the last draw.
+    feed: Option<Feed>,
+    inbox: Option<Box<Inbox>>,
+    refusals: Vec<Box<str>>,
+    ends: Option<BoxFuture<'static, Goodbye>>,
+    tick: BoxFuture<'static, ()>,
+    stage: Stage,
+    code: Option<u16>,
+    /// The reader is broken; what comes is forgotten.
+    deaf: bool,
+    shut: bool,
+    forgotten: usize,
+    ping_due: bool,
+    unflushed: bool,
+    heard: bool,
+    silent: u8,
+    blocked: u8,
+    chatter: u32,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    pub(crate) fn new(socket: WebSocketStream<S>, protocol: Subprotocol, rules: Arc<Rules>, house: House) -> Self {
+        let tick = house.clock.sleep(rules.ping);
+        Self {
+            socket,
+            protocol,
+            rules,
+            house,
+            draws: None,
+            feed: None,
+            inbox: None,
+            refusals: Vec::new(),
+            ends: None,
+            tick,
+            stage: Stage::Open,
+            code: None,
+            deaf: false,
+            shut: false,
+            forgotten: 0,
+            ping_due: false,
+            unflushed: false,
+            heard: false,
+            silent: 0,
+            blocked: 0,
+            chatter: 0,
+        }
+    }
+
+    /// Gives the SETs of a feed.
+    pub(crate) fn giving(mut self, feed: Feed) -> Self {
+        self.feed = Some(feed.clone());
+        self.draws = Some(Draws::new(feed));
+        self
+    }
+
+    /// Takes the peer's SETs.
+    pub(crate) fn taking(mut self, inbox: Option<Inbox>) -> Self {
+        self.inbox = inbox.map(Box::new);
+        self
+    }
+
+    /// Ends when this does.
+    pub(crate) fn until(mut self, ends: impl Future<Output = Goodbye> + Send + 'static) -> Self {
+        self.ends = Some(Box::pin(ends));
+        self
+    }
+
+    /// Begins to close; what was handed over and not acknowledged is given back.
+    pub(crate) fn part(&mut self, goodbye: Goodbye) {
+        if matches!(self.stage, Stage::Open | Stage::Draining) {
+            self.stage = Stage::Parting(goodbye);
+            self.code = Some(goodbye.code);
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.draws = None;
+        self.inbox = None;
+        self.refusals = Vec::new();
+        self.tick = self.house.clock.sleep(LINGER);
+    }
+
+    fn ended(&self) -> Ended {
+        Ended { code: self.code, heard: self.heard }
+    }
+
+    /// Everything that can be done now. Tells whether something was, so that there may be more.
+    fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        self.signals(cx)?;
+        let mut moved = if self.deaf { self.forget(cx)? } else { self.read(cx)? };
+        if let (Some(inbox), Stage::Open | Stage::Draining) = (&mut self.inbox, self.stage) {
+            moved |= inbox.work(cx);
+        }
+        moved |= self.write(cx)?;
+        if self.stage == Stage::Draining
+            && let Some(draws) = &mut self.draws
+            && pin!(draws.tap.settled()).poll(cx).is_ready()
+        {
+            self.part(Goodbye::DRAINING);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn signals(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        if let Some(ends) = &mut self.ends
+            && let Poll::Ready(goodbye) = ends.as_mut().poll(cx)
+        {
+            self.ends = None;
+            self.part(goodbye);
+        }
+        while self.tick.as_mut().poll(cx).is_ready() {
+            match self.stage {
+                Stage::Open | Stage::Draining => {
+                    self.tick = self.house.clock.sleep(self.rules.ping);
+                    self.tick(cx)?;
+                }
+                Stage::Parting(_) | Stage::Parted => return Err(self.ended()),
+            }
+        }
+        Ok(())
+    }
+
+    /// An interval has passed.
+    fn tick(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        self.chatter = 0;
+        self.silent += 1;
+        self.blocked = if self.unflushed { self.blocked + 1 } else { 0 };
+        if self.blocked >= 2 {
+            // Nobody reads: there is no way to say goodbye.
+            return Err(self.ended());
+        }
+        if self.silent >= 2 {
+            self.part(Goodbye::SILENT);
+            return Ok(());
+        }
+        self.ping_due = true;
+        let now = self.house.clock.monotonic();
+        let settle = self.rules.settle;
+        if let Some(draws) = &mut self.draws
+            && draws.since.is_some_and(|since| now.saturating_sub(since) >= settle)
+        {
+            if pin!(draws.tap.settled()).poll(cx).is_ready() {
+                draws.since = None;
+            } else {
+                self.part(Goodbye::UNSETTLED);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        for at in 0..MESSAGES {
+            match Pin::new(&mut self.socket).poll_next(cx) {
+                Poll::Pending => return Ok(at > 0),
+                Poll::Ready(None) => return Err(self.ended()),
+                Poll::Ready(Some(Ok(message))) => self.hear(message),
+                Poll::Ready(Some(Err(error))) => {
+                    let Some(goodbye) = Goodbye::of_error(&error) else { return Err(self.ended()) };
+                    if self.stage == Stage::Parted {
+                        return Err(self.ended());
+                    }
+                    tracing::debug!(%error, "a message cannot be read");
+                    self.part(goodbye);
+                    self.deaf = true;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn hear(&mut self, message: Message) {
+        self.heard = true;
+        self.silent = 0;
+        match message {
+            Message::Text(text) => self.object(text.as_bytes()),
+            Message::Ping(_) | Message::Pong(_) => self.chat(),
+            Message::Close(frame) => {
+                self.code = self.code.or(Some(frame.map_or(1005, |frame| frame.code.into())));
+                self.stage = Stage::Parted;
+                self.let_go();
+            }
+            Message::Binary(_) | Message::Frame(_) => self.part(Goodbye::BINARY),
+        }
+    }
+
+    fn chat(&mut self) {
+        self.chatter += 1;
+        if self.chatter > CHATTER {
+            self.part(Goodbye::CHATTER);
+        }
+    }
+
+    fn object(&mut self, text: &[u8]) {
+        let mut object = match wire::message(text, self.rules.bounds) {
+            Ok(object) => object,
+            Err(goodbye) => return self.part(goodbye),
+        };
+        if wire::is_empty(&object) && object.unknown == 0 {
+            self.chat();
+        }
+        self.settle(&mut object);
+        if !matches!(self.stage, Stage::Open | Stage::Draining) {
+            return;
+        }
+        if let (Some(draws), Subprotocol::Setgate, Some(more)) = (&mut self.draws, self.protocol, object.max_events) {
+            draws.credit = draws.credit.saturating_add(more).min(CREDIT);
+        }
+        let sets = object.sets.unwrap_or_default();
+        match &mut self.inbox {
+            None => {
+                self.refusals.extend(sets.into_iter().map(|(named, _)| named));
+                if self.refusals.len() > REFUSALS {
+                    self.part(Goodbye::OVER_BOUND);
+                }
+            }
+            Some(inbox) => {
+                if let Err(goodbye) = inbox.put(sets) {
+                    self.part(goodbye);
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, object: &mut Exchange) {
+        let outcomes = object.outcomes();
+        let Some(feed) = self.feed.as_ref().filter(|_| !outcomes.is_empty()) else { return };
+        if let Some(draws) = &mut self.draws {
+            outcomes.iter().for_each(|(jti, ..)| {
+                draws.handed.remove(jti);
+            });
+            draws.since = draws.since.map(|_| self.house.clock.monotonic());
+        }
+        feed.settle_all(outcomes);
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let mut moved = false;
+        for _ in 0..MESSAGES {
+            match Pin::new(&mut self.socket).poll_ready(cx) {
+                Poll::Pending => {
+                    self.unflushed = true;
+                    return Ok(moved);
+                }
+                Poll::Ready(Ok(())) => self.blocked = 0,
+                Poll::Ready(Err(_)) if self.stage == Stage::Parted => break,
+                Poll::Ready(Err(_)) => return Err(self.ended()),
+            }
+            let Some(message) = self.say(cx) else { break };
+            if Pin::new(&mut self.socket).start_send(message).is_err() && self.stage != Stage::Parted {
+                return Err(self.ended());
+            }
+            moved = true;
+            self.unflushed = true;
+        }
+        // One flush for all that was ready.
+        if self.unflushed {
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    self.unflushed = false;
+                    self.blocked = 0;
+                }
+                Poll::Ready(Err(_)) => return Err(self.ended()),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The next message, now that the socket takes one.
+    fn say(&mut self, cx: &mut Context<'_>) -> Option<Message> {
+        match self.stage {
+            Stage::Parted => return None,
+            Stage::Parting(goodbye) => {
+                self.stage = Stage::Parted;
+                let reason = Utf8Bytes::from_static(goodbye.reason);
+                return Some(Message::Close(Some(CloseFrame { code: goodbye.code.into(), reason })));
+            }
+            Stage::Open | Stage::Draining => {}
+        }
+        if std::mem::take(&mut self.ping_due) {
+            return Some(Message::Ping(Bytes::new()));
+        }
+        if let Some(message) = self.reply() {
+            return Some(message);
+        }
+        if self.stage == Stage::Draining {
+            return None;
+        }
+        self.draw(cx)
+    }
+
+    fn reply(&mut self) -> Option<Message> {
+        let replies = match &mut self.inbox {
+            Some(inbox) => inbox.replies(),
+            None => Replies::refusing(&mut self.refusals),
+        }?;
+        text(replies.to_json())
+    }
+
+    fn draw(&mut self, cx: &mut Context<'_>) -> Option<Message> {
+        let draws = self.draws.as_mut()?;
+        let room = match self.protocol {
+            Subprotocol::Setgate => usize::try_from(draws.credit).unwrap_or(usize::MAX),
+            Subprotocol::PushPull => {
+                // What was settled elsewhere is noticed when all is.
+                if draws.handed.len() >= self.rules.in_flight && pin!(draws.tap.settled()).poll(cx).is_ready() {
+                    draws.handed.clear();
+                }
+                self.rules.in_flight.saturating_sub(draws.handed.len())
+            }
+        };
+        if draws.stalled != (room == 0) {
+            draws.stalled = room == 0;
+            let why = Cause::new("no_credit", "the subscriber takes no more SETs until it settles or grants credit");
+            draws.feed.stalled(draws.stalled.then_some(why));
+        }
+        let want = Want { sets: room.min(self.rules.frame_sets), bytes: self.rules.frame_bytes, wait: None };
+        let batch = match draws.tap.poll_next(&want, cx) {
+            Poll::Pending => return None,
+            Poll::Ready(Ok(batch)) => batch,
+            Poll::Ready(Err(Closed::Draining)) => {
+                self.stage = Stage::Draining;
+                return None;
+            }
+            Poll::Ready(Err(closed)) => {
+                self.part(Goodbye::of_tap(&closed));
+                return self.say(cx);
+            }
+        };
+        let sets = batch.hand_over();
+        draws.credit = draws.credit.saturating_sub(sets.len() as u64);
+        if self.protocol == Subprotocol::PushPull {
+            draws.handed.extend(sets.iter().map(|set| set.jti));
+        }
+        if draws.since.is_none() {
+            draws.since = Some(self.house.clock.monotonic());
+        }
+        text(Speech { sets: Some(&sets), ..Speech::default() }.to_json())
+    }
+
+    /// Hangs up on a peer that cannot be understood: closing while it still sends would reset the connection, and it would
+    /// never read why.
+    fn forget(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.stage != Stage::Parted || self.unflushed {
+            return Ok(false);
+        }
+        let io = self.socket.get_mut();
+        if !self.shut {
+            match Pin::new(&mut *io).poll_shutdown(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(end) => self.shut = end.is_ok(),
+            }
+        }
+        let mut space = [0u8; 2048];
+        for _ in 0..MESSAGES {
+            let mut buffer = ReadBuf::new(&mut space);
+            let end: io::Result<usize> = match Pin::new(&mut *io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(end) => end.map(|()| buffer.filled().len()),
+            };
+            self.forgotten += end.unwrap_or(0);
+            if buffer.filled().is_empty() || self.forgotten > FORGET {
+                return Err(self.ended());
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn text(json: Vec<u8>) -> Option<Message> {
+    // Names and tokens are written as JSON escapes them: it is always text.
+    Utf8Bytes::try_from(Bytes::from(json)).ok().map(Message::Text)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Session<S> {
+    type Output = Ended;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let this = self.get_mut();
+        for _ in 0..ROUNDS {
+            match this.round(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(ended) => return Poll::Ready(ended),
+            }
+        }
+        // There is more, but others wait too.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -1,0 +1,109 @@
+//! WebSocket and push-pull against their own other end, and against peers that misbehave, over real sockets.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+
+use delivery::{
+    About, BoxFuture, Env, House, Inlet, Method,
+    spi::AnyLine,
+    testkit::{
+        Host, Opened, Rig, clock, conform, hurried,
+        net::{Outbound, OutboundConfig, OwnAddresses},
+    },
+};
+use serde_json::{Value as Json, json};
+use setgate_websocket::{Grant, Section, Terms, Websocket};
+
+#[path = "conformance/collector.rs"]
+mod collector;
+#[path = "conformance/feed.rs"]
+mod feed;
+#[path = "conformance/http.rs"]
+mod http;
+#[path = "conformance/peer.rs"]
+mod peer;
+#[path = "conformance/socket.rs"]
+mod socket;
+
+/// A method as the gateway starts it, with a way out to this machine.
+async fn method(house: &House, section: Section) -> Arc<Websocket> {
+    let here = vec!["127.0.0.0/8".parse().unwrap()];
+    let config =
+        OutboundConfig { system_roots: false, allow_networks: here, allow_http: true, ..OutboundConfig::default() };
+    let http = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap();
+    let env = Env { http, house: house.clone(), report: Arc::new(|_| ()) };
+    Arc::new(Websocket::start(section, env).await.unwrap())
+}
+
+fn line(method: &Arc<Websocket>, grant: Json) -> Arc<dyn AnyLine> {
+    let about = About { stream: "stream".into(), issuer: "https://issuer.example".into(), operator_owned: true };
+    let grant: Grant = serde_json::from_value(grant).unwrap();
+    Arc::new(method.line(&about, Terms::default(), grant).unwrap())
+}
+
+/// The method served for a ledger of SETs, and a clock that stands still where a test moves it.
+struct Served {
+    host: Host,
+    method: Arc<Websocket>,
+}
+
+async fn serve(
+    ledger: &feed::Ledger,
+    house: &House,
+    section: Section,
+    grant: Json,
+    inlet: Option<Arc<dyn Inlet>>,
+) -> Served {
+    let method = method(house, section).await;
+    let line = line(&method, grant);
+    let host =
+        Host::with(Default::default(), method.routes().unwrap(), line, ledger.feed(), inlet, house).await.unwrap();
+    Served { host, method }
+}
+
+/// The usual: nothing special, no inlet.
+async fn plain(ledger: &feed::Ledger) -> Served {
+    serve(ledger, &clock::system(), Section::default(), json!({}), None).await
+}
+
+/// The method over loopback to its own other end.
+struct Loopback {
+    from: Json,
+}
+
+impl Rig for Loopback {
+    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+        Box::pin(async move {
+            let house = hurried(clock::system());
+            let method = method(&house, Section::default()).await;
+            let (routes, line) = (method.routes().unwrap(), line(&method, json!({})));
+            let from = self.from.clone();
+            let collect = move |url: String, stop| -> BoxFuture<'static, _> {
+                let (method, inlet, mut from) = (method.clone(), inlet.clone(), from.clone());
+                from["endpoint_url"] = url.into();
+                Box::pin(async move { method.collect(from, inlet, stop).await })
+            };
+            Opened::responder(line, routes, house, collect)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_own_subprotocol_keeps_the_contract() {
+    conform(&Loopback { from: json!({}) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn little_credit_keeps_the_contract() {
+    conform(&Loopback { from: json!({ "credit": 1 }) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_push_pull_keeps_the_contract() {
+    conform(&Loopback { from: json!({ "subprotocol": "pushpull" }) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn push_pull_over_http_keeps_the_contract() {
+    conform(&Loopback { from: json!({ "transport": "http", "poll_seconds": 1 }) }).await;
+}

@@ -1,0 +1,204 @@
+//! A feed of a fixed number of SETs that notes what becomes of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+};
+
+use delivery::{
+    Attempt, Batch, Bytes, Cause, Closed, Envelope, Feed, Jti, Manner, OrderKey, Outcome, SealedSet, Timestamp, Want,
+    spi::{Claim, FeedCore, TapCore},
+};
+use tokio::sync::watch;
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeSet<usize>,
+    handed: BTreeMap<usize, u64>,
+    ends: BTreeMap<usize, Outcome>,
+    attempts: BTreeMap<usize, u32>,
+    manners: Vec<Option<Manner>>,
+    taps: u64,
+    size: usize,
+    closed: Option<Closed>,
+    wakers: Vec<Waker>,
+}
+
+/// The feed.
+#[derive(Clone)]
+pub(crate) struct Ledger(Arc<(Mutex<State>, watch::Sender<u64>)>);
+
+pub(crate) fn jti(at: usize) -> Jti {
+    Jti::from_block(b't', (at as u128 + 1).to_be_bytes())
+}
+
+fn place(jti: Jti) -> usize {
+    usize::try_from(u128::from_be_bytes(jti.block().1)).unwrap() - 1
+}
+
+impl Ledger {
+    /// Owes so many SETs of so many bytes.
+    pub(crate) fn owing(count: usize, size: usize) -> Self {
+        let state = State { waiting: (0..count).collect(), size, ..State::default() };
+        Self(Arc::new((Mutex::new(state), watch::Sender::new(0))))
+    }
+
+    pub(crate) fn feed(&self) -> Feed {
+        Feed::new(Arc::new(self.clone()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().unwrap()
+    }
+
+    fn change<T>(&self, how: impl FnOnce(&mut State) -> T) -> T {
+        let (result, wakers) = {
+            let mut state = self.state();
+            (how(&mut state), std::mem::take(&mut state.wakers))
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        self.0.1.send_modify(|changes| *changes += 1);
+        result
+    }
+
+    /// Ends when so many are settled.
+    pub(crate) async fn settled(&self, count: usize) {
+        self.until(|state| state.ends.len() >= count).await;
+    }
+
+    /// Ends when no tap is left that holds anything.
+    pub(crate) async fn returned(&self) {
+        self.until(|state| state.handed.is_empty()).await;
+    }
+
+    /// Ends when so many are handed over at this moment.
+    pub(crate) async fn handing(&self, count: usize) {
+        self.until(|state| state.handed.len() >= count).await;
+    }
+
+    async fn until(&self, so: impl Fn(&State) -> bool) {
+        let mut changes = self.0.1.subscribe();
+        changes.wait_for(|_| so(&self.state())).await.unwrap();
+    }
+
+    pub(crate) fn close(&self, why: Closed) {
+        self.change(|state| state.closed = Some(why));
+    }
+
+    pub(crate) fn end(&self, at: usize) -> Option<Outcome> {
+        self.state().ends.get(&at).cloned()
+    }
+
+    pub(crate) fn ends(&self) -> usize {
+        self.state().ends.len()
+    }
+
+    pub(crate) fn handed(&self) -> usize {
+        self.state().handed.len()
+    }
+
+    pub(crate) fn manners(&self) -> Vec<Option<Manner>> {
+        self.state().manners.clone()
+    }
+}
+
+impl FeedCore for Ledger {
+    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+        let number = self.change(|state| {
+            state.manners.push(manner);
+            state.taps += 1;
+            state.taps
+        });
+        Box::new(LedgerTap { ledger: self.clone(), number, stays: manner.is_some() })
+    }
+
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+        self.change(|state| {
+            for (jti, attempt, outcome) in all {
+                assert_eq!(attempt, None);
+                state.handed.remove(&place(jti));
+                state.waiting.remove(&place(jti));
+                state.ends.entry(place(jti)).or_insert(outcome);
+            }
+        });
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.handed.len(), state.waiting.len())
+    }
+
+    fn stalled(&self, _: Option<Cause>) {}
+}
+
+struct LedgerTap {
+    ledger: Ledger,
+    number: u64,
+    stays: bool,
+}
+
+impl TapCore for LedgerTap {
+    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+        let mut guard = self.ledger.state();
+        let state = &mut *guard;
+        if let Some(closed) = &state.closed {
+            return Poll::Ready(Err(closed.clone()));
+        }
+        let most = want.sets.min((want.bytes / state.size).max(1));
+        let drawn: Vec<usize> = state.waiting.iter().copied().take(most).collect();
+        if drawn.is_empty() || want.sets == 0 {
+            state.wakers.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let mut sets = Vec::new();
+        for at in drawn {
+            state.waiting.remove(&at);
+            state.handed.insert(at, self.number);
+            let attempt = state.attempts.entry(at).or_default();
+            *attempt += 1;
+            let head = format!("eyJ0eXAiOiJzZWNldmVudCtqd3QifQ.{}.", jti(at));
+            let body = format!("{head}{}", "c".repeat(state.size.saturating_sub(head.len())));
+            sets.push(SealedSet {
+                jti: jti(at),
+                attempt: Attempt(*attempt),
+                body: Bytes::from(body),
+                envelope: Arc::new(Envelope::new(Timestamp::from_seconds(1_700_000_000), Bytes::from_static(b"{}"))),
+                order: OrderKey::from_bits(7),
+            });
+        }
+        drop(guard);
+        self.ledger.0.1.send_modify(|changes| *changes += 1);
+        Poll::Ready(Ok(Batch::new(sets, false, Box::new(Nothing))))
+    }
+
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.ledger.state();
+        if state.handed.values().any(|tap| *tap == self.number) {
+            state.wakers.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for LedgerTap {
+    fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
+        let number = self.number;
+        self.ledger.change(|state| {
+            let (ours, rest): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut state.handed).into_iter().partition(|(_, tap)| *tap == number);
+            state.handed = rest.into_iter().collect();
+            state.waiting.extend(ours.into_iter().map(|(at, _)| at));
+        });
+    }
+}
+
+struct Nothing;
+
+impl Claim for Nothing {
+    fn handed_over(self: Box<Self>) {}
+}

@@ -1,0 +1,494 @@
+//! What a socket says to peers of all kinds.
+
+use std::{sync::Arc, time::Duration};
+
+use delivery::{
+    Answer, BoxFuture, Closed, ErrorCode, House, Incoming, Inlet, Receipt, Verdict,
+    testkit::clock::{self, Hourglass},
+};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use setgate_websocket::{Section, wire::Goodbye};
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
+
+use crate::{
+    feed::{Ledger, jti},
+    peer::{Peer, open, request},
+    plain, serve,
+};
+
+fn said(goodbye: Goodbye) -> (u16, String) {
+    (goodbye.code, goodbye.reason.to_owned())
+}
+
+/// A clock that a test moves.
+fn still() -> (Arc<Hourglass>, House) {
+    let glass = Hourglass::at(1_700_000_000_000);
+    (glass.clone(), House { clock: glass, ..clock::system() })
+}
+
+#[tokio::test]
+async fn nothing_comes_without_credit_and_never_more_than_it() {
+    let ledger = Ledger::owing(10, 100);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    // Whatever else is said, a SET needs credit. An answer to a ping proves that the message was read.
+    peer.say(json!({ "ack": ["unknown"] })).await;
+    peer.0.send(Message::Ping("a".into())).await.unwrap();
+    assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
+    assert_eq!(ledger.handed(), 0);
+    peer.say(json!({ "maxEvents": 3 })).await;
+    assert_eq!(peer.sets(3).await.len(), 3);
+    peer.say(json!({ "maxEvents": 1 })).await;
+    peer.say(json!({ "maxEvents": 1 })).await;
+    assert_eq!(peer.sets(2).await.len(), 2);
+    // Acknowledging gives no credit by itself.
+    peer.ack(0..5).await;
+    peer.0.send(Message::Ping("b".into())).await.unwrap();
+    assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
+    assert_eq!((ledger.ends(), ledger.handed()), (5, 0));
+}
+
+#[tokio::test]
+async fn plain_push_pull_holds_so_many_unsettled_and_credit_means_nothing() {
+    let ledger = Ledger::owing(20, 100);
+    let served =
+        serve(&ledger, &clock::system(), Section { in_flight: 4, ..Section::default() }, json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "pushpull").await;
+    peer.say(json!({ "maxEvents": 100 })).await;
+    assert_eq!(peer.sets(4).await, [0, 1, 2, 3]);
+    // In any order, as few as the peer likes.
+    peer.ack(2..3).await;
+    assert_eq!(peer.sets(1).await, [4]);
+    peer.ack(0..1).await;
+    peer.ack(4..5).await;
+    assert_eq!(peer.sets(2).await, [5, 6]);
+    assert_eq!(ledger.handed(), 4);
+}
+
+#[tokio::test]
+async fn room_taken_by_what_was_settled_elsewhere_comes_back() {
+    let ledger = Ledger::owing(4, 100);
+    let served =
+        serve(&ledger, &clock::system(), Section { in_flight: 2, ..Section::default() }, json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "pushpull").await;
+    assert_eq!(peer.sets(2).await, [0, 1]);
+    ledger.feed().settle_all((0..2).map(|at| (jti(at), None, Ok(Receipt::Receiver))).collect());
+    assert_eq!(peer.sets(2).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn acknowledgements_and_errors_come_in_any_order_and_in_parts() {
+    let ledger = Ledger::owing(6, 100);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 6 })).await;
+    assert_eq!(peer.sets(6).await.len(), 6);
+    let error = json!({ "err": "invalid_key", "description": "unknown kid" });
+    peer.say(json!({ "setErrs": { jti(5).as_str(): error, "unknown": { "err": "x" } }, "ack": [jti(3).as_str(), "unknown"] })).await;
+    peer.ack(0..1).await;
+    ledger.settled(3).await;
+    assert_eq!(ledger.end(3), Some(Ok(Receipt::Receiver)));
+    match ledger.end(5) {
+        Some(Err(Verdict::Refuse(refusal))) => {
+            assert_eq!((refusal.code, refusal.description.as_deref()), (ErrorCode::InvalidKey, Some("unknown kid")));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(ledger.handed(), 3);
+}
+
+#[tokio::test]
+async fn what_a_lost_connection_held_comes_again_on_the_next() {
+    let ledger = Ledger::owing(5, 100);
+    let served = plain(&ledger).await;
+    let mut first = Peer::of(served.host.address(), "setgate.v1").await;
+    first.say(json!({ "maxEvents": 5 })).await;
+    assert_eq!(first.sets(5).await, [0, 1, 2, 3, 4]);
+    first.ack(1..3).await;
+    ledger.settled(2).await;
+    served.host.cut();
+    drop(first);
+    ledger.returned().await;
+    let mut second = Peer::of(served.host.address(), "setgate.v1").await;
+    second.say(json!({ "maxEvents": 5 })).await;
+    assert_eq!(second.sets(3).await, [0, 3, 4]);
+    second.ack(0..5).await;
+    ledger.settled(5).await;
+}
+
+#[tokio::test]
+async fn two_sockets_share_a_stream() {
+    let ledger = Ledger::owing(4, 100);
+    let served = plain(&ledger).await;
+    let mut first = Peer::of(served.host.address(), "setgate.v1").await;
+    let mut second = Peer::of(served.host.address(), "setgate.v1").await;
+    first.say(json!({ "maxEvents": 2 })).await;
+    assert_eq!(first.sets(2).await, [0, 1]);
+    second.say(json!({ "maxEvents": 9 })).await;
+    assert_eq!(second.sets(2).await, [2, 3]);
+}
+
+#[tokio::test]
+async fn exactly_one_subprotocol_is_answered_and_no_extension() {
+    let ledger = Ledger::owing(0, 1);
+    let served = plain(&ledger).await;
+    let address = served.host.address();
+    let mut asked = request(address, "mqtt, pushpull, setgate.v1");
+    asked
+        .headers_mut()
+        .insert("sec-websocket-extensions", "permessage-deflate; client_max_window_bits".parse().unwrap());
+    let (_, response) = open(asked, address).await.map_err(|response| response.status()).unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "pushpull");
+    assert!(!response.headers().contains_key("sec-websocket-extensions"));
+    for offer in ["", "mqtt", "setgate.v2"] {
+        let Err(response) = open(request(address, offer), address).await else { panic!("{offer}") };
+        assert_eq!(response.status(), 400);
+        let text = String::from_utf8(response.into_body().unwrap()).unwrap();
+        assert!(text.contains("`setgate.v1`") && text.contains("`pushpull`"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_turned_away() {
+    let ledger = Ledger::owing(0, 1);
+    let grant = json!({ "origins": ["https://app.example"] });
+    let served = serve(&ledger, &clock::system(), Section::default(), grant, None).await;
+    let address = served.host.address();
+    let ask = async |origin: &str| {
+        let mut asked = request(address, "setgate.v1");
+        asked.headers_mut().insert("origin", origin.parse().unwrap());
+        open(asked, address).await.map(drop).map_err(|response| response.status().as_u16())
+    };
+    assert_eq!(ask("https://app.example").await, Ok(()));
+    assert_eq!(ask("https://evil.example").await, Err(403));
+    assert_eq!(ask("null").await, Err(403));
+}
+
+/// What is said when a peer sends this.
+async fn answer_to(message: Message) -> (u16, String) {
+    let ledger = Ledger::owing(0, 1);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    // A peer whose message is too large may not get to its end.
+    let _ = peer.0.send(message).await;
+    peer.closed().await
+}
+
+#[tokio::test]
+async fn messages_that_cannot_be_read_close_with_their_code() {
+    assert_eq!(answer_to(Message::text("nonsense")).await, said(Goodbye::MALFORMED));
+    assert_eq!(answer_to(Message::text("[]")).await, said(Goodbye::MALFORMED));
+    assert_eq!(answer_to(Message::binary("{}")).await, said(Goodbye::BINARY));
+    let ids: Vec<_> = (0..10_001).map(|_| "a").collect();
+    assert_eq!(answer_to(Message::text(json!({ "ack": ids }).to_string())).await, said(Goodbye::TOO_BIG));
+    let bad_text = Frame::message(vec![0xff, 0xfe], OpCode::Data(Data::Text), true);
+    assert_eq!(answer_to(Message::Frame(bad_text)).await, said(Goodbye::MALFORMED));
+    let mut with_extension = Frame::message("{}", OpCode::Data(Data::Text), true);
+    with_extension.header_mut().rsv1 = true;
+    assert_eq!(answer_to(Message::Frame(with_extension)).await, said(Goodbye::PROTOCOL));
+    // Several times what the socket reads: the peer still learns why.
+    assert_eq!(answer_to(Message::text(" ".repeat(3 << 20))).await, said(Goodbye::TOO_BIG));
+}
+
+#[tokio::test]
+async fn fragments_count_together() {
+    let ledger = Ledger::owing(0, 1);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    let mut opcode = Data::Text;
+    for _ in 0..5 {
+        let part = Frame::message(" ".repeat(60 << 10), OpCode::Data(opcode), false);
+        if peer.0.send(Message::Frame(part)).await.is_err() {
+            break;
+        }
+        opcode = Data::Continue;
+    }
+    assert_eq!(peer.closed().await, said(Goodbye::TOO_BIG));
+}
+
+#[tokio::test]
+async fn the_end_of_a_stream_is_told_with_and_without_credit() {
+    for (why, goodbye) in [
+        (Closed::Deleted, Goodbye::DELETED),
+        (Closed::Disabled, Goodbye::DISABLED),
+        (Closed::Reconfigured, Goodbye::RECONFIGURED),
+        (Closed::Superseded, Goodbye::SUPERSEDED),
+        (Closed::Draining, Goodbye::DRAINING),
+        (Closed::Idle, Goodbye::IDLE),
+    ] {
+        for protocol in ["setgate.v1", "pushpull"] {
+            let ledger = Ledger::owing(0, 1);
+            let served = plain(&ledger).await;
+            let mut peer = Peer::of(served.host.address(), protocol).await;
+            ledger.close(why.clone());
+            assert_eq!(peer.closed().await, said(goodbye), "{why:?} {protocol}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn draining_waits_for_what_was_handed_over() {
+    let ledger = Ledger::owing(3, 100);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 2 })).await;
+    assert_eq!(peer.sets(2).await.len(), 2);
+    ledger.close(Closed::Draining);
+    peer.say(json!({ "maxEvents": 5 })).await;
+    peer.ack(0..1).await;
+    ledger.settled(1).await;
+    assert_eq!(ledger.handed(), 1);
+    peer.ack(1..2).await;
+    assert_eq!(peer.closed().await, said(Goodbye::DRAINING));
+    assert_eq!(ledger.ends(), 2);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_crosses_the_goodbye_counts() {
+    let ledger = Ledger::owing(1, 100);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 1 })).await;
+    assert_eq!(peer.sets(1).await, [0]);
+    ledger.close(Closed::Reconfigured);
+    ledger.returned().await;
+    // The library answers the close frame when it reads it; this one is on its way before.
+    peer.ack(0..1).await;
+    assert_eq!(peer.closed().await, said(Goodbye::RECONFIGURED));
+    ledger.settled(1).await;
+}
+
+#[tokio::test]
+async fn a_credential_that_is_over_ends_the_socket() {
+    let ledger = Ledger::owing(0, 1);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    served.host.end_visits();
+    assert_eq!(peer.closed().await, said(Goodbye::CREDENTIAL));
+}
+
+#[tokio::test]
+async fn a_peer_is_pinged_and_a_silent_one_is_hung_up_on() {
+    let ledger = Ledger::owing(1, 100);
+    let (glass, house) = still();
+    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 1 })).await;
+    assert_eq!(peer.sets(1).await, [0]);
+    for _ in 0..4 {
+        glass.advance(Duration::from_secs(25));
+        // Reading answers the ping; the acknowledgement after it proves that the answer has arrived.
+        assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)));
+        peer.say(json!({ "maxEvents": 0 })).await;
+        peer.0.send(Message::Ping("x".into())).await.unwrap();
+        assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
+    }
+    glass.advance(Duration::from_secs(25));
+    // The library answers a ping when it reads on, and here it does not.
+    assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)));
+    glass.advance(Duration::from_secs(25));
+    ledger.returned().await;
+    assert_eq!(peer.closed().await, said(Goodbye::SILENT));
+}
+
+#[tokio::test]
+async fn a_peer_that_settles_nothing_gives_its_sets_back() {
+    let ledger = Ledger::owing(2, 100);
+    let (glass, house) = still();
+    let section = Section { settle_seconds: 60, ..Section::default() };
+    let served = serve(&ledger, &house, section, json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 2 })).await;
+    assert_eq!(peer.sets(2).await.len(), 2);
+    for at in 0..3 {
+        glass.advance(Duration::from_secs(25));
+        assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)), "{at}");
+        if at == 0 {
+            // One of them after 25 s: the time begins anew.
+            peer.ack(0..1).await;
+            ledger.settled(1).await;
+        } else {
+            peer.0.send(Message::Ping("x".into())).await.unwrap();
+            assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
+        }
+    }
+    glass.advance(Duration::from_secs(25));
+    assert_eq!(peer.closed().await, said(Goodbye::UNSETTLED));
+    assert_eq!(ledger.handed(), 0);
+}
+
+#[tokio::test]
+async fn chatter_is_bounded() {
+    for message in [Message::Ping("x".into()), Message::Pong("x".into()), Message::text("{}")] {
+        let ledger = Ledger::owing(0, 1);
+        let (_glass, house) = still();
+        let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+        let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+        for _ in 0..1001 {
+            peer.0.feed(message.clone()).await.unwrap();
+        }
+        peer.0.flush().await.unwrap();
+        assert_eq!(peer.closed().await, said(Goodbye::CHATTER));
+    }
+}
+
+#[tokio::test]
+async fn sets_of_a_peer_that_may_not_send_are_refused_one_by_one() {
+    let ledger = Ledger::owing(0, 1);
+    let served = plain(&ledger).await;
+    for protocol in ["setgate.v1", "pushpull"] {
+        let mut peer = Peer::of(served.host.address(), protocol).await;
+        peer.say(json!({ "sets": { "theirs-1": "a.b.c", "theirs-2": "d.e.f" } })).await;
+        let object = peer.object().await;
+        for named in ["theirs-1", "theirs-2"] {
+            assert_eq!(object["setErrs"][named]["err"], "access_denied");
+        }
+        assert!(object.get("maxEvents").is_none() && object.get("ack").is_none());
+    }
+}
+
+/// Takes what it is given, one call at a time, when it is let.
+struct Gate(tokio::sync::Semaphore);
+
+impl Inlet for Gate {
+    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        Box::pin(async move {
+            self.0.acquire().await.unwrap().forget();
+            what.iter().map(|_| Answer::Taken).collect()
+        })
+    }
+}
+
+fn theirs(range: std::ops::Range<usize>) -> serde_json::Value {
+    let sets: serde_json::Map<_, _> = range.map(|at| (format!("theirs-{at}"), json!("a.b.c"))).collect();
+    json!({ "sets": sets })
+}
+
+#[tokio::test]
+async fn a_peer_that_may_send_gets_credit_and_keeps_within_it() {
+    let ledger = Ledger::owing(0, 1);
+    let gate = Arc::new(Gate(tokio::sync::Semaphore::new(0)));
+    let served = serve(&ledger, &clock::system(), Section::default(), json!({}), Some(gate.clone())).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    assert_eq!(peer.object().await, json!({ "maxEvents": 64 }));
+    peer.say(theirs(0..2)).await;
+    gate.0.add_permits(1);
+    assert_eq!(peer.object().await, json!({ "ack": ["theirs-0", "theirs-1"], "maxEvents": 2 }));
+    peer.say(theirs(2..66)).await;
+    peer.say(theirs(66..67)).await;
+    assert_eq!(peer.closed().await, said(Goodbye::OVER_CREDIT));
+
+    let mut peer = Peer::of(served.host.address(), "pushpull").await;
+    for at in 0..2 {
+        peer.say(theirs(at * 501..(at + 1) * 501)).await;
+    }
+    assert_eq!(peer.closed().await, said(Goodbye::OVER_BOUND));
+}
+
+#[tokio::test]
+async fn enough_sockets_are_enough_and_their_places_come_back() {
+    let ledger = Ledger::owing(0, 1);
+    let section = Section { sockets_per_stream: 2, ..Section::default() };
+    let served = serve(&ledger, &clock::system(), section, json!({}), None).await;
+    let address = served.host.address();
+    let first = Peer::of(address, "setgate.v1").await;
+    let mut second = Peer::of(address, "setgate.v1").await;
+    second.say(json!({})).await;
+    let mut third = Peer::of(address, "setgate.v1").await;
+    assert_eq!(third.closed().await, said(Goodbye::TOO_MANY));
+    drop(first);
+    // The place is free when the gateway has noticed.
+    loop {
+        let mut fourth = Peer::of(address, "setgate.v1").await;
+        fourth.0.send(Message::Ping("x".into())).await.unwrap();
+        if let Some(Ok(Message::Pong(_))) = fourth.0.next().await {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn closing_the_method_waits_for_its_sockets() {
+    use delivery::Method;
+    let ledger = Ledger::owing(0, 1);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.0.send(Message::Ping("x".into())).await.unwrap();
+    peer.0.next().await.unwrap().unwrap();
+    ledger.close(Closed::Draining);
+    let left = async {
+        let (code, _) = peer.closed().await;
+        // Reading on answers the close frame.
+        while let Some(Ok(_)) = peer.0.next().await {}
+        code
+    };
+    let (code, ()) = tokio::join!(left, served.method.close(Duration::from_secs(60)));
+    assert_eq!(code, 1012);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_sockets_at_both_ends_do_not_wait_for_each_other() {
+    const COUNT: usize = 4000;
+    let ledger = Ledger::owing(COUNT, 4000);
+    // The peer's SETs are refused, so that the gateway has much to say on its own; both directions are always full.
+    let served = plain(&ledger).await;
+    let (mut sink, mut stream) = Peer::of(served.host.address(), "setgate.v1").await.0.split();
+    let (acks, mut due) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let reader = async {
+        let (mut taken, mut refused) = (0, 0);
+        while taken < COUNT || refused < COUNT {
+            let Message::Text(text) = stream.next().await.unwrap().unwrap() else { continue };
+            let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+            if let Some(sets) = object["sets"].as_object() {
+                taken += sets.len();
+                let ids: Vec<_> = sets.keys().collect();
+                acks.send(json!({ "ack": ids, "maxEvents": sets.len() }).to_string()).unwrap();
+            }
+            refused += object["setErrs"].as_object().map_or(0, serde_json::Map::len);
+        }
+        drop(acks);
+    };
+    let writer = async {
+        sink.send(Message::text(json!({ "maxEvents": COUNT }).to_string())).await.unwrap();
+        for at in 0..COUNT {
+            let sets = json!({ "sets": { format!("theirs-{at}"): "x".repeat(4000) } });
+            sink.send(Message::text(sets.to_string())).await.unwrap();
+            while let Ok(ack) = due.try_recv() {
+                sink.send(Message::text(ack)).await.unwrap();
+            }
+        }
+        while let Some(ack) = due.recv().await {
+            sink.send(Message::text(ack)).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(reader, writer) }).await.expect("it hangs");
+    ledger.settled(COUNT).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
+    let ledger = Ledger::owing(10_000, 4000);
+    let (glass, house) = still();
+    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 10_000 })).await;
+    ledger.handing(50).await;
+    // What fits into the system's buffers has left; nothing else is drawn while nobody reads.
+    let before = ledger.handed();
+    assert!(before < 9_000, "{before}");
+    while ledger.handed() > 0 {
+        glass.advance(Duration::from_secs(25));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+    peer.0.get_mut().shutdown().await.unwrap();
+}
