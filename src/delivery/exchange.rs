@@ -233,12 +233,44 @@ impl<'de> DeserializeSeed<'de> for Errors<'_, '_, '_> {
 }
 
 /// Both members may be missing: older texts had them optional (delivery.md 3.8).
-#[derive(serde::Deserialize)]
 struct Said {
-    #[serde(default)]
     err: Option<String>,
-    #[serde(default)]
     description: Option<String>,
+}
+
+impl<'de> serde::Deserialize<'de> for Said {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        // A derived reader would take an array for an object.
+        json.deserialize_map(SaidVisitor)
+    }
+}
+
+struct SaidVisitor;
+
+impl<'de> Visitor<'de> for SaidVisitor {
+    type Value = Said;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with `err` and `description`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Said, A::Error> {
+        let (mut err, mut description) = (None, None);
+        while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            let (name, slot) = match &*name {
+                "err" => ("err", &mut err),
+                "description" => ("description", &mut description),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            if slot.replace(map.next_value::<Option<String>>()?).is_some() {
+                return Err(A::Error::duplicate_field(name));
+            }
+        }
+        Ok(Said { err: err.flatten(), description: description.flatten() })
+    }
 }
 
 impl<'de> Visitor<'de> for Errors<'_, '_, '_> {

@@ -55,6 +55,8 @@ fn what_is_no_such_object_is_refused_with_a_reason() {
         r#"{"ack":{}}"#,
         r#"{"ack":[1]}"#,
         r#"{"ack":null}"#,
+        r#"{"setErrs":{"a":["invalid_key","an array"]}}"#,
+        r#"{"setErrs":{"a":{"err":"x","err":"y"}}}"#,
         r#"{"maxEvents":-1}"#,
         r#"{"maxEvents":"1"}"#,
         r#"{"maxEvents":1.5}"#,
