@@ -1,10 +1,15 @@
 //! The standards' examples and many mutations of them, through every parser of foreign bytes.
 
 use serde_json::Value;
-use transports::push;
+use transports::{multipush, poll, push, websocket};
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
+#[path = "../fuzz/exchanges.rs"]
+mod exchanges;
+
+/// Executions below which a replay proves nothing.
+const LEAST_RUNS: usize = 10_000;
 
 /// Every value of the vectors, and every object inside one, as JSON text.
 fn seeds() -> Vec<Vec<u8>> {
@@ -57,6 +62,45 @@ fn answers() -> Vec<Vec<u8>> {
         }
     }
     answers
+}
+
+/// Objects of `sets`, `ack` and `setErrs` with ids that are ours, full enough to touch the bounds; `prefix` is what a target
+/// wants before the body.
+fn objects(prefix: &[u8]) -> Vec<Vec<u8>> {
+    let id = |number: u128| set::Jti::from_block(b'a', number.to_be_bytes()).to_string();
+    let refusal = serde_json::json!({ "err": "invalid_key", "description": "which \\ key\u{1b}?", "more": [{}] });
+    let ids: Vec<String> = (0..7).map(id).collect();
+    let mut objects = vec![
+        serde_json::json!({}),
+        serde_json::json!({ "ack": [], "setErrs": {}, "sets": {} }),
+        serde_json::json!({ "maxEvents": 7, "returnImmediately": true, "moreAvailable": true, "maxResponseEvents": 0 }),
+        serde_json::json!({ "ack": [ids[0], ids[1], "foreign"], "setErrs": { ids[2].clone(): refusal, "other": {} } }),
+        serde_json::json!({ "ack": [ids[0]], "setErrs": { ids[0].clone(): { "err": null } }, "unknown": { "ack": 1 } }),
+        serde_json::json!({ "sets": { "a": "a.b.c", "b": "\"\u{7f}\\é" } }),
+        serde_json::json!({ "err": "too_many_sets", "description": "two" }),
+    ];
+    for count in [4, 5, 6, 7] {
+        let sets: serde_json::Map<_, _> = (0..count).map(|at| (format!("s{at}"), "a.b.c".into())).collect();
+        objects.push(serde_json::json!({ "sets": sets, "ack": ids[..count.min(3)] }));
+        objects.push(serde_json::json!({ "ack": ids[..count] }));
+    }
+    let twice = format!(r#"{{"ack":["{}"],"sets":{{"a":"x","a":"y"}},"ack":[]}}"#, ids[0]);
+    let listed = format!(r#"{{"setErrs":{{"{}":["invalid_key","no object"]}}}}"#, ids[0]);
+    let texts = objects.iter().map(ToString::to_string).chain([twice, listed]);
+    texts.map(|text| [prefix, text.as_bytes()].concat()).collect()
+}
+
+/// Opening handshakes of WebSockets, one header field a line.
+fn handshakes() -> Vec<Vec<u8>> {
+    let whole = "Upgrade: websocket\nConnection: keep-alive, Upgrade\nSec-WebSocket-Version: 13\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: setgate.v1, pushpull";
+    let others = ["", "\nOrigin: https://app.example.com", "\nOrigin: null", "\nSec-WebSocket-Protocol: pushpull"];
+    others.iter().map(|other| format!("\u{1}{whole}{other}").into_bytes()).collect()
+}
+
+/// Seeds with what a target wants before the body.
+fn prefixed(prefix: &[u8]) -> Vec<Vec<u8>> {
+    seeds().into_iter().map(|seed| [prefix, &seed[..]].concat()).collect()
 }
 
 fn collect(value: &Value, seeds: &mut Vec<Vec<u8>>) {
@@ -147,6 +191,7 @@ fn replay(check: fn(&[u8]) -> bool, own: Vec<Vec<u8>>, least: usize) {
             if check(&bytes) { accepted += 1 } else { refused += 1 }
         }
     }
+    assert!(accepted + refused >= LEAST_RUNS, "{accepted} accepted and {refused} refused: too few runs");
     assert!(
         accepted >= least && refused >= least,
         "{accepted} accepted and {refused} refused: too few to mean anything"
@@ -176,4 +221,34 @@ fn no_token_and_no_key_set_breaks_the_reader() {
 #[test]
 fn every_answer_of_a_push_receiver_has_an_outcome() {
     replay(checks::answer, answers(), 50);
+}
+
+#[test]
+fn two_readers_agree_on_every_object_of_sets_and_acknowledgements() {
+    replay(exchanges::exchange, objects(b""), 500);
+}
+
+#[test]
+fn every_poll_is_read_and_answered_as_it_was_meant() {
+    replay(exchanges::poll, [objects(b"en\n"), prefixed(b"\n")].concat(), 500);
+}
+
+#[test]
+fn every_answer_to_many_sets_means_something() {
+    // 200, 202, 400, 413 and 500 to two, one and no SETs.
+    let kinds: [&[u8]; 7] = [
+        b"\x00\x64\x02\n",
+        b"\x00\x66\x01120\n",
+        b"\x01\x2c\x01\n",
+        b"\x01\x2c\x02\n",
+        b"\x01\x39\x00\n",
+        b"\x01\x39\x02\n",
+        b"\x01\x90\x02\n",
+    ];
+    replay(exchanges::multipush, kinds.iter().flat_map(|kind| objects(kind)).collect(), 200);
+}
+
+#[test]
+fn every_message_of_a_socket_is_read_or_gets_a_close_code() {
+    replay(exchanges::websocket, [objects(b"\x00"), handshakes(), prefixed(b"\x00")].concat(), 500);
 }

@@ -7,11 +7,21 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{cargo, exists, finish, root, say, target};
 
-/// Runs each target for some seconds.
+/// Runs the replay of the seeds and their mutations, which needs no cargo-fuzz.
+///
+/// # Errors
+/// A parser broke, or one was tried too little.
+pub(crate) fn replay() -> Result<()> {
+    say("==> replay of the corpus");
+    finish(cargo().args(["test", "--package", "setgate", "--test", "it", "corpus::"]))
+}
+
+/// Replays the corpus and runs each target for some seconds.
 ///
 /// # Errors
 /// A target found bytes that break a parser, or cargo-fuzz is missing.
 pub(crate) fn run(seconds: u64) -> Result<()> {
+    replay()?;
     if !exists("cargo", &["fuzz", "--version"]) {
         bail!("cargo-fuzz is not installed: cargo install cargo-fuzz");
     }
@@ -48,6 +58,9 @@ fn seed(name: &str, corpus: &Path) -> Result<usize> {
         let prefix: &[u8] = match name {
             "answer" => b"\x01\x2c\n",
             "split" => b"\x0e",
+            "multipush" => b"\x00\x64\x02\n",
+            "poll" => b"en\n",
+            "websocket" => b"\x00",
             _ => b"",
         };
         std::fs::write(corpus.join(format!("vector-{number}")), [prefix, seed.as_bytes()].concat())?;

@@ -29,6 +29,7 @@ commands:
                        kills a gateway under load N times (50) and has an outside checker compare the books
   tutorial             runs the commands of docs/tutorial.md
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
+  fuzz --replay        only the seeds and 10,000 mutations for each target; needs nothing
 ";
 
 fn main() -> ExitCode {
@@ -58,6 +59,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["crash", options @ ..] => crash::run(&crash_options(options)?),
         ["tutorial"] => tutorial::run(),
         ["fuzz"] => fuzz::run(60),
+        ["fuzz", "--replay"] => fuzz::replay(),
         ["fuzz", "--seconds", seconds] => fuzz::run(number("--seconds", Some(seconds))?),
         [other, ..] => bail!("no command `{other}`; `cargo xtask help` lists them"),
     }
