@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
     let visited = streams(&loaded.config, &methods, &mut findings)?;
     producers(&loaded.config, &mut findings)?;
+    receivers(&loaded.config, &visited, &mut findings)?;
     if args.connect {
         for method in &methods {
             let found = method.probe().await;
@@ -109,7 +110,7 @@ fn streams<'a>(
             Err(fault) => findings.push(Finding { what, good: false, remedy: fault.to_string() }),
         }
     }
-    Ok(())
+    Ok(visited)
 }
 
 fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {
