@@ -114,8 +114,12 @@ impl cli::Gateway for Root {
         })
     }
 
-    fn mint(&self, random: &dyn clock::Random) -> Minted {
-        let minted = oauth::mint(oauth::TokenKind::Producer, random);
+    fn mint(&self, whose: Holder, random: &dyn clock::Random) -> Minted {
+        let kind = match whose {
+            Holder::Producer => oauth::TokenKind::Producer,
+            Holder::Receiver => oauth::TokenKind::Receiver,
+        };
+        let minted = oauth::mint(kind, random);
         Minted { token: minted.token, hash: minted.hash.to_string() }
     }
 }

@@ -6,7 +6,7 @@ use clap::Parser as _;
 
 use crate::{
     Context, Ended, Exit, Failure, Gateway,
-    args::{Cli, Command, KeysCommand, StoreCommand},
+    args::{Cli, Command, StoreCommand},
     emit, keys, out, parked, producers, receivers, store_commands, streams,
 };
 
