@@ -25,6 +25,8 @@ mod multipush;
 #[cfg(test)]
 mod own_method;
 #[cfg(test)]
+mod polling;
+#[cfg(test)]
 mod rekey;
 #[cfg(test)]
 mod repeats;
