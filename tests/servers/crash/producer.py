@@ -18,7 +18,7 @@ OTHER = "https://schemas.openid.net/secevent/caep/event-type/credential-change"
 RESERVED = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 
 # The gateway may be this many SETs behind before the producer waits, so that the end of the run stays short.
-BEHIND = 2500
+BEHIND = 1000
 
 
 class Tally(dict):

@@ -1,12 +1,14 @@
-"""The receiver of the crash test: verifies every SET with PyJWT against the published JWKS, and misbehaves now and then.
+"""The receivers of the crash test: every SET is verified with PyJWT against the published JWKS, and they misbehave now and then.
 
-It writes one line for each request, just before it answers. `n` is when the request arrived and `end` when it was answered,
+Requests of single and multi-SET push are served here; pollers and subscribers run beside them. There is one line for each SET
+that came, written just before it is answered. `n` is when it arrived and `end` when it was answered,
 both on one counter, so that the checker knows what was under way together.
 """
 
 import argparse
 import asyncio
 import base64
+import collections
 import hashlib
 import json
 import random
@@ -15,6 +17,9 @@ import signal
 import jwt
 
 from http11 import Closed, get_json, read_body, read_head
+from multipush import MultiPush
+from poller import Poller
+from subscriber import Subscriber
 
 # What happens to a request, per thousand of them. The rest is answered 202 at once.
 FAULTS = [("500", 15), ("503", 3), ("drop", 3), ("lost", 5), ("late", 20)]
@@ -29,10 +34,18 @@ class Receiver:
         self.issuer, self.gateway = options.issuer, options.gateway_port
         self.streams = json.loads(options.streams)
         self.book = open(options.book, "a", encoding="utf-8")
+        self.acks = open(options.acknowledgements, "a", encoding="utf-8")
+        self.tally = collections.Counter()
         self.random = random.Random(options.seed)
         self.keys, self.lock = {}, asyncio.Lock()
-        self.time, self.requests, self.calm = 0, 0, False
+        self.time, self.requests = 0, 0
         self.first = {name: set() for name in self.streams}
+        self.multi = {name: MultiPush(self, name) for name, one in self.streams.items() if one["way"] == "multipush"}
+        token = open(options.token_file, encoding="utf-8").read().strip()
+        ways = {"poll": Poller, "websocket": Subscriber}
+        self.callers = [
+            ways[one["way"]](self, name, self.gateway, token) for name, one in self.streams.items() if one["way"] in ways
+        ]
 
     def tick(self):
         self.time += 1
@@ -47,13 +60,14 @@ class Receiver:
                     writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 body = await read_body(reader, fields)
                 if method == "GET" and path == "/status":
-                    text = json.dumps({"requests": self.requests, "first": {k: len(v) for k, v in self.first.items()}})
+                    first = {name: len(jtis) for name, jtis in self.first.items()}
+                    text = json.dumps({"requests": self.requests, "first": first, "tally": self.tally})
                     answer(writer, "200 OK", text.encode(), "content-type: application/json\r\n")
-                elif method == "POST" and path == "/calm":
-                    self.calm = True
-                    answer(writer, "204 No Content")
                 elif method == "POST" and path.startswith("/push/"):
                     if not await self.push(path.removeprefix("/push/"), fields, body, writer):
+                        return
+                elif method == "POST" and path.startswith("/multipush/"):
+                    if not await self.push_many(path.removeprefix("/multipush/"), fields, body, writer):
                         return
                 else:
                     answer(writer, "404 Not Found")
@@ -65,23 +79,15 @@ class Receiver:
 
     async def push(self, stream, fields, body, writer):
         """Judges one SET, writes it down, answers. False: the connection ends without an answer."""
-        self.requests += 1
-        line = {"n": self.tick(), "stream": stream}
-        try:
-            line |= self.read(stream, fields, body.decode("ascii"))
-            line["faults"] += await self.verify(stream, body.decode("ascii"))
-        except Exception as error:  # whatever a broken SET makes of us is a fault of that SET
-            line.setdefault("faults", []).append(f"unreadable: {error!r}")
+        line = await self.judge(stream, body.decode("ascii", "replace"))
+        line["faults"] += self.request(stream, fields, "application/secevent+jwt")
         action = self.action(line)
         line["action"] = action
         if action in ("202", "late", "lost"):
             line["taken"] = True
-        if "jti" in line and stream in self.first:
-            self.first[stream].add(line["jti"])
         if action == "late":
             await asyncio.sleep(self.random.uniform(0.02, 0.4))
-        line["end"] = self.tick()
-        self.book.write(json.dumps(line) + "\n")
+        self.write(line)
         if action in ("drop", "lost"):
             return False
         if action == "500":
@@ -95,26 +101,77 @@ class Receiver:
             answer(writer, "202 Accepted")
         return True
 
+    async def push_many(self, stream, fields, body, writer):
+        """The same for a request with many SETs, each with an answer of its own."""
+        action = self.action({})
+        if action == "503":
+            answer(writer, "503 Service Unavailable", b"", "retry-after: 0\r\n")
+            return True
+        if action == "drop":
+            return False
+        if action == "late":
+            await asyncio.sleep(self.random.uniform(0.02, 0.4))
+        for fault in self.request(stream, fields, "application/json"):
+            self.write({"n": 0, "stream": stream, "faults": [fault]})
+        multi = self.multi[stream]
+        said, told = await multi.answer(json.loads(body))
+        if action in ("lost", "500"):
+            # Nobody hears it: what it says is said again.
+            if action == "500":
+                answer(writer, "500 Internal Server Error", b"an answer that is no JSON")
+            return action == "500"
+        multi.said(told)
+        answer(writer, "202 Accepted", json.dumps(said).encode(), "content-type: application/json\r\ncontent-language: en\r\n")
+        return True
+
+    async def judge(self, stream, token):
+        """The line of a SET that has arrived, with what is wrong with it."""
+        self.requests += 1
+        line = {"n": self.tick(), "stream": stream, "faults": []}
+        try:
+            line |= self.read(stream, token)
+            line["faults"] += await self.verify(stream, token)
+        except Exception as error:  # whatever a broken SET makes of us is a fault of that SET
+            line["faults"].append(f"unreadable: {error!r}")
+        return line
+
+    def write(self, line):
+        """Writes a line down, as the last thing before it is answered."""
+        if "jti" in line and line["stream"] in self.first:
+            self.first[line["stream"]].add(line["jti"])
+        line["end"] = self.tick()
+        self.book.write(json.dumps(line) + "\n")
+
+    def heard(self, stream, jtis, said, at):
+        """The gateway has answered a request that acknowledged these, and when either was seen here."""
+        for jti in jtis:
+            self.acks.write(json.dumps({"stream": stream, "jti": jti, "said": said, "at": at}) + "\n")
+
+    def request(self, stream, fields, kind):
+        """What is wrong with a request."""
+        faults = []
+        if fields.get("content-type") != kind:
+            faults.append(f"content type {fields.get('content-type')!r}")
+        if fields.get("accept") != "application/json":
+            faults.append(f"accept {fields.get('accept')!r}")
+        if fields.get("authorization") != self.streams[stream]["authorization"]:
+            faults.append("the authorization header is not the stream's")
+        return faults
+
     def action(self, line):
         if line.get("refuse"):
             return "400"
         dice = self.random.uniform(0, 1000)
         for name, share in FAULTS:
             if dice < share:
-                return "202" if self.calm else name
+                return name
             dice -= share
         return "202"
 
-    def read(self, stream, fields, token):
+    def read(self, stream, token):
         """What the SET says of itself, with everything that SSF 1.0 4.1 and RFC 8935 2.1 forbid."""
         expected = self.streams[stream]
         faults = []
-        if fields.get("content-type") != "application/secevent+jwt":
-            faults.append(f"content type {fields.get('content-type')!r}")
-        if fields.get("accept") != "application/json":
-            faults.append(f"accept {fields.get('accept')!r}")
-        if fields.get("authorization") != expected["authorization"]:
-            faults.append("the authorization header is not the stream's")
         header, payload, _ = token.split(".")
         header = json.loads(unpad(header))
         claims = json.loads(unpad(payload))
@@ -201,16 +258,25 @@ async def main():
     parser.add_argument("--issuer", required=True)
     parser.add_argument("--streams", required=True)
     parser.add_argument("--book", required=True)
+    parser.add_argument("--acknowledgements", required=True)
+    parser.add_argument("--token-file", required=True)
     parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args()
     receiver = Receiver(options)
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", options.port, limit=1 << 20, backlog=512)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    callers = [asyncio.create_task(caller.run()) for caller in receiver.callers]
+    stopped = asyncio.create_task(stop.wait())
     async with server:
         print("ready", flush=True)
-        await stop.wait()
+        # A caller ends by a fault of its own only.
+        done, _ = await asyncio.wait([*callers, stopped], return_when=asyncio.FIRST_COMPLETED)
+        for one in done - {stopped}:
+            one.result()
     receiver.book.close()
+    receiver.acks.close()
+    print(json.dumps(receiver.tally), flush=True)
 
 
 asyncio.run(main())

@@ -5,7 +5,9 @@ import sys
 
 from checker import LEAST, check, count, too_little
 
-STREAMS = {"all": False, "some": True}
+STREAMS = {"all": False, "some": True, "polled": True}
+BATCHED = {"polled"}
+KILLS = [1000.0]
 
 
 def honest():
@@ -26,12 +28,38 @@ def honest():
     for stream, only_wanted in STREAMS.items():
         for event in accepted:
             if event["wanted"] or not only_wanted:
-                arrive(received, stream, event, "500" if event["id"] == "e4" else None)
+                first = {"all": "500", "some": "500", "polled": "left"}[stream] if event["id"] == "e4" else None
+                arrive(received, stream, event, first)
     gateway = {
         "all": {"owed": 24, "acknowledged": 23, "parked": 1, "dropped": 0, "waiting": 0},
         "some": {"owed": 12, "acknowledged": 12, "parked": 0, "dropped": 0, "waiting": 0},
+        "polled": {"owed": 12, "acknowledged": 12, "parked": 0, "dropped": 0, "waiting": 0},
     }
+    # e10 of key 1 stands in the answer that had e4, of the same key, and e4 was left once.
+    line_of(received, "polled", "e10").update(n=line_of(received, "polled", "e4")["n"] + 1)
+    for line in received:
+        if line["stream"] == "polled":
+            line["asked"] = line["n"] / 10
+    HEARD[:] = [
+        {"stream": line["stream"], "jti": line["jti"], "said": line["asked"] + 0.05, "at": line["asked"] + 0.1}
+        for line in received
+        if line["stream"] == "polled" and line.get("taken")
+    ]
+    # This one was heard just before a kill and came again.
+    again = line_of(received, "polled", "e22")
+    received.append(again | {"n": 10_010, "end": 10_015, "asked": 1001.0})
+    heard("e22").update(said=999.9, at=999.95)
+    # This one came again because it had been asked for before its acknowledgement was heard.
+    again = line_of(received, "polled", "e20")
+    received.append(again | {"n": 10_020, "end": 10_025, "asked": again["asked"] + 0.05})
     return accepted, received, gateway
+
+
+HEARD = []
+
+
+def heard(identifier):
+    return next(line for line in HEARD if line["jti"] == f"polled-{identifier}")
 
 
 def arrive(received, stream, event, first=None):
@@ -133,7 +161,45 @@ def refused_without_reason(a, r, g):
     g["all"].update(parked=2, acknowledged=22)
 
 
+def batch_out_of_order(a, r, g):
+    first, second = line_of(r, "polled", "e4"), line_of(r, "polled", "e10")
+    first["n"], second["n"] = second["n"], first["n"]
+
+
+def never_came_again(a, r, g):
+    r.remove(line_of(r, "polled", "e4", 1))
+
+
+def came_again_without_a_kill(a, r, g):
+    line_of(r, "polled", "e20", 1)["asked"] = heard("e20")["at"] + 0.01
+
+
+def came_again_though_long_written_down(a, r, g):
+    heard("e22").update(said=998.8, at=998.9)
+
+
+def came_again_after_a_kill_that_came_later(a, r, g):
+    line_of(r, "polled", "e22", 1)["asked"] = 999.96 - 0.55
+    heard("e22").update(said=999.3, at=999.4)
+
+
+def came_again_after_a_second_acknowledgement(a, r, g):
+    HEARD.append(heard("e22") | {"said": 1001.5, "at": 1001.6})
+    r.append(line_of(r, "polled", "e22") | {"n": 10_030, "end": 10_035, "asked": 1002.0})
+
+
+def came_again_with_other_bytes(a, r, g):
+    line_of(r, "polled", "e22", 1)["payload"] = "other bytes"
+
+
 FAULTS = [
+    batch_out_of_order,
+    never_came_again,
+    came_again_without_a_kill,
+    came_again_though_long_written_down,
+    came_again_after_a_kill_that_came_later,
+    came_again_after_a_second_acknowledgement,
+    came_again_with_other_bytes,
     lost,
     lost_and_booked,
     never_accepted,
@@ -157,11 +223,17 @@ FAULTS = [
 
 
 def main():
-    wrong = [f"honest books: {fault}" for fault in check(*honest(), STREAMS)]
+    def found(*books):
+        return check(*books, STREAMS, BATCHED, HEARD, KILLS)
+
+    wrong = [f"honest books: {fault}" for fault in found(*honest())]
+    counts = count(*honest()[:2], {}, HEARD, KILLS)
+    if (counts["acknowledgements lost in a kill"], counts["ms before it at most"]) != (1, 50):
+        wrong.append(f"honest books: {counts}")
     for plant in FAULTS:
         accepted, received, gateway = copy.deepcopy(honest())
         plant(accepted, received, gateway)
-        if not check(accepted, received, gateway, STREAMS):
+        if not found(accepted, received, gateway):
             wrong.append(f"the checker does not see: {plant.__name__}")
     if not too_little(count([], [], {}), 50):
         wrong.append("empty books are enough for the checker")
