@@ -28,10 +28,57 @@ use crate::{
 const VECTORS: [&str; 2] = [include_str!("../tests/vectors/caep.json"), include_str!("../tests/vectors/risc.json")];
 /// Requests that the second receiver answers 503 before it behaves.
 const FAILING: u32 = 4;
-/// The streams of the demo: id, audience, algorithm, and what their receiver does.
-const STREAMS: [(&str, &str, &str, &str); 2] = [
-    ("mail", "https://mail.example", "RS256", "takes everything"),
-    ("payroll", "https://payroll.example", "ES256", "takes RISC only, and answers 503 at first"),
+/// A stream of the demo and its receiver.
+struct Staged {
+    id: &'static str,
+    audience: &'static str,
+    algorithm: &'static str,
+    method: &'static str,
+    /// RISC events only.
+    risc_only: bool,
+    /// Requests that its receiver answers 503 before it behaves.
+    failing: u32,
+    what: &'static str,
+}
+
+/// The streams of the demo: a receiver for each way in which receivers are reached, or cannot be.
+const STREAMS: [Staged; 4] = [
+    Staged {
+        id: "mail",
+        audience: "https://mail.example",
+        algorithm: "RS256",
+        method: "push",
+        risc_only: false,
+        failing: 0,
+        what: "takes everything",
+    },
+    Staged {
+        id: "payroll",
+        audience: "https://payroll.example",
+        algorithm: "ES256",
+        method: "push",
+        risc_only: true,
+        failing: FAILING,
+        what: "takes RISC only, and answers 503 at first",
+    },
+    Staged {
+        id: "audit",
+        audience: "https://audit.example",
+        algorithm: "EdDSA",
+        method: "poll",
+        risc_only: false,
+        failing: 0,
+        what: "polls: nobody could reach it",
+    },
+    Staged {
+        id: "desk",
+        audience: "https://desk.example",
+        algorithm: "ES256",
+        method: "websocket",
+        risc_only: false,
+        failing: 0,
+        what: "subscribes over a WebSocket",
+    },
 ];
 
 /// One event of the demo.
@@ -50,6 +97,7 @@ struct Fate {
     event: String,
     subject: String,
     stream: &'static str,
+    method: &'static str,
     attempts: u32,
     jti: String,
     txn: String,
@@ -98,30 +146,40 @@ async fn demonstrate(
     let issuer = IssuerUrl::parse(&issuer_url).map_err(|error| Failure::failed(error.to_string()))?;
 
     let http = listen::way_out(&house, Vec::new())?;
-    let push = listen::method("push", &http, &house).await?;
+    let token = oauth::mint(oauth::TokenKind::Receiver, &*house.random);
     let mut receivers = Vec::new();
-    for ((_, audience, ..), failing) in STREAMS.iter().zip([0, FAILING]) {
+    for staged in &STREAMS {
+        let method = listen::method(staged.method, &http, &house).await?;
         let fetcher = listen::fetcher(&http, &house);
-        receivers.push(DemoReceiver::start(&house, &push, fetcher, &issuer, audience, failing).await?);
+        let receiver = DemoReceiver::new(&house, fetcher, &issuer, staged.audience, staged.failing);
+        receivers.push(match method.receive_routes() {
+            Some(routes) => receiver.behind_a_door(routes).await?,
+            None => receiver.that_asks(method, &format!("{issuer_url}/{}/{}", staged.method, staged.id), &token.token),
+        });
     }
 
     let minted = oauth::mint(oauth::TokenKind::Producer, &*house.random);
     let file = folder.join("setgate.toml");
-    let text = configuration(&doors, &issuer_url, &minted.hash.to_string(), &receivers);
+    let hashes = [minted.hash.to_string(), token.hash.to_string()];
+    let text = configuration(&doors, &issuer_url, &hashes, &receivers);
     let failed =
         |path: &Path, error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
     std::fs::write(&file, text).map_err(|error| failed(&file, error))?;
-    let token_file = folder.join("producer.token");
-    std::fs::write(&token_file, minted.token.expose()).map_err(|error| failed(&token_file, error))?;
+    for (name, token) in [("producer.token", &minted.token), ("receiver.token", &token.token)] {
+        let file = folder.join(name);
+        std::fs::write(&file, token.expose()).map_err(|error| failed(&file, error))?;
+    }
     let config = config::load(Source::File(file), false, Vec::new())?.config;
     let kept = opening::open(&house, &config, true).await?;
     let gateway = Gateway::assemble(Parts { house: house.clone(), config, kept, doors, force: false }).await?;
-    for receiver in &receivers {
+    for receiver in &mut receivers {
         receiver.learn(&house, &issuer).await?;
     }
-    context.out.note(format!("A gateway at {issuer_url}, its store in {}, and two receivers:", folder.display()));
-    for ((id, audience, algorithm, what), receiver) in STREAMS.iter().zip(&receivers) {
-        context.out.note(format!("  {id:<8} {audience}, {algorithm}, pushed to http://{}/: {what}", receiver.at));
+    context.out.note(format!("A gateway at {issuer_url}, its store in {}, and four receivers:", folder.display()));
+    for (staged, receiver) in STREAMS.iter().zip(&receivers) {
+        let Staged { id, audience, algorithm, method, what, .. } = staged;
+        let way = receiver.at.map_or_else(|| format!("by {method}"), |at| format!("pushed to http://{at}/"));
+        context.out.note(format!("  {id:<8} {audience}, {algorithm}, {way}: {what}"));
     }
 
     let events = examples()?;
@@ -131,7 +189,8 @@ async fn demonstrate(
         .out
         .note(format!("{} example events of CAEP 1.0 and RISC 1.0 are accepted, durable and owed.\n", events.len()));
 
-    let owed = events.len() + events.iter().filter(|event| event.risc).count();
+    let owed: usize =
+        STREAMS.iter().map(|staged| events.iter().filter(|event| event.risc || !staged.risc_only).count()).sum();
     let within = house.clock.monotonic() + args.within;
     let whole = loop {
         let streams = gateway.router().streams().await;
@@ -162,23 +221,25 @@ fn folder(house: &House) -> Result<PathBuf, Failure> {
 }
 
 /// A real configuration, so that every other command works on the demo while it is kept.
-fn configuration(doors: &Doors, issuer: &str, hash: &str, receivers: &[DemoReceiver]) -> String {
+fn configuration(doors: &Doors, issuer: &str, hashes: &[String; 2], receivers: &[DemoReceiver]) -> String {
+    let [producer, receiver] = hashes;
     let mut text = format!(
         "[gateway]\ndev = true\n\n[listen]\nworld = \"{}\"\noperator = \"{}\"\n\n\
          [store]\npath = \"store\"\nreserve_bytes = 16777216\n\n[secrets]\nfolder = \"secrets\"\n\n\
          [router]\nbackoff_first_ms = 200\n\n\
-         [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"RS256\", \"ES256\"]\n\n\
-         [[producers]]\nname = \"demo\"\ntoken_hashes = [\"{hash}\"]\nissuers = [\"{issuer}\"]\nevents = \"all\"\nsubjects = \"any\"\n",
+         [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"RS256\", \"ES256\", \"EdDSA\"]\n\n\
+         [[producers]]\nname = \"demo\"\ntoken_hashes = [\"{producer}\"]\nissuers = [\"{issuer}\"]\nevents = \"all\"\nsubjects = \"any\"\n\n\
+         [[receivers]]\nname = \"demo\"\ntoken_hashes = [\"{receiver}\"]\nissuers = [\"{issuer}\"]\nstreams = \"all\"\n",
         doors.world.address(),
         doors.operator.address(),
     );
-    for ((id, audience, algorithm, _), receiver) in STREAMS.iter().zip(receivers) {
+    for (Staged { id, audience, algorithm, method, risc_only, .. }, receiver) in STREAMS.iter().zip(receivers) {
+        let endpoint = receiver.at.map(|at| format!(", endpoint_url = \"http://{at}/\"")).unwrap_or_default();
         text.push_str(&format!(
             "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"{audience}\"\nalgorithm = \"{algorithm}\"\n\
-             delivery = {{ method = \"urn:ietf:rfc:8935\", endpoint_url = \"http://{}/\" }}\n",
-            receiver.at
+             delivery = {{ method = \"{method}\"{endpoint} }}\n",
         ));
-        if *id == "payroll" {
+        if *risc_only {
             text.push_str(&format!("events = {}\n", json!(risc_types())));
         }
     }
@@ -293,7 +354,7 @@ fn fates(events: &[Told], txns: &BTreeMap<String, String>, receivers: &[DemoRece
     let mut fates = Vec::new();
     for event in events {
         let Some(txn) = txns.get(&event.id) else { continue };
-        for ((stream, ..), arrived) in STREAMS.iter().zip(&arrived) {
+        for (Staged { id: stream, method, .. }, arrived) in STREAMS.iter().zip(&arrived) {
             let Some(Arrived { received, attempts }) = arrived.get(txn) else { continue };
             let taken = &received.taken;
             // What was taken is what was sent: the events and the subject, untouched.
@@ -306,6 +367,7 @@ fn fates(events: &[Told], txns: &BTreeMap<String, String>, receivers: &[DemoRece
                 event: event.kind.rsplit('/').next().unwrap_or_default().to_owned(),
                 subject: event.subject.clone(),
                 stream,
+                method,
                 attempts: *attempts,
                 jti: taken.jti.clone(),
                 txn: txn.clone(),
@@ -338,6 +400,7 @@ async fn report(
         ("event", Align::Left),
         ("subject", Align::Left),
         ("stream", Align::Left),
+        ("by", Align::Left),
         ("attempts", Align::Right),
         ("jti", Align::Left),
         ("alg", Align::Left),
@@ -348,6 +411,7 @@ async fn report(
             fate.event.clone().into(),
             fate.subject.clone().into(),
             fate.stream.into(),
+            fate.method.into(),
             fate.attempts.to_string().into(),
             fate.jti.clone().into(),
             fate.algorithm.into(),
@@ -389,10 +453,12 @@ fn how_to_go_on(context: &Context, folder: &Path, gateway: &Gateway) {
          setgate streams list --config {config}\n  \
          setgate keys list --config {config}\n  \
          setgate emit --issuer {issuer} --token-file {token} --count 1000\n  \
+         setgate listen --issuer {issuer} --method websocket --stream desk --token-file {receiver}\n  \
          curl -s {issuer}/.well-known/ssf-configuration\n  \
          curl -s http://{operator}/metrics",
         config = config.display(),
         token = folder.join("producer.token").display(),
+        receiver = folder.join("receiver.token").display(),
         operator = gateway.operator(),
     ));
 }

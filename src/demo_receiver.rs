@@ -13,10 +13,10 @@ use std::{
 use axum::extract::Request;
 use cli::Failure;
 use clock::House;
-use delivery::{Answer, Arrival, BoxFuture, Incoming, Inlet, spi::AnyMethod};
+use delivery::{Answer, Arrival, BoxFuture, Incoming, Inlet, Json, spi::AnyMethod};
 use discovery::{Fetcher, IssuerUrl};
 use jose::{AllowedAlgorithms, Token};
-use net::Listener;
+use net::{Listener, Secret};
 use parking_lot::Mutex;
 use receiver::{Inbox, ListenInlet, Misbehave, Received, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
@@ -28,12 +28,17 @@ pub(crate) struct Arrived {
     pub(crate) attempts: u32,
 }
 
-/// A receiver behind a door of its own.
+/// A receiver, behind a door of its own or asking at the gateway's.
 pub(crate) struct DemoReceiver {
-    pub(crate) at: SocketAddr,
+    /// Its door, if it has one.
+    pub(crate) at: Option<SocketAddr>,
+    house: House,
     trust: Arc<Trust>,
     book: Arc<Book>,
+    inlet: Arc<dyn Inlet>,
     stop: watch::Sender<bool>,
+    /// By which method it asks, and where, once it knows the issuer.
+    asks: Option<(Arc<dyn AnyMethod>, Json)>,
 }
 
 /// What is written down.
@@ -46,57 +51,69 @@ struct Book {
 }
 
 impl DemoReceiver {
-    /// Opens the door; the first `failing` requests are answered 503.
-    ///
-    /// # Errors
-    /// When the door cannot be opened.
-    pub(crate) async fn start(
-        house: &House,
-        method: &Arc<dyn AnyMethod>,
-        fetcher: Fetcher,
-        issuer: &IssuerUrl,
-        audience: &str,
-        failing: u32,
-    ) -> Result<Self, Failure> {
+    /// A receiver that answers 503 to what comes first, `failing` times.
+    pub(crate) fn new(house: &House, fetcher: Fetcher, issuer: &IssuerUrl, audience: &str, failing: u32) -> Self {
         let trust = Arc::new(Trust::new(std::slice::from_ref(issuer), AllowedAlgorithms::ALL, fetcher));
         let book = Arc::new(Book { failing: AtomicU32::new(failing), ..Book::default() });
         let verify = Verify::new(trust.clone(), vec![audience.to_owned()], Verify::SKEW, house.clock.clone());
         let behaved = Misbehave::not_at_all(house.random.clone());
         let inner = ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), behaved, book.clone().sink(), house.clone());
-        let inlet: Arc<dyn Inlet> = Arc::new(Counting { inner, book: book.clone() });
+        let inlet = Arc::new(Counting { inner, book: book.clone() });
+        Self { at: None, house: house.clone(), trust, book, inlet, stop: watch::channel(false).0, asks: None }
+    }
+
+    /// Opens a door with a method's receiving half behind it.
+    ///
+    /// # Errors
+    /// When the door cannot be opened.
+    pub(crate) async fn behind_a_door(mut self, routes: axum::Router) -> Result<Self, Failure> {
         let door = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
-        let at = door.address();
-        let routes = method.receive_routes().ok_or_else(|| Failure::failed("the push method has no receiving half"))?;
-        let (stop, stopped) = watch::channel(false);
-        let ends = stopped.clone();
+        self.at = Some(door.address());
+        let arrival = Arrival { inlet: self.inlet.clone(), peer: "the gateway".into(), ends: self.stop.subscribe() };
         let routes = routes.layer(axum::middleware::map_request(move |mut request: Request| {
-            request.extensions_mut().insert(Arrival {
-                inlet: inlet.clone(),
-                peer: "the gateway".into(),
-                ends: ends.clone(),
-            });
+            request.extensions_mut().insert(arrival.clone());
             async move { request }
         }));
-        house.spawn("demo receiver", door.serve(routes, stopped, house.clone()));
-        Ok(Self { at, trust, book, stop })
+        self.house.spawn("demo receiver", door.serve(routes, self.stop.subscribe(), self.house.clone()));
+        Ok(self)
     }
 
-    /// Learns of the transmitter: metadata and keys, over HTTP.
+    /// Asks at an endpoint of the gateway, from when it has learned of the issuer.
+    pub(crate) fn that_asks(mut self, method: Arc<dyn AnyMethod>, endpoint: &str, token: &Secret<String>) -> Self {
+        let from = serde_json::json!({
+            "endpoint_url": endpoint,
+            "authorization_header": format!("Bearer {}", token.expose()),
+        });
+        self.asks = Some((method, from));
+        self
+    }
+
+    /// Learns of the transmitter: metadata and keys, over HTTP. One that asks begins to.
     ///
     /// # Errors
     /// When they are not there in time.
-    pub(crate) async fn learn(&self, house: &House, issuer: &IssuerUrl) -> Result<(), Failure> {
+    pub(crate) async fn learn(&mut self, house: &House, issuer: &IssuerUrl) -> Result<(), Failure> {
         let mut attempts = 0;
         loop {
             match self.trust.learn(issuer).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 Err(error) if error.is_transient() && attempts < 50 => attempts += 1,
                 Err(error) => return Err(Failure::failed(error.to_string())),
             }
             house.clock.sleep(Duration::from_millis(50)).await;
         }
+        if let Some((method, from)) = self.asks.take() {
+            let book = self.book.clone();
+            let collect = method.collect(from, self.inlet.clone(), self.stop.subscribe());
+            house.spawn("demo receiver", async move {
+                if let Err(fault) = collect.await {
+                    book.refused.lock().push(format!("it was turned away: {fault}"));
+                }
+            });
+        }
+        Ok(())
     }
 
     /// What it took, by `txn`.
