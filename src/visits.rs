@@ -142,6 +142,10 @@ impl Visits {
 }
 
 /// What becomes of a request that was let in.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request is served: a box for it would be one more for each that waits"
+)]
 enum Next {
     Serve(Serving),
     Ticket(Box<Asking>),
