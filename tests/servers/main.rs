@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod clients;
 mod crash;
 mod deny;
 mod fuzz;
@@ -27,6 +28,7 @@ commands:
   deny                 licences, sources and duplicates of the dependency tree
   crash [--kills N] [--seed N] [--keep]
                        kills a gateway under load N times (50) and has an outside checker compare the books
+  clients              Python, Node, a browser and nginx against the gateway
   tutorial             runs the commands of docs/tutorial.md
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
   fuzz --replay        only the seeds and 10,000 mutations for each target; needs nothing
@@ -57,6 +59,7 @@ fn run(words: &[&str]) -> Result<()> {
         }
         ["deny"] => deny::check(),
         ["crash", options @ ..] => crash::run(&crash_options(options)?),
+        ["clients"] => clients::run(),
         ["tutorial"] => tutorial::run(),
         ["fuzz"] => fuzz::run(60),
         ["fuzz", "--replay"] => fuzz::replay(),

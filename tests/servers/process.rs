@@ -55,6 +55,11 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Whether this user may install packages.
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
 /// Builds the gateway's binary.
 pub(crate) fn build_gateway() -> Result<PathBuf> {
     finish(cargo().args(["build", "--locked", "--package", "setgate", "--bin", "setgate"]))?;

@@ -1,20 +1,28 @@
-//! A Python of our own: a virtual environment with the pinned packages of `crash/requirements.txt`.
+//! A Python of our own: virtual environments with the pinned packages of a `requirements.txt`.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{exists, finish, root, say, target};
+use crate::process::{exists, finish, is_root, root, say, target};
 
-/// The interpreter of the environment, which is made when it is not there or its pins have changed.
+/// The interpreter of the crash test.
+///
+/// # Errors
+/// As [`interpreter_of`].
+pub(crate) fn interpreter() -> Result<PathBuf> {
+    interpreter_of("xtask-venv", "tests/servers/crash/requirements.txt")
+}
+
+/// The interpreter of an environment in `target/`, which is made when it is not there or its pins have changed.
 ///
 /// # Errors
 /// Python 3 is missing, or the packages cannot be installed; the message says what to do.
-pub(crate) fn interpreter() -> Result<PathBuf> {
-    let place = target().join("xtask-venv");
+pub(crate) fn interpreter_of(place: &str, pins: &str) -> Result<PathBuf> {
+    let place = target().join(place);
     let python = place.join("bin/python");
-    let pins = root().join("tests/servers/crash/requirements.txt");
+    let pins = root().join(pins);
     let wanted = std::fs::read_to_string(&pins).with_context(|| format!("could not read {}", pins.display()))?;
     let stamp = place.join("pins.txt");
     if std::fs::read_to_string(&stamp).is_ok_and(|made| made == wanted)
@@ -23,7 +31,7 @@ pub(crate) fn interpreter() -> Result<PathBuf> {
         return Ok(python);
     }
     need_venv()?;
-    say("  making a Python environment with a JOSE library that is not ours");
+    say(&format!("  making a Python environment: {}", place.display()));
     finish(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place))?;
     finish(
         Command::new(&python)
@@ -39,9 +47,9 @@ pub(crate) fn interpreter() -> Result<PathBuf> {
             ])
             .arg(&pins),
     )
-    .context(
-        "could not install the packages of tests/servers/crash/requirements.txt; is a Python package index reachable?",
-    )?;
+    .with_context(|| {
+        format!("could not install the packages of {}; is a Python package index reachable?", pins.display())
+    })?;
     std::fs::write(&stamp, wanted)?;
     Ok(python)
 }
@@ -50,8 +58,7 @@ fn need_venv() -> Result<()> {
     if exists("python3", &["-c", "import venv, ensurepip"]) {
         return Ok(());
     }
-    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if root && exists("apt-get", &["--version"]) {
+    if is_root() && exists("apt-get", &["--version"]) {
         say("  python3 or its venv module is missing: installing python3-venv");
         let _ = finish(Command::new("apt-get").args(["update", "-qq"]));
         finish(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args([
@@ -66,5 +73,5 @@ fn need_venv() -> Result<()> {
             return Ok(());
         }
     }
-    bail!("the crash test needs Python 3 with its venv module: apt-get install python3-venv")
+    bail!("the tests from outside need Python 3 with its venv module: apt-get install python3-venv")
 }

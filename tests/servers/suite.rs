@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::process::{Watch, build_gateway, cargo, finish, follow, say};
-use crate::{crash, deny, tutorial};
+use crate::{clients, crash, deny, tutorial};
 
 /// Tests that one step has counted.
 #[derive(Clone, Copy, Default)]
@@ -31,6 +31,11 @@ const STEPS: &[Step] = &[
     Step { name: "examples", what: "the programs of examples/", run: examples },
     Step { name: "demo", what: "setgate demo", run: demo },
     Step { name: "tutorial", what: "the commands of docs/tutorial.md", run: |_| tutorial::run() },
+    Step {
+        name: "clients",
+        what: "clients that are not ours: Python, Node, a browser, nginx",
+        run: |_| clients::run(),
+    },
     Step {
         name: "crash",
         what: "50 kills under load, judged from outside",
