@@ -35,6 +35,10 @@ pub(crate) enum Way {
     Poll,
     /// A WebSocket of `setgate.v1`.
     Socket,
+    /// The same, and nothing is acknowledged.
+    Silent,
+    /// The same as a socket, but it takes nothing before [`Crowd::take`].
+    Patient,
 }
 
 impl Way {
@@ -42,7 +46,7 @@ impl Way {
     pub(crate) const fn method(self) -> &'static str {
         match self {
             Self::Poll => "poll",
-            Self::Socket => "websocket",
+            Self::Socket | Self::Silent | Self::Patient => "websocket",
         }
     }
 }
@@ -56,6 +60,8 @@ pub(crate) struct Crowd {
 struct Shared {
     /// What arrives is counted here; exchanged between runs.
     run: watch::Sender<Arc<Run>>,
+    /// Whether SETs may come.
+    open: watch::Sender<bool>,
     /// Acknowledgements that were written, for SETs that arrived.
     acknowledged: AtomicU64,
     clock: Clock,
@@ -74,6 +80,7 @@ impl Crowd {
     ) -> Result<Self, BenchError> {
         let shared = Arc::new(Shared {
             run: watch::channel(run.clone()).0,
+            open: watch::channel(way != Way::Patient).0,
             acknowledged: AtomicU64::new(0),
             clock: bench.clock.clone(),
         });
@@ -92,11 +99,20 @@ impl Crowd {
                         drop(entering);
                         shared.polls(&mut link, &asks).await
                     }
-                    Way::Socket => {
+                    Way::Socket | Way::Silent | Way::Patient => {
                         let mut link = Link::socket(&asks).await?;
-                        link.send(&crate::frame::text(&talk::ack([], Some(CREDIT)))).await?;
-                        drop(entering);
-                        shared.socket(&mut link, no).await
+                        let credit = crate::frame::text(&talk::ack([], Some(CREDIT)));
+                        let mut open = shared.open.subscribe();
+                        if way == Way::Patient {
+                            drop(entering);
+                            let _ = open.wait_for(|open| *open).await;
+                            link.send(&credit).await?;
+                        } else {
+                            link.send(&credit).await?;
+                            drop(entering);
+                        }
+                        drop(open);
+                        shared.socket(&mut link, no, way != Way::Silent).await
                     }
                 }
             });
@@ -131,6 +147,11 @@ impl Crowd {
     pub(crate) fn count_in(&self, run: &Arc<Run>) {
         self.shared.run.send_replace(run.clone());
         self.shared.acknowledged.store(0, Ordering::Release);
+    }
+
+    /// From now on those who were patient take SETs.
+    pub(crate) fn take(&self) {
+        self.shared.open.send_replace(true);
     }
 
     /// Waits until so many SETs have arrived and their acknowledgements are written.
@@ -173,7 +194,7 @@ impl Shared {
         }
     }
 
-    async fn socket(&self, link: &mut Link, no: u32) -> Result<(), BenchError> {
+    async fn socket(&self, link: &mut Link, no: u32, acknowledges: bool) -> Result<(), BenchError> {
         loop {
             let (came, frame) = link
                 .message(|text| {
@@ -184,7 +205,7 @@ impl Shared {
                     (many, crate::frame::text(&talk::ack(ids, Some(many))))
                 })
                 .await?;
-            if came > 0 {
+            if came > 0 && acknowledges {
                 link.send(&frame).await?;
                 self.acknowledged.fetch_add(crate::end_to_end::count(came), Ordering::Release);
             }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jose::Algorithm;
 
 use crate::{
-    Bench, BenchError, Figure, Promise, Shape,
+    Bench, BenchError, Figure, Promise, Shape, broadcast,
     child::{Gateway, Home, Stream},
     crowds::{Crowd, Way},
     end_to_end::count,
@@ -69,47 +69,54 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm, least: Option<f64>) -> Res
             bench.clock.pause(REST).await;
         }
     }
-    let Side { passed: ours, .. } = ours;
-    let Side { passed: theirs, .. } = theirs;
+    let from = rounds * in_a_row;
+    // Without signatures the algorithm makes no difference: once is enough.
+    let unsigned = match least {
+        Some(_) => Some(broadcast::measure(bench, &client, &mut ours, &mut theirs, from).await?),
+        None => None,
+    };
+    let (ours, theirs) = (ours.passed, theirs.passed);
     gateway.stop(bench).await?;
     let name = format!("one event for {subscribers} subscribers, {algorithm}");
     let promise = least.map(Promise::AtLeast);
-    Ok(vec![
-        Figure::new(Shape::FanOut, name, rate(ours.sets, ours.time), "SETs/s")
-            .beside("the bare loop", rate(theirs.sets, theirs.time), promise)
-            .note(format!(
-                "{}; {}the bare loop: {}",
-                ours.note(),
-                reduced.map_or_else(String::new, |why| format!("{why}; ")),
-                theirs.note()
-            )),
-    ])
+    let signed = Figure::new(Shape::FanOut, name, rate(ours.sets, ours.time), "SETs/s")
+        .beside("the bare loop", rate(theirs.sets, theirs.time), promise)
+        .note(format!(
+            "{}; {}the bare loop: {}",
+            ours.note(),
+            reduced.map_or_else(String::new, |why| format!("{why}; ")),
+            theirs.note()
+        ));
+    Ok(std::iter::once(signed).chain(unsigned).collect())
 }
 
 /// Subscribers and whom they subscribe to.
-struct Side<'a> {
-    asks: Vec<Asks>,
-    far: Far<'a>,
-    passed: Passed,
+pub(crate) struct Side<'a> {
+    pub(crate) asks: Vec<Asks>,
+    pub(crate) far: Far<'a>,
+    pub(crate) passed: Passed,
 }
 
-enum Far<'a> {
+/// Who speaks to them.
+pub(crate) enum Far<'a> {
+    /// The gateway, where events are put in, and what makes them.
     Gateway(&'a Gateway<'a>, Box<Target>, Maker),
+    /// The bare loop.
     Bare(&'a Bare, Made),
 }
 
 /// What all subscribers got.
 #[derive(Default)]
-struct Passed {
-    events: u64,
-    sets: u64,
+pub(crate) struct Passed {
+    pub(crate) events: u64,
+    pub(crate) sets: u64,
     /// Until the last acknowledgement was read, by the store's counters where there is a store.
-    time: Duration,
+    pub(crate) time: Duration,
     /// The sum over the events, until the last SET had arrived and its acknowledgement was written.
-    written: Duration,
-    server: Duration,
-    receivers: Duration,
-    verified: usize,
+    pub(crate) written: Duration,
+    pub(crate) server: Duration,
+    pub(crate) receivers: Duration,
+    pub(crate) verified: usize,
 }
 
 impl Passed {
@@ -129,6 +136,25 @@ impl Passed {
     }
 }
 
+impl Far<'_> {
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Gateway(gateway, ..) => gateway.pid(),
+            Self::Bare(bare, _) => bare.pid(),
+        }
+    }
+
+    /// How many of the SETs that arrived were verified, against the key set that is published.
+    pub(crate) async fn verified(&self, client: &Client, arrived: &Run) -> Result<usize, BenchError> {
+        let (jwks, issuer) = match self {
+            Self::Gateway(gateway, ..) => (gateway.jwks(client).await?, gateway.issuer()),
+            Self::Bare(bare, _) => (bare.jwks(client).await?, bare.issuer()),
+        };
+        verify::samples(&arrived.samples(), &jwks, issuer)
+    }
+}
+
 impl Side<'_> {
     /// Lets so many events go to all subscribers, the next one when the last one was acknowledged by all.
     async fn events(
@@ -140,10 +166,7 @@ impl Side<'_> {
         events: usize,
     ) -> Result<(), BenchError> {
         let subscribers = self.asks.len();
-        let pid = match &self.far {
-            Far::Gateway(gateway, ..) => gateway.pid(),
-            Far::Bare(bare, _) => bare.pid(),
-        };
+        let pid = self.far.pid();
         let all = count(subscribers);
         let settled = match &self.far {
             Far::Gateway(gateway, ..) => gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64,
@@ -183,11 +206,7 @@ impl Side<'_> {
             arrived.judge(all)?;
             self.passed.events += 1;
             self.passed.sets += all;
-            let (jwks, issuer) = match &self.far {
-                Far::Gateway(gateway, ..) => (gateway.jwks(client).await?, gateway.issuer()),
-                Far::Bare(bare, _) => (bare.jwks(client).await?, bare.issuer()),
-            };
-            self.passed.verified += verify::samples(&arrived.samples(), &jwks, issuer)?;
+            self.passed.verified += self.far.verified(client, &arrived).await?;
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ fn streams(way: Way, many: u32) -> Vec<Stream> {
 async fn one(bench: &Bench<'_>, way: Way, visitors: usize) -> Result<Vec<Figure>, BenchError> {
     let name = match way {
         Way::Poll => "long polls",
-        Way::Socket => "WebSocket subscribers",
+        _ => "WebSocket subscribers",
     };
     let client = Client::new(bench)?;
     let streams = streams(way, u32::try_from(visitors).unwrap_or(u32::MAX));

@@ -3,6 +3,7 @@
 mod backlog;
 mod bare;
 mod batches;
+mod broadcast;
 mod child;
 mod crowd;
 mod crowds;

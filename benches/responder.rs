@@ -57,7 +57,7 @@ pub(crate) struct Bare {
 pub(crate) enum Made {
     /// Claims that are built already; each is signed when it is sent.
     Claims,
-    /// Frames that are built already, with the claims themselves.
+    /// Frames that are built already, of tokens that are signed already; a subscriber gets its own when it gives credit.
     Frames,
 }
 
@@ -306,29 +306,32 @@ async fn build(
     let one = |no| event::claim(&line, &shared.issuer, &audience(no), number * subscribers + no as usize);
     let most = u32::try_from(subscribers).unwrap_or(u32::MAX);
     let claims = (0..most).map(one).collect::<Result<Claims, _>>().map_err(refused)?;
-    let round = if kind == "claims" {
-        Round::Claims(claims)
-    } else {
-        let frame = |(jti, claims): (Jti, Vec<u8>)| {
-            let text = talk::speech([(jti.as_str(), claims.as_slice())], None);
-            String::from_utf8(text).unwrap_or_default()
-        };
-        Round::Frames(claims.into_iter().map(frame).collect())
-    };
-    *shared.built.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(round);
+    if kind == "claims" {
+        *shared.built.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Round::Claims(claims));
+        return Ok(StatusCode::OK);
+    }
+    let failed = |_| refused(BenchError::Failed("a frame cannot be built".to_owned()));
+    let frame = |claims| String::from_utf8(shared.sign(std::slice::from_ref(claims), None).unwrap_or_default());
+    let frames = claims.iter().map(frame).collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    // It is there for who gives credit; `go` only waits.
+    shared.acknowledged.store(0, Ordering::Release);
+    shared.round.send_replace(Arc::new(Round::Frames(frames)));
     Ok(StatusCode::OK)
 }
 
 async fn go(State(shared): State<Arc<Shared>>) -> StatusCode {
-    let round = shared.built.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    shared.acknowledged.store(0, Ordering::Release);
-    let subscribers = round.subscribers();
-    let all = shared.all.notified();
-    shared.round.send_replace(round);
-    if subscribers > 0 {
+    let built = std::mem::take(&mut *shared.built.lock().unwrap_or_else(PoisonError::into_inner));
+    if built.subscribers() > 0 {
+        shared.acknowledged.store(0, Ordering::Release);
+        shared.round.send_replace(built);
+    }
+    loop {
+        let all = shared.all.notified();
+        if shared.acknowledged.load(Ordering::Acquire) >= shared.round.borrow().subscribers() {
+            return StatusCode::OK;
+        }
         all.await;
     }
-    StatusCode::OK
 }
 
 async fn socket(State(shared): State<Arc<Shared>>, Path(no): Path<usize>, upgrade: WebSocketUpgrade) -> Response {
@@ -340,25 +343,29 @@ async fn socket(State(shared): State<Arc<Shared>>, Path(no): Path<usize>, upgrad
 async fn session(mut socket: WebSocket, no: usize, shared: Arc<Shared>) {
     let mut rounds = shared.round.subscribe();
     loop {
-        tokio::select! {
+        let frame = tokio::select! {
             Ok(()) = rounds.changed() => {
                 let round = rounds.borrow_and_update().clone();
-                let Some(frame) = shared.frame(&round, no) else { continue };
-                if socket.send(Message::Text(frame.into())).await.is_err() {
-                    return;
-                }
+                if matches!(*round, Round::Claims(_)) { shared.frame(&round, no) } else { None }
             }
             message = socket.recv() => match message {
                 Some(Ok(Message::Text(text))) => {
                     let read = talk::acknowledged(text.as_bytes());
+                    let round = shared.round.borrow().clone();
                     let before = shared.acknowledged.fetch_add(read, Ordering::AcqRel);
-                    if read > 0 && before + read == shared.round.borrow().subscribers() {
+                    if read > 0 && before + read == round.subscribers() {
                         shared.all.notify_waiters();
                     }
+                    if read == 0 && matches!(*round, Round::Frames(_)) { shared.frame(&round, no) } else { None }
                 }
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => None,
                 _ => return,
             },
+        };
+        if let Some(frame) = frame
+            && socket.send(Message::Text(frame.into())).await.is_err()
+        {
+            return;
         }
     }
 }
