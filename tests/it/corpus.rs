@@ -76,6 +76,7 @@ fn objects(prefix: &[u8]) -> Vec<Vec<u8>> {
         serde_json::json!({ "maxEvents": 7, "returnImmediately": true, "moreAvailable": true, "maxResponseEvents": 0 }),
         serde_json::json!({ "ack": [ids[0], ids[1], "foreign"], "setErrs": { ids[2].clone(): refusal, "other": {} } }),
         serde_json::json!({ "ack": [ids[0]], "setErrs": { ids[0].clone(): { "err": null } }, "unknown": { "ack": 1 } }),
+        serde_json::json!({ "setErrs": { ids[1].clone(): { "err": "a\"b\\c", "description": "\"" } } }),
         serde_json::json!({ "sets": { "a": "a.b.c", "b": "\"\u{7f}\\é" } }),
         serde_json::json!({ "err": "too_many_sets", "description": "two" }),
     ];
@@ -94,7 +95,13 @@ fn objects(prefix: &[u8]) -> Vec<Vec<u8>> {
 fn handshakes() -> Vec<Vec<u8>> {
     let whole = "Upgrade: websocket\nConnection: keep-alive, Upgrade\nSec-WebSocket-Version: 13\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: setgate.v1, pushpull";
-    let others = ["", "\nOrigin: https://app.example.com", "\nOrigin: null", "\nSec-WebSocket-Protocol: pushpull"];
+    let others = [
+        "",
+        "\nOrigin: https://app.example.com",
+        "\nOrigin: null",
+        "\nOrigin: https://app.example.com\nOrigin: null",
+        "\nSec-WebSocket-Protocol: pushpull",
+    ];
     others.iter().map(|other| format!("\u{1}{whole}{other}").into_bytes()).collect()
 }
 
