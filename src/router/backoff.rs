@@ -5,7 +5,7 @@ use std::time::Duration;
 use clock::Random;
 use delivery::Voice;
 
-use crate::Config;
+use crate::{Config, pace::Pace};
 
 /// How long to wait after the `failures`-th failure in a row: full jitter, doubling, capped.
 pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Duration {
@@ -15,12 +15,10 @@ pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Dura
     Duration::from_millis(1 + random.below(ceiling))
 }
 
-/// SETs that leave at first, and again after a failure; each success doubles them.
-const RAMP: usize = 4;
-
 /// The breaker of one stream: closed, open until a time, or letting one probe through.
 ///
-/// A closed breaker opens up step by step: a thousand endpoints that turn out dead cost a few SETs each, not a window each.
+/// Closed, it lets through what the [`Pace`] of its line allows: a thousand endpoints that turn out dead cost a few SETs each, not
+/// a window each.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: State,
@@ -29,9 +27,8 @@ pub(crate) struct Breaker {
     /// Of these, faults that are the stream's own and will not heal by waiting, and when the first came.
     own_in_row: u32,
     own_since: Option<Duration>,
-    /// SETs in flight at most, while closed.
-    ramp: usize,
-    first_ramp: usize,
+    /// How many are in flight at most, while closed; none where the peer comes and asks.
+    pace: Option<Pace>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -53,20 +50,20 @@ impl Breaker {
 
     /// The breaker of a line that speaks first.
     pub(crate) fn of_sender() -> Self {
-        Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, ramp: RAMP, first_ramp: RAMP }
+        Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, pace: Some(Pace::new()) }
     }
 
     /// The breaker of a line whose peer comes and asks: who asks is there.
     pub(crate) fn of_responder() -> Self {
-        Self { ramp: usize::MAX, first_ramp: usize::MAX, ..Self::of_sender() }
+        Self { pace: None, ..Self::of_sender() }
     }
 
     /// How many SETs may leave now: all, none, or one probe.
     pub(crate) fn allowance(&self, now: Duration, in_flight: usize) -> usize {
         match self.state {
-            State::Closed => self.ramp.saturating_sub(in_flight),
+            State::Closed => self.pace.map_or(usize::MAX, |pace| pace.window().saturating_sub(in_flight)),
             // Nobody is probed who comes by itself: only what is wrong on our side is waited for.
-            State::Open(until) if now >= until && self.first_ramp == usize::MAX => usize::MAX,
+            State::Open(until) if now >= until && self.pace.is_none() => usize::MAX,
             State::Open(until) if now >= until && in_flight == 0 => 1,
             State::Open(_) | State::Probing => 0,
         }
@@ -75,7 +72,7 @@ impl Breaker {
     /// A SET leaves.
     pub(crate) fn left(&mut self) {
         if let State::Open(_) = self.state
-            && self.first_ramp != usize::MAX
+            && self.pace.is_some()
         {
             self.state = State::Probing;
         }
@@ -90,19 +87,36 @@ impl Breaker {
 
     /// The endpoint took a SET, or refused one for the SET's own sake: it is well.
     pub(crate) fn success(&mut self) {
-        let ramp = if self.state == State::Closed { self.ramp.saturating_mul(2) } else { self.first_ramp };
-        *self = Self { ramp, first_ramp: self.first_ramp, ..Self::of_sender() };
+        *self = Self { pace: self.pace, ..Self::of_sender() };
+    }
+
+    /// The endpoint took a SET that was handed over then.
+    pub(crate) fn took(&mut self, handed: Duration, now: Duration) {
+        self.success();
+        if let Some(pace) = &mut self.pace {
+            pace.took(handed, now);
+        }
+    }
+
+    /// More SETs would leave if they were allowed to.
+    pub(crate) fn limited(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.limited();
+        }
     }
 
     /// The line failed. `own` tells a fault that waiting will not mend. Returns when the next probe may leave.
     pub(crate) fn fault(&mut self, now: Duration, own: bool, wait: impl FnOnce(u32) -> Duration) -> Duration {
         if let State::Open(until) = self.state
-            && (now < until || self.first_ramp != usize::MAX)
+            && (now < until || self.pace.is_some())
         {
             // Others of the same volley say the same thing: one fault.
             return until;
         }
         self.in_row += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.failed(now);
+        }
         if own {
             self.own_in_row += 1;
             self.own_since.get_or_insert(now);
@@ -133,13 +147,14 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pace::FIRST;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn lets_one_probe_through_and_closes_on_success() {
         let mut breaker = Breaker::of_sender();
-        assert_eq!(breaker.allowance(SECOND, 1), RAMP - 1);
+        assert_eq!(breaker.allowance(SECOND, 1), FIRST - 1);
         let until = breaker.fault(SECOND, false, |n| SECOND * n);
         assert_eq!(until, 2 * SECOND);
         assert_eq!(breaker.fault(SECOND, false, |n| SECOND * n), until, "a volley is one fault");
@@ -151,24 +166,29 @@ mod tests {
         assert_eq!(breaker.fault(3 * SECOND, false, |n| SECOND * n), 5 * SECOND);
         breaker.left();
         breaker.success();
-        assert_eq!(breaker.allowance(3 * SECOND, 0), RAMP);
+        assert_eq!(breaker.allowance(3 * SECOND, 0), 1, "it failed twice");
     }
 
     #[test]
     fn opens_up_step_by_step_for_those_it_calls_and_at_once_for_those_who_come() {
         let mut sender = Breaker::of_sender();
-        for _ in 0..10 {
-            sender.success();
+        for _ in 0..20 {
+            sender.limited();
+            sender.took(SECOND, SECOND + SECOND / 100);
         }
-        assert_eq!(sender.allowance(SECOND, 0), RAMP << 10);
+        assert!(sender.allowance(SECOND, 0) > FIRST);
         sender.fault(SECOND, false, |_| SECOND);
         sender.left();
         sender.success();
-        assert_eq!(sender.allowance(SECOND, 0), RAMP, "after a failure from the start");
+        assert_eq!(sender.allowance(SECOND, 0), FIRST, "after a failure from the start");
         let mut responder = Breaker::of_responder();
-        assert_eq!(responder.allowance(SECOND, 1000), usize::MAX - 1000);
+        assert_eq!(responder.allowance(SECOND, 1000), usize::MAX);
         responder.success();
         assert_eq!(responder.allowance(SECOND, 0), usize::MAX);
+        // What is wrong on our side is waited for, whatever is out.
+        responder.fault(SECOND, false, |_| SECOND);
+        assert_eq!(responder.allowance(SECOND, 0), 0);
+        assert_eq!(responder.allowance(2 * SECOND, 1000), usize::MAX);
     }
 
     #[test]

@@ -88,19 +88,29 @@ struct Failed {
 
 type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;
 
+/// Draws of one tap that are sealed at the same time where the pool seals: one more than is waited for, so that sealing never
+/// waits for handing over.
+const AHEAD: usize = 2;
+
 /// A draw that is being sealed.
 struct Underway {
-    work: Work,
+    work: Progress,
     served: Arc<Served>,
     /// What it holds, with its draw.
     sets: Vec<(u64, u64)>,
+}
+
+enum Progress {
+    Busy(Work),
+    Done(Result<Vec<Prepared>, Failed>),
 }
 
 /// One drawer of one stream.
 pub(crate) struct StreamTap {
     feed: Arc<Feed>,
     drawer: Drawer,
-    work: Option<Underway>,
+    /// Oldest first.
+    work: VecDeque<Underway>,
     /// Sealed, and more than was wanted.
     kept: VecDeque<(Prepared, Arc<Served>)>,
     wish: Wish,
@@ -150,7 +160,7 @@ impl Wish {
 impl StreamTap {
     pub(crate) fn new(feed: Arc<Feed>, tap: u64, order: Order, generation: u64) -> Self {
         let drawer = Drawer { tap, order, generation };
-        Self { feed, drawer, work: None, kept: VecDeque::new(), wish: Wish::default() }
+        Self { feed, drawer, work: VecDeque::new(), kept: VecDeque::new(), wish: Wish::default() }
     }
 
     /// The last look before SETs leave: paused, dropped, removed or no longer wanted since the decision.
@@ -266,32 +276,84 @@ impl StreamTap {
     }
 }
 
+impl StreamTap {
+    /// Works on what is being sealed, and takes what is ready in the order in which it was drawn.
+    fn proceed(&mut self, cx: &mut Context<'_>) {
+        for underway in &mut self.work {
+            if let Progress::Busy(work) = &mut underway.work
+                && let Poll::Ready(done) = work.as_mut().poll(cx)
+            {
+                underway.work = Progress::Done(done);
+            }
+        }
+        while let Some(Underway { work: Progress::Done(_), .. }) = self.work.front() {
+            let Some(Underway { work: Progress::Done(done), served, .. }) = self.work.pop_front() else { return };
+            match done {
+                Ok(prepared) => self.kept.extend(prepared.into_iter().map(|one| (one, served.clone()))),
+                Err(failed) => self.feed.draw_failed(&failed.sets, failed.cause),
+            }
+        }
+    }
+
+    /// Draws for this want; nothing when a draw is under way.
+    fn draw(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
+        self.wish.withdraw();
+        match self.feed.claim(self.drawer, want, &mut self.wish, cx) {
+            Drawn::Slots(draw, served) => {
+                let sets = draw.slots.iter().map(|(slot, _)| (slot.seq(), draw.no)).collect();
+                let work = Progress::Busy(Box::pin(prepare(self.feed.clone(), served.clone(), draw)));
+                self.work.push_back(Underway { work, served, sets });
+                None
+            }
+            Drawn::Closed(closed) => Some(Poll::Ready(closed)),
+            Drawn::Nothing => Some(Poll::Pending),
+        }
+    }
+
+    /// Draws on where the pool seals, for a sender: the pool then works while a batch is handed over.
+    fn draw_ahead(&mut self, want: &Want, cx: &mut Context<'_>) {
+        if !self.feed.draws_ahead() {
+            return;
+        }
+        while self.work.len() < AHEAD && self.kept.is_empty() {
+            if self.draw(want, cx).is_some() {
+                if self.work.is_empty() {
+                    // It does not wait now: a batch is on its way to its peer.
+                    self.feed.state.lock().taps.took(self.drawer.tap);
+                }
+                return;
+            }
+            // The pool begins with the first look at it.
+            self.proceed(cx);
+        }
+    }
+}
+
 impl TapCore for StreamTap {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         loop {
-            if let Some(underway) = &mut self.work {
-                let Poll::Ready(done) = underway.work.as_mut().poll(cx) else { return Poll::Pending };
-                let served = underway.served.clone();
-                self.work = None;
-                match done {
-                    Ok(prepared) => self.kept.extend(prepared.into_iter().map(|one| (one, served.clone()))),
-                    Err(failed) => self.feed.draw_failed(&failed.sets, failed.cause),
-                }
-            }
+            self.proceed(cx);
             if want.sets > 0
                 && let Some(batch) = self.pass(want)
             {
+                self.draw_ahead(want, cx);
                 return Poll::Ready(Ok(batch));
             }
-            self.wish.withdraw();
-            match self.feed.claim(self.drawer, want, &mut self.wish, cx) {
-                Drawn::Slots(draw, served) => {
-                    let sets = draw.slots.iter().map(|(slot, _)| (slot.seq(), draw.no)).collect();
-                    let work = Box::pin(prepare(self.feed.clone(), served.clone(), draw));
-                    self.work = Some(Underway { work, served, sets });
+            if !self.work.is_empty() {
+                if want.sets > 0 {
+                    self.draw_ahead(want, cx);
                 }
-                Drawn::Closed(closed) => return Poll::Ready(Err(closed)),
-                Drawn::Nothing => return Poll::Pending,
+                if self.kept.is_empty() && !self.work.is_empty() {
+                    return Poll::Pending;
+                }
+                if want.sets > 0 {
+                    continue;
+                }
+            }
+            match self.draw(want, cx) {
+                None => {}
+                Some(Poll::Ready(closed)) => return Poll::Ready(Err(closed)),
+                Some(Poll::Pending) => return Poll::Pending,
             }
         }
     }
@@ -301,7 +363,7 @@ impl TapCore for StreamTap {
     }
 
     fn is_drawing(&self) -> bool {
-        self.work.is_some()
+        !self.work.is_empty()
     }
 }
 
@@ -309,7 +371,7 @@ impl Drop for StreamTap {
     fn drop(&mut self) {
         self.wish.give_up();
         let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| (prepared.slot.seq(), prepared.draw)).collect();
-        unsent.extend(self.work.take().into_iter().flat_map(|underway| underway.sets));
+        unsent.extend(self.work.drain(..).flat_map(|underway| underway.sets));
         self.feed.tap_gone(self.drawer.tap, &unsent);
     }
 }

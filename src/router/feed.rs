@@ -158,16 +158,22 @@ pub(crate) struct Claimed {
     pub(crate) draw: u64,
     /// How its hand-over can fail: a refusal after a batch settles it.
     pub(crate) order: Order,
-    pub(crate) handed: bool,
+    /// When it was handed over.
+    pub(crate) handed: Option<Duration>,
     /// How long after the hand-over it is due again; without it, when its tap is gone.
     pub(crate) lapse: Option<Duration>,
-    /// When that is.
-    pub(crate) lapses_at: Option<Duration>,
     pub(crate) generation: u64,
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
     pub(crate) sealed: Option<(u64, Bytes)>,
     pub(crate) ticket: Arc<Ticket>,
     pub(crate) bytes: usize,
+}
+
+impl Claimed {
+    /// When it is due again, whatever becomes of its tap.
+    fn lapses_at(&self) -> Option<Duration> {
+        Some(self.handed? + self.lapse?)
+    }
 }
 
 /// What a tap drew: its number, and the SETs.
@@ -427,7 +433,7 @@ impl Feed {
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
         // What outlives its tap outlives the process too: it may be acknowledged after a restart.
-        let waits = |claimed: &Claimed| !claimed.handed || claimed.lapse.is_none();
+        let waits = |claimed: &Claimed| claimed.handed.is_none() || claimed.lapse.is_none();
         state.running || !state.ending.is_empty() || state.claimed.values().any(waits)
     }
 
@@ -553,14 +559,25 @@ impl State {
     fn unclaim(&mut self, seq: u64) -> Option<Claimed> {
         let claimed = self.claimed.remove(&seq)?;
         claimed.ticket.give(claimed.bytes);
-        if let Some(at) = claimed.lapses_at {
+        if let Some(at) = claimed.lapses_at() {
             self.lapses.remove(&(at, seq));
         }
-        if claimed.handed {
+        if claimed.handed.is_some() {
             self.handed -= 1;
             self.taps.came_back(claimed.tap);
         }
         Some(claimed)
+    }
+
+    /// For a test that fails.
+    #[cfg(test)]
+    pub(crate) fn debug(&self) -> String {
+        let Self { breaker, taps, scan, seen, scanning, scan_asked, rewind, running, ending, .. } = self;
+        format!(
+            "{breaker:?} {taps:?} scan {scan} of {seen} ({scanning}, asked {scan_asked}) rewind {rewind:?} running {running} ending {ending:?} lanes {} ready {}",
+            self.lanes.queued(),
+            self.lanes.has_ready()
+        )
     }
 
     /// Whether nothing is out and nothing left over of what was.

@@ -97,6 +97,10 @@ impl Lanes {
         }
     }
 
+    /// Bytes of an empty lane.
+    #[cfg(test)]
+    pub(crate) const LANE: usize = size_of::<(OrderKey, Lane)>();
+
     /// Tells the time: what becomes ready later is ready since then.
     pub(crate) fn tell(&mut self, now: Duration) {
         self.now = now;

@@ -12,6 +12,7 @@ mod intake;
 mod lane;
 mod mend;
 mod observe;
+mod pace;
 mod parked;
 mod retain;
 mod seal;

@@ -59,6 +59,11 @@ impl Seal {
         usize::try_from(BUDGET.as_nanos() / cost).unwrap_or(usize::MAX).clamp(8, 256)
     }
 
+    /// Whether the pool seals, not the caller.
+    pub(crate) fn is_slow(&self, pool: &Pool) -> bool {
+        pool.threads > 0 && cost(self.algorithm, self.form) >= Duration::from_micros(100)
+    }
+
     fn signer(&self) -> Result<Option<Arc<Signer>>, SealError> {
         match self.form {
             Form::Claims => Ok(None),
@@ -81,7 +86,7 @@ impl Seal {
     /// Seals a batch: here where the key is fast, else on the pool, spread over its threads.
     pub(crate) async fn batch(self: &Arc<Self>, pool: &Pool, jobs: Vec<Job>) -> Result<Vec<Bytes>, SealError> {
         let signer = self.signer()?;
-        if pool.threads == 0 || cost(self.algorithm, self.form) < Duration::from_micros(100) {
+        if !self.is_slow(pool) {
             return self.all(signer.as_deref(), &jobs);
         }
         let share = jobs.len().div_ceil(pool.threads).max(1);

@@ -229,6 +229,9 @@ impl Bench {
             }
             self.pass(Duration::from_millis(10)).await;
         }
+        for feed in self.router.0.feeds() {
+            eprintln!("{}", feed.state.lock().debug());
+        }
         panic!("{what}: never came; {:#?}", self.router.streams().await);
     }
 

@@ -69,6 +69,9 @@ impl Feed {
         let open = state.phase == Phase::Open;
         let allowance = if open { state.breaker.allowance(now, state.claimed.len()) } else { 0 };
         if allowance == 0 || !state.lanes.has_ready() && !state.lanes.has_held(tap) {
+            if open && state.lanes.has_ready() {
+                state.breaker.limited();
+            }
             let over = state.claimed.is_empty() || state.patient;
             if state.phase == Phase::Disabled && over {
                 return Drawn::Closed(Closed::Disabled);
@@ -97,6 +100,9 @@ impl Feed {
             return Drawn::Nothing;
         }
         let most = [want.sets, limits.sets, room, allowance, served.seal.quantum()].into_iter().min().unwrap_or(1);
+        if most == allowance {
+            state.breaker.limited();
+        }
         let (slots, again) = state.lanes.draw(tap, drawer.order, most, want.bytes.min(limits.bytes), limits.overhead);
         if let Some(again) = again {
             state.rewind(again);
@@ -121,6 +127,12 @@ impl Feed {
         Drawn::Slots(draw, served)
     }
 
+    /// Whether a tap draws one batch more than it was asked for: where the pool seals, and no other tap waits for the same SETs.
+    pub(crate) fn draws_ahead(&self) -> bool {
+        let served = self.served.load();
+        served.profile.voice == Voice::Sender && served.seal.is_slow(&self.shared.pool)
+    }
+
     fn enter(&self, state: &mut State, slots: Vec<Slot>, drawer: Drawer, ticket: &Arc<Ticket>) -> Draw {
         let names = self.shared.store.names();
         let overhead = self.served.load().profile.limits.overhead;
@@ -138,9 +150,8 @@ impl Feed {
                 tap: drawer.tap,
                 draw: no,
                 order: drawer.order,
-                handed: false,
+                handed: None,
                 lapse,
-                lapses_at: None,
                 generation: drawer.generation,
                 sealed: None,
                 ticket: ticket.clone(),
@@ -160,14 +171,15 @@ impl Feed {
         let State { claimed, lapses, taps, handed, .. } = &mut *state;
         let mut lapse = false;
         for (seq, draw) in sets {
-            let Some(claimed) = claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && !claimed.handed) else {
+            let Some(claimed) =
+                claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && claimed.handed.is_none())
+            else {
                 continue;
             };
-            claimed.handed = true;
+            claimed.handed = Some(now);
             *handed += 1;
             taps.handed(claimed.tap);
-            claimed.lapses_at = claimed.lapse.map(|after| now + after);
-            if let Some(at) = claimed.lapses_at {
+            if let Some(at) = claimed.lapses_at() {
                 lapses.insert((at, *seq));
                 lapse = true;
             }
@@ -187,7 +199,7 @@ impl Feed {
     fn take_back(&self, state: &mut State, sets: &[(u64, u64)]) {
         let now = self.shared.house.clock.monotonic();
         for (seq, draw) in sets {
-            if state.claimed.get(seq).is_some_and(|claimed| claimed.draw == *draw && !claimed.handed)
+            if state.claimed.get(seq).is_some_and(|claimed| claimed.draw == *draw && claimed.handed.is_none())
                 && let Some(claimed) = state.unclaim(*seq)
             {
                 state.breaker.unknown(now);
@@ -206,7 +218,7 @@ impl Feed {
         }
         for seq in state.lanes.put_back(slot, due) {
             if let Some(mut behind) = state.unclaim(seq) {
-                if behind.handed {
+                if behind.handed.is_some() {
                     behind.slot.attempts = behind.attempt.0;
                 }
                 if let Some(settled) = &mut state.settled_meanwhile {
@@ -288,7 +300,8 @@ impl Feed {
         }
         let closed = state.taps.close(tap);
         if closed.is_some_and(|(manner, owes)| owes && manner.lapse == Lapse::WithTap) {
-            let of_tap = |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed).then_some(*seq);
+            let of_tap =
+                |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed.is_some()).then_some(*seq);
             let mut sent: Vec<u64> = state.claimed.iter().filter_map(of_tap).collect();
             sent.sort_unstable();
             self.due_again(&mut state, &sent, now);

@@ -57,6 +57,8 @@ impl Feed {
         if state.claimed.get(&seq).is_some_and(|claimed| claimed.draw == draw)
             && let Some(claimed) = state.unclaim(seq)
         {
+            // A probe that does not leave tells nothing: another one may.
+            state.breaker.unknown(self.shared.house.clock.monotonic());
             state.ending.insert(seq);
             let labels = [("method", self.served.load().method), ("rule", rule_name(rule))];
             self.shared.observed.dropped.get_or_create(&labels).inc();
@@ -71,6 +73,8 @@ impl Feed {
         if state.claimed.get(&seq).is_some_and(|claimed| claimed.draw == draw)
             && let Some(claimed) = state.unclaim(seq)
         {
+            // A probe that does not leave tells nothing: another one may.
+            state.breaker.unknown(self.shared.house.clock.monotonic());
             self.park(&mut state, End::of(claimed), code, text.into(), false);
         }
     }
@@ -104,6 +108,7 @@ impl Feed {
                     // A scan must not find it before the store knows.
                     state.ending.insert(seq);
                     acknowledged.push(seq);
+                    state.breaker.success();
                     self.well(&mut state, head.order, seq);
                     self.acknowledged(receipt);
                     notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
@@ -144,7 +149,6 @@ impl Feed {
     /// A SET was taken: the stream is well.
     fn well(&self, state: &mut State, key: OrderKey, seq: u64) {
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
-        state.breaker.success();
         state.successes += 1;
         state.lone_failures_in_row = 0;
         state.parked_in_row = 0;
@@ -233,6 +237,7 @@ impl Feed {
         let judgement = if is_end || current { judgement } else { Judgement::Return };
         match judgement {
             Judgement::Acknowledge(receipt) => {
+                state.breaker.took(claimed.handed.unwrap_or(now), now);
                 self.well(state, claimed.slot.head.order, seq);
                 state.finish(&claimed.slot);
                 self.acknowledged(receipt);

@@ -188,7 +188,7 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     bench.emit(1, 2).await;
     bench.until("the other key", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
     assert_eq!(feed.state.lock().lanes.passed_over(), 1);
-    while feed.state.lock().claimed.values().all(|claimed| !claimed.handed) {
+    while feed.state.lock().claimed.values().all(|claimed| claimed.handed.is_none()) {
         bench.pass(Duration::from_millis(1)).await;
     }
     // It is acknowledged; its lane runs empty. Before the scan begins the tail tells of one more.

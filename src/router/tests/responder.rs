@@ -295,3 +295,11 @@ mod waking {
         assert_eq!(woken(), [1, 1, 1, 1], "one SET was all it wanted: the next may have the other");
     }
 }
+
+#[test]
+fn an_idle_stream_costs_little() {
+    let fixed = size_of::<crate::feed::Feed>() + size_of::<crate::feed::Served>() + size_of::<crate::seal::Seal>();
+    assert!(fixed <= 1536, "{fixed} bytes beside its record, its line and its names");
+    let lane = crate::lane::Lanes::LANE + size_of::<crate::slot::Slot>();
+    assert!(lane <= 256, "{lane} bytes for a lane of one SET");
+}
