@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
     let visited = streams(&loaded.config, &methods, &mut findings)?;
     producers(&loaded.config, &mut findings)?;
+    egress(&outbound, &mut findings);
     receivers(&loaded.config, &visited, &mut findings)?;
     if args.connect {
         for method in &methods {
@@ -111,6 +112,17 @@ fn streams<'a>(
         }
     }
     Ok(visited)
+}
+
+/// Says through which proxy everything leaves, and what that means for the address guard.
+fn egress(outbound: &net::Outbound, findings: &mut Vec<Finding>) {
+    let Some(egress) = outbound.egress() else { return };
+    let guard = if egress.resolves() {
+        "it resolves names: ITS RULES ARE THE ONLY GUARD against names that lead inside"
+    } else {
+        "names are resolved and judged here"
+    };
+    findings.push(Finding { what: format!("egress proxy {egress}; {guard}"), good: true, remedy: String::new() });
 }
 
 fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {

@@ -22,7 +22,8 @@ pub fn effective(loaded: &Loaded) -> Vec<Effective> {
     let mut all = Vec::new();
     let mut list = |table: &toml::Table, source: &dyn Fn(&str) -> String| {
         leaves(table, "", &mut |key, value| {
-            let shown = if key.starts_with("methods.") && value.is_str() {
+            let secret = key == "net.egress_proxy_credentials" && value.as_str() != Some("");
+            let shown = if secret || (key.starts_with("methods.") && value.is_str()) {
                 "(not shown)".to_owned()
             } else {
                 value.to_string()

@@ -20,6 +20,9 @@ pub(super) fn absolute(config: &mut Config, base: &Path) {
         files.key.iter_mut().for_each(whole);
     }
     config.net.ca_files.iter_mut().for_each(whole);
+    if let net::SecretRef::File(path) = &mut config.net.egress_proxy_credentials {
+        whole(path);
+    }
     if let Some(path) = config.secrets.kek.strip_prefix("file:") {
         let mut path = PathBuf::from(path);
         whole(&mut path);

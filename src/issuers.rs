@@ -44,6 +44,15 @@ struct Enrolled {
     no: IssuerNo,
 }
 
+/// The URL of the issuer with this number, among all records of the store.
+pub(crate) fn url_of(records: &[store::Record], no: &str) -> Option<String> {
+    records.iter().find_map(|record| {
+        let url = record.key.0.strip_prefix("issuer/")?;
+        let enrolled: Enrolled = serde_json::from_slice(&record.value).ok()?;
+        (enrolled.no.to_string() == no).then(|| url.to_owned())
+    })
+}
+
 /// Now, by both clocks.
 pub(crate) fn moment(house: &House) -> Moment {
     Moment { wall_millis: house.clock.wall_millis(), monotonic: house.clock.monotonic() }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `config.rs`, `config_*.rs` | each room's section, side by side; file, environment, secrets, validation |
 //! | `opening.rs` | store and secrets, made together and opened together |
+//! | `rekey.rs` | another key-encryption key for everything that is sealed |
 //! | `issuers.rs` | issuers with their numbers and keys |
 //! | `assemble.rs`, `doors.rs` | the rooms put together; the doors; shutdown in order |
 //! | `visits.rs`, `visits_*.rs` | receivers that come for their SETs: paths, budgets, tickets |
@@ -23,6 +24,7 @@ mod init;
 mod issuers;
 mod listen;
 mod opening;
+mod rekey;
 mod serve;
 mod visits;
 
@@ -95,6 +97,10 @@ impl cli::Gateway for Root {
 
     fn store_adopt<'a>(&'a self, context: &'a Context, yes: bool) -> Ending<'a> {
         Box::pin(init::store_adopt(context, yes))
+    }
+
+    fn rotate_kek<'a>(&'a self, context: &'a Context, new: Option<String>, at_next_start: bool) -> Ending<'a> {
+        Box::pin(rekey::run(context, new, at_next_start))
     }
 
     fn door(&self, config: Option<&Path>) -> Result<DoorAt, Failure> {

@@ -19,12 +19,13 @@ use telemetry::Registry;
 use crate::{
     config::Config,
     issuers::{self, IssuerError},
+    rekey,
 };
 
 /// The record by which the store names the key-encryption key that belongs to it.
-const KEK_RECORD: &str = "gateway/kek";
+pub(crate) const KEK_RECORD: &str = "gateway/kek";
 /// What the secret by which the store names things is sealed for.
-const NAMES_PLACE: &str = "gateway/store-names";
+pub(crate) const NAMES_PLACE: &str = "gateway/store-names";
 
 /// What lives longer than the process.
 pub(crate) struct Kept {
@@ -38,6 +39,8 @@ pub(crate) struct Kept {
     pub(crate) admin: Secret<String>,
     /// Where everything is counted.
     pub(crate) registry: Registry,
+    /// The change of the key-encryption key that this opening finished.
+    pub(crate) rekeyed: Option<rekey::Changed>,
 }
 
 /// What `init` made.
@@ -97,7 +100,7 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
         let sealed = kek.seal_secret(NAMES_PLACE, &secret).map_err(|error| Failure::failed(error.to_string()))?;
         private(&names_file, STANDARD.encode(sealed).as_bytes(), false).map_err(|error| failed(&names_file, error))?;
     }
-    let secret = read_names(config, &kek)?;
+    let secret = read_names(config, &[&kek])?;
     oauth::admin_token(&config.secrets.admin_token(), &*house.random)
         .map_err(|error| Failure::failed(error.to_string()))?;
     let (place, options, clock) = (place(config), config.store.clone(), house.clone());
@@ -155,8 +158,10 @@ pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<K
         )
         .remedy("they belong together: mount the volume that holds it, or restore it from a backup"));
     }
-    let kek = read_kek(config)?;
-    let secret = read_names(config, &kek)?;
+    let mut kek = read_kek(config)?;
+    let next = rekey::begun(config)?;
+    let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
+    let secret = read_names(config, &both)?;
     let admin = oauth::admin_token(&config.secrets.admin_token(), &*house.random)
         .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
     let registry = Registry::new();
@@ -178,16 +183,30 @@ pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<K
         .await
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
     if let Some(record) = kept.into_iter().flatten().next()
-        && *record.value != *kek.id().as_bytes()
+        && both.iter().all(|kek| *record.value != *kek.id().as_bytes())
     {
         let belongs = String::from_utf8_lossy(&record.value).into_owned();
         return Err(Failure::new(
             Exit::Store,
             format!("the store {} belongs to the key-encryption key {belongs}, not to {}", report.id, kek.id()),
         )
-        .remedy("restore the key that was made together with the store"));
+        .remedy(where_it_is(config, &belongs)));
     }
-    Ok(Kept { store: opened.store.clone(), engine: Some(opened.store), kek: Arc::new(kek), admin, registry })
+    let mut rekeyed = None;
+    if let Some(next) = next {
+        let changed = match rekey::finish(config, &opened.store, &kek, &next, true).await {
+            Ok(changed) => changed,
+            Err(failure) => {
+                let _ = opened.store.close().await;
+                return Err(failure);
+            }
+        };
+        for line in changed.describe() {
+            tracing::warn!(from = changed.from, to = changed.to, "{line}");
+        }
+        (kek, rekeyed) = (next.kek, Some(changed));
+    }
+    Ok(Kept { store: opened.store.clone(), engine: Some(opened.store), kek: Arc::new(kek), admin, registry, rekeyed })
 }
 
 async fn open_store(
@@ -264,12 +283,12 @@ impl Found {
     }
 }
 
-fn names_file(config: &Config) -> PathBuf {
+pub(crate) fn names_file(config: &Config) -> PathBuf {
     config.secrets.folder.join("store-names")
 }
 
 /// The file of the key-encryption key; nothing where it is in the environment.
-fn kek_file(config: &Config) -> Option<PathBuf> {
+pub(crate) fn kek_file(config: &Config) -> Option<PathBuf> {
     match config.secrets.kek.as_str() {
         "" => Some(config.secrets.folder.join("kek")),
         reference => reference.strip_prefix("file:").map(PathBuf::from),
@@ -287,7 +306,7 @@ fn make_kek(config: &Config) -> Result<Kek, KekError> {
     }
 }
 
-fn read_kek(config: &Config) -> Result<Kek, Failure> {
+pub(crate) fn read_kek(config: &Config) -> Result<Kek, Failure> {
     let refused = |why: String| Failure::new(Exit::Store, why).remedy("see [secrets] in the configuration");
     match kek_file(config) {
         Some(path) => Kek::load(&path).map_err(|error| refused(format!("{}: {error}", path.display()))),
@@ -299,16 +318,36 @@ fn read_kek(config: &Config) -> Result<Kek, Failure> {
     }
 }
 
-fn read_names(config: &Config, kek: &Kek) -> Result<[u8; Names::SECRET], Failure> {
+/// The store's secret, opened with the one of these keys that sealed it.
+pub(crate) fn read_names(config: &Config, keks: &[&Kek]) -> Result<[u8; Names::SECRET], Failure> {
     let path = names_file(config);
-    let refused = |why: String| {
+    let refused = |why: String, remedy: String| {
         Failure::new(Exit::Store, format!("the store's secret {} cannot be opened: {why}", path.display()))
-            .remedy("restore it together with the key-encryption key that sealed it")
+            .remedy(remedy)
     };
-    let text = fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
-    let sealed = STANDARD.decode(text.trim()).map_err(|_| refused("it is no base64".to_owned()))?;
-    let plain = kek.open_secret(NAMES_PLACE, &sealed).map_err(|error| refused(error.to_string()))?;
-    plain.as_slice().try_into().map_err(|_| refused("it has the wrong length".to_owned()))
+    let together = || "restore it together with the key-encryption key that sealed it".to_owned();
+    let text = fs::read_to_string(&path).map_err(|error| refused(error.to_string(), together()))?;
+    let sealed = STANDARD.decode(text.trim()).map_err(|_| refused("it is no base64".to_owned(), together()))?;
+    let needs = Kek::id_of(&sealed).unwrap_or_default();
+    let kek = keks.iter().find(|kek| kek.id() == needs).or(keks.first());
+    let kek = kek.ok_or_else(|| refused("there is no key-encryption key".to_owned(), together()))?;
+    let plain = kek.open_secret(NAMES_PLACE, &sealed).map_err(|error| {
+        let remedy =
+            if matches!(error, jose::SealError::WrongKek { .. }) { where_it_is(config, &needs) } else { together() };
+        refused(error.to_string(), remedy)
+    })?;
+    plain.as_slice().try_into().map_err(|_| refused("it has the wrong length".to_owned(), together()))
+}
+
+/// What to do where another key-encryption key is needed.
+fn where_it_is(config: &Config, id: &str) -> String {
+    match rekey::aside(config, id) {
+        Some(path) => format!(
+            "{} is that key: an older backup needs it in the place of the present one, with the secrets of the same day",
+            path.display()
+        ),
+        None => "restore the key that was made together with it".to_owned(),
+    }
 }
 
 /// Writes a file that only its owner reads, durably and whole: an interruption leaves the old file or none.

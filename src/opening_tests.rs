@@ -100,7 +100,7 @@ async fn raw_bytes_of_the_store_hold_no_secret() {
     let (house, config) = (clock::system(), config(folder.path(), ""));
     init(&house, &config).await.unwrap();
     let kek = read_kek(&config).unwrap();
-    let names = read_names(&config, &kek).unwrap();
+    let names = read_names(&config, &[&kek]).unwrap();
     let admin = fs::read_to_string(config.secrets.admin_token()).unwrap();
     let planted =
         [names.to_vec(), admin.trim().as_bytes().to_vec(), fs::read(config.secrets.folder.join("kek")).unwrap()];

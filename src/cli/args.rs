@@ -10,7 +10,8 @@ use clap::{Parser, Subcommand};
 
 pub use emit::EmitArgs;
 pub use operate::{
-    KeysCommand, OnSets, ParkedCommand, ParkedList, ProducersCommand, ReceiversCommand, StoreCommand, StreamsCommand,
+    KeysCommand, OnSets, ParkedCommand, ParkedList, ProducersCommand, ReceiversCommand, RotateKekArgs, StoreCommand,
+    StreamsCommand,
 };
 pub use run::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs};
 

@@ -56,6 +56,9 @@ pub trait Gateway: Send + Sync {
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> BoxFuture<'a, Ended>;
     /// `setgate store adopt`.
     fn store_adopt<'a>(&'a self, context: &'a Context, yes: bool) -> BoxFuture<'a, Ended>;
+    /// `setgate keys rotate-kek`: to the key that `new` names, or to one that is made; now, or at the next start.
+    fn rotate_kek<'a>(&'a self, context: &'a Context, new: Option<String>, at_next_start: bool)
+    -> BoxFuture<'a, Ended>;
 
     /// Where the operator door is.
     ///

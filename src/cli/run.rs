@@ -6,7 +6,7 @@ use clap::Parser as _;
 
 use crate::{
     Context, Ended, Exit, Failure, Gateway,
-    args::{Cli, Command, StoreCommand},
+    args::{Cli, Command, KeysCommand, StoreCommand},
     emit, keys, out, parked, producers, receivers, store_commands, streams,
 };
 
@@ -59,6 +59,7 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
         Command::Emit(args) => emit::run(context, args).await,
         Command::Streams(command) => streams::run(gateway, context, command).await,
         Command::Parked(command) => parked::run(gateway, context, command).await,
+        Command::Keys(KeysCommand::RotateKek(args)) => gateway.rotate_kek(context, args.new, args.at_next_start).await,
         Command::Keys(command) => keys::run(gateway, context, command).await,
         Command::Producers(command) => producers::run(gateway, context, command).await,
         Command::Receivers(command) => receivers::run(gateway, context, command).await,

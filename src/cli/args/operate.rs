@@ -174,6 +174,23 @@ pub enum KeysCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// Seal signing keys and receivers' credentials with a new key-encryption key; the gateway must not be running.
+    #[command(after_help = "Examples:\n  setgate keys rotate-kek\n  setgate keys rotate-kek --at-next-start\n  \
+            setgate keys rotate-kek --new file:/run/secrets/kek-2027\n\n\
+            A run that broke off is finished by the next start, or by the same command. The old key is kept aside, since\n\
+            backups made before need it.")]
+    RotateKek(RotateKekArgs),
+}
+
+/// How the key-encryption key is changed.
+#[derive(Clone, Debug, Args)]
+pub struct RotateKekArgs {
+    /// The new key, `file:PATH` or `env:NAME` [default: one is made beside the present file].
+    #[arg(long, value_name = "WHERE")]
+    pub new: Option<String>,
+    /// Only prepare it; the gateway changes over when it starts next. It may be running.
+    #[arg(long)]
+    pub at_next_start: bool,
 }
 
 /// `setgate producers`.

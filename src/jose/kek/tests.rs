@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-fn write(bytes: &[u8], mode: u32) -> (tempfile::TempDir, std::path::PathBuf) {
+fn write(bytes: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kek");
     std::fs::write(&path, bytes).unwrap();

@@ -1,0 +1,306 @@
+//! `setgate keys rotate-kek`: another key-encryption key for everything that is sealed at rest (hardening H36).
+//!
+//! The new key lies beside the old one before anything is sealed with it, each sealed value names its key, and the old one is
+//! let go last: a change that breaks off anywhere is finished by the next start, or by the same command.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use cli::{Context, Ended, Exit, Failure};
+use jose::{Kek, Ring};
+use net::SecretRef;
+use serde::Serialize;
+use store::{Durability, FjallStore, Key, Names, Put, Record, Store, Unit};
+
+use crate::{
+    config::Config,
+    issuers,
+    opening::{self, KEK_RECORD, NAMES_PLACE},
+    serve,
+};
+
+/// At most so many records are sealed again in one commit.
+const PAGE: usize = 64;
+
+/// A key that is to take the place of the present one.
+pub(crate) struct Next {
+    pub(crate) kek: Kek,
+    place: NextPlace,
+}
+
+enum NextPlace {
+    /// The gateway's own file, which takes the old one's name in the end.
+    Beside(PathBuf),
+    /// A place of the operator's; a file in the secrets folder names it.
+    Named { pointer: PathBuf, reference: String },
+}
+
+/// What a change did.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Changed {
+    /// The check value of the old key.
+    pub(crate) from: String,
+    /// That of the new one.
+    pub(crate) to: String,
+    /// Records that were sealed again now.
+    pub(crate) records: usize,
+    /// Whether an earlier run broke off.
+    pub(crate) finished_an_earlier_one: bool,
+    /// Where the old key lies aside, for backups that were made with it.
+    pub(crate) old_key: Option<PathBuf>,
+    /// What the configuration must say from now on.
+    pub(crate) configure: Option<String>,
+    /// Why overwritten values may lie on the disk for some time yet.
+    pub(crate) traces: Option<String>,
+}
+
+/// Does what the command says.
+pub(crate) async fn run(context: &Context, new: Option<String>, at_next_start: bool) -> Ended {
+    let config = serve::load(context, false)?.config;
+    let out = context.out;
+    if at_next_start {
+        let present = opening::read_kek(&config)?;
+        opening::read_names(&config, &[&present])?;
+        let next = prepare(&config, &present, new)?;
+        out.value(&serde_json::json!({"from": present.id(), "to": next.kek.id(), "at_next_start": true}));
+        out.line(format!("the next start changes from key-encryption key {} to {}", present.id(), next.kek.id()));
+        return Ok(Exit::Done);
+    }
+    let mut kept = opening::open(&context.house, &config, false).await.map_err(|failure| {
+        if failure.message.contains("in use") {
+            failure.remedy("stop the gateway, or give --at-next-start: the gateway then does it when it starts")
+        } else {
+            failure
+        }
+    })?;
+    let changed = match kept.rekeyed.take() {
+        Some(changed) => changed,
+        None => {
+            let next = prepare(&config, &kept.kek, new)?;
+            let Some(engine) = kept.engine.clone() else { return Err(Failure::failed("there is no store")) };
+            finish(&config, &engine, &kept.kek, &next, false).await?
+        }
+    };
+    kept.store.close().await.map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+    out.value(&changed);
+    for line in changed.describe() {
+        out.line(line);
+    }
+    Ok(Exit::Done)
+}
+
+impl Changed {
+    /// What people are told.
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let begin = if self.finished_an_earlier_one { "a change that was begun is finished: " } else { "" };
+        let mut lines = vec![format!(
+            "{begin}everything is sealed with key-encryption key {}, nothing with {} any more ({} records were sealed now)",
+            self.to, self.from, self.records
+        )];
+        if let Some(reference) = &self.configure {
+            lines.push(format!("write kek = \"{reference}\" into [secrets] of the configuration"));
+        }
+        if let Some(path) = &self.old_key {
+            lines.push(format!(
+                "the old key lies in {}: backups made before need it; remove it when none of them is needed",
+                path.display()
+            ));
+        }
+        if let Some(why) = &self.traces {
+            lines.push(format!("values sealed with the old key may lie in the store's files for some time yet: {why}"));
+        }
+        lines
+    }
+}
+
+/// The key of a change that was begun, if one was.
+///
+/// # Errors
+/// When it cannot be read: without it nothing that it sealed opens.
+pub(crate) fn begun(config: &Config) -> Result<Option<Next>, Failure> {
+    let pointer = pointer(config);
+    if pointer.exists() {
+        let unreadable =
+            |error: std::io::Error| Failure::new(Exit::Store, format!("{} cannot be read: {error}", pointer.display()));
+        let reference = fs::read_to_string(&pointer).map_err(unreadable)?.trim().to_owned();
+        let kek = read(&reference)?;
+        return Ok(Some(Next { kek, place: NextPlace::Named { pointer, reference } }));
+    }
+    match opening::kek_file(config).map(|path| suffixed(&path, "next")) {
+        Some(path) if path.exists() => {
+            let kek = Kek::load(&path).map_err(|error| refused(&format!("{}: {error}", path.display())))?;
+            Ok(Some(Next { kek, place: NextPlace::Beside(path) }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Begins a change, or goes on with one that was begun: from now on the new key is found by every start.
+fn prepare(config: &Config, present: &Kek, new: Option<String>) -> Result<Next, Failure> {
+    if let Some(next) = begun(config)? {
+        return Ok(next);
+    }
+    let failed = |path: &Path, why: String| Failure::failed(format!("{} cannot be written: {why}", path.display()));
+    match (new, opening::kek_file(config)) {
+        (Some(reference), _) => {
+            let kek = read(&reference)?;
+            if kek.id() == present.id() {
+                return Err(Failure::usage(format!("`{reference}` is the key-encryption key in use")));
+            }
+            let pointer = pointer(config);
+            opening::private(&pointer, reference.as_bytes(), false)
+                .map_err(|error| failed(&pointer, error.to_string()))?;
+            Ok(Next { kek, place: NextPlace::Named { pointer, reference } })
+        }
+        (None, Some(path)) => {
+            let path = suffixed(&path, "next");
+            let kek = Kek::generate().map_err(|error| Failure::failed(error.to_string()))?;
+            kek.save_new(&path).map_err(|error| failed(&path, error.to_string()))?;
+            Ok(Next { kek, place: NextPlace::Beside(path) })
+        }
+        (None, None) => {
+            Err(Failure::usage("the key-encryption key is in the environment, where nothing can be written")
+                .remedy("say where the new one is: --new env:NAME or --new file:PATH"))
+        }
+    }
+}
+
+/// Seals everything with the new key, and lets the old one go then.
+///
+/// # Errors
+/// When something does not open, or cannot be written. What was done stays, and both keys are needed until it is repeated.
+pub(crate) async fn finish(
+    config: &Config,
+    store: &FjallStore,
+    old: &Kek,
+    next: &Next,
+    again: bool,
+) -> Result<Changed, Failure> {
+    let new = &next.kek;
+    let failed = |why: String| Failure::new(Exit::Store, format!("the key-encryption key cannot be changed: {why}"));
+    let mut changed = Changed {
+        from: old.id(),
+        to: new.id(),
+        records: 0,
+        finished_an_earlier_one: again,
+        old_key: None,
+        configure: None,
+        traces: None,
+    };
+    if old.id() != new.id() {
+        let records = store.range(Key::from("")).await.map_err(|error| failed(error.to_string()))?;
+        let mut puts = Vec::new();
+        for record in &records {
+            if let Some(value) = again_sealed(&records, record, old, new).map_err(failed)? {
+                puts.push(Put { key: record.key.clone(), value: Some(Bytes::from(value)) });
+            }
+        }
+        changed.records = puts.len();
+        for page in puts.chunks(PAGE) {
+            commit(store, page.to_vec()).await.map_err(failed)?;
+        }
+        commit(store, vec![Put { key: Key::from(KEK_RECORD), value: Some(new.id().into_bytes().into()) }])
+            .await
+            .map_err(failed)?;
+        names(config, old, new)?;
+        changed.traces = store.turn_over().await.err().map(|error| error.to_string());
+    }
+    let io = |error: std::io::Error| failed(error.to_string());
+    match &next.place {
+        NextPlace::Beside(path) => {
+            let present = opening::kek_file(config).ok_or_else(|| failed("it has no file".to_owned()))?;
+            changed.old_key = Some(install(&present, path, &old.id()).map_err(io)?);
+        }
+        // The configuration names the new key already: nothing is left to do.
+        NextPlace::Named { pointer, .. } if old.id() == new.id() => fs::remove_file(pointer).map_err(io)?,
+        NextPlace::Named { reference, .. } => changed.configure = Some(reference.clone()),
+    }
+    Ok(changed)
+}
+
+/// A record sealed again; nothing when the old key sealed nothing of it.
+fn again_sealed(all: &[Record], record: &Record, old: &Kek, new: &Kek) -> Result<Option<Vec<u8>>, String> {
+    if !old.sealed_any(&record.value) {
+        return Ok(None);
+    }
+    let name = &record.key.0;
+    let wrong = |why: String| format!("the record {name}: {why}");
+    if let Some(no) = name.strip_prefix("keys/") {
+        let url = issuers::url_of(all, no).ok_or_else(|| wrong("it is of no issuer".to_owned()))?;
+        return Ring::reseal(old, new, &url, &record.value).map(Some).map_err(|error| wrong(error.to_string()));
+    }
+    let sealed = router::reseal(&record.key, &record.value, old, new).map_err(wrong)?;
+    match sealed {
+        Some(value) if !old.sealed_any(&value) => Ok(Some(value)),
+        _ => Err(wrong("something in it is sealed in a way that this version does not know".to_owned())),
+    }
+}
+
+async fn commit(store: &FjallStore, change: Vec<Put>) -> Result<(), String> {
+    let unit =
+        Unit::Configure { change, expect: None, membership: false, drop_through: Vec::new(), notice: Vec::new() };
+    store.commit(vec![unit], Durability::Sync).await.map(drop).map_err(|error| error.to_string())
+}
+
+/// The store's secret, which lies outside of it.
+fn names(config: &Config, old: &Kek, new: &Kek) -> Result<(), Failure> {
+    let path = opening::names_file(config);
+    let secret: [u8; Names::SECRET] = opening::read_names(config, &[old, new])?;
+    let sealed = new.seal_secret(NAMES_PLACE, &secret).map_err(|error| Failure::failed(error.to_string()))?;
+    opening::private(&path, STANDARD.encode(sealed).as_bytes(), true)
+        .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
+}
+
+/// Gives the new key the name of the old one, which stays aside. Answers where.
+fn install(present: &Path, next: &Path, old: &str) -> std::io::Result<PathBuf> {
+    let aside = suffixed(present, &format!("old-{old}"));
+    match fs::hard_link(present, &aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let folder = fs::File::open(present.parent().unwrap_or(Path::new(".")))?;
+    folder.sync_all()?;
+    fs::rename(next, present)?;
+    folder.sync_all()?;
+    Ok(aside)
+}
+
+/// Where an older key lies aside.
+pub(crate) fn aside(config: &Config, id: &str) -> Option<PathBuf> {
+    opening::kek_file(config).map(|path| suffixed(&path, &format!("old-{id}"))).filter(|path| path.exists())
+}
+
+fn read(reference: &str) -> Result<Kek, Failure> {
+    match reference.strip_prefix("file:") {
+        Some(path) => Kek::load(Path::new(path)).map_err(|error| refused(&format!("{path}: {error}"))),
+        None if reference.starts_with("env:") => {
+            let text = SecretRef::from(reference.to_owned()).load().map_err(|error| refused(&error.to_string()))?;
+            Kek::from_text(text.expose()).map_err(|error| refused(&format!("{reference}: {error}")))
+        }
+        None => Err(Failure::usage("the new key is named as file:PATH or env:NAME, never written on a command line")),
+    }
+}
+
+fn refused(why: &str) -> Failure {
+    Failure::new(Exit::Store, format!("the new key-encryption key: {why}"))
+        .remedy("a change to it was begun: what it has sealed does not open without it")
+}
+
+fn pointer(config: &Config) -> PathBuf {
+    config.secrets.folder.join("kek-next")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+#[path = "rekey_tests.rs"]
+mod tests;
