@@ -3,6 +3,7 @@
 mod draw;
 mod end;
 mod scan;
+mod state;
 mod taps;
 mod visits;
 
@@ -471,124 +472,6 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.shared.ready.fetch_sub(self.state.get_mut().accounted, Ordering::Relaxed);
-    }
-}
-
-impl State {
-    fn drawable(&self, now: Duration) -> bool {
-        if matches!(self.phase, Phase::Ending(_)) {
-            return false;
-        }
-        if self.control_waits() {
-            return self.breaker.allowance(now, self.claimed.len()) > 0;
-        }
-        match self.phase {
-            Phase::Open => self.lanes.has_ready() && self.breaker.allowance(now, self.claimed.len()) > 0,
-            Phase::Paused | Phase::Disabled | Phase::Ending(_) => false,
-        }
-    }
-
-    fn control_waits(&self) -> bool {
-        !self.control.is_empty() && !self.control_busy
-    }
-
-    /// Until when what stands ready waits for others to leave with it, for this tap or for any. A retry waits for nobody,
-    /// and neither does a probe.
-    fn lingers(&mut self, now: Duration, tap: Option<u64>, sets: usize, bytes: usize) -> Option<Duration> {
-        let Linger { wait, order, limits } = self.linger;
-        if wait.is_zero() {
-            return None;
-        }
-        let until = self.lanes.ready_since(tap)? + wait;
-        if until <= now {
-            return None;
-        }
-        let order = tap.and_then(|tap| self.taps.manner(tap)).map_or(order, |manner| manner.order);
-        let sets = sets.min(limits.sets).min(self.breaker.allowance(now, self.claimed.len()));
-        (!self.lanes.is_enough(tap, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
-    }
-
-    /// When the receiver will have stayed away for longer than it may.
-    fn abandoned_at(&self) -> Option<Duration> {
-        if self.phase != Phase::Open { None } else { self.visits.over_at(self.inactivity?) }
-    }
-
-    fn wants_scan(&self) -> bool {
-        let behind = self.seen > self.scan || self.rewind.is_some();
-        // When all that stands in lanes waits for its time, others may find a place before it.
-        // So it is where a receiver takes its time with what it fetched.
-        let out = self.claimed.is_empty() || self.patient;
-        let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < PASSED_OVER_MOST;
-        let room = self.lanes.queued() <= self.lanes.room() || stuck;
-        behind && room && self.phase == Phase::Open && self.lanes.passed_over() < PASSED_OVER_MOST
-    }
-
-    fn knows_control(&self, seq: u64) -> bool {
-        self.claimed.contains_key(&seq) || self.control.iter().any(|slot| slot.seq() == seq)
-    }
-
-    /// Whether nothing that is owed waits in the store for its place: what comes now may go to its lane without overtaking it.
-    fn is_caught_up(&self) -> bool {
-        self.scan >= self.seen && !self.scanning && self.rewind.is_none()
-    }
-
-    fn caught_up_to(&mut self, seq: u64) {
-        if self.is_caught_up() {
-            self.scan = self.scan.max(seq);
-        }
-        self.seen = self.seen.max(seq);
-    }
-
-    fn next_control(&mut self, now: Duration) -> Option<Slot> {
-        if self.control_busy || self.breaker.allowance(now, self.claimed.len()) == 0 {
-            return None;
-        }
-        self.control.pop_front()
-    }
-
-    /// A SET has found its end: its lane goes on.
-    fn finish(&mut self, slot: &Slot) {
-        if slot.head.kind == Kind::Control {
-            self.control_busy = false;
-        } else if let Some(again) = self.lanes.settled(slot.head.order, slot.seq()) {
-            self.rewind(again);
-        }
-    }
-
-    /// Takes a claim away: it is settled, or comes back. Its room is given back.
-    fn unclaim(&mut self, seq: u64) -> Option<Claimed> {
-        let claimed = self.claimed.remove(&seq)?;
-        claimed.ticket.give(claimed.bytes);
-        if let Some(at) = claimed.lapses_at() {
-            self.lapses.remove(&(at, seq));
-        }
-        if claimed.handed.is_some() {
-            self.handed -= 1;
-            self.taps.came_back(claimed.tap);
-        }
-        Some(claimed)
-    }
-
-    /// For a test that fails.
-    #[cfg(test)]
-    pub(crate) fn debug(&self) -> String {
-        let Self { breaker, taps, scan, seen, scanning, scan_asked, rewind, running, ending, .. } = self;
-        format!(
-            "{breaker:?} {taps:?} scan {scan} of {seen} ({scanning}, asked {scan_asked}) rewind {rewind:?} running {running} ending {ending:?} lanes {} ready {}",
-            self.lanes.queued(),
-            self.lanes.has_ready()
-        )
-    }
-
-    /// Whether nothing is out and nothing left over of what was.
-    #[cfg(test)]
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.handed == 0 && self.lapses.is_empty() && self.ending.is_empty() && !self.control_busy
-    }
-
-    fn rewind(&mut self, to: u64) {
-        let to = to.saturating_sub(1);
-        self.rewind = Some(self.rewind.map_or(to, |other| other.min(to)));
     }
 }
 
