@@ -77,11 +77,15 @@ impl Service<Uri> for Connector {
     fn call(&mut self, target: Uri) -> Self::Future {
         let inner = self.0.clone();
         Box::pin(async move {
-            // A pool goes on connecting when the request that asked for it is over; a silent peer must not hold that for ever.
+            let opening = inner.open(&target, &inner.tls, false);
+            if inner.way.egress.is_none() {
+                return opening.await.map(TokioIo::new);
+            }
+            // A pool goes on connecting when the request that asked for it is over; a silent proxy must not hold that for ever.
             let late = inner.way.house.clock.sleep(inner.way.timeout);
             tokio::select! {
                 biased;
-                wire = inner.open(&target, &inner.tls, false) => wire.map(TokioIo::new),
+                wire = opening => wire.map(TokioIo::new),
                 () = late => Err(HttpError::new(
                     HttpFault::Timeout,
                     format!("no connection within {} s", inner.way.timeout.as_secs_f32()),
