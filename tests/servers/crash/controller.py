@@ -48,6 +48,7 @@ hold_seconds = 3
 ack_within_seconds = 5
 
 [methods.multipush]
+timeout_seconds = 3
 ack_within_seconds = 3
 
 {producer}
@@ -255,9 +256,11 @@ class Run:
             raise RuntimeError(f"the producer ended with {self.producer.returncode}")
         tally = json.loads(out.decode().strip().splitlines()[-1])
         began, last, moved = time.monotonic(), None, time.monotonic()
+        ends = {}
         while True:
             streams = await self.streams()
             waiting = {name: stream["waiting"] for name, stream in streams.items()}
+            ends |= {name: time.monotonic() - began for name, number in waiting.items() if number}
             if not any(waiting.values()):
                 break
             if waiting != last:
@@ -266,7 +269,8 @@ class Run:
                 say(f"does not drain: {json.dumps(streams)}")
                 break
             await asyncio.sleep(0.5)
-        say(f"drained in {time.monotonic() - began:.1f} s")
+        times = ", ".join(f"{name} {end:.0f}" for name, end in sorted(ends.items(), key=lambda one: one[1]))
+        say(f"drained in {time.monotonic() - began:.1f} s ({times})")
         return tally
 
     async def streams(self):
