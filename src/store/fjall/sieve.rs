@@ -131,7 +131,8 @@ impl Sieve {
                 page.push(key);
             }
             if page.len() == PAGE {
-                self.add(page.drain(..).collect::<Vec<_>>().iter());
+                self.add(page.iter());
+                page.clear();
             }
         }
         self.add(page.iter());
