@@ -2,7 +2,10 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use delivery::{Cause, ClientIdentity, Fault, GuardPolicy, IpNet, Options, Roots, Secret, TlsPolicy, Url};
+use delivery::{
+    Cause, Env, Fault, IpNet, Options, Secret, Url,
+    endpoint::{Endpoint, Trust},
+};
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 const HOLD: RangeInclusive<u64> = 1..=300;
@@ -150,7 +153,7 @@ impl Source {
         90
     }
 
-    pub(crate) fn judge(&self) -> Result<(), Fault> {
+    fn judge(&self) -> Result<(), Fault> {
         within("max_events", self.max_events, &SETS)
             .map(|_| 0)
             .and_then(|_| within("timeout_seconds", self.timeout_seconds, &TIMEOUT))
@@ -158,33 +161,32 @@ impl Source {
             .map_err(|(member, why)| of_source(member, &why))
     }
 
-    /// The pool key: connections are shared only with what is alike in all of this (hardening H20).
-    pub(crate) fn policy(&self, url: &Url) -> Result<TlsPolicy, Fault> {
-        let identity = match (&self.client_certificate_pem, &self.client_key_pem) {
-            (None, None) => None,
-            (Some(chain), Some(key)) => Some(
-                ClientIdentity::from_pem(chain.as_bytes(), key.expose().as_bytes())
-                    .map_err(|error| of_source("client_certificate_pem", &error.to_string()))?,
-            ),
-            (Some(_), None) => return Err(of_source("client_key_pem", "`client_certificate_pem` needs it")),
-            (None, Some(_)) => return Err(of_source("client_certificate_pem", "`client_key_pem` needs it")),
+    /// Judges everything that the transmitter's operator wrote, without I/O.
+    pub(crate) fn endpoint(&self, env: &Env) -> Result<Endpoint, Fault> {
+        self.judge()?;
+        let trust = Trust {
+            networks: &self.allow_networks,
+            ports: &self.allow_ports,
+            http: self.allow_http,
+            ca_pem: self.ca_pem.as_deref(),
+            certificate_pem: self.client_certificate_pem.as_deref(),
+            key_pem: self.client_key_pem.as_ref(),
         };
-        let extra_roots = self.ca_pem.as_ref().map(|pem| Roots::from_pem(pem.as_bytes())).transpose();
-        Ok(TlsPolicy {
-            issuer: url.origin().ascii_serialization().into(),
-            identity,
-            extra_roots: extra_roots.map_err(|error| of_source("ca_pem", &error.to_string()))?,
-            guard: GuardPolicy {
-                allow_networks: self.allow_networks.clone(),
-                allow_http: self.allow_http,
-                allow_ports: self.allow_ports.clone(),
-            },
+        // There is no issuer here: what is alike and goes to one origin shares connections (hardening H20).
+        let origin =
+            Url::parse(&self.endpoint_url).map_or_else(|_| String::new(), |url| url.origin().ascii_serialization());
+        let endpoint = trust.policy(&origin).and_then(|policy| {
+            Endpoint::new(&env.http, &policy, &self.endpoint_url, self.authorization_header.as_ref())
+        });
+        endpoint.map_err(|fault| match fault {
+            Fault::Terms { pointer, cause } => of_source(pointer.rsplit('/').next().unwrap_or_default(), &cause.text),
+            other => other,
         })
     }
 }
 
 /// What is wrong with a source.
-pub(crate) fn of_source(member: &str, why: &str) -> Fault {
+fn of_source(member: &str, why: &str) -> Fault {
     Fault::Start(Cause::new("configuration", format!("`{member}`: {why}")))
 }
 

@@ -3,17 +3,14 @@
 use std::{future::Future, mem, sync::Arc, time::Duration};
 
 use delivery::{
-    Answer, Bytes, Cause, Env, Fault, House, HttpClient, HttpRequest, Incoming, Inlet, Json, Refusal, Stop, Timestamp,
-    Url,
+    Answer, Bytes, Cause, Env, Fault, House, HttpRequest, Incoming, Inlet, Json, Refusal, Stop, Timestamp,
+    endpoint::Endpoint,
     exchange::Exchange,
     fields,
-    http::{HeaderValue, Method, StatusCode},
+    http::{Method, StatusCode},
 };
 
-use crate::{
-    config::{Source, of_source},
-    wire,
-};
+use crate::{config::Source, wire};
 
 /// Ids that one request carries at most; the transmitter may bound them as this gateway does.
 const IDS: usize = 5_000;
@@ -92,9 +89,7 @@ enum Trouble {
 }
 
 struct Collector {
-    client: HttpClient,
-    url: Url,
-    authorization: Option<HeaderValue>,
+    endpoint: Endpoint,
     timeout: Duration,
     /// SETs asked for: what is configured, or fewer since an answer was too large.
     most: usize,
@@ -111,18 +106,10 @@ impl Collector {
     fn new(env: &Env, from: Json, inlet: Arc<dyn Inlet>) -> Result<Self, Fault> {
         let source: Source = serde_json::from_value(from)
             .map_err(|error| Fault::Start(Cause::new("configuration", error.to_string())))?;
-        source.judge()?;
-        let url = Url::parse(&source.endpoint_url).map_err(|error| of_source("endpoint_url", &error.to_string()))?;
-        let authorization = source.authorization_header.as_ref().map(|text| fields::authorization(text.expose()));
-        let client = env.http.client(&source.policy(&url)?);
-        client.judge(&url).map_err(|error| of_source("endpoint_url", &error.text))?;
+        let endpoint = source.endpoint(env)?;
         Ok(Self {
-            client,
-            peer: url.origin().ascii_serialization(),
-            url,
-            authorization: authorization
-                .transpose()
-                .map_err(|cause| of_source("authorization_header", &cause.to_string()))?,
+            peer: endpoint.url.origin().ascii_serialization(),
+            endpoint,
             timeout: Duration::from_secs(source.timeout_seconds),
             most: source.max_events,
             ids: IDS,
@@ -146,13 +133,13 @@ impl Collector {
         let (taken, refused) = (taken.len(), refused.len());
         let request = HttpRequest {
             method: Method::POST,
-            url: self.url.clone(),
-            headers: wire::request_fields(self.authorization.as_ref(), refused > 0),
+            url: self.endpoint.url.clone(),
+            headers: wire::request_fields(self.endpoint.authorization.as_ref(), refused > 0),
             body: Bytes::from(body),
             keep_body: wire::LARGEST_ANSWER,
             timeout: Some(self.timeout),
         };
-        let answer = match self.client.send(request).await {
+        let answer = match self.endpoint.client.send(request).await {
             Ok(answer) => answer,
             Err(error) => return Err(Trouble::Later { after: None, cause: Cause::new(error.code(), error.text) }),
         };

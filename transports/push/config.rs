@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use delivery::{Cause, ClientIdentity, Fault, GuardPolicy, IpNet, Json, Options, Roots, Secret, TlsPolicy};
+use delivery::{Cause, Fault, IpNet, Json, Options, Secret, TlsPolicy, endpoint::Trust};
 use serde::Deserialize;
 
 /// Largest window: requests of one stream under way at once.
@@ -73,28 +73,17 @@ impl Grant {
         timeout(self.timeout_seconds.unwrap_or(section.timeout_seconds)).map_err(fault)
     }
 
-    /// The pool key: a stream's connections are shared only with streams that are alike in all of this (hardening H20).
+    /// The pool key (hardening H20).
     pub(crate) fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
-        let identity = match (&self.client_certificate_pem, &self.client_key_pem) {
-            (None, None) => None,
-            (Some(chain), Some(key)) => Some(
-                ClientIdentity::from_pem(chain.as_bytes(), key.expose().as_bytes())
-                    .map_err(|error| fault(("client_certificate_pem", error.to_string())))?,
-            ),
-            (Some(_), None) => return Err(fault(("client_key_pem", "`client_certificate_pem` needs it".to_owned()))),
-            (None, Some(_)) => return Err(fault(("client_certificate_pem", "`client_key_pem` needs it".to_owned()))),
+        let trust = Trust {
+            networks: &self.allow_networks,
+            ports: &self.allow_ports,
+            http: self.allow_http,
+            ca_pem: self.ca_pem.as_deref(),
+            certificate_pem: self.client_certificate_pem.as_deref(),
+            key_pem: self.client_key_pem.as_ref(),
         };
-        let extra_roots = self.ca_pem.as_ref().map(|pem| Roots::from_pem(pem.as_bytes())).transpose();
-        Ok(TlsPolicy {
-            issuer: issuer.into(),
-            identity,
-            extra_roots: extra_roots.map_err(|error| fault(("ca_pem", error.to_string())))?,
-            guard: GuardPolicy {
-                allow_networks: self.allow_networks.clone(),
-                allow_http: self.allow_http,
-                allow_ports: self.allow_ports.clone(),
-            },
-        })
+        trust.policy(issuer)
     }
 }
 
@@ -133,9 +122,6 @@ impl Options for Terms {
 }
 
 impl Terms {
-    /// Longest endpoint URL in bytes.
-    pub const LONGEST_URL: usize = 2048;
-
     pub(crate) fn publish(&self, method: &str) -> Json {
         let mut shown = serde_json::json!({ "method": method, "endpoint_url": self.endpoint_url });
         if let (ContentType::Jwt, Some(shown)) = (self.content_type, shown.as_object_mut()) {

@@ -9,8 +9,9 @@ use std::{
 };
 
 use delivery::{
-    About, Cause, Closed, Env, Fault, Feed, Form, House, HttpClient, HttpRequest, Lapse, Limits, Line, Order, Outcome,
-    Profile, Receipt, SealedSet, Tap, Timestamp, Url, Voice, Window, drive, fields,
+    About, Closed, Env, Fault, Feed, Form, House, HttpRequest, Lapse, Limits, Line, Order, Outcome, Profile, Receipt,
+    SealedSet, Tap, Timestamp, Voice, Window, drive,
+    endpoint::{self, Endpoint},
     http::{HeaderMap, Method, StatusCode},
 };
 
@@ -21,10 +22,9 @@ use crate::{
 
 /// One stream that is pushed: one SET a request, as many requests at once as its window has room.
 pub struct PushLine {
-    client: HttpClient,
+    endpoint: Endpoint,
     house: House,
     stream: Arc<str>,
-    url: Url,
     fields: HeaderMap,
     timeout: Duration,
     window: Window,
@@ -40,27 +40,14 @@ impl PushLine {
         terms: &Terms,
         grant: &Grant,
     ) -> Result<Self, Fault> {
-        let fault = |member: &str, cause| Fault::Terms { pointer: format!("/{member}"), cause };
-        if terms.endpoint_url.len() > Terms::LONGEST_URL {
-            return Err(fault("endpoint_url", Cause::new("invalid", "at most 2048 bytes are allowed")));
-        }
-        let url = Url::parse(&terms.endpoint_url)
-            .map_err(|error| fault("endpoint_url", Cause::new("invalid", format!("it is no absolute URL: {error}"))))?;
-        let authorization = terms
-            .authorization_header
-            .as_ref()
-            .map(|text| fields::authorization(text.expose()))
-            .transpose()
-            .map_err(|cause| fault("authorization_header", cause))?;
-        let client = env.http.client(&grant.policy(&about.issuer)?);
-        client.judge(&url).map_err(|error| fault("endpoint_url", Cause::new(error.code(), error.text)))?;
+        let policy = grant.policy(&about.issuer)?;
+        let endpoint = Endpoint::new(&env.http, &policy, &terms.endpoint_url, terms.authorization_header.as_ref())?;
         let sets_at_once = grant.window(section)?;
         Ok(Self {
-            client,
             house: env.house.clone(),
             stream: about.stream.clone(),
-            url,
-            fields: wire::request_fields(terms.content_type, authorization),
+            fields: wire::request_fields(terms.content_type, endpoint.authorization.clone()),
+            endpoint,
             timeout: grant.timeout(section)?,
             window: Window::of_sets(sets_at_once),
             sets_at_once,
@@ -71,13 +58,13 @@ impl PushLine {
     async fn push(&self, set: SealedSet) -> Outcome {
         let request = HttpRequest {
             method: Method::POST,
-            url: self.url.clone(),
+            url: self.endpoint.url.clone(),
             headers: self.fields.clone(),
             body: set.body,
             keep_body: wire::ANSWER,
             timeout: Some(self.timeout),
         };
-        let answer = self.client.send(request).await.map_err(|error| wire::no_answer(&error))?;
+        let answer = self.endpoint.client.send(request).await.map_err(|error| endpoint::no_answer(&error))?;
         // RFC 8935 §2.2 knows 202 only; any other success is believed, and remarked on once.
         if answer.status.is_success()
             && answer.status != StatusCode::ACCEPTED

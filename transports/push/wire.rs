@@ -1,12 +1,13 @@
 //! What goes over the wire and what it means; pure, so that it can be fuzzed.
 
 use delivery::{
-    Cause, ErrorCode, HttpError, HttpFault, HttpResponse, Outcome, Receipt, Refusal, Scope, Timestamp, Verdict,
+    ErrorCode, HttpResponse, Outcome, Receipt, Refusal, Scope, Timestamp, Verdict,
     axum::{body::Body, response::Response},
-    clean, fields,
+    endpoint::{self, Said},
+    fields,
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::ContentType;
 
@@ -35,16 +36,18 @@ pub fn request_fields(content_type: ContentType, authorization: Option<HeaderVal
 /// The verdict, when the SET was not taken.
 pub fn outcome(answer: &HttpResponse, now: Timestamp) -> Outcome {
     let status = answer.status.as_u16();
-    let retry =
-        |scope| Err(Verdict::Retry { scope, after: fields::retry_after(&answer.headers, now), cause: cause(answer) });
+    let retry = |scope| {
+        let cause = endpoint::cause(status, &answer.body, hint(status));
+        Err(Verdict::Retry { scope, after: fields::retry_after(&answer.headers, now), cause })
+    };
     match status {
         200..=299 => Ok(Receipt::Receiver),
         // RFC 8935 §2.3 has 400 only; receivers that validate say 422.
-        400 | 422 => match error(&answer.body) {
+        400 | 422 => match Said::read(&answer.body) {
             // The drafts before RFC 8935 had codes for "I have it already" (delivery.md 6).
-            Some(error) if matches!(error.err.as_str(), "dup" | "duplicate") => Ok(Receipt::Receiver),
-            Some(error) => {
-                Err(Verdict::Refuse(fields::refusal(&error.err, error.description.as_deref(), &answer.headers)))
+            Some(said) if matches!(said.err.as_str(), "dup" | "duplicate") => Ok(Receipt::Receiver),
+            Some(said) => {
+                Err(Verdict::Refuse(fields::refusal(&said.err, said.description.as_deref(), &answer.headers)))
             }
             // Nobody who knows the protocol says it like that: a proxy, or a receiver that chokes on this SET.
             None => retry(Scope::Set),
@@ -61,66 +64,10 @@ pub fn outcome(answer: &HttpResponse, now: Timestamp) -> Outcome {
     }
 }
 
-/// What it means that there is no answer: the line is unwell, whatever it was.
-#[must_use]
-pub fn no_answer(error: &HttpError) -> Verdict {
-    let text = match error.fault {
-        HttpFault::Guard => format!("the endpoint is refused: {}", error.text),
-        _ => error.text.clone(),
-    };
-    Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(error.code(), clean(&text, 512)) }
-}
-
-/// The error in a body, read tolerantly: other members, a missing description and any content type are fine.
-#[derive(Deserialize)]
-struct ErrorBody {
-    err: String,
-    #[serde(default, deserialize_with = "text_or_nothing")]
-    description: Option<String>,
-}
-
-fn text_or_nothing<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Ok(serde_json::Value::deserialize(from)?.as_str().map(str::to_owned))
-}
-
-fn error(body: &[u8]) -> Option<ErrorBody> {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    serde_json::from_slice::<ErrorBody>(body).ok().filter(|error| !error.err.is_empty())
-}
-
-fn cause(answer: &HttpResponse) -> Cause {
-    let status = answer.status.as_u16();
-    let said = error(&answer.body).map(|error| format!(" and said {}", clean(&error.err, ErrorCode::LONGEST)));
-    let hint = match status {
-        300..=399 => "; redirects are never followed",
+const fn hint(status: u16) -> &'static str {
+    match status {
         415 => "; a receiver from before RFC 8935 may want `content_type` to be `application/jwt`",
         _ => "",
-    };
-    Cause::new(code(status), format!("the receiver answered {status}{}{hint}", said.unwrap_or_default()))
-}
-
-/// The stable code of a status that is no success.
-#[must_use]
-pub const fn code(status: u16) -> &'static str {
-    match status {
-        300..=399 => "redirect",
-        400 => "http_400",
-        401 => "http_401",
-        403 => "http_403",
-        404 => "http_404",
-        405 => "http_405",
-        408 => "http_408",
-        410 => "http_410",
-        415 => "http_415",
-        422 => "http_422",
-        429 => "http_429",
-        500 => "http_500",
-        502 => "http_502",
-        503 => "http_503",
-        504 => "http_504",
-        402..=499 => "http_4xx",
-        501..=599 => "http_5xx",
-        _ => "http_other",
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use delivery::Bytes;
+use delivery::{Bytes, HttpError, HttpFault};
 
 use super::*;
 
@@ -155,7 +155,7 @@ fn what_a_peer_says_cannot_steer_a_terminal() {
 fn every_fault_of_the_network_is_the_lines() {
     use HttpFault::{Closed, Connect, Guard, Protocol, Resolve, Timeout, Tls, TooLarge};
     for fault in [Guard, Resolve, Connect, Tls, Timeout, Closed, Protocol, TooLarge] {
-        let verdict = no_answer(&HttpError::new(fault, "why"));
+        let verdict = endpoint::no_answer(&HttpError::new(fault, "why"));
         let Verdict::Retry { scope, after: None, cause } = verdict else { panic!() };
         assert_eq!((scope, cause.code), (Scope::Line, fault.code()));
         assert!(include_str!("../README.md").contains(&format!("| `{}` |", fault.code())), "{}", fault.code());
