@@ -7,6 +7,7 @@ use std::{
 };
 
 use delivery::{Answer, BoxFuture, Bytes, House, Incoming, Inlet, Refusal, exchange::Speech};
+use tokio::sync::oneshot;
 
 use crate::wire::{self, Goodbye, Subprotocol};
 
@@ -17,6 +18,8 @@ const WITHOUT_CREDIT: usize = 1000;
 /// Ids and bytes of one message of answers.
 const IDS: usize = 500;
 const REPLY: usize = 32 << 10;
+/// SETs that go in by one call: their answers leave before the next ones go in.
+const PORTION: usize = 16;
 /// Between two tries of an inlet that is busy.
 const SOONEST: Duration = Duration::from_millis(50);
 const LATEST: Duration = Duration::from_secs(60);
@@ -41,6 +44,14 @@ pub(crate) struct Inbox {
     errors: Vec<(Box<str>, Refusal)>,
     /// Credit to grant with the next message.
     due: usize,
+    leaving: Option<Leaving>,
+}
+
+/// How an inbox ends in order: when this is due nothing more goes in, and when all that went in is answered it says so.
+struct Leaving {
+    due: BoxFuture<'static, ()>,
+    is_due: bool,
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl Inbox {
@@ -68,7 +79,24 @@ impl Inbox {
             acks: Vec::new(),
             errors: Vec::new(),
             due: if has_credit { room } else { 0 },
+            leaving: None,
         }
+    }
+
+    /// Takes nothing more once `due` ends, and drops `done` when everything that was taken by then is answered.
+    pub(crate) fn leaving(mut self, due: BoxFuture<'static, ()>, done: oneshot::Sender<()>) -> Self {
+        self.leaving = Some(Leaving { due, is_due: false, done: Some(done) });
+        self
+    }
+
+    /// Whether nothing more goes in.
+    fn leaves(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(leaving) = &mut self.leaving else { return false };
+        leaving.is_due = leaving.is_due || leaving.due.as_mut().poll(cx).is_ready();
+        if leaving.is_due && self.taking.is_none() && self.acks.is_empty() && self.errors.is_empty() {
+            leaving.done = None;
+        }
+        leaving.is_due
     }
 
     /// Puts in what came.
@@ -91,25 +119,26 @@ impl Inbox {
 
     /// Works on. Tells whether something came of it.
     pub(crate) fn work(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
+        let leaves = self.leaves(cx);
         loop {
             if let Some(pause) = &mut self.pause {
                 if pause.as_mut().poll(cx).is_pending() {
-                    return moved;
+                    return false;
                 }
                 self.pause = None;
             }
             if let Some(taking) = &mut self.taking {
-                let Poll::Ready((sets, answers)) = taking.as_mut().poll(cx) else { return moved };
+                let Poll::Ready((sets, answers)) = taking.as_mut().poll(cx) else { return false };
                 self.taking = None;
                 self.answered(sets, answers);
-                moved = true;
-                continue;
+                return true;
             }
-            if self.queue.is_empty() {
-                return moved;
+            if self.queue.is_empty() || leaves {
+                return false;
             }
-            let (inlet, peer, sets) = (self.inlet.clone(), self.peer.clone(), std::mem::take(&mut self.queue));
+            let rest = self.queue.split_off(self.queue.len().min(PORTION));
+            let sets = std::mem::replace(&mut self.queue, rest);
+            let (inlet, peer) = (self.inlet.clone(), self.peer.clone());
             self.taking = Some(Box::pin(async move {
                 let what = sets
                     .iter()

@@ -10,6 +10,7 @@ use delivery::{
     fields,
     http::{HeaderValue, Request, StatusCode, header},
 };
+use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::client::generate_key};
 
 use crate::{
@@ -26,6 +27,8 @@ const FIRST: Duration = Duration::from_millis(100);
 const SLOWEST: Duration = Duration::from_secs(30);
 /// How long the handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
+/// What is under way when everything must end gets so long.
+const GRACE: Duration = Duration::from_secs(5);
 /// Longest `Retry-After` that is honoured (hardening H50).
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -90,8 +93,8 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
         end = collection.run(source.transport, stopped) => end,
         () = async {
             raised(&mut stop).await;
-            // A socket says goodbye first, a request tells what was settled.
-            collection.house.clock.sleep(Duration::from_secs(2)).await;
+            // What was taken is acknowledged first.
+            collection.house.clock.sleep(GRACE).await;
         } => Ok(()),
     }
 }
@@ -153,6 +156,7 @@ impl Collection {
         let opened = tokio::select! {
             biased;
             opened = self.open() => opened?,
+            () = raised(&mut stop) => return Err(Failed::Again(None)),
             () = self.house.clock.sleep(HANDSHAKE) => return Err(Failed::Again(None)),
         };
         let (socket, protocol) = opened;
@@ -163,8 +167,11 @@ impl Collection {
             usize::try_from(self.credit).unwrap_or(usize::MAX),
             self.house.clone(),
         );
+        let (done, all_answered) = oneshot::channel();
+        let inbox = inbox.leaving(Box::pin(async move { raised(&mut stop).await }), done);
         let leaving = async move {
-            raised(&mut stop).await;
+            // Nothing is ever sent: the inbox drops its end.
+            let _ = all_answered.await;
             Goodbye::LEAVING
         };
         let session = Session::new(socket, protocol, self.rules.clone(), self.house.clone());
