@@ -3,10 +3,7 @@
 use std::{
     io::{self, Write as _},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,6 +13,7 @@ use delivery::{BoxFuture, Env, Json, spi::AnyMethod};
 use discovery::{Fetcher, IssuerUrl};
 use jose::AllowedAlgorithms;
 use net::{Listener, Outbound, OutboundConfig, OwnAddresses, Secret, SecretRef, TlsPolicy};
+use parking_lot::Mutex;
 use receiver::{Collect, Inbox, Listen, ListenError, ListenInlet, Misbehave, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
@@ -25,6 +23,9 @@ use crate::serve::Signals;
 pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
     let house = context.house.clone();
     let issuers = issuers(context, &args.issuer)?;
+    if args.count == Some(0) {
+        return Err(Failure::usage("--count: write 1 or more"));
+    }
     let misbehave = Misbehave::parse(&args.fail, &args.refuse, args.delay.as_deref(), house.random.clone())
         .map_err(|error| Failure::usage(error.to_string()))?;
     let authorization = match &args.authorization {
@@ -131,29 +132,40 @@ fn asks(
                 .remedy("give --stream and --token-file; `setgate receivers new` makes a token"));
         }
     };
-    let mut from = serde_json::json!({"endpoint_url": endpoint});
-    if let (Some(members), Some(authorization)) = (from.as_object_mut(), authorization) {
-        members.insert("authorization_header".to_owned(), authorization.into());
+    let mut from = serde_json::Map::from_iter([("endpoint_url".to_owned(), endpoint.clone().into())]);
+    if let Some(authorization) = authorization {
+        from.insert("authorization_header".to_owned(), authorization.into());
     }
-    if let (Some(members), true) = (from.as_object_mut(), args.method == PUSH_PULL) {
-        members.insert("transport".to_owned(), "http".into());
+    // What is taken is asked for and no more: the rest stays with the transmitter, for others.
+    match (method, args.count) {
+        ("poll", Some(count)) => from.insert("max_events".to_owned(), count.min(100).into()),
+        ("websocket", Some(count)) => from.insert("credit".to_owned(), count.min(256).into()),
+        _ => None,
+    };
+    if args.method == PUSH_PULL {
+        from.insert("transport".to_owned(), "http".into());
+        from.insert("poll_seconds".to_owned(), 1.into());
     }
-    Ok((from, endpoint))
+    Ok((from.into(), endpoint))
 }
 
 /// Push-pull over HTTP is the WebSocket method's other binding, on the same URL.
 const PUSH_PULL: &str = "pushpull";
 
-/// Prints each report, and stops when `count` SETs were taken.
+/// Prints each report, and stops when `count` SETs were taken: one more is put off, and comes again to whoever takes it.
 fn sink(json: bool, count: Option<u64>, stop: Arc<watch::Sender<bool>>) -> Sink {
-    let taken = AtomicU64::new(0);
+    let taken = Mutex::new(0);
     Arc::new(move |report: &Report| {
         let line = if json { receiver::json_line(report) } else { receiver::line(report) };
+        let counts = matches!(report, Report::Taken(_) | Report::Discarded(_));
+        let mut taken = taken.lock();
+        if counts && count.is_some_and(|count| *taken >= count) {
+            return Err(io::Error::other("as many were taken as --count says"));
+        }
         // What cannot be printed was not taken: the transmitter sends it again.
         writeln!(io::stdout().lock(), "{line}")?;
-        if matches!(report, Report::Taken(_) | Report::Discarded(_))
-            && count.is_some_and(|count| taken.fetch_add(1, Ordering::SeqCst) + 1 >= count)
-        {
+        *taken += u64::from(counts);
+        if count.is_some_and(|count| *taken >= count) {
             stop.send_replace(true);
         }
         Ok(())

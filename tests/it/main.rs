@@ -21,6 +21,8 @@ mod http;
 #[cfg(test)]
 mod issuers;
 #[cfg(test)]
+mod listening;
+#[cfg(test)]
 mod multipush;
 #[cfg(test)]
 mod own_method;
