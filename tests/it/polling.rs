@@ -125,6 +125,7 @@ fn answered(mut stream: TcpStream) -> Answer {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a real process is timed, in real time")]
 fn a_long_poll_is_woken_by_an_event() {
     let mut polled = Polled::start("");
     let waiting = polled.wait();

@@ -237,6 +237,7 @@ fn waiting_receivers_never_take_the_places_of_intake() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a real process is timed, in real time")]
 fn a_stop_answers_idle_polls_and_hangs_up_sockets_before_the_door_is_cut() {
     let mut gateway = plan().prepare();
     let all = token();
