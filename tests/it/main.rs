@@ -11,6 +11,8 @@ mod canaries;
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod described;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod hostile;
