@@ -363,7 +363,7 @@ impl TapCore for StreamTap {
     }
 
     fn is_drawing(&self) -> bool {
-        !self.work.is_empty()
+        !self.work.is_empty() || self.feed.state.lock().late > 0
     }
 }
 

@@ -67,11 +67,14 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
 /// Outcomes of SETs that are not drawn: one read says what they are, one commit settles them.
 async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
     let store = feed.shared.store.clone();
+    // Said twice, it counts once: what is settled already must be visible.
+    feed.shared.settler.flush().await;
     all.sort_by_key(|(named, ..)| named.at);
     let heads = match store.heads(all.iter().map(|(named, ..)| named.at).collect()).await {
         Ok(heads) => heads,
         Err(error) => {
             tracing::warn!(%error, "cannot read what late outcomes are about; their SETs will be handed over again");
+            feed.settle_late(Vec::new());
             return;
         }
     };

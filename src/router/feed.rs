@@ -92,6 +92,8 @@ pub(crate) struct State {
     pub(crate) claimed: HashMap<u64, Claimed>,
     /// Parked or dropped, on the way into the store.
     ending: HashSet<u64>,
+    /// Reports of SETs that are not drawn, which the ledger is asked about: until it has told, nothing is drawn.
+    pub(crate) late: usize,
     breaker: Breaker,
     pub(crate) phase: Phase,
     pub(crate) taps: Taps,
@@ -206,6 +208,7 @@ impl Feed {
             control_busy: false,
             claimed: HashMap::new(),
             ending: HashSet::new(),
+            late: 0,
             breaker,
             phase,
             taps: Taps::default(),
@@ -408,6 +411,13 @@ impl Feed {
             state.lone_failures_in_row = 0;
             state.lanes.hurry();
             state.visits.restart(self.shared.house.clock.monotonic());
+        }
+        if moved {
+            // What was fetched at the old place is not waited for: nobody may come back to it for a day.
+            let out = |(seq, claimed): (&u64, &Claimed)| claimed.lapses_at().map(|_| *seq);
+            let mut out: Vec<u64> = state.claimed.iter().filter_map(out).collect();
+            out.sort_unstable();
+            self.due_again(&mut state, &out, self.shared.house.clock.monotonic());
         }
         if phase == Phase::Disabled {
             state.lanes.forget_all();

@@ -45,6 +45,15 @@ struct Lane {
     missed: Option<u64>,
 }
 
+impl Lane {
+    /// The SET at this place is gone: where the lane waited for it alone, it waits no more.
+    fn wait_no_more(&mut self, place: usize) {
+        if place == 0 && self.queue.front().is_none_or(|next| next.attempts == 0) {
+            self.waits = None;
+        }
+    }
+}
+
 /// What [`Lanes::offer`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offered {
@@ -368,9 +377,11 @@ impl Lanes {
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
         lane.queue.remove(place);
         self.queued -= 1;
+        lane.wait_no_more(place);
         if lane.queue.is_empty() {
             self.unlist(key);
         }
+        self.list(key);
         self.remove_if_empty(key)
     }
 
@@ -379,6 +390,7 @@ impl Lanes {
         let lane = self.lanes.get_mut(&key)?;
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
         let slot = lane.queue.remove(place)?;
+        lane.wait_no_more(place);
         lane.out.insert(seq);
         self.queued -= 1;
         self.unlist(key);

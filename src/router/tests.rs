@@ -24,6 +24,7 @@ use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 mod batching;
 mod faults;
 mod faulty;
+mod late;
 mod responder;
 mod sharing;
 

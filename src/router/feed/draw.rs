@@ -54,7 +54,7 @@ impl Feed {
             return Drawn::Nothing;
         }
         state.taps.wait(tap, For::Sets, cx.waker());
-        if self.shared.is_halted() {
+        if self.shared.is_halted() || state.late > 0 {
             return Drawn::Nothing;
         }
         state.lanes.wake(now);
@@ -170,6 +170,7 @@ impl Feed {
         let mut state = self.state.lock();
         let State { claimed, lapses, taps, handed, .. } = &mut *state;
         let mut lapse = false;
+        let mut orphans = Vec::new();
         for (seq, draw) in sets {
             let Some(claimed) =
                 claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && claimed.handed.is_none())
@@ -182,10 +183,17 @@ impl Feed {
             if let Some(at) = claimed.lapses_at() {
                 lapses.insert((at, *seq));
                 lapse = true;
+            } else if taps.manner(claimed.tap).is_none() {
+                // Its batch outlived its tap, with which it would have fallen due again.
+                orphans.push(*seq);
             }
         }
         if lapse {
             self.set_timer(&state);
+        }
+        if !orphans.is_empty() {
+            self.due_again(&mut state, &orphans, now);
+            self.stir(&mut state);
         }
     }
 
@@ -270,7 +278,7 @@ impl Feed {
     }
 
     /// Handed-over SETs of which nobody will hear any more: that was an attempt.
-    fn due_again(&self, state: &mut State, seqs: &[u64], now: Duration) {
+    pub(super) fn due_again(&self, state: &mut State, seqs: &[u64], now: Duration) {
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
         let mut notes = Vec::with_capacity(seqs.len());
         let all: Vec<Claimed> = seqs.iter().filter_map(|seq| state.unclaim(*seq)).collect();

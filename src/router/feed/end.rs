@@ -40,6 +40,8 @@ impl Feed {
                     late.push((named, jti, outcome));
                 }
             }
+            // A request may settle and ask for more at once: its answer must not hold what it settles.
+            state.late += usize::from(!late.is_empty());
             self.set_timer(&state);
             self.stir(&mut state);
         }
@@ -82,11 +84,13 @@ impl Feed {
     /// Acknowledgements and refusals of SETs that are not drawn: from before a restart, or of an attempt that lapsed.
     ///
     /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. What is in `ending` when
-    /// this returns is to be let go with [`Feed::visible`] once its settlement is visible in the store.
+    /// this returns is to be let go with [`Feed::visible`] once its settlement is visible in the store. Called once for each
+    /// [`Command::Late`], whatever was found: taps wait for it.
     pub(crate) fn settle_late(self: &Arc<Self>, all: Vec<(Head, Jti, Outcome)>) -> Vec<u64> {
         let mut notes = Vec::with_capacity(all.len());
         let mut acknowledged = Vec::new();
         let mut state = self.state.lock();
+        state.late = state.late.saturating_sub(1);
         let order = self.served.load().profile.order;
         for (head, jti, outcome) in all {
             let seq = head.at.seq;
@@ -129,6 +133,9 @@ impl Feed {
                 }
                 _ => {}
             }
+        }
+        if state.late == 0 {
+            state.taps.wake_all();
         }
         self.stir(&mut state);
         drop(state);
