@@ -251,7 +251,27 @@ mod tests {
 
     #[test]
     fn the_file_equals_the_defaults() {
-        assert_eq!(parse(DEFAULTS, file(), Vec::new()).unwrap().config, Config::default());
+        let mut config = parse(DEFAULTS, file(), Vec::new()).unwrap().config;
+        let mut methods = std::mem::take(&mut config.methods);
+        assert_eq!(config, Config::default());
+        section::<transports::push::Section>(&mut methods, "push");
+        section::<transports::multipush::Section>(&mut methods, "multipush");
+        section::<transports::poll::Section>(&mut methods, "poll");
+        section::<transports::websocket::Section>(&mut methods, "websocket");
+        assert!(methods.is_empty(), "{methods:?}");
+    }
+
+    /// The file names every option of a method, each at its default.
+    fn section<S>(methods: &mut BTreeMap<String, Json>, name: &str)
+    where
+        S: Default + PartialEq + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let written = methods.remove(name).unwrap_or_else(|| panic!("config/setgate.toml has no [methods.{name}]"));
+        let unknown = serde_json::from_value::<S>(serde_json::json!({ "§": true })).unwrap_err().to_string();
+        for option in unknown.split('`').skip(1).step_by(2).skip(1) {
+            assert!(written.get(option).is_some(), "config/setgate.toml does not name {option} of [methods.{name}]");
+        }
+        assert_eq!(serde_json::from_value::<S>(written).unwrap(), S::default(), "[methods.{name}]");
     }
 
     #[test]

@@ -6,7 +6,20 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Sections of the configuration whose numbers are limits.
-const SECTIONS: &[&str] = &["listen.limits", "intake", "visits", "store", "router", "net", "keys", "gateway"];
+const SECTIONS: &[&str] = &[
+    "listen.limits",
+    "intake",
+    "visits",
+    "store",
+    "router",
+    "net",
+    "keys",
+    "gateway",
+    "methods.push",
+    "methods.multipush",
+    "methods.poll",
+    "methods.websocket",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
