@@ -392,8 +392,7 @@ fn quote(out: &mut Vec<u8>, text: &str) {
 
 /// Tokens and our ids need no escape; whatever does is escaped as JSON demands.
 fn quote_bytes(out: &mut Vec<u8>, text: &[u8]) {
-    let plain = |byte: &u8| (0x20..0x7f).contains(byte) && *byte != b'"' && *byte != b'\\';
-    if text.iter().all(plain) {
+    if is_plain(text) {
         out.push(b'"');
         out.extend_from_slice(text);
         out.push(b'"');
@@ -401,6 +400,12 @@ fn quote_bytes(out: &mut Vec<u8>, text: &[u8]) {
         let text = String::from_utf8_lossy(text);
         out.extend_from_slice(serde_json::Value::from(&*text).to_string().as_bytes());
     }
+}
+
+/// Whether JSON may hold a text as it is. Looked at in blocks without a branch for each byte, since every SET passes here.
+fn is_plain(text: &[u8]) -> bool {
+    let plain = |byte: &u8| (0x20..0x7f).contains(byte) & (*byte != b'"') & (*byte != b'\\');
+    text.chunks(64).all(|block| block.iter().fold(true, |all, byte| all & plain(byte)))
 }
 
 #[cfg(test)]

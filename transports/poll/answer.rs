@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use delivery::{Batch, BoxFuture, Bytes, House, Tap, axum::body::HttpBody};
+use delivery::{Batch, BoxFuture, Bytes, House, SealedSet, Tap, axum::body::HttpBody};
 use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 
@@ -18,17 +18,23 @@ use crate::wire;
 
 /// Bytes that are given to the server's writer at once. Fewer than it buffers (`[listen.limits] header_bytes`, 32 KiB), since a
 /// writer that is full does not ask for more, and so would not hear that the time is over.
-const PIECE: usize = 16 * 1024;
+const PIECE: usize = 24 * 1024;
 /// How long the writer may need for them: a receiver that reads more slowly is hung up on.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// SETs on their way to a receiver.
 ///
-/// The next piece is given when the writer has let go of the one before, and the hand-over begins with the last byte, which
-/// is given alone. Dropped before that, because the receiver hung up, it never happened: the SETs are due at once.
+/// The next piece is written out when the writer has let go of the one before, so that an answer takes no more memory than its
+/// SETs do. The hand-over begins with the last byte, which is given alone. Dropped before that, because the receiver hung
+/// up, it never happened: the SETs are due at once.
 pub(crate) struct Answer {
-    json: Arc<Vec<u8>>,
-    at: usize,
+    sets: std::vec::IntoIter<SealedSet>,
+    first: bool,
+    more: bool,
+    /// Of a SET that was larger than a piece.
+    rest: Bytes,
+    /// Bytes that are not given yet.
+    left: usize,
     under_way: Option<(Arc<Written>, BoxFuture<'static, ()>)>,
     // The tap takes back what its batch did not hand over, so it lives as long.
     holds: Option<(Batch, Tap)>,
@@ -38,18 +44,53 @@ pub(crate) struct Answer {
 impl Answer {
     /// The answer with these SETs.
     pub(crate) fn new(mut batch: Batch, tap: Tap, house: House) -> Self {
-        let json = wire::answer(&batch.sets, batch.more);
-        // The tokens stand in the body now, and only there.
-        batch.sets = Vec::new();
-        Self { json: Arc::new(json), at: 0, under_way: None, holds: Some((batch, tap)), house }
+        let more = batch.more;
+        // The tokens stand here now, and only here.
+        let sets = std::mem::take(&mut batch.sets);
+        let left = wire::length(&sets, more);
+        Self {
+            sets: sets.into_iter(),
+            first: true,
+            more,
+            rest: Bytes::new(),
+            left,
+            under_way: None,
+            holds: Some((batch, tap)),
+            house,
+        }
     }
 
-    fn piece(&mut self, length: usize) -> Piece {
+    /// The next bytes of the object, at most [`PIECE`], and never its last.
+    fn next(&mut self) -> Bytes {
+        let most = PIECE.min(self.left - 1);
+        if self.rest.len() >= most {
+            return self.rest.split_to(most);
+        }
+        let mut out = Vec::with_capacity(PIECE + 2048);
+        out.extend_from_slice(&std::mem::take(&mut self.rest));
+        while out.len() < most {
+            if std::mem::take(&mut self.first) {
+                wire::open(&mut out);
+                if let Some(set) = self.sets.next() {
+                    wire::set(&mut out, &set);
+                }
+            } else if let Some(set) = self.sets.next() {
+                out.push(b',');
+                wire::set(&mut out, &set);
+            } else {
+                wire::close(&mut out, self.more);
+            }
+        }
+        let mut piece = Bytes::from(out);
+        self.rest = piece.split_off(most);
+        piece
+    }
+
+    fn piece(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        self.left -= bytes.len();
         let written = Arc::new(Written::default());
-        let range = self.at..self.at + length;
-        self.at = range.end;
         self.under_way = Some((written.clone(), self.house.clock.sleep(WITHIN)));
-        Piece { json: self.json.clone(), range, written }
+        Frame::data(Bytes::from_owner(Piece { bytes, written }))
     }
 }
 
@@ -80,28 +121,31 @@ impl HttpBody for Answer {
             }
             self.under_way = None;
         }
-        let piece = match self.json.len() - self.at {
+        let frame = match self.left {
             0 => return Poll::Ready(None),
             1 => {
-                let piece = self.piece(1);
+                let last = self.piece(Bytes::from_static(wire::LAST));
                 if let Some((batch, tap)) = self.holds.take() {
                     // All but this byte is out of our hands: RFC 8936 §2.4, from here on it is the receiver's to acknowledge.
                     let _ = batch.hand_over();
                     drop(tap);
                 }
-                piece
+                last
             }
-            left => self.piece(PIECE.min(left - 1)),
+            _ => {
+                let bytes = self.next();
+                self.piece(bytes)
+            }
         };
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.at == self.json.len()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact((self.json.len() - self.at) as u64)
+        SizeHint::with_exact(self.left as u64)
     }
 }
 
@@ -114,14 +158,13 @@ struct Written {
 
 /// Part of the body; the writer drops it when it is written.
 struct Piece {
-    json: Arc<Vec<u8>>,
-    range: std::ops::Range<usize>,
+    bytes: Bytes,
     written: Arc<Written>,
 }
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        self.json.get(self.range.clone()).unwrap_or_default()
+        &self.bytes
     }
 }
 
@@ -129,5 +172,57 @@ impl Drop for Piece {
     fn drop(&mut self) {
         self.written.is.store(true, Ordering::Release);
         self.written.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use delivery::{Attempt, Envelope, Jti, OrderKey, Timestamp};
+
+    use super::*;
+
+    fn set(number: u128, size: usize) -> SealedSet {
+        SealedSet {
+            jti: Jti::from_block(b'a', number.to_be_bytes()),
+            attempt: Attempt(1),
+            body: "x".repeat(size).into(),
+            envelope: Arc::new(Envelope::new(Timestamp::from_seconds(1), Bytes::new())),
+            order: OrderKey::from_bits(1),
+        }
+    }
+
+    #[test]
+    fn the_pieces_are_the_object_and_as_long_as_was_said() {
+        for sizes in [vec![], vec![1], vec![700; 200], vec![PIECE - 40; 3], vec![1 << 20, 5, PIECE, 1 << 18]] {
+            for more in [false, true] {
+                let sets: Vec<_> = sizes.iter().enumerate().map(|(at, size)| set(at as u128, *size)).collect();
+                let whole = wire::answer(&sets, more);
+                let left = wire::length(&sets, more);
+                assert_eq!(left, whole.len(), "{sizes:?}");
+                let mut answer = Answer {
+                    sets: sets.into_iter(),
+                    first: true,
+                    more,
+                    rest: Bytes::new(),
+                    left,
+                    under_way: None,
+                    holds: None,
+                    house: clock_of_the_system(),
+                };
+                let mut said = Vec::new();
+                while answer.left > 1 {
+                    let piece = answer.next();
+                    assert!(!piece.is_empty() && piece.len() <= PIECE);
+                    answer.left -= piece.len();
+                    said.extend_from_slice(&piece);
+                }
+                said.extend_from_slice(wire::LAST);
+                assert!(said == whole, "{sizes:?}");
+            }
+        }
+    }
+
+    fn clock_of_the_system() -> House {
+        delivery::testkit::clock::system()
     }
 }

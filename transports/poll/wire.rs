@@ -58,6 +58,39 @@ pub fn answer(sets: &[SealedSet], more: bool) -> Vec<u8> {
     Speech { sets: Some(sets), more_available: more.then_some(true), ..Speech::default() }.to_json()
 }
 
+/// The last byte of every answer.
+pub const LAST: &[u8] = b"}";
+
+/// How many bytes [`answer`] has.
+#[must_use]
+pub fn length(sets: &[SealedSet], more: bool) -> usize {
+    let mut ends = Vec::new();
+    open(&mut ends);
+    close(&mut ends, more);
+    // An id and a token in quotes, and a colon between them; neither has anything to escape.
+    let one = |set: &SealedSet| set.jti.as_str().len() + set.body.len() + 5;
+    ends.len() + sets.iter().map(one).sum::<usize>() + sets.len().saturating_sub(1)
+}
+
+/// The beginning of an answer that is written piece by piece.
+pub fn open(out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"sets":{"#);
+}
+
+/// One SET of it; a comma stands before every one but the first.
+pub fn set(out: &mut Vec<u8>, set: &SealedSet) {
+    for (before, text) in [(&b"\""[..], set.jti.as_str().as_bytes()), (b"\":\"", &set.body)] {
+        out.extend_from_slice(before);
+        out.extend_from_slice(text);
+    }
+    out.push(b'"');
+}
+
+/// Its end.
+pub fn close(out: &mut Vec<u8>, more: bool) {
+    out.extend_from_slice(if more { br#"},"moreAvailable":true}"# } else { b"}}" });
+}
+
 /// The body of a request.
 #[must_use]
 pub fn request(ack: &[Box<str>], errors: &[(Box<str>, Refusal)], max_events: usize, at_once: bool) -> Vec<u8> {
