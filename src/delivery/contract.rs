@@ -240,6 +240,13 @@ pub enum CarrierEvent {
 /// Turns true when everything must end.
 pub type Stop = tokio::sync::watch::Receiver<bool>;
 
+/// Ends when the signal is true. A signal that nobody can raise any more never comes.
+pub async fn raised(stop: &mut Stop) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// A request or connection that was let in: for which stream, until when.
 #[derive(Clone)]
 pub struct Visit {

@@ -19,7 +19,7 @@ pub use bytes::Bytes;
 pub use clock::House;
 pub use contract::{
     About, CarrierEvent, Entry, Env, Finding, Form, Lapse, Limits, Line, Method, NoOptions, Options, Order, Profile,
-    Reload, Stop, Visit, Voice,
+    Reload, Stop, Visit, Voice, raised,
 };
 pub use feed::{Batch, Closed, Feed, Manner, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;

@@ -6,7 +6,7 @@ use delivery::{
     Answer, Arrival, BodyFault, House, Incoming,
     axum::{Extension, Router, extract::Request, response::Response},
     http::{Method, StatusCode, header},
-    read_body,
+    raised, read_body,
 };
 
 use crate::wire::{self, Receives, Reply};
@@ -48,16 +48,10 @@ async fn take(mut arrival: Arrival, request: Request, receives: Receives, house:
         let answers = if what.is_empty() { Vec::new() } else { arrival.inlet.take(&arrival.peer, what).await };
         reply(names, answers)
     };
-    let end = async {
-        // A signal that nobody can raise any more never comes.
-        if arrival.ends.wait_for(|end| *end).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         biased;
         reply = work => reply,
-        () = end => Reply::Busy(LATER),
+        () = raised(&mut arrival.ends) => Reply::Busy(LATER),
     }
 }
 

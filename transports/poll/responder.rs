@@ -9,8 +9,8 @@ use std::{
 };
 
 use delivery::{
-    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, House, Lapse, Limits, Line, Order, Profile, Receipt, Stop,
-    Tap, Visit, Voice, Want,
+    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, House, Lapse, Limits, Line, Order, Profile, Receipt, Tap,
+    Visit, Voice, Want,
     axum::{
         Extension, Router,
         body::Body,
@@ -21,7 +21,7 @@ use delivery::{
     clean,
     exchange::{Bounds, Malformed},
     http::{HeaderValue, Method, StatusCode, header},
-    read_body,
+    raised, read_body,
 };
 
 use crate::{
@@ -200,13 +200,6 @@ async fn linger(visit: &Visit, line: &PollLine, started: Duration, house: &House
         biased;
         () = raised(&mut ends) => {}
         () = house.clock.sleep(left) => {}
-    }
-}
-
-/// Ends when the signal is true; one that nobody can raise any more never comes.
-async fn raised(ends: &mut Stop) {
-    if ends.wait_for(|end| *end).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

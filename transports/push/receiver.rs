@@ -6,7 +6,7 @@ use delivery::{
     Answer, Arrival, BodyFault, Bytes, ErrorCode, House, Incoming, Refusal,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     http::{Method, StatusCode, header},
-    read_body,
+    raised, read_body,
 };
 
 use crate::wire::{self, Reply};
@@ -49,16 +49,10 @@ async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, house
             None => Reply::Status(StatusCode::INTERNAL_SERVER_ERROR),
         }
     };
-    let end = async {
-        // A signal that nobody can raise any more never comes.
-        if arrival.ends.wait_for(|end| *end).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
     tokio::select! {
         biased;
         reply = work => reply,
-        () = end => Reply::Busy(LATER),
+        () = raised(&mut arrival.ends) => Reply::Busy(LATER),
     }
 }
 

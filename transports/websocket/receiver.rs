@@ -9,6 +9,7 @@ use delivery::{
     exchange::Bounds,
     fields,
     http::{HeaderValue, Request, StatusCode, header},
+    raised,
 };
 use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::client::generate_key};
@@ -96,13 +97,6 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
             // What was taken is acknowledged first.
             collection.house.clock.sleep(GRACE).await;
         } => Ok(()),
-    }
-}
-
-/// Ends when the signal is true; a signal that nobody can raise any more never comes.
-async fn raised(stop: &mut Stop) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -16,7 +16,7 @@ use delivery::{
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
     http::{Method, StatusCode, header},
-    read_body,
+    raised, read_body,
 };
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
@@ -189,10 +189,7 @@ async fn converse(door: Arc<Doorway>, visit: Visit, opening: Opening, upgraded: 
 }
 
 async fn credential(mut ends: Stop) -> Goodbye {
-    if ends.wait_for(|end| *end).await.is_err() {
-        // A signal that nobody can raise any more never comes.
-        std::future::pending::<()>().await;
-    }
+    raised(&mut ends).await;
     Goodbye::CREDENTIAL
 }
 
