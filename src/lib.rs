@@ -58,6 +58,8 @@ pub fn main() -> ExitCode {
     let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     files.current = files.maximum;
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);
+    // A huge page for a few small buffers: of ten thousand that wait, each would keep three times what it uses.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     // One provider of cryptography for every TLS connection of the process; set by nobody else.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     cli::main(&Root)

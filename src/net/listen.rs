@@ -6,7 +6,6 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -32,7 +31,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service;
 
 use crate::{
@@ -285,21 +284,25 @@ impl Door {
             return;
         }
         let seat = sitting.seat().clone();
+        // Each stage has a box of its own: a connection that waits for hours shall not carry what only a handshake needs.
         let Some(acceptor) = &self.tls else {
-            return self.http(Seated::new(tcp, sitting), seat, peer).await;
+            return Box::pin(self.http(Seated::new(tcp, sitting), seat, peer)).await;
         };
+        if let Some(tls) = Box::pin(self.handshake(acceptor, tcp)).await {
+            Box::pin(self.http(Seated::new(tls, sitting), seat, peer)).await;
+        }
+    }
+
+    async fn handshake(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
         let (mut stop, mut cut) = (self.stop.clone(), self.cut.clone());
         let accepted = tokio::select! {
             biased;
-            () = raised(&mut cut) => return,
-            () = raised(&mut stop) => return,
+            () = raised(&mut cut) => return None,
+            () = raised(&mut stop) => return None,
             accepted = acceptor.accept(tcp) => accepted,
-            () = self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds)) => return,
+            () = self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds)) => return None,
         };
-        match accepted {
-            Ok(tls) => self.http(Seated::new(tls, sitting), seat, peer).await,
-            Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
-        }
+        accepted.map(Box::new).inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
     }
 
     async fn http(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seat: Seat, peer: SocketAddr) {
@@ -322,12 +325,18 @@ impl Door {
             })
         };
         let server = self.server();
-        let mut connection = pin!(server.serve_connection_with_upgrades(TokioIo::new(io), service));
+        let mut connection = Box::pin(server.serve_connection_with_upgrades(TokioIo::new(io), service));
         let (mut stop, mut cut) = (self.stop.clone(), self.cut.clone());
         // While it is open which protocol is spoken, no other time limit runs: this one ends those who never ask anything.
-        let mut first = self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds));
-        let (mut waiting, mut stopping) = (true, false);
+        let mut first = Some(self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds)));
+        let mut stopping = false;
         loop {
+            let patience = async {
+                match &mut first {
+                    Some(first) => first.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 end = connection.as_mut() => {
@@ -345,11 +354,12 @@ impl Door {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = &mut first, if waiting => {
+                () = patience => {
                     if !asked.load(Ordering::Relaxed) {
                         return;
                     }
-                    waiting = false;
+                    // Its timer is given back.
+                    first = None;
                 }
             }
         }
