@@ -156,7 +156,7 @@ impl Inbox {
         let mut after = SOONEST;
         for (named, token) in sets {
             let answer = answers.next().unwrap_or(Answer::Busy { after: SOONEST });
-            let size = named.len() + token.len();
+            let size = token.len();
             match answer {
                 Answer::Taken => self.acks.push(named),
                 Answer::Refused(refusal) => self.errors.push((named, refusal)),
@@ -191,6 +191,8 @@ impl Inbox {
         let errors = front(&mut self.errors, cost, &mut budget);
         let settled = acks.len() + errors.len();
         self.here -= settled;
+        // A name is kept until it is answered.
+        self.bytes -= acks.iter().chain(errors.iter().map(|(named, _)| named)).map(|named| named.len()).sum::<usize>();
         let grant = if self.has_credit { std::mem::take(&mut self.due) + settled } else { 0 };
         (settled + grant > 0).then_some(Replies { acks, errors, grant: grant as u64 })
     }

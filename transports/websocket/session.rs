@@ -86,13 +86,15 @@ pub(crate) struct Draws {
     handed: HashSet<Jti>,
     /// Since when SETs have been here without one being settled.
     since: Option<Duration>,
+    /// The peer has reported something since the last draw.
+    heard: bool,
     stalled: bool,
 }
 
 impl Draws {
     pub(crate) fn new(feed: Feed) -> Self {
         let tap = feed.tap();
-        Self { feed, tap, credit: 0, handed: HashSet::new(), since: None, stalled: false }
+        Self { feed, tap, credit: 0, handed: HashSet::new(), since: None, heard: false, stalled: false }
     }
 }
 
@@ -272,11 +274,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let now = self.house.clock.monotonic();
         let settle = self.rules.settle;
         if let Some(draws) = &mut self.draws
-            && draws.since.is_some_and(|since| now.saturating_sub(since) >= settle)
+            && let Some(since) = draws.since
         {
             if pin!(draws.tap.settled()).poll(cx).is_ready() {
                 draws.since = None;
-            } else {
+            } else if now.saturating_sub(since) >= settle {
                 self.part(Goodbye::UNSETTLED);
             }
         }
@@ -345,7 +347,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match &mut self.inbox {
             None => {
                 self.refusals.extend(sets.into_iter().map(|(named, _)| named));
-                if self.refusals.len() > REFUSALS {
+                let bytes: usize = self.refusals.iter().map(|named| named.len()).sum();
+                // One message may hold long names; many may not, of a peer that does not read what it is told.
+                if self.refusals.len() > REFUSALS || bytes > 2 * self.rules.bounds.bytes {
                     self.part(Goodbye::OVER_BOUND);
                 }
             }
@@ -365,6 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 draws.handed.remove(jti);
             });
             draws.since = draws.since.map(|_| self.house.clock.monotonic());
+            draws.heard = true;
         }
         feed.settle_all(outcomes);
     }

@@ -99,6 +99,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let why = Cause::new("no_credit", "the subscriber takes no more SETs until it settles or grants credit");
             draws.feed.stalled(draws.stalled.then_some(why));
         }
+        if std::mem::take(&mut draws.heard) && pin!(draws.tap.settled()).poll(cx).is_ready() {
+            // Nothing is here: the time of what comes next begins with it.
+            draws.since = None;
+        }
         let want = Want { sets: room.min(self.rules.frame_sets), bytes: self.rules.frame_bytes, wait: None };
         let batch = match draws.tap.poll_next(&want, cx) {
             Poll::Pending => return None,

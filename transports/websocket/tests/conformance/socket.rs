@@ -492,3 +492,44 @@ async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
     }
     peer.0.get_mut().shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_was_settled_in_time_says_nothing_against_what_came_since() {
+    let ledger = Ledger::owing(2, 100);
+    let (glass, house) = still();
+    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 1 })).await;
+    assert_eq!(peer.sets(1).await, [0]);
+    peer.ack(0..1).await;
+    ledger.settled(1).await;
+    // Twelve intervals are the time in which something must be settled.
+    for interval in 1..=12 {
+        if interval == 12 {
+            peer.say(json!({ "maxEvents": 1 })).await;
+            assert_eq!(peer.sets(1).await, [1]);
+        }
+        glass.advance(Duration::from_secs(25));
+        assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Ping("".into()), "interval {interval}");
+        peer.0.send(Message::Ping("alive".into())).await.unwrap();
+        assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Pong("alive".into()));
+    }
+    peer.ack(1..2).await;
+    ledger.settled(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_names_of_sets_that_are_refused_do_not_pile_up() {
+    let ledger = Ledger::owing(0, 1);
+    let served = plain(&ledger).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    // It sends and does not read: nothing of what is to be said to it leaves.
+    for at in 0..160 {
+        let sets = json!({ "sets": { format!("{at}{}", "n".repeat(200_000)): "x" } });
+        if peer.0.send(Message::text(sets.to_string())).await.is_err() {
+            break;
+        }
+    }
+    let closed = tokio::time::timeout(Duration::from_secs(20), peer.closed()).await.expect("all of it is kept");
+    assert_eq!(closed, said(Goodbye::OVER_BOUND));
+}
