@@ -13,6 +13,10 @@ use crate::wire::{self, Receives, Reply};
 
 /// When a transmitter is asked to come back after an end that is ours.
 const LATER: Duration = Duration::from_secs(5);
+/// What is being taken when everything must end gets so long.
+const GRACE: Duration = Duration::from_secs(5);
+/// SETs that go in by one call: between two calls it is seen that everything must end.
+const PORTION: usize = 16;
 
 /// Takes a POST on any path; the mount decides where it begins and who may pass.
 pub(crate) fn routes(receives: Receives, house: House) -> Router {
@@ -32,27 +36,51 @@ async fn take(mut arrival: Arrival, request: Request, receives: Receives, house:
     {
         return Reply::Status(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let work = async {
-        let body = match read_body(request.into_body(), receives.bytes, house).await {
-            Ok(body) => body,
-            Err(BodyFault::TooLarge) => return Reply::TooMany,
-            Err(BodyFault::TooSlow) => return Reply::Status(StatusCode::REQUEST_TIMEOUT),
-            Err(BodyFault::BrokeOff) => return Reply::Invalid("the body broke off"),
-        };
-        let sets = match wire::sets(&body, receives) {
-            Ok(sets) => sets,
-            Err(reply) => return reply,
-        };
-        let names: Vec<Box<str>> = sets.iter().map(|(name, _)| name.clone()).collect();
-        let what: Vec<_> = sets.into_iter().map(|(name, token)| Incoming::Set { named: Some(name), token }).collect();
-        let answers = if what.is_empty() { Vec::new() } else { arrival.inlet.take(&arrival.peer, what).await };
-        reply(names, answers)
-    };
-    tokio::select! {
+    let body = tokio::select! {
         biased;
-        reply = work => reply,
-        () = raised(&mut arrival.ends) => Reply::Busy(LATER),
-    }
+        body = read_body(request.into_body(), receives.bytes, house) => body,
+        () = raised(&mut arrival.ends) => return Reply::Busy(LATER),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(BodyFault::TooLarge) => return Reply::TooMany,
+        Err(BodyFault::TooSlow) => return Reply::Status(StatusCode::REQUEST_TIMEOUT),
+        Err(BodyFault::BrokeOff) => return Reply::Invalid("the body broke off"),
+    };
+    let sets = match wire::sets(&body, receives) {
+        Ok(sets) => sets,
+        Err(reply) => return reply,
+    };
+    let names: Vec<Box<str>> = sets.iter().map(|(name, _)| name.clone()).collect();
+    let mut what = sets.into_iter().map(|(name, token)| Incoming::Set { named: Some(name), token });
+    let ends = arrival.ends.clone();
+    let work = async {
+        let mut answers = Vec::with_capacity(names.len());
+        // When the end comes what was taken is acknowledged, and the rest comes again.
+        while !*ends.borrow() {
+            let portion: Vec<_> = what.by_ref().take(PORTION).collect();
+            let asked = portion.len();
+            let before = answers.len();
+            if asked > 0 {
+                answers.extend(arrival.inlet.take(&arrival.peer, portion).await.into_iter().take(asked));
+            }
+            // The last portion, or an inlet that did not answer for each: what follows would get another's answer.
+            if answers.len() - before < PORTION {
+                break;
+            }
+        }
+        answers
+    };
+    let end = async {
+        raised(&mut arrival.ends).await;
+        house.clock.sleep(GRACE).await;
+    };
+    let answers = tokio::select! {
+        biased;
+        answers = work => answers,
+        () = end => return Reply::Busy(LATER),
+    };
+    if answers.is_empty() && !names.is_empty() { Reply::Busy(LATER) } else { reply(names, answers) }
 }
 
 /// What the inlet said, SET by SET, as one answer.
