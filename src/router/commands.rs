@@ -64,11 +64,17 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
     }
 }
 
+/// How long late outcomes wait for earlier ones to be visible.
+const VISIBLE: Duration = Duration::from_secs(1);
+
 /// Outcomes of SETs that are not drawn: one read says what they are, one commit settles them.
 async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
     let store = feed.shared.store.clone();
-    // Said twice, it counts once: what is settled already must be visible.
-    feed.shared.settler.flush().await;
+    // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since taps wait.
+    tokio::select! {
+        () = feed.shared.settler.flush() => {}
+        () = feed.shared.house.clock.sleep(VISIBLE) => {}
+    }
     all.sort_by_key(|(named, ..)| named.at);
     let heads = match store.heads(all.iter().map(|(named, ..)| named.at).collect()).await {
         Ok(heads) => heads,

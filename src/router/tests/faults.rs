@@ -201,3 +201,37 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     bench.settled().await;
     assert_eq!(assert_order_and_identity(&bench.method.seen.lock()), 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
+    use super::responder::{asked, numbers, take};
+
+    let (bench, store) = faulty(Config::default(), &[asked("a")]).await;
+    let feed = bench.router.visit("a").unwrap().feed;
+    for n in 0..2 {
+        bench.emit(n, n).await;
+    }
+    let all = take(&mut feed.tap(), 9).await;
+    bench.pass(Duration::from_secs(61)).await;
+    bench.pass(Duration::from_secs(1)).await;
+    store.settle_fail.store(true, Ordering::Relaxed);
+    // Something else is on its way into the store; then comes a late acknowledgement.
+    bench.emit(2, 2).await;
+    let other = take(&mut feed.tap(), 1).await;
+    feed.settle(other[0].jti, None, ack());
+    let left: Vec<_> = all.iter().filter(|set| set.jti != other[0].jti).collect();
+    feed.settle(left[0].jti, None, ack());
+    bench.pass(Duration::from_millis(10)).await;
+    let mut tap = feed.tap();
+    let drawn = tokio::spawn(async move { numbers(&take(&mut tap, 9).await) });
+    for _ in 0..5 {
+        bench.pass(Duration::from_secs(1)).await;
+    }
+    let drawn = tokio::time::timeout(Duration::from_secs(1), drawn).await.expect("it waits for the store").unwrap();
+    assert!(drawn.is_empty(), "nothing leaves while nothing can be written: {drawn:?}");
+    store.settle_fail.store(false, Ordering::Relaxed);
+    for _ in 0..10 {
+        bench.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [2]);
+}

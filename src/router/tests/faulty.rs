@@ -33,6 +33,8 @@ pub(super) struct Faulty {
     pub(super) configure: Mutex<Option<Next>>,
     /// Reads of parked SETs fail.
     pub(super) parked_fail: AtomicBool,
+    /// Settlements cannot be written.
+    pub(super) settle_fail: AtomicBool,
     /// Reads of what is owed.
     pub(super) scans: AtomicUsize,
 }
@@ -43,6 +45,7 @@ impl Faulty {
             inner,
             configure: Mutex::default(),
             parked_fail: AtomicBool::default(),
+            settle_fail: AtomicBool::default(),
             scans: AtomicUsize::default(),
         })
     }
@@ -54,6 +57,10 @@ fn fails<T: Send + 'static>() -> Answer<T> {
 
 impl Store for Faulty {
     fn commit(&self, units: Vec<Unit>, how: Durability) -> Answer<Vec<Done>> {
+        let settles = units.iter().any(|unit| matches!(unit, Unit::Settle { .. }));
+        if settles && self.settle_fail.load(Ordering::Relaxed) {
+            return fails();
+        }
         let next = if units.iter().any(|unit| matches!(unit, Unit::Configure { .. })) {
             self.configure.lock().take()
         } else {
