@@ -343,7 +343,15 @@ mod tests {
                 (status, metadata["issuer"].as_str()),
                 (200, Some(format!("http://127.0.0.1:1/{issuer}").as_str()))
             );
-            assert_eq!(metadata["delivery_methods_supported"][0], "urn:ietf:rfc:8935");
+            let methods: Vec<&str> = metadata["delivery_methods_supported"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|uri| uri.as_str().unwrap())
+                .collect();
+            for method in ["urn:ietf:rfc:8935", "urn:ietf:rfc:8936"] {
+                assert!(methods.contains(&method), "{methods:?}");
+            }
             let (_, keys) = get(&house, world, &format!("/{issuer}/jwks.json")).await;
             assert!(keys.contains(if issuer == "a" { "ES256" } else { "EdDSA" }), "{keys}");
         }
@@ -365,7 +373,9 @@ mod tests {
     #[tokio::test]
     async fn a_gateway_without_any_method_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path(), "[methods.push]\nenabled = false");
+        let off = |name: &str| format!("[methods.{name}]\nenabled = false\n");
+        let all: String = delivery::methods().unwrap().iter().map(|method| off(method.entry.name)).collect();
+        let config = config(folder.path(), &all);
         assert_eq!(methods_of(&config, &clock::system()).await.err().unwrap().exit, Exit::Usage);
     }
 }

@@ -16,19 +16,23 @@ mod path;
 #[path = "visits_tickets.rs"]
 mod tickets;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    convert::Infallible,
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::Request,
-    http::{HeaderValue, Method, StatusCode, header, request},
+    http::{HeaderValue, Method, StatusCode, Version, header, request},
     response::{IntoResponse, Response},
 };
 use clock::House;
-use delivery::{Visit, Voice, spi::AnyMethod};
+use delivery::{BoxFuture, Visit, Voice, spi::AnyMethod};
 use net::Seat;
 use oauth::{Admitted, Denied, Guard};
 use router::{Router, Visited};
@@ -123,16 +127,26 @@ impl Visits {
     /// Adds the door to the routes of the world: whatever they do not know is looked for here.
     pub(crate) fn mount(&self, world: axum::Router) -> axum::Router {
         let visits = self.clone();
-        world.fallback(move |request: Request| {
-            let visits = visits.clone();
-            async move {
-                match visits.0.admit(request) {
-                    Ok(Next::Serve(serving)) => serving.answer().await,
-                    Ok(Next::Ticket(asking)) => visits.0.ticket(*asking).await,
-                    Err(refusal) => *refusal,
-                }
+        world.fallback_service(tower::service_fn(move |request: Request| visits.serve(request)))
+    }
+
+    /// What waits is boxed alone: of ten thousand polls, none carries what letting it in took.
+    fn serve(&self, request: Request) -> BoxFuture<'static, Result<Response, Infallible>> {
+        let unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
+        match self.0.admit(request) {
+            Ok(Next::Serve(serving)) => Box::pin(async move { Ok(serving.answer().await) }),
+            Ok(Next::Ticket(asking)) => {
+                let visits = self.clone();
+                Box::pin(async move { Ok(visits.0.ticket(*asking).await) })
             }
-        })
+            Err(mut refusal) => {
+                if unread {
+                    // RFC 9112 §9.6: the rest of the request is not read, so this connection has no next one.
+                    refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Box::pin(ready(Ok(*refusal)))
+            }
+        }
     }
 
     /// From now on nobody is let in; visits that last are ended by their taps.
@@ -153,7 +167,7 @@ enum Next {
 
 /// A request on its way through a method's routes.
 struct Serving {
-    answering: axum::routing::future::RouteFuture<std::convert::Infallible>,
+    answering: axum::routing::future::RouteFuture<Infallible>,
     place: Place,
 }
 

@@ -1,7 +1,7 @@
 //! Answers the polls of one stream.
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, poll_fn, ready},
     pin::pin,
     sync::Arc,
     task::Poll,
@@ -12,7 +12,7 @@ use delivery::{
     About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, House, Lapse, Limits, Line, Order, Profile, Receipt, Tap,
     Visit, Voice, Want,
     axum::{
-        Extension, Router,
+        Router,
         body::Body,
         extract::Request,
         response::{IntoResponse, Response},
@@ -81,19 +81,24 @@ impl Line for PollLine {
 
 /// The stream's URL, for exactly its path.
 pub(crate) fn routes(house: House) -> Router {
-    let handler = move |Extension(visit): Extension<Visit>, request: Request| {
-        let house = house.clone();
-        async move { poll(visit, request, house).await }
-    };
-    Router::new().route("/", any(handler))
+    Router::new().route("/", any(move |request: Request| poll(request, house.clone())))
 }
 
-async fn poll(visit: Visit, request: Request, house: House) -> Response {
-    // Boxed, so that neither the body nor what reads it is part of what waits.
-    let ask = match Box::pin(read(request, &house)).await {
-        Ok(ask) => ask,
-        Err(refused) => return refused,
+/// A poll in two stages, each in a box of its own: neither the request nor what reads it is part of what waits.
+fn poll(mut request: Request, house: House) -> BoxFuture<'static, Response> {
+    let Some(visit) = request.extensions_mut().remove::<Visit>() else {
+        return Box::pin(ready(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the door is not in order")));
     };
+    let reading = Box::pin(read(request, house.clone()));
+    Box::pin(async move {
+        match reading.await {
+            Ok(ask) => answer(visit, ask, house).await,
+            Err(refused) => refused,
+        }
+    })
+}
+
+async fn answer(visit: Visit, ask: Ask, house: House) -> Response {
     let Some(line) = visit.line::<PollLine>() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the stream has another method");
     };
@@ -203,7 +208,7 @@ async fn linger(visit: &Visit, line: &PollLine, started: Duration, house: &House
     }
 }
 
-async fn read(request: Request, house: &House) -> Result<Ask, Response> {
+async fn read(request: Request, house: House) -> Result<Ask, Response> {
     // Everything that can be said without the body is said before it is read.
     if request.method() != Method::POST {
         let mut refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "polls are POST requests");
@@ -217,7 +222,7 @@ async fn read(request: Request, house: &House) -> Result<Ask, Response> {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded bodies are not taken"));
     }
     let (head, body) = request.into_parts();
-    let body = read_body(body, Bounds::OF_RECEIVER.bytes, house).await.map_err(|fault| {
+    let body = read_body(body, Bounds::OF_RECEIVER.bytes, &house).await.map_err(|fault| {
         let status = match fault {
             BodyFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             BodyFault::TooSlow => StatusCode::REQUEST_TIMEOUT,
