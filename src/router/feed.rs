@@ -11,8 +11,8 @@ pub(crate) use draw::{Drawer, poll_settled};
 pub(crate) use end::rule_name;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -23,6 +23,7 @@ use delivery::{
     spi::{AnyLine, FeedCore, TapCore},
 };
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use set::{Jti, OrderKey, Timestamp};
 use store::{Attempted, Entry, Head, Kind, Position, StreamNo, Version};
 use stream::{Status, Stream};
@@ -31,6 +32,7 @@ use self::{taps::Taps, visits::Visits};
 use crate::{
     backoff::{Breaker, pause},
     batch::{StreamTap, Ticket},
+    hash::{Map, Set},
     lane::Lanes,
     seal::Seal,
     shared::{Command, Shared},
@@ -61,6 +63,8 @@ pub(crate) struct Served {
     pub(crate) filter_changed: Version,
     /// Counts changes of method or endpoint: of older hand-overs only ends count.
     pub(crate) generation: u64,
+    /// Counters of what is acknowledged, by who answered: found once, since they are asked for at each acknowledgement.
+    pub(crate) acknowledged: [OnceLock<Counter>; 2],
 }
 
 /// Whether SETs may leave.
@@ -89,9 +93,9 @@ pub(crate) struct State {
     accounted: usize,
     control: VecDeque<Slot>,
     control_busy: bool,
-    pub(crate) claimed: HashMap<u64, Claimed>,
+    pub(crate) claimed: Map<u64, Claimed>,
     /// Parked or dropped, on the way into the store.
-    ending: HashSet<u64>,
+    ending: Set<u64>,
     /// Reports of SETs that are not drawn, which the ledger is asked about: until it has told, nothing is drawn.
     pub(crate) late: usize,
     breaker: Breaker,
@@ -115,13 +119,13 @@ pub(crate) struct State {
     scan_asked: bool,
     rewind: Option<u64>,
     /// Settled while a scan read the store.
-    settled_meanwhile: Option<HashSet<u64>>,
-    attempted: HashMap<u64, Attempted>,
+    settled_meanwhile: Option<Set<u64>>,
+    attempted: Map<u64, Attempted>,
     successes: u64,
     lone_failures_in_row: u32,
     parked_in_row: u32,
     /// Of order keys with a parked SET, the last acknowledged position since: a re-issue must not overtake it unseen.
-    parked_keys: HashMap<OrderKey, u64>,
+    parked_keys: Map<OrderKey, u64>,
     pub(crate) last_error: Option<(Timestamp, Cause)>,
     pub(crate) last_success: Option<Timestamp>,
     pub(crate) stalled: Option<Cause>,
@@ -206,8 +210,8 @@ impl Feed {
             accounted: 0,
             control: VecDeque::new(),
             control_busy: false,
-            claimed: HashMap::new(),
-            ending: HashSet::new(),
+            claimed: Map::default(),
+            ending: Set::default(),
             late: 0,
             breaker,
             phase,
@@ -227,7 +231,7 @@ impl Feed {
             successes: 0,
             lone_failures_in_row: 0,
             parked_in_row: 0,
-            parked_keys: HashMap::new(),
+            parked_keys: Map::default(),
             last_error: None,
             last_success: None,
             stalled: None,

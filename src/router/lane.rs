@@ -7,7 +7,7 @@ mod out;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BinaryHeap, VecDeque},
     time::Duration,
 };
 
@@ -15,7 +15,10 @@ use delivery::Order;
 use set::OrderKey;
 
 use self::out::Out;
-use crate::slot::Slot;
+use crate::{
+    hash::{Map, Set},
+    slot::Slot,
+};
 
 /// Who may draw a listed lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,17 +72,17 @@ pub(crate) enum Offered {
 #[derive(Debug)]
 pub(crate) struct Lanes {
     most: usize,
-    lanes: HashMap<OrderKey, Lane>,
+    lanes: Map<OrderKey, Lane>,
     /// Free lanes in the order in which they became ready; an entry whose lane is not listed so any more means nothing.
     ready: VecDeque<OrderKey>,
     /// Lanes listed as free.
     free: usize,
     /// The same for lanes that a tap holds, by tap.
-    held: HashMap<u64, VecDeque<OrderKey>>,
+    held: Map<u64, VecDeque<OrderKey>>,
     /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
     free_next: bool,
     timers: BinaryHeap<Reverse<(Duration, OrderKey)>>,
-    stopped: HashSet<OrderKey>,
+    stopped: Set<OrderKey>,
     queued: usize,
     passed_over: usize,
     /// The time, as far as anybody told.
@@ -92,13 +95,13 @@ impl Lanes {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             most: most.max(1),
-            lanes: HashMap::new(),
+            lanes: Map::default(),
             ready: VecDeque::new(),
             free: 0,
-            held: HashMap::new(),
+            held: Map::default(),
             free_next: false,
             timers: BinaryHeap::new(),
-            stopped: HashSet::new(),
+            stopped: Set::default(),
             queued: 0,
             passed_over: 0,
             now: Duration::ZERO,

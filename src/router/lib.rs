@@ -7,6 +7,7 @@ mod commands;
 mod config;
 mod declare;
 mod feed;
+mod hash;
 mod index;
 mod intake;
 mod lane;

@@ -18,7 +18,7 @@ use set::Jti;
 use store::{Named, Settlement, Store, StreamNo};
 use tokio::sync::{Notify, mpsc};
 
-use crate::{Config, Observed, feed::Feed, seal::Pool, settle::Settler, slot::Slot};
+use crate::{Config, Observed, feed::Feed, hash::Map, seal::Pool, settle::Settler, slot::Slot};
 
 /// What all feeds share.
 pub(crate) struct Shared {
@@ -105,7 +105,7 @@ pub(crate) struct Timers {
 #[derive(Default)]
 struct Due {
     heap: BinaryHeap<Reverse<(Duration, StreamNo)>>,
-    feeds: HashMap<StreamNo, (Duration, Weak<Feed>)>,
+    feeds: Map<StreamNo, (Duration, Weak<Feed>)>,
 }
 
 impl Timers {

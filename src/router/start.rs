@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::{
     Config, Index, Method, Observed, commands,
     feed::Feed,
+    hash::Map,
     intake, retain,
     shared::{Shared, Timers},
     streams::Kept,
@@ -83,7 +84,7 @@ pub(crate) struct Inner {
     pub(crate) index: ArcSwap<Index>,
     pub(crate) streams_by_id: ArcSwap<HashMap<String, StreamNo>>,
     pub(crate) published: watch::Sender<Version>,
-    pub(crate) feeds: RwLock<HashMap<StreamNo, Arc<Feed>>>,
+    pub(crate) feeds: RwLock<Map<StreamNo, Arc<Feed>>>,
     /// All streams; whoever changes one holds this.
     pub(crate) kept: tokio::sync::Mutex<Kept>,
     pub(crate) intake_closed: ArcSwapOption<intake::Closed>,

@@ -136,6 +136,7 @@ impl Inner {
             method: method.entry().name,
             filter_changed,
             generation: 0,
+            acknowledged: Default::default(),
         })
     }
 

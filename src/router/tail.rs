@@ -1,10 +1,10 @@
 //! The router is fed by the ledger's tail alone, also for what this process accepted: there is no second path.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use store::{Entry, Limits, Position, StreamNo};
 
-use crate::Inner;
+use crate::{Inner, hash::Map};
 
 /// Tells each stream of the records it is owed, in the order of the ledger, until the process ends.
 pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
@@ -48,7 +48,16 @@ fn tell<'a>(router: &Inner, entries: &'a [Entry]) -> &'a [Entry] {
         deliveries <= DELIVERIES
     });
     let (now, later) = entries.split_at(fits.count().max(1));
-    let mut of_stream: HashMap<StreamNo, Vec<&Entry>> = HashMap::new();
+    if let [entry] = now {
+        // One event may be for thousands: each is told at once.
+        for no in entry.targets.iter() {
+            if let Some(feed) = router.feed(StreamNo(no)) {
+                feed.push(&[entry]);
+            }
+        }
+        return later;
+    }
+    let mut of_stream: Map<StreamNo, Vec<&Entry>> = Map::default();
     for entry in now {
         for no in entry.targets.iter() {
             of_stream.entry(StreamNo(no)).or_default().push(entry);

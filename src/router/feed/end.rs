@@ -166,15 +166,17 @@ impl Feed {
     }
 
     fn acknowledged(&self, receipt: set::Receipt) {
-        let receipt = match receipt {
-            set::Receipt::Receiver => "receiver",
-            set::Receipt::Carrier => "carrier",
+        let served = self.served.load();
+        let [receiver, carrier] = &served.acknowledged;
+        let (counter, receipt) = match receipt {
+            set::Receipt::Receiver => (receiver, "receiver"),
+            set::Receipt::Carrier => (carrier, "carrier"),
         };
-        self.shared
-            .observed
-            .acknowledged
-            .get_or_create(&[("method", self.served.load().method), ("receipt", receipt)])
-            .inc();
+        let find = || {
+            let labels = [("method", served.method), ("receipt", receipt)];
+            self.shared.observed.acknowledged.get_or_create(&labels).clone()
+        };
+        counter.get_or_init(find).inc();
     }
 
     fn park(self: &Arc<Self>, state: &mut State, end: End, code: set::ErrorCode, text: Box<str>, stream_fault: bool) {

@@ -1,12 +1,12 @@
 //! Reading on in the store: what is owed beyond the ready set finds its lane when there is room.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use set::Timestamp;
 use store::{Head, Kind, Position};
 
 use super::{Feed, PASSED_OVER_MOST, State};
-use crate::{lane::Offered, shared::Command, slot::Slot};
+use crate::{hash::Set, lane::Offered, shared::Command, slot::Slot};
 
 /// Heads of one read. A thousand streams may read at once, when a gateway starts.
 const READ_MOST: usize = 256;
@@ -26,7 +26,7 @@ impl Feed {
                     state.scan = state.scan.min(to);
                 }
                 state.scanning = true;
-                state.settled_meanwhile = Some(HashSet::new());
+                state.settled_meanwhile = Some(Set::default());
                 (state.scan, rewound.is_some())
             };
             if rewound {
@@ -72,7 +72,7 @@ impl Feed {
         }
     }
 
-    fn place(&self, state: &mut State, heads: Vec<Head>, settled: &HashSet<u64>, whole_up_to: Option<u64>) {
+    fn place(&self, state: &mut State, heads: Vec<Head>, settled: &Set<u64>, whole_up_to: Option<u64>) {
         let now = self.shared.house.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
         for head in heads {
