@@ -4,6 +4,7 @@
 //! what is to be said is composed at the moment when the socket takes it. So two full sockets cannot wait for each other, and
 //! all that is kept is bounded: replies and inbox by the credit we granted, the way out by one message.
 
+mod bell;
 mod say;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 };
 
 use delivery::{
-    BoxFuture, Feed, House, Jti, Tap,
+    BoxFuture, Feed, House, Jti, Tap, Want,
     exchange::{Bounds, Exchange},
 };
 use futures_util::Stream;
@@ -27,6 +28,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, protocol::WebSocketConfig},
 };
 
+use self::bell::Bells;
 use crate::{
     inbox::Inbox,
     wire::{self, Goodbye, Subprotocol},
@@ -89,12 +91,14 @@ pub(crate) struct Draws {
     /// The peer has reported something since the last draw.
     heard: bool,
     stalled: bool,
+    /// What the tap was asked for last, while it has not answered: it rings when it can.
+    asked: Option<Want>,
 }
 
 impl Draws {
     pub(crate) fn new(feed: Feed) -> Self {
         let tap = feed.tap();
-        Self { feed, tap, credit: 0, handed: HashSet::new(), since: None, heard: false, stalled: false }
+        Self { feed, tap, credit: 0, handed: HashSet::new(), since: None, heard: false, stalled: false, asked: None }
     }
 }
 
@@ -151,6 +155,7 @@ pub(crate) struct Session<S> {
     silent: u8,
     blocked: u8,
     chatter: u32,
+    bells: Bells,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -178,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             silent: 0,
             blocked: 0,
             chatter: 0,
+            bells: Bells::new(),
         }
     }
 
@@ -214,31 +220,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.inbox = None;
         self.refusals = Vec::new();
         self.tick = self.house.clock.sleep(LINGER);
+        self.bells.signals.again();
     }
 
     fn ended(&self) -> Ended {
         Ended { code: self.code, heard: self.heard }
     }
 
-    /// Everything that can be done now. Tells whether something was, so that there may be more.
+    /// Everything that can be done now. Tells whether there may be more to do at once.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        self.signals(cx)?;
-        let mut moved = if self.deaf { self.forget(cx)? } else { self.read(cx)? };
-        if let (Some(inbox), Stage::Open | Stage::Draining) = (&mut self.inbox, self.stage) {
-            moved |= inbox.work(cx);
+        let before = self.stage;
+        if self.bells.signals.take() {
+            self.signals()?;
         }
-        moved |= self.write(cx)?;
+        let mut more = if self.deaf {
+            self.forget()?
+        } else if self.bells.io.take() {
+            self.read()?
+        } else {
+            false
+        };
+        if let (Some(inbox), Stage::Open | Stage::Draining) = (&mut self.inbox, self.stage) {
+            more |= inbox.work(cx);
+        }
+        more |= self.write()?;
         if self.stage == Stage::Draining
             && let Some(draws) = &mut self.draws
-            && pin!(draws.tap.settled()).poll(cx).is_ready()
+            && pin!(draws.tap.settled()).poll(&mut Context::from_waker(self.bells.feed.waker())).is_ready()
         {
             self.part(Goodbye::DRAINING);
-            moved = true;
         }
-        Ok(moved)
+        Ok(more || self.stage != before || self.bells.signals.rang())
     }
 
-    fn signals(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+    fn signals(&mut self) -> Result<(), Ended> {
+        let waker = self.bells.signals.waker().clone();
+        let cx = &mut Context::from_waker(&waker);
         if let Some(ends) = &mut self.ends
             && let Poll::Ready(goodbye) = ends.as_mut().poll(cx)
         {
@@ -249,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             match self.stage {
                 Stage::Open | Stage::Draining => {
                     self.tick = self.house.clock.sleep(self.rules.ping);
-                    self.tick(cx)?;
+                    self.tick()?;
                 }
                 Stage::Parting(_) | Stage::Parted => return Err(self.ended()),
             }
@@ -258,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// An interval has passed.
-    fn tick(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
+    fn tick(&mut self) -> Result<(), Ended> {
         self.chatter = 0;
         self.silent += 1;
         self.blocked = if self.unflushed { self.blocked + 1 } else { 0 };
@@ -276,6 +293,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if let Some(draws) = &mut self.draws
             && let Some(since) = draws.since
         {
+            // It waits for outcomes then: it is to be asked for SETs once more.
+            draws.asked = None;
+            let cx = &mut Context::from_waker(self.bells.feed.waker());
             if pin!(draws.tap.settled()).poll(cx).is_ready() {
                 draws.since = None;
             } else if now.saturating_sub(since) >= settle {
@@ -285,10 +305,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        for at in 0..MESSAGES {
+    fn read(&mut self) -> Result<bool, Ended> {
+        let waker = self.bells.io.waker().clone();
+        let cx = &mut Context::from_waker(&waker);
+        for _ in 0..MESSAGES {
             match Pin::new(&mut self.socket).poll_next(cx) {
-                Poll::Pending => return Ok(at > 0),
+                Poll::Pending => return Ok(false),
                 Poll::Ready(None) => return Err(self.ended()),
                 Poll::Ready(Some(Ok(message))) => self.hear(message),
                 Poll::Ready(Some(Err(error))) => {
@@ -303,6 +325,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
         }
+        self.bells.io.again();
         Ok(true)
     }
 
@@ -376,7 +399,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Hangs up on a peer that cannot be understood: closing while it still sends would reset the connection, and it would
     /// never read why.
-    fn forget(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+    fn forget(&mut self) -> Result<bool, Ended> {
+        let cx = &mut Context::from_waker(self.bells.io.waker());
         if self.stage != Stage::Parted || self.unflushed {
             return Ok(false);
         }
@@ -408,6 +432,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Session<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let this = self.get_mut();
+        this.bells.wake(cx.waker());
         for _ in 0..ROUNDS {
             match this.round(cx) {
                 Ok(true) => {}

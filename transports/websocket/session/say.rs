@@ -18,19 +18,28 @@ use crate::{
 };
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    pub(super) fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        let mut moved = false;
+    /// Says what there is to say. Tells whether to look again at once: there may be more, or what was said made room.
+    pub(super) fn write(&mut self) -> Result<bool, Ended> {
+        let waker = self.bells.io.waker().clone();
+        let cx = &mut Context::from_waker(&waker);
+        let (mut moved, mut all) = (false, false);
         for _ in 0..MESSAGES {
             match Pin::new(&mut self.socket).poll_ready(cx) {
                 Poll::Pending => {
                     self.unflushed = true;
-                    return Ok(moved);
+                    return Ok(false);
                 }
                 Poll::Ready(Ok(())) => self.blocked = 0,
-                Poll::Ready(Err(_)) if self.stage == Stage::Parted => break,
+                Poll::Ready(Err(_)) if self.stage == Stage::Parted => {
+                    all = true;
+                    break;
+                }
                 Poll::Ready(Err(_)) => return Err(self.ended()),
             }
-            let Some(message) = self.say(cx) else { break };
+            let Some(message) = self.say() else {
+                all = true;
+                break;
+            };
             if Pin::new(&mut self.socket).start_send(message).is_err() && self.stage != Stage::Parted {
                 return Err(self.ended());
             }
@@ -48,11 +57,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Poll::Ready(Err(_)) => return Err(self.ended()),
             }
         }
-        Ok(moved)
+        Ok(!all || moved && (self.deaf || self.inbox.is_some()))
     }
 
     /// The next message, now that the socket takes one.
-    fn say(&mut self, cx: &mut Context<'_>) -> Option<Message> {
+    fn say(&mut self) -> Option<Message> {
         match self.stage {
             Stage::Parted => return None,
             Stage::Parting(goodbye) => {
@@ -71,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.stage == Stage::Draining {
             return None;
         }
-        self.draw(cx)
+        self.draw()
     }
 
     fn reply(&mut self) -> Option<Message> {
@@ -82,8 +91,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         text(replies.to_json())
     }
 
-    fn draw(&mut self, cx: &mut Context<'_>) -> Option<Message> {
+    fn draw(&mut self) -> Option<Message> {
         let draws = self.draws.as_mut()?;
+        let rang = self.bells.feed.take();
+        let cx = &mut Context::from_waker(self.bells.feed.waker());
         let room = match self.protocol {
             Subprotocol::Setgate => usize::try_from(draws.credit).unwrap_or(usize::MAX),
             Subprotocol::PushPull => {
@@ -99,13 +110,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             let why = Cause::new("no_credit", "the subscriber takes no more SETs until it settles or grants credit");
             draws.feed.stalled(draws.stalled.then_some(why));
         }
-        if std::mem::take(&mut draws.heard) && pin!(draws.tap.settled()).poll(cx).is_ready() {
-            // Nothing is here: the time of what comes next begins with it.
-            draws.since = None;
+        if std::mem::take(&mut draws.heard) {
+            if pin!(draws.tap.settled()).poll(cx).is_ready() {
+                // Nothing is here: the time of what comes next begins with it.
+                draws.since = None;
+            } else {
+                // It waits for outcomes now: it is to be asked for SETs once more.
+                draws.asked = None;
+            }
         }
         let want = Want { sets: room.min(self.rules.frame_sets), bytes: self.rules.frame_bytes, wait: None };
+        // Who grants credit says when there is room: until the tap rings or more is wanted, it has nothing new to tell.
+        if !rang && self.protocol == Subprotocol::Setgate && draws.asked == Some(want) {
+            return None;
+        }
+        draws.asked = None;
         let batch = match draws.tap.poll_next(&want, cx) {
-            Poll::Pending => return None,
+            Poll::Pending => {
+                draws.asked = Some(want);
+                return None;
+            }
             Poll::Ready(Ok(batch)) => batch,
             Poll::Ready(Err(Closed::Draining)) => {
                 self.stage = Stage::Draining;
@@ -113,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Poll::Ready(Err(closed)) => {
                 self.part(Goodbye::of_tap(&closed));
-                return self.say(cx);
+                return self.say();
             }
         };
         let sets = batch.hand_over();
