@@ -22,7 +22,14 @@ struct State {
     taps: u64,
     size: usize,
     closed: Option<Closed>,
-    wakers: Vec<Waker>,
+    /// A tap waits for one thing at a time, as the router's do: for SETs, or for outcomes.
+    waits: BTreeMap<u64, (For, Waker)>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum For {
+    Sets,
+    Outcomes,
 }
 
 /// The feed.
@@ -53,13 +60,23 @@ impl Ledger {
     }
 
     fn change<T>(&self, how: impl FnOnce(&mut State) -> T) -> T {
-        let (result, wakers) = {
+        let (result, waits) = {
             let mut state = self.state();
-            (how(&mut state), std::mem::take(&mut state.wakers))
+            (how(&mut state), std::mem::take(&mut state.waits))
         };
-        wakers.into_iter().for_each(Waker::wake);
+        waits.into_values().for_each(|(_, waker)| waker.wake());
         self.0.1.send_modify(|changes| *changes += 1);
         result
+    }
+
+    /// Owes one more: who waits for SETs hears of it, and nobody else.
+    pub(crate) fn owe(&self, at: usize) {
+        let waits = {
+            let mut state = self.state();
+            state.waiting.insert(at);
+            state.waits.extract_if(.., |_, (what, _)| *what == For::Sets).collect::<Vec<_>>()
+        };
+        waits.into_iter().for_each(|(_, (_, waker))| waker.wake());
     }
 
     /// Ends when so many are settled.
@@ -148,7 +165,7 @@ impl TapCore for LedgerTap {
         let most = want.sets.min((want.bytes / state.size).max(1));
         let drawn: Vec<usize> = state.waiting.iter().copied().take(most).collect();
         if drawn.is_empty() || want.sets == 0 {
-            state.wakers.push(cx.waker().clone());
+            state.waits.insert(self.number, (For::Sets, cx.waker().clone()));
             return Poll::Pending;
         }
         let mut sets = Vec::new();
@@ -175,7 +192,7 @@ impl TapCore for LedgerTap {
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.ledger.state();
         if state.handed.values().any(|tap| *tap == self.number) {
-            state.wakers.push(cx.waker().clone());
+            state.waits.insert(self.number, (For::Outcomes, cx.waker().clone()));
             return Poll::Pending;
         }
         Poll::Ready(())

@@ -533,3 +533,24 @@ async fn long_names_of_sets_that_are_refused_do_not_pile_up() {
     let closed = tokio::time::timeout(Duration::from_secs(20), peer.closed()).await.expect("all of it is kept");
     assert_eq!(closed, said(Goodbye::OVER_BOUND));
 }
+
+#[tokio::test]
+async fn what_comes_while_others_are_unsettled_leaves_at_once() {
+    let ledger = Ledger::owing(2, 100);
+    let (glass, house) = still();
+    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 100 })).await;
+    assert_eq!(peer.sets(2).await, [0, 1]);
+    // Looking whether all is settled must not make the tap forget that SETs are waited for.
+    peer.ack(0..1).await;
+    ledger.settled(1).await;
+    peer.0.send(Message::Ping("after the report".into())).await.unwrap();
+    assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Pong("after the report".into()));
+    ledger.owe(2);
+    assert_eq!(peer.sets(1).await, [2]);
+    glass.advance(Duration::from_secs(25));
+    assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Ping("".into()));
+    ledger.owe(3);
+    assert_eq!(peer.sets(1).await, [3]);
+}
