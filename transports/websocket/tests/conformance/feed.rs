@@ -74,9 +74,12 @@ impl Ledger {
         let waits = {
             let mut state = self.state();
             state.waiting.insert(at);
-            state.waits.extract_if(.., |_, (what, _)| *what == For::Sets).collect::<Vec<_>>()
+            let (told, rest): (BTreeMap<_, _>, _) =
+                std::mem::take(&mut state.waits).into_iter().partition(|(_, (what, _))| *what == For::Sets);
+            state.waits = rest;
+            told
         };
-        waits.into_iter().for_each(|(_, (_, waker))| waker.wake());
+        waits.into_values().for_each(|(_, waker)| waker.wake());
     }
 
     /// Ends when so many are settled.
