@@ -17,6 +17,7 @@ use oauth::{Guard, Receiver};
 use router::{Issuer, Router};
 
 use crate::{
+    certificates,
     config::{Config, resolve},
     doors::{Doors, Routes, Running, serve},
     issuers,
@@ -108,6 +109,9 @@ impl Gateway {
         let routes =
             Routes { config: &config, router: &router, guard, visits: visits.clone(), kept: &kept, house: &house };
         let (world, operator) = (routes.world()?, routes.operator(&doors.operator, &ready));
+        let observed = kept.registry.lend(certificates::Observed::register);
+        certificates::watch("world", &doors.world, &config.listen.world_tls, &house, &observed);
+        certificates::watch("operator", &doors.operator, &config.listen.operator_tls, &house, &observed);
         let world = serve(doors.world, world, &house, "world");
         let operator = serve(doors.operator, operator, &house, "operator");
         Ok(Self { house, router, kept, issuers, world, operator, visits, ready })

@@ -7,7 +7,7 @@ use delivery::{About, Voice, spi::AnyMethod};
 use serde::Serialize;
 
 use crate::{
-    assemble,
+    assemble, certificates,
     config::{self, Config, Effective},
     serve,
 };
@@ -34,6 +34,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
     let visited = streams(&loaded.config, &methods, &mut findings)?;
     producers(&loaded.config, &mut findings)?;
+    door_certificates(&loaded.config, context.house.clock.wall_millis() / 1000, &mut findings);
     egress(&outbound, &mut findings);
     receivers(&loaded.config, &visited, &mut findings)?;
     if args.connect {
@@ -112,6 +113,28 @@ fn streams<'a>(
         }
     }
     Ok(visited)
+}
+
+/// Looks when the doors' certificates end.
+fn door_certificates(config: &Config, now: u64, findings: &mut Vec<Finding>) {
+    let doors = [("world", &config.listen.world_tls), ("operator", &config.listen.operator_tls)];
+    for (door, file) in doors.into_iter().filter_map(|(door, files)| Some((door, files.certificate.as_deref()?))) {
+        findings.push(match net::chain_ends(file) {
+            Ok(end) => {
+                let days = certificates::days_left(end, now);
+                let what = if end > now {
+                    format!("certificate of the {door} door: {days} days left")
+                } else {
+                    format!("certificate of the {door} door: it has ended")
+                };
+                let remedy = format!("replace {}; it is read again when it changes", file.display());
+                Finding { what, good: days >= certificates::DAYS_AHEAD, remedy }
+            }
+            Err(error) => {
+                Finding { what: format!("certificate of the {door} door"), good: false, remedy: error.to_string() }
+            }
+        });
+    }
 }
 
 /// Says through which proxy everything leaves, and what that means for the address guard.

@@ -15,6 +15,7 @@
 
 mod assemble;
 mod bench;
+mod certificates;
 mod check;
 pub mod config;
 mod demo;

@@ -147,7 +147,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, NetError> {
     std::fs::read(path).map_err(|error| NetError::tls(path.display().to_string(), error))
 }
 
-fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, NetError> {
+pub(crate) fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, NetError> {
     let all: Vec<_> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| NetError::tls(what, error))?;
     if all.is_empty() {
