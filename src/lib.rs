@@ -10,6 +10,7 @@
 //! | `rekey.rs` | another key-encryption key for everything that is sealed |
 //! | `issuers.rs` | issuers with their numbers and keys |
 //! | `assemble.rs`, `doors.rs` | the rooms put together; the doors; shutdown in order |
+//! | `certificates.rs` | the doors' certificates: read again, and reported before they end |
 //! | `visits.rs`, `visits_*.rs` | receivers that come for their SETs: paths, budgets, tickets |
 //! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs`, `bench.rs` | one command each |
 

@@ -228,9 +228,7 @@ fn a_backlog_comes_once_and_in_order() {
 
 #[test]
 fn curl_polls_and_acknowledges() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        return;
-    }
+    assert!(Command::new("curl").arg("--version").output().is_ok(), "this test needs curl: apt-get install curl");
     let mut polled = Polled::start("");
     polled.gateway.accept(&event(1, "jane"));
     let url = format!("{}/poll/crm", polled.gateway.issuer(""));

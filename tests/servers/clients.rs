@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{build_gateway, exists, finish, follow, is_root, root, say, target};
+use crate::process::{build_gateway, finish, follow, program, root, say, target};
 use crate::python;
 
 /// Builds the gateway, sees to it that the clients are there, and starts `clients/controller.py`.
@@ -52,20 +52,10 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The first of these programs that is there; otherwise it is installed, if this is Debian and we may.
+/// As [`program`]; what is not there is written down.
 fn found(what: &'static str, names: &[&str], package: &str, missing: &mut Vec<&'static str>) -> Option<String> {
     let version = if what == "nginx" { "-v" } else { "--version" };
-    let there = || names.iter().find(|name| exists(name, &[version])).map(|name| (*name).to_owned());
-    if let Some(name) = there() {
-        return Some(name);
-    }
-    if is_root() && exists("apt-get", &["--version"]) {
-        say(&format!("  {what} is missing: installing {package}"));
-        let apt = |words: &[&str]| finish(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(words));
-        let _ = apt(&["update", "-qq"]);
-        let _ = apt(&["install", "-y", "-qq", "--no-install-recommends", package]);
-    }
-    let name = there();
+    let name = program(names, version, package);
     if name.is_none() {
         missing.push(what);
     }

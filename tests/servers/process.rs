@@ -137,6 +137,29 @@ pub(crate) fn exists(name: &str, arguments: &[&str]) -> bool {
     quiet.is_ok_and(|status| status.success())
 }
 
+/// The first of these programs that is there; otherwise its package is installed, if this is Debian and we may.
+pub(crate) fn program(names: &[&str], version: &str, package: &str) -> Option<String> {
+    let there = || names.iter().find(|name| exists(name, &[version])).map(|name| (*name).to_owned());
+    if let Some(name) = there() {
+        return Some(name);
+    }
+    if is_root() && exists("apt-get", &["--version"]) {
+        say(&format!("  {} is missing: installing {package}", names.first().unwrap_or(&package)));
+        let apt = |words: &[&str]| finish(Command::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(words));
+        let _ = apt(&["update", "-qq"]);
+        let _ = apt(&["install", "-y", "-qq", "--no-install-recommends", package]);
+    }
+    there()
+}
+
+/// Sees to it that `curl` is there, as the tutorial's readers have it.
+///
+/// # Errors
+/// It is not, and cannot be installed.
+pub(crate) fn need_curl() -> Result<()> {
+    program(&["curl"], "--version", "curl").map(|_| ()).context("the tests poll with curl: apt-get install curl")
+}
+
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));

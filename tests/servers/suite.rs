@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::process::{Watch, build_gateway, cargo, finish, follow, say};
+use crate::process::{Watch, build_gateway, cargo, finish, follow, need_curl, say};
 use crate::{clients, crash, deny, tutorial};
 
 /// Tests that one step has counted.
@@ -120,6 +120,7 @@ fn docs(_: &mut Count) -> Result<()> {
 }
 
 fn tests(count: &mut Count) -> Result<()> {
+    need_curl()?;
     counted(&["test", "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"], 100, count)
 }
 

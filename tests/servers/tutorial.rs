@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{Watch, root, say, target};
+use crate::process::{Watch, need_curl, root, say, target};
 
 /// The longest that one block may take; the first one builds the gateway.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -35,6 +35,7 @@ enum Block {
 /// # Errors
 /// A command fails, or does not print what the tutorial shows.
 pub(crate) fn run() -> Result<()> {
+    need_curl()?;
     let text = std::fs::read_to_string(root().join("docs/tutorial.md")).context("could not read docs/tutorial.md")?;
     let blocks = blocks(&text)?;
     let runs = blocks.iter().filter(|block| matches!(block, Block::Run { .. })).count();
