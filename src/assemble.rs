@@ -250,6 +250,7 @@ fn report(event: CarrierEvent) {
         CarrierEvent::Down { carrier, cause } => {
             tracing::warn!(%carrier, code = cause.code, "the carrier is not there")
         }
+        CarrierEvent::Figures { .. } => {}
     }
 }
 

@@ -87,8 +87,26 @@ pub trait Method: Sized + Send + Sync + 'static {
         async { Err(Fault::Unsupported("this method does not collect")) }
     }
 
-    /// `setgate check --connect`.
+    /// Judges what [`Method::collect`] would be asked to collect, without I/O; called at start and by `check`.
+    ///
+    /// # Errors
+    /// [`Fault::Terms`] names the member that is not acceptable.
+    fn source(&self, _from: Json) -> Result<(), Fault> {
+        Err(Fault::Unsupported("this method does not collect"))
+    }
+
+    /// Whether streams may ask for it: a method without anything to deliver to is not published in metadata.
+    fn is_offered(&self) -> bool {
+        true
+    }
+
+    /// `setgate check --connect`: what the operator's section names, looked at from here.
     fn probe(&self) -> impl Future<Output = Vec<Finding>> + Send {
+        async { Vec::new() }
+    }
+
+    /// `setgate check --connect`: the place that a source collects from.
+    fn probe_source(&self, _from: Json) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }
     }
 
@@ -115,6 +133,11 @@ pub trait Line: Send + Sync + 'static {
     fn run(&self, _feed: Feed, _tap: Tap) -> impl Future<Output = Closed> + Send {
         async { Closed::Idle }
     }
+
+    /// `setgate check --connect`: the place that this line delivers to. Nothing is delivered.
+    fn probe(&self) -> impl Future<Output = Vec<Finding>> + Send {
+        async { Vec::new() }
+    }
 }
 
 /// Declared per line, since terms choose; `testkit` tests each claim.
@@ -132,7 +155,8 @@ pub struct Profile {
     pub lapse: Lapse,
     /// Sizes.
     pub limits: Limits,
-    /// What an operator owns and many lines share (a cluster, a connection).
+    /// What an operator owns and many lines share (a cluster, a connection). Failures of [`Scope::Endpoint`](crate::Scope)
+    /// are its own, and hold all its lines; how much it can bear is told by windows that they share, not tried out.
     pub endpoint: Option<Arc<str>>,
     /// Taken by the feed when SETs are due, before they are claimed; given back when they are settled.
     pub windows: Vec<Window>,
@@ -234,6 +258,13 @@ pub enum CarrierEvent {
         carrier: Arc<str>,
         /// Why.
         cause: Cause,
+    },
+    /// What it tells of itself now and then; each figure replaces the one of that name before.
+    Figures {
+        /// Its name.
+        carrier: Arc<str>,
+        /// Names of `snake_case`, with their unit, and values.
+        figures: Vec<(&'static str, f64)>,
     },
 }
 

@@ -25,11 +25,20 @@ pub enum Incoming {
     },
     /// An event of intake.
     Event {
-        /// Its idempotency.
-        id: String,
+        /// What makes it the same event when it comes again.
+        id: Identity,
         /// The intake JSON.
         body: Bytes,
     },
+}
+
+/// By what an event is known when it comes again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// By this, whatever the event says of itself.
+    Given(String),
+    /// By its own `id`; by this where it has none.
+    OrElse(String),
 }
 
 /// What became of it.

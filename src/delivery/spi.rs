@@ -201,8 +201,23 @@ pub trait AnyMethod: Send + Sync {
     fn receive_routes(&self) -> Option<axum::Router>;
     /// Takes SETs or events from a peer.
     fn collect(&self, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>>;
+    /// Judges what would be collected.
+    ///
+    /// # Errors
+    /// [`Fault::Terms`] names the member that is not acceptable.
+    fn source(&self, _from: Json) -> Result<(), Fault> {
+        Err(Fault::Unsupported("this method does not collect"))
+    }
+    /// Whether streams may ask for it.
+    fn is_offered(&self) -> bool {
+        true
+    }
     /// `check --connect`.
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
+    /// `check --connect`, of a source.
+    fn probe_source(&self, _from: Json) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async { Vec::new() })
+    }
     /// Flushes and hangs up.
     fn close(&self, within: Duration) -> BoxFuture<'_, ()>;
 }
@@ -213,6 +228,8 @@ pub trait AnyLine: Send + Sync {
     fn profile(&self) -> Profile;
     /// Runs a sender.
     fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed>;
+    /// `check --connect`.
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
     /// Itself, for the method that made it.
     fn as_any(&self) -> &(dyn Any + Send + Sync);
 }
@@ -224,6 +241,10 @@ impl<L: Line> AnyLine for L {
 
     fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed> {
         Box::pin(async move { Line::run(&*self, feed, tap).await })
+    }
+
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(Line::probe(self))
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {
@@ -267,8 +288,20 @@ impl<M: Method> AnyMethod for Erased<M> {
         Box::pin(async move { method.collect(from, into, stop).await })
     }
 
+    fn source(&self, from: Json) -> Result<(), Fault> {
+        self.0.source(from)
+    }
+
+    fn is_offered(&self) -> bool {
+        self.0.is_offered()
+    }
+
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
         Box::pin(self.0.probe())
+    }
+
+    fn probe_source(&self, from: Json) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(self.0.probe_source(from))
     }
 
     fn close(&self, within: Duration) -> BoxFuture<'_, ()> {

@@ -170,7 +170,7 @@ impl Router {
     /// The delivery methods in force: for `delivery_methods_supported`.
     #[must_use]
     pub fn methods(&self) -> Vec<Method> {
-        self.0.methods.iter().map(|method| method.entry()).collect()
+        self.0.methods.iter().filter(|method| method.is_offered()).map(|method| method.entry()).collect()
     }
 
     /// The store.

@@ -71,7 +71,7 @@ async fn a_duplicate_is_acknowledged_again_and_handed_over_once() {
 async fn a_batch_has_one_answer_each_in_order() {
     let bench = bench(&[], &[]).await;
     let broken = Incoming::Set { named: None, token: Bytes::from_static(b"x") };
-    let event = Incoming::Event { id: "1".into(), body: Bytes::from_static(b"{}") };
+    let event = Incoming::Event { id: delivery::Identity::Given("1".into()), body: Bytes::from_static(b"{}") };
     let misnamed = bench.set(Some("other"), &bench.transmitter.claims("3"));
     let named = bench.set(Some("4"), &bench.transmitter.claims("4"));
     let answers = bench.take(vec![bench.token("1"), broken, event, misnamed, named]).await;
