@@ -1,0 +1,9 @@
+#![doc = include_str!("README.md")]
+
+mod config;
+
+pub use config::{
+    CloudEvents, ClusterSection, Compression, Format, From, Grant, Key, KnownBy, Password, RecordTime, SaslSection,
+    Section, Start, Terms, TlsSection, TokenSection, TopicShape, Value,
+};
+use rdkafka as _;
