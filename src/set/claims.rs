@@ -1,7 +1,12 @@
 //! The claims of a SET as the gateway writes them (set.md 3.5).
 
+use std::{borrow::Cow, fmt};
+
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, IgnoredAny, MapAccess, Visitor},
+};
 
 use crate::{Jti, Timestamp};
 
@@ -26,7 +31,7 @@ impl Audience {
 }
 
 impl Serialize for Audience {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::One(value) => value.serialize(to),
             Self::Many(values) => values.serialize(to),
@@ -35,18 +40,18 @@ impl Serialize for Audience {
 }
 
 impl<'de> Deserialize<'de> for Audience {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         match serde_json::Value::deserialize(from)? {
             serde_json::Value::String(value) if !value.is_empty() => Ok(Self::One(value)),
             serde_json::Value::Array(values) if !values.is_empty() => values
                 .into_iter()
                 .map(|value| match value {
                     serde_json::Value::String(value) if !value.is_empty() => Ok(value),
-                    _ => Err(serde::de::Error::custom("each audience is a non-empty string")),
+                    _ => Err(de::Error::custom("each audience is a non-empty string")),
                 })
                 .collect::<Result<_, _>>()
                 .map(Self::Many),
-            _ => Err(serde::de::Error::custom("an audience is a non-empty string, or an array of them")),
+            _ => Err(de::Error::custom("an audience is a non-empty string, or an array of them")),
         }
     }
 }
@@ -80,11 +85,15 @@ pub struct Envelope {
     body: Bytes,
 }
 
-#[derive(Deserialize)]
-struct Shared {
-    txn: Option<String>,
-    #[serde(default)]
-    events: std::collections::BTreeMap<String, serde::de::IgnoredAny>,
+/// What an event says of itself, beside its events' own members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts<'a> {
+    /// Its `txn`.
+    pub txn: Option<Cow<'a, str>>,
+    /// The event URIs, in their order.
+    pub events: Vec<Cow<'a, str>>,
+    /// When it happened, as far as it says so (RFC 8417 §2.2).
+    pub toe: Option<Timestamp>,
 }
 
 impl Envelope {
@@ -94,21 +103,105 @@ impl Envelope {
         Self { iat, body }
     }
 
+    /// All that methods put in headers, by one reading of the body; nothing of a body that cannot be read.
+    #[must_use]
+    pub fn facts(&self) -> Facts<'_> {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
     /// The event's `txn`. Read from the body when asked for.
     #[must_use]
     pub fn txn(&self) -> Option<String> {
-        self.read()?.txn
+        self.facts().txn.map(Cow::into_owned)
     }
 
     /// The event URIs. Read from the body when asked for.
     #[must_use]
     pub fn events(&self) -> Vec<String> {
-        self.read().map(|shared| shared.events.into_keys().collect()).unwrap_or_default()
+        self.facts().events.into_iter().map(Cow::into_owned).collect()
+    }
+}
+
+/// A string that is borrowed where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
     }
 
-    fn read(&self) -> Option<Shared> {
-        serde_json::from_slice(&self.body).ok()
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
     }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+/// The names of an object's members, in their order.
+struct Names<'a>(Vec<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Names<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = Names<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names<'de>, A::Error> {
+        let mut names = Vec::new();
+        while let Some((Text(name), _)) = map.next_entry::<Text<'de>, IgnoredAny>()? {
+            names.push(name);
+        }
+        Ok(Names(names))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Facts<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Shared<'a> {
+            #[serde(borrow)]
+            txn: Option<Text<'a>>,
+            #[serde(borrow)]
+            events: Option<Names<'a>>,
+            toe: Option<f64>,
+        }
+        let shared = Shared::deserialize(from)?;
+        Ok(Self {
+            txn: shared.txn.map(|Text(txn)| txn),
+            events: shared.events.map(|Names(names)| names).unwrap_or_default(),
+            toe: shared.toe.and_then(date),
+        })
+    }
+}
+
+/// The point of a NumericDate (RFC 7519 §2), if it is one that can be kept.
+fn date(seconds: f64) -> Option<Timestamp> {
+    let millis = (seconds * 1000.0).round();
+    // Beyond 2^53 a double is no longer exact; no date lies there.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
+    let whole = millis as u64;
+    (0.0..9_007_199_254_740_992.0).contains(&millis).then(|| Timestamp::from_millis(whole))
 }
 
 #[cfg(test)]
@@ -128,9 +221,19 @@ mod tests {
 
     #[test]
     fn an_envelope_reads_its_body() {
-        let body = Bytes::from_static(br#"{"events":{"urn:b":{},"urn:a":{}},"sub_id":{},"txn":"t"}"#);
+        let body = Bytes::from_static(br#"{"events":{"urn:b":{},"urn:\u0061":{}},"sub_id":{},"toe":1.5,"txn":"t"}"#);
         let envelope = Envelope::new(Timestamp::default(), body);
         assert_eq!(envelope.txn().as_deref(), Some("t"));
-        assert_eq!(envelope.events(), ["urn:a", "urn:b"]);
+        assert_eq!(envelope.events(), ["urn:b", "urn:a"]);
+        assert_eq!(envelope.facts().toe, Some(Timestamp::from_millis(1500)));
+        for unread in ["", "{", r#"{"txn":1}"#, "[]", "{}"] {
+            let envelope = Envelope::new(Timestamp::default(), Bytes::from_static(unread.as_bytes()));
+            assert_eq!(envelope.facts(), Facts::default(), "{unread}");
+        }
+        for (toe, due) in [("-1", None), ("1e300", None), ("0", Some(0)), ("1700000000", Some(1_700_000_000_000))] {
+            let body = Bytes::from(format!(r#"{{"toe":{toe}}}"#));
+            let facts = Envelope::new(Timestamp::default(), body).facts().toe;
+            assert_eq!(facts, due.map(Timestamp::from_millis), "{toe}");
+        }
     }
 }

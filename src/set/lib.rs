@@ -9,7 +9,7 @@ mod order;
 mod subject;
 mod time;
 
-pub use claims::{Audience, Envelope, payload};
+pub use claims::{Audience, Envelope, Facts, payload};
 pub use code::ErrorCode;
 pub use event::{Event, EventError, EventLimits};
 pub use json::{JsonError, JsonLimits, parse as parse_json};
