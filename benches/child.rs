@@ -62,6 +62,13 @@ impl Stream {
         Self { id: id.into(), audience: AUDIENCE.to_owned(), delivery, more: String::new() }
     }
 
+    /// One whose method needs other terms than an endpoint.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn carried(method: &str, id: impl Into<String>, terms: &str) -> Self {
+        let delivery = format!("method = \"{method}\", {terms}");
+        Self { id: id.into(), audience: AUDIENCE.to_owned(), delivery, more: String::new() }
+    }
+
     /// With an audience of its own.
     pub(crate) fn of(mut self, audience: impl Into<String>) -> Self {
         self.audience = audience.into();
@@ -125,6 +132,14 @@ impl Home {
         ));
         home.declare(streams)?;
         Ok(home)
+    }
+
+    /// The same with further sections of the configuration; streams are declared afterwards.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn with(mut self, sections: &str) -> Self {
+        self.text.push('\n');
+        self.text.push_str(sections);
+        self
     }
 
     /// Where the receiver asks for a stream's SETs.

@@ -4,7 +4,11 @@ mod backlog;
 mod bare;
 mod batches;
 mod broadcast;
+#[cfg(feature = "kafka")]
+mod broker;
 mod child;
+#[cfg(feature = "kafka")]
+mod consuming;
 mod crowd;
 mod crowds;
 mod end_to_end;
@@ -14,6 +18,8 @@ mod frame;
 mod idle;
 mod intake;
 mod isolation;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod latency;
 mod link;
 mod load;
@@ -21,6 +27,8 @@ mod machine;
 mod measure;
 mod plan;
 mod poll;
+#[cfg(feature = "kafka")]
+mod producing;
 mod proxy;
 mod quiet;
 mod report;
@@ -37,6 +45,9 @@ pub use plan::{Plan, Scale, Shape, UnknownShape};
 pub use report::{Figure, Limit, Promise, Report, Watch};
 
 use crate::measure::Clock;
+
+/// What is said where the figures of Kafka are wanted without a broker.
+pub(crate) const NO_BROKER: &str = "the figures of Kafka need a broker: name one with `--kafka HOST:PORT`, or let `cargo xtask bench-kafka` bring one up";
 
 /// Why a measurement gives no figure.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +76,7 @@ impl BenchError {
 /// # Errors
 /// [`BenchError`] when nothing can be measured here at all; what fails in one shape is in the report.
 pub async fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, BenchError> {
+    plan.judge()?;
     let clock = Clock::new();
     let machine = Machine::look(&plan.folder, &clock)?;
     watch.machine(&machine);
@@ -85,6 +97,10 @@ pub async fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, BenchError> {
             Shape::Batches => batches::measure(&bench).await,
             Shape::FanOut => fan_out::measure(&bench).await,
             Shape::Idle => idle::measure(&bench).await,
+            #[cfg(feature = "kafka")]
+            Shape::Kafka => kafka::measure(&bench).await,
+            #[cfg(not(feature = "kafka"))]
+            Shape::Kafka => Err(BenchError::Unfit(plan::NO_KAFKA.to_owned())),
         };
         match measured {
             Ok(figures) => {

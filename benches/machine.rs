@@ -74,7 +74,7 @@ impl Machine {
             file_system,
             sync_p50_us,
             sync_p99_us,
-            load: read("/proc/loadavg").split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default(),
+            load: load(),
         })
     }
 
@@ -93,6 +93,12 @@ impl Machine {
             self.load
         )
     }
+}
+
+/// The load of the last minute.
+pub(crate) fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// Cores that this process may use.

@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use jose::Algorithm;
 
+use crate::{BenchError, NO_BROKER};
+
 /// One group of figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -31,11 +33,13 @@ pub enum Shape {
     FanOut,
     /// Thousands of receivers that wait.
     Idle,
+    /// Events into topics, and events from topics, beside bare loops over the same broker.
+    Kafka,
 }
 
 impl Shape {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Signing,
         Self::EndToEnd,
         Self::Latency,
@@ -48,13 +52,19 @@ impl Shape {
         Self::Batches,
         Self::FanOut,
         Self::Idle,
+        Self::Kafka,
     ];
 
-    /// What is measured when nothing is named: at normal scale without what needs minutes and thousands of connections.
+    /// What is measured when nothing is named: at normal scale without what needs minutes and thousands of connections, and with
+    /// Kafka where a broker is named.
     #[must_use]
-    pub fn usual(scale: Scale) -> Vec<Self> {
+    pub fn usual(scale: Scale, broker: bool) -> Vec<Self> {
         let long = |shape: &Self| matches!(shape, Self::FanOut | Self::Idle);
-        Self::ALL.into_iter().filter(|shape| scale != Scale::Normal || !long(shape)).collect()
+        let usual = |shape: &Self| match shape {
+            Self::Kafka => broker,
+            shape => scale != Scale::Normal || !long(shape),
+        };
+        Self::ALL.into_iter().filter(usual).collect()
     }
 
     /// Its name on the command line.
@@ -73,6 +83,7 @@ impl Shape {
             Self::Batches => "batches",
             Self::FanOut => "fan-out",
             Self::Idle => "idle",
+            Self::Kafka => "kafka",
         }
     }
 }
@@ -86,7 +97,7 @@ impl fmt::Display for Shape {
 /// The text names nothing that is measured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle"
+    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle, kafka"
 )]
 pub struct UnknownShape(String);
 
@@ -138,6 +149,30 @@ pub struct Plan {
     pub folder: PathBuf,
     /// The program that is measured: `serve`, `producers new` and the far side of this room.
     pub program: PathBuf,
+    /// The broker of the Kafka figures, `HOST:PORT`, without TLS.
+    pub kafka: Option<String>,
+}
+
+/// What is said where the figures of Kafka are wanted of a program that has no Kafka.
+pub(crate) const NO_KAFKA: &str = "this program was built without Kafka: build it with the feature `kafka`";
+
+impl Plan {
+    /// Whether everything is named that the shapes need.
+    ///
+    /// # Errors
+    /// [`BenchError::Unfit`] with what is missing.
+    pub(crate) fn judge(&self) -> Result<(), BenchError> {
+        if !self.shapes.contains(&Shape::Kafka) {
+            return Ok(());
+        }
+        if !cfg!(feature = "kafka") {
+            return Err(BenchError::Unfit(NO_KAFKA.to_owned()));
+        }
+        if self.kafka.is_none() {
+            return Err(BenchError::Unfit(NO_BROKER.to_owned()));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -151,5 +186,24 @@ mod tests {
             assert!(UnknownShape(String::new()).to_string().contains(shape.name()));
         }
         assert!("everything".parse::<Shape>().is_err());
+    }
+
+    #[test]
+    fn kafka_is_measured_only_where_a_broker_is_named() {
+        assert!(!Shape::usual(Scale::Full, false).contains(&Shape::Kafka));
+        assert!(Shape::usual(Scale::Normal, true).contains(&Shape::Kafka));
+        let plan = |shape, kafka: Option<&str>| Plan {
+            shapes: vec![shape],
+            scale: Scale::Quick,
+            algorithms: Vec::new(),
+            folder: PathBuf::new(),
+            program: PathBuf::new(),
+            kafka: kafka.map(str::to_owned),
+        };
+        assert!(plan(Shape::Signing, None).judge().is_ok());
+        let refused = plan(Shape::Kafka, None).judge().unwrap_err().to_string();
+        let (way, place) = if cfg!(feature = "kafka") { ("--kafka", true) } else { ("feature", false) };
+        assert!(refused.contains(way), "{refused}");
+        assert_eq!(plan(Shape::Kafka, Some("127.0.0.1:9092")).judge().is_ok(), place);
     }
 }

@@ -80,19 +80,28 @@ impl Run {
         self.note(token, now, None);
     }
 
+    /// The claims of a SET arrived without a signature.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn arrived_bare(&self, claims: &[u8]) {
+        self.take_note(claims, claims, 0, None);
+    }
+
     /// A SET arrived at a receiver that many share an event with: its lane is this one, and one receiver in a hundred is looked at.
     pub(crate) fn arrived_at(&self, receiver: u32, token: &[u8], now: u64) {
         self.note(token, now, Some(receiver));
     }
 
     fn note(&self, token: &[u8], now: u64, receiver: Option<u32>) {
-        let payload = payload(token).unwrap_or_default();
-        if memchr::memmem::find(&payload, CONTROL).is_some() {
+        self.take_note(token, &payload(token).unwrap_or_default(), now, receiver);
+    }
+
+    fn take_note(&self, token: &[u8], payload: &[u8], now: u64, receiver: Option<u32>) {
+        if memchr::memmem::find(payload, CONTROL).is_some() {
             return;
         }
-        let mark = Mark::find(&payload);
+        let mark = Mark::find(payload);
         let lane = |mark: &Mark| receiver.unwrap_or(mark.lane);
-        let mark = mark.filter(|_| receiver.is_none_or(|receiver| is_for(&payload, receiver)));
+        let mark = mark.filter(|_| receiver.is_none_or(|receiver| is_for(payload, receiver)));
         let place = mark.and_then(|mark| Some((mark, self.lanes.get(usize::try_from(lane(&mark)).ok()?)?)));
         let Some((mark, next)) = place else {
             self.strange.fetch_add(1, Ordering::Relaxed);

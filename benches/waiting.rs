@@ -185,12 +185,12 @@ pub(crate) async fn task(task: &str) -> Result<String, BenchError> {
     serde_json::to_string(&found).map_err(|error| BenchError::Failed(error.to_string()))
 }
 
-fn failed(error: store::StoreError) -> BenchError {
+pub(crate) fn failed(error: store::StoreError) -> BenchError {
     BenchError::Failed(format!("the store: {error}"))
 }
 
 /// The secret by which the store names things, as the gateway keeps it.
-fn secret(folder: &Path) -> Result<[u8; Names::SECRET], BenchError> {
+pub(crate) fn secret(folder: &Path) -> Result<[u8; Names::SECRET], BenchError> {
     let wrong = |why: String| BenchError::Failed(format!("the secrets of the gateway: {why}"));
     let kek = Kek::load(&folder.join("secrets/kek")).map_err(|error| wrong(error.to_string()))?;
     let text = std::fs::read_to_string(folder.join("secrets/store-names")).map_err(|error| wrong(error.to_string()))?;
@@ -199,7 +199,7 @@ fn secret(folder: &Path) -> Result<[u8; Names::SECRET], BenchError> {
     plain.as_slice().try_into().map_err(|_| wrong("of the wrong length".into()))
 }
 
-fn open(folder: &Path, secret: &[u8; Names::SECRET], clock: &Clock) -> Result<Opened, BenchError> {
+pub(crate) fn open(folder: &Path, secret: &[u8; Names::SECRET], clock: &Clock) -> Result<Opened, BenchError> {
     let place = Place { store: folder.join("store"), owner: folder.join("secrets/store-owner") };
     FjallStore::open(&place, &Options::default(), secret, &clock.house(), store::Observed::default())
         .map_err(|error| BenchError::Failed(format!("the store: {error}")))
@@ -208,6 +208,9 @@ fn open(folder: &Path, secret: &[u8; Names::SECRET], clock: &Clock) -> Result<Op
 /// Appends the events, then settles half of what is owed for them, taken by chance.
 async fn fill(store: &Arc<dyn Store>, events: usize) -> Result<(), BenchError> {
     let numbers = stream_numbers(store).await?;
+    if numbers.len() != STREAMS {
+        return Err(BenchError::Failed(format!("{} streams are there", numbers.len())));
+    }
     let issuer = issuer_number(store).await?;
     let bodies: Vec<Bytes> =
         Maker::new("waiting", 256).lines(256).iter().map(|line| line.slice(..line.len() - 1)).collect();
@@ -276,21 +279,17 @@ async fn settle_half(
     store.commit(units, Durability::Sync).await.map_err(failed).map(|_| ())
 }
 
-async fn stream_numbers(store: &Arc<dyn Store>) -> Result<Vec<u32>, BenchError> {
+pub(crate) async fn stream_numbers(store: &Arc<dyn Store>) -> Result<Vec<u32>, BenchError> {
     let records = store.range(Key::from("stream/")).await.map_err(failed)?;
     let number = |record: &store::Record| {
         let value: Value = serde_json::from_slice(&record.value).ok()?;
         u32::try_from(value.get("no")?.as_u64()?).ok()
     };
     let numbers: Vec<u32> = records.iter().filter_map(number).collect();
-    if numbers.len() == STREAMS {
-        Ok(numbers)
-    } else {
-        Err(BenchError::Failed(format!("{} streams are there", numbers.len())))
-    }
+    Ok(numbers)
 }
 
-async fn issuer_number(store: &Arc<dyn Store>) -> Result<IssuerNo, BenchError> {
+pub(crate) async fn issuer_number(store: &Arc<dyn Store>) -> Result<IssuerNo, BenchError> {
     let records = store.range(Key::from("issuer/")).await.map_err(failed)?;
     let number = records.first().and_then(|record| {
         let value: Value = serde_json::from_slice(&record.value).ok()?;

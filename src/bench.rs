@@ -52,10 +52,11 @@ fn plan(args: BenchArgs) -> Result<Plan, Failure> {
         _ => Scale::Normal,
     };
     Ok(Plan {
-        shapes: if shapes.is_empty() { Shape::usual(scale) } else { shapes },
+        shapes: if shapes.is_empty() { Shape::usual(scale, args.kafka.is_some()) } else { shapes },
         scale,
         algorithms: if algorithms.is_empty() { ALGORITHMS.to_vec() } else { algorithms },
         folder,
+        kafka: args.kafka,
         program: std::env::current_exe()
             .map_err(|error| Failure::failed(format!("this program is not to be found: {error}")))?,
     })

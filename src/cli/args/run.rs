@@ -124,9 +124,11 @@ pub struct CheckArgs {
     setgate bench                                    # all but fan-out and idle, in about two minutes\n  \
     setgate bench end-to-end --algorithm ES256\n  \
     setgate bench fan-out idle                       # 10,000 subscribers, 10,000 long polls\n  \
+    setgate bench kafka --kafka 127.0.0.1:9092       # beside bare loops over the same broker\n  \
     setgate bench --folder /var/lib/setgate-bench --json\n\n\
-    WHAT is signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out or idle; the last\n\
-    two need minutes and 11,000 open files, and run when they are named and with --full. Each figure stands beside its limit,\n\
+    WHAT is signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle or kafka;\n\
+    fan-out and idle need minutes and 11,000 open files, and run when they are named and with --full; kafka needs a broker and runs\n\
+    where --kafka names one. Each figure stands beside its limit,\n\
     taken in the same run. A figure whose counts are not right is not printed, and the command fails; a promise that is not\n\
     kept is printed as such, and the command does not fail: docs/performance.md says what is promised, and how it is measured.")]
 pub struct BenchArgs {
@@ -142,6 +144,9 @@ pub struct BenchArgs {
     /// Where to put the stores that are measured; a real disk, never tmpfs [default: target, else the current folder].
     #[arg(long, value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
+    /// The broker of the Kafka figures, without TLS; topics of new names are made there, and deleted.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka: Option<String>,
     /// Signature algorithms of the figures with signatures [default: RS256,ES256,EdDSA].
     #[arg(long, value_name = "ALG", value_delimiter = ',')]
     pub algorithm: Vec<String>,
