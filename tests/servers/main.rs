@@ -4,6 +4,7 @@ mod clients;
 mod crash;
 mod deny;
 mod fuzz;
+mod kafka;
 mod licence;
 mod process;
 mod python;
@@ -22,13 +23,20 @@ Runs the tests of setgate.
 usage: cargo xtask <command>
 
 commands:
-  test                 everything: format, clippy, docs, licences, tests, doc tests, demo, tutorial, crash test
+  test                 everything: format, clippy, docs, licences, tests, doc tests, demo, tutorial, real clients and
+                       brokers, crash tests
   test --only a,b      only the named steps; `cargo xtask steps` lists them
   steps                names the steps of `test`
   deny                 licences, sources and duplicates of the dependency tree
   crash [--kills N] [--seed N] [--keep]
                        kills a gateway under load N times (50) and has an outside checker compare the books
   clients              Python, Node, a browser and nginx against the gateway
+  kafka [--only a,b] [--keep]
+                       what the gateway promises about Kafka, shown with a real Apache Kafka
+  kafka crash [--kills N] [--seed N] [--keep]
+                       kills gateway and broker in turn under load, N kills together (20), and reads the topics back
+  kafka up [--three] [--folder F]
+                       brings up a broker, or three, with TLS, users and ACLs, and stays until ^C
   tutorial             runs the commands of docs/tutorial.md
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
   fuzz --replay        only the seeds and 10,000 mutations for each target; needs nothing
@@ -58,8 +66,13 @@ fn run(words: &[&str]) -> Result<()> {
             Ok(())
         }
         ["deny"] => deny::check(),
-        ["crash", options @ ..] => crash::run(&crash_options(options)?),
+        ["crash", options @ ..] => crash::run(&crash_options(crash::Options::default(), options)?),
         ["clients"] => clients::run(),
+        ["kafka", "up", options @ ..] => kafka::up(options),
+        ["kafka", "crash", options @ ..] => {
+            kafka::crash(&crash_options(crash::Options { kills: kafka::KILLS, ..Default::default() }, options)?)
+        }
+        ["kafka", options @ ..] => kafka::claims(options),
         ["tutorial"] => tutorial::run(),
         ["fuzz"] => fuzz::run(60),
         ["fuzz", "--replay"] => fuzz::replay(),
@@ -68,8 +81,7 @@ fn run(words: &[&str]) -> Result<()> {
     }
 }
 
-fn crash_options(words: &[&str]) -> Result<crash::Options> {
-    let mut options = crash::Options::default();
+fn crash_options(mut options: crash::Options, words: &[&str]) -> Result<crash::Options> {
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         match *word {

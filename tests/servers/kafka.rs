@@ -1,0 +1,130 @@
+//! A real Apache Kafka: its jars and its Python, a broker for whoever wants one, the claims that are shown against one, and the crash test.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::crash;
+use crate::process::{build_gateway, finish, follow, output, program, root, say, target};
+use crate::python;
+
+const HERE: &str = "tests/servers/kafka";
+
+/// Kills of the crash test, half of them of the gateway.
+pub(crate) const KILLS: u64 = 20;
+
+/// Brings a broker up, or three, prints where it is and stays until it is told to end.
+///
+/// # Errors
+/// Something that a broker needs is missing, or it does not come up. On success this program has become another.
+pub(crate) fn up(words: &[&str]) -> Result<()> {
+    let mut folder = target().join("xtask-kafka/up");
+    let mut more = Vec::new();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--three" => more.push("--three"),
+            "--folder" => folder = rest.next().context("--folder needs a folder")?.into(),
+            other => bail!("kafka up has no option `{other}`"),
+        }
+    }
+    let mut command = Parts::fetch()?.command("up.py");
+    command.arg("--folder").arg(std::path::absolute(folder)?).args(more);
+    Err(command.exec()).context("could not start Python")
+}
+
+/// Builds the gateway and shows every claim of `kafka/claims.py`.
+///
+/// # Errors
+/// One does not hold, or fewer than there are were tried.
+pub(crate) fn claims(words: &[&str]) -> Result<()> {
+    let parts = Parts::fetch()?;
+    let kcat = program(&["kcat"], "-V", "kcat").context("one of the consumers is kcat: apt-get install kcat")?;
+    let mut command = parts.command("claims.py");
+    command.arg("--gateway").arg(build_gateway()?).args(["--kcat", &kcat]).args(words);
+    let mut counted = false;
+    follow(&mut command, Duration::from_secs(600), |line| counted |= line.trim_start().starts_with("kafka: "))?;
+    if !counted {
+        bail!("the controller ended well and counted no claim");
+    }
+    Ok(())
+}
+
+/// Kills gateway and broker in turn under load, reads the topics back and compares.
+///
+/// # Errors
+/// The books do not agree, or too little happened to judge.
+pub(crate) fn crash(options: &crash::Options) -> Result<()> {
+    let parts = Parts::fetch()?;
+    finish(Command::new(&parts.python).current_dir(root()).args(["-B", &format!("{HERE}/test_checker.py")]))?;
+    let mut command = parts.command("crash.py");
+    command.arg("--gateway").arg(build_gateway()?).args(["--kills", &options.kills.to_string()]);
+    if let Some(seed) = options.seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    if options.keep {
+        command.arg("--keep");
+    }
+    follow(&mut command, Duration::from_secs(180 + 15 * options.kills), |_| {})
+}
+
+/// What the programs in `kafka/` need: an interpreter with the clients, and the broker's jars.
+struct Parts {
+    python: PathBuf,
+    jars: PathBuf,
+}
+
+impl Parts {
+    /// Finds or fetches everything. Nothing of it can be left out, so whatever is missing is an error.
+    fn fetch() -> Result<Self> {
+        need_java()?;
+        program(&["openssl"], "version", "openssl")
+            .context("certificates are made with openssl: apt-get install openssl")?;
+        let jars = jars(&target().join("xtask-kafka/lib"))?;
+        let python = python::interpreter_of("xtask-kafka/venv", &format!("{HERE}/requirements.txt"))?;
+        Ok(Self { python, jars })
+    }
+
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command.current_dir(root()).args(["-B", "-u", &format!("{HERE}/{script}")]).arg("--jars").arg(&self.jars);
+        command
+    }
+}
+
+/// A broker of version 4 needs Java 17.
+fn need_java() -> Result<()> {
+    let install = "a broker needs Java 17 or newer: apt-get install default-jre-headless";
+    let java = program(&["java"], "--version", "default-jre-headless").context(install)?;
+    let told = output(Command::new(java).arg("--version"))?;
+    let version = told.split([' ', '.']).find_map(|word| word.parse::<u32>().ok());
+    match version {
+        Some(17..) => Ok(()),
+        _ => bail!("{install}; this is {}", told.lines().next().unwrap_or_default()),
+    }
+}
+
+/// The jars of `kafka/pom.xml`, fetched when they are not there or it has changed.
+fn jars(place: &Path) -> Result<PathBuf> {
+    let pom = root().join(HERE).join("pom.xml");
+    let wanted = std::fs::read_to_string(&pom).with_context(|| format!("could not read {}", pom.display()))?;
+    let stamp = place.join("pom.txt");
+    if std::fs::read_to_string(&stamp).is_ok_and(|fetched| fetched == wanted) {
+        return Ok(place.to_owned());
+    }
+    let maven =
+        program(&["mvn"], "--version", "maven").context("a broker is fetched by Maven: apt-get install maven")?;
+    say(&format!("  fetching Apache Kafka: {}", place.display()));
+    if place.exists() {
+        std::fs::remove_dir_all(place)?;
+    }
+    let mut command = Command::new(maven);
+    command.args(["--quiet", "--batch-mode", "--file"]).arg(&pom).args(["dependency:copy-dependencies"]);
+    command.arg("-DincludeScope=runtime").arg(format!("-DoutputDirectory={}", place.display()));
+    finish(&mut command).context("could not fetch the jars of a broker; is Maven Central reachable?")?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(place.to_owned())
+}
