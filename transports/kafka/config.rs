@@ -1,9 +1,13 @@
 //! The options of the method: the operator's section, the grant of a stream, the terms of a stream, and what a source names.
 
+mod judge;
+
 use std::collections::BTreeMap;
 
 use delivery::{Options, Secret};
 use serde::Deserialize;
+
+pub(crate) use judge::{broker_of, in_cluster, is_loopback};
 
 /// `[methods.kafka]`: the clusters that streams and sources may name. Without any, the method is not offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -135,7 +139,7 @@ pub struct TokenSection {
     /// The audience to ask for, where the authorization server wants one.
     #[serde(default)]
     pub audience: Option<String>,
-    /// SASL extensions (RFC 7628 §3.1).
+    /// SASL extensions (RFC 7628 §3.1). Refused with a text that says so: the binding of the Kafka library cannot send them yet.
     #[serde(default)]
     pub extensions: BTreeMap<String, String>,
 }
