@@ -36,6 +36,17 @@ pub(crate) fn up(words: &[&str]) -> Result<()> {
     Err(command.exec()).context("could not start Python")
 }
 
+/// Brings a broker up, runs `setgate bench kafka` of a release build beside it, and ends it.
+///
+/// # Errors
+/// Something that a broker needs is missing, or the bench fails.
+pub(crate) fn bench(words: &[&str]) -> Result<()> {
+    let mut command = Parts::fetch()?.command("bench.py");
+    // On the disk of the build: its figures depend on it as those of the store do.
+    command.arg("--folder").arg(std::path::absolute(target().join("xtask-kafka/bench"))?).args(words);
+    finish(&mut command)
+}
+
 /// Builds the gateway and shows every claim of `kafka/claims.py`.
 ///
 /// # Errors

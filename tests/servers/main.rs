@@ -37,6 +37,8 @@ commands:
                        kills gateway and broker in turn under load, N kills together (20), and reads the topics back
   kafka up [--three] [--folder F]
                        brings up a broker, or three, with TLS, users and ACLs, and stays until ^C
+  bench-kafka [OPTIONS OF BENCH]
+                       `setgate bench kafka` beside a broker that is brought up for it; a release build
   tutorial             runs the commands of docs/tutorial.md
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
   fuzz --replay        only the seeds and 10,000 mutations for each target; needs nothing
@@ -68,6 +70,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["deny"] => deny::check(),
         ["crash", options @ ..] => crash::run(&crash_options(crash::Options::default(), options)?),
         ["clients"] => clients::run(),
+        ["bench-kafka", options @ ..] => kafka::bench(options),
         ["kafka", "up", options @ ..] => kafka::up(options),
         ["kafka", "crash", options @ ..] => {
             kafka::crash(&crash_options(crash::Options { kills: kafka::KILLS, ..Default::default() }, options)?)
