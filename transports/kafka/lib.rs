@@ -2,6 +2,7 @@
 
 mod client;
 mod config;
+mod tokens;
 
 pub use config::{
     CloudEvents, ClusterSection, Compression, Format, From, Grant, Key, KnownBy, Password, RecordTime, SaslSection,
