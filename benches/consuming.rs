@@ -200,6 +200,11 @@ async fn bare_loop(
         .set("group.id", broker.group(&format!("bare-{round}")))
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("isolation.level", "read_committed")
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.max.bytes", "8388608")
+        .set("statistics.interval.ms", "10000")
         .set("partition.assignment.strategy", "cooperative-sticky");
     let consumer: BaseConsumer = config.create().map_err(failed("no consumer"))?;
     consumer.subscribe(&[topic]).map_err(failed("no subscription"))?;

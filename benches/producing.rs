@@ -168,8 +168,12 @@ impl Bare {
             .set("enable.idempotence", "true")
             .set("linger.ms", "5")
             .set("batch.size", "1000000")
+            .set("message.max.bytes", "1000000")
+            .set("max.in.flight.requests.per.connection", "5")
+            .set("queue.buffering.max.messages", (2 * IN_FLIGHT + 1000).to_string())
             .set("compression.type", "none")
-            .set("message.timeout.ms", "60000");
+            .set("message.timeout.ms", "60000")
+            .set("statistics.interval.ms", "10000");
         let counted = Counted {
             under_way: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
