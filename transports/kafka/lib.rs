@@ -1,11 +1,75 @@
 #![doc = include_str!("README.md")]
 
-mod client;
-mod config;
-mod tokens;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use delivery::{About, Entry, Env, Fault, Json, Method};
+use futures_util::future::join_all;
+
+mod client;
+mod cluster;
+mod config;
+mod context;
+mod sender;
+mod tokens;
+mod told;
+mod wire;
+
+use cluster::Cluster;
 pub use config::{
     CloudEvents, ClusterSection, Compression, Format, From, Grant, Key, KnownBy, Password, RecordTime, SaslSection,
     Section, Start, Terms, TlsSection, TokenSection, TopicShape, Value,
 };
-use rdkafka as _;
+pub use sender::KafkaLine;
+
+/// The method's name; of our own, since no specification has one.
+const URI: &str = "urn:setgate:delivery:kafka";
+
+/// SETs as records of a topic, and a topic's records as events.
+pub struct Kafka {
+    section: Section,
+    clusters: BTreeMap<String, Arc<Cluster>>,
+}
+
+impl Kafka {
+    /// The cluster of that name.
+    fn cluster(&self, name: &str) -> Result<&Arc<Cluster>, Fault> {
+        // Terms and sources are judged before, so there is one.
+        self.clusters.get(name).ok_or(Fault::Unsupported("there is no such cluster"))
+    }
+}
+
+impl Method for Kafka {
+    const ENTRY: Entry = Entry { name: "kafka", uri: URI, aliases: &[] };
+    type Section = Section;
+    type Grant = Grant;
+    type Terms = Terms;
+    type Line = KafkaLine;
+
+    async fn start(section: Section, env: Env) -> Result<Self, Fault> {
+        section.judge()?;
+        let mut clusters = BTreeMap::new();
+        for (name, one) in &section.clusters {
+            clusters.insert(name.clone(), Cluster::new(name, one, &env)?);
+        }
+        Ok(Self { section, clusters })
+    }
+
+    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<KafkaLine, Fault> {
+        terms.judge(&self.section, &grant, about.operator_owned)?;
+        Ok(KafkaLine::new(self.cluster(&terms.cluster)?.clone(), about, &terms))
+    }
+
+    fn publish(&self, terms: &Terms, _at: &str) -> Json {
+        wire::publish(terms, URI)
+    }
+
+    fn is_offered(&self) -> bool {
+        !self.clusters.is_empty()
+    }
+
+    async fn close(&self, within: Duration) {
+        join_all(self.clusters.values().map(|cluster| cluster.close(within))).await;
+    }
+}
+
+delivery::register!(Kafka);

@@ -1,0 +1,89 @@
+//! Topics that the producer must look at again, or that are made.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use delivery::{Cause, clean};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    config::FromClientConfigAndContext,
+    error::KafkaError,
+    types::RDKafkaErrorCode,
+};
+use tokio::sync::oneshot;
+
+use super::{Cluster, Shared, engine::Engine};
+use crate::client::{Role, client_config};
+
+/// For so long a broker is asked about a topic.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Topics that are doubted at once, at most; of more the producer finds out itself.
+const MOST: usize = 10_000;
+
+impl Shared {
+    /// A broker refused this topic. Until its next look at the metadata, the producer refuses further records for it without
+    /// asking anybody, although the operator may have mended it.
+    pub(super) fn doubt(&self, topic: &Arc<str>) {
+        let mut doubted = self.doubted.lock();
+        if doubted.len() < MOST {
+            doubted.insert(topic.clone());
+            self.doubts.store(true, Ordering::Release);
+        }
+    }
+
+    fn take_doubt(&self, topic: &str) -> bool {
+        let mut doubted = self.doubted.lock();
+        let there = doubted.remove(topic);
+        self.doubts.store(!doubted.is_empty(), Ordering::Release);
+        there
+    }
+}
+
+impl Cluster {
+    /// Looks at a topic again that was refused before, and makes it where the operator wants topics made.
+    pub(crate) async fn trust(&self, topic: &str) {
+        if !self.shared.doubts.load(Ordering::Acquire) || !self.shared.take_doubt(topic) {
+            return;
+        }
+        if self.look(topic).await == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
+            && let Some(shape) = self.section.create_topics
+        {
+            match self.make_topic(topic, shape.partitions, shape.replication).await {
+                Ok(()) => tracing::info!(cluster = self.name(), topic, "a topic is made"),
+                Err(cause) => tracing::warn!(cluster = self.name(), topic, %cause, "a topic cannot be made"),
+            }
+            self.look(topic).await;
+        }
+    }
+
+    /// Asks a broker about a topic; the producer learns the answer, too.
+    async fn look(&self, topic: &str) -> Option<RDKafkaErrorCode> {
+        let (answer, answered) = oneshot::channel();
+        let (engine, asked): (Arc<Engine>, Box<str>) = (self.main.clone(), topic.into());
+        // The library's call blocks. It happens when somebody resumes a stream, so a thread of its own is no burden.
+        let look = move || {
+            // Whoever asked may be gone.
+            let _ = answer.send(engine.look(&asked, PATIENCE));
+        };
+        std::thread::Builder::new().name("setgate-kafka-look".to_owned()).spawn(look).ok()?;
+        answered.await.ok()?
+    }
+
+    async fn make_topic(&self, topic: &str, partitions: i32, replication: i32) -> Result<(), Cause> {
+        let cannot = |error: &KafkaError| Cause::new("topic", clean(&format!("{:?}", error.rdkafka_error_code()), 200));
+        let config = client_config(self.name(), &self.section, Role::Look)
+            .map_err(|fault| Cause::new("configuration", clean(&fault.to_string(), 200)))?;
+        let admin = AdminClient::from_config_and_context(&config, self.context()).map_err(|error| cannot(&error))?;
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        let results = admin.create_topics([&new], &options).await.map_err(|error| cannot(&error))?;
+        match results.into_iter().next() {
+            Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
+                Err(Cause::new("topic", clean(&code.to_string(), 200)))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Sends the SETs of one stream to a topic.
+
+use std::sync::Arc;
+
+use delivery::{About, Closed, Feed, Form, Lapse, Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Voice, Want};
+use tokio::sync::watch;
+
+use crate::{
+    cluster::{Cluster, Course, Record, Standing, Ticket},
+    config::{Terms, Value},
+    wire::{OVERHEAD, Shape},
+};
+
+/// SETs of one draw: sealed together, settled whenever their reports come.
+const DRAW: usize = 256;
+/// Bytes of one draw.
+const DRAW_BYTES: usize = 1 << 20;
+
+/// One stream that goes to a topic: one SET a record, as many under way as the cluster's window has room for.
+pub struct KafkaLine {
+    cluster: Arc<Cluster>,
+    topic: Arc<str>,
+    shape: Shape,
+    form: Form,
+}
+
+impl KafkaLine {
+    pub(crate) fn new(cluster: Arc<Cluster>, about: &About, terms: &Terms) -> Self {
+        let form = match terms.value {
+            Value::Set => Form::Token,
+            Value::Claims => Form::Claims,
+        };
+        Self { cluster, topic: terms.topic.as_str().into(), shape: Shape::new(terms, about), form }
+    }
+
+    fn send(&self, course: &Arc<Course>, set: &SealedSet) {
+        let made = self.shape.make(set);
+        let since = self.cluster.told().now();
+        let ticket = Ticket::Set { course: course.clone(), jti: set.jti, attempt: set.attempt, since };
+        let record = Record {
+            topic: &self.topic,
+            key: made.key.as_deref(),
+            headers: made.headers,
+            value: &made.value,
+            timestamp: made.timestamp,
+        };
+        self.cluster.send(record, Box::new(ticket));
+    }
+
+    /// Waits until there is a producer; hears meanwhile if the tap ends.
+    async fn ready(&self, feed: &Feed, tap: &mut Tap, standing: &mut watch::Receiver<Standing>) -> Result<(), Closed> {
+        loop {
+            let cause = match &*standing.borrow_and_update() {
+                Standing::Ready => {
+                    feed.stalled(None);
+                    return Ok(());
+                }
+                Standing::Absent => None,
+                Standing::Failing(cause) => Some(cause.clone()),
+                Standing::Over => return Err(Closed::Draining),
+            };
+            if cause.is_some() {
+                feed.stalled(cause);
+            }
+            tokio::select! {
+                changed = standing.changed() => if changed.is_err() { return Err(Closed::Draining) },
+                // Nothing is drawn; only an end comes out of this.
+                end = tap.next(Want { sets: 0, ..Want::ALL }) => if let Err(closed) = end { return Err(closed) },
+            }
+        }
+    }
+
+    async fn hand_over(&self, feed: &Feed, tap: &mut Tap) -> Closed {
+        let course = Arc::new(Course { feed: feed.clone(), topic: self.topic.clone() });
+        let mut standing = self.cluster.begin();
+        if let Err(closed) = self.ready(feed, tap, &mut standing).await {
+            return closed;
+        }
+        loop {
+            match tap.next(Want::ALL).await {
+                Ok(batch) => {
+                    self.cluster.trust(&self.topic).await;
+                    for set in batch.hand_over() {
+                        self.send(&course, &set);
+                    }
+                }
+                Err(closed) => return closed,
+            }
+        }
+    }
+}
+
+impl Line for KafkaLine {
+    fn profile(&self) -> Profile {
+        let section = self.cluster.section();
+        Profile {
+            voice: Voice::Sender,
+            // When a record fails for good, its successors may be in the log already, so a subject has one under way.
+            order: Order::PerSet,
+            // A broker's word; whoever reads the topic says nothing.
+            receipt: Receipt::Carrier,
+            form: self.form,
+            // Every record gets a report, at the latest by its time-out.
+            lapse: Lapse::WithTap,
+            limits: Limits {
+                sets: DRAW.min(section.in_flight),
+                bytes: DRAW_BYTES.max(section.record_bytes).min(section.in_flight_bytes),
+                overhead: OVERHEAD.min(section.record_bytes / 4),
+                set_bytes: section.record_bytes - OVERHEAD.min(section.record_bytes / 4),
+            },
+            endpoint: Some(self.cluster.carrier().clone()),
+            windows: vec![self.cluster.window().clone()],
+        }
+    }
+
+    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
+        let closed = self.hand_over(&feed, &mut tap).await;
+        // Dropping the tap now would hand back thousands that are about to be acknowledged.
+        tap.settled().await;
+        closed
+    }
+}
