@@ -16,7 +16,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 
-use crate::{BenchError, measure::Clock, measure::cpu_time};
+use crate::{Bench, BenchError, measure::cpu_time};
 
 /// Partitions of every topic.
 pub(crate) const PARTITIONS: usize = 3;
@@ -36,11 +36,12 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Looks for the broker.
+    /// The broker of the plan.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub(crate) fn find(bootstrap: &str, clock: &Clock) -> Result<Self, BenchError> {
+    /// When none was named, or it does not answer.
+    pub(crate) fn of(bench: &Bench<'_>) -> Result<Self, BenchError> {
+        let bootstrap = bench.plan.kafka.as_deref().ok_or_else(|| BenchError::Unfit(crate::NO_BROKER.to_owned()))?;
         let admin: AdminClient<DefaultClientContext> = config(bootstrap).create().map_err(failed("the broker"))?;
         let metadata = admin.inner().fetch_metadata(None, PATIENCE);
         let metadata = metadata.map_err(failed(&format!("no broker answers at {bootstrap}")))?;
@@ -48,7 +49,7 @@ impl Broker {
             return Err(BenchError::Failed(format!("no broker answers at {bootstrap}")));
         }
         let pid = bootstrap.split(',').next().and_then(listener);
-        let run = clock::Clock::wall_millis(&*clock.house().clock);
+        let run = clock::Clock::wall_millis(&*bench.clock.house().clock);
         let (topics, groups) = (Mutex::default(), Mutex::default());
         Ok(Self { bootstrap: bootstrap.to_owned(), admin, pid, run, topics, groups })
     }

@@ -29,8 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Measures both sides in turn, over the same topic.
 ///
 /// # Errors
-/// When the gateway does not take the records, or not each once.
-pub(crate) async fn measure(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchError> {
+/// When there is no broker, or the gateway does not take the records, or not each once.
+pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
+    let broker = Broker::of(bench)?;
+    let figures = all(bench, &broker).await;
+    broker.clear().await;
+    figures
+}
+
+async fn all(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchError> {
     let events = bench.plan.scale.of(10_000, 100_000, 400_000);
     let client = Client::new(bench)?;
     bench.watch.step("events for the source");
@@ -52,7 +59,7 @@ pub(crate) async fn measure(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Fi
     }
     let broker_each =
         |one: &Taken| if broker.is_here() { format!("{:.1} µs", one.each(one.broker)) } else { "elsewhere".into() };
-    let figure = Figure::new(Shape::Kafka, "Kafka to the ledger", taken.rate(), "records/s")
+    let figure = Figure::new(Shape::KafkaSource, "Kafka to the ledger", taken.rate(), "records/s")
         .beside(
             format!("consuming, parsing and appending {} at a time", taken.group()),
             alone.rate(),

@@ -8,7 +8,6 @@ use crate::{
     Bench, BenchError, Figure, Promise, Shape,
     broker::{Broker, Reader},
     child::{Gateway, Home, Stream},
-    consuming,
     end_to_end::count,
     event::{self, KEYS, LINES, Maker},
     load::{Client, PRODUCERS, Target, send_all},
@@ -21,13 +20,12 @@ use crate::{
 /// Records that warm up broker and producers before anything is measured.
 const WARM: usize = 20_000;
 
-/// Measures signed SETs, claims without signature, and the way from a topic to the ledger.
+/// Measures signed SETs, and claims without signature.
 ///
 /// # Errors
 /// When no broker was named or none answers, or what lies in a topic is not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
-    let bootstrap = bench.plan.kafka.as_deref().ok_or_else(|| BenchError::Unfit(crate::NO_BROKER.to_owned()))?;
-    let broker = Broker::find(bootstrap, &bench.clock)?;
+    let broker = Broker::of(bench)?;
     let figures = all(bench, &broker).await;
     broker.clear().await;
     figures
@@ -39,7 +37,6 @@ async fn all(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchErr
         figures.push(one(bench, broker, Value::Signed(*algorithm)).await?);
     }
     figures.push(one(bench, broker, Value::Claims).await?);
-    figures.extend(consuming::measure(bench, broker).await?);
     Ok(figures)
 }
 

@@ -99,8 +99,10 @@ pub async fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, BenchError> {
             Shape::Idle => idle::measure(&bench).await,
             #[cfg(feature = "kafka")]
             Shape::Kafka => kafka::measure(&bench).await,
+            #[cfg(feature = "kafka")]
+            Shape::KafkaSource => consuming::measure(&bench).await,
             #[cfg(not(feature = "kafka"))]
-            Shape::Kafka => Err(BenchError::Unfit(plan::NO_KAFKA.to_owned())),
+            Shape::Kafka | Shape::KafkaSource => Err(BenchError::Unfit(plan::NO_KAFKA.to_owned())),
         };
         match measured {
             Ok(figures) => {

@@ -33,13 +33,15 @@ pub enum Shape {
     FanOut,
     /// Thousands of receivers that wait.
     Idle,
-    /// Events into topics, and events from topics, beside bare loops over the same broker.
+    /// Events into topics, beside bare loops over the same broker.
     Kafka,
+    /// Events from a topic into the ledger, beside a loop that consumes and appends.
+    KafkaSource,
 }
 
 impl Shape {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Signing,
         Self::EndToEnd,
         Self::Latency,
@@ -53,7 +55,14 @@ impl Shape {
         Self::FanOut,
         Self::Idle,
         Self::Kafka,
+        Self::KafkaSource,
     ];
+
+    /// Whether it needs a broker.
+    #[must_use]
+    pub const fn needs_a_broker(self) -> bool {
+        matches!(self, Self::Kafka | Self::KafkaSource)
+    }
 
     /// What is measured when nothing is named: at normal scale without what needs minutes and thousands of connections, and with
     /// Kafka where a broker is named.
@@ -61,7 +70,7 @@ impl Shape {
     pub fn usual(scale: Scale, broker: bool) -> Vec<Self> {
         let long = |shape: &Self| matches!(shape, Self::FanOut | Self::Idle);
         let usual = |shape: &Self| match shape {
-            Self::Kafka => broker,
+            shape if shape.needs_a_broker() => broker,
             shape => scale != Scale::Normal || !long(shape),
         };
         Self::ALL.into_iter().filter(usual).collect()
@@ -84,6 +93,7 @@ impl Shape {
             Self::FanOut => "fan-out",
             Self::Idle => "idle",
             Self::Kafka => "kafka",
+            Self::KafkaSource => "kafka-source",
         }
     }
 }
@@ -97,7 +107,7 @@ impl fmt::Display for Shape {
 /// The text names nothing that is measured.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle, kafka"
+    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle, kafka, kafka-source"
 )]
 pub struct UnknownShape(String);
 
@@ -162,7 +172,7 @@ impl Plan {
     /// # Errors
     /// [`BenchError::Unfit`] with what is missing.
     pub(crate) fn judge(&self) -> Result<(), BenchError> {
-        if !self.shapes.contains(&Shape::Kafka) {
+        if !self.shapes.iter().any(|shape| shape.needs_a_broker()) {
             return Ok(());
         }
         if !cfg!(feature = "kafka") {

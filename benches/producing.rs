@@ -171,6 +171,7 @@ impl Bare {
             .set("message.max.bytes", "1000000")
             .set("max.in.flight.requests.per.connection", "5")
             .set("queue.buffering.max.messages", (2 * IN_FLIGHT + 1000).to_string())
+            .set("partitioner", "murmur2_random")
             .set("compression.type", "none")
             .set("message.timeout.ms", "60000")
             .set("statistics.interval.ms", "10000");

@@ -38,7 +38,7 @@ commands:
   kafka up [--three] [--folder F]
                        brings up a broker, or three, with TLS, users and ACLs, and stays until ^C
   bench-kafka [OPTIONS OF BENCH]
-                       `setgate bench kafka` beside a broker that is brought up for it; a release build
+                       `setgate bench kafka kafka-source` beside a broker that is brought up for it; a release build
   tutorial             runs the commands of docs/tutorial.md
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
   fuzz --replay        only the seeds and 10,000 mutations for each target; needs nothing

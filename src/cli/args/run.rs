@@ -126,11 +126,11 @@ pub struct CheckArgs {
     setgate bench fan-out idle                       # 10,000 subscribers, 10,000 long polls\n  \
     setgate bench kafka --kafka 127.0.0.1:9092       # beside bare loops over the same broker\n  \
     setgate bench --folder /var/lib/setgate-bench --json\n\n\
-    WHAT is signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle or kafka;\n\
-    fan-out and idle need minutes and 11,000 open files, and run when they are named and with --full; kafka needs a broker and runs\n\
-    where --kafka names one. Each figure stands beside its limit,\n\
-    taken in the same run. A figure whose counts are not right is not printed, and the command fails; a promise that is not\n\
-    kept is printed as such, and the command does not fail: docs/performance.md says what is promised, and how it is measured.")]
+    WHAT is signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle, kafka or\n\
+    kafka-source; fan-out and idle need minutes and 11,000 open files, and run when they are named and with --full; those of\n\
+    Kafka need a broker, and run where --kafka names one. Each figure stands beside its limit, taken in the same run. A figure whose\n\
+    counts are not right is not printed, and the command fails; a promise that is not kept is printed as such, and the command does\n\
+    not fail: docs/performance.md says what is promised, and how it is measured.")]
 pub struct BenchArgs {
     /// What to measure [default: everything but fan-out and idle].
     #[arg(value_name = "WHAT")]

@@ -26,7 +26,7 @@ def main():
     try:
         cluster.start_all()
         run = [*cargo, "run", "--release", "--locked", "--quiet", "--package", "setgate", "--"]
-        done = subprocess.run([*run, "bench", "kafka", "--kafka", cluster.address("plaintext"), *words], cwd=ROOT, check=False)
+        done = subprocess.run([*run, "bench", "kafka", "kafka-source", "--kafka", cluster.address("plaintext"), *words], cwd=ROOT, check=False)
     finally:
         cluster.stop()
         shutil.rmtree(options.folder, ignore_errors=True)
