@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clock::Random;
-use delivery::Voice;
+use delivery::{Profile, Voice};
 
 use crate::{Config, pace::Pace};
 
@@ -18,7 +18,7 @@ pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Dura
 /// The breaker of one stream: closed, open until a time, or letting one probe through.
 ///
 /// Closed, it lets through what the [`Pace`] of its line allows: a thousand endpoints that turn out dead cost a few SETs each, not
-/// a window each.
+/// a window each. Where lines share an endpoint, windows that they share tell how much it bears, and nothing is tried out.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: State,
@@ -27,7 +27,9 @@ pub(crate) struct Breaker {
     /// Of these, faults that are the stream's own and will not heal by waiting, and when the first came.
     own_in_row: u32,
     own_since: Option<Duration>,
-    /// How many are in flight at most, while closed; none where the peer comes and asks.
+    /// Who comes and asks is there: nobody is probed.
+    is_asked: bool,
+    /// How many are in flight at most, while closed; none where the peer comes and asks, or windows tell.
     pace: Option<Pace>,
 }
 
@@ -41,21 +43,23 @@ enum State {
 
 impl Breaker {
     /// The breaker of a line.
-    pub(crate) fn of(voice: Voice) -> Self {
-        match voice {
-            Voice::Sender => Self::of_sender(),
-            Voice::Responder => Self::of_responder(),
+    pub(crate) fn of(profile: &Profile) -> Self {
+        match (profile.voice, &profile.endpoint) {
+            (Voice::Sender, None) => Self::of_sender(),
+            (Voice::Sender, Some(_)) => Self { pace: None, ..Self::of_sender() },
+            (Voice::Responder, _) => Self::of_responder(),
         }
     }
 
     /// The breaker of a line that speaks first.
     pub(crate) fn of_sender() -> Self {
-        Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, pace: Some(Pace::new()) }
+        let pace = Some(Pace::new());
+        Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, is_asked: false, pace }
     }
 
     /// The breaker of a line whose peer comes and asks: who asks is there.
     pub(crate) fn of_responder() -> Self {
-        Self { pace: None, ..Self::of_sender() }
+        Self { is_asked: true, pace: None, ..Self::of_sender() }
     }
 
     /// How many SETs may leave now: all, none, or one probe.
@@ -63,7 +67,7 @@ impl Breaker {
         match self.state {
             State::Closed => self.pace.map_or(usize::MAX, |pace| pace.window().saturating_sub(in_flight)),
             // Nobody is probed who comes by itself: only what is wrong on our side is waited for.
-            State::Open(until) if now >= until && self.pace.is_none() => usize::MAX,
+            State::Open(until) if now >= until && self.is_asked => usize::MAX,
             State::Open(until) if now >= until && in_flight == 0 => 1,
             State::Open(_) | State::Probing => 0,
         }
@@ -72,7 +76,7 @@ impl Breaker {
     /// A SET leaves.
     pub(crate) fn left(&mut self) {
         if let State::Open(_) = self.state
-            && self.pace.is_some()
+            && !self.is_asked
         {
             self.state = State::Probing;
         }
@@ -87,7 +91,7 @@ impl Breaker {
 
     /// The endpoint took a SET, or refused one for the SET's own sake: it is well.
     pub(crate) fn success(&mut self) {
-        *self = Self { pace: self.pace, ..Self::of_sender() };
+        (self.state, self.in_row, self.own_in_row, self.own_since) = (State::Closed, 0, 0, None);
     }
 
     /// The endpoint took a SET that was handed over then.
@@ -108,7 +112,7 @@ impl Breaker {
     /// The line failed. `own` tells a fault that waiting will not mend. Returns when the next probe may leave.
     pub(crate) fn fault(&mut self, now: Duration, own: bool, wait: impl FnOnce(u32) -> Duration) -> Duration {
         if let State::Open(until) = self.state
-            && (now < until || self.pace.is_some())
+            && (now < until || !self.is_asked)
         {
             // Others of the same volley say the same thing: one fault.
             return until;

@@ -168,14 +168,26 @@ impl StreamTap {
         if self.kept.is_empty() {
             return None;
         }
+        let mut held = Vec::new();
         let paused = {
             let state = self.feed.state.lock();
+            let open = state.is_endpoint_open();
             // What failed meanwhile has taken back what was drawn behind it.
             self.kept.retain(|(prepared, _)| {
-                state.claimed.get(&prepared.slot.seq()).is_some_and(|claimed| claimed.draw == prepared.draw)
+                let claim = (prepared.slot.seq(), prepared.draw);
+                let claimed = state.claimed.get(&claim.0).filter(|claimed| claimed.draw == claim.1);
+                // What was drawn before its endpoint failed waits, too.
+                let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
+                if !leaves && claimed.is_some() {
+                    held.push(claim);
+                }
+                leaves
             });
             !matches!(state.phase, Phase::Open)
         };
+        if !held.is_empty() {
+            self.feed.hand_back(&held);
+        }
         // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
         let moved = self.feed.served.load().generation != self.drawer.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));

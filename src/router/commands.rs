@@ -35,6 +35,11 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
                     let router = router.clone();
                     router.clone().shared.house.spawn("pause", async move { router.pause_by_absence(no).await });
                 }
+                Command::Wake(feeds) => {
+                    for feed in feeds.iter().filter_map(std::sync::Weak::upgrade) {
+                        feed.tick();
+                    }
+                }
                 Command::Late(feed, all) => router.shared.house.spawn("late", settle_late(feed, all)),
             }
         }

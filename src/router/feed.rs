@@ -32,6 +32,7 @@ use self::{taps::Taps, visits::Visits};
 use crate::{
     backoff::{Breaker, pause},
     batch::{StreamTap, Ticket},
+    endpoint::{Endpoint, Member, Probe},
     hash::{Map, Set},
     lane::Lanes,
     seal::Seal,
@@ -57,6 +58,8 @@ pub(crate) struct Served {
     pub(crate) line: Arc<dyn AnyLine>,
     pub(crate) profile: Profile,
     pub(crate) seal: Arc<Seal>,
+    /// What it shares with other lines.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// The method's name: it labels metrics.
     pub(crate) method: &'static str,
     /// The version in which its filter last changed: older decisions are looked at again at hand-over.
@@ -88,6 +91,7 @@ pub(crate) struct Feed {
 }
 
 pub(crate) struct State {
+    no: StreamNo,
     pub(crate) lanes: Lanes,
     /// What of the lanes is counted in [`Shared::ready`].
     accounted: usize,
@@ -99,6 +103,8 @@ pub(crate) struct State {
     /// Reports of SETs that are not drawn, which the ledger is asked about: until it has told, nothing is drawn.
     pub(crate) late: usize,
     breaker: Breaker,
+    /// What its line shares with others.
+    endpoint: Option<Member>,
     pub(crate) phase: Phase,
     pub(crate) taps: Taps,
     /// Draws ever made.
@@ -173,6 +179,8 @@ pub(crate) struct Claimed {
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
     pub(crate) sealed: Option<(u64, Bytes)>,
     pub(crate) ticket: Arc<Ticket>,
+    /// It left though its endpoint is held, to find out whether that is well.
+    pub(crate) probe: Option<Probe>,
     pub(crate) bytes: usize,
 }
 
@@ -204,8 +212,9 @@ impl Feed {
         let attempted = shared.store.attempts(no).into_iter().map(|(at, attempted)| (at.seq, attempted)).collect();
         let own_window = delivery::Window::of(config.handed_out_sets, usize::MAX, config.handed_out_bytes);
         let owes = shared.store.waiting(no) > 0;
-        let breaker = Breaker::of(served.profile.voice);
+        let breaker = Breaker::of(&served.profile);
         let state = State {
+            no,
             lanes,
             accounted: 0,
             control: VecDeque::new(),
@@ -214,6 +223,7 @@ impl Feed {
             ending: Set::default(),
             late: 0,
             breaker,
+            endpoint: served.endpoint.clone().map(Member::of),
             phase,
             taps: Taps::default(),
             draws: 0,
@@ -277,8 +287,9 @@ impl Feed {
         self.stir(&mut state);
     }
 
-    /// Wakes who is to draw, starts a sender's line, asks for a scan: whatever the state calls for.
-    pub(crate) fn stir(self: &Arc<Self>, state: &mut State) {
+    /// Wakes who is to draw, starts a sender's line, asks for a scan: whatever the state calls for. Tells whether somebody
+    /// is on the way to draw.
+    pub(crate) fn stir(self: &Arc<Self>, state: &mut State) -> bool {
         self.share(state);
         let now = self.shared.house.clock.monotonic();
         if !state.scanning && !state.scan_asked && state.wants_scan() {
@@ -293,23 +304,32 @@ impl Feed {
                 }
             }
         }
-        if self.shared.is_halted() || !state.drawable(now) {
-            return;
+        if self.shared.is_halted() || !state.would_draw(now) || self.is_refused(state, now) {
+            return false;
         }
         if state.control_waits() {
             // Nothing stands in its way.
         } else if let Some(until) = state.lingers(now, None, usize::MAX, usize::MAX) {
             self.shared.timers.at(until, self);
-            return;
+            return false;
         }
         if state.taps.somebody_comes() {
             if let Some(again) = state.taps.wake_one(now) {
                 self.shared.timers.at(again, self);
             }
-        } else if !state.running && self.served.load().profile.voice == Voice::Sender {
-            state.running = true;
-            self.shared.tell(Command::Run(self.clone()));
+            return true;
         }
+        if state.running || state.patient {
+            return false;
+        }
+        state.running = true;
+        self.shared.tell(Command::Run(self.clone()));
+        true
+    }
+
+    /// Whether what its line shares with others is held and it is not its turn to try; it is told when that changes.
+    pub(super) fn is_refused(self: &Arc<Self>, state: &State, now: Duration) -> bool {
+        state.endpoint.as_ref().is_some_and(|endpoint| endpoint.refuses(now, self))
     }
 
     /// Keeps the lanes of all streams together within bounds: when they are full, each keeps a few.
@@ -325,8 +345,9 @@ impl Feed {
         state.lanes.set_most(if all >= READY_MOST { own.min(READY_LEAST) } else { own });
     }
 
-    /// A time has come: lanes that waited are due, an open breaker lets a probe through.
-    pub(crate) fn tick(self: &Arc<Self>) {
+    /// A time has come: lanes that waited are due, an open breaker lets a probe through. Tells whether somebody is on the way
+    /// to draw.
+    pub(crate) fn tick(self: &Arc<Self>) -> bool {
         let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
         state.lanes.wake(now);
@@ -335,7 +356,7 @@ impl Feed {
             self.shared.tell(Command::Abandoned(self.no));
         }
         self.set_timer(&state);
-        self.stir(&mut state);
+        self.stir(&mut state)
     }
 
     /// Wishes to be woken when the next time comes; what is due already is in the hands of [`Feed::stir`].
@@ -399,22 +420,30 @@ impl Feed {
         let moved = before.stream.delivery != served.stream.delivery;
         served.generation = before.generation + u64::from(moved);
         let phase = phase_of(&served.stream.status);
-        let voice = served.profile.voice;
+        let (voice, breaker, endpoint) = (served.profile.voice, Breaker::of(&served.profile), served.endpoint.clone());
         let (linger, inactivity) = (Linger::of(&served), inactivity(&served));
         self.served.store(Arc::new(served));
         let mut state = self.state.lock();
-        if voice != before.profile.voice {
+        let elsewhere = endpoint.as_ref().map(Arc::as_ptr) != before.endpoint.as_ref().map(Arc::as_ptr);
+        if voice != before.profile.voice || endpoint.is_some() != before.endpoint.is_some() {
             state.patient = voice == Voice::Responder;
-            state.breaker = Breaker::of(voice);
+            state.breaker = breaker;
+        }
+        if elsewhere {
+            state.endpoint = endpoint.map(Member::of);
         }
         (state.linger, state.inactivity) = (linger, inactivity);
         if phase == Phase::Open && state.phase != Phase::Open || moved {
             // A human looked at it: everything may be tried at once.
+            let now = self.shared.house.clock.monotonic();
             state.breaker.success();
+            if let Some(endpoint) = &state.endpoint {
+                endpoint.hurry(now, self.no);
+            }
             state.parked_in_row = 0;
             state.lone_failures_in_row = 0;
             state.lanes.hurry();
-            state.visits.restart(self.shared.house.clock.monotonic());
+            state.visits.restart(now);
         }
         if moved {
             // What was fetched at the old place is not waited for: nobody may come back to it for a day.
@@ -469,17 +498,19 @@ impl Feed {
         let now = self.shared.house.clock.monotonic();
         let state = self.state.lock();
         let reading = state.phase == Phase::Open && (state.scanning || state.scan_asked);
-        state.drawable(now) || reading && state.breaker.allowance(now, state.claimed.len()) > 0
+        state.drawable(now) || reading && state.allowance(now) > 0
     }
 
     /// When the next attempt is due, if everything waits.
     pub(crate) fn next_attempt(&self) -> Option<Duration> {
         let state = self.state.lock();
         let now = self.shared.house.clock.monotonic();
-        if state.breaker.opens_at().is_none() && state.lanes.has_ready() {
+        let opens = [state.breaker.opens_at(), state.endpoint.as_ref().and_then(|endpoint| endpoint.opens_at())];
+        let opens = opens.into_iter().flatten().max();
+        if opens.is_none() && state.lanes.has_ready() {
             return None;
         }
-        [state.breaker.opens_at(), state.lanes.next_due()].into_iter().flatten().max().map(|at| at.saturating_sub(now))
+        [opens, state.lanes.next_due()].into_iter().flatten().max().map(|at| at.saturating_sub(now))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use set::Event;
 use store::{Appended, Done, Durability, Kind, NewEvent, Once, Position, ProducerNo, StoreError, Unit, Version};
 
-use crate::{Inner, Issuer, Router, feed::Feed};
+use crate::{Inner, Issuer, Router};
 
 /// From whom events come, and under which issuer.
 #[derive(Clone, Copy, Debug)]
@@ -239,7 +239,7 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
         inner.shared.observed.waiting.set(i64::try_from(health.waiting).unwrap_or(i64::MAX));
         inner.shared.held.store(health.held, Ordering::Release);
         if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {
-            inner.feeds().iter().for_each(Feed::tick);
+            inner.feeds().iter().for_each(|feed| _ = feed.tick());
         }
         clock.sleep(Duration::from_millis(250)).await;
     }

@@ -6,6 +6,7 @@ mod batch;
 mod commands;
 mod config;
 mod declare;
+mod endpoint;
 mod feed;
 mod hash;
 mod index;
@@ -37,7 +38,7 @@ pub use parked::{ParkedView, Reissued};
 pub use start::{Issuer, Parts, Router, StartError};
 pub use streams::{ChangeError, ReconcileError, Reconciled};
 pub use vault::reseal;
-pub use view::StreamView;
+pub use view::{HeldView, StreamView};
 pub use visit::Visited;
 
 pub(crate) use start::Inner;

@@ -6,6 +6,8 @@ use prometheus_client::{
 };
 
 type Label = [(&'static str, &'static str); 1];
+/// By the name of what lines share, which the operator chose.
+type ByEndpoint<M> = Family<[(&'static str, String); 1], M>;
 /// Counted by method and one more label.
 type ByMethod = Family<[(&'static str, &'static str); 2], Counter>;
 
@@ -25,6 +27,8 @@ pub struct Observed {
     pub(crate) sealing: Histogram,
     pub(crate) waiting: Gauge,
     pub(crate) streams: Family<Label, Gauge>,
+    pub(crate) endpoint_held: ByEndpoint<Gauge>,
+    pub(crate) endpoint_holds: ByEndpoint<Counter>,
 }
 
 impl Observed {
@@ -44,6 +48,8 @@ impl Observed {
             sealing: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5]),
             waiting: Gauge::default(),
             streams: Family::default(),
+            endpoint_held: Family::default(),
+            endpoint_holds: Family::default(),
         };
         registry.register("events_accepted", "Events accepted, durable and answered", observed.accepted.clone());
         registry.register(
@@ -86,6 +92,12 @@ impl Observed {
         );
         registry.register("deliveries_waiting", "Deliveries owed and not settled", observed.waiting.clone());
         registry.register("streams", "Streams by status", observed.streams.clone());
+        registry.register(
+            "endpoint_held",
+            "Whether what many streams share fails and its streams wait: 1, else 0",
+            observed.endpoint_held.clone(),
+        );
+        registry.register("endpoint_holds", "How often an endpoint was held", observed.endpoint_holds.clone());
         observed
     }
 }

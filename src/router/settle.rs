@@ -26,6 +26,8 @@ pub(crate) enum Judgement {
     RetryLine { after: Option<Duration>, cause: Cause, own: bool },
     /// A human is needed: the stream is paused at once.
     Halt { cause: Cause },
+    /// What many lines share failed; the stream has no part in it. `ours`: a human mends it, and no attempt is counted.
+    Endpoint { after: Option<Duration>, cause: Cause, ours: bool },
     /// Not tried.
     Return,
 }
@@ -33,9 +35,15 @@ pub(crate) enum Judgement {
 /// The one table of codes: whose fault a refusal is.
 ///
 /// A refusal of a single push answers one attempt and is tried again when the fault is the stream's; where the receiver has
-/// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew.
-pub(crate) fn judge(outcome: Outcome, order: Order) -> Judgement {
+/// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares`: the line names an endpoint.
+pub(crate) fn judge(outcome: Outcome, order: Order, shares: bool) -> Judgement {
     match outcome {
+        Err(Verdict::Retry { scope: Scope::Endpoint, after, cause }) if shares => {
+            Judgement::Endpoint { after, cause, ours: false }
+        }
+        Err(Verdict::Halt { scope: Scope::Endpoint, cause }) if shares => {
+            Judgement::Endpoint { after: None, cause, ours: true }
+        }
         Ok(receipt) => Judgement::Acknowledge(receipt),
         Err(Verdict::Retry { scope: Scope::Set, after, cause }) => Judgement::RetrySet { after, cause },
         Err(Verdict::Retry { scope: Scope::Line | Scope::Endpoint, after, cause }) => {
@@ -205,9 +213,9 @@ mod tests {
             ErrorCode::AuthenticationFailed,
             ErrorCode::AccessDenied,
         ] {
-            let judged = judge(refuse(code.clone()), Order::PerSet);
+            let judged = judge(refuse(code.clone()), Order::PerSet, false);
             assert!(matches!(judged, Judgement::RetryLine { own: true, .. }), "{code}");
-            let judged = judge(refuse(code.clone()), Order::PerBatch);
+            let judged = judge(refuse(code.clone()), Order::PerBatch, false);
             assert!(matches!(judged, Judgement::Park { stream_fault: true, .. }), "{code}: setErrs settles");
         }
     }
@@ -218,7 +226,10 @@ mod tests {
             [ErrorCode::InvalidRequest, ErrorCode::TooLarge, ErrorCode::InvalidState, ErrorCode::Other("novel".into())]
         {
             assert!(
-                matches!(judge(refuse(code.clone()), Order::PerSet), Judgement::Park { stream_fault: false, .. }),
+                matches!(
+                    judge(refuse(code.clone()), Order::PerSet, false),
+                    Judgement::Park { stream_fault: false, .. }
+                ),
                 "{code}"
             );
         }
@@ -230,7 +241,21 @@ mod tests {
             [("connect", false), ("timeout", false), ("http_503", false), ("http_401", true), ("tls", true)]
         {
             let outcome = Err(Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(code, "x") });
-            assert!(matches!(judge(outcome, Order::PerSet), Judgement::RetryLine { own: o, .. } if o == own), "{code}");
+            assert!(
+                matches!(judge(outcome, Order::PerSet, false), Judgement::RetryLine { own: o, .. } if o == own),
+                "{code}"
+            );
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_a_line_does_not_name_is_the_line() {
+        let cause = || Cause::new("tls", "x");
+        let retry = || Err(Verdict::Retry { scope: Scope::Endpoint, after: None, cause: cause() });
+        let halt = || Err(Verdict::Halt { scope: Scope::Endpoint, cause: cause() });
+        assert!(matches!(judge(retry(), Order::PerSet, false), Judgement::RetryLine { own: true, .. }));
+        assert!(matches!(judge(halt(), Order::PerSet, false), Judgement::Halt { .. }));
+        assert!(matches!(judge(retry(), Order::PerSet, true), Judgement::Endpoint { ours: false, .. }));
+        assert!(matches!(judge(halt(), Order::PerSet, true), Judgement::Endpoint { ours: true, .. }));
     }
 }

@@ -18,7 +18,7 @@ use set::Jti;
 use store::{Named, Settlement, Store, StreamNo};
 use tokio::sync::{Notify, mpsc};
 
-use crate::{Config, Observed, feed::Feed, hash::Map, seal::Pool, settle::Settler, slot::Slot};
+use crate::{Config, Observed, endpoint::Endpoint, feed::Feed, hash::Map, seal::Pool, settle::Settler, slot::Slot};
 
 /// What all feeds share.
 pub(crate) struct Shared {
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) held: AtomicBool,
     /// SETs that stand in the lanes of all streams.
     pub(crate) ready: AtomicUsize,
+    /// What lines share, by name, as long as a stream is served by it.
+    endpoints: Mutex<HashMap<Arc<str>, Weak<Endpoint>>>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Abandoned(StreamNo),
     /// Acknowledgements and refusals of SETs that are not drawn.
     Late(Arc<Feed>, Vec<(Named, Jti, Outcome)>),
+    /// What these waited for is well.
+    Wake(Vec<Weak<Feed>>),
 }
 
 impl Shared {
@@ -79,6 +83,7 @@ impl Shared {
             halted: AtomicBool::new(false),
             held: AtomicBool::new(held),
             ready: AtomicUsize::new(0),
+            endpoints: Mutex::default(),
             commands,
             config,
         };
@@ -87,6 +92,18 @@ impl Shared {
 
     pub(crate) fn is_halted(&self) -> bool {
         self.halted.load(Ordering::Acquire) || self.held.load(Ordering::Acquire)
+    }
+
+    /// What the lines share that name it so.
+    pub(crate) fn endpoint(self: &Arc<Self>, name: &Arc<str>) -> Arc<Endpoint> {
+        let mut all = self.endpoints.lock();
+        if let Some(known) = all.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        all.retain(|_, endpoint| endpoint.strong_count() > 0);
+        let endpoint = Endpoint::new(name.clone(), self);
+        all.insert(name.clone(), Arc::downgrade(&endpoint));
+        endpoint
     }
 
     pub(crate) fn tell(&self, command: Command) {
@@ -106,6 +123,8 @@ pub(crate) struct Timers {
 struct Due {
     heap: BinaryHeap<Reverse<(Duration, StreamNo)>>,
     feeds: Map<StreamNo, (Duration, Weak<Feed>)>,
+    /// There are few.
+    endpoints: Vec<(Duration, Weak<Endpoint>)>,
 }
 
 impl Timers {
@@ -123,6 +142,18 @@ impl Timers {
         }
     }
 
+    /// Wakes the endpoint at the latest then; an earlier wish stays.
+    pub(crate) fn at_endpoint(&self, when: Duration, endpoint: &Arc<Endpoint>) {
+        let mut due = self.due.lock();
+        let wish = due.endpoints.iter_mut().find(|(_, other)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(endpoint)));
+        match wish {
+            Some((at, _)) if *at <= when => return,
+            Some((at, _)) => *at = when,
+            None => due.endpoints.push((when, Arc::downgrade(endpoint))),
+        }
+        self.sooner.notify_one();
+    }
+
     pub(crate) async fn run(shared: Arc<Shared>) {
         let clock = shared.house.clock.clone();
         loop {
@@ -131,6 +162,11 @@ impl Timers {
             for feed in ripe {
                 feed.tick();
             }
+            let (ripe, endpoint) = shared.timers.ripe_endpoints(now);
+            for endpoint in ripe {
+                endpoint.tick(now);
+            }
+            let next = [next, endpoint].into_iter().flatten().min();
             let sooner = shared.timers.sooner.notified();
             match next {
                 Some(at) => tokio::select! {
@@ -140,6 +176,12 @@ impl Timers {
                 None => sooner.await,
             }
         }
+    }
+
+    fn ripe_endpoints(&self, now: Duration) -> (Vec<Arc<Endpoint>>, Option<Duration>) {
+        let mut due = self.due.lock();
+        let ripe = due.endpoints.extract_if(.., |(at, _)| *at <= now).filter_map(|(_, one)| one.upgrade()).collect();
+        (ripe, due.endpoints.iter().map(|(at, _)| *at).min())
     }
 
     fn ripe(&self, now: Duration) -> (Vec<Arc<Feed>>, Option<Duration>) {

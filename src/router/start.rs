@@ -151,7 +151,7 @@ impl Router {
         house.spawn("commands", commands::obey(inner.clone(), inbox));
         house.spawn("gate", intake::watch_gate(inner.clone()));
         house.spawn("retain", retain::watch(inner.clone()));
-        inner.feeds().iter().for_each(Feed::tick);
+        inner.feeds().iter().for_each(|feed| _ = feed.tick());
         Ok(Self(inner))
     }
 

@@ -128,8 +128,10 @@ impl Inner {
             form: profile.form,
             keyring: issuer.keyring.clone(),
         };
+        let endpoint = profile.endpoint.as_ref().map(|name| self.shared.endpoint(name));
         Ok(Served {
             stream: stream.clone(),
+            endpoint,
             line,
             profile,
             seal: Arc::new(seal),

@@ -22,6 +22,7 @@ use store::{IssuerNo, MemoryStore, ProducerNo, Store};
 use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 
 mod batching;
+mod endpoints;
 mod faults;
 mod faulty;
 mod late;
@@ -39,6 +40,8 @@ struct Scripted {
     overlaps: Arc<Mutex<usize>>,
     script: Mutex<Script>,
     house: House,
+    /// Of the other method, whose lines share one.
+    cluster: Arc<endpoints::Cluster>,
 }
 
 struct ScriptedLine(Arc<Scripted>, Window);
@@ -81,7 +84,8 @@ impl delivery::Line for ScriptedLine {
 impl Scripted {
     fn new(house: House, script: Script) -> Arc<Self> {
         let (seen, in_flight, overlaps) = Default::default();
-        Arc::new(Self { seen, in_flight, overlaps, script: Mutex::new(script), house })
+        let cluster = endpoints::Cluster::new(house.clone());
+        Arc::new(Self { seen, in_flight, overlaps, script: Mutex::new(script), house, cluster })
     }
 
     fn answer_with(&self, script: impl Fn(&SealedSet) -> Outcome + Send + Sync + 'static) {
@@ -181,12 +185,13 @@ impl Bench {
     ) -> Router {
         let issuer =
             Issuer { url: ISSUER.into(), no: IssuerNo(1), keyring: keyring.clone(), algorithm: Algorithm::Es256 };
+        let clustered = endpoints::Clustered(method.cluster.clone());
         let parts = Parts {
             house: house.clone(),
             store: store.clone(),
             kek: kek.clone(),
             issuers: vec![issuer],
-            methods: vec![Arc::new(Handle(method.clone())), Arc::new(responder::Asked)],
+            methods: vec![Arc::new(Handle(method.clone())), Arc::new(responder::Asked), Arc::new(clustered)],
             config,
             observed: Observed::register(&mut prometheus_client::registry::Registry::default()),
         };

@@ -1,12 +1,14 @@
 //! Streams as people look at them.
 
+use std::time::Duration;
+
 use delivery::Voice;
 use serde::Serialize;
 use set::{Audience, Timestamp};
 use store::StreamNo;
 use stream::{Owner, Stream};
 
-use crate::{Inner, visit};
+use crate::{Inner, endpoint::Endpoint, visit};
 
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
@@ -57,10 +59,37 @@ pub struct StreamView {
     pub last_visit_seconds_ago: Option<u64>,
     /// When the next attempt is due, where everything waits for its time.
     pub next_attempt_seconds: Option<u64>,
+    /// What it shares with other streams and waits for, where that fails.
+    pub held: Option<HeldView>,
     /// Why nothing can ever come, if so.
     pub nothing_because: Option<String>,
     /// For people.
     pub description: Option<String>,
+}
+
+/// A cluster or a connection of the operator that fails: all its streams wait, and one SET at a time tries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldView {
+    /// Its name.
+    pub endpoint: String,
+    /// Why.
+    pub cause: String,
+    /// Since when.
+    pub for_seconds: u64,
+    /// When the next SET tries it; nothing while one does.
+    pub next_attempt_seconds: Option<u64>,
+}
+
+impl HeldView {
+    fn of(endpoint: &Endpoint, now: Duration) -> Option<Self> {
+        let held = endpoint.held()?;
+        Some(Self {
+            endpoint: endpoint.name().to_string(),
+            cause: telemetry::clean(&held.cause.to_string(), 512),
+            for_seconds: now.saturating_sub(held.since).as_secs(),
+            next_attempt_seconds: held.until.map(|at| at.saturating_sub(now).as_secs()),
+        })
+    }
 }
 
 impl Inner {
@@ -123,6 +152,9 @@ impl Inner {
                 .filter(|_| cursor.tally.waiting > 0)
                 .and_then(|feed| feed.next_attempt())
                 .map(|wait| wait.as_secs()),
+            held: feed.as_ref().and_then(|feed| {
+                HeldView::of(feed.served.load().endpoint.as_ref()?, self.shared.house.clock.monotonic())
+            }),
             nothing_because: stream::why_nothing(stream).or_else(|| {
                 feed.is_none()
                     .then(|| "The stream's method or issuer is not configured; the log of the start says which.".into())

@@ -76,7 +76,8 @@ pub(crate) fn endpoint(
     let Stream { issuer, id, delivery, .. } = &*served.stream;
     match served.profile.voice {
         Voice::Sender => {
-            delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str).map(telemetry::endpoint_label)
+            let url = delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
+            url.map(telemetry::endpoint_label).or_else(|| served.profile.endpoint.as_ref().map(ToString::to_string))
         }
         Voice::Responder => {
             let at = address(issuer, served.method, id.as_str());

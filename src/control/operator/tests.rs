@@ -75,6 +75,7 @@ fn view() -> StreamView {
         last_success_seconds_ago: None,
         last_visit_seconds_ago: None,
         next_attempt_seconds: None,
+        held: None,
         nothing_because: None,
         description: None,
     }

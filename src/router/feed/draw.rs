@@ -10,10 +10,11 @@ use delivery::{Attempt, Cause, Closed, Lapse, Order, Voice, Want};
 use set::Timestamp;
 use store::{Attempted, Kind, Note, Settlement};
 
-use super::{Claimed, Draw, Drawn, Feed, Phase, State, taps::For};
+use super::{Claimed, Draw, Drawn, Feed, Phase, Served, State, taps::For};
 use crate::{
     backoff::pause,
     batch::{Ticket, Wish},
+    endpoint::{NotNow, Probe},
     shared::Shared,
     slot::Slot,
 };
@@ -60,17 +61,27 @@ impl Feed {
         state.lanes.wake(now);
         if let Some(slot) = state.next_control(now) {
             state.taps.took(tap);
-            let draw = self.enter(&mut state, vec![slot], drawer, &Arc::default());
+            let probe = match state.leaves(now) {
+                Ok(probe) => probe,
+                Err(NotNow) => {
+                    state.control.push_front(slot);
+                    return self.refused(&mut state, &served, tap, now, cx);
+                }
+            };
+            let draw = self.enter(&mut state, vec![slot], drawer, &Arc::default(), probe);
             state.control_busy = true;
             state.breaker.left();
             self.stir(&mut state);
             return Drawn::Slots(draw, served);
         }
         let open = state.phase == Phase::Open;
-        let allowance = if open { state.breaker.allowance(now, state.claimed.len()) } else { 0 };
+        let allowance = if open { state.allowance(now) } else { 0 };
         if allowance == 0 || !state.lanes.has_ready() && !state.lanes.has_held(tap) {
             if open && state.lanes.has_ready() {
                 state.breaker.limited();
+            }
+            if allowance == 0 && state.would_draw(now) {
+                return self.refused(&mut state, &served, tap, now, cx);
             }
             let over = state.claimed.is_empty() || state.patient;
             if state.phase == Phase::Disabled && over {
@@ -119,12 +130,44 @@ impl Feed {
                 return Drawn::Nothing;
             }
         };
+        let Ok(probe) = state.leaves(now) else {
+            for slot in slots.into_iter().rev() {
+                ticket.give(slot.head.body_len as usize + limits.overhead);
+                state.lanes.put_back(slot, None);
+            }
+            return self.refused(&mut state, &served, tap, now, cx);
+        };
         state.taps.took(tap);
         state.breaker.left();
-        let draw = self.enter(&mut state, slots, drawer, &ticket);
+        let draw = self.enter(&mut state, slots, drawer, &ticket, probe);
         // Others may take what is left, and there is room for more.
         self.stir(&mut state);
         Drawn::Slots(draw, served)
+    }
+
+    /// What the line shares with others is held, or another's probe was sooner: the tap waits, or its line is run again later.
+    fn refused(
+        self: &Arc<Self>,
+        state: &mut State,
+        served: &Served,
+        tap: u64,
+        now: Duration,
+        cx: &Context<'_>,
+    ) -> Drawn {
+        if !self.is_refused(state, now) {
+            // It is well by now.
+            cx.waker().wake_by_ref();
+            return Drawn::Nothing;
+        }
+        let over = state.claimed.is_empty() || state.patient;
+        if state.phase == Phase::Disabled && over {
+            return Drawn::Closed(Closed::Disabled);
+        }
+        if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
+            state.taps.took(tap);
+            return Drawn::Closed(Closed::Idle);
+        }
+        Drawn::Nothing
     }
 
     /// Whether a tap draws one batch more than it was asked for: where the pool seals, and no other tap waits for the same SETs.
@@ -133,7 +176,15 @@ impl Feed {
         served.profile.voice == Voice::Sender && served.seal.is_slow(&self.shared.pool)
     }
 
-    fn enter(&self, state: &mut State, slots: Vec<Slot>, drawer: Drawer, ticket: &Arc<Ticket>) -> Draw {
+    /// `probe`: where the endpoint is held, the right to let one SET leave.
+    fn enter(
+        &self,
+        state: &mut State,
+        slots: Vec<Slot>,
+        drawer: Drawer,
+        ticket: &Arc<Ticket>,
+        mut probe: Option<Probe>,
+    ) -> Draw {
         let names = self.shared.store.names();
         let overhead = self.served.load().profile.limits.overhead;
         let lapse = match state.taps.manner(drawer.tap).map(|manner| manner.lapse) {
@@ -155,6 +206,7 @@ impl Feed {
                 generation: drawer.generation,
                 sealed: None,
                 ticket: ticket.clone(),
+                probe: probe.take(),
                 bytes: slot.head.body_len as usize + overhead,
                 slot: slot.clone(),
             };

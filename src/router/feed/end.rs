@@ -10,6 +10,7 @@ use stream::OnRefusal;
 use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, State};
 use crate::{
     backoff::pause,
+    endpoint::Fault,
     settle::{Judgement, judge},
     shared::{Command, Shared},
     slot::Slot,
@@ -102,7 +103,7 @@ impl Feed {
             if state.ending.contains(&seq) || !self.shared.store.is_owed(self.no, head.at) {
                 continue;
             }
-            match judge(outcome, order) {
+            match judge(outcome, order, false) {
                 Judgement::Acknowledge(receipt) => {
                     if head.kind == Kind::Control {
                         state.control.retain(|slot| slot.seq() != seq);
@@ -113,6 +114,7 @@ impl Feed {
                     state.ending.insert(seq);
                     acknowledged.push(seq);
                     state.breaker.success();
+                    state.endpoint_took();
                     self.well(&mut state, head.order, seq);
                     self.acknowledged(receipt);
                     notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
@@ -231,7 +233,7 @@ impl Feed {
         let Some(claimed) = state.claimed.get(&seq) else { return };
         let served = self.served.load();
         let responder = served.profile.voice == Voice::Responder;
-        let judgement = judge(outcome, claimed.order);
+        let judgement = judge(outcome, claimed.order, served.endpoint.is_some());
         let is_end = matches!(judgement, Judgement::Acknowledge(_) | Judgement::Park { .. });
         let current =
             attempt.is_none_or(|attempt| attempt == claimed.attempt) && claimed.generation == served.generation;
@@ -247,6 +249,9 @@ impl Feed {
         match judgement {
             Judgement::Acknowledge(receipt) => {
                 state.breaker.took(claimed.handed.unwrap_or(now), now);
+                if claimed.generation == served.generation {
+                    state.endpoint_took();
+                }
                 self.well(state, claimed.slot.head.order, seq);
                 state.finish(&claimed.slot);
                 self.acknowledged(receipt);
@@ -318,6 +323,25 @@ impl Feed {
                 state.breaker.fault(now, true, |failures| pause(config, &*house.random, failures));
                 state.last_error = Some((wall, cause));
                 self.come_back(state, claimed, None);
+            }
+            Judgement::Endpoint { after, cause, ours } => {
+                let after = after.unwrap_or_default().min(config.retry_after_most());
+                let fault = if ours { Fault::Ours } else { Fault::Theirs(after) };
+                let until = state
+                    .endpoint
+                    .as_ref()
+                    .map_or(now, |endpoint| endpoint.failed(now, claimed.probe.as_ref(), fault, &cause));
+                // It says nothing of the line.
+                state.breaker.unknown(now);
+                observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
+                state.last_error = Some((wall, cause));
+                if ours {
+                    self.come_back(state, claimed, None);
+                } else {
+                    claimed.slot.attempts = claimed.attempt.0;
+                    claimed.slot.failed_at(wall);
+                    notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
+                }
             }
             Judgement::Return => {
                 state.breaker.unknown(now);

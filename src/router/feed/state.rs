@@ -5,20 +5,52 @@ use std::time::Duration;
 use store::Kind;
 
 use super::{Claimed, Linger, PASSED_OVER_MOST, Phase, State};
-use crate::slot::Slot;
+use crate::{
+    endpoint::{NotNow, Probe},
+    slot::Slot,
+};
 
 impl State {
+    /// How many SETs may leave now, as far as line and endpoint are known to be well.
+    pub(super) fn allowance(&self, now: Duration) -> usize {
+        let shared = self.endpoint.as_ref().map_or(usize::MAX, |endpoint| endpoint.allowance(now, self.no));
+        shared.min(self.breaker.allowance(now, self.claimed.len()))
+    }
+
+    /// Whether what the line shares with others is not held.
+    pub(crate) fn is_endpoint_open(&self) -> bool {
+        self.endpoint.as_ref().is_none_or(|endpoint| endpoint.is_open())
+    }
+
+    /// Whether this SET may leave though its endpoint may be held.
+    pub(crate) fn lets_pass(&self, claimed: &Claimed) -> bool {
+        self.endpoint.as_ref().is_none_or(|endpoint| endpoint.lets_pass(claimed.probe.as_ref()))
+    }
+
+    /// What the line shares with others took a SET.
+    pub(super) fn endpoint_took(&self) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.took();
+        }
+    }
+
+    /// SETs leave now: with the right to be a probe, where only one may.
+    pub(super) fn leaves(&self, now: Duration) -> Result<Option<Probe>, NotNow> {
+        self.endpoint.as_ref().map_or(Ok(None), |endpoint| endpoint.leave(now, self.no))
+    }
+
     pub(super) fn drawable(&self, now: Duration) -> bool {
-        if matches!(self.phase, Phase::Ending(_)) {
-            return false;
-        }
-        if self.control_waits() {
-            return self.breaker.allowance(now, self.claimed.len()) > 0;
-        }
-        match self.phase {
-            Phase::Open => self.lanes.has_ready() && self.breaker.allowance(now, self.claimed.len()) > 0,
-            Phase::Paused | Phase::Disabled | Phase::Ending(_) => false,
-        }
+        self.would_draw(now) && self.allowance(now) > 0
+    }
+
+    /// Whether something may leave now, whatever the line shares with others.
+    pub(super) fn would_draw(&self, now: Duration) -> bool {
+        let waits = match self.phase {
+            Phase::Ending(_) => false,
+            Phase::Open => self.control_waits() || self.lanes.has_ready(),
+            Phase::Paused | Phase::Disabled => self.control_waits(),
+        };
+        waits && self.breaker.allowance(now, self.claimed.len()) > 0
     }
 
     pub(super) fn control_waits(&self) -> bool {
@@ -37,7 +69,7 @@ impl State {
             return None;
         }
         let order = tap.and_then(|tap| self.taps.manner(tap)).map_or(order, |manner| manner.order);
-        let sets = sets.min(limits.sets).min(self.breaker.allowance(now, self.claimed.len()));
+        let sets = sets.min(limits.sets).min(self.allowance(now));
         (!self.lanes.is_enough(tap, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
     }
 
@@ -73,7 +105,7 @@ impl State {
     }
 
     pub(super) fn next_control(&mut self, now: Duration) -> Option<Slot> {
-        if self.control_busy || self.breaker.allowance(now, self.claimed.len()) == 0 {
+        if self.control_busy || self.allowance(now) == 0 {
             return None;
         }
         self.control.pop_front()
