@@ -92,6 +92,11 @@ impl Cluster {
         &self.section
     }
 
+    /// Its bearer tokens, where it wants some.
+    pub(crate) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.shared.tokens.as_ref()
+    }
+
     /// `kafka/<cluster>`: the endpoint of lines, the carrier of reports.
     pub(crate) fn carrier(&self) -> &Arc<str> {
         self.shared.told.carrier()

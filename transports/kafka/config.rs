@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use delivery::{Options, Secret};
 use serde::Deserialize;
 
-pub(crate) use judge::{broker_of, in_cluster, is_loopback};
+pub(crate) use judge::{in_cluster, is_loopback};
 
 /// `[methods.kafka]`: the clusters that streams and sources may name. Without any, the method is not offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

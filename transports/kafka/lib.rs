@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use delivery::{About, Entry, Env, Fault, Json, Method};
+use delivery::{About, Entry, Env, Fault, Finding, Json, Method};
 use futures_util::future::join_all;
 
 mod client;
 mod cluster;
 mod config;
 mod context;
+mod probe;
 mod sender;
 mod tokens;
 mod told;
@@ -65,6 +66,24 @@ impl Method for Kafka {
 
     fn is_offered(&self) -> bool {
         !self.clusters.is_empty()
+    }
+
+    async fn probe(&self) -> Vec<Finding> {
+        let each = self.clusters.values().map(|cluster| async { probe::cluster(&probe::Subject::of(cluster)).await });
+        join_all(each).await.into_iter().flatten().collect()
+    }
+
+    async fn probe_source(&self, from: Json) -> Vec<Finding> {
+        let refused =
+            |remedy: String| vec![Finding { what: "kafka: `from` of the source".to_owned(), good: false, remedy }];
+        let from: From = match serde_json::from_value(from) {
+            Ok(from) => from,
+            Err(error) => return refused(error.to_string()),
+        };
+        match from.judge(&self.section).and_then(|()| self.cluster(&from.cluster)) {
+            Ok(cluster) => probe::source(&probe::Subject::of(cluster), &from).await,
+            Err(fault) => refused(fault.to_string()),
+        }
     }
 
     async fn close(&self, within: Duration) {

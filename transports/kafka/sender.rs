@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use delivery::{About, Closed, Feed, Form, Lapse, Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Voice, Want};
+use delivery::{
+    About, Closed, Feed, Finding, Form, Lapse, Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Voice, Want,
+};
 use tokio::sync::watch;
 
 use crate::{
     cluster::{Cluster, Course, Record, Standing, Ticket},
     config::{Terms, Value},
+    probe::{self, Subject},
     wire::{OVERHEAD, Shape},
 };
 
@@ -111,6 +114,10 @@ impl Line for KafkaLine {
             endpoint: Some(self.cluster.carrier().clone()),
             windows: vec![self.cluster.window().clone()],
         }
+    }
+
+    async fn probe(&self) -> Vec<Finding> {
+        probe::topic(&Subject::of(&self.cluster), &self.topic).await
     }
 
     async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {

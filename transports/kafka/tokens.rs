@@ -13,7 +13,7 @@ use delivery::{
 };
 use parking_lot::Mutex;
 use rdkafka::client::OAuthToken;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::TokenSection;
 
@@ -43,6 +43,8 @@ struct Shared {
     url: Option<Url>,
     section: TokenSection,
     state: Mutex<State>,
+    /// Somebody needs a token: before that nothing is asked.
+    wanted: Notify,
 }
 
 #[derive(Default)]
@@ -58,12 +60,12 @@ struct Held {
 }
 
 impl Tokens {
-    /// Begins to ask for tokens, and goes on until it is dropped.
+    /// Asks for tokens from the first time on that somebody wants one, until it is dropped.
     pub(crate) fn start(env: &Env, section: &TokenSection) -> Arc<Self> {
         let url = Url::parse(&section.token_endpoint).ok();
         let client = env.http.client(&TlsPolicy { issuer: "kafka".into(), ..TlsPolicy::default() });
-        let state = Mutex::default();
-        let shared = Arc::new(Shared { env: env.clone(), client, url, section: section.clone(), state });
+        let (state, wanted) = (Mutex::default(), Notify::new());
+        let shared = Arc::new(Shared { env: env.clone(), client, url, section: section.clone(), state, wanted });
         let (alive, ends) = watch::channel(());
         let (tell, tried) = watch::channel(false);
         env.house.spawn("kafka tokens", renew(shared.clone(), tell, ends));
@@ -75,6 +77,7 @@ impl Tokens {
     /// # Errors
     /// There is none yet, or the last one is over and there is no new one: the text says why, and holds no secret.
     pub(crate) fn current(&self) -> Result<OAuthToken, Box<dyn Error>> {
+        self.shared.wanted.notify_one();
         let now = self.shared.env.house.clock.wall_millis();
         let state = self.shared.state.lock();
         if let Some(held) = state.held.as_ref().filter(|held| held.given_out_until_ms > now) {
@@ -95,6 +98,7 @@ impl Tokens {
     /// # Errors
     /// Why there is no token.
     pub(crate) async fn ready(&self) -> Result<(), Cause> {
+        self.shared.wanted.notify_one();
         let mut tried = self.tried.clone();
         // The sender is gone only when the task is, and then waiting is of no use.
         drop(tried.wait_for(|tried| *tried).await);
@@ -161,6 +165,10 @@ impl Shared {
 }
 
 async fn renew(shared: Arc<Shared>, tell: watch::Sender<bool>, mut ends: watch::Receiver<()>) {
+    tokio::select! {
+        () = shared.wanted.notified() => {}
+        _ = ends.changed() => return,
+    }
     let mut failures = 0_u32;
     loop {
         let asked_at_ms = shared.env.house.clock.wall_millis();

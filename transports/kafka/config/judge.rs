@@ -90,6 +90,13 @@ impl ClusterSection {
             Some(SaslSection::OauthBearer(token)) => {
                 self.within_tls(name, "OAUTHBEARER")?;
                 token.judge(name)?;
+                // The binding's administrative client never serves the library's wish for a token.
+                if self.create_topics.is_some() {
+                    return fault(
+                        "create_topics",
+                        "topics cannot be made with bearer tokens yet; make them, and remove it",
+                    );
+                }
             }
             None => {}
         }
@@ -130,7 +137,7 @@ impl ClusterSection {
 }
 
 /// Host and port of `HOST:PORT`; the brackets of an IPv6 address are gone.
-pub(crate) fn broker_of(text: &str) -> Option<(&str, u16)> {
+fn broker_of(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let port = port.parse().ok().filter(|port| digits && *port > 0)?;

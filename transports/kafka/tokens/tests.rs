@@ -78,11 +78,7 @@ impl Server {
 
     /// Waits until it was asked so often.
     async fn until(&self, wanted: usize) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while self.count() < wanted {
-            assert!(std::time::Instant::now() < deadline, "asked {} times only", self.count());
-            tokio::task::yield_now().await;
-        }
+        until(|| self.count() >= wanted).await;
     }
 }
 
@@ -96,13 +92,19 @@ fn env(allowed: bool) -> (Env, Arc<Hourglass>) {
     (Env { http, house, report: Arc::new(|_| ()) }, hourglass)
 }
 
+/// Waits until it is so; the test fails when it never is.
+async fn until(so: impl Fn() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap();
+}
+
 /// Waits until the token is that one.
 async fn until_token(tokens: &Tokens, name: &str) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while tokens.current().map(|token| token.token).unwrap_or_default() != name {
-        assert!(std::time::Instant::now() < deadline, "it never came");
-        tokio::task::yield_now().await;
-    }
+    until(|| tokens.current().is_ok_and(|token| token.token == name)).await;
 }
 
 fn refusal(tokens: &Tokens) -> String {
@@ -121,6 +123,19 @@ async fn a_token_is_there_before_anybody_asks() {
     // gateway:s3cret-canary
     let basic = "Basic Z2F0ZXdheTpzM2NyZXQtY2FuYXJ5".to_owned();
     assert_eq!(asked, [(basic, "grant_type=client_credentials&scope=kafka".to_owned())]);
+}
+
+#[tokio::test]
+async fn nothing_is_asked_before_somebody_wants_a_token() {
+    let (server, (env, clock)) = (Server::open(vec![token("one", 100)]).await, env(true));
+    let tokens = server.start(&env);
+    for _ in 0..100 {
+        clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.count(), 0);
+    assert!(refusal(&tokens).contains("not answered yet"), "whoever asks in vain has it fetched");
+    until_token(&tokens, "one").await;
 }
 
 #[tokio::test]
@@ -144,11 +159,7 @@ async fn the_last_good_token_is_used_while_it_lasts_and_no_longer() {
     tokens.ready().await.unwrap();
     clock.advance(Duration::from_secs(80));
     server.until(2).await;
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while tokens.shared.state.lock().failure.is_none() {
-        assert!(std::time::Instant::now() < deadline, "the failure is never seen");
-        tokio::task::yield_now().await;
-    }
+    until(|| tokens.shared.state.lock().failure.is_some()).await;
     assert_eq!(tokens.current().unwrap().token, "one");
     clock.advance(Duration::from_secs(15));
     server.until(3).await;
@@ -168,9 +179,7 @@ async fn asks_again_after_a_failure_with_growing_pauses() {
     assert_eq!(server.count(), 1, "not before half of the pause");
     clock.advance(Duration::from_millis(501));
     server.until(2).await;
-    while refusal(&tokens).contains("client_secret") {
-        tokio::task::yield_now().await;
-    }
+    until(|| !refusal(&tokens).contains("client_secret")).await;
     clock.advance(Duration::from_secs(2));
     server.until(3).await;
     until_token(&tokens, "late").await;
@@ -200,11 +209,7 @@ async fn nobody_asks_for_a_cluster_that_is_gone() {
     tokens.ready().await.unwrap();
     let ended = Arc::downgrade(&tokens.shared);
     drop(tokens);
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while ended.strong_count() > 0 {
-        assert!(std::time::Instant::now() < deadline, "the task goes on");
-        tokio::task::yield_now().await;
-    }
+    until(|| ended.strong_count() == 0).await;
     clock.advance(Duration::from_secs(1000));
     tokio::task::yield_now().await;
     assert_eq!(server.count(), 1);

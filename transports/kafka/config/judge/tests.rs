@@ -107,6 +107,9 @@ fn credentials_that_can_be_read_along_need_tls() {
         section(&local(&json!({ "sasl": sasl, "tls": {} }))).judge().unwrap();
     }
     section(&local(&json!({ "sasl": scram }))).judge().unwrap();
+    let shape = json!({ "partitions": 1, "replication": 1 });
+    let text = says(&local(&json!({ "sasl": bearer, "tls": {}, "create_topics": shape })));
+    assert!(text.contains("create_topics"), "{text}");
 }
 
 #[test]
