@@ -92,8 +92,14 @@ fn list(context: &Context, streams: &[Json]) {
     context.out.line(table.render());
 }
 
-/// The first of: why nothing can come, why it is not enabled, the last error if nothing went well since.
+/// The first of: why nothing can come, why it is not enabled, what it shares with others and waits for, the last error if nothing
+/// went well since.
 fn trouble(stream: &Json) -> String {
+    let held = stream.get("held").filter(|held| held.is_object());
+    if let Some(held) = held.filter(|_| show::text(stream, "status") == "enabled") {
+        let (endpoint, cause) = (show::text(held, "endpoint"), show::text(held, "cause"));
+        return telemetry::clean(&format!("waits for {endpoint}: {cause}"), 120);
+    }
     let since = |member: &str| stream.get(member).and_then(Json::as_u64);
     let mended = match (since("last_success_seconds_ago"), since("last_error_seconds_ago")) {
         (Some(success), Some(error)) => success <= error,
@@ -120,5 +126,12 @@ mod tests {
         assert_eq!(trouble(&stream), "");
         stream["reason"] = json!("paused by the operator");
         assert_eq!(trouble(&stream), "paused by the operator");
+    }
+
+    #[test]
+    fn what_a_stream_waits_for_with_others_is_its_trouble() {
+        let held = json!({"endpoint": "kafka/main", "cause": "no broker answers (timeout)", "for_seconds": 9});
+        let stream = json!({"status": "enabled", "held": held, "last_error": "older"});
+        assert_eq!(trouble(&stream), "waits for kafka/main: no broker answers (timeout)");
     }
 }

@@ -44,7 +44,9 @@ pub enum Scope {
     Set,
     /// The stream's line.
     Line,
-    /// What an operator owns and many lines share ([`crate::Profile::endpoint`]); of a line that names none, the line.
+    /// What an operator owns and many lines share ([`crate::Profile::endpoint`]); of a line that names none, the line. It is held for
+    /// all its lines until one SET of one of them was acknowledged; no stream is paused, and no SET given up. A `Halt` counts
+    /// no attempt.
     Endpoint,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
+    collections::BTreeMap,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -63,7 +63,8 @@ pub struct WindowCore(Mutex<WindowState>);
 struct WindowState {
     limit: [usize; 3],
     taken: [usize; 3],
-    waiting: VecDeque<(u64, Arc<dyn Fn() + Send + Sync>)>,
+    /// In the order in which they came.
+    waiting: BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>,
     tickets: u64,
 }
 
@@ -77,8 +78,19 @@ impl WindowState {
 
     fn queue(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> u64 {
         self.tickets += 1;
-        self.waiting.push_back((self.tickets, wake));
+        self.waiting.insert(self.tickets, wake);
         self.tickets
+    }
+
+    fn room(&self) -> usize {
+        let [sets, batches, bytes] = self.limit;
+        let [s, b, y] = self.taken;
+        if b >= batches || y >= bytes { 0 } else { sets.saturating_sub(s) }
+    }
+
+    /// The next who waits, if there is room.
+    fn next(&mut self) -> Option<Arc<dyn Fn() + Send + Sync>> {
+        if self.room() == 0 { None } else { self.waiting.pop_first().map(|(_, wake)| wake) }
     }
 }
 
@@ -95,7 +107,7 @@ impl WindowCore {
         Self(Mutex::new(WindowState {
             limit: [sets, batches, bytes],
             taken: [0; 3],
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
             tickets: 0,
         }))
     }
@@ -107,16 +119,13 @@ impl WindowCore {
             state.limit = [sets, batches, bytes];
             std::mem::take(&mut state.waiting)
         };
-        wake.iter().for_each(|(_, wake)| wake());
+        wake.values().for_each(|wake| wake());
     }
 
     /// Room for SETs now.
     #[must_use]
     pub fn room(&self) -> usize {
-        let state = self.0.lock();
-        let [sets, batches, bytes] = state.limit;
-        let [s, b, y] = state.taken;
-        if b >= batches || y >= bytes { 0 } else { sets.saturating_sub(s) }
+        self.0.lock().room()
     }
 
     /// Takes room for a batch, whole or not at all.
@@ -137,15 +146,16 @@ impl WindowCore {
         (!state.fits(sets, bytes)).then(|| state.queue(wake))
     }
 
-    /// Gives back; `batches` is 1 with the last SET of a batch.
+    /// Gives back; `batches` is 1 with the last SET of a batch. Where there is room now, the next who waits is woken; who takes
+    /// less than there is, or nothing, passes the chance on with [`WindowCore::pass_on`].
     pub fn give(&self, sets: usize, batches: usize, bytes: usize) {
         let wake = {
             let mut state = self.0.lock();
             let [s, b, y] = state.taken;
             state.taken = [s.saturating_sub(sets), b.saturating_sub(batches), y.saturating_sub(bytes)];
-            state.waiting.pop_front()
+            state.next()
         };
-        if let Some((_, wake)) = wake {
+        if let Some(wake) = wake {
             wake();
         }
     }
@@ -158,19 +168,14 @@ impl WindowCore {
 
     /// Withdraws a wish; tells whether it was still waiting.
     pub fn withdraw(&self, ticket: u64) -> bool {
-        let mut state = self.0.lock();
-        let before = state.waiting.len();
-        state.waiting.retain(|(at, _)| *at != ticket);
-        state.waiting.len() != before
+        self.0.lock().waiting.remove(&ticket).is_some()
     }
 
     /// Wakes the next who waits, if there is room.
     pub fn pass_on(&self) {
-        if self.room() > 0 {
-            let next = self.0.lock().waiting.pop_front();
-            if let Some((_, wake)) = next {
-                wake();
-            }
+        let next = self.0.lock().next();
+        if let Some(wake) = next {
+            wake();
         }
     }
 }

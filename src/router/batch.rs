@@ -54,6 +54,29 @@ impl Ticket {
     }
 }
 
+/// Room that many SETs give back together: each window is locked once, and one who waits is woken for all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Returned(Vec<(Window, usize, usize)>);
+
+impl Returned {
+    pub(crate) fn add(&mut self, ticket: &Ticket, bytes: usize) {
+        for window in &ticket.windows {
+            match self.0.iter_mut().find(|(other, ..)| Arc::ptr_eq(other.core(), window.core())) {
+                Some((_, sets, all)) => (*sets, *all) = (*sets + 1, *all + bytes),
+                None => self.0.push((window.clone(), 1, bytes)),
+            }
+        }
+    }
+}
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        for (window, sets, bytes) in self.0.drain(..) {
+            window.core().give(sets, 0, bytes);
+        }
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.windows.iter().for_each(|window| window.core().give(0, 1, 0));
@@ -144,8 +167,9 @@ impl Wish {
         }
     }
 
-    fn withdraw(&mut self) {
-        self.0.take().map(|(window, ticket)| window.core().withdraw(ticket));
+    /// Wishes nothing more. Tells of which window room was announced in the meantime.
+    fn withdraw(&mut self) -> Option<Window> {
+        self.0.take().filter(|(window, ticket)| !window.core().withdraw(*ticket)).map(|(window, _)| window)
     }
 
     fn give_up(&mut self) {
@@ -309,8 +333,13 @@ impl StreamTap {
 
     /// Draws for this want; nothing when a draw is under way.
     fn draw(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
-        self.wish.withdraw();
-        match self.feed.claim(self.drawer, want, &mut self.wish, cx) {
+        let chance = self.wish.withdraw();
+        let drawn = self.feed.claim(self.drawer, want, &mut self.wish, cx);
+        if let (Some(window), None) = (chance, &self.wish.0) {
+            // It took less than there is, or nothing: the next who waits may have the rest.
+            window.core().pass_on();
+        }
+        match drawn {
             Drawn::Slots(draw, served) => {
                 let sets = draw.slots.iter().map(|(slot, _)| (slot.seq(), draw.no)).collect();
                 let work = Progress::Busy(Box::pin(prepare(self.feed.clone(), served.clone(), draw)));

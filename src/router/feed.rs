@@ -31,7 +31,7 @@ use stream::{Status, Stream};
 use self::{taps::Taps, visits::Visits};
 use crate::{
     backoff::{Breaker, pause},
-    batch::{StreamTap, Ticket},
+    batch::{Returned, StreamTap, Ticket},
     endpoint::{Endpoint, Member, Probe},
     hash::{Map, Set},
     lane::Lanes,
@@ -100,6 +100,8 @@ pub(crate) struct State {
     pub(crate) claimed: Map<u64, Claimed>,
     /// Parked or dropped, on the way into the store.
     ending: Set<u64>,
+    /// Room that is given back when all reports of one call are settled.
+    returned: Option<Returned>,
     /// Reports of SETs that are not drawn, which the ledger is asked about: until it has told, nothing is drawn.
     pub(crate) late: usize,
     breaker: Breaker,
@@ -221,6 +223,7 @@ impl Feed {
             control_busy: false,
             claimed: Map::default(),
             ending: Set::default(),
+            returned: None,
             late: 0,
             breaker,
             endpoint: served.endpoint.clone().map(Member::of),

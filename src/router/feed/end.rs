@@ -10,6 +10,7 @@ use stream::OnRefusal;
 use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, State};
 use crate::{
     backoff::pause,
+    batch::Returned,
     endpoint::Fault,
     settle::{Judgement, judge},
     shared::{Command, Shared},
@@ -29,6 +30,7 @@ impl Feed {
                 // What failed takes back all that was drawn behind it: what of that has arrived is settled first.
                 matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
             });
+            state.returned = Some(Returned::default());
             for (jti, attempt, outcome) in ends.into_iter().chain(others) {
                 let Some(named) = names.read(&jti).filter(|named| named.stream == self.no) else { continue };
                 let seq = named.at.seq;
@@ -41,6 +43,8 @@ impl Feed {
                     late.push((named, jti, outcome));
                 }
             }
+            // Given back before anybody is woken to draw.
+            state.returned = None;
             // A request may settle and ask for more at once: its answer must not hold what it settles.
             state.late += usize::from(!late.is_empty());
             self.set_timer(&state);

@@ -123,7 +123,10 @@ impl State {
     /// Takes a claim away: it is settled, or comes back. Its room is given back.
     pub(super) fn unclaim(&mut self, seq: u64) -> Option<Claimed> {
         let claimed = self.claimed.remove(&seq)?;
-        claimed.ticket.give(claimed.bytes);
+        match &mut self.returned {
+            Some(returned) => returned.add(&claimed.ticket, claimed.bytes),
+            None => claimed.ticket.give(claimed.bytes),
+        }
         if let Some(at) = claimed.lapses_at() {
             self.lapses.remove(&(at, seq));
         }

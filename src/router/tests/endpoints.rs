@@ -426,4 +426,68 @@ async fn lines_of_an_endpoint_have_no_window_of_their_own() {
     bench.settled().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn five_hundred_lines_share_a_window_that_is_shut_opened_and_settled_from_a_foreign_thread() {
+    let (bench, cluster) = bench(500).await;
+    cluster.window.limit(0, 0, 0);
+    for n in 0..24 {
+        bench.emit(n, n).await;
+    }
+    bench.pass(Duration::from_secs(5)).await;
+    assert_eq!(cluster.count(), 0, "it is shut");
+    cluster.window.limit(ROOM, usize::MAX, 64 << 20);
+    let full = async || cluster.out.lock().len() == ROOM;
+    bench.until("it is full", full).await;
+    let served: BTreeSet<_> = cluster.out.lock().iter().map(|out| out.stream.clone()).collect();
+    assert!(served.len() > 400, "{} lines have a part in it", served.len());
+    cluster.window.limit(0, 0, 0);
+    let settle_all = |all: Vec<Out>| {
+        // Its poll thread knows no runtime.
+        std::thread::spawn(move || {
+            let mut feeds: BTreeMap<Arc<str>, (Feed, Vec<_>)> = BTreeMap::new();
+            for Out { feed, stream, set } in all {
+                let reports = &mut feeds.entry(stream).or_insert_with(|| (feed, Vec::new())).1;
+                reports.push((set.jti, Some(set.attempt), carried()));
+            }
+            feeds.into_values().for_each(|(feed, all)| feed.settle_all(all));
+        })
+        .join()
+        .unwrap();
+    };
+    settle_all(cluster.take_all());
+    bench.pass(Duration::from_secs(5)).await;
+    assert_eq!(cluster.count(), ROOM, "nothing leaves while it is shut");
+    cluster.window.limit(7, usize::MAX, 64 << 20);
+    for round in 0..2000 {
+        assert!(round < 1999, "{} are left", bench.router.streams().await.iter().map(|view| view.waiting).sum::<u64>());
+        bench.calm().await;
+        let all = cluster.take_all();
+        assert!(all.len() <= 1000);
+        if all.is_empty() && cluster.count() == 12_000 {
+            break;
+        }
+        if round == 100 {
+            cluster.window.limit(1000, usize::MAX, 64 << 20);
+        }
+        settle_all(all);
+    }
+    bench.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_needs_no_room_any_more_passes_it_on() {
+    let (bench, cluster) = bench(3).await;
+    cluster.window.limit(1, usize::MAX, 64 << 20);
+    bench.emit(0, 0).await;
+    bench.until("one is out", async || cluster.out.lock().len() == 1).await;
+    bench.calm().await;
+    // Of the two that wait, the first has nothing to send when room comes.
+    let first = ["s000", "s001", "s002"].into_iter().find(|id| **id != *cluster.out.lock()[0].stream).unwrap();
+    let no = bench.router.stream(first).await.unwrap().no;
+    bench.router.0.feed(store::StreamNo(no)).unwrap().state.lock().phase = crate::feed::Phase::Paused;
+    cluster.settle_all(&carried());
+    bench.until("the second", async || cluster.out.lock().len() == 1).await;
+    assert_ne!(&*cluster.out.lock()[0].stream, first);
+}
+
 mod model;
