@@ -22,7 +22,8 @@ struct Package {
 
 struct Rules {
     allowed: Vec<String>,
-    forbidden: Vec<String>,
+    /// Names, and who may have them all the same.
+    forbidden: Vec<(String, Vec<String>)>,
     /// Names with the start of a version, and not `name@version`.
     skipped: Vec<(String, String)>,
 }
@@ -43,7 +44,13 @@ pub(crate) fn check() -> Result<()> {
     if packages.len() < 50 {
         bail!("only {} packages seen: the guard looks at the wrong tree", packages.len());
     }
-    let faults = judge(&packages, &rules);
+    let mut holders = BTreeMap::new();
+    for (name, wrappers) in &rules.forbidden {
+        if !wrappers.is_empty() && packages.iter().any(|package| package.name == *name) {
+            holders.insert(name.clone(), holders_of(name)?);
+        }
+    }
+    let faults = judge(&packages, &holders, &rules);
     for fault in &faults {
         say(&format!("  {fault}"));
     }
@@ -59,13 +66,36 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-fn judge(packages: &BTreeSet<Package>, rules: &Rules) -> Vec<String> {
+/// Who depends on a package, of all versions of it.
+fn holders_of(name: &str) -> Result<BTreeSet<String>> {
+    let tree = output(
+        cargo()
+            .args(["tree", "--workspace", "--all-features", "--edges", "normal,build,dev", "--prefix", "depth"])
+            .args(["--depth", "1", "--format", " {p}", "--invert", name]),
+    )?;
+    let holder = |line: &str| line.strip_prefix("1 ")?.split(' ').next().map(str::to_owned);
+    let holders: BTreeSet<_> = tree.lines().filter_map(holder).collect();
+    if holders.is_empty() {
+        bail!("nobody is said to depend on {name}: cargo tree printed `{tree}`");
+    }
+    Ok(holders)
+}
+
+fn judge(packages: &BTreeSet<Package>, holders: &BTreeMap<String, BTreeSet<String>>, rules: &Rules) -> Vec<String> {
     let mut faults = Vec::new();
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for package in packages {
         let Package { name, version, licence, source } = package;
-        if rules.forbidden.contains(name) {
-            faults.push(format!("{name} {version} is forbidden by .deny.toml"));
+        if let Some((_, wrappers)) = rules.forbidden.iter().find(|(forbidden, _)| forbidden == name) {
+            if wrappers.is_empty() {
+                faults.push(format!("{name} {version} is forbidden by .deny.toml"));
+            }
+            for holder in holders.get(name).into_iter().flatten().filter(|holder| !wrappers.contains(holder)) {
+                faults.push(format!(
+                    "{holder} depends on {name}, which .deny.toml allows to {} alone",
+                    wrappers.join(", ")
+                ));
+            }
         }
         match licence::permits(licence, &rules.allowed) {
             Ok(true) => {}
@@ -126,7 +156,13 @@ fn rules(text: &str) -> Result<Rules> {
     let skipped = names(list("bans", "skip")?)?;
     Ok(Rules {
         allowed: names(list("licenses", "allow")?)?,
-        forbidden: names(list("bans", "deny")?)?,
+        forbidden: list("bans", "deny")?
+            .into_iter()
+            .map(|one| {
+                let wrappers = one.get("wrappers").and_then(Value::as_array).cloned().unwrap_or_default();
+                Ok((names(vec![one])?.remove(0), names(wrappers)?))
+            })
+            .collect::<Result<_>>()?,
         skipped: skipped
             .iter()
             .map(|both| both.split_once('@').map(|(name, at)| (name.to_owned(), at.to_owned())))
@@ -143,12 +179,25 @@ mod tests {
         [licenses]
         allow = ["MIT"]
         [bans]
-        deny = [{ crate = "ring" }]
+        deny = [{ crate = "ring" }, { crate = "tls-sys", wrappers = ["kafka-sys"] }]
         skip = [{ crate = "old@1.2", reason = "held by another" }]
     "#;
 
     fn faults(tree: &str) -> Vec<String> {
-        judge(&packages(tree).unwrap(), &rules(RULES).unwrap())
+        held(tree, &[])
+    }
+
+    fn held(tree: &str, holders: &[&str]) -> Vec<String> {
+        let holders = holders.iter().map(|holder| (*holder).to_owned()).collect();
+        let holders = BTreeMap::from([("tls-sys".to_owned(), holders)]);
+        judge(&packages(tree).unwrap(), &holders, &rules(RULES).unwrap())
+    }
+
+    #[test]
+    fn finds_a_crate_that_another_may_have_alone() {
+        let tree = "old v1.2.9\tMIT\ntls-sys v0.9.0\tMIT";
+        assert_eq!(held(tree, &["kafka-sys"]), Vec::<String>::new());
+        assert!(held(tree, &["kafka-sys", "x"]).iter().any(|fault| fault.contains("x depends on tls-sys")));
     }
 
     #[test]
