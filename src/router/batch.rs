@@ -213,7 +213,8 @@ impl StreamTap {
             self.feed.hand_back(&held);
         }
         // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
-        let moved = self.feed.served.load().generation != self.drawer.generation;
+        let in_force = self.feed.served.load_full();
+        let moved = in_force.generation != self.drawer.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
         let mut claims = Vec::with_capacity(sets.capacity());
         let mut back = Vec::new();
@@ -248,7 +249,7 @@ impl StreamTap {
                 back.push(claim);
                 continue;
             }
-            if let Some(rule) = self.veto(&slot, &token.body) {
+            if let Some(rule) = self.veto(&in_force, &slot, &token.body) {
                 self.feed.drop_by_rule(claim, rule);
                 continue;
             }
@@ -293,11 +294,10 @@ impl StreamTap {
     }
 
     /// Why a SET must not leave any more, though it was owed when it was accepted.
-    fn veto(&self, slot: &Slot, body: &Bytes) -> Option<Rule> {
+    fn veto(&self, served: &Served, slot: &Slot, body: &Bytes) -> Option<Rule> {
         if !self.feed.shared.store.is_owed(self.feed.no, slot.head.at) {
             return Some(Rule::Deleted);
         }
-        let served = self.feed.served.load();
         if slot.head.kind == Kind::Control || slot.head.config >= served.filter_changed {
             return None;
         }

@@ -7,7 +7,7 @@ use set::{Jti, OrderKey, Timestamp};
 use store::{Attempted, Head, Kind, Note, Rule, Settlement};
 use stream::OnRefusal;
 
-use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, State};
+use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, Served, State};
 use crate::{
     backoff::pause,
     batch::Returned,
@@ -23,9 +23,11 @@ impl Feed {
         let names = self.shared.store.names();
         let mut notes = Vec::with_capacity(all.len());
         let mut late = Vec::new();
+        let times = self.times();
         {
             let mut state = self.state.lock();
-            state.lanes.tell(self.shared.house.clock.monotonic());
+            let served = self.served.load();
+            state.lanes.tell(times.0);
             let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, _, outcome)| {
                 // What failed takes back all that was drawn behind it: what of that has arrived is settled first.
                 matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
@@ -35,7 +37,7 @@ impl Feed {
                 let Some(named) = names.read(&jti).filter(|named| named.stream == self.no) else { continue };
                 let seq = named.at.seq;
                 if state.claimed.get(&seq).is_some_and(|claimed| claimed.jti == jti) {
-                    self.settle_one(&mut state, seq, attempt, outcome, &mut notes);
+                    self.settle_one(&mut state, (&served, times), seq, (attempt, outcome), &mut notes);
                 } else if matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
                     && !state.ending.contains(&seq)
                     && self.shared.store.is_owed(self.no, named.at)
@@ -94,14 +96,16 @@ impl Feed {
     pub(crate) fn settle_late(self: &Arc<Self>, all: Vec<(Head, Jti, Outcome)>) -> Vec<u64> {
         let mut notes = Vec::with_capacity(all.len());
         let mut acknowledged = Vec::new();
+        let times = self.times();
         let mut state = self.state.lock();
         state.late = state.late.saturating_sub(1);
-        let order = self.served.load().profile.order;
+        let served = self.served.load();
+        let order = served.profile.order;
         for (head, jti, outcome) in all {
             let seq = head.at.seq;
             if state.claimed.contains_key(&seq) {
                 // It was drawn again in between.
-                self.settle_one(&mut state, seq, None, outcome, &mut notes);
+                self.settle_one(&mut state, (&served, times), seq, (None, outcome), &mut notes);
                 continue;
             }
             if state.ending.contains(&seq) || !self.shared.store.is_owed(self.no, head.at) {
@@ -119,8 +123,8 @@ impl Feed {
                     acknowledged.push(seq);
                     state.breaker.success();
                     state.endpoint_took();
-                    self.well(&mut state, head.order, seq);
-                    self.acknowledged(receipt);
+                    Self::well(&mut state, times.1, head.order, seq);
+                    self.acknowledged(&served, receipt);
                     notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
                 }
                 Judgement::Park { code, text, stream_fault } => {
@@ -160,8 +164,7 @@ impl Feed {
     }
 
     /// A SET was taken: the stream is well.
-    fn well(&self, state: &mut State, key: OrderKey, seq: u64) {
-        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+    fn well(state: &mut State, wall: Timestamp, key: OrderKey, seq: u64) {
         state.successes += 1;
         state.lone_failures_in_row = 0;
         state.parked_in_row = 0;
@@ -171,8 +174,7 @@ impl Feed {
         }
     }
 
-    fn acknowledged(&self, receipt: set::Receipt) {
-        let served = self.served.load();
+    fn acknowledged(&self, served: &Served, receipt: set::Receipt) {
         let [receiver, carrier] = &served.acknowledged;
         let (counter, receipt) = match receipt {
             set::Receipt::Receiver => (receiver, "receiver"),
@@ -226,16 +228,16 @@ impl Feed {
         self.state.lock().parked_keys.get(&key).is_none_or(|last| *last > seq)
     }
 
-    pub(super) fn settle_one(
+    /// What is in force and the times are read once for many reports.
+    fn settle_one(
         self: &Arc<Self>,
         state: &mut State,
+        (served, (now, wall)): (&Served, (Duration, Timestamp)),
         seq: u64,
-        attempt: Option<Attempt>,
-        outcome: Outcome,
+        (attempt, outcome): (Option<Attempt>, Outcome),
         notes: &mut Vec<Settlement>,
     ) {
         let Some(claimed) = state.claimed.get(&seq) else { return };
-        let served = self.served.load();
         let responder = served.profile.voice == Voice::Responder;
         let judgement = judge(outcome, claimed.order, served.endpoint.is_some());
         let is_end = matches!(judgement, Judgement::Acknowledge(_) | Judgement::Park { .. });
@@ -246,8 +248,6 @@ impl Feed {
         }
         let Some(mut claimed) = state.unclaim(seq) else { return };
         let Shared { config, house, observed, .. } = &*self.shared;
-        let now = house.clock.monotonic();
-        let wall = Timestamp::from_millis(house.clock.wall_millis());
         let at = claimed.slot.head.at;
         let judgement = if is_end || current { judgement } else { Judgement::Return };
         match judgement {
@@ -256,9 +256,9 @@ impl Feed {
                 if claimed.generation == served.generation {
                     state.endpoint_took();
                 }
-                self.well(state, claimed.slot.head.order, seq);
+                Self::well(state, wall, claimed.slot.head.order, seq);
                 state.finish(&claimed.slot);
-                self.acknowledged(receipt);
+                self.acknowledged(served, receipt);
                 observed.delivered_after.observe(wall.since(claimed.slot.head.accepted).as_secs_f64());
                 notes.push(Settlement { stream: self.no, at, note: Note::Acknowledged(receipt) });
             }
