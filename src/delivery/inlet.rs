@@ -5,12 +5,34 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{Refusal, Stop};
+use crate::{CarrierEvent, Refusal, Stop};
 
 /// Where incoming things go. Answers when they are durable; never sooner.
 pub trait Inlet: Send + Sync {
     /// Takes what `peer` sent; one answer each, in order.
     fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>>;
+
+    /// Keeps what is no acceptable event for people to look at, where the peer has no place for it. True when it is durable: an
+    /// inlet that keeps nothing never says so, and the method must not go past it.
+    fn park(&self, _what: Vec<Rejected>) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
+
+    /// What a collecting method tells of its collecting; the carrier it names is replaced by the inlet's own.
+    fn told(&self, _event: CarrierEvent) {}
+}
+
+/// What came in and is no acceptable event.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    /// Where it stands at the peer, as words joined by `/`: the same when it comes again, and unlike every other.
+    pub at: String,
+    /// The key that the peer filed it under.
+    pub key: Option<Bytes>,
+    /// The bytes, as they came.
+    pub body: Bytes,
+    /// Why.
+    pub refusal: Refusal,
 }
 
 /// One incoming thing.
