@@ -1,4 +1,4 @@
-//! `[[producers]]` and `[[receivers]]`: who may put events in, and who may come for SETs.
+//! `[[producers]]`, `[[sources]]` and `[[receivers]]`: who may put events in, where they are collected, and who may come for SETs.
 
 use std::fmt;
 
@@ -23,6 +23,24 @@ pub struct ProducerSection {
     pub events: EventsSection,
     /// `"any"`, or rules that each subject must meet.
     pub subjects: SubjectsSection,
+}
+
+/// One `[[sources]]` of the configuration: a place from which a method collects events; a producer without tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSection {
+    /// Its name, kept with each record: as that of a producer, and no producer's.
+    pub name: String,
+    /// The delivery method that collects, for example `kafka`.
+    pub kind: String,
+    /// The URL of the issuer under which its events go.
+    pub issuer: String,
+    /// `"all"`, or the URIs of the event types it may put in.
+    pub events: EventsSection,
+    /// `"any"`, or rules that each subject must meet.
+    pub subjects: SubjectsSection,
+    /// Where to collect: the method's own, passed on unread.
+    pub from: serde_json::Value,
 }
 
 /// One element of `token_hashes`.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use store::{Done, Durability, Key, ProducerNo, Put, Space, Store, StoreError, Unit};
 
-use crate::{Producer, ProducerSection, SectionError, producer};
+use crate::{Producer, ProducerSection, SectionError, SourceSection, producer};
 
 /// What the store keeps of a producer, under `producer/NAME`. The number is part of idempotency keys and records, so it outlives the section.
 #[derive(Serialize, Deserialize)]
@@ -39,17 +39,39 @@ pub async fn enrol(
     issuers: &[&str],
 ) -> Result<Vec<Arc<Producer>>, EnrolError> {
     producer::check_all(sections, issuers)?;
-    let keys: Vec<Key> = sections.iter().map(|section| Key(format!("producer/{}", section.name))).collect();
+    let numbers = numbers(store, sections.iter().map(|section| section.name.as_str())).await?;
+    let all = sections.iter().zip(numbers);
+    Ok(all.map(|(section, no)| Producer::new(no, section, issuers).map(Arc::new)).collect::<Result<_, _>>()?)
+}
+
+/// Takes up the sources, numbered as producers are, among them.
+///
+/// # Errors
+/// [`EnrolError`] says which section or record.
+pub async fn enrol_sources(
+    store: &dyn Store,
+    sections: &[SourceSection],
+    producers: &[ProducerSection],
+    issuers: &[&str],
+) -> Result<Vec<Arc<Producer>>, EnrolError> {
+    producer::check_sources(sections, producers, issuers)?;
+    let numbers = numbers(store, sections.iter().map(|section| section.name.as_str())).await?;
+    let all = sections.iter().zip(numbers);
+    Ok(all.map(|(section, no)| Producer::of_source(no, section, issuers).map(Arc::new)).collect::<Result<_, _>>()?)
+}
+
+/// The number of each name.
+async fn numbers(store: &dyn Store, names: impl Iterator<Item = &str>) -> Result<Vec<ProducerNo>, EnrolError> {
+    let keys: Vec<Key> = names.map(|name| Key(format!("producer/{name}"))).collect();
     let records = store.get(keys.clone()).await?;
-    let mut producers = Vec::with_capacity(sections.len());
-    for ((section, key), record) in sections.iter().zip(keys).zip(records) {
-        let no = match record {
+    let mut numbers = Vec::with_capacity(keys.len());
+    for (key, record) in keys.into_iter().zip(records) {
+        numbers.push(match record {
             Some(record) => read(&key, &record.value)?,
             None => number(store, key).await?,
-        };
-        producers.push(Arc::new(Producer::new(no, section, issuers)?));
+        });
     }
-    Ok(producers)
+    Ok(numbers)
 }
 
 fn read(key: &Key, value: &[u8]) -> Result<ProducerNo, EnrolError> {

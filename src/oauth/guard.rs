@@ -6,7 +6,7 @@ use clock::Clock;
 use http::HeaderMap;
 
 use crate::{
-    Denied, Producer, ProducerSection, Receiver, SectionError, TokenKind, bearer::credential, producer, tokens::Tokens,
+    Denied, Producer, ProducerSection, Receiver, SectionError, SourceSection, TokenKind, bearer::credential, producer, tokens::Tokens,
 };
 
 /// Knows producers and receivers by the hashes of their tokens.
@@ -56,6 +56,18 @@ impl Guard {
     /// [`SectionError`] of the first section that is not acceptable.
     pub fn check(sections: &[ProducerSection], issuers: &[&str]) -> Result<(), SectionError> {
         producer::check_all(sections, issuers)
+    }
+
+    /// Checks `[[sources]]` beside `[[producers]]`, without a store.
+    ///
+    /// # Errors
+    /// [`SectionError`] of the first section that is not acceptable.
+    pub fn check_sources(
+        sections: &[SourceSection],
+        producers: &[ProducerSection],
+        issuers: &[&str],
+    ) -> Result<(), SectionError> {
+        producer::check_sources(sections, producers, issuers)
     }
 
     /// The producer that sent this request head, if it may put events in under this issuer.

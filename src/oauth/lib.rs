@@ -14,9 +14,11 @@ mod visitor;
 
 pub use admin::{AdminGuard, AdminTokenError, admin_token, create_admin_token, read_admin_token};
 pub use bearer::credential;
-pub use config::{EventsSection, ProducerSection, ReceiverSection, StreamsSection, SubjectsSection, TokenHashSection};
+pub use config::{
+    EventsSection, ProducerSection, ReceiverSection, SourceSection, StreamsSection, SubjectsSection, TokenHashSection,
+};
 pub use denied::Denied;
-pub use enrol::{EnrolError, enrol};
+pub use enrol::{EnrolError, enrol, enrol_sources};
 pub use guard::{Admitted, Guard};
 pub use producer::{EventsAllowed, Producer, SubjectPolicy, SubjectRules};
 pub use section::SectionError;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use store::ProducerNo;
 
 use crate::{
-    EventsSection, ProducerSection, SectionError, SubjectsSection, TokenHashSection,
+    EventsSection, ProducerSection, SectionError, SourceSection, SubjectsSection, TokenHashSection,
     section::{self, Common},
 };
 
@@ -79,6 +79,20 @@ impl Producer {
     /// [`SectionError`] when the section contradicts itself or names an issuer that is not among `issuers`.
     pub fn new(no: ProducerNo, section: &ProducerSection, issuers: &[&str]) -> Result<Self, SectionError> {
         check(section, issuers)?;
+        Ok(Self::made(no, section.clone()))
+    }
+
+    /// The producer that a source is: without tokens, under one issuer.
+    ///
+    /// # Errors
+    /// [`SectionError`] as for [`Producer::new`].
+    pub fn of_source(no: ProducerNo, section: &SourceSection, issuers: &[&str]) -> Result<Self, SectionError> {
+        check_source(section, issuers)?;
+        let SourceSection { name, issuer, events, subjects, .. } = section.clone();
+        Ok(Self::made(no, ProducerSection { name, token_hashes: Vec::new(), issuers: vec![issuer], events, subjects }))
+    }
+
+    fn made(no: ProducerNo, section: ProducerSection) -> Self {
         let set = |values: &[String]| values.iter().map(|value| value.as_str().into()).collect::<BTreeSet<Box<str>>>();
         let subjects = match &section.subjects {
             SubjectsSection::Any => SubjectPolicy::Any,
@@ -92,14 +106,14 @@ impl Producer {
             EventsSection::All => EventsAllowed::All,
             EventsSection::Exact(uris) => EventsAllowed::Exact(set(uris)),
         };
-        Ok(Self {
+        Self {
             no,
             name: section.name.as_str().into(),
             events,
             subjects,
             issuers: set(&section.issuers),
-            tokens: section.token_hashes.clone(),
-        })
+            tokens: section.token_hashes,
+        }
     }
 
     /// Whether it may put events in under this issuer.
@@ -128,20 +142,51 @@ pub(crate) fn check_all(sections: &[ProducerSection], issuers: &[&str]) -> Resul
     section::apart(LIST, sections.iter().map(|section| (section.name.as_str(), section.token_hashes.as_slice())))
 }
 
+/// Checks all `[[sources]]` sections beside those of producers: they share names, hence numbers.
+///
+/// # Errors
+/// [`SectionError`] of the first section that is not acceptable.
+pub(crate) fn check_sources(
+    sections: &[SourceSection],
+    producers: &[ProducerSection],
+    issuers: &[&str],
+) -> Result<(), SectionError> {
+    sections.iter().try_for_each(|section| check_source(section, issuers))?;
+    section::apart(SOURCES, sections.iter().map(|section| (section.name.as_str(), &[][..])))?;
+    match sections.iter().find(|section| producers.iter().any(|producer| producer.name == section.name)) {
+        Some(section) => Err(SectionError::Producer(section.name.clone())),
+        None => Ok(()),
+    }
+}
+
 /// What the list of sections is called.
 const LIST: &str = "producers";
+const SOURCES: &str = "sources";
 
 fn check(section: &ProducerSection, issuers: &[&str]) -> Result<(), SectionError> {
     let common =
-        Common { list: LIST, name: &section.name, token_hashes: &section.token_hashes, issuers: &section.issuers };
+        Common { list: LIST, name: &section.name, token_hashes: Some(&section.token_hashes), issuers: &section.issuers };
     common.check(issuers)?;
-    if matches!(&section.events, EventsSection::Exact(uris) if uris.is_empty()) {
+    rules(&common, &section.events, &section.subjects)
+}
+
+/// Checks one `[[sources]]` section.
+pub(crate) fn check_source(section: &SourceSection, issuers: &[&str]) -> Result<(), SectionError> {
+    let issuer = std::slice::from_ref(&section.issuer);
+    let common = Common { list: SOURCES, name: &section.name, token_hashes: None, issuers: issuer };
+    common.check(issuers)?;
+    rules(&common, &section.events, &section.subjects)
+}
+
+fn rules(common: &Common<'_>, events: &EventsSection, subjects: &SubjectsSection) -> Result<(), SectionError> {
+    if matches!(events, EventsSection::Exact(uris) if uris.is_empty()) {
         return Err(common.empty("events", "name event URIs, or write \"all\""));
     }
-    if let SubjectsSection::Rules { email_domains, .. } = &section.subjects
+    if let SubjectsSection::Rules { email_domains, .. } = subjects
         && let Some(domain) = email_domains.iter().find(|domain| domain.is_empty() || domain.contains(['@', '*', ' ']))
     {
-        return Err(SectionError::Domain { name: section.name.clone(), domain: domain.clone() });
+        let (list, name) = (common.list, common.name.to_owned());
+        return Err(SectionError::Domain { list, name, domain: domain.clone() });
     }
     Ok(())
 }
@@ -201,6 +246,32 @@ mod tests {
         assert_eq!(error, SectionError::Twice(LIST, "idp".into()));
         let error = check_all(&[section(), ProducerSection { name: "app".into(), ..section() }], ISSUERS).unwrap_err();
         assert_eq!(error, SectionError::SharedToken(LIST, "idp".into(), "app".into()));
+    }
+
+    fn source() -> SourceSection {
+        SourceSection {
+            name: "hr".into(),
+            kind: "kafka".into(),
+            issuer: ISSUERS[0].into(),
+            events: EventsSection::All,
+            subjects: SubjectsSection::Any,
+            from: serde_json::Value::Null,
+        }
+    }
+
+    #[test]
+    fn a_source_has_no_token_and_no_name_of_a_producer() {
+        check_sources(&[source()], &[section()], ISSUERS).unwrap();
+        let wrong = |source: SourceSection| check_sources(&[source], &[section()], ISSUERS).unwrap_err();
+        assert_eq!(wrong(SourceSection { name: "idp".into(), ..source() }), SectionError::Producer("idp".into()));
+        let error = check_sources(&[source(), source()], &[], ISSUERS).unwrap_err();
+        assert_eq!(error, SectionError::Twice(SOURCES, "hr".into()));
+        let error = wrong(SourceSection { issuer: "https://other.example".into(), ..source() }).to_string();
+        assert!(error.starts_with("sources: `hr`") && error.contains("https://other.example"), "{error}");
+        assert!(wrong(SourceSection { events: EventsSection::Exact(vec![]), ..source() }).to_string().contains("\"all\""));
+        assert!(matches!(wrong(SourceSection { name: "a/b".into(), ..source() }), SectionError::Name(..)));
+        let made = Producer::of_source(ProducerNo(3), &source(), ISSUERS).unwrap();
+        assert!(made.serves(ISSUERS[0]) && made.expiries().next().is_none());
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! What sections of producers and receivers have in common: a name, tokens, issuers.
+//! What sections of producers, sources and receivers have in common: a name, tokens, issuers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::TokenHashSection;
 
-/// Why a `[[producers]]` or `[[receivers]]` section is not acceptable, with the remedy.
+/// Why a `[[producers]]`, `[[sources]]` or `[[receivers]]` section is not acceptable, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SectionError {
@@ -14,6 +14,9 @@ pub enum SectionError {
     /// Two sections have one name.
     #[error("{0}: `{1}` is there twice: merge the two sections or rename one")]
     Twice(&'static str, String),
+    /// A producer and a source have one name, hence would have one number.
+    #[error("sources: `{0}` is the name of a producer as well: rename the source")]
+    Producer(String),
     /// Two sections have one token.
     #[error("{0}: `{1}` and `{2}` have a token in common: make each its own with `setgate {0} new`")]
     SharedToken(&'static str, String, String),
@@ -41,10 +44,12 @@ pub enum SectionError {
     },
     /// A domain that can match no address.
     #[error(
-        "producers: `{name}` has the e-mail domain `{domain}`: write the part behind the @ alone, for example example.com"
+        "{list}: `{name}` has the e-mail domain `{domain}`: write the part behind the @ alone, for example example.com"
     )]
     Domain {
-        /// The producer.
+        /// The list of sections.
+        list: &'static str,
+        /// Whose section.
         name: String,
         /// The domain.
         domain: String,
@@ -63,7 +68,8 @@ pub enum SectionError {
 pub(crate) struct Common<'a> {
     pub(crate) list: &'static str,
     pub(crate) name: &'a str,
-    pub(crate) token_hashes: &'a [TokenHashSection],
+    /// What has no tokens has none of these.
+    pub(crate) token_hashes: Option<&'a [TokenHashSection]>,
     pub(crate) issuers: &'a [String],
 }
 
@@ -78,7 +84,7 @@ impl Common<'_> {
         if !(1..=64).contains(&name.len()) || !name.bytes().all(plain) {
             return Err(SectionError::Name(list, name.to_owned()));
         }
-        if token_hashes.is_empty() {
+        if token_hashes.is_some_and(<[_]>::is_empty) {
             return Err(self.empty("token_hashes", &format!("make a token with `setgate {list} new`")));
         }
         if issuers.is_empty() {

@@ -95,7 +95,7 @@ const LIST: &str = "receivers";
 
 fn check(section: &ReceiverSection, issuers: &[&str]) -> Result<(), SectionError> {
     let common =
-        Common { list: LIST, name: &section.name, token_hashes: &section.token_hashes, issuers: &section.issuers };
+        Common { list: LIST, name: &section.name, token_hashes: Some(&section.token_hashes), issuers: &section.issuers };
     common.check(issuers)?;
     let StreamsSection::Exact(ids) = &section.streams else { return Ok(()) };
     if ids.is_empty() {
