@@ -13,8 +13,8 @@ use crate::python;
 
 const HERE: &str = "tests/servers/kafka";
 
-/// Kills of the crash test, half of them of the gateway.
-pub(crate) const KILLS: u64 = 20;
+/// Kills of the crash test: of the gateway, of the broker, of both.
+pub(crate) const KILLS: u64 = 18;
 
 /// Brings a broker up, or three, prints where it is and stays until it is told to end.
 ///

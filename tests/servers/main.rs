@@ -34,7 +34,7 @@ commands:
   kafka [--only a,b] [--keep]
                        what the gateway promises about Kafka, shown with a real Apache Kafka
   kafka crash [--kills N] [--seed N] [--keep]
-                       kills gateway and broker in turn under load, N kills together (20), and reads the topics back
+                       kills gateway and broker in turn under load, N times (18), and reads the topics back
   kafka up [--three] [--folder F]
                        brings up a broker, or three, with TLS, users and ACLs, and stays until ^C
   bench-kafka [OPTIONS OF BENCH]

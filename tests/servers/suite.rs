@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::process::{Watch, build_gateway, cargo, finish, follow, need_curl, say};
-use crate::{clients, crash, deny, tutorial};
+use crate::{clients, crash, deny, kafka, tutorial};
 
 /// Tests that one step has counted.
 #[derive(Clone, Copy, Default)]
@@ -41,12 +41,18 @@ const STEPS: &[Step] = &[
         what: "50 kills under load, judged from outside",
         run: |_| crash::run(&crash::Options::default()),
     },
+    Step { name: "kafka", what: "what is promised about Kafka, with a real Apache Kafka", run: |_| kafka::claims(&[]) },
+    Step {
+        name: "kafka-crash",
+        what: "gateway and broker killed in turn, topics read back",
+        run: |_| kafka::crash(&crash::Options { kills: kafka::KILLS, ..Default::default() }),
+    },
 ];
 
 /// Lists the steps.
 pub(crate) fn names() {
     for step in STEPS {
-        say(&format!("{:<10} {}", step.name, step.what));
+        say(&format!("{:<11} {}", step.name, step.what));
     }
 }
 
@@ -79,10 +85,10 @@ pub(crate) fn test(only: Option<&[&str]>) -> Result<()> {
             ignored: count.ignored + own.ignored,
         };
         let line = match result {
-            Ok(()) => format!("ok      {:<10} {took}{tests}", step.name),
+            Ok(()) => format!("ok      {:<11} {took}{tests}", step.name),
             Err(error) => {
                 failed_steps += 1;
-                format!("FAILED  {:<10} {took}{tests}: {error:#}", step.name)
+                format!("FAILED  {:<11} {took}{tests}: {error:#}", step.name)
             }
         };
         say(&format!("<== {line}"));

@@ -48,6 +48,12 @@ def admin(address):
     return AdminClient(settings)
 
 
+def done(futures):
+    """Waits for all of these. The client that was asked must outlive them."""
+    for future in futures.values():
+        future.result(20)
+
+
 class Certificates:
     """What a broker shows and believes, and what a stranger would show."""
 
@@ -185,6 +191,12 @@ class Cluster:
     def kill(self, node=1):
         self.processes[node].send_signal(signal.SIGKILL)
         self.processes[node].wait(20)
+
+    def restart(self, node=1):
+        """Ends a broker as its operator does, and starts it with what is in its file now."""
+        self.processes[node].send_signal(signal.SIGTERM)
+        self.processes[node].wait(30)
+        self.start(node)
 
     def stop(self):
         """Ends all. Of several the last would wait for a quorum that is gone, so they are killed."""

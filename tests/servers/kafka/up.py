@@ -8,29 +8,18 @@ import signal
 import sys
 import threading
 
-from broker import Cluster, admin, archive
-from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+from access import CREATE, GROUP, READ, TOPIC, WRITE, grant
+from broker import Cluster, archive
 from tokens import Tokens
 
 # Who may do what, beside the operator: topics that begin so, for all the ways in.
 RIGHTS = [
-    (ResourceType.TOPIC, "sets.", AclOperation.WRITE),
-    (ResourceType.TOPIC, "sets.", AclOperation.CREATE),
-    (ResourceType.TOPIC, "events.", AclOperation.READ),
-    (ResourceType.TOPIC, "errors.", AclOperation.WRITE),
-    (ResourceType.GROUP, "setgate", AclOperation.READ),
+    (TOPIC, "sets.", WRITE),
+    (TOPIC, "sets.", CREATE),
+    (TOPIC, "events.", READ),
+    (TOPIC, "errors.", WRITE),
+    (GROUP, "setgate", READ),
 ]
-
-
-def grant(address, principals, rights=RIGHTS, operator=None):
-    operator = operator or admin(address)
-    bindings = [
-        AclBinding(kind, name, ResourcePatternType.PREFIXED, f"User:{who}", "*", operation, AclPermissionType.ALLOW)
-        for who in principals
-        for kind, name, operation in rights
-    ]
-    for done in operator.create_acls(bindings).values():
-        done.result(20)
 
 
 def main():
@@ -49,7 +38,7 @@ def main():
     try:
         cluster.start_all()
         tokens = Tokens(cluster.certificates.folder / "token.key")
-        grant(cluster.address("plaintext"), ["gw", "gwcert", "gwtoken"])
+        grant(cluster.address("plaintext"), ["gw", "gwcert", "gwtoken"], RIGHTS)
         shown = cluster.description() | {
             "token_endpoint": tokens.url,
             "client_id": tokens.client[0],
