@@ -1,9 +1,15 @@
 //! `setgate check`: is the configuration sound, and what is in force?
 
+#[path = "check_connect.rs"]
+mod connect;
+
 use std::sync::Arc;
 
 use cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
-use delivery::{About, Voice, spi::AnyMethod};
+use delivery::{
+    About, Voice,
+    spi::{AnyLine, AnyMethod},
+};
 use serde::Serialize;
 
 use crate::{
@@ -20,6 +26,25 @@ struct Finding {
     remedy: String,
 }
 
+impl From<delivery::Finding> for Finding {
+    fn from(delivery::Finding { what, good, remedy }: delivery::Finding) -> Self {
+        Self { what, good, remedy }
+    }
+}
+
+/// A stream that a method is ready to serve.
+struct Served<'a> {
+    stream: &'a router::Declared,
+    line: Arc<dyn AnyLine>,
+}
+
+impl Served<'_> {
+    /// Whether its receiver has to come.
+    fn is_visited(&self) -> bool {
+        self.line.profile().voice == Voice::Responder
+    }
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
     good: bool,
@@ -32,21 +57,13 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let loaded = serve::load(context, false)?;
     let mut findings = Vec::new();
     let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
-    let visited = streams(&loaded.config, &methods, &mut findings)?;
+    let served = streams(&loaded.config, &methods, &mut findings)?;
     producers(&loaded.config, &mut findings)?;
     door_certificates(&loaded.config, context.house.clock.wall_millis() / 1000, &mut findings);
     egress(&outbound, &mut findings);
-    receivers(&loaded.config, &visited, &mut findings)?;
+    receivers(&loaded.config, &served, &mut findings)?;
     if args.connect {
-        for method in &methods {
-            let found = method.probe().await;
-            findings.extend(found.into_iter().map(|found| Finding {
-                what: found.what,
-                good: found.good,
-                remedy: found.remedy,
-            }));
-        }
-        endpoints(&loaded.config, &outbound, &mut findings).await;
+        connect::all(context, &methods, &served, &outbound, &mut findings).await;
     }
     let options = config::effective(&loaded);
     let good = findings.iter().all(|finding| finding.good);
@@ -80,13 +97,13 @@ fn anstyle_dim() -> cli::Style {
     cli::Style::new().dimmed()
 }
 
-/// Asks each method about its streams; tells which of them wait for visits.
+/// Asks each method about its streams; tells which of them it serves.
 fn streams<'a>(
     config: &'a Config,
     methods: &[Arc<dyn AnyMethod>],
     findings: &mut Vec<Finding>,
-) -> Result<Vec<&'a router::Declared>, Failure> {
-    let mut visited = Vec::new();
+) -> Result<Vec<Served<'a>>, Failure> {
+    let mut served = Vec::new();
     for stream in &config.streams {
         let what = format!("stream {} ({})", stream.id, stream.delivery.method);
         let Some(method) = delivery::find(methods, &stream.delivery.method) else {
@@ -104,15 +121,13 @@ fn streams<'a>(
         let about = About { stream: stream.id.shared(), issuer: stream.issuer.as_str().into(), operator_owned: true };
         match method.line(&about, terms, grant) {
             Ok(line) => {
-                if line.profile().voice == Voice::Responder {
-                    visited.push(stream);
-                }
+                served.push(Served { stream, line });
                 findings.push(Finding { what, good: true, remedy: String::new() });
             }
             Err(fault) => findings.push(Finding { what, good: false, remedy: fault.to_string() }),
         }
     }
-    Ok(visited)
+    Ok(served)
 }
 
 /// Looks when the doors' certificates end.
@@ -165,7 +180,7 @@ fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure
 }
 
 /// Receivers, and streams that nobody may visit.
-fn receivers(config: &Config, visited: &[&router::Declared], findings: &mut Vec<Finding>) -> Result<(), Failure> {
+fn receivers(config: &Config, served: &[Served<'_>], findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let receivers =
         oauth::Receiver::all(&config.receivers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
@@ -179,7 +194,7 @@ fn receivers(config: &Config, visited: &[&router::Declared], findings: &mut Vec<
         };
         findings.push(Finding { what, good: true, remedy: String::new() });
     }
-    for stream in visited {
+    for stream in served.iter().filter(|served| served.is_visited()).map(|served| served.stream) {
         if !receivers.iter().any(|receiver| receiver.may_visit(&stream.issuer, stream.id.as_str())) {
             findings.push(Finding {
                 what: format!("receivers of the stream {}", stream.id),
@@ -192,34 +207,4 @@ fn receivers(config: &Config, visited: &[&router::Declared], findings: &mut Vec<
         }
     }
     Ok(())
-}
-
-/// Looks whether endpoints can be reached and pass the address guard; nothing is sent to them that is a SET.
-async fn endpoints(config: &Config, outbound: &net::Outbound, findings: &mut Vec<Finding>) {
-    for stream in &config.streams {
-        let Some(url) = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str) else { continue };
-        let what = format!("endpoint of {} at {}", stream.id, telemetry::endpoint_label(url));
-        let Ok(url) = url.parse::<url::Url>() else {
-            findings.push(Finding { what, good: false, remedy: "it is no URL".to_owned() });
-            continue;
-        };
-        let request = net::HttpRequest {
-            method: axum::http::Method::OPTIONS,
-            url,
-            headers: axum::http::HeaderMap::new(),
-            body: bytes::Bytes::new(),
-            keep_body: 0,
-            timeout: None,
-        };
-        // Whatever it answers: it is there, and TLS is well.
-        let found = match outbound.client(&net::TlsPolicy::default()).send(request).await {
-            Ok(answer) => Finding {
-                what: format!("{what} answers ({})", answer.status.as_u16()),
-                good: true,
-                remedy: String::new(),
-            },
-            Err(error) => Finding { what, good: false, remedy: error.to_string() },
-        };
-        findings.push(found);
-    }
 }

@@ -324,6 +324,43 @@ mod tests {
         assert_eq!(loaded.config.streams.len(), 1);
     }
 
+    /// Each option of a cluster stands in the examples, and what has a default stands there with it.
+    #[cfg(feature = "kafka-system-openssl")]
+    #[test]
+    fn the_examples_of_kafka_are_whole() {
+        use transports::kafka::{ClusterSection, Password, SaslSection, Section, TlsSection, TokenSection};
+
+        fn all<S: serde::de::DeserializeOwned>(written: &Json, without: &[&str]) {
+            // Required members are missed only where no unknown one is met first.
+            let Err(unknown) = serde_json::from_value::<S>(serde_json::json!({ "§": true })) else {
+                panic!("an unknown option is taken")
+            };
+            for option in unknown.to_string().split('`').skip(1).step_by(2).skip(1) {
+                assert_eq!(written.get(option).is_none(), without.contains(&option), "{option}");
+            }
+        }
+
+        let config = parse(&with_examples(), file(), Vec::new()).unwrap().config;
+        let written = &config.methods["kafka"]["clusters"];
+        all::<ClusterSection>(&written["main"], &[]);
+        all::<TlsSection>(&written["main"]["tls"], &[]);
+        all::<Password>(&written["main"]["sasl"], &[]);
+        // Refused so far.
+        all::<TokenSection>(&written["other"]["sasl"], &["extensions"]);
+        let section: Section = serde_json::from_value(config.methods["kafka"].clone()).unwrap();
+        let (main, other) = (&section.clusters["main"], &section.clusters["other"]);
+        assert!(matches!(other.sasl, Some(SaslSection::OauthBearer(_))));
+        let defaults = ClusterSection {
+            bootstrap: main.bootstrap.clone(),
+            tls: main.tls.clone(),
+            sasl: main.sasl.clone(),
+            create_topics: main.create_topics,
+            properties: main.properties.clone(),
+            ..serde_json::from_value(serde_json::json!({ "bootstrap": [] })).unwrap()
+        };
+        assert_eq!(*main, defaults);
+    }
+
     #[test]
     fn the_file_for_a_first_try_is_good() {
         let loaded = load(Source::Dev, true, Vec::new()).unwrap();

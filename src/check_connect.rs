@@ -1,0 +1,74 @@
+//! `setgate check --connect`: what the configuration names, looked at from here. Nothing is delivered.
+
+use std::sync::Arc;
+
+use cli::{Context, Steps};
+use delivery::{BoxFuture, spi::AnyMethod};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
+
+use super::{Finding, Served};
+
+/// Places that are looked at at once.
+const AT_ONCE: usize = 16;
+
+/// Looks at what methods name, and at the place of each stream; what is found stands in their order.
+pub(super) async fn all(
+    context: &Context,
+    methods: &[Arc<dyn AnyMethod>],
+    served: &[Served<'_>],
+    outbound: &net::Outbound,
+    findings: &mut Vec<Finding>,
+) {
+    let of_methods = methods.iter().map(|method| of_method(method.as_ref()).boxed());
+    let of_streams = served.iter().map(|served| of_stream(served, outbound).boxed());
+    let looks: Vec<BoxFuture<'_, Seen>> = of_methods.chain(of_streams).collect();
+    let steps = Steps::new(&context.out, looks.len());
+    let mut seen = stream::iter(looks).buffered(AT_ONCE);
+    while let Some(Seen { what, found }) = seen.next().await {
+        steps.done(&what);
+        findings.extend(found);
+    }
+}
+
+/// What one look saw.
+struct Seen {
+    what: String,
+    found: Vec<Finding>,
+}
+
+async fn of_method(method: &dyn AnyMethod) -> Seen {
+    let found = method.probe().await.into_iter().map(Finding::from).collect();
+    Seen { what: format!("method {}", method.entry().name), found }
+}
+
+async fn of_stream(served: &Served<'_>, outbound: &net::Outbound) -> Seen {
+    let what = format!("stream {}", served.stream.id);
+    let found = served.line.probe().await.into_iter().map(Finding::from);
+    let found = found.map(|found| Finding { what: format!("{what}: {}", found.what), ..found });
+    let found = found.chain(endpoint(served.stream, outbound).await).collect();
+    Seen { what, found }
+}
+
+/// Looks whether an endpoint can be reached and passes the address guard; nothing is sent to it that is a SET.
+async fn endpoint(stream: &router::Declared, outbound: &net::Outbound) -> Option<Finding> {
+    let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str)?;
+    let what = format!("endpoint of {} at {}", stream.id, telemetry::endpoint_label(url));
+    let Ok(url) = url.parse::<url::Url>() else {
+        return Some(Finding { what, good: false, remedy: "it is no URL".to_owned() });
+    };
+    let request = net::HttpRequest {
+        method: axum::http::Method::OPTIONS,
+        url,
+        headers: axum::http::HeaderMap::new(),
+        body: bytes::Bytes::new(),
+        keep_body: 0,
+        timeout: None,
+    };
+    // Whatever it answers: it is there, and TLS is well.
+    Some(match outbound.client(&net::TlsPolicy::default()).send(request).await {
+        Ok(answer) => {
+            Finding { what: format!("{what} answers ({})", answer.status.as_u16()), good: true, remedy: String::new() }
+        }
+        Err(error) => Finding { what, good: false, remedy: error.to_string() },
+    })
+}
