@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     Attempt, Cause, Closed, Feed, Form, Lapse, Manner, Order, Outcome, Profile, Refusal, Verdict, Voice, Want,
-    spi::{FeedCore, TapCore},
+    spi::{FeedCore, TapCore, WindowCore},
 };
 
 mod tap;
@@ -70,6 +70,8 @@ struct Waiter {
     drawer: Drawer,
     want: Want,
     waker: Waker,
+    /// Whether a full window will wake it.
+    called: bool,
 }
 
 /// A tap as the rules of order see it.
@@ -286,9 +288,20 @@ impl Simulated {
             if let Some(waiter) = next.map(|place| state.waiting.remove(place)) {
                 state.called.insert(waiter.drawer.number);
                 wakers.push(waiter.waker);
+            } else if sets > 0 {
+                state.waiting.iter_mut().for_each(|waiter| self.call_when_room(waiter));
             }
         }
         wakers
+    }
+
+    /// Others may have the room: of a window that lines share, or that is shut for a while.
+    fn call_when_room(&self, waiter: &mut Waiter) {
+        let full = self.0.profile.windows.iter().find(|window| window.core().room() == 0);
+        if let (Some(window), false) = (full, waiter.called) {
+            waiter.called = true;
+            wake_when_room(window.core(), &waiter.waker);
+        }
     }
 
     /// Puts back what is in such a stage; tells how many.
@@ -457,6 +470,17 @@ impl FeedCore for Simulated {
     fn is_paused(&self) -> bool {
         self.0.state.lock().paused
     }
+}
+
+/// Whoever is woken may be gone or want nothing any more, so the next is woken, too.
+fn wake_when_room(window: &Arc<WindowCore>, waker: &Waker) {
+    let (waker, next) = (waker.clone(), Arc::downgrade(window));
+    window.when_room(Arc::new(move || {
+        waker.wake_by_ref();
+        if let Some(next) = next.upgrade() {
+            next.pass_on();
+        }
+    }));
 }
 
 /// The SET at a place: its body names it, and is unlike every other.

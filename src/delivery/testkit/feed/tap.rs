@@ -43,7 +43,9 @@ impl SimulatedTap {
         }
         let bytes = mine.iter().filter_map(|at| state.sets.get(*at)).map(|entry| entry.body.len()).sum();
         if mine.is_empty() || !self.take(mine.len(), bytes, cx.waker()) {
-            state.waiting.push(Waiter { drawer: self.drawer, want: *want, waker: cx.waker().clone() });
+            let mut waiter = Waiter { drawer: self.drawer, want: *want, waker: cx.waker().clone(), called: false };
+            feed.call_when_room(&mut waiter);
+            state.waiting.push(waiter);
             return Poll::Pending;
         }
         state.numbers += 1;
@@ -73,8 +75,7 @@ impl SimulatedTap {
         for (at, window) in windows.iter().enumerate() {
             if !window.core().take(sets, bytes) {
                 windows.iter().take(at).for_each(|window| window.core().give(sets, 1, bytes));
-                let waker = waker.clone();
-                window.core().when_room(Arc::new(move || waker.wake_by_ref()));
+                super::wake_when_room(window.core(), waker);
                 return false;
             }
         }
