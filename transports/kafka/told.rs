@@ -231,3 +231,6 @@ fn is_certificate_alert(reason: &str) -> bool {
     reason.contains("alert")
         && ["certificate", "unknown ca", "handshake failure", "access denied"].iter().any(|word| reason.contains(word))
 }
+
+#[cfg(test)]
+mod tests;

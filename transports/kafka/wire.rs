@@ -192,3 +192,6 @@ fn text(out: &mut Vec<u8>, text: &str) {
     // A string is always JSON, and a vector always takes it.
     let _ = serde_json::to_writer(out, text);
 }
+
+#[cfg(test)]
+mod tests;

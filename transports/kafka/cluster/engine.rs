@@ -132,7 +132,11 @@ impl Engine {
                 headers: Some(record.headers),
                 delivery_opaque: ticket,
             };
-            producer.send(record).err().map(|(error, record)| (code_of(&error), record.delivery_opaque))
+            let refused = producer.send(record).err().map(|(error, record)| (code_of(&error), record.delivery_opaque));
+            if let Some((RDKafkaErrorCode::Fatal, _)) = &refused {
+                producer.context().breaks();
+            }
+            refused
         };
         if let Some((code, ticket)) = refused {
             // What the library refuses at once travelled in nobody's company.
@@ -217,7 +221,9 @@ impl Engine {
             if let Some(by) = *self.stop.lock() {
                 return Some(by);
             }
-            if producer.context().broken.load(Ordering::Acquire) {
+            // The error callback names what broke it, not that it is broken.
+            if producer.context().broken.load(Ordering::Acquire) || producer.client().fatal_error().is_some() {
+                producer.context().breaks();
                 let (code, text) = producer.client().fatal_error().unzip();
                 let text = format!(
                     "the Kafka library gave up this producer, another one takes its place: {}",
@@ -347,15 +353,31 @@ impl ClientContext for Reporting {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) && !self.broken.swap(true, Ordering::AcqRel) {
-            // Nothing is claimed for this cluster until another producer is there.
-            self.shared.gate.shut(self.lone.is_none());
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::Fatal
+                    | RDKafkaErrorCode::OutOfOrderSequenceNumber
+                    | RDKafkaErrorCode::UnknownProducerId
+                    | RDKafkaErrorCode::InvalidProducerEpoch
+            )
+        ) {
+            self.breaks();
         }
         self.context.error(error, reason);
     }
 
     fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         self.context.generate_oauth_token(config)
+    }
+}
+
+impl Reporting {
+    /// Nothing is claimed for this cluster until another producer is there.
+    fn breaks(&self) {
+        if !self.broken.swap(true, Ordering::AcqRel) {
+            self.shared.gate.shut(self.lone.is_none());
+        }
     }
 }
 
@@ -367,6 +389,9 @@ impl ProducerContext for Reporting {
             Ok(_) => self.shared.resolve(*ticket, Ok(Receipt::Carrier)),
             Err((error, message)) => {
                 let code = code_of(error);
+                if code == RDKafkaErrorCode::Fatal {
+                    self.breaks();
+                }
                 match &self.lone {
                     Some(lone) if verdict::is_too_large(code) => lone.take(message.detach(), ticket),
                     _ => self.shared.failed(*ticket, code, self.lone.is_none()),

@@ -136,3 +136,6 @@ pub(crate) fn of(code: Code, known: &Circumstances<'_>) -> Verdict {
 fn refuse(code: ErrorCode, text: String) -> Verdict {
     Verdict::Refuse(Refusal { code, description: Some(text.into()), language: Some("en".into()) })
 }
+
+#[cfg(test)]
+mod tests;

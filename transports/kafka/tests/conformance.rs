@@ -1,0 +1,232 @@
+//! The method against the client library's mock brokers, over real sockets.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+
+use std::{sync::Arc, time::Duration};
+
+use delivery::{
+    CarrierEvent, Cause, Closed, Method,
+    spi::AnyLine,
+    testkit::{End, Simulated},
+};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use serde_json::json;
+
+#[path = "conformance/mock.rs"]
+mod mock;
+
+use mock::{Mock, feed, run};
+
+const PRODUCE: RDKafkaApiKey = RDKafkaApiKey::Produce;
+
+fn all_acknowledged(feed: &Simulated) {
+    assert!(feed.ends().iter().all(|end| *end == Some(End::Acknowledged)), "{:?} {:?}", feed.ends(), feed.causes());
+    assert_eq!(feed.wrongs(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_is_a_record_with_key_headers_and_time() {
+    let mock = Mock::with("sets.acme", 3);
+    let method = mock.method(json!({})).await;
+    let line = method.line(json!({ "topic": "sets.acme", "timestamp": "iat" }));
+    let feed = feed(&line, 40, 8);
+    assert_eq!(run(&line, &feed).await, Closed::Idle);
+    all_acknowledged(&feed);
+    assert_eq!(feed.attempts(), vec![1; 40]);
+
+    let records = mock.read("sets.acme", 3, 40);
+    let bodies = feed.bodies();
+    for (at, jti) in feed.ids().iter().enumerate() {
+        let record = records.iter().find(|record| record.header("set_jti") == Some(jti.as_str())).unwrap();
+        assert_eq!(record.value, bodies[at]);
+        assert_eq!(record.key.as_deref(), Some(format!("{:016x}", at % 8).as_str()));
+        assert_eq!(record.timestamp, 1_700_000_000_000);
+        let names: Vec<_> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["content-type", "set_jti", "set_iss", "set_iat", "set_stream"]);
+        assert_eq!(record.header("content-type"), Some("application/secevent+jwt"));
+        assert_eq!(record.header("set_iss"), Some("https://issuer.example/ä"));
+        assert_eq!(record.header("set_iat"), Some("1700000000"));
+        assert_eq!(record.header("set_stream"), Some("stream"));
+    }
+    for key in 0..8 {
+        let key = format!("{key:016x}");
+        let of_key: Vec<_> = records.iter().filter(|record| record.key.as_deref() == Some(&key)).collect();
+        assert!(of_key.iter().all(|record| record.partition == of_key[0].partition), "a key is in two partitions");
+    }
+    method.told(|event| matches!(event, CarrierEvent::Up { .. })).await;
+    assert_eq!(method.ups_and_downs(), ["up"]);
+    let figures = method.told(|event| matches!(event, CarrierEvent::Figures { figures, .. } if figures.contains(&("sent_records_total", 40.0)))).await;
+    assert!(matches!(figures, CarrierEvent::Figures { carrier, .. } if &*carrier == "kafka/main"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_by_itself_is_retried_inside() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({})).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+    ] {
+        mock.brokers().request_errors(PRODUCE, &[error; 3]);
+        let feed = feed(&line, 10, 10);
+        assert_eq!(run(&line, &feed).await, Closed::Idle);
+        all_acknowledged(&feed);
+        assert_eq!(feed.attempts(), vec![1; 10], "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_forbidden_halts_the_line_and_works_when_it_is_granted() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({})).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    mock.brokers().request_errors(PRODUCE, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    let refused = feed(&line, 1, 1);
+    run(&line, &refused).await;
+    let Some(End::Halted(Cause { code, text })) = &refused.ends()[0] else { panic!("{:?}", refused.ends()) };
+    assert_eq!(*code, "topic_authorization");
+    assert!(text.contains("`sets`") && text.contains("Write"), "{text}");
+    // The producer would refuse this one out of memory if it did not look again.
+    let granted = feed(&line, 5, 5);
+    run(&line, &granted).await;
+    all_acknowledged(&granted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_not_there_halts_the_line() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "timeout_seconds": 5 })).await;
+    let line = method.line(json!({ "topic": "other" }));
+    let feed = feed(&line, 3, 3);
+    run(&line, &feed).await;
+    for end in feed.ends() {
+        let Some(End::Halted(cause)) = end else { panic!("{end:?}") };
+        assert_eq!(cause.code, "topic_unknown");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fatal_error_replaces_the_producer_and_costs_no_attempt() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({})).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    let before = feed(&line, 5, 5);
+    run(&line, &before).await;
+    mock.brokers().request_errors(PRODUCE, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
+    let during = feed(&line, 500, 500);
+    assert_eq!(run(&line, &during).await, Closed::Idle);
+    all_acknowledged(&during);
+    assert_eq!(during.attempts(), vec![1; 500]);
+    method.told(|event| matches!(event, CarrierEvent::Down { cause, .. } if cause.code == "fatal")).await;
+    assert_eq!(method.ups_and_downs(), ["up", "down", "up"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_too_large_is_sent_record_by_record() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "linger_ms": 200 })).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    // A batch is refused, then the first of those that come alone.
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    mock.brokers().request_errors(PRODUCE, &[error, error]);
+    let feed = feed(&line, 20, 20);
+    assert_eq!(run(&line, &feed).await, Closed::Idle);
+    let refused: Vec<_> = feed.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
+    let [Some(End::Refused(refusal))] = &refused[..] else { panic!("{refused:?}") };
+    assert_eq!(refusal.code.as_str(), "too_large");
+    assert!(refusal.description.as_ref().unwrap().contains("max.message.bytes"));
+    assert_eq!(feed.attempts(), vec![1; 20]);
+    let records = mock.read("sets", 1, 19);
+    assert!(records.iter().all(|record| record.header("set_iss").is_some() && record.key.is_some()), "{records:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_is_away_is_told_with_its_cause_and_comes_back() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "timeout_seconds": 5 })).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    run(&line, &feed(&line, 1, 1)).await;
+    mock.brokers().broker_down(-1).unwrap();
+    let feed = feed(&line, 10, 10);
+    let waits = async {
+        feed.until(|feed| !feed.causes().is_empty()).await;
+        // It is the endpoint's, and the operator reads why.
+        assert_eq!(feed.causes().keys().collect::<Vec<_>>(), [&"unreachable"]);
+        mock.brokers().broker_up(-1).unwrap();
+    };
+    let (end, ()) = tokio::join!(run(&line, &feed), waits);
+    assert_eq!(end, Closed::Idle);
+    all_acknowledged(&feed);
+    let down = method.told(|event| matches!(event, CarrierEvent::Down { .. })).await;
+    assert!(matches!(down, CarrierEvent::Down { cause, .. } if cause.code == "unreachable"));
+    assert_eq!(method.ups_and_downs(), ["up", "down", "up"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_streams_share_one_window() {
+    let mock = Mock::with("sets", 4);
+    let method = mock.method(json!({ "in_flight": 90 })).await;
+    let runs = (0..20).map(|number| {
+        let line = method.line_of(&format!("stream-{number}"), json!({ "topic": "sets" }));
+        tokio::spawn(async move {
+            let feed = feed(&line, 150, 50);
+            assert_eq!(run(&line, &feed).await, Closed::Idle);
+            all_acknowledged(&feed);
+            assert_eq!(feed.attempts(), vec![1; 150]);
+        })
+    });
+    for run in runs.collect::<Vec<_>>() {
+        run.await.unwrap();
+    }
+    let window = method.line(json!({ "topic": "sets" })).profile().windows[0].clone();
+    assert_eq!(window.core().room(), 90, "something was not given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_deleted_hears_what_it_had_handed_over() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "linger_ms": 500, "in_flight": 50 })).await;
+    let line: Arc<dyn AnyLine> = method.line(json!({ "topic": "sets" }));
+    let feed = feed(&line, 200, 200);
+    let deletes = async {
+        feed.until(|feed| feed.handed() == 50).await;
+        feed.end(Closed::Deleted);
+    };
+    let (end, ()) = tokio::join!(run(&line, &feed), deletes);
+    assert_eq!(end, Closed::Deleted);
+    assert_eq!(feed.handed(), 0);
+    assert_eq!(feed.ends().iter().filter(|end| **end == Some(End::Acknowledged)).count(), 50);
+    assert_eq!(feed.wrongs(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_waits_for_what_is_under_way_and_gives_back_the_rest() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "linger_ms": 1000, "in_flight": 50 })).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    let kept = feed(&line, 50, 50);
+    let closes = async {
+        kept.until(|feed| feed.handed() == 50).await;
+        method.kafka.close(Duration::from_secs(20)).await;
+        // Every report is settled when this is over.
+        assert!(kept.ends().iter().all(Option::is_some));
+    };
+    let (end, ()) = tokio::join!(run(&line, &kept), closes);
+    assert_eq!(end, Closed::Idle);
+    all_acknowledged(&kept);
+
+    let method = mock.method(json!({ "in_flight": 50 })).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    run(&line, &feed(&line, 1, 1)).await;
+    mock.brokers().broker_down(-1).unwrap();
+    let given_back = feed(&line, 50, 50);
+    let closes = async {
+        given_back.until(|feed| feed.handed() == 50).await;
+        given_back.end(Closed::Draining);
+        method.kafka.close(Duration::from_millis(300)).await;
+    };
+    let (end, ()) = tokio::join!(run(&line, &given_back), closes);
+    assert_eq!(end, Closed::Draining);
+    assert_eq!((given_back.handed(), given_back.attempts()), (0, vec![0; 50]));
+}
