@@ -15,7 +15,6 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderValue, StatusCode, header};
 use oauth::{Guard, Producer};
 use serde::Serialize;
-use set::Event;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 mod head;
@@ -32,12 +31,10 @@ use self::{
 use crate::{
     Accept, IntakeConfig, Observed,
     error::Problem,
+    judge::Judge,
     observe::{Open, Outcome},
-    openapi, policy,
+    openapi,
 };
-
-/// The rule that a subject which names a stream breaks.
-const NAMES_STREAM: &str = "names_stream";
 
 /// One issuer's intake.
 #[derive(Clone)]
@@ -93,11 +90,9 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
         }
         let door = Arc::new(Door {
             issuer,
-            accept,
+            judge: Judge { accept, config: config.clone(), observed: parts.observed.clone() },
             guard: parts.guard.clone(),
-            config: config.clone(),
             house: parts.house.clone(),
-            observed: parts.observed.clone(),
             requests: requests.clone(),
             compressed: compressed.clone(),
         });
@@ -123,11 +118,9 @@ pub fn events_path(issuer: &str) -> Result<String, IssuerPathError> {
 /// The door of one issuer.
 struct Door {
     issuer: Arc<str>,
-    accept: Arc<dyn Accept>,
+    judge: Judge,
     guard: Arc<Guard>,
-    config: Arc<IntakeConfig>,
     house: House,
-    observed: Observed,
     requests: Arc<Semaphore>,
     compressed: Arc<Semaphore>,
 }
@@ -153,14 +146,14 @@ async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
     let producer = match door.guard.producer(request.headers(), request.uri().query(), &door.issuer) {
         Ok(producer) => producer,
         Err(denied) => {
-            door.observed.count(Outcome::Denied);
+            door.judge.observed.count(Outcome::Denied);
             return denied.into_response();
         }
     };
     match door.clone().enter(request, producer.clone()).await {
         Ok(response) => response,
         Err(problem) => {
-            door.count(&problem, &producer);
+            door.judge.count(&problem, &producer);
             problem.into_response()
         }
     }
@@ -168,14 +161,14 @@ async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
 
 impl Door {
     async fn enter(self: Arc<Self>, request: Request, producer: Arc<Producer>) -> Result<Response, Problem> {
-        self.accept.gate()?;
-        let head = Head::read(request.headers(), &self.config)?;
+        self.judge.accept.gate()?;
+        let head = Head::read(request.headers(), &self.judge.config)?;
         let held = self.hold(head.coding)?;
-        let mut source = Source::new(request.into_body(), head.coding, self.config.clone(), self.house.clone());
-        let longest = self.config.item_bytes;
+        let mut source = Source::new(request.into_body(), head.coding, self.judge.config.clone(), self.house.clone());
+        let longest = self.judge.config.item_bytes;
         let splitter = match head.kind {
             Kind::Lines => Splitter::lines(longest),
-            Kind::Json => match first(&mut source, &self.observed).await? {
+            Kind::Json => match first(&mut source, &self.judge.observed).await? {
                 (b'{', chunk) => return self.one(&head, &producer, source, chunk).await,
                 (b'[', chunk) => {
                     let mut splitter = Splitter::array(longest);
@@ -204,7 +197,7 @@ impl Door {
                 Some(self.compressed.clone().try_acquire_owned().map_err(busy("compressed_requests"))?)
             }
         };
-        Ok(Held { _open: self.observed.enter(), _permits: [Some(place), window] })
+        Ok(Held { _open: self.judge.observed.enter(), _permits: [Some(place), window] })
     }
 
     /// One event in the whole body.
@@ -216,7 +209,7 @@ impl Door {
         first: Bytes,
     ) -> Result<Response, Problem> {
         let text = self.whole(&mut source, first).await?;
-        let mut event = self.read(producer, &text)?;
+        let mut event = self.judge.read(producer, &text)?;
         match (&head.key, &event.id) {
             (Some(key), Some(id)) if key != id => {
                 let problem = Problem::bad("`id` and Idempotency-Key name the event differently");
@@ -226,9 +219,9 @@ impl Door {
             _ => {}
         }
         let id = event.id.clone();
-        let answer = self.accept.accept(producer.no, vec![event]).await.pop();
+        let answer = self.judge.accept.accept(producer.no, vec![event]).await.pop();
         // It is counted by what became of it, not as a problem of the request.
-        let done = match self.settle(answer) {
+        let done = match self.judge.settle(answer) {
             Ok(done) => done,
             Err(problem) => return Ok(problem.into_response()),
         };
@@ -240,7 +233,7 @@ impl Door {
 
     /// The whole body, not longer than one event.
     async fn whole(&self, source: &mut Source, first: Bytes) -> Result<Bytes, Problem> {
-        let most = self.config.item_bytes;
+        let most = self.judge.config.item_bytes;
         let mut text: Option<Vec<u8>> = None;
         loop {
             let have = text.as_ref().map_or(first.len(), Vec::len);
@@ -248,32 +241,10 @@ impl Door {
                 return Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes")));
             }
             let Some(chunk) = source.next().await? else { break };
-            self.observed.read(chunk.len());
+            self.judge.observed.read(chunk.len());
             text.get_or_insert_with(|| first.to_vec()).extend_from_slice(&chunk);
         }
         Ok(text.map_or(first, Bytes::from))
-    }
-
-    /// Parses one event and holds it against its producer's rules.
-    fn read(&self, producer: &Producer, text: &[u8]) -> Result<Event, Problem> {
-        let value = set::parse_json(text, &self.config.json())?;
-        let event = Event::parse(value, &self.config.event())?;
-        policy::permit(producer, &event)?;
-        Ok(event)
-    }
-
-    /// Counts a refusal.
-    fn count(&self, problem: &Problem, producer: &Producer) {
-        let outcome = match problem.status {
-            StatusCode::FORBIDDEN => Outcome::Forbidden,
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Outcome::Unavailable,
-            _ => Outcome::Invalid,
-        };
-        self.observed.count(outcome);
-        if let (Outcome::Forbidden, Some(rule)) = (outcome, problem.rule) {
-            self.observed.refused_by(&producer.name, rule);
-            tracing::debug!(producer = &*producer.name, rule, "an event was refused by its producer's rules");
-        }
     }
 }
 

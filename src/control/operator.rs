@@ -17,9 +17,10 @@ mod body;
 mod keys;
 mod parked;
 mod shield;
+mod sources;
 mod streams;
 
-use crate::{Keys, Operate, OperatorConfig, error::Problem, openapi};
+use crate::{Keys, Operate, OperatorConfig, Sources, error::Problem, openapi};
 
 /// What the operator door is made of.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct OperatorParts {
     pub guard: Arc<AdminGuard>,
     /// Knows producers and receivers.
     pub producers: Arc<Guard>,
+    /// Where events are collected.
+    pub sources: Arc<Sources>,
     /// The `[operator]` section.
     pub config: OperatorConfig,
     /// Where the door listens: that address may stand in `Host`.
@@ -49,6 +52,7 @@ pub fn operator(parts: OperatorParts) -> Router {
     let admin = Router::new()
         .merge(streams::routes())
         .merge(parked::routes())
+        .merge(sources::routes())
         .merge(keys::routes())
         .merge(about::routes())
         .fallback(|| async { Problem::unknown("there is nothing of this name") })

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Problem, seconds},
-    observe::Outcome,
+    judge::NAMES_STREAM,
 };
 
 /// One request with several events.
@@ -140,7 +140,7 @@ impl Session {
             match self.splitter.next() {
                 Piece::Item(text) => self.take(&text),
                 Piece::TooLong => {
-                    let most = self.door.config.item_bytes;
+                    let most = self.door.judge.config.item_bytes;
                     self.seen(None, Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes"))));
                 }
                 Piece::More => {
@@ -151,7 +151,7 @@ impl Session {
                     };
                     match chunk {
                         Ok(Some(chunk)) => {
-                            self.door.observed.read(chunk.len());
+                            self.door.judge.observed.read(chunk.len());
                             self.splitter.push(chunk);
                         }
                         Ok(None) => self.splitter.finish(),
@@ -173,7 +173,7 @@ impl Session {
 
     /// Judges one event.
     fn take(&mut self, text: &[u8]) {
-        let read = self.door.read(&self.producer, text);
+        let read = self.door.judge.read(&self.producer, text);
         self.batch.bytes += text.len();
         match read {
             Ok(event) => self.seen(event.id.clone(), Ok(event)),
@@ -182,8 +182,8 @@ impl Session {
     }
 
     fn seen(&mut self, id: Option<Box<str>>, event: Result<Event, Problem>) {
-        if self.items >= self.door.config.items {
-            let detail = format!("a request has at most {} events; the rest is not read", self.door.config.items);
+        if self.items >= self.door.judge.config.items {
+            let detail = format!("a request has at most {} events; the rest is not read", self.door.judge.config.items);
             self.end = Some(End::Stopped(Problem::limit("items", detail)));
             return;
         }
@@ -194,7 +194,7 @@ impl Session {
                 self.batch.events.push(event);
             }
             Err(problem) => {
-                self.door.count(&problem, &self.producer);
+                self.door.judge.count(&problem, &self.producer);
                 self.batch.slots.push(Slot { id, problem: Some(problem) });
                 self.refuse();
             }
@@ -203,7 +203,7 @@ impl Session {
 
     fn refuse(&mut self) {
         self.refused += 1;
-        if self.refused >= self.door.config.refused_items && self.end.is_none() {
+        if self.refused >= self.door.judge.config.refused_items && self.end.is_none() {
             let detail = format!("{} events were refused; the rest is not read", self.refused);
             self.end = Some(End::Stopped(Problem::bad(detail).ruled("refused_items")));
         }
@@ -218,7 +218,7 @@ impl Session {
         let answers = if events.is_empty() {
             Box::pin(std::future::ready(Vec::new()))
         } else {
-            self.door.accept.accept(self.producer.no, events)
+            self.door.judge.accept.accept(self.producer.no, events)
         };
         self.commit = Some(Commit { answers, slots });
     }
@@ -230,7 +230,7 @@ impl Session {
         for slot in slots {
             let mut line = Line { index: self.answered, id: slot.id.as_deref(), ..Line::default() };
             let (txn, problem);
-            match slot.problem.map_or_else(|| self.door.settle(answers.next()), Err) {
+            match slot.problem.map_or_else(|| self.door.judge.settle(answers.next()), Err) {
                 Ok(done) => {
                     line.status = 202;
                     line.repeated = done.repeated;
@@ -244,7 +244,7 @@ impl Session {
                     line.pointer = problem.pointer.as_deref();
                     line.rule = problem.rule;
                     line.retry_after = problem.retry_after.map(seconds);
-                    if problem.status == http::StatusCode::CONFLICT || problem.rule == Some(super::NAMES_STREAM) {
+                    if problem.status == http::StatusCode::CONFLICT || problem.rule == Some(NAMES_STREAM) {
                         self.refuse();
                     }
                     if problem.retry_after.is_some() {
@@ -270,7 +270,7 @@ impl Session {
     /// What is said after the last event when the body was not read to its end.
     fn last_line(&mut self) -> Option<Bytes> {
         let Some(End::Stopped(problem)) = self.end.replace(End::Complete) else { return None };
-        self.door.count(&problem, &self.producer);
+        self.door.judge.count(&problem, &self.producer);
         let mut out = BytesMut::with_capacity(128);
         let last = Last {
             status: problem.status.as_u16(),
@@ -286,7 +286,7 @@ impl Session {
 
 impl Batch {
     fn is_full(&self, door: &Door) -> bool {
-        self.slots.len() >= door.config.commit_items || self.bytes >= door.config.commit_bytes
+        self.slots.len() >= door.judge.config.commit_items || self.bytes >= door.judge.config.commit_bytes
     }
 }
 
@@ -328,35 +328,4 @@ fn write(out: &mut BytesMut, line: &impl Serialize) {
     // Writing to memory does not fail.
     let _ = serde_json::to_writer(out.writer(), line);
     out.put_u8(b'\n');
-}
-
-/// What one accepted event is answered.
-pub(super) struct Done {
-    pub(super) txn: Box<str>,
-    pub(super) repeated: bool,
-}
-
-/// Counts what the router said, and turns it into an answer.
-impl Door {
-    pub(super) fn settle(&self, accepted: Option<Accepted>) -> Result<Done, Problem> {
-        let (outcome, result) = match accepted {
-            Some(Accepted::New { txn, .. }) => (Outcome::Accepted, Ok(Done { txn, repeated: false })),
-            Some(Accepted::Repeat { txn }) => (Outcome::Repeated, Ok(Done { txn, repeated: true })),
-            Some(Accepted::Conflict) => {
-                let detail = "another event was accepted with this id";
-                (Outcome::Conflict, Err(Problem::new(http::StatusCode::CONFLICT, detail)))
-            }
-            Some(Accepted::NamesStream) => {
-                let detail = "the subject names a stream of this gateway";
-                (Outcome::Forbidden, Err(Problem::forbidden(detail).ruled(super::NAMES_STREAM).at("/sub_id")))
-            }
-            Some(Accepted::Unavailable(closed)) => (Outcome::Unavailable, Err(closed.into())),
-            None => {
-                let detail = "whether the event was accepted is not known: repeat it with the same id";
-                (Outcome::Unavailable, Err(Problem::busy(detail, std::time::Duration::from_secs(1))))
-            }
-        };
-        self.observed.count(outcome);
-        result
-    }
 }

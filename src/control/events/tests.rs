@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use oauth::{EventsSection, Minted, ProducerSection, SubjectsSection, TokenKind, mint};
 use router::{Accepted, Closed};
 use serde_json::{Value as Json, json};
+use set::Event;
 use store::{Position, ProducerNo};
 use tokio::sync::Semaphore as Gate;
 use tower::ServiceExt as _;

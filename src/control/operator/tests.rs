@@ -20,6 +20,7 @@ use store::{Health, IssuerNo, MemoryStore, Position, ProducerNo, StoreError};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::{About, Bad};
 use crate::{KeysOf, KeysParts, Which};
 
 mod answers;
@@ -156,6 +157,7 @@ impl Operate for Fake {
 
 struct Rig {
     fake: Arc<Fake>,
+    sources: Arc<Sources>,
     app: Router,
     token: Minted,
     producer: Minted,
@@ -194,24 +196,30 @@ fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
     let keyring = Arc::new(Keyring::new(ring));
     let keys = Keys::start(KeysParts {
         house: house.clone(),
-        store: MemoryStore::new(house, &[7; 32]),
+        store: MemoryStore::new(house.clone(), &[7; 32]),
         kek: Arc::new(Kek::generate().unwrap()),
         rotation: Rotation::default(),
         issuers: vec![KeysOf { issuer: ISSUER.into(), no: IssuerNo(1), keyring: keyring.clone() }],
     });
     let not_ready = Arc::new(Mutex::new(None));
     let (fake, said) = (Arc::new(fake), not_ready.clone());
+    let about = About { name: "hr".into(), kind: "kafka".into(), issuer: ISSUER.into() };
+    let store = MemoryStore::new(house.clone(), &[7; 32]);
+    let registry = telemetry::Registry::new();
+    let opened = Sources::open(store, house.clone(), vec![about], &registry).now_or_never();
+    let sources = opened.expect("a store in memory answers at once").unwrap();
     let app = operator(OperatorParts {
         operate: fake.clone(),
         keys,
         guard: Arc::new(AdminGuard::new(&token.token)),
+        sources: sources.clone(),
         producers: Arc::new(Guard::new(producers, clock).with_receivers(receivers)),
         config,
         address: "127.0.0.1:8081".parse().unwrap(),
         ready: Arc::new(move || said.lock().unwrap().clone().map_or(Ok(()), Err)),
         metrics: Arc::new(|| "setgate_up 1\n# EOF\n".to_owned()),
     });
-    Rig { fake, app, token, producer, receiver, not_ready, keyring }
+    Rig { fake, sources, app, token, producer, receiver, not_ready, keyring }
 }
 
 #[derive(Debug)]

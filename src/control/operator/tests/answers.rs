@@ -159,3 +159,31 @@ async fn the_description_names_every_route_and_no_other() {
         }
     }
 }
+
+#[tokio::test]
+async fn sources_are_listed_and_their_parked_records_dropped() {
+    let rig = rig();
+    let source = rig.sources.get("hr").unwrap().clone();
+    let bad = |at: &str| Bad {
+        at: at.into(),
+        key: None,
+        body: Bytes::from_static(b"{"),
+        code: ErrorCode::InvalidRequest,
+        text: "no".into(),
+    };
+    rig.sources.park(&source, vec![bad("t/0/1"), bad("t/0/2"), bad("t/1/9")]).await.unwrap();
+    let all = rig.get("/admin/v1/sources").await.json();
+    assert_eq!((&all["sources"][0]["name"], &all["sources"][0]["parked"]), (&json!("hr"), &json!(3)));
+    let page = rig.get("/admin/v1/sources/hr/parked?limit=2").await.json();
+    assert_eq!((&page["parked"][0]["value"], &page["next"]), (&json!("{"), &json!("t/0/2")));
+    let rest = rig.get("/admin/v1/sources/hr/parked?after=t/0/2").await.json();
+    assert_eq!((&rest["parked"][0]["at"], &rest["next"]), (&json!("t/1/9"), &Json::Null));
+    for (body, status) in [(json!({}), 400), (json!({ "at": ["a"], "all": true }), 400), (json!({ "all": "x" }), 400)] {
+        assert_eq!(rig.post("/admin/v1/sources/hr/parked/drop", body).await.status, status);
+    }
+    assert_eq!(rig.post("/admin/v1/sources/none/parked/drop", json!({ "all": true })).await.status, 404);
+    assert_eq!(rig.get("/admin/v1/sources/hr/parked?limit=101").await.status, 400);
+    let drop = rig.post("/admin/v1/sources/hr/parked/drop", json!({ "at": ["t/0/1", "t/0/7"] })).await;
+    assert_eq!(drop.json()["dropped"], 1);
+    assert_eq!(rig.post("/admin/v1/sources/hr/parked/drop", json!({ "all": true })).await.json()["dropped"], 2);
+}
