@@ -17,11 +17,13 @@ use oauth::{Guard, Receiver};
 use router::{Issuer, Router};
 
 use crate::{
+    carriers::Carriers,
     certificates,
     config::{Config, resolve},
     doors::{Doors, Routes, Running, serve},
     issuers,
     opening::Kept,
+    sources,
     visits::{self, Visits},
 };
 
@@ -44,6 +46,7 @@ pub struct Gateway {
     world: Running,
     operator: Running,
     visits: Visits,
+    sources: sources::Running,
     ready: Arc<AtomicBool>,
 }
 
@@ -75,10 +78,15 @@ impl Gateway {
             oauth::EnrolError::Section(error) => Failure::usage(error.to_string()),
             error => Failure::new(Exit::Store, error.to_string()),
         })?;
-        if producers.is_empty() {
+        if producers.is_empty() && config.sources.is_empty() {
             tracing::warn!("no producer is configured: nobody can put events in; `setgate producers new` makes one");
         }
-        let methods = start_methods(&config, &outbound, &house).await?;
+        let carriers = kept.registry.lend(Carriers::register);
+        let reported = carriers.clone();
+        let report = Arc::new(move |event| reported.report(event));
+        let methods = start_methods(&config, &outbound, &house, report).await?;
+        // Before anything is changed: a source that cannot be ends the start.
+        sources::judge(&config, &methods)?;
         let router = Router::start(router::Parts {
             house: house.clone(),
             store: kept.store.clone(),
@@ -106,15 +114,36 @@ impl Gateway {
         })
         .map_err(|error| Failure::usage(error.to_string()))?;
         let ready = Arc::new(AtomicBool::new(true));
-        let routes =
-            Routes { config: &config, router: &router, guard, visits: visits.clone(), kept: &kept, house: &house };
+        let observed = control::Observed::register(&kept.registry);
+        let sources = sources::take_up(sources::Parts {
+            house: &house,
+            config: &config,
+            methods: &methods,
+            intakes: control::Intake::of(&router),
+            observed: observed.clone(),
+            store: kept.store.clone(),
+            registry: &kept.registry,
+            carriers,
+        })
+        .await?;
+        let routes = Routes {
+            config: &config,
+            router: &router,
+            guard,
+            visits: visits.clone(),
+            sources: sources.shown.clone(),
+            observed,
+            kept: &kept,
+            house: &house,
+        };
         let (world, operator) = (routes.world()?, routes.operator(&doors.operator, &ready));
         let observed = kept.registry.lend(certificates::Observed::register);
         certificates::watch("world", &doors.world, &config.listen.world_tls, &house, &observed);
         certificates::watch("operator", &doors.operator, &config.listen.operator_tls, &house, &observed);
         let world = serve(doors.world, world, &house, "world");
         let operator = serve(doors.operator, operator, &house, "operator");
-        Ok(Self { house, router, kept, issuers, world, operator, visits, ready })
+        let sources = sources.start(&house);
+        Ok(Self { house, router, kept, issuers, world, operator, visits, sources, ready })
     }
 
     /// Where the door for the world listens.
@@ -170,7 +199,8 @@ impl Gateway {
         // Requests under way get their answers while the router still takes and delivers. Polls and sockets wait for something that may
         // never come: the drain tells their taps, and their answers leave before the door is cut.
         self.visits.close();
-        self.world.shut(&self.house, left(2)).await;
+        // Sources end with intake: their last events are taken, and their offsets committed, while the router still takes.
+        tokio::join!(self.world.shut(&self.house, left(2)), self.sources.end(&self.house, left(2)));
         self.router.drain(left(1).saturating_sub(Duration::from_secs(1)).max(Duration::from_millis(500))).await;
         self.world.close(&self.house, left(2).min(Duration::from_secs(2))).await;
         self.operator.close(&self.house, left(2).min(Duration::from_secs(1))).await;
@@ -199,7 +229,7 @@ pub(crate) async fn methods_of(config: &Config, house: &House) -> Result<(Vec<Ar
     own.add(config.listen.world);
     own.add(config.listen.operator);
     let outbound = outbound(config, house, own)?;
-    Ok((start_methods(config, &outbound, house).await?, outbound))
+    Ok((start_methods(config, &outbound, house, Arc::new(|_| {})).await?, outbound))
 }
 
 /// Starts the methods that are linked and not switched off.
@@ -210,6 +240,7 @@ async fn start_methods(
     config: &Config,
     outbound: &Outbound,
     house: &House,
+    report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
 ) -> Result<Vec<Arc<dyn AnyMethod>>, Failure> {
     let linked = delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
     if let Some(unknown) =
@@ -233,7 +264,7 @@ async fn start_methods(
             Some(_) => return Err(Failure::usage(format!("[methods.{name}]: `enabled` is true or false"))),
         }
         resolve(&mut section, &format!("methods.{name}"))?;
-        let env = Env { http: outbound.clone(), house: house.clone(), report: Arc::new(report) };
+        let env = Env { http: outbound.clone(), house: house.clone(), report: report.clone() };
         let method = (method.start)(section, env).await.map_err(|error| Failure::usage(error.to_string()))?;
         tracing::info!(method = name, uri = method.entry().uri, "the method is ready");
         started.push(method);
@@ -242,16 +273,6 @@ async fn start_methods(
         return Err(Failure::usage("every delivery method is switched off: nothing could be delivered"));
     }
     Ok(started)
-}
-
-fn report(event: CarrierEvent) {
-    match event {
-        CarrierEvent::Up { carrier } => tracing::info!(%carrier, "the carrier is there"),
-        CarrierEvent::Down { carrier, cause } => {
-            tracing::warn!(%carrier, code = cause.code, "the carrier is not there")
-        }
-        CarrierEvent::Figures { .. } => {}
-    }
 }
 
 /// Puts the declared streams in force.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     assemble, certificates,
     config::{self, Config, Effective},
-    serve,
+    serve, sources,
 };
 
 /// Something that was looked at.
@@ -58,11 +58,24 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let mut findings = Vec::new();
     let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
     let served = streams(&loaded.config, &methods, &mut findings)?;
+    let sources = sources::judge(&loaded.config, &methods)?;
+    for source in &sources {
+        let what = format!("source {} ({})", source.name(), source.method().entry().name);
+        findings.push(Finding { what, good: true, remedy: String::new() });
+    }
     producers(&loaded.config, &mut findings)?;
     door_certificates(&loaded.config, context.house.clock.wall_millis() / 1000, &mut findings);
     egress(&outbound, &mut findings);
     receivers(&loaded.config, &served, &mut findings)?;
     if args.connect {
+        for source in &sources {
+            let found = source.method().probe_source(source.from.clone()).await;
+            findings.extend(found.into_iter().map(|found| Finding {
+                what: format!("source {}: {}", source.name(), found.what),
+                good: found.good,
+                remedy: found.remedy,
+            }));
+        }
         connect::all(context, &methods, &served, &outbound, &mut findings).await;
     }
     let options = config::effective(&loaded);
@@ -169,7 +182,7 @@ fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure
     for producer in &config.producers {
         findings.push(Finding { what: format!("producer {}", producer.name), good: true, remedy: String::new() });
     }
-    if config.producers.is_empty() {
+    if config.producers.is_empty() && config.sources.is_empty() {
         findings.push(Finding {
             what: "producers".to_owned(),
             good: false,

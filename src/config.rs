@@ -62,6 +62,8 @@ pub struct Config {
     pub issuers: Vec<IssuerSection>,
     /// Who may put events in.
     pub producers: Vec<oauth::ProducerSection>,
+    /// Places from which events are collected.
+    pub sources: Vec<oauth::SourceSection>,
     /// Who may come for SETs.
     pub receivers: Vec<oauth::ReceiverSection>,
     /// Streams that the operator declares.
@@ -320,6 +322,7 @@ mod tests {
         let loaded = parse(&with_examples(), file(), Vec::new()).unwrap();
         assert_eq!(loaded.config.issuers.len(), 1);
         assert_eq!(loaded.config.producers.len(), 1);
+        assert_eq!(loaded.config.sources.len(), 1);
         assert_eq!(loaded.config.receivers.len(), 1);
         assert_eq!(loaded.config.streams.len(), 1);
     }

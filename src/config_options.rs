@@ -61,7 +61,7 @@ pub fn effective(loaded: &Loaded) -> Vec<Effective> {
     all
 }
 
-/// Calls `with` for every value that is no table; lists of tables (issuers, producers, receivers, streams) are not options.
+/// Calls `with` for every value that is no table; lists of tables (issuers, producers, sources, receivers, streams) are not options.
 fn leaves(table: &toml::Table, above: &str, with: &mut dyn FnMut(&str, &toml::Value)) {
     for (name, value) in table {
         let key = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };

@@ -29,6 +29,9 @@ pub(super) fn absolute(config: &mut Config, base: &Path) {
         config.secrets.kek = format!("file:{}", path.display());
     }
     config.methods.values_mut().for_each(|section| references(section, &whole));
+    for source in &mut config.sources {
+        references(&mut source.from, &whole);
+    }
     for stream in &mut config.streams {
         references(&mut stream.delivery.terms, &whole);
         references(&mut stream.grant, &whole);

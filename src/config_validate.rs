@@ -39,6 +39,7 @@ pub(super) fn whole(config: &mut Config, source: &Source, text: &str) -> Result<
         .remedy("name a folder outside of it"));
     }
     issuers(config, &wrong)?;
+    sources(config, &wrong)?;
     streams(config, &wrong)
 }
 
@@ -106,6 +107,21 @@ fn issuers(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Res
         }
     }
     Ok(())
+}
+
+fn sources(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
+    // A section that is wrong in itself is named as one of producers is; where it collects is for its method to judge.
+    let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
+    let checked = oauth::Guard::check_sources(&config.sources, &config.producers, &urls);
+    checked.map_err(|error| {
+        let key = match &error {
+            oauth::SectionError::Issuer { .. } => "sources.issuer",
+            oauth::SectionError::Empty { .. } => "sources.events",
+            oauth::SectionError::Domain { .. } => "sources.subjects",
+            _ => "sources.name",
+        };
+        wrong(key, error.to_string())
+    })
 }
 
 fn streams(config: &mut Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
@@ -198,6 +214,32 @@ mod tests {
     #[test]
     fn secrets_do_not_lie_inside_the_store() {
         assert_eq!(load(&format!("[secrets]\nfolder = \"store/secrets\"\n{GOOD}")).unwrap_err().key, "secrets.folder");
+    }
+
+    #[test]
+    fn sources_name_issuers_that_are_there_and_no_producer() {
+        let source = |issuer: &str, events: &str| {
+            load(&format!(
+                "{GOOD}[[producers]]\nname = \"idp\"\ntoken_hashes = []\nissuers = []\nevents = \"all\"\nsubjects = \"any\"\n\
+                 [[sources]]\nname = \"{}\"\nkind = \"kafka\"\nissuer = \"{issuer}\"\nevents = {events}\nsubjects = \"any\"\nfrom = {{}}\n",
+                if issuer.is_empty() { "idp" } else { "hr" }
+            ))
+        };
+        assert!(source("https://a.example", "\"all\"").is_ok());
+        let error = source("https://a.example/", "\"all\"").unwrap_err();
+        assert_eq!(error.key, "sources.issuer");
+        assert!(matches!(error.place, Place::File(_, Some(12))), "{error}");
+        assert_eq!(source("https://a.example", "[]").unwrap_err().key, "sources.events");
+        assert_eq!(source("", "\"all\"").unwrap_err().key, "sources.issuer");
+        let same = load(&format!(
+            "{GOOD}[[producers]]\nname = \"x\"\ntoken_hashes = []\nissuers = []\nevents = \"all\"\nsubjects = \"any\"\n\
+             [[sources]]\nname = \"x\"\nkind = \"kafka\"\nissuer = \"https://a.example\"\nevents = \"all\"\nsubjects = \"any\"\nfrom = {{}}\n"
+        ));
+        assert_eq!(same.unwrap_err().key, "sources.name");
+        assert!(
+            load(&format!("{GOOD}[[sources]]\nname = \"x\"\nkind = \"kafka\"\n")).is_err(),
+            "nothing has a silent default"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use cli::Failure;
 use clock::House;
-use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, WorldParts};
+use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, Sources, WorldParts};
 use discovery::{IssuerUrl, PublishedIssuer};
 use net::Listener;
 use oauth::{AdminGuard, Guard};
@@ -96,6 +96,8 @@ pub(crate) struct Routes<'a> {
     pub(crate) router: &'a Router,
     pub(crate) guard: Arc<Guard>,
     pub(crate) visits: Visits,
+    pub(crate) sources: Arc<Sources>,
+    pub(crate) observed: control::Observed,
     pub(crate) kept: &'a Kept,
     pub(crate) house: &'a House,
 }
@@ -103,7 +105,7 @@ pub(crate) struct Routes<'a> {
 impl Routes<'_> {
     /// The routes of the operator door. Its keys live as long as the door.
     pub(crate) fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
-        let Routes { config, router, guard, kept, house, .. } = self;
+        let Routes { config, router, guard, sources, kept, house, .. } = self;
         let of =
             |issuer: &Issuer| KeysOf { issuer: issuer.url.clone(), no: issuer.no, keyring: issuer.keyring.clone() };
         let keys = Keys::start(KeysParts {
@@ -119,6 +121,7 @@ impl Routes<'_> {
             keys,
             guard: Arc::new(AdminGuard::new(&kept.admin)),
             producers: guard.clone(),
+            sources: sources.clone(),
             config: config.operator.clone(),
             address: listener.address(),
             // Store and keys are there whenever a door is; what receivers do is no matter of readiness (hardening H33).
@@ -134,7 +137,7 @@ impl Routes<'_> {
     /// # Errors
     /// When an issuer's URL cannot be served.
     pub(crate) fn world(&self) -> Result<axum::Router, Failure> {
-        let Routes { config, router, guard, visits, kept, house } = self;
+        let Routes { config, router, guard, visits, observed, house, .. } = self;
         let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
         let max_age = config.keys.rotation().max_age;
         let published = router
@@ -151,7 +154,7 @@ impl Routes<'_> {
             guard: guard.clone(),
             config: config.intake.clone(),
             house: (*house).clone(),
-            observed: control::Observed::register(&kept.registry),
+            observed: observed.clone(),
         })
         .map_err(|error| Failure::usage(error.to_string()))?;
         Ok(visits.mount(discovery.merge(intake)))

@@ -11,11 +11,14 @@
 //! | `issuers.rs` | issuers with their numbers and keys |
 //! | `assemble.rs`, `doors.rs` | the rooms put together; the doors; shutdown in order |
 //! | `certificates.rs` | the doors' certificates: read again, and reported before they end |
+//! | `sources.rs` | places from which methods collect events, each kept running |
+//! | `carriers.rs` | what methods tell of clusters and sources, as metrics and in the log |
 //! | `visits.rs`, `visits_*.rs` | receivers that come for their SETs: paths, budgets, tickets |
 //! | `serve.rs`, `init.rs`, `check.rs`, `listen.rs`, `demo.rs`, `bench.rs` | one command each |
 
 mod assemble;
 mod bench;
+mod carriers;
 mod certificates;
 mod check;
 pub mod config;
@@ -28,6 +31,7 @@ mod listen;
 mod opening;
 mod rekey;
 mod serve;
+mod sources;
 mod visits;
 
 use std::{

@@ -1,0 +1,96 @@
+//! What becomes of what many streams share (clusters, connections) and of sources: a gauge each, and a line in the log on change.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use delivery::CarrierEvent;
+use parking_lot::Mutex;
+use prometheus_client::{
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+type Labels<const N: usize> = [(&'static str, String); N];
+
+/// Carriers that are remembered: they are named in the configuration, so there are few.
+const MOST: usize = 4096;
+
+/// The carriers of the gateway. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Carriers {
+    up: Family<Labels<1>, Gauge>,
+    figures: Family<Labels<2>, Gauge<f64, AtomicU64>>,
+    /// Whether each is there, and by which code it is not.
+    known: Arc<Mutex<BTreeMap<Arc<str>, Option<&'static str>>>>,
+}
+
+impl Carriers {
+    /// Carriers that are shown under `/metrics`.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        registry.register("carrier_up", "Whether what several streams share is there: 1 or 0", this.up.clone());
+        registry.register("carrier_figure", "What a carrier or source tells of itself", this.figures.clone());
+        this
+    }
+
+    /// Takes what a method told.
+    pub(crate) fn report(&self, event: CarrierEvent) {
+        match event {
+            CarrierEvent::Up { carrier } => {
+                if self.changed(&carrier, None) {
+                    tracing::info!(%carrier, "the carrier is there");
+                }
+            }
+            CarrierEvent::Down { carrier, cause } => {
+                if self.changed(&carrier, Some(cause.code)) {
+                    tracing::warn!(%carrier, code = cause.code, cause = %cause.text, "the carrier is not there");
+                }
+            }
+            CarrierEvent::Figures { carrier, figures } => {
+                if self.known.lock().len() >= MOST {
+                    return;
+                }
+                for (figure, value) in figures {
+                    let labels = [("carrier", carrier.to_string()), ("figure", figure.to_owned())];
+                    self.figures.get_or_create(&labels).set(value);
+                }
+            }
+        }
+    }
+
+    fn changed(&self, carrier: &Arc<str>, now: Option<&'static str>) -> bool {
+        let mut known = self.known.lock();
+        if known.len() >= MOST && !known.contains_key(carrier) {
+            return false;
+        }
+        self.up.get_or_create(&[("carrier", carrier.to_string())]).set(i64::from(now.is_none()));
+        known.insert(carrier.clone(), now) != Some(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use delivery::Cause;
+
+    use super::*;
+
+    #[test]
+    fn gauges_follow_what_is_told_and_a_change_is_told_once() {
+        let registry = telemetry::Registry::new();
+        let carriers = registry.lend(Carriers::register);
+        let carrier: Arc<str> = "kafka/main".into();
+        let down = |code| CarrierEvent::Down { carrier: carrier.clone(), cause: Cause::new(code, "x") };
+        assert!(carriers.changed(&carrier, None) && !carriers.changed(&carrier, None));
+        carriers.report(down("tls"));
+        assert!(!carriers.changed(&carrier, Some("tls")) && carriers.changed(&carrier, Some("credentials")));
+        let figures = vec![("lag_records", 7.5)];
+        carriers.report(CarrierEvent::Figures { carrier: carrier.clone(), figures });
+        let text = registry.text();
+        assert!(text.contains("setgate_carrier_up{carrier=\"kafka/main\"} 0\n"), "{text}");
+        assert!(text.contains("setgate_carrier_figure{carrier=\"kafka/main\",figure=\"lag_records\"} 7.5\n"), "{text}");
+        carriers.report(CarrierEvent::Up { carrier });
+        assert!(registry.text().contains("setgate_carrier_up{carrier=\"kafka/main\"} 1\n"));
+    }
+}

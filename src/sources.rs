@@ -1,0 +1,313 @@
+//! `[[sources]]`: places from which methods collect events. Each has a task that starts it again when it ends with a fault.
+
+use std::{sync::Arc, time::Duration};
+
+use cli::{Exit, Failure};
+use clock::House;
+use control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
+use delivery::{
+    Answer, CarrierEvent, Cause, Fault, Identity, Incoming, Inlet, Refusal, Rejected, Stop, raised, spi::AnyMethod,
+};
+use futures_util::future::BoxFuture;
+use oauth::Producer;
+use serde_json::Value as Json;
+use set::ErrorCode;
+use tokio::sync::watch;
+
+use crate::{
+    carriers::Carriers,
+    config::{Config, resolve},
+};
+
+/// How long a source that ended with a fault rests before it is started again: first and last.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Who ran so long without a fault begins anew.
+const GOOD: Duration = Duration::from_secs(300);
+
+/// One source, judged.
+pub(crate) struct Judged {
+    name: String,
+    issuer: String,
+    kind: Arc<dyn AnyMethod>,
+    pub(crate) from: Json,
+}
+
+impl Judged {
+    /// What it is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The method that collects.
+    pub(crate) fn method(&self) -> &dyn AnyMethod {
+        &*self.kind
+    }
+}
+
+/// Judges the sources of the configuration: names, rules, and what each method says of its `from`.
+///
+/// # Errors
+/// Names the first that is not acceptable, and its key.
+pub(crate) fn judge(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<Vec<Judged>, Failure> {
+    let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
+    oauth::Guard::check_sources(&config.sources, &config.producers, &issuers)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let mut all = Vec::new();
+    for source in &config.sources {
+        let name = &source.name;
+        let Some(method) = delivery::find(methods, &source.kind) else {
+            let known: Vec<_> = methods.iter().map(|method| method.entry().name).collect();
+            return Err(Failure::usage(format!("sources.{name}.kind: there is no method `{}`", source.kind))
+                .remedy(format!("these are: {}", known.join(", "))));
+        };
+        let mut from = source.from.clone();
+        resolve(&mut from, &format!("sources.{name}.from"))?;
+        method.source(from.clone()).map_err(|fault| match fault {
+            Fault::Terms { pointer, cause } => {
+                Failure::usage(format!("sources.{name}.from{}: {}", pointer.replace('/', "."), cause.text))
+            }
+            Fault::Unsupported(_) => {
+                let known: Vec<_> = methods
+                    .iter()
+                    .filter(|method| !matches!(method.source(Json::Null), Err(Fault::Unsupported(_))))
+                    .map(|method| method.entry().name)
+                    .collect();
+                let what = format!("sources.{name}.kind: the method `{}` does not collect events", source.kind);
+                Failure::usage(what).remedy(if known.is_empty() {
+                    "no method of this gateway does; remove the source".to_owned()
+                } else {
+                    format!("these do: {}", known.join(", "))
+                })
+            }
+            fault => Failure::usage(format!("sources.{name}.from: {fault}")),
+        })?;
+        all.push(Judged { name: name.clone(), issuer: source.issuer.clone(), kind: method.clone(), from });
+    }
+    Ok(all)
+}
+
+/// What the sources need of the gateway.
+pub(crate) struct Parts<'a> {
+    pub(crate) house: &'a House,
+    pub(crate) config: &'a Config,
+    pub(crate) methods: &'a [Arc<dyn AnyMethod>],
+    pub(crate) intakes: Vec<Intake>,
+    pub(crate) observed: control::Observed,
+    pub(crate) store: Arc<dyn store::Store>,
+    pub(crate) registry: &'a telemetry::Registry,
+    pub(crate) carriers: Carriers,
+}
+
+/// Sources that are taken up and not started yet.
+pub(crate) struct Ready {
+    pub(crate) shown: Arc<Sources>,
+    runs: Vec<Run>,
+}
+
+/// One source and its inlet.
+struct Run {
+    source: Arc<Collected>,
+    method: Arc<dyn AnyMethod>,
+    from: Json,
+    inlet: Arc<SourceInlet>,
+}
+
+/// Judges the sources, numbers them and makes their inlets.
+///
+/// # Errors
+/// When one is not acceptable, or the store does not do it.
+pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
+    let Parts { house, config, methods, intakes, observed, store, registry, carriers } = parts;
+    let judged = judge(config, methods)?;
+    let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
+    let producers = oauth::enrol_sources(&*store, &config.sources, &config.producers, &issuers)
+        .await
+        .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+    let about = |judged: &Judged| About {
+        name: judged.name.as_str().into(),
+        kind: judged.kind.entry().name.into(),
+        issuer: judged.issuer.as_str().into(),
+    };
+    let all = judged.iter().map(about).collect();
+    let shown = Sources::open(store, house.clone(), all, registry)
+        .await
+        .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+    let mut runs = Vec::new();
+    for (judged, producer) in judged.into_iter().zip(producers) {
+        let intake = intakes.iter().find(|intake| *intake.issuer == *judged.issuer);
+        // Judged and opened from the same list: both are there.
+        let (Some(intake), Some(source)) = (intake, shown.get(&judged.name)) else { continue };
+        let inlet = SourceInlet::new(config, intake.clone(), producer, &observed, &shown, source, carriers.clone());
+        runs.push(Run { source: source.clone(), method: judged.kind, from: judged.from, inlet: Arc::new(inlet) });
+    }
+    Ok(Ready { shown, runs })
+}
+
+impl Ready {
+    /// Starts to collect.
+    pub(crate) fn start(self, house: &House) -> Running {
+        let (stop, stopped) = watch::channel(false);
+        let mut ended = Vec::new();
+        for run in self.runs {
+            let (end, over) = watch::channel(false);
+            ended.push(over);
+            let (house, mut stopped) = (house.clone(), stopped.clone());
+            house.clone().spawn("source", async move {
+                tracing::info!(source = run.source.name(), "the source is started");
+                run.keep(&house, &mut stopped).await;
+                end.send_replace(true);
+            });
+        }
+        Running { stop, ended }
+    }
+}
+
+/// Sources that collect.
+pub(crate) struct Running {
+    stop: watch::Sender<bool>,
+    ended: Vec<watch::Receiver<bool>>,
+}
+
+impl Running {
+    /// Asks them to end, and waits: what is in hand is finished, offsets are committed.
+    pub(crate) async fn end(&self, house: &House, within: Duration) {
+        self.stop.send_replace(true);
+        let all = futures_util::future::join_all(self.ended.iter().cloned().map(|mut over| async move {
+            let _ = over.wait_for(|over| *over).await;
+        }));
+        tokio::select! {
+            _ = all => {}
+            () = house.clock.sleep(within) => {
+                tracing::warn!("a source did not end in time: what it had in hand comes again at the next start");
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Collects until it is told to stop, again and again.
+    async fn keep(&self, house: &House, stop: &mut Stop) {
+        let mut rest = REST.0;
+        loop {
+            let since = house.clock.monotonic();
+            let ended = self.method.collect(self.from.clone(), self.inlet.clone(), stop.clone()).await;
+            if *stop.borrow() {
+                return;
+            }
+            if house.clock.monotonic().saturating_sub(since) >= GOOD {
+                rest = REST.0;
+            }
+            let cause = match ended {
+                Ok(()) => Cause::new("ended", "it ended by itself"),
+                Err(Fault::Start(cause) | Fault::Terms { cause, .. }) => cause,
+                Err(fault) => Cause::new("fault", fault.to_string()),
+            };
+            let (source, again_in) = (self.source.name(), rest.as_secs());
+            tracing::error!(source, code = cause.code, cause = %cause.text, again_in, "a source has ended; it is started again");
+            self.inlet.told(CarrierEvent::Down { carrier: self.inlet.carrier.clone(), cause });
+            tokio::select! {
+                () = raised(stop) => return,
+                () = house.clock.sleep(rest) => {}
+            }
+            rest = (rest * 2).min(REST.1);
+        }
+    }
+}
+
+/// Where a source's events go: the same judgement as at the intake door.
+struct SourceInlet {
+    taker: Taker,
+    shown: Arc<Sources>,
+    source: Arc<Collected>,
+    carriers: Carriers,
+    /// `source/NAME`.
+    carrier: Arc<str>,
+}
+
+impl SourceInlet {
+    fn new(
+        config: &Config,
+        intake: Intake,
+        producer: Arc<Producer>,
+        observed: &control::Observed,
+        shown: &Arc<Sources>,
+        source: &Arc<Collected>,
+        carriers: Carriers,
+    ) -> Self {
+        let carrier = format!("source/{}", source.name()).into();
+        let taker = Taker::new(intake, producer, &config.intake, observed.clone());
+        Self { taker, shown: shown.clone(), source: source.clone(), carriers, carrier }
+    }
+}
+
+impl Inlet for SourceInlet {
+    fn take<'a>(&'a self, _peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        Box::pin(async move {
+            let mut slots = Vec::with_capacity(what.len());
+            let mut events = Vec::with_capacity(what.len());
+            for one in what {
+                slots.push(matches!(one, Incoming::Event { .. }));
+                if let Incoming::Event { id, body } = one {
+                    let known_by = match id {
+                        Identity::Given(id) => KnownBy::Given(id),
+                        Identity::OrElse(id) => KnownBy::OrElse(id),
+                    };
+                    events.push(Offered { known_by, body });
+                }
+            }
+            let mut answered = self.taker.take(events).await.into_iter();
+            let answer = |is_event| match if is_event { answered.next() } else { None } {
+                Some(Answered::Taken) => Answer::Taken,
+                Some(Answered::Refused { code, text }) => refused(code, &text),
+                Some(Answered::Busy { after }) => Answer::Busy { after },
+                None => refused(ErrorCode::InvalidRequest, "a source takes events; SETs are for receivers to take"),
+            };
+            slots.into_iter().map(answer).collect()
+        })
+    }
+
+    fn park(&self, what: Vec<Rejected>) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let bad = |one: Rejected| Bad {
+                at: one.at,
+                key: one.key,
+                body: one.body,
+                text: one.refusal.description.as_deref().unwrap_or_default().to_owned(),
+                code: one.refusal.code,
+            };
+            match self.shown.park(&self.source, what.into_iter().map(bad).collect()).await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(source = self.source.name(), %error, "records of a source could not be parked");
+                    false
+                }
+            }
+        })
+    }
+
+    fn told(&self, event: CarrierEvent) {
+        let carrier = self.carrier.clone();
+        self.carriers.report(match event {
+            CarrierEvent::Up { .. } => {
+                self.source.well();
+                CarrierEvent::Up { carrier }
+            }
+            CarrierEvent::Down { cause, .. } => {
+                self.source.failed(self.shown.now(), &cause.to_string());
+                CarrierEvent::Down { carrier, cause }
+            }
+            CarrierEvent::Figures { figures, .. } => {
+                self.source.figures(&figures);
+                CarrierEvent::Figures { carrier, figures }
+            }
+        });
+    }
+}
+
+fn refused(code: ErrorCode, text: &str) -> Answer {
+    Answer::Refused(Refusal { code, description: Some(text.into()), language: None })
+}
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod tests;

@@ -1,0 +1,329 @@
+//! Sources with a method that collects from a channel.
+
+use std::collections::VecDeque;
+
+use delivery::{About as LineAbout, Closed, Entry, Env, Feed, Finding, Line, Method, NoOptions, Profile, Tap};
+use parking_lot::Mutex;
+use store::Position;
+
+use super::*;
+use crate::config::{Source, load};
+
+/// What the fake does next: hand something to the inlet, park it, or end.
+enum Does {
+    Take(Vec<Incoming>),
+    Park(Vec<Rejected>),
+    Tell(CarrierEvent),
+    Fail,
+}
+
+/// A method that collects what a test puts in its script.
+struct Collector {
+    script: Mutex<VecDeque<Does>>,
+    answers: Mutex<Vec<Answer>>,
+    runs: watch::Sender<usize>,
+    idle: watch::Sender<usize>,
+    wake: tokio::sync::Notify,
+}
+
+struct NoLine;
+
+impl Line for NoLine {
+    fn profile(&self) -> Profile {
+        unreachable!("nothing is delivered")
+    }
+
+    async fn run(&self, _: Feed, _: Tap) -> Closed {
+        Closed::Idle
+    }
+}
+
+impl Method for Collector {
+    const ENTRY: Entry = Entry { name: "collector", uri: "urn:test:collector", aliases: &[] };
+    type Section = NoOptions;
+    type Grant = NoOptions;
+    type Terms = NoOptions;
+    type Line = NoLine;
+
+    async fn start(_: NoOptions, _: Env) -> Result<Self, Fault> {
+        Ok(Self::new())
+    }
+
+    fn line(self: &Arc<Self>, _: &LineAbout, _: NoOptions, _: NoOptions) -> Result<NoLine, Fault> {
+        Ok(NoLine)
+    }
+
+    fn publish(&self, _: &NoOptions, _: &str) -> Json {
+        Json::Null
+    }
+
+    fn source(&self, from: Json) -> Result<(), Fault> {
+        match from.get("place") {
+            Some(Json::String(_)) => Ok(()),
+            _ => Err(Fault::Terms { pointer: "/place".into(), cause: Cause::new("invalid", "name a place") }),
+        }
+    }
+
+    async fn collect(self: &Arc<Self>, _: Json, into: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
+        self.runs.send_modify(|runs| *runs += 1);
+        loop {
+            let next = self.script.lock().pop_front();
+            match next {
+                Some(Does::Take(what)) => {
+                    let answers = into.take("test", what).await;
+                    self.answers.lock().extend(answers);
+                }
+                Some(Does::Park(what)) => assert!(into.park(what).await),
+                Some(Does::Tell(event)) => into.told(event),
+                Some(Does::Fail) => return Err(Fault::Start(Cause::new("group_authorization", "grant Read"))),
+                None => {
+                    self.idle.send_modify(|idle| *idle += 1);
+                    tokio::select! {
+                        () = raised(&mut stop) => return Ok(()),
+                        () = self.wake.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    async fn probe(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+}
+
+impl Collector {
+    fn new() -> Self {
+        Self {
+            script: Mutex::default(),
+            answers: Mutex::default(),
+            runs: watch::channel(0).0,
+            idle: watch::channel(0).0,
+            wake: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Does all of it, and waits for the end.
+    async fn act(&self, all: Vec<Does>) -> Vec<Answer> {
+        let mut idle = self.idle.subscribe();
+        let before = *idle.borrow_and_update();
+        self.script.lock().extend(all);
+        self.wake.notify_one();
+        idle.wait_for(|now| *now > before && self.script.lock().is_empty()).await.unwrap();
+        std::mem::take(&mut *self.answers.lock())
+    }
+}
+
+/// The contract's own wrapper is private to it; this is the part that sources use.
+struct Any(Arc<Collector>);
+
+impl AnyMethod for Any {
+    fn entry(&self) -> Entry {
+        Collector::ENTRY
+    }
+    fn line(&self, _: &LineAbout, _: Json, _: Json) -> Result<Arc<dyn delivery::spi::AnyLine>, Fault> {
+        Err(Fault::Unsupported("nothing is delivered"))
+    }
+    fn publish(&self, _: Json, _: &str) -> Result<Json, Fault> {
+        Ok(Json::Null)
+    }
+    fn secret_terms(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn routes(&self) -> Option<axum::Router> {
+        None
+    }
+    fn receive_routes(&self) -> Option<axum::Router> {
+        None
+    }
+    fn collect(&self, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+        let method = self.0.clone();
+        Box::pin(async move { method.collect(from, into, stop).await })
+    }
+    fn source(&self, from: Json) -> Result<(), Fault> {
+        Method::source(&*self.0, from)
+    }
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Remembers what it took.
+#[derive(Default)]
+struct Ledger {
+    ids: Mutex<Vec<String>>,
+    full: Mutex<bool>,
+}
+
+impl control::Accept for Ledger {
+    fn gate(&self) -> Result<(), router::Closed> {
+        match *self.full.lock() {
+            true => Err(router::Closed { why: "full".into(), retry_after: Duration::from_secs(3), status: 503 }),
+            false => Ok(()),
+        }
+    }
+
+    fn accept(&self, _: store::ProducerNo, events: Vec<set::Event>) -> BoxFuture<'static, Vec<router::Accepted>> {
+        let mut ids = self.ids.lock();
+        let answers = events.iter().map(|event| {
+            ids.push(event.id.as_deref().unwrap_or_default().to_owned());
+            router::Accepted::New { at: Position::new(1), txn: "t".into() }
+        });
+        let answers = answers.collect();
+        Box::pin(std::future::ready(answers))
+    }
+}
+
+const ISSUER: &str = "https://a.example";
+const EVENT: &str = r#"{"events":{"urn:x":{}},"sub_id":{"format":"opaque","id":"a"}}"#;
+
+fn config(more: &str) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("setgate.toml");
+    let text = format!(
+        "[[issuers]]\nurl = \"{ISSUER}\"\n[[sources]]\nname = \"hr\"\nissuer = \"{ISSUER}\"\nevents = [\"urn:x\"]\n\
+         subjects = \"any\"\n{more}"
+    );
+    std::fs::write(&path, text).unwrap();
+    load(Source::File(path), false, Vec::new()).unwrap().config
+}
+
+struct Rig {
+    method: Arc<Collector>,
+    ledger: Arc<Ledger>,
+    shown: Arc<Sources>,
+    running: Running,
+    registry: telemetry::Registry,
+    house: House,
+}
+
+async fn rig(house: House) -> Rig {
+    let config = config("kind = \"collector\"\nfrom = { place = \"here\" }\n");
+    let (method, ledger) = (Arc::new(Collector::new()), Arc::new(Ledger::default()));
+    let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(method.clone()))];
+    let registry = telemetry::Registry::new();
+    let ready = take_up(Parts {
+        house: &house,
+        config: &config,
+        methods: &methods,
+        intakes: vec![Intake { issuer: ISSUER.into(), accept: ledger.clone() }],
+        observed: control::Observed::default(),
+        store: store::MemoryStore::new(house.clone(), &[7; 32]),
+        registry: &registry,
+        carriers: registry.lend(Carriers::register),
+    })
+    .await
+    .unwrap();
+    let shown = ready.shown.clone();
+    Rig { method, ledger, shown, running: ready.start(&house), registry, house }
+}
+
+fn event(id: Identity, body: &'static str) -> Incoming {
+    Incoming::Event { id, body: body.into() }
+}
+
+#[tokio::test]
+async fn what_a_method_collects_is_judged_as_at_the_door_and_taken() {
+    let rig = rig(clock::system()).await;
+    let answers = rig
+        .method
+        .act(vec![Does::Take(vec![
+            event(Identity::OrElse("k/0/1".into()), EVENT),
+            event(Identity::Given("k/0/2".into()), r#"{"events":{"urn:y":{}},"sub_id":{"format":"opaque","id":"a"}}"#),
+            Incoming::Set { named: None, token: bytes::Bytes::from_static(b"a.b.c") },
+            event(Identity::Given("k/0/3".into()), EVENT),
+        ])])
+        .await;
+    assert!(matches!(&answers[1], Answer::Refused(refusal) if refusal.code == ErrorCode::AccessDenied), "{answers:?}");
+    assert!(matches!(&answers[2], Answer::Refused(_)), "{answers:?}");
+    assert_eq!((&answers[0], &answers[3]), (&Answer::Taken, &Answer::Taken));
+    assert_eq!(*rig.ledger.ids.lock(), ["k/0/1", "k/0/3"]);
+    *rig.ledger.full.lock() = true;
+    let answers = rig.method.act(vec![Does::Take(vec![event(Identity::Given("k/0/4".into()), EVENT)])]).await;
+    assert_eq!(answers, [Answer::Busy { after: Duration::from_secs(3) }]);
+    rig.running.end(&rig.house, Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
+    let rig = rig(clock::system()).await;
+    let refusal = Refusal { code: ErrorCode::InvalidRequest, description: Some("no".into()), language: None };
+    let bad = Rejected { at: "t/0/7".into(), key: None, body: "x".into(), refusal };
+    let carrier: Arc<str> = "whatever".into();
+    rig.method
+        .act(vec![
+            Does::Park(vec![bad]),
+            Does::Tell(CarrierEvent::Up { carrier: carrier.clone() }),
+            Does::Tell(CarrierEvent::Figures { carrier, figures: vec![("lag_records", 5.0)] }),
+        ])
+        .await;
+    let text = rig.registry.text();
+    for line in [
+        "setgate_carrier_up{carrier=\"source/hr\"} 1\n",
+        "setgate_carrier_figure{carrier=\"source/hr\",figure=\"lag_records\"} 5.0\n",
+        "setgate_source_parked{source=\"hr\"} 1\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    assert_eq!(rig.shown.discard(rig.shown.get("hr").unwrap(), None).await.unwrap(), 1);
+    rig.running.end(&rig.house, Duration::from_secs(20)).await;
+}
+
+/// A clock on which every rest is over at once, and noted.
+struct Hasty(Arc<dyn clock::Clock>, Arc<Mutex<Vec<Duration>>>);
+
+impl clock::Clock for Hasty {
+    fn wall_millis(&self) -> u64 {
+        self.0.wall_millis()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, how_long: Duration) -> BoxFuture<'static, ()> {
+        self.1.lock().push(how_long);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_ends_with_a_fault_is_started_again_with_growing_rests() {
+    let (mut house, rests) = (clock::system(), Arc::new(Mutex::default()));
+    house.clock = Arc::new(Hasty(house.clock, rests.clone()));
+    let rig = rig(house).await;
+    rig.method.runs.subscribe().wait_for(|runs| *runs == 1).await.unwrap();
+    rig.method.act((0..8).map(|_| Does::Fail).collect()).await;
+    assert_eq!(*rig.method.runs.borrow(), 9);
+    let rests: Vec<_> = rests.lock().iter().map(Duration::as_secs).collect();
+    assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert!(rig.registry.text().contains("setgate_carrier_up{carrier=\"source/hr\"} 0\n"));
+    rig.running.end(&clock::system(), Duration::from_secs(20)).await;
+    assert_eq!(*rig.method.runs.borrow(), 9, "what was told to stop is not started again");
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_is_refused_with_its_key() {
+    let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(Arc::new(Collector::new())))];
+    let refused = |more: &str| {
+        let error = judge(&config(more), &methods).err().unwrap();
+        assert_eq!(error.exit, Exit::Usage);
+        format!("{} {}", error.message, error.remedy.unwrap_or_default())
+    };
+    let text = refused("kind = \"pigeon\"\nfrom = {}\n");
+    assert!(text.contains("sources.hr.kind") && text.contains("collector"), "{text}");
+    let text = refused("kind = \"collector\"\nfrom = { place = 1 }\n");
+    assert!(text.contains("sources.hr.from.place") && text.contains("name a place"), "{text}");
+    assert!(judge(&config("kind = \"collector\"\nfrom = { place = \"x\" }\n"), &methods).is_ok());
+    let (linked, _) =
+        crate::assemble::methods_of(&config("kind = \"push\"\nfrom = {}\n"), &clock::system()).await.unwrap();
+    let error = judge(&config("kind = \"push\"\nfrom = {}\n"), &linked).err().unwrap();
+    assert!(
+        error.message.contains("sources.hr.kind") && error.message.contains("does not collect"),
+        "{}",
+        error.message
+    );
+}
