@@ -305,8 +305,18 @@ fn every_transport_has_its_lines_and_registers_itself() {
         if dependencies.get(&name).and_then(|how| how.get("path")).and_then(|path| path.as_str()) != Some(&name) {
             faults.push(format!("transports/Cargo.toml has no line for {name}"));
         }
-        if !front.lines().any(|line| line.trim() == format!("pub use {name};")) {
+        let lines: Vec<&str> = front.lines().map(str::trim).collect();
+        let Some(at) = lines.iter().position(|line| *line == format!("pub use {name};")) else {
             faults.push(format!("transports/lib.rs has no `pub use {name};`: the linker drops it silently"));
+            continue;
+        };
+        // A method that can be left out of the build is left out by a feature of its name.
+        let optional = dependencies.get(&name).and_then(|how| how.get("optional")).and_then(|is| is.as_bool());
+        let gated = at > 0 && lines[at - 1] == format!("#[cfg(feature = \"{name}\")]");
+        if optional.unwrap_or_default() != gated {
+            faults.push(format!(
+                "{name} is optional in transports/Cargo.toml or has a `cfg` in transports/lib.rs, not both"
+            ));
         }
         let code = read(&root().join("transports").join(&name).join("lib.rs"));
         if !code.lines().any(|line| line.trim_start().starts_with("delivery::register!(")) {

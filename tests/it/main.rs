@@ -41,6 +41,8 @@ mod stopping;
 #[cfg(test)]
 mod store_folder;
 #[cfg(test)]
+mod variants;
+#[cfg(test)]
 mod visits;
 #[cfg(test)]
 mod wall_clock;
