@@ -43,6 +43,11 @@ def quiet(_):
     """Takes the client's log lines and the errors of a broker that is not up yet."""
 
 
+def bound(words):
+    """A process that ends with this one, however this one ends; to be started by its main thread."""
+    return ["setpriv", "--pdeathsig", "KILL", *words] if shutil.which("setpriv") else list(words)
+
+
 def admin(address):
     settings = {"bootstrap.servers": address, "reconnect.backoff.max.ms": 300, "error_cb": quiet, "log_level": 0}
     return AdminClient(settings)
@@ -161,7 +166,7 @@ class Cluster:
             self.format(node)
         with open(self.folder / f"server-{node}.log", "ab") as log:
             self.processes[node] = subprocess.Popen(
-                self.java(*options, "kafka.Kafka", str(self.properties(node)), archive=not options),
+                bound(self.java(*options, "kafka.Kafka", str(self.properties(node)), archive=not options)),
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         if wait:

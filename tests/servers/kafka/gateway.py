@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import httpx
-from broker import free_ports
+from broker import bound, free_ports
 
 REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 
@@ -129,7 +129,7 @@ class Gateway:
         return done.stdout
 
     def start(self, wait=True):
-        words = [self.binary, "serve", "--config", str(self.config)]
+        words = bound([self.binary, "serve", "--config", str(self.config)])
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         if wait:
             self.ready()
