@@ -57,8 +57,6 @@ async fn all(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchErr
         bench.watch.step(&format!("Kafka to the ledger, bare loop, {round} of {rounds}"));
         alone += bare_loop(bench, broker, &client, &topic, events, round, took.group()).await?;
     }
-    let broker_each =
-        |one: &Taken| if broker.is_here() { format!("{:.1} µs", one.each(one.broker)) } else { "elsewhere".into() };
     let figure = Figure::new(Shape::KafkaSource, "Kafka to the ledger", taken.rate(), "records/s")
         .beside(
             format!("consuming, parsing and appending {} at a time", taken.group()),
@@ -71,9 +69,9 @@ async fn all(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchErr
             taken.all,
             taken.group(),
             taken.each(taken.busy),
-            broker_each(&taken),
+            broker.each(taken.broker, taken.all),
             alone.each(alone.busy),
-            broker_each(&alone),
+            broker.each(alone.broker, alone.all),
             crate::machine::load(),
         ));
     Ok(vec![figure])

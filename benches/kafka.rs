@@ -1,6 +1,6 @@
 //! Kafka: from the producer's request to the acknowledged record, beside a bare loop that signs and produces the same bytes.
 
-use std::{borrow::Cow, ops::AddAssign as _};
+use std::{borrow::Cow, ops::AddAssign as _, time::Duration};
 
 use jose::{Algorithm, Key, RsaBits};
 
@@ -19,6 +19,8 @@ use crate::{
 
 /// Records that warm up broker and producers before anything is measured.
 const WARM: usize = 20_000;
+/// How long nothing may happen.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Measures signed SETs, and claims without signature.
 ///
@@ -34,9 +36,11 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
 async fn all(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchError> {
     let mut figures = Vec::new();
     for algorithm in &bench.plan.algorithms {
-        figures.push(one(bench, broker, Value::Signed(*algorithm)).await?);
+        figures.push(one(bench, broker, Value::Signed(*algorithm)).await?.0);
     }
-    figures.push(one(bench, broker, Value::Claims).await?);
+    let (figure, raw) = one(bench, broker, Value::Claims).await?;
+    figures.push(figure);
+    figures.push(backlog(bench, broker, raw).await?);
     Ok(figures)
 }
 
@@ -79,12 +83,13 @@ impl Value {
     }
 }
 
-async fn one(bench: &Bench<'_>, broker: &Broker, value: Value) -> Result<Figure, BenchError> {
+/// The figure, and what the loop took.
+async fn one(bench: &Bench<'_>, broker: &Broker, value: Value) -> Result<(Figure, Took), BenchError> {
     let (scale, name) = (bench.plan.scale, value.name());
     let (algorithm, events) = match value {
-        Value::Signed(algorithm) if algorithm.is_rsa() => (algorithm, scale.of(3_000, 15_000, 60_000)),
-        Value::Signed(algorithm) => (algorithm, scale.of(6_000, 60_000, 240_000)),
-        Value::Claims => (Algorithm::Es256, scale.of(6_000, 120_000, 480_000)),
+        Value::Signed(algorithm) if algorithm.is_rsa() => (algorithm, scale.of(3_000, 18_000, 60_000)),
+        Value::Signed(algorithm) => (algorithm, scale.of(6_000, 120_000, 400_000)),
+        Value::Claims => (Algorithm::Es256, scale.of(6_000, 180_000, 600_000)),
     };
     let client = Client::new(bench)?;
     let key = Key::generate(algorithm, RsaBits::default()).map_err(|error| BenchError::Failed(error.to_string()))?;
@@ -151,9 +156,7 @@ async fn one(bench: &Bench<'_>, broker: &Broker, value: Value) -> Result<Figure,
         Value::Signed(_) => "the bare loop that signs and produces",
         Value::Claims => "raw produce",
     };
-    let broker_each =
-        |took: &Took| if broker.is_here() { format!("{:.1} µs", took.each(took.broker)) } else { "elsewhere".into() };
-    Ok(Figure::new(Shape::Kafka, format!("intake to Kafka, {name}"), took.rate(), "records/s")
+    let figure = Figure::new(Shape::Kafka, format!("intake to Kafka, {name}"), took.rate(), "records/s")
         .beside(what, loop_took.rate(), value.promise())
         .note(format!(
             "{} events: accepted = acknowledged = in the topic, in order, no duplicate, {verified} {}; {}; CPU of a record: gateway {:.1} µs, \
@@ -163,11 +166,69 @@ async fn one(bench: &Bench<'_>, broker: &Broker, value: Value) -> Result<Figure,
             reader.weighed.text(),
             took.each(took.program),
             took.each(took.before),
-            broker_each(&took),
+            broker.each(took.broker, took.records),
             loop_took.each(loop_took.program),
-            broker_each(&loop_took),
+            broker.each(loop_took.broker, loop_took.records),
             crate::machine::load(),
-        )))
+        ));
+    Ok((figure, loop_took))
+}
+
+/// What was accepted before goes to the topic: delivery alone, without the intake. Its time begins when some of it has gone.
+async fn backlog(bench: &Bench<'_>, broker: &Broker, raw: Took) -> Result<Figure, BenchError> {
+    let events = bench.plan.scale.of(6_000, 120_000, 400_000);
+    bench.watch.step("claims, a backlog");
+    let client = Client::new(bench)?;
+    let topic = broker.topic("backlog").await?;
+    let home = Home::make(bench, Algorithm::Es256, &[])?.with(&cluster(broker));
+    let stream = || Stream::carried("kafka", "one", &terms(&topic, Value::Claims));
+    home.declare(&[stream().with("status = \"paused\"")])?;
+    let gateway = home.start(bench, &client).await?;
+    let lines = Maker::new("backlog", KEYS).lines(events);
+    let target = Target::intake(&client, &gateway, true)?;
+    let accepted = send_all(&target, &event::requests(&lines, LINES, PRODUCERS)).await?;
+    gateway.stop(bench).await?;
+    home.declare(&[stream().with("status = \"enabled\"")])?;
+    let gateway = home.start(bench, &client).await?;
+    let (mut first, mut since) = (None, bench.clock.now());
+    let mut seen = 0;
+    let (settled, now) = loop {
+        let settled = gateway.metrics(&client).await?.sum("setgate_store_settled_total") as u64;
+        let now = bench.clock.now();
+        if settled > accepted / 20 && first.is_none() {
+            first = Some((settled, now, cpu_time(gateway.pid())?, broker.cpu()?));
+        }
+        if settled >= accepted {
+            break (settled, now);
+        }
+        if settled > seen {
+            (seen, since) = (settled, now);
+        } else if bench.clock.since(since) > PATIENCE {
+            return Err(BenchError::Miscounted(format!("no figure: {accepted} accepted, {settled} settled")));
+        }
+        bench.clock.pause(Duration::from_millis(5)).await;
+    };
+    let (before, began, busy, broker_busy) =
+        first.ok_or_else(|| BenchError::Miscounted("no figure: nothing settled".into()))?;
+    let took = Took {
+        records: settled - before,
+        time: now.saturating_sub(began),
+        program: cpu_time(gateway.pid())?.saturating_sub(busy),
+        before: Duration::ZERO,
+        broker: broker.cpu()?.saturating_sub(broker_busy),
+    };
+    let mut reader = Reader::open(broker, &topic)?;
+    let arrived = Run::new(KEYS, 0);
+    reader.read(accepted, |record| arrived.arrived_bare(record))?;
+    arrived.judge(accepted)?;
+    let looked = verify::bare(&arrived.samples(), gateway.issuer())?;
+    gateway.stop(bench).await?;
+    Ok(Figure::new(Shape::Kafka, "a backlog to Kafka, claims", took.rate(), "records/s").beside("raw produce", raw.rate(), None).note(format!(
+        "{accepted} events: accepted = settled = in the topic, in order, no duplicate, {looked} looked at; CPU of a record: gateway {:.1} µs, broker {}; load {}",
+        took.each(took.program),
+        broker.each(took.broker, took.records),
+        crate::machine::load(),
+    )))
 }
 
 /// The value as it is.
