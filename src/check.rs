@@ -68,15 +68,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     egress(&outbound, &mut findings);
     receivers(&loaded.config, &served, &mut findings)?;
     if args.connect {
-        for source in &sources {
-            let found = source.method().probe_source(source.from.clone()).await;
-            findings.extend(found.into_iter().map(|found| Finding {
-                what: format!("source {}: {}", source.name(), found.what),
-                good: found.good,
-                remedy: found.remedy,
-            }));
-        }
-        connect::all(context, &methods, &served, &outbound, &mut findings).await;
+        connect::all(context, &methods, &served, &sources, &outbound, &mut findings).await;
     }
     let options = config::effective(&loaded);
     let good = findings.iter().all(|finding| finding.good);

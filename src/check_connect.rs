@@ -7,21 +7,24 @@ use delivery::{BoxFuture, spi::AnyMethod};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::{Finding, Served};
+use crate::sources::Judged;
 
 /// Places that are looked at at once.
 const AT_ONCE: usize = 16;
 
-/// Looks at what methods name, and at the place of each stream; what is found stands in their order.
+/// Looks at what methods name, and at the places of streams and sources; what is found stands in their order.
 pub(super) async fn all(
     context: &Context,
     methods: &[Arc<dyn AnyMethod>],
     served: &[Served<'_>],
+    sources: &[Judged],
     outbound: &net::Outbound,
     findings: &mut Vec<Finding>,
 ) {
     let of_methods = methods.iter().map(|method| of_method(method.as_ref()).boxed());
     let of_streams = served.iter().map(|served| of_stream(served, outbound).boxed());
-    let looks: Vec<BoxFuture<'_, Seen>> = of_methods.chain(of_streams).collect();
+    let of_sources = sources.iter().map(|source| of_source(source).boxed());
+    let looks: Vec<BoxFuture<'_, Seen>> = of_methods.chain(of_streams).chain(of_sources).collect();
     let steps = Steps::new(&context.out, looks.len());
     let mut seen = stream::iter(looks).buffered(AT_ONCE);
     while let Some(Seen { what, found }) = seen.next().await {
@@ -39,6 +42,13 @@ struct Seen {
 async fn of_method(method: &dyn AnyMethod) -> Seen {
     let found = method.probe().await.into_iter().map(Finding::from).collect();
     Seen { what: format!("method {}", method.entry().name), found }
+}
+
+async fn of_source(source: &Judged) -> Seen {
+    let what = format!("source {}", source.name());
+    let found = source.method().probe_source(source.from.clone()).await.into_iter().map(Finding::from);
+    let found = found.map(|found| Finding { what: format!("{what}: {}", found.what), ..found }).collect();
+    Seen { what, found }
 }
 
 async fn of_stream(served: &Served<'_>, outbound: &net::Outbound) -> Seen {
