@@ -27,7 +27,7 @@ GROUPS = {
     "three": show_failures.three,
 }
 # Fewer than this were not tried.
-CLAIMS = 0
+CLAIMS = 64
 
 
 class Stage:

@@ -128,9 +128,9 @@ def check(stage):
         done = gateway.run("check", "--connect", "--json")
         try:
             told = json.loads(done.stdout)
-        except ValueError:
-            raise AssertionError(f"no JSON: {done.stdout[:500]}{done.stderr[-500:]}") from None
-        bad = [f"{one['what']}: {one['remedy']}" for one in told["findings"] if not one["good"]]
+            bad = [f"{one['what']}: {one['remedy']}" for one in told["findings"] if not one["good"]]
+        except (ValueError, KeyError):
+            raise AssertionError(f"no findings: {done.stdout[:500]}{done.stderr[-500:]}") from None
         demand((done.returncode == 0) == told["good"] == (not bad), (done.returncode, told["good"], bad))
         return bad, " ".join(one["what"] for one in told["findings"])
 

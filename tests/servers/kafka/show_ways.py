@@ -92,6 +92,8 @@ def show(stage):
             demand(shown["status"] == "enabled", shown)
             demand(shown["held"]["endpoint"] == f"kafka/{name}", shown["held"])
             demand(shown["parked"] == 0 and shown["waiting"] == len(events), shown)
+            people = " ".join(gateway.command("streams", "show", name).split())
+            demand(re.search(cause, people), f"people read: {people}")
             log = [line for line in gateway.text_of_log().splitlines() if f"kafka/{name}" in line]
             demand(any(re.search(cause, line) for line in log), f"the log says of it: {log[-3:]}")
             metrics = gateway.metrics()
