@@ -139,9 +139,6 @@ pub struct TokenSection {
     /// The audience to ask for, where the authorization server wants one.
     #[serde(default)]
     pub audience: Option<String>,
-    /// SASL extensions (RFC 7628 §3.1). Refused with a text that says so: the binding of the Kafka library cannot send them yet.
-    #[serde(default)]
-    pub extensions: BTreeMap<String, String>,
 }
 
 /// How records are compressed.
