@@ -215,9 +215,9 @@ public final class Consumer {
                 + shown(claims.getJWTID()) + "  partition " + read.partition() + " offset " + read.offset());
     }
 
-    /** Strangers' text on a terminal: printable ASCII only. */
+    /** Strangers' text on a terminal: nothing that a terminal would obey. */
     private static String shown(Object text) {
-        return String.valueOf(text).replaceAll("[^ -~]", "?");
+        return String.valueOf(text).replaceAll("\\p{C}", "?");
     }
 
     private static int run(Map<String, String> options, Properties more) {
@@ -316,6 +316,9 @@ public final class Consumer {
     }
 
     public static void main(String[] words) {
+        if (System.getProperty("org.slf4j.simpleLogger.defaultLogLevel") == null) {
+            System.setProperty("org.slf4j.simpleLogger.defaultLogLevel", "warn");
+        }
         Map<String, String> options = new HashMap<>(
                 Map.of("brokers", "127.0.0.1:9092", "count", "" + Long.MAX_VALUE, "seconds", "1000000000"));
         Properties more = new Properties();
