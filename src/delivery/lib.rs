@@ -33,5 +33,5 @@ pub use net::{
 pub use outcome::{Attempt, Cause, Fault, Outcome, Refusal, Scope, Verdict};
 pub use registry::{Registration, RegistryError, Starting, find, methods};
 pub use serde_json::Value as Json;
-pub use set::{Envelope, ErrorCode, Facts, Jti, OrderKey, Receipt, Timestamp};
+pub use set::{Envelope, ErrorCode, Facts, JsonLimits, Jti, OrderKey, Receipt, Timestamp, parse_json};
 pub use telemetry::clean;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use delivery::{About, Entry, Env, Fault, Finding, Json, Method};
+use delivery::{About, Cause, Entry, Env, Fault, Finding, Inlet, Json, Method, Stop};
 use futures_util::future::join_all;
 
 mod client;
@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod context;
 mod probe;
+mod receiver;
 mod sender;
 mod tokens;
 mod told;
@@ -20,6 +21,7 @@ pub use config::{
     CloudEvents, ClusterSection, Compression, Format, From, Grant, Key, KnownBy, Password, RecordTime, SaslSection,
     Section, Start, Terms, TlsSection, TokenSection, TopicShape, Value,
 };
+pub use receiver::record;
 pub use sender::KafkaLine;
 
 /// The method's name; of our own, since no specification has one.
@@ -32,6 +34,17 @@ pub struct Kafka {
 }
 
 impl Kafka {
+    /// Reads and judges what a source names.
+    fn from(&self, from: Json) -> Result<From, Fault> {
+        let invalid = |error: serde_json::Error| Fault::Terms {
+            pointer: String::new(),
+            cause: Cause::new("invalid", error.to_string()),
+        };
+        let from: From = serde_json::from_value(from).map_err(invalid)?;
+        from.judge(&self.section)?;
+        Ok(from)
+    }
+
     /// The cluster of that name.
     fn cluster(&self, name: &str) -> Result<&Arc<Cluster>, Fault> {
         // Terms and sources are judged before, so there is one.
@@ -62,6 +75,16 @@ impl Method for Kafka {
 
     fn publish(&self, terms: &Terms, _at: &str) -> Json {
         wire::publish(terms, URI)
+    }
+
+    fn source(&self, from: Json) -> Result<(), Fault> {
+        self.from(from).map(|_| ())
+    }
+
+    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {
+        let from = self.from(from)?;
+        let cluster = self.cluster(&from.cluster)?.clone();
+        receiver::collect(&cluster, from, into, stop).await
     }
 
     fn is_offered(&self) -> bool {

@@ -1,0 +1,252 @@
+//! Mock brokers, records in their topics, and a ledger that a source fills.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use delivery::{
+    Answer, BoxFuture, Bytes, CarrierEvent, Env, ErrorCode, Identity, Incoming, Inlet, Method as _, Refusal, Rejected,
+    testkit::{
+        clock,
+        net::{Outbound, OutboundConfig, OwnAddresses},
+    },
+};
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    message::{Header, Headers as _, OwnedHeaders},
+    mocking::MockCluster,
+    producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _},
+};
+use serde_json::{Value as Json, json};
+use setgate_kafka::Kafka;
+use tokio::{sync::watch, task::JoinHandle};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A record to write: partition, headers, value.
+pub(crate) type Written = (i32, Vec<(String, Vec<u8>)>, Option<Vec<u8>>);
+
+pub(crate) struct Mock {
+    brokers: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+}
+
+impl Mock {
+    pub(crate) fn new(topics: &[(&str, i32)]) -> Self {
+        let brokers = MockCluster::new(1).unwrap();
+        for (topic, partitions) in topics {
+            brokers.create_topic(topic, *partitions, 1).unwrap();
+        }
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers.bootstrap_servers()).set("linger.ms", "0");
+        config.set("message.max.bytes", "20000000");
+        Self { producer: config.create().unwrap(), brokers }
+    }
+
+    pub(crate) fn brokers(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        &self.brokers
+    }
+
+    pub(crate) fn write(&self, topic: &str, all: impl IntoIterator<Item = Written>) {
+        for (partition, headers, value) in all {
+            let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| {
+                all.insert(Header { key, value: Some(value.as_slice()) })
+            });
+            let mut record =
+                BaseRecord::<[u8], [u8]>::to(topic).partition(partition).key(b"key".as_slice()).headers(headers);
+            if let Some(value) = &value {
+                record = record.payload(value);
+            }
+            self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    /// The records of partition 0 of a topic: headers as text, and value.
+    pub(crate) fn read(&self, topic: &str, count: usize) -> Vec<(BTreeMap<String, String>, Vec<u8>)> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers.bootstrap_servers()).set("group.id", "reader");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&all).unwrap();
+        let mut records = Vec::new();
+        while records.len() < count {
+            let message = consumer.poll(PATIENCE).expect("too few records").unwrap();
+            let text = |header: Header<'_, &[u8]>| {
+                (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())
+            };
+            let headers = message.headers().map(|all| all.iter().map(text).collect()).unwrap_or_default();
+            records.push((headers, message.payload().unwrap_or_default().to_vec()));
+        }
+        records
+    }
+
+    pub(crate) async fn method(&self) -> Arc<Kafka> {
+        let cluster = json!({
+            "bootstrap": self.brokers.bootstrap_servers().split(',').collect::<Vec<_>>(),
+            "linger_ms": 1, "timeout_seconds": 30, "statistics_seconds": 1,
+            // The mock answers a fetch at its end late.
+            "properties": { "fetch.wait.max.ms": "50" },
+        });
+        let section = serde_json::from_value(json!({ "clusters": { "main": cluster } })).unwrap();
+        let house = clock::system();
+        let http = Outbound::new(&OutboundConfig::default(), house.clone(), OwnAddresses::new()).unwrap();
+        let env = Env { http, house, report: Arc::new(|_| {}) };
+        Arc::new(Kafka::start(section, env).await.unwrap())
+    }
+
+    /// Collects with a member of its own.
+    pub(crate) async fn collect(&self, ledger: &Arc<Ledger>, from: Json) -> Running {
+        let method = self.method().await;
+        let (stop, stopped) = watch::channel(false);
+        let into: Arc<dyn Inlet> = ledger.clone();
+        let kept = method.clone();
+        let task =
+            tokio::spawn(async move { method.collect(from, into, stopped).await.map_err(|error| error.to_string()) });
+        Running { stop, task, _method: kept }
+    }
+}
+
+/// A source that collects.
+pub(crate) struct Running {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), String>>,
+    _method: Arc<Kafka>,
+}
+
+impl Running {
+    /// Ends it in order.
+    pub(crate) async fn end(self) {
+        self.stop.send_replace(true);
+        tokio::time::timeout(PATIENCE, self.task).await.expect("it does not end").unwrap().unwrap();
+    }
+
+    /// Ends it at once: nothing more is committed by what was in hand.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+pub(crate) fn from(more: Json) -> Json {
+    let mut from = json!({ "cluster": "main", "topics": ["events"], "group": "gate" });
+    for (name, value) in more.as_object().unwrap() {
+        from[name] = value.clone();
+    }
+    from
+}
+
+/// What sources put in: each identity once, with its body, in the order of its coming.
+pub(crate) struct Ledger {
+    pub(crate) state: Mutex<State>,
+    /// Changes whenever something came.
+    changed: watch::Sender<usize>,
+    takes: AtomicUsize,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    known: HashMap<String, Bytes>,
+    pub(crate) order: Vec<(String, Bytes)>,
+    pub(crate) repeated: usize,
+    pub(crate) parked: Vec<Rejected>,
+    pub(crate) told: Vec<CarrierEvent>,
+    /// So many takes are answered "not now".
+    pub(crate) busy: usize,
+    /// After so many takes the append is done and the answer never comes.
+    pub(crate) hangs: bool,
+    pub(crate) largest: usize,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: watch::channel(0).0, takes: AtomicUsize::new(0) })
+    }
+
+    /// How often it was asked.
+    pub(crate) fn takes(&self) -> usize {
+        self.takes.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is so.
+    pub(crate) async fn until(&self, so: impl Fn(&State) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, changed.wait_for(|_| so(&self.state.lock()))).await;
+        if waited.is_err() {
+            let state = self.state.lock();
+            panic!("{} came, {} are parked, told {:?}", state.order.len(), state.parked.len(), state.told.last());
+        }
+    }
+
+    /// The bodies of one partition, in the order of their coming.
+    pub(crate) fn of(&self, partition: i32) -> Vec<u64> {
+        let state = self.state.lock();
+        let prefix = format!("kafka:main:events/{partition}/");
+        let of = state.order.iter().filter(|(id, _)| id.starts_with(&prefix));
+        of.map(|(_, body)| serde_json::from_slice::<Json>(body).unwrap()["n"].as_u64().unwrap()).collect()
+    }
+}
+
+impl Inlet for Ledger {
+    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        Box::pin(async move {
+            self.takes.fetch_add(1, Ordering::SeqCst);
+            let (answers, hangs) = {
+                let mut state = self.state.lock();
+                state.largest = state.largest.max(what.len());
+                if state.busy > 0 {
+                    state.busy -= 1;
+                    (vec![Answer::Busy { after: Duration::from_millis(300) }; what.len()], false)
+                } else {
+                    let answers = what.into_iter().map(|one| state.one(one)).collect();
+                    (answers, state.hangs)
+                }
+            };
+            self.changed.send_modify(|count| *count += 1);
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            answers
+        })
+    }
+
+    fn park(&self, what: Vec<Rejected>) -> BoxFuture<'_, bool> {
+        self.state.lock().parked.extend(what);
+        self.changed.send_modify(|count| *count += 1);
+        Box::pin(std::future::ready(true))
+    }
+
+    fn told(&self, event: CarrierEvent) {
+        self.state.lock().told.push(event);
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+impl State {
+    fn one(&mut self, one: Incoming) -> Answer {
+        let Incoming::Event { id: Identity::Given(id) | Identity::OrElse(id), body } = one else { panic!("{one:?}") };
+        if serde_json::from_slice::<Json>(&body).is_err() {
+            let description = Some("no JSON".into());
+            return Answer::Refused(Refusal { code: ErrorCode::InvalidRequest, description, language: None });
+        }
+        match self.known.get(&id) {
+            Some(first) => {
+                assert_eq!(*first, body, "another event under {id}");
+                self.repeated += 1;
+            }
+            None => {
+                self.known.insert(id.clone(), body.clone());
+                self.order.push((id, body));
+            }
+        }
+        Answer::Taken
+    }
+}
