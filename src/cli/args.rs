@@ -10,8 +10,8 @@ use clap::{Parser, Subcommand};
 
 pub use emit::EmitArgs;
 pub use operate::{
-    KeysCommand, OnSets, ParkedCommand, ParkedList, ProducersCommand, ReceiversCommand, RotateKekArgs, StoreCommand,
-    StreamsCommand,
+    KeysCommand, OnSets, ParkedCommand, ParkedList, ProducersCommand, ReceiversCommand, RotateKekArgs, SourcesCommand,
+    StoreCommand, StreamsCommand,
 };
 pub use run::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs};
 
@@ -109,6 +109,9 @@ pub enum Command {
     /// Those who may put events in.
     #[command(subcommand)]
     Producers(ProducersCommand),
+    /// Places from which events are collected.
+    #[command(subcommand)]
+    Sources(SourcesCommand),
     /// Those who may come for SETs.
     #[command(subcommand)]
     Receivers(ReceiversCommand),

@@ -15,6 +15,7 @@ mod producers;
 mod receivers;
 mod run;
 mod show;
+mod sources;
 mod steps;
 mod store_commands;
 mod streams;

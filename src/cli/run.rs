@@ -7,7 +7,7 @@ use clap::Parser as _;
 use crate::{
     Context, Ended, Exit, Failure, Gateway,
     args::{Cli, Command, KeysCommand, StoreCommand},
-    emit, keys, out, parked, producers, receivers, store_commands, streams,
+    emit, keys, out, parked, producers, receivers, sources, store_commands, streams,
 };
 
 /// Reads the command line, does what it says and tells how it ended.
@@ -62,6 +62,7 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
         Command::Keys(KeysCommand::RotateKek(args)) => gateway.rotate_kek(context, args.new, args.at_next_start).await,
         Command::Keys(command) => keys::run(gateway, context, command).await,
         Command::Producers(command) => producers::run(gateway, context, command).await,
+        Command::Sources(command) => sources::run(gateway, context, command).await,
         Command::Receivers(command) => receivers::run(gateway, context, command).await,
         Command::Store(StoreCommand::Check { path }) => gateway.store_check(context, path).await,
         Command::Store(StoreCommand::Adopt { yes }) => gateway.store_adopt(context, yes).await,

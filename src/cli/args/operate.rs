@@ -254,6 +254,42 @@ pub enum ReceiversCommand {
     List,
 }
 
+/// `setgate sources`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SourcesCommand {
+    /// List where the running gateway collects events: state, records that wait, last error.
+    #[command(after_help = "Examples:\n  setgate sources list\n  setgate sources list --json")]
+    List,
+    /// Show records of a source that are no acceptable events, the oldest first; --json shows their bytes.
+    #[command(
+        after_help = "Examples:\n  setgate sources parked directory\n  setgate sources parked directory --limit 5 --json"
+    )]
+    Parked {
+        /// The source.
+        name: String,
+        /// At most so many.
+        #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Drop parked records of a source for good.
+    #[command(after_help = "Examples:\n  \
+        setgate sources drop directory identity.events/0/17\n  \
+        setgate sources drop directory --all --yes")]
+    Drop {
+        /// The source.
+        name: String,
+        /// The records, as `setgate sources parked` names them.
+        #[arg(value_name = "RECORD")]
+        at: Vec<String>,
+        /// All that are parked of it.
+        #[arg(long)]
+        all: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
 /// `setgate store`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum StoreCommand {
