@@ -117,3 +117,73 @@ fn a_set_is_told_where_it_belongs() {
         assert!(said.contains("receiver side"), "{said}");
     }
 }
+
+/// What must hold of any record.
+fn holds(seed: &Headers, value: &Bytes) -> bool {
+    let mut taken = false;
+    for format in [Format::Auto, Format::Json, Format::Cloudevents] {
+        match read(format, KnownBy::Id, "at", seed, Some(value)) {
+            Read::Event(Identity::Given(id) | Identity::OrElse(id), body) => {
+                assert!(!id.is_empty() && id.len() <= LONGEST_ID);
+                if body != value && parse_json(value, &LIMITS).is_ok_and(|event| event["data"].is_object()) {
+                    // What is passed on is what a second reader finds in the event.
+                    let whole: Json = serde_json::from_slice(value).unwrap();
+                    assert_eq!(serde_json::from_slice::<Json>(&body).unwrap(), whole["data"]);
+                }
+                taken = true;
+            }
+            Read::Bad(refusal) => assert!(refusal.description.is_some_and(|text| text.len() <= 512)),
+            Read::Nothing => panic!("there is a value"),
+        }
+    }
+    taken
+}
+
+#[test]
+fn whatever_a_producer_of_the_topic_writes_is_read_or_refused() {
+    let structured = format!(r#"{{"specversion":"1.0","id":"7","source":"/hr","type":"t","data":{EVENT}}}"#);
+    let coded = format!(
+        r#"{{"specversion":"1.0","id":"7","source":"/hr","type":"t","data_base64":"{}"}}"#,
+        STANDARD.encode(EVENT)
+    );
+    let kind = [("content-type", "application/cloudevents+json")];
+    let seeds = [
+        (headers(&[]), EVENT.to_owned()),
+        (headers(&BINARY), EVENT.to_owned()),
+        (headers(&kind), structured),
+        (headers(&kind), coded),
+    ];
+    let mut state = 7u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below.max(1)
+    };
+    let (mut taken, mut runs) = (0, 0);
+    while runs < 12_000 {
+        let (seed, text) = &seeds[random(seeds.len())];
+        let (mut all, mut value) = (seed.clone(), text.clone().into_bytes());
+        for _ in 0..random(4) {
+            let at = random(value.len());
+            match random(6) {
+                0 => value[at] = u8::try_from(random(256)).unwrap(),
+                1 => drop(value.drain(at..)),
+                2 => value.insert(at, b"\"{}[],:\\"[random(8)]),
+                3 => value.extend_from_within(at..),
+                4 if !all.is_empty() => all.push(all[random(all.len())].clone()),
+                _ if !all.is_empty() => {
+                    let one = random(all.len());
+                    let mut bytes = all[one].1.clone().unwrap_or_default().to_vec();
+                    bytes.push(u8::try_from(random(256)).unwrap());
+                    all[one].1 = (random(8) > 0).then(|| bytes.into());
+                }
+                _ => {}
+            }
+            if value.is_empty() {
+                value.push(b'{');
+            }
+        }
+        taken += usize::from(holds(&all, &value.into()));
+        runs += 1;
+    }
+    assert!(taken > 1000 && taken < runs, "{taken} of {runs}");
+}
