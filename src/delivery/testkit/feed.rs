@@ -300,7 +300,7 @@ impl Simulated {
         let full = self.0.profile.windows.iter().find(|window| window.core().room() == 0);
         if let (Some(window), false) = (full, waiter.called) {
             waiter.called = true;
-            wake_when_room(window.core(), &waiter.waker);
+            wake_when_it_fits(window.core(), 1, 0, &waiter.waker);
         }
     }
 
@@ -473,14 +473,18 @@ impl FeedCore for Simulated {
 }
 
 /// Whoever is woken may be gone or want nothing any more, so the next is woken, too.
-fn wake_when_room(window: &Arc<WindowCore>, waker: &Waker) {
-    let (waker, next) = (waker.clone(), Arc::downgrade(window));
-    window.when_room(Arc::new(move || {
-        waker.wake_by_ref();
+fn wake_when_it_fits(window: &Arc<WindowCore>, sets: usize, bytes: usize, waker: &Waker) {
+    let (own, next) = (waker.clone(), Arc::downgrade(window));
+    let wake = Arc::new(move || {
+        own.wake_by_ref();
         if let Some(next) = next.upgrade() {
             next.pass_on();
         }
-    }));
+    });
+    // Others may have given back since it was looked at.
+    if window.when_it_fits(sets, bytes, wake).is_none() {
+        waker.wake_by_ref();
+    }
 }
 
 /// The SET at a place: its body names it, and is unlike every other.

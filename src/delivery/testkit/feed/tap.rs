@@ -75,7 +75,7 @@ impl SimulatedTap {
         for (at, window) in windows.iter().enumerate() {
             if !window.core().take(sets, bytes) {
                 windows.iter().take(at).for_each(|window| window.core().give(sets, 1, bytes));
-                super::wake_when_room(window.core(), waker);
+                super::wake_when_it_fits(window.core(), sets, bytes, waker);
                 return false;
             }
         }
