@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    future::Future,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -133,22 +132,20 @@ impl Cluster {
     }
 
     /// Sends one record and waits for the brokers' word: for the error topics of sources.
-    pub(crate) fn produce<'a>(
-        &'a self,
-        topic: &'a str,
-        key: Option<&'a [u8]>,
+    pub(crate) async fn produce(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
         headers: OwnedHeaders,
-        value: &'a [u8],
-    ) -> impl Future<Output = Result<(), Cause>> + Send + 'a {
-        async move {
-            let over = || Cause::new("closed", "the gateway is going down");
-            self.ready().await.ok_or_else(over)??;
-            self.trust(topic).await;
-            let (answer, answered) = oneshot::channel();
-            let ticket = Ticket::Single { topic: topic.into(), since: self.shared.told.now(), answer };
-            self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(ticket));
-            answered.await.unwrap_or_else(|_| Err(over()))
-        }
+        value: &[u8],
+    ) -> Result<(), Cause> {
+        let over = || Cause::new("closed", "the gateway is going down");
+        self.ready().await.ok_or_else(over)??;
+        self.trust(topic).await;
+        let (answer, answered) = oneshot::channel();
+        let ticket = Ticket::Single { topic: topic.into(), since: self.shared.told.now(), answer };
+        self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(ticket));
+        answered.await.unwrap_or_else(|_| Err(over()))
     }
 
     /// Waits for what is under way and hangs up, not much longer than `within`; what is left is given back.

@@ -68,7 +68,7 @@ impl KafkaLine {
             tokio::select! {
                 changed = standing.changed() => if changed.is_err() { return Err(Closed::Draining) },
                 // Nothing is drawn; only an end comes out of this.
-                end = tap.next(Want { sets: 0, ..Want::ALL }) => if let Err(closed) = end { return Err(closed) },
+                end = tap.next(Want { sets: 0, ..Want::ALL }) => { end?; }
             }
         }
     }
