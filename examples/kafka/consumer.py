@@ -217,6 +217,7 @@ def run(options):
         # What a producer took back is not read. The default of this client, said aloud.
         "isolation.level": "read_committed",
         "partition.assignment.strategy": "cooperative-sticky",
+        "reconnect.backoff.ms": 500,
     }
     settings.update(word.split("=", 1) for word in options.property)
     consumer = Consumer(settings)

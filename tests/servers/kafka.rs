@@ -82,6 +82,15 @@ pub(crate) fn crash(options: &crash::Options) -> Result<()> {
     follow(&mut command, Duration::from_secs(180 + 15 * options.kills), |_| {})
 }
 
+/// The jars of a broker and its tools, for a page that starts one.
+///
+/// # Errors
+/// Java is missing, or they cannot be fetched.
+pub(crate) fn broker_jars() -> Result<PathBuf> {
+    need_java()?;
+    jars(&target().join("xtask-kafka/lib"))
+}
+
 /// What the programs in `kafka/` need: an interpreter with the clients, and the broker's jars.
 struct Parts {
     python: PathBuf,

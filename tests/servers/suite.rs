@@ -31,6 +31,7 @@ const STEPS: &[Step] = &[
     Step { name: "examples", what: "the programs of examples/", run: examples },
     Step { name: "demo", what: "setgate demo", run: demo },
     Step { name: "tutorial", what: "the commands of docs/tutorial.md", run: |_| tutorial::run() },
+    Step { name: "kafka-tutorial", what: "the commands of docs/kafka.md", run: |_| tutorial::run_kafka() },
     Step {
         name: "clients",
         what: "clients that are not ours: Python, Node, a browser, nginx",

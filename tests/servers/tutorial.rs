@@ -1,12 +1,14 @@
-//! Runs the tutorial: its `sh` blocks are typed into real shells, and what it shows must come out of them.
+//! Runs walk-throughs: their `sh` blocks are typed into real shells, and what they show must come out of them.
 //!
 //! A block's first line may say more than `sh`: `terminal=2` types it into a second shell; `until="text"` means that the
 //! command stays and the next block follows once it has printed the text; a later block in that terminal waits for it to end.
 //! A `text` block shows lines that the block before it must have printed, in that order; with `terminal=2`, lines that appear
 //! in that terminal from now on. `…` stands for anything. `<!-- terminal=2: Ctrl-C -->` interrupts what stays there.
+//! `stand-in=kafka` marks the one block that is not typed: what it downloads is laid there instead.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,7 +18,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{Watch, need_curl, root, say, target};
+use crate::kafka;
+use crate::process::{Watch, finish, need_curl, program, root, say, target};
 
 /// The longest that one block may take; the first one builds the gateway.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -25,9 +28,22 @@ const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Block {
-    Run { terminal: String, until: Option<String>, text: String },
-    Shows { terminal: Option<String>, lines: Vec<String> },
-    Interrupt { terminal: String },
+    Run {
+        terminal: String,
+        until: Option<String>,
+        text: String,
+    },
+    /// Something that the reader downloads.
+    Fetch {
+        what: String,
+    },
+    Shows {
+        terminal: Option<String>,
+        lines: Vec<String>,
+    },
+    Interrupt {
+        terminal: String,
+    },
 }
 
 /// Runs `docs/tutorial.md` in a home folder of its own.
@@ -36,30 +52,116 @@ enum Block {
 /// A command fails, or does not print what the tutorial shows.
 pub(crate) fn run() -> Result<()> {
     need_curl()?;
-    let text = std::fs::read_to_string(root().join("docs/tutorial.md")).context("could not read docs/tutorial.md")?;
-    let blocks = blocks(&text)?;
+    walk("docs/tutorial.md", 4, |what| bail!("the tutorial downloads nothing, and not {what}"), || Ok(()))
+}
+
+/// Runs `docs/kafka.md` in a home folder of its own, and holds its consumers to what they refuse.
+///
+/// # Errors
+/// A command fails, or does not print what the page shows; or a consumer takes a bad token.
+pub(crate) fn run_kafka() -> Result<()> {
+    program(&["mvn"], "--version", "maven").context("the consumer in Java is built by Maven: apt-get install maven")?;
+    program(&["javac"], "--version", "default-jdk-headless")
+        .context("the consumer in Java needs a compiler: apt-get install default-jdk-headless")?;
+    for port in [9092, 9093] {
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            bail!("something listens on 127.0.0.1:{port}, where the page starts a broker: end it");
+        }
+    }
+    let jars = kafka::broker_jars()?;
+    let download = target().join("xtask-kafka-download");
+    lay_out(&download, &jars)?;
+    let home = home("docs/kafka.md");
+    let fetch = |what: &str| match what {
+        "kafka" => Ok(format!("cp -r '{}' kafka", download.display())),
+        other => bail!("nothing stands in for {other}"),
+    };
+    walk("docs/kafka.md", 10, fetch, || {
+        let place = home.join("setgate-kafka");
+        let mut trial = Command::new(place.join("venv/bin/python"));
+        trial.current_dir(root()).args(["-B", "tests/servers/consumers/trial.py", "--brokers", "127.0.0.1:9092"]);
+        trial.arg("--consumers").arg(place.join("consumer"));
+        finish(&mut trial)
+    })
+}
+
+/// The scripts of Apache Kafka's download that the page calls, upon jars of the same version.
+fn lay_out(place: &Path, jars: &Path) -> Result<()> {
+    let scripts = [
+        ("kafka-storage", "kafka.tools.StorageTool"),
+        ("kafka-server-start", "kafka.Kafka"),
+        ("kafka-topics", "org.apache.kafka.tools.TopicCommand"),
+        ("kafka-acls", "org.apache.kafka.tools.AclCommand"),
+        ("kafka-console-producer", "org.apache.kafka.tools.ConsoleProducer"),
+        ("kafka-console-consumer", "org.apache.kafka.tools.consumer.ConsoleConsumer"),
+        ("kafka-consumer-groups", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+    ];
+    let bin = place.join("bin");
+    std::fs::create_dir_all(&bin)?;
+    let logging = root().join("tests/servers/kafka/log4j2.properties");
+    for (script, class) in scripts {
+        // The tools would mix their log into what they print.
+        let level = if class == "kafka.Kafka" {
+            format!("-Dlog4j2.configurationFile='{}'", logging.display())
+        } else {
+            "-Dlog4j2.level=OFF".to_owned()
+        };
+        let path = bin.join(format!("{script}.sh"));
+        let text = format!(
+            "#!/bin/sh\nexec java ${{KAFKA_HEAP_OPTS:--Xmx256m}} -XX:+UseSerialGC -XX:TieredStopAtLevel=1 {level} -cp '{}/*' {class} \"$@\"\n",
+            jars.display()
+        );
+        std::fs::write(&path, text)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// The home folder in which a page is walked through.
+fn home(page: &str) -> PathBuf {
+    let name = page.rsplit('/').next().unwrap_or(page).trim_end_matches(".md");
+    target().join(format!("xtask-{name}-{}", std::process::id()))
+}
+
+/// Walks through a page with at least so many blocks to run; `fetch` tells what to type instead of a download, and `then` is done
+/// while all terminals are still open.
+fn walk(
+    page: &str,
+    least: usize,
+    fetch: impl Fn(&str) -> Result<String>,
+    then: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let text = std::fs::read_to_string(root().join(page)).with_context(|| format!("could not read {page}"))?;
+    let blocks = blocks(&text)?
+        .into_iter()
+        .map(|block| match block {
+            Block::Fetch { what } => Ok(Block::Run { terminal: "1".to_owned(), until: None, text: fetch(&what)? }),
+            block => Ok(block),
+        })
+        .collect::<Result<Vec<_>>>()?;
     let runs = blocks.iter().filter(|block| matches!(block, Block::Run { .. })).count();
     let shows = blocks.iter().filter(|block| matches!(block, Block::Shows { .. })).count();
-    if runs < 4 || shows < 2 {
-        bail!("the tutorial has {runs} blocks to run and {shows} to compare: too few to show anything");
+    if runs < least || shows < least / 2 {
+        bail!("{page} has {runs} blocks to run and {shows} to compare: too few to show anything");
     }
-    let home = target().join(format!("xtask-tutorial-{}", std::process::id()));
+    let home = home(page);
     std::fs::create_dir_all(&home)?;
-    let result = play(&blocks, &home);
+    let result = play(&blocks, &home, then);
     if result.is_ok() {
         let _ = std::fs::remove_dir_all(&home);
-        say(&format!("  {runs} blocks ran, {shows} printed what the tutorial shows"));
+        say(&format!("  {runs} blocks ran, {shows} printed what {page} shows"));
     } else {
-        say(&format!("  the tutorial's folder is kept: {}", home.display()));
+        say(&format!("  the folder of {page} is kept: {}", home.display()));
     }
     result
 }
 
-fn play(blocks: &[Block], home: &Path) -> Result<()> {
+fn play(blocks: &[Block], home: &Path, then: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut terminals: BTreeMap<&str, Terminal> = BTreeMap::new();
     let mut printed: Vec<String> = Vec::new();
     for block in blocks {
         match block {
+            Block::Fetch { what } => bail!("nothing stands in for {what}"),
             Block::Run { terminal, until, text } => {
                 if !terminals.contains_key(terminal.as_str()) {
                     terminals.insert(terminal, Terminal::open(terminal, home)?);
@@ -81,14 +183,14 @@ fn play(blocks: &[Block], home: &Path) -> Result<()> {
             }
         }
     }
-    Ok(())
+    then()
 }
 
 fn compare(lines: &[String], printed: &[String]) -> Result<()> {
     let mut rest = printed.iter();
     for line in lines {
         if !rest.any(|candidate| matches(line.trim(), candidate.trim())) {
-            bail!("the tutorial shows `{line}`, which was not printed (in this order) among:\n{}", printed.join("\n"));
+            bail!("the page shows `{line}`, which was not printed (in this order) among:\n{}", printed.join("\n"));
         }
     }
     Ok(())
@@ -120,11 +222,14 @@ fn blocks(text: &str) -> Result<Vec<Block>> {
             match lines.next() {
                 Some("```") => break,
                 Some(line) => body.push(line),
-                None => bail!("a block of the tutorial is not closed"),
+                None => bail!("a block of the page is not closed"),
             }
         }
         let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
         match language {
+            "sh" if option(rest, "stand-in").is_some() => {
+                found.push(Block::Fetch { what: option(rest, "stand-in").unwrap_or_default() });
+            }
             "sh" => found.push(Block::Run {
                 terminal: option(rest, "terminal").unwrap_or_else(|| "1".to_owned()),
                 until: option(rest, "until"),
@@ -319,6 +424,13 @@ mod tests {
             "a\n```sh terminal=2 until=\"is ready\"\nserve\n```\n```text\nis ready\n\n```\n```toml\nx = 1\n```\n";
         let run = Block::Run { terminal: "2".into(), until: Some("is ready".into()), text: "serve".into() };
         assert_eq!(blocks(text).unwrap(), [run, Block::Shows { terminal: None, lines: vec!["is ready".into()] }]);
+    }
+
+    #[test]
+    fn knows_what_is_not_typed() {
+        let text = "```sh stand-in=kafka\ncurl x\n```\n";
+        assert_eq!(blocks(text).unwrap(), [Block::Fetch { what: "kafka".into() }]);
+        assert!(play(&blocks(text).unwrap(), &std::env::temp_dir(), || Ok(())).is_err());
     }
 
     #[test]
