@@ -80,6 +80,27 @@ impl Case {
         self.run_out().await
     }
 
+    /// Whether the receipt is a carrier's: the peer only reads what was carried, later, and its answers reach nobody.
+    pub(super) fn is_carried(&self) -> bool {
+        self.opened.line.profile().receipt == Receipt::Carrier
+    }
+
+    /// Ends when the line has something under way: of what is carried, when it is handed over.
+    pub(super) async fn under_way(&self) {
+        if self.is_carried() {
+            self.feed.until(|feed| feed.handed() > 0).await;
+        } else {
+            self.peer.holds(1).await;
+        }
+    }
+
+    /// Ends when the peer has met all that it will meet: at once, but for what is carried.
+    pub(super) async fn arrived(&self) {
+        if self.is_carried() {
+            self.peer.meets_all().await;
+        }
+    }
+
     /// What holds in every case, however it ended.
     pub(super) fn audit(&self) -> Result<(), String> {
         if let Some(wrong) = self.feed.wrongs().into_iter().chain(self.peer.wrongs()).next() {

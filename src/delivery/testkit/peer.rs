@@ -104,6 +104,13 @@ impl Peer {
         let _ = changed.wait_for(|_| self.state.lock().holding >= count).await;
     }
 
+    /// Ends when every SET was met.
+    pub(super) async fn meets_all(&self) {
+        let mut changed = self.changed.subscribe();
+        // As in `holds`.
+        let _ = changed.wait_for(|_| self.state.lock().seen.iter().all(|seen| seen.times > 0)).await;
+    }
+
     /// How often each SET was taken.
     pub(super) fn taken(&self) -> Vec<usize> {
         self.state.lock().seen.iter().map(|seen| seen.taken).collect()
