@@ -6,13 +6,15 @@ use std::{sync::Arc, time::Duration};
 use delivery::{
     CarrierEvent, Cause, Closed, Method,
     spi::AnyLine,
-    testkit::{End, Simulated},
+    testkit::{End, Simulated, conform},
 };
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
 
 #[path = "conformance/mock.rs"]
 mod mock;
+#[path = "conformance/rig.rs"]
+mod rig;
 
 use mock::{Mock, feed, run};
 
@@ -21,6 +23,16 @@ const PRODUCE: RDKafkaApiKey = RDKafkaApiKey::Produce;
 fn all_acknowledged(feed: &Simulated) {
     assert!(feed.ends().iter().all(|end| *end == Some(End::Acknowledged)), "{:?} {:?}", feed.ends(), feed.causes());
     assert_eq!(feed.wrongs(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_line_keeps_the_contract_with_tokens() {
+    conform(&rig::Carried { value: "set" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_line_keeps_the_contract_with_claims() {
+    conform(&rig::Carried { value: "claims" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,82 @@
+//! The line in front of mock brokers, and a reader that hands what it reads to the suite's peer.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use delivery::{
+    Answer, BoxFuture, Bytes, Incoming, Inlet,
+    testkit::{Opened, Rig},
+};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{Consumer, StreamConsumer},
+};
+use serde_json::json;
+
+use super::mock::{Mock, start};
+
+/// Mock brokers for each line; `value` is that of its terms.
+pub(crate) struct Carried {
+    pub(crate) value: &'static str,
+}
+
+impl Rig for Carried {
+    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+        Box::pin(async move {
+            // Mock brokers stay on the thread that made them.
+            let (tell, told) = mpsc::channel();
+            let (stop, stopped) = mpsc::channel::<()>();
+            std::thread::spawn(move || {
+                let mock = Mock::with("sets", 2);
+                tell.send(mock.bootstrap.clone()).unwrap();
+                // Its end is the sender's.
+                let _ = stopped.recv();
+            });
+            let bootstrap = told.recv_timeout(Duration::from_secs(10)).unwrap();
+            let started = start(&bootstrap, json!({ "in_flight": 40, "in_flight_bytes": 1 << 20 })).await;
+            let line = started.line(json!({ "topic": "sets", "value": self.value }));
+            let reader = tokio::spawn(read(bootstrap, inlet, stop.clone()));
+            Opened {
+                line,
+                cut: Arc::new(|| ()),
+                cut_after: None,
+                parallel: true,
+                most: None,
+                visits: None,
+                keep: Box::new((stop, started, AbortOnDrop(reader))),
+            }
+        })
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A consumer says good-bye when it is dropped, and waits for an answer: the brokers outlive it.
+async fn read(bootstrap: String, inlet: Arc<dyn Inlet>, _brokers: mpsc::Sender<()>) {
+    let consumer: StreamConsumer =
+        ClientConfig::new().set("bootstrap.servers", &bootstrap).set("group.id", "reader").create().unwrap();
+    let mut all = TopicPartitionList::new();
+    for partition in 0..2 {
+        all.add_partition_offset("sets", partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    loop {
+        let token = match consumer.recv().await {
+            Ok(message) => Bytes::copy_from_slice(message.payload().unwrap_or_default()),
+            // The brokers are gone, or not there yet.
+            Err(_) => continue,
+        };
+        // A reader that is not ready stays where it is.
+        while let Some(Answer::Busy { .. }) =
+            inlet.take("reader", vec![Incoming::Set { named: None, token: token.clone() }]).await.pop()
+        {}
+    }
+}
