@@ -370,6 +370,20 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "kafka")]
+    fn the_file_for_kafka_is_good() {
+        let place = concat!(env!("CARGO_MANIFEST_DIR"), "/config/kafka-bridge.toml");
+        let text = std::fs::read_to_string(place).unwrap();
+        let config = parse(&text, Source::File(place.into()), Vec::new()).unwrap().config;
+        assert!(config.gateway.dev && config.listen.world.ip().is_loopback());
+        let section: transports::kafka::Section = serde_json::from_value(config.methods["kafka"].clone()).unwrap();
+        let topics: Vec<_> = config.streams.iter().filter(|stream| stream.delivery.method == "kafka").collect();
+        assert_eq!((config.streams.len(), topics.len(), config.sources.len()), (3, 1, 1));
+        let cluster = topics[0].delivery.terms["cluster"].as_str().unwrap();
+        assert_eq!(section.clusters[cluster].bootstrap, ["127.0.0.1:9092"]);
+    }
+
+    #[test]
     fn options_are_shown_with_their_source() {
         let variables = vec![("SETGATE__LOG__LEVEL".to_owned(), "debug".to_owned())];
         let loaded = parse(
