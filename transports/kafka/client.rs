@@ -55,6 +55,8 @@ pub(crate) fn client_config(name: &str, section: &ClusterSection, role: Role<'_>
     if let Role::Consumer { .. } = role {
         config.set("queued.max.messages.kbytes", AHEAD_KIB.to_string());
         config.set("fetch.max.bytes", FETCH_BYTES.to_string());
+        // What a killed gateway held is given to its successor after so long; the library's own 45 s are for clients that pause.
+        config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "2000");
     }
     own(name, section, role, &mut config)?;
     config.set("bootstrap.servers", section.bootstrap.join(","));

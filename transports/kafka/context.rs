@@ -8,7 +8,10 @@ use rdkafka::{
 };
 use serde::Deserialize;
 
-use crate::{tokens::Tokens, told::Told};
+use crate::{
+    tokens::Tokens,
+    told::{self, Told},
+};
 
 /// The context of every client of one cluster, whatever its role.
 pub(crate) struct Context {
@@ -47,6 +50,11 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if told::is_of_credentials(&error)
+            && let Some(tokens) = &self.tokens
+        {
+            tokens.refused();
+        }
         self.told.heard(&error, reason);
     }
 

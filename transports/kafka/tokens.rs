@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ANSWER_BYTES: usize = 64 << 10;
 /// A token is given out as ending so much sooner than it does: connections made with it at its end would be refused.
 const MARGIN: Duration = Duration::from_secs(5);
+/// The library asks again at 80 % of this, though the token is good for longer: so it learns soon of a new one.
+const SHOWN: Duration = Duration::from_secs(30);
+/// A token that a broker refuses is fetched anew, but no sooner than so long after it was fetched.
+const ANEW: Duration = Duration::from_secs(10);
 /// Longest time between two attempts after failures.
 const SLOWEST: Duration = Duration::from_secs(60);
 
@@ -45,6 +49,8 @@ struct Shared {
     state: Mutex<State>,
     /// Somebody needs a token: before that nothing is asked.
     wanted: Notify,
+    /// A broker refused the token in use.
+    refused: Notify,
 }
 
 #[derive(Default)]
@@ -64,8 +70,9 @@ impl Tokens {
     pub(crate) fn start(env: &Env, section: &TokenSection) -> Arc<Self> {
         let url = Url::parse(&section.token_endpoint).ok();
         let client = env.http.client(&TlsPolicy { issuer: "kafka".into(), ..TlsPolicy::default() });
-        let (state, wanted) = (Mutex::default(), Notify::new());
-        let shared = Arc::new(Shared { env: env.clone(), client, url, section: section.clone(), state, wanted });
+        let (state, wanted, refused) = (Mutex::default(), Notify::new(), Notify::new());
+        let (lent, section) = (env.clone(), section.clone());
+        let shared = Arc::new(Shared { env: lent, client, url, section, state, wanted, refused });
         let (alive, ends) = watch::channel(());
         let (tell, tried) = watch::channel(false);
         env.house.spawn("kafka tokens", renew(shared.clone(), tell, ends));
@@ -79,16 +86,22 @@ impl Tokens {
     pub(crate) fn current(&self) -> Result<OAuthToken, Box<dyn Error>> {
         self.shared.wanted.notify_one();
         let now = self.shared.env.house.clock.wall_millis();
+        let shown = now.saturating_add(u64::try_from(SHOWN.as_millis()).unwrap_or(u64::MAX));
         let state = self.shared.state.lock();
         if let Some(held) = state.held.as_ref().filter(|held| held.given_out_until_ms > now) {
             return Ok(OAuthToken {
                 token: held.token.expose().clone(),
                 principal_name: self.shared.section.client_id.clone(),
-                lifetime_ms: i64::try_from(held.given_out_until_ms).unwrap_or(i64::MAX),
+                lifetime_ms: i64::try_from(held.given_out_until_ms.min(shown)).unwrap_or(i64::MAX),
             });
         }
         let why = state.failure.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
         Err(format!("no token from {}: {why}", self.shared.host()).into())
+    }
+
+    /// A broker refuses the token: what was wrong may be mended at the authorization server, so it is asked for another one.
+    pub(crate) fn refused(&self) {
+        self.shared.refused.notify_one();
     }
 
     /// Waits until the token endpoint was asked once, however that ended.
@@ -151,6 +164,12 @@ impl Shared {
         (lifetime * 4 / 5 - Duration::from_millis(jitter)).max(Duration::from_secs(1))
     }
 
+    /// Ends when a broker has refused the token, and not sooner than is fair to the authorization server.
+    async fn refusal(&self, pause: Duration) {
+        self.env.house.clock.sleep(ANEW.min(pause)).await;
+        self.refused.notified().await;
+    }
+
     fn fail(&self, cause: Cause, failures: u32) -> Duration {
         let mut state = self.state.lock();
         if state.failure.as_ref().is_none_or(|before| *before != cause) {
@@ -189,6 +208,7 @@ async fn renew(shared: Arc<Shared>, tell: watch::Sender<bool>, mut ends: watch::
         tell.send_replace(true);
         tokio::select! {
             () = shared.env.house.clock.sleep(pause) => {}
+            () = shared.refusal(pause) => {}
             _ = ends.changed() => return,
         }
     }

@@ -93,8 +93,12 @@ impl Told {
     /// The error callback.
     pub(crate) fn heard(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-        let (now, text) = (self.now(), clean(reason, LONGEST));
         let kind = kind(code, reason);
+        let mut text = clean(lasting(reason), LONGEST);
+        if kind == Kind::Tls && code != RDKafkaErrorCode::SSL {
+            text = clean(&format!("the broker does not take the gateway's client certificate: {text}"), LONGEST);
+        }
+        let now = self.now();
         let down = {
             let mut state = self.state.lock();
             let again = |(at, of, said): &(Duration, RDKafkaErrorCode, String)| {
@@ -224,6 +228,16 @@ fn kind(code: RDKafkaErrorCode, reason: &str) -> Kind {
         RDKafkaErrorCode::AllBrokersDown => Kind::AllLost,
         _ => Kind::Other,
     }
+}
+
+/// Whether a broker did not take what the gateway said of itself.
+pub(crate) fn is_of_credentials(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(|code| kind(code, "") == Kind::Credentials)
+}
+
+/// What the library adds changes each time, and says nothing of the cause: how long it took, how often it was the same.
+fn lasting(reason: &str) -> &str {
+    reason.rfind(" (after ").filter(|_| reason.ends_with(')')).map_or(reason, |at| &reason[..at])
 }
 
 fn is_certificate_alert(reason: &str) -> bool {

@@ -100,8 +100,7 @@ def show(stage):
         "name": "topic", "kind": "kafka", "events": "all", "subjects": "any",
         "from": {"cluster": "main", "topics": ["source.in"], "group": GROUP_NAME, "error_topic": "source.errors"},
     }  # fmt: skip
-    # After a kill the group gives its partitions away again only when the session of the dead member is over: 45 seconds by default.
-    main = {"bootstrap": [address], "timeout_seconds": 10, "properties": {"session.timeout.ms": "6000"}}
+    main = {"bootstrap": [address], "timeout_seconds": 10}
     gateway = Gateway(
         stage.binary, stage.folder / "sources", {"main": main},
         {"pushed": pushed.delivery, "polled": {"method": "urn:ietf:rfc:8936"}}, [source],

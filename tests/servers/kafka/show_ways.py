@@ -34,8 +34,8 @@ def show(stage):
     certs = broker.certificates.folder
     address = broker.address("plaintext")
     pem = {name: (certs / name).read_text(encoding="utf-8") for name in ("ca.pem", "stranger-ca.pem", "client.crt", "client.key", "stranger.crt", "stranger.key")}
-    # A refused token is used until it ends, so these end soon.
-    wrong_token, no_token = (Tokens(certs / "token.key", life=12) for _ in range(2))
+    # The refused one would be good for long: it is fetched anew because it was refused.
+    wrong_token, no_token = Tokens(certs / "token.key", life=300), Tokens(certs / "token.key", life=12)
     wrong_token.change, no_token.client = {"aud": "somebody-else"}, ("gateway", "another-secret")
 
     def sasl(mechanism, **more):

@@ -118,7 +118,7 @@ async fn a_token_is_there_before_anybody_asks() {
     tokens.ready().await.unwrap();
     let token = tokens.current().unwrap();
     assert_eq!((token.token.as_str(), token.principal_name.as_str()), ("one", "gateway"));
-    assert_eq!(token.lifetime_ms, 1_800_000_000_000 + 95_000, "a few seconds less than the truth");
+    assert_eq!(token.lifetime_ms, 1_800_000_000_000 + 30_000, "the library asks again long before it ends");
     let asked = server.shared.asked.lock().clone();
     // gateway:s3cret-canary
     let basic = "Basic Z2F0ZXdheTpzM2NyZXQtY2FuYXJ5".to_owned();
@@ -200,6 +200,30 @@ async fn the_guard_judges_the_endpoint_and_says_which_option_allows_it() {
     let cause = tokens.ready().await.unwrap_err();
     assert!(cause.text.contains("allow_"), "{cause}");
     assert_eq!(server.count(), 0);
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_is_fetched_anew_but_not_at_once() {
+    let (server, (env, clock)) = (Server::open(vec![token("wrong", 3000), token("right", 3000)]).await, env(true));
+    let tokens = server.start(&env);
+    tokens.ready().await.unwrap();
+    for _ in 0..9 {
+        tokens.refused();
+        clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.count(), 1, "an authorization server is not to be stormed");
+    until(|| {
+        clock.advance(Duration::from_millis(10));
+        server.count() > 1
+    })
+    .await;
+    until_token(&tokens, "right").await;
+    for _ in 0..100 {
+        clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert!(server.count() <= 3, "nobody refuses it any more: {}", server.count());
 }
 
 #[tokio::test]

@@ -42,6 +42,29 @@ fn a_time_out_is_explained_by_what_was_said_last() {
 }
 
 #[test]
+fn what_changes_each_time_is_left_out_and_a_certificate_alert_is_said_in_words() {
+    let (_, told, _) = told();
+    let since = told.now();
+    hear(
+        &told,
+        RDKafkaErrorCode::BrokerTransportFailure,
+        "b:9092/1: Connect failed (nobody there) (after 2ms in state CONNECT, 31 identical error(s) suppressed)",
+    );
+    let Why::Lost(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    assert_eq!(&*cause.text, "b:9092/1: Connect failed (nobody there)");
+    hear(
+        &told,
+        RDKafkaErrorCode::BrokerTransportFailure,
+        "ssl://b:9093/1: ssl/tls alert bad certificate (after 9ms in state SSL_HANDSHAKE)",
+    );
+    let Why::Refused(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    assert_eq!(
+        &*cause.text,
+        "the broker does not take the gateway's client certificate: ssl://b:9093/1: ssl/tls alert bad certificate"
+    );
+}
+
+#[test]
 fn credentials_that_worked_since_explain_nothing() {
     let (glass, told, events) = told();
     hear(&told, RDKafkaErrorCode::SSL, "certificate verify failed");
