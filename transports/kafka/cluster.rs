@@ -1,10 +1,6 @@
 //! One configured cluster: its producer, made at first use and shared by all lines, its window, and what it is told of it.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use delivery::{Cause, Env, Fault, House, Outcome, Verdict, Window};
 use parking_lot::Mutex;
@@ -15,6 +11,7 @@ use engine::Engine;
 pub(crate) use engine::{Record, Standing};
 use reports::Reports;
 pub(crate) use reports::{Course, Ticket};
+use topics::Doubts;
 
 use crate::{
     client::{Role, client_config},
@@ -27,6 +24,9 @@ use crate::{
 mod engine;
 mod reports;
 mod topics;
+
+/// For so long a producer may hang up after its records came back: it may wait for a name server, or for the answer to a look.
+const HANG_UP: Duration = Duration::from_secs(1);
 
 /// One cluster of `[methods.kafka.clusters]`.
 pub(crate) struct Cluster {
@@ -45,10 +45,7 @@ pub(crate) struct Shared {
     gate: Gate,
     reports: Reports,
     makes_topics: bool,
-    /// Topics that a broker refused: the producer's word on them is old until it has asked again.
-    doubted: Mutex<HashSet<Arc<str>>>,
-    /// Whether there is any.
-    doubts: AtomicBool,
+    doubts: Doubts,
 }
 
 impl Cluster {
@@ -71,8 +68,7 @@ impl Cluster {
             gate: Gate::new(section.in_flight, section.in_flight_bytes),
             reports: Reports::default(),
             makes_topics: section.create_topics.is_some(),
-            doubted: Mutex::default(),
-            doubts: AtomicBool::new(false),
+            doubts: Doubts::default(),
         });
         let lone = Engine::new(shared.clone(), alone, None);
         let main = Engine::new(shared.clone(), config, Some(lone.clone()));
@@ -126,9 +122,10 @@ impl Cluster {
         self.main.standing()
     }
 
-    /// Hands a record over; its outcome comes through the ticket. Never waits.
-    pub(crate) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) {
-        self.main.send(record, ticket);
+    /// Hands a record over; its outcome comes through the ticket. Never waits. Tells whether the next one may follow at once:
+    /// it would come straight back where there is no producer just now, or no place in its queue.
+    pub(crate) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) -> bool {
+        self.main.send(record, ticket)
     }
 
     /// Sends one record and waits for the brokers' word: for the error topics of sources.
@@ -144,19 +141,28 @@ impl Cluster {
         self.trust(topic).await;
         let (answer, answered) = oneshot::channel();
         let ticket = Ticket::Single { topic: topic.into(), since: self.shared.told.now(), answer };
-        self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(ticket));
+        let _ = self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(ticket));
         answered.await.unwrap_or_else(|_| Err(over()))
     }
 
     /// Waits for what is under way and hangs up, not much longer than `within`; what is left is given back.
     pub(crate) async fn close(&self, within: Duration) {
         let by = self.shared.told.now() + within;
-        self.main.end(by);
-        self.wait_until_over(&self.main).await;
-        // Only now has the main one nothing more to pass on.
-        self.lone.end(by);
-        self.wait_until_over(&self.lone).await;
-        self.shared.reports.settled().await;
+        let all = async {
+            self.main.end(by);
+            self.wait_until_over(&self.main).await;
+            // Only now has the main one nothing more to pass on.
+            self.lone.end(by);
+            self.wait_until_over(&self.lone).await;
+            self.shared.reports.settled().await;
+        };
+        tokio::select! {
+            () = all => {}
+            () = self.house().clock.sleep(within + HANG_UP) => {
+                self.lone.end(by);
+                tracing::warn!(carrier = %self.carrier(), "a Kafka producer takes its time to hang up; it is not waited for");
+            }
+        }
         self.shared.reports.end();
     }
 

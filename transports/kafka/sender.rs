@@ -1,6 +1,6 @@
 //! Sends the SETs of one stream to a topic.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use delivery::{
     About, Closed, Feed, Finding, Form, Lapse, Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Voice, Want,
@@ -18,6 +18,8 @@ use crate::{
 const DRAW: usize = 256;
 /// Bytes of one draw.
 const DRAW_BYTES: usize = 1 << 20;
+/// For so long nothing is drawn when something came straight back: drawn again at once, it would come back at once.
+const REST: Duration = Duration::from_millis(100);
 
 /// One stream that goes to a topic: one SET a record, as many under way as the cluster's window has room for.
 pub struct KafkaLine {
@@ -36,7 +38,8 @@ impl KafkaLine {
         Self { cluster, topic: terms.topic.as_str().into(), shape: Shape::new(terms, about), form }
     }
 
-    fn send(&self, course: &Arc<Course>, set: &SealedSet) {
+    /// Tells whether the next one may follow at once.
+    fn send(&self, course: &Arc<Course>, set: &SealedSet) -> bool {
         let made = self.shape.make(set);
         let since = self.cluster.told().now();
         let ticket = Ticket::Set { course: course.clone(), jti: set.jti, attempt: set.attempt, since };
@@ -47,7 +50,7 @@ impl KafkaLine {
             value: &made.value,
             timestamp: made.timestamp,
         };
-        self.cluster.send(record, Box::new(ticket));
+        self.cluster.send(record, Box::new(ticket))
     }
 
     /// Waits until there is a producer; hears meanwhile if the tap ends.
@@ -80,15 +83,41 @@ impl KafkaLine {
             return closed;
         }
         loop {
-            match tap.next(Want::ALL).await {
-                Ok(batch) => {
-                    self.cluster.trust(&self.topic).await;
-                    for set in batch.hand_over() {
-                        self.send(&course, &set);
-                    }
-                }
+            let batch = match tap.next(Want::ALL).await {
+                Ok(batch) => batch,
                 Err(closed) => return closed,
+            };
+            // Nothing is held while it waits: others need the room. Control SETs take none, so a shut window does not keep them.
+            let is_ready = matches!(*standing.borrow(), Standing::Ready);
+            if !is_ready || self.cluster.doubts(&self.topic) {
+                drop(batch);
+                if let Err(closed) = self.settle_doubts(feed, tap, &mut standing).await {
+                    return closed;
+                }
+                continue;
             }
+            let mut went = true;
+            for set in batch.hand_over() {
+                went &= self.send(&course, &set);
+            }
+            if !went {
+                self.cluster.house().clock.sleep(REST).await;
+            }
+        }
+    }
+
+    /// Waits for a producer that knows the topic anew.
+    async fn settle_doubts(
+        &self,
+        feed: &Feed,
+        tap: &mut Tap,
+        standing: &mut watch::Receiver<Standing>,
+    ) -> Result<(), Closed> {
+        self.ready(feed, tap, standing).await?;
+        tokio::select! {
+            () = self.cluster.trust(&self.topic) => Ok(()),
+            // Nothing is drawn; only an end comes out of this.
+            end = tap.next(Want { sets: 0, ..Want::ALL }) => end.map(drop),
         }
     }
 }

@@ -97,9 +97,10 @@ impl Engine {
         if std::thread::Builder::new().name(name).spawn(move || engine.serve()).is_err() {
             let cause = Cause::new("resources", "no thread could be started for a Kafka producer");
             self.shared.told.down(cause.clone());
-            self.standing.send_replace(Standing::Failing(cause));
             // Whoever comes next tries again.
             self.started.store(false, Ordering::Release);
+            let over = self.stop.lock().is_some();
+            self.standing.send_replace(if over { Standing::Over } else { Standing::Failing(cause) });
         }
     }
 
@@ -116,12 +117,13 @@ impl Engine {
         }
     }
 
-    /// Hands a record to the library; its ticket comes back with the report, or at once.
-    pub(super) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) {
+    /// Hands a record to the library; its ticket comes back with the report, or at once. Tells whether it would take another.
+    pub(super) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) -> bool {
         let refused = {
             let producer = self.producer.read();
             let Some(producer) = &*producer else {
-                return self.shared.resolve(*ticket, Err(Verdict::Return));
+                self.shared.resolve(*ticket, Err(Verdict::Return));
+                return false;
             };
             let record = BaseRecord::<[u8], [u8], Box<Ticket>> {
                 topic: record.topic,
@@ -138,10 +140,10 @@ impl Engine {
             }
             refused
         };
-        if let Some((code, ticket)) = refused {
-            // What the library refuses at once travelled in nobody's company.
-            self.shared.failed(*ticket, code, true);
-        }
+        let Some((code, ticket)) = refused else { return true };
+        // What the library refuses at once travelled in nobody's company.
+        self.shared.failed(*ticket, code, true);
+        !matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::QueueFull)
     }
 
     fn serve(&self) {
@@ -177,8 +179,9 @@ impl Engine {
                 break;
             }
         }
-        self.give_back_queue();
         self.standing.send_replace(Standing::Over);
+        // Only now: who comes later sees that it is over, and gives back itself.
+        self.give_back_queue();
     }
 
     fn is_lone(&self) -> bool {
@@ -249,7 +252,7 @@ impl Engine {
             value: message.payload().unwrap_or_default(),
             timestamp: message.timestamp().to_millis().filter(|at| *at > 0),
         };
-        self.send(record, ticket);
+        let _ = self.send(record, ticket);
     }
 
     /// Waits for what is under way, not longer than `by`.

@@ -1,18 +1,23 @@
 //! Topics that the producer must look at again, or that are made.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use delivery::{Cause, clean};
+use parking_lot::Mutex;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     config::FromClientConfigAndContext,
     error::KafkaError,
     types::RDKafkaErrorCode,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{Cluster, Shared, engine::Engine};
 use crate::client::{Role, client_config};
@@ -21,32 +26,73 @@ use crate::client::{Role, client_config};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Topics that are doubted at once, at most; of more the producer finds out itself.
 const MOST: usize = 10_000;
+/// Looks at once, each on a thread of its own: thousands of streams may be resumed together.
+const LOOKS: usize = 8;
+
+/// Topics that a broker refused: the producer's word on them is old until it has asked again.
+pub(super) struct Doubts {
+    /// Of each, whether it was asked about by now: who sends to the same topic waits for the same look.
+    all: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<bool>>>>,
+    /// Whether there is any.
+    some: AtomicBool,
+    looks: Semaphore,
+}
+
+impl Default for Doubts {
+    fn default() -> Self {
+        Self { all: Mutex::default(), some: AtomicBool::new(false), looks: Semaphore::new(LOOKS) }
+    }
+}
+
+impl Doubts {
+    fn of(&self, topic: &str) -> Option<Arc<tokio::sync::Mutex<bool>>> {
+        if !self.some.load(Ordering::Acquire) {
+            return None;
+        }
+        self.all.lock().get(topic).cloned()
+    }
+
+    fn dispel(&self, topic: &str) {
+        let mut all = self.all.lock();
+        all.remove(topic);
+        self.some.store(!all.is_empty(), Ordering::Release);
+    }
+}
 
 impl Shared {
     /// A broker refused this topic. Until its next look at the metadata, the producer refuses further records for it without
     /// asking anybody, although the operator may have mended it.
     pub(super) fn doubt(&self, topic: &Arc<str>) {
-        let mut doubted = self.doubted.lock();
-        if doubted.len() < MOST {
-            doubted.insert(topic.clone());
-            self.doubts.store(true, Ordering::Release);
+        let mut all = self.doubts.all.lock();
+        if all.len() < MOST {
+            // While it is being asked about, a refusal says nothing new.
+            all.entry(topic.clone()).or_default();
+            self.doubts.some.store(true, Ordering::Release);
         }
-    }
-
-    fn take_doubt(&self, topic: &str) -> bool {
-        let mut doubted = self.doubted.lock();
-        let there = doubted.remove(topic);
-        self.doubts.store(!doubted.is_empty(), Ordering::Release);
-        there
     }
 }
 
 impl Cluster {
+    /// Whether a topic must be looked at before something is sent to it.
+    pub(crate) fn doubts(&self, topic: &str) -> bool {
+        self.shared.doubts.of(topic).is_some()
+    }
+
     /// Looks at a topic again that was refused before, and makes it where the operator wants topics made.
     pub(crate) async fn trust(&self, topic: &str) {
-        if !self.shared.doubts.load(Ordering::Acquire) || !self.shared.take_doubt(topic) {
+        let Some(doubt) = self.shared.doubts.of(topic) else { return };
+        let mut looked = doubt.lock().await;
+        if *looked {
             return;
         }
+        // It is never closed.
+        let _turn = self.shared.doubts.looks.acquire().await;
+        self.ask(topic).await;
+        *looked = true;
+        self.shared.doubts.dispel(topic);
+    }
+
+    async fn ask(&self, topic: &str) {
         if self.look(topic).await == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
             && let Some(shape) = self.section.create_topics
         {

@@ -15,6 +15,8 @@ use serde_json::json;
 mod mock;
 #[path = "conformance/rig.rs"]
 mod rig;
+#[path = "conformance/trouble.rs"]
+mod trouble;
 
 use mock::{Mock, feed, run};
 

@@ -1,0 +1,122 @@
+//! What may not stall, spin or wait for ever when brokers are in trouble.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use delivery::{
+    Attempt, Cause, Closed, Feed, Jti, Manner, Method, Outcome, Profile, Verdict,
+    spi::{FeedCore, TapCore},
+    testkit::{End, Simulated},
+};
+use rdkafka::types::RDKafkaRespErr;
+use serde_json::json;
+
+use super::{
+    PRODUCE, all_acknowledged,
+    mock::{Mock, feed, run},
+};
+
+const OUT_OF_ORDER: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+const FORBIDDEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+
+/// A feed that counts what comes back untried.
+struct Counting {
+    inner: Simulated,
+    returned: AtomicUsize,
+}
+
+impl FeedCore for Counting {
+    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+        self.inner.tap(manner)
+    }
+
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+        let returned = all.iter().filter(|(.., outcome)| matches!(outcome, Err(Verdict::Return))).count();
+        self.returned.fetch_add(returned, Ordering::Relaxed);
+        self.inner.settle(all);
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        self.inner.counts()
+    }
+
+    fn stalled(&self, _: Option<Cause>) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_back_at_once_is_not_handed_over_again_at_once() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({})).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    // A second producer that breaks before it has worked is replaced after a rest.
+    mock.brokers().request_errors(PRODUCE, &[OUT_OF_ORDER, OUT_OF_ORDER]);
+    // Control SETs take no room, so a shut window does not hold them.
+    let inner = Simulated::new(Profile { windows: Vec::new(), ..line.profile() }, 3, 3);
+    let counting = Arc::new(Counting { inner: inner.clone(), returned: AtomicUsize::new(0) });
+    let of = Feed::new(counting.clone());
+    let tap = of.tap();
+    let end = tokio::time::timeout(Duration::from_secs(25), line.clone().run(of, tap)).await.unwrap();
+    assert_eq!(end, Closed::Idle);
+    all_acknowledged(&inner);
+    let returned = counting.returned.load(Ordering::Relaxed);
+    assert!((1..100).contains(&returned), "{returned} came back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_breaks_again_and_again_leaves_the_window_open() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "in_flight": 70 })).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    mock.brokers().request_errors(PRODUCE, &[OUT_OF_ORDER; 3]);
+    let feed = feed(&line, 500, 500);
+    assert_eq!(run(&line, &feed).await, Closed::Idle);
+    all_acknowledged(&feed);
+    assert_eq!(line.profile().windows[0].core().room(), 70);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_room_meanwhile() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "in_flight": 20 })).await;
+    let lines: Vec<_> = (0..4).map(|n| method.line_of(&format!("stream-{n}"), json!({ "topic": "sets" }))).collect();
+    mock.brokers().request_errors(PRODUCE, &[FORBIDDEN]);
+    let refused = feed(&lines[0], 1, 1);
+    run(&lines[0], &refused).await;
+    assert!(matches!(&refused.ends()[0], Some(End::Halted(cause)) if cause.code == "topic_authorization"));
+    // The operator grants it and resumes all streams; the brokers take their time.
+    mock.brokers().broker_round_trip_time(1, Duration::from_millis(1500)).unwrap();
+    let resumed: Vec<_> = lines.iter().map(|line| feed(line, 5, 5)).collect();
+    let window = lines[0].profile().windows[0].clone();
+    let looks = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(window.core().room(), 20, "nothing has left, and others could not leave");
+        mock.brokers().broker_round_trip_time(1, Duration::ZERO).unwrap();
+    };
+    let all = futures_util::future::join_all(lines.iter().zip(&resumed).map(|(line, feed)| run(line, feed)));
+    tokio::join!(all, looks);
+    resumed.iter().for_each(all_acknowledged);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_does_not_wait_for_a_look_at_a_cluster_that_is_away() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({})).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    mock.brokers().request_errors(PRODUCE, &[FORBIDDEN]);
+    run(&line, &feed(&line, 1, 1)).await;
+    mock.brokers().broker_down(-1).unwrap();
+    let looking = feed(&line, 10, 10);
+    let closes = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        looking.end(Closed::Draining);
+        let close = method.kafka.close(Duration::from_millis(300));
+        tokio::time::timeout(Duration::from_millis(2500), close).await.expect("it waits for the answer to a look");
+    };
+    let (end, ()) = tokio::join!(run(&line, &looking), closes);
+    assert_eq!((end, looking.handed()), (Closed::Draining, 0));
+}
