@@ -32,7 +32,7 @@ pub struct Offered {
 pub enum KnownBy {
     /// By this, whatever the event says of itself.
     Given(String),
-    /// By its own `id`; by this where it has none.
+    /// By its own `id`; by this where it has none. An `id` that begins as this does, up to the first colon, is refused.
     OrElse(String),
 }
 
@@ -124,6 +124,12 @@ impl Taker {
         if known_by.is_empty() || known_by.len() > LONGEST_ID {
             return Err(Problem::bad(format!("what names an event has 1 to {LONGEST_ID} bytes")));
         }
+        // Whoever may write where others write as well must not take the names of their events before they come (hardening H14).
+        if let (false, Some(id), Some(kept)) = (given, &event.id, kept(&known_by))
+            && id.starts_with(kept)
+        {
+            return Err(Problem::bad(format!("names with `{kept}` are kept for events without `id`")).at("/id"));
+        }
         if given || event.id.is_none() {
             event.id = Some(known_by.into());
         }
@@ -135,6 +141,11 @@ impl Taker {
         self.judge.count(problem, &self.producer);
         answer(problem)
     }
+}
+
+/// The beginning that no event of such a source may give itself.
+fn kept(known_by: &str) -> Option<&str> {
+    known_by.find(':').and_then(|at| known_by.get(..=at))
 }
 
 fn answer(problem: &Problem) -> Answered {

@@ -59,7 +59,8 @@ pub enum Incoming {
 pub enum Identity {
     /// By this, whatever the event says of itself.
     Given(String),
-    /// By its own `id`; by this where it has none.
+    /// By its own `id`; by this where it has none. What stands before its first colon is kept: an event whose own `id` begins so is
+    /// refused, so that nobody can take the name of another's event before it comes.
     OrElse(String),
 }
 

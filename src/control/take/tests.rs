@@ -103,6 +103,19 @@ async fn an_event_is_known_by_its_own_id_unless_one_is_given() {
 }
 
 #[tokio::test]
+async fn nobody_takes_the_name_of_an_event_that_is_still_to_come() {
+    let (fake, taker) = taker(&IntakeConfig::default());
+    let mut named = event("attacker");
+    named["id"] = json!("kafka:main:events/0/8");
+    let answers = taker.take(vec![offered("kafka:main:events/0/7", &named)]).await;
+    assert!(matches!(&answers[..], [Answered::Refused { text, .. }] if text.starts_with("/id: ")), "{answers:?}");
+    assert_eq!(taker.take(vec![offered("kafka:main:events/0/8", event("victim"))]).await, [Answered::Taken]);
+    named["id"] = json!("kafka");
+    assert_eq!(taker.take(vec![offered("kafka:main:events/0/9", &named)]).await, [Answered::Taken]);
+    assert_eq!(fake.seen.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn what_comes_again_is_taken_and_another_event_of_that_name_is_refused() {
     let (_, taker) = taker(&IntakeConfig::default());
     assert_eq!(taker.take(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
