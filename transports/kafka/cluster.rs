@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod engine;
+mod reporting;
 mod reports;
 mod topics;
 
@@ -53,7 +54,8 @@ impl Cluster {
     pub(crate) fn new(name: &str, section: &ClusterSection, env: &Env) -> Result<Arc<Self>, Fault> {
         let config = producer_config(name, section)?;
         let mut alone = config.clone();
-        alone.set("batch.num.messages", "1").set("linger.ms", "0");
+        // Figures are told of the main one alone.
+        alone.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
         let carrier: Arc<str> = format!("kafka/{name}").into();
         let timeout = Duration::from_secs(u64::from(section.timeout_seconds));
         let tokens = match &section.sasl {

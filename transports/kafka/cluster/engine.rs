@@ -8,24 +8,19 @@ use std::{
     time::Duration,
 };
 
-use delivery::{Cause, Receipt, Verdict, clean};
+use delivery::{Cause, Verdict, clean};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rdkafka::{
-    ClientConfig, ClientContext, Message, Statistics,
-    client::OAuthToken,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    ClientConfig, Message,
+    config::FromClientConfigAndContext,
     error::KafkaError,
-    message::{DeliveryResult, OwnedHeaders, OwnedMessage},
-    producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig},
+    message::{OwnedHeaders, OwnedMessage},
+    producer::{BaseProducer, BaseRecord, Producer, PurgeConfig},
     types::RDKafkaErrorCode,
 };
 use tokio::sync::watch;
 
-use super::{Shared, reports::Ticket};
-use crate::{
-    context::Context,
-    wire::verdict::{self, Circumstances},
-};
+use super::{Shared, reporting::Reporting, reports::Ticket};
 
 /// For so long one poll may take: an order to stop is heard after it at the latest.
 const POLL: Duration = Duration::from_millis(100);
@@ -197,12 +192,7 @@ impl Engine {
                 }
             }
         }
-        let reporting = Reporting {
-            context: self.shared.context(),
-            shared: self.shared.clone(),
-            lone: self.lone.clone(),
-            broken: AtomicBool::new(false),
-        };
+        let reporting = Reporting::new(self.shared.clone(), self.lone.clone());
         BaseProducer::from_config_and_context(&self.config, reporting).map_err(|error| {
             let text = match &error {
                 // Their text may repeat the value, and the value may be a secret.
@@ -225,7 +215,7 @@ impl Engine {
                 return Some(by);
             }
             // The error callback names what broke it, not that it is broken.
-            if producer.context().broken.load(Ordering::Acquire) || producer.client().fatal_error().is_some() {
+            if producer.context().is_broken() || producer.client().fatal_error().is_some() {
                 producer.context().breaks();
                 let (code, text) = producer.client().fatal_error().unzip();
                 let text = format!(
@@ -316,7 +306,7 @@ impl Engine {
     }
 
     /// Takes a record that was too large in company, to be sent alone.
-    fn take(self: &Arc<Self>, message: OwnedMessage, ticket: Box<Ticket>) {
+    pub(super) fn take(self: &Arc<Self>, message: OwnedMessage, ticket: Box<Ticket>) {
         self.queue.lock().push((message, ticket));
         self.begin();
         // One that ended before it saw this record gives it back here.
@@ -327,96 +317,6 @@ impl Engine {
 }
 
 /// The code of an error of sending.
-fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
+pub(super) fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
     error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument)
-}
-
-/// The context of a producer: beside the common one, it takes delivery reports.
-struct Reporting {
-    context: Context,
-    shared: Arc<Shared>,
-    lone: Option<Arc<Engine>>,
-    broken: AtomicBool,
-}
-
-impl ClientContext for Reporting {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        self.context.log(level, facility, text);
-    }
-
-    fn stats(&self, _: Statistics) {}
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        // The lone engine's figures would take the place of the main one's.
-        if self.lone.is_some() {
-            self.context.stats_raw(statistics);
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::Fatal
-                    | RDKafkaErrorCode::OutOfOrderSequenceNumber
-                    | RDKafkaErrorCode::UnknownProducerId
-                    | RDKafkaErrorCode::InvalidProducerEpoch
-            )
-        ) {
-            self.breaks();
-        }
-        self.context.error(error, reason);
-    }
-
-    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.context.generate_oauth_token(config)
-    }
-}
-
-impl Reporting {
-    /// Nothing is claimed for this cluster until another producer is there.
-    fn breaks(&self) {
-        if !self.broken.swap(true, Ordering::AcqRel) {
-            self.shared.gate.shut(self.lone.is_none());
-        }
-    }
-}
-
-impl ProducerContext for Reporting {
-    type DeliveryOpaque = Box<Ticket>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
-        match result {
-            Ok(_) => self.shared.resolve(*ticket, Ok(Receipt::Carrier)),
-            Err((error, message)) => {
-                let code = code_of(error);
-                if code == RDKafkaErrorCode::Fatal {
-                    self.breaks();
-                }
-                match &self.lone {
-                    Some(lone) if verdict::is_too_large(code) => lone.take(message.detach(), ticket),
-                    _ => self.shared.failed(*ticket, code, self.lone.is_none()),
-                }
-            }
-        }
-    }
-}
-
-impl Shared {
-    /// A record that was not taken.
-    fn failed(&self, ticket: Ticket, code: RDKafkaErrorCode, alone: bool) {
-        let (topic, since) = match &ticket {
-            Ticket::Set { course, since, .. } => (course.topic.clone(), *since),
-            Ticket::Single { topic, since, .. } => (topic.clone(), *since),
-        };
-        if verdict::is_of_topic(code) {
-            self.doubt(&topic);
-        }
-        let why = || self.told.why(since);
-        let verdict =
-            verdict::of(code, &Circumstances { topic: &topic, alone, why: &why, makes_topics: self.makes_topics });
-        self.resolve(ticket, Err(verdict));
-    }
 }

@@ -17,7 +17,10 @@ use rdkafka::{
     error::KafkaError,
     types::RDKafkaErrorCode,
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::spawn_blocking,
+};
 
 use super::{Cluster, Shared, engine::Engine};
 use crate::client::{Role, client_config};
@@ -121,11 +124,17 @@ impl Cluster {
         let cannot = |error: &KafkaError| Cause::new("topic", clean(&format!("{:?}", error.rdkafka_error_code()), 200));
         let config = client_config(self.name(), &self.section, Role::Look)
             .map_err(|fault| Cause::new("configuration", clean(&fault.to_string(), 200)))?;
-        let admin = AdminClient::from_config_and_context(&config, self.context()).map_err(|error| cannot(&error))?;
+        let gone = |_| Cause::new("resources", "no thread could be started to make a topic");
+        let context = self.context();
+        // Beside the runtime's threads: authorities are read.
+        let made = spawn_blocking(move || AdminClient::from_config_and_context(&config, context)).await;
+        let admin = made.map_err(gone)?.map_err(|error| cannot(&error))?;
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
         let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-        let results = admin.create_topics([&new], &options).await.map_err(|error| cannot(&error))?;
-        match results.into_iter().next() {
+        let results = admin.create_topics([&new], &options).await;
+        // Its end waits for its thread and for name servers; nobody waits for that.
+        drop(spawn_blocking(move || drop(admin)));
+        match results.map_err(|error| cannot(&error))?.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
                 Err(Cause::new("topic", clean(&code.to_string(), 200)))
             }
