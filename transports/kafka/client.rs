@@ -6,7 +6,7 @@ use delivery::Fault;
 use properties::{OF_VERSION, Rule, Side};
 use rdkafka::{ClientConfig, error::KafkaError};
 
-use crate::config::{ClusterSection, Compression, SaslSection, Start, in_cluster};
+use crate::config::{ClusterSection, Compression, SaslSection, in_cluster};
 
 /// Requests to one broker that may be on their way; what keeps the order of an idempotent producer.
 const REQUESTS: usize = 5;
@@ -26,8 +26,6 @@ pub(crate) enum Role<'a> {
     Consumer {
         /// The group.
         group: &'a str,
-        /// Where it begins without an offset.
-        start: Start,
     },
     /// Looks and changes nothing.
     Look,
@@ -65,7 +63,7 @@ pub(crate) fn client_config(name: &str, section: &ClusterSection, role: Role<'_>
     security(section, &mut config);
     match role {
         Role::Producer => producer(section, &mut config),
-        Role::Consumer { group, start } => consumer(group, start, &mut config),
+        Role::Consumer { group } => consumer(group, &mut config),
         Role::Look => {}
     }
     if role != Role::Look && section.statistics_seconds > 0 {
@@ -79,7 +77,7 @@ pub(crate) fn client_config(name: &str, section: &ClusterSection, role: Role<'_>
 /// # Errors
 /// [`Fault::Start`] with its words; those about an option of ours are kept back, since they may repeat a secret.
 pub(crate) fn judge(name: &str, section: &ClusterSection) -> Result<(), Fault> {
-    for role in [Role::Producer, Role::Consumer { group: "any", start: Start::Earliest }, Role::Look] {
+    for role in [Role::Producer, Role::Consumer { group: "any" }, Role::Look] {
         let native = client_config(name, section, role)?.create_native_config();
         native.map_err(|error| match error {
             KafkaError::ClientConfig(_, why, property, _) if section.properties.contains_key(&property) => {
@@ -175,12 +173,9 @@ fn producer(section: &ClusterSection, config: &mut ClientConfig) {
     config.set("topic.metadata.propagation.max.ms", PROPAGATION_MS.min(timeout_ms / 2).to_string());
 }
 
-fn consumer(group: &str, start: Start, config: &mut ClientConfig) {
-    let start = match start {
-        Start::Earliest => "earliest",
-        Start::Latest => "latest",
-    };
-    config.set("group.id", group).set("auto.offset.reset", start);
+fn consumer(group: &str, config: &mut ClientConfig) {
+    // Whatever `start` says: the library would also skip to the end when an offset is gone from the topic.
+    config.set("group.id", group).set("auto.offset.reset", "earliest");
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     config.set("partition.assignment.strategy", "cooperative-sticky").set("isolation.level", "read_committed");
 }

@@ -300,10 +300,10 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KnownBy {
-    /// By its `id` (of a CloudEvent: `source` and `id`); where it has none, by topic, partition and offset.
+    /// By its `id` (of a CloudEvent: `source` and `id`); where it has none, by topic, partition, offset and time.
     #[default]
     Id,
-    /// By topic, partition and offset, whatever it says.
+    /// By topic, partition, offset and time, whatever it says.
     Offset,
 }
 
@@ -314,6 +314,6 @@ pub enum Start {
     /// With the oldest record.
     #[default]
     Earliest,
-    /// With what comes from now on.
+    /// With what comes from its first start on; an offset that is gone from the topic still means the oldest record.
     Latest,
 }

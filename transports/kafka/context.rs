@@ -37,6 +37,10 @@ impl ClientContext for Context {
         let (carrier, text) = (self.told.carrier(), clean(text, 400));
         // Errors come through `error` as well, where they are worth a warning.
         match level {
+            // Its warnings alone have this name: an offset is not in the topic any more.
+            RDKafkaLogLevel::Warning if facility == "OFFSET" => {
+                tracing::warn!(%carrier, text, "a source stood where its topic has no record any more: some may be lost, or come again");
+            }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::warn!(%carrier, facility, text, "the Kafka client is in trouble");
             }

@@ -4,8 +4,11 @@
 //! in hand when the gateway ends comes again, and is known by then.
 
 mod batch;
+mod end;
 mod group;
+mod message;
 pub mod record;
+mod standing;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -44,7 +47,7 @@ const FRAME: usize = 1024;
 pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
     let config = config(cluster, &from)?;
     let carrier: Arc<str> = format!("{}/{}", cluster.carrier(), from.group).into();
-    let shared = Shared::new(inlet, carrier, cluster.told().clone());
+    let shared = Shared::new(inlet, carrier, cluster.told().clone(), from.start);
     let (batches, mut taken) = mpsc::channel(1);
     let (end, mut ended) = oneshot::channel();
     let member = Member { inner: cluster.context(), shared: shared.clone() };
@@ -89,7 +92,7 @@ fn run(
 
 /// What librdkafka is told: its look ahead is bounded, and it soon sees topics and rights that were not there.
 fn config(cluster: &Cluster, from: &From) -> Result<ClientConfig, Fault> {
-    let role = Role::Consumer { group: &from.group, start: from.start };
+    let role = Role::Consumer { group: &from.group };
     let mut config = client_config(cluster.name(), cluster.section(), role)?;
     for (property, value) in [("queued.min.messages", "10000"), ("topic.metadata.refresh.interval.ms", "10000")] {
         if !cluster.section().properties.contains_key(property) {
@@ -143,7 +146,7 @@ impl Worker<'_> {
     }
 
     fn item(&mut self, record: Record) -> Item {
-        let at = format!("kafka:{}:{}", self.cluster.name(), record.at());
+        let at = record.name(self.cluster.name());
         let left = match record.headers_bad {
             Some(why) => Read::Bad(refusal(ErrorCode::InvalidRequest, why)),
             None => read(self.from.format, self.from.identity, &at, &record.headers, record.value.as_ref()),
@@ -215,17 +218,8 @@ impl Worker<'_> {
             }
             let mut trouble: Option<Cause> = None;
             for some in bad.chunks_mut(AT_ONCE) {
-                let done = join_all(some.iter().map(|item| self.put_one(item))).await;
-                for (item, done) in some.iter_mut().zip(done) {
-                    match done {
-                        Ok(()) => {
-                            item.left = None;
-                            self.counts.refused += 1;
-                        }
-                        Err(cause) => trouble = Some(cause),
-                    }
-                }
-                if trouble.is_some() {
+                if let Err(cause) = self.put_some(some).await {
+                    trouble = Some(cause);
                     break;
                 }
             }
@@ -245,33 +239,60 @@ impl Worker<'_> {
         }
     }
 
-    async fn put_one(&self, item: &Item) -> Result<(), Cause> {
-        let Some(Read::Bad(why)) = &item.left else { return Ok(()) };
-        let record = &item.record;
-        if let Some(topic) = &self.from.error_topic
-            && record.bytes() + FRAME <= self.cluster.section().record_bytes
-        {
-            let value = record.value.as_deref().unwrap_or_default();
-            match self.cluster.produce(topic, record.key.as_deref(), headers(record, why), value).await {
-                Ok(()) => return Ok(()),
-                // It would never be taken there: it is parked, as what is too large is.
-                Err(cause) if matches!(cause.code, "refused" | "too_large") => {}
-                Err(cause) => {
-                    let text = format!("the error topic `{topic}`: {}", cause.text);
-                    return Err(Cause::new(cause.code, text));
+    /// Puts a few away at once: those that the error topic does not take are parked in one commit.
+    async fn put_some(&mut self, some: &mut [&mut Item]) -> Result<(), Cause> {
+        let written = join_all(some.iter().map(|item| self.write(item))).await;
+        let (mut trouble, mut left, mut rejected) = (None, Vec::new(), Vec::new());
+        for (item, written) in some.iter_mut().zip(written) {
+            match written {
+                Ok(true) => {
+                    item.left = None;
+                    self.counts.refused += 1;
                 }
+                Ok(false) => {
+                    if let Some(Read::Bad(why)) = &item.left {
+                        rejected.push(parked(&item.record, why));
+                    }
+                    left.push(item);
+                }
+                Err(cause) => trouble = Some(cause),
             }
         }
-        let rejected = Rejected {
-            at: record.at(),
-            key: record.key.clone(),
-            body: record.value.clone().unwrap_or_default(),
-            refusal: why.clone(),
-        };
-        match self.shared.inlet.park(vec![rejected]).await {
-            true => Ok(()),
-            false => Err(Cause::new("park", "records that are no events cannot be parked")),
+        if !rejected.is_empty() {
+            if self.shared.inlet.park(rejected).await {
+                self.counts.refused += left.len() as u64;
+                left.into_iter().for_each(|item| item.left = None);
+            } else {
+                trouble = Some(Cause::new("park", "records that are no events cannot be parked"));
+            }
         }
+        trouble.map_or(Ok(()), Err)
+    }
+
+    /// Writes a record to the error topic; false where there is none, or where it would never be taken.
+    async fn write(&self, item: &Item) -> Result<bool, Cause> {
+        let Some(Read::Bad(why)) = &item.left else { return Ok(true) };
+        let record = &item.record;
+        let Some(topic) = &self.from.error_topic else { return Ok(false) };
+        if record.bytes() + FRAME > self.cluster.section().record_bytes {
+            return Ok(false);
+        }
+        let value = record.value.as_deref().unwrap_or_default();
+        match self.cluster.produce(topic, record.key.as_deref(), headers(record, why), value).await {
+            Ok(()) => Ok(true),
+            Err(cause) if matches!(cause.code, "refused" | "too_large") => Ok(false),
+            Err(cause) => Err(Cause::new(cause.code, format!("the error topic `{topic}`: {}", cause.text))),
+        }
+    }
+}
+
+/// A record as it is parked.
+fn parked(record: &Record, why: &Refusal) -> Rejected {
+    Rejected {
+        at: record.at(),
+        key: record.key.clone(),
+        body: record.value.clone().unwrap_or_default(),
+        refusal: why.clone(),
     }
 }
 
@@ -280,7 +301,9 @@ fn headers(record: &Record, why: &Refusal) -> OwnedHeaders {
     let mut all = OwnedHeaders::new_with_capacity(record.headers.len() + 5);
     let ours = ["err", "description", "source_topic", "source_partition", "source_offset"];
     // What pretends to be ours is not passed on.
-    for (name, value) in record.headers.iter().filter(|(name, _)| !ours.contains(&name.as_str())) {
+    for (name, value) in
+        record.headers.iter().filter(|(name, _)| !ours.iter().any(|own| name.eq_ignore_ascii_case(own)))
+    {
         if !name.contains('\0') {
             all = all.insert(Header { key: name, value: value.as_deref() });
         }

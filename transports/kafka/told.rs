@@ -161,6 +161,13 @@ impl Told {
         self.tell_up(new);
     }
 
+    /// Why the cluster cannot be used, while that is so.
+    pub(crate) fn trouble(&self) -> Option<Cause> {
+        let state = self.state.lock();
+        let said = state.refused.as_ref().or(state.lost.as_ref());
+        said.filter(|_| state.up == Some(false)).map(|said| said.cause.clone())
+    }
+
     /// When the last acknowledgement came.
     pub(crate) fn well_at(&self) -> Option<Duration> {
         self.well_at.load(Ordering::Acquire).checked_sub(1).map(Duration::from_millis)

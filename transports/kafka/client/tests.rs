@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::{ClusterSection, Start};
+use crate::config::ClusterSection;
 
-const ALL: [Role<'static>; 3] = [Role::Producer, Role::Consumer { group: "setgate", start: Start::Latest }, Role::Look];
+const ALL: [Role<'static>; 3] = [Role::Producer, Role::Consumer { group: "setgate" }, Role::Look];
 
 fn cluster(more: &str) -> ClusterSection {
     let mut section = serde_json::json!({ "bootstrap": ["localhost:9092", "[::1]:9093"] });
@@ -52,7 +52,7 @@ fn a_consumer_commits_nothing_by_itself_and_holds_little() {
     let config = config("{}", ALL[1]);
     for (key, value) in [
         ("group.id", "setgate"),
-        ("auto.offset.reset", "latest"),
+        ("auto.offset.reset", "earliest"),
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
         ("partition.assignment.strategy", "cooperative-sticky"),

@@ -313,7 +313,7 @@ pub(super) enum Reading {
 /// # Errors
 /// A finding, when there is no answer at all.
 pub(super) fn source(subject: &Subject, from: &From) -> Result<Source, Finding> {
-    let seen = connect(subject, None, Role::Consumer { group: &from.group, start: from.start })?;
+    let seen = connect(subject, None, Role::Consumer { group: &from.group })?;
     let mut topics = Vec::new();
     for name in &from.topics {
         let found = topic(&seen, subject, name)?;

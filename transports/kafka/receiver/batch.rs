@@ -19,6 +19,8 @@ pub(crate) struct Place {
 pub(crate) struct Record {
     pub(crate) place: Place,
     pub(crate) offset: i64,
+    /// When it was made or appended, as the topic has it.
+    pub(crate) millis: Option<i64>,
     pub(crate) key: Option<Bytes>,
     pub(crate) headers: Headers,
     /// Why its headers cannot be looked at.
@@ -32,6 +34,15 @@ impl Record {
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
         self.value.as_ref().map_or(0, Bytes::len) + self.key.as_ref().map_or(0, Bytes::len) + headers + 128
+    }
+
+    /// By what it is known when it comes again. A topic that is deleted and made anew counts from the beginning: the time tells its
+    /// records from those that stood there before.
+    pub(crate) fn name(&self, cluster: &str) -> String {
+        match self.millis {
+            Some(millis) => format!("kafka:{cluster}:{}@{millis}", self.at()),
+            None => format!("kafka:{cluster}:{}", self.at()),
+        }
     }
 
     /// Its place, as the operator reads it.
@@ -66,9 +77,23 @@ mod tests {
 
     fn item(partition: i32, offset: i64, done: bool) -> Item {
         let place = Place { topic: "t".into(), partition, epoch: 1 };
-        let record =
-            Record { place, offset, key: None, headers: Vec::new(), headers_bad: None, value: Some(Bytes::new()) };
+        let record = Record {
+            place,
+            offset,
+            millis: None,
+            key: None,
+            headers: Vec::new(),
+            headers_bad: None,
+            value: Some(Bytes::new()),
+        };
         Item { record, left: (!done).then_some(Read::Nothing) }
+    }
+
+    #[test]
+    fn a_topic_made_anew_has_no_names_of_the_old_one() {
+        let name = |millis| Record { millis, ..item(0, 5, true).record }.name("main");
+        assert_eq!((name(None), name(Some(7))), ("kafka:main:t/0/5".into(), "kafka:main:t/0/5@7".into()));
+        assert_ne!(name(Some(8)), name(Some(7)));
     }
 
     #[test]

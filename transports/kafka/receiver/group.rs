@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,25 +12,24 @@ use std::{
     time::Duration,
 };
 
-use delivery::{Bytes, CarrierEvent, Cause, Inlet};
+use delivery::{CarrierEvent, Cause, Inlet};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::{
-    ClientContext, Message as _, Offset, TopicPartitionList,
+    ClientContext, Offset, TopicPartitionList,
     client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
-    error::{KafkaError, KafkaResult},
-    message::{BorrowedMessage, Headers as _},
-    types::RDKafkaErrorCode,
+    error::KafkaError,
 };
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::{
     batch::{Place, Record},
-    record::{Headers, MOST_HEADER_BYTES, MOST_HEADERS},
+    end,
+    message::record,
+    standing::{Kept, Patience, Statistics, fault},
 };
-use crate::{context::Context, told::Told};
+use crate::{config::Start, context::Context, told::Told};
 
 /// Bytes of records that are taken together; one larger record is taken alone.
 const BATCH_BYTES: usize = 4 << 20;
@@ -39,12 +37,15 @@ const BATCH_BYTES: usize = 4 << 20;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a rebalance waits for the batch in hand. What is not done by then comes again, to whoever has the partition.
 const FINISH: Duration = Duration::from_secs(5);
+/// How often brokers that were lost are looked for, where no record tells that they are back; and for how long each time.
+const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(1));
 
 /// What the thread, its callbacks and whoever works on the batches share.
 pub(crate) struct Shared {
     pub(crate) inlet: Arc<dyn Inlet>,
     pub(crate) carrier: Arc<str>,
     told: Arc<Told>,
+    start: Start,
     state: Mutex<State>,
     /// The batch in hand was given back.
     over: Condvar,
@@ -56,25 +57,29 @@ struct State {
     /// The assignment of each partition that is ours.
     ours: HashMap<(Arc<str>, i32), u64>,
     epochs: u64,
-    /// Where each partition goes on, and whether that was committed.
-    next: HashMap<Place, (i64, bool)>,
+    /// Where each partition goes on, and whether that is committed.
+    next: HashMap<Place, (i64, Kept)>,
     in_hand: bool,
     paused: bool,
+    commits: Patience,
+    /// The brokers cannot be used, which was told; when they were looked for last.
+    lost: Option<Duration>,
+    /// Why it cannot go on.
+    failed: Option<Cause>,
 }
 
 impl Shared {
-    pub(crate) fn new(inlet: Arc<dyn Inlet>, carrier: Arc<str>, told: Arc<Told>) -> Arc<Self> {
+    pub(crate) fn new(inlet: Arc<dyn Inlet>, carrier: Arc<str>, told: Arc<Told>, start: Start) -> Arc<Self> {
         let (state, over, stop) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Arc::new(Self { inlet, carrier, told, state, over, stop })
+        Arc::new(Self { inlet, carrier, told, start, state, over, stop })
     }
 
     /// Everything up to here is durable.
     pub(crate) fn durable(&self, positions: HashMap<Place, i64>) {
         let mut state = self.state.lock();
         for (place, at) in positions {
-            let known = state.next.entry(place).or_insert((at, true));
-            if known.0 != at || known.1 {
-                *known = (at, false);
+            if state.next.get(&place).is_none_or(|(known, _)| *known != at) {
+                state.next.insert(place, (at, Kept::No));
             }
         }
     }
@@ -103,44 +108,84 @@ impl Shared {
         !state.in_hand
     }
 
+    /// The assignment of a partition, if it is ours.
+    pub(super) fn epoch(&self, topic: &Arc<str>, partition: i32) -> Option<u64> {
+        self.state.lock().ours.get(&(topic.clone(), partition)).copied()
+    }
+
     fn is_ours(&self, place: &Place) -> bool {
-        let state = self.state.lock();
-        state.ours.get(&(place.topic.clone(), place.partition)) == Some(&place.epoch)
+        self.epoch(&place.topic, place.partition) == Some(place.epoch)
     }
 
     /// What is durable and not committed, of partitions that are ours; of these only, when some are named.
-    fn uncommitted(&self, of: Option<&TopicPartitionList>) -> TopicPartitionList {
+    fn uncommitted(&self, of: Option<&TopicPartitionList>, mode: CommitMode) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         let mut state = self.state.lock();
         let State { ours, next, .. } = &mut *state;
         next.retain(|place, _| ours.get(&(place.topic.clone(), place.partition)) == Some(&place.epoch));
-        for (place, (at, committed)) in next.iter_mut().filter(|(_, (_, committed))| !committed) {
+        let (open, then): (&[Kept], Kept) = match mode {
+            CommitMode::Async => (&[Kept::No], Kept::Sent),
+            CommitMode::Sync => (&[Kept::No, Kept::Sent], Kept::Yes),
+        };
+        for (place, (at, kept)) in next.iter_mut().filter(|(_, (_, kept))| open.contains(kept)) {
             if of.is_none_or(|of| of.find_partition(&place.topic, place.partition).is_some())
                 && list.add_partition_offset(&place.topic, place.partition, Offset::Offset(*at)).is_ok()
             {
-                *committed = true;
+                *kept = then;
             }
         }
         list
     }
 
-    fn commit(&self, consumer: &BaseConsumer<Member>, of: Option<&TopicPartitionList>, mode: CommitMode) {
-        let list = self.uncommitted(of);
-        if list.count() > 0
-            && let Err(error) = consumer.commit(&list, mode)
-        {
-            tracing::info!(carrier = %self.carrier, %error, "offsets were not committed: what was taken may come again");
-            self.doubt(&list);
+    /// Commits what is durable. `Sync` makes sure, also of what was sent before; what is not `patient` is tried at once.
+    fn commit(
+        &self,
+        consumer: &BaseConsumer<Member>,
+        of: Option<&TopicPartitionList>,
+        mode: CommitMode,
+        patient: bool,
+    ) {
+        if patient && !self.state.lock().commits.is_over(self.told.now()) {
+            return;
+        }
+        let list = self.uncommitted(of, mode);
+        if list.count() == 0 {
+            return;
+        }
+        match consumer.commit(&list, mode) {
+            Ok(()) if matches!(mode, CommitMode::Async) => {}
+            Ok(()) => self.state.lock().commits.well(),
+            Err(error) => {
+                tracing::warn!(carrier = %self.carrier, %error, "offsets were not committed: what was taken may come again");
+                let mut state = self.state.lock();
+                state.commits.failed(self.told.now());
+                for (place, known) in &mut state.next {
+                    if list.find_partition(&place.topic, place.partition).is_some() {
+                        known.1 = Kept::No;
+                    }
+                }
+            }
         }
     }
 
-    /// These were not committed after all.
-    fn doubt(&self, list: &TopicPartitionList) {
-        let mut state = self.state.lock();
-        for (place, known) in &mut state.next {
-            if list.find_partition(&place.topic, place.partition).is_some() {
-                known.1 = false;
+    /// The brokers cannot be used, if that is so: the source says it under its own name.
+    fn lose(&self) {
+        let Some(cause) = self.told.trouble() else { return };
+        let new = self.state.lock().lost.replace(self.told.now()).is_none();
+        if new {
+            self.inlet.told(CarrierEvent::Down { carrier: self.carrier.clone(), cause });
+        }
+    }
+
+    /// Whether the brokers were lost, and it is time to look for them.
+    fn looks(&self) -> bool {
+        let (mut state, now) = (self.state.lock(), self.told.now());
+        match &mut state.lost {
+            Some(at) if now.saturating_sub(*at) >= LOOK.0 => {
+                *at = now;
+                true
             }
+            _ => false,
         }
     }
 }
@@ -160,6 +205,7 @@ impl ClientContext for Member {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.inner.error(error, reason);
+        self.shared.lose();
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
@@ -178,18 +224,35 @@ impl ConsumerContext for Member {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
+                let begun = match self.shared.start {
+                    Start::Earliest => Ok(Vec::new()),
+                    Start::Latest => end::begin(consumer, list),
+                };
                 let mut state = self.shared.state.lock();
                 for one in list.elements() {
                     state.epochs += 1;
                     let epoch = state.epochs;
                     state.ours.insert((one.topic().into(), one.partition()), epoch);
                 }
+                match begun {
+                    Ok(begun) => {
+                        for (topic, partition, at) in begun {
+                            if let Some(epoch) = state.ours.get(&(topic.clone(), partition)).copied() {
+                                state.next.insert(Place { topic, partition, epoch }, (at, Kept::No));
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        let text = format!("where its topics end cannot be learnt: {error}");
+                        state.failed = Some(Cause::new("offsets", text));
+                    }
+                }
                 tracing::info!(carrier = %self.shared.carrier, partitions = list.count(), "partitions were assigned");
             }
             Rebalance::Revoke(list) => {
                 if !consumer.assignment_lost() {
                     self.shared.wait(FINISH);
-                    self.shared.commit(consumer, Some(list), CommitMode::Sync);
+                    self.shared.commit(consumer, Some(list), CommitMode::Sync, false);
                 }
                 let mut state = self.shared.state.lock();
                 for one in list.elements() {
@@ -208,41 +271,6 @@ impl ConsumerContext for Member {
         {
             let _ = consumer.pause(list);
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::info!(carrier = %self.shared.carrier, %error, "offsets were not committed: what was taken may come again");
-            self.shared.doubt(offsets);
-        }
-    }
-}
-
-/// The part of the library's statistics that is told on.
-#[derive(Deserialize)]
-struct Statistics {
-    #[serde(default)]
-    topics: HashMap<String, Topic>,
-}
-
-#[derive(Deserialize)]
-struct Topic {
-    #[serde(default)]
-    partitions: HashMap<String, Partition>,
-}
-
-#[derive(Deserialize)]
-struct Partition {
-    #[serde(default)]
-    consumer_lag: i64,
-}
-
-impl Statistics {
-    /// Records that are there and not taken, of our partitions; -1 means that it is not known.
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    fn lag(&self) -> f64 {
-        let partitions = self.topics.values().flat_map(|topic| topic.partitions.values());
-        partitions.map(|partition| partition.consumer_lag.max(0)).sum::<i64>() as f64
     }
 }
 
@@ -274,6 +302,7 @@ pub(crate) fn poll(
         }
         // A rebalance may have passed since the first of them.
         batch.retain(|record| shared.is_ours(&record.place));
+        let mode = if batch.is_empty() { CommitMode::Sync } else { CommitMode::Async };
         if !batch.is_empty() {
             shared.state.lock().in_hand = true;
             if batches.blocking_send(batch).is_err() {
@@ -282,10 +311,10 @@ pub(crate) fn poll(
             }
             attend(consumer, shared, group, &mut early, &mut up)?;
         }
-        shared.commit(consumer, None, CommitMode::Async);
+        shared.commit(consumer, None, mode, true);
     }
     shared.wait(FINISH);
-    shared.commit(consumer, None, CommitMode::Sync);
+    shared.commit(consumer, None, CommitMode::Sync, false);
     Ok(())
 }
 
@@ -307,7 +336,7 @@ fn attend(
     while !shared.wait(Duration::ZERO) && !shared.stopping() {
         // What was on its way to us when the partitions were paused.
         early.extend(next(consumer, shared, group, TICK, up)?);
-        shared.commit(consumer, None, CommitMode::Async);
+        shared.commit(consumer, None, CommitMode::Sync, true);
     }
     shared.state.lock().paused = false;
     if let Ok(all) = consumer.assignment() {
@@ -324,8 +353,15 @@ fn next(
     within: Duration,
     up: &mut Option<bool>,
 ) -> Result<Option<Record>, Cause> {
-    match consumer.poll(within) {
+    let polled = consumer.poll(within);
+    if let Some(cause) = shared.state.lock().failed.take() {
+        return Err(cause);
+    }
+    match polled {
         None => {
+            if shared.looks() && consumer.fetch_metadata(None, LOOK.1).is_ok() {
+                *up = None;
+            }
             if up.is_none() && !shared.state.lock().ours.is_empty() {
                 tell_up(shared, up);
             }
@@ -350,72 +386,10 @@ fn next(
 }
 
 fn tell_up(shared: &Shared, up: &mut Option<bool>) {
-    if *up != Some(true) {
+    let found = shared.state.lock().lost.take().is_some();
+    if found || *up != Some(true) {
         *up = Some(true);
-        shared.told.connected();
+        shared.told.well();
         shared.inlet.told(CarrierEvent::Up { carrier: shared.carrier.clone() });
     }
-}
-
-/// What an error means for people, and whether the member must be made anew.
-fn fault(error: &KafkaError, group: &str) -> (Option<Cause>, bool) {
-    let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
-    let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-    let group = delivery::clean(group, 255);
-    match code {
-        RDKafkaErrorCode::GroupAuthorizationFailed => {
-            let text = format!("the group `{group}` is not ours to join: grant Read on the group");
-            (Some(Cause::new("group_authorization", text)), true)
-        }
-        RDKafkaErrorCode::TopicAuthorizationFailed => {
-            let text = "a topic of the source is not ours to read: grant Read and Describe on each";
-            (Some(Cause::new("topic_authorization", text)), is_fatal)
-        }
-        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
-            let text = "a topic of the source is not there, or not ours to see: create it, or grant Describe";
-            (Some(Cause::new("unknown_topic", text)), is_fatal)
-        }
-        code if is_fatal => (Some(Cause::new("fatal", format!("the Kafka client cannot go on: {code}"))), true),
-        _ => (None, false),
-    }
-}
-
-fn record(shared: &Shared, message: &BorrowedMessage<'_>) -> Option<Record> {
-    let (topic, partition) = (Arc::<str>::from(message.topic()), message.partition());
-    // Not ours any more: whoever has it now takes it.
-    let epoch = *shared.state.lock().ours.get(&(topic.clone(), partition))?;
-    let (headers, headers_bad) = match headers(message) {
-        Ok(headers) => (headers, None),
-        Err(why) => (Vec::new(), Some(why)),
-    };
-    Some(Record {
-        place: Place { topic, partition, epoch },
-        offset: message.offset(),
-        key: message.key().map(Bytes::copy_from_slice),
-        headers,
-        headers_bad,
-        value: message.payload().map(Bytes::copy_from_slice),
-    })
-}
-
-/// The headers, if they are few enough and have names.
-fn headers(message: &BorrowedMessage<'_>) -> Result<Headers, &'static str> {
-    let Some(all) = message.headers() else { return Ok(Vec::new()) };
-    if all.count() > MOST_HEADERS {
-        return Err("the record has more than 128 headers");
-    }
-    // The library insists upon UTF-8 by a panic; a producer of the topic may have written anything.
-    let read = catch_unwind(AssertUnwindSafe(|| {
-        let mut bytes = 0;
-        let mut headers = Vec::with_capacity(all.count());
-        for header in all.iter() {
-            bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
-            if bytes > MOST_HEADER_BYTES {
-                return Err("the headers of the record have more than 64 KiB");
-            }
-            headers.push((header.key.to_owned(), header.value.map(Bytes::copy_from_slice)));
-        }
-        Ok(headers)
-    }));
-    read.unwrap_or(Err("the name of a header is not UTF-8"))
 }

@@ -34,7 +34,7 @@ pub fn read(format: Format, known_by: KnownBy, at: &str, headers: &Headers, valu
     let Some(value) = value else { return Read::Nothing };
     match event(format, headers, value) {
         Ok((named, body)) => {
-            let at = fitting(at.to_owned());
+            let at = fitting("kafka:", at.to_owned());
             Read::Event(
                 match (known_by, named) {
                     (KnownBy::Offset, _) => Identity::Given(at),
@@ -166,12 +166,12 @@ fn is_json(kind: &str) -> bool {
 
 /// `source` and `id` together name a CloudEvent (CloudEvents 1.0 §3.1.1); the length keeps the two apart.
 fn name(source: &str, id: &str) -> String {
-    fitting(format!("ce:{}:{source}:{id}", source.len()))
+    fitting("ce:", format!("ce:{}:{source}:{id}", source.len()))
 }
 
-/// A name that intake takes: what is too long is replaced by its hash.
-fn fitting(name: String) -> String {
-    if name.len() <= LONGEST_ID { name } else { format!("blake3:{}", blake3::hash(name.as_bytes()).to_hex()) }
+/// A name that intake takes: what is too long is replaced by its hash. It begins as before, since that beginning is kept for it.
+fn fitting(kind: &str, name: String) -> String {
+    if name.len() <= LONGEST_ID { name } else { format!("{kind}blake3:{}", blake3::hash(name.as_bytes()).to_hex()) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use delivery::CarrierEvent;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
 
+#[path = "sources/losses.rs"]
+mod losses;
 #[path = "sources/rig.rs"]
 mod rig;
 

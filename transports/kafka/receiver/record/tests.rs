@@ -59,7 +59,7 @@ fn a_cloud_event_is_known_by_source_and_id() {
     };
     assert_ne!(id("a:b", "c"), id("a", "b:c"));
     let Read::Event(Identity::Given(long), _) = id(&"s".repeat(1000), "1") else { panic!() };
-    assert!(long.starts_with("blake3:") && long.len() <= LONGEST_ID);
+    assert!(long.starts_with("ce:blake3:") && long.len() <= LONGEST_ID);
 }
 
 #[test]

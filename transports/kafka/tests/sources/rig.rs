@@ -36,6 +36,8 @@ pub(crate) type Written = (i32, Vec<(String, Vec<u8>)>, Option<Vec<u8>>);
 pub(crate) struct Mock {
     brokers: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
+    /// What was told of the cluster itself.
+    cluster: Arc<Mutex<Option<bool>>>,
 }
 
 impl Mock {
@@ -47,7 +49,7 @@ impl Mock {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers.bootstrap_servers()).set("linger.ms", "0");
         config.set("message.max.bytes", "20000000");
-        Self { producer: config.create().unwrap(), brokers }
+        Self { producer: config.create().unwrap(), brokers, cluster: Arc::default() }
     }
 
     pub(crate) fn brokers(&self) -> &MockCluster<'static, DefaultProducerContext> {
@@ -67,6 +69,31 @@ impl Mock {
             self.producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         self.producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Whether the cluster was told to be there.
+    pub(crate) fn cluster_is_up(&self) -> Option<bool> {
+        *self.cluster.lock()
+    }
+
+    /// Waits until this is the committed offset of partition 0; tells the one that it was last.
+    pub(crate) fn committed(&self, group: &str, topic: &str, wanted: i64) -> Option<i64> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers.bootstrap_servers()).set("group.id", group);
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut last = None;
+        // Brokers tell nobody what is committed: they are asked again.
+        for _ in 0..400 {
+            let mut all = TopicPartitionList::new();
+            all.add_partition(topic, 0);
+            let known = consumer.committed_offsets(all, PATIENCE).unwrap();
+            last = known.find_partition(topic, 0).and_then(|one| one.offset().to_raw());
+            if last == Some(wanted) {
+                break;
+            }
+            assert!(consumer.poll(Duration::from_millis(50)).is_none());
+        }
+        last
     }
 
     /// The records of partition 0 of a topic: headers as text, and value.
@@ -99,7 +126,13 @@ impl Mock {
         let section = serde_json::from_value(json!({ "clusters": { "main": cluster } })).unwrap();
         let house = clock::system();
         let http = Outbound::new(&OutboundConfig::default(), house.clone(), OwnAddresses::new()).unwrap();
-        let env = Env { http, house, report: Arc::new(|_| {}) };
+        let cluster = self.cluster.clone();
+        let report = Arc::new(move |event| match event {
+            CarrierEvent::Up { .. } => *cluster.lock() = Some(true),
+            CarrierEvent::Down { .. } => *cluster.lock() = Some(false),
+            CarrierEvent::Figures { .. } => {}
+        });
+        let env = Env { http, house, report };
         Arc::new(Kafka::start(section, env).await.unwrap())
     }
 
@@ -158,6 +191,8 @@ pub(crate) struct State {
     pub(crate) order: Vec<(String, Bytes)>,
     pub(crate) repeated: usize,
     pub(crate) parked: Vec<Rejected>,
+    /// How often something was parked.
+    pub(crate) parks: usize,
     pub(crate) told: Vec<CarrierEvent>,
     /// So many takes are answered "not now".
     pub(crate) busy: usize,
@@ -219,7 +254,11 @@ impl Inlet for Ledger {
     }
 
     fn park(&self, what: Vec<Rejected>) -> BoxFuture<'_, bool> {
-        self.state.lock().parked.extend(what);
+        {
+            let mut state = self.state.lock();
+            state.parks += 1;
+            state.parked.extend(what);
+        }
         self.changed.send_modify(|count| *count += 1);
         Box::pin(std::future::ready(true))
     }

@@ -1,0 +1,91 @@
+//! Ways to lose records, or the sight of what happens to them.
+
+use delivery::CarrierEvent;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use serde_json::json;
+
+use super::{
+    number, numbers,
+    rig::{Ledger, Mock, from},
+};
+
+fn is_up(event: &CarrierEvent) -> bool {
+    matches!(event, CarrierEvent::Up { .. })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_after_the_first_start_at_the_end_is_taken_also_when_nobody_was_there() {
+    let (mock, ledger) = (Mock::new(&[("events", 2)]), Ledger::new());
+    mock.write("events", numbers(2, 0..10));
+    let running = mock.collect(&ledger, from(json!({ "start": "latest" }))).await;
+    ledger.until(|state| state.told.iter().any(is_up)).await;
+    running.end().await;
+    mock.write("events", numbers(2, 10..20));
+    let running = mock.collect(&ledger, from(json!({ "start": "latest" }))).await;
+    ledger.until(|state| state.order.len() == 20).await;
+    running.end().await;
+    for partition in 0..2 {
+        assert_eq!(ledger.of(partition), (10..20).collect::<Vec<_>>(), "partition {partition}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offset_that_is_gone_skips_nothing_that_is_there() {
+    let (mock, ledger) = (Mock::new(&[("events", 1)]), Ledger::new());
+    let running = mock.collect(&ledger, from(json!({ "start": "latest" }))).await;
+    ledger.until(|state| state.told.iter().any(is_up)).await;
+    mock.write("events", numbers(1, 0..5));
+    ledger.until(|state| state.order.len() == 5).await;
+    running.end().await;
+    mock.write("events", numbers(1, 5..10));
+    // As when retention has deleted what the group stood at.
+    let gone = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
+    mock.brokers().request_errors(RDKafkaApiKey::Fetch, &[gone]);
+    let running = mock.collect(&ledger, from(json!({ "start": "latest" }))).await;
+    ledger.until(|state| state.order.len() == 10).await;
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_brokers_are_away_says_so_and_says_when_they_are_back() {
+    let (mock, ledger) = (Mock::new(&[("events", 1)]), Ledger::new());
+    mock.write("events", [number(0, 0)]);
+    let running = mock.collect(&ledger, from(json!({}))).await;
+    ledger.until(|state| state.order.len() == 1).await;
+    mock.brokers().broker_down(1).unwrap();
+    let last = |state: &super::rig::State, up: bool| {
+        let told = state.told.iter().rev().find(|event| !matches!(event, CarrierEvent::Figures { .. }));
+        told.is_some_and(|event| is_up(event) == up)
+    };
+    ledger.until(|state| last(state, false)).await;
+    assert_eq!(mock.cluster_is_up(), Some(false));
+    mock.brokers().broker_up(1).unwrap();
+    // Nothing is written meanwhile: it is seen all the same.
+    ledger.until(|state| last(state, true)).await;
+    assert_eq!(mock.cluster_is_up(), Some(true), "the cluster's alarm stays for ever");
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_bad_records_are_parked_together() {
+    let (mock, ledger) = (Mock::new(&[("events", 1)]), Ledger::new());
+    mock.write("events", (0..600).map(|_| (0, Vec::new(), Some(b"bad".to_vec()))));
+    mock.write("events", [number(0, 1)]);
+    let running = mock.collect(&ledger, from(json!({}))).await;
+    ledger.until(|state| state.parked.len() == 600 && state.order.len() == 1).await;
+    running.end().await;
+    // Each is a commit of its own in the store: whoever may write to the topic could hold up everybody.
+    assert!(ledger.state.lock().parks < 100, "{} commits", ledger.state.lock().parks);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_that_a_broker_refuses_are_committed_later() {
+    let (mock, ledger) = (Mock::new(&[("events", 1)]), Ledger::new());
+    mock.write("events", numbers(1, 0..10));
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    mock.brokers().request_errors(RDKafkaApiKey::OffsetCommit, &[refused; 2]);
+    let running = mock.collect(&ledger, from(json!({}))).await;
+    ledger.until(|state| state.order.len() == 10).await;
+    assert_eq!(tokio::task::block_in_place(|| mock.committed("gate", "events", 10)), Some(10));
+    running.end().await;
+}
