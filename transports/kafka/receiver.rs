@@ -91,10 +91,18 @@ fn run(
 }
 
 /// What librdkafka is told: its look ahead is bounded, and it soon sees topics and rights that were not there.
+///
+/// Where it has as many records as it may hold, it asks for more after 20 ms: its own second would leave a partition empty meanwhile, so
+/// that it brings no more than `queued.min.messages` a second.
 fn config(cluster: &Cluster, from: &From) -> Result<ClientConfig, Fault> {
     let role = Role::Consumer { group: &from.group };
     let mut config = client_config(cluster.name(), cluster.section(), role)?;
-    for (property, value) in [("queued.min.messages", "10000"), ("topic.metadata.refresh.interval.ms", "10000")] {
+    let ours = [
+        ("queued.min.messages", "10000"),
+        ("fetch.queue.backoff.ms", "20"),
+        ("topic.metadata.refresh.interval.ms", "10000"),
+    ];
+    for (property, value) in ours {
         if !cluster.section().properties.contains_key(property) {
             config.set(property, value);
         }
