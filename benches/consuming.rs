@@ -16,7 +16,7 @@ use crate::{
     child::{Home, Stream},
     end_to_end::count,
     event::{KEYS, Maker},
-    kafka::{cluster, plain},
+    kafka::{cluster, next_look, plain},
     load::Client,
     measure::{cpu_time, rate},
     producing::{Bare, Record},
@@ -158,7 +158,10 @@ async fn gateway(
         if bench.clock.since(last.1) > PATIENCE {
             return Err(BenchError::Miscounted(format!("no figure: {appended} of {events} records were appended")));
         }
-        bench.clock.pause(Duration::from_millis(5)).await;
+        let pause = first.map_or(Duration::from_millis(2), |(before, began): (u64, Duration)| {
+            next_look(appended - before, expected - before, now.saturating_sub(began))
+        });
+        bench.clock.pause(pause).await;
     };
     let busy = cpu_time(gateway.pid())?;
     let broker_busy = broker.cpu()?.saturating_sub(broker_busy);

@@ -206,7 +206,10 @@ async fn backlog(bench: &Bench<'_>, broker: &Broker, raw: Took) -> Result<Figure
         } else if bench.clock.since(since) > PATIENCE {
             return Err(BenchError::Miscounted(format!("no figure: {accepted} accepted, {settled} settled")));
         }
-        bench.clock.pause(Duration::from_millis(5)).await;
+        let pause = first.map_or(Duration::from_millis(2), |(before, began, ..)| {
+            next_look(settled - before, accepted - before, now.saturating_sub(began))
+        });
+        bench.clock.pause(pause).await;
     };
     let (before, began, busy, broker_busy) =
         first.ok_or_else(|| BenchError::Miscounted("no figure: nothing settled".into()))?;
@@ -246,6 +249,37 @@ fn terms(topic: &str, value: Value) -> String {
     format!("cluster = \"bench\", topic = \"{topic}\", value = \"{}\"", value.terms())
 }
 
+/// Waits until so many more are settled. It asks the more rarely the more is left: asking costs the gateway what is measured.
+async fn settle(
+    bench: &Bench<'_>,
+    gateway: &Gateway<'_>,
+    client: &Client,
+    before: u64,
+    events: u64,
+    began: Duration,
+) -> Result<(), BenchError> {
+    let (mut seen, mut since) = (0, bench.clock.now());
+    loop {
+        let settled = (gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64).saturating_sub(before);
+        let now = bench.clock.now();
+        if settled >= events {
+            return Ok(());
+        }
+        if settled > seen {
+            (seen, since) = (settled, now);
+        } else if bench.clock.since(since) > PATIENCE {
+            return Err(BenchError::Miscounted(format!("no figure: {events} accepted, {settled} settled")));
+        }
+        bench.clock.pause(next_look(settled, events, now.saturating_sub(began))).await;
+    }
+}
+
+/// A third of the time that the rest will take, as far as one can tell.
+pub(crate) fn next_look(done: u64, of: u64, after: Duration) -> Duration {
+    let left = after.mul_f64(of.saturating_sub(done) as f64 / done.max(1) as f64) / 3;
+    left.clamp(Duration::from_millis(2), Duration::from_millis(200))
+}
+
 /// Puts the events in, waits until all of them are settled, and judges what lies in the topic.
 async fn through(
     bench: &Bench<'_>,
@@ -262,7 +296,7 @@ async fn through(
     let (busy, own, broker_busy) = (cpu_time(gateway.pid())?, cpu_time(std::process::id())?, broker.cpu()?);
     let began = bench.clock.now();
     let events = send_all(&target, &requests).await?;
-    gateway.settled(bench, client, settled + events).await?;
+    settle(bench, gateway, client, settled, events, began).await?;
     let took = Took {
         records: events,
         time: bench.clock.since(began),
@@ -285,4 +319,17 @@ async fn through(
         Value::Claims => verify::bare(&samples, gateway.issuer())?,
     };
     Ok((took, right))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_rarely_while_much_is_left_and_often_at_the_end() {
+        let after = Duration::from_secs(1);
+        assert_eq!(next_look(0, 100, after), Duration::from_millis(200));
+        assert_eq!(next_look(80, 100, after), Duration::from_secs_f64(0.25 / 3.0));
+        assert_eq!(next_look(1_000, 1_001, after), Duration::from_millis(2));
+    }
 }
