@@ -57,8 +57,9 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let loaded = serve::load(context, false)?;
     let mut findings = Vec::new();
     let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
-    let served = streams(&loaded.config, &methods, &mut findings)?;
+    // Before streams: none may write where a source takes from.
     let sources = sources::judge(&loaded.config, &methods)?;
+    let served = streams(&loaded.config, &methods, &mut findings)?;
     for source in &sources {
         let what = format!("source {} ({})", source.name(), source.method().entry().name);
         findings.push(Finding { what, good: true, remedy: String::new() });

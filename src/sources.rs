@@ -6,7 +6,8 @@ use cli::{Exit, Failure};
 use clock::House;
 use control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
 use delivery::{
-    Answer, CarrierEvent, Cause, Fault, Identity, Incoming, Inlet, Refusal, Rejected, Stop, raised, spi::AnyMethod,
+    Answer, CarrierEvent, Cause, Fault, Identity, Incoming, Inlet, Places, Refusal, Rejected, Stop, raised,
+    spi::AnyMethod,
 };
 use futures_util::future::BoxFuture;
 use oauth::Producer;
@@ -52,7 +53,7 @@ pub(crate) fn judge(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<V
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     oauth::Guard::check_sources(&config.sources, &config.producers, &issuers)
         .map_err(|error| Failure::usage(error.to_string()))?;
-    let mut all = Vec::new();
+    let (mut all, mut seen) = (Vec::new(), Vec::new());
     for source in &config.sources {
         let name = &source.name;
         let Some(method) = delivery::find(methods, &source.kind) else {
@@ -81,9 +82,36 @@ pub(crate) fn judge(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<V
             }
             fault => Failure::usage(format!("sources.{name}.from: {fault}")),
         })?;
+        let places = method.places(&from);
+        apart(&seen, name, &places)?;
+        seen.push((name, places));
         all.push(Judged { name: name.clone(), issuer: source.issuer.clone(), kind: method.clone(), from });
     }
     Ok(all)
+}
+
+/// Whether a source gets into no other's way.
+fn apart(others: &[(&String, Places)], name: &str, this: &Places) -> Result<(), Failure> {
+    for (other, theirs) in others {
+        if let Some(group) = this.joins.as_ref().filter(|joins| theirs.joins.as_ref() == Some(joins)) {
+            let what = format!("sources.{name}.from: the source `{other}` is in {group} as well");
+            return Err(Failure::usage(what).remedy(
+                "give each a group of its own: what one has taken and not committed yet the other would take again, as another's event",
+            ));
+        }
+        for (from, to, writes, reads) in
+            [(name, other.as_str(), &this.writes, &theirs.reads), (other.as_str(), name, &theirs.writes, &this.reads)]
+        {
+            if let Some(place) = writes.iter().find(|place| reads.contains(place)) {
+                let what =
+                    format!("sources.{name}.from: `{from}` puts what it refuses into {place}, from which `{to}` takes");
+                return Err(
+                    Failure::usage(what).remedy("name another error topic: refused records could go round for ever")
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the sources need of the gateway.

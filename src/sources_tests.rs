@@ -143,6 +143,11 @@ impl AnyMethod for Any {
     fn source(&self, from: Json) -> Result<(), Fault> {
         Method::source(&*self.0, from)
     }
+    fn places(&self, from: &Json) -> Places {
+        let text = |member: &str| from.get(member).and_then(Json::as_str).map(str::to_owned);
+        let all = |member: &str| text(member).into_iter().collect();
+        Places { reads: all("place"), writes: all("errors"), joins: text("group") }
+    }
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
         Box::pin(std::future::ready(Vec::new()))
     }
@@ -326,4 +331,31 @@ async fn a_source_that_cannot_be_is_refused_with_its_key() {
         "{}",
         error.message
     );
+}
+
+#[tokio::test]
+async fn sources_that_get_into_each_others_way_are_refused() {
+    let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(Arc::new(Collector::new())))];
+    let two = |one: &str, other: &str| {
+        let more = format!(
+            "kind = \"collector\"\nfrom = {{ {one} }}\n[[sources]]\nname = \"it\"\nissuer = \"{ISSUER}\"\nevents = \"all\"\n\
+             subjects = \"any\"\nkind = \"collector\"\nfrom = {{ {other} }}\n"
+        );
+        judge(&config(&more), &methods)
+            .err()
+            .map(|error| format!("{} {}", error.message, error.remedy.unwrap_or_default()))
+    };
+    assert_eq!(
+        two("place = \"a\", group = \"g\", errors = \"e\"", "place = \"a\", group = \"h\", errors = \"e\""),
+        None
+    );
+    // Each would take again, as another's event, what the other has not committed.
+    let text = two("place = \"a\", group = \"g\"", "place = \"a\", group = \"g\"").unwrap();
+    assert!(text.contains("sources.it.from") && text.contains("`hr`") && text.contains("group of its own"), "{text}");
+    // What is refused would go round.
+    for (one, other) in [("a", "b"), ("b", "a")] {
+        let errors = |place: &str| if place == "a" { "place = \"a\", errors = \"b\"" } else { "place = \"b\"" };
+        let text = two(errors(one), errors(other)).unwrap();
+        assert!(text.contains("puts what it refuses into b") && text.contains("error topic"), "{text}");
+    }
 }

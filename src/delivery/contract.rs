@@ -6,7 +6,7 @@ use clock::House;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
-use crate::{Arrival, Cause, Closed, Fault, Feed, Inlet, Tap, Window, spi::AnyLine};
+use crate::{Arrival, Cause, Closed, Fault, Feed, Inlet, Places, Tap, Window, spi::AnyLine};
 
 /// How a method is called and named: the key of the registry and of `delivery_methods_supported`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,11 @@ pub trait Method: Sized + Send + Sync + 'static {
     /// [`Fault::Terms`] names the member that is not acceptable.
     fn source(&self, _from: Json) -> Result<(), Fault> {
         Err(Fault::Unsupported("this method does not collect"))
+    }
+
+    /// What a source touches that [`Method::source`] took: the gateway keeps its sources apart by it.
+    fn places(&self, _from: &Json) -> Places {
+        Places::default()
     }
 
     /// Whether streams may ask for it: a method without anything to deliver to is not published in metadata.

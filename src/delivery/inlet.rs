@@ -22,6 +22,17 @@ pub trait Inlet: Send + Sync {
     fn told(&self, _event: CarrierEvent) {}
 }
 
+/// What a source touches at its peer: names that are the same wherever the same place is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// What it takes from.
+    pub reads: Vec<String>,
+    /// What it puts into.
+    pub writes: Vec<String>,
+    /// What it shares work in: its members know nothing of what another source has taken.
+    pub joins: Option<String>,
+}
+
 /// What came in and is no acceptable event.
 #[derive(Clone, Debug)]
 pub struct Rejected {

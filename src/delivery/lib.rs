@@ -23,7 +23,7 @@ pub use contract::{
 };
 pub use feed::{Batch, Closed, Feed, Manner, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;
-pub use inlet::{Answer, Arrival, Identity, Incoming, Inlet, Rejected};
+pub use inlet::{Answer, Arrival, Identity, Incoming, Inlet, Places, Rejected};
 #[doc(hidden)]
 pub use inventory;
 pub use net::{

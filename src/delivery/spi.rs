@@ -15,7 +15,7 @@ use set::Jti;
 
 use crate::{
     About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Inlet, Line, Manner, Method, Options,
-    Outcome, Profile, Stop, Tap, Want,
+    Outcome, Places, Profile, Stop, Tap, Want,
 };
 
 /// Behind a [`Feed`].
@@ -213,6 +213,10 @@ pub trait AnyMethod: Send + Sync {
     fn source(&self, _from: Json) -> Result<(), Fault> {
         Err(Fault::Unsupported("this method does not collect"))
     }
+    /// What a source touches.
+    fn places(&self, _from: &Json) -> Places {
+        Places::default()
+    }
     /// Whether streams may ask for it.
     fn is_offered(&self) -> bool {
         true
@@ -295,6 +299,10 @@ impl<M: Method> AnyMethod for Erased<M> {
 
     fn source(&self, from: Json) -> Result<(), Fault> {
         self.0.source(from)
+    }
+
+    fn places(&self, from: &Json) -> Places {
+        self.0.places(from)
     }
 
     fn is_offered(&self) -> bool {

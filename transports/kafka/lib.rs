@@ -1,9 +1,14 @@
 #![doc = include_str!("README.md")]
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use delivery::{About, Cause, Entry, Env, Fault, Finding, Inlet, Json, Method, Stop};
+use delivery::{About, Cause, Entry, Env, Fault, Finding, Inlet, Json, Method, Places, Stop};
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 mod client;
 mod cluster;
@@ -31,6 +36,8 @@ const URI: &str = "urn:setgate:delivery:kafka";
 pub struct Kafka {
     section: Section,
     clusters: BTreeMap<String, Arc<Cluster>>,
+    /// Topics that sources take from, by [`Section::same`] name of their cluster: no stream writes there.
+    taken: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Kafka {
@@ -65,11 +72,16 @@ impl Method for Kafka {
         for (name, one) in &section.clusters {
             clusters.insert(name.clone(), Cluster::new(name, one, &env)?);
         }
-        Ok(Self { section, clusters })
+        Ok(Self { section, clusters, taken: Mutex::default() })
     }
 
     fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<KafkaLine, Fault> {
         terms.judge(&self.section, &grant, about.operator_owned)?;
+        let cluster = self.section.same(&terms.cluster).to_owned();
+        if self.taken.lock().contains(&(cluster, terms.topic.clone())) {
+            let why = "a source of this gateway takes from this topic: what the stream writes there would come back";
+            return Err(Fault::Terms { pointer: "/topic".to_owned(), cause: Cause::new("invalid", why) });
+        }
         Ok(KafkaLine::new(self.cluster(&terms.cluster)?.clone(), about, &terms))
     }
 
@@ -78,7 +90,21 @@ impl Method for Kafka {
     }
 
     fn source(&self, from: Json) -> Result<(), Fault> {
-        self.from(from).map(|_| ())
+        let from = self.from(from)?;
+        let cluster = self.section.same(&from.cluster);
+        self.taken.lock().extend(from.topics.into_iter().map(|topic| (cluster.to_owned(), topic)));
+        Ok(())
+    }
+
+    fn places(&self, from: &Json) -> Places {
+        let Ok(from) = self.from(from.clone()) else { return Places::default() };
+        let cluster = self.section.same(&from.cluster);
+        let topic = |topic: &String| format!("the topic `{topic}` of the cluster `{cluster}`");
+        Places {
+            reads: from.topics.iter().map(topic).collect(),
+            writes: from.error_topic.iter().map(topic).collect(),
+            joins: Some(format!("the group `{}` of the cluster `{cluster}`", from.group)),
+        }
     }
 
     async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {

@@ -40,6 +40,15 @@ impl Section {
         Ok(())
     }
 
+    /// The name of the first cluster that has a broker in common with this one: sections may differ in credentials only.
+    pub(crate) fn same<'a>(&'a self, name: &'a str) -> &'a str {
+        let Some(this) = self.clusters.get(name) else { return name };
+        let common = |other: &ClusterSection| {
+            this.bootstrap.iter().any(|broker| other.bootstrap.iter().any(|other| broker.eq_ignore_ascii_case(other)))
+        };
+        self.clusters.iter().find(|(_, other)| common(other)).map_or(name, |(name, _)| name)
+    }
+
     /// The cluster of that name, or why there is none.
     fn cluster(&self, name: &str) -> Result<&ClusterSection, Fault> {
         self.clusters.get(name).ok_or_else(|| {

@@ -59,6 +59,10 @@ fn event(format: Format, headers: &Headers, value: &Bytes) -> Result<(Option<Str
     if kind.is_some_and(|kind| essence(kind).eq_ignore_ascii_case("application/secevent+jwt")) {
         return Err("the record is a SET: taking SETs from topics comes with the receiver side; a source takes events");
     }
+    // RFC 8259 §8.1; the same octets would be another subject to whoever believes the header.
+    if kind.is_some_and(|kind| !is_utf8(kind)) {
+        return Err("the `content-type` names a charset, and it is not UTF-8");
+    }
     if format == Format::Json {
         return Ok((None, value.clone()));
     }
@@ -157,6 +161,14 @@ fn essence(kind: &str) -> &str {
 
 fn begins(text: &str, with: &str) -> bool {
     text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
+}
+
+fn is_utf8(kind: &str) -> bool {
+    kind.split(';').skip(1).filter_map(|parameter| parameter.split_once('=')).all(|(name, value)| {
+        let value = value.trim().trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset")
+            || ["utf-8", "utf8", "us-ascii"].iter().any(|charset| value.eq_ignore_ascii_case(charset))
+    })
 }
 
 fn is_json(kind: &str) -> bool {

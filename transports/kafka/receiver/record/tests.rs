@@ -110,6 +110,20 @@ fn what_may_mean_two_things_is_refused() {
 }
 
 #[test]
+fn a_charset_other_than_utf_8_is_another_text() {
+    let whole = format!(r#"{{"specversion":"1.0","id":"7","source":"/hr","type":"urn:x","data":{EVENT}}}"#);
+    for (kind, value) in [("application/json", EVENT), ("application/cloudevents+json", whole.as_str())] {
+        for charset in ["utf-8", "\"UTF-8\"", "US-ASCII"] {
+            assert!(matches!(auto(&[("content-type", &format!("{kind}; Charset={charset}"))], value), Read::Event(..)));
+        }
+        for charset in ["iso-8859-1", "utf-16", "utf-7", ""] {
+            let said = why(auto(&[("content-type", &format!("{kind};a=b;charset={charset}"))], value));
+            assert!(said.contains("charset"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_set_is_told_where_it_belongs() {
     for format in [Format::Auto, Format::Json, Format::Cloudevents] {
         let kind = headers(&[("content-type", "application/SECEVENT+jwt")]);

@@ -1,6 +1,6 @@
 //! Ways to lose records, or the sight of what happens to them.
 
-use delivery::CarrierEvent;
+use delivery::{About, CarrierEvent, Fault, Method as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
 
@@ -88,4 +88,25 @@ async fn offsets_that_a_broker_refuses_are_committed_later() {
     ledger.until(|state| state.order.len() == 10).await;
     assert_eq!(tokio::task::block_in_place(|| mock.committed("gate", "events", 10)), Some(10));
     running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_stream_writes_where_a_source_takes_from() {
+    let mock = Mock::new(&[("events", 1)]);
+    let method = mock.method().await;
+    let line = |cluster: &str, topic: &str| {
+        let about = About { stream: "s".into(), issuer: "https://issuer.example".into(), operator_owned: true };
+        let terms = serde_json::from_value(json!({ "cluster": cluster, "topic": topic })).unwrap();
+        method.line(&about, terms, setgate_kafka::Grant::default())
+    };
+    assert!(line("main", "events").is_ok());
+    method.source(from(json!({}))).unwrap();
+    // The same brokers with other credentials are the same cluster.
+    for cluster in ["main", "other"] {
+        assert!(matches!(line(cluster, "events").err(), Some(Fault::Terms { pointer, .. }) if pointer == "/topic"));
+        assert!(line(cluster, "sets").is_ok());
+    }
+    let of = |cluster: &str| method.places(&from(json!({ "cluster": cluster, "error_topic": "bad" })));
+    assert_eq!(of("main"), of("other"));
+    assert_eq!((of("main").reads.len(), of("main").writes.len(), of("main").joins.is_some()), (1, 1, true));
 }

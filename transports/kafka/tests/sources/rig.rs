@@ -123,7 +123,7 @@ impl Mock {
             // The mock answers a fetch at its end late.
             "properties": { "fetch.wait.max.ms": "50" },
         });
-        let section = serde_json::from_value(json!({ "clusters": { "main": cluster } })).unwrap();
+        let section = serde_json::from_value(json!({ "clusters": { "main": cluster, "other": cluster } })).unwrap();
         let house = clock::system();
         let http = Outbound::new(&OutboundConfig::default(), house.clone(), OwnAddresses::new()).unwrap();
         let cluster = self.cluster.clone();
