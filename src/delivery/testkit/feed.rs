@@ -1,6 +1,7 @@
 //! A feed over an in-memory queue that keeps the router's side of the contract and notes when a method breaks its own.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     task::Waker,
@@ -478,12 +479,32 @@ fn wake_when_it_fits(window: &Arc<WindowCore>, sets: usize, bytes: usize, waker:
     let wake = Arc::new(move || {
         own.wake_by_ref();
         if let Some(next) = next.upgrade() {
-            next.pass_on();
+            pass_on(&next);
         }
     });
     // Others may have given back since it was looked at.
     if window.when_it_fits(sets, bytes, wake).is_none() {
         waker.wake_by_ref();
+    }
+}
+
+thread_local! {
+    /// While this thread passes a chance on: whether whoever was called wishes it to be passed on again.
+    static PASSING: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Passes the chance on until nobody waits or nothing is left, one after the other: thousands who wait are no thousand calls deep.
+fn pass_on(window: &WindowCore) {
+    if PASSING.get().is_some() {
+        PASSING.set(Some(true));
+        return;
+    }
+    loop {
+        PASSING.set(Some(false));
+        window.pass_on();
+        if PASSING.replace(None) != Some(true) {
+            return;
+        }
     }
 }
 

@@ -45,6 +45,10 @@ impl SimulatedTap {
         if mine.is_empty() || !self.take(mine.len(), bytes, cx.waker()) {
             let mut waiter = Waiter { drawer: self.drawer, want: *want, waker: cx.waker().clone(), called: false };
             feed.call_when_room(&mut waiter);
+            if !waiter.called && mine.is_empty() && !due(state).is_empty() {
+                // Room came between the look at what is due and the look at the window.
+                cx.waker().wake_by_ref();
+            }
             state.waiting.push(waiter);
             return Poll::Pending;
         }

@@ -137,3 +137,22 @@ fn more_says_whether_more_is_due_now() {
     let rest = draw(&mut tap, 9).unwrap();
     assert_eq!((rest.sets.len(), rest.more), (3, false), "the others wait for the first of their key");
 }
+
+#[test]
+fn a_chance_that_nobody_takes_passes_all_who_wait() {
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let window = Arc::new(WindowCore::new(1, usize::MAX, usize::MAX));
+    assert!(window.take(1, 0));
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let waker = count.clone().into();
+    for _ in 0..100_000 {
+        wake_when_it_fits(&window, 1, 0, &waker);
+    }
+    window.give(1, 1, 0);
+    assert_eq!(count.0.load(std::sync::atomic::Ordering::Relaxed), 100_000);
+}
