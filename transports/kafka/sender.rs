@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use delivery::{
     About, Closed, Feed, Finding, Form, Lapse, Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Voice, Want,
+    Window,
 };
 use tokio::sync::watch;
 
@@ -18,6 +19,10 @@ use crate::{
 const DRAW: usize = 256;
 /// Bytes of one draw.
 const DRAW_BYTES: usize = 1 << 20;
+/// For so long a producer that is not there is waited for, before it is made sure that it is being made.
+const AGAIN: Duration = Duration::from_secs(5);
+/// SETs of one stream that may be under way whatever its share is: a smaller window is not worth dividing.
+const SHARE_LEAST: usize = 64;
 /// For so long nothing is drawn when something came straight back: drawn again at once, it would come back at once.
 const REST: Duration = Duration::from_millis(100);
 
@@ -27,6 +32,8 @@ pub struct KafkaLine {
     topic: Arc<str>,
     shape: Shape,
     form: Form,
+    /// No more than half of the cluster's window: a topic that nobody leads must not keep the room of all others until it times out.
+    share: Window,
 }
 
 impl KafkaLine {
@@ -35,7 +42,10 @@ impl KafkaLine {
             Value::Set => Form::Token,
             Value::Claims => Form::Claims,
         };
-        Self { cluster, topic: terms.topic.as_str().into(), shape: Shape::new(terms, about), form }
+        let section = cluster.section();
+        let sets = (section.in_flight / 2).max(SHARE_LEAST.min(section.in_flight));
+        let share = Window::of(sets, usize::MAX, (section.in_flight_bytes / 2).max(section.record_bytes));
+        Self { cluster, topic: terms.topic.as_str().into(), shape: Shape::new(terms, about), form, share }
     }
 
     /// Tells whether the next one may follow at once.
@@ -72,6 +82,8 @@ impl KafkaLine {
                 changed = standing.changed() => if changed.is_err() { return Err(Closed::Draining) },
                 // Nothing is drawn; only an end comes out of this.
                 end = tap.next(Want { sets: 0, ..Want::ALL }) => { end?; }
+                // Its thread could not be started, and no other line may come to try it again.
+                () = self.cluster.house().clock.sleep(AGAIN) => drop(self.cluster.begin()),
             }
         }
     }
@@ -141,7 +153,7 @@ impl Line for KafkaLine {
                 set_bytes: section.record_bytes - OVERHEAD.min(section.record_bytes / 4),
             },
             endpoint: Some(self.cluster.carrier().clone()),
-            windows: vec![self.cluster.window().clone()],
+            windows: vec![self.cluster.window().clone(), self.share.clone()],
         }
     }
 

@@ -103,6 +103,26 @@ async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_nobody_leads_leaves_room_for_others() {
+    let mock = Mock::with("sets", 1);
+    mock.brokers().create_topic("stuck", 1, 1).unwrap();
+    mock.brokers().partition_leader("stuck", 0, None).unwrap();
+    let method = mock.method(json!({ "in_flight": 200, "timeout_seconds": 30 })).await;
+    let (stuck, line) = (method.line(json!({ "topic": "stuck" })), method.line_of("other", json!({ "topic": "sets" })));
+    let (waits, goes) = (feed(&stuck, 1000, 1000), feed(&line, 500, 500));
+    let others = async {
+        waits.until(|feed| feed.handed() >= 100).await;
+        // The first look at a topic takes its time.
+        tokio::time::timeout(Duration::from_secs(10), run(&line, &goes)).await.expect("it waits for another's topic");
+        waits.end(Closed::Draining);
+        method.kafka.close(Duration::ZERO).await;
+    };
+    let (end, ()) = tokio::join!(run(&stuck, &waits), others);
+    assert_eq!(end, Closed::Draining);
+    all_acknowledged(&goes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_does_not_wait_for_a_look_at_a_cluster_that_is_away() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({})).await;
