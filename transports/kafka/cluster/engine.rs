@@ -56,7 +56,7 @@ pub(crate) enum Standing {
 pub(crate) struct Engine {
     shared: Arc<Shared>,
     config: ClientConfig,
-    /// Where records go that were too large in company; the engine that has none is the one that sends them alone.
+    /// Where records go that were refused in company; the engine that has none is the one that sends them alone.
     lone: Option<Arc<Engine>>,
     producer: RwLock<Option<Arc<BaseProducer<Reporting>>>>,
     /// Records for the lone engine, until it has a producer.
@@ -305,7 +305,7 @@ impl Engine {
         stop.is_some()
     }
 
-    /// Takes a record that was too large in company, to be sent alone.
+    /// Takes a record that was refused in company, to be sent alone.
     pub(super) fn take(self: &Arc<Self>, message: OwnedMessage, ticket: Box<Ticket>) {
         self.queue.lock().push((message, ticket));
         self.begin();

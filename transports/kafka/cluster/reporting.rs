@@ -28,7 +28,7 @@ const LARGE: usize = 8 << 20;
 pub(super) struct Reporting {
     context: Context,
     shared: Arc<Shared>,
-    /// Where records go that were too large in company.
+    /// Where records go that were refused in company.
     lone: Option<Arc<Engine>>,
     broken: AtomicBool,
     /// Whether it was said that its figures are large.
@@ -106,7 +106,7 @@ impl ProducerContext for Reporting {
                     self.breaks();
                 }
                 match &self.lone {
-                    Some(lone) if verdict::is_too_large(code) => lone.take(message.detach(), ticket),
+                    Some(lone) if verdict::is_of_batch(code) => lone.take(message.detach(), ticket),
                     _ => self.shared.failed(*ticket, code, self.lone.is_none()),
                 }
             }

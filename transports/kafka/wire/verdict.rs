@@ -9,7 +9,7 @@ use crate::told::Why;
 pub(crate) struct Circumstances<'a> {
     /// The topic.
     pub(crate) topic: &'a str,
-    /// Whether the record travelled in nobody's company: only then it is itself too large.
+    /// Whether the record travelled in nobody's company: only then it is itself too large, or invalid.
     pub(crate) alone: bool,
     /// Why brokers are silent; asked only where that matters.
     pub(crate) why: &'a dyn Fn() -> Why,
@@ -17,8 +17,13 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) makes_topics: bool,
 }
 
-/// Whether a batch was too large: proof against a record only if it travelled alone.
-pub(crate) const fn is_too_large(code: Code) -> bool {
+/// Whether a batch was refused: proof against a record only if it travelled alone. Brokers that say which record it was do not say
+/// it of size, and not all say it at all.
+pub(crate) const fn is_of_batch(code: Code) -> bool {
+    is_too_large(code) || matches!(code, Code::InvalidRecord | Code::InvalidMessage | Code::InvalidTimestamp)
+}
+
+const fn is_too_large(code: Code) -> bool {
     matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize)
 }
 
@@ -54,7 +59,7 @@ pub(crate) fn of(code: Code, known: &Circumstances<'_>) -> Verdict {
         | Code::State
         // The other record of its batch is refused; this one was well.
         | Code::InvalidDifferentRecord => Verdict::Return,
-        code if is_too_large(code) && !known.alone => Verdict::Return,
+        code if is_of_batch(code) && !known.alone => Verdict::Return,
         code if is_too_large(code) => refuse(
             ErrorCode::TooLarge,
             format!("the record is larger than the topic `{topic}` takes: raise `max.message.bytes` of the topic, or lower `record_bytes` of the cluster"),

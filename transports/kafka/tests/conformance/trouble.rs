@@ -103,6 +103,24 @@ async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_refused_without_saying_which_record_costs_the_guilty_one_alone() {
+    let mock = Mock::with("sets", 1);
+    let method = mock.method(json!({ "linger_ms": 200 })).await;
+    let line = method.line(json!({ "topic": "sets" }));
+    for error in [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP]
+    {
+        // A batch is refused, then the first of those that come alone.
+        mock.brokers().request_errors(PRODUCE, &[error, error]);
+        let feed = feed(&line, 20, 20);
+        assert_eq!(run(&line, &feed).await, Closed::Idle);
+        let refused: Vec<_> = feed.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
+        let [Some(End::Refused(refusal))] = &refused[..] else { panic!("{error:?}: {} are refused", refused.len()) };
+        assert_eq!(refusal.code.as_str(), "invalid_request");
+        assert_eq!(feed.attempts(), vec![1; 20]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_nobody_leads_leaves_room_for_others() {
     let mock = Mock::with("sets", 1);
     mock.brokers().create_topic("stuck", 1, 1).unwrap();
