@@ -35,6 +35,8 @@ use record::{Read, read, refusal};
 
 /// Rests between two tries of what must not be lost: first and last.
 const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long a member may take to leave its group.
+const LEAVE: Duration = Duration::from_secs(5);
 /// Records on their way to the error topic at once.
 const AT_ONCE: usize = 64;
 /// Bytes of a record beside key, headers and value.
@@ -50,12 +52,23 @@ pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>
     let shared = Shared::new(inlet, carrier, cluster.told().clone(), from.start);
     let (batches, mut taken) = mpsc::channel(1);
     let (end, mut ended) = oneshot::channel();
+    let (leave, left) = oneshot::channel::<()>();
     let member = Member { inner: cluster.context(), shared: shared.clone() };
     // Whoever drops this future ends the thread.
     let _guard = Guard(shared.clone());
     let (on_thread, of) = (shared.clone(), from.clone());
     let thread = std::thread::Builder::new().name("kafka source".to_owned()).spawn(move || {
-        let _ = end.send(run(&config, member, &on_thread, &of, &batches));
+        let consumer = match join(&config, member, &of) {
+            Ok(consumer) => consumer,
+            Err(cause) => {
+                let _ = end.send(Err(cause));
+                return;
+            }
+        };
+        let _ = end.send(group::poll(&consumer, &on_thread, &of.group, of.batch, &batches));
+        // It leaves the group, and for that it waits for brokers that may be away for long.
+        drop(consumer);
+        let _ = leave.send(());
     });
     thread.map_err(|error| Fault::Start(Cause::new("thread", error.to_string())))?;
     let mut worker = Worker { cluster, from: &from, shared: &shared, stop: stop.clone(), counts: Counts::default() };
@@ -64,6 +77,12 @@ pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>
             biased;
             ended = &mut ended => {
                 let gone = || Err(Cause::new("panic", "the thread of the source is gone"));
+                tokio::select! {
+                    _ = left => {}
+                    () = cluster.house().clock.sleep(LEAVE) => {
+                        tracing::info!(carrier = %shared.carrier, "the group was not left in order: it will miss its member for a while");
+                    }
+                }
                 return ended.unwrap_or_else(|_| gone()).map_err(Fault::Start);
             }
             Some(batch) = taken.recv() => {
@@ -75,19 +94,13 @@ pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>
     }
 }
 
-/// The thread.
-fn run(
-    config: &ClientConfig,
-    member: Member,
-    shared: &Shared,
-    from: &From,
-    batches: &mpsc::Sender<Vec<Record>>,
-) -> Result<(), Cause> {
+/// A member of the group.
+fn join(config: &ClientConfig, member: Member, from: &From) -> Result<BaseConsumer<Member>, Cause> {
     let unwell = |error: rdkafka::error::KafkaError| Cause::new("client", format!("no consumer can be made: {error}"));
     let consumer: BaseConsumer<Member> = config.create_with_context(member).map_err(unwell)?;
     let topics: Vec<&str> = from.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(unwell)?;
-    group::poll(&consumer, shared, &from.group, from.batch, batches)
+    Ok(consumer)
 }
 
 /// What librdkafka is told: its look ahead is bounded, and it soon sees topics and rights that were not there.

@@ -3,6 +3,8 @@
 //! While a batch is in hand nothing else is taken: if that lasts, the partitions are paused and the polling goes on, so that the group
 //! sees a member that lives. Offsets are committed of partitions only that are ours in the assignment in which they were read.
 
+mod offsets;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -15,10 +17,10 @@ use std::{
 use delivery::{CarrierEvent, Cause, Inlet};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
+    ClientContext,
     client::OAuthToken,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance},
     error::KafkaError,
 };
 use tokio::sync::mpsc;
@@ -117,57 +119,6 @@ impl Shared {
         self.epoch(&place.topic, place.partition) == Some(place.epoch)
     }
 
-    /// What is durable and not committed, of partitions that are ours; of these only, when some are named.
-    fn uncommitted(&self, of: Option<&TopicPartitionList>, mode: CommitMode) -> TopicPartitionList {
-        let mut list = TopicPartitionList::new();
-        let mut state = self.state.lock();
-        let State { ours, next, .. } = &mut *state;
-        next.retain(|place, _| ours.get(&(place.topic.clone(), place.partition)) == Some(&place.epoch));
-        let (open, then): (&[Kept], Kept) = match mode {
-            CommitMode::Async => (&[Kept::No], Kept::Sent),
-            CommitMode::Sync => (&[Kept::No, Kept::Sent], Kept::Yes),
-        };
-        for (place, (at, kept)) in next.iter_mut().filter(|(_, (_, kept))| open.contains(kept)) {
-            if of.is_none_or(|of| of.find_partition(&place.topic, place.partition).is_some())
-                && list.add_partition_offset(&place.topic, place.partition, Offset::Offset(*at)).is_ok()
-            {
-                *kept = then;
-            }
-        }
-        list
-    }
-
-    /// Commits what is durable. `Sync` makes sure, also of what was sent before; what is not `patient` is tried at once.
-    fn commit(
-        &self,
-        consumer: &BaseConsumer<Member>,
-        of: Option<&TopicPartitionList>,
-        mode: CommitMode,
-        patient: bool,
-    ) {
-        if patient && !self.state.lock().commits.is_over(self.told.now()) {
-            return;
-        }
-        let list = self.uncommitted(of, mode);
-        if list.count() == 0 {
-            return;
-        }
-        match consumer.commit(&list, mode) {
-            Ok(()) if matches!(mode, CommitMode::Async) => {}
-            Ok(()) => self.state.lock().commits.well(),
-            Err(error) => {
-                tracing::warn!(carrier = %self.carrier, %error, "offsets were not committed: what was taken may come again");
-                let mut state = self.state.lock();
-                state.commits.failed(self.told.now());
-                for (place, known) in &mut state.next {
-                    if list.find_partition(&place.topic, place.partition).is_some() {
-                        known.1 = Kept::No;
-                    }
-                }
-            }
-        }
-    }
-
     /// The brokers cannot be used, if that is so: the source says it under its own name.
     fn lose(&self) {
         let Some(cause) = self.told.trouble() else { return };
@@ -252,7 +203,7 @@ impl ConsumerContext for Member {
             Rebalance::Revoke(list) => {
                 if !consumer.assignment_lost() {
                     self.shared.wait(FINISH);
-                    self.shared.commit(consumer, Some(list), CommitMode::Sync, false);
+                    self.shared.commit(consumer, Some(list));
                 }
                 let mut state = self.shared.state.lock();
                 for one in list.elements() {
@@ -302,7 +253,7 @@ pub(crate) fn poll(
         }
         // A rebalance may have passed since the first of them.
         batch.retain(|record| shared.is_ours(&record.place));
-        let mode = if batch.is_empty() { CommitMode::Sync } else { CommitMode::Async };
+        let idle = batch.is_empty();
         if !batch.is_empty() {
             shared.state.lock().in_hand = true;
             if batches.blocking_send(batch).is_err() {
@@ -311,10 +262,14 @@ pub(crate) fn poll(
             }
             attend(consumer, shared, group, &mut early, &mut up)?;
         }
-        shared.commit(consumer, None, mode, true);
+        match idle {
+            _ if shared.is_patient() => {}
+            true => shared.commit(consumer, None),
+            false => shared.send(consumer, None),
+        }
     }
     shared.wait(FINISH);
-    shared.commit(consumer, None, CommitMode::Sync, false);
+    shared.commit(consumer, None);
     Ok(())
 }
 
@@ -336,7 +291,9 @@ fn attend(
     while !shared.wait(Duration::ZERO) && !shared.stopping() {
         // What was on its way to us when the partitions were paused.
         early.extend(next(consumer, shared, group, TICK, up)?);
-        shared.commit(consumer, None, CommitMode::Sync, true);
+        if !shared.is_patient() {
+            shared.commit(consumer, None);
+        }
     }
     shared.state.lock().paused = false;
     if let Ok(all) = consumer.assignment() {
@@ -360,7 +317,7 @@ fn next(
     match polled {
         None => {
             if shared.looks() && consumer.fetch_metadata(None, LOOK.1).is_ok() {
-                *up = None;
+                tell_up(shared, up);
             }
             if up.is_none() && !shared.state.lock().ours.is_empty() {
                 tell_up(shared, up);

@@ -1,5 +1,7 @@
 //! Ways to lose records, or the sight of what happens to them.
 
+use std::time::Duration;
+
 use delivery::{About, CarrierEvent, Fault, Method as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
@@ -109,4 +111,18 @@ async fn no_stream_writes_where_a_source_takes_from() {
     let of = |cluster: &str| method.places(&from(json!({ "cluster": cluster, "error_topic": "bad" })));
     assert_eq!(of("main"), of("other"));
     assert_eq!((of("main").reads.len(), of("main").writes.len(), of("main").joins.is_some()), (1, 1, true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_ends_soon_also_while_its_brokers_are_away() {
+    let (mock, ledger) = (Mock::new(&[("events", 1)]), Ledger::new());
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    mock.brokers().request_errors(RDKafkaApiKey::OffsetCommit, &[refused; 9]);
+    mock.write("events", numbers(1, 0..10));
+    let running = mock.collect(&ledger, from(json!({}))).await;
+    ledger.until(|state| state.order.len() == 10).await;
+    mock.brokers().broker_down(1).unwrap();
+    ledger.until(|state| state.told.iter().any(|event| matches!(event, CarrierEvent::Down { .. }))).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), running.end()).await;
+    assert!(ended.is_ok(), "what the brokers do not answer holds up the end");
 }

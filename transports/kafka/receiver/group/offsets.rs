@@ -1,0 +1,93 @@
+//! Offsets that are committed, and the certainty that they are.
+
+use std::time::Duration;
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+};
+
+use super::{Member, Shared, State};
+use crate::receiver::{batch::Place, standing::Kept};
+
+/// How long the brokers may take to say what is committed.
+const SURE: Duration = Duration::from_secs(2);
+
+impl Shared {
+    /// The offsets of partitions that are ours and stand so; of these only, when some are named.
+    fn offsets(&self, of: Option<&TopicPartitionList>, kept: Kept) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        let mut state = self.state.lock();
+        let State { ours, next, .. } = &mut *state;
+        next.retain(|place, _| ours.get(&(place.topic.clone(), place.partition)) == Some(&place.epoch));
+        for (place, (at, _)) in next.iter().filter(|(_, (_, is))| *is == kept) {
+            if of.is_none_or(|of| of.find_partition(&place.topic, place.partition).is_some()) {
+                // Names and offsets come from the library itself: they fit.
+                let _ = list.add_partition_offset(&place.topic, place.partition, Offset::Offset(*at));
+            }
+        }
+        list
+    }
+
+    /// What is listed stands so from now on.
+    fn mark(&self, list: &TopicPartitionList, mut kept: impl FnMut(&Place, Offset) -> Kept) {
+        let mut state = self.state.lock();
+        for (place, (at, is)) in &mut state.next {
+            if list.find_partition(&place.topic, place.partition).is_some() {
+                *is = kept(place, Offset::Offset(*at));
+            }
+        }
+    }
+
+    /// Sends what is durable and not committed.
+    pub(super) fn send(&self, consumer: &BaseConsumer<Member>, of: Option<&TopicPartitionList>) {
+        let list = self.offsets(of, Kept::No);
+        if list.count() > 0 {
+            match consumer.commit(&list, CommitMode::Async) {
+                Ok(()) => self.mark(&list, |_, _| Kept::Sent),
+                Err(error) => self.doubt(&error.to_string()),
+            }
+        }
+    }
+
+    /// Sends what is durable, and asks whether it arrived. A commit that waits for its answer has no time-out in the library.
+    pub(super) fn commit(&self, consumer: &BaseConsumer<Member>, of: Option<&TopicPartitionList>) {
+        self.send(consumer, of);
+        let list = self.offsets(of, Kept::Sent);
+        if list.count() == 0 {
+            return;
+        }
+        match consumer.committed_offsets(list.clone(), SURE) {
+            Ok(known) => {
+                let mut missing = 0;
+                self.mark(&list, |place, at| {
+                    let known = known.find_partition(&place.topic, place.partition);
+                    if known.is_some_and(|known| known.offset() == at) {
+                        return Kept::Yes;
+                    }
+                    missing += 1;
+                    Kept::No
+                });
+                if missing > 0 {
+                    self.doubt(&format!("the brokers did not take {missing} of them"));
+                } else {
+                    self.state.lock().commits.well();
+                }
+            }
+            Err(error) => {
+                self.mark(&list, |_, _| Kept::No);
+                self.doubt(&error.to_string());
+            }
+        }
+    }
+
+    fn doubt(&self, why: &str) {
+        tracing::warn!(carrier = %self.carrier, why, "offsets were not committed: what was taken may come again");
+        self.state.lock().commits.failed(self.told.now());
+    }
+
+    /// Whether what failed may be tried again.
+    pub(super) fn is_patient(&self) -> bool {
+        !self.state.lock().commits.is_over(self.told.now())
+    }
+}
