@@ -114,20 +114,29 @@ impl Feed {
         if most == allowance {
             state.breaker.limited();
         }
-        let (slots, again) = state.lanes.draw(tap, drawer.order, most, want.bytes.min(limits.bytes), limits.overhead);
+        let (mut slots, again) =
+            state.lanes.draw(tap, drawer.order, most, want.bytes.min(limits.bytes), limits.overhead);
         if let Some(again) = again {
             state.rewind(again);
         }
-        let bytes = slots.iter().map(|slot| slot.head.body_len as usize + limits.overhead).sum();
-        let count = slots.len();
-        let ticket = match Ticket::take(windows, count, bytes) {
-            Ok(ticket) => ticket,
-            Err(full) => {
-                for slot in slots.into_iter().rev() {
-                    state.lanes.put_back(slot, None);
+        let ticket = loop {
+            let bytes = slots.iter().map(|slot| slot.head.body_len as usize + limits.overhead).sum();
+            let count = slots.len();
+            match Ticket::take(windows.clone(), count, bytes) {
+                Ok(ticket) => break ticket,
+                // Half of it may fit: who waited for all of it would wait as long as others take what comes back.
+                Err(_) if count > 1 => {
+                    for slot in slots.split_off(count / 2).into_iter().rev() {
+                        state.lanes.put_back(slot, None);
+                    }
                 }
-                wish.wait_to_fit(&full, count, bytes, cx);
-                return Drawn::Nothing;
+                Err(full) => {
+                    for slot in slots.into_iter().rev() {
+                        state.lanes.put_back(slot, None);
+                    }
+                    wish.wait_to_fit(&full, count, bytes, cx);
+                    return Drawn::Nothing;
+                }
             }
         };
         let Ok(probe) = state.leaves(now) else {

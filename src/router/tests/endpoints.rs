@@ -490,4 +490,27 @@ async fn a_line_that_needs_no_room_any_more_passes_it_on() {
     assert_ne!(&*cluster.out.lock()[0].stream, first);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_backlog_takes_what_room_there_is_and_does_not_wait_for_all_of_it() {
+    let (bench, cluster) = bench(2).await;
+    bench.router.pause("s000", "test".into()).await.unwrap();
+    bench.until("the announcement", async || cluster.count() == 1).await;
+    cluster.settle_all(&carried());
+    for n in 0..40 {
+        bench.emit(n, n).await;
+    }
+    bench.until("the other's", async || cluster.out.lock().len() == 40).await;
+    // All but one are taken, and the window is smaller than the backlog by far.
+    cluster.window.limit(ROOM, usize::MAX, 2000);
+    let mut all = cluster.take_all();
+    let last = all.pop().unwrap();
+    all.into_iter().for_each(|out| out.settle(carried()));
+    bench.router.resume("s000", false).await.unwrap();
+    bench.until("some of the backlog", async || cluster.out.lock().len() > 1).await;
+    let out = cluster.out.lock().len();
+    assert!(out < 20, "{out} SETs are out at once");
+    last.settle(carried());
+    bench.drained(&cluster).await;
+}
+
 mod model;
