@@ -71,7 +71,7 @@ impl Out {
         if self.json
             && let Ok(text) = serde_json::to_string(value)
         {
-            self.raw(text);
+            self.raw(telemetry::clean_json(text));
         }
     }
 

@@ -8,4 +8,4 @@ pub use log::{LogConfig, LogError, LogFormat, start_log};
 pub use metric::Registry;
 /// The kinds of metrics: counters, gauges, histograms, families of them.
 pub use prometheus_client::metrics;
-pub use redact::{clean, endpoint_label};
+pub use redact::{clean, clean_json, endpoint_label};

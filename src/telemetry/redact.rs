@@ -29,6 +29,26 @@ pub fn clean(text: &str, max: usize) -> String {
     out
 }
 
+/// JSON with every such character written as JSON's own escape: it means the same to who reads it, and steers no terminal.
+#[must_use]
+pub fn clean_json(json: String) -> String {
+    if !json.contains(is_harmful) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 64);
+    for character in json.chars() {
+        // Line breaks and the like stand between the members of JSON, never in its texts.
+        if is_harmful(character) && !matches!(character, '\n' | '\r' | '\t') {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
 fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -56,6 +76,13 @@ pub fn endpoint_label(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_steers_no_terminal_and_means_the_same() {
+        let shown = clean_json("{\n\t\"a\u{9b}31m\": \"\u{7f}\u{202e}\u{e0041} \\u001bä\\\\\"}".to_owned());
+        // RFC 8259 §7: four digits each, two of them beyond the basic plane.
+        assert_eq!(shown, "{\n\t\"a\\u009b31m\": \"\\u007f\\u202e\\udb40\\udc41 \\u001bä\\\\\"}");
+    }
 
     #[test]
     fn escapes_what_steers_terminals_and_eyes() {
