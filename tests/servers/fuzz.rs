@@ -61,6 +61,7 @@ fn seed(name: &str, corpus: &Path) -> Result<usize> {
             "multipush" => b"\x00\x64\x02\n",
             "poll" => b"en\n",
             "websocket" => b"\x00",
+            "record" => b"content-type: application/cloudevents+json\n\n",
             _ => b"",
         };
         std::fs::write(corpus.join(format!("vector-{number}")), [prefix, seed.as_bytes()].concat())?;
