@@ -6,7 +6,8 @@ use clock::Clock;
 use http::HeaderMap;
 
 use crate::{
-    Denied, Producer, ProducerSection, Receiver, SectionError, SourceSection, TokenKind, bearer::credential, producer, tokens::Tokens,
+    Denied, Producer, ProducerSection, Receiver, SectionError, SourceSection, TokenKind, bearer::credential, producer,
+    tokens::Tokens,
 };
 
 /// Knows producers and receivers by the hashes of their tokens.

@@ -164,8 +164,12 @@ const LIST: &str = "producers";
 const SOURCES: &str = "sources";
 
 fn check(section: &ProducerSection, issuers: &[&str]) -> Result<(), SectionError> {
-    let common =
-        Common { list: LIST, name: &section.name, token_hashes: Some(&section.token_hashes), issuers: &section.issuers };
+    let common = Common {
+        list: LIST,
+        name: &section.name,
+        token_hashes: Some(&section.token_hashes),
+        issuers: &section.issuers,
+    };
     common.check(issuers)?;
     rules(&common, &section.events, &section.subjects)
 }
@@ -268,7 +272,9 @@ mod tests {
         assert_eq!(error, SectionError::Twice(SOURCES, "hr".into()));
         let error = wrong(SourceSection { issuer: "https://other.example".into(), ..source() }).to_string();
         assert!(error.starts_with("sources: `hr`") && error.contains("https://other.example"), "{error}");
-        assert!(wrong(SourceSection { events: EventsSection::Exact(vec![]), ..source() }).to_string().contains("\"all\""));
+        assert!(
+            wrong(SourceSection { events: EventsSection::Exact(vec![]), ..source() }).to_string().contains("\"all\"")
+        );
         assert!(matches!(wrong(SourceSection { name: "a/b".into(), ..source() }), SectionError::Name(..)));
         let made = Producer::of_source(ProducerNo(3), &source(), ISSUERS).unwrap();
         assert!(made.serves(ISSUERS[0]) && made.expiries().next().is_none());

@@ -94,8 +94,12 @@ impl Receiver {
 const LIST: &str = "receivers";
 
 fn check(section: &ReceiverSection, issuers: &[&str]) -> Result<(), SectionError> {
-    let common =
-        Common { list: LIST, name: &section.name, token_hashes: Some(&section.token_hashes), issuers: &section.issuers };
+    let common = Common {
+        list: LIST,
+        name: &section.name,
+        token_hashes: Some(&section.token_hashes),
+        issuers: &section.issuers,
+    };
     common.check(issuers)?;
     let StreamsSection::Exact(ids) = &section.streams else { return Ok(()) };
     if ids.is_empty() {

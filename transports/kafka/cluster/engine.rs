@@ -254,7 +254,7 @@ impl Engine {
     }
 
     /// Takes the producer out, collects a report for every record that it still has, and closes its connections: when this is
-    /// over, none of its requests can reach a broker any more.
+    /// over, it sends nothing more. What the system had taken for a broker before may still arrive there.
     fn retire(&self) {
         // Waits for senders that are at it.
         let Some(producer) = self.producer.write().take() else { return };
