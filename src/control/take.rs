@@ -3,16 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::StatusCode;
 use oauth::Producer;
+use router::Accepted;
 use set::{ErrorCode, Event};
 
 use crate::{Intake, IntakeConfig, Observed, error::Problem, judge::Judge};
 
 /// Longest `id` (hardening H14).
 const LONGEST_ID: usize = 256;
-/// Events of one commit. A source brings them in batches of its own: commits as small as those of a request would only cost time.
-const COMMIT_ITEMS: usize = 1024;
+/// Events of one commit. A source brings them in batches of its own: commits as small as those of a request would only cost time;
+/// small enough that a batch is several: one is read while the one before is committed.
+const COMMIT_ITEMS: usize = 256;
 /// Bytes of one commit.
 const COMMIT_BYTES: usize = 1 << 20;
 /// Longest text that says why.
@@ -61,6 +64,13 @@ pub struct Taker {
     producer: Arc<Producer>,
 }
 
+/// What is committed together, with the place of each answer.
+#[derive(Default)]
+struct Part {
+    slots: Vec<Result<(), Problem>>,
+    events: Vec<Event>,
+}
+
 impl Taker {
     /// For this source, by the rules of this producer.
     #[must_use]
@@ -77,37 +87,57 @@ impl Taker {
             return vec![busy; offered.len()];
         }
         let mut answers = Vec::with_capacity(offered.len());
-        let mut offered = offered.into_iter().peekable();
-        while offered.peek().is_some() {
+        let mut offered = offered.into_iter();
+        let mut next = self.part(&mut offered);
+        while let Some(Part { slots, events }) = next.take() {
+            let mut commit = match events.is_empty() {
+                true => Box::pin(std::future::ready(Vec::new())),
+                false => self.judge.accept.accept(self.producer.no, events),
+            };
+            // The commit has begun with the first look at it; the next part is read meanwhile, and offered when this one is answered.
+            let early = (&mut commit).now_or_never();
+            next = self.part(&mut offered);
+            let taken = match early {
+                Some(taken) => taken,
+                None => commit.await,
+            };
+            self.answer(slots, taken, &mut answers);
             if let Some(busy @ Answered::Busy { .. }) = answers.last().cloned() {
-                answers.extend(offered.by_ref().map(|_| busy.clone()));
+                let left = next.take().map_or(0, |part| part.slots.len()) + offered.len();
+                answers.extend(std::iter::repeat_n(busy, left));
                 break;
-            }
-            let (mut slots, mut events, mut bytes) = (Vec::new(), Vec::new(), 0);
-            while events.len() < COMMIT_ITEMS && bytes < COMMIT_BYTES && slots.len() < 2 * COMMIT_ITEMS {
-                let Some(one) = offered.next() else { break };
-                bytes += one.body.len();
-                slots.push(self.read(one).map(|event| events.push(event)).map_err(|problem| self.refuse(&problem)));
-            }
-            let mut taken = match events.is_empty() {
-                true => Vec::new(),
-                false => self.judge.accept.accept(self.producer.no, events).await,
-            }
-            .into_iter();
-            let mut busy: Option<Answered> = None;
-            for slot in slots {
-                let answer = match slot {
-                    Err(refused) => refused,
-                    Ok(()) => match self.judge.settle(taken.next()) {
-                        Ok(_) => Answered::Taken,
-                        Err(problem) => answer(&problem),
-                    },
-                };
-                busy = busy.or_else(|| matches!(answer, Answered::Busy { .. }).then(|| answer.clone()));
-                answers.push(busy.clone().unwrap_or(answer));
             }
         }
         answers
+    }
+
+    /// Reads what is committed together; nothing when all is read.
+    fn part(&self, offered: &mut impl Iterator<Item = Offered>) -> Option<Part> {
+        let (mut part, mut bytes) = (Part::default(), 0);
+        while part.events.len() < COMMIT_ITEMS && bytes < COMMIT_BYTES && part.slots.len() < 2 * COMMIT_ITEMS {
+            let Some(one) = offered.next() else { break };
+            bytes += one.body.len();
+            let read = self.read(one).map(|event| part.events.push(event));
+            part.slots.push(read);
+        }
+        (!part.slots.is_empty()).then_some(part)
+    }
+
+    /// Answers a part; behind one that is put off all are put off.
+    fn answer(&self, slots: Vec<Result<(), Problem>>, taken: Vec<Accepted>, answers: &mut Vec<Answered>) {
+        let mut taken = taken.into_iter();
+        let mut busy: Option<Answered> = None;
+        for slot in slots {
+            let answer = match slot {
+                Err(problem) => self.refuse(&problem),
+                Ok(()) => match self.judge.settle(taken.next()) {
+                    Ok(_) => Answered::Taken,
+                    Err(problem) => answer(&problem),
+                },
+            };
+            busy = busy.or_else(|| matches!(answer, Answered::Busy { .. }).then(|| answer.clone()));
+            answers.push(busy.clone().unwrap_or(answer));
+        }
     }
 
     fn read(&self, Offered { known_by, body }: Offered) -> Result<Event, Problem> {
