@@ -1,4 +1,4 @@
-//! The engine asserts what it reads: on damaged bytes it panics. Here that becomes an error.
+//! A panic of the engine becomes an error: the store is damaged, and says so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

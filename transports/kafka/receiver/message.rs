@@ -43,7 +43,7 @@ fn headers(message: &BorrowedMessage<'_>) -> Result<Headers, &'static str> {
     if all.count() > MOST_HEADERS {
         return Err("the record has more than 128 headers");
     }
-    // The library insists upon UTF-8 by a panic; a producer of the topic may have written anything.
+    // A producer of the topic may have written anything, and the library may end its reading of it with a panic.
     let read = catch_unwind(AssertUnwindSafe(|| {
         let mut bytes = 0;
         let mut headers = Vec::with_capacity(all.count());
@@ -56,5 +56,5 @@ fn headers(message: &BorrowedMessage<'_>) -> Result<Headers, &'static str> {
         }
         Ok(headers)
     }));
-    read.unwrap_or(Err("the name of a header is not UTF-8"))
+    read.unwrap_or(Err("the headers of the record cannot be read"))
 }
