@@ -11,6 +11,7 @@ mod journal;
 mod open;
 mod place;
 mod recover;
+mod release;
 mod replay;
 mod segment;
 mod shared;

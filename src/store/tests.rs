@@ -6,6 +6,7 @@ mod full;
 mod model;
 mod once;
 mod place;
+mod space;
 mod time;
 mod turnover;
 

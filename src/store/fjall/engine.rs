@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::BlockSizePolicy};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, config::BlockSizePolicy};
 use parking_lot::RwLock;
 use set::Timestamp;
 
@@ -185,6 +185,14 @@ impl Engine {
         self.db.keyspace(FILLER, || shape(4 * MIB, 16 * 1024)).map_err(mishap)
     }
 
+    /// A keyspace by its name, where there is one.
+    pub(crate) fn known(&self, name: &str) -> Result<Option<Keyspace>, StoreError> {
+        if !self.db.keyspace_exists(name) {
+            return Ok(None);
+        }
+        self.db.keyspace(name, || shape(2 * MIB, 4096)).map(Some).map_err(mishap)
+    }
+
     /// Every keyspace that is open.
     pub(crate) fn all(&self) -> Vec<Keyspace> {
         let fixed = [&self.meta, &self.control, &self.cursor, &self.delta];
@@ -215,20 +223,23 @@ impl Engine {
 
     /// A head with its targets.
     pub(crate) fn head(&self, seq: u64) -> Result<Option<WrittenHead>, StoreError> {
-        let value = match self.segment(seq).and_then(|segment| segment.shelves) {
-            Some(shelves) => shelves.heads.get(key(seq)),
-            None => self.held.get(held_key(false, seq)),
-        };
-        value.map_err(mishap)?.map(|value| read_head(seq, &value)).transpose()
+        self.stored(seq, false)?.map(|value| read_head(seq, &value)).transpose()
     }
 
     /// A body.
     pub(crate) fn body(&self, seq: u64) -> Result<Option<Bytes>, StoreError> {
-        let value = match self.segment(seq).and_then(|segment| segment.shelves) {
-            Some(shelves) => shelves.bodies.get(key(seq)),
-            None => self.held.get(held_key(true, seq)),
-        };
-        value.map_err(mishap)?.map(|value| read_body(seq, &value)).transpose()
+        self.stored(seq, true)?.map(|value| read_body(seq, &value)).transpose()
+    }
+
+    fn stored(&self, seq: u64, body: bool) -> Result<Option<Slice>, StoreError> {
+        if let Some(shelves) = self.segment(seq).and_then(|segment| segment.shelves) {
+            let shelf = if body { shelves.bodies } else { shelves.heads };
+            if let Some(value) = shelf.get(key(seq)).map_err(mishap)? {
+                return Ok(Some(value));
+            }
+            // The segment may be given up at this moment: what is owed of it was among the held before.
+        }
+        self.held.get(held_key(body, seq)).map_err(mishap)
     }
 
     /// Up to `max` heads from `from` on, without a hole, as far as `last`.
@@ -248,6 +259,10 @@ impl Engine {
                 next += 1;
             }
             if heads.len() < max && next <= end {
+                if self.segment(next).is_none_or(|segment| segment.shelves.is_none()) {
+                    // It was given up while it was read.
+                    break;
+                }
                 return Err(StoreError::Corrupt(format!("record {next} is missing")));
             }
         }

@@ -15,6 +15,7 @@ use crate::{
     fjall::{
         batch::{Failure, Filling},
         engine::{Engine, held_key, key, mishap, parked_of, read_row, seq_of},
+        release::{give_up, give_up_orphans},
         segment::{Segment, Shelves},
         shared::Shared,
         writer::{Call, Job, Writer},
@@ -59,8 +60,8 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
             break;
         }
         let again = trim.condense.is_some();
-        let left = errand(&queue, move |writer| writer.trim(trim)).await?;
-        aside(&shared, move |_, engine| clear_away(engine, left)).await?;
+        errand(&queue, move |writer| writer.trim(trim)).await?;
+        aside(&shared, |_, engine| give_up_orphans(engine, None)).await?;
         if !again {
             break;
         }
@@ -187,18 +188,16 @@ impl Writer {
         if behind { self.fold() } else { self.flush() }
     }
 
-    /// Takes segments out of the table, durably; answers what is to be cleared away then.
-    fn trim(&mut self, trim: Trim) -> Result<Vec<Shelves>, Failure> {
+    /// Takes segments out of the table, durably; what they leave behind is given up then.
+    fn trim(&mut self, trim: Trim) -> Result<(), Failure> {
         // What was settled while the plan was made must be durable before a body goes: a cut would owe it again.
         self.flush()?;
-        let Some(engine) = self.engine.clone() else { return Ok(Vec::new()) };
+        let Some(engine) = self.engine.clone() else { return Ok(()) };
         let mut filling = Filling::new(&engine, trim.swept.len() + 64);
-        let mut left = Vec::new();
         let mut segments = engine.segments.read().clone();
         for first in &trim.gone {
             if let Some(segment) = segments.remove(first) {
                 filling.batch.remove(&engine.meta, segment.key());
-                left.extend(segment.shelves);
             }
         }
         if let Some((first, rows)) = trim.condense
@@ -208,7 +207,7 @@ impl Writer {
                 filling.batch.insert(&engine.held, key, value);
             }
             segment.condensed = true;
-            left.extend(segment.shelves.take());
+            segment.shelves = None;
             filling.segment(segment);
         }
         for key in trim.swept {
@@ -218,7 +217,7 @@ impl Writer {
         *engine.segments.write() = segments;
         let mut state = self.shared.state.write();
         state.first = engine.first(state.last);
-        Ok(left)
+        Ok(())
     }
 
     /// Commits a batch that changes nothing visible.
@@ -241,14 +240,6 @@ fn fill_sieves(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
         if let Err(error) = bucket.sieve.fill(&bucket.keyspace, usize::try_from(about).unwrap_or_default()) {
             tracing::warn!(bucket = number, %error, "known ids cannot be read ahead; the engine is asked for each");
         }
-    }
-    Ok(())
-}
-
-fn clear_away(engine: &Engine, left: Vec<Shelves>) -> Result<(), StoreError> {
-    for shelves in left {
-        engine.db.delete_keyspace(shelves.heads).map_err(mishap)?;
-        engine.db.delete_keyspace(shelves.bodies).map_err(mishap)?;
     }
     Ok(())
 }
@@ -283,8 +274,9 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
         };
         shared.keys.lock().retain(|bucket, _| *bucket >= oldest);
         for keyspace in past {
-            engine.db.delete_keyspace(keyspace).map_err(mishap)?;
+            give_up(engine, keyspace)?;
         }
+        give_up_orphans(engine, Some(oldest))?;
         shorten(shared, oldest);
         Ok(())
     })

@@ -9,6 +9,7 @@ use crate::{
     fjall::{
         engine::{Engine, mishap},
         read_aside,
+        release::give_up,
         shared::Shared,
     },
 };
@@ -55,7 +56,7 @@ fn turn_over(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
         keyspace.rotate_memtable().map_err(mishap)?;
         await_written(engine, &keyspace, &late)?;
     }
-    engine.db.delete_keyspace(filler).map_err(mishap)?;
+    give_up(engine, filler)?;
     while engine.db.journal_count() > 1 {
         wait(engine, &late)?;
     }

@@ -1,0 +1,71 @@
+//! Room of what was given up comes back while the process lives.
+
+use std::{fs, os::unix::ffi::OsStrExt as _, path::Path};
+
+use super::*;
+use crate::{
+    Durability, Position, Unit,
+    testkit::{MANY, acknowledged, body, event, settle},
+};
+
+const BODY: u64 = 20_000;
+
+/// Files below a folder that are deleted and still open: their names and all their bytes.
+fn held_open(folder: &Path) -> (Vec<String>, u64) {
+    let mut names = Vec::new();
+    let mut bytes = 0;
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(target) = fs::read_link(&path) else { continue };
+        if target.starts_with(folder) && target.as_os_str().as_bytes().ends_with(b" (deleted)") {
+            bytes += fs::metadata(&path).map_or(0, |of| of.len());
+            names.push(target.display().to_string());
+        }
+    }
+    (names, bytes)
+}
+
+/// Bytes of all tables below a folder.
+fn in_tables(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let size = |path: &Path| if path.is_dir() { in_tables(path) } else { 0 };
+    let own = |path: &Path| fs::metadata(path).map_or(0, |of| of.len());
+    let is_tables = folder.ends_with("tables");
+    entries.map(|entry| entry.unwrap().path()).map(|path| if is_tables { own(&path) } else { size(&path) }).sum()
+}
+
+/// Appends records, has those of closed segments written to tables, and reads every one of them from there.
+async fn write_and_read(store: &Arc<dyn Store>, folder: &Path, from: u64, count: u64) {
+    let events: Vec<_> = (from..from + count).map(|seq| event(&format!("{seq:0>20000}"), &[1])).collect();
+    for some in events.chunks(50) {
+        store.commit(vec![Unit::Append { events: some.to_vec() }], Durability::Sync).await.unwrap();
+    }
+    store.housekeep().await.unwrap();
+    let enough = (count - 100) * BODY;
+    for _ in 0..2000 {
+        if in_tables(folder) >= enough {
+            break;
+        }
+        // Some moments of the store's clock.
+        let _ = store.tail(Position::new(u64::MAX - 1), MANY, Duration::from_millis(5)).await;
+    }
+    assert!(in_tables(folder) >= enough, "the engine has not written its tables");
+    for seq in from..from + count {
+        assert_eq!(body(store, seq).await.unwrap().len() as u64, BODY);
+    }
+}
+
+#[tokio::test]
+async fn files_of_what_was_given_up_are_closed_without_a_restart() {
+    let mut folder = Folder::with(|options| (options.segment_records, options.recent_bytes) = (100, 0));
+    let store = folder.store() as Arc<dyn Store>;
+    for round in 0..2 {
+        let from = round * 400 + 1;
+        write_and_read(&store, folder.folder.path(), from, 400).await;
+        settle(&store, (from..from + 400).map(|seq| acknowledged(1, seq)).collect(), Durability::Sync).await;
+        store.housekeep().await.unwrap();
+        let (names, bytes) = held_open(folder.folder.path());
+        assert!(names.is_empty(), "round {round}: {} files of {bytes} bytes are held open: {names:?}", names.len());
+    }
+    store.close().await.unwrap();
+}
