@@ -93,7 +93,7 @@ fn list(context: &Context, streams: &[Json]) {
 }
 
 /// The first of: why nothing can come, why it is not enabled, what it shares with others and waits for, the last error if nothing
-/// went well since.
+/// went well since, what its receiver does that works all the same.
 fn trouble(stream: &Json) -> String {
     let held = stream.get("held").filter(|held| held.is_object());
     if let Some(held) = held.filter(|_| show::text(stream, "status") == "enabled") {
@@ -105,8 +105,11 @@ fn trouble(stream: &Json) -> String {
         (Some(success), Some(error)) => success <= error,
         _ => false,
     };
-    let members: &[&str] =
-        if mended { &["nothing_because", "reason"] } else { &["nothing_because", "reason", "last_error"] };
+    let members: &[&str] = if mended {
+        &["nothing_because", "reason", "warning"]
+    } else {
+        &["nothing_because", "reason", "last_error", "warning"]
+    };
     members
         .iter()
         .find_map(|member| stream.get(member).and_then(Json::as_str).filter(|text| !text.is_empty()))
@@ -124,6 +127,8 @@ mod tests {
         assert_eq!(trouble(&stream), "503");
         stream["last_success_seconds_ago"] = json!(2);
         assert_eq!(trouble(&stream), "");
+        stream["warning"] = json!("answers 200 instead of 202");
+        assert_eq!(trouble(&stream), "answers 200 instead of 202");
         stream["reason"] = json!("paused by the operator");
         assert_eq!(trouble(&stream), "paused by the operator");
     }

@@ -139,6 +139,11 @@ pub trait Line: Send + Sync + 'static {
         async { Closed::Idle }
     }
 
+    /// What its peer does that works and is not as the method has it: shown with the stream. Cheap.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// `setgate check --connect`: the place that this line delivers to. Nothing is delivered.
     fn probe(&self) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }

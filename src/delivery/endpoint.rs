@@ -1,8 +1,9 @@
 //! What lines that send over HTTP have in common: their pool key, their endpoint, what an answer says beside its protocol.
 
 use net::{
-    ClientIdentity, GuardPolicy, HttpClient, HttpError, HttpFault, IpNet, Outbound, Roots, Secret, TlsPolicy, Url,
-    http::HeaderValue,
+    ClientIdentity, GuardPolicy, HttpClient, HttpError, HttpFault, HttpResponse, IpNet, Outbound, Roots, Secret,
+    TlsPolicy, Url,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use serde::Deserialize;
 use set::ErrorCode;
@@ -135,38 +136,78 @@ impl Said {
     }
 }
 
+/// Why a success is none: its body says that something else answered than the receiver, or that the receiver said no.
+///
+/// A page for people (a login, a proxy's excuse) stands under 200 as readily as an acknowledgement does; RFC 8935 §2.2 has 202 with an
+/// empty body, which no page has. An `err` (RFC 8935 §2.3) contradicts any success: a repeat costs little, a loss everything.
+#[must_use]
+pub fn contradiction(answer: &HttpResponse) -> Option<Cause> {
+    let status = answer.status.as_u16();
+    let why = match Said::read(&answer.body) {
+        Some(said) => format!("said {}", clean(&said.err, ErrorCode::LONGEST)),
+        None if answer.status != StatusCode::ACCEPTED && is_page(answer) => "sent a page for people".to_owned(),
+        None => return None,
+    };
+    let text = format!("the receiver answered {status} and {why}: that is no acknowledgement");
+    Some(Cause::new("answer_contradicts", text))
+}
+
+/// Whether an answer holds HTML, as far as its type or its first characters tell. Some servers give the type to an empty body.
+fn is_page(answer: &HttpResponse) -> bool {
+    let body = answer.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&answer.body).trim_ascii_start();
+    let begins = |tag: &str| body.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag.as_bytes()));
+    let typed = ["text/html", "application/xhtml+xml"].iter().any(|page| is_media(&answer.headers, page));
+    (typed && (!body.is_empty() || answer.truncated)) || begins("<!doctype html") || begins("<html")
+}
+
+fn is_media(headers: &HeaderMap, essence: &str) -> bool {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)
+}
+
 /// What an answer of this status says in words, with the code in its body and a hint where there is one.
 #[must_use]
 pub fn cause(status: u16, body: &[u8], hint: &str) -> Cause {
     let said = Said::read(body).map(|said| format!(" and said {}", clean(&said.err, ErrorCode::LONGEST)));
     let hint = match status {
         300..=399 => "; redirects are never followed",
+        407 => "; it is the egress proxy that wants credentials",
+        511 => "; a network on the way wants somebody to sign in",
         _ => hint,
     };
     Cause::new(code(status), format!("the receiver answered {status}{}{hint}", said.unwrap_or_default()))
 }
 
-/// The stable code of a status that is no success.
+/// The stable code of a status that acknowledges nothing.
 #[must_use]
 pub const fn code(status: u16) -> &'static str {
     match status {
+        200..=299 => "http_2xx",
         300..=399 => "redirect",
         400 => "http_400",
         401 => "http_401",
         403 => "http_403",
         404 => "http_404",
         405 => "http_405",
+        // Nobody but the egress proxy asks for credentials so (RFC 9110 §15.5.8).
+        407 => "proxy",
         408 => "http_408",
         410 => "http_410",
         415 => "http_415",
         422 => "http_422",
+        425 => "http_425",
         429 => "http_429",
         500 => "http_500",
+        501 => "http_501",
         502 => "http_502",
         503 => "http_503",
         504 => "http_504",
+        505 => "http_505",
+        506 => "http_506",
+        510 => "http_510",
+        511 => "http_511",
         402..=499 => "http_4xx",
-        501..=599 => "http_5xx",
+        507..=599 => "http_5xx",
         _ => "http_other",
     }
 }

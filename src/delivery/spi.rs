@@ -235,6 +235,10 @@ pub trait AnyMethod: Send + Sync {
 pub trait AnyLine: Send + Sync {
     /// What it is and can.
     fn profile(&self) -> Profile;
+    /// What its peer does that works and is not as the method has it.
+    fn remark(&self) -> Option<String> {
+        None
+    }
     /// Runs a sender.
     fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed>;
     /// `check --connect`.
@@ -246,6 +250,10 @@ pub trait AnyLine: Send + Sync {
 impl<L: Line> AnyLine for L {
     fn profile(&self) -> Profile {
         Line::profile(self)
+    }
+
+    fn remark(&self) -> Option<String> {
+        Line::remark(self)
     }
 
     fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed> {

@@ -60,11 +60,35 @@ pub(crate) fn judge(outcome: Outcome, order: Order, shares: bool) -> Judgement {
     }
 }
 
-/// Whether a line's cause is the stream's own fault: credentials, a wrong endpoint, TLS. An absent endpoint is waited for.
-fn own_fault(code: &str) -> bool {
+/// Whether a line's cause is the stream's own fault, which a human mends: credentials, a wrong endpoint, TLS, an answer that no
+/// receiver gives. What is absent, slow or unwell is waited for. The tables of the sending methods say the same; a test reads them.
+pub(crate) fn own_fault(code: &str) -> bool {
     matches!(
         code,
-        "http_401" | "http_403" | "http_404" | "http_405" | "http_410" | "http_4xx" | "tls" | "guard" | "redirect"
+        "answer_contradicts"
+            | "answer_invalid"
+            | "answer_too_large"
+            | "guard"
+            | "http_2xx"
+            | "http_400"
+            | "http_401"
+            | "http_403"
+            | "http_404"
+            | "http_405"
+            | "http_410"
+            | "http_415"
+            | "http_422"
+            | "http_4xx"
+            | "http_501"
+            | "http_505"
+            | "http_506"
+            | "http_510"
+            | "http_511"
+            | "http_other"
+            | "protocol"
+            | "redirect"
+            | "tls"
+            | "too_large_head"
     )
 }
 
@@ -245,6 +269,33 @@ mod tests {
                 matches!(judge(outcome, Order::PerSet, false), Judgement::RetryLine { own: o, .. } if o == own),
                 "{code}"
             );
+        }
+    }
+
+    /// What the tables of the sending methods call a fault of the stream is one here, and nothing else is.
+    #[test]
+    fn the_tables_of_the_methods_say_whose_fault_it_is() {
+        for (method, readme) in [
+            ("push", include_str!("../../transports/push/README.md")),
+            ("multipush", include_str!("../../transports/multipush/README.md")),
+        ] {
+            let mut rows = 0;
+            for row in readme.lines().filter(|row| row.starts_with("| `")) {
+                let cells: Vec<_> =
+                    row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+                let code = match cells.as_slice() {
+                    [_, .., meant, _] if cells.len() > 2 => match meant.strip_prefix("line ") {
+                        Some(code) => code,
+                        None => continue,
+                    },
+                    [cause, _] if !cause.contains(' ') => cause,
+                    _ => continue,
+                };
+                let said = cells.last().is_some_and(|why| why.contains("fault of the stream"));
+                assert_eq!(own_fault(code), said, "{method}: {row}");
+                rows += 1;
+            }
+            assert!(rows > 40, "{method} has {rows} rows");
         }
     }
 

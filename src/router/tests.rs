@@ -28,6 +28,7 @@ mod faulty;
 mod late;
 mod responder;
 mod sharing;
+mod telling;
 
 const ISSUER: &str = "https://idp.example";
 
@@ -40,6 +41,8 @@ struct Scripted {
     overlaps: Arc<Mutex<usize>>,
     script: Mutex<Script>,
     house: House,
+    /// What its lines remark on.
+    remark: Mutex<Option<String>>,
     /// Of the other method, whose lines share one.
     cluster: Arc<endpoints::Cluster>,
 }
@@ -58,6 +61,10 @@ impl delivery::Line for ScriptedLine {
             endpoint: None,
             windows: vec![self.1.clone()],
         }
+    }
+
+    fn remark(&self) -> Option<String> {
+        self.0.remark.lock().clone()
     }
 
     async fn run(&self, feed: Feed, tap: Tap) -> Ended {
@@ -83,9 +90,9 @@ impl delivery::Line for ScriptedLine {
 
 impl Scripted {
     fn new(house: House, script: Script) -> Arc<Self> {
-        let (seen, in_flight, overlaps) = Default::default();
+        let (seen, in_flight, overlaps, remark) = Default::default();
         let cluster = endpoints::Cluster::new(house.clone());
-        Arc::new(Self { seen, in_flight, overlaps, script: Mutex::new(script), house, cluster })
+        Arc::new(Self { seen, in_flight, overlaps, remark, script: Mutex::new(script), house, cluster })
     }
 
     fn answer_with(&self, script: impl Fn(&SealedSet) -> Outcome + Send + Sync + 'static) {

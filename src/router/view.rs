@@ -53,6 +53,8 @@ pub struct StreamView {
     pub last_error: Option<String>,
     /// Its age.
     pub last_error_seconds_ago: Option<u64>,
+    /// What its receiver does that works and is not as the method has it.
+    pub warning: Option<String>,
     /// Age of the last acknowledgement since the start.
     pub last_success_seconds_ago: Option<u64>,
     /// How long ago the receiver showed itself, where it is the receiver who comes; since the start.
@@ -145,6 +147,7 @@ impl Inner {
             oldest_waiting_seconds: cursor.oldest.map(|head| ago(head.accepted)),
             last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
             last_error: last_error.map(|(_, cause)| telemetry::clean(&cause.to_string(), 512)),
+            warning: feed.as_ref().and_then(|feed| feed.served.load().line.remark()),
             last_success_seconds_ago: last_success.map(ago),
             last_visit_seconds_ago: last_visit.map(ago),
             next_attempt_seconds: feed

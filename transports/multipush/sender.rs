@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -36,6 +36,8 @@ pub struct MultiLine {
     fields: HeaderMap,
     measures: Measures,
     pace: Mutex<Pace>,
+    /// The status of the last answer that was understood, where it was not 202; else 0.
+    odd: AtomicU16,
     warned: AtomicBool,
 }
 
@@ -63,6 +65,7 @@ impl MultiLine {
             stream: about.stream.clone(),
             pace: Mutex::new(Pace::new(measures.sets)),
             measures,
+            odd: AtomicU16::new(0),
             warned: AtomicBool::new(false),
         })
     }
@@ -87,8 +90,12 @@ impl MultiLine {
         let Done { sent, answer } = done;
         let meaning = match &answer {
             Ok(answer) => {
-                self.remark(answer);
-                wire::meaning(answer, sent.len(), Timestamp::from_millis(self.house.clock.wall_millis()))
+                let now = Timestamp::from_millis(self.house.clock.wall_millis());
+                let meaning = wire::meaning(answer, sent.len(), now);
+                if matches!(meaning, Meaning::Understood(_)) {
+                    self.note(answer.status);
+                }
+                meaning
             }
             Err(error) => Meaning::Each(endpoint::no_answer(error)),
         };
@@ -124,11 +131,12 @@ impl MultiLine {
         (Duration::ZERO, None)
     }
 
-    /// The draft of today knows 202 only; any other success is believed, and remarked on once.
-    fn remark(&self, answer: &HttpResponse) {
-        let odd = answer.status.is_success() && answer.status != StatusCode::ACCEPTED;
-        if odd && !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(stream = %self.stream, status = answer.status.as_u16(), "a receiver answers requests by another status than 202");
+    /// The draft of today knows 202 only; what else is understood is remarked on, in the log once.
+    fn note(&self, status: StatusCode) {
+        let odd = if status == StatusCode::ACCEPTED { 0 } else { status.as_u16() };
+        self.odd.store(odd, Ordering::Relaxed);
+        if odd != 0 && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(stream = %self.stream, status = odd, "a receiver answers requests by another status than 202");
         }
     }
 }
@@ -170,6 +178,13 @@ impl Line for MultiLine {
             limits: Limits { sets, bytes, overhead: wire::OVERHEAD, set_bytes: wire::LARGEST },
             endpoint: None,
             windows: Vec::new(),
+        }
+    }
+
+    fn remark(&self) -> Option<String> {
+        match self.odd.load(Ordering::Relaxed) {
+            0 => None,
+            odd => Some(format!("answers {odd} instead of 202")),
         }
     }
 

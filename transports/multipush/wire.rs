@@ -120,7 +120,15 @@ fn read(answer: &HttpResponse) -> Result<Exchange, Cause> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Exchange::default());
     }
-    Exchange::parse(body, ANSWER, fields::language(&answer.headers)).map_err(|malformed| {
+    let read = Exchange::parse(body, ANSWER, fields::language(&answer.headers));
+    let settles = |said: &Exchange| !said.ack.is_empty() || !said.set_errs.is_empty();
+    // Nothing is settled by it, and the time until what it was about is missed would tell nobody why.
+    if !read.as_ref().is_ok_and(settles)
+        && let Some(cause) = endpoint::contradiction(answer)
+    {
+        return Err(cause);
+    }
+    read.map_err(|malformed| {
         let code = match malformed {
             Malformed::TooLarge(_) => "answer_too_large",
             _ => "answer_invalid",

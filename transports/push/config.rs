@@ -5,6 +5,8 @@ use std::time::Duration;
 use delivery::{Cause, Fault, IpNet, Json, Options, Secret, TlsPolicy, endpoint::Trust};
 use serde::Deserialize;
 
+use crate::wire::Taken;
+
 /// Largest window: requests of one stream under way at once.
 const WIDEST: usize = 1024;
 /// Longest time for one request, in seconds.
@@ -18,13 +20,15 @@ pub struct Section {
     pub window: usize,
     /// Seconds from resolving the receiver's name to its answer, 1 to 300.
     pub timeout_seconds: u64,
+    /// Whether a SET is acknowledged by 202 alone, as RFC 8935 §2.2 has it; else by 200, 201 and 204 too, unless the body contradicts.
+    pub accept_only_202: bool,
     /// Whether the receiving half takes `application/jwt` beside `application/secevent+jwt`.
     pub accept_legacy: bool,
 }
 
 impl Default for Section {
     fn default() -> Self {
-        Self { window: 64, timeout_seconds: 30, accept_legacy: false }
+        Self { window: 64, timeout_seconds: 30, accept_only_202: false, accept_legacy: false }
     }
 }
 
@@ -46,6 +50,8 @@ pub struct Grant {
     pub window: Option<usize>,
     /// Seconds from resolving the receiver's name to its answer, 1 to 300; instead of the section's.
     pub timeout_seconds: Option<u64>,
+    /// Whether 202 alone acknowledges a SET; instead of the section's.
+    pub accept_only_202: Option<bool>,
     /// Networks that the endpoint may lie in although they are not global; any port of them.
     pub allow_networks: Vec<IpNet>,
     /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
@@ -71,6 +77,12 @@ impl Grant {
 
     pub(crate) fn timeout(&self, section: &Section) -> Result<Duration, Fault> {
         timeout(self.timeout_seconds.unwrap_or(section.timeout_seconds)).map_err(fault)
+    }
+
+    /// Which successes acknowledge a SET: whoever wants the letter gets it.
+    pub(crate) fn taken(&self, section: &Section, terms: &Terms) -> Taken {
+        let letter = terms.accept_only_202 || self.accept_only_202.unwrap_or(section.accept_only_202);
+        if letter { Taken::ByTheLetter } else { Taken::Tolerant }
     }
 
     /// The pool key (hardening H20).
@@ -115,6 +127,9 @@ pub struct Terms {
     /// How the SET is labelled; receivers from before RFC 8935 know `application/jwt` only.
     #[serde(default)]
     pub content_type: ContentType,
+    /// Whether 202 alone says that the receiver has a SET: whatever else answers under its URL is then no acknowledgement.
+    #[serde(default)]
+    pub accept_only_202: bool,
 }
 
 impl Options for Terms {
@@ -126,6 +141,9 @@ impl Terms {
         let mut shown = serde_json::json!({ "method": method, "endpoint_url": self.endpoint_url });
         if let (ContentType::Jwt, Some(shown)) = (self.content_type, shown.as_object_mut()) {
             shown.insert("content_type".to_owned(), Json::from(self.content_type.as_str()));
+        }
+        if let (true, Some(shown)) = (self.accept_only_202, shown.as_object_mut()) {
+            shown.insert("accept_only_202".to_owned(), Json::from(true));
         }
         shown
     }
@@ -175,6 +193,23 @@ mod tests {
         let shown = terms.publish("urn:ietf:rfc:8935");
         assert_eq!(shown, serde_json::json!({"method":"urn:ietf:rfc:8935","endpoint_url":"https://a.example/x"}));
         assert!(!format!("{terms:?}").contains("canary"));
+    }
+
+    #[test]
+    fn whoever_wants_the_letter_gets_it() {
+        let taken = |section, grant: &str, terms: &str| {
+            let section = Section { accept_only_202: section, ..Section::default() };
+            let terms = format!(r#"{{"endpoint_url":"https://a.example"{terms}}}"#);
+            let terms: Terms = serde_json::from_str(&terms).unwrap();
+            let shown = terms.publish("urn:ietf:rfc:8935").get("accept_only_202").cloned();
+            assert_eq!(shown, terms.accept_only_202.then_some(Json::from(true)));
+            serde_json::from_str::<Grant>(grant).unwrap().taken(&section, &terms)
+        };
+        assert_eq!(taken(false, "{}", ""), Taken::Tolerant);
+        assert_eq!(taken(true, "{}", ""), Taken::ByTheLetter);
+        assert_eq!(taken(true, r#"{"accept_only_202":false}"#, ""), Taken::Tolerant);
+        assert_eq!(taken(false, r#"{"accept_only_202":true}"#, ""), Taken::ByTheLetter);
+        assert_eq!(taken(true, r#"{"accept_only_202":false}"#, r#","accept_only_202":true"#), Taken::ByTheLetter);
     }
 
     #[test]

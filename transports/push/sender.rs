@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use delivery::{
 
 use crate::{
     config::{Grant, Section, Terms},
-    wire,
+    wire::{self, Taken},
 };
 
 /// One stream that is pushed: one SET a request, as many requests at once as its window has room.
@@ -29,6 +29,9 @@ pub struct PushLine {
     timeout: Duration,
     window: Window,
     sets_at_once: usize,
+    taken: Taken,
+    /// The status that acknowledged the last SET, where it was not 202; else 0.
+    odd: AtomicU16,
     warned: AtomicBool,
 }
 
@@ -51,6 +54,8 @@ impl PushLine {
             timeout: grant.timeout(section)?,
             window: Window::of_sets(sets_at_once),
             sets_at_once,
+            taken: grant.taken(section, terms),
+            odd: AtomicU16::new(0),
             warned: AtomicBool::new(false),
         })
     }
@@ -65,14 +70,20 @@ impl PushLine {
             timeout: Some(self.timeout),
         };
         let answer = self.endpoint.client.send(request).await.map_err(|error| endpoint::no_answer(&error))?;
-        // RFC 8935 §2.2 knows 202 only; any other success is believed, and remarked on once.
-        if answer.status.is_success()
-            && answer.status != StatusCode::ACCEPTED
-            && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(stream = %self.stream, status = answer.status.as_u16(), "a receiver accepts SETs by another status than 202");
+        let outcome = wire::outcome(&answer, self.taken, Timestamp::from_millis(self.house.clock.wall_millis()));
+        if outcome.is_ok() {
+            self.note(answer.status);
         }
-        wire::outcome(&answer, Timestamp::from_millis(self.house.clock.wall_millis()))
+        outcome
+    }
+
+    /// RFC 8935 §2.2 knows 202 only; what else is believed is remarked on, in the log once.
+    fn note(&self, status: StatusCode) {
+        let odd = if status.is_success() && status != StatusCode::ACCEPTED { status.as_u16() } else { 0 };
+        self.odd.store(odd, Ordering::Relaxed);
+        if odd != 0 && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(stream = %self.stream, status = odd, "a receiver acknowledges SETs by another status than 202");
+        }
     }
 }
 
@@ -89,6 +100,13 @@ impl Line for PushLine {
             limits: Limits { sets: self.sets_at_once, bytes: 8 * wire::LARGEST, overhead: 0, set_bytes: wire::LARGEST },
             endpoint: None,
             windows: vec![self.window.clone()],
+        }
+    }
+
+    fn remark(&self) -> Option<String> {
+        match self.odd.load(Ordering::Relaxed) {
+            0 => None,
+            odd => Some(format!("answers {odd} instead of 202")),
         }
     }
 

@@ -30,22 +30,33 @@ pub fn request_fields(content_type: ContentType, authorization: Option<HeaderVal
     fields
 }
 
+/// Which successes acknowledge a SET.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// 202, and what receivers say in its place: 200, 201 and 204.
+    Tolerant,
+    /// 202 (RFC 8935 §2.2).
+    ByTheLetter,
+}
+
 /// What an answer means for the SET; the table in the README, in code.
 ///
 /// # Errors
 /// The verdict, when the SET was not taken.
-pub fn outcome(answer: &HttpResponse, now: Timestamp) -> Outcome {
+pub fn outcome(answer: &HttpResponse, taken: Taken, now: Timestamp) -> Outcome {
     let status = answer.status.as_u16();
-    let retry = |scope| {
-        let cause = endpoint::cause(status, &answer.body, hint(status));
-        Err(Verdict::Retry { scope, after: fields::retry_after(&answer.headers, now), cause })
+    let because = |scope, cause| Err(Verdict::Retry { scope, after: fields::retry_after(&answer.headers, now), cause });
+    let retry = |scope| because(scope, endpoint::cause(status, &answer.body, hint(status, taken)));
+    let unless_contradicted = || match endpoint::contradiction(answer).filter(|_| !says_taken(&answer.body)) {
+        Some(cause) => because(Scope::Line, cause),
+        None => Ok(Receipt::Receiver),
     };
     match status {
-        200..=299 => Ok(Receipt::Receiver),
+        202 => unless_contradicted(),
+        200 | 201 | 204 if taken == Taken::Tolerant => unless_contradicted(),
         // RFC 8935 §2.3 has 400 only; receivers that validate say 422.
+        400 | 422 if says_taken(&answer.body) => Ok(Receipt::Receiver),
         400 | 422 => match Said::read(&answer.body) {
-            // The drafts before RFC 8935 had codes for "I have it already" (delivery.md 6).
-            Some(said) if matches!(said.err.as_str(), "dup" | "duplicate") => Ok(Receipt::Receiver),
             Some(said) => {
                 Err(Verdict::Refuse(fields::refusal(&said.err, said.description.as_deref(), &answer.headers)))
             }
@@ -64,9 +75,16 @@ pub fn outcome(answer: &HttpResponse, now: Timestamp) -> Outcome {
     }
 }
 
-const fn hint(status: u16) -> &'static str {
-    match status {
-        415 => "; a receiver from before RFC 8935 may want `content_type` to be `application/jwt`",
+/// The drafts before RFC 8935 had codes for "I have it already" (delivery.md 6).
+fn says_taken(body: &[u8]) -> bool {
+    Said::read(body).is_some_and(|said| matches!(said.err.as_str(), "dup" | "duplicate"))
+}
+
+const fn hint(status: u16, taken: Taken) -> &'static str {
+    match (status, taken) {
+        (200 | 201 | 204, Taken::ByTheLetter) => "; with `accept_only_202` only 202 acknowledges a SET",
+        (200..=299, _) => "; a receiver acknowledges a SET with 202 (RFC 8935, section 2.2)",
+        (415, _) => "; a receiver from before RFC 8935 may want `content_type` to be `application/jwt`",
         _ => "",
     }
 }

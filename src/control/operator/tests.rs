@@ -73,6 +73,7 @@ fn view() -> StreamView {
         oldest_waiting_seconds: Some(4),
         last_error: None,
         last_error_seconds_ago: None,
+        warning: Some("answers 200 instead of 202".into()),
         last_success_seconds_ago: None,
         last_visit_seconds_ago: None,
         next_attempt_seconds: None,

@@ -12,7 +12,7 @@ use crate::{
     backoff::pause,
     batch::Returned,
     endpoint::Fault,
-    settle::{Judgement, judge},
+    settle::{Judgement, judge, own_fault},
     shared::{Command, Shared},
     slot::Slot,
 };
@@ -292,7 +292,8 @@ impl Feed {
                 let wait = pause(config, &*house.random, claimed.slot.attempts)
                     .max(after.unwrap_or_default().min(config.retry_after_most()));
                 if state.lone_failures_in_row >= LONE_FAILURES_OF_A_LINE && !responder {
-                    state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
+                    state.breaker.fault(now, own_fault(cause.code), |failures| pause(config, &*house.random, failures));
+                    self.pause_if_hopeless(state, now, &cause);
                 } else {
                     state.breaker.unknown(now);
                 }
@@ -313,12 +314,7 @@ impl Feed {
                 }
                 let until =
                     state.breaker.fault(now, own, |failures| pause(config, &*house.random, failures).max(after));
-                if state.breaker.gives_up(now, config) && state.phase == Phase::Open {
-                    self.shared.tell(Command::Pause(
-                        self.no,
-                        format!("{} faults in a row, the last: {cause}", config.pause_after_faults),
-                    ));
-                }
+                self.pause_if_hopeless(state, now, &cause);
                 state.last_error = Some((wall, cause));
                 notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
             }
@@ -354,6 +350,15 @@ impl Feed {
         }
         if let Some(settled) = &mut state.settled_meanwhile {
             settled.insert(seq);
+        }
+    }
+
+    /// Pauses a stream that failed by its own fault often and long enough.
+    fn pause_if_hopeless(&self, state: &State, now: Duration, cause: &Cause) {
+        let config = &self.shared.config;
+        if state.breaker.gives_up(now, config) && state.phase == Phase::Open {
+            let why = format!("{} faults in a row, the last: {cause}", config.pause_after_faults);
+            self.shared.tell(Command::Pause(self.no, why));
         }
     }
 

@@ -197,6 +197,39 @@ async fn without_an_authorization_none_is_sent_and_old_receivers_get_their_conte
     assert!(request.contains("content-type: application/jwt\r\n"), "{request}");
 }
 
+/// What stands before a receiver answers 200 as well: nothing is settled by it, and the operator sees what receivers do.
+#[tokio::test]
+async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_on() {
+    let mut server = server::Server::new().await;
+    let push = method(&clock::system(), &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
+    let line = line(&push, json!({ "endpoint_url": format!("http://{}/", server.address()) }), local()).unwrap();
+    let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<form>"
+        .as_slice();
+    let error =
+        b"HTTP/1.1 202 Accepted\r\nContent-Length: 21\r\nConnection: close\r\n\r\n{\"err\":\"invalid_key\"}".as_slice();
+    let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK".as_slice();
+    let accepted = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".as_slice();
+    for (said, taken, remark) in [
+        (page, false, None),
+        (ok, true, Some("answers 200 instead of 202")),
+        (error, false, Some("answers 200 instead of 202")),
+        (accepted, true, None),
+    ] {
+        let (outcome, ()) = tokio::join!(outcome(&line), async {
+            let mut caller = server.accept().await;
+            caller.read_request().await;
+            caller.write(said).await;
+        });
+        let told = String::from_utf8_lossy(said);
+        if taken {
+            assert_eq!(outcome, Ok(Receipt::Receiver), "{told}");
+        } else {
+            assert_eq!(retry(&outcome), (Scope::Line, "answer_contradicts"), "{told}");
+        }
+        assert_eq!(line.remark().as_deref(), remark, "{told}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_never_answers_costs_one_deadline() {
     let (glass, house) = hourglass();
@@ -301,7 +334,7 @@ async fn a_small_body_is_read_so_that_the_connection_is_used_again() {
                 None => server.accept().await,
             };
             caller.read_request().await;
-            caller.write(b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n").await;
+            caller.write(b"HTTP/1.1 200 OK\r\nContent-Length: 21000\r\n\r\n").await;
             caller.write(&[b' '; 20_000]).await;
             caller
         };

@@ -14,7 +14,7 @@ fn answer(status: u16, body: &str) -> HttpResponse {
 }
 
 fn meaning(status: u16, body: &str) -> Outcome {
-    outcome(&answer(status, body), Timestamp::from_seconds(784_111_740))
+    outcome(&answer(status, body), Taken::Tolerant, Timestamp::from_seconds(784_111_740))
 }
 
 /// Outcome in one word: `accepted`, a refusal's code, or scope and cause of a retry.
@@ -46,13 +46,73 @@ fn every_row_of_the_readmes_table_is_what_the_code_does() {
 }
 
 #[test]
-fn every_status_has_an_outcome_and_only_a_success_accepts() {
+fn every_status_has_an_outcome_and_only_what_receivers_say_accepts() {
     for status in 100..1000 {
         for body in ["", "{}", r#"{"err":"x"}"#, "[1", "null"] {
-            let accepted = meaning(status, body).is_ok();
-            assert_eq!(accepted, (200..300).contains(&status), "{status} {body}");
+            let told = !body.contains("err");
+            let all = outcome(&answer(status, body), Taken::ByTheLetter, Timestamp::from_seconds(1)).is_ok();
+            assert_eq!(all, status == 202 && told, "{status} {body}: by the letter of RFC 8935, 2.2");
+            assert_eq!(
+                meaning(status, body).is_ok(),
+                matches!(status, 200 | 201 | 202 | 204) && told,
+                "{status} {body}"
+            );
         }
     }
+}
+
+/// What answers in place of a receiver settles nothing (RFC 8935 §2.2: 202, and the body is empty).
+#[test]
+fn a_page_for_people_acknowledges_nothing() {
+    const PAGE: &str = "<form action=\"/login\"><input name=\"password\"></form>";
+    let typed = |status, body, media: &'static str| {
+        let mut page = answer(status, body);
+        page.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        page
+    };
+    let word_of = |answer: &HttpResponse| word(&outcome(answer, Taken::Tolerant, Timestamp::from_seconds(1)));
+    for media in ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"] {
+        assert_eq!(word_of(&typed(200, PAGE, media)), "line answer_contradicts", "{media}");
+        assert_eq!(word_of(&typed(201, PAGE, media)), "line answer_contradicts", "{media}");
+        assert_eq!(word_of(&typed(202, PAGE, media)), "accepted", "the status is the protocol's own");
+        assert_eq!(word_of(&typed(200, " \r\n", media)), "accepted", "servers give their type to an empty body");
+        let broken = HttpResponse { truncated: true, ..typed(200, "", media) };
+        assert_eq!(word_of(&broken), "line answer_contradicts", "its beginning is missing");
+    }
+    for body in ["<!DOCTYPE html><p>", "\u{feff}\n <HTML lang=de>"] {
+        assert_eq!(word_of(&answer(200, body)), "line answer_contradicts", "{body}: whatever type it claims");
+    }
+    for (media, body) in [("text/plain", "OK"), ("application/json", r#"{"status":"ok"}"#), ("text/plain", "<3")] {
+        assert_eq!(word_of(&typed(200, body, media)), "accepted", "{body}");
+    }
+    let Err(Verdict::Retry { cause, .. }) =
+        outcome(&typed(200, PAGE, "text/html"), Taken::Tolerant, Timestamp::default())
+    else {
+        panic!()
+    };
+    assert_eq!(&*cause.text, "the receiver answered 200 and sent a page for people: that is no acknowledgement");
+}
+
+#[test]
+fn an_error_under_a_success_acknowledges_nothing() {
+    for status in [200, 201, 202, 204] {
+        assert_eq!(word(&meaning(status, r#"{"err":"invalid_key","description":"d"}"#)), "line answer_contradicts");
+        assert_eq!(word(&meaning(status, r#"{"err":"dup"}"#)), "accepted", "the receiver has it already");
+    }
+    let Err(Verdict::Retry { cause, .. }) = meaning(202, r#"{"err":"authentication_failed"}"#) else { panic!() };
+    assert!(cause.text.contains("said authentication_failed"), "{}", cause.text);
+}
+
+#[test]
+fn who_wants_the_letter_is_told_so() {
+    let letter = |status| outcome(&answer(status, ""), Taken::ByTheLetter, Timestamp::from_seconds(1));
+    assert_eq!(word(&letter(202)), "accepted");
+    for status in [200, 201, 203, 204, 205, 206, 207, 208, 226, 299] {
+        assert_eq!(word(&letter(status)), "line http_2xx", "{status}");
+    }
+    let Err(Verdict::Retry { cause, .. }) = letter(200) else { panic!() };
+    let told = "the receiver answered 200; with `accept_only_202` only 202 acknowledges a SET";
+    assert_eq!(&*cause.text, told);
 }
 
 #[test]
@@ -135,12 +195,12 @@ fn retry_after_and_language_are_kept() {
     let mut busy = answer(503, "");
     busy.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
     let now = Timestamp::from_seconds(784_111_740);
-    let Err(Verdict::Retry { after, .. }) = outcome(&busy, now) else { panic!() };
+    let Err(Verdict::Retry { after, .. }) = outcome(&busy, Taken::Tolerant, now) else { panic!() };
     assert_eq!(after, Some(Duration::from_secs(37)));
 
     let mut refused = answer(400, r#"{"err":"invalid_key","description":"nein"}"#);
     refused.headers.insert(header::CONTENT_LANGUAGE, HeaderValue::from_static("de"));
-    let Err(Verdict::Refuse(refusal)) = outcome(&refused, now) else { panic!() };
+    let Err(Verdict::Refuse(refusal)) = outcome(&refused, Taken::Tolerant, now) else { panic!() };
     assert_eq!((refusal.description.as_deref(), refusal.language.as_deref()), (Some("nein"), Some("de")));
 }
 

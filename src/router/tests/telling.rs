@@ -1,0 +1,66 @@
+//! What streams tell of themselves, and when they are paused for what their receivers answer.
+
+use super::*;
+
+/// Five answers of a kind over ten minutes pause a stream, and its SETs wait.
+#[tokio::test(start_paused = true)]
+async fn what_waiting_does_not_mend_pauses_the_stream() {
+    let codes = [
+        (Scope::Line, "http_415"),
+        (Scope::Line, "http_2xx"),
+        (Scope::Line, "answer_contradicts"),
+        (Scope::Line, "answer_invalid"),
+        (Scope::Line, "http_501"),
+        (Scope::Line, "http_other"),
+        (Scope::Line, "protocol"),
+        // Nobody took any SET: it is not this one's fault.
+        (Scope::Set, "http_400"),
+    ];
+    for (scope, code) in codes {
+        let bench = Bench::new(Config::default(), &[stream("a")]).await;
+        bench.method.answer_with(move |_| retry(scope, code));
+        for n in 0..20 {
+            bench.emit(n, n).await;
+        }
+        for _ in 0..240 {
+            bench.pass(Duration::from_secs(15)).await;
+        }
+        let view = bench.router.streams().await.remove(0);
+        assert_eq!(view.status, "paused", "{code}: {view:?}");
+        assert!(view.reason.unwrap().contains(code));
+        // The announcement waits beside them.
+        assert_eq!((view.waiting, view.parked, view.dropped), (21, 0, 0), "{code}");
+        bench.method.answer_with(|_| ack());
+        bench.router.resume("a", false).await.unwrap();
+        bench.settled().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_unwell_is_waited_for() {
+    for (scope, code) in
+        [(Scope::Line, "http_503"), (Scope::Line, "http_5xx"), (Scope::Line, "proxy"), (Scope::Set, "http_500")]
+    {
+        let bench = Bench::new(Config::default(), &[stream("a")]).await;
+        bench.method.answer_with(move |_| retry(scope, code));
+        for n in 0..20 {
+            bench.emit(n, n).await;
+        }
+        for _ in 0..240 {
+            bench.pass(Duration::from_secs(15)).await;
+        }
+        let view = bench.router.streams().await.remove(0);
+        assert_eq!((view.status, view.waiting, view.parked), ("enabled", 20, 0), "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_receiver_does_that_works_all_the_same_is_shown() {
+    let bench = Bench::new(Config::default(), &[stream("a")]).await;
+    assert_eq!(bench.router.stream("a").await.unwrap().warning, None);
+    *bench.method.remark.lock() = Some("answers 200 instead of 202".into());
+    let view = bench.router.stream("a").await.unwrap();
+    assert_eq!(view.warning.as_deref(), Some("answers 200 instead of 202"));
+    let shown = serde_json::to_value(&view).unwrap();
+    assert_eq!(shown["warning"], "answers 200 instead of 202");
+}
