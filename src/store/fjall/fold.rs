@@ -54,11 +54,13 @@ impl Writer {
                 bytes,
             }
         };
+        tracing::debug!(frontier = now.frontier, "cursors are written down");
         let mut filling = Filling::new(&engine, 64);
         filling.fold(&self.shared.state.read(), &self.fold, &now);
         filling.batch.insert(&engine.meta, KEYS, write_keys(&self.shared.keys.lock()));
         let Filling { batch, touched, .. } = filling;
         self.to_disk(&engine, batch, &touched)?;
+        tracing::debug!(frontier = now.frontier, "cursors were written down");
         self.commit = now.commit;
         self.fold = now;
         self.deltas_since_fold = 0;

@@ -261,6 +261,7 @@ impl Writer {
                 let mut segments = engine.segments.write();
                 if let Some(mut full) = newest.filter(|segment| segment.last.is_none()) {
                     full.last = Some(last);
+                    tracing::debug!(segment = full.id, last, bytes = full.bytes, "a segment is full");
                     filling.segment(&full);
                     segments.insert(full.first, full);
                 }

@@ -60,8 +60,17 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
             break;
         }
         let again = trim.condense.is_some();
+        let given = trim.gone.len() + usize::from(again);
+        tracing::debug!(
+            gone = trim.gone.len(),
+            condensed = usize::from(again),
+            swept = trim.swept.len(),
+            "segments are given up"
+        );
         errand(&queue, move |writer| writer.trim(trim)).await?;
+        tracing::debug!(segments = given, "segments were given up and are cleared away");
         aside(&shared, |_, engine| give_up_orphans(engine, None)).await?;
+        tracing::debug!("segments were cleared away");
         if !again {
             break;
         }
