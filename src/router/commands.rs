@@ -40,6 +40,7 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
                         feed.tick();
                     }
                 }
+                Command::WakeAll => router.feeds().iter().for_each(|feed| _ = feed.tick()),
                 Command::Late(feed, all) => router.shared.house.spawn("late", settle_late(feed, all)),
             }
         }

@@ -310,6 +310,12 @@ impl Endpoint {
         self.held()?.until
     }
 
+    /// Whether this stream stands in its queue.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, no: StreamNo) -> bool {
+        self.state.lock().known.contains(&no)
+    }
+
     /// Streams that stand in its queue.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {

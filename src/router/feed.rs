@@ -2,6 +2,8 @@
 
 mod draw;
 mod end;
+#[cfg(test)]
+mod neglect;
 mod scan;
 mod state;
 mod taps;
@@ -141,6 +143,10 @@ pub(crate) struct State {
     linger: Linger,
     /// After so long without a visit the stream is paused.
     inactivity: Option<Duration>,
+    /// When it was told last that the receiver stays away.
+    absence_told: Option<Duration>,
+    /// When the feed is looked at next without being asked to, at the latest.
+    timed: Option<Duration>,
 }
 
 /// How long SETs wait to leave together, and how many are enough.
@@ -251,6 +257,8 @@ impl Feed {
             visits: Visits::new(shared.house.clock.monotonic()),
             linger: Linger::of(&served),
             inactivity: inactivity(&served),
+            absence_told: None,
+            timed: None,
         };
         Arc::new(Self { no, shared, served: ArcSwap::from_pointee(served), state: Mutex::new(state), own_window })
     }
@@ -290,44 +298,68 @@ impl Feed {
         self.stir(&mut state);
     }
 
-    /// Wakes who is to draw, starts a sender's line, asks for a scan: whatever the state calls for. Tells whether somebody
-    /// is on the way to draw.
+    /// Whatever the state calls for; here alone it is decided when the feed is looked at next. Whoever changes the state calls it last.
+    ///
+    /// What is due by now is done, who is to draw is woken, a sender's line is started, a scan is asked for, and a timer is set for
+    /// the next time at which something is due. Tells whether somebody is on the way to draw.
     pub(crate) fn stir(self: &Arc<Self>, state: &mut State) -> bool {
-        self.share(state);
+        // Read under the lock: what another time of day left as due later may be due by now.
         let now = self.shared.house.clock.monotonic();
+        self.lapse(state, now);
+        state.lanes.wake(now);
+        self.share(state);
+        if state.absent_at().is_some_and(|at| at <= now) {
+            state.absence_told = Some(now);
+            self.shared.tell(Command::Abandoned(self.no));
+        }
         if !state.scanning && !state.scan_asked && state.wants_scan() {
             state.scan_asked = true;
             self.shared.tell(Command::Scan(self.clone()));
         }
+        let (comes, again) = self.rouse(state, now);
+        if let Some(at) = [again, state.next_time(now)].into_iter().flatten().min() {
+            self.look_again(state, at);
+        }
+        comes
+    }
+
+    /// Wakes who is to draw, or starts a sender's line. Tells whether somebody is on the way, and when to look at this again.
+    fn rouse(self: &Arc<Self>, state: &mut State, now: Duration) -> (bool, Option<Duration>) {
+        let mut again = None;
         if state.phase == Phase::Open {
             for tap in state.lanes.holders() {
                 match state.lingers(now, Some(tap), usize::MAX, usize::MAX) {
-                    Some(until) => self.shared.timers.at(until, self),
+                    Some(until) => again = Some(again.map_or(until, |other: Duration| other.min(until))),
                     None => state.taps.wake_holder(tap),
                 }
             }
         }
         if self.shared.is_halted() || !state.would_draw(now) || self.is_refused(state, now) {
-            return false;
+            return (false, again);
         }
+        let sooner = |at: Option<Duration>| [again, at].into_iter().flatten().min();
         if state.control_waits() {
             // Nothing stands in its way.
         } else if let Some(until) = state.lingers(now, None, usize::MAX, usize::MAX) {
-            self.shared.timers.at(until, self);
-            return false;
+            return (false, sooner(Some(until)));
         }
         if state.taps.somebody_comes() {
-            if let Some(again) = state.taps.wake_one(now) {
-                self.shared.timers.at(again, self);
-            }
-            return true;
+            return (true, sooner(state.taps.wake_one(now)));
         }
         if state.running || state.patient {
-            return false;
+            return (false, again);
         }
         state.running = true;
         self.shared.tell(Command::Run(self.clone()));
-        true
+        (true, again)
+    }
+
+    /// The feed is stirred at this time at the latest.
+    fn look_again(self: &Arc<Self>, state: &mut State, at: Duration) {
+        if state.timed.is_none_or(|timed| at < timed) {
+            state.timed = Some(at);
+            self.shared.timers.at(at, self);
+        }
     }
 
     /// Whether what its line shares with others is held and it is not its turn to try; it is told when that changes.
@@ -348,29 +380,12 @@ impl Feed {
         state.lanes.set_most(if all >= READY_MOST { own.min(READY_LEAST) } else { own });
     }
 
-    /// A time has come: lanes that waited are due, an open breaker lets a probe through. Tells whether somebody is on the way
-    /// to draw.
+    /// A time has come, or what it waited for outside is well. Tells whether somebody is on the way to draw.
     pub(crate) fn tick(self: &Arc<Self>) -> bool {
-        let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
-        state.lanes.wake(now);
-        self.lapse(&mut state, now);
-        if state.abandoned_at().is_some_and(|at| at <= now) {
-            self.shared.tell(Command::Abandoned(self.no));
-        }
-        self.set_timer(&state);
+        // Its timer may have rung.
+        state.timed = None;
         self.stir(&mut state)
-    }
-
-    /// Wishes to be woken when the next time comes; what is due already is in the hands of [`Feed::stir`].
-    fn set_timer(self: &Arc<Self>, state: &State) {
-        let now = self.shared.house.clock.monotonic();
-        let lapses = state.lapses.first().map(|(at, _)| *at);
-        let all = [state.lanes.next_due(), state.breaker.opens_at(), lapses, state.abandoned_at()];
-        let due = all.into_iter().flatten().filter(|due| *due > now).min();
-        if let Some(due) = due {
-            self.shared.timers.at(due, self);
-        }
     }
 
     /// A sender's line has ended.
@@ -383,7 +398,6 @@ impl Feed {
             let Shared { config, house, .. } = &*self.shared;
             state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
             state.last_error = Some((wall, cause.clone()));
-            self.set_timer(&state);
         }
         self.stir(&mut state);
     }
@@ -393,9 +407,7 @@ impl Feed {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
         state.visits.note(now, wall);
-        if state.inactivity.is_some() {
-            self.set_timer(&state);
-        }
+        self.stir(&mut state);
     }
 
     /// Whether the receiver has stayed away for longer than it may.
@@ -465,7 +477,6 @@ impl Feed {
             state.phase = phase;
         }
         state.taps.wake_all();
-        self.set_timer(&state);
         self.stir(&mut state);
     }
 
@@ -519,6 +530,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
+        self.shared.timers.forget(self.no);
         self.shared.ready.fetch_sub(self.state.get_mut().accounted, Ordering::Relaxed);
     }
 }

@@ -6,8 +6,7 @@
 mod out;
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -49,11 +48,23 @@ struct Lane {
 }
 
 impl Lane {
-    /// The SET at this place is gone: where the lane waited for it alone, it waits no more.
-    fn wait_no_more(&mut self, place: usize) {
-        if place == 0 && self.queue.front().is_none_or(|next| next.attempts == 0) {
-            self.waits = None;
+    /// Whether the lane waits for what was its first SET until now, and no other.
+    fn waits_for_nobody(&self) -> bool {
+        self.waits.is_some() && self.queue.front().is_none_or(|next| next.attempts == 0)
+    }
+}
+
+/// The lanes that wait, each once, in the order in which their times come.
+#[derive(Debug, Default)]
+struct Waits(BTreeSet<(Duration, OrderKey)>);
+
+impl Waits {
+    /// From now on the lane of this key waits so long, or not at all.
+    fn set(&mut self, key: OrderKey, lane: &mut Lane, until: Option<Duration>) {
+        if let Some(before) = std::mem::replace(&mut lane.waits, until) {
+            self.0.remove(&(before, key));
         }
+        self.0.extend(until.map(|until| (until, key)));
     }
 }
 
@@ -81,7 +92,7 @@ pub(crate) struct Lanes {
     held: Map<u64, VecDeque<OrderKey>>,
     /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
     free_next: bool,
-    timers: BinaryHeap<Reverse<(Duration, OrderKey)>>,
+    waits: Waits,
     stopped: Set<OrderKey>,
     queued: usize,
     passed_over: usize,
@@ -100,7 +111,7 @@ impl Lanes {
             free: 0,
             held: Map::default(),
             free_next: false,
-            timers: BinaryHeap::new(),
+            waits: Waits::default(),
             stopped: Set::default(),
             queued: 0,
             passed_over: 0,
@@ -210,7 +221,7 @@ impl Lanes {
 
     /// When the next waiting lane is due.
     pub(crate) fn next_due(&self) -> Option<Duration> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        self.waits.0.first().map(|(at, _)| *at)
     }
 
     /// Places an owed SET at the end of its lane. SETs must be offered in the order of the ledger.
@@ -228,8 +239,7 @@ impl Lanes {
             return Offered::PassedOver;
         }
         if let (Some(due), true) = (due, lane.queue.is_empty() && lane.out.is_empty()) {
-            lane.waits = Some(due);
-            self.timers.push(Reverse((due, key)));
+            self.waits.set(key, lane, Some(due));
         }
         if lane.queue.capacity() == 0 {
             // Most lanes have one SET at a time.
@@ -334,8 +344,8 @@ impl Lanes {
             self.queued += 1;
         }
         if let Some(due) = due {
-            lane.waits = Some(lane.waits.map_or(due, |other| other.max(due)));
-            self.timers.push(Reverse((due, key)));
+            let until = lane.waits.map_or(due, |other| other.max(due));
+            self.waits.set(key, lane, Some(until));
         }
         let behind = lane.out.behind(seq).to_vec();
         // Its first SET may be another now.
@@ -370,7 +380,10 @@ impl Lanes {
             return None;
         }
         self.unlist(key);
-        let missed = self.lanes.remove(&key).and_then(|lane| lane.missed);
+        let missed = self.lanes.remove(&key).and_then(|mut lane| {
+            self.waits.set(key, &mut lane, None);
+            lane.missed
+        });
         self.found_again(missed)
     }
 
@@ -380,7 +393,9 @@ impl Lanes {
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
         lane.queue.remove(place);
         self.queued -= 1;
-        lane.wait_no_more(place);
+        if place == 0 && lane.waits_for_nobody() {
+            self.waits.set(key, lane, None);
+        }
         if lane.queue.is_empty() {
             self.unlist(key);
         }
@@ -393,7 +408,9 @@ impl Lanes {
         let lane = self.lanes.get_mut(&key)?;
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
         let slot = lane.queue.remove(place)?;
-        lane.wait_no_more(place);
+        if place == 0 && lane.waits_for_nobody() {
+            self.waits.set(key, lane, None);
+        }
         lane.out.insert(seq);
         self.queued -= 1;
         self.unlist(key);
@@ -404,29 +421,25 @@ impl Lanes {
     /// Wakes the lanes whose time has come.
     pub(crate) fn wake(&mut self, now: Duration) {
         self.tell(now);
-        while let Some(Reverse((at, key))) = self.timers.peek().copied() {
-            if at > now {
-                break;
-            }
-            self.timers.pop();
-            if let Some(lane) = self.lanes.get_mut(&key)
-                && lane.waits.is_some_and(|until| until <= now)
-            {
-                lane.waits = None;
-                self.list(key);
-            }
+        while let Some((at, key)) = self.waits.0.first().copied()
+            && at <= now
+        {
+            self.waits.0.pop_first();
+            self.wait_no_more(key);
+        }
+    }
+
+    fn wait_no_more(&mut self, key: OrderKey) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            self.waits.set(key, lane, None);
+            self.list(key);
         }
     }
 
     /// Forgets waiting times: everything may be tried at once (a stream was resumed).
     pub(crate) fn hurry(&mut self) {
-        let waiting: Vec<_> = self.timers.drain().map(|Reverse((_, key))| key).collect();
-        for key in waiting {
-            if let Some(lane) = self.lanes.get_mut(&key) {
-                lane.waits = None;
-                self.list(key);
-            }
-        }
+        let waiting: Vec<_> = self.waits.0.iter().map(|(_, key)| *key).collect();
+        waiting.into_iter().for_each(|key| self.wait_no_more(key));
     }
 
     /// Makes room when everything that stands here waits for its time or is stopped: only the first SET of each such key keeps
@@ -464,10 +477,15 @@ impl Lanes {
     /// Forgets SETs before `below` that are not drawn: they were dropped by a limit. Returns from where to scan again, if anywhere.
     pub(crate) fn forget_below(&mut self, below: u64) -> Option<u64> {
         let (mut gone, mut again) = (0, None::<u64>);
-        self.lanes.retain(|_, lane| {
+        let mut go_on = Vec::new();
+        self.lanes.retain(|key, lane| {
             let keep_from = lane.queue.partition_point(|slot| slot.seq() < below);
             gone += keep_from;
             lane.queue.drain(..keep_from);
+            if keep_from > 0 && lane.waits_for_nobody() {
+                self.waits.set(*key, lane, None);
+                go_on.push(*key);
+            }
             if lane.queue.is_empty() {
                 let was = std::mem::take(&mut lane.listed);
                 self.free -= usize::from(was == Listed::Free);
@@ -483,6 +501,7 @@ impl Lanes {
             false
         });
         self.queued -= gone;
+        go_on.into_iter().for_each(|key| self.list(key));
         self.found_again(again)
     }
 
@@ -507,7 +526,7 @@ impl Lanes {
         self.free = 0;
         self.retries = 0;
         self.held.values_mut().for_each(VecDeque::clear);
-        self.timers.clear();
+        self.waits.0.clear();
         self.queued = 0;
         self.passed_over = 0;
     }

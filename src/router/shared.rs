@@ -1,8 +1,7 @@
 //! What all feeds of a router share.
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -57,6 +56,8 @@ pub(crate) enum Command {
     Late(Arc<Feed>, Vec<(Named, Jti, Outcome)>),
     /// What these waited for is well.
     Wake(Vec<Weak<Feed>>),
+    /// What all waited for is well.
+    WakeAll,
 }
 
 impl Shared {
@@ -117,12 +118,16 @@ impl Shared {
 pub(crate) struct Timers {
     due: Mutex<Due>,
     sooner: Notify,
+    #[cfg(test)]
+    rung: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Due {
-    heap: BinaryHeap<Reverse<(Duration, StreamNo)>>,
+    /// One wish of each feed, the soonest.
     feeds: Map<StreamNo, (Duration, Weak<Feed>)>,
+    /// The same, in the order of time.
+    in_order: BTreeSet<(Duration, StreamNo)>,
     /// There are few.
     endpoints: Vec<(Duration, Weak<Endpoint>)>,
 }
@@ -131,14 +136,25 @@ impl Timers {
     /// Wakes the feed at the latest then; an earlier wish stays.
     pub(crate) fn at(&self, when: Duration, feed: &Arc<Feed>) {
         let mut due = self.due.lock();
-        if due.feeds.get(&feed.no).is_some_and(|(at, _)| *at <= when) {
-            return;
+        let Due { feeds, in_order, .. } = &mut *due;
+        if let Some((at, _)) = feeds.get(&feed.no) {
+            if *at <= when {
+                return;
+            }
+            in_order.remove(&(*at, feed.no));
         }
-        due.feeds.insert(feed.no, (when, Arc::downgrade(feed)));
-        let first = due.heap.peek().is_none_or(|Reverse((at, _))| when < *at);
-        due.heap.push(Reverse((when, feed.no)));
-        if first {
+        feeds.insert(feed.no, (when, Arc::downgrade(feed)));
+        in_order.insert((when, feed.no));
+        if in_order.first() == Some(&(when, feed.no)) {
             self.sooner.notify_one();
+        }
+    }
+
+    /// The feed is gone.
+    pub(crate) fn forget(&self, no: StreamNo) {
+        let Due { feeds, in_order, .. } = &mut *self.due.lock();
+        if let Some((at, _)) = feeds.remove(&no) {
+            in_order.remove(&(at, no));
         }
     }
 
@@ -149,7 +165,10 @@ impl Timers {
         match wish {
             Some((at, _)) if *at <= when => return,
             Some((at, _)) => *at = when,
-            None => due.endpoints.push((when, Arc::downgrade(endpoint))),
+            None => {
+                due.endpoints.retain(|(_, other)| other.strong_count() > 0);
+                due.endpoints.push((when, Arc::downgrade(endpoint)));
+            }
         }
         self.sooner.notify_one();
     }
@@ -157,8 +176,11 @@ impl Timers {
     pub(crate) async fn run(shared: Arc<Shared>) {
         let clock = shared.house.clock.clone();
         loop {
+            // Whoever wishes something sooner from now on is heard below.
             let now = clock.monotonic();
             let (ripe, next) = shared.timers.ripe(now);
+            #[cfg(test)]
+            shared.timers.rung.fetch_add(ripe.len(), Ordering::Relaxed);
             for feed in ripe {
                 feed.tick();
             }
@@ -170,7 +192,7 @@ impl Timers {
             let sooner = shared.timers.sooner.notified();
             match next {
                 Some(at) => tokio::select! {
-                    () = clock.sleep(at.saturating_sub(now)) => {}
+                    () = clock.sleep(at.saturating_sub(clock.monotonic())) => {}
                     () = sooner => {}
                 },
                 None => sooner.await,
@@ -185,20 +207,35 @@ impl Timers {
     }
 
     fn ripe(&self, now: Duration) -> (Vec<Arc<Feed>>, Option<Duration>) {
-        let mut due = self.due.lock();
+        let Due { feeds, in_order, .. } = &mut *self.due.lock();
         let mut ripe = Vec::new();
-        while let Some(Reverse((at, no))) = due.heap.peek().copied() {
+        while let Some((at, no)) = in_order.first().copied() {
             if at > now {
                 return (ripe, Some(at));
             }
-            due.heap.pop();
-            if due.feeds.get(&no).is_some_and(|(wished, _)| *wished == at)
-                && let Some((_, feed)) = due.feeds.remove(&no)
-            {
-                ripe.extend(feed.upgrade());
-            }
+            in_order.pop_first();
+            ripe.extend(feeds.remove(&no).and_then(|(_, feed)| feed.upgrade()));
         }
         (ripe, None)
+    }
+
+    /// When a feed is woken at the latest.
+    #[cfg(test)]
+    pub(crate) fn wish(&self, no: StreamNo) -> Option<Duration> {
+        self.due.lock().feeds.get(&no).map(|(at, _)| *at)
+    }
+
+    /// How often a feed was woken.
+    #[cfg(test)]
+    pub(crate) fn rung(&self) -> usize {
+        self.rung.load(Ordering::Relaxed)
+    }
+
+    /// How much is kept.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        let due = self.due.lock();
+        due.feeds.len().max(due.in_order.len())
     }
 }
 

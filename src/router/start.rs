@@ -19,7 +19,7 @@ use crate::{
     feed::Feed,
     hash::Map,
     intake, retain,
-    shared::{Shared, Timers},
+    shared::{Command, Shared, Timers},
     streams::Kept,
     tail,
 };
@@ -142,6 +142,8 @@ impl Router {
                 }
                 None => {
                     shared.halted.store(false, std::sync::atomic::Ordering::Release);
+                    // However short it was: who was woken meanwhile drew nothing, and nobody wakes it again.
+                    shared.tell(Command::WakeAll);
                     tracing::info!("what was settled is written again");
                 }
             }),

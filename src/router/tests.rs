@@ -29,6 +29,7 @@ mod late;
 mod responder;
 mod sharing;
 mod telling;
+mod wakes;
 
 const ISSUER: &str = "https://idp.example";
 
@@ -40,6 +41,8 @@ struct Scripted {
     in_flight: Arc<Mutex<HashMap<u64, usize>>>,
     overlaps: Arc<Mutex<usize>>,
     script: Mutex<Script>,
+    /// Beside a little, how long it takes to answer.
+    latency: Mutex<Duration>,
     house: House,
     /// What its lines remark on.
     remark: Mutex<Option<String>>,
@@ -79,7 +82,8 @@ impl delivery::Line for ScriptedLine {
                     *up.overlaps.lock() += 1;
                 }
             }
-            up.house.clock.sleep(Duration::from_millis(1 + up.house.random.below(20))).await;
+            let latency = *up.latency.lock();
+            up.house.clock.sleep(latency + Duration::from_millis(1 + up.house.random.below(20))).await;
             *up.in_flight.lock().entry(set.order.bits()).or_default() -= 1;
             let script = up.script.lock().clone();
             script(&set)
@@ -90,9 +94,10 @@ impl delivery::Line for ScriptedLine {
 
 impl Scripted {
     fn new(house: House, script: Script) -> Arc<Self> {
-        let (seen, in_flight, overlaps, remark) = Default::default();
+        let (seen, in_flight, overlaps, latency, remark) = Default::default();
         let cluster = endpoints::Cluster::new(house.clone());
-        Arc::new(Self { seen, in_flight, overlaps, remark, script: Mutex::new(script), house, cluster })
+        let script = Mutex::new(script);
+        Arc::new(Self { seen, in_flight, overlaps, script, latency, remark, house, cluster })
     }
 
     fn answer_with(&self, script: impl Fn(&SealedSet) -> Outcome + Send + Sync + 'static) {
@@ -242,10 +247,29 @@ impl Bench {
             }
             self.pass(Duration::from_millis(10)).await;
         }
+        panic!("{what}: never came; {}\n{:#?}", self.clocks(), self.router.streams().await);
+    }
+
+    /// Both clocks and, on them, what each stream waits for: for a test that fails.
+    fn clocks(&self) -> String {
+        let clock = &self.house.clock;
+        let mut text = format!("wall {} ms, monotonic {:?}", clock.wall_millis(), clock.monotonic());
         for feed in self.router.0.feeds() {
-            eprintln!("{}", feed.state.lock().debug());
+            let timer = feed.shared.timers.wish(feed.no);
+            let next = feed.next_attempt();
+            let state = feed.state.lock();
+            text += &format!("\nstream {}: next attempt {next:?} {}", feed.no, state.debug(clock.monotonic(), timer));
         }
-        panic!("{what}: never came; {:#?}", self.router.streams().await);
+        text
+    }
+
+    /// With all tasks at rest, each stream with something due is running, queued or timed.
+    async fn assert_nobody_is_neglected(&self) {
+        for _ in 0..300 {
+            tokio::task::yield_now().await;
+        }
+        let neglected: Vec<_> = self.router.0.feeds().iter().filter_map(|feed| feed.neglected()).collect();
+        assert!(neglected.is_empty(), "{}\n{}", neglected.join("\n"), self.clocks());
     }
 
     async fn pass(&self, time: Duration) {

@@ -97,10 +97,10 @@ impl Feed {
             if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
                 // Its line is run again when the time has come.
                 state.taps.took(tap);
-                self.shared.timers.at(until, self);
+                self.look_again(&mut state, until);
                 return Drawn::Closed(Closed::Idle);
             }
-            self.shared.timers.at(until, self);
+            self.look_again(&mut state, until);
             return Drawn::Nothing;
         }
         let limits = served.profile.limits;
@@ -230,8 +230,7 @@ impl Feed {
         let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
         let State { claimed, lapses, taps, handed, .. } = &mut *state;
-        let mut lapse = false;
-        let mut orphans = Vec::new();
+        let (mut lapse, mut orphans) = (false, Vec::new());
         for (seq, draw) in sets {
             let Some(claimed) =
                 claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && claimed.handed.is_none())
@@ -249,10 +248,7 @@ impl Feed {
                 orphans.push(*seq);
             }
         }
-        if lapse {
-            self.set_timer(&state);
-        }
-        if !orphans.is_empty() {
+        if lapse || !orphans.is_empty() {
             self.due_again(&mut state, &orphans, now);
             self.stir(&mut state);
         }
@@ -321,7 +317,6 @@ impl Feed {
             // Before they go back: a probe that comes back untried would let the next one through at once.
             state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
             state.last_error = Some((wall, cause));
-            self.set_timer(&state);
         }
         self.hand_back(sets);
     }
@@ -364,9 +359,6 @@ impl Feed {
         let mut state = self.state.lock();
         state.visits.leave(now, wall);
         self.take_back(&mut state, unsent);
-        if state.inactivity.is_some() {
-            self.set_timer(&state);
-        }
         let closed = state.taps.close(tap);
         if closed.is_some_and(|(manner, owes)| owes && manner.lapse == Lapse::WithTap) {
             let of_tap =

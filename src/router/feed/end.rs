@@ -49,7 +49,6 @@ impl Feed {
             state.returned = None;
             // A request may settle and ask for more at once: its answer must not hold what it settles.
             state.late += usize::from(!late.is_empty());
-            self.set_timer(&state);
             self.stir(&mut state);
         }
         if !notes.is_empty() {

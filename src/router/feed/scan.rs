@@ -12,64 +12,52 @@ use crate::{hash::Set, lane::Offered, shared::Command, slot::Slot};
 const READ_MOST: usize = 256;
 
 impl Feed {
-    /// Reads on in the store: places owed SETs into lanes until the ready set is full.
+    /// Reads on in the store: places owed SETs into lanes, as far as one read goes and there is room. Where more is wanted it is
+    /// asked for again.
     pub(crate) async fn scan(self: Arc<Self>) {
-        loop {
-            let (from, rewound) = {
-                let mut state = self.state.lock();
-                state.scan_asked = false;
-                if state.scanning || !state.wants_scan() {
-                    return;
-                }
-                let rewound = state.rewind.take();
-                if let Some(to) = rewound {
-                    state.scan = state.scan.min(to);
-                }
-                state.scanning = true;
-                state.settled_meanwhile = Some(Set::default());
-                (state.scan, rewound.is_some())
-            };
-            if rewound {
-                // What was settled must not be found again.
-                self.shared.settler.flush().await;
-            }
-            let upto = self.shared.store.bounds().last.seq;
-            let most = self.shared.config.ready_set.clamp(64, READ_MOST);
-            let read = self.shared.store.owed(self.no, Position::new(from), most).await;
+        let (from, rewound) = {
             let mut state = self.state.lock();
-            state.scanning = false;
-            let settled = state.settled_meanwhile.take().unwrap_or_default();
-            match read {
-                // A lane ran empty while this was read: what of its key was passed over comes first.
-                Ok(_) if state.rewind.is_some_and(|to| to < state.scan) => {
-                    if !state.wants_scan() {
-                        return;
-                    }
-                }
-                Ok(heads) => {
-                    let whole = heads.len() < most;
-                    let before = state.scan;
-                    self.place(&mut state, heads, &settled, whole.then_some(upto));
-                    self.set_timer(&state);
-                    self.stir(&mut state);
-                    if state.scan == before || !state.wants_scan() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(stream = %self.served.load().stream.id, %error, "cannot read what is owed; trying again");
-                    state.scan_asked = true;
-                    let feed = self.clone();
-                    let clock = self.shared.house.clock.clone();
-                    drop(state);
-                    self.shared.house.spawn("scan again", async move {
-                        clock.sleep(Duration::from_secs(1)).await;
-                        feed.shared.tell(Command::Scan(feed.clone()));
-                    });
-                    return;
-                }
+            state.scan_asked = false;
+            if state.scanning || !state.wants_scan() {
+                return;
+            }
+            let rewound = state.rewind.take();
+            if let Some(to) = rewound {
+                state.scan = state.scan.min(to);
+            }
+            state.scanning = true;
+            state.settled_meanwhile = Some(Set::default());
+            (state.scan, rewound.is_some())
+        };
+        if rewound {
+            // What was settled must not be found again.
+            self.shared.settler.flush().await;
+        }
+        let upto = self.shared.store.bounds().last.seq;
+        let most = self.shared.config.ready_set.clamp(64, READ_MOST);
+        let read = self.shared.store.owed(self.no, Position::new(from), most).await;
+        let mut state = self.state.lock();
+        state.scanning = false;
+        let settled = state.settled_meanwhile.take().unwrap_or_default();
+        match read {
+            // A lane ran empty while this was read: what of its key was passed over comes first.
+            Ok(_) if state.rewind.is_some_and(|to| to < state.scan) => {}
+            Ok(heads) => {
+                let whole = heads.len() < most;
+                self.place(&mut state, heads, &settled, whole.then_some(upto));
+            }
+            Err(error) => {
+                tracing::warn!(stream = %self.served.load().stream.id, %error, "cannot read what is owed; trying again");
+                state.scan_asked = true;
+                let feed = self.clone();
+                let clock = self.shared.house.clock.clone();
+                self.shared.house.spawn("scan again", async move {
+                    clock.sleep(Duration::from_secs(1)).await;
+                    feed.shared.tell(Command::Scan(feed.clone()));
+                });
             }
         }
+        self.stir(&mut state);
     }
 
     fn place(&self, state: &mut State, heads: Vec<Head>, settled: &Set<u64>, whole_up_to: Option<u64>) {

@@ -10,6 +10,9 @@ use crate::{
     slot::Slot,
 };
 
+/// A receiver's absence that led to no pause is told again after so long.
+const ABSENCE_AGAIN: Duration = Duration::from_secs(10);
+
 impl State {
     /// How many SETs may leave now, as far as line and endpoint are known to be well.
     pub(super) fn allowance(&self, now: Duration) -> usize {
@@ -78,6 +81,20 @@ impl State {
         if self.phase != Phase::Open { None } else { self.visits.over_at(self.inactivity?) }
     }
 
+    /// When it is to be told that the receiver stays away: not in a circle, where the pause does not succeed.
+    pub(super) fn absent_at(&self) -> Option<Duration> {
+        let at = self.abandoned_at()?;
+        Some(self.absence_told.map_or(at, |told| at.max(told + ABSENCE_AGAIN)))
+    }
+
+    /// When something is due next that is not due yet.
+    pub(super) fn next_time(&self, now: Duration) -> Option<Duration> {
+        let lapses = self.lapses.first().map(|(at, _)| *at);
+        // An open breaker whose time has come waits for nothing but what is in flight.
+        let opens = self.breaker.opens_at().filter(|at| *at > now);
+        [self.lanes.next_due(), lapses, opens, self.absent_at()].into_iter().flatten().min()
+    }
+
     pub(super) fn wants_scan(&self) -> bool {
         let behind = self.seen > self.scan || self.rewind.is_some();
         // When all that stands in lanes waits for its time, others may find a place before it.
@@ -135,17 +152,6 @@ impl State {
             self.taps.came_back(claimed.tap);
         }
         Some(claimed)
-    }
-
-    /// For a test that fails.
-    #[cfg(test)]
-    pub(crate) fn debug(&self) -> String {
-        let Self { breaker, taps, scan, seen, scanning, scan_asked, rewind, running, ending, .. } = self;
-        format!(
-            "{breaker:?} {taps:?} scan {scan} of {seen} ({scanning}, asked {scan_asked}) rewind {rewind:?} running {running} ending {ending:?} lanes {} ready {}",
-            self.lanes.queued(),
-            self.lanes.has_ready()
-        )
     }
 
     /// Whether nothing is out and nothing left over of what was.

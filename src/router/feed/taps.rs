@@ -106,6 +106,12 @@ impl Taps {
         self.chance.is_some() || self.waiting().next().is_some()
     }
 
+    /// Whether a tap was woken and has not come yet.
+    #[cfg(test)]
+    pub(crate) fn is_called(&self) -> bool {
+        self.chance.is_some()
+    }
+
     fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
         self.all.iter().filter_map(|tap| match tap.waits {
             Some((turn, For::Sets, _)) => Some((turn, tap.id)),

@@ -61,6 +61,17 @@ impl Cluster {
         std::mem::take(&mut *self.out.lock())
     }
 
+    /// Says something of so many that are out, in any order.
+    pub(super) fn settle_some(&self, most: usize, dice: &SeededRandom, say: impl Fn(&SeededRandom) -> Outcome) {
+        let most = most.min(self.out.lock().len());
+        for _ in 0..most {
+            let count = self.out.lock().len() as u64;
+            if count > 0 {
+                self.take(usize::try_from(dice.below(count)).unwrap()).settle(say(dice));
+            }
+        }
+    }
+
     /// Says the same of everything that is out.
     fn settle_all(&self, outcome: &Outcome) {
         self.take_all().into_iter().for_each(|out| out.settle(outcome.clone()));

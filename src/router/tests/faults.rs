@@ -6,19 +6,9 @@ use delivery::spi::FeedCore;
 use store::StreamNo;
 
 use super::{
-    faulty::{Faulty, Next},
+    faulty::{Next, faulty},
     *,
 };
-
-/// A bench over a store with faults.
-async fn faulty(config: Config, streams: &[Value]) -> (Bench, Arc<Faulty>) {
-    let clock = ManualClock::at(1_800_000_000_000);
-    let house = clock::manual::house(clock.clone(), 7);
-    let store = Faulty::over(MemoryStore::new(house.clone(), &[9; 32]));
-    let bench = Bench::over(store.clone(), clock, house, config).await;
-    bench.declare(streams).await;
-    (bench, store)
-}
 
 fn after(wait: Duration) -> Outcome {
     Err(Verdict::Retry { scope: Scope::Set, after: Some(wait), cause: Cause::new("http_500", "as scripted") })

@@ -14,7 +14,17 @@ use store::{
     ParkedFilter, Position, Record, Store, StoreError, StreamNo, Unit, Version,
 };
 
-use super::Arc;
+use super::{Arc, Bench, Config, ManualClock, Value};
+
+/// A bench over a store with faults.
+pub(super) async fn faulty(config: Config, streams: &[Value]) -> (Bench, Arc<Faulty>) {
+    let clock = ManualClock::at(1_800_000_000_000);
+    let house = clock::manual::house(clock.clone(), 7);
+    let store = Faulty::over(MemoryStore::new(house.clone(), &[9; 32]));
+    let bench = Bench::over(store.clone(), clock, house, config).await;
+    bench.declare(streams).await;
+    (bench, store)
+}
 
 type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
 
@@ -35,6 +45,8 @@ pub(super) struct Faulty {
     pub(super) parked_fail: AtomicBool,
     /// Settlements cannot be written.
     pub(super) settle_fail: AtomicBool,
+    /// No record is changed.
+    pub(super) refuse_configure: AtomicBool,
     /// Reads of what is owed.
     pub(super) scans: AtomicUsize,
 }
@@ -46,6 +58,7 @@ impl Faulty {
             configure: Mutex::default(),
             parked_fail: AtomicBool::default(),
             settle_fail: AtomicBool::default(),
+            refuse_configure: AtomicBool::default(),
             scans: AtomicUsize::default(),
         })
     }
@@ -61,11 +74,11 @@ impl Store for Faulty {
         if settles && self.settle_fail.load(Ordering::Relaxed) {
             return fails();
         }
-        let next = if units.iter().any(|unit| matches!(unit, Unit::Configure { .. })) {
-            self.configure.lock().take()
-        } else {
-            None
-        };
+        let configures = units.iter().any(|unit| matches!(unit, Unit::Configure { .. }));
+        if configures && self.refuse_configure.load(Ordering::Relaxed) {
+            return fails();
+        }
+        let next = if configures { self.configure.lock().take() } else { None };
         match next {
             None => self.inner.commit(units, how),
             Some(Next::Refuse) => fails(),

@@ -1,0 +1,80 @@
+//! For tests: whether a stream with something due is running, queued or timed.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::{Feed, State};
+
+impl Feed {
+    /// What is due here though nobody is on the way to it and nothing will look at it; asked when all tasks are at rest.
+    pub(crate) fn neglected(&self) -> Option<String> {
+        let now = self.shared.house.clock.monotonic();
+        let timer = self.shared.timers.wish(self.no);
+        let served = self.served.load();
+        let full = served.profile.windows.iter().chain([&self.own_window]).any(|window| window.core().room() == 0);
+        let halted = self.shared.is_halted();
+        let mut state = self.state.lock();
+        let why = state.neglected(now, timer, halted, full)?;
+        Some(format!("stream {}: {why}; {}", self.no, state.debug(now, timer)))
+    }
+}
+
+impl State {
+    fn neglected(&mut self, now: Duration, timer: Option<Duration>, halted: bool, full: bool) -> Option<&'static str> {
+        let untimed = |at: Option<Duration>| at.is_some_and(|at| timer.is_none_or(|timer| timer > at));
+        if untimed(self.lanes.next_due()) {
+            return Some("a lane waits for a time at which nobody looks");
+        }
+        if untimed(self.lapses.first().map(|(at, _)| *at)) {
+            return Some("what was handed over lapses and nobody looks");
+        }
+        if untimed(self.absent_at()) {
+            return Some("nobody notices that the receiver stays away");
+        }
+        if untimed(self.breaker.opens_at().filter(|at| *at > now)) {
+            return Some("its breaker opens and nobody looks");
+        }
+        if self.wants_scan() && !self.scanning && !self.scan_asked {
+            return Some("it is to be read on in the store and nobody does");
+        }
+        if halted || self.late > 0 || !self.would_draw(now) {
+            return None;
+        }
+        if self.allowance(now) == 0 {
+            let queued = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.knows(self.no));
+            // What waited for others to leave with it when the endpoint failed is looked at when that time is over.
+            let lingers = timer.is_some_and(|timer| timer <= now + self.linger.wait);
+            return (!queued && !lingers).then_some("its endpoint is held and it does not stand in the queue");
+        }
+        let lingers = !self.control_waits()
+            && self
+                .lingers(now, None, usize::MAX, usize::MAX)
+                .is_some_and(|until| timer.is_some_and(|timer| timer <= until));
+        if lingers || self.taps.is_called() {
+            return None;
+        }
+        if self.taps.somebody_comes() {
+            return (!full).then_some("somebody waits for SETs, and SETs wait for somebody");
+        }
+        (!self.running && !self.patient).then_some("nobody draws")
+    }
+
+    /// For a test that fails: with the clock that never jumps, on which its times are.
+    pub(crate) fn debug(&self, now: Duration, timer: Option<Duration>) -> String {
+        let Self { breaker, taps, scan, seen, scanning, scan_asked, rewind, running, ending, .. } = self;
+        let mut text = format!(
+            "now {now:?} timer {timer:?} due {:?} lapses {:?} absent {:?} in flight {} handed {} {breaker:?} {taps:?}",
+            self.lanes.next_due(),
+            self.lapses.first(),
+            self.absent_at(),
+            self.claimed.len(),
+            self.handed,
+        );
+        let _ = write!(
+            text,
+            " scan {scan} of {seen} ({scanning}, asked {scan_asked}) rewind {rewind:?} running {running} ending {ending:?} lanes {} ready {}",
+            self.lanes.queued(),
+            self.lanes.has_ready()
+        );
+        text
+    }
+}
