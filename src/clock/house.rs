@@ -5,19 +5,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{BoxFuture, Clock, House, Random, Tasks};
+use crate::{BoxFuture, Clock, House, Random, Tasks, Uptime};
 
 /// The clock of the machine. Monotonic time is tokio's, so that tests can pause it.
 #[derive(Debug)]
 pub struct SystemClock {
     start: tokio::time::Instant,
+    boot: Option<u128>,
 }
 
 impl SystemClock {
     /// A clock whose monotonic time starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { start: tokio::time::Instant::now() }
+        Self { start: tokio::time::Instant::now(), boot: boot() }
     }
 }
 
@@ -38,9 +39,38 @@ impl Clock for SystemClock {
         self.start.elapsed()
     }
 
+    fn uptime(&self) -> Option<Uptime> {
+        Some(Uptime { boot: self.boot?, since: since_boot() })
+    }
+
     fn sleep(&self, how_long: Duration) -> BoxFuture<()> {
         Box::pin(tokio::time::sleep(how_long))
     }
+}
+
+/// What tells this start of the machine from every other, where the kernel says it.
+#[cfg(target_os = "linux")]
+fn boot() -> Option<u128> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()
+}
+
+/// `CLOCK_BOOTTIME` goes on while the machine sleeps, as `CLOCK_MONOTONIC` does not.
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(at.tv_sec), u32::try_from(at.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn boot() -> Option<u128> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Duration {
+    Duration::ZERO
 }
 
 /// The randomness of the machine.
@@ -71,4 +101,16 @@ impl Tasks for TokioTasks {
 #[must_use]
 pub fn system() -> House {
     House { clock: Arc::new(SystemClock::new()), random: Arc::new(SystemRandom), tasks: Arc::new(TokioTasks) }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_uptime_of_one_start_of_the_machine_is_told_by_every_clock_alike() {
+        let (one, other) = (SystemClock::new().uptime().unwrap(), SystemClock::new().uptime().unwrap());
+        assert_eq!(one.boot, other.boot);
+        assert!(one.boot != 0 && one.since <= other.since && one.since > Duration::ZERO);
+    }
 }

@@ -12,12 +12,27 @@ pub use house::{SystemClock, SystemRandom, TokioTasks, system};
 /// A boxed future, as the traits of this room hand them out.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// How long the machine is up, sleep included.
+///
+/// It goes on over restarts of the process, and while the machine sleeps, where [`Clock::monotonic`] may stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uptime {
+    /// Tells this start of the machine from every other.
+    pub boot: u128,
+    /// Time since that start. It never goes back.
+    pub since: Duration,
+}
+
 /// Tells the time and wakes up later.
 pub trait Clock: Send + Sync {
     /// Wall-clock time, in milliseconds since 1970-01-01T00:00:00Z. It may jump.
     fn wall_millis(&self) -> u64;
     /// Time since some fixed point of this process. It never goes back.
     fn monotonic(&self) -> Duration;
+    /// How long the machine is up; nothing where the system does not tell. A clock tells always or never.
+    fn uptime(&self) -> Option<Uptime> {
+        None
+    }
     /// Ends after `how_long` of monotonic time.
     fn sleep(&self, how_long: Duration) -> BoxFuture<()>;
 }
