@@ -14,7 +14,8 @@ pub struct Options {
     pub path: PathBuf,
     /// Bytes that the store may take on the disk. 0: half of the file system, as it was at `setgate init`.
     pub budget_bytes: u64,
-    /// Bytes kept free on the file system for settling, trimming and parking: once only they are left, intake is closed.
+    /// Bytes kept free on the file system for settling, trimming and parking: once only they are left, intake is closed. 0: an eighth of
+    /// the file system, but 192 MiB to 512 MiB, and never more than half of it.
     pub reserve_bytes: u64,
     /// How long an event's `id` is remembered, in seconds.
     pub idempotency_window_seconds: u64,
@@ -45,7 +46,7 @@ impl Default for Options {
         Self {
             path: PathBuf::from("store"),
             budget_bytes: 0,
-            reserve_bytes: 512 * MIB,
+            reserve_bytes: 0,
             idempotency_window_seconds: 24 * 60 * 60,
             idempotency_keys_per_producer: 5_000_000,
             keep_settled_seconds: 0,
@@ -67,6 +68,17 @@ impl Options {
         Duration::from_millis(self.flush_milliseconds)
     }
 
+    /// Bytes kept free on a file system of this size.
+    ///
+    /// What goes on when only the reserve is left needs room for two journals of the engine, and for tables that it writes meanwhile.
+    #[must_use]
+    pub fn reserve(&self, whole: u64) -> u64 {
+        match self.reserve_bytes {
+            0 => (whole / 8).clamp(192 * MIB, 512 * MIB).min(whole / 2),
+            set => set,
+        }
+    }
+
     /// How long one bucket of idempotency keys collects: a quarter of the window.
     pub(crate) fn bucket_millis(&self) -> u64 {
         (self.idempotency_window_seconds.saturating_mul(1000) / 4).max(1)
@@ -76,6 +88,18 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reserve_that_is_not_set_fits_the_disk() {
+        let options = Options::default();
+        let gib = 1024 * MIB;
+        for (whole, reserve) in
+            [(64 * gib, 512 * MIB), (3 * gib, 384 * MIB), (gib, 192 * MIB), (256 * MIB, 128 * MIB), (0, 0)]
+        {
+            assert_eq!(options.reserve(whole), reserve, "{whole}");
+        }
+        assert_eq!(Options { reserve_bytes: 7, ..options }.reserve(gib), 7);
+    }
 
     #[test]
     fn refuses_an_unknown_option() {

@@ -10,6 +10,8 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use set::{ErrorCode, Jti, OrderKey, Receipt, Timestamp};
 
+use crate::Obstacle;
+
 /// Where a record stands in the ledger: dense and visible in order within a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
@@ -420,8 +422,8 @@ pub enum Done {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Only the reserve is left: intake is closed, settling goes on. Try later.
-    #[error("the store is full: only its reserve is left ({0})")]
+    /// Only the reserve is left, or the budget is reached: intake is closed, settling goes on. Try later.
+    #[error("the store is full: {0}")]
     Full(String),
     /// A write failed; whether it took place is unknown. The store reopens itself where it can.
     #[error("the store could not write ({0}); whether the last changes took place is not known")]
@@ -543,7 +545,11 @@ pub struct Health {
     /// Whether events can be appended now.
     pub accepts: bool,
     /// Why not.
+    pub obstacle: Option<Obstacle>,
+    /// The same for people, with its figures.
     pub trouble: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<&'static str>,
     /// Bytes that the store takes on the disk.
     pub bytes: u64,
     /// Bytes that it may take.
@@ -562,6 +568,29 @@ pub struct Health {
     pub clock_suspect: bool,
     /// Whether the store was opened as a copy and delivery is held until `store adopt`.
     pub held: bool,
+}
+
+impl Health {
+    /// Says why events are not accepted, if they are not.
+    #[must_use]
+    pub fn hindered(mut self, obstacle: Option<Obstacle>) -> Self {
+        self.accepts = obstacle.is_none();
+        self.trouble = obstacle.as_ref().map(ToString::to_string);
+        self.remedy = obstacle.as_ref().map(Obstacle::remedy);
+        self.obstacle = obstacle;
+        self
+    }
+}
+
+/// The stream whose waiting SETs take the most room, as if it were alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heaviest {
+    /// Which.
+    pub stream: StreamNo,
+    /// Bytes of what it is owed.
+    pub bytes: u64,
+    /// What it may keep when so much of it shall go as was asked for.
+    pub keep_from: Position,
 }
 
 /// The durable memory of the gateway.
@@ -604,6 +633,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// The `n`-th record (from the newest, counted from 0) that the stream is still owed: for the limit of waiting SETs.
     fn nth_newest(&self, stream: StreamNo, n: u64) -> Option<Position>;
+
+    /// The largest holder of waiting SETs, where it pays to cut one, and how far to cut it, oldest first, to get about `excess` bytes.
+    ///
+    /// A cut ends where something is freed: with a part of the ledger that can be given up.
+    fn heaviest(&self, excess: u64) -> BoxFuture<'static, Result<Option<Heaviest>, StoreError>> {
+        let _ = excess;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// The first record accepted at or after `when`: for the age limit.
     fn first_accepted_at(&self, when: Timestamp) -> BoxFuture<'static, Result<Position, StoreError>>;

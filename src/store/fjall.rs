@@ -6,6 +6,7 @@ mod engine;
 mod fold;
 mod group;
 mod guard;
+mod holdings;
 mod housekeep;
 mod journal;
 mod open;
@@ -13,11 +14,13 @@ mod place;
 mod recover;
 mod release;
 mod replay;
+mod room;
 mod segment;
 mod shared;
 mod sieve;
 mod turnover;
 mod watermark;
+mod weigh;
 mod writer;
 
 use std::{
@@ -37,12 +40,14 @@ use tokio::sync::{oneshot, watch};
 #[cfg(test)]
 pub(crate) use batch::Failure;
 pub use check::CheckReport;
+pub use holdings::Holdings;
 pub use open::{Created, OpenReport, Opened};
 pub use place::{OpenError, Place};
+pub use room::Room;
 
 use crate::{
-    Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, Names, Parked, ParkedFilter,
-    Position, Record, Store, StoreError, StreamNo, Unit, Version,
+    Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names, Parked,
+    ParkedFilter, Position, Record, Store, StoreError, StreamNo, Unit, Version,
     fjall::{
         engine::{Engine, bare},
         shared::Shared,
@@ -304,16 +309,29 @@ impl Store for FjallStore {
         if oldest.is_none() {
             return ready(Ok(seen));
         }
-        self.read(move |_, engine| {
+        let known = seen.clone();
+        let read = self.read(move |_, engine| {
             let lengths: u64 = samples.iter().map(|seq| engine.mean_length(*seq, last)).sum();
             let bytes = lengths / (samples.len() as u64).max(1) * seen.tally.waiting;
             let oldest = oldest.map(|seq| engine.head(seq)).transpose()?.flatten();
             Ok(Cursor { oldest: bare(oldest), bytes, ..seen })
+        });
+        Box::pin(async move {
+            match read.await {
+                Err(error @ StoreError::Corrupt(_)) => Err(error),
+                // While the engine is opened again the counts are those that were last known.
+                Err(_) => Ok(known),
+                read => read,
+            }
         })
     }
 
     fn nth_newest(&self, stream: StreamNo, n: u64) -> Option<Position> {
         self.shared.state.read().nth_newest(stream, n)
+    }
+
+    fn heaviest(&self, excess: u64) -> Answer<Option<Heaviest>> {
+        self.read(move |shared, engine| weigh::heaviest(shared, engine, excess))
     }
 
     fn first_accepted_at(&self, when: Timestamp) -> Answer<Position> {
@@ -356,21 +374,19 @@ impl Store for FjallStore {
             let state = shared.state.read();
             (state.waiting, state.parked)
         };
-        let closed = shared.closed.load(Ordering::Acquire).then(|| StoreError::Unavailable("it is closed".into()));
-        let trouble = shared.trouble.lock().clone().or(closed).or_else(|| shared.closed_to_events());
         Health {
-            accepts: trouble.is_none(),
-            trouble: trouble.map(|error| error.to_string()),
             bytes: shared.bytes.load(Ordering::Relaxed),
             budget: shared.budget,
             free: shared.free.load(Ordering::Relaxed),
-            reserve: shared.options.reserve_bytes,
+            reserve: shared.reserve,
             queued: shared.queued.load(Ordering::Relaxed),
             waiting,
             parked,
             clock_suspect: shared.sanity.check(&shared.house),
             held: shared.held.load(Ordering::Acquire),
+            ..Health::default()
         }
+        .hindered(shared.obstacle())
     }
 
     fn housekeep(&self) -> Answer<()> {

@@ -7,6 +7,7 @@ mod fjall;
 mod memory;
 mod names;
 mod observe;
+mod obstacle;
 mod plan;
 mod ring;
 mod sanity;
@@ -15,9 +16,10 @@ pub mod testkit;
 #[cfg(test)]
 mod tests;
 
-pub use self::fjall::{CheckReport, Created, FjallStore, OpenError, OpenReport, Opened, Place};
+pub use self::fjall::{CheckReport, Created, FjallStore, Holdings, OpenError, OpenReport, Opened, Place, Room};
 pub use config::Options;
 pub use contract::*;
 pub use memory::MemoryStore;
 pub use names::{Named, Names};
 pub use observe::Observed;
+pub use obstacle::Obstacle;

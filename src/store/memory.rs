@@ -14,8 +14,8 @@ use set::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    Attempted, Boot, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, Names, Parked,
-    ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Unit, Version,
+    Attempted, Boot, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, Names, Obstacle,
+    Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Unit, Version,
     plan::{Kept, Lookup, ParkedRow, Planner},
     sanity::Sanity,
     state::State,
@@ -264,8 +264,6 @@ impl Store for MemoryStore {
         let inner = self.inner.lock();
         let bytes: usize = inner.shelves.records.values().map(|(_, body)| body.len()).sum();
         Health {
-            accepts: !inner.closed,
-            trouble: inner.closed.then(|| "it is closed".into()),
             bytes: bytes as u64,
             budget: u64::MAX,
             free: u64::MAX,
@@ -274,6 +272,7 @@ impl Store for MemoryStore {
             clock_suspect: self.sanity.check(&self.house),
             ..Health::default()
         }
+        .hindered(inner.closed.then_some(Obstacle::Closed))
     }
 
     fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>> {

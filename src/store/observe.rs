@@ -1,7 +1,7 @@
 //! What the store reports to the metrics page. Names are decided here, once.
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
@@ -28,6 +28,8 @@ pub struct Observed {
     pub keys_forgotten: Counter,
     /// Deliveries owed.
     pub waiting: Gauge,
+    /// Bytes on the disk: what is taken, its budget, what is free on the file system, and the reserve of that.
+    pub disk: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
 impl Default for Observed {
@@ -44,11 +46,19 @@ impl Default for Observed {
             parked_forgotten: Counter::default(),
             keys_forgotten: Counter::default(),
             waiting: Gauge::default(),
+            disk: Family::default(),
         }
     }
 }
 
 impl Observed {
+    /// Shows what the store takes of the disk, and what is left.
+    pub(crate) fn measured(&self, figures: [(&'static str, u64); 4]) {
+        for (what, bytes) in figures {
+            self.disk.get_or_create(&[("what", what)]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Metrics that are shown on the page of this registry.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
@@ -69,6 +79,12 @@ impl Observed {
         page.register("parked_forgotten", "Parked SETs forgotten by a limit", seen.parked_forgotten.clone());
         page.register("keys_forgotten", "Idempotency keys forgotten before their time", seen.keys_forgotten.clone());
         page.register("waiting", "Deliveries owed", seen.waiting.clone());
+        page.register_with_unit(
+            "disk",
+            "The store on its disk: taken, budget, free, reserve",
+            Unit::Bytes,
+            seen.disk.clone(),
+        );
         seen
     }
 }

@@ -1,6 +1,9 @@
 //! One group: planned, made durable, shown, answered.
 
-use std::sync::{atomic::Ordering, mpsc::Receiver};
+use std::{
+    sync::{atomic::Ordering, mpsc::Receiver},
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 
@@ -170,7 +173,7 @@ impl Writer {
         if writes {
             self.shared.observed.group.observe(units as f64);
             self.fold_if_due()?;
-        } else if self.pending.len() >= self.shared.options.flush_count {
+        } else if self.pending.len() >= self.shared.options.flush_count && !self.is_short() {
             self.flush()?;
         }
         Ok(())
@@ -217,8 +220,12 @@ impl Writer {
         self.shared.observed.sync.observe(self.now().saturating_sub(began).as_secs_f64());
         self.pending = Ops::default();
         (self.commit, self.chain, self.vain) = (commit, chain, 0);
+        if !self.is_short() {
+            self.pause = Duration::ZERO;
+        }
         self.deltas_since_fold += (pending + plan.ops.len()) as u64;
         self.shared.count_keys(&plan.records);
+        self.unmeasured += plan.records.iter().map(|fresh| fresh.body.len() as u64).sum::<u64>();
         let last = plan.records.last().map(|fresh| fresh.entry.head.at.seq);
         if let (Some(last), Some(mut open)) = (last, engine.segments.write().last_entry()) {
             open.get_mut().bytes += plan.records.iter().map(|fresh| fresh.body.len() as u64).sum::<u64>();

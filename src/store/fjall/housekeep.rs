@@ -15,7 +15,7 @@ use crate::{
     fjall::{
         batch::{Failure, Filling},
         engine::{Engine, held_key, key, mishap, parked_of, read_row, seq_of},
-        release::{give_up, give_up_orphans},
+        release::{give_up, give_up_orphans, release_journals},
         segment::{Segment, Shelves},
         shared::Shared,
         writer::{Call, Job, Writer},
@@ -76,6 +76,14 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
         }
     }
     aside(&shared, |_, engine| write_out_closed(engine)).await?;
+    aside(&shared, release_journals).await?;
+    errand(&queue, |writer| {
+        // What was freed counts at once.
+        writer.measure_bytes();
+        writer.measure();
+        Ok(())
+    })
+    .await?;
     if !shared.sanity.check(&shared.house) {
         forget_keys(&shared).await?;
         forget_parked(&shared, &queue).await?;

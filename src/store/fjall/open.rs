@@ -157,6 +157,7 @@ impl FjallStore {
             clock_suspect: sanity.check(house),
         };
         let engine = Arc::new(engine);
+        let (_, whole) = space(&place.store).map_err(OpenError::io("look at", &place.store))?;
         let Loaded { state, fold, commit, chain, keys, .. } = loaded;
         let shared = Arc::new(Shared::new(Parts {
             house: house.clone(),
@@ -166,6 +167,7 @@ impl FjallStore {
             observed,
             fence: Fence { epoch },
             budget: if options.budget_bytes == 0 { instance.budget } else { options.budget_bytes },
+            reserve: options.reserve(whole),
             state,
             engine: engine.clone(),
             sanity,

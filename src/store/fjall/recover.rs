@@ -17,7 +17,7 @@ use crate::{
         guard::guarded,
         place::space,
         replay::load,
-        shared::Shared,
+        shared::{LITTLE, Shared},
         writer::{Job, Writer},
     },
 };
@@ -25,8 +25,6 @@ use crate::{
 /// After so many openings in vain nothing is left but to end the process.
 const VAIN: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// With less free than this, a failure counts as one of space.
-const LITTLE: u64 = 64 * 1024 * 1024;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Writer {
@@ -40,12 +38,16 @@ impl Writer {
             Failure::Write(error) => (error, false),
             Failure::Sync(error) => (error, true),
         };
-        let mut pause = FIRST_PAUSE;
+        // It goes on growing from one failure to the next until a write had room: a full disk must not be asked without end.
+        let mut pause = self.pause.max(FIRST_PAUSE);
         loop {
             tracing::error!(%error, "the store could not write");
             *self.shared.trouble.lock() = Some(error.clone());
             // A worker of the engine that met a full disk says no more than that it stopped.
-            let short = space(&self.shared.place.store).is_ok_and(|(free, _)| free < LITTLE);
+            let short = space(&self.shared.place.store).is_ok_and(|(free, _)| {
+                self.shared.free.store(free, Ordering::Relaxed);
+                free < LITTLE
+            });
             let full = matches!(error, StoreError::Full(_)) || short;
             self.vain += u32::from(!full);
             if lost || matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
@@ -55,6 +57,7 @@ impl Writer {
                 return false;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+            self.pause = pause;
             match self.reopen() {
                 Ok(()) => {
                     tracing::warn!("the store is open again");

@@ -1,14 +1,20 @@
 //! Giving keyspaces up, so that their room is free while the process lives.
 
-use fjall::{AbstractTree as _, Keyspace, SeqNo};
+use std::time::Duration;
+
+use fjall::{AbstractTree as _, Keyspace, PersistMode, SeqNo};
 
 use crate::{
     StoreError,
     fjall::{
         engine::{Engine, mishap},
         segment::Segment,
+        shared::Shared,
     },
 };
+
+/// So many milliseconds the engine's worker gets to write out what keeps journals.
+const PATIENCE: u32 = 3000;
 
 /// Deletes a keyspace and lets go of every file of it.
 ///
@@ -57,4 +63,25 @@ fn is_left(engine: &Engine, id: u64) -> bool {
     let segments = engine.segments.read();
     let lives = |segment: &Segment| segment.id == id && segment.shelves.is_some();
     segments.values().next_back().is_some_and(|newest| id < newest.id) && !segments.values().any(lives)
+}
+
+/// Where room is scarce, writes out what keeps old journals.
+///
+/// A journal goes when nothing of it is in memory only. Keyspaces that are seldom written would keep some 128 MB of them.
+pub(crate) fn release_journals(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
+    if !shared.is_pressed() || engine.db.journal_count() < 2 {
+        return Ok(());
+    }
+    for keyspace in engine.all() {
+        keyspace.rotate_memtable().map_err(mishap)?;
+    }
+    // What is measured next decides what is cut: it should see the room that comes back by itself.
+    for _ in 0..PATIENCE {
+        if engine.db.journal_count() < 2 {
+            break;
+        }
+        engine.db.persist(PersistMode::Buffer).map_err(mishap)?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    Boot, Fence, Names, Observed, Options, ProducerNo, StoreError,
+    Boot, Fence, Names, Observed, Obstacle, Options, ProducerNo, StoreError,
     fjall::{engine::Engine, place::Place},
     plan::Fresh,
     ring::Ring,
@@ -25,6 +25,8 @@ use crate::{
 
 /// How many reads may be on the disk at once.
 const READS: usize = 8;
+/// With less free than this, a failure counts as one of space.
+pub(crate) const LITTLE: u64 = 64 * 1024 * 1024;
 
 /// Idempotency keys by bucket and producer.
 pub(crate) type Keys = BTreeMap<u64, BTreeMap<ProducerNo, u64>>;
@@ -38,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) observed: Observed,
     pub(crate) fence: Fence,
     pub(crate) budget: u64,
+    /// Bytes that are kept free on the file system.
+    pub(crate) reserve: u64,
     /// What is visible. Only the writer changes it, after a commit.
     pub(crate) state: RwLock<State>,
     pub(crate) ring: RwLock<Ring>,
@@ -55,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) queued_bytes: AtomicUsize,
     pub(crate) bytes: AtomicU64,
     pub(crate) free: AtomicU64,
+    /// Why there is no room for events.
+    pub(crate) shut: Mutex<Option<Obstacle>>,
     /// Buckets of idempotency keys that are no longer asked for a producer, since it has too many.
     pub(crate) horizons: RwLock<BTreeMap<ProducerNo, u64>>,
     /// How many idempotency keys each producer has in each bucket.
@@ -76,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) observed: Observed,
     pub(crate) fence: Fence,
     pub(crate) budget: u64,
+    pub(crate) reserve: u64,
     pub(crate) state: State,
     pub(crate) engine: Arc<Engine>,
     pub(crate) sanity: Sanity,
@@ -86,8 +93,8 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { house, options, place, names, observed, fence, budget, state, engine, sanity, boot, held, keys } =
-            parts;
+        let Parts { house, options, place, names, observed, fence, budget, reserve, state, .. } = parts;
+        let (engine, sanity, boot, held, keys) = (parts.engine, parts.sanity, parts.boot, parts.held, parts.keys);
         Self {
             ring: RwLock::new(Ring::new(options.recent_bytes)),
             last: watch::Sender::new(state.last),
@@ -102,6 +109,7 @@ impl Shared {
             queued_bytes: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             free: AtomicU64::new(u64::MAX),
+            shut: Mutex::new(None),
             horizons: RwLock::default(),
             keys: Mutex::new(keys),
             parked_looked: Mutex::new(None),
@@ -115,6 +123,7 @@ impl Shared {
             observed,
             fence,
             budget,
+            reserve,
             sanity,
         }
     }
@@ -162,14 +171,61 @@ impl Shared {
     }
 
     /// Why no event is taken now.
-    pub(crate) fn closed_to_events(&self) -> Option<StoreError> {
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        if let Some(why) = self.fatal.borrow().clone() {
+            return Some(Obstacle::Failed { why });
+        }
+        if let Some(error) = &*self.trouble.lock() {
+            let full = self.free.load(Ordering::Relaxed) < LITTLE;
+            return Some(Obstacle::Reopening { why: error.to_string(), full });
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Some(Obstacle::Closed);
+        }
         if self.held.load(Ordering::Acquire) {
-            return Some(StoreError::Unavailable("it was opened as a copy and waits for `setgate store adopt`".into()));
+            return Some(Obstacle::Copy);
         }
+        self.shut.lock().clone()
+    }
+
+    /// Why no event is taken while everything else goes on.
+    pub(crate) fn closed_to_events(&self) -> Option<StoreError> {
+        let obstacle = if self.held.load(Ordering::Acquire) { Some(Obstacle::Copy) } else { self.shut.lock().clone() };
+        obstacle.map(|obstacle| match obstacle {
+            Obstacle::Copy => StoreError::Unavailable(obstacle.to_string()),
+            _ => StoreError::Full(obstacle.to_string()),
+        })
+    }
+
+    /// Judges whether there is room for events.
+    ///
+    /// What shut intake must be undone by some margin before it opens, or each record that is settled would let one in and shut it
+    /// again. Where nothing waits nothing more can come free, and the limit itself is enough.
+    pub(crate) fn judge_room(&self) {
         let (free, bytes) = (self.free.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
-        if free < self.options.reserve_bytes {
-            return Some(StoreError::Full(format!("{free} bytes are free on the file system")));
-        }
-        (bytes >= self.budget).then(|| StoreError::Full(format!("{bytes} bytes of {} are taken", self.budget)))
+        let waits = self.state.read().waiting > 0;
+        let mut shut = self.shut.lock();
+        let margin = |of: u64, part: u64| if waits { (of / part).min(LITTLE) } else { 0 };
+        let reserve = match &*shut {
+            Some(Obstacle::Reserve { .. }) => self.reserve.saturating_add(margin(self.reserve, 8)),
+            _ => self.reserve,
+        };
+        let budget = match &*shut {
+            Some(Obstacle::Budget { .. }) => self.budget - margin(self.budget, 20),
+            _ => self.budget,
+        };
+        *shut = if free < reserve {
+            Some(Obstacle::Reserve { free, reserve: self.reserve })
+        } else {
+            (bytes >= budget).then_some(Obstacle::Budget { bytes, budget: self.budget })
+        };
+        drop(shut);
+        let figures = [("taken", bytes), ("budget", self.budget), ("free", free), ("reserve", self.reserve)];
+        self.observed.measured(figures);
+    }
+
+    /// Whether little is left of what the store may take, so that it pays to free what can be freed at once.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.budget / 5 * 4 || self.shut.lock().is_some()
     }
 }

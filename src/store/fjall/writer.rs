@@ -19,7 +19,7 @@ use crate::{
         engine::Engine,
         place::{Lock, space},
         replay::Fold,
-        shared::Shared,
+        shared::{LITTLE, Shared},
         watermark::{Mark, Watermark},
     },
     state::Ops,
@@ -29,6 +29,10 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How often the size on the disk is measured.
 const MEASURE: Duration = Duration::from_secs(2);
+/// How often it is measured while there is no room for events.
+const MEASURE_SHUT: Duration = Duration::from_millis(250);
+/// How long acknowledgements wait to be made durable when even the reserve is nearly used up.
+const FLUSH_SHORT: Duration = Duration::from_secs(1);
 
 pub(crate) type Outcome = Result<Vec<Done>, StoreError>;
 
@@ -73,10 +77,14 @@ pub(crate) struct Writer {
     pub(crate) fold: Fold,
     pub(crate) deltas_since_fold: u64,
     measured: Duration,
+    /// Bytes of bodies written since then.
+    pub(crate) unmeasured: u64,
     beaten: Duration,
     mark_is_dirty: bool,
     /// Openings after a failure since the last commit that succeeded.
     pub(crate) vain: u32,
+    /// How long to wait before the engine is opened again, should a write fail once more.
+    pub(crate) pause: Duration,
     /// Held until nothing is open any more.
     pub(crate) lock: Option<Lock>,
 }
@@ -101,9 +109,11 @@ impl Writer {
             fold: from.fold,
             deltas_since_fold: 0,
             measured: Duration::ZERO,
+            unmeasured: 0,
             beaten: now,
             mark_is_dirty: false,
             vain: 0,
+            pause: Duration::ZERO,
             lock: Some(lock),
         }
     }
@@ -145,13 +155,26 @@ impl Writer {
     fn patience(&self) -> Duration {
         let now = self.now();
         if !self.pending.is_empty() {
-            return (self.pending_since + self.shared.options.flush()).saturating_sub(now);
+            return (self.pending_since + self.flush_after()).saturating_sub(now);
         }
-        if self.mark_is_dirty {
+        if self.shared.shut.lock().is_some() {
+            MEASURE_SHUT
+        } else if self.mark_is_dirty {
             Duration::from_secs(1)
         } else {
             (self.beaten + HEARTBEAT).saturating_sub(now).max(Duration::from_millis(1))
         }
+    }
+
+    /// Whether so little of the reserve is left that every commit counts.
+    pub(crate) fn is_short(&self) -> bool {
+        self.shared.free.load(Ordering::Relaxed) < (self.shared.reserve / 8).min(LITTLE)
+    }
+
+    /// How long acknowledgements wait to be made durable.
+    fn flush_after(&self) -> Duration {
+        let flush = self.shared.options.flush();
+        if self.is_short() { flush.max(FLUSH_SHORT) } else { flush }
     }
 
     pub(crate) fn other(&mut self, job: Job) -> Result<Next, Failure> {
@@ -217,7 +240,7 @@ impl Writer {
 
     fn tick(&mut self) -> Result<Next, Failure> {
         let now = self.now();
-        if !self.pending.is_empty() && now >= self.pending_since + self.shared.options.flush() {
+        if !self.pending.is_empty() && now >= self.pending_since + self.flush_after() {
             self.flush()?;
         } else if self.mark_is_dirty {
             self.mark_is_dirty = false;
@@ -236,14 +259,19 @@ impl Writer {
         if let Ok((free, _)) = space(&self.shared.place.store) {
             self.shared.free.store(free, Ordering::Relaxed);
         }
-        let now = self.now();
-        if let Some(engine) = &self.engine
-            && (now >= self.measured + MEASURE || self.measured.is_zero())
-        {
-            self.measured = now.max(Duration::from_nanos(1));
-            if let Ok(bytes) = engine.db.disk_space() {
-                self.shared.bytes.store(bytes, Ordering::Relaxed);
-            }
+        let every = if self.shared.shut.lock().is_some() { MEASURE_SHUT } else { MEASURE };
+        if self.now() >= self.measured + every || self.measured.is_zero() || self.unmeasured > self.shared.budget / 64 {
+            self.measure_bytes();
+        }
+        self.shared.judge_room();
+    }
+
+    /// Measures what is taken, now.
+    pub(crate) fn measure_bytes(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        (self.measured, self.unmeasured) = (self.now().max(Duration::from_nanos(1)), 0);
+        if let Ok(bytes) = engine.db.disk_space() {
+            self.shared.bytes.store(bytes, Ordering::Relaxed);
         }
     }
 

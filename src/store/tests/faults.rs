@@ -49,6 +49,30 @@ async fn a_failed_write_is_in_doubt_and_everything_before_it_stays() {
 }
 
 #[tokio::test]
+async fn while_it_is_opened_again_counts_are_the_last_known_and_the_reason_is_told() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    for _ in 0..3 {
+        append(&store, event("x", &[1])).await;
+    }
+    opened.fail([Failure::Write(broken())]);
+    let doubt = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+    assert!(doubt.is_err());
+    let mut seen = 0;
+    while let Some(obstacle) = store.health().obstacle {
+        assert_eq!((obstacle.name(), obstacle.may_pass(), obstacle.stops_delivery()), ("store_reopening", true, true));
+        assert!(store.health().trouble.unwrap().contains("the test said so") && store.health().remedy.is_some());
+        assert_eq!(store.cursor(StreamNo(1)).await.unwrap().tally.waiting, 3, "after {seen} looks");
+        seen += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!(seen > 0, "nothing was seen of the opening");
+    store.close().await.unwrap();
+    assert_eq!(store.health().obstacle, Some(crate::Obstacle::Closed));
+}
+
+#[tokio::test]
 async fn an_unconfirmed_flush_ends_the_process_and_is_not_tried_again() {
     let mut folder = Folder::new();
     let opened = folder.store();

@@ -4,8 +4,8 @@ use std::{fs, os::unix::ffi::OsStrExt as _, path::Path};
 
 use super::*;
 use crate::{
-    Durability, Position, Unit,
-    testkit::{MANY, acknowledged, body, event, settle},
+    Done, Durability, Position, Rule, StreamNo, Unit,
+    testkit::{MANY, acknowledged, body, event, one, settle},
 };
 
 const BODY: u64 = 20_000;
@@ -67,5 +67,30 @@ async fn files_of_what_was_given_up_are_closed_without_a_restart() {
         let (names, bytes) = held_open(folder.folder.path());
         assert!(names.is_empty(), "round {round}: {} files of {bytes} bytes are held open: {names:?}", names.len());
     }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_largest_holder_is_named_with_a_cut_that_frees_something() {
+    // Ten records of 20 kB in each segment; a two-hundredth of the budget is 500 kB.
+    let mut folder = Folder::with(|options| (options.segment_records, options.budget_bytes) = (10, 100_000_000));
+    let store = folder.store() as Arc<dyn Store>;
+    for seq in 1..=105u64 {
+        // The second stream is owed every tenth, and all that is new.
+        let targets: &[u32] = if seq % 10 == 0 || seq > 90 { &[1, 2] } else { &[1] };
+        let unit = Unit::Append { events: vec![event(&format!("{seq:0>20000}"), targets)] };
+        store.commit(vec![unit], Durability::Sync).await.unwrap();
+    }
+    let heaviest = store.heaviest(350_000).await.unwrap().unwrap();
+    assert_eq!((heaviest.stream, heaviest.keep_from), (StreamNo(1), Position::new(21)), "{heaviest:?}");
+    assert_eq!(heaviest.bytes, 100 * BODY, "the open segment does not count");
+    let unit =
+        Unit::Retain { fence: store.fence(), stream: StreamNo(1), below: heaviest.keep_from, rule: Rule::TooLarge };
+    assert_eq!(one(&store, unit).await, Done::Retained(20));
+    // All of it: no further than the open segment, of which nothing could be freed.
+    let heaviest = store.heaviest(u64::MAX).await.unwrap().unwrap();
+    assert_eq!((heaviest.stream, heaviest.keep_from), (StreamNo(1), Position::new(101)));
+    settle(&store, (21..=100).map(|seq| acknowledged(1, seq)).collect(), Durability::Sync).await;
+    assert_eq!(store.heaviest(1).await.unwrap(), None, "the second holds too little to be cut");
     store.close().await.unwrap();
 }
