@@ -166,7 +166,13 @@ struct Ledger {
 impl control::Accept for Ledger {
     fn gate(&self) -> Result<(), router::Closed> {
         match *self.full.lock() {
-            true => Err(router::Closed { why: "full".into(), retry_after: Duration::from_secs(3), status: 503 }),
+            true => Err(router::Closed {
+                why: "full".into(),
+                told: "full",
+                rule: None,
+                retry_after: Duration::from_secs(3),
+                status: 503,
+            }),
             false => Ok(()),
         }
     }

@@ -19,6 +19,10 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Strea
             let all = door.get(&["streams"], &[]).await?;
             context.out.value(&all);
             list(context, &show::items(&all, "streams"));
+            if let Some(closed) = all.get("intake_closed").filter(|closed| closed.is_object()) {
+                let (why, remedy) = (show::text(closed, "why"), show::text(closed, "remedy"));
+                context.out.warn(format!("intake is closed: {why}\n  {remedy}"));
+            }
         }
         StreamsCommand::Show { id } => {
             let stream = door.get(&["streams", &id], &[]).await?;
@@ -92,9 +96,17 @@ fn list(context: &Context, streams: &[Json]) {
     context.out.line(table.render());
 }
 
-/// The first of: why nothing can come, why it is not enabled, what it shares with others and waits for, the last error if nothing
-/// went well since, what its receiver does that works all the same.
+/// The first of: why nothing can come, why it is not enabled, what its limits dropped, what it shares with others and waits for, the
+/// last error if nothing went well since, what its receiver does that works all the same.
 fn trouble(stream: &Json) -> String {
+    let limited = stream.get("limited").filter(|limited| limited.is_object());
+    if let Some(limited) = limited
+        .filter(|_| ["nothing_because", "reason"].iter().all(|member| stream.get(member).is_none_or(Json::is_null)))
+    {
+        let (dropped, rule) = (show::number(limited, "dropped"), show::text(limited, "rule"));
+        let ago = show::time(limited.get("seconds_ago").and_then(Json::as_f64).unwrap_or_default());
+        return format!("limited: {dropped} SETs dropped ({rule}), the last {ago} ago");
+    }
     let held = stream.get("held").filter(|held| held.is_object());
     if let Some(held) = held.filter(|_| show::text(stream, "status") == "enabled") {
         let (endpoint, cause) = (show::text(held, "endpoint"), show::text(held, "cause"));
@@ -131,6 +143,15 @@ mod tests {
         assert_eq!(trouble(&stream), "answers 200 instead of 202");
         stream["reason"] = json!("paused by the operator");
         assert_eq!(trouble(&stream), "paused by the operator");
+    }
+
+    #[test]
+    fn what_limits_dropped_is_told() {
+        let limited = json!({"rule": "too_large", "dropped": 2000, "seconds_ago": 300});
+        let mut stream = json!({"status": "enabled", "limited": limited, "nothing_because": null, "last_error": "503"});
+        assert_eq!(trouble(&stream), "limited: 2000 SETs dropped (too_large), the last 5m ago");
+        stream["nothing_because"] = json!("the store is a copy");
+        assert_eq!(trouble(&stream), "the store is a copy");
     }
 
     #[test]

@@ -71,16 +71,16 @@ impl Problem {
     }
 }
 
-/// At the intake door: the log has the reason, the caller has no use for it.
+/// At the intake door: the caller hears what is closed, and the log has the figures.
 impl From<Closed> for Problem {
     fn from(closed: Closed) -> Self {
         let status = StatusCode::from_u16(closed.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         tracing::debug!(why = closed.why, status = closed.status, "intake is closed");
         let detail = match status {
-            StatusCode::TOO_MANY_REQUESTS => "too much is on its way; try again later",
-            _ => "events cannot be confirmed at the moment; repeat them with the same id",
+            StatusCode::TOO_MANY_REQUESTS => "too much is on its way; try again later".to_owned(),
+            _ => format!("{}; repeat the events with the same id", closed.told),
         };
-        Self { retry_after: Some(closed.retry_after), ..Self::new(status, detail) }
+        Self { retry_after: Some(closed.retry_after), rule: closed.rule, ..Self::new(status, detail) }
     }
 }
 
@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_status_that_is_none_becomes_503() {
-        let closed = Closed { why: "full".into(), retry_after: Duration::from_secs(2), status: 7 };
+        let closed =
+            Closed { why: "17 bytes".into(), told: "full", rule: None, retry_after: Duration::from_secs(2), status: 7 };
         let response = Problem::from(closed).into_response();
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");

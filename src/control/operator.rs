@@ -79,9 +79,29 @@ async fn metrics(State(parts): State<Arc<OperatorParts>>) -> Response {
 }
 
 async fn ready(State(parts): State<Arc<OperatorParts>>) -> Response {
-    match (parts.ready)() {
-        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+    match parts.readiness() {
+        Ok(None) => (StatusCode::OK, "ready\n").into_response(),
+        Ok(Some(but)) => (StatusCode::OK, format!("ready\n{but}\n")).into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+impl OperatorParts {
+    /// Whether the gateway is ready, with what is wrong all the same; or why it is not.
+    ///
+    /// Intake alone that is closed is no matter of readiness: receivers that poll are what makes room (hardening H33). A store of which
+    /// nothing is delivered either is not open.
+    fn readiness(&self) -> Result<Option<String>, String> {
+        (self.ready)()?;
+        let health = self.operate.health();
+        match health.obstacle {
+            Some(obstacle) if obstacle.stops_delivery() => Err(format!("{obstacle}; {}", obstacle.remedy())),
+            Some(obstacle) => Ok(Some(format!("intake is closed: {obstacle}; {}", obstacle.remedy()))),
+            None if health.clock_suspect => {
+                Ok(Some("the wall clock is not believed: nothing is dropped by age until it is".to_owned()))
+            }
+            None => Ok(None),
+        }
     }
 }
 

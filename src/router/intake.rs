@@ -6,9 +6,11 @@ use std::{
 };
 
 use set::Event;
-use store::{Appended, Done, Durability, Kind, NewEvent, Once, Position, ProducerNo, StoreError, Unit, Version};
+use store::{
+    Appended, Done, Durability, Kind, NewEvent, Obstacle, Once, Position, ProducerNo, StoreError, Unit, Version,
+};
 
-use crate::{Inner, Issuer, Router};
+use crate::{Inner, Issuer, Router, retain};
 
 /// From whom events come, and under which issuer.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +47,12 @@ pub enum Accepted {
 /// Why intake is closed, and for how long about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// For people.
+    /// For operators.
     pub why: String,
+    /// For whoever brings events: nothing of the inside.
+    pub told: &'static str,
+    /// The limit or the state that closed it, for programs.
+    pub rule: Option<&'static str>,
     /// When to try again.
     pub retry_after: Duration,
     /// 429 when the caller is one of many, 503 when the gateway cannot.
@@ -54,13 +60,30 @@ pub struct Closed {
 }
 
 impl Closed {
-    fn of(error: &StoreError) -> Self {
+    fn of(error: &StoreError, obstacle: Option<&Obstacle>) -> Self {
         let after = match error {
             StoreError::Busy => 1,
             StoreError::Full(_) => 10,
             _ => 5,
         };
-        Self { why: error.to_string(), retry_after: Duration::from_secs(after), status: 503 }
+        let told = obstacle.map_or("events cannot be confirmed at the moment", Obstacle::told);
+        Self {
+            why: error.to_string(),
+            told,
+            rule: obstacle.map(Obstacle::name),
+            retry_after: Duration::from_secs(after),
+            status: 503,
+        }
+    }
+
+    fn by(obstacle: &Obstacle) -> Self {
+        Self {
+            why: obstacle.to_string(),
+            told: obstacle.told(),
+            rule: Some(obstacle.name()),
+            retry_after: Duration::from_secs(10),
+            status: 503,
+        }
     }
 }
 
@@ -80,15 +103,17 @@ impl Router {
     /// [`Closed`] says why and when to try again.
     pub fn gate(&self) -> Result<(), Closed> {
         if *self.0.ended.borrow() {
-            let why = "the gateway is shutting down".into();
-            return Err(Closed { why, retry_after: Duration::from_secs(5), status: 503 });
+            let told = "the gateway is shutting down";
+            let after = Duration::from_secs(5);
+            return Err(Closed { why: told.into(), told, rule: Some("draining"), retry_after: after, status: 503 });
         }
         if let Some(closed) = self.0.intake_closed.load_full() {
             return Err((*closed).clone());
         }
         if self.0.held_bytes.load(Ordering::Acquire) > self.0.shared.config.intake_bytes {
-            let why = "more events wait for their commit than `router.intake_bytes` allows".into();
-            return Err(Closed { why, retry_after: Duration::from_secs(1), status: 503 });
+            let told = "more events wait for their commit than `router.intake_bytes` allows";
+            let (rule, after) = (Some("router.intake_bytes"), Duration::from_secs(1));
+            return Err(Closed { why: told.into(), told, rule, retry_after: after, status: 503 });
         }
         Ok(())
     }
@@ -170,7 +195,7 @@ impl Router {
                     stale
                 }
                 Err(error) => {
-                    let closed = Closed::of(&error);
+                    let closed = Closed::of(&error, inner.shared.store.health().obstacle.as_ref());
                     answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| {
                         *answer = Some(Accepted::Unavailable(closed.clone()));
                     });
@@ -182,7 +207,7 @@ impl Router {
                 None => break,
             }
         }
-        let lost = || Accepted::Unavailable(Closed::of(&StoreError::Unavailable("no answer".into())));
+        let lost = || Accepted::Unavailable(Closed::of(&StoreError::Unavailable("no answer".into()), None));
         answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect()
     }
 }
@@ -215,22 +240,24 @@ impl Inner {
 /// How often a store that takes no events is tidied up.
 const TIDY: Duration = Duration::from_secs(1);
 
+/// What is known of the gate: what closed it, and since when.
+type Known = Option<(&'static str, Duration)>;
+
 /// Keeps the gate up to date with the store's health.
 pub(crate) async fn watch_gate(inner: Arc<Inner>) {
     let clock = inner.shared.house.clock.clone();
     let mut halted = inner.shared.is_halted();
     let mut tidied = clock.monotonic();
+    let mut known = Known::None;
     while !*inner.ended.borrow() {
         let health = inner.shared.store.health();
-        let closed = (!health.accepts).then(|| {
-            let why = health.trouble.clone().unwrap_or_else(|| "the store takes no events".into());
-            Arc::new(Closed { why, retry_after: Duration::from_secs(10), status: 503 })
-        });
-        let full = closed.is_some() && !health.held;
-        inner.intake_closed.store(closed);
-        // A full store frees at once what was acknowledged, so that it recovers by itself.
-        if full && clock.monotonic().saturating_sub(tidied) >= TIDY {
-            if let Err(error) = inner.shared.store.housekeep().await {
+        let obstacle = (!health.accepts).then(|| health.obstacle.clone().unwrap_or(Obstacle::Closed));
+        inner.tell_gate(&mut known, obstacle.as_ref());
+        inner.intake_closed.store(obstacle.as_ref().map(|obstacle| Arc::new(Closed::by(obstacle))));
+        let full = matches!(obstacle, Some(Obstacle::Reserve { .. } | Obstacle::Budget { .. }));
+        if clock.monotonic().saturating_sub(tidied) >= TIDY && (full || retain::is_pressed(&health)) {
+            // A full store frees at once what was acknowledged, so that it recovers by itself. What can be cut is cut before.
+            if let Err(error) = retain::relieve(&inner).await {
                 tracing::debug!(%error, "the store could not tidy up");
             }
             tidied = clock.monotonic();
@@ -242,5 +269,33 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
             inner.feeds().iter().for_each(|feed| _ = feed.tick());
         }
         clock.sleep(Duration::from_millis(250)).await;
+    }
+}
+
+impl Inner {
+    /// Says in the log and in the metrics when the gate closes, why, and when it opens again.
+    fn tell_gate(&self, known: &mut Known, obstacle: Option<&Obstacle>) {
+        let name = obstacle.map(Obstacle::name);
+        if known.map(|(name, _)| name) == name {
+            return;
+        }
+        let now = self.shared.house.clock.monotonic();
+        let gauge = |name: &'static str| self.shared.observed.intake_closed.get_or_create(&[("reason", name)]).clone();
+        Obstacle::NAMES.iter().for_each(|name| _ = gauge(name).set(0));
+        match (obstacle, *known) {
+            (Some(obstacle), _) => {
+                gauge(obstacle.name()).set(1);
+                self.shared.observed.intake_closings.get_or_create(&[("reason", obstacle.name())]).inc();
+                tracing::warn!(
+                    reason = obstacle.name(), why = %obstacle, remedy = obstacle.remedy(), "intake is closed: events are answered 503"
+                );
+            }
+            (None, Some((reason, since))) => {
+                let seconds = now.saturating_sub(since).as_secs();
+                tracing::info!(reason, seconds, "intake is open again");
+            }
+            (None, None) => {}
+        }
+        *known = name.map(|name| (name, now));
     }
 }

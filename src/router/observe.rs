@@ -29,6 +29,8 @@ pub struct Observed {
     pub(crate) streams: Family<Label, Gauge>,
     pub(crate) endpoint_held: ByEndpoint<Gauge>,
     pub(crate) endpoint_holds: ByEndpoint<Counter>,
+    pub(crate) intake_closed: Family<Label, Gauge>,
+    pub(crate) intake_closings: Family<Label, Counter>,
 }
 
 impl Observed {
@@ -50,6 +52,8 @@ impl Observed {
             streams: Family::default(),
             endpoint_held: Family::default(),
             endpoint_holds: Family::default(),
+            intake_closed: Family::default(),
+            intake_closings: Family::default(),
         };
         registry.register("events_accepted", "Events accepted, durable and answered", observed.accepted.clone());
         registry.register(
@@ -97,6 +101,12 @@ impl Observed {
             "Whether what many streams share fails and its streams wait: 1, else 0",
             observed.endpoint_held.clone(),
         );
+        registry.register(
+            "intake_closed",
+            "Whether no event is taken, by the limit or the state that closes intake: 1, else 0",
+            observed.intake_closed.clone(),
+        );
+        registry.register("intake_closings", "How often intake closed, by reason", observed.intake_closings.clone());
         registry.register("endpoint_holds", "How often an endpoint was held", observed.endpoint_holds.clone());
         observed
     }

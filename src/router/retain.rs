@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use set::Timestamp;
-use store::{Done, Durability, Position, Rule, StoreError, Unit};
+use store::{Done, Durability, Health, Heaviest, Position, Rule, StoreError, StreamNo, Unit};
 
 use crate::{Inner, feed::Feed};
 
@@ -18,7 +18,7 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
                 tracing::warn!(stream = %feed.served.load().stream.id, %error, "cannot apply the stream's limits");
             }
         }
-        if let Err(error) = inner.shared.store.housekeep().await {
+        if let Err(error) = relieve(&inner).await {
             tracing::warn!(%error, "the store could not tidy up");
         }
     }
@@ -43,9 +43,11 @@ async fn look(inner: &Inner, feed: &Arc<Feed>) -> Result<(), StoreError> {
         cut(inner, feed, keep_from, Rule::TooOld).await?;
     }
     let share = health.budget / 100 * u64::from(retention.budget_percent);
+    if share == 0 || !is_pressed(&health) {
+        return Ok(());
+    }
     let cursor = store.cursor(feed.no).await?;
-    // At 80 % of the budget the largest holders are cut, not intake; below it nobody is.
-    if share > 0 && cursor.bytes > share && health.bytes > health.budget / 5 * 4 {
+    if cursor.bytes > share {
         let keep = u128::from(cursor.tally.waiting) * u128::from(share) / u128::from(cursor.bytes.max(1));
         let keep = u64::try_from(keep).unwrap_or(u64::MAX).max(1);
         if let Some(keep_from) = store.nth_newest(feed.no, keep - 1) {
@@ -55,25 +57,100 @@ async fn look(inner: &Inner, feed: &Arc<Feed>) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn cut(inner: &Inner, feed: &Arc<Feed>, below: Position, rule: Rule) -> Result<(), StoreError> {
+/// Whether so much of the budget is taken that the largest holders are cut.
+pub(crate) fn is_pressed(health: &Health) -> bool {
+    health.bytes > health.budget / 5 * 4
+}
+
+/// How many streams are cut at most before the next look at everything else.
+const CUTS: usize = 16;
+
+/// Frees what nobody needs; and while more than 80 % of the budget is taken, cuts the largest holder of waiting SETs, oldest first,
+/// until a little less is.
+///
+/// What a cut frees is known only afterwards: what others are owed as well stays. So the store is measured after each, and the next
+/// cut is of whoever is the largest holder then.
+pub(crate) async fn relieve(inner: &Arc<Inner>) -> Result<(), StoreError> {
+    let store = &inner.shared.store;
+    store.housekeep().await?;
+    for _ in 0..CUTS {
+        let health = store.health();
+        if !is_pressed(&health) {
+            break;
+        }
+        let excess = health.bytes.saturating_sub(health.budget / 4 * 3);
+        let Some(holder) = store.heaviest(excess).await? else { break };
+        let dropped = match inner.feed(holder.stream) {
+            Some(feed) => cut(inner, &feed, holder.keep_from, Rule::TooLarge).await?,
+            None => cut_without_feed(inner, &holder).await?,
+        };
+        if dropped == 0 {
+            break;
+        }
+        store.housekeep().await?;
+    }
+    Ok(())
+}
+
+/// The same for a stream whose method or issuer this gateway does not have.
+async fn cut_without_feed(inner: &Inner, holder: &Heaviest) -> Result<usize, StoreError> {
+    let store = &inner.shared.store;
+    let unit =
+        Unit::Retain { fence: store.fence(), stream: holder.stream, below: holder.keep_from, rule: Rule::TooLarge };
+    let done = store.commit(vec![unit], Durability::Sync).await?;
+    let Some(Done::Retained(dropped)) = done.into_iter().next() else { return Ok(0) };
+    if dropped > 0 {
+        tracing::warn!(stream = holder.stream.0, dropped, rule = "too_large", "{CUT}");
+        let labels = [("method", "none"), ("rule", "too_large")];
+        inner.shared.observed.dropped.get_or_create(&labels).inc_by(dropped as u64);
+        inner.limit(holder.stream, Rule::TooLarge, dropped as u64);
+    }
+    Ok(dropped)
+}
+
+/// What the log says when a limit drops something.
+const CUT: &str = "a stream passed its limit; its oldest SETs were dropped";
+
+/// What a limit dropped of a stream since the start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limited {
+    /// The limit.
+    pub(crate) rule: Rule,
+    /// How many SETs it dropped since the start.
+    pub(crate) dropped: u64,
+    /// When it did last.
+    pub(crate) at: Timestamp,
+}
+
+impl Inner {
+    /// Remembers what a limit dropped, so that whoever looks at the stream sees it.
+    fn limit(&self, stream: StreamNo, rule: Rule, dropped: u64) {
+        let at = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let mut all = self.limited.lock();
+        let before = all.get(&stream).map_or(0, |limited| limited.dropped);
+        all.insert(stream, Limited { rule, dropped: before + dropped, at });
+    }
+}
+
+async fn cut(inner: &Inner, feed: &Arc<Feed>, below: Position, rule: Rule) -> Result<usize, StoreError> {
     let store = &inner.shared.store;
     if store.owed(feed.no, Position::START, 1).await?.first().is_none_or(|oldest| oldest.at >= below) {
-        return Ok(());
+        return Ok(0);
     }
     let unit = Unit::Retain { fence: store.fence(), stream: feed.no, below, rule };
     let done = store.commit(vec![unit], Durability::Sync).await?;
-    if let Some(Done::Retained(dropped)) = done.into_iter().next()
-        && dropped > 0
-    {
+    let Some(Done::Retained(dropped)) = done.into_iter().next() else { return Ok(0) };
+    if dropped > 0 {
         let name = crate::feed::rule_name(rule);
-        tracing::warn!(stream = %feed.served.load().stream.id, dropped, rule = name, "a stream passed its limit; its oldest SETs were dropped");
+        tracing::warn!(stream = %feed.served.load().stream.id, dropped, rule = name, "{CUT}");
         inner
             .shared
             .observed
             .dropped
             .get_or_create(&[("method", feed.served.load().method), ("rule", name)])
             .inc_by(dropped as u64);
+        inner.limit(feed.no, rule, dropped as u64);
         feed.forget_below(below.seq);
     }
-    Ok(())
+    Ok(dropped)
 }

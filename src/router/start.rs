@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use clock::House;
 use delivery::{Closed, spi::AnyMethod};
 use jose::{Kek, Keyring};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use store::{IssuerNo, Store, StoreError, StreamNo, Version};
 use tokio::sync::watch;
 
@@ -89,6 +89,8 @@ pub(crate) struct Inner {
     pub(crate) kept: tokio::sync::Mutex<Kept>,
     pub(crate) intake_closed: ArcSwapOption<intake::Closed>,
     pub(crate) held_bytes: AtomicUsize,
+    /// What limits dropped since the start, by stream.
+    pub(crate) limited: Mutex<HashMap<StreamNo, retain::Limited>>,
     pub(crate) ended: watch::Sender<bool>,
 }
 
@@ -127,6 +129,7 @@ impl Router {
             kept: tokio::sync::Mutex::default(),
             intake_closed: ArcSwapOption::empty(),
             held_bytes: AtomicUsize::new(0),
+            limited: Mutex::default(),
             ended: watch::channel(false).0,
         });
         inner.load_streams(last).await?;

@@ -22,6 +22,7 @@ use store::{IssuerNo, MemoryStore, ProducerNo, Store};
 use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 
 mod batching;
+mod budget;
 mod endpoints;
 mod faults;
 mod faulty;

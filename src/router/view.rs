@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use delivery::Voice;
+use delivery::{Form, Profile, Voice};
 use serde::Serialize;
 use set::{Audience, Timestamp};
-use store::StreamNo;
+use store::{Cursor, Obstacle, StoreError, StreamNo};
 use stream::{Owner, Stream};
 
-use crate::{Inner, endpoint::Endpoint, visit};
+use crate::{Inner, endpoint::Endpoint, feed::rule_name, visit};
 
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
@@ -63,11 +63,27 @@ pub struct StreamView {
     pub next_attempt_seconds: Option<u64>,
     /// What it shares with other streams and waits for, where that fails.
     pub held: Option<HeldView>,
-    /// Why nothing can ever come, if so.
+    /// What its limits dropped since the start, if they did within the last day.
+    pub limited: Option<LimitedView>,
+    /// Why nothing can come, if so.
     pub nothing_because: Option<String>,
     /// For people.
     pub description: Option<String>,
 }
+
+/// What the limits of a stream, or the budget of the store, dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LimitedView {
+    /// `too_large` (the budget), `too_many` or `too_old`.
+    pub rule: &'static str,
+    /// SETs dropped since the start.
+    pub dropped: u64,
+    /// How long ago the last of them was.
+    pub seconds_ago: u64,
+}
+
+/// How long a stream is shown as limited after its limits dropped something.
+const LIMITED_SHOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A cluster or a connection of the operator that fails: all its streams wait, and one SET at a time tries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -95,10 +111,33 @@ impl HeldView {
 }
 
 impl Inner {
+    /// Why no stream gets anything, or why nobody knows what this one has.
+    fn nothing_comes(&self, unread: Option<StoreError>) -> Option<String> {
+        let obstacle = self.shared.store.health().obstacle.filter(Obstacle::stops_delivery);
+        match (obstacle, unread) {
+            (Some(obstacle), _) => Some(format!("{obstacle}; {}", obstacle.remedy())),
+            (None, Some(error)) => Some(format!("its counts cannot be read: {error}")),
+            (None, None) => None,
+        }
+    }
+
+    /// Why nothing of this stream can be signed.
+    fn no_key(&self, stream: &Stream, profile: &Profile) -> Option<String> {
+        let issuer = self.issuer(&stream.issuer).filter(|_| profile.form == Form::Token)?;
+        let algorithm = stream.algorithm.parse().ok()?;
+        issuer.keyring.signer(algorithm).is_none().then(|| {
+            format!("no key of {} signs with {}; `setgate keys import` brings one", issuer.url, stream.algorithm)
+        })
+    }
+
     pub(crate) async fn view(&self, stream: &Stream) -> StreamView {
         let no = StreamNo(stream.no);
         let now = Timestamp::from_millis(self.shared.house.clock.wall_millis());
-        let cursor = self.shared.store.cursor(no).await.unwrap_or_default();
+        let (cursor, unread) = match self.shared.store.cursor(no).await {
+            Ok(cursor) => (cursor, None),
+            Err(error) => (Cursor::default(), Some(error)),
+        };
+        let limited = self.limited.lock().get(&no).copied();
         let feed = self.feed(no);
         let ago = |at: Timestamp| now.since(at).as_secs();
         let (in_flight, last_error, last_success, last_visit) = feed.as_ref().map_or((0, None, None, None), |feed| {
@@ -158,9 +197,18 @@ impl Inner {
             held: feed.as_ref().and_then(|feed| {
                 HeldView::of(feed.served.load().endpoint.as_ref()?, self.shared.house.clock.monotonic())
             }),
-            nothing_because: stream::why_nothing(stream).or_else(|| {
-                feed.is_none()
-                    .then(|| "The stream's method or issuer is not configured; the log of the start says which.".into())
+            limited: limited.filter(|limited| now.since(limited.at) < LIMITED_SHOWN).map(|limited| LimitedView {
+                rule: rule_name(limited.rule),
+                dropped: limited.dropped,
+                seconds_ago: ago(limited.at),
+            }),
+            nothing_because: self.nothing_comes(unread).or_else(|| stream::why_nothing(stream)).or_else(|| {
+                let Some(feed) = &feed else {
+                    return Some(
+                        "The stream's method or issuer is not configured; the log of the start says which.".into(),
+                    );
+                };
+                self.no_key(stream, &feed.served.load().profile)
             }),
             description: stream.description.clone(),
         }

@@ -23,8 +23,25 @@ pub(super) enum Became {
     Repeated,
     /// Not acceptable.
     Refused(String),
-    /// To be sent again: overloaded, or no answer came.
-    Again,
+    /// To be sent again: overloaded, with the reason, or no answer came.
+    Again(Option<Put>),
+}
+
+/// Why an event was put off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Put {
+    /// For people.
+    pub why: String,
+    /// Whether waiting does not help.
+    pub lasts: bool,
+}
+
+/// What closes intake until somebody does something about it, as the gateway names it.
+const LASTING: [&str; 2] = ["store_is_a_copy", "store_failed"];
+
+/// Whether the gateway names a reason that does not pass by itself.
+pub(super) fn lasts(rule: Option<&str>) -> bool {
+    rule.is_some_and(|rule| LASTING.contains(&rule))
 }
 
 /// One line of an answer to NDJSON.
@@ -37,29 +54,31 @@ struct Line {
     #[serde(alias = "detail", alias = "title")]
     error: Option<String>,
     pointer: Option<String>,
+    rule: Option<String>,
 }
 
 /// Reads the answer to `items` items: what has no line of its own was not committed, or its answer was lost.
 pub(super) fn read(body: &[u8], items: usize) -> Vec<Became> {
-    let mut all = vec![Became::Again; items];
+    let mut all = vec![Became::Again(None); items];
     for line in body.split(|byte| *byte == b'\n') {
-        let Ok(Line { index: Some(index), status: Some(status), repeated, error, pointer }) =
-            serde_json::from_slice(line)
-        else {
-            continue;
-        };
-        if let Some(place) = all.get_mut(index) {
-            *place = became(status, repeated, error, pointer);
+        let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
+        if let (Some(index), Some(status)) = (line.index, line.status)
+            && let Some(place) = all.get_mut(index)
+        {
+            *place = became(status, line);
         }
     }
     all
 }
 
-fn became(status: u16, repeated: bool, error: Option<String>, pointer: Option<String>) -> Became {
+fn became(status: u16, line: Line) -> Became {
+    let Line { repeated, error, pointer, rule, .. } = line;
     match status {
         200..300 if repeated => Became::Repeated,
         200..300 => Became::Accepted,
-        429 | 503 => Became::Again,
+        429 | 503 => {
+            Became::Again(error.map(|why| Put { why: telemetry::clean(&why, 512), lasts: lasts(rule.as_deref()) }))
+        }
         _ => {
             let code = StatusCode::from_u16(status).map_or_else(|_| status.to_string(), |status| status.to_string());
             let mut why =
@@ -84,22 +103,25 @@ mod tests {
             all,
             [
                 Became::Accepted,
-                Became::Again,
+                Became::Again(None),
                 Became::Refused("no subject (400 Bad Request) at /sub_id".into()),
-                Became::Again
+                Became::Again(None)
             ]
         );
     }
 
     #[test]
     fn overload_is_no_refusal() {
-        assert_eq!(read(b"{\"index\":0,\"status\":503,\"error\":\"full\"}", 1), [Became::Again]);
+        let put_off = |lasts| [Became::Again(Some(Put { why: "full".into(), lasts }))];
+        assert_eq!(read(b"{\"index\":0,\"status\":503,\"error\":\"full\"}", 1), put_off(false));
+        let copy = b"{\"index\":0,\"status\":503,\"error\":\"full\",\"rule\":\"store_is_a_copy\"}";
+        assert_eq!(read(copy, 1), put_off(true));
         assert_eq!(read(b"{\"index\":0,\"status\":202,\"repeated\":true}", 1), [Became::Repeated]);
         assert!(matches!(read(b"{\"index\":0,\"status\":409}", 1).as_slice(), [Became::Refused(_)]));
     }
 
     #[test]
     fn lines_about_nothing_that_was_sent_are_ignored() {
-        assert_eq!(read(b"{\"index\":9,\"status\":202}\n{\"status\":202}\n", 1), [Became::Again]);
+        assert_eq!(read(b"{\"index\":9,\"status\":202}\n{\"status\":202}\n", 1), [Became::Again(None)]);
     }
 }

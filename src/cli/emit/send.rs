@@ -9,7 +9,7 @@ use net::Secret;
 use url::Url;
 
 use super::{
-    answer::{self, Became, Tally},
+    answer::{self, Became, Put, Tally},
     progress::Progress,
     source::Item,
 };
@@ -78,12 +78,20 @@ impl Sender {
             let (asked, why) = match self.post(some).await {
                 Ok(answers) => {
                     let before = pending.len();
+                    let put_off = answers.iter().find_map(|became| match became {
+                        Became::Again(Some(put_off)) => Some(put_off.clone()),
+                        _ => None,
+                    });
                     pending = settle(pending, answers, &mut tally, progress);
                     if pending.len() < before {
                         (wait, moved) = (FIRST_WAIT, self.house.clock.monotonic());
                         continue;
                     }
-                    (None, "the gateway is overloaded".to_owned())
+                    match put_off {
+                        Some(Put { why, lasts: true }) => return Err(closed(why)),
+                        Some(Put { why, lasts: false }) => (None, why),
+                        None => (None, "the gateway is overloaded".to_owned()),
+                    }
                 }
                 Err(Trouble::TooLarge(why)) if most > 1 => {
                     most = most.div_ceil(2);
@@ -126,6 +134,10 @@ impl Sender {
         match answer.status {
             StatusCode::OK | StatusCode::ACCEPTED => Ok(answer::read(&answer.body, items.len())),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                if answer::lasts(problem.get("rule").and_then(serde_json::Value::as_str)) {
+                    return Err(Trouble::Give(closed(failure().message)));
+                }
                 Err(Trouble::Wait(client::retry_after(&answer.headers), failure().message))
             }
             StatusCode::PAYLOAD_TOO_LARGE => Err(Trouble::TooLarge(failure().message)),
@@ -139,6 +151,11 @@ impl Sender {
     }
 }
 
+/// What closes intake does not pass by itself.
+fn closed(why: String) -> Failure {
+    Failure::new(Exit::Store, format!("the gateway takes no events: {why}"))
+}
+
 /// Counts what has its answer and keeps the rest, in order.
 fn settle(
     pending: Vec<(u64, String)>,
@@ -149,14 +166,14 @@ fn settle(
     let mut answers = answers.into_iter();
     let mut rest = Vec::new();
     for item in pending {
-        match answers.next().unwrap_or(Became::Again) {
+        match answers.next().unwrap_or(Became::Again(None)) {
             Became::Accepted => tally.accepted += 1,
             Became::Repeated => tally.repeated += 1,
             Became::Refused(why) => {
                 tally.refused += 1;
                 progress.refused(item.0, &why);
             }
-            Became::Again => rest.push(item),
+            Became::Again(_) => rest.push(item),
         }
     }
     rest

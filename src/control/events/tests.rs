@@ -69,7 +69,8 @@ impl Fake {
 }
 
 pub(super) fn full() -> Closed {
-    Closed { why: "the store is full".into(), retry_after: Duration::from_secs(7), status: 503 }
+    let rule = Some("store.budget_bytes");
+    Closed { why: "17 bytes".into(), told: "the store is full", rule, retry_after: Duration::from_secs(7), status: 503 }
 }
 
 struct Behind(Arc<Fake>);

@@ -24,13 +24,14 @@ pub(super) fn routes() -> Router<Arc<OperatorParts>> {
 async fn info(State(parts): State<Arc<OperatorParts>>) -> Response {
     let methods = parts.operate.methods();
     let methods: Vec<_> = methods.iter().map(|method| json!({ "name": method.name, "uri": method.uri })).collect();
-    let ready = (parts.ready)();
+    let ready = parts.readiness();
     let info = json!({
         "name": "setgate",
         "version": env!("CARGO_PKG_VERSION"),
         "issuers": parts.keys.issuers().collect::<Vec<_>>(),
         "methods": methods,
         "ready": ready.is_ok(),
+        "but": ready.as_ref().ok().cloned().flatten(),
         "not_ready_because": ready.err(),
     });
     Json(info).into_response()

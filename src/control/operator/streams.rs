@@ -27,7 +27,12 @@ pub(super) fn routes() -> Router<Arc<OperatorParts>> {
 }
 
 async fn list(State(parts): State<Arc<OperatorParts>>) -> Response {
-    axum::Json(json!({ "streams": parts.operate.streams().await })).into_response()
+    let obstacle = parts
+        .operate
+        .health()
+        .obstacle
+        .map(|obstacle| json!({ "reason": obstacle, "why": obstacle.to_string(), "remedy": obstacle.remedy() }));
+    axum::Json(json!({ "streams": parts.operate.streams().await, "intake_closed": obstacle })).into_response()
 }
 
 async fn one(State(parts): State<Arc<OperatorParts>>, Path(id): Path<String>) -> Result<Response, Problem> {

@@ -78,6 +78,7 @@ fn view() -> StreamView {
         last_visit_seconds_ago: None,
         next_attempt_seconds: None,
         held: None,
+        limited: None,
         nothing_because: None,
         description: None,
     }
