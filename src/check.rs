@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     assemble, certificates,
     config::{self, Config, Effective},
-    serve, sources,
+    opening, serve, sources,
 };
 
 /// Something that was looked at.
@@ -67,6 +67,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     producers(&loaded.config, &mut findings)?;
     door_certificates(&loaded.config, context.house.clock.wall_millis() / 1000, &mut findings);
     egress(&outbound, &mut findings);
+    disk(&loaded.config, &mut findings);
     receivers(&loaded.config, &served, &mut findings)?;
     if args.connect {
         connect::all(context, &methods, &served, &sources, &outbound, &mut findings).await;
@@ -167,6 +168,18 @@ fn egress(outbound: &net::Outbound, findings: &mut Vec<Finding>) {
         "names are resolved and judged here"
     };
     findings.push(Finding { what: format!("egress proxy {egress}; {guard}"), good: true, remedy: String::new() });
+}
+
+/// Looks whether the limits of the store fit the disk that it lies on.
+fn disk(config: &Config, findings: &mut Vec<Finding>) {
+    findings.push(match opening::misfit(config) {
+        Some((what, remedy)) => Finding { what, good: false, remedy },
+        None => Finding {
+            what: format!("room for the store in {}", config.store.path.display()),
+            good: true,
+            remedy: String::new(),
+        },
+    });
 }
 
 fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {

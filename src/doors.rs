@@ -13,6 +13,7 @@ use cli::Failure;
 use clock::House;
 use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, Sources, WorldParts};
 use discovery::{IssuerUrl, PublishedIssuer};
+use jose::KeyState;
 use net::Listener;
 use oauth::{AdminGuard, Guard};
 use router::{Issuer, Router};
@@ -116,6 +117,7 @@ impl Routes<'_> {
             issuers: router.issuers().iter().map(of).collect(),
         });
         let (ready, registry) = (ready.clone(), kept.registry.clone());
+        let issuers = router.issuers().to_vec();
         control::operator(OperatorParts {
             operate: Arc::new((*router).clone()),
             keys,
@@ -124,10 +126,18 @@ impl Routes<'_> {
             sources: sources.clone(),
             config: config.operator.clone(),
             address: listener.address(),
-            // Store and keys are there whenever a door is; what receivers do is no matter of readiness (hardening H33).
-            ready: Arc::new(
-                move || if ready.load(Ordering::SeqCst) { Ok(()) } else { Err("it is closing".to_owned()) },
-            ),
+            // What receivers do is no matter of readiness; of the store the door asks by itself (hardening H33).
+            ready: Arc::new(move || {
+                if !ready.load(Ordering::SeqCst) {
+                    return Err("it is closing".to_owned());
+                }
+                let signs =
+                    |issuer: &Issuer| issuer.keyring.ring().describe().iter().any(|key| key.state == KeyState::Current);
+                if issuers.iter().any(signs) {
+                    return Ok(());
+                }
+                Err("no issuer has a key that signs; `setgate keys import` brings one".to_owned())
+            }),
             metrics: Arc::new(move || registry.text()),
         })
     }

@@ -15,6 +15,9 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Ended {
     }
     let loaded = serve::load(context, false)?;
     let made = opening::init(&context.house, &loaded.config).await?;
+    if let Some((what, remedy)) = opening::misfit(&loaded.config) {
+        context.out.warn(format!("{what}\n  {remedy}"));
+    }
     context.out.value(&made);
     context.out.line(format!("store        {}  ({})", made.store.display(), made.store_id));
     context.out.line(format!("secrets      {}  (key-encryption key {})", made.secrets.display(), made.kek_id));
@@ -73,6 +76,18 @@ pub(crate) async fn store_check(context: &Context, path: Option<PathBuf>) -> End
 pub(crate) async fn store_adopt(context: &Context, yes: bool) -> Ended {
     let loaded = serve::load(context, false)?;
     let place = opening::place(&loaded.config);
+    let at = place.clone();
+    let found = tokio::task::spawn_blocking(move || FjallStore::holdings(&at)).await;
+    let found = found
+        .map_err(|_| Failure::failed("looking at the store was interrupted"))?
+        .map_err(|error| opening::of_store(&error))?;
+    let holds = Holds::of(&found, opening::read_kek(&loaded.config).ok().as_ref(), &context.house);
+    holds.tell(context, &place);
+    if found.copy.is_none() {
+        context.out.value(&serde_json::json!({"adopted": null, "path": place.store, "holds": holds}));
+        context.out.line("it is the original already: nothing was done");
+        return Ok(Exit::Done);
+    }
     if !yes
         && !context.out.confirm(&format!(
             "Deliver from {} from now on? The original must not deliver any more.",
@@ -85,7 +100,93 @@ pub(crate) async fn store_adopt(context: &Context, yes: bool) -> Ended {
     let at = place.clone();
     let adopted = tokio::task::spawn_blocking(move || FjallStore::adopt(&at, &house)).await;
     adopted.map_err(|_| Failure::failed("the adoption was interrupted"))?.map_err(|error| opening::of_store(&error))?;
-    context.out.value(&serde_json::json!({"adopted": place.store}));
+    context.out.value(&serde_json::json!({"adopted": place.store, "path": place.store, "holds": holds}));
     context.out.line(format!("{} delivers from the next start on", place.store.display()));
     Ok(Exit::Done)
 }
+
+/// What a store holds, as it is told before it is adopted.
+#[derive(serde::Serialize)]
+struct Holds {
+    id: String,
+    copy: Option<String>,
+    first: String,
+    last: String,
+    last_accepted: String,
+    waiting: u64,
+    parked: u64,
+    issuers: Vec<IssuerHeld>,
+    streams: Vec<String>,
+    producers: usize,
+}
+
+/// An issuer with the keys that are kept for it; nothing of them where the key-encryption key does not open them.
+#[derive(serde::Serialize)]
+struct IssuerHeld {
+    url: String,
+    keys: Option<Vec<jose::KeyInfo>>,
+}
+
+impl Holds {
+    fn of(found: &store::Holdings, kek: Option<&jose::Kek>, house: &clock::House) -> Self {
+        let (mut issuers, mut streams, mut producers) = (Vec::new(), Vec::new(), 0);
+        for record in &found.records {
+            let key = record.key.0.as_str();
+            if let Some(url) = key.strip_prefix("issuer/") {
+                let keys = kek.and_then(|kek| crate::issuers::keys_of(&found.records, record, kek, house));
+                issuers.push(IssuerHeld { url: url.to_owned(), keys });
+            } else if key.starts_with("stream/") {
+                let stream: serde_json::Value = serde_json::from_slice(&record.value).unwrap_or_default();
+                let id = stream.get("id").and_then(serde_json::Value::as_str).unwrap_or(key);
+                streams.push(telemetry::clean(id, 128));
+            } else if key.starts_with("producer/") {
+                producers += 1;
+            }
+        }
+        Self {
+            id: found.id.clone(),
+            copy: found.copy.clone(),
+            first: found.bounds.first.to_string(),
+            last: found.bounds.last.to_string(),
+            last_accepted: found.last_accepted.to_string(),
+            waiting: found.waiting,
+            parked: found.parked,
+            issuers,
+            streams,
+            producers,
+        }
+    }
+
+    fn tell(&self, context: &Context, place: &Place) {
+        let out = context.out;
+        out.note(format!("store {} in {}", self.id, place.store.display()));
+        if let Some(why) = &self.copy {
+            out.note(format!("  it counts as a copy: {}", telemetry::clean(why, 512)));
+        }
+        out.note(format!(
+            "  records {} to {}, the last accepted at {}; {} deliveries waiting, {} parked SETs",
+            self.first, self.last, self.last_accepted, self.waiting, self.parked
+        ));
+        for IssuerHeld { url, keys } in &self.issuers {
+            out.note(format!("  issuer {}", telemetry::clean(url, 256)));
+            match keys {
+                Some(keys) => keys.iter().for_each(|key| {
+                    out.note(format!(
+                        "    {:<5} {}  {}",
+                        key.algorithm,
+                        key.kid,
+                        format!("{:?}", key.state).to_lowercase()
+                    ));
+                }),
+                None => out.note("    its keys do not open with the key-encryption key of this configuration"),
+            }
+        }
+        let named: Vec<&str> = self.streams.iter().take(STREAMS_NAMED).map(String::as_str).collect();
+        let more = self.streams.len().saturating_sub(named.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        out.note(format!("  {} streams: {}{more}; {} producers", self.streams.len(), named.join(", "), self.producers));
+    }
+}
+
+/// So many streams are named; the others are counted.
+const STREAMS_NAMED: usize = 20;

@@ -53,6 +53,19 @@ pub(crate) fn url_of(records: &[store::Record], no: &str) -> Option<String> {
     })
 }
 
+/// The keys of an issuer, among all records of a store that is closed; nothing where they do not open.
+pub(crate) fn keys_of(
+    records: &[store::Record],
+    issuer: &store::Record,
+    kek: &Kek,
+    house: &House,
+) -> Option<Vec<jose::KeyInfo>> {
+    let url = issuer.key.0.strip_prefix("issuer/")?;
+    let enrolled: Enrolled = serde_json::from_slice(&issuer.value).ok()?;
+    let ring = records.iter().find(|record| record.key == control::ring_key(enrolled.no))?;
+    Ring::open(kek, url, &ring.value, moment(house)).ok().map(|ring| ring.describe())
+}
+
 /// Now, by both clocks.
 pub(crate) fn moment(house: &House) -> Moment {
     Moment { wall_millis: house.clock.wall_millis(), monotonic: house.clock.monotonic() }

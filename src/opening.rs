@@ -67,6 +67,11 @@ pub(crate) fn place(config: &Config) -> Place {
     Place { store: config.store.path.clone(), owner: config.secrets.store_owner() }
 }
 
+/// What of the store's limits does not fit its disk, and what to set.
+pub(crate) fn misfit(config: &Config) -> Option<(String, String)> {
+    FjallStore::room(&place(config), &config.store).ok()?.misfit()
+}
+
 /// Makes store, keys, key-encryption key and admin token.
 ///
 /// # Errors
@@ -171,6 +176,9 @@ pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<K
         store = %config.store.path.display(), id = report.id, replayed = report.replayed, waiting = report.waiting,
         clean = report.clean, took_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX), "the store is open"
     );
+    if let Some((what, remedy)) = misfit(config) {
+        tracing::warn!(remedy, "{what}");
+    }
     if let Some(why) = &report.held {
         tracing::warn!(why, "this store is a copy: nothing is delivered or taken in before `setgate store adopt`");
     }

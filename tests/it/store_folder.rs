@@ -36,10 +36,29 @@ fn a_copy_delivers_nothing_and_takes_nothing_until_it_is_adopted() {
     let answer = gateway.post("application/json", event(3, "a").to_string().as_bytes());
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.field("retry-after").is_some());
+    let problem: Value = serde_json::from_str(&answer.text()).unwrap();
+    assert_eq!(problem["rule"], "store_is_a_copy", "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("setgate store adopt"), "{problem}");
+    let ready = crate::http::send(gateway.operator, &crate::http::request("GET", "/readyz", &[], b""));
+    assert_eq!(ready.status, 503, "{}", ready.text());
+    assert!(ready.text().contains("setgate store adopt"), "{}", ready.text());
+    let said = |output: std::process::Output| {
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), text)
+    };
+    for command in ["streams list", "store health"] {
+        let (code, text) = said(gateway.run(&command.split(' ').collect::<Vec<_>>()));
+        assert!(code == Some(0) && text.contains("setgate store adopt"), "{command}: {text}");
+    }
     assert_eq!(sink.arrived().len(), before, "a copy delivered");
     assert!(gateway.stop().success());
-    let output = gateway.run(&["store", "adopt", "--yes"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (code, text) = said(gateway.run(&["store", "adopt"]));
+    assert_eq!(code, Some(2), "nobody was asked, and it was done: {text}");
+    for shown in ["1 deliveries waiting", "crm", "issuer http", "current", "--yes"] {
+        assert!(text.contains(shown), "{shown} is not shown: {text}");
+    }
+    let (code, text) = said(gateway.run(&["store", "adopt", "--yes"]));
+    assert!(code == Some(0) && text.contains("1 deliveries waiting"), "{text}");
     gateway.start();
     gateway.accept(&event(3, "a"));
     sink.until("delivery goes on", |all| all.len() > before);
@@ -90,8 +109,11 @@ fn a_disk_that_is_really_full_refuses_loses_nothing_and_recovers_by_itself() {
     let refusal = refusal.unwrap();
     assert!(refusal.field("retry-after").is_some(), "{refusal:?}");
     assert!(accepted.len() > 50, "only {} were accepted before the disk was full", accepted.len());
-    let ready = crate::http::send(gateway.operator, &crate::http::request("GET", "/readyz", &[], b""));
-    assert_eq!(ready.status, 200, "pollers and acknowledgements are what makes room");
+    // While the store is opened again it is not ready; with intake closed it is: pollers and acknowledgements are what makes room.
+    gateway.until("it is ready although it is full", |gateway| {
+        let ready = crate::http::send(gateway.operator, &crate::http::request("GET", "/readyz", &[], b""));
+        ready.status == 200
+    });
     sink.release();
     sink.until_numbers(accepted.iter().copied());
     gateway.until("intake opens by itself", |gateway| {
