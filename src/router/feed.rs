@@ -10,11 +10,10 @@ mod taps;
 mod visits;
 
 pub(crate) use draw::{Drawer, poll_settled};
-pub(crate) use end::rule_name;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -25,7 +24,6 @@ use delivery::{
     spi::{AnyLine, FeedCore, TapCore},
 };
 use parking_lot::Mutex;
-use prometheus_client::metrics::counter::Counter;
 use set::{Jti, OrderKey, Timestamp};
 use store::{Attempted, Entry, Head, Kind, Position, StreamNo, Version};
 use stream::{Status, Stream};
@@ -68,8 +66,6 @@ pub(crate) struct Served {
     pub(crate) filter_changed: Version,
     /// Counts changes of method or endpoint: of older hand-overs only ends count.
     pub(crate) generation: u64,
-    /// Counters of what is acknowledged, by who answered: found once, since they are asked for at each acknowledgement.
-    pub(crate) acknowledged: [OnceLock<Counter>; 2],
 }
 
 /// Whether SETs may leave.

@@ -165,17 +165,15 @@ impl Router {
             if append.is_empty() {
                 break;
             }
-            let owed: Vec<u64> = append.iter().map(|event| event.targets.len()).collect();
             let stale = match inner.shared.store.commit(vec![Unit::Append { events: append }], Durability::Sync).await {
                 Ok(done) => {
                     let Some(Done::Appended(appended)) = done.into_iter().next() else { break };
                     let mut stale = None;
-                    for ((at, appended), owed) in asked.into_iter().zip(appended).zip(owed) {
+                    for (at, appended) in asked.into_iter().zip(appended) {
                         let txn = events.get(at).and_then(|event| event.txn.clone()).unwrap_or_default();
                         let answer = match appended {
                             Appended::New { at, .. } => {
                                 inner.shared.observed.accepted.inc();
-                                inner.shared.observed.owed.inc_by(owed);
                                 Accepted::New { at, txn }
                             }
                             Appended::Repeat { txn, .. } => {
@@ -263,7 +261,6 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
             tidied = clock.monotonic();
         }
         inner.mend_streams().await;
-        inner.shared.observed.waiting.set(i64::try_from(health.waiting).unwrap_or(i64::MAX));
         inner.shared.held.store(health.held, Ordering::Release);
         if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {
             inner.feeds().iter().for_each(|feed| _ = feed.tick());

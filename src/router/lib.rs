@@ -5,6 +5,7 @@ mod backoff;
 mod batch;
 mod commands;
 mod config;
+mod counts;
 mod declare;
 mod endpoint;
 mod feed;

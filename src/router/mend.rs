@@ -45,5 +45,6 @@ impl Inner {
         if let Some(feed) = self.feeds.write().remove(&no) {
             feed.end(delivery::Closed::Deleted);
         }
+        self.shared.observed.counts.forget(no);
     }
 }

@@ -5,6 +5,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::counts::Counts;
+
 type Label = [(&'static str, &'static str); 1];
 /// By the name of what lines share, which the operator chose.
 type ByEndpoint<M> = Family<[(&'static str, String); 1], M>;
@@ -16,16 +18,13 @@ type ByMethod = Family<[(&'static str, &'static str); 2], Counter>;
 pub struct Observed {
     pub(crate) accepted: Counter,
     pub(crate) repeated: Counter,
-    pub(crate) owed: Counter,
+    /// What becomes of deliveries.
+    pub(crate) counts: Counts,
     pub(crate) sealed: Counter,
-    pub(crate) acknowledged: ByMethod,
     pub(crate) failed: ByMethod,
-    pub(crate) parked: ByMethod,
-    pub(crate) dropped: ByMethod,
     pub(crate) paused_by_fault: Counter,
     pub(crate) delivered_after: Histogram,
     pub(crate) sealing: Histogram,
-    pub(crate) waiting: Gauge,
     pub(crate) streams: Family<Label, Gauge>,
     pub(crate) endpoint_held: ByEndpoint<Gauge>,
     pub(crate) endpoint_holds: ByEndpoint<Counter>,
@@ -39,16 +38,12 @@ impl Observed {
         let observed = Self {
             accepted: Counter::default(),
             repeated: Counter::default(),
-            owed: Counter::default(),
+            counts: Counts::default(),
             sealed: Counter::default(),
-            acknowledged: Family::default(),
             failed: Family::default(),
-            parked: Family::default(),
-            dropped: Family::default(),
             paused_by_fault: Counter::default(),
             delivered_after: Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0, 3600.0]),
             sealing: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5]),
-            waiting: Gauge::default(),
             streams: Family::default(),
             endpoint_held: Family::default(),
             endpoint_holds: Family::default(),
@@ -61,24 +56,13 @@ impl Observed {
             "Events that were accepted before with the same id",
             observed.repeated.clone(),
         );
-        registry.register(
-            "deliveries_owed",
-            "Deliveries owed: an event counts once for each stream that wants it",
-            observed.owed.clone(),
-        );
+        registry.register_collector(Box::new(observed.counts.clone()));
         registry.register(
             "sets_sealed",
             "SETs sealed; a repeat from the cache does not count",
             observed.sealed.clone(),
         );
-        registry.register(
-            "deliveries_acknowledged",
-            "Deliveries acknowledged, by method and who answered",
-            observed.acknowledged.clone(),
-        );
         registry.register("attempts_failed", "Attempts that failed, by method and cause", observed.failed.clone());
-        registry.register("deliveries_parked", "Deliveries parked, by method and code", observed.parked.clone());
-        registry.register("deliveries_dropped", "Deliveries dropped, by method and rule", observed.dropped.clone());
         registry.register(
             "streams_paused_by_fault",
             "Streams paused because of their own faults",
@@ -94,7 +78,6 @@ impl Observed {
             "Time to read and seal one batch, waiting for the signing pool included",
             observed.sealing.clone(),
         );
-        registry.register("deliveries_waiting", "Deliveries owed and not settled", observed.waiting.clone());
         registry.register("streams", "Streams by status", observed.streams.clone());
         registry.register(
             "endpoint_held",

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use set::Timestamp;
 use store::{Done, Durability, Health, Heaviest, Position, Rule, StoreError, StreamNo, Unit};
 
-use crate::{Inner, feed::Feed};
+use crate::{Inner, counts::rule_name, feed::Feed};
 
 /// Looks at all streams now and then, and lets the store free what nobody needs.
 pub(crate) async fn watch(inner: Arc<Inner>) {
@@ -141,14 +141,8 @@ async fn cut(inner: &Inner, feed: &Arc<Feed>, below: Position, rule: Rule) -> Re
     let done = store.commit(vec![unit], Durability::Sync).await?;
     let Some(Done::Retained(dropped)) = done.into_iter().next() else { return Ok(0) };
     if dropped > 0 {
-        let name = crate::feed::rule_name(rule);
+        let name = rule_name(rule);
         tracing::warn!(stream = %feed.served.load().stream.id, dropped, rule = name, "{CUT}");
-        inner
-            .shared
-            .observed
-            .dropped
-            .get_or_create(&[("method", feed.served.load().method), ("rule", name)])
-            .inc_by(dropped as u64);
         inner.limit(feed.no, rule, dropped as u64);
         feed.forget_below(below.seq);
     }

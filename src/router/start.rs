@@ -116,6 +116,7 @@ impl Router {
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
         let Parts { house, store, kek, issuers, methods, config, observed } = parts;
         let last = store.bounds().last;
+        store.watch(Arc::new(observed.counts.clone()));
         let (shared, inbox) = Shared::new(house, store, config, observed);
         let inner = Arc::new(Inner {
             shared,

@@ -138,7 +138,6 @@ impl Inner {
             method: method.entry().name,
             filter_changed,
             generation: 0,
-            acknowledged: Default::default(),
         })
     }
 
@@ -155,6 +154,7 @@ impl Inner {
 
     async fn install(self: &Arc<Self>, stream: &Stream, served: Served, last: Position) -> Result<(), StoreError> {
         let no = StreamNo(stream.no);
+        self.shared.observed.counts.served_by(no, served.method);
         if let Some(feed) = self.feed(no) {
             feed.serve(served);
             return Ok(());

@@ -15,6 +15,7 @@ use delivery::{
 use futures_util::future::BoxFuture;
 use jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use set::{ErrorCode, Event, EventLimits, Jti};
 use store::{IssuerNo, MemoryStore, ProducerNo, Store};
@@ -23,6 +24,7 @@ use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 
 mod batching;
 mod budget;
+mod counting;
 mod endpoints;
 mod faults;
 mod faulty;
@@ -152,6 +154,8 @@ struct Bench {
     house: House,
     keyring: Arc<Keyring>,
     kek: Arc<Kek>,
+    /// Of the process: it begins anew with each start.
+    metrics: Mutex<Registry>,
 }
 
 fn ack() -> Outcome {
@@ -184,12 +188,13 @@ impl Bench {
         let keyring = Arc::new(Keyring::new(ring));
         let kek = Arc::new(Kek::generate().unwrap());
         let method = Scripted::new(house.clone(), Arc::new(|_| ack()));
-        let router = Self::start(&house, &store, &keyring, &kek, &method, config).await;
-        Self { router, method, store, clock, house, keyring, kek }
+        let mut metrics = Registry::default();
+        let router = Self::start((&house, &mut metrics), &store, &keyring, &kek, &method, config).await;
+        Self { router, method, store, clock, house, keyring, kek, metrics: Mutex::new(metrics) }
     }
 
     async fn start(
-        house: &House,
+        (house, metrics): (&House, &mut Registry),
         store: &Arc<dyn Store>,
         keyring: &Arc<Keyring>,
         kek: &Arc<Kek>,
@@ -206,7 +211,7 @@ impl Bench {
             issuers: vec![issuer],
             methods: vec![Arc::new(Handle(method.clone())), Arc::new(responder::Asked), Arc::new(clustered)],
             config,
-            observed: Observed::register(&mut prometheus_client::registry::Registry::default()),
+            observed: Observed::register(metrics),
         };
         Router::start(parts).await.unwrap()
     }
@@ -218,7 +223,17 @@ impl Bench {
         let method = Scripted::new(self.house.clone(), script);
         method.seen.lock().clone_from(&self.method.seen.lock());
         self.method = method;
-        self.router = Self::start(&self.house, &self.store, &self.keyring, &self.kek, &self.method, config).await;
+        let mut metrics = Registry::default();
+        let house = (&self.house, &mut metrics);
+        self.router = Self::start(house, &self.store, &self.keyring, &self.kek, &self.method, config).await;
+        self.metrics = Mutex::new(metrics);
+    }
+
+    /// The metrics as they are shown.
+    fn page(&self) -> String {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.metrics.lock()).unwrap();
+        page
     }
 
     async fn declare(&self, streams: &[Value]) {

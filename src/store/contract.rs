@@ -669,6 +669,9 @@ pub trait Store: Send + Sync + 'static {
     /// How the store is doing.
     fn health(&self) -> Health;
 
+    /// Tells this witness, and from now on no other, what becomes visible of deliveries; first of all what waits already.
+    fn watch(&self, witness: Arc<dyn crate::Witness>);
+
     /// Frees what no stream needs any more: condenses, trims, forgets old ids and old parked SETs. Cheap when there is nothing to do.
     fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 

@@ -47,7 +47,7 @@ pub use room::Room;
 
 use crate::{
     Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names, Parked,
-    ParkedFilter, Position, Record, Store, StoreError, StreamNo, Unit, Version,
+    ParkedFilter, Position, Record, Store, StoreError, StreamNo, Unit, Version, Witness,
     fjall::{
         engine::{Engine, bare},
         shared::Shared,
@@ -387,6 +387,12 @@ impl Store for FjallStore {
             ..Health::default()
         }
         .hindered(shared.obstacle())
+    }
+
+    fn watch(&self, witness: Arc<dyn Witness>) {
+        let state = self.shared.state.read();
+        witness.saw(&state.before(), state.waiting);
+        *self.shared.witness.lock() = Some(witness);
     }
 
     fn housekeep(&self) -> Answer<()> {

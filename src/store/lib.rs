@@ -15,6 +15,7 @@ mod state;
 pub mod testkit;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use self::fjall::{CheckReport, Created, FjallStore, Holdings, OpenError, OpenReport, Opened, Place, Room};
 pub use config::Options;
@@ -23,3 +24,4 @@ pub use memory::MemoryStore;
 pub use names::{Named, Names};
 pub use observe::Observed;
 pub use obstacle::Obstacle;
+pub use witness::{Ending, Fact, Origin, Witness};

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     Attempted, Boot, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, Names, Obstacle,
-    Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Unit, Version,
+    Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Unit, Version, Witness,
     plan::{Kept, Lookup, ParkedRow, Planner},
     sanity::Sanity,
     state::State,
@@ -35,6 +35,7 @@ struct Shelves {
 struct Inner {
     state: State,
     shelves: Shelves,
+    witness: Option<Arc<dyn Witness>>,
     closed: bool,
 }
 
@@ -77,7 +78,7 @@ impl MemoryStore {
             names: Names::new(b'a', secret),
             boot: Boot(house.random.below(1 << 40)),
             sanity: Sanity::new(&house, None),
-            inner: Arc::new(Mutex::new(Inner { state, shelves: Shelves::default(), closed: false })),
+            inner: Arc::new(Mutex::new(Inner { state, shelves: Shelves::default(), witness: None, closed: false })),
             last: watch::Sender::new(0),
             house,
         })
@@ -94,6 +95,9 @@ impl MemoryStore {
         let answers: Vec<_> = units.iter().map(|unit| planner.unit(unit)).collect::<Result<_, _>>()?;
         let plan = planner.finish();
         let counts = plan.apply(&mut inner.state);
+        if let Some(witness) = &inner.witness {
+            witness.saw(&plan.facts(&counts), inner.state.waiting);
+        }
         for fresh in plan.records {
             let head = &fresh.entry.head;
             if let Some(once) = fresh.once {
@@ -275,11 +279,17 @@ impl Store for MemoryStore {
         .hindered(inner.closed.then_some(Obstacle::Closed))
     }
 
+    fn watch(&self, witness: Arc<dyn Witness>) {
+        let mut inner = self.inner.lock();
+        witness.saw(&inner.state.before(), inner.state.waiting);
+        inner.witness = Some(witness);
+    }
+
     fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>> {
         let suspect = self.sanity.check(&self.house);
         let now = self.sanity.now(&self.house);
         let mut guard = self.inner.lock();
-        let Inner { state, shelves, closed } = &mut *guard;
+        let Inner { state, shelves, closed, .. } = &mut *guard;
         if !*closed {
             let owed = state.cursors.values().fold(roaring::RoaringTreemap::new(), |all, cursor| all | &cursor.owed);
             state.first = owed.min().unwrap_or(state.last + 1);

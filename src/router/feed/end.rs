@@ -68,8 +68,6 @@ impl Feed {
             // A probe that does not leave tells nothing: another one may.
             state.breaker.unknown(self.shared.house.clock.monotonic());
             state.ending.insert(seq);
-            let labels = [("method", self.served.load().method), ("rule", rule_name(rule))];
-            self.shared.observed.dropped.get_or_create(&labels).inc();
             let settlement = Settlement { stream: self.no, at: claimed.slot.head.at, note: Note::Dropped(rule) };
             self.shared.tell(Command::End(self.clone(), claimed.slot, settlement));
         }
@@ -123,7 +121,6 @@ impl Feed {
                     state.breaker.success();
                     state.endpoint_took();
                     Self::well(&mut state, times.1, head.order, seq);
-                    self.acknowledged(&served, receipt);
                     notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
                 }
                 Judgement::Park { code, text, stream_fault } => {
@@ -173,19 +170,6 @@ impl Feed {
         }
     }
 
-    fn acknowledged(&self, served: &Served, receipt: set::Receipt) {
-        let [receiver, carrier] = &served.acknowledged;
-        let (counter, receipt) = match receipt {
-            set::Receipt::Receiver => (receiver, "receiver"),
-            set::Receipt::Carrier => (carrier, "carrier"),
-        };
-        let find = || {
-            let labels = [("method", served.method), ("receipt", receipt)];
-            self.shared.observed.acknowledged.get_or_create(&labels).clone()
-        };
-        counter.get_or_init(find).inc();
-    }
-
     fn park(self: &Arc<Self>, state: &mut State, end: End, code: set::ErrorCode, text: Box<str>, stream_fault: bool) {
         let End { slot, jti, attempts } = end;
         let seq = slot.seq();
@@ -201,7 +185,6 @@ impl Feed {
             state.lanes.stop(slot.head.order);
         }
         tracing::warn!(stream = %served.stream.id, jti = %jti, code = %code, attempts, "parked a SET");
-        self.shared.observed.parked.get_or_create(&[("method", served.method), ("code", code_label(&code))]).inc();
         if state.parked_in_row >= self.shared.config.pause_after_parked && state.phase == Phase::Open {
             self.shared.tell(Command::Pause(
                 self.no,
@@ -257,7 +240,6 @@ impl Feed {
                 }
                 Self::well(state, wall, claimed.slot.head.order, seq);
                 state.finish(&claimed.slot);
-                self.acknowledged(served, receipt);
                 observed.delivered_after.observe(wall.since(claimed.slot.head.accepted).as_secs_f64());
                 notes.push(Settlement { stream: self.no, at, note: Note::Acknowledged(receipt) });
             }
@@ -384,34 +366,5 @@ struct End {
 impl End {
     fn of(claimed: Claimed) -> Self {
         Self { slot: claimed.slot, jti: claimed.jti, attempts: claimed.attempt.0 }
-    }
-}
-
-pub(crate) fn rule_name(rule: Rule) -> &'static str {
-    match rule {
-        Rule::Disabled => "disabled",
-        Rule::Deleted => "deleted",
-        Rule::SubjectRemoved => "subject_removed",
-        Rule::EventNotWanted => "event_not_wanted",
-        Rule::TooOld => "too_old",
-        Rule::TooMany => "too_many",
-        Rule::TooLarge => "too_large",
-        Rule::Lost => "lost",
-    }
-}
-
-/// Codes label metrics only where they are known: a receiver cannot make series.
-fn code_label(code: &set::ErrorCode) -> &'static str {
-    match code {
-        set::ErrorCode::InvalidRequest => "invalid_request",
-        set::ErrorCode::InvalidKey => "invalid_key",
-        set::ErrorCode::InvalidIssuer => "invalid_issuer",
-        set::ErrorCode::InvalidAudience => "invalid_audience",
-        set::ErrorCode::AuthenticationFailed => "authentication_failed",
-        set::ErrorCode::AccessDenied => "access_denied",
-        set::ErrorCode::InvalidState => "invalid_state",
-        set::ErrorCode::TooLarge => "too_large",
-        set::ErrorCode::Poison => "poison",
-        _ => "other",
     }
 }

@@ -146,6 +146,9 @@ impl Store for Faulty {
     fn health(&self) -> Health {
         self.inner.health()
     }
+    fn watch(&self, witness: Arc<dyn store::Witness>) {
+        self.inner.watch(witness);
+    }
     fn housekeep(&self) -> Answer<()> {
         self.inner.housekeep()
     }

@@ -83,8 +83,8 @@ async fn saying_it_twice_counts_once() {
     }
     bench.settled().await;
     bench.pass(Duration::from_secs(1)).await;
-    let labels = [("method", "asked"), ("receipt", "receiver")];
-    assert_eq!(bench.router.0.shared.observed.acknowledged.get_or_create(&labels).get(), 1);
+    let counted = "deliveries_acknowledged_total{method=\"asked\",receipt=\"receiver\"} 1\n";
+    assert!(bench.page().contains(counted), "{}", bench.page());
     feed.settle(all[0].jti, None, refuse(ErrorCode::InvalidRequest));
     bench.pass(Duration::from_secs(1)).await;
     assert_eq!(bench.router.stream("a").await.unwrap().parked, 0);

@@ -297,7 +297,14 @@ impl Writer {
     /// Makes a plan visible.
     fn show(&mut self, plan: &mut Plan) -> Vec<usize> {
         let shared = &self.shared;
-        let counts = plan.apply(&mut shared.state.write());
+        let counts = {
+            let mut state = shared.state.write();
+            let counts = plan.apply(&mut state);
+            if let Some(witness) = &*shared.witness.lock() {
+                witness.saw(&plan.facts(&counts), state.waiting);
+            }
+            counts
+        };
         let observed = &shared.observed;
         observed.settled.inc_by((plan.ops.ended.len() + counts.iter().sum::<usize>()) as u64);
         observed.waiting.set(i64::try_from(shared.state.read().waiting).unwrap_or(i64::MAX));

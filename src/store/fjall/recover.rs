@@ -86,7 +86,13 @@ impl Writer {
         let last = loaded.state.last;
         self.shared.set_boot(Shared::fresh_boot(&self.shared.house));
         self.shared.ring.write().clear();
-        *self.shared.state.write() = loaded.state;
+        {
+            let mut state = self.shared.state.write();
+            if let Some(witness) = &*self.shared.witness.lock() {
+                witness.saw(&loaded.state.since(&state), loaded.state.waiting);
+            }
+            *state = loaded.state;
+        }
         self.engine = Some(engine.clone());
         *self.shared.engine.write() = Some(engine);
         self.shared.last.send_replace(last);

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    Boot, Fence, Names, Observed, Obstacle, Options, ProducerNo, StoreError,
+    Boot, Fence, Names, Observed, Obstacle, Options, ProducerNo, StoreError, Witness,
     fjall::{engine::Engine, place::Place},
     plan::Fresh,
     ring::Ring,
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) reserve: u64,
     /// What is visible. Only the writer changes it, after a commit.
     pub(crate) state: RwLock<State>,
+    /// Who is told of what becomes visible, while `state` is locked.
+    pub(crate) witness: Mutex<Option<Arc<dyn Witness>>>,
     pub(crate) ring: RwLock<Ring>,
     /// The engine; nothing while it is closed or opened again.
     pub(crate) engine: RwLock<Option<Arc<Engine>>>,
@@ -99,6 +101,7 @@ impl Shared {
             ring: RwLock::new(Ring::new(options.recent_bytes)),
             last: watch::Sender::new(state.last),
             state: RwLock::new(state),
+            witness: Mutex::default(),
             engine: RwLock::new(Some(engine)),
             boot: AtomicU64::new(boot.0),
             held: AtomicBool::new(held),

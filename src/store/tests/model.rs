@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Appended, Done, Durability, NewEvent, ParkedFilter, Position, Put, Rule, Space, StreamNo, Unit, Version,
+    Appended, Done, Durability, Ending, Fact, NewEvent, ParkedFilter, Position, Put, Rule, Space, StreamNo, Unit,
+    Version, Witness,
     testkit::{acknowledged, attempted, body, event, event_once, owed, parked, tail},
 };
 
@@ -103,11 +104,81 @@ impl Model {
     }
 }
 
+/// Counts what a store tells of, by how it ended.
+#[derive(Debug, Default)]
+struct Counter(parking_lot::Mutex<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    owed: u64,
+    /// Acknowledged, parked, dropped.
+    ended: BTreeMap<u32, [u64; 3]>,
+    waiting: u64,
+}
+
+impl Witness for Counter {
+    fn saw(&self, facts: &[Fact], waiting: u64) {
+        let mut counted = self.0.lock();
+        counted.waiting = waiting;
+        for fact in facts {
+            match fact {
+                Fact::Owed(_, count) => counted.owed += count,
+                Fact::Ended(stream, ending, count) => {
+                    let how = match ending {
+                        Ending::Acknowledged(_) => 0,
+                        Ending::Parked(code) => {
+                            assert_eq!(*code, set::ErrorCode::InvalidRequest, "the code is told");
+                            1
+                        }
+                        Ending::Dropped(_) => 2,
+                    };
+                    counted.ended.entry(stream.0).or_default()[how] += count;
+                }
+            }
+        }
+    }
+}
+
+/// A witness from now on, and what had ended before.
+struct Watched {
+    counter: Arc<Counter>,
+    ended: BTreeMap<u32, [u64; 3]>,
+}
+
+fn watch(store: &Arc<dyn Store>, model: &Model) -> Watched {
+    let counter = Arc::new(Counter::default());
+    store.watch(counter.clone());
+    Watched { counter, ended: model.tally.iter().map(|(stream, [_, ended @ ..])| (*stream, *ended)).collect() }
+}
+
+impl Watched {
+    /// What was told since adds up, and is what the model has.
+    fn check(&self, model: &Model) {
+        let counted = self.counter.0.lock();
+        let ended: u64 = counted.ended.values().flatten().sum();
+        assert_eq!(counted.owed, ended + counted.waiting, "{counted:?}");
+        assert_eq!(counted.waiting, model.owed.values().map(|owed| owed.len() as u64).sum::<u64>());
+        for (stream, [_, now @ ..]) in &model.tally {
+            let before = self.ended.get(stream).copied().unwrap_or_default();
+            let told = counted.ended.get(stream).copied().unwrap_or_default();
+            let since: Vec<_> = now.iter().zip(before).map(|(now, before)| now - before).collect();
+            assert_eq!(told, since[..], "stream {stream}: {counted:?}");
+        }
+    }
+}
+
 async fn run(bench: &mut impl Bench, steps: Vec<Step>) {
     let mut store = bench.open().await;
     let mut model = Model::default();
+    let mut watched = watch(&store, &model);
     for step in steps {
+        let opens = matches!(step, Step::Cut | Step::Close);
         store = take(bench, store, &mut model, step).await;
+        if opens {
+            // A process begins: its counters do, too.
+            watched = watch(&store, &model);
+        }
+        watched.check(&model);
     }
     if bench.survives() {
         store.close().await.unwrap();
