@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use set::Timestamp;
-use store::{Done, Durability, Health, Heaviest, Position, Rule, StoreError, StreamNo, Unit};
+use store::{Done, Durability, Health, Position, Rule, StoreError, StreamNo, Unit};
+use stream::Stream;
 
-use crate::{Inner, counts::rule_name, feed::Feed};
+use crate::{Inner, counts::rule_name};
 
 /// Looks at all streams now and then, and lets the store free what nobody needs.
 pub(crate) async fn watch(inner: Arc<Inner>) {
@@ -13,9 +14,11 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
     let every = Duration::from_secs(inner.shared.config.retention_every_s.max(1));
     while !*inner.ended.borrow() {
         clock.sleep(every).await;
-        for feed in inner.feeds() {
-            if let Err(error) = look(&inner, &feed).await {
-                tracing::warn!(stream = %feed.served.load().stream.id, %error, "cannot apply the stream's limits");
+        // Also those that nothing can deliver now: what they keep waiting has limits all the same.
+        let streams: Vec<_> = inner.kept.lock().await.streams.values().map(|(stream, _)| stream.clone()).collect();
+        for stream in streams {
+            if let Err(error) = look(&inner, &stream).await {
+                tracing::warn!(stream = %stream.id, %error, "cannot apply the stream's limits");
             }
         }
         if let Err(error) = relieve(&inner).await {
@@ -24,34 +27,40 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
     }
 }
 
-async fn look(inner: &Inner, feed: &Arc<Feed>) -> Result<(), StoreError> {
+async fn look(inner: &Inner, stream: &Stream) -> Result<(), StoreError> {
     let store = &inner.shared.store;
-    let waiting = store.waiting(feed.no);
+    let no = StreamNo(stream.no);
+    let waiting = store.waiting(no);
     let health = store.health();
     if waiting == 0 {
         return Ok(());
     }
-    let retention = feed.served.load().stream.retention;
-    if waiting > retention.sets
-        && let Some(keep_from) = store.nth_newest(feed.no, retention.sets.saturating_sub(1))
-    {
-        cut(inner, feed, keep_from, Rule::TooMany).await?;
+    let retention = stream.retention;
+    if waiting > retention.sets {
+        let keep_from = match retention.sets.checked_sub(1) {
+            Some(oldest) => store.nth_newest(no, oldest),
+            // None at all is to wait.
+            None => Some(Position { seq: store.bounds().last.seq + 1, ..Position::START }),
+        };
+        if let Some(keep_from) = keep_from {
+            cut(inner, no, keep_from, Rule::TooMany).await?;
+        }
     }
     if !health.clock_suspect {
         let now = Timestamp::from_millis(inner.shared.house.clock.wall_millis());
         let keep_from = store.first_accepted_at(now.minus(retention.age)).await?;
-        cut(inner, feed, keep_from, Rule::TooOld).await?;
+        cut(inner, no, keep_from, Rule::TooOld).await?;
     }
     let share = health.budget / 100 * u64::from(retention.budget_percent);
     if share == 0 || !is_pressed(&health) {
         return Ok(());
     }
-    let cursor = store.cursor(feed.no).await?;
+    let cursor = store.cursor(no).await?;
     if cursor.bytes > share {
         let keep = u128::from(cursor.tally.waiting) * u128::from(share) / u128::from(cursor.bytes.max(1));
         let keep = u64::try_from(keep).unwrap_or(u64::MAX).max(1);
-        if let Some(keep_from) = store.nth_newest(feed.no, keep - 1) {
-            cut(inner, feed, keep_from, Rule::TooLarge).await?;
+        if let Some(keep_from) = store.nth_newest(no, keep - 1) {
+            cut(inner, no, keep_from, Rule::TooLarge).await?;
         }
     }
     Ok(())
@@ -80,36 +89,13 @@ pub(crate) async fn relieve(inner: &Arc<Inner>) -> Result<(), StoreError> {
         }
         let excess = health.bytes.saturating_sub(health.budget / 4 * 3);
         let Some(holder) = store.heaviest(excess).await? else { break };
-        let dropped = match inner.feed(holder.stream) {
-            Some(feed) => cut(inner, &feed, holder.keep_from, Rule::TooLarge).await?,
-            None => cut_without_feed(inner, &holder).await?,
-        };
-        if dropped == 0 {
+        if cut(inner, holder.stream, holder.keep_from, Rule::TooLarge).await? == 0 {
             break;
         }
         store.housekeep().await?;
     }
     Ok(())
 }
-
-/// The same for a stream whose method or issuer this gateway does not have.
-async fn cut_without_feed(inner: &Inner, holder: &Heaviest) -> Result<usize, StoreError> {
-    let store = &inner.shared.store;
-    let unit =
-        Unit::Retain { fence: store.fence(), stream: holder.stream, below: holder.keep_from, rule: Rule::TooLarge };
-    let done = store.commit(vec![unit], Durability::Sync).await?;
-    let Some(Done::Retained(dropped)) = done.into_iter().next() else { return Ok(0) };
-    if dropped > 0 {
-        tracing::warn!(stream = holder.stream.0, dropped, rule = "too_large", "{CUT}");
-        let labels = [("method", "none"), ("rule", "too_large")];
-        inner.shared.observed.dropped.get_or_create(&labels).inc_by(dropped as u64);
-        inner.limit(holder.stream, Rule::TooLarge, dropped as u64);
-    }
-    Ok(dropped)
-}
-
-/// What the log says when a limit drops something.
-const CUT: &str = "a stream passed its limit; its oldest SETs were dropped";
 
 /// What a limit dropped of a stream since the start.
 #[derive(Clone, Copy, Debug)]
@@ -132,19 +118,28 @@ impl Inner {
     }
 }
 
-async fn cut(inner: &Inner, feed: &Arc<Feed>, below: Position, rule: Rule) -> Result<usize, StoreError> {
+async fn cut(inner: &Inner, stream: StreamNo, below: Position, rule: Rule) -> Result<usize, StoreError> {
     let store = &inner.shared.store;
-    if store.owed(feed.no, Position::START, 1).await?.first().is_none_or(|oldest| oldest.at >= below) {
+    if store.owed(stream, Position::START, 1).await?.first().is_none_or(|oldest| oldest.at >= below) {
         return Ok(0);
     }
-    let unit = Unit::Retain { fence: store.fence(), stream: feed.no, below, rule };
+    let unit = Unit::Retain { fence: store.fence(), stream, below, rule };
     let done = store.commit(vec![unit], Durability::Sync).await?;
     let Some(Done::Retained(dropped)) = done.into_iter().next() else { return Ok(0) };
     if dropped > 0 {
-        let name = rule_name(rule);
-        tracing::warn!(stream = %feed.served.load().stream.id, dropped, rule = name, "{CUT}");
-        inner.limit(feed.no, rule, dropped as u64);
-        feed.forget_below(below.seq);
+        let kept = inner.kept.lock().await;
+        let id = kept.streams.values().find(|(known, _)| known.no == stream.0).map(|(known, _)| known.id.to_string());
+        drop(kept);
+        tracing::warn!(
+            stream = id.unwrap_or_else(|| format!("number {}", stream.0)),
+            dropped,
+            rule = rule_name(rule),
+            "a stream passed its limit; its oldest SETs were dropped"
+        );
+        inner.limit(stream, rule, dropped as u64);
+        if let Some(feed) = inner.feed(stream) {
+            feed.forget_below(below.seq);
+        }
     }
     Ok(dropped)
 }

@@ -29,6 +29,7 @@ mod endpoints;
 mod faults;
 mod faulty;
 mod late;
+mod limits;
 mod responder;
 mod sharing;
 mod telling;
