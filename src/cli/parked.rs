@@ -125,6 +125,7 @@ fn list(context: &Context, all: &[Json]) {
     }
     let mut table = Table::new(&[
         ("jti", Align::Left),
+        ("txn", Align::Left),
         ("stream", Align::Left),
         ("parked", Align::Left),
         ("attempts", Align::Right),
@@ -134,6 +135,7 @@ fn list(context: &Context, all: &[Json]) {
     for parked in all {
         table.row([
             show::text(parked, "jti").into(),
+            show::cut(parked, "txn", 36).into(),
             show::text(parked, "stream").into(),
             Cell::styled(show::text(parked, "parked_at"), DIM),
             show::number(parked, "attempts").to_string().into(),

@@ -1,9 +1,10 @@
 //! Parked SETs: look at them, issue them again, drop them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use set::{ErrorCode, Jti, Timestamp};
 use store::{Done, Durability, Named, Parked, ParkedFilter, Position, Unit};
+use stream::Stream;
 
 use crate::{ChangeError, Router};
 
@@ -12,8 +13,12 @@ use crate::{ChangeError, Router};
 pub struct ParkedView {
     /// The stream's id.
     pub stream: String,
+    /// The stream's issuer.
+    pub issuer: Option<String>,
     /// Its `jti`.
     pub jti: Jti,
+    /// The `txn` of its event: all SETs of the event have it, and the producer has it from the answer to the event.
+    pub txn: Option<String>,
     /// Its place in the ledger.
     pub at: Position,
     /// When it was parked.
@@ -38,22 +43,29 @@ pub struct ParkedView {
 pub struct Reissued {
     /// The parked SET.
     pub jti: String,
-    /// The new one: same `txn`, new `jti`, at the end of its lane.
+    /// Its stream's id, where one is parked.
+    pub stream: Option<String>,
+    /// The `txn` of both.
+    pub txn: Option<String>,
+    /// The new one, at the end of its lane.
     pub new_jti: Option<String>,
     /// Why not.
     pub error: Option<String>,
 }
 
 impl Router {
-    fn parked_view(&self, parked: &Parked, claims: bool) -> ParkedView {
-        let streams = self.0.streams_by_id.load();
-        let stream = streams
-            .iter()
-            .find(|(_, no)| **no == parked.stream)
-            .map_or_else(|| format!("#{}", parked.stream), |(id, _)| id.clone());
+    async fn parked_views(&self, parked: &[Parked], claims: bool) -> Vec<ParkedView> {
+        let kept = self.0.kept.lock().await;
+        let stream = |parked: &Parked| kept.streams.get(&parked.stream).map(|(stream, _)| stream.clone());
+        parked.iter().map(|parked| Self::parked_view(parked, stream(parked).as_deref(), claims)).collect()
+    }
+
+    fn parked_view(parked: &Parked, stream: Option<&Stream>, claims: bool) -> ParkedView {
         ParkedView {
-            stream,
+            stream: stream.map_or_else(|| format!("#{}", parked.stream), |stream| stream.id.to_string()),
+            issuer: stream.map(|stream| stream.issuer.to_string()),
             jti: parked.jti,
+            txn: txn(&parked.body),
             at: parked.at,
             parked_at: parked.parked_at,
             accepted: parked.accepted,
@@ -91,7 +103,7 @@ impl Router {
             None => None,
         };
         let parked = self.0.shared.store.parked(ParkedFilter { stream, code, from, most }).await?;
-        Ok(parked.iter().map(|parked| self.parked_view(parked, false)).collect())
+        Ok(self.parked_views(&parked, false).await)
     }
 
     fn named(&self, jti: &str) -> Result<Named, ChangeError> {
@@ -113,7 +125,8 @@ impl Router {
     /// # Errors
     /// [`ChangeError`] when the `jti` is none of ours, or the store cannot be read.
     pub async fn parked_one(&self, jti: &str) -> Result<Option<ParkedView>, ChangeError> {
-        Ok(self.find(jti).await?.map(|parked| self.parked_view(&parked, true)))
+        let found = self.find(jti).await?;
+        Ok(self.parked_views(found.as_slice(), true).await.pop())
     }
 
     /// Issues parked SETs again: new records at the end of the ledger, with the same `txn` and a new `jti`.
@@ -127,14 +140,20 @@ impl Router {
         let store = &inner.shared.store;
         let mut answers = Vec::with_capacity(jtis.len());
         for jti in jtis {
-            let answer = |new_jti: Option<String>, error: Option<String>| Reissued { jti: jti.clone(), new_jti, error };
             let parked = match self.find(&jti).await {
                 Ok(Some(parked)) => parked,
                 Ok(None) | Err(ChangeError::Unknown(_)) => {
-                    answers.push(answer(None, Some("no such SET is parked".into())));
+                    let error = Some("no such SET is parked".into());
+                    answers.push(Reissued { jti, stream: None, txn: None, new_jti: None, error });
                     continue;
                 }
                 Err(error) => return Err(error),
+            };
+            let view = self.parked_views(std::slice::from_ref(&parked), false).await.pop();
+            let (stream, txn) = view.map(|view| (view.stream, view.txn)).unzip();
+            let answer = |new_jti: Option<String>, error: Option<String>| {
+                let (stream, txn) = (stream.clone(), txn.clone().flatten());
+                Reissued { jti: jti.clone(), stream, txn, new_jti, error }
             };
             let feed = inner.feed(parked.stream);
             let overtaken = feed.as_ref().is_some_and(|feed| feed.acknowledged_after(parked.order, parked.at.seq));
@@ -188,4 +207,13 @@ impl Router {
             _ => Ok(0),
         }
     }
+}
+
+/// The `txn` in a body; every body has one.
+fn txn(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        txn: String,
+    }
+    serde_json::from_slice::<Named>(body).ok().map(|named| named.txn)
 }

@@ -91,7 +91,9 @@ fn jti() -> Jti {
 fn parked() -> ParkedView {
     ParkedView {
         stream: "crm".into(),
+        issuer: Some("https://idp.example.com".into()),
         jti: jti(),
+        txn: Some("t".into()),
         at: Position::new(7),
         parked_at: Timestamp::from_seconds(1_700_000_060),
         accepted: Timestamp::from_seconds(1_700_000_000),
@@ -139,7 +141,16 @@ impl Operate for Fake {
 
     fn reissue(&self, jtis: Vec<String>, out_of_order: bool) -> BoxFuture<'_, Result<Vec<Reissued>, ChangeError>> {
         self.note(format!("reissue {jtis:?} {out_of_order}"));
-        let results = jtis.into_iter().map(|jti| Reissued { jti, new_jti: Some("new".into()), error: None }).collect();
+        let results = jtis
+            .into_iter()
+            .map(|jti| Reissued {
+                jti,
+                stream: Some("crm".into()),
+                txn: Some("t".into()),
+                new_jti: Some("new".into()),
+                error: None,
+            })
+            .collect();
         std::future::ready(self.known("crm").map(|_| results)).boxed()
     }
 

@@ -64,3 +64,20 @@ async fn what_a_receiver_does_that_works_all_the_same_is_shown() {
     let shown = serde_json::to_value(&view).unwrap();
     assert_eq!(shown["warning"], "answers 200 instead of 202");
 }
+
+/// Whoever looks after one event finds it by its `txn`, at each step.
+#[tokio::test(start_paused = true)]
+async fn a_parked_set_tells_its_txn_and_its_issuer_in_every_listing() {
+    let bench = Bench::new(Config::default(), &[stream("a")]).await;
+    bench.method.answer_with(|_| refuse(ErrorCode::InvalidRequest));
+    let Accepted::New { txn, .. } = bench.emit(1, 1).await else { panic!("accepted") };
+    bench.settled().await;
+    bench.pass(Duration::from_secs(1)).await;
+    let parked = bench.router.parked(None, None, None, 10).await.unwrap().remove(0);
+    assert_eq!((parked.txn.as_deref(), parked.issuer.as_deref(), &*parked.stream), (Some(&*txn), Some(ISSUER), "a"));
+    let one = bench.router.parked_one(parked.jti.as_str()).await.unwrap().unwrap();
+    assert_eq!(one.txn, parked.txn);
+    let again = bench.router.reissue(vec![parked.jti.to_string(), "none".into()], true).await.unwrap();
+    assert_eq!((again[0].txn.as_deref(), again[0].stream.as_deref()), (Some(&*txn), Some("a")));
+    assert_eq!((&again[1].txn, &again[1].stream), (&None, &None));
+}

@@ -61,6 +61,10 @@ async fn parked_sets_are_listed_shown_issued_again_and_dropped() {
     let rig = rig();
     let page = rig.get("/admin/v1/parked?stream=crm&code=invalid_request&limit=1").await.json();
     assert_eq!(page["parked"][0]["parked_at"], "2023-11-14T22:14:20Z");
+    assert_eq!(
+        (&page["parked"][0]["txn"], &page["parked"][0]["issuer"]),
+        (&json!("t"), &json!("https://idp.example.com"))
+    );
     assert_eq!(page["next"], jti().as_str(), "a full page may have a successor");
     assert!(rig.get("/admin/v1/parked").await.json()["next"].is_null());
     assert_eq!(rig.get(&format!("/admin/v1/parked/{}", jti())).await.json()["claims"]["txn"], "t");
@@ -70,6 +74,23 @@ async fn parked_sets_are_listed_shown_issued_again_and_dropped() {
     assert_eq!(again.json()["results"][0]["new_jti"], "new");
     assert_eq!(rig.post("/admin/v1/parked/drop", json!({ "jtis": ["a", "b"] })).await.json(), json!({ "dropped": 2 }));
     assert_eq!(rig.asked(), ["reissue [\"a\"] true", "discard [\"a\", \"b\"]"]);
+}
+
+/// Whatever the door shows of streams and parked SETs is in its description, and the other way round.
+#[tokio::test]
+async fn what_is_shown_is_described() {
+    let rig = rig();
+    let document = rig.raw(Method::GET, "/openapi.json", &[("host", "localhost")], "").await.json();
+    let again = rig.post("/admin/v1/parked/reissue", json!({ "jtis": ["a"] })).await.json();
+    for (schema, shown) in [
+        ("Stream", rig.get("/admin/v1/streams/crm").await.json()),
+        ("Parked", rig.get(&format!("/admin/v1/parked/{}", jti())).await.json()),
+        ("Reissued", again["results"][0].clone()),
+    ] {
+        let described = document["components"]["schemas"][schema]["properties"].as_object().unwrap();
+        let described: std::collections::BTreeSet<_> = described.keys().collect();
+        assert_eq!(shown.as_object().unwrap().keys().collect::<std::collections::BTreeSet<_>>(), described, "{schema}");
+    }
 }
 
 #[tokio::test]
