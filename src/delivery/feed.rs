@@ -42,9 +42,10 @@ impl Feed {
         self.0.settle(vec![(jti, attempt, outcome)]);
     }
 
-    /// Reports several outcomes.
-    pub fn settle_all(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
-        self.0.settle(all);
+    /// Reports several outcomes. Tells how many SETs that are handed over found their end by it: whoever names others, or the same
+    /// ones again, has settled nothing.
+    pub fn settle_all(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        self.0.settle(all)
     }
 
     /// SETs handed over and not settled.

@@ -22,8 +22,8 @@ use crate::{
 pub trait FeedCore: Send + Sync {
     /// A new drawer; `manner` where it hands over in another way than its line declares.
     fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore>;
-    /// Outcomes.
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>);
+    /// Outcomes; tells how many SETs that are handed over found their end.
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize;
     /// (handed over and unsettled, owed and not handed over).
     fn counts(&self) -> (usize, usize);
     /// Why nothing is drawn.

@@ -547,8 +547,8 @@ impl FeedCore for Core {
         Box::new(StreamTap::new(self.0.clone(), tap, manner.order, served.generation))
     }
 
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
-        self.0.settle(all);
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        self.0.settle(all)
     }
 
     fn counts(&self) -> (usize, usize) {

@@ -272,6 +272,60 @@ fn a_stop_answers_idle_polls_and_hangs_up_sockets_before_the_door_is_cut() {
     assert!(begun.elapsed() < Duration::from_secs(15), "it waited for polls and sockets: {:?}", begun.elapsed());
 }
 
+/// Reads frames until a text comes or the stream ends.
+fn text(socket: &mut impl Read) -> Option<Value> {
+    loop {
+        let mut head = [0; 2];
+        socket.read_exact(&mut head).ok()?;
+        // RFC 6455 §5.2: lengths from 126 on stand in two more bytes; a SET of a test needs no more.
+        let mut long = [0; 2];
+        let length = match head[1] {
+            126 => {
+                socket.read_exact(&mut long).ok()?;
+                u16::from_be_bytes(long).into()
+            }
+            short => usize::from(short),
+        };
+        let mut payload = vec![0; length];
+        socket.read_exact(&mut payload).ok()?;
+        if head[0] & 0x0f == 1 {
+            return serde_json::from_slice(&payload).ok();
+        }
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a real process is timed, in real time")]
+fn a_socket_that_holds_sets_holds_up_no_stop() {
+    let mut gateway = plan().prepare();
+    let all = token();
+    receiver(&gateway, "all", &quoted(&all.hash), "", "\"all\"");
+    gateway.start();
+    let authorization = format!("Bearer {}", all.text);
+    let ticket = [("authorization", authorization.as_str()), ("origin", PAGE)];
+    let ticket = http::send(gateway.world, &request("POST", "/websocket/live/ticket", &ticket, b"")).json();
+    let protocols = format!("setgate.v1, ticket.{}", ticket["ticket"].as_str().unwrap());
+    let mut socket = offer(&gateway, "/websocket/live", PAGE, &protocols);
+    assert_eq!(socket.status(), 101);
+    // A client's frame, masked with nothing: it grants one SET, and never settles it.
+    let credit = br#"{"maxEvents":1}"#;
+    let frame = [&[0x81, 0x80 | u8::try_from(credit.len()).unwrap(), 0, 0, 0, 0], &credit[..]].concat();
+    socket.stream.write_all(&frame).unwrap();
+    gateway.accept(&event(1, "jane"));
+    let held = text(&mut socket.stream).expect("a SET");
+    assert_eq!(held["sets"].as_object().map(serde_json::Map::len), Some(1), "{held}");
+    let begun = Instant::now();
+    gateway.signal("-TERM");
+    let mut frames = Vec::new();
+    socket.stream.read_to_end(&mut frames).unwrap();
+    assert!(frames.windows(2).any(|code| code == 1012_u16.to_be_bytes()), "{frames:?}");
+    assert!(gateway.ended().success(), "{}", gateway.log());
+    assert!(begun.elapsed() < Duration::from_secs(12), "it waited for a socket: {:?}", begun.elapsed());
+    gateway.start();
+    let view = gateway.stream("live");
+    assert_eq!((&view["waiting"], &view["acknowledged"]), (&json!(1), &json!(0)), "{view}");
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a real process is timed, in real time")]
 fn a_visit_ends_with_its_credential() {

@@ -37,8 +37,12 @@ use crate::{
 /// Rounds of one poll, messages of one round: then other sockets have their turn.
 const ROUNDS: usize = 8;
 const MESSAGES: usize = 32;
+/// How long what a peer holds may still be settled once the gateway stops; then it comes again, after the restart.
+const GRACE: Duration = Duration::from_secs(2);
 /// How long a peer may take to answer our closing.
 const LINGER: Duration = Duration::from_secs(5);
+/// The same while the gateway stops.
+const LAST_LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a peer that are read and forgotten while it has not noticed that we are closing.
 const FORGET: usize = 4 << 20;
 /// Messages between two ticks that say nothing: pings, pongs, empty objects.
@@ -142,6 +146,8 @@ pub(crate) struct Session<S> {
     inbox: Option<Box<Inbox>>,
     refusals: Vec<Box<str>>,
     ends: Option<BoxFuture<'static, Goodbye>>,
+    /// When draining is over, whatever is unsettled.
+    drained: Option<BoxFuture<'static, ()>>,
     tick: BoxFuture<'static, ()>,
     stage: Stage,
     code: Option<u16>,
@@ -171,6 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             inbox: None,
             refusals: Vec::new(),
             ends: None,
+            drained: None,
             tick,
             stage: Stage::Open,
             code: None,
@@ -206,12 +213,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self
     }
 
+    /// The gateway stops: nothing more is drawn, and what is here has a little time to be settled.
+    fn drain(&mut self) {
+        if self.stage == Stage::Open {
+            self.stage = Stage::Draining;
+            self.drained = Some(self.house.clock.sleep(GRACE));
+            self.bells.signals.again();
+        }
+    }
+
     /// Begins to close; what was handed over and not acknowledged is given back.
     pub(crate) fn part(&mut self, goodbye: Goodbye) {
         if matches!(self.stage, Stage::Open | Stage::Draining) {
             self.stage = Stage::Parting(goodbye);
             self.code = Some(goodbye.code);
             self.let_go();
+            if goodbye == Goodbye::DRAINING {
+                // The process waits for it.
+                self.tick = self.house.clock.sleep(LAST_LINGER);
+            }
         }
     }
 
@@ -261,6 +281,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         {
             self.ends = None;
             self.part(goodbye);
+        }
+        if let Some(drained) = &mut self.drained
+            && drained.as_mut().poll(cx).is_ready()
+        {
+            self.drained = None;
+            self.part(Goodbye::DRAINING);
         }
         while self.tick.as_mut().poll(cx).is_ready() {
             match self.stage {
@@ -391,10 +417,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             outcomes.iter().for_each(|(jti, ..)| {
                 draws.handed.remove(jti);
             });
-            draws.since = draws.since.map(|_| self.house.clock.monotonic());
             draws.heard = true;
         }
-        feed.settle_all(outcomes);
+        // Whoever names SETs that are none of its own, or those that it settled before, has settled nothing.
+        let settled = feed.settle_all(outcomes);
+        if let Some(draws) = self.draws.as_mut().filter(|_| settled > 0) {
+            draws.since = draws.since.map(|_| self.house.clock.monotonic());
+        }
     }
 
     /// Hangs up on a peer that cannot be understood: closing while it still sends would reset the connection, and it would

@@ -447,10 +447,14 @@ impl FeedCore for Simulated {
         Box::new(SimulatedTap::new(self.clone(), Drawer { number, manner }))
     }
 
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        let settled =
+            |state: &State| state.sets.iter().filter(|entry| matches!(entry.stage, Stage::Settled(_))).count();
+        let before = settled(&self.0.state.lock());
         for (jti, attempt, outcome) in all {
             self.change(|state| self.settle_one(state, jti, attempt, outcome));
         }
+        settled(&self.0.state.lock()).saturating_sub(before)
     }
 
     fn counts(&self) -> (usize, usize) {

@@ -41,17 +41,20 @@ impl FeedCore for Once {
         Box::new(self.clone())
     }
 
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        let mut ended = 0;
         let mut state = self.0.lock();
         for (jti, _, outcome) in all {
             let place = usize::try_from(u128::from_be_bytes(jti.block().1)).unwrap_or(usize::MAX).wrapping_sub(1);
             if let Some(slot) = state.outcomes.get_mut(place) {
+                ended += usize::from(slot.is_none());
                 slot.get_or_insert(outcome);
             }
         }
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
+        ended
     }
 
     fn counts(&self) -> (usize, usize) {

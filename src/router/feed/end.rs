@@ -19,7 +19,9 @@ use crate::{
 
 impl Feed {
     /// Outcomes in any order: of SETs that are drawn at once, of others when the ledger has told what they are.
-    pub(crate) fn settle(self: &Arc<Self>, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+    /// Tells how many that are drawn found their end.
+    pub(crate) fn settle(self: &Arc<Self>, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        let mut ended = 0;
         let names = self.shared.store.names();
         let mut notes = Vec::with_capacity(all.len());
         let mut late = Vec::new();
@@ -37,6 +39,7 @@ impl Feed {
                 let Some(named) = names.read(&jti).filter(|named| named.stream == self.no) else { continue };
                 let seq = named.at.seq;
                 if state.claimed.get(&seq).is_some_and(|claimed| claimed.jti == jti) {
+                    ended += usize::from(matches!(outcome, Ok(_) | Err(Verdict::Refuse(_))));
                     self.settle_one(&mut state, (&served, times), seq, (attempt, outcome), &mut notes);
                 } else if matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
                     && !state.ending.contains(&seq)
@@ -57,6 +60,7 @@ impl Feed {
         if !late.is_empty() {
             self.shared.tell(Command::Late(self.clone(), late));
         }
+        ended
     }
 
     /// A drawn SET must not leave any more: dropped by a rule, counted.

@@ -460,7 +460,9 @@ async fn five_hundred_lines_share_a_window_that_is_shut_opened_and_settled_from_
                 let reports = &mut feeds.entry(stream).or_insert_with(|| (feed, Vec::new())).1;
                 reports.push((set.jti, Some(set.attempt), carried()));
             }
-            feeds.into_values().for_each(|(feed, all)| feed.settle_all(all));
+            feeds.into_values().for_each(|(feed, all)| {
+                feed.settle_all(all);
+            });
         })
         .join()
         .unwrap();

@@ -27,6 +27,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             match Pin::new(&mut self.socket).poll_ready(cx) {
                 Poll::Pending => {
                     self.unflushed = true;
+                    self.listen_for_the_end();
                     return Ok(false);
                 }
                 Poll::Ready(Ok(())) => self.blocked = 0,
@@ -91,6 +92,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         text(replies.to_json())
     }
 
+    /// Nothing can be said to who does not read, and nothing is drawn for it: that the stream or the gateway ends is heard all the same.
+    fn listen_for_the_end(&mut self) {
+        let Some(draws) = self.draws.as_mut().filter(|_| self.stage == Stage::Open) else { return };
+        let cx = &mut Context::from_waker(self.bells.feed.waker());
+        // It is to be asked for SETs once more.
+        draws.asked = None;
+        match draws.tap.poll_next(&Want { sets: 0, ..Want::ALL }, cx) {
+            Poll::Pending | Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(Closed::Draining)) => self.drain(),
+            Poll::Ready(Err(closed)) => self.part(Goodbye::of_tap(&closed)),
+        }
+    }
+
     fn draw(&mut self) -> Option<Message> {
         let draws = self.draws.as_mut()?;
         let rang = self.bells.feed.take();
@@ -132,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             Poll::Ready(Ok(batch)) => batch,
             Poll::Ready(Err(Closed::Draining)) => {
-                self.stage = Stage::Draining;
+                self.drain();
                 return None;
             }
             Poll::Ready(Err(closed)) => {

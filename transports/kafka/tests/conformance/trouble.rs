@@ -35,10 +35,10 @@ impl FeedCore for Counting {
         self.inner.tap(manner)
     }
 
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         let returned = all.iter().filter(|(.., outcome)| matches!(outcome, Err(Verdict::Return))).count();
         self.returned.fetch_add(returned, Ordering::Relaxed);
-        self.inner.settle(all);
+        self.inner.settle(all)
     }
 
     fn counts(&self) -> (usize, usize) {

@@ -133,15 +133,17 @@ impl FeedCore for Ledger {
         Box::new(LedgerTap { ledger: self.clone(), number, stays: manner.is_some() })
     }
 
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) {
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         self.change(|state| {
+            let mut ended = 0;
             for (jti, attempt, outcome) in all {
                 assert_eq!(attempt, None);
-                state.handed.remove(&place(jti));
+                ended += usize::from(state.handed.remove(&place(jti)).is_some());
                 state.waiting.remove(&place(jti));
                 state.ends.entry(place(jti)).or_insert(outcome);
             }
-        });
+            ended
+        })
     }
 
     fn counts(&self) -> (usize, usize) {

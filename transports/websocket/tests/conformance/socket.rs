@@ -325,6 +325,83 @@ async fn a_peer_that_settles_nothing_gives_its_sets_back() {
     assert_eq!(ledger.handed(), 0);
 }
 
+/// A peer that names what is none of its own, or the same again and again, keeps its SETs no longer than one that is silent.
+#[tokio::test]
+async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
+    for protocol in ["setgate.v1", "pushpull"] {
+        let ledger = Ledger::owing(2, 100);
+        let (glass, house) = still();
+        let section = Section { settle_seconds: 60, ..Section::default() };
+        let served = serve(&ledger, &house, section, json!({}), None).await;
+        let mut peer = Peer::of(served.host.address(), protocol).await;
+        peer.say(json!({ "maxEvents": 2 })).await;
+        assert_eq!(peer.sets(2).await.len(), 2);
+        peer.ack(0..1).await;
+        ledger.settled(1).await;
+        for at in 0..2 {
+            glass.advance(Duration::from_secs(25));
+            assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)), "{at}");
+            // Of another stream, of nobody, and what it settled before; refused as well as acknowledged.
+            peer.ack(100..103).await;
+            peer.ack(0..1).await;
+            peer.say(json!({ "setErrs": { jti(104).as_str(): { "err": "invalid_key" } }, "ack": ["nonsense"] })).await;
+            peer.0.send(Message::Ping("x".into())).await.unwrap();
+            assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
+        }
+        glass.advance(Duration::from_secs(25));
+        let closed = tokio::time::timeout(Duration::from_secs(20), peer.closed()).await;
+        assert_eq!(closed.expect("it keeps what it settles not"), said(Goodbye::UNSETTLED), "{protocol}");
+        assert_eq!(ledger.handed(), 0, "{protocol}");
+    }
+}
+
+/// What stops may wait for a peer no longer than two seconds, and one more for its goodbye.
+#[tokio::test]
+async fn draining_waits_no_longer_than_it_should() {
+    for protocol in ["setgate.v1", "pushpull"] {
+        let ledger = Ledger::owing(3, 100);
+        let (glass, house) = still();
+        let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+        let mut peer = Peer::of(served.host.address(), protocol).await;
+        peer.say(json!({ "maxEvents": 2 })).await;
+        peer.sets(2).await;
+        ledger.close(Closed::Draining);
+        // The answer has left after the look that heard of it.
+        peer.0.send(Message::Ping("x".into())).await.unwrap();
+        assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
+        assert!(ledger.handed() > 0, "{protocol}: it has its time still");
+        glass.advance(Duration::from_secs(2));
+        let closed = tokio::time::timeout(Duration::from_secs(20), peer.closed()).await;
+        assert_eq!(closed.expect("it is waited for"), said(Goodbye::DRAINING), "{protocol}");
+        assert_eq!(ledger.handed(), 0, "{protocol}: what is unsettled is given back");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_holds_up_no_stop() {
+    let ledger = Ledger::owing(10_000, 4000);
+    let (glass, house) = still();
+    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
+    peer.say(json!({ "maxEvents": 10_000 })).await;
+    ledger.handing(50).await;
+    let yields = async || {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    yields().await;
+    ledger.close(Closed::Draining);
+    let mut seconds = 0;
+    while ledger.handed() > 0 && seconds < 60 {
+        yields().await;
+        glass.advance(Duration::from_secs(1));
+        seconds += 1;
+        yields().await;
+    }
+    assert!(seconds <= 3, "it was waited for {seconds} s");
+}
+
 #[tokio::test]
 async fn chatter_is_bounded() {
     for message in [Message::Ping("x".into()), Message::Pong("x".into()), Message::text("{}")] {
