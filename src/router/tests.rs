@@ -578,8 +578,12 @@ async fn reconciling_never_deletes() {
     assert_eq!(report.absent, ["b"]);
     let b = bench.router.stream("b").await.unwrap();
     assert_eq!((b.status, b.waiting), ("disabled", 10), "an accident in the file must not cost a backlog");
-    let none = bench.router.reconcile(vec![], false).await;
-    assert!(none.is_ok(), "one stream may go");
+    let report = bench.router.reconcile(vec![], true).await.unwrap();
+    assert_eq!((report.absent, report.unchanged), (vec!["a".to_owned()], 0), "the other is gone already");
+    for id in ["a", "b"] {
+        let view = bench.router.stream(id).await.unwrap();
+        assert_eq!((view.status, view.waiting, view.dropped), ("disabled", 10, 0), "{id}");
+    }
     bench.declare(&[stream("a"), stream("b")]).await;
     bench.method.answer_with(|_| ack());
     bench.settled().await;

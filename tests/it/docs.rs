@@ -21,6 +21,92 @@ const SECTIONS: &[&str] = &[
     "methods.websocket",
 ];
 
+/// Figures that are no options: the page, what it says there, the file and the constant that it speaks of.
+const FIGURES: &[(&str, &str, &str, &str)] = &[
+    ("docs/limits.md", "| a subject | 2 KiB |", "src/set/subject.rs", "LONGEST"),
+    ("docs/limits.md", "| identifiers in `aliases` | 16 |", "src/set/subject.rs", "MOST_ALIASES"),
+    ("docs/limits.md", "| members of a complex subject | 16 |", "src/set/subject.rs", "MOST_MEMBERS"),
+    (
+        "docs/limits.md",
+        "| (fixed) | 4 MiB | bytes of records in hand",
+        "transports/kafka/receiver/group.rs",
+        "BATCH_BYTES",
+    ),
+    ("docs/limits.md", "| (fixed) | 128 and 64 KiB | headers", "transports/kafka/receiver/record.rs", "MOST_HEADERS"),
+    (
+        "docs/limits.md",
+        "| (fixed) | 128 and 64 KiB | headers",
+        "transports/kafka/receiver/record.rs",
+        "MOST_HEADER_BYTES",
+    ),
+    (
+        "docs/limits.md",
+        "| (fixed) | 256 bytes | the name of an event",
+        "transports/kafka/receiver/record.rs",
+        "LONGEST_ID",
+    ),
+    ("docs/limits.md", "| (fixed) | 1000 and 16 MiB | parked records", "src/control/sources.rs", "MOST"),
+    ("docs/limits.md", "| (fixed) | 1000 and 16 MiB | parked records", "src/control/sources.rs", "MOST_BYTES"),
+    (
+        "docs/limits.md",
+        "| (fixed) | 64 KiB | bytes that are kept of a parked record",
+        "src/control/sources.rs",
+        "LONGEST",
+    ),
+    ("docs/limits.md", "A ticket lives 30 seconds", "src/visits_tickets.rs", "LIFE"),
+    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "BODY_BYTES"),
+    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "BODY"),
+    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "ORIGIN_BYTES"),
+    ("docs/limits.md", "a request's body arrives | 30 s |", "src/delivery/body.rs", "WITHIN"),
+    ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/answer.rs", "PIECE"),
+    ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/answer.rs", "WITHIN"),
+    ("docs/polling.md", "| reading an answer | 24 KiB in 30 s", "transports/poll/answer.rs", "PIECE"),
+    (
+        "transports/poll/README.md",
+        "| reading the answer | 30 s for each 24 KiB |",
+        "transports/poll/answer.rs",
+        "PIECE",
+    ),
+    ("docs/limits.md", "Four polls of a stream wait", "transports/poll/places.rs", "WAITING"),
+    (
+        "docs/limits.md",
+        "| | 2 s | sockets that hold SETs while the gateway stops |",
+        "transports/websocket/session.rs",
+        "GRACE",
+    ),
+    ("docs/websocket.md", "waits 2 seconds for what you hold", "transports/websocket/session.rs", "GRACE"),
+    ("docs/limits.md", "may send 1,000 messages that say nothing", "transports/websocket/session.rs", "CHATTER"),
+    ("docs/websocket.md", "| 1,000 between two pings of the gateway |", "transports/websocket/session.rs", "CHATTER"),
+    ("docs/websocket.md", "| one SET | 256 KiB |", "transports/websocket/responder.rs", "LARGEST"),
+    ("docs/limits.md", "The largest SET that is pushed has 1 MiB", "transports/push/wire.rs", "LARGEST"),
+    ("docs/limits.md", "The largest SET that is pushed has 1 MiB", "transports/multipush/wire.rs", "LARGEST"),
+    ("docs/limits.md", "an endpoint's URL 2048 bytes", "src/delivery/endpoint.rs", "LONGEST_URL"),
+    ("docs/limits.md", "Of an answer 64 KiB of head are read", "src/net/client.rs", "HEAD"),
+    ("docs/limits.md", "of its body 8 KiB (push)", "transports/push/wire.rs", "ANSWER"),
+    ("transports/push/README.md", "At most 8 KiB of an answer are kept", "transports/push/wire.rs", "ANSWER"),
+    ("transports/push/README.md", "visible ASCII, at most 4 KiB", "src/delivery/fields.rs", "LONGEST_AUTHORIZATION"),
+    (
+        "transports/multipush/README.md",
+        "visible ASCII, at most 4 KiB",
+        "src/delivery/fields.rs",
+        "LONGEST_AUTHORIZATION",
+    ),
+    ("docs/limits.md", "Connections end after 5 minutes", "src/net/client.rs", "POOL_AGE"),
+    ("docs/limits.md", "error code is kept up to 64 bytes", "src/set/code.rs", "LONGEST"),
+    ("docs/limits.md", "A topic has 249 bytes of name", "transports/kafka/config/judge.rs", "LONGEST_TOPIC"),
+    ("docs/limits.md", "a group 255", "transports/kafka/config/judge.rs", "LONGEST_NAME"),
+    ("docs/limits.md", "topics of a source: 64", "transports/kafka/config/judge.rs", "MOST"),
+    ("docs/operating.md", "leave with it, at most 10,000 |", "src/stream/model.rs", "LINGER_MOST"),
+    (
+        "transports/multipush/README.md",
+        "rarer by doubling up to a minute",
+        "transports/multipush/sender.rs",
+        "SLOWEST_KNOCK",
+    ),
+    ("transports/multipush/README.md", "from 20 SETs up to the limit", "transports/multipush/pace.rs", "FIRST"),
+    ("src/router/README.md", "about 32,768 of all streams", "src/router/feed.rs", "READY_MOST"),
+];
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -142,4 +228,56 @@ fn every_command_that_the_documents_show_exists() {
         }
     }
     assert!(shown > 10, "only {shown} commands seen");
+}
+
+/// The value of a constant, as its file has it: a product, a shift or a plain number; of times the seconds.
+fn constant(file: &str, name: &str) -> u64 {
+    let text = read(file);
+    let begins = format!("const {name}: ");
+    let found: Vec<_> = text.split(&begins).skip(1).collect();
+    let [found] = found[..] else { panic!("{file}: {} constants are called {name}", found.len()) };
+    let value = found.split_once('=').unwrap().1.split_once(';').unwrap().0.trim();
+    let value = value.strip_prefix("Duration::from_secs(").map_or(value, |value| value.strip_suffix(')').unwrap());
+    let number =
+        |text: &str| text.trim().replace('_', "").parse::<u64>().unwrap_or_else(|_| panic!("{file}: {name} = {value}"));
+    match value.split_once("<<") {
+        Some((number_of, by)) => number(number_of) << number(by),
+        None => value.split('*').map(number).product(),
+    }
+}
+
+/// The ways in which the pages write a number.
+fn written(value: u64) -> Vec<String> {
+    let mut ways = vec![value.to_string()];
+    if value >= 1000 {
+        ways.push(format!("{},{:03}", value / 1000, value % 1000));
+    }
+    ways.extend((value % (1 << 20) == 0).then(|| format!("{} MiB", value >> 20)));
+    ways.extend((value % (1 << 10) == 0).then(|| format!("{} KiB", value >> 10)));
+    ways.extend((value % 60 == 0).then(|| format!("{} minutes", value / 60)));
+    ways.extend((value == 60).then(|| "a minute".to_owned()));
+    ways.extend((value == 4).then(|| "Four".to_owned()));
+    ways
+}
+
+#[test]
+fn figures_that_are_no_options_are_the_codes_own() {
+    let limits = set::EventLimits::default();
+    for says in [
+        format!("| event URIs of one event | {} |", limits.types),
+        format!("| length of an event URI | {} bytes |", limits.uri),
+        format!("| `id`, `txn`, `order_key` | {} bytes |", limits.name),
+    ] {
+        assert!(read("docs/limits.md").contains(&says), "docs/limits.md does not say `{says}`");
+    }
+    for (page, says, file, name) in FIGURES {
+        let value = constant(file, name);
+        // Pages break their lines where they are long.
+        let text = read(page).replace('\n', " ");
+        assert!(text.contains(says), "{page} does not say `{says}`; {name} of {file} is {value}");
+        assert!(
+            written(value).iter().any(|way| says.contains(way)),
+            "{page}: `{says}`, but {name} of {file} is {value}"
+        );
+    }
 }
