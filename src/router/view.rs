@@ -8,7 +8,7 @@ use set::{Audience, Timestamp};
 use store::{Cursor, Obstacle, StoreError, StreamNo};
 use stream::{Owner, Stream};
 
-use crate::{Inner, endpoint::Endpoint, feed::rule_name, visit};
+use crate::{Inner, counts::rule_name, endpoint::Endpoint, visit};
 
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
