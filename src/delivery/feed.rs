@@ -48,6 +48,12 @@ impl Feed {
         self.0.settle(all)
     }
 
+    /// Tells that a hand-over has ended well and what becomes of its SETs is told later: the peer is there, and the line is well.
+    /// Until it is told, who waits for the end of a probe waits for the first acknowledgement. Not for a SET that is settled now.
+    pub fn reached(&self, sets: &[(Jti, Attempt)]) {
+        self.0.reached(sets);
+    }
+
     /// SETs handed over and not settled.
     #[must_use]
     pub fn outstanding(&self) -> usize {

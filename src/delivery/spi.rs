@@ -24,6 +24,8 @@ pub trait FeedCore: Send + Sync {
     fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore>;
     /// Outcomes; tells how many SETs that are handed over found their end.
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize;
+    /// The peer has these; their outcomes come later.
+    fn reached(&self, _sets: &[(Jti, Attempt)]) {}
     /// (handed over and unsettled, owed and not handed over).
     fn counts(&self) -> (usize, usize);
     /// Why nothing is drawn.

@@ -111,6 +111,8 @@ pub(crate) struct State {
     draws: u64,
     /// SETs handed over and unsettled.
     handed: usize,
+    /// Of these, SETs whose hand-over has ended well: they are in flight no more.
+    reached: usize,
     /// When those of them are due again that outlive their tap, with their place in the ledger.
     lapses: BTreeSet<(Duration, u64)>,
     /// The line of a sender runs.
@@ -177,6 +179,8 @@ pub(crate) struct Claimed {
     pub(crate) order: Order,
     /// When it was handed over.
     pub(crate) handed: Option<Duration>,
+    /// The hand-over has ended well; what becomes of it is told later.
+    pub(crate) reached: bool,
     /// How long after the hand-over it is due again; without it, when its tap is gone.
     pub(crate) lapse: Option<Duration>,
     pub(crate) generation: u64,
@@ -233,6 +237,7 @@ impl Feed {
             taps: Taps::default(),
             draws: 0,
             handed: 0,
+            reached: 0,
             lapses: BTreeSet::new(),
             running: false,
             patient: served.profile.voice == Voice::Responder,
@@ -549,6 +554,10 @@ impl FeedCore for Core {
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         self.0.settle(all)
+    }
+
+    fn reached(&self, sets: &[(Jti, Attempt)]) {
+        self.0.reached(sets);
     }
 
     fn counts(&self) -> (usize, usize) {

@@ -29,6 +29,7 @@ mod endpoints;
 mod faults;
 mod faulty;
 mod late;
+mod later;
 mod limits;
 mod responder;
 mod sharing;
@@ -52,6 +53,8 @@ struct Scripted {
     remark: Mutex<Option<String>>,
     /// Of the other method, whose lines share one.
     cluster: Arc<endpoints::Cluster>,
+    /// Of the method that is answered later.
+    requests: Arc<later::Requests>,
 }
 
 struct ScriptedLine(Arc<Scripted>, Window);
@@ -100,8 +103,9 @@ impl Scripted {
     fn new(house: House, script: Script) -> Arc<Self> {
         let (seen, in_flight, overlaps, latency, remark) = Default::default();
         let cluster = endpoints::Cluster::new(house.clone());
+        let requests = later::Requests::new(house.clone());
         let script = Mutex::new(script);
-        Arc::new(Self { seen, in_flight, overlaps, script, latency, remark, house, cluster })
+        Arc::new(Self { seen, in_flight, overlaps, script, latency, remark, house, cluster, requests })
     }
 
     fn answer_with(&self, script: impl Fn(&SealedSet) -> Outcome + Send + Sync + 'static) {
@@ -210,7 +214,12 @@ impl Bench {
             store: store.clone(),
             kek: kek.clone(),
             issuers: vec![issuer],
-            methods: vec![Arc::new(Handle(method.clone())), Arc::new(responder::Asked), Arc::new(clustered)],
+            methods: vec![
+                Arc::new(Handle(method.clone())),
+                Arc::new(responder::Asked),
+                Arc::new(clustered),
+                Arc::new(later::Later(method.requests.clone())),
+            ],
             config,
             observed: Observed::register(metrics),
         };

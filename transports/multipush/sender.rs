@@ -108,6 +108,8 @@ impl MultiLine {
         match meaning {
             Meaning::Understood(outcomes) => {
                 self.pace.lock().understood(sent.len());
+                // Draft §4.4: a 202 says that the request was understood; acknowledgements may come in any later answer.
+                feed.reached(&sent);
                 feed.settle_all(outcomes);
             }
             Meaning::TooMany => {

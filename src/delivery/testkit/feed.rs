@@ -100,6 +100,7 @@ struct State {
     hurry: bool,
     wrongs: Vec<String>,
     unknown: usize,
+    reached: usize,
     most: usize,
     causes: BTreeMap<&'static str, usize>,
 }
@@ -144,6 +145,12 @@ impl Simulated {
     #[must_use]
     pub fn feed(&self) -> Feed {
         Feed::new(Arc::new(self.clone()))
+    }
+
+    /// Hand-overs of which was told that they had ended well, before anything was said of their SETs.
+    #[must_use]
+    pub fn reached(&self) -> usize {
+        self.0.state.lock().reached
     }
 
     /// The ids of the SETs, in order.
@@ -464,6 +471,19 @@ impl FeedCore for Simulated {
             count(|stage| matches!(stage, Stage::Handed { .. })),
             count(|stage| matches!(stage, Stage::Waiting | Stage::Claimed { .. })),
         )
+    }
+
+    fn reached(&self, sets: &[(Jti, Attempt)]) {
+        self.change(|state| {
+            for (jti, _) in sets {
+                match state.by_jti.get(jti).and_then(|at| state.sets.get(*at)).map(|entry| &entry.stage) {
+                    Some(Stage::Handed { .. }) => state.reached += 1,
+                    // Its outcome, or the end of its time, was sooner.
+                    Some(Stage::Settled(_) | Stage::Waiting) => {}
+                    _ => state.wrongs.push(format!("the peer is said to have {jti}, which was not handed over")),
+                }
+            }
+        });
     }
 
     fn stalled(&self, _: Option<Cause>) {}

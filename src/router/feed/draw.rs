@@ -211,6 +211,7 @@ impl Feed {
                 draw: no,
                 order: drawer.order,
                 handed: None,
+                reached: false,
                 lapse,
                 generation: drawer.generation,
                 sealed: None,

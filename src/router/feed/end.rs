@@ -63,6 +63,32 @@ impl Feed {
         ended
     }
 
+    /// Hand-overs have ended well, and outcomes come later: line and endpoint are well, whatever becomes of the SETs.
+    pub(crate) fn reached(self: &Arc<Self>, sets: &[(Jti, Attempt)]) {
+        let now = self.shared.house.clock.monotonic();
+        let names = self.shared.store.names();
+        let generation = self.served.load().generation;
+        let mut state = self.state.lock();
+        let State { claimed, breaker, reached, endpoint, .. } = &mut *state;
+        for (jti, attempt) in sets {
+            let Some(named) = names.read(jti).filter(|named| named.stream == self.no) else { continue };
+            let Some(claimed) = claimed.get_mut(&named.at.seq) else { continue };
+            let Some(handed) = claimed.handed.filter(|_| !claimed.reached && claimed.attempt == *attempt) else {
+                continue;
+            };
+            if claimed.jti != *jti || claimed.generation != generation {
+                continue;
+            }
+            claimed.reached = true;
+            *reached += 1;
+            breaker.took(handed, now);
+            if let Some(endpoint) = endpoint {
+                endpoint.took();
+            }
+        }
+        self.stir(&mut state);
+    }
+
     /// A drawn SET must not leave any more: dropped by a rule, counted.
     pub(crate) fn drop_by_rule(self: &Arc<Self>, (seq, draw): (u64, u64), rule: Rule) {
         let mut state = self.state.lock();
@@ -238,7 +264,12 @@ impl Feed {
         let judgement = if is_end || current { judgement } else { Judgement::Return };
         match judgement {
             Judgement::Acknowledge(receipt) => {
-                state.breaker.took(claimed.handed.unwrap_or(now), now);
+                if claimed.reached {
+                    // How long its hand-over took is known already.
+                    state.breaker.success();
+                } else {
+                    state.breaker.took(claimed.handed.unwrap_or(now), now);
+                }
                 if claimed.generation == served.generation {
                     state.endpoint_took();
                 }

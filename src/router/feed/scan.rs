@@ -76,7 +76,8 @@ impl Feed {
                     return;
                 }
                 // All that stands here waits: others may pass, each with a place of its own until there are too many.
-                state.lanes.squeeze(state.patient);
+                let takes_its_time = state.patient || state.reached > 0;
+                state.lanes.squeeze(takes_its_time);
                 if state.lanes.queued() >= PASSED_OVER_MOST {
                     return;
                 }

@@ -17,7 +17,12 @@ impl State {
     /// How many SETs may leave now, as far as line and endpoint are known to be well.
     pub(super) fn allowance(&self, now: Duration) -> usize {
         let shared = self.endpoint.as_ref().map_or(usize::MAX, |endpoint| endpoint.allowance(now, self.no));
-        shared.min(self.breaker.allowance(now, self.claimed.len()))
+        shared.min(self.breaker.allowance(now, self.in_flight()))
+    }
+
+    /// SETs that are drawn and whose hand-over has not ended.
+    fn in_flight(&self) -> usize {
+        self.claimed.len() - self.reached
     }
 
     /// Whether what the line shares with others is not held.
@@ -53,7 +58,7 @@ impl State {
             Phase::Open => self.control_waits() || self.lanes.has_ready(),
             Phase::Paused | Phase::Disabled => self.control_waits(),
         };
-        waits && self.breaker.allowance(now, self.claimed.len()) > 0
+        waits && self.breaker.allowance(now, self.in_flight()) > 0
     }
 
     pub(super) fn control_waits(&self) -> bool {
@@ -99,7 +104,7 @@ impl State {
         let behind = self.seen > self.scan || self.rewind.is_some();
         // When all that stands in lanes waits for its time, others may find a place before it.
         // So it is where a receiver takes its time with what it fetched.
-        let out = self.claimed.is_empty() || self.patient;
+        let out = self.in_flight() == 0 || self.patient;
         let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < PASSED_OVER_MOST;
         let room = self.lanes.queued() <= self.lanes.room() || stuck;
         behind && room && self.phase == Phase::Open && self.lanes.passed_over() < PASSED_OVER_MOST
@@ -149,6 +154,7 @@ impl State {
         }
         if claimed.handed.is_some() {
             self.handed -= 1;
+            self.reached -= usize::from(claimed.reached);
             self.taps.came_back(claimed.tap);
         }
         Some(claimed)

@@ -72,6 +72,14 @@ impl Cluster {
         }
     }
 
+    /// Says of everything that is out what is to be said of it.
+    pub(super) fn settle_each(&self, say: impl Fn(&SealedSet) -> Outcome) {
+        for out in self.take_all() {
+            let said = say(&out.set);
+            out.settle(said);
+        }
+    }
+
     /// Says the same of everything that is out.
     fn settle_all(&self, outcome: &Outcome) {
         self.take_all().into_iter().for_each(|out| out.settle(outcome.clone()));
@@ -149,7 +157,7 @@ impl AnyMethod for Clustered {
     }
 }
 
-fn clustered(id: &str) -> Value {
+pub(super) fn clustered(id: &str) -> Value {
     json!({ "id": id, "issuer": ISSUER, "audience": id, "delivery": { "method": "clustered" } })
 }
 

@@ -43,6 +43,10 @@ pub(super) struct Faulty {
     pub(super) configure: Mutex<Option<Next>>,
     /// Reads of parked SETs fail.
     pub(super) parked_fail: AtomicBool,
+    /// Reads of heads fail.
+    pub(super) heads_fail: AtomicBool,
+    /// Once something is issued again, heads and parked SETs cannot be read.
+    pub(super) fail_after_reissue: AtomicBool,
     /// Settlements cannot be written.
     pub(super) settle_fail: AtomicBool,
     /// No record is changed.
@@ -57,6 +61,8 @@ impl Faulty {
             inner,
             configure: Mutex::default(),
             parked_fail: AtomicBool::default(),
+            heads_fail: AtomicBool::default(),
+            fail_after_reissue: AtomicBool::default(),
             settle_fail: AtomicBool::default(),
             refuse_configure: AtomicBool::default(),
             scans: AtomicUsize::default(),
@@ -73,6 +79,11 @@ impl Store for Faulty {
         let settles = units.iter().any(|unit| matches!(unit, Unit::Settle { .. }));
         if settles && self.settle_fail.load(Ordering::Relaxed) {
             return fails();
+        }
+        let reissues = units.iter().any(|unit| matches!(unit, Unit::Reissue { .. }));
+        if reissues && self.fail_after_reissue.load(Ordering::Relaxed) {
+            self.heads_fail.store(true, Ordering::Relaxed);
+            self.parked_fail.store(true, Ordering::Relaxed);
         }
         let configures = units.iter().any(|unit| matches!(unit, Unit::Configure { .. }));
         if configures && self.refuse_configure.load(Ordering::Relaxed) {
@@ -95,7 +106,7 @@ impl Store for Faulty {
         self.inner.bodies(at)
     }
     fn heads(&self, at: Vec<Position>) -> Answer<Vec<Option<Head>>> {
-        self.inner.heads(at)
+        if self.heads_fail.load(Ordering::Relaxed) { fails() } else { self.inner.heads(at) }
     }
     fn owed(&self, stream: StreamNo, after: Position, max: usize) -> Answer<Vec<Head>> {
         self.scans.fetch_add(1, Ordering::Relaxed);

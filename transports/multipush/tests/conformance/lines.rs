@@ -94,6 +94,8 @@ async fn acknowledgements_come_with_later_answers_and_the_last_with_an_empty_req
     let case = Case::new(&sink, json!({ "requests": 1 }), 60, 60).await;
     assert_eq!(case.run().await, Closed::Idle);
     case.once();
+    // A 202 says that the line is well, long before the acknowledgement.
+    assert_eq!(case.feed.reached(), 60);
     // Not one empty request more than it takes.
     assert_eq!(sink.sizes(), [20, 26, 14, 0]);
 }
