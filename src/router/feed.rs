@@ -6,6 +6,7 @@ mod end;
 mod neglect;
 mod scan;
 mod state;
+mod stops;
 mod taps;
 mod visits;
 
@@ -132,8 +133,11 @@ pub(crate) struct State {
     successes: u64,
     lone_failures_in_row: u32,
     parked_in_row: u32,
-    /// Of order keys with a parked SET, the last acknowledged position since: a re-issue must not overtake it unseen.
-    parked_keys: Map<OrderKey, u64>,
+    /// Of order keys with a parked SET, from which on all acknowledgements were seen, and the last of them: a re-issue must not
+    /// overtake it unseen.
+    parked_keys: Map<OrderKey, (u64, u64)>,
+    /// What is accepted from here on was handed over SET by SET alone: nothing of a key left before all that was earlier had ended.
+    one_by_one_from: u64,
     pub(crate) last_error: Option<(Timestamp, Cause)>,
     pub(crate) last_success: Option<Timestamp>,
     pub(crate) stalled: Option<Cause>,
@@ -252,6 +256,7 @@ impl Feed {
             lone_failures_in_row: 0,
             parked_in_row: 0,
             parked_keys: Map::default(),
+            one_by_one_from: if served.profile.order == Order::PerSet { last.seq + 1 } else { u64::MAX },
             last_error: None,
             last_success: None,
             stalled: None,
@@ -423,13 +428,6 @@ impl Feed {
         (clock.monotonic(), Timestamp::from_millis(clock.wall_millis()))
     }
 
-    /// Lets a stopped order key go on.
-    pub(crate) fn go_on(self: &Arc<Self>, key: OrderKey) {
-        let mut state = self.state.lock();
-        state.lanes.go_on(key);
-        self.stir(&mut state);
-    }
-
     /// Puts a new configuration in force.
     pub(crate) fn serve(self: &Arc<Self>, mut served: Served) {
         let before = self.served.load_full();
@@ -438,8 +436,12 @@ impl Feed {
         let phase = phase_of(&served.stream.status);
         let (voice, breaker, endpoint) = (served.profile.voice, Breaker::of(&served.profile), served.endpoint.clone());
         let (linger, inactivity) = (Linger::of(&served), inactivity(&served));
+        let one_by_one = served.profile.order == Order::PerSet;
         self.served.store(Arc::new(served));
         let mut state = self.state.lock();
+        if !one_by_one {
+            state.one_by_one_from = u64::MAX;
+        }
         let elsewhere = endpoint.as_ref().map(Arc::as_ptr) != before.endpoint.as_ref().map(Arc::as_ptr);
         if voice != before.profile.voice || endpoint.is_some() != before.endpoint.is_some() {
             state.patient = voice == Voice::Responder;

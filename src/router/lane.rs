@@ -14,10 +14,7 @@ use delivery::Order;
 use set::OrderKey;
 
 use self::out::Out;
-use crate::{
-    hash::{Map, Set},
-    slot::Slot,
-};
+use crate::{hash::Map, slot::Slot};
 
 /// Who may draw a listed lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +90,9 @@ pub(crate) struct Lanes {
     /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
     free_next: bool,
     waits: Waits,
-    stopped: Set<OrderKey>,
+    /// With a count of stops that grows, and the SET that stopped it.
+    stopped: Map<OrderKey, (u64, u64)>,
+    stops: u64,
     queued: usize,
     passed_over: usize,
     /// The time, as far as anybody told.
@@ -112,7 +111,8 @@ impl Lanes {
             held: Map::default(),
             free_next: false,
             waits: Waits::default(),
-            stopped: Set::default(),
+            stopped: Map::default(),
+            stops: 0,
             queued: 0,
             passed_over: 0,
             now: Duration::ZERO,
@@ -446,7 +446,7 @@ impl Lanes {
     /// its slot. With `out` this goes also for keys whose earlier SETs are out: a receiver may take its time.
     pub(crate) fn squeeze(&mut self, out: bool) {
         for (key, lane) in &mut self.lanes {
-            let stands = lane.waits.is_some() || self.stopped.contains(key) || out && !lane.out.is_empty();
+            let stands = lane.waits.is_some() || self.stopped.contains_key(key) || out && !lane.out.is_empty();
             if stands && lane.queue.len() > 1 {
                 let gone = lane.queue.len() - 1;
                 let first_gone = lane.queue.get(1).map(Slot::seq);
@@ -461,15 +461,31 @@ impl Lanes {
         }
     }
 
-    /// Stops a key until [`Lanes::go_on`] (`on_refusal = stop_key`).
-    pub(crate) fn stop(&mut self, key: OrderKey) {
-        self.stopped.insert(key);
+    /// Stops a key for a SET that is parked, until [`Lanes::go_on`] (`on_refusal = stop_key`).
+    pub(crate) fn stop(&mut self, key: OrderKey, seq: u64) {
+        self.stops += 1;
+        self.stopped.insert(key, (self.stops, seq));
         self.unlist(key);
+    }
+
+    /// Whether a key is stopped.
+    pub(crate) fn is_stopped(&self, key: OrderKey) -> bool {
+        self.stopped.contains_key(&key)
+    }
+
+    /// Keys that are stopped, each with the number of its stop and the SET that stopped it.
+    pub(crate) fn stopped(&self) -> impl Iterator<Item = (OrderKey, u64, u64)> {
+        self.stopped.iter().map(|(key, (stop, seq))| (*key, *stop, *seq))
+    }
+
+    /// Stops ever made.
+    pub(crate) fn stops(&self) -> u64 {
+        self.stops
     }
 
     /// Lets a stopped key go on.
     pub(crate) fn go_on(&mut self, key: OrderKey) {
-        if self.stopped.remove(&key) {
+        if self.stopped.remove(&key).is_some() {
             self.list(key);
         }
     }
@@ -533,7 +549,8 @@ impl Lanes {
 
     fn list(&mut self, key: OrderKey) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
-        if lane.listed != Listed::No || lane.waits.is_some() || lane.queue.is_empty() || self.stopped.contains(&key) {
+        if lane.listed != Listed::No || lane.waits.is_some() || lane.queue.is_empty() || self.stopped.contains_key(&key)
+        {
             return;
         }
         let retry = lane.queue.front().is_some_and(|first| first.attempts > 0);

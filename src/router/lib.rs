@@ -23,6 +23,7 @@ mod settle;
 mod shared;
 mod slot;
 mod start;
+mod stops;
 mod streams;
 mod tail;
 mod vault;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use store::{Durability, StreamNo, Unit};
+use store::{Durability, ParkedFilter, Position, StoreError, StreamNo, Unit};
 
 use crate::{Inner, StartError, streams::Kept};
 
@@ -11,6 +11,9 @@ impl Inner {
     pub(crate) async fn mend_streams(self: &Arc<Self>) {
         let Ok(mut kept) = self.kept.try_lock() else { return };
         if !kept.unsure {
+            if !kept.swept {
+                self.sweep(&mut kept).await;
+            }
             return;
         }
         tracing::warn!("a change of the streams broke off; they are read again");
@@ -37,6 +40,32 @@ impl Inner {
         self.publish(kept, version);
         kept.unsure = false;
         Ok(())
+    }
+
+    /// Drops what is parked of streams that are gone. What fails is tried again with the next look.
+    pub(crate) async fn sweep(&self, kept: &mut Kept) {
+        match self.parked_of_nobody(kept).await {
+            Ok(()) => kept.swept = true,
+            Err(error) => tracing::debug!(%error, "cannot drop what is parked of deleted streams; trying again"),
+        }
+    }
+
+    async fn parked_of_nobody(&self, kept: &Kept) -> Result<(), StoreError> {
+        let store = &self.shared.store;
+        let mut from = (StreamNo(0), Position::START);
+        loop {
+            // One of each stream that is there, all of those that are not.
+            let which = ParkedFilter { stream: None, code: None, from: Some(from), most: 1 };
+            let Some(first) = store.parked(which).await?.into_iter().next() else { return Ok(()) };
+            let no = first.stream;
+            if !kept.streams.contains_key(&no) {
+                let what: Vec<_> = self.all_parked(no).await?.iter().map(|parked| (no, parked.at)).collect();
+                tracing::info!(stream = no.0, parked = what.len(), "what is parked of a deleted stream is deleted");
+                store.commit(vec![Unit::Discard { fence: store.fence(), what }], Durability::Sync).await?;
+            }
+            let Some(next) = no.0.checked_add(1) else { return Ok(()) };
+            from = (StreamNo(next), Position::START);
+        }
     }
 
     /// A deleted stream is no more.

@@ -1,5 +1,7 @@
 //! Parked SETs: look at them, issue them again, drop them.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use set::{ErrorCode, Jti, Timestamp};
@@ -51,6 +53,80 @@ pub struct Reissued {
     pub new_jti: Option<String>,
     /// Why not.
     pub error: Option<String>,
+}
+
+/// Whether the receiver has a later SET of an order key than the one that is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Later {
+    /// It has none.
+    None,
+    /// One was acknowledged.
+    Acknowledged,
+    /// One ended, by an acknowledgement or a rule: the ledger keeps no more.
+    Ended,
+    /// Nothing is left that tells it.
+    Unknown,
+}
+
+impl Later {
+    /// What stands against a re-issue, if anything.
+    const fn objection(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Acknowledged => Some(
+                "a later SET of the same order key was acknowledged since: the receiver would see the older one last; repeat with --out-of-order if that is right",
+            ),
+            Self::Ended => Some(
+                "a later SET of the same order key waits no more, so the receiver may have it and would see the older one last; repeat with --out-of-order if that is right",
+            ),
+            Self::Unknown => Some(
+                "it is not known any more whether a later SET of the same order key was acknowledged: the receiver might see the older one last; repeat with --out-of-order if that is right",
+            ),
+        }
+    }
+}
+
+impl Inner {
+    /// What is known of later SETs of its order key: from memory, where all of it was seen here, else from the ledger.
+    async fn later(&self, parked: &Parked) -> Result<Later, StoreError> {
+        let feed = self.feed(parked.stream);
+        match feed.and_then(|feed| feed.acknowledged_after(parked.order, parked.at.seq)) {
+            Some(true) => return Ok(Later::Acknowledged),
+            Some(false) => return Ok(Later::None),
+            None => {}
+        }
+        let store = &self.shared.store;
+        tokio::select! {
+            () = self.shared.settler.flush() => {}
+            () = self.shared.house.clock.sleep(VISIBLE) => return Ok(Later::Unknown),
+        }
+        let last = store.bounds().last;
+        if last.seq.saturating_sub(parked.at.seq) > LOOK_BACK_MOST {
+            return Ok(Later::Unknown);
+        }
+        let aside: Set<u64> = self.all_parked(parked.stream).await?.iter().map(|parked| parked.at.seq).collect();
+        let mut after = parked.at;
+        let mut whole = true;
+        while after < last {
+            let limits = Limits { records: 1024, bytes: usize::MAX };
+            let entries = store.tail(after, limits, Duration::ZERO).await?;
+            if entries.is_empty() {
+                return Ok(Later::Unknown);
+            }
+            for entry in entries {
+                let (at, head) = (entry.head.at, &entry.head);
+                // What nobody is owed any more may be gone from the ledger.
+                whole &= at.seq == after.seq + 1;
+                after = at;
+                let older = matches!(head.kind, Kind::Reissue { of } if of <= parked.at);
+                let its_own = head.order == parked.order && entry.targets.contains(parked.stream.0);
+                if its_own && !older && !aside.contains(&at.seq) && !store.is_owed(parked.stream, at) {
+                    return Ok(Later::Ended);
+                }
+            }
+        }
+        Ok(if whole { Later::None } else { Later::Unknown })
+    }
 }
 
 impl Router {
@@ -136,8 +212,22 @@ impl Router {
     /// # Errors
     /// [`ChangeError`] when the store does not take it; single SETs answer for themselves.
     pub async fn reissue(&self, jtis: Vec<String>, out_of_order: bool) -> Result<Vec<Reissued>, ChangeError> {
-        let inner = &self.0;
-        let store = &inner.shared.store;
+        let mut changed = BTreeSet::new();
+        let answers = self.reissue_each(jtis, out_of_order, &mut changed).await;
+        // Also where it broke off: what was issued until then is parked no more.
+        for stream in changed {
+            self.0.let_go_what_is_not_parked(stream).await;
+        }
+        answers
+    }
+
+    async fn reissue_each(
+        &self,
+        jtis: Vec<String>,
+        out_of_order: bool,
+        changed: &mut BTreeSet<StreamNo>,
+    ) -> Result<Vec<Reissued>, ChangeError> {
+        let store = &self.0.shared.store;
         let mut answers = Vec::with_capacity(jtis.len());
         for jti in jtis {
             let parked = match self.find(&jti).await {
@@ -155,21 +245,17 @@ impl Router {
                 let (stream, txn) = (stream.clone(), txn.clone().flatten());
                 Reissued { jti: jti.clone(), stream, txn, new_jti, error }
             };
-            let feed = inner.feed(parked.stream);
-            let overtaken = feed.as_ref().is_some_and(|feed| feed.acknowledged_after(parked.order, parked.at.seq));
-            if overtaken && !out_of_order {
-                let why = "a later SET of the same order key was acknowledged since: the receiver would see the older one last; repeat with --out-of-order if that is right";
+            let later = if out_of_order { Later::None } else { self.0.later(&parked).await? };
+            if let Some(why) = later.objection() {
                 answers.push(answer(None, Some(why.into())));
                 continue;
             }
             let unit = Unit::Reissue { fence: store.fence(), stream: parked.stream, of: parked.at };
+            changed.insert(parked.stream);
             match store.commit(vec![unit], Durability::Sync).await?.into_iter().next() {
                 Some(Done::Reissued(Some(at))) => {
                     let head = store.heads(vec![at]).await?.into_iter().next().flatten();
                     let new_jti = head.map(|head| store.names().jti(at, parked.stream, head.boot).to_string());
-                    if let Some(feed) = feed {
-                        feed.go_on(parked.order);
-                    }
                     answers.push(answer(new_jti, None));
                 }
                 _ => answers.push(answer(None, Some("no such SET is parked".into()))),
@@ -185,22 +271,19 @@ impl Router {
     pub async fn discard(&self, jtis: Vec<String>) -> Result<usize, ChangeError> {
         let inner = &self.0;
         let mut what = Vec::with_capacity(jtis.len());
-        let mut keys = Vec::new();
         for jti in &jtis {
             if let Some(parked) = self.find(jti).await? {
                 what.push((parked.stream, parked.at));
-                keys.push((parked.stream, parked.order));
             }
         }
         if what.is_empty() {
             return Ok(0);
         }
+        let changed: BTreeSet<_> = what.iter().map(|(stream, _)| *stream).collect();
         let unit = Unit::Discard { fence: inner.shared.store.fence(), what };
         let done = inner.shared.store.commit(vec![unit], Durability::Sync).await?;
-        for (stream, key) in keys {
-            if let Some(feed) = inner.feed(stream) {
-                feed.go_on(key);
-            }
+        for stream in changed {
+            inner.let_go_what_is_not_parked(stream).await;
         }
         match done.into_iter().next() {
             Some(Done::Discarded(count)) => Ok(count),

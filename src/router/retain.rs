@@ -24,6 +24,10 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
         if let Err(error) = relieve(&inner).await {
             tracing::warn!(%error, "the store could not tidy up");
         }
+        // The store may have forgotten parked SETs.
+        for feed in inner.feeds() {
+            inner.let_go_what_is_not_parked(feed.no).await;
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Kept {
     pub(crate) streams: BTreeMap<StreamNo, (Arc<Stream>, Version)>,
     /// A change was begun of which nobody knows how it ended: its caller went away, or the store failed in between.
     pub(crate) unsure: bool,
+    /// Whether all that is parked is known to be of streams that are there: a delete may have broken off, here or before the start.
+    pub(crate) swept: bool,
 }
 
 /// Why a stream was not changed.
@@ -156,14 +158,16 @@ impl Inner {
         let no = StreamNo(stream.no);
         self.shared.observed.counts.served_by(no, served.method);
         if let Some(feed) = self.feed(no) {
+            let changed = feed.served.load().stream.on_refusal != stream.on_refusal;
             feed.serve(served);
+            if changed {
+                self.stop_as_parked(no).await?;
+            }
             return Ok(());
         }
         let feed = Feed::new(no, self.shared.clone(), served, last);
         if stream.on_refusal == stream::OnRefusal::StopKey {
-            for parked in self.all_parked(no).await? {
-                feed.state.lock().lanes.stop(parked.order);
-            }
+            feed.stop_keys(&self.all_parked(no).await?.iter().map(|parked| parked.order).collect());
         }
         let control = self.shared.store.owed_control(no).await?;
         self.feeds.write().insert(no, feed.clone());
@@ -347,7 +351,7 @@ impl Router {
             drop_through: vec![(no, Rule::Deleted)],
             notice: vec![],
         };
-        kept.unsure = true;
+        (kept.unsure, kept.swept) = (true, false);
         let done = inner.shared.store.commit(vec![unit], Durability::Sync).await?;
         let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
             return Err(ChangeError::Invalid("the store gave no version".into()));
@@ -355,12 +359,10 @@ impl Router {
         inner.forget(&mut kept, no);
         inner.publish(&kept, version);
         kept.unsure = false;
-        let parked = inner.all_parked(no).await?;
-        if !parked.is_empty() {
-            tracing::info!(stream = id, parked = parked.len(), "deleting a stream deletes its parked SETs");
-            let what = parked.iter().map(|parked| (parked.stream, parked.at)).collect();
-            let unit = Unit::Discard { fence: inner.shared.store.fence(), what };
-            inner.shared.store.commit(vec![unit], Durability::Sync).await?;
+        // The stream is gone, whatever becomes of this: it is tried again until it succeeds.
+        inner.sweep(&mut kept).await;
+        if !kept.swept {
+            tracing::warn!(stream = id, "the stream is deleted, and what is parked of it will be");
         }
         Ok(())
     }
@@ -368,7 +370,7 @@ impl Router {
 
 impl Inner {
     /// Everything parked of a stream, read in pages and without the bodies.
-    async fn all_parked(&self, no: StreamNo) -> Result<Vec<Parked>, StoreError> {
+    pub(crate) async fn all_parked(&self, no: StreamNo) -> Result<Vec<Parked>, StoreError> {
         const PAGE: usize = 200;
         let mut all: Vec<Parked> = Vec::new();
         loop {

@@ -22,6 +22,7 @@ use store::{IssuerNo, MemoryStore, ProducerNo, Store};
 
 use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
 
+mod aside;
 mod batching;
 mod budget;
 mod counting;

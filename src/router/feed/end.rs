@@ -195,7 +195,7 @@ impl Feed {
         state.lone_failures_in_row = 0;
         state.parked_in_row = 0;
         state.last_success = Some(wall);
-        if let Some(last) = state.parked_keys.get_mut(&key) {
+        if let Some((_, last)) = state.parked_keys.get_mut(&key) {
             *last = seq.max(*last);
         }
     }
@@ -205,14 +205,16 @@ impl Feed {
         let seq = slot.seq();
         state.ending.insert(seq);
         if state.parked_keys.len() >= PARKED_KEYS_MOST {
-            // Of a forgotten key it is not known what was acknowledged since, hence possible.
+            // Of a forgotten key the ledger is asked.
             state.parked_keys.clear();
         }
-        state.parked_keys.entry(slot.head.order).or_default();
+        if seq >= state.one_by_one_from {
+            state.parked_keys.entry(slot.head.order).or_insert((seq, 0));
+        }
         state.parked_in_row += 1;
         let served = self.served.load();
         if served.stream.on_refusal == OnRefusal::StopKey {
-            state.lanes.stop(slot.head.order);
+            state.lanes.stop(slot.head.order, seq);
         }
         tracing::warn!(stream = %served.stream.id, jti = %jti, code = %code, attempts, "parked a SET");
         if state.parked_in_row >= self.shared.config.pause_after_parked && state.phase == Phase::Open {
@@ -234,10 +236,10 @@ impl Feed {
         self.stir(&mut state);
     }
 
-    /// Whether a later SET of this order key may have been acknowledged since this one was parked. What happened before a
-    /// restart is not known, hence possible.
-    pub(crate) fn acknowledged_after(&self, key: OrderKey, seq: u64) -> bool {
-        self.state.lock().parked_keys.get(&key).is_none_or(|last| *last > seq)
+    /// Whether a later SET of this order key was acknowledged; nothing, where that was not seen here.
+    pub(crate) fn acknowledged_after(&self, key: OrderKey, seq: u64) -> Option<bool> {
+        let (from, last) = self.state.lock().parked_keys.get(&key).copied()?;
+        if last > seq { Some(true) } else { (seq >= from).then_some(false) }
     }
 
     /// What is in force and the times are read once for many reports.

@@ -125,7 +125,7 @@ fn a_stopped_key_gives_its_room_to_others() {
     let mut lanes = Lanes::new(2);
     lanes.offer(slot(1, 7), None);
     lanes.offer(slot(2, 7), None);
-    lanes.stop(OrderKey::from_bits(7));
+    lanes.stop(OrderKey::from_bits(7), 1);
     lanes.squeeze(false);
     assert_eq!((lanes.queued(), lanes.room()), (1, 1));
     assert!(draw(&mut lanes, Order::PerSet, 10, usize::MAX).is_empty(), "it is stopped");
