@@ -38,7 +38,7 @@ use crate::{
     lane::Lanes,
     seal::Seal,
     shared::{Command, Shared},
-    slot::Slot,
+    slot::{Fared, Slot},
 };
 
 /// At most so many SETs are passed over because their keys are blocked; then scanning stops until something moves.
@@ -130,7 +130,7 @@ pub(crate) struct State {
     /// Settled while a scan read the store.
     settled_meanwhile: Option<Set<u64>>,
     attempted: Map<u64, Attempted>,
-    successes: u64,
+    fared: Fared,
     lone_failures_in_row: u32,
     parked_in_row: u32,
     /// Of order keys with a parked SET, from which on all acknowledgements were seen, and the last of them: a re-issue must not
@@ -181,6 +181,8 @@ pub(crate) struct Claimed {
     pub(crate) draw: u64,
     /// How its hand-over can fail: a refusal after a batch settles it.
     pub(crate) order: Order,
+    /// Nothing else was drawn with it that fails with it.
+    pub(crate) alone: bool,
     /// When it was handed over.
     pub(crate) handed: Option<Duration>,
     /// The hand-over has ended well; what becomes of it is told later.
@@ -252,7 +254,7 @@ impl Feed {
             rewind: None,
             settled_meanwhile: None,
             attempted,
-            successes: 0,
+            fared: Fared::default(),
             lone_failures_in_row: 0,
             parked_in_row: 0,
             parked_keys: Map::default(),

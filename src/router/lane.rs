@@ -274,7 +274,9 @@ impl Lanes {
             while drawn.len() < most && (taken == 0 || order != Order::PerSet) {
                 let Some(next) = lane.queue.front() else { break };
                 let size = next.head.body_len as usize + overhead;
-                if !drawn.is_empty() && total + size > bytes {
+                // What may be the reason why others fail with it leaves alone.
+                let apart = order != Order::PerSet && next.is_apart();
+                if !drawn.is_empty() && (apart || total + size > bytes) {
                     full = true;
                     break;
                 }
@@ -282,6 +284,10 @@ impl Lanes {
                 lane.out.insert(next.seq());
                 drawn.extend(lane.queue.pop_front());
                 taken += 1;
+                if apart {
+                    full = true;
+                    break;
+                }
             }
             self.queued -= taken;
             if taken == 0 && !full {

@@ -32,6 +32,7 @@ mod faulty;
 mod late;
 mod later;
 mod limits;
+mod poison;
 mod responder;
 mod sharing;
 mod telling;

@@ -202,6 +202,7 @@ impl Feed {
         };
         state.draws += 1;
         let no = state.draws;
+        let alone = slots.len() == 1 || drawer.order == Order::PerSet;
         let enter = |slot: Slot| {
             let jti = names.jti(slot.head.at, self.no, slot.head.boot);
             let claimed = Claimed {
@@ -210,6 +211,7 @@ impl Feed {
                 tap: drawer.tap,
                 draw: no,
                 order: drawer.order,
+                alone,
                 handed: None,
                 reached: false,
                 lapse,

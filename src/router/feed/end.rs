@@ -191,7 +191,7 @@ impl Feed {
 
     /// A SET was taken: the stream is well.
     fn well(state: &mut State, wall: Timestamp, key: OrderKey, seq: u64) {
-        state.successes += 1;
+        state.fared.passed += 1;
         state.lone_failures_in_row = 0;
         state.parked_in_row = 0;
         state.last_success = Some(wall);
@@ -246,11 +246,12 @@ impl Feed {
     fn settle_one(
         self: &Arc<Self>,
         state: &mut State,
-        (served, (now, wall)): (&Served, (Duration, Timestamp)),
+        (served, times): (&Served, (Duration, Timestamp)),
         seq: u64,
         (attempt, outcome): (Option<Attempt>, Outcome),
         notes: &mut Vec<Settlement>,
     ) {
+        let (now, wall) = times;
         let Some(claimed) = state.claimed.get(&seq) else { return };
         let responder = served.profile.voice == Voice::Responder;
         let judgement = judge(outcome, claimed.order, served.endpoint.is_some());
@@ -261,6 +262,9 @@ impl Feed {
             return;
         }
         let Some(mut claimed) = state.unclaim(seq) else { return };
+        if let Some(settled) = &mut state.settled_meanwhile {
+            settled.insert(seq);
+        }
         let Shared { config, house, observed, .. } = &*self.shared;
         let at = claimed.slot.head.at;
         let judgement = if is_end || current { judgement } else { Judgement::Return };
@@ -291,34 +295,16 @@ impl Feed {
                 self.park(state, End::of(claimed), code, text, stream_fault);
             }
             Judgement::RetrySet { after, cause } => {
-                claimed.slot.attempts = claimed.attempt.0;
-                claimed.slot.failed_at(wall);
-                state.lone_failures_in_row += 1;
-                let successes = state.successes;
-                let troubles = claimed.slot.troubles();
-                if successes > troubles.successes_then || troubles.lone_failures == 0 {
-                    troubles.lone_failures += 1;
-                    troubles.successes_then = successes;
-                }
-                let lone_failures = troubles.lone_failures;
-                observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
-                if lone_failures >= config.poison_after {
-                    let text = format!("failed {lone_failures} times while others passed; the last: {cause}");
-                    self.park(state, End::of(claimed), set::ErrorCode::Poison, text.into(), false);
-                    return;
-                }
-                let wait = pause(config, &*house.random, claimed.slot.attempts)
-                    .max(after.unwrap_or_default().min(config.retry_after_most()));
-                if state.lone_failures_in_row >= LONE_FAILURES_OF_A_LINE && !responder {
-                    state.breaker.fault(now, own_fault(cause.code), |failures| pause(config, &*house.random, failures));
-                    self.pause_if_hopeless(state, now, &cause);
-                } else {
-                    state.breaker.unknown(now);
-                }
-                state.last_error = Some((wall, cause));
-                notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
+                claimed.slot.troubles().failed(state.fared);
+                let tries = claimed.attempt.0;
+                self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
             }
             Judgement::RetryLine { after, cause, own } => {
+                if state.is_this_set(&mut claimed) {
+                    let tries = claimed.slot.troubles().lone_failures;
+                    self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
+                    return;
+                }
                 claimed.slot.attempts = claimed.attempt.0;
                 claimed.slot.failed_at(wall);
                 observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
@@ -349,6 +335,11 @@ impl Feed {
                     .endpoint
                     .as_ref()
                     .map_or(now, |endpoint| endpoint.failed(now, claimed.probe.as_ref(), fault, &cause));
+                if !ours && state.is_this_set(&mut claimed) {
+                    let (tries, after) = (claimed.slot.troubles().lone_failures, until.saturating_sub(now));
+                    self.failed_alone(state, served, claimed, times, (tries, Some(after), cause), notes);
+                    return;
+                }
                 // It says nothing of the line.
                 state.breaker.unknown(now);
                 observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
@@ -366,9 +357,41 @@ impl Feed {
                 self.come_back(state, claimed, None);
             }
         }
-        if let Some(settled) = &mut state.settled_meanwhile {
-            settled.insert(seq);
+    }
+
+    /// A SET failed while others pass: it waits for its time, the longer the oftener it was tried, or is given up, and its line
+    /// goes on.
+    fn failed_alone(
+        self: &Arc<Self>,
+        state: &mut State,
+        served: &Served,
+        mut claimed: Claimed,
+        (now, wall): (Duration, Timestamp),
+        (tries, after, cause): (u32, Option<Duration>, Cause),
+        notes: &mut Vec<Settlement>,
+    ) {
+        let Shared { config, house, observed, .. } = &*self.shared;
+        claimed.slot.attempts = claimed.attempt.0;
+        claimed.slot.failed_at(wall);
+        observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
+        let lone_failures = claimed.slot.troubles().lone_failures;
+        if lone_failures >= config.poison_after {
+            // It may have been the probe: another one may leave.
+            state.breaker.unknown(now);
+            let text = format!("failed {lone_failures} times while others passed; the last: {cause}");
+            self.park(state, End::of(claimed), set::ErrorCode::Poison, text.into(), false);
+            return;
         }
+        state.lone_failures_in_row += 1;
+        let wait = pause(config, &*house.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
+        if state.lone_failures_in_row >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
+            state.breaker.fault(now, own_fault(cause.code), |failures| pause(config, &*house.random, failures));
+            self.pause_if_hopeless(state, now, &cause);
+        } else {
+            state.breaker.unknown(now);
+        }
+        state.last_error = Some((wall, cause));
+        notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
     }
 
     /// Pauses a stream that failed by its own fault often and long enough.

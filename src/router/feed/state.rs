@@ -42,6 +42,12 @@ impl State {
         }
     }
 
+    /// A SET failed as if its line had. Tells whether it is this SET nevertheless, and no other.
+    pub(super) fn is_this_set(&mut self, claimed: &mut Claimed) -> bool {
+        let alone = claimed.alone;
+        claimed.slot.troubles().failed_with_line(&mut self.fared, alone)
+    }
+
     /// SETs leave now: with the right to be a probe, where only one may.
     pub(super) fn leaves(&self, now: Duration) -> Result<Option<Probe>, NotNow> {
         self.endpoint.as_ref().map_or(Ok(None), |endpoint| endpoint.leave(now, self.no))
