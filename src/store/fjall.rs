@@ -2,7 +2,8 @@
 
 mod batch;
 mod check;
-mod engine;
+pub(crate) mod engine;
+mod export;
 mod fold;
 mod group;
 mod guard;
@@ -13,11 +14,15 @@ mod open;
 mod place;
 mod recover;
 mod release;
-mod replay;
+mod repair;
+pub(crate) mod replay;
 mod room;
+mod salvage;
+pub(crate) mod seal;
 mod segment;
 mod shared;
 mod sieve;
+mod survey;
 mod turnover;
 mod watermark;
 mod weigh;
@@ -40,10 +45,13 @@ use tokio::sync::{oneshot, watch};
 #[cfg(test)]
 pub(crate) use batch::Failure;
 pub use check::CheckReport;
+pub use export::Exported;
 pub use holdings::Holdings;
 pub use open::{Created, OpenReport, Opened};
 pub use place::{OpenError, Place};
+pub use repair::{Repair, Repaired};
 pub use room::Room;
+pub use survey::{Findings, GivenUp, Kept, Stretch};
 
 use crate::{
     Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names, Parked,

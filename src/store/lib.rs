@@ -17,7 +17,10 @@ pub mod testkit;
 mod tests;
 mod witness;
 
-pub use self::fjall::{CheckReport, Created, FjallStore, Holdings, OpenError, OpenReport, Opened, Place, Room};
+pub use self::fjall::{
+    CheckReport, Created, Exported, Findings, FjallStore, GivenUp, Holdings, Kept, OpenError, OpenReport, Opened, Place,
+    Repair, Repaired, Room, Stretch,
+};
 pub use config::Options;
 pub use contract::*;
 pub use memory::MemoryStore;

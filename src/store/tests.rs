@@ -6,6 +6,8 @@ mod full;
 mod model;
 mod once;
 mod place;
+mod repair;
+mod seal;
 mod space;
 mod time;
 mod turnover;

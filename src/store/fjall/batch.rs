@@ -11,7 +11,7 @@ use crate::{
         segment::Segment,
     },
     plan::Plan,
-    state::{Ops, State},
+    state::{Cursor, Ops, State, chunk},
 };
 
 /// Why a batch is not on the disk.
@@ -58,7 +58,7 @@ impl<'a> Filling<'a> {
         }
     }
 
-    fn touch(&mut self, keyspace: &Keyspace) {
+    pub(crate) fn touch(&mut self, keyspace: &Keyspace) {
         if !self.touched.contains(keyspace) {
             self.touched.push(keyspace.clone());
         }
@@ -144,34 +144,50 @@ impl<'a> Filling<'a> {
 
     /// Every cursor that changed, as a whole; the deltas up to here are not needed any more.
     pub(crate) fn fold(&mut self, state: &State, before: &Fold, now: &Fold) {
-        let engine = self.engine;
         for stream in &state.dirty {
             let stream = crate::StreamNo(stream);
-            let Some(cursor) = state.cursors.get(&stream) else { continue };
-            let row = write_cursor(&cursor.tally, cursor.dropped_through, cursor.control.iter());
-            self.batch.insert(&engine.cursor, row_key(stream), row);
-            for chunk in &cursor.dirty {
-                let base = u64::from(chunk) << 16;
-                let mut all = cursor.owed.iter();
-                all.advance_to(base);
-                // Positions of one chunk differ in their low 16 bits only.
-                let mut owed: crate::Streams = all
-                    .take_while(|seq| *seq < base + 0x1_0000)
-                    .map(|seq| u32::try_from(seq & 0xffff).unwrap_or_default())
-                    .collect();
-                if owed.is_empty() {
-                    self.batch.remove(&engine.cursor, chunk_key(stream, chunk));
-                    continue;
-                }
-                owed.optimize();
-                let attempts = cursor.attempts.range(base..base + 0x1_0000).map(|(seq, attempted)| (*seq, attempted));
-                self.batch.insert(&engine.cursor, chunk_key(stream, chunk), write_chunk(&owed, attempts));
+            if let Some(cursor) = state.cursors.get(&stream) {
+                self.cursor(stream, cursor, cursor.dirty.iter());
             }
         }
         for commit in before.commit + 1..now.commit {
-            self.batch.remove(&engine.delta, key(commit));
+            self.batch.remove(&self.engine.delta, key(commit));
         }
-        self.batch.insert(&engine.meta, Fold::KEY, now.write());
-        self.touch(&engine.cursor);
+        self.batch.insert(&self.engine.meta, Fold::KEY, now.write());
+        self.touch(&self.engine.cursor);
+    }
+
+    /// Every cursor as a whole, where nothing was written before.
+    pub(crate) fn fold_all(&mut self, state: &State, now: &Fold) {
+        for (stream, cursor) in &state.cursors {
+            let chunks: std::collections::BTreeSet<u32> = cursor.owed.iter().map(chunk).collect();
+            self.cursor(*stream, cursor, chunks.into_iter());
+        }
+        self.batch.insert(&self.engine.meta, Fold::KEY, now.write());
+        self.touch(&self.engine.cursor);
+    }
+
+    /// One cursor, with some of its chunks.
+    fn cursor(&mut self, stream: crate::StreamNo, cursor: &Cursor, chunks: impl Iterator<Item = u32>) {
+        let engine = self.engine;
+        let row = write_cursor(&cursor.tally, cursor.dropped_through, cursor.control.iter());
+        self.batch.insert(&engine.cursor, row_key(stream), row);
+        for chunk in chunks {
+            let base = u64::from(chunk) << 16;
+            let mut all = cursor.owed.iter();
+            all.advance_to(base);
+            // Positions of one chunk differ in their low 16 bits only.
+            let mut owed: crate::Streams = all
+                .take_while(|seq| *seq < base + 0x1_0000)
+                .map(|seq| u32::try_from(seq & 0xffff).unwrap_or_default())
+                .collect();
+            if owed.is_empty() {
+                self.batch.remove(&engine.cursor, chunk_key(stream, chunk));
+                continue;
+            }
+            owed.optimize();
+            let attempts = cursor.attempts.range(base..base + 0x1_0000).map(|(seq, attempted)| (*seq, attempted));
+            self.batch.insert(&engine.cursor, chunk_key(stream, chunk), write_chunk(&owed, attempts));
+        }
     }
 }

@@ -1,23 +1,15 @@
-//! Reading a closed store from end to end, without changing it.
+//! Reading a closed store from end to end, without changing it and without room of its own.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
-
-use roaring::RoaringTreemap;
 use serde::Serialize;
 
 use crate::{
-    Bounds, FjallStore, Position, StoreError,
-    codec::{read_body, read_head},
+    Bounds, FjallStore, Position,
     fjall::{
-        engine::{Engine, held_key, mishap, parked_of, read_row, seq_of},
-        guard::guarded,
-        open::{compare, damaged, open_engine},
         place::{OpenError, Place},
-        replay::Loaded,
-        watermark::Watermark,
+        salvage::Salvage,
+        seal,
+        survey::Survey,
+        watermark::{Mark, Watermark},
     },
 };
 
@@ -68,149 +60,77 @@ impl CheckReport {
 impl FjallStore {
     /// Reads a closed store from end to end: heads without a hole, checksums, the bodies of what is owed, counts, and the watermark.
     ///
-    /// The engine changes what it opens, so a shadow is opened: tables are linked, everything else is copied.
+    /// Nothing is written, nor is the engine let at it: a check needs no room on the disk. Only a repair that was broken off while it put
+    /// its parts in place is finished first, as a start would.
     ///
     /// # Errors
     /// [`OpenError`] where there is no store to check, or it is in use. What is wrong inside is in the report.
     pub fn check(place: &Place) -> Result<CheckReport, OpenError> {
         let instance = place.instance(None)?;
         let _lock = place.lock()?;
-        let (_, mark) = Watermark::open(&place.watermark()).map_err(OpenError::io("open", &place.watermark()))?;
-        let mut report =
-            CheckReport { id: instance.id.clone(), copy: place.judge(&instance)?, ..CheckReport::default() };
-        let Some(mark) = mark else {
-            report.problem("neither slot of the watermark reads");
-            return Ok(report);
+        place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
+        let mark = read_mark(place)?;
+        let survey = survey(place, mark.as_ref())?;
+        let findings = &survey.findings;
+        let mut report = CheckReport {
+            id: instance.id.clone(),
+            clean: mark.is_some_and(|mark| mark.clean),
+            bounds: Bounds { first: Position::new(survey.first), last: findings.last },
+            promised: mark.map_or(0, |mark| mark.last),
+            heads: findings.kept.events,
+            bodies: findings.kept.bodies,
+            streams: findings.kept.streams,
+            waiting: findings.kept.deliveries,
+            parked: findings.kept.parked,
+            copy: place.judge(&instance)?,
+            problems: Vec::new(),
         };
-        (report.clean, report.promised) = (mark.clean, mark.last);
-        let shadow = Shadow::of(place)?;
-        let quiet = crate::fjall::watermark::Mark { clean: true, commit: 0, last: 0, version: 0, ..mark };
-        match open_engine(&shadow.place, &quiet) {
-            Err(error) => report.problem(error),
-            Ok((engine, loaded)) => {
-                if let Err(error) =
-                    guarded(|| Ok(compare(place, &mark, &loaded, &engine))).unwrap_or_else(|error| Err(damaged(error)))
-                {
-                    report.problem(error);
-                }
-                if let Err(error) = guarded(|| read_all(&engine, &loaded, &mut report)) {
-                    report.problem(error);
-                }
+        let path = place.engine();
+        if path.exists() {
+            seal::judge(&path).map_err(OpenError::io("read", &path))?.iter().for_each(|why| report.problem(why));
+        } else {
+            report.problem(format_args!("its folder {} is missing", path.display()));
+        }
+        if let Some(mark) = mark {
+            let (found, promised) = (findings.last.seq, mark.last);
+            if found < promised {
+                report.problem(format_args!(
+                    "it is short of {} accepted events: it holds up to record {found}, and {promised} were promised",
+                    promised - found
+                ));
             }
+        }
+        let given_up = &findings.given_up;
+        if given_up.commits > 0 {
+            report.problem(format_args!("{} commits are missing", given_up.commits));
+        }
+        if given_up.changes > 0 {
+            report.problem(format_args!("{} changes of the control-plane records are missing", given_up.changes));
+        }
+        if given_up.ids > 0 {
+            report.problem(format_args!("{} idempotency keys are missing", given_up.ids));
+        }
+        findings.unreadable.iter().for_each(|text| report.problem(text));
+        if !findings.is_sound() && report.problems.is_empty() {
+            report.problem("it does not hold what it promised");
         }
         Ok(report)
     }
 }
 
-fn read_all(engine: &Engine, loaded: &Loaded, report: &mut CheckReport) -> Result<(), StoreError> {
-    let state = &loaded.state;
-    report.bounds = Bounds { first: Position::new(state.first), last: Position::new(state.last) };
-    (report.streams, report.waiting) = (state.cursors.len() as u64, state.waiting);
-    let owed = state.cursors.values().fold(RoaringTreemap::new(), |all, cursor| all | &cursor.owed);
-    let mut seen = RoaringTreemap::new();
-    let segments: Vec<_> = engine.segments.read().values().cloned().collect();
-    for segment in &segments {
-        let Some(shelves) = &segment.shelves else { continue };
-        let last = segment.last.unwrap_or(state.last);
-        let mut next = segment.first;
-        let mut chain = None;
-        for item in shelves.heads.iter() {
-            let (at, value) = item.into_inner().map_err(mishap)?;
-            let seq = seq_of(&at).unwrap_or_default();
-            if seq != next {
-                report.problem(format_args!("record {next} is missing"));
-                next = seq;
-            }
-            next += 1;
-            match read_head(seq, &value) {
-                Ok(written) => {
-                    if chain.is_some_and(|chain| !written.follows(chain)) {
-                        report.problem(format_args!("record {seq} does not follow the one before it"));
-                    }
-                    chain = Some(written.chain);
-                    report.heads += 1;
-                }
-                Err(error) => report.problem(error),
-            }
-        }
-        if next != last + 1 {
-            report.problem(format_args!("record {next} is missing"));
-        }
-        for item in shelves.bodies.iter() {
-            let (at, value) = item.into_inner().map_err(mishap)?;
-            read_one(seq_of(&at).unwrap_or_default(), &value, &mut seen, report);
-        }
-    }
-    for item in engine.held.range(held_key(true, 0)..) {
-        let (at, value) = item.into_inner().map_err(mishap)?;
-        read_one(at.get(1..).and_then(seq_of).unwrap_or_default(), &value, &mut seen, report);
-    }
-    for seq in &(owed - &seen) {
-        report.problem(format_args!("record {seq} is owed and its body is missing"));
-    }
-    for item in engine.parked.iter() {
-        let (at, value) = item.into_inner().map_err(mishap)?;
-        let read = read_row(&value).and_then(|_| {
-            let (stream, seq) = parked_of(&at).unwrap_or_default();
-            engine.parked_row(stream, seq)
-        });
-        match read {
-            Ok(_) => report.parked += 1,
-            Err(error) => report.problem(error),
-        }
-    }
-    Ok(())
-}
-
-fn read_one(seq: u64, value: &[u8], seen: &mut RoaringTreemap, report: &mut CheckReport) {
-    match read_body(seq, value) {
-        Ok(_) => {
-            seen.insert(seq);
-            report.bodies += 1;
-        }
-        Err(error) => report.problem(error),
+/// The newest mark that reads, if there is one.
+pub(crate) fn read_mark(place: &Place) -> Result<Option<Mark>, OpenError> {
+    let path = place.watermark();
+    match Watermark::read(&path) {
+        Ok(mark) => Ok(mark),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OpenError::io("read", &path)(error)),
     }
 }
 
-/// A second folder with the same content, removed when it is dropped.
-struct Shadow {
-    place: Place,
-}
-
-impl Shadow {
-    fn of(place: &Place) -> Result<Self, OpenError> {
-        let folder = place.store.join("shadow");
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(OpenError::io("remove", &folder))?;
-        }
-        let shadow = Self { place: Place { store: folder.clone(), owner: place.owner.clone() } };
-        copy(&place.engine(), &folder.join("engine")).map_err(OpenError::io("copy to", &folder))?;
-        Ok(shadow)
-    }
-}
-
-impl Drop for Shadow {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.place.store) {
-            tracing::warn!(%error, "the shadow of a checked store could not be removed");
-        }
-    }
-}
-
-/// Copies a folder. Tables never change once they are written: they are linked.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    let tables = from.file_name().is_some_and(|name| name == "tables");
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target: PathBuf = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else if tables {
-            fs::hard_link(entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
+/// The account of a store whose lock is held.
+pub(crate) fn survey(place: &Place, mark: Option<&Mark>) -> Result<Survey, OpenError> {
+    let path = place.engine();
+    let salvage = Salvage::look(&path, &place.aside()).map_err(OpenError::io("read", &path))?;
+    Ok(Survey::of(&salvage, mark))
 }

@@ -11,6 +11,7 @@ use crate::{
     Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version,
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::{
+        seal,
         segment::{Segment, Shelves},
         sieve::{Bucket, Purse, Sieve},
         turnover::FILLER,
@@ -95,6 +96,10 @@ pub(crate) fn parked_of(key: &[u8]) -> Option<(StreamNo, u64)> {
 impl Engine {
     /// Opens the engine in a folder, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let wrong = seal::judge(path).map_err(|error| StoreError::Poisoned(error.to_string()))?;
+        if let Some(first) = wrong.into_iter().next() {
+            return Err(StoreError::Corrupt(first));
+        }
         let builder = Database::builder(path)
             .worker_threads(1)
             .cache_size(16 * MIB)
@@ -401,7 +406,7 @@ pub(crate) fn write_kept(seq: u64, digest: &[u8; 16], txn: &str) -> Vec<u8> {
     out.sealed()
 }
 
-fn read_kept(value: &[u8]) -> Option<Kept> {
+pub(crate) fn read_kept(value: &[u8]) -> Option<Kept> {
     let mut from = In::sealed(value)?;
     let (seq, digest) = (from.fixed()?, from.take(16)?.try_into().ok()?);
     Some(Kept { seq, digest, txn: std::str::from_utf8(from.bytes()?).ok()?.into() })
@@ -436,7 +441,7 @@ pub(crate) fn write_record(version: Version, value: &[u8]) -> Vec<u8> {
     out.sealed()
 }
 
-fn read_record(key: Key, value: &[u8]) -> Result<Record, StoreError> {
+pub(crate) fn read_record(key: Key, value: &[u8]) -> Result<Record, StoreError> {
     let read = || {
         let mut from = In::sealed(value)?;
         Some((Version(from.fixed()?), Bytes::copy_from_slice(from.rest())))

@@ -1,5 +1,7 @@
 //! The engine's journals, looked at from outside: the engine cuts a damaged one short without a word.
 
+pub(crate) mod batches;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -8,10 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::{codec::read_delta, fjall::replay::Fold};
+
 /// Which journals there are and where the last byte of each stands that is not zero.
 pub(crate) type Ends = BTreeMap<u64, u64>;
 
-fn journals(engine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+/// The journals in a folder, in the order in which they were written.
+pub(crate) fn journals(engine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     if !engine.exists() {
         return Ok(found);
@@ -69,6 +74,49 @@ pub(crate) fn cut(engine: &Path, before: &Ends) -> io::Result<Vec<u64>> {
         }
     }
     Ok(cut)
+}
+
+/// A place in a journal that does not read although a commit stands behind it, told in words. After a kill or a power cut only the last
+/// commit can be torn, since each was flushed before the next began.
+///
+/// # Errors
+/// Where the disk does not give the journals.
+pub(crate) fn holed(engine: &Path) -> io::Result<Option<String>> {
+    let mut torn: Option<u64> = None;
+    for (number, path) in journals(engine)? {
+        let bytes = batches::read(&path)?;
+        let (mut first, mut commits) = (None, Vec::new());
+        let (holes, reached) = batches::walk(&bytes, |batch| {
+            if first.is_none() {
+                first = Some(batch.seqno);
+            }
+            if batch.items.iter().any(is_commit) {
+                commits.push(batch.seqno);
+            }
+        });
+        if let Some(torn) = torn.filter(|_| !commits.is_empty()) {
+            return Ok(Some(format!(
+                "journal {torn} does not read to its end, and later commits stand in journal {number}"
+            )));
+        }
+        let behind = |hole: &&batches::Hole| commits.iter().any(|seqno| *seqno > hole.after);
+        if let Some(hole) = holes.iter().find(behind) {
+            return Ok(Some(format!(
+                "journal {number} does not read from byte {} to byte {}, and later commits stand behind it",
+                hole.from, hole.to
+            )));
+        }
+        if reached < bytes.len() {
+            torn = Some(number);
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a change is one that each commit of the store makes: its numbered row, or the fold.
+fn is_commit(item: &batches::Item<'_>) -> bool {
+    let row = || item.key.len() == 8 && item.value.is_some_and(|value| read_delta(0, value).is_ok());
+    item.key == Fold::KEY.as_bytes() || row()
 }
 
 /// Copies the journals aside, unless older copies are there still: those tell more.

@@ -132,6 +132,7 @@ impl FjallStore {
         let mut instance = place.instance(Some(secret))?;
         refuse_network(&place.store)?;
         let lock = place.lock()?;
+        place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
         let held = place.judge(&instance)?;
         let (mut watermark, mark) =
             Watermark::open(&place.watermark()).map_err(OpenError::io("open", &place.watermark()))?;
@@ -235,6 +236,13 @@ pub(crate) fn renew(place: &Place, instance: &mut Instance, house: &House) -> Re
 /// Opens the engine and compares what it holds with the mark.
 pub(crate) fn open_engine(place: &Place, mark: &Mark) -> Result<(Engine, Loaded), OpenError> {
     let path = place.engine();
+    if !path.exists() {
+        return Err(OpenError::Damaged(format!("its folder {} is missing", path.display())));
+    }
+    // Before the engine is let at them: it would cut off what it cannot read, and what stands behind it.
+    if let Some(hole) = journal::holed(&path).map_err(OpenError::io("read", &path))? {
+        return Err(OpenError::Damaged(hole));
+    }
     let before = journal::ends(&path).map_err(OpenError::io("read", &path))?;
     if !mark.clean {
         match journal::keep_aside(&path, &place.aside()) {

@@ -68,7 +68,7 @@ pub enum OpenError {
     /// It holds less than it has promised.
     #[error(
         "the store is short of {events} accepted events and {commits} commits: it holds up to record {found}, and {promised} were \
-         promised. Restore a backup, or see `setgate store check`{}", kept_in(aside.as_deref())
+         promised. `setgate store check` says what is wrong, `setgate store repair` what can be saved; or restore a backup{}", kept_in(aside.as_deref())
     )]
     Short {
         /// Accepted events that are missing.
@@ -83,7 +83,10 @@ pub enum OpenError {
         aside: Option<PathBuf>,
     },
     /// What it holds does not read back.
-    #[error("the store is damaged: {0}. Restore a backup, or see `setgate store check`")]
+    #[error(
+        "the store is damaged: {0}. `setgate store check` says what is wrong, `setgate store repair` what can be saved; or restore a \
+         backup"
+    )]
     Damaged(String),
     /// The disk or the operating system refused.
     #[error("could not {what} {path}: {source}")]
@@ -184,6 +187,53 @@ impl Place {
     /// Where journals are copied before they are opened after an unclean stop.
     pub(crate) fn aside(&self) -> PathBuf {
         self.store.join("aside")
+    }
+
+    /// Where a repair writes what it puts in place later.
+    pub(crate) fn rebuilt(&self) -> PathBuf {
+        self.store.join("repaired")
+    }
+
+    /// Where the parts that a repair replaced are kept.
+    fn damaged(&self) -> PathBuf {
+        self.store.join("damaged")
+    }
+
+    /// Puts repaired parts in the place of those that are damaged, and keeps these; answers where. The engine goes first: with it the
+    /// mark of before is kept too, since it promises no more than what was repaired.
+    pub(crate) fn swap(&self) -> io::Result<PathBuf> {
+        let mut kept = self.damaged();
+        let mut number = 1;
+        while kept.exists() {
+            number += 1;
+            kept = self.store.join(format!("damaged-{number}"));
+        }
+        fs::create_dir(&kept)?;
+        if self.watermark().exists() {
+            fs::copy(self.watermark(), kept.join("watermark"))?;
+        }
+        if self.engine().exists() {
+            fs::rename(self.engine(), kept.join("engine"))?;
+        }
+        self.finish_swap()?;
+        Ok(kept)
+    }
+
+    /// Finishes what [`Place::swap`] began, if it was broken off between its renames.
+    pub(crate) fn finish_swap(&self) -> io::Result<()> {
+        let made = self.rebuilt();
+        let whole = made.join("engine").exists() && made.join("watermark").exists();
+        if self.engine().exists() || !whole {
+            let half = self.engine().exists() && !made.join("engine").exists() && made.join("watermark").exists();
+            if !half {
+                return Ok(());
+            }
+        } else {
+            fs::rename(made.join("engine"), self.engine())?;
+        }
+        fs::rename(made.join("watermark"), self.watermark())?;
+        fs::remove_dir_all(&made)?;
+        sync_folder(&self.engine())
     }
 
     fn instance_file(&self) -> PathBuf {

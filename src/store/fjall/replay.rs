@@ -36,7 +36,7 @@ impl Fold {
         out.sealed()
     }
 
-    fn read(value: &[u8]) -> Option<Self> {
+    pub(crate) fn read(value: &[u8]) -> Option<Self> {
         let mut from = In::sealed(value)?;
         Some(Self {
             commit: from.number()?,
@@ -60,7 +60,7 @@ pub(crate) fn write_counters(version: Version, membership: Version, numbers: Num
     out.sealed()
 }
 
-fn read_counters(value: &[u8]) -> Option<(Version, Version, Numbers)> {
+pub(crate) fn read_counters(value: &[u8]) -> Option<(Version, Version, Numbers)> {
     let mut from = In::sealed(value)?;
     let versions = (Version(from.number()?), Version(from.number()?));
     let numbers = Numbers { stream: from.small()?, issuer: from.small()?, producer: from.small()? };
@@ -82,7 +82,7 @@ pub(crate) fn write_keys(keys: &Keys) -> Vec<u8> {
     out.sealed()
 }
 
-fn read_keys(value: &[u8]) -> Option<Keys> {
+pub(crate) fn read_keys(value: &[u8]) -> Option<Keys> {
     let mut from = In::sealed(value)?;
     let mut keys = Keys::new();
     while !from.is_empty() {
@@ -159,7 +159,7 @@ pub(crate) fn chunk_key(stream: StreamNo, chunk: u32) -> [u8; 9] {
     key
 }
 
-fn numbers_of(key: &[u8]) -> Option<(StreamNo, u32)> {
+pub(crate) fn numbers_of(key: &[u8]) -> Option<(StreamNo, u32)> {
     let (stream, rest) = key.get(1..)?.split_at_checked(4)?;
     let chunk = if rest.is_empty() { 0 } else { u32::from_be_bytes(rest.try_into().ok()?) };
     Some((StreamNo(u32::from_be_bytes(stream.try_into().ok()?)), chunk))

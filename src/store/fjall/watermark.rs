@@ -86,14 +86,15 @@ impl Watermark {
         Ok(watermark)
     }
 
+    /// Reads the newest mark, and changes nothing.
+    pub(crate) fn read(path: &Path) -> io::Result<Option<Mark>> {
+        File::open(path).map(|file| newest(&file))
+    }
+
     /// Opens the file and reads the newest mark; nothing where neither slot reads.
     pub(crate) fn open(path: &Path) -> io::Result<(Self, Option<Mark>)> {
         let file = OpenOptions::new().write(true).read(true).open(path)?;
-        let slot = |offset: u64| {
-            let mut bytes = [0u8; Mark::LENGTH];
-            file.read_exact_at(&mut bytes, offset).ok().and_then(|()| Mark::read(&bytes))
-        };
-        let mark = slot(0).into_iter().chain(slot(SLOT)).max_by_key(|mark| mark.number);
+        let mark = newest(&file);
         let number = mark.map_or(0, |mark| mark.number);
         Ok((Self { file, number, synced: Duration::ZERO }, mark))
     }
@@ -118,6 +119,14 @@ impl Watermark {
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+}
+
+fn newest(file: &File) -> Option<Mark> {
+    let slot = |offset: u64| {
+        let mut bytes = [0u8; Mark::LENGTH];
+        file.read_exact_at(&mut bytes, offset).ok().and_then(|()| Mark::read(&bytes))
+    };
+    slot(0).into_iter().chain(slot(SLOT)).max_by_key(|mark| mark.number)
 }
 
 #[cfg(test)]

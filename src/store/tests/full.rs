@@ -188,3 +188,33 @@ async fn on_a_full_disk_nothing_accepted_is_lost_and_it_goes_on_without_a_restar
     store.close().await.unwrap();
     assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
 }
+
+#[tokio::test]
+async fn a_check_and_a_repair_to_elsewhere_need_no_room_on_the_full_disk() {
+    let Some(disk) = on_a_small_disk("a_check_and_a_repair_to_elsewhere_need_no_room_on_the_full_disk", 200) else {
+        return;
+    };
+    let mut folder = folder_in(&disk, |options| options.reserve_bytes = 0);
+    let store = folder.store() as Arc<dyn Store>;
+    for seq in 1..=400 {
+        append(&store, event(&format!("{seq:0>60000}"), &[1])).await;
+    }
+    store.housekeep().await.unwrap();
+    store.close().await.unwrap();
+    // Not a byte is left.
+    let mut ballast = fs::File::create(disk.join("ballast")).unwrap();
+    let mut block = 1 << 20;
+    while block > 0 {
+        if std::io::Write::write_all(&mut ballast, &vec![1; block]).is_err() {
+            block /= 2;
+        }
+    }
+    let report = FjallStore::check(&folder.place()).unwrap();
+    assert!(report.is_sound() && report.bodies == 400, "{report:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let into = elsewhere.path().join("store");
+    FjallStore::repair(&folder.place()).unwrap().carry_out(Some(&into), &folder.house).unwrap();
+    let copy = Place { store: into, owner: folder.place().owner };
+    let report = FjallStore::check(&copy).unwrap();
+    assert!(report.is_sound() && report.waiting == 400, "{report:?}");
+}

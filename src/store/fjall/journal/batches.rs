@@ -1,0 +1,184 @@
+//! What stands in a journal of the engine, batch by batch, read without changing it. Behind a damaged place reading goes on.
+
+use std::io;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{File, FileExt as _, Path, end};
+
+const START: u8 = 1;
+const ITEM: u8 = 2;
+const END: u8 = 3;
+const CLEAR: u8 = 4;
+/// Length of a batch's beginning: mark, count of items, sequence number.
+const OPENING: usize = 1 + 4 + 8;
+
+/// One change in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Item<'a> {
+    pub(crate) keyspace: u64,
+    pub(crate) key: &'a [u8],
+    /// Nothing where the key is removed.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// Changes that were written together.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Batch<'a> {
+    pub(crate) seqno: u64,
+    pub(crate) items: Vec<Item<'a>>,
+}
+
+/// A stretch of a journal that does not read, with whole batches behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hole {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    /// The sequence number of the batch before it; 0 where there is none.
+    pub(crate) after: u64,
+}
+
+/// A journal's bytes as far as they are written.
+///
+/// # Errors
+/// Where the disk does not give them.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(end(path)?).unwrap_or(usize::MAX)];
+    File::open(path)?.read_exact_at(&mut bytes, 0)?;
+    // The engine ends a batch with a mark that is not zero, so that none is cut here.
+    Ok(bytes)
+}
+
+/// Calls `take` with every batch that reads; answers the holes between them, and how far the batches reach.
+///
+/// A batch is believed for the checksum over its items. Values cannot forge one: they are JSON, which has no zero bytes.
+pub(crate) fn walk<'a>(bytes: &'a [u8], mut take: impl FnMut(Batch<'a>)) -> (Vec<Hole>, usize) {
+    let (mut at, mut reached, mut last) = (0, 0, 0);
+    let mut holes = Vec::new();
+    while at < bytes.len() {
+        let read = bytes.get(at..).and_then(batch).filter(|(batch, _)| batch.seqno >= last);
+        let Some((batch, length)) = read else {
+            let next = bytes.get(at + 1..).unwrap_or_default().iter().position(|byte| *byte == START);
+            at = next.map_or(bytes.len(), |next| at + 1 + next);
+            continue;
+        };
+        if at > reached {
+            holes.push(Hole { from: reached, to: at, after: last });
+        }
+        last = batch.seqno;
+        at += length;
+        reached = at;
+        take(batch);
+    }
+    (holes, reached)
+}
+
+/// The batch that begins here, with its length.
+fn batch(bytes: &[u8]) -> Option<(Batch<'_>, usize)> {
+    let mut from = Reader { bytes, at: 0 };
+    if from.byte()? != START {
+        return None;
+    }
+    let count = u32::from_le_bytes(from.take(4)?.try_into().ok()?);
+    let seqno = from.number()?;
+    let mut items = Vec::new();
+    for _ in 0..count {
+        items.extend(item(&mut from)?);
+    }
+    let sum = xxh3_64(bytes.get(OPENING..from.at)?);
+    if from.byte()? != END || from.number()? != sum || from.take(4)? != b"FJL\x03" {
+        return None;
+    }
+    Some((Batch { seqno, items }, from.at))
+}
+
+/// One item; the inner nothing is a change that the store never makes.
+fn item<'a>(from: &mut Reader<'a>) -> Option<Option<Item<'a>>> {
+    match from.byte()? {
+        ITEM => {
+            let (kind, packed) = (from.byte()?, from.byte()?);
+            let keyspace = from.number()?;
+            let length = usize::from(u16::from_le_bytes(from.take(2)?.try_into().ok()?));
+            let (whole, stored) = (from.take(4)?, from.take(4)?);
+            if packed != 0 || whole != stored || kind > 2 {
+                return None;
+            }
+            let size = usize::try_from(u32::from_le_bytes(stored.try_into().ok()?)).ok()?;
+            let (key, value) = (from.take(length)?, from.take(size)?);
+            Some(Some(Item { keyspace, key, value: (kind == 0).then_some(value) }))
+        }
+        CLEAR => from.number().map(|_| None),
+        _ => None,
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(count)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+
+    use super::*;
+
+    /// A journal with `count` batches of two items, as the engine writes it.
+    fn journal(folder: &Path, count: u64) -> Vec<u8> {
+        let db = Database::builder(folder).worker_threads(1).open().unwrap();
+        let keyspace = db.keyspace("some", KeyspaceCreateOptions::default).unwrap();
+        for number in 0..count {
+            let mut batch = db.batch();
+            batch.insert(&keyspace, number.to_be_bytes(), format!("value {number}"));
+            batch.remove(&keyspace, b"gone");
+            batch.commit().unwrap();
+        }
+        db.persist(PersistMode::SyncAll).unwrap();
+        read(&folder.join("0.jnl")).unwrap()
+    }
+
+    fn values(bytes: &[u8]) -> (Vec<String>, Vec<Hole>) {
+        let mut values = Vec::new();
+        let (holes, _) = walk(bytes, |batch| {
+            assert_eq!(batch.items.len(), 2);
+            assert_eq!(batch.items[1].value, None);
+            values.push(String::from_utf8(batch.items[0].value.unwrap().to_vec()).unwrap());
+        });
+        (values, holes)
+    }
+
+    #[test]
+    fn every_batch_is_read_and_behind_a_damaged_place_it_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = journal(folder.path(), 50);
+        let all: Vec<String> = (0..50).map(|number| format!("value {number}")).collect();
+        assert_eq!(values(&whole), (all.clone(), vec![]));
+        let place = whole.windows(8).position(|window| window == b"value 20").unwrap();
+        let mut damaged = whole.clone();
+        damaged[place] ^= 0x10;
+        let (read, holes) = values(&damaged);
+        assert_eq!(holes.len(), 1);
+        assert!(holes[0].from < place && place < holes[0].to && holes[0].after > 0, "{holes:?}");
+        assert_eq!(read, [&all[..20], &all[21..]].concat());
+        // What is torn at the end is no hole.
+        let (read, holes) = values(&whole[..whole.len() - 3]);
+        assert_eq!((read, holes), (all[..49].to_vec(), vec![]));
+    }
+}

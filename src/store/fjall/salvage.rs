@@ -1,0 +1,352 @@
+//! A store's rows read without the engine and without changing anything: from tables and journals, past what is damaged.
+
+pub(crate) mod tree;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    io,
+    path::{Path, PathBuf},
+};
+
+use lsm_tree::Slice;
+
+use crate::{
+    codec::{read_body, read_chunk, read_delta, read_head},
+    fjall::{
+        engine::{read_row, seq_of},
+        journal::{self, batches},
+        replay::{COUNTERS, Fold, KEYS},
+        salvage::tree::{Lens, Row, Tree},
+        seal,
+        turnover::FILLER,
+    },
+};
+
+/// What a keyspace holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shelf {
+    Meta,
+    Control,
+    Cursor,
+    Delta,
+    Parked,
+    ParkedBodies,
+    Held,
+    Heads(u64),
+    Bodies(u64),
+    Once(u64),
+    /// Nothing that the store keeps, or nobody knows what.
+    Other,
+}
+
+impl Shelf {
+    fn named(name: &str) -> Self {
+        let numbered = |prefix: &str| name.strip_prefix(prefix).and_then(|number| number.parse().ok());
+        match name {
+            "meta" => Self::Meta,
+            "control" => Self::Control,
+            "cursor" => Self::Cursor,
+            "delta" => Self::Delta,
+            "parked" => Self::Parked,
+            "parked-bodies" => Self::ParkedBodies,
+            "held" => Self::Held,
+            FILLER => Self::Other,
+            _ => None
+                .or_else(|| numbered("heads-").map(Self::Heads))
+                .or_else(|| numbered("bodies-").map(Self::Bodies))
+                .or_else(|| numbered("once-").map(Self::Once))
+                .unwrap_or(Self::Other),
+        }
+    }
+
+    /// What a keyspace whose name is lost holds, by one of its rows: each row says what it is and where it belongs.
+    fn guessed(number: u64, row: &Row) -> Option<Self> {
+        let (key, value) = (&*row.key, row.value.as_deref()?);
+        let seq = |skip: usize| key.get(skip..).and_then(seq_of);
+        match key {
+            [b'c', ..] if key.len() == 5 => Some(Self::Cursor),
+            [b'o', ..] if key.len() == 9 && read_chunk(value).is_some() => Some(Self::Cursor),
+            [0 | 1, ..] if key.len() == 9 => {
+                let seq = seq(1)?;
+                (read_head(seq, value).is_ok() || read_body(seq, value).is_ok()).then_some(Self::Held)
+            }
+            [b'/', ..] => Some(Self::Control),
+            _ if key.starts_with(b"segment/") => Some(Self::Meta),
+            _ if [Fold::KEY, COUNTERS, KEYS].iter().any(|name| name.as_bytes() == key) => Some(Self::Meta),
+            _ if key.len() == 8 => {
+                let seq = seq(0)?;
+                if read_head(seq, value).is_ok() {
+                    Some(Self::Heads(number))
+                } else if read_body(seq, value).is_ok() {
+                    Some(Self::Bodies(number))
+                } else {
+                    read_delta(seq, value).is_ok().then_some(Self::Delta)
+                }
+            }
+            _ if key.len() == 12 => {
+                if read_row(value).is_ok() {
+                    Some(Self::Parked)
+                } else {
+                    read_body(seq(4)?, value).is_ok().then_some(Self::ParkedBodies)
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Meta => f.write_str("the counters and the table of segments"),
+            Self::Control => f.write_str("the control-plane records"),
+            Self::Cursor => f.write_str("the cursors"),
+            Self::Delta => f.write_str("the settlements since the cursors were written down"),
+            Self::Parked | Self::ParkedBodies => f.write_str("the parked SETs"),
+            Self::Held => f.write_str("the records kept of condensed segments"),
+            Self::Heads(number) => write!(f, "the heads of segment {number}"),
+            Self::Bodies(number) => write!(f, "the bodies of segment {number}"),
+            Self::Once(number) => write!(f, "the idempotency keys of bucket {number}"),
+            Self::Other => f.write_str("an unknown keyspace"),
+        }
+    }
+}
+
+struct Keyspace {
+    shelf: Shelf,
+    tree: Tree,
+    /// What the journals have for it.
+    recent: BTreeMap<Vec<u8>, (u64, Option<Slice>)>,
+}
+
+/// The rows of a store.
+pub(crate) struct Salvage {
+    keyspaces: Vec<Keyspace>,
+    /// What of the journals, or of the list of keyspaces, cannot be read.
+    pub(crate) unread: Vec<String>,
+    /// The sequence number behind which batches of the journals are lost, if any are.
+    pub(crate) lost_after: Option<u64>,
+    /// Whether names of keyspaces are lost; what they hold is guessed then.
+    pub(crate) nameless: bool,
+}
+
+/// What tree 0 says: the names of keyspaces.
+///
+/// # Errors
+/// Where the disk does not give it.
+pub(crate) fn names(tree: &Tree) -> BTreeMap<u64, String> {
+    let mut names = BTreeMap::new();
+    for row in Merge::of(tree.sources()) {
+        let number = row.key.strip_prefix(b"n").and_then(seq_of);
+        let name = row.value.as_deref().and_then(|name| std::str::from_utf8(name).ok());
+        names.extend(number.zip(name.map(str::to_owned)));
+    }
+    names
+}
+
+impl Salvage {
+    /// Looks at the engine's folder. Journals that were copied aside before an opening count before those that the engine may have cut.
+    ///
+    /// # Errors
+    /// Where the disk does not give it.
+    pub(crate) fn look(engine: &Path, aside: &Path) -> io::Result<Self> {
+        let lens = Lens::new();
+        let mut unread = Vec::new();
+        let (trees, odd) = if engine.join("keyspaces").exists() { seal::trees(engine)? } else { Default::default() };
+        unread.extend(odd);
+        let mut paths: BTreeMap<u64, PathBuf> = trees.into_iter().collect();
+        let list = match paths.remove(&0) {
+            Some(path) => Tree::look(0, &path, &lens)?,
+            None => Tree::missing(0),
+        };
+        let names = names(&list);
+        let nameless = list.is_troubled();
+        unread.extend(list.unread.iter().map(|why| format!("the engine's list of its keyspaces: {why}")));
+        if list.bad.get() > 0 {
+            unread.push(format!("the engine's list of its keyspaces: {} blocks do not read", list.bad.get()));
+        }
+        let mut keyspaces = Vec::new();
+        for (number, path) in &paths {
+            // Without a name a keyspace was given up, unless names are lost.
+            if names.contains_key(number) || nameless {
+                keyspaces.push(Keyspace {
+                    shelf: names.get(number).map_or(Shelf::Other, |name| Shelf::named(name)),
+                    tree: Tree::look(*number, path, &lens)?,
+                    recent: BTreeMap::new(),
+                });
+            }
+        }
+        for (number, name) in names.iter().filter(|(number, _)| !paths.contains_key(number)) {
+            let shelf = Shelf::named(name);
+            keyspaces.push(Keyspace { shelf, tree: Tree::missing(*number), recent: BTreeMap::new() });
+        }
+        let mut salvage = Self { keyspaces, unread, lost_after: None, nameless };
+        salvage.read_journals(engine, aside)?;
+        if nameless {
+            for keyspace in salvage.keyspaces.iter_mut().filter(|keyspace| keyspace.shelf == Shelf::Other) {
+                let number = keyspace.tree.number;
+                let guess = keyspace.rows().take(64).find_map(|row| Shelf::guessed(number, &row));
+                keyspace.shelf = guess.unwrap_or(Shelf::Other);
+            }
+        }
+        Ok(salvage)
+    }
+
+    fn read_journals(&mut self, engine: &Path, aside: &Path) -> io::Result<()> {
+        let mut files: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
+        for folder in [aside, engine] {
+            for (number, path) in journal::journals(folder)? {
+                files.entry(number).or_default().push(path);
+            }
+        }
+        let kept: BTreeMap<u64, Option<u64>> = self
+            .keyspaces
+            .iter()
+            // What a table that does not read held may stand in a journal still.
+            .map(|keyspace| {
+                (keyspace.tree.number, keyspace.tree.written_out().filter(|_| !keyspace.tree.is_troubled()))
+            })
+            .collect();
+        let mut found: BTreeMap<u64, BTreeMap<Vec<u8>, (u64, Option<Slice>)>> = BTreeMap::new();
+        let (mut torn, mut latest) = (None, 0);
+        for (number, paths) in files {
+            let mut seen = BTreeSet::new();
+            for (which, path) in paths.iter().enumerate() {
+                let bytes = batches::read(path)?;
+                let mut fresh = 0u64;
+                let (holes, reached) = batches::walk(&bytes, |batch| {
+                    if which > 0 && seen.contains(&batch.seqno) {
+                        return;
+                    }
+                    seen.insert(batch.seqno);
+                    fresh += 1;
+                    latest = latest.max(batch.seqno);
+                    for item in batch.items {
+                        let Some(written_out) = kept.get(&item.keyspace) else { continue };
+                        if written_out.is_some_and(|seqno| batch.seqno <= seqno) {
+                            continue;
+                        }
+                        let rows = found.entry(item.keyspace).or_default();
+                        let newest = rows.get(item.key).is_none_or(|(seqno, _)| *seqno <= batch.seqno);
+                        if newest {
+                            rows.insert(item.key.to_vec(), (batch.seqno, item.value.map(Slice::from)));
+                        }
+                    }
+                });
+                if which > 0 {
+                    continue;
+                }
+                if let Some((torn, after)) = torn.filter(|_| fresh > 0) {
+                    self.unread.push(format!("journal {torn} does not read to its end"));
+                    self.lose(after);
+                }
+                for hole in holes {
+                    self.unread
+                        .push(format!("journal {number} does not read from byte {} to byte {}", hole.from, hole.to));
+                    self.lose(hole.after);
+                }
+                torn = (reached < bytes.len()).then_some((number, latest));
+            }
+        }
+        for keyspace in &mut self.keyspaces {
+            keyspace.recent = found.remove(&keyspace.tree.number).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, after: u64) {
+        self.lost_after = Some(self.lost_after.map_or(after, |before| before.min(after)));
+    }
+
+    /// The newest rows of some keyspaces, in the order of their keys.
+    pub(crate) fn rows(&self, pick: impl Fn(Shelf) -> bool) -> Merge<'_> {
+        Merge::of(self.keyspaces.iter().filter(|keyspace| pick(keyspace.shelf)).flat_map(Keyspace::sources).collect())
+    }
+
+    /// Which keyspaces there are.
+    pub(crate) fn shelves(&self) -> BTreeSet<Shelf> {
+        self.keyspaces.iter().map(|keyspace| keyspace.shelf).collect()
+    }
+
+    /// Whether something of these keyspaces could not be read so far.
+    pub(crate) fn is_troubled(&self, pick: impl Fn(Shelf) -> bool) -> bool {
+        self.keyspaces.iter().any(|keyspace| pick(keyspace.shelf) && keyspace.tree.is_troubled())
+    }
+
+    /// What could not be read so far, in words.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let mut told = self.unread.clone();
+        for Keyspace { shelf, tree, .. } in &self.keyspaces {
+            told.extend(tree.unread.iter().map(|why| format!("{shelf} (keyspace {}): {why}", tree.number)));
+            if tree.bad.get() > 0 {
+                told.push(format!("{shelf} (keyspace {}): some blocks do not read", tree.number));
+            }
+        }
+        told
+    }
+}
+
+impl Keyspace {
+    fn sources(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {
+        let recent = self.recent.iter().map(|(key, (seqno, value))| Row {
+            key: Slice::from(&key[..]),
+            seqno: *seqno,
+            value: value.clone(),
+        });
+        let mut all = self.tree.sources();
+        all.push(Box::new(recent));
+        all
+    }
+
+    fn rows(&self) -> Merge<'_> {
+        Merge::of(self.sources())
+    }
+}
+
+/// Rows of many sources as one, each key once, with its newest value; removed keys are left out.
+pub(crate) struct Merge<'a> {
+    sources: Vec<Box<dyn Iterator<Item = Row> + 'a>>,
+    heap: BinaryHeap<(Reverse<Vec<u8>>, u64, usize)>,
+    waiting: Vec<Option<Row>>,
+    last: Option<Slice>,
+}
+
+impl<'a> Merge<'a> {
+    fn of(sources: Vec<Box<dyn Iterator<Item = Row> + 'a>>) -> Self {
+        let mut merge = Self { heap: BinaryHeap::new(), waiting: vec![None; sources.len()], last: None, sources };
+        (0..merge.sources.len()).for_each(|index| merge.pull(index));
+        merge
+    }
+
+    fn pull(&mut self, index: usize) {
+        let row = self.sources.get_mut(index).and_then(Iterator::next);
+        if let Some(row) = &row {
+            self.heap.push((Reverse(row.key.to_vec()), row.seqno, index));
+        }
+        if let Some(place) = self.waiting.get_mut(index) {
+            *place = row;
+        }
+    }
+}
+
+impl Iterator for Merge<'_> {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        loop {
+            let (_, _, index) = self.heap.pop()?;
+            let row = self.waiting.get_mut(index).and_then(Option::take);
+            self.pull(index);
+            let Some(row) = row else { continue };
+            // Of the same key the newest comes first.
+            if self.last.as_ref().is_some_and(|last| *last == row.key) {
+                continue;
+            }
+            self.last = Some(row.key.clone());
+            if row.value.is_some() {
+                return Some(row);
+            }
+        }
+    }
+}

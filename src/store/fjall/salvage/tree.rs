@@ -1,0 +1,189 @@
+//! One tree of the engine, read from its tables without the engine, as far as it goes.
+
+use std::{
+    cell::Cell,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use lsm_tree::{
+    Cache, Checksum, CompressionType, DescriptorTable, InternalValue, Slice, Table, ValueType, table::Scanner,
+};
+
+use crate::{
+    StoreError,
+    fjall::{
+        guard::guarded,
+        seal::{Listed, Seal, seal},
+    },
+};
+
+/// One version of a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) key: Slice,
+    pub(crate) seqno: u64,
+    /// Nothing where the key was removed.
+    pub(crate) value: Option<Slice>,
+}
+
+/// What tables are read through.
+#[derive(Clone)]
+pub(crate) struct Lens {
+    cache: Arc<Cache>,
+    files: Arc<DescriptorTable>,
+}
+
+impl Lens {
+    pub(crate) fn new() -> Self {
+        Self { cache: Arc::new(Cache::with_capacity_bytes(4 * 1024 * 1024)), files: Arc::new(DescriptorTable::new(64)) }
+    }
+}
+
+struct TableFile {
+    id: u64,
+    path: PathBuf,
+    seqno: u64,
+    /// Nothing where it cannot be opened: then its blocks are read one after the other, as far as they go.
+    table: Option<Table>,
+}
+
+/// A tree.
+pub(crate) struct Tree {
+    pub(crate) number: u64,
+    tables: Vec<TableFile>,
+    /// What of it cannot be read, in words.
+    pub(crate) unread: Vec<String>,
+    /// Blocks that could not be read so far.
+    pub(crate) bad: Cell<u64>,
+}
+
+impl Tree {
+    /// A tree whose folder is gone.
+    pub(crate) fn missing(number: u64) -> Self {
+        Self { number, tables: Vec::new(), unread: vec!["its folder is missing".into()], bad: Cell::new(0) }
+    }
+
+    /// Looks at the tables of a tree.
+    ///
+    /// # Errors
+    /// Where the disk does not give them.
+    pub(crate) fn look(number: u64, path: &Path, lens: &Lens) -> io::Result<Self> {
+        let mut unread = Vec::new();
+        let listed = match seal(path)? {
+            Seal::Whole(tables) => tables,
+            Seal::Unborn => Vec::new(),
+            Seal::Broken(why) => {
+                unread.push(why);
+                every_table(&path.join("tables"))?
+            }
+        };
+        let mut tables = Vec::new();
+        for Listed { id, seqno } in listed {
+            let at = path.join("tables").join(id.to_string());
+            let table = guarded(|| open_table(&at, seqno, number, lens));
+            match table {
+                Ok(table) => tables.push(TableFile { id, path: at, seqno, table: Some(table) }),
+                Err(error) => {
+                    unread.push(format!("table {id} does not open ({error})"));
+                    if at.exists() {
+                        tables.push(TableFile { id, path: at, seqno, table: None });
+                    }
+                }
+            }
+        }
+        Ok(Self { number, tables, unread, bad: Cell::new(0) })
+    }
+
+    /// Whether something of it could not be read so far.
+    pub(crate) fn is_troubled(&self) -> bool {
+        !self.unread.is_empty() || self.bad.get() > 0
+    }
+
+    /// The highest sequence number in its tables.
+    pub(crate) fn written_out(&self) -> Option<u64> {
+        self.tables.iter().filter_map(|file| Some(file.table.as_ref()?.get_highest_seqno())).max()
+    }
+
+    /// Each table's rows, in order.
+    pub(crate) fn sources(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {
+        self.tables.iter().map(|file| self.rows(file)).collect()
+    }
+
+    fn rows(&self, file: &TableFile) -> Box<dyn Iterator<Item = Row> + '_> {
+        match &file.table {
+            Some(table) => {
+                // A block that does not read is passed over; an index that does not read would be asked for ever.
+                let most = table.metadata.data_block_count + 1;
+                Box::new(Cautious { rows: Some(table.iter()), tree: self, errors_left: most })
+            }
+            None => match Scanner::new(&file.path, usize::MAX, CompressionType::None, file.seqno) {
+                // Behind its last block of rows the scanner meets something else: that is the end.
+                Ok(rows) => Box::new(Cautious { rows: Some(rows), tree: self, errors_left: 1 }),
+                Err(_) => {
+                    tracing::debug!(table = file.id, "the first block does not read");
+                    Box::new(std::iter::empty())
+                }
+            },
+        }
+    }
+}
+
+fn open_table(path: &Path, seqno: u64, tree: u64, lens: &Lens) -> Result<Table, StoreError> {
+    crate::fjall::seal::ends_well(path)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))?
+        .map_err(|why| StoreError::Corrupt(format!("it {why}")))?;
+    let (cache, files) = (lens.cache.clone(), Some(lens.files.clone()));
+    Table::recover(path.to_path_buf(), Checksum::from_raw(0), seqno, tree, cache, files, false, false)
+        .map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+/// All tables in a folder, where the list of those that count does not read: the newest version of a key is right in most of them.
+fn every_table(folder: &Path) -> io::Result<Vec<Listed>> {
+    let mut all = Vec::new();
+    if folder.exists() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            all.extend(id.filter(|_| entry.path().is_file()).map(|id| Listed { id, seqno: 0 }));
+        }
+    }
+    all.sort_unstable_by_key(|table: &Listed| table.id);
+    Ok(all)
+}
+
+/// Rows that are counted, not trusted, where they do not read.
+struct Cautious<'a, I> {
+    rows: Option<I>,
+    tree: &'a Tree,
+    errors_left: u64,
+}
+
+impl<I: Iterator<Item = lsm_tree::Result<InternalValue>>> Iterator for Cautious<'_, I> {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        loop {
+            let rows = self.rows.as_mut()?;
+            match guarded(|| Ok(rows.next())) {
+                Ok(None) => return None,
+                Ok(Some(Ok(row))) => {
+                    let value = (row.key.value_type == ValueType::Value).then_some(row.value);
+                    return Some(Row { key: row.key.user_key, seqno: row.key.seqno, value });
+                }
+                Ok(Some(Err(_))) => {
+                    self.tree.bad.set(self.tree.bad.get() + 1);
+                    self.errors_left -= 1;
+                    if self.errors_left == 0 {
+                        self.rows = None;
+                    }
+                }
+                Err(_) => {
+                    self.tree.bad.set(self.tree.bad.get() + 1);
+                    self.rows = None;
+                }
+            }
+        }
+    }
+}
