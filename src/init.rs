@@ -69,7 +69,7 @@ pub(crate) async fn store_check(context: &Context, path: Option<PathBuf>) -> End
         out.line(format!("  {}", telemetry::clean(problem, 1024)));
     }
     Err(Failure::new(Exit::Store, format!("the store is not sound: {} problems", report.problems.len()))
-        .remedy("restore it from a backup"))
+        .remedy("`setgate store repair` says what can be saved, and asks before it does it; or restore a backup"))
 }
 
 /// Makes this copy of a store the one that delivers.

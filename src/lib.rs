@@ -28,6 +28,7 @@ mod doors;
 mod init;
 mod issuers;
 mod listen;
+mod mend;
 mod opening;
 mod rekey;
 mod serve;
@@ -101,6 +102,14 @@ impl cli::Gateway for Root {
 
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> Ending<'a> {
         Box::pin(init::store_check(context, path))
+    }
+
+    fn store_repair<'a>(&'a self, context: &'a Context, how: cli::StoreRepair) -> Ending<'a> {
+        Box::pin(mend::repair(context, how))
+    }
+
+    fn store_export<'a>(&'a self, context: &'a Context, path: Option<PathBuf>, to: Option<PathBuf>) -> Ending<'a> {
+        Box::pin(mend::export(context, path, to))
     }
 
     fn store_adopt<'a>(&'a self, context: &'a Context, yes: bool) -> Ending<'a> {

@@ -38,6 +38,17 @@ pub struct Minted {
     pub hash: String,
 }
 
+/// How a store is repaired.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreRepair {
+    /// Where the repaired store is left; else it takes the place of the damaged one.
+    pub into: Option<PathBuf>,
+    /// Whether it is written anew although nothing is wrong with it.
+    pub anyway: bool,
+    /// Whether nobody is asked.
+    pub yes: bool,
+}
+
 /// The gateway that the commands act upon.
 pub trait Gateway: Send + Sync {
     /// `setgate init`.
@@ -54,6 +65,15 @@ pub trait Gateway: Send + Sync {
     fn bench<'a>(&'a self, context: &'a Context, args: BenchArgs) -> BoxFuture<'a, Ended>;
     /// `setgate store check`.
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> BoxFuture<'a, Ended>;
+    /// `setgate store repair`.
+    fn store_repair<'a>(&'a self, context: &'a Context, how: StoreRepair) -> BoxFuture<'a, Ended>;
+    /// `setgate store export`: to a file that is not there yet, or to standard output.
+    fn store_export<'a>(
+        &'a self,
+        context: &'a Context,
+        path: Option<PathBuf>,
+        to: Option<PathBuf>,
+    ) -> BoxFuture<'a, Ended>;
     /// `setgate store adopt`.
     fn store_adopt<'a>(&'a self, context: &'a Context, yes: bool) -> BoxFuture<'a, Ended>;
     /// `setgate keys rotate-kek`: to the key that `new` names, or to one that is made; now, or at the next start.

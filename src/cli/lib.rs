@@ -25,7 +25,7 @@ mod token;
 pub use anstyle::Style;
 pub use context::Context;
 pub use exit::{Ended, Exit, Failure};
-pub use gateway::{DoorAt, Gateway, Holder, Minted};
+pub use gateway::{DoorAt, Gateway, Holder, Minted, StoreRepair};
 pub use out::Out;
 pub use run::main;
 pub use steps::Steps;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::{
-    Context, Ended, Exit, Failure, Gateway,
+    Context, Ended, Exit, Failure, Gateway, StoreRepair,
     args::{Cli, Command, KeysCommand, StoreCommand},
     emit, keys, out, parked, producers, receivers, sources, store_commands, streams,
 };
@@ -65,6 +65,10 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
         Command::Sources(command) => sources::run(gateway, context, command).await,
         Command::Receivers(command) => receivers::run(gateway, context, command).await,
         Command::Store(StoreCommand::Check { path }) => gateway.store_check(context, path).await,
+        Command::Store(StoreCommand::Repair { into, anyway, yes }) => {
+            gateway.store_repair(context, StoreRepair { into, anyway, yes }).await
+        }
+        Command::Store(StoreCommand::Export { path, to }) => gateway.store_export(context, path, to).await,
         Command::Store(StoreCommand::Adopt { yes }) => gateway.store_adopt(context, yes).await,
         Command::Store(StoreCommand::Health) => store_commands::health(gateway, context).await,
     }

@@ -302,6 +302,39 @@ pub enum StoreCommand {
         #[arg(long, value_name = "FOLDER")]
         path: Option<PathBuf>,
     },
+    /// Write a damaged store anew from what can be read; says first what is given up. The gateway must not be running.
+    #[command(
+        after_help = "Examples:\n  setgate store repair\n  setgate store repair --yes --json\n  setgate store repair --into /mnt/room/store\n\n\
+        What reads is written anew, opened and checked; only then it takes the place of the damaged parts, which are\n\
+        kept in the store's folder, in `damaged`, until you remove them. No `jti` is ever given twice. Delivery goes on\n\
+        with the next start. With --into the damaged store is not touched: what is written there is a copy, held until\n\
+        `setgate store adopt`. Needs room for what is kept."
+    )]
+    Repair {
+        /// Leave the repaired store in this folder, for example on a disk with more room.
+        #[arg(long, value_name = "FOLDER")]
+        into: Option<PathBuf>,
+        /// Write it anew although nothing is wrong with it.
+        #[arg(long)]
+        anyway: bool,
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Write what the store holds as JSON lines, as far as it reads; the gateway must not be running.
+    #[command(
+        after_help = "Examples:\n  setgate store export > store.ndjson\n  setgate store export --path /mnt/copy/store --to store.ndjson\n\n\
+        Events with bodies and streams, what waits for each stream, parked SETs, names of records. The last line says what\n\
+        could not be read. Keys, tokens and other values of records are left out; bodies are events in clear."
+    )]
+    Export {
+        /// The store's folder [default: from the configuration].
+        #[arg(long, value_name = "FOLDER")]
+        path: Option<PathBuf>,
+        /// The file to write, which must not be there [default: standard output].
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// Say that this copy of a store is the one that delivers from now on.
     #[command(after_help = "Examples:\n  setgate store adopt --config setgate.toml\n\n\
         A store that was copied or restored starts with delivery held and intake closed, so that a test system does\n\

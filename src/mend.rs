@@ -1,0 +1,177 @@
+//! `setgate store repair` and `setgate store export`: ways out of a store that does not open.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, BufWriter, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use cli::{Context, Ended, Exit, Failure, StoreRepair};
+use store::{Findings, FjallStore, Place, Repair};
+
+use crate::{opening, serve};
+
+/// At most so many lines of one kind are shown; `--json` has all of them.
+const SHOWN: usize = 20;
+
+/// Writes a damaged store anew from what can be read.
+pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
+    let place = opening::place(&serve::load(context, false)?.config);
+    let repair = look(place.clone()).await?;
+    let (out, findings) = (context.out, repair.findings().clone());
+    let needed = repair.is_needed();
+    for text in account(&findings) {
+        out.line(text);
+    }
+    let report = |repaired: Option<&store::Repaired>| {
+        out.value(
+            &serde_json::json!({"path": place.store, "needed": needed, "findings": findings, "repaired": repaired}),
+        );
+    };
+    if !needed && !how.anyway {
+        report(None);
+        out.line("nothing is wrong with it: it is left as it is");
+        return Ok(Exit::Done);
+    }
+    let target = how.into.as_deref().unwrap_or(&place.store).display();
+    if !how.yes && !out.confirm(&format!("Write the store anew to {target} and give up what is listed above?")) {
+        return Err(Failure::usage("nothing was done").remedy("give --yes to do it without being asked"));
+    }
+    let (into, house) = (how.into.clone(), context.house.clone());
+    let repaired = tokio::task::spawn_blocking(move || repair.carry_out(into.as_deref(), &house)).await;
+    let repaired = repaired
+        .map_err(|_| Failure::failed("the repair was interrupted; the store is as it was"))?
+        .map_err(|error| opening::of_store(&error))?;
+    report(Some(&repaired));
+    out.line(format!(
+        "{} was written anew, opened and checked: {} deliveries wait",
+        repaired.store.display(),
+        repaired.waiting
+    ));
+    match &repaired.damaged {
+        Some(kept) => {
+            out.line(format!(
+                "the parts as they were are kept in {}: remove them when you are content",
+                kept.display()
+            ));
+            out.line("`setgate serve` goes on delivering");
+        }
+        None => {
+            out.line(format!(
+                "{} is as it was; to use the repaired store, put it in its place, then `setgate store adopt`",
+                place.store.display()
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Writes what the store holds as JSON lines.
+pub(crate) async fn export(context: &Context, path: Option<PathBuf>, to: Option<PathBuf>) -> Ended {
+    let place = match path {
+        Some(store) => Place { owner: store.join("store-owner"), store },
+        None => opening::place(&serve::load(context, false)?.config),
+    };
+    let found = look(place).await?;
+    let target = to.clone();
+    let exported = tokio::task::spawn_blocking(move || write(&found, target.as_deref())).await;
+    let exported = exported
+        .map_err(|_| Failure::failed("the export was interrupted"))?
+        .map_err(|error| Failure::failed(format!("the export could not be written: {error}")))?;
+    if let Some(to) = &to {
+        context.out.value(&exported);
+        context.out.line(format!(
+            "{} events, {} streams and {} parked SETs are in {}",
+            exported.events,
+            exported.streams,
+            exported.parked,
+            to.display()
+        ));
+    }
+    if exported.complete {
+        return Ok(Exit::Done);
+    }
+    context.out.warn("not everything could be read: the last line says what is missing");
+    Ok(Exit::Partly)
+}
+
+fn write(found: &Repair, to: Option<&Path>) -> io::Result<store::Exported> {
+    match to {
+        Some(path) => {
+            // Events in clear are for the store's owner alone.
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = BufWriter::new(file);
+            let exported = found.export(&mut |line| writeln!(file, "{line}"))?;
+            file.into_inner()?.sync_all()?;
+            Ok(exported)
+        }
+        None => {
+            let mut file = BufWriter::new(io::stdout().lock());
+            let exported = found.export(&mut |line| writeln!(file, "{line}"))?;
+            file.flush()?;
+            Ok(exported)
+        }
+    }
+}
+
+async fn look(place: Place) -> Result<Repair, Failure> {
+    let found = tokio::task::spawn_blocking(move || FjallStore::repair(&place)).await;
+    found
+        .map_err(|_| Failure::failed("the store could not be looked through"))?
+        .map_err(|error| opening::of_store(&error))
+}
+
+/// What would be kept, and what given up, for people.
+fn account(findings: &Findings) -> Vec<String> {
+    let (kept, lost) = (&findings.kept, &findings.given_up);
+    let mut text = vec![
+        format!(
+            "records up to {}{}",
+            findings.last,
+            match findings.promised {
+                Some(promised) => format!(", promised up to {promised}"),
+                None => ", what was promised is not known".into(),
+            }
+        ),
+        format!(
+            "kept:     {} events, {} deliveries of {} streams, {} parked SETs, {} records, {} idempotency keys",
+            kept.events, kept.deliveries, kept.streams, kept.parked, kept.records, kept.ids
+        ),
+    ];
+    let mut given_up = Vec::new();
+    if lost.event_count > 0 {
+        given_up.push(format!("{} events, whoever was owed them:", lost.event_count));
+        let some = lost.events.iter().take(SHOWN).map(|stretch| format!("  {} to {}", stretch.from, stretch.to));
+        given_up.extend(some);
+        if lost.events.len() > SHOWN {
+            given_up.push(format!("  and {} stretches more", lost.events.len() - SHOWN));
+        }
+    }
+    given_up
+        .extend(lost.deliveries.iter().map(|(stream, count)| format!("{count} deliveries of stream number {stream}")));
+    given_up.extend(lost.parked.iter().map(|(stream, count)| format!("{count} parked SETs of stream number {stream}")));
+    given_up.extend(lost.records.iter().map(|key| format!("the record {}", telemetry::clean(key, 256))));
+    for (count, what) in [
+        (lost.commits, "commits with settlements: what they settled is delivered again"),
+        (lost.changes, "changes of streams, subjects, clients or keys"),
+        (lost.ids, "idempotency keys: an event put in again with one of them is a new event"),
+    ] {
+        if count > 0 {
+            given_up.push(format!("{count} {what}"));
+        }
+    }
+    if given_up.is_empty() {
+        given_up.push("nothing".into());
+    }
+    text.extend(given_up.into_iter().map(|line| format!("given up: {line}")));
+    text.extend(findings.again.iter().map(|(stream, count)| {
+        format!("again:    up to {count} deliveries of stream number {stream} that may have been settled, under the same jti")
+    }));
+    let shown = findings.unreadable.iter().take(SHOWN);
+    text.extend(shown.map(|why| format!("because:  {}", telemetry::clean(why, 1024))));
+    if findings.unreadable.len() > SHOWN {
+        text.push(format!("because:  and {} places more; --json names them all", findings.unreadable.len() - SHOWN));
+    }
+    text
+}
