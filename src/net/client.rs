@@ -23,6 +23,7 @@ use crate::{
     guard::Guard,
     proxy,
     resolve::Resolver,
+    ticks::Ticks,
     tls,
 };
 
@@ -32,6 +33,10 @@ const POOL_AGE: Duration = Duration::from_secs(300);
 const IDLE: Duration = Duration::from_secs(60);
 /// Idle connections kept to one origin.
 const IDLE_CONNECTIONS: usize = 128;
+/// After so long without a byte on an HTTP/2 connection with requests under way, the peer is asked for a sign of life (RFC 9113 §6.7).
+const PING: Duration = Duration::from_secs(10);
+/// After so long without one the connection is ended. A connection that died unheard would otherwise take every request until its pool is old.
+const PONG: Duration = Duration::from_secs(10);
 /// Bytes of an answer's head.
 const HEAD: usize = 64 * 1024;
 /// Header fields of an answer.
@@ -296,7 +301,9 @@ impl ClientInner {
 
     fn build(&self, connector: Connector) -> Pool {
         legacy::Client::builder(Spawn(self.house.clone()))
-            .timer(TokioTimer::new())
+            .timer(Ticks::new(self.house.clock.clone()))
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PONG)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)

@@ -78,10 +78,7 @@ impl Service<Uri> for Connector {
         let inner = self.0.clone();
         Box::pin(async move {
             let opening = inner.open(&target, &inner.tls, false);
-            if inner.way.egress.is_none() {
-                return opening.await.map(TokioIo::new);
-            }
-            // A pool goes on connecting when the request that asked for it is over; a silent proxy must not hold that for ever.
+            // A pool goes on connecting when the request that asked for it is over; a peer that is silent must not hold that for ever.
             let late = inner.way.house.clock.sleep(inner.way.timeout);
             tokio::select! {
                 biased;

@@ -11,6 +11,7 @@ mod proxy;
 mod resolve;
 mod seat;
 mod secret;
+mod ticks;
 mod tls;
 
 pub use client::{HttpClient, HttpRequest, HttpResponse, Outbound};

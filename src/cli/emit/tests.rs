@@ -30,6 +30,9 @@ pub(super) fn context() -> Context {
     Context::new(house, &crate::args::Global::default())
 }
 
+/// How long a connection may take to come about.
+const CONNECTING: Duration = Duration::from_secs(30);
+
 /// A clock on which waiting takes no time and is written down; what is long enough to be a deadline never comes.
 struct Impatient {
     system: SystemClock,
@@ -47,7 +50,7 @@ impl Clock for Impatient {
 
     fn sleep(&self, how_long: Duration) -> BoxFuture<()> {
         match how_long {
-            d if d >= Duration::from_secs(100) => Box::pin(std::future::pending()),
+            d if d >= Duration::from_secs(100) || d == CONNECTING => Box::pin(std::future::pending()),
             // Lingering, the stagger of connections and the first wait take their time.
             d if d == LINGER || d == Duration::from_millis(250) => self.system.sleep(d),
             d => {

@@ -64,7 +64,8 @@ async fn mirror(house: &House) -> (SocketAddr, watch::Sender<bool>) {
 async fn a_pool_is_used_again_and_replaced_after_five_minutes() {
     let glass = Hourglass::at(0);
     let house = House { clock: glass.clone(), ..clock::system() };
-    let (address, _stop) = mirror(&house).await;
+    // The server's own limit for idle connections stands still.
+    let (address, _stop) = mirror(&clock::system()).await;
     let client = outbound(&house).client(&local(None, None));
     let caller = async || client.send(get(&format!("http://{address}/"))).await.unwrap().body;
     let first = caller().await;
@@ -203,4 +204,93 @@ async fn a_dialled_connection_is_judged_and_speaks_http_1_over_tls() {
     let strict = TlsPolicy::default();
     let refused = outbound(&house).client(&strict).dial(&url).await.unwrap_err();
     assert_eq!(refused.fault, HttpFault::Guard);
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_died_unheard_is_found_out_and_replaced() {
+    let server = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(server.signing_key.serialize_der()).unwrap();
+    let mut config = ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![server.cert.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let (dies, dead) = watch::channel(0);
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let tls = acceptor.accept(tcp).await.unwrap();
+            let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            let mut dead = dead.clone();
+            tokio::spawn(async move {
+                let service = service_fn(move |_| async move {
+                    Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(number.to_string()))))
+                });
+                let server = auto::Builder::new(TokioExecutor::new());
+                let serving = server.serve_connection(TokioIo::new(tls), service);
+                tokio::pin!(serving);
+                let died = async { drop(dead.wait_for(|dead| *dead >= number).await) };
+                tokio::select! {
+                    _ = &mut serving => return,
+                    () = died => {}
+                }
+                // Its bytes are neither read nor written any more, and the connection stands.
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    let glass = Hourglass::at(0);
+    let house = House { clock: glass.clone(), ..clock::system() };
+    let roots = Roots::from_pem(server.cert.pem().as_bytes()).unwrap();
+    let client = outbound(&house).client(&local(Some(roots), None));
+    let url = format!("https://receiver.example:{port}/");
+    assert_eq!(client.send(get(&url)).await.unwrap().body, "1");
+    dies.send_replace(1);
+    let unheard = tokio::spawn({
+        let (client, url) = (client.clone(), url.clone());
+        async move { client.send(get(&url)).await }
+    });
+    // Time passes up to the request's own deadline, and no further.
+    for _ in 0..29 {
+        glass.advance(Duration::from_secs(1));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(unheard.is_finished(), "the connection is not known to be dead");
+    assert_eq!(unheard.await.unwrap().unwrap_err().fault, HttpFault::Closed);
+    assert_eq!(client.send(get(&url)).await.unwrap().body, "2");
+}
+
+#[tokio::test]
+async fn a_pool_stops_connecting_to_a_peer_that_is_silent() {
+    use tower::Service as _;
+    let glass = Hourglass::at(0);
+    let house = House { clock: glass.clone(), ..clock::system() };
+    let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let client = outbound(&house).client(&local(None, None));
+    let target = format!("https://receiver.example:{}/", silent.local_addr().unwrap().port());
+    let connecting = client.0.connector.clone().unwrap().call(target.parse().unwrap());
+    tokio::pin!(connecting);
+    // Until the connection stands, and only the peer's part of the handshake is missing.
+    let accepted = tokio::select! {
+        _ = &mut connecting => panic!("connected"),
+        accepted = silent.accept() => accepted.unwrap(),
+    };
+    assert!(futures_util::poll!(&mut connecting).is_pending());
+    glass.advance(Duration::from_secs(30));
+    let futures_util::future::Either::Left((end, _)) =
+        futures_util::future::select(connecting, Box::pin(tokio::task::yield_now())).await
+    else {
+        panic!("it goes on for ever");
+    };
+    assert_eq!(end.err().unwrap().fault, HttpFault::Timeout);
+    drop(accepted);
 }
