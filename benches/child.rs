@@ -127,7 +127,8 @@ impl Home {
         let connections = visitors + 1_000;
         home.receiver = token;
         home.text.push_str(&format!(
-            "\n[listen.limits]\nconnections = {connections}\nconnections_per_address = {connections}\n\n\
+            "\n[listen.limits]\nconnections = {connections}\nconnections_per_address = {connections}\n\
+             unauthenticated_connections = {connections}\nconnections_per_client = {connections}\n\n\
              [visits]\nconnections = {connections}\nper_receiver = {connections}\n\n{toml}\n"
         ));
         home.declare(streams)?;

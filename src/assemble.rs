@@ -140,8 +140,9 @@ impl Gateway {
         let observed = kept.registry.lend(certificates::Observed::register);
         certificates::watch("world", &doors.world, &config.listen.world_tls, &house, &observed);
         certificates::watch("operator", &doors.operator, &config.listen.operator_tls, &house, &observed);
-        let world = serve(doors.world, world, &house, "world");
-        let operator = serve(doors.operator, operator, &house, "operator");
+        let connections = net::Observed::register(&kept.registry);
+        let world = serve(doors.world.observed(connections.clone(), "world"), world, &house, "world");
+        let operator = serve(doors.operator.observed(connections, "operator"), operator, &house, "operator");
         let sources = sources.start(&house);
         Ok(Self { house, router, kept, issuers, world, operator, visits, sources, ready })
     }

@@ -208,6 +208,9 @@ impl Inner {
             tracing::debug!(issuer = %asked.issuer, method = asked.method.name, why = %denied, "a receiver was not let in");
             Box::new(self.denied(denied))
         })?;
+        if let Some(seat) = head.extensions.get::<Seat>() {
+            seat.vouch(&admitted.receiver.name);
+        }
         if self.closing.load(Ordering::Acquire) {
             return Err(Box::new(self.full(Full::Closing)));
         }

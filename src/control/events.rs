@@ -150,6 +150,9 @@ async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
             return denied.into_response();
         }
     };
+    if let Some(seat) = request.extensions().get::<net::Seat>() {
+        seat.vouch(&producer.name);
+    }
     match door.clone().enter(request, producer.clone()).await {
         Ok(response) => response,
         Err(problem) => {

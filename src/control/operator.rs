@@ -108,7 +108,12 @@ impl OperatorParts {
 /// Lets in who has the admin token.
 async fn admit(State(parts): State<Arc<OperatorParts>>, request: Request, next: Next) -> Response {
     match parts.guard.admit(request.headers(), request.uri().query()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            if let Some(seat) = request.extensions().get::<net::Seat>() {
+                seat.vouch("operator");
+            }
+            next.run(request).await
+        }
         Err(denied) => denied.into_response(),
     }
 }

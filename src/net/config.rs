@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::{Secret, SecretRef};
+use crate::{NetError, Secret, SecretRef, ServerCertificate};
 
 /// `[net]`: how the gateway speaks to others.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -62,10 +62,19 @@ impl OutboundConfig {
 pub struct Limits {
     /// Connections at once; further ones wait in the system's queue.
     pub connections: usize,
-    /// Connections at once from one address; further ones are closed.
+    /// Of these, connections that have shown no accepted credential; a further one gets the place of one of them.
+    pub unauthenticated_connections: usize,
+    /// Connections at once from one IPv4 address or one /64 of IPv6; a further one gets the place of one of them that has shown no
+    /// credential, or is closed.
     pub connections_per_address: usize,
+    /// Connections at once of one client that nobody else gets the place of; further ones count as if they had shown no credential.
+    pub connections_per_client: usize,
     /// Seconds for the TLS handshake, and again for the first request's head.
     pub handshake_seconds: u64,
+    /// Seconds without an open request.
+    pub idle_seconds: u64,
+    /// Seconds in which the peer takes nothing of what is written.
+    pub write_stall_seconds: u64,
     /// Seconds for each request's head, waiting for it included.
     pub header_seconds: u64,
     /// Bytes of a request's head.
@@ -82,8 +91,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            unauthenticated_connections: 5_000,
             connections_per_address: 1_000,
+            connections_per_client: 5_000,
             handshake_seconds: 10,
+            idle_seconds: 60,
+            write_stall_seconds: 30,
             header_seconds: 10,
             header_bytes: 32 * 1024,
             headers: 100,
@@ -103,4 +116,20 @@ pub struct ListenConfig {
     pub key: Option<PathBuf>,
     /// What callers may do.
     pub limits: Limits,
+}
+
+impl ListenConfig {
+    /// The certificate that the section names, if it names one.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file cannot be read or used, [`NetError::Option`] when one of two is named.
+    pub fn certificate(&self) -> Result<Option<ServerCertificate>, NetError> {
+        let needs = |option, why: &str| Err(NetError::Option { option, why: why.to_owned() });
+        match (&self.certificate, &self.key) {
+            (None, None) => Ok(None),
+            (Some(chain), Some(key)) => ServerCertificate::from_files(chain.clone(), key.clone()).map(Some),
+            (Some(_), None) => needs("key", "`certificate` needs it"),
+            (None, Some(_)) => needs("certificate", "`key` needs it"),
+        }
+    }
 }

@@ -1,17 +1,6 @@
 //! Doors: plain or TLS listeners that serve an axum router over HTTP/1.1 and HTTP/2, within limits.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -29,14 +18,17 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tower::Service;
 
 use crate::{
-    Limits, ListenConfig, NetError,
-    seat::{Floor, Seat, Seated, Sitting},
+    Limits, ListenConfig, NetError, Observed,
+    floor::Floor,
+    observe::OfListener,
+    seat::{End, Seat, Sitting},
+    seated::{Answering, Seated},
     tls,
 };
 
@@ -114,6 +106,7 @@ pub struct Listener {
     certificate: Option<ServerCertificate>,
     limits: Limits,
     quiet: watch::Sender<bool>,
+    observed: OfListener,
 }
 
 impl Listener {
@@ -131,21 +124,13 @@ impl Listener {
     /// [`NetError::Listen`] when the address is taken, or not ours; [`NetError::Tls`] and [`NetError::Option`] when the
     /// certificate cannot be used.
     pub async fn open(address: SocketAddr, config: &ListenConfig) -> Result<Self, NetError> {
-        let certificate = match (&config.certificate, &config.key) {
-            (None, None) => None,
-            (Some(chain), Some(key)) => Some(ServerCertificate::from_files(chain.clone(), key.clone())?),
-            (Some(_), None) => {
-                return Err(NetError::Option { option: "key", why: "`certificate` needs it".to_owned() });
-            }
-            (None, Some(_)) => {
-                return Err(NetError::Option { option: "certificate", why: "`key` needs it".to_owned() });
-            }
-        };
+        let certificate = config.certificate()?;
         let fault = |source| NetError::Listen { address, source };
         let tcp = TcpListener::bind(address).await.map_err(fault)?;
         let address = tcp.local_addr().map_err(fault)?;
         let (limits, quiet) = (config.limits.clone(), watch::channel(false).0);
-        let plain = Self { tcp, address, tls: None, certificate: None, limits, quiet };
+        let observed = Observed::default().of("");
+        let plain = Self { tcp, address, tls: None, certificate: None, limits, quiet, observed };
         match certificate {
             Some(certificate) => plain.with_tls(&certificate),
             None => Ok(plain),
@@ -168,6 +153,13 @@ impl Listener {
         Ok(self)
     }
 
+    /// Makes it count its connections there, under its name.
+    #[must_use]
+    pub fn observed(mut self, observed: Observed, name: &'static str) -> Self {
+        self.observed = observed.of(name);
+        self
+    }
+
     /// Where it listens; with the port it got.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
@@ -187,62 +179,59 @@ impl Listener {
     }
 
     /// Serves until `stop`, then lets open requests finish within the drain time, then cuts what is left.
-    pub async fn serve(self, app: Router, mut stop: Stop, house: clock::House) {
-        let connections = self.limits.connections.clamp(1, Semaphore::MAX_PERMITS >> 3);
-        let all = u32::try_from(connections).unwrap_or(u32::MAX);
-        let floor = Floor::new(connections, self.limits.connections_per_address);
-        let room = floor.room().clone();
+    pub async fn serve(self, app: Router, stop: Stop, house: clock::House) {
+        let floor = Floor::new(&self.limits, house.clock.clone(), self.observed.clone());
+        tokio::select! {
+            biased;
+            () = floor.watch() => {}
+            () = self.seat_all(&floor, app, stop, house) => {}
+        }
+    }
+
+    async fn seat_all(self, floor: &Arc<Floor>, app: Router, mut stop: Stop, house: clock::House) {
         // Nothing is ever sent: that all senders are gone says that all connections are.
         let (alive, mut living) = mpsc::channel(1);
-        let (cut, was_cut) = watch::channel(false);
-        let door = Arc::new(Door {
-            app,
-            tls: self.tls,
-            limits: self.limits,
-            house: house.clone(),
-            stop: stop.clone(),
-            cut: was_cut,
-        });
+        let drain = Duration::from_secs(self.limits.drain_seconds);
+        let door = Arc::new(Door { app, tls: self.tls, limits: self.limits, house: house.clone(), stop: stop.clone() });
         loop {
             let caller = async {
                 // While there is no room, callers wait in the system's queue.
-                let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-                self.tcp.accept().await.map(|(tcp, peer)| (tcp, peer, permit))
+                floor.vacancy().await;
+                let (tcp, peer) = self.tcp.accept().await?;
+                let sitting = floor.seat(peer.ip(), &alive).await;
+                Ok::<_, io::Error>((tcp, peer, sitting))
             };
             let caller = tokio::select! {
                 biased;
                 () = raised(&mut stop) => break,
                 caller = caller => caller,
             };
-            let (tcp, peer, permit) = match caller {
+            let (tcp, peer, sitting) = match caller {
                 Ok(caller) => caller,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
+                    floor.make_room();
                     house.clock.sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            if let Some(sitting) = floor.seat(permit, peer.ip(), alive.clone()) {
+            if let Ok(sitting) = sitting {
                 let door = door.clone();
                 house.spawn("connection", async move { door.connection(tcp, peer, sitting).await });
             }
         }
         drop((self.tcp, alive));
         let drained = async {
-            // The places are never given back: who waits elsewhere ends instead of returning.
-            if let Ok(all) = room.acquire_many(all).await {
-                all.forget();
-            }
+            floor.empty().await;
             self.quiet.send_replace(true);
             living.recv().await
         };
         tokio::select! {
             biased;
             _ = drained => return,
-            () = house.clock.sleep(Duration::from_secs(door.limits.drain_seconds)) => {}
+            () = house.clock.sleep(drain) => {}
         }
-        cut.send_replace(true);
         floor.cut();
         living.recv().await;
         self.quiet.send_replace(true);
@@ -268,14 +257,13 @@ async fn raised(stop: &mut Stop) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// What all connections of a listener share.
+/// What serves the connections of a listener.
 struct Door {
     app: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
     house: clock::House,
     stop: Stop,
-    cut: Stop,
 }
 
 impl Door {
@@ -284,33 +272,38 @@ impl Door {
             return;
         }
         let seat = sitting.seat().clone();
+        let tcp = Seated::new(tcp, sitting);
         // Each stage has a box of its own: a connection that waits for hours shall not carry what only a handshake needs.
         let Some(acceptor) = &self.tls else {
-            return Box::pin(self.http(Seated::new(tcp, sitting), seat, peer)).await;
+            return Box::pin(self.http(tcp, seat, peer)).await;
         };
-        if let Some(tls) = Box::pin(self.handshake(acceptor, tcp)).await {
-            Box::pin(self.http(Seated::new(tls, sitting), seat, peer)).await;
+        if let Some(tls) = Box::pin(self.handshake(acceptor, tcp, &seat)).await {
+            seat.greeted();
+            Box::pin(self.http(tls, seat, peer)).await;
         }
     }
 
-    async fn handshake(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<Box<TlsStream<TcpStream>>> {
-        let (mut stop, mut cut) = (self.stop.clone(), self.cut.clone());
+    async fn handshake(
+        &self,
+        acceptor: &TlsAcceptor,
+        tcp: Seated<TcpStream>,
+        seat: &Seat,
+    ) -> Option<Box<TlsStream<Seated<TcpStream>>>> {
+        let mut stop = self.stop.clone();
         let accepted = tokio::select! {
             biased;
-            () = raised(&mut cut) => return None,
+            _ = seat.told() => return None,
             () = raised(&mut stop) => return None,
             accepted = acceptor.accept(tcp) => accepted,
-            () = self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds)) => return None,
         };
         accepted.map(Box::new).inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
     }
 
     async fn http(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seat: Seat, peer: SocketAddr) {
-        let asked = Arc::new(AtomicBool::new(false));
         let service = {
-            let (asked, seat) = (asked.clone(), seat.clone());
+            let seat = seat.clone();
             service_fn(move |mut request: Request<Incoming>| {
-                asked.store(true, Ordering::Relaxed);
+                let asking = seat.ask();
                 request.extensions_mut().insert(Peer(peer));
                 request.extensions_mut().insert(seat.clone());
                 let answering = self.app.clone().call(request);
@@ -320,46 +313,35 @@ impl Door {
                     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
                         seat.take_over();
                     }
-                    Ok::<_, Infallible>(answer)
+                    Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))
                 }
             })
         };
         let server = self.server();
         let mut connection = Box::pin(server.serve_connection_with_upgrades(TokioIo::new(io), service));
-        let (mut stop, mut cut) = (self.stop.clone(), self.cut.clone());
-        // While it is open which protocol is spoken, no other time limit runs: this one ends those who never ask anything.
-        let mut first = Some(self.house.clock.sleep(Duration::from_secs(self.limits.handshake_seconds)));
+        let mut stop = self.stop.clone();
         let mut stopping = false;
         loop {
-            let patience = async {
-                match &mut first {
-                    Some(first) => first.await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 end = connection.as_mut() => {
                     if let Err(error) = end {
                         tracing::debug!(%error, "a connection broke");
+                        seat.broke(&*error);
                     }
                     return;
                 }
-                () = raised(&mut cut) => return,
+                end = seat.told() => match end {
+                    End::Cut => return,
+                    End::Soon if stopping => {}
+                    End::Soon => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                },
                 () = raised(&mut stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
-                }
-                () = seat.lost(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = patience => {
-                    if !asked.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    // Its timer is given back.
-                    first = None;
                 }
             }
         }

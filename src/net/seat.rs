@@ -1,95 +1,229 @@
-//! Places: how many connections a listener has at once, and those that wait elsewhere meanwhile.
+//! A connection's place, what it waits for, and how it is ended.
 
 use std::{
     any::Any,
-    collections::HashMap,
     convert::Infallible,
-    io,
-    net::IpAddr,
-    pin::Pin,
+    error::Error as _,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
-    task::{Context, Poll},
+    task::Context,
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
-};
+use tokio::sync::{Notify, mpsc};
+
+use crate::{floor::Floor, observe::Limit};
+
+/// How long a connection that was told to end has for it.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A connection's place among those that its listener allows: an extension of every request.
 ///
 /// Whoever lets a request wait long [leaves](Seat::leave) the place to others and counts the request in a budget of its own. A connection
-/// that was taken over by another protocol keeps its place, or what was [kept](Seat::keep) with it, until it is closed.
+/// that was taken over by another protocol keeps its place, or what was [kept](Seat::keep) with it, until it is closed. One that has shown a
+/// credential is [vouched for](Seat::vouch): others do not get its place.
 #[derive(Clone)]
 pub struct Seat(Arc<Inner>);
 
 struct Inner {
     floor: Arc<Floor>,
-    ip: IpAddr,
-    state: Mutex<State>,
-    /// The place was left and is gone: the connection ends when its requests are answered.
-    gone: Notify,
-    /// Set once another protocol has taken the connection over.
-    taken_over: OnceLock<AtomicWaker>,
+    number: u64,
+    vouched: AtomicBool,
+    life: Mutex<Life>,
+    /// How it has to end.
+    ending: AtomicU8,
+    told: Notify,
+    /// Another protocol has the connection: it can be ended only where its bytes pass.
+    taken_over: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
 }
 
-#[derive(Default)]
-struct State {
-    place: Option<Place>,
-    away: usize,
+/// What the connection does.
+struct Life {
     kept: Vec<Box<dyn Any + Send + Sync>>,
     closed: bool,
+    /// Whether a request has come yet.
+    asked: bool,
+    /// Requests that are not answered to the last byte.
+    requests: usize,
+    /// Since when the peer has to do something, while there is no request.
+    since: Duration,
+    /// Answers of which the peer has to take what is there, and since when.
+    handed: Vec<(u64, Duration)>,
+    last: u64,
+    /// Since when nothing can be written.
+    stalled: Option<Duration>,
+    /// When it was told to end.
+    told: Option<Duration>,
+}
+
+/// How a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// When its requests are answered.
+    Soon = 1,
+    /// At once.
+    Cut = 2,
 }
 
 impl Seat {
+    pub(crate) fn new(floor: Arc<Floor>, number: u64) -> Self {
+        let life = Life {
+            kept: Vec::new(),
+            closed: false,
+            asked: false,
+            requests: 0,
+            since: floor.now(),
+            handed: Vec::new(),
+            last: 0,
+            stalled: None,
+            told: None,
+        };
+        Self(Arc::new(Inner {
+            floor,
+            number,
+            vouched: AtomicBool::new(false),
+            life: Mutex::new(life),
+            ending: AtomicU8::new(0),
+            told: Notify::new(),
+            taken_over: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+        }))
+    }
+
     /// Gives the connection's place to others for as long as the value lives.
     ///
     /// When it comes back and there is no place any more, the connection ends after its answers.
     #[must_use]
     pub fn leave(&self) -> Away {
-        let place = {
-            let mut state = self.0.state();
-            state.away += 1;
-            state.place.take()
-        };
-        drop(place);
+        self.0.floor.leave(self.0.number);
         Away(self.clone())
     }
 
     /// Keeps something until the connection is closed, also when another protocol has taken it over.
     pub fn keep(&self, what: impl Any + Send + Sync) {
-        let mut state = self.0.state();
-        if !state.closed {
-            state.kept.push(Box::new(what));
+        let mut life = self.0.life();
+        if !life.closed {
+            life.kept.push(Box::new(what));
         }
     }
 
-    /// Ends when the connection has lost its place.
-    pub(crate) async fn lost(&self) {
-        self.0.gone.notified().await;
+    /// The connection has shown a credential that was accepted, of this client: nobody gets its place while it is open, unless the client
+    /// has more than its share of them.
+    pub fn vouch(&self, client: &str) {
+        if !self.0.vouched.swap(true, Ordering::Relaxed) {
+            self.0.floor.vouch(self.0.number, client);
+        }
     }
 
-    /// Another protocol takes the connection over: from now on the listener can cut it only here.
+    /// The handshake is over: the peer has to ask for something.
+    pub(crate) fn greeted(&self) {
+        let now = self.0.floor.now();
+        self.0.life().since = now;
+    }
+
+    /// A request has come; it lasts as long as the value.
+    pub(crate) fn ask(&self) -> Asking {
+        let mut life = self.0.life();
+        life.asked = true;
+        life.requests += 1;
+        life.last += 1;
+        Asking { seat: self.clone(), number: life.last, handed: false }
+    }
+
+    /// Another protocol takes the connection over, whose rules tell when it is idle.
     pub(crate) fn take_over(&self) {
-        if self.0.taken_over.set(AtomicWaker::new()).is_ok() && !self.0.state().closed {
-            self.0.floor.sockets().insert(self.number(), self.clone());
+        self.0.taken_over.store(true, Ordering::Release);
+    }
+
+    /// Tells when the connection has to end, and how.
+    pub(crate) async fn told(&self) -> End {
+        self.0.told.notified().await;
+        if self.is_cut() { End::Cut } else { End::Soon }
+    }
+
+    /// Ends it, for this limit.
+    pub(crate) fn end(&self, end: End, limit: Limit) {
+        let before = self.0.ending.fetch_max(end as u8, Ordering::AcqRel);
+        if before >= end as u8 {
+            return;
+        }
+        if before == 0 {
+            self.0.floor.observed().closed(limit);
+            tracing::debug!(limit = limit.option(), "a connection is ended");
+        }
+        let now = self.0.floor.now();
+        self.0.life().told = Some(now);
+        self.0.told.notify_one();
+        self.0.reader.wake();
+        self.0.writer.wake();
+    }
+
+    /// It broke; where that was for a limit of the protocol's own, this is counted.
+    pub(crate) fn broke(&self, error: &(dyn std::error::Error + 'static)) {
+        let Some(fault) = error.downcast_ref::<hyper::Error>().filter(|fault| fault.is_timeout()) else { return };
+        if self.0.ending.load(Ordering::Acquire) == 0 {
+            // Beside a head that does not come there is an unanswered ping of HTTP/2, which names its cause.
+            let limit = if fault.source().is_none() { Limit::Header } else { Limit::Ping };
+            self.0.floor.observed().closed(limit);
         }
     }
 
-    fn number(&self) -> usize {
-        Arc::as_ptr(&self.0).addr()
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.ending.load(Ordering::Acquire) == End::Cut as u8
     }
 
-    /// Whether a connection that was taken over must end; wakes the caller when it must.
-    fn is_cut(&self, cx: &mut Context<'_>) -> bool {
-        let Some(waker) = self.0.taken_over.get() else { return false };
-        waker.register(cx.waker());
-        self.0.floor.cut.load(Ordering::Acquire)
+    /// What has to become of it now, and for which limit.
+    pub(crate) fn due(&self, now: Duration) -> Option<(End, Limit)> {
+        let limits = self.0.floor.limits();
+        let seconds = Duration::from_secs;
+        let life = self.0.life();
+        let stalls = life.handed.iter().map(|(_, since)| *since).chain(life.stalled);
+        if stalls.min().is_some_and(|since| now >= since + seconds(limits.write_stall_seconds)) {
+            return Some((End::Cut, Limit::WriteStall));
+        }
+        if self.0.taken_over.load(Ordering::Acquire) || life.requests > 0 {
+            return None;
+        }
+        if !life.asked {
+            let over = now >= life.since + seconds(limits.handshake_seconds);
+            return over.then_some((End::Cut, Limit::Handshake));
+        }
+        match life.told {
+            Some(told) => (now >= told.max(life.since) + GRACE).then_some((End::Cut, Limit::Idle)),
+            None => (now >= life.since + seconds(limits.idle_seconds)).then_some((End::Soon, Limit::Idle)),
+        }
     }
+
+    /// Whether a connection that was taken over must end; wakes the reader or the writer when it must.
+    pub(crate) fn must_end(&self, cx: &mut Context<'_>, side: Side) -> bool {
+        if !self.0.taken_over.load(Ordering::Acquire) {
+            return false;
+        }
+        match side {
+            Side::Read => self.0.reader.register(cx.waker()),
+            Side::Write => self.0.writer.register(cx.waker()),
+        }
+        self.is_cut()
+    }
+
+    /// From now on nothing can be written, or something again.
+    pub(crate) fn stalls(&self, so: bool) {
+        let now = self.0.floor.now();
+        self.0.life().stalled = so.then_some(now);
+    }
+}
+
+/// A direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Read,
+    Write,
 }
 
 impl std::fmt::Debug for Seat {
@@ -99,8 +233,8 @@ impl std::fmt::Debug for Seat {
 }
 
 impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,111 +244,44 @@ pub struct Away(Seat);
 
 impl Drop for Away {
     fn drop(&mut self) {
-        let inner = &*self.0.0;
-        let mut state = inner.state();
-        state.away -= 1;
-        if state.away > 0 || state.closed {
-            return;
-        }
-        state.place = inner.floor.enter(inner.ip);
-        if state.place.is_none() {
-            inner.gone.notify_one();
-        }
+        self.0.0.floor.come_back(self.0.0.number);
     }
 }
 
-/// What all connections of a listener share.
-pub(crate) struct Floor {
-    room: Arc<Semaphore>,
-    per_address: usize,
-    callers: Mutex<HashMap<IpAddr, usize>>,
-    sockets: Mutex<HashMap<usize, Seat>>,
-    cut: AtomicBool,
+/// A request that is not answered to the last byte.
+pub(crate) struct Asking {
+    seat: Seat,
+    number: u64,
+    handed: bool,
 }
 
-impl Floor {
-    /// So many places, and so many of them for one address.
-    pub(crate) fn new(connections: usize, per_address: usize) -> Arc<Self> {
-        Arc::new(Self {
-            room: Arc::new(Semaphore::new(connections)),
-            per_address,
-            callers: Mutex::default(),
-            sockets: Mutex::default(),
-            cut: AtomicBool::new(false),
-        })
-    }
-
-    /// The places that are free.
-    pub(crate) const fn room(&self) -> &Arc<Semaphore> {
-        &self.room
-    }
-
-    /// Seats a connection that was accepted, unless its address has its share; it sits until the value is dropped.
-    pub(crate) fn seat(
-        self: &Arc<Self>,
-        permit: OwnedSemaphorePermit,
-        ip: IpAddr,
-        alive: mpsc::Sender<Infallible>,
-    ) -> Option<Sitting> {
-        let place = Place { caller: self.caller(ip)?, _permit: permit };
-        let state = Mutex::new(State { place: Some(place), ..State::default() });
-        let inner = Inner { floor: self.clone(), ip, state, gone: Notify::new(), taken_over: OnceLock::new() };
-        Some(Sitting { seat: Seat(Arc::new(inner)), _alive: alive })
-    }
-
-    /// A place, if there is one now.
-    fn enter(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
-        let permit = self.room.clone().try_acquire_owned().ok()?;
-        Some(Place { caller: self.caller(ip)?, _permit: permit })
-    }
-
-    fn caller(self: &Arc<Self>, ip: IpAddr) -> Option<Caller> {
-        let mut all = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(ip).or_default();
-        if *count >= self.per_address {
-            return None;
+impl Asking {
+    /// There is something to take: it is the peer's turn.
+    pub(crate) fn handed(&mut self) {
+        let now = self.seat.0.floor.now();
+        let mut life = self.seat.0.life();
+        match life.handed.iter_mut().find(|(number, _)| *number == self.number) {
+            Some((_, since)) => *since = now,
+            None => life.handed.push((self.number, now)),
         }
-        *count += 1;
-        Some(Caller { floor: self.clone(), ip })
+        self.handed = true;
     }
 
-    fn sockets(&self) -> MutexGuard<'_, HashMap<usize, Seat>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ends every connection that was taken over.
-    pub(crate) fn cut(&self) {
-        self.cut.store(true, Ordering::Release);
-        for seat in self.sockets().values() {
-            if let Some(waker) = seat.0.taken_over.get() {
-                waker.wake();
-            }
+    /// All is taken, and there is more to come: it is our turn.
+    pub(crate) fn taken(&mut self) {
+        if std::mem::take(&mut self.handed) {
+            self.seat.0.life().handed.retain(|(number, _)| *number != self.number);
         }
     }
 }
 
-/// One of the listener's places, taken.
-struct Place {
-    #[expect(dead_code, reason = "its drop counts")]
-    caller: Caller,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// Counts one connection of an address.
-struct Caller {
-    floor: Arc<Floor>,
-    ip: IpAddr,
-}
-
-impl Drop for Caller {
+impl Drop for Asking {
     fn drop(&mut self) {
-        let mut all = self.floor.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.ip);
-            }
-        }
+        let now = self.seat.0.floor.now();
+        let mut life = self.seat.0.life();
+        life.requests = life.requests.saturating_sub(1);
+        life.since = now;
+        life.handed.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -225,6 +292,10 @@ pub(crate) struct Sitting {
 }
 
 impl Sitting {
+    pub(crate) const fn new(seat: Seat, alive: mpsc::Sender<Infallible>) -> Self {
+        Self { seat, _alive: alive }
+    }
+
     pub(crate) const fn seat(&self) -> &Seat {
         &self.seat
     }
@@ -232,63 +303,12 @@ impl Sitting {
 
 impl Drop for Sitting {
     fn drop(&mut self) {
-        let left = {
-            let mut state = self.seat.0.state();
-            state.closed = true;
-            (state.place.take(), std::mem::take(&mut state.kept))
+        let kept = {
+            let mut life = self.seat.0.life();
+            life.closed = true;
+            std::mem::take(&mut life.kept)
         };
-        drop(left);
-        if self.seat.0.taken_over.get().is_some() {
-            self.seat.0.floor.sockets().remove(&self.seat.number());
-        }
-    }
-}
-
-/// The bytes of a connection, with its place: whoever holds the one holds the other.
-pub(crate) struct Seated<Io> {
-    io: Io,
-    sitting: Sitting,
-}
-
-impl<Io> Seated<Io> {
-    pub(crate) const fn new(io: Io, sitting: Sitting) -> Self {
-        Self { io, sitting }
-    }
-
-    fn check(&self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.sitting.seat.is_cut(cx) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
-    }
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Seated<Io> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
-        Pin::new(&mut self.io).poll_read(cx, into)
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Seated<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.seat.0.floor.close(self.seat.0.number);
+        drop(kept);
     }
 }

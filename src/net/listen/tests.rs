@@ -7,6 +7,7 @@ use tokio::{
 
 use super::*;
 
+mod limits;
 mod seats;
 
 /// An open door in a test, with a clock that stands still.
@@ -16,13 +17,16 @@ struct Open {
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
     quiet: Stop,
+    registry: telemetry::Registry,
 }
 
 async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Router) -> Open {
     let glass = Hourglass::at(0);
     let house = House { clock: glass.clone(), ..clock::system() };
     let config = ListenConfig { limits, ..ListenConfig::default() };
-    let mut listener = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0)), &config).await.unwrap();
+    let registry = telemetry::Registry::new();
+    let listener = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0)), &config).await.unwrap();
+    let mut listener = listener.observed(Observed::register(&registry), "world");
     if let Some(certificate) = certificate {
         listener = listener.with_tls(certificate).unwrap();
     }
@@ -34,11 +38,28 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
         listener.serve(app, stopped, tasks).await;
         let _ = end.send(());
     });
-    Open { address, glass, stop, ended, quiet }
+    Open { address, glass, stop, ended, quiet, registry }
 }
 
+/// Says who asks. A request with `X-Known` has shown a credential.
 fn hello() -> Router {
-    Router::new().fallback(|Extension(Peer(peer)): Extension<Peer>| async move { peer.to_string() })
+    Router::new().fallback(
+        |Extension(Peer(peer)): Extension<Peer>,
+         Extension(seat): Extension<Seat>,
+         request: Request<axum::body::Body>| async move {
+            if let Some(client) = request.headers().get("x-known") {
+                seat.vouch(client.to_str().unwrap());
+            }
+            peer.to_string()
+        },
+    )
+}
+
+/// How often this was counted.
+fn counted(open: &Open, line: &str) -> usize {
+    let text = open.registry.text();
+    let found = text.lines().find_map(|counted| counted.strip_prefix(line));
+    found.map_or(0, |rest| rest.trim().parse().unwrap())
 }
 
 async fn connect(open: &Open) -> TcpStream {
@@ -135,9 +156,11 @@ async fn a_head_that_is_too_large_is_refused() {
 async fn one_address_has_no_more_than_its_share_of_connections() {
     let open = open(Limits { connections_per_address: 2, ..Limits::default() }, None, hello()).await;
     let (mut first, mut second) = (connect(&open).await, connect(&open).await);
-    ask(&mut first, "").await;
-    ask(&mut second, "").await;
+    ask(&mut first, "X-Known: a\r\n").await;
+    ask(&mut second, "X-Known: b\r\n").await;
     assert!(closed(&mut connect(&open).await).await.is_empty());
+    let refused = r#"setgate_connections_refused_total{listener="world",limit="connections_per_address"}"#;
+    assert_eq!(counted(&open, refused), 1);
     // A place that is given back is free again.
     ask(&mut first, "Connection: close\r\n").await;
     closed(&mut first).await;
@@ -152,13 +175,38 @@ async fn one_address_has_no_more_than_its_share_of_connections() {
 async fn callers_beyond_the_limit_wait_for_a_place() {
     let open = open(Limits { connections: 1, ..Limits::default() }, None, hello()).await;
     let mut first = connect(&open).await;
-    ask(&mut first, "").await;
+    ask(&mut first, "X-Known: a\r\n").await;
     let mut second = connect(&open).await;
     let waiting = ask(&mut second, "");
     tokio::pin!(waiting);
     assert!(futures_util::poll!(&mut waiting).is_pending());
     drop(first);
     assert!(waiting.await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn who_has_shown_no_credential_makes_room_and_who_has_does_not() {
+    for limits in [
+        Limits { connections: 2, ..Limits::default() },
+        Limits { unauthenticated_connections: 1, ..Limits::default() },
+        Limits { connections_per_address: 2, ..Limits::default() },
+    ] {
+        let open = open(limits, None, hello()).await;
+        let mut known = connect(&open).await;
+        ask(&mut known, "X-Known: a\r\n").await;
+        let mut stranger = connect(&open).await;
+        ask(&mut stranger, "").await;
+        for _ in 0..3 {
+            let mut next = connect(&open).await;
+            assert!(ask(&mut next, "").await.starts_with("HTTP/1.1 200 "));
+            assert!(closed(&mut stranger).await.is_empty());
+            stranger = next;
+        }
+        assert!(ask(&mut known, "").await.starts_with("HTTP/1.1 200 "));
+        assert_eq!(counted(&open, r#"setgate_connections_open{listener="world",kind="authenticated"}"#), 1);
+        assert_eq!(counted(&open, r#"setgate_connections_open{listener="world",kind="unauthenticated"}"#), 1);
+        assert_eq!(counted(&open, r#"setgate_connections_accepted_total{listener="world"}"#), 5);
+    }
 }
 
 #[tokio::test]

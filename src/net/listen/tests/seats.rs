@@ -122,9 +122,9 @@ async fn a_connection_that_was_taken_over_gives_its_place_back_when_it_is_closed
     // What it keeps is the place that it left: whoever keeps nothing would keep its own.
     let up = app.layer(axum::middleware::from_fn(|mut request: Asked, next: axum::middleware::Next| async {
         // Another seat than the connection's is of no use: the connection keeps its place.
-        let floor = Floor::new(9, 9);
-        let permit = floor.room().clone().try_acquire_owned().unwrap();
-        let other = floor.seat(permit, [127, 0, 0, 1].into(), mpsc::channel(1).0).unwrap();
+        request.extensions().get::<Seat>().unwrap().vouch("a");
+        let floor = Floor::new(&Limits::default(), Hourglass::at(0), Observed::default().of("other"));
+        let other = floor.seat([127, 0, 0, 1].into(), &mpsc::channel(1).0).await.unwrap();
         request.extensions_mut().insert(other.seat().clone());
         next.run(request).await
     }));
