@@ -33,7 +33,7 @@ pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) kept: Kept,
     pub(crate) doors: Doors,
-    /// Whether more than a tenth of the streams may be switched off.
+    /// Whether more than a tenth of the streams, or an issuer, may go.
     pub(crate) force: bool,
 }
 
@@ -72,6 +72,7 @@ impl Gateway {
         own.add(doors.operator.address());
         let outbound = outbound(&config, &house, own)?;
         let rotation = config.keys.rotation();
+        issuers::none_is_missing(&*kept.store, &config.issuers, force).await?;
         let issuers = issuers::take_up(&house, &*kept.store, &kept.kek, &config.issuers, &rotation).await?;
         let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
         let producers = oauth::enrol(&*kept.store, &config.producers, &urls).await.map_err(|error| match error {
@@ -99,6 +100,7 @@ impl Gateway {
         .await
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
         declare(&router, &config, force).await?;
+        issuers::note(&*kept.store, &config.issuers).await?;
 
         let receivers = Receiver::all(&config.receivers, &urls).map_err(|error| Failure::usage(error.to_string()))?;
         unvisited(&router, &config, &receivers);
@@ -288,6 +290,9 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
     }
     let done = router.reconcile(declared, force).await.map_err(|error| match error {
         router::ReconcileError::Store(error) => Failure::new(Exit::Store, error.to_string()),
+        error @ router::ReconcileError::TooManyAbsent { .. } => Failure::usage(error.to_string()).remedy(
+            "declare them again; or start once with `setgate serve --force`: they are disabled then, and keep their places and what they are owed",
+        ),
         error => Failure::usage(error.to_string()),
     })?;
     tracing::info!(

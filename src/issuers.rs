@@ -20,6 +20,9 @@ pub enum IssuerError {
     /// A record of the store cannot be read.
     #[error("the store's record `{0}` cannot be read")]
     Record(String),
+    /// Issuers that were in force before are not in the configuration.
+    #[error("{0} is an issuer no more: refused without --force")]
+    Missing(String),
     /// The keys of an issuer cannot be opened.
     #[error("the signing keys of {issuer} cannot be opened: {source}")]
     Sealed {
@@ -64,6 +67,54 @@ pub(crate) fn keys_of(
     let enrolled: Enrolled = serde_json::from_slice(&issuer.value).ok()?;
     let ring = records.iter().find(|record| record.key == control::ring_key(enrolled.no))?;
     Ring::open(kek, url, &ring.value, moment(house)).ok().map(|ring| ring.describe())
+}
+
+/// The record of the issuers that were in force last, by their URLs.
+const IN_FORCE: &str = "gateway/issuers";
+
+/// Looks whether an issuer that was in force is missing. Its metadata and keys would be published no more, and what is signed with them
+/// could not be verified, so it goes only when it was asked for.
+///
+/// # Errors
+/// [`IssuerError::Missing`] names them.
+pub(crate) async fn none_is_missing(
+    store: &dyn Store,
+    sections: &[IssuerSection],
+    force: bool,
+) -> Result<(), IssuerError> {
+    let missing = in_force(store).await?.into_iter().filter(|url| sections.iter().all(|section| section.url != *url));
+    let missing: Vec<String> = missing.collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(", ");
+    if !force {
+        return Err(IssuerError::Missing(missing));
+    }
+    tracing::warn!(
+        issuers = missing,
+        "issuers that were in force are in the configuration no more: their keys are published no more"
+    );
+    Ok(())
+}
+
+/// Notes which issuers are in force.
+///
+/// # Errors
+/// When the store does not do it.
+pub(crate) async fn note(store: &dyn Store, sections: &[IssuerSection]) -> Result<(), IssuerError> {
+    let now: Vec<&str> = sections.iter().map(|section| section.url.as_str()).collect();
+    if in_force(store).await? == now {
+        return Ok(());
+    }
+    put(store, Key::from(IN_FORCE), serde_json::to_vec(&now).map_err(|_| IssuerError::Record(IN_FORCE.to_owned()))?)
+        .await?;
+    Ok(())
+}
+
+async fn in_force(store: &dyn Store) -> Result<Vec<String>, IssuerError> {
+    let Some(record) = store.get(vec![Key::from(IN_FORCE)]).await?.pop().flatten() else { return Ok(Vec::new()) };
+    serde_json::from_slice(&record.value).map_err(|_| IssuerError::Record(IN_FORCE.to_owned()))
 }
 
 /// Now, by both clocks.
@@ -202,5 +253,21 @@ mod tests {
         let other = Kek::generate().unwrap();
         let error = take_up(&house, &*store, &other, &[one], &rotation).await.unwrap_err();
         assert!(matches!(error, IssuerError::Sealed { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_issuer_goes_only_when_asked_twice() {
+        let store = MemoryStore::new(house(ManualClock::at(1), 1), &[7; 32]);
+        let [a, b] = ["https://a.example", "https://b.example"].map(|url| section(url, &[Algorithm::Es256]));
+        let (both, one) = ([a.clone(), b], [a]);
+        // A store of a release that noted nothing.
+        none_is_missing(&*store, &one, false).await.unwrap();
+        note(&*store, &both).await.unwrap();
+        let refused = none_is_missing(&*store, &one, false).await.unwrap_err();
+        assert!(matches!(&refused, IssuerError::Missing(urls) if urls == "https://b.example"), "{refused}");
+        none_is_missing(&*store, &both, false).await.unwrap();
+        none_is_missing(&*store, &one, true).await.unwrap();
+        note(&*store, &one).await.unwrap();
+        none_is_missing(&*store, &one, false).await.unwrap();
     }
 }

@@ -392,8 +392,14 @@ pub(crate) fn of_store(error: &OpenError) -> Failure {
 }
 
 fn of_issuer(error: IssuerError) -> Failure {
-    let exit = if matches!(error, IssuerError::Sealed { .. }) { Exit::Store } else { Exit::Failed };
-    Failure::new(exit, error.to_string())
+    match error {
+        IssuerError::Missing(_) => Failure::usage(error.to_string()).remedy(
+            "write its section again; or start once with `setgate serve --force`: its metadata and keys are published no more then, and what \
+             is signed with them cannot be verified",
+        ),
+        IssuerError::Sealed { .. } => Failure::new(Exit::Store, error.to_string()),
+        error => Failure::new(Exit::Failed, error.to_string()),
+    }
 }
 
 /// The same for those who assemble.

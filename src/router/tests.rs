@@ -585,7 +585,7 @@ async fn reconciling_never_deletes() {
         bench.emit(n, n).await;
     }
     let only: Vec<crate::Declared> = vec![serde_json::from_value(stream("a")).unwrap()];
-    let report = bench.router.reconcile(only, false).await.unwrap();
+    let report = bench.router.reconcile(only, true).await.unwrap();
     assert_eq!(report.absent, ["b"]);
     let b = bench.router.stream("b").await.unwrap();
     assert_eq!((b.status, b.waiting), ("disabled", 10), "an accident in the file must not cost a backlog");
@@ -599,6 +599,27 @@ async fn reconciling_never_deletes() {
     bench.method.answer_with(|_| ack());
     bench.settled().await;
     assert_eq!(bench.router.stream("b").await.unwrap().acknowledged, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_a_tenth_of_the_streams_goes_only_when_asked_twice() {
+    let many: Vec<_> = (0..20).map(|number| stream(&format!("s{number}"))).collect();
+    // How many there are, and how many of them may go unasked.
+    for (there, may_go) in [(1, 0), (2, 0), (9, 0), (10, 1), (19, 1), (20, 2)] {
+        let bench = Bench::new(Config::default(), &many[..there]).await;
+        let declared = |from: usize| -> Vec<crate::Declared> {
+            many[from..there].iter().map(|stream| serde_json::from_value(stream.clone()).unwrap()).collect()
+        };
+        let refused = bench.router.reconcile(declared(may_go + 1), false).await.unwrap_err().to_string();
+        let said = format!("{} of {there} streams are declared no more, `s0` among them", may_go + 1);
+        assert!(refused.starts_with(&said), "{refused}");
+        assert!(bench.router.streams().await.iter().all(|view| view.status == "enabled"), "something was changed");
+        let report = bench.router.reconcile(declared(may_go), false).await.unwrap();
+        assert_eq!(report.absent.len(), may_go);
+        // Those that went before are none of those that could go now.
+        assert!(bench.router.reconcile(vec![], false).await.is_err());
+        assert_eq!(bench.router.reconcile(vec![], true).await.unwrap().absent.len(), there - may_go);
+    }
 }
 
 #[tokio::test(start_paused = true)]

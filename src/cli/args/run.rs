@@ -30,7 +30,7 @@ pub struct ServeArgs {
     /// For a first try: listen on loopback only, allow http issuers and receivers on loopback.
     #[arg(long)]
     pub dev: bool,
-    /// Apply the declared streams even if more than a tenth of them would be switched off.
+    /// Start although more than a tenth of the streams, or an issuer, is declared no more.
     #[arg(long)]
     pub force: bool,
 }

@@ -33,14 +33,14 @@ pub enum ReconcileError {
         why: String,
     },
     /// More than a tenth of the streams would go.
-    #[error(
-        "{absent} of {all} streams are declared no more: refused without --force (they would be disabled, never deleted)"
-    )]
+    #[error("{absent} of {all} streams are declared no more, {first} among them: refused without --force")]
     TooManyAbsent {
         /// Streams that would be disabled.
         absent: usize,
         /// Streams that the operator declared before.
         all: usize,
+        /// One of them.
+        first: String,
     },
     /// The store did not take it.
     #[error(transparent)]
@@ -173,21 +173,19 @@ impl Router {
                 }
             }
         }
+        // Those that were absent before are no streams that could go: a heap of them must not hide that all others do.
         let own: Vec<_> = kept
             .streams
             .values()
-            .filter(|(stream, _)| stream.owner == Owner::Operator)
             .map(|(stream, _)| stream.clone())
+            .filter(|stream| stream.owner == Owner::Operator)
+            .filter(|stream| !matches!(stream.status, Status::Disabled { why: Reason::AbsentFromConfiguration, .. }))
             .collect();
-        let absent: Vec<_> = own
-            .iter()
-            .filter(|stream| {
-                !seen.contains(stream.id.as_str())
-                    && !matches!(stream.status, Status::Disabled { why: Reason::AbsentFromConfiguration, .. })
-            })
-            .collect();
-        if !force && absent.len() > 1 && absent.len() * 10 > own.len() {
-            return Err(ReconcileError::TooManyAbsent { absent: absent.len(), all: own.len() });
+        let absent: Vec<_> = own.iter().filter(|stream| !seen.contains(stream.id.as_str())).collect();
+        // With few streams each of them is more than a tenth.
+        if let Some(first) = absent.first().filter(|_| !force && absent.len() * 10 > own.len()) {
+            let first = format!("`{}`", first.id);
+            return Err(ReconcileError::TooManyAbsent { absent: absent.len(), all: own.len(), first });
         }
         for stream in absent {
             let mut stream = Stream::clone(stream);
