@@ -98,6 +98,9 @@ impl Told {
         if kind == Kind::Tls && code != RDKafkaErrorCode::SSL {
             text = clean(&format!("the broker does not take the gateway's client certificate: {text}"), LONGEST);
         }
+        if is_of_mechanism(code, reason) {
+            text = clean(&format!("the broker does not offer this `sasl.mechanism`: {text}"), LONGEST);
+        }
         let now = self.now();
         let down = {
             let mut state = self.state.lock();
@@ -235,6 +238,14 @@ fn kind(code: RDKafkaErrorCode, reason: &str) -> Kind {
         RDKafkaErrorCode::AllBrokersDown => Kind::AllLost,
         _ => Kind::Other,
     }
+}
+
+/// Whether a broker does not offer the mechanism by which the gateway wants to show who it is. The library has a code for it, and gives the one
+/// of wrong credentials with these words instead.
+pub(crate) fn is_of_mechanism(code: RDKafkaErrorCode, reason: &str) -> bool {
+    code == RDKafkaErrorCode::UnsupportedSASLMechanism
+        || code == RDKafkaErrorCode::Authentication
+            && reason.to_ascii_lowercase().contains("unsupported sasl mechanism")
 }
 
 /// Whether a broker did not take what the gateway said of itself.

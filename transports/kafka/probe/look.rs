@@ -11,6 +11,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
+    metadata::MetadataTopic,
 };
 use tokio::task::spawn_blocking;
 
@@ -19,6 +20,7 @@ use crate::{
     client::{Role, client_config},
     config::{ClusterSection, From, SaslSection},
     tokens::Tokens,
+    told,
 };
 
 /// How long one wait for a sign of life takes.
@@ -149,12 +151,11 @@ pub(super) fn explain(section: &ClusterSection, why: Option<(RDKafkaErrorCode, S
     };
     let low = said.to_ascii_lowercase();
     let advice = match code {
-        RDKafkaErrorCode::UnsupportedSASLMechanism => "the listener does not offer this `sasl.mechanism`",
         RDKafkaErrorCode::Authentication if low.contains("sasl state") => {
             "the port does not speak SASL: take the one that does, or leave `sasl` out"
         }
-        RDKafkaErrorCode::Authentication if low.contains("mechanism") && low.contains("not supported") => {
-            "the listener does not offer this `sasl.mechanism`"
+        _ if told::is_of_mechanism(code, &said) => {
+            "the listener does not offer this `sasl.mechanism`: write one that it offers, or have it offered; user and password were not asked for"
         }
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => match &section.sasl {
             Some(SaslSection::OauthBearer(_)) => "the broker refuses the token: its issuer, audience, scope and clock",
@@ -234,26 +235,38 @@ pub(super) struct Shape {
 /// A finding, when there is no answer.
 pub(super) fn topic(seen: &Seen, subject: &Subject, topic: &str) -> Result<Topic, Finding> {
     let what = subject.says(&format!("topic {topic}"));
-    let told = seen.client.client().fetch_metadata(Some(topic), PATIENCE);
-    let told = told.map_err(|error| wrong(what.clone(), clean(&error.to_string(), 300)))?;
-    let Some(found) = told.topics().iter().find(|found| found.name() == topic) else { return Ok(Topic::Absent) };
+    let clock = &subject.house.clock;
+    let until = clock.monotonic() + PATIENCE;
+    loop {
+        let told = seen.client.client().fetch_metadata(Some(topic), PATIENCE);
+        let told = told.map_err(|error| wrong(what.clone(), clean(&error.to_string(), 300)))?;
+        let found = told.topics().iter().find(|found| found.name() == topic);
+        let waits = found.and_then(|found| found.error()).is_some_and(|error| passes(error.into()));
+        if !waits || clock.monotonic() >= until {
+            return Ok(found.map_or(Topic::Absent, described));
+        }
+        drop(seen.client.poll(STEP));
+    }
+}
+
+fn described(found: &MetadataTopic) -> Topic {
     if let Some(error) = found.error() {
-        return Ok(match RDKafkaErrorCode::from(error) {
+        return match RDKafkaErrorCode::from(error) {
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Topic::Absent,
             RDKafkaErrorCode::TopicAuthorizationFailed => Topic::Forbidden,
             RDKafkaErrorCode::LeaderNotAvailable => {
                 Topic::Unwell("it has no leaders yet: check again in a moment".to_owned())
             }
             code => Topic::Unwell(clean(&code.to_string(), 300)),
-        });
+        };
     }
     let partitions = found.partitions();
-    Ok(Topic::There(Shape {
+    Topic::There(Shape {
         partitions: partitions.len(),
         copies: partitions.iter().map(|one| one.replicas().len()).min().unwrap_or_default(),
         fewest_in_sync: partitions.iter().map(|one| one.isr().len()).min().unwrap_or_default(),
         leaderless: partitions.iter().filter(|one| one.leader() < 0).count(),
-    }))
+    })
 }
 
 /// Asks for a topic's settings.
@@ -351,14 +364,32 @@ fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
             return Group::Forbidden;
         }
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::WaitingForCoordinator) => {
+            Some(code) if passes(code) => {
                 if clock.monotonic() >= until {
-                    return Group::Unwell("its coordinator does not answer: look at the brokers' logs".to_owned());
+                    return Group::Unwell(format!(
+                        "its coordinator does not answer ({}): look at the brokers' logs",
+                        clean(&error.to_string(), 300)
+                    ));
                 }
             }
             _ => return Group::Unwell(clean(&error.to_string(), 300)),
         }
     }
+}
+
+/// Whether it is so for a moment only: a cluster that has just started has no coordinators and leaders yet, or reads what they knew.
+fn passes(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::WaitingForCoordinator
+            | RDKafkaErrorCode::NotCoordinator
+            | RDKafkaErrorCode::CoordinatorNotAvailable
+            | RDKafkaErrorCode::CoordinatorLoadInProgress
+            | RDKafkaErrorCode::RequestTimedOut
+            | RDKafkaErrorCode::LeaderNotAvailable
+            | RDKafkaErrorCode::BrokerTransportFailure
+    )
 }
 
 /// Begins to read at the end of one partition, which gives nothing, is refused, or has nothing yet. No offset is committed.

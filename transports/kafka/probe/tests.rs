@@ -1,7 +1,12 @@
 //! Against the library's own mock cluster, which knows neither TLS nor SASL, rights nor settings; and of what is said.
 
 use delivery::testkit::clock;
-use rdkafka::{error::RDKafkaErrorCode, mocking::MockCluster, producer::DefaultProducerContext};
+use rdkafka::{
+    error::RDKafkaErrorCode,
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -80,6 +85,24 @@ async fn a_source_may_read_what_is_there_and_commits_nothing() {
     assert!(found.iter().any(|found| found.what.contains("writing to events.bad")), "{found:?}");
 }
 
+#[tokio::test]
+async fn a_coordinator_that_is_not_there_yet_is_waited_for() {
+    let mock = mock(1);
+    mock.create_topic("events", 1, 1).unwrap();
+    let from = json!({ "cluster": "main", "topics": ["events"], "group": "setgate" });
+    let from: From = serde_json::from_value(from).unwrap();
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
+    ] {
+        // More often than the library tries by itself.
+        mock.request_errors(RDKafkaApiKey::OffsetFetch, &[error; 4]);
+        let found = source(&subject(&of(&mock)), &from).await;
+        assert!(found.iter().all(|found| found.good), "{error:?}: {found:?}");
+    }
+}
+
 #[test]
 fn what_is_missing_at_a_topic_is_named_with_its_command() {
     let mut section = json!({ "bootstrap": ["localhost:9092"] });
@@ -144,6 +167,13 @@ fn no_answer_is_explained_by_its_true_cause() {
     let scram = json!({ "tls": {}, "sasl": { "mechanism": "SCRAM-SHA-512", "username": "gw", "password": "canary" } });
     for (more, code, said, says) in [
         (&scram, RDKafkaErrorCode::Authentication, "SASL authentication error: invalid credentials", "`sasl.username`"),
+        (
+            &scram,
+            RDKafkaErrorCode::Authentication,
+            "SASL SCRAM-SHA-512 mechanism handshake failed: Broker: Unsupported SASL mechanism: broker's supported mechanisms: PLAIN",
+            "does not offer this `sasl.mechanism`",
+        ),
+        (&scram, RDKafkaErrorCode::UnsupportedSASLMechanism, "it is not there", "does not offer this `sasl.mechanism`"),
         (&scram, RDKafkaErrorCode::Authentication, "Request not valid in current SASL state", "does not speak SASL"),
         (&tls, RDKafkaErrorCode::SSL, "error:0A000086:SSL routines::certificate verify failed", "`tls.ca_pem`"),
         (&tls, RDKafkaErrorCode::BrokerTransportFailure, "ssl/tls alert bad certificate", "`tls.certificate_pem`"),
