@@ -3,7 +3,7 @@
 #[path = "check_connect.rs"]
 mod connect;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
 use delivery::{
@@ -15,7 +15,10 @@ use serde::Serialize;
 use crate::{
     assemble, certificates,
     config::{self, Config, Effective},
-    opening, serve, sources,
+    doors,
+    holder::Holder,
+    opening::{self, Looked},
+    serve, sources,
 };
 
 /// Something that was looked at.
@@ -24,11 +27,32 @@ struct Finding {
     what: String,
     good: bool,
     remedy: String,
+    /// How a start ends for this; nothing where it would begin all the same.
+    #[serde(skip)]
+    ends: Option<Exit>,
+}
+
+impl Finding {
+    fn good(what: impl Into<String>) -> Self {
+        Self { what: what.into(), good: true, remedy: String::new(), ends: None }
+    }
+
+    /// What a start does not end for.
+    fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), good: false, remedy: remedy.into(), ends: None }
+    }
+}
+
+/// What would end a start.
+impl From<Failure> for Finding {
+    fn from(Failure { exit, message, remedy }: Failure) -> Self {
+        Self { what: message, good: false, remedy: remedy.unwrap_or_default(), ends: Some(exit) }
+    }
 }
 
 impl From<delivery::Finding> for Finding {
     fn from(delivery::Finding { what, good, remedy }: delivery::Finding) -> Self {
-        Self { what, good, remedy }
+        Self { what, good, remedy, ends: None }
     }
 }
 
@@ -52,31 +76,59 @@ struct Report<'a> {
     options: &'a [Effective],
 }
 
-/// Validates without starting.
+/// Validates without starting: what would end a start ends this in the same way.
 pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let loaded = serve::load(context, false)?;
     let mut findings = Vec::new();
-    let (methods, outbound) = assemble::methods_of(&loaded.config, &context.house).await?;
-    // Before streams: none may write where a source takes from.
-    let sources = sources::judge(&loaded.config, &methods)?;
-    let served = streams(&loaded.config, &methods, &mut findings)?;
-    for source in &sources {
-        let what = format!("source {} ({})", source.name(), source.method().entry().name);
-        findings.push(Finding { what, good: true, remedy: String::new() });
-    }
-    producers(&loaded.config, &mut findings)?;
-    door_certificates(&loaded.config, context.house.clock.wall_millis() / 1000, &mut findings);
-    egress(&outbound, &mut findings);
-    disk(&loaded.config, &mut findings);
-    receivers(&loaded.config, &served, &mut findings)?;
-    if args.connect {
-        connect::all(context, &methods, &served, &sources, &outbound, &mut findings).await;
+    // In the order of a start, so that of several faults the same one tells how it ends.
+    kept(&loaded.config, &mut findings);
+    doors(&loaded.config, context.house.clock.wall_millis() / 1000, &mut findings);
+    match rooms(context, &args, &loaded.config, &mut findings).await {
+        Ok(()) => {}
+        Err(failure) if findings.iter().all(|finding| finding.ends.is_none()) => return Err(failure),
+        Err(failure) => findings.push(failure.into()),
     }
     let options = config::effective(&loaded);
     let good = findings.iter().all(|finding| finding.good);
     context.out.value(&Report { good, findings: &findings, options: &options });
     print(context, &findings, &options);
-    Ok(if good { Exit::Done } else { Exit::Failed })
+    let ends = findings.iter().find_map(|finding| finding.ends);
+    Ok(ends.unwrap_or(if good { Exit::Done } else { Exit::Failed }))
+}
+
+/// What methods, sources, streams, producers and receivers say to their sections.
+async fn rooms(
+    context: &Context,
+    args: &CheckArgs,
+    config: &Config,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Failure> {
+    let (methods, outbound) = assemble::methods_of(config, &context.house).await?;
+    // Before streams: none may write where a source takes from.
+    let sources = sources::judge(config, &methods)?;
+    let served = streams(config, &methods, findings)?;
+    for source in &sources {
+        findings.push(Finding::good(format!("source {} ({})", source.name(), source.method().entry().name)));
+    }
+    producers(config, findings)?;
+    egress(&outbound, findings);
+    disk(config, findings);
+    receivers(config, &served, findings)?;
+    if args.connect {
+        connect::all(context, &methods, &served, &sources, &outbound, findings).await;
+    }
+    Ok(())
+}
+
+/// Looks at keys, tokens and folders.
+fn kept(config: &Config, findings: &mut Vec<Finding>) {
+    findings.push(match opening::look(config) {
+        Ok(Looked::Made(_)) => Finding::good("keys and tokens"),
+        Ok(Looked::Nothing) => Finding::good("store and keys: not made yet; `setgate init` makes them"),
+        Ok(Looked::Unfinished) => opening::not_made("was not finished").into(),
+        Err(failure) => failure.into(),
+    });
+    findings.extend(opening::exposed(config).into_iter().map(|exposed| Finding::wrong(exposed.what, exposed.remedy)));
 }
 
 fn print(context: &Context, findings: &[Finding], options: &[Effective]) {
@@ -91,7 +143,7 @@ fn print(context: &Context, findings: &[Finding], options: &[Effective]) {
     }
     context.out.line(table.render());
     context.out.line("");
-    for Finding { what, good, remedy } in findings {
+    for Finding { what, good, remedy, .. } in findings {
         if *good {
             context.out.line(format!("good   {what}"));
         } else {
@@ -115,11 +167,8 @@ fn streams<'a>(
         let what = format!("stream {} ({})", stream.id, stream.delivery.method);
         let Some(method) = delivery::find(methods, &stream.delivery.method) else {
             let known: Vec<_> = methods.iter().map(|method| method.entry().name).collect();
-            findings.push(Finding {
-                what,
-                good: false,
-                remedy: format!("there is no such method; these are: {}", known.join(", ")),
-            });
+            let remedy = format!("there is no such method; these are: {}", known.join(", "));
+            findings.push(Finding { ends: Some(Exit::Usage), ..Finding::wrong(what, remedy) });
             continue;
         };
         let (mut terms, mut grant) = (stream.delivery.terms.clone(), stream.grant.clone());
@@ -129,33 +178,59 @@ fn streams<'a>(
         match method.line(&about, terms, grant) {
             Ok(line) => {
                 served.push(Served { stream, line });
-                findings.push(Finding { what, good: true, remedy: String::new() });
+                findings.push(Finding::good(what));
             }
-            Err(fault) => findings.push(Finding { what, good: false, remedy: fault.to_string() }),
+            Err(fault) => {
+                findings.push(Finding { ends: Some(Exit::Usage), ..Finding::wrong(what, fault.to_string()) });
+            }
         }
     }
     Ok(served)
 }
 
-/// Looks when the doors' certificates end.
-fn door_certificates(config: &Config, now: u64, findings: &mut Vec<Finding>) {
-    let doors = [("world", &config.listen.world_tls), ("operator", &config.listen.operator_tls)];
-    for (door, file) in doors.into_iter().filter_map(|(door, files)| Some((door, files.certificate.as_deref()?))) {
-        findings.push(match net::chain_ends(file) {
-            Ok(end) => {
-                let days = certificates::days_left(end, now);
-                let what = if end > now {
-                    format!("certificate of the {door} door: {days} days left")
-                } else {
-                    format!("certificate of the {door} door: it has ended")
-                };
-                let remedy = format!("replace {}; it is read again when it changes", file.display());
-                Finding { what, good: days >= certificates::DAYS_AHEAD, remedy }
-            }
-            Err(error) => {
-                Finding { what: format!("certificate of the {door} door"), good: false, remedy: error.to_string() }
-            }
+/// Looks whether the doors can be opened, and when their certificates end.
+fn doors(config: &Config, now: u64, findings: &mut Vec<Finding>) {
+    for (key, address, files) in doors::of(&config.listen) {
+        let door = key.rsplit('.').next().unwrap_or(key);
+        match config.listen.door(files).certificate() {
+            Ok(None) => {}
+            Ok(Some(_)) => findings.extend(files.certificate.as_deref().map(|file| certificate(door, file, now))),
+            Err(error) => findings.push(doors::refused(key, error).into()),
+        }
+        findings.push(match std::net::TcpListener::bind(address) {
+            Ok(_) => Finding::good(format!("the {door} door can be opened at {address}")),
+            Err(source) => address_taken(door, key, address, source),
         });
+    }
+}
+
+/// A gateway that runs with this configuration has its addresses, and is to be checked all the same.
+fn address_taken(door: &str, key: &str, address: SocketAddr, source: std::io::Error) -> Finding {
+    if source.kind() == std::io::ErrorKind::AddrInUse {
+        let holder = Holder::of(address);
+        if holder.as_ref().is_none_or(Holder::is_alike) {
+            let who = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
+            return Finding::good(format!(
+                "the {door} door at {address}: {who} has it, which is well if it is this gateway"
+            ));
+        }
+    }
+    doors::refused(key, net::NetError::Listen { address, source }).into()
+}
+
+fn certificate(door: &str, file: &Path, now: u64) -> Finding {
+    match net::chain_ends(file) {
+        Ok(end) => {
+            let days = certificates::days_left(end, now);
+            let what = if end > now {
+                format!("certificate of the {door} door: {days} days left")
+            } else {
+                format!("certificate of the {door} door: it has ended")
+            };
+            let remedy = format!("replace {}; it is read again when it changes", file.display());
+            Finding { what, good: days >= certificates::DAYS_AHEAD, remedy, ends: None }
+        }
+        Err(error) => Finding::wrong(format!("certificate of the {door} door"), error.to_string()),
     }
 }
 
@@ -167,18 +242,14 @@ fn egress(outbound: &net::Outbound, findings: &mut Vec<Finding>) {
     } else {
         "names are resolved and judged here"
     };
-    findings.push(Finding { what: format!("egress proxy {egress}; {guard}"), good: true, remedy: String::new() });
+    findings.push(Finding::good(format!("egress proxy {egress}; {guard}")));
 }
 
 /// Looks whether the limits of the store fit the disk that it lies on.
 fn disk(config: &Config, findings: &mut Vec<Finding>) {
     findings.push(match opening::misfit(config) {
-        Some((what, remedy)) => Finding { what, good: false, remedy },
-        None => Finding {
-            what: format!("room for the store in {}", config.store.path.display()),
-            good: true,
-            remedy: String::new(),
-        },
+        Some((what, remedy)) => Finding::wrong(what, remedy),
+        None => Finding::good(format!("room for the store in {}", config.store.path.display())),
     });
 }
 
@@ -186,14 +257,11 @@ fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     oauth::Guard::check(&config.producers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
     for producer in &config.producers {
-        findings.push(Finding { what: format!("producer {}", producer.name), good: true, remedy: String::new() });
+        findings.push(Finding::good(format!("producer {}", producer.name)));
     }
     if config.producers.is_empty() && config.sources.is_empty() {
-        findings.push(Finding {
-            what: "producers".to_owned(),
-            good: false,
-            remedy: "there is none: nobody can put events in; `setgate producers new` makes one".to_owned(),
-        });
+        let remedy = "there is none: nobody can put events in; `setgate producers new` makes one";
+        findings.push(Finding::wrong("producers", remedy));
     }
     Ok(())
 }
@@ -211,18 +279,17 @@ fn receivers(config: &Config, served: &[Served<'_>], findings: &mut Vec<Finding>
                 format!("receiver {} ({})", receiver.name, ids.join(", "))
             }
         };
-        findings.push(Finding { what, good: true, remedy: String::new() });
+        findings.push(Finding::good(what));
     }
     for stream in served.iter().filter(|served| served.is_visited()).map(|served| served.stream) {
         if !receivers.iter().any(|receiver| receiver.may_visit(&stream.issuer, stream.id.as_str())) {
-            findings.push(Finding {
-                what: format!("receivers of the stream {}", stream.id),
-                good: false,
-                remedy: format!(
+            findings.push(Finding::wrong(
+                format!("receivers of the stream {}", stream.id),
+                format!(
                     "there is none: its SETs wait for somebody who cannot come; `setgate receivers new NAME --issuer {} --stream {}` makes one",
                     stream.issuer, stream.id
                 ),
-            });
+            ));
         }
     }
     Ok(())

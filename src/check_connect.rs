@@ -64,7 +64,7 @@ async fn endpoint(stream: &router::Declared, outbound: &net::Outbound) -> Option
     let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str)?;
     let what = format!("endpoint of {} at {}", stream.id, telemetry::endpoint_label(url));
     let Ok(url) = url.parse::<url::Url>() else {
-        return Some(Finding { what, good: false, remedy: "it is no URL".to_owned() });
+        return Some(Finding::wrong(what, "it is no URL"));
     };
     let request = net::HttpRequest {
         method: axum::http::Method::OPTIONS,
@@ -76,9 +76,7 @@ async fn endpoint(stream: &router::Declared, outbound: &net::Outbound) -> Option
     };
     // Whatever it answers: it is there, and TLS is well.
     Some(match outbound.client(&net::TlsPolicy::default()).send(request).await {
-        Ok(answer) => {
-            Finding { what: format!("{what} answers ({})", answer.status.as_u16()), good: true, remedy: String::new() }
-        }
-        Err(error) => Finding { what, good: false, remedy: error.to_string() },
+        Ok(answer) => Finding::good(format!("{what} answers ({})", answer.status.as_u16())),
+        Err(error) => Finding::wrong(what, error.to_string()),
     })
 }

@@ -1,6 +1,7 @@
 //! The doors: opened, given their routes, served and closed.
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     sync::{
         Arc,
@@ -9,17 +10,22 @@ use std::{
     time::Duration,
 };
 
-use cli::Failure;
+use cli::{Exit, Failure};
 use clock::House;
 use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, Sources, WorldParts};
 use discovery::{IssuerUrl, PublishedIssuer};
 use jose::KeyState;
-use net::Listener;
+use net::{Listener, NetError};
 use oauth::{AdminGuard, Guard};
 use router::{Issuer, Router};
 use tokio::sync::watch;
 
-use crate::{config::Config, opening::Kept, visits::Visits};
+use crate::{
+    config::{Config, ListenSection, TlsFiles},
+    holder::Holder,
+    opening::Kept,
+    visits::Visits,
+};
 
 /// Both doors, open and not yet served.
 #[derive(Debug)]
@@ -37,15 +43,39 @@ impl Doors {
     /// When an address is taken or a certificate cannot be used.
     pub async fn open(config: &Config) -> Result<Self, Failure> {
         let listen = &config.listen;
-        let open = async |address, files, key: &str| {
-            Listener::open(address, &listen.door(files))
-                .await
-                .map_err(|error| Failure::failed(format!("{key}: {error}")))
-        };
-        Ok(Self {
-            world: open(listen.world, &listen.world_tls, "listen.world").await?,
-            operator: open(listen.operator, &listen.operator_tls, "listen.operator").await?,
-        })
+        let [world, operator] = of(listen).map(|(key, address, files)| async move {
+            Listener::open(address, &listen.door(files)).await.map_err(|error| refused(key, error))
+        });
+        Ok(Self { world: world.await?, operator: operator.await? })
+    }
+}
+
+/// The option, the address and the certificate of both doors.
+pub(crate) fn of(listen: &ListenSection) -> [(&'static str, SocketAddr, &TlsFiles); 2] {
+    [("listen.world", listen.world, &listen.world_tls), ("listen.operator", listen.operator, &listen.operator_tls)]
+}
+
+/// Why a door does not open, and what to do.
+pub(crate) fn refused(key: &str, error: NetError) -> Failure {
+    let failure = |exit| Failure::new(exit, format!("{key}: {error}"));
+    match &error {
+        NetError::Listen { address, source } => {
+            let remedy = match source.kind() {
+                ErrorKind::AddrInUse => match Holder::of(*address) {
+                    Some(holder) => format!("{holder} listens there: stop it, or write another address as `{key}`"),
+                    None => format!("another process listens there: stop it, or write another address as `{key}`"),
+                },
+                ErrorKind::PermissionDenied => {
+                    format!("ports below 1024 need the right CAP_NET_BIND_SERVICE: grant it, or write another port as `{key}`")
+                }
+                _ => format!("write an address of this machine as `{key}`; 0.0.0.0 and [::] are all of them"),
+            };
+            failure(Exit::Address).remedy(remedy)
+        }
+        NetError::Option { .. } => failure(Exit::Usage).remedy(format!("see [{key}_tls]: both files, or none")),
+        _ => failure(Exit::Secrets).remedy(format!(
+            "[{key}_tls] names two PEM files that the user that runs setgate may read: the chain, and the key that belongs to it"
+        )),
     }
 }
 

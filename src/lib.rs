@@ -25,6 +25,7 @@ pub mod config;
 mod demo;
 mod demo_receiver;
 mod doors;
+mod holder;
 mod init;
 mod issuers;
 mod listen;

@@ -1,5 +1,8 @@
 //! Store and secrets: made together, opened together, each naming the other (hardening H36).
 
+#[path = "opening_look.rs"]
+mod look;
+
 use std::{
     fs,
     io::Write as _,
@@ -21,6 +24,9 @@ use crate::{
     issuers::{self, IssuerError},
     rekey,
 };
+
+use look::Secrets;
+pub(crate) use look::{Exposed, Looked, exposed, look, of_admin, of_kek};
 
 /// The record by which the store names the key-encryption key that belongs to it.
 pub(crate) const KEK_RECORD: &str = "gateway/kek";
@@ -146,29 +152,24 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
 /// # Errors
 /// When a part is missing: an unmounted volume must not look like a first start.
 pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failure> {
-    let found = Found::look(config)?;
-    let unfinished = config.secrets.folder.join("init-unfinished").exists();
-    if unfinished || !found.any() {
-        if !make {
-            let what = if unfinished { "was not finished" } else { "is not initialised" };
-            return Err(Failure::new(Exit::Store, format!("this gateway {what}: neither store nor keys can be used"))
-                .remedy("`setgate init` makes them, or `setgate serve --init` at the first start"));
+    let looked = match look(config)? {
+        Looked::Nothing | Looked::Unfinished if make => {
+            let made = init(house, config).await?;
+            tracing::info!(store = %made.store.display(), id = made.store_id, kek = made.kek_id, "store and keys were made");
+            look(config)?
         }
-        let made = init(house, config).await?;
-        tracing::info!(store = %made.store.display(), id = made.store_id, kek = made.kek_id, "store and keys were made");
-    } else if !found.all() {
-        return Err(Failure::new(
-            Exit::Store,
-            format!("{} is there, but {} is missing", found.present().join(", "), found.missing().join(", ")),
-        )
-        .remedy("they belong together: mount the volume that holds it, or restore it from a backup"));
-    }
-    let mut kek = read_kek(config)?;
-    let next = rekey::begun(config)?;
+        looked => looked,
+    };
+    let Secrets { mut kek, next, names: secret } = match looked {
+        Looked::Made(secrets) => *secrets,
+        Looked::Nothing => return Err(not_made("is not initialised")),
+        Looked::Unfinished => return Err(not_made("was not finished")),
+    };
     let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
-    let secret = read_names(config, &both)?;
-    let admin = oauth::admin_token(&config.secrets.admin_token(), &*house.random)
-        .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+    let admin = oauth::admin_token(&config.secrets.admin_token(), &*house.random).map_err(of_admin)?;
+    for Exposed { what, remedy } in exposed(config) {
+        tracing::warn!(remedy, "{what}");
+    }
     let registry = Registry::new();
     let opened = open_store(house, config, secret, registry.lend(Observed::register)).await?;
     let report = &opened.report;
@@ -215,6 +216,11 @@ pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<K
         (kek, rekeyed) = (next.kek, Some(changed));
     }
     Ok(Kept { store: opened.store.clone(), engine: Some(opened.store), kek: Arc::new(kek), admin, registry, rekeyed })
+}
+
+pub(crate) fn not_made(what: &str) -> Failure {
+    Failure::new(Exit::Store, format!("this gateway {what}: neither store nor keys can be used"))
+        .remedy("`setgate init` makes them, or `setgate serve --init` at the first start")
 }
 
 async fn open_store(
@@ -315,13 +321,14 @@ fn make_kek(config: &Config) -> Result<Kek, KekError> {
 }
 
 pub(crate) fn read_kek(config: &Config) -> Result<Kek, Failure> {
-    let refused = |why: String| Failure::new(Exit::Store, why).remedy("see [secrets] in the configuration");
+    let refused =
+        |why: String| Failure::new(Exit::Secrets, why).remedy("`kek` in [secrets] of the configuration names it");
     match kek_file(config) {
-        Some(path) => Kek::load(&path).map_err(|error| refused(format!("{}: {error}", path.display()))),
+        Some(path) => Kek::load(&path).map_err(|error| of_kek(&path.display().to_string(), &error)),
         None => {
             let text =
                 net::SecretRef::from(config.secrets.kek.clone()).load().map_err(|error| refused(error.to_string()))?;
-            Kek::from_text(text.expose()).map_err(|error| refused(format!("secrets.kek: {error}")))
+            Kek::from_text(text.expose()).map_err(|error| of_kek(&config.secrets.kek, &error))
         }
     }
 }
@@ -388,7 +395,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// A store that cannot be used is an operator's business.
 pub(crate) fn of_store(error: &OpenError) -> Failure {
-    Failure::new(Exit::Store, error.to_string())
+    let failure = |exit| Failure::new(exit, error.to_string());
+    match error {
+        OpenError::Locked { pid, .. } => failure(Exit::Locked).remedy(format!(
+            "stop the gateway that has it (process {pid}, as it says itself), or name another folder as `path` in [store]"
+        )),
+        OpenError::Network { .. } => failure(Exit::Store).remedy("name a folder on a local disk as `path` in [store]"),
+        OpenError::Io { path, .. } => failure(Exit::Store)
+            .remedy(format!("see to the disk, and that the user that runs setgate may read and write {}", path.display())),
+        _ => failure(Exit::Store),
+    }
 }
 
 fn of_issuer(error: IssuerError) -> Failure {

@@ -71,7 +71,7 @@ pub(crate) async fn run(context: &Context, new: Option<String>, at_next_start: b
         return Ok(Exit::Done);
     }
     let mut kept = opening::open(&context.house, &config, false).await.map_err(|failure| {
-        if failure.message.contains("in use") {
+        if failure.exit == Exit::Locked {
             failure.remedy("stop the gateway, or give --at-next-start: the gateway then does it when it starts")
         } else {
             failure
@@ -132,7 +132,7 @@ pub(crate) fn begun(config: &Config) -> Result<Option<Next>, Failure> {
     }
     match opening::kek_file(config).map(|path| suffixed(&path, "next")) {
         Some(path) if path.exists() => {
-            let kek = Kek::load(&path).map_err(|error| refused(&format!("{}: {error}", path.display())))?;
+            let kek = Kek::load(&path).map_err(|error| opening::of_kek(&path.display().to_string(), &error))?;
             Ok(Some(Next { kek, place: NextPlace::Beside(path) }))
         }
         _ => Ok(None),
@@ -276,7 +276,7 @@ pub(crate) fn aside(config: &Config, id: &str) -> Option<PathBuf> {
 
 fn read(reference: &str) -> Result<Kek, Failure> {
     match reference.strip_prefix("file:") {
-        Some(path) => Kek::load(Path::new(path)).map_err(|error| refused(&format!("{path}: {error}"))),
+        Some(path) => Kek::load(Path::new(path)).map_err(|error| opening::of_kek(path, &error)),
         None if reference.starts_with("env:") => {
             let text = SecretRef::from(reference.to_owned()).load().map_err(|error| refused(&error.to_string()))?;
             Kek::from_text(text.expose()).map_err(|error| refused(&format!("{reference}: {error}")))

@@ -3,13 +3,14 @@
 use std::{future::Future, path::PathBuf, time::Duration};
 
 use cli::{Context, Ended, Exit, Failure, args::ServeArgs};
+use clock::House;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     assemble::{Gateway, Parts},
     config::{self, Config, Loaded, Source},
     doors::Doors,
-    opening,
+    opening::{self, Kept},
 };
 
 /// Runs the gateway.
@@ -26,7 +27,7 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
     }
     let mut signals = Signals::new()?;
     let house = context.house.clone();
-    let kept = match signals.race(opening::open(&house, &config, args.init || built_in)).await {
+    let kept = match signals.race(open(&house, &config, args.init || built_in)).await {
         Some(kept) => kept?,
         None => return Ok(Exit::Done),
     };
@@ -58,6 +59,32 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
         None => tracing::warn!("stopped at once: what was in flight is handed over again at the next start"),
     }
     Ok(exit)
+}
+
+/// How often a store that another process has is looked at again.
+const LOOK: Duration = Duration::from_millis(200);
+/// What a process that ends may need beyond its time, to close the store.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Opens what is kept, once the process that has it has ended: a supervisor may start the next while the last one drains.
+///
+/// # Errors
+/// When it cannot be opened, or that process still has it after the time that one has for its end.
+async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failure> {
+    let patience = Duration::from_secs(config.gateway.shutdown_seconds) + CLOSING;
+    let until = house.clock.monotonic() + patience;
+    let mut told = false;
+    loop {
+        match opening::open(house, config, make).await {
+            Err(failure) if failure.exit == Exit::Locked && house.clock.monotonic() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(seconds = patience.as_secs(), "{}: waiting for its end", failure.message);
+                }
+                house.clock.sleep(LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Reads the configuration that a command names.

@@ -19,13 +19,19 @@ pub enum Exit {
     Unknown,
     /// A part was done: some events were refused, some parked SETs could not be issued again.
     Partly,
-    /// The store needs an operator: it is damaged, a copy, locked, or its disk fails. A restart does not help.
+    /// The store needs an operator: it is damaged, a copy, without its keys, or its disk fails. A restart does not help.
     Store,
+    /// A key, token or certificate file of the gateway cannot be used: not there, no such thing, or for others to read.
+    Secrets,
+    /// Another process has the store. A restart helps when that one has ended.
+    Locked,
+    /// A listener's address is taken, or not to be had.
+    Address,
 }
 
 impl Exit {
     /// Every way to end.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -34,6 +40,9 @@ impl Exit {
         Self::Unknown,
         Self::Partly,
         Self::Store,
+        Self::Secrets,
+        Self::Locked,
+        Self::Address,
     ];
 
     /// The number.
@@ -48,6 +57,9 @@ impl Exit {
             Self::Unknown => 5,
             Self::Partly => 6,
             Self::Store => 7,
+            Self::Secrets => 8,
+            Self::Locked => 9,
+            Self::Address => 10,
         }
     }
 
@@ -62,7 +74,10 @@ impl Exit {
             Self::Refused => "the token is missing or was not accepted",
             Self::Unknown => "what was named does not exist",
             Self::Partly => "a part was done, the rest was refused",
-            Self::Store => "the store needs an operator: damaged, a copy, locked, or its disk fails",
+            Self::Store => "the store needs an operator: damaged, a copy, without its keys, or its disk fails",
+            Self::Secrets => "a key, token or certificate file cannot be used, or others may read it",
+            Self::Locked => "the store is in use by another process",
+            Self::Address => "a listener's address is taken, or not to be had",
         }
     }
 
@@ -71,7 +86,7 @@ impl Exit {
     pub fn table() -> String {
         let mut text = String::from("Exit codes:");
         for exit in Self::ALL {
-            text.push_str(&format!("\n  {}  {}", exit.code(), exit.meaning()));
+            text.push_str(&format!("\n  {:<2} {}", exit.code(), exit.meaning()));
         }
         text
     }

@@ -37,6 +37,8 @@ mod repeats;
 #[cfg(test)]
 mod sink;
 #[cfg(test)]
+mod starting;
+#[cfg(test)]
 mod stopping;
 #[cfg(test)]
 mod store_folder;

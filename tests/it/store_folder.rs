@@ -2,17 +2,20 @@
 
 use serde_json::Value;
 
-use crate::boxed::{Plan, copy, event};
+use crate::boxed::{Plan, binary, copy, event};
 use crate::sink::{Reply, Sink};
 
 #[test]
 fn a_second_gateway_is_kept_out_by_the_lock() {
     let sink = Sink::good();
     let gateway = Plan::new().stream("crm", &sink.url()).start();
-    let output = gateway.run(&["serve"]);
+    let mut second = binary();
+    second.args(["serve", "--config"]).arg(gateway.config()).env("SETGATE__GATEWAY__SHUTDOWN_SECONDS", "1");
+    let output = second.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(7), "{said}");
-    assert!(said.contains("in use by process"), "{said}");
+    assert_eq!(output.status.code(), Some(9), "{said}");
+    let remedy = format!("stop the gateway that has it (process {}", gateway.pid());
+    assert!(said.contains("in use by process") && said.contains(&remedy), "{said}");
     gateway.accept(&event(1, "a"));
     sink.until_numbers([1]);
 }
