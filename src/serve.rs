@@ -1,6 +1,6 @@
 //! `setgate serve`: runs until it is told to stop.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{future::Future, io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use cli::{Context, Ended, Exit, Failure, args::ServeArgs};
 use clock::House;
@@ -25,7 +25,7 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
     if config.gateway.dev {
         banner(context, &config, built_in);
     }
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::of_gateway()?;
     let house = context.house.clone();
     let kept = match signals.race(open(&house, &config, args.init || built_in)).await {
         Some(kept) => kept?,
@@ -53,6 +53,10 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
             Exit::Done
         }
     };
+    if signals.at_once {
+        tracing::warn!("asked to stop at once: what was in flight is handed over again at the next start");
+        return Ok(exit);
+    }
     let (delay, within) = if broken.is_some() { (Duration::ZERO, Duration::from_secs(5)) } else { shutdown };
     match signals.race(gateway.shutdown(delay, within)).await {
         Some(()) => tracing::info!("stopped"),
@@ -150,10 +154,19 @@ fn dev_producer(context: &Context, config: &Config) -> Result<oauth::ProducerSec
     })
 }
 
-/// Asks to stop: SIGTERM and SIGINT.
+/// What the system tells a process: SIGTERM and SIGINT ask it to stop, SIGQUIT at once.
+///
+/// SIGHUP says that the terminal is gone, which asks to stop as well. To a gateway without a terminal it means: read the configuration again,
+/// which is not there yet. That, SIGUSR1 and SIGUSR2, which would end the process unheard, get a line in the log.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+    users: [Signal; 2],
+    hangup_stops: bool,
+    /// The last one asked to stop at once.
+    pub(crate) at_once: bool,
 }
 
 impl Signals {
@@ -164,14 +177,49 @@ impl Signals {
     pub(crate) fn new() -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be received: {error}")));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+            hangup: listen(SignalKind::hangup())?,
+            users: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
+            hangup_stops: true,
+            at_once: false,
+        })
     }
 
-    /// Waits for the next one.
+    /// The same for a gateway, which outlives a hangup unless it runs in a terminal.
+    ///
+    /// # Errors
+    /// When the system does not let it.
+    fn of_gateway() -> Result<Self, Failure> {
+        // A terminal that has hung up is none any more: it is asked now.
+        Ok(Self { hangup_stops: std::io::stdin().is_terminal(), ..Self::new()? })
+    }
+
+    /// Waits for the next one that asks to stop.
     pub(crate) async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        let [first, second] = &mut self.users;
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.quit.recv() => {
+                    self.at_once = true;
+                    return;
+                }
+                _ = self.hangup.recv() => {
+                    if self.hangup_stops {
+                        return;
+                    }
+                    tracing::warn!(
+                        "SIGHUP: the configuration cannot be read again yet; the gateway goes on with the one that it started with, \
+                         and a restart takes the new one"
+                    );
+                }
+                _ = first.recv() => tracing::warn!("SIGUSR1 means nothing to setgate; it goes on"),
+                _ = second.recv() => tracing::warn!("SIGUSR2 means nothing to setgate; it goes on"),
+            }
         }
     }
 

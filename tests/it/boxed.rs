@@ -230,6 +230,12 @@ impl Gateway {
         assert!(Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status().unwrap().success());
     }
 
+    /// Fails when it has ended.
+    pub(crate) fn goes_on(&mut self) {
+        let status = self.child.as_mut().expect("it is running").try_wait().unwrap();
+        assert_eq!(status, None, "it ended: {}", self.log());
+    }
+
     /// Asks it to stop, and waits for its end.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal("-TERM");

@@ -55,6 +55,45 @@ fn a_second_signal_ends_it_at_once_and_still_nothing_is_lost() {
 }
 
 #[test]
+fn signals_that_do_not_ask_to_stop_are_answered_in_the_log_and_stop_nothing() {
+    let sink = Sink::good();
+    let mut gateway = Plan::new().stream("crm", &sink.url()).start();
+    for (signal, said) in [
+        ("-HUP", "SIGHUP: the configuration cannot be read again yet; the gateway goes on"),
+        ("-USR1", "SIGUSR1 means nothing to setgate"),
+        ("-USR2", "SIGUSR2 means nothing to setgate"),
+        ("-HUP", "SIGHUP"),
+    ] {
+        gateway.signal(signal);
+        gateway.until(said, |gateway| {
+            gateway.goes_on();
+            gateway.log().contains(said)
+        });
+    }
+    gateway.signal("-PIPE");
+    gateway.accept(&event(1, "a"));
+    sink.until_numbers([1]);
+    gateway.goes_on();
+    assert!(gateway.stop().success());
+}
+
+#[test]
+fn sigquit_ends_it_at_once_with_a_word_and_nothing_is_lost() {
+    let sink = Sink::new(|_, _| Reply::status(202));
+    sink.hold();
+    let mut gateway = Plan::new().stream("crm", &sink.url()).start();
+    gateway.accept(&event(1, "a"));
+    sink.until("it is under way", |all| !all.is_empty());
+    gateway.signal("-QUIT");
+    assert!(gateway.ended().success(), "{}", gateway.log());
+    assert!(gateway.log().contains("asked to stop at once"), "{}", gateway.log());
+    sink.release();
+    gateway.start();
+    consistent(&sink.until_numbers([1]));
+    gateway.until_stream("crm", "acknowledged", |view| view["acknowledged"] == 1);
+}
+
+#[test]
 fn after_the_answer_to_pause_no_new_hand_over_begins() {
     let sink = Sink::good();
     let canary = Sink::good();
