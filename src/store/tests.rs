@@ -112,7 +112,7 @@ impl Folder {
         let house =
             House { clock: dial.clone(), random: Arc::new(clock::SystemRandom), tasks: Arc::new(clock::TokioTasks) };
         let mut options =
-            Options { path: folder.path().join("store"), reserve_bytes: 1, segment_records: 8, ..Options::default() };
+            Options { path: folder.path().join("store"), reserve_bytes: 1, segment_records: 16, ..Options::default() };
         change(&mut options);
         let made = Self { folder, options, house, dial, opened: None };
         FjallStore::init(&made.place(), &made.options, &SECRET, &made.house).unwrap();

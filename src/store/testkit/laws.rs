@@ -238,7 +238,8 @@ pub async fn what_is_owed_is_never_trimmed(bench: &mut impl Bench) {
         assert_eq!(owed(&store, 2).await, [3, 47]);
         assert_eq!(body(&store, 3).await, Some("body-2".into()));
         assert_eq!(body(&store, 47).await, Some("body-46".into()));
-        assert!(store.bounds().first <= Position::new(61));
+        let first = store.bounds().first;
+        assert!(first > Position::new(2), "nothing was trimmed: the tail begins at {first}");
         store = cut(bench, store).await;
     }
     append(&store, event("after", &[2])).await;

@@ -101,6 +101,21 @@ async fn parked_sets_beyond_their_limits_are_forgotten_oldest_first() {
 }
 
 #[tokio::test]
+async fn parked_sets_beyond_their_bytes_are_forgotten_oldest_first() {
+    let mut folder = Folder::with(|options| options.parked_bytes = 2500);
+    let store = folder.store() as Arc<dyn Store>;
+    for stream in [1, 1, 1, 1, 2] {
+        append(&store, event(&"x".repeat(1000), &[stream])).await;
+    }
+    let all = [(1, 1), (1, 2), (1, 3), (1, 4), (2, 5)].map(|(stream, seq)| parked(stream, seq));
+    settle(&store, all.to_vec(), Durability::Sync).await;
+    store.housekeep().await.unwrap();
+    let kept = store.parked(ParkedFilter { most: 99, ..ParkedFilter::default() }).await.unwrap();
+    let kept: Vec<_> = kept.iter().map(|kept| (kept.stream.0, kept.at.seq)).collect();
+    assert_eq!(kept, [(1, 3), (1, 4), (2, 5)], "each stream has its own limit");
+}
+
+#[tokio::test]
 async fn a_producer_with_too_many_ids_loses_its_oldest_and_nobody_elses() {
     let mut folder = Folder::with(|options| options.idempotency_keys_per_producer = 10);
     let store = folder.store() as Arc<dyn Store>;

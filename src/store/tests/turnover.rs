@@ -61,9 +61,9 @@ async fn a_turnover_leaves_no_trace_of_what_was_overwritten_and_loses_nothing() 
     folder.cut(store as Arc<dyn Store>).await;
     assert_eq!(holders(&folder.place().store, OLD), Vec::<String>::new());
     let store = folder.store() as Arc<dyn Store>;
-    for record in store.range(Key::from("")).await.unwrap() {
-        assert_eq!(&*record.value, b"new");
-    }
+    let records = store.range(Key::from("")).await.unwrap();
+    let held: Vec<_> = records.iter().map(|record| (&*record.key.0, &*record.value)).collect();
+    assert_eq!(held, [("a", b"new".as_slice()), ("b", b"new".as_slice())]);
     assert_eq!(owed(&store, 1).await, [at]);
     append(&store, event("{}", &[1])).await;
     store.close().await.unwrap();
