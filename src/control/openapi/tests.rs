@@ -49,6 +49,7 @@ fn the_descriptions_hold_together() {
         assert_eq!(document["openapi"], "3.1.0", "{which:?}");
         let mut references = Vec::new();
         collect(&document, &mut references);
+        assert!(!references.is_empty(), "{which:?}: no references were found");
         for reference in references {
             let pointer = reference.strip_prefix('#').expect("references stay inside");
             assert!(document.pointer(pointer).is_some(), "{which:?}: {reference} leads nowhere");
