@@ -63,7 +63,8 @@ async fn a_backlog_of_a_stream_that_was_absent_for_a_while_is_delivered() {
     if bench.router.stream("b").await.unwrap().status == "paused" {
         bench.router.resume("b", false).await.unwrap();
     }
-    bench.settled().await;
+    bench.delivered().await;
+    assert!(bench.router.stream("b").await.unwrap().acknowledged >= 300);
 }
 
 #[tokio::test(start_paused = true)]

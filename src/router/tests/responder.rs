@@ -233,6 +233,7 @@ mod lapse {
         let mut second = take(&mut tap, 10).await;
         let keys: Vec<_> = first.iter().map(|set| set.order).collect();
         second.extend(take(&mut feed.tap(), 10).await);
+        assert!(!second.is_empty(), "the other key waits for nobody");
         assert!(
             second.iter().all(|set| !keys.contains(&set.order)),
             "{:?} then {:?}",
