@@ -5,10 +5,15 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use set::{ErrorCode, Jti, Timestamp};
-use store::{Done, Durability, Named, Parked, ParkedFilter, Position, Unit};
+use store::{Done, Durability, Kind, Limits, Named, Parked, ParkedFilter, Position, StoreError, StreamNo, Unit};
 use stream::Stream;
 
-use crate::{ChangeError, Router};
+use crate::{ChangeError, Inner, Router, hash::Set};
+
+/// Records of the ledger that are read to find out whether a later SET was acknowledged.
+const LOOK_BACK_MOST: u64 = 262_144;
+/// How long acknowledgements that are on their way into the store are waited for.
+const VISIBLE: Duration = Duration::from_secs(1);
 
 /// A parked SET as people look at it.
 #[derive(Clone, Debug, Serialize)]
