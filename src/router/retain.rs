@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use set::Timestamp;
 use store::{Done, Durability, Health, Position, Rule, StoreError, StreamNo, Unit};
 use stream::Stream;
 
@@ -50,9 +49,10 @@ async fn look(inner: &Inner, stream: &Stream) -> Result<(), StoreError> {
             cut(inner, no, keep_from, Rule::TooMany).await?;
         }
     }
-    if !health.clock_suspect {
-        let now = Timestamp::from_millis(inner.shared.house.clock.wall_millis());
-        let keep_from = store.first_accepted_at(now.minus(retention.age)).await?;
+    // One look at the clock: between two of them it could jump.
+    let time = store.time();
+    if !time.suspect {
+        let keep_from = store.first_accepted_at(time.now.minus(retention.age)).await?;
         cut(inner, no, keep_from, Rule::TooOld).await?;
     }
     let share = health.budget / 100 * u64::from(retention.budget_percent);

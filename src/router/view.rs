@@ -183,7 +183,10 @@ impl Inner {
             parked_total: cursor.tally.parked,
             dropped: cursor.tally.dropped.values().sum(),
             owed: cursor.tally.owed,
-            oldest_waiting_seconds: cursor.oldest.map(|head| ago(head.accepted)),
+            // By the clock that accepted it, which is not the wall's while that is not believed.
+            oldest_waiting_seconds: cursor
+                .oldest
+                .map(|head| self.shared.store.time().now.since(head.accepted).as_secs()),
             last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
             last_error: last_error.map(|(_, cause)| telemetry::clean(&cause.to_string(), 512)),
             warning: feed.as_ref().and_then(|feed| feed.served.load().line.remark()),

@@ -29,6 +29,8 @@ pub struct Options {
     pub parked_count: u64,
     /// How many bytes of parked SETs of one stream are kept; the oldest make room.
     pub parked_bytes: u64,
+    /// How long a wall clock that jumped by more than an hour must go on evenly before it is believed, in seconds.
+    pub clock_steady_seconds: u64,
     /// How long an acknowledgement may wait before it is made durable, in milliseconds.
     pub flush_milliseconds: u64,
     /// How many acknowledgements may wait before they are made durable.
@@ -53,6 +55,7 @@ impl Default for Options {
             parked_seconds: 30 * 24 * 60 * 60,
             parked_count: 10_000,
             parked_bytes: 1024 * MIB,
+            clock_steady_seconds: 60 * 60,
             flush_milliseconds: 50,
             flush_count: 1000,
             recent_bytes: 16 * 1024 * 1024,
@@ -77,11 +80,6 @@ impl Options {
             0 => (whole / 8).clamp(192 * MIB, 512 * MIB).min(whole / 2),
             set => set,
         }
-    }
-
-    /// How long one bucket of idempotency keys collects: a quarter of the window.
-    pub(crate) fn bucket_millis(&self) -> u64 {
-        (self.idempotency_window_seconds.saturating_mul(1000) / 4).max(1)
     }
 }
 

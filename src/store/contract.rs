@@ -126,7 +126,7 @@ pub struct Head {
     pub producer: ProducerNo,
     /// The version of the control-plane records when its streams were decided.
     pub config: Version,
-    /// When it was accepted; never earlier than the record before it. It becomes `iat`.
+    /// When it was accepted; never earlier than the record before it, unless an operator said so. It becomes `iat`.
     pub accepted: Timestamp,
     /// Its order key.
     pub order: OrderKey,
@@ -566,6 +566,14 @@ pub struct Health {
     pub parked: u64,
     /// Whether the wall clock jumped: everything that destroys by age is frozen.
     pub clock_suspect: bool,
+    /// How far the wall clock is ahead of the believed time while it is suspect, in seconds.
+    pub clock_offset_seconds: i64,
+    /// How long a suspect clock must go on evenly until it is believed, in seconds.
+    pub clock_believed_in_seconds: Option<u64>,
+    /// How far times of acceptance are ahead of the believed time, in seconds: they stand still until it has caught up.
+    pub accepted_ahead_seconds: u64,
+    /// What is wrong with the clock or with the times that were given, and what to do.
+    pub clock_trouble: Option<String>,
     /// Whether the store was opened as a copy and delivery is held until `store adopt`.
     pub held: bool,
 }
@@ -642,7 +650,8 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// The first record accepted at or after `when`: for the age limit.
+    /// The first record that may have been accepted at or after `when`: for the age limit. Records whose times were held back, since
+    /// the wall clock was suspect, are no older than when it was believed again.
     fn first_accepted_at(&self, when: Timestamp) -> BoxFuture<'static, Result<Position, StoreError>>;
 
     /// Parked SETs, by (stream, position).
@@ -671,6 +680,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Tells this witness, and from now on no other, what becomes visible of deliveries; first of all what waits already.
     fn watch(&self, witness: Arc<dyn crate::Witness>);
+
+    /// What is known of the time: what decides by age asks here, never the wall clock.
+    fn time(&self) -> crate::Time;
+
+    /// An operator says that the wall clock is right: it is believed from now on. Where times of acceptance are ahead of it, the next
+    /// ones go back to it.
+    fn confirm_clock(&self) -> BoxFuture<'static, Result<crate::Confirmed, StoreError>>;
 
     /// Frees what no stream needs any more: condenses, trims, forgets old ids and old parked SETs. Cheap when there is nothing to do.
     fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>>;

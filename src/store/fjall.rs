@@ -1,6 +1,8 @@
 //! The embedded store: the ledger and its cursors on fjall, in one folder.
 
 mod batch;
+mod believe;
+mod bucket;
 mod check;
 pub(crate) mod engine;
 mod export;
@@ -54,13 +56,14 @@ pub use room::Room;
 pub use survey::{Findings, GivenUp, Kept, Stretch};
 
 use crate::{
-    Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names, Parked,
-    ParkedFilter, Position, Record, Store, StoreError, StreamNo, Unit, Version, Witness,
+    Attempted, Bounds, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names,
+    Parked, ParkedFilter, Position, Record, Store, StoreError, StreamNo, Time, Unit, Version, Witness,
     fjall::{
         engine::{Engine, bare},
         shared::Shared,
         writer::{Call, Job},
     },
+    time::HeldBack,
 };
 
 /// At most so many bytes of bodies may stand in the queue.
@@ -105,11 +108,6 @@ impl FjallStore {
     #[must_use]
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.shared.fatal.subscribe()
-    }
-
-    /// An operator says that the wall clock is right: what destroys by age goes on.
-    pub fn confirm_clock(&self) {
-        self.shared.sanity.confirm(&self.shared.house);
     }
 
     /// Makes this copy the original while it is open: delivery and intake may begin. The original must not be used again.
@@ -343,8 +341,14 @@ impl Store for FjallStore {
     }
 
     fn first_accepted_at(&self, when: Timestamp) -> Answer<Position> {
-        let last = self.shared.state.read().last;
-        self.read(move |_, engine| engine.first_accepted_at(when, last).map(Position::new))
+        let (last, held_back) = {
+            let state = self.shared.state.read();
+            (state.last, HeldBack::first_since(&state.held_back, when))
+        };
+        self.read(move |_, engine| {
+            let found = engine.first_accepted_at(when, last)?;
+            Ok(Position::new(held_back.map_or(found, |first| first.min(found))))
+        })
     }
 
     fn parked(&self, which: ParkedFilter) -> Answer<Vec<Parked>> {
@@ -378,9 +382,9 @@ impl Store for FjallStore {
 
     fn health(&self) -> Health {
         let shared = &self.shared;
-        let (waiting, parked) = {
+        let (waiting, parked, accepted) = {
             let state = shared.state.read();
-            (state.waiting, state.parked)
+            (state.waiting, state.parked, state.last_accepted)
         };
         Health {
             bytes: shared.bytes.load(Ordering::Relaxed),
@@ -390,9 +394,8 @@ impl Store for FjallStore {
             queued: shared.queued.load(Ordering::Relaxed),
             waiting,
             parked,
-            clock_suspect: shared.sanity.check(&shared.house),
             held: shared.held.load(Ordering::Acquire),
-            ..Health::default()
+            ..shared.sanity.health(&shared.house, accepted)
         }
         .hindered(shared.obstacle())
     }
@@ -401,6 +404,15 @@ impl Store for FjallStore {
         let state = self.shared.state.read();
         witness.saw(&state.before(), state.waiting);
         *self.shared.witness.lock() = Some(witness);
+    }
+
+    fn time(&self) -> Time {
+        self.shared.sanity.time(&self.shared.house)
+    }
+
+    fn confirm_clock(&self) -> Answer<Confirmed> {
+        let queue = self.queue.clone();
+        Box::pin(async move { housekeep::errand(&queue, writer::Writer::confirm_clock).await })
     }
 
     fn housekeep(&self) -> Answer<()> {

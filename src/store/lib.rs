@@ -15,6 +15,7 @@ mod state;
 pub mod testkit;
 #[cfg(test)]
 mod tests;
+mod time;
 mod witness;
 
 pub use self::fjall::{
@@ -25,6 +26,7 @@ pub use config::Options;
 pub use contract::*;
 pub use memory::MemoryStore;
 pub use names::{Named, Names};
-pub use observe::Observed;
+pub use observe::{ClockObserved, Observed};
 pub use obstacle::Obstacle;
+pub use time::{Confirmed, Time};
 pub use witness::{Ending, Fact, Origin, Witness};

@@ -14,11 +14,13 @@ use set::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
-    Attempted, Boot, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, Names, Obstacle,
-    Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Unit, Version, Witness,
+    Attempted, Boot, Bounds, ClockObserved, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Key,
+    Limits, Names, Obstacle, Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Time,
+    Unit, Version, Witness,
     plan::{Kept, Lookup, ParkedRow, Planner},
-    sanity::Sanity,
+    sanity::{LEAP, Sanity},
     state::State,
+    time::HeldBack,
 };
 
 /// How long an idempotency key is kept.
@@ -77,11 +79,43 @@ impl MemoryStore {
         Arc::new(Self {
             names: Names::new(b'a', secret),
             boot: Boot(house.random.below(1 << 40)),
-            sanity: Sanity::new(&house, None),
+            sanity: Sanity::new(&house, LEAP, ClockObserved::default(), None),
             inner: Arc::new(Mutex::new(Inner { state, shelves: Shelves::default(), witness: None, closed: false })),
             last: watch::Sender::new(0),
             house,
         })
+    }
+
+    /// Looks at the clock before anything is planned; believes it when it has gone on evenly for long enough.
+    fn watch_clock(&self, inner: &mut Inner) -> Timestamp {
+        let seen = self.sanity.watch(&self.house, inner.state.last, inner.state.last_accepted);
+        match seen.suspect {
+            Some(strayed) if strayed.left.is_zero() => {
+                self.believe(inner);
+                self.sanity.now(&self.house)
+            }
+            _ => seen.now,
+        }
+    }
+
+    /// Believes the wall clock; what was accepted while it was suspect is no older than that.
+    fn believe(&self, inner: &mut Inner) -> Confirmed {
+        let seen = self.sanity.look(&self.house, Some(inner.state.last));
+        self.sanity.believe(&self.house);
+        let Some(strayed) = seen.suspect else { return Confirmed::default() };
+        let (state, until) = (&mut inner.state, strayed.wall);
+        let from = strayed.last.unwrap_or(state.last);
+        if strayed.offset > 0 {
+            if from < state.last {
+                let run = HeldBack { first: from + 1, last: state.last, times: (strayed.began, seen.now), until };
+                run.add(&mut state.held_back, state.first, Duration::ZERO);
+            }
+            inner.shelves.once.values_mut().for_each(|(_, at)| *at = until);
+        } else {
+            inner.shelves.once.values_mut().for_each(|(_, at)| *at = until.min(*at));
+            state.held_back.iter_mut().for_each(|run| run.until = until.min(run.until));
+        }
+        Confirmed { offset_seconds: strayed.seconds(), went_back_seconds: 0 }
     }
 
     fn write(&self, units: Vec<Unit>) -> Result<Vec<Done>, StoreError> {
@@ -90,7 +124,7 @@ impl MemoryStore {
         if inner.closed {
             return Err(StoreError::Unavailable("it is closed".into()));
         }
-        let now = self.sanity.now(&self.house);
+        let now = self.watch_clock(inner);
         let mut planner = Planner::new(&inner.state, &inner.shelves, &self.names, self.boot, self.fence(), now);
         let answers: Vec<_> = units.iter().map(|unit| planner.unit(unit)).collect::<Result<_, _>>()?;
         let plan = planner.finish();
@@ -224,7 +258,8 @@ impl Store for MemoryStore {
     fn first_accepted_at(&self, when: Timestamp) -> BoxFuture<'static, Result<Position, StoreError>> {
         Self::ready(self.read(|inner| {
             let found = inner.shelves.records.iter().find(|(_, (entry, _))| entry.head.accepted >= when);
-            Position::new(found.map_or(inner.state.last + 1, |(seq, _)| *seq))
+            let found = found.map_or(inner.state.last + 1, |(seq, _)| *seq);
+            Position::new(HeldBack::first_since(&inner.state.held_back, when).map_or(found, |first| first.min(found)))
         }))
     }
 
@@ -273,8 +308,7 @@ impl Store for MemoryStore {
             free: u64::MAX,
             waiting: inner.state.waiting,
             parked: inner.state.parked,
-            clock_suspect: self.sanity.check(&self.house),
-            ..Health::default()
+            ..self.sanity.health(&self.house, inner.state.last_accepted)
         }
         .hindered(inner.closed.then_some(Obstacle::Closed))
     }
@@ -285,10 +319,24 @@ impl Store for MemoryStore {
         inner.witness = Some(witness);
     }
 
-    fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>> {
-        let suspect = self.sanity.check(&self.house);
+    fn time(&self) -> Time {
+        self.sanity.time(&self.house)
+    }
+
+    fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>> {
+        let mut inner = self.inner.lock();
+        let mut confirmed = self.believe(&mut inner);
         let now = self.sanity.now(&self.house);
+        let accepted = &mut inner.state.last_accepted;
+        confirmed.went_back_seconds = accepted.since(now).as_secs();
+        *accepted = now.min(*accepted);
+        Self::ready(Ok(confirmed))
+    }
+
+    fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>> {
         let mut guard = self.inner.lock();
+        let now = self.watch_clock(&mut guard);
+        let suspect = self.sanity.check(&self.house);
         let Inner { state, shelves, closed, .. } = &mut *guard;
         if !*closed {
             let owed = state.cursors.values().fold(roaring::RoaringTreemap::new(), |all, cursor| all | &cursor.owed);

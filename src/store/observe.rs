@@ -30,6 +30,21 @@ pub struct Observed {
     pub waiting: Gauge,
     /// Bytes on the disk: what is taken, its budget, what is free on the file system, and the reserve of that.
     pub disk: Family<[(&'static str, &'static str); 1], Gauge>,
+    /// What becomes of the wall clock.
+    pub clock: ClockObserved,
+}
+
+/// What is counted of the wall clock.
+#[derive(Clone, Debug, Default)]
+pub struct ClockObserved {
+    /// 1 while it is not believed.
+    pub suspect: Gauge,
+    /// How far it is ahead of the believed time, in seconds.
+    pub offset: Gauge,
+    /// How far times of acceptance are ahead of it, in seconds: they stand still until it has caught up.
+    pub accepted_ahead: Gauge,
+    /// Jumps by more than an hour.
+    pub leaps: Counter,
 }
 
 impl Default for Observed {
@@ -47,6 +62,7 @@ impl Default for Observed {
             keys_forgotten: Counter::default(),
             waiting: Gauge::default(),
             disk: Family::default(),
+            clock: ClockObserved::default(),
         }
     }
 }
@@ -85,6 +101,21 @@ impl Observed {
             Unit::Bytes,
             seen.disk.clone(),
         );
+        let clock = &seen.clock;
+        page.register("clock_suspect", "1 while the wall clock is not believed", clock.suspect.clone());
+        page.register_with_unit(
+            "clock_offset",
+            "How far the wall clock is ahead of the believed time",
+            Unit::Seconds,
+            clock.offset.clone(),
+        );
+        page.register_with_unit(
+            "accepted_ahead",
+            "How far times of acceptance are ahead of the wall clock and stand still",
+            Unit::Seconds,
+            clock.accepted_ahead.clone(),
+        );
+        page.register("clock_leaps", "Jumps of the wall clock by more than an hour", clock.leaps.clone());
         seen
     }
 }

@@ -124,6 +124,8 @@ pub(crate) struct Planner<'a> {
     names: &'a Names,
     boot: Boot,
     fence: Fence,
+    /// What is written down of when a record was accepted: never earlier than the record before.
+    accepted: Timestamp,
     now: Timestamp,
     next: u64,
     version: Version,
@@ -149,7 +151,8 @@ impl<'a> Planner<'a> {
             names,
             boot,
             fence,
-            now: now.max(state.last_accepted),
+            accepted: now.max(state.last_accepted),
+            now,
             next: state.last + 1,
             version: state.version,
             membership: state.membership,
@@ -246,13 +249,13 @@ impl<'a> Planner<'a> {
             issuer: event.issuer,
             producer: event.producer,
             config: event.config,
-            accepted: self.now,
+            accepted: self.accepted,
             order: event.order,
             body_len: u32::try_from(event.body.len()).unwrap_or(u32::MAX),
         };
         let entry = Entry { head, targets: event.targets };
         self.plan.records.push(Fresh { entry, body: event.body, once: event.once });
-        Appended::New { at, accepted: self.now }
+        Appended::New { at, accepted: self.accepted }
     }
 
     /// Whether the delivery is owed still, after what the group did so far.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use roaring::{RoaringBitmap, RoaringTreemap};
 use set::{Receipt, Timestamp};
 
-use crate::{Attempted, Entry, Kind, Position, Rule, Space, StreamNo, Tally, Version};
+use crate::{Attempted, Entry, Kind, Position, Rule, Space, StreamNo, Tally, Version, time::HeldBack};
 
 /// How a delivery ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,8 @@ pub(crate) struct State {
     /// The last position.
     pub(crate) last: u64,
     pub(crate) last_accepted: Timestamp,
+    /// Records whose times were held back.
+    pub(crate) held_back: Vec<HeldBack>,
     pub(crate) version: Version,
     /// The version of the last change of membership.
     pub(crate) membership: Version,
@@ -190,7 +192,7 @@ impl State {
         }
         self.waiting += entry.targets.len();
         self.last = seq;
-        self.last_accepted = self.last_accepted.max(entry.head.accepted);
+        self.last_accepted = entry.head.accepted;
     }
 
     /// Applies deltas; answers how many deliveries each clear dropped. What is not owed is passed over.

@@ -154,6 +154,14 @@ impl Store for Faulty {
     fn names(&self) -> &Names {
         self.inner.names()
     }
+    fn time(&self) -> store::Time {
+        self.inner.time()
+    }
+
+    fn confirm_clock(&self) -> Answer<store::Confirmed> {
+        self.inner.confirm_clock()
+    }
+
     fn health(&self) -> Health {
         self.inner.health()
     }

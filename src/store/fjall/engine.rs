@@ -11,9 +11,10 @@ use crate::{
     Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version,
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::{
+        bucket::Bucket,
         seal,
         segment::{Segment, Shelves},
-        sieve::{Bucket, Purse, Sieve},
+        sieve::{Purse, Sieve},
         turnover::FILLER,
     },
     plan::{Kept, ParkedRow},
@@ -159,17 +160,6 @@ impl Engine {
         Ok(())
     }
 
-    fn find_buckets(&mut self) -> Result<(), StoreError> {
-        let mut once = BTreeMap::new();
-        for name in self.db.list_keyspace_names() {
-            if let Some(bucket) = name.strip_prefix("once-").and_then(|bucket| bucket.parse().ok()) {
-                once.insert(bucket, self.bucket(bucket)?);
-            }
-        }
-        self.once = RwLock::new(once);
-        Ok(())
-    }
-
     /// The keyspaces of a segment.
     pub(crate) fn shelves(&self, id: u64) -> Result<Shelves, StoreError> {
         Ok(Shelves {
@@ -179,10 +169,10 @@ impl Engine {
     }
 
     /// The keyspace of a bucket of idempotency keys.
-    pub(crate) fn bucket(&self, bucket: u64) -> Result<Bucket, StoreError> {
+    pub(crate) fn bucket(&self, bucket: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
         let keyspace = self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(mishap)?;
         let sieve = Sieve::new(keyspace.is_empty().map_err(mishap)?, &self.purse);
-        Ok(Bucket { keyspace, sieve: sieve.into() })
+        Ok(Bucket { keyspace, sieve: sieve.into(), until })
     }
 
     /// The keyspace that fills journals up.

@@ -11,10 +11,11 @@ use crate::{
     Durability, Head, Kind, NewEvent, Note, ProducerNo, StoreError, StreamNo, Unit,
     fjall::{
         batch::{Failure, Filling},
+        bucket::Bucket,
         engine::Engine,
         segment::Segment,
         shared::Shared,
-        sieve::{Bucket, keys_of},
+        sieve::keys_of,
         writer::{Call, Job, Next, Writer},
     },
     plan::{Answer, Kept, Lookup, ParkedRow, Plan, Planner},
@@ -102,7 +103,7 @@ impl Writer {
     fn plan(&self, engine: &Engine, calls: Vec<Call>) -> (Plan, Vec<(Call, Vec<Answer>)>) {
         let shared = &self.shared;
         let now = shared.sanity.now(&shared.house);
-        let since = shared.oldest_bucket();
+        let since = shared.oldest_bucket(engine);
         let desk = Desk { engine, ring: &shared.ring, shared, since };
         let state = shared.state.read();
         let mut calls = calls;
@@ -191,13 +192,15 @@ impl Writer {
         let commit = self.commit + 1;
         let mut filling = Filling::new(engine, plan.records.len() * 3 + plan.rows.len() * 2 + plan.puts.len() + 4);
         let mut chain = self.chain;
+        let mut taken_by = None;
         if !plan.records.is_empty() {
             let (segment, bucket) = self.make_room(engine, &mut filling, plan).map_err(Failure::Write)?;
-            if let Some(bucket) = &bucket {
+            if let Some((number, bucket)) = &bucket {
+                taken_by = Some(*number);
                 // Before they are written: what may be on the disk is asked for, also when nobody knows whether it is.
                 bucket.sieve.add(keys_of(&plan.records).iter());
             }
-            let keyspace = bucket.as_ref().map(|bucket| &bucket.keyspace);
+            let keyspace = bucket.as_ref().map(|(_, bucket)| &bucket.keyspace);
             chain = filling.records(plan, &segment, keyspace, chain).map_err(Failure::Write)?;
         }
         filling.rest(plan, &self.shared.state.read()).map_err(Failure::Write)?;
@@ -224,7 +227,10 @@ impl Writer {
             self.pause = Duration::ZERO;
         }
         self.deltas_since_fold += (pending + plan.ops.len()) as u64;
-        self.shared.count_keys(&plan.records);
+        if let Some(number) = taken_by {
+            let keyed = plan.records.iter().filter(|fresh| fresh.once.is_some());
+            self.shared.count_keys(number, keyed.map(|fresh| fresh.entry.head.producer));
+        }
         self.unmeasured += plan.records.iter().map(|fresh| fresh.body.len() as u64).sum::<u64>();
         let last = plan.records.last().map(|fresh| fresh.entry.head.at.seq);
         if let (Some(last), Some(mut open)) = (last, engine.segments.write().last_entry()) {
@@ -242,7 +248,7 @@ impl Writer {
         engine: &Engine,
         filling: &mut Filling<'_>,
         plan: &Plan,
-    ) -> Result<(Segment, Option<Bucket>), StoreError> {
+    ) -> Result<(Segment, Option<(u64, Bucket)>), StoreError> {
         let last = self.shared.state.read().last;
         let newest = engine.segments.read().values().next_back().cloned();
         let options = &self.shared.options;
@@ -280,18 +286,7 @@ impl Writer {
         if !plan.records.iter().any(|fresh| fresh.once.is_some()) {
             return Ok((segment, None));
         }
-        let accepted = plan.records.first().map_or(0, |fresh| fresh.entry.head.accepted.as_millis());
-        let number = accepted / options.bucket_millis();
-        let known = engine.once.read().get(&number).cloned();
-        let bucket = match known {
-            Some(bucket) => bucket,
-            None => {
-                let bucket = engine.bucket(number)?;
-                engine.once.write().insert(number, bucket.clone());
-                bucket
-            }
-        };
-        Ok((segment, Some(bucket)))
+        Ok((segment, Some(self.shared.open_bucket(engine, filling)?)))
     }
 
     /// Makes a plan visible.

@@ -1,7 +1,6 @@
 //! Freeing what nobody needs any more: segments, idempotency keys, parked SETs beyond their limits.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
@@ -11,9 +10,10 @@ use roaring::RoaringTreemap;
 use tokio::sync::oneshot;
 
 use crate::{
-    Durability, ProducerNo, StoreError, StreamNo, Unit,
+    Durability, StoreError, StreamNo, Unit,
     fjall::{
         batch::{Failure, Filling},
+        bucket::row_key,
         engine::{Engine, held_key, key, mishap, parked_of, read_row, seq_of},
         release::{give_up, give_up_orphans, release_journals},
         segment::{Segment, Shelves},
@@ -21,6 +21,7 @@ use crate::{
         writer::{Call, Job, Writer},
     },
     state::Ops,
+    time::HeldBack,
 };
 
 /// A closed segment that is owed by less than one in so many records is condensed.
@@ -84,8 +85,8 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
         Ok(())
     })
     .await?;
+    forget_keys(&shared).await?;
     if !shared.sanity.check(&shared.house) {
-        forget_keys(&shared).await?;
         forget_parked(&shared, &queue).await?;
     }
     Ok(())
@@ -142,6 +143,7 @@ fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreError> {
     let owed = owed_by_anyone(shared);
     let now = shared.sanity.now(&shared.house);
     let keep = Duration::from_secs(shared.options.keep_settled_seconds);
+    let held_back = shared.state.read().held_back.clone();
     let frozen = !keep.is_zero() && shared.sanity.check(&shared.house);
     let mut trim = Trim::default();
     for segment in closed {
@@ -154,7 +156,7 @@ fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreError> {
             sweep(engine, &segment, &owed, &mut trim)?;
             continue;
         }
-        if frozen || now.since(segment.accepted_last) < keep {
+        if frozen || now.since(HeldBack::latest(&held_back, segment.accepted_last)) < keep {
             continue;
         }
         if waiting == 0 {
@@ -283,41 +285,23 @@ fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
 /// Drops the buckets of idempotency keys that are past the window, and shortens the window of producers that have too many keys.
 async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
     aside(shared, |shared, engine| {
-        let oldest = shared.oldest_bucket();
-        let past: Vec<Keyspace> = {
+        let oldest = shared.oldest_bucket(engine);
+        let past: Vec<(u64, Keyspace)> = {
             let mut once = engine.once.write();
             let kept = once.split_off(&oldest);
-            std::mem::replace(&mut *once, kept).into_values().map(|bucket| bucket.keyspace).collect()
+            let past = std::mem::replace(&mut *once, kept);
+            past.into_iter().map(|(number, bucket)| (number, bucket.keyspace)).collect()
         };
         shared.keys.lock().retain(|bucket, _| *bucket >= oldest);
-        for keyspace in past {
+        for (number, keyspace) in past {
             give_up(engine, keyspace)?;
+            engine.meta.remove(row_key(number)).map_err(mishap)?;
         }
         give_up_orphans(engine, Some(oldest))?;
-        shorten(shared, oldest);
+        shared.shorten(oldest);
         Ok(())
     })
     .await
-}
-
-fn shorten(shared: &Shared, oldest: u64) {
-    let keys = shared.keys.lock();
-    let mut horizons = shared.horizons.write();
-    horizons.retain(|_, horizon| *horizon > oldest);
-    let mut sums: BTreeMap<ProducerNo, u64> = BTreeMap::new();
-    // The newest bucket first: the oldest of a producer are given up.
-    for (bucket, counts) in keys.iter().rev() {
-        for (producer, count) in counts {
-            let sum = sums.entry(*producer).or_default();
-            let full = *sum >= shared.options.idempotency_keys_per_producer;
-            *sum += count;
-            if full && horizons.get(producer).is_none_or(|horizon| *horizon <= *bucket) {
-                tracing::warn!(%producer, "a producer has too many ids: its oldest are forgotten before their time");
-                shared.observed.keys_forgotten.inc_by(*count);
-                horizons.insert(*producer, bucket + 1);
-            }
-        }
-    }
 }
 
 /// Discards parked SETs that are too old, or too many of one stream.
@@ -337,9 +321,10 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
         if due {
             let limit = Duration::from_secs(options.parked_seconds);
             let wall = shared.sanity.now(&shared.house);
+            let held_back = shared.state.read().held_back.clone();
             for item in engine.parked.iter() {
                 let row = read_row(&item.value().map_err(mishap)?)?;
-                if wall.since(row.parked.parked_at) > limit {
+                if wall.since(HeldBack::latest(&held_back, row.parked.parked_at)) > limit {
                     what.push((row.parked.stream, row.parked.at));
                 }
             }

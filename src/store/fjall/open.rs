@@ -22,7 +22,7 @@ use crate::{
         watermark::{Mark, Watermark},
         writer::{Ledge, Writer},
     },
-    sanity::Sanity,
+    sanity::{Beat, Sanity},
     state::Numbers,
 };
 
@@ -141,12 +141,19 @@ impl FjallStore {
         let epoch = loaded.epoch.max(mark.epoch) + 1;
         let boot = Shared::fresh_boot(house);
         begin(&engine, epoch).map_err(damaged)?;
-        begin_mark(&mut watermark, &loaded, epoch, boot, house).map_err(OpenError::io("write", &place.watermark()))?;
+        let heard = (mark.heartbeat, mark.beat.unwrap_or_default());
+        let steady = Duration::from_secs(options.clock_steady_seconds);
+        let sanity = Sanity::new(house, steady, observed.clock.clone(), Some(heard));
+        if mark.last == 0 {
+            // Nothing was ever accepted: there is nothing that a wrong clock could destroy, and it may have been made long ago.
+            sanity.believe(house);
+        }
+        begin_mark(&mut watermark, &loaded, epoch, boot, sanity.beat(house))
+            .map_err(OpenError::io("write", &place.watermark()))?;
         if held.is_none() {
             renew(place, &mut instance, house)?;
         }
         journal::forget_aside(&place.aside()).map_err(OpenError::io("remove", &place.aside()))?;
-        let sanity = Sanity::new(house, Some(mark.heartbeat));
         let report = OpenReport {
             id: instance.id.clone(),
             clean: mark.clean,
@@ -157,6 +164,7 @@ impl FjallStore {
             held: held.clone(),
             clock_suspect: sanity.check(house),
         };
+        engine.date_buckets(options, sanity.now(house)).map_err(damaged)?;
         let engine = Arc::new(engine);
         let (_, whole) = space(&place.store).map_err(OpenError::io("look at", &place.store))?;
         let Loaded { state, fold, commit, chain, keys, .. } = loaded;
@@ -303,7 +311,7 @@ fn begin_mark(
     loaded: &Loaded,
     epoch: u64,
     boot: Boot,
-    house: &House,
+    (heartbeat, beat): (Timestamp, Beat),
 ) -> std::io::Result<()> {
     watermark.write(Mark {
         number: 0,
@@ -313,7 +321,8 @@ fn begin_mark(
         last: loaded.state.last,
         chain: loaded.chain,
         version: loaded.state.version.0,
-        heartbeat: Timestamp::from_millis(house.clock.wall_millis()),
+        heartbeat,
+        beat: Some(beat),
         clean: false,
     })?;
     watermark.sync()

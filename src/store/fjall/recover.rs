@@ -75,6 +75,7 @@ impl Writer {
         let (engine, mut loaded) = guarded(|| {
             let engine = Engine::open(&self.shared.place.engine())?;
             let loaded = load(&engine)?;
+            engine.date_buckets(&self.shared.options, self.shared.sanity.now(&self.shared.house))?;
             Ok((engine, loaded))
         })?;
         if loaded.commit < self.commit {
@@ -119,7 +120,8 @@ impl Writer {
         }
     }
 
-    fn refuse(&mut self, job: Job) -> bool {
+    /// Answers a job with a refusal; answers whether the store is still wanted.
+    pub(crate) fn refuse(&mut self, job: Job) -> bool {
         match job {
             Job::Commit(call) => {
                 self.shared.queued.fetch_sub(call.units.len(), Ordering::Relaxed);

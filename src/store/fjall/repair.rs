@@ -171,6 +171,7 @@ impl Repair {
             heartbeat: self
                 .mark
                 .map_or_else(|| Timestamp::from_millis(house.clock.wall_millis()), |mark| mark.heartbeat),
+            beat: self.mark.and_then(|mark| mark.beat),
             clean: true,
         })
     }
@@ -330,7 +331,7 @@ impl<'a> Scribe<'a> {
             }
         }
         for bucket in from.survey.keys.keys() {
-            let keyspace = engine.bucket(*bucket)?.keyspace;
+            let keyspace = engine.bucket(*bucket, None)?.keyspace;
             for row in from.salvage.rows(|shelf| shelf == Shelf::Once(*bucket)) {
                 if let Some(value) = &row.value
                     && crate::fjall::engine::read_kept(value).is_some()

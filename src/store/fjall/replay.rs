@@ -6,6 +6,7 @@ use crate::{
     ProducerNo, StoreError, StreamNo, Version,
     codec::{In, Out, damaged, read_chunk, read_cursor, read_delta},
     fjall::{
+        believe::{HELD_BACK, read_held_back},
         engine::{Engine, mishap, parked_of, read_row, seq_of},
         shared::Keys,
     },
@@ -123,8 +124,16 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     let (version, membership, numbers) = counters.unwrap_or_default();
     let epoch = one(EPOCH)?.and_then(|value| seq_of(&value)).unwrap_or_default();
     let keys = one(KEYS)?.map(|value| read_keys(&value).ok_or_else(|| damaged("the counts of ids"))).transpose()?;
-    let mut state =
-        State { version, membership, numbers, last: fold.frontier, last_accepted: fold.accepted, ..State::default() };
+    let held_back = one(HELD_BACK)?.map(|value| read_held_back(&value)).transpose()?.unwrap_or_default();
+    let mut state = State {
+        held_back,
+        version,
+        membership,
+        numbers,
+        last: fold.frontier,
+        last_accepted: fold.accepted,
+        ..State::default()
+    };
     load_cursors(engine, &mut state)?;
     load_parked(engine, &mut state)?;
     let (chain, chains) = load_heads(engine, &mut state, &fold)?;

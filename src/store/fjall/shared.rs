@@ -17,7 +17,6 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     Boot, Fence, Names, Observed, Obstacle, Options, ProducerNo, StoreError, Witness,
     fjall::{engine::Engine, place::Place},
-    plan::Fresh,
     ring::Ring,
     sanity::Sanity,
     state::State,
@@ -67,6 +66,10 @@ pub(crate) struct Shared {
     pub(crate) horizons: RwLock<BTreeMap<ProducerNo, u64>>,
     /// How many idempotency keys each producer has in each bucket.
     pub(crate) keys: Mutex<Keys>,
+    /// Buckets below this number take no more keys, whatever the time: some producer has filled its share.
+    pub(crate) crowded: AtomicU64,
+    /// The last number given to a bucket by this process.
+    pub(crate) given: AtomicU64,
     /// When the age of parked SETs was last looked at.
     pub(crate) parked_looked: Mutex<Option<Duration>>,
     pub(crate) reads: Arc<Semaphore>,
@@ -115,6 +118,8 @@ impl Shared {
             shut: Mutex::new(None),
             horizons: RwLock::default(),
             keys: Mutex::new(keys),
+            crowded: AtomicU64::new(0),
+            given: AtomicU64::new(0),
             parked_looked: Mutex::new(None),
             reads: Arc::new(Semaphore::new(READS)),
             #[cfg(test)]
@@ -151,26 +156,6 @@ impl Shared {
         }
         let closed = || StoreError::Unavailable("it is closed".into());
         Err(self.trouble.lock().clone().unwrap_or_else(closed))
-    }
-
-    /// The oldest bucket of idempotency keys that is still asked. While the wall clock is not to be believed, all are.
-    pub(crate) fn oldest_bucket(&self) -> u64 {
-        if self.sanity.check(&self.house) {
-            return 0;
-        }
-        let window = self.options.idempotency_window_seconds.saturating_mul(1000);
-        self.sanity.now(&self.house).as_millis().saturating_sub(window) / self.options.bucket_millis()
-    }
-
-    /// Counts the idempotency keys of records that are durable now.
-    pub(crate) fn count_keys(&self, records: &[Fresh]) {
-        let mut keys = None;
-        for fresh in records.iter().filter(|fresh| fresh.once.is_some()) {
-            let head = &fresh.entry.head;
-            let bucket = head.accepted.as_millis() / self.options.bucket_millis();
-            let keys = keys.get_or_insert_with(|| self.keys.lock());
-            *keys.entry(bucket).or_default().entry(head.producer).or_default() += 1;
-        }
     }
 
     /// Why no event is taken now.

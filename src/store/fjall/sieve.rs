@@ -28,13 +28,6 @@ const PAGE: usize = 1024;
 /// One line of the processor's cache.
 type Block = [u64; 8];
 
-/// A bucket of idempotency keys with its sieve.
-#[derive(Clone)]
-pub(crate) struct Bucket {
-    pub(crate) keyspace: Keyspace,
-    pub(crate) sieve: Arc<Sieve>,
-}
-
 /// How much memory is left for sieves.
 #[derive(Clone, Debug)]
 pub(crate) struct Purse(Arc<AtomicUsize>);

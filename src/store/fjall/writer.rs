@@ -134,10 +134,17 @@ impl Writer {
                     return;
                 }
             };
-            let next = match job {
-                None => self.tick(),
-                Some(Job::Commit(first)) => self.gather(*first, queue),
-                Some(other) => self.other(other),
+            let next = match (self.watch_clock(), job) {
+                (Ok(()), None) => self.tick(),
+                (Ok(()), Some(Job::Commit(first))) => self.gather(*first, queue),
+                (Ok(()), Some(other)) => self.other(other),
+                (Err(failure), job) => {
+                    self.trouble(&failure);
+                    if job.is_some_and(|job| !self.refuse(job)) {
+                        return;
+                    }
+                    Err(failure)
+                }
             };
             match next {
                 Ok(Next::On) => {}
@@ -224,6 +231,7 @@ impl Writer {
     }
 
     pub(crate) fn current_mark(&self, last: Option<u64>, version: Option<u64>) -> Mark {
+        let (heartbeat, beat) = self.shared.sanity.beat(&self.shared.house);
         let state = self.shared.state.read();
         Mark {
             number: 0,
@@ -233,7 +241,8 @@ impl Writer {
             last: last.unwrap_or(state.last),
             chain: self.chain,
             version: version.unwrap_or(state.version.0),
-            heartbeat: self.shared.sanity.now(&self.shared.house),
+            heartbeat,
+            beat: Some(beat),
             clean: false,
         }
     }

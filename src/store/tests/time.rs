@@ -1,12 +1,19 @@
 //! Clocks that jump, and what ends by age.
 
+use set::Timestamp;
+
 use super::*;
 use crate::{
-    Appended, Done, Durability, ParkedFilter, Position, StreamNo, Unit,
+    Appended, Confirmed, Done, Durability, ParkedFilter, Position, StreamNo, Unit,
     testkit::{acknowledged, append, event, event_once, one, parked, settle, tail},
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn accepted(store: &Arc<dyn Store>) -> Vec<Timestamp> {
+    tail(store).await.iter().map(|entry| entry.head.accepted).collect()
+}
 
 async fn repeats(store: &Arc<dyn Store>) -> bool {
     match one(store, Unit::Append { events: vec![event_once("x", &[1], 1, 1)] }).await {
@@ -69,13 +76,155 @@ async fn a_clock_that_is_set_back_moves_no_accepted_time_back() {
 }
 
 #[tokio::test]
+async fn a_leap_that_lasts_is_believed_and_times_are_right_again() {
+    let mut folder = Folder::new();
+    let mut store = folder.store() as Arc<dyn Store>;
+    append(&store, event("a", &[1])).await;
+    let leap = HOUR * 24 * 12;
+    folder.dial.leap(leap);
+    append(&store, event("b", &[1])).await;
+    let health = store.health();
+    assert_eq!(health.clock_offset_seconds, 12 * 24 * 3600);
+    assert!(health.clock_trouble.unwrap().contains("confirm-clock"));
+    // A restart in between does not begin anew: what was learnt is written down.
+    folder.dial.pass(MINUTE * 40);
+    append(&store, event("c", &[1])).await;
+    store.close().await.unwrap();
+    store = folder.store();
+    append(&store, event("d", &[1])).await;
+    assert!(store.health().clock_suspect);
+    assert!(store.health().clock_believed_in_seconds.unwrap() <= 20 * 60);
+    folder.dial.pass(MINUTE * 21);
+    append(&store, event("e", &[1])).await;
+    assert_eq!((store.health().clock_suspect, store.health().clock_trouble), (false, None));
+    let times = accepted(&store).await;
+    assert!(times[3].since(times[0]) < HOUR, "{times:?}");
+    let wall = Timestamp::from_millis(folder.house.clock.wall_millis());
+    assert!(wall.since(times[4]) < MINUTE, "{times:?} at {wall}");
+    // What was accepted meanwhile is as young as it is, whatever its time says; what was accepted before is older.
+    for _ in 0..2 {
+        let first = |days| store.first_accepted_at(wall.minus(HOUR * 24 * days));
+        assert_eq!(first(7).await.unwrap(), Position::new(2));
+        assert_eq!(first(13).await.unwrap(), Position::new(1));
+        let later = wall.plus(HOUR);
+        assert_eq!(
+            store.first_accepted_at(later).await.unwrap(),
+            Position::new(6),
+            "in the end they are as old as all"
+        );
+        folder.cut(store).await;
+        store = folder.store();
+    }
+}
+
+#[tokio::test]
+async fn what_was_parked_while_the_clock_was_suspect_is_as_young_as_it_is() {
+    let mut folder = Folder::with(|options| options.parked_seconds = 24 * 3600);
+    let mut store = folder.store() as Arc<dyn Store>;
+    for _ in 0..2 {
+        append(&store, event("a", &[1])).await;
+    }
+    settle(&store, vec![parked(1, 1)], Durability::Sync).await;
+    folder.dial.pass(MINUTE);
+    store.close().await.unwrap();
+    // It was off for twelve days, of which the machine knows nothing.
+    folder.dial.leap(HOUR * 24 * 12);
+    store = folder.store();
+    settle(&store, vec![parked(1, 2)], Durability::Sync).await;
+    folder.dial.pass(HOUR);
+    store.housekeep().await.unwrap();
+    assert!(!store.health().clock_suspect);
+    let all = || store.parked(ParkedFilter { most: 9, ..ParkedFilter::default() });
+    let kept: Vec<_> = all().await.unwrap().iter().map(|parked| parked.at.seq).collect();
+    assert_eq!(kept, [2], "the first was parked twelve days ago, the second in this hour");
+    folder.dial.pass(HOUR * 12);
+    store.housekeep().await.unwrap();
+    folder.dial.pass(HOUR * 13);
+    store.housekeep().await.unwrap();
+    assert_eq!(all().await.unwrap(), [], "and not for ever");
+}
+
+#[tokio::test]
+async fn an_event_that_is_accepted_while_the_clock_is_ahead_at_the_opening_does_not_fix_time() {
+    let mut folder = Folder::new();
+    let mut store = folder.store() as Arc<dyn Store>;
+    append(&store, event("a", &[1])).await;
+    store.close().await.unwrap();
+    let ten_years = HOUR * 24 * 3650;
+    folder.dial.leap(ten_years);
+    // Also where it is opened twice with the wrong clock, in order or not.
+    for _ in 0..2 {
+        store = folder.store();
+        assert!(store.health().clock_suspect);
+        append(&store, event("b", &[1])).await;
+        folder.cut(store).await;
+    }
+    folder.dial.put_back(ten_years);
+    store = folder.store();
+    append(&store, event("c", &[1])).await;
+    let times = accepted(&store).await;
+    assert!(times.last().unwrap().since(times[0]) < MINUTE, "{times:?}");
+    assert_eq!((store.health().clock_suspect, store.health().accepted_ahead_seconds), (false, 0));
+}
+
+#[tokio::test]
+async fn an_operator_lets_times_go_back_that_were_given_under_a_clock_that_was_ahead() {
+    let mut folder = Folder::with(|options| (options.segment_records, options.clock_steady_seconds) = (2, 60));
+    let mut store = folder.store() as Arc<dyn Store>;
+    append(&store, event("a", &[1])).await;
+    // It is ahead for so long that it is believed.
+    let ten_years = HOUR * 24 * 3650;
+    folder.dial.leap(ten_years);
+    append(&store, event("b", &[1])).await;
+    folder.dial.pass(MINUTE);
+    for _ in 0..3 {
+        append(&store, event("c", &[1])).await;
+    }
+    folder.dial.put_back(ten_years);
+    append(&store, event("d", &[1])).await;
+    assert!(store.health().clock_suspect);
+    folder.dial.pass(MINUTE);
+    append(&store, event("e", &[1])).await;
+    let health = store.health();
+    assert!(!health.clock_suspect && health.accepted_ahead_seconds > 3600 * 24 * 3649, "{health:?}");
+    assert!(health.clock_trouble.unwrap().contains("confirm-clock"));
+    let times = accepted(&store).await;
+    assert!(times.is_sorted(), "{times:?}");
+    let confirmed = store.confirm_clock().await.unwrap();
+    assert!(confirmed.went_back_seconds > 3600 * 24 * 3649, "{confirmed:?}");
+    for round in 0..2 {
+        append(&store, event("f", &[1])).await;
+        let health = store.health();
+        assert_eq!((health.accepted_ahead_seconds, health.clock_trouble), (0, None), "round {round}");
+        let wall = Timestamp::from_millis(folder.house.clock.wall_millis());
+        let times = accepted(&store).await;
+        assert!(
+            wall.since(*times.last().unwrap()) < MINUTE && *times.last().unwrap() <= wall,
+            "round {round}: {times:?}"
+        );
+        folder.cut(store).await;
+        store = folder.store();
+    }
+    // What was accepted in the future ends by age as the rest does.
+    let wall = Timestamp::from_millis(folder.house.clock.wall_millis());
+    let first = store.first_accepted_at(wall.plus(HOUR)).await.unwrap();
+    assert_eq!(first, Position { seq: store.bounds().last.seq + 1, ..first });
+}
+
+#[tokio::test]
 async fn an_operator_can_confirm_the_clock() {
     let mut folder = Folder::new();
-    let store = folder.store();
+    let store = folder.store() as Arc<dyn Store>;
+    append(&store, event("a", &[1])).await;
     folder.dial.leap(HOUR * 48);
     assert!(store.health().clock_suspect);
-    store.confirm_clock();
+    let confirmed = store.confirm_clock().await.unwrap();
+    assert_eq!(confirmed, Confirmed { offset_seconds: 48 * 3600, went_back_seconds: 0 });
     assert!(!store.health().clock_suspect);
+    append(&store, event("b", &[1])).await;
+    let times = accepted(&store).await;
+    assert!(times[1].since(times[0]) >= HOUR * 48, "{times:?}");
+    assert_eq!(store.confirm_clock().await.unwrap(), Confirmed::default(), "there is nothing to confirm");
 }
 
 #[tokio::test]
