@@ -73,7 +73,7 @@ impl Gateway {
         let outbound = outbound(&config, &house, own)?;
         let rotation = config.keys.rotation();
         issuers::none_is_missing(&*kept.store, &config.issuers, force).await?;
-        let issuers = issuers::take_up(&house, &*kept.store, &kept.kek, &config.issuers, &rotation).await?;
+        let issuers = issuers::take_up(&*kept.store, &kept.kek, &config.issuers, &rotation).await?;
         let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
         let producers = oauth::enrol(&*kept.store, &config.producers, &urls).await.map_err(|error| match error {
             oauth::EnrolError::Section(error) => Failure::usage(error.to_string()),

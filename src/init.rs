@@ -81,7 +81,7 @@ pub(crate) async fn store_adopt(context: &Context, yes: bool) -> Ended {
     let found = found
         .map_err(|_| Failure::failed("looking at the store was interrupted"))?
         .map_err(|error| opening::of_store(&error))?;
-    let holds = Holds::of(&found, opening::read_kek(&loaded.config).ok().as_ref(), &context.house);
+    let holds = Holds::of(&found, opening::read_kek(&loaded.config).ok().as_ref());
     holds.tell(context, &place);
     if found.copy.is_none() {
         context.out.value(&serde_json::json!({"adopted": null, "path": place.store, "holds": holds}));
@@ -128,12 +128,12 @@ struct IssuerHeld {
 }
 
 impl Holds {
-    fn of(found: &store::Holdings, kek: Option<&jose::Kek>, house: &clock::House) -> Self {
+    fn of(found: &store::Holdings, kek: Option<&jose::Kek>) -> Self {
         let (mut issuers, mut streams, mut producers) = (Vec::new(), Vec::new(), 0);
         for record in &found.records {
             let key = record.key.0.as_str();
             if let Some(url) = key.strip_prefix("issuer/") {
-                let keys = kek.and_then(|kek| crate::issuers::keys_of(&found.records, record, kek, house));
+                let keys = kek.and_then(|kek| crate::issuers::keys_of(&found.records, record, kek));
                 issuers.push(IssuerHeld { url: url.to_owned(), keys });
             } else if key.starts_with("stream/") {
                 let stream: serde_json::Value = serde_json::from_slice(&record.value).unwrap_or_default();

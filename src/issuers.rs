@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clock::House;
 use jose::{Kek, Key as SigningKey, Keyring, Moment, Ring, Rotation, RsaBits};
 use serde::{Deserialize, Serialize};
 use store::{Done, Durability, IssuerNo, Key, Put, Space, Store, StoreError, Unit};
@@ -57,16 +56,11 @@ pub(crate) fn url_of(records: &[store::Record], no: &str) -> Option<String> {
 }
 
 /// The keys of an issuer, among all records of a store that is closed; nothing where they do not open.
-pub(crate) fn keys_of(
-    records: &[store::Record],
-    issuer: &store::Record,
-    kek: &Kek,
-    house: &House,
-) -> Option<Vec<jose::KeyInfo>> {
+pub(crate) fn keys_of(records: &[store::Record], issuer: &store::Record, kek: &Kek) -> Option<Vec<jose::KeyInfo>> {
     let url = issuer.key.0.strip_prefix("issuer/")?;
     let enrolled: Enrolled = serde_json::from_slice(&issuer.value).ok()?;
     let ring = records.iter().find(|record| record.key == control::ring_key(enrolled.no))?;
-    Ring::open(kek, url, &ring.value, moment(house)).ok().map(|ring| ring.describe())
+    Ring::open(kek, url, &ring.value, Moment::default()).ok().map(|ring| ring.describe())
 }
 
 /// The record of the issuers that were in force last, by their URLs.
@@ -117,9 +111,10 @@ async fn in_force(store: &dyn Store) -> Result<Vec<String>, IssuerError> {
     serde_json::from_slice(&record.value).map_err(|_| IssuerError::Record(IN_FORCE.to_owned()))
 }
 
-/// Now, by both clocks.
-pub(crate) fn moment(house: &House) -> Moment {
-    Moment { wall_millis: house.clock.wall_millis(), monotonic: house.clock.monotonic() }
+/// Now, by both clocks: as far as the store believes the one, and over restarts by the other.
+fn moment(store: &dyn Store) -> Moment {
+    let time = store.time();
+    Moment { wall_millis: time.now.as_millis(), monotonic: time.ran }
 }
 
 /// Takes up the issuers: each keeps its number and its keys; a new one, and a new algorithm, gets a key that signs at once.
@@ -127,7 +122,6 @@ pub(crate) fn moment(house: &House) -> Moment {
 /// # Errors
 /// [`IssuerError`], for example when the key-encryption key is not the one that sealed the keys.
 pub(crate) async fn take_up(
-    house: &House,
     store: &dyn Store,
     kek: &Kek,
     sections: &[IssuerSection],
@@ -136,7 +130,7 @@ pub(crate) async fn take_up(
     let mut issuers = Vec::with_capacity(sections.len());
     for section in sections {
         let no = number(store, &section.url).await?;
-        let ring = ring(house, store, kek, section, no, rotation).await?;
+        let ring = ring(store, kek, section, no, rotation).await?;
         let algorithm = section.algorithms.first().copied().unwrap_or(jose::Algorithm::Rs256);
         issuers.push(router::Issuer {
             url: Arc::from(section.url.as_str()),
@@ -165,14 +159,13 @@ async fn number(store: &dyn Store, url: &str) -> Result<IssuerNo, IssuerError> {
 }
 
 async fn ring(
-    house: &House,
     store: &dyn Store,
     kek: &Kek,
     section: &IssuerSection,
     no: IssuerNo,
     rotation: &Rotation,
 ) -> Result<Ring, IssuerError> {
-    let now = moment(house);
+    let now = moment(store);
     let url = section.url.as_str();
     let kept = store.get(vec![control::ring_key(no)]).await?.pop().flatten();
     let mut ring = match &kept {
@@ -183,7 +176,11 @@ async fn ring(
         None => Ring::new(now),
     };
     let mut changed = kept.is_none();
-    if let Some(advanced) = ring.advance(now, rotation) {
+    if let Some(dated) = ring.dated() {
+        (ring, changed) = (dated, true);
+    }
+    // While the wall clock is not believed nothing begins to sign and nothing is retired.
+    if let Some(advanced) = ring.advance(now, rotation).filter(|_| !store.time().suspect) {
         (ring, changed) = (advanced, true);
     }
     let bits = RsaBits::from_bits(section.rsa_bits).unwrap_or_default();
@@ -241,9 +238,9 @@ mod tests {
         let (one, two) =
             (section("https://a.example", &[Algorithm::Es256]), section("https://b.example", &[Algorithm::EdDSA]));
         let rotation = Rotation::default();
-        let first = take_up(&house, &*store, &kek, std::slice::from_ref(&one), &rotation).await.unwrap();
+        let first = take_up(&*store, &kek, std::slice::from_ref(&one), &rotation).await.unwrap();
         let both = [two, section("https://a.example", &[Algorithm::Es256, Algorithm::EdDSA])];
-        let second = take_up(&house, &*store, &kek, &both, &rotation).await.unwrap();
+        let second = take_up(&*store, &kek, &both, &rotation).await.unwrap();
         let kid = |issuer: &router::Issuer, algorithm| issuer.keyring.signer(algorithm).unwrap().kid().to_owned();
         assert_eq!(first[0].no, second[1].no);
         assert_ne!(second[0].no, second[1].no);
@@ -251,7 +248,7 @@ mod tests {
         assert!(second[1].keyring.signer(Algorithm::EdDSA).is_some(), "an algorithm that was added has a key");
 
         let other = Kek::generate().unwrap();
-        let error = take_up(&house, &*store, &other, &[one], &rotation).await.unwrap_err();
+        let error = take_up(&*store, &other, &[one], &rotation).await.unwrap_err();
         assert!(matches!(error, IssuerError::Sealed { .. }), "{error}");
     }
 

@@ -128,8 +128,7 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
     issuers::put(&*store, Key::from(KEK_RECORD), kek.id().into_bytes())
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let all =
-        issuers::take_up(house, &*store, &kek, &config.issuers, &config.keys.rotation()).await.map_err(of_issuer)?;
+    let all = issuers::take_up(&*store, &kek, &config.issuers, &config.keys.rotation()).await.map_err(of_issuer)?;
     let issuers = all
         .iter()
         .map(|issuer| MadeIssuer { url: issuer.url.to_string(), keys: issuer.keyring.ring().describe() })

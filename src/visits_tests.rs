@@ -115,7 +115,7 @@ async fn rig(config: VisitsConfig) -> Rig {
     let kek = Arc::new(jose::Kek::generate().unwrap());
     let sections =
         [A, B].map(|url| IssuerSection { url: url.to_owned(), algorithms: vec![Algorithm::EdDSA], rsa_bits: 2048 });
-    let issuers = issuers::take_up(&house, &*store, &kek, &sections, &jose::Rotation::default()).await.unwrap();
+    let issuers = issuers::take_up(&*store, &kek, &sections, &jose::Rotation::default()).await.unwrap();
     let http = listen::way_out(&house, Vec::new()).unwrap();
     let env = || Env { http: http.clone(), house: house.clone(), report: Arc::new(|_| {}) };
     let methods = vec![

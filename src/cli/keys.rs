@@ -102,7 +102,10 @@ fn table(keys: &[Json]) -> String {
             show::text(key, "bits").into(),
             Cell::styled(state, style),
             Cell::styled(show::text(key, "since"), DIM),
-            Cell::styled(show::text(key, "until"), DIM),
+            match show::text(key, "waits_because") {
+                why if why.is_empty() => Cell::styled(show::text(key, "until"), DIM),
+                why => Cell::styled(why, WARN),
+            },
         ]);
     }
     table.render()

@@ -7,11 +7,14 @@ use clock::House;
 use jose::{Algorithm, JoseError, Kek, KeyState, Keyring, Moment, Ring, Rotation, RsaBits};
 use net::Secret;
 use serde::Serialize;
-use store::{Durability, IssuerNo, Key, Put, Store, StoreError, Unit};
+use store::{Durability, IssuerNo, Key, Put, Store, StoreError, Time, Unit};
 use tokio::sync::{mpsc, oneshot};
 
 /// How often time is asked whether a key's hour has come.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// How soon it is asked again where that hour has come and nothing happened.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What the keys are made of.
 pub struct KeysParts {
@@ -45,6 +48,7 @@ pub struct KeysOf {
 pub struct Keys {
     issuers: Arc<[KeysOf]>,
     rotation: Rotation,
+    store: Arc<dyn Store>,
     orders: mpsc::Sender<Order>,
 }
 
@@ -64,8 +68,10 @@ pub(crate) struct KeyView {
     pub(crate) state: KeyState,
     pub(crate) created: String,
     pub(crate) since: String,
-    /// When it changes by itself: a next key signs from then on, a retiring key is published until then.
+    /// When it changes by itself, as far as both clocks tell now: a next key signs from then on, a retiring key is published until then.
     pub(crate) until: Option<String>,
+    /// Why nobody knows when, although it will.
+    pub(crate) waits_because: Option<&'static str>,
 }
 
 /// Why keys were not changed.
@@ -110,9 +116,9 @@ impl Keys {
         let KeysParts { house, store, kek, rotation, issuers } = parts;
         let issuers: Arc<[KeysOf]> = issuers.into();
         let (orders, received) = mpsc::channel(16);
-        let writer = Writer { house: house.clone(), store, kek, rotation, issuers: issuers.clone() };
+        let writer = Writer { house: house.clone(), store: store.clone(), kek, rotation, issuers: issuers.clone() };
         house.spawn("keys", writer.run(received));
-        Self { issuers, rotation, orders }
+        Self { issuers, rotation, store, orders }
     }
 
     /// The URLs of the issuers.
@@ -125,7 +131,7 @@ impl Keys {
         let chosen: Vec<_> = self.issuers.iter().filter(|one| issuer.is_none_or(|url| *url == *one.issuer)).collect();
         match (chosen.is_empty(), issuer) {
             (true, Some(url)) => Err(KeysError::UnknownIssuer(url.to_owned())),
-            _ => Ok(chosen.into_iter().flat_map(|one| views(one, &self.rotation)).collect()),
+            _ => Ok(chosen.into_iter().flat_map(|one| views(one, &self.rotation, self.store.time())).collect()),
         }
     }
 
@@ -153,8 +159,10 @@ struct Writer {
 
 impl Writer {
     async fn run(self, mut orders: mpsc::Receiver<Order>) {
-        let mut tick = self.house.clock.sleep(EVERY);
         loop {
+            // Also at the start: a gateway that is restarted often comes to an end with a rotation as well.
+            self.advance().await;
+            let mut tick = self.house.clock.sleep(self.patience());
             tokio::select! {
                 order = orders.recv() => match order {
                     None => return,
@@ -162,21 +170,25 @@ impl Writer {
                         let _ = answer.send(self.change(issuer.as_deref(), change).await);
                     }
                 },
-                () = &mut tick => {
-                    self.advance().await;
-                    tick = self.house.clock.sleep(EVERY);
-                }
+                () = &mut tick => {}
             }
         }
     }
 
     fn now(&self) -> Moment {
-        Moment { wall_millis: self.house.clock.wall_millis(), monotonic: self.house.clock.monotonic() }
+        moment(self.store.time())
     }
 
-    /// Lets time do its work. While the wall clock is not to be believed nothing is retired.
+    /// When time is asked next: when a key's hour comes, and now and then.
+    fn patience(&self) -> Duration {
+        let now = self.now();
+        let due = self.issuers.iter().filter_map(|of| of.keyring.ring().due(now, &self.rotation)).min();
+        due.map_or(EVERY, |due| due.clamp(SOON, EVERY))
+    }
+
+    /// Lets time do its work. While the wall clock is not to be believed nothing begins to sign and nothing is retired.
     async fn advance(&self) {
-        if self.store.health().clock_suspect {
+        if self.store.time().suspect {
             return;
         }
         for of in self.issuers.iter() {
@@ -199,7 +211,7 @@ impl Writer {
         let ring = made.map_err(|_| KeysError::Closing)??;
         self.keep(of, ring).await?;
         tracing::info!(issuer = %of.issuer, "{done}");
-        Ok(views(of, &self.rotation))
+        Ok(views(of, &self.rotation, self.store.time()))
     }
 
     fn find(&self, issuer: Option<&str>, change: &Change) -> Result<&KeysOf, KeysError> {
@@ -263,20 +275,21 @@ fn apply(ring: &Ring, change: Change, now: Moment, rotation: &Rotation) -> Resul
     }
 }
 
-fn views(of: &KeysOf, rotation: &Rotation) -> Vec<KeyView> {
-    let until = |state, since: u64| {
-        let wait = match state {
-            KeyState::Next => rotation.max_age,
-            KeyState::Retiring => rotation.retire_after,
-            KeyState::Current | KeyState::Revoked => return None,
-        };
-        Some(time(since.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))))
-    };
-    let keys = of.keyring.ring().describe();
+/// A point in time by both clocks.
+fn moment(time: Time) -> Moment {
+    Moment { wall_millis: time.now.as_millis(), monotonic: time.ran }
+}
+
+fn views(of: &KeysOf, rotation: &Rotation, now: Time) -> Vec<KeyView> {
+    let ring = of.keyring.ring();
+    // What is left is told from now on: the date of publication may be long past where a clock was put back or the gateway was off.
+    let until = |kid: &str| ring.wait(kid, moment(now), rotation).map(|wait| time(now.now.plus(wait).as_millis()));
+    let keys = ring.describe();
     keys.into_iter()
         .map(|key| KeyView {
             issuer: of.issuer.to_string(),
-            until: until(key.state, key.since_millis),
+            until: until(&key.kid).filter(|_| !now.suspect),
+            waits_because: until(&key.kid).filter(|_| now.suspect).map(|_| "the wall clock is not believed"),
             created: time(key.created_millis),
             since: time(key.since_millis),
             kid: key.kid,

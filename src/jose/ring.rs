@@ -26,9 +26,9 @@ pub enum KeyState {
 /// A point in time by both clocks. A rule that waits is satisfied only when both say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
-    /// Milliseconds since 1970-01-01T00:00:00Z. It may jump.
+    /// Milliseconds since 1970-01-01T00:00:00Z, as far as the clock is believed. It may jump.
     pub wall_millis: u64,
-    /// Time since a fixed point of this process. It never goes back.
+    /// How long the gateway has been running, over restarts; at least. It never goes back.
     pub monotonic: Duration,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Entry {
     pub(crate) state: KeyState,
     pub(crate) created_millis: u64,
     pub(crate) since_millis: u64,
-    /// The same point by this process's monotonic clock; `None` when it lies before the process.
+    /// The same point by the time the gateway has been running; `None` in a ring that was sealed by an earlier version.
     pub(crate) since: Option<Duration>,
 }
 
@@ -100,7 +100,7 @@ impl Ring {
     /// Revoked keys that are remembered; the oldest are forgotten first.
     pub const REVOKED_KEPT: usize = 256;
 
-    /// A ring without keys. `now` ties both clocks together for the life of this process.
+    /// A ring without keys. `now` is when this process began, by both clocks.
     #[must_use]
     pub fn new(now: Moment) -> Self {
         Self::of(Vec::new(), Vec::new(), now)
@@ -277,12 +277,32 @@ impl Ring {
     /// When [`Ring::advance`] may next change something: how long from `now`. `None` when only commands can.
     #[must_use]
     pub fn due(&self, now: Moment, rotation: &Rotation) -> Option<Duration> {
-        let waits = self.entries.iter().filter_map(|entry| match entry.state {
+        self.entries.iter().filter_map(|entry| self.wait_of(entry, now, rotation)).min()
+    }
+
+    fn wait_of(&self, entry: &Entry, now: Moment, rotation: &Rotation) -> Option<Duration> {
+        match entry.state {
             KeyState::Next => Some(self.still_waits(entry, now, rotation)),
             KeyState::Retiring => Some(rotation.retire_after.saturating_sub(self.elapsed(entry, now))),
             KeyState::Current | KeyState::Revoked => None,
-        });
-        waits.min()
+        }
+    }
+
+    /// How long from `now` until a key changes by itself: a *next* key signs then, a *retiring* one is published until then.
+    #[must_use]
+    pub fn wait(&self, kid: &str, now: Moment, rotation: &Rotation) -> Option<Duration> {
+        let entry = self.entries.iter().find(|entry| entry.key.kid() == kid)?;
+        self.wait_of(entry, now, rotation)
+    }
+
+    /// The same ring, with both clocks for keys that wait and were sealed by an earlier version; `None` when all have them.
+    #[must_use]
+    pub fn dated(&self) -> Option<Self> {
+        let undated = |entry: &Entry| entry.state == KeyState::Next && entry.since.is_none();
+        let mut entries = self.entries.clone();
+        let some = entries.iter_mut().filter(|entry| undated(entry));
+        let changed = some.map(|entry| entry.since = Some(self.anchor.monotonic)).count() > 0;
+        changed.then(|| self.with(entries))
     }
 
     fn find(&self, algorithm: Algorithm, state: KeyState) -> Option<&Entry> {
@@ -292,11 +312,14 @@ impl Ring {
     /// How long an entry has been in its state, as far as both clocks bear it out: a wall clock that jumps ahead while the
     /// process runs counts for nothing.
     fn elapsed(&self, entry: &Entry, now: Moment) -> Duration {
+        let here = |since: Duration| since >= self.anchor.monotonic;
         let by_monotonic = match (entry.since, entry.state) {
+            // What lies before the process is known by the wall clock alone where the machine was off: enough to end a publication
+            // of many days, not enough to sign with a key that receivers may not know.
+            (since, KeyState::Retiring) if !since.is_some_and(here) => {
+                passed(entry.since_millis, self.anchor.wall_millis) + self.run(now)
+            }
             (Some(since), _) => now.monotonic.saturating_sub(since),
-            // What lies before the process is known by the wall clock alone: enough to end a publication of many days, not
-            // enough to sign with a key that receivers may not know.
-            (None, KeyState::Retiring) => passed(entry.since_millis, self.anchor.wall_millis) + self.run(now),
             (None, _) => self.run(now),
         };
         passed(entry.since_millis, now.wall_millis).min(by_monotonic)

@@ -1,6 +1,6 @@
 //! A ring at rest: sealed as a whole, so that nobody without the key can change the state of a key or swap rings.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ struct WrittenKey {
     state: KeyState,
     created: u64,
     since: u64,
+    /// The same by the time that the gateway had been running, in milliseconds; earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ran: Option<u64>,
     pkcs8: SecretText,
 }
 
@@ -67,6 +70,7 @@ impl Ring {
             state: entry.state,
             created: entry.created_millis,
             since: entry.since_millis,
+            ran: entry.since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             pkcs8: SecretText(Zeroizing::new(STANDARD.encode(entry.key.pkcs8()))),
         });
         let revoked = self.revoked.iter().map(|info| WrittenRevoked {
@@ -93,7 +97,7 @@ impl Ring {
         next.seal(&["ring", issuer], &kek.open(&["ring", issuer], sealed)?)
     }
 
-    /// Opens what [`Ring::seal`] sealed for the same issuer. A *next* key waits for a whole `max_age` of this process again.
+    /// Opens what [`Ring::seal`] sealed for the same issuer. A *next* key goes on waiting where it was.
     ///
     /// # Errors
     /// [`SealError::WrongKek`] names both keys; [`SealError::Tampered`] also when it belongs to another issuer;
@@ -128,7 +132,7 @@ impl Ring {
                 state: written.state,
                 created_millis: written.created,
                 since_millis: written.since,
-                since: None,
+                since: written.ran.map(Duration::from_millis),
             });
         }
         let revoked = written.revoked.into_iter().map(|written| KeyInfo {

@@ -14,6 +14,8 @@ struct Rig {
     store: Arc<MemoryStore>,
     kek: Arc<Kek>,
     rings: Vec<KeysOf>,
+    house: House,
+    rotation: Rotation,
 }
 
 fn rig(issuers: &[&str]) -> Rig {
@@ -33,9 +35,14 @@ fn rig(issuers: &[&str]) -> Rig {
             KeysOf { issuer: (*issuer).into(), no: IssuerNo(no), keyring: Arc::new(Keyring::new(ring)) }
         })
         .collect();
-    let keys =
-        Keys::start(KeysParts { house, store: store.clone(), kek: kek.clone(), rotation, issuers: rings.clone() });
-    Rig { keys, clock, store, kek, rings }
+    let keys = Keys::start(KeysParts {
+        house: house.clone(),
+        store: store.clone(),
+        kek: kek.clone(),
+        rotation,
+        issuers: rings.clone(),
+    });
+    Rig { keys, clock, store, kek, rings, house, rotation }
 }
 
 impl Rig {
@@ -49,6 +56,18 @@ impl Rig {
             self.clock.advance(Duration::from_secs(60));
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
+    }
+
+    /// Lets both clocks run.
+    async fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// What is told of when the next key signs: a date, or why nobody knows.
+    fn next(&self) -> (Option<String>, Option<&'static str>) {
+        let next = self.keys.list(None).unwrap().into_iter().find(|key| key.state == KeyState::Next).unwrap();
+        (next.until, next.waits_because)
     }
 
     async fn kept(&self, issuer: usize) -> Ring {
@@ -87,6 +106,52 @@ async fn a_wall_clock_that_jumps_ahead_rotates_nothing() {
     rig.clock.advance(Duration::from_secs(100_000));
     rig.run(3).await;
     assert_eq!(rig.kid(0, Algorithm::Es256), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_key_signs_when_its_time_comes_and_not_a_minute_later() {
+    let rig = rig(&[A]);
+    rig.pass(31).await;
+    let old = rig.kid(0, Algorithm::Es256);
+    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    rig.pass(899).await;
+    assert_eq!(rig.kid(0, Algorithm::Es256), old);
+    rig.pass(2).await;
+    assert_ne!(rig.kid(0, Algorithm::Es256), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_looks_at_once_whether_a_key_s_time_has_come() {
+    let rig = rig(&[A]);
+    let old = rig.kid(0, Algorithm::Es256);
+    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    let Rig { keys, clock, store, kek, rings, house, rotation } = rig;
+    drop(keys);
+    tokio::task::yield_now().await;
+    clock.advance(Duration::from_secs(901));
+    tokio::time::sleep(Duration::from_secs(901)).await;
+    let keys = Keys::start(KeysParts {
+        house: house.clone(),
+        store: store.clone(),
+        kek: kek.clone(),
+        rotation,
+        issuers: rings.clone(),
+    });
+    let rig = Rig { keys, clock, store, kek, rings, house, rotation };
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_ne!(rig.kid(0, Algorithm::Es256), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_past_date_is_shown_of_a_key_that_waits_still() {
+    let rig = rig(&[A]);
+    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    assert_eq!(rig.next(), (Some("2023-11-14T22:28:20Z".into()), None));
+    // The wall clock is corrected by half an hour: the running time still says that it waits.
+    rig.clock.advance(Duration::from_secs(1800));
+    assert_eq!(rig.next(), (Some("2023-11-14T22:58:20Z".into()), None));
+    rig.clock.advance(Duration::from_secs(100_000));
+    assert_eq!(rig.next(), (None, Some("the wall clock is not believed")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,10 +132,13 @@ fn a_retiring_key_ages_over_restarts() {
     let sealed = rotated.seal(&kek, "i").unwrap();
     let days = |days: u64| days * 24 * 3600;
     // Ten days later, in another process, twenty more days are missing.
-    let opened = Ring::open(&kek, "i", &sealed, clocks(900 + days(10), 7)).unwrap();
-    assert!(opened.advance(clocks(900 + days(30) - 1, 7 + days(20) - 1), &ROTATION).is_none());
-    assert!(opened.advance(clocks(900 + days(40), 7 + days(20) - 1), &ROTATION).is_none(), "the wall clock alone");
-    assert_eq!(states(&opened.advance(clocks(900 + days(30), 7 + days(20)), &ROTATION).unwrap()), [KeyState::Current]);
+    let opened = Ring::open(&kek, "i", &sealed, clocks(900 + days(10), 907)).unwrap();
+    assert!(opened.advance(clocks(900 + days(30) - 1, 907 + days(20) - 1), &ROTATION).is_none());
+    assert!(opened.advance(clocks(900 + days(40), 907 + days(20) - 1), &ROTATION).is_none(), "the wall clock alone");
+    assert_eq!(
+        states(&opened.advance(clocks(900 + days(30), 907 + days(20)), &ROTATION).unwrap()),
+        [KeyState::Current]
+    );
 }
 
 #[test]
@@ -143,11 +146,55 @@ fn a_key_made_under_an_advanced_clock_does_not_sign_early_after_a_restart() {
     let kek = Kek::generate().unwrap();
     let rotating = ring().rotate(ALG, at(10), &ROTATION, false).unwrap();
     let sealed = rotating.seal(&kek, "https://tr.example.com").unwrap();
-    // The process starts anew, with a wall clock that is a year ahead: the key waits by its monotonic time.
+    // The process starts anew, with a wall clock that is a year ahead: the key waits by the time that the gateway runs.
     let year = 365 * 24 * 3600;
-    let opened = Ring::open(&kek, "https://tr.example.com", &sealed, clocks(year, 5)).unwrap();
-    assert!(opened.advance(clocks(year + 899, 904), &ROTATION).is_none());
-    assert!(opened.advance(clocks(year + 900, 905), &ROTATION).is_some());
+    let opened = Ring::open(&kek, "https://tr.example.com", &sealed, clocks(year, 15)).unwrap();
+    assert!(opened.advance(clocks(year + 894, 909), &ROTATION).is_none());
+    assert!(opened.advance(clocks(year + 895, 910), &ROTATION).is_some());
+}
+
+#[test]
+fn a_rotation_comes_to_its_end_however_often_the_gateway_is_restarted() {
+    let kek = Kek::generate().unwrap();
+    let mut sealed = ring().rotate(ALG, at(0), &ROTATION, false).unwrap().seal(&kek, "i").unwrap();
+    // It runs for 50 seconds each time, and is off for an hour in between, which only the wall clock tells.
+    for round in 0..18 {
+        let opened = Ring::open(&kek, "i", &sealed, clocks(round * 3650, round * 50)).unwrap();
+        assert!(opened.dated().is_none());
+        let end = clocks(round * 3650 + 49, round * 50 + 49);
+        assert!(opened.advance(end, &ROTATION).is_none(), "round {round}");
+        sealed = opened.seal(&kek, "i").unwrap();
+    }
+    let opened = Ring::open(&kek, "i", &sealed, clocks(18 * 3650, 900)).unwrap();
+    let rotated = opened.advance(clocks(18 * 3650, 900), &ROTATION).unwrap();
+    assert_eq!(states(&rotated), [KeyState::Current, KeyState::Retiring]);
+    // A wall clock that was put back since holds it up.
+    assert!(opened.advance(clocks(899, 5000), &ROTATION).is_none());
+}
+
+#[test]
+fn a_key_of_an_earlier_version_waits_once_more_and_then_goes_on() {
+    let kek = Kek::generate().unwrap();
+    let mut rotating = ring().rotate(ALG, at(0), &ROTATION, false).unwrap();
+    rotating.entries.iter_mut().for_each(|entry| entry.since = None);
+    let sealed = rotating.seal(&kek, "i").unwrap();
+    let opened = Ring::open(&kek, "i", &sealed, clocks(5000, 70)).unwrap();
+    assert!(opened.advance(clocks(5899, 969), &ROTATION).is_none());
+    assert!(opened.advance(clocks(5900, 970), &ROTATION).is_some());
+    let dated = opened.dated().expect("it was not dated");
+    let again = Ring::open(&kek, "i", &dated.seal(&kek, "i").unwrap(), clocks(5500, 570)).unwrap();
+    assert!(again.dated().is_none());
+    assert!(again.advance(clocks(5899, 969), &ROTATION).is_none());
+    assert!(again.advance(clocks(5900, 970), &ROTATION).is_some());
+}
+
+#[test]
+fn how_long_a_key_waits_is_told_by_both_clocks() {
+    let rotating = ring().rotate(ALG, at(0), &ROTATION, false).unwrap();
+    let (current, next) = (kid(&rotating, KeyState::Current).unwrap(), kid(&rotating, KeyState::Next).unwrap());
+    let wait = |now| rotating.wait(&next, now, &ROTATION).unwrap().as_secs();
+    assert_eq!((wait(at(0)), wait(clocks(800, 100)), wait(clocks(100, 800)), wait(at(1000))), (900, 800, 800, 0));
+    assert_eq!(rotating.wait(&current, at(0), &ROTATION), None);
 }
 
 #[test]
