@@ -71,6 +71,9 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
         Command::Store(StoreCommand::Export { path, to }) => gateway.store_export(context, path, to).await,
         Command::Store(StoreCommand::Adopt { yes }) => gateway.store_adopt(context, yes).await,
         Command::Store(StoreCommand::Health) => store_commands::health(gateway, context).await,
+        Command::Store(StoreCommand::ConfirmClock { yes }) => {
+            store_commands::confirm_clock(gateway, context, yes).await
+        }
     }
 }
 

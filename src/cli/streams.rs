@@ -23,6 +23,9 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Strea
                 let (why, remedy) = (show::text(closed, "why"), show::text(closed, "remedy"));
                 context.out.warn(format!("intake is closed: {why}\n  {remedy}"));
             }
+            for warning in show::items(&all, "warnings").iter().filter_map(Json::as_str) {
+                context.out.warn(telemetry::clean(warning, 512));
+            }
         }
         StreamsCommand::Show { id } => {
             let stream = door.get(&["streams", &id], &[]).await?;

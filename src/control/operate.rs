@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use router::{Accepted, ChangeError, Closed, Issuer, Method, ParkedView, Reissued, Router, Source, StreamView};
 use set::{ErrorCode, Event};
-use store::{Health, ProducerNo};
+use store::{Confirmed, Health, ProducerNo, StoreError, Time};
 
 use crate::{Accept, Intake};
 
@@ -31,6 +31,10 @@ pub trait Operate: Send + Sync + 'static {
     fn discard(&self, jtis: Vec<String>) -> BoxFuture<'_, Result<usize, ChangeError>>;
     /// How the store is doing.
     fn health(&self) -> Health;
+    /// What is known of the time.
+    fn time(&self) -> Time;
+    /// An operator says that the wall clock is right.
+    fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>>;
     /// The delivery methods of this gateway.
     fn methods(&self) -> Vec<Method>;
 }
@@ -90,6 +94,14 @@ impl Operate for Router {
 
     fn health(&self) -> Health {
         self.store().health()
+    }
+
+    fn time(&self) -> Time {
+        self.store().time()
+    }
+
+    fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>> {
+        self.store().confirm_clock()
     }
 
     fn methods(&self) -> Vec<Method> {

@@ -97,10 +97,7 @@ impl OperatorParts {
         match health.obstacle {
             Some(obstacle) if obstacle.stops_delivery() => Err(format!("{obstacle}; {}", obstacle.remedy())),
             Some(obstacle) => Ok(Some(format!("intake is closed: {obstacle}; {}", obstacle.remedy()))),
-            None if health.clock_suspect => {
-                Ok(Some("the wall clock is not believed: nothing is dropped by age until it is".to_owned()))
-            }
-            None => Ok(None),
+            None => Ok(health.clock_trouble.map(|trouble| format!("warning: {trouble}"))),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::boxed::{Gateway, Plan, event};
+use crate::http;
 use crate::sink::{Arrived, Reply, Sink};
 
 const DAY: i64 = 24 * 3600;
@@ -33,6 +34,16 @@ fn set(gateway: &Gateway, seconds: i64) {
     // Written beside and renamed: the program never sees an empty file.
     std::fs::write(gateway.path("offset.new"), seconds.to_string()).unwrap();
     std::fs::rename(gateway.path("offset.new"), gateway.path("offset")).unwrap();
+}
+
+/// What `/readyz` says.
+fn ready(gateway: &Gateway) -> String {
+    http::send(gateway.operator, &http::request("GET", "/readyz", &[], b"")).text()
+}
+
+/// `iat` of the first arrival of each event.
+fn firsts(all: &[Arrived], numbers: impl Iterator<Item = u64>) -> Vec<u64> {
+    numbers.map(|number| iat(all.iter().find(|one| one.number() == number).unwrap())).collect()
 }
 
 fn iat(one: &Arrived) -> u64 {
@@ -69,7 +80,7 @@ fn a_clock_that_is_set_back_changes_neither_order_nor_payload_and_iat_never_fall
         let first = all.iter().find(|other| other.number() == one.number()).unwrap();
         assert_eq!((first.jti(), first.claims()), (one.jti(), one.claims()), "a repeat differs");
     }
-    let firsts: Vec<u64> = (0..=3).map(|number| iat(all.iter().find(|one| one.number() == number).unwrap())).collect();
+    let firsts = firsts(&all, 0..=3);
     assert!(firsts.is_sorted(), "iat falls: {firsts:?}");
 }
 
@@ -88,18 +99,58 @@ fn a_clock_that_is_set_far_ahead_destroys_nothing_that_waits_and_forgets_no_id()
     let view = gateway.stream("crm");
     assert_eq!((&view["waiting"], &view["dropped"]), (&2.into(), &0.into()), "{view}");
     assert_eq!(gateway.accept(&event(0, "a"))["txn"], first["txn"], "an id was forgotten");
+    gateway.accept(&event(2, "c"));
+    assert!(ready(&gateway).contains("warning: the wall clock is 3153"), "{}", ready(&gateway));
     // The same over a restart with the wrong clock.
     gateway.kill();
     gateway.start();
     let before = sink.arrived().len();
     sink.until("further attempts", |all| all.len() >= before + 4);
     let view = gateway.stream("crm");
-    assert_eq!((&view["waiting"], &view["dropped"]), (&2.into(), &0.into()), "{view}");
+    assert_eq!((&view["waiting"], &view["dropped"]), (&3.into(), &0.into()), "{view}");
     assert_eq!(gateway.accept(&event(0, "a"))["txn"], first["txn"], "an id was forgotten over a restart");
+    gateway.accept(&event(3, "d"));
     // The clock is put right, and everything arrives.
     set(&gateway, 0);
     sink.release();
-    gateway.until_stream("crm", "all acknowledged", |view| view["acknowledged"] == 2);
+    gateway.until_stream("crm", "all acknowledged", |view| view["acknowledged"] == 4);
+    assert_eq!(ready(&gateway), "ready\n");
+    gateway.accept(&event(4, "a"));
+    let all = sink.until_numbers(0..=4);
+    let iats = firsts(&all, 0..=4);
+    assert!(iats.is_sorted() && iats[4] - iats[0] < 3600, "an event of the wrong clock fixes times: {iats:?}");
+}
+
+#[test]
+fn a_clock_that_leaps_is_believed_when_it_lasts_and_when_an_operator_says_so() {
+    let sink = Sink::good();
+    let store = "[store]\nreserve_bytes = 16777216\nclock_steady_seconds = 8\n";
+    let mut gateway = gateway(&sink, store);
+    gateway.accept(&event(0, "a"));
+    set(&gateway, DAY);
+    gateway.accept(&event(1, "a"));
+    let listed = gateway.command(&["streams", "list"]);
+    assert!(listed["warnings"][0].as_str().unwrap().contains("confirm-clock"), "{listed}");
+    assert!(gateway.log().contains("the wall clock jumped and is not believed"), "{}", gateway.log());
+    gateway.until("the clock is believed", |gateway| gateway.command(&["store", "health"])["clock_suspect"] == false);
     gateway.accept(&event(2, "a"));
-    sink.until_numbers(0..=2);
+    set(&gateway, 0);
+    gateway.accept(&event(3, "a"));
+    let health = gateway.command(&["store", "health"]);
+    assert_eq!(health["clock_suspect"], true, "{health}");
+    let asked = gateway.run(&["store", "confirm-clock"]);
+    assert_eq!(asked.status.code(), Some(2), "nobody answered: {}", String::from_utf8_lossy(&asked.stderr));
+    let confirmed = gateway.command(&["store", "confirm-clock", "--yes"]);
+    assert!((DAY - 60..DAY + 60).contains(&confirmed["went_back_seconds"].as_i64().unwrap()), "{confirmed}");
+    assert!(gateway.log().contains("an operator confirmed the wall clock"), "{}", gateway.log());
+    gateway.accept(&event(4, "a"));
+    // What the operator said is durable.
+    gateway.kill();
+    gateway.start();
+    gateway.accept(&event(5, "a"));
+    let iats = firsts(&sink.until_numbers(0..=5), 0..=5);
+    let days: Vec<u64> = iats.iter().map(|iat| (iat + 1800 - iats[0]) / 3600).collect();
+    assert_eq!(days, [0, 0, 24, 24, 0, 0], "hours after the first: {iats:?}");
+    let confirmed = gateway.command(&["store", "confirm-clock"]);
+    assert_eq!(confirmed["offset_seconds"], 0, "{confirmed}");
 }

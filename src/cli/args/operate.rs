@@ -347,4 +347,15 @@ pub enum StoreCommand {
     /// Say how the store of the running gateway is doing.
     #[command(after_help = "Examples:\n  setgate store health")]
     Health,
+    /// Say that the wall clock is right, where the gateway does not believe it.
+    #[command(
+        after_help = "Examples:\n  setgate store confirm-clock\n  chronyc waitsync && setgate store confirm-clock --yes\n\n\
+        A clock that jumped by more than an hour is not believed at once: events get the time that has passed since, and\n\
+        nothing ends by age. Where events were accepted under a clock that was ahead, `iat` goes back to the clock."
+    )]
+    ConfirmClock {
+        /// Do it without asking.
+        #[arg(long)]
+        yes: bool,
+    },
 }

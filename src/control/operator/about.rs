@@ -6,17 +6,19 @@ use axum::{
     Json, Router,
     extract::State,
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
 use oauth::{EventsAllowed, Producer, Receiver, StreamsAllowed, SubjectPolicy};
 use serde_json::{Value, json};
 
 use super::OperatorParts;
+use crate::{error::Problem, keys::time};
 
 pub(super) fn routes() -> Router<Arc<OperatorParts>> {
     Router::new()
         .route("/info", get(info))
         .route("/store", get(store))
+        .route("/store/confirm-clock", post(confirm_clock))
         .route("/producers", get(producers))
         .route("/receivers", get(receivers))
 }
@@ -38,7 +40,26 @@ async fn info(State(parts): State<Arc<OperatorParts>>) -> Response {
 }
 
 async fn store(State(parts): State<Arc<OperatorParts>>) -> Response {
-    Json(parts.operate.health()).into_response()
+    let (health, now) = (parts.operate.health(), parts.operate.time().now);
+    let clock = now.as_millis().saturating_add_signed(health.clock_offset_seconds.saturating_mul(1000));
+    let mut shown = serde_json::to_value(&health).unwrap_or_default();
+    if let Value::Object(members) = &mut shown {
+        members.insert("clock".to_owned(), time(clock).into());
+        members.insert("believed_time".to_owned(), time(now.as_millis()).into());
+    }
+    Json(shown).into_response()
+}
+
+/// Believes the wall clock, since an operator says that it is right.
+async fn confirm_clock(State(parts): State<Arc<OperatorParts>>) -> Result<Response, Problem> {
+    let confirmed = parts.operate.confirm_clock().await?;
+    tracing::warn!(
+        offset_seconds = confirmed.offset_seconds,
+        went_back_seconds = confirmed.went_back_seconds,
+        clock = time(parts.operate.time().now.as_millis()),
+        "an operator confirmed the wall clock: it is believed from now on"
+    );
+    Ok(Json(confirmed).into_response())
 }
 
 async fn producers(State(parts): State<Arc<OperatorParts>>) -> Response {

@@ -27,12 +27,13 @@ pub(super) fn routes() -> Router<Arc<OperatorParts>> {
 }
 
 async fn list(State(parts): State<Arc<OperatorParts>>) -> Response {
-    let obstacle = parts
-        .operate
-        .health()
+    let health = parts.operate.health();
+    let obstacle = health
         .obstacle
         .map(|obstacle| json!({ "reason": obstacle, "why": obstacle.to_string(), "remedy": obstacle.remedy() }));
-    axum::Json(json!({ "streams": parts.operate.streams().await, "intake_closed": obstacle })).into_response()
+    let warnings: Vec<String> = health.clock_trouble.into_iter().collect();
+    let streams = parts.operate.streams().await;
+    axum::Json(json!({ "streams": streams, "intake_closed": obstacle, "warnings": warnings })).into_response()
 }
 
 async fn one(State(parts): State<Arc<OperatorParts>>, Path(id): Path<String>) -> Result<Response, Problem> {

@@ -1,6 +1,6 @@
 //! The operator door with a stand-in for the router behind it.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use oauth::{
 use router::{ChangeError, ParkedView, Reissued, StreamView};
 use serde_json::{Value as Json, json};
 use set::{Audience, ErrorCode, Jti, Timestamp};
-use store::{Health, IssuerNo, MemoryStore, Position, ProducerNo, StoreError};
+use store::{Confirmed, Health, IssuerNo, MemoryStore, Position, ProducerNo, StoreError, Time};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -34,6 +34,7 @@ const ISSUER: &str = "https://gateway.example";
 struct Fake {
     asked: Mutex<Vec<String>>,
     full: bool,
+    stray: bool,
 }
 
 impl Fake {
@@ -160,7 +161,25 @@ impl Operate for Fake {
     }
 
     fn health(&self) -> Health {
-        Health { accepts: true, waiting: 3, ..Health::default() }
+        let trouble = self.stray.then(|| "the wall clock is 7200 s ahead".to_owned());
+        let offset = if self.stray { 7200 } else { 0 };
+        Health {
+            accepts: true,
+            waiting: 3,
+            clock_suspect: self.stray,
+            clock_offset_seconds: offset,
+            clock_trouble: trouble,
+            ..Health::default()
+        }
+    }
+
+    fn time(&self) -> Time {
+        Time { now: Timestamp::from_seconds(1_700_000_000), ran: Duration::ZERO, suspect: self.stray }
+    }
+
+    fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>> {
+        self.note("confirm clock".to_owned());
+        std::future::ready(Ok(Confirmed { offset_seconds: 7200, went_back_seconds: 0 })).boxed()
     }
 
     fn methods(&self) -> Vec<router::Method> {

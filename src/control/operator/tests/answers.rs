@@ -18,6 +18,24 @@ async fn health_readiness_and_metrics_need_no_token() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_not_believed_is_told_everywhere_and_confirmed() {
+    let rig = rig_with(Fake { stray: true, ..Fake::default() }, OperatorConfig::default());
+    let ready = rig.raw(Method::GET, "/readyz", &[("host", "localhost")], "").await;
+    assert_eq!(ready.body, "ready\nwarning: the wall clock is 7200 s ahead\n");
+    assert_eq!(rig.get("/admin/v1/streams").await.json()["warnings"], json!(["the wall clock is 7200 s ahead"]));
+    let health = rig.get("/admin/v1/store").await.json();
+    assert_eq!(
+        (&health["believed_time"], &health["clock"]),
+        (&json!("2023-11-14T22:13:20Z"), &json!("2023-11-15T00:13:20Z"))
+    );
+    let confirmed = rig.post("/admin/v1/store/confirm-clock", json!({})).await;
+    assert_eq!((confirmed.status, confirmed.json()["offset_seconds"].as_i64()), (200, Some(7200)));
+    assert_eq!(rig.asked(), ["confirm clock"]);
+    let nobody = rig.raw(Method::POST, "/admin/v1/store/confirm-clock", &[("host", "localhost")], "").await;
+    assert_eq!(nobody.status, 401);
+}
+
+#[tokio::test]
 async fn metrics_can_be_switched_off() {
     let rig = rig_with(Fake::default(), OperatorConfig { metrics: false, ..OperatorConfig::default() });
     assert_eq!(rig.raw(Method::GET, "/metrics", &[("host", "localhost")], "").await.status, 404);
