@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use set::Timestamp;
 use store::{Done, Durability, Health, Position, Rule, StoreError, StreamNo, Unit};
 use stream::Stream;
 
