@@ -85,7 +85,8 @@ async fn a_subject_goes_on_after_a_re_issue_that_could_read_nothing_any_more() {
     bench.router.reissue(vec![jti], true).await.unwrap_err();
     bench.pass(Duration::from_secs(1)).await;
     store.fail_after_reissue.store(false, Ordering::Relaxed);
-    (store.heads_fail.store(false, Ordering::Relaxed), store.parked_fail.store(false, Ordering::Relaxed));
+    store.heads_fail.store(false, Ordering::Relaxed);
+    store.parked_fail.store(false, Ordering::Relaxed);
     assert_goes_on(&bench, "nothing could be read").await;
 }
 
