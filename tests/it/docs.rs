@@ -252,9 +252,9 @@ fn written(value: u64) -> Vec<String> {
     if value >= 1000 {
         ways.push(format!("{},{:03}", value / 1000, value % 1000));
     }
-    ways.extend((value % (1 << 20) == 0).then(|| format!("{} MiB", value >> 20)));
-    ways.extend((value % (1 << 10) == 0).then(|| format!("{} KiB", value >> 10)));
-    ways.extend((value % 60 == 0).then(|| format!("{} minutes", value / 60)));
+    ways.extend(value.is_multiple_of(1 << 20).then(|| format!("{} MiB", value >> 20)));
+    ways.extend(value.is_multiple_of(1 << 10).then(|| format!("{} KiB", value >> 10)));
+    ways.extend(value.is_multiple_of(60).then(|| format!("{} minutes", value / 60)));
     ways.extend((value == 60).then(|| "a minute".to_owned()));
     ways.extend((value == 4).then(|| "Four".to_owned()));
     ways
