@@ -113,11 +113,13 @@ impl std::fmt::Display for Shelf {
     }
 }
 
+/// What the journals have for a keyspace: by key, the newest value and its sequence number.
+type Recent = BTreeMap<Vec<u8>, (u64, Option<Slice>)>;
+
 struct Keyspace {
     shelf: Shelf,
     tree: Tree,
-    /// What the journals have for it.
-    recent: BTreeMap<Vec<u8>, (u64, Option<Slice>)>,
+    recent: Recent,
 }
 
 /// The rows of a store.
@@ -208,7 +210,7 @@ impl Salvage {
                 (keyspace.tree.number, keyspace.tree.written_out().filter(|_| !keyspace.tree.is_troubled()))
             })
             .collect();
-        let mut found: BTreeMap<u64, BTreeMap<Vec<u8>, (u64, Option<Slice>)>> = BTreeMap::new();
+        let mut found: BTreeMap<u64, Recent> = BTreeMap::new();
         let (mut torn, mut latest) = (None, 0);
         for (number, paths) in files {
             let mut seen = BTreeSet::new();

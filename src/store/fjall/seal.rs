@@ -45,8 +45,11 @@ pub(crate) enum Seal {
     Broken(String),
 }
 
+/// Trees by number, and what is in their way.
+pub(crate) type Trees = (Vec<(u64, PathBuf)>, Vec<String>);
+
 /// The trees in the engine's folder: number and place. What is in the way is told.
-pub(crate) fn trees(engine: &Path) -> io::Result<(Vec<(u64, PathBuf)>, Vec<String>)> {
+pub(crate) fn trees(engine: &Path) -> io::Result<Trees> {
     let folder = engine.join("keyspaces");
     let (mut found, mut odd) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(&folder)? {
