@@ -41,7 +41,12 @@ pub(crate) enum Shelf {
 }
 
 impl Shelf {
-    fn named(name: &str) -> Self {
+    /// Whether it is there from the beginning and for ever.
+    pub(crate) fn is_fixed(self) -> bool {
+        !matches!(self, Self::Heads(_) | Self::Bodies(_) | Self::Once(_) | Self::Other)
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
         let numbered = |prefix: &str| name.strip_prefix(prefix).and_then(|number| number.parse().ok());
         match name {
             "meta" => Self::Meta,
@@ -133,18 +138,16 @@ pub(crate) struct Salvage {
     pub(crate) nameless: bool,
 }
 
-/// What tree 0 says: the names of keyspaces.
-///
-/// # Errors
-/// Where the disk does not give it.
+/// What tree 0 says: the names of keyspaces. Here the first table in the list counts, as for the engine: its sequence numbers begin
+/// anew at an opening and do not tell which row is newer.
 pub(crate) fn names(tree: &Tree) -> BTreeMap<u64, String> {
-    let mut names = BTreeMap::new();
-    for row in Merge::of(tree.sources()) {
-        let number = row.key.strip_prefix(b"n").and_then(seq_of);
-        let name = row.value.as_deref().and_then(|name| std::str::from_utf8(name).ok());
-        names.extend(number.zip(name.map(str::to_owned)));
+    let mut found: BTreeMap<u64, Option<String>> = BTreeMap::new();
+    for row in tree.sources().into_iter().flatten() {
+        let Some(number) = row.key.strip_prefix(b"n").and_then(seq_of) else { continue };
+        let name = row.value.as_deref().and_then(|name| std::str::from_utf8(name).ok()).map(str::to_owned);
+        found.entry(number).or_insert(name);
     }
-    names
+    found.into_iter().filter_map(|(number, name)| Some((number, name?))).collect()
 }
 
 impl Salvage {
@@ -181,7 +184,9 @@ impl Salvage {
         }
         for (number, name) in names.iter().filter(|(number, _)| !paths.contains_key(number)) {
             let shelf = Shelf::named(name);
-            keyspaces.push(Keyspace { shelf, tree: Tree::missing(*number), recent: BTreeMap::new() });
+            // The engine may remember the name of a keyspace that was given up; what must be there of segments their table knows.
+            let tree = if shelf.is_fixed() { Tree::missing(*number) } else { Tree::empty(*number) };
+            keyspaces.push(Keyspace { shelf, tree, recent: BTreeMap::new() });
         }
         let mut salvage = Self { keyspaces, unread, lost_after: None, nameless };
         salvage.read_journals(engine, aside)?;

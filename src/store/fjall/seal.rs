@@ -15,7 +15,7 @@ use std::{
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::fjall::salvage::{
-    names,
+    Shelf, names,
     tree::{Lens, Tree},
 };
 
@@ -96,12 +96,17 @@ pub(crate) fn judge(engine: &Path) -> io::Result<Vec<String>> {
     }
     // A folder without a name was given up, or was being made; the engine clears it away, whatever is left in it.
     for (number, name) in names {
+        // Of a keyspace that was given up, or is being made, a name may be left: what must be there of segments their table knows.
+        let fixed = Shelf::named(&name).is_fixed();
         let Some(path) = trees.get(&number) else {
-            wrong.push(format!("the folder {number} of the keyspace {name} of the engine is missing"));
+            if fixed {
+                wrong.push(format!("the folder {number} of the keyspace {name} of the engine is missing"));
+            }
             continue;
         };
         match seal(path)? {
             Seal::Broken(why) => wrong.push(format!("the keyspace {name} of the engine: {why}")),
+            Seal::Unborn if !fixed => {}
             Seal::Unborn => wrong.push(format!("the keyspace {name} of the engine: its list of tables is missing")),
             Seal::Whole(tables) => {
                 for table in tables {

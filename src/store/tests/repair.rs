@@ -273,10 +273,13 @@ async fn whole_keyspaces_may_be_gone() {
             continue;
         }
         fs::remove_dir_all(&tree).unwrap();
-        let why = folder.try_open_at(&twin).unwrap_err().to_string();
-        assert!(why.contains("setgate store repair"), "{number}: {why}");
+        let sound = FjallStore::check(&twin).unwrap().is_sound();
+        match folder.try_open_at(&twin) {
+            Err(error) => assert!(!sound && error.to_string().contains("setgate store repair"), "{number}: {error}"),
+            // Without a bucket of ids it opens: these ids are forgotten.
+            Ok(opened) => opened.store.close().await.unwrap(),
+        }
         let (findings, _) = repair(&twin, &folder);
-        assert!(!findings.is_sound());
         assert_lives(&folder, &twin, &told, &findings, &format!("keyspace {number}")).await;
         fs::remove_dir_all(&twin.store).unwrap();
     }

@@ -65,6 +65,11 @@ impl Tree {
         Self { number, tables: Vec::new(), unread: vec!["its folder is missing".into()], bad: Cell::new(0) }
     }
 
+    /// A tree without tables, as one that was given up; journals may have rows of it.
+    pub(crate) fn empty(number: u64) -> Self {
+        Self { number, tables: Vec::new(), unread: Vec::new(), bad: Cell::new(0) }
+    }
+
     /// Looks at the tables of a tree.
     ///
     /// # Errors
@@ -149,7 +154,8 @@ fn every_table(folder: &Path) -> io::Result<Vec<Listed>> {
             all.extend(id.filter(|_| entry.path().is_file()).map(|id| Listed { id, seqno: 0 }));
         }
     }
-    all.sort_unstable_by_key(|table: &Listed| table.id);
+    // The newest first, as in a list.
+    all.sort_unstable_by_key(|table: &Listed| std::cmp::Reverse(table.id));
     Ok(all)
 }
 
