@@ -612,7 +612,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]; then no unit of this call is visible, and whether one became durable is unknown only for [`StoreError::Poisoned`].
     fn commit(&self, units: Vec<Unit>, how: Durability) -> BoxFuture<'static, Result<Vec<Done>, StoreError>>;
 
-    /// The records after `after`, in order, without a hole, from [`Bounds::first`] on; waits up to `wait` for the first.
+    /// The records after `after`, in order; waits up to `wait` for the first. From [`Bounds::first`] on there are all of them; before
+    /// it, at least those that some stream is owed: whoever lags misses nothing that is owed, whatever was given up meanwhile.
     fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>>;
 
     /// Bodies, in the order asked for; `None` where the record is gone.

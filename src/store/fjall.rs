@@ -4,9 +4,12 @@ mod batch;
 mod believe;
 mod bucket;
 mod check;
+#[cfg(test)]
+mod cut;
 pub(crate) mod engine;
 mod export;
 mod fold;
+mod gaps;
 mod group;
 mod guard;
 mod holdings;
@@ -44,8 +47,6 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use set::Timestamp;
 use tokio::sync::{oneshot, watch};
 
-#[cfg(test)]
-pub(crate) use batch::Failure;
 pub use check::CheckReport;
 pub use export::Exported;
 pub use holdings::Holdings;
@@ -54,10 +55,13 @@ pub use place::{OpenError, Place};
 pub use repair::{Repair, Repaired};
 pub use room::Room;
 pub use survey::{Findings, GivenUp, Kept, Stretch};
+#[cfg(test)]
+pub(crate) use {batch::Failure, housekeep::Trim};
 
 use crate::{
     Attempted, Bounds, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names,
     Parked, ParkedFilter, Position, Record, Store, StoreError, StreamNo, Time, Unit, Version, Witness,
+    codec::WrittenHead,
     fjall::{
         engine::{Engine, bare},
         shared::Shared,
@@ -204,31 +208,34 @@ async fn read_aside<T: Send + 'static>(
 }
 
 async fn tail_on(shared: Arc<Shared>, after: u64, max: Limits, wait: Duration) -> Result<Vec<Entry>, StoreError> {
-    let mut last = shared.last.subscribe();
-    if *last.borrow_and_update() <= after {
-        if wait.is_zero() {
+    let mut newest = shared.last.subscribe();
+    let until = shared.house.clock.monotonic() + wait;
+    let mut after = after;
+    loop {
+        if *newest.borrow_and_update() <= after {
+            let left = until.saturating_sub(shared.house.clock.monotonic());
+            if left.is_zero() {
+                return Ok(Vec::new());
+            }
+            let arrived = std::pin::pin!(newest.wait_for(|last| *last > after));
+            let _ = futures_util::future::select(arrived, shared.house.clock.sleep(left)).await;
+        }
+        let last = shared.state.read().last;
+        if last <= after {
             return Ok(Vec::new());
         }
-        let arrived = std::pin::pin!(last.wait_for(|last| *last > after));
-        let _ = futures_util::future::select(arrived, shared.house.clock.sleep(wait)).await;
+        if let Some(entries) = shared.ring.read().from(after + 1, max) {
+            return Ok(entries);
+        }
+        let (from, records) = (after + 1, max.records.max(1));
+        let heads = read_aside(shared.clone(), move |_, engine| engine.heads_from(from, last, records)).await?;
+        if !heads.is_empty() {
+            let entry = |written: WrittenHead| Entry { head: written.head, targets: written.targets };
+            return Ok(heads.into_iter().map(entry).collect());
+        }
+        // Nobody is owed anything up to there any more.
+        after = last;
     }
-    let (first, last) = {
-        let state = shared.state.read();
-        (state.first, state.last)
-    };
-    if last <= after {
-        return Ok(Vec::new());
-    }
-    let from = (after + 1).max(first);
-    if let Some(entries) = shared.ring.read().from(from, max) {
-        return Ok(entries);
-    }
-    let records = max.records.max(1);
-    read_aside(shared, move |_, engine| {
-        let heads = engine.heads_from(from, last, records)?;
-        Ok(heads.into_iter().map(|written| Entry { head: written.head, targets: written.targets }).collect())
-    })
-    .await
 }
 
 impl Store for FjallStore {

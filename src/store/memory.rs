@@ -175,10 +175,11 @@ impl MemoryStore {
         inner.shelves.records.get(&seq).map(|(entry, _)| entry.head.clone())
     }
 
-    fn entries(inner: &Mutex<Inner>, after: u64, max: Limits) -> Result<Vec<Entry>, StoreError> {
+    /// The records after a position, and the last position: where there is none, nobody is owed anything up to there any more.
+    fn entries(inner: &Mutex<Inner>, after: u64, max: Limits) -> Result<(Vec<Entry>, u64), StoreError> {
         Self::look(inner, |inner| {
-            let all = inner.shelves.records.range(after.max(inner.state.first.saturating_sub(1)).saturating_add(1)..);
-            all.take(max.records.max(1)).map(|(_, (entry, _))| entry.clone()).collect()
+            let all = inner.shelves.records.range(after.saturating_add(1)..);
+            (all.take(max.records.max(1)).map(|(_, (entry, _))| entry.clone()).collect(), inner.state.last)
         })
     }
 }
@@ -189,15 +190,20 @@ impl Store for MemoryStore {
     }
 
     fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>> {
-        let found = Self::entries(&self.inner, after.seq, max);
-        if wait.is_zero() || !found.as_ref().is_ok_and(Vec::is_empty) {
-            return Self::ready(found);
-        }
-        let (inner, mut last, house) = (self.inner.clone(), self.last.subscribe(), self.house.clone());
+        let (inner, mut newest, house) = (self.inner.clone(), self.last.subscribe(), self.house.clone());
         Box::pin(async move {
-            let arrived = std::pin::pin!(last.wait_for(|last| *last > after.seq));
-            let _ = futures_util::future::select(arrived, house.clock.sleep(wait)).await;
-            Self::entries(&inner, after.seq, max)
+            let until = house.clock.monotonic() + wait;
+            let mut after = after.seq;
+            loop {
+                let (found, last) = Self::entries(&inner, after, max)?;
+                let left = until.saturating_sub(house.clock.monotonic());
+                if !found.is_empty() || left.is_zero() {
+                    return Ok(found);
+                }
+                after = after.max(last);
+                let arrived = std::pin::pin!(newest.wait_for(|last| *last > after));
+                let _ = futures_util::future::select(arrived, house.clock.sleep(left)).await;
+            }
         })
     }
 

@@ -157,6 +157,7 @@ macro_rules! contract_suite {
         $crate::contract_suite!(@each $make;
             what_is_appended_is_in_the_tail_after_a_cut
             the_tail_has_no_hole
+            a_reader_that_lags_is_told_of_all_that_is_owed
             the_tail_waits_for_the_first_record
             the_same_key_and_body_have_the_same_position
             a_repeat_in_the_same_unit_is_a_repeat

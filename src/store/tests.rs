@@ -5,6 +5,7 @@ mod faults;
 mod full;
 mod model;
 mod once;
+mod orders;
 mod place;
 mod repair;
 mod seal;

@@ -21,12 +21,28 @@ pub(crate) enum Failure {
     Write(StoreError),
     /// The disk did not confirm it. Nothing that was read back afterwards could be believed (an fsync is never tried twice).
     Sync(StoreError),
+    /// A test ended the process here.
+    #[cfg(test)]
+    Cut,
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Write(error) | Self::Sync(error) => error.fmt(f),
+            #[cfg(test)]
+            Self::Cut => f.write_str("the test ended the process here"),
+        }
+    }
+}
+
+impl Failure {
+    /// What went wrong.
+    pub(crate) fn error(&self) -> StoreError {
+        match self {
+            Self::Write(error) | Self::Sync(error) => error.clone(),
+            #[cfg(test)]
+            Self::Cut => StoreError::Poisoned(self.to_string()),
         }
     }
 }

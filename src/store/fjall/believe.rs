@@ -117,8 +117,8 @@ impl Writer {
         filling.batch.insert(&engine.meta, HELD_BACK, write_held_back(&runs));
         if back {
             filling.batch.insert(&engine.meta, Fold::KEY, fold.write());
-            for segment in segments.values_mut().filter(|segment| segment.accepted_last > now) {
-                segment.accepted_last = now;
+            for segment in segments.values_mut().filter(|segment| segment.accepted_last.is_some_and(|at| at > now)) {
+                segment.accepted_last = Some(now);
                 filling.segment(segment);
             }
         }

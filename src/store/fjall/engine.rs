@@ -237,15 +237,25 @@ impl Engine {
         self.held.get(held_key(body, seq)).map_err(mishap)
     }
 
-    /// Up to `max` heads from `from` on, without a hole, as far as `last`.
+    /// Up to `max` heads from `from` on, as far as `last`. Of segments that were given up only what is still held is among them.
     pub(crate) fn heads_from(&self, from: u64, last: u64, max: usize) -> Result<Vec<WrittenHead>, StoreError> {
         let mut heads = Vec::new();
         let mut next = from;
         while heads.len() < max && next <= last {
-            let Some(segment) = self.segment(next) else { break };
-            let Some(shelves) = segment.shelves else { break };
+            let Some(segment) = self.segment_from(next) else { break };
+            next = next.max(segment.first);
             let end = segment.last.unwrap_or(last).min(last);
-            for item in shelves.heads.range(key(next)..=key(end)).take(max - heads.len()) {
+            let room = max - heads.len();
+            if segment.condensed {
+                let held = self.held_heads(next, end, room)?;
+                next = if held.len() < room { end + 1 } else { last + 1 };
+                heads.extend(held);
+                continue;
+            }
+            let Some(shelves) = segment.shelves else {
+                return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id)));
+            };
+            for item in shelves.heads.range(key(next)..=key(end)).take(room) {
                 let (at, value) = item.into_inner().map_err(mishap)?;
                 if seq_of(&at) != Some(next) {
                     return Err(StoreError::Corrupt(format!("record {next} is missing")));
@@ -253,49 +263,77 @@ impl Engine {
                 heads.push(read_head(next, &value)?);
                 next += 1;
             }
-            if heads.len() < max && next <= end {
-                if self.segment(next).is_none_or(|segment| segment.shelves.is_none()) {
-                    // It was given up while it was read.
-                    break;
-                }
+            if heads.len() < max && next <= end && self.has_shelves(next) {
                 return Err(StoreError::Corrupt(format!("record {next} is missing")));
             }
+            // Or it was given up while it was read: what is left of it is among the held.
         }
         Ok(heads)
+    }
+
+    fn has_shelves(&self, seq: u64) -> bool {
+        self.segment(seq).is_some_and(|segment| segment.shelves.is_some())
+    }
+
+    /// The heads that outlived their segment, within bounds, at most `max`.
+    pub(crate) fn held_heads(&self, first: u64, last: u64, max: usize) -> Result<Vec<WrittenHead>, StoreError> {
+        let all = self.held.range(held_key(false, first)..=held_key(false, last)).take(max);
+        all.map(|item| {
+            let (at, value) = item.into_inner().map_err(mishap)?;
+            let seq = at.get(1..).and_then(seq_of).ok_or_else(|| damaged("a held record"))?;
+            read_head(seq, &value)
+        })
+        .collect()
+    }
+
+    /// The segment that holds, or held, a position, or else the first one behind it.
+    fn segment_from(&self, seq: u64) -> Option<Segment> {
+        self.segment(seq).or_else(|| Some(self.segments.read().range(seq..).next()?.1.clone()))
     }
 
     /// The first kept record that was accepted at or after `when`; the position after the last where there is none.
     pub(crate) fn first_accepted_at(&self, when: Timestamp, last: u64) -> Result<u64, StoreError> {
         let segments: Vec<Segment> = self.segments.read().values().cloned().collect();
         for segment in segments {
-            if segment.last.is_some() && segment.accepted_last < when {
+            if segment.last.is_some() && segment.accepted_last.is_some_and(|at| at < when) {
                 continue;
             }
             let end = segment.last.unwrap_or(last);
             let (mut low, mut high) = (segment.first, end + 1);
-            if segment.shelves.is_none() {
-                return self.first_held_at(when, segment.first, end);
-            }
+            let Some(shelves) = &segment.shelves else {
+                match self.first_held_at(when, segment.first, end)? {
+                    Some(found) => return Ok(found),
+                    None => continue,
+                }
+            };
             while low < high {
                 let middle = low + (high - low) / 2;
-                let head =
-                    self.head(middle)?.ok_or_else(|| StoreError::Corrupt(format!("record {middle} is missing")))?;
+                let Some(head) = shelves.heads.get(key(middle)).map_err(mishap)? else {
+                    if self.has_shelves(middle) {
+                        return Err(StoreError::Corrupt(format!("record {middle} is missing")));
+                    }
+                    // It was given up while it was looked through.
+                    return self.first_accepted_at(when, last);
+                };
+                let head = read_head(middle, &head)?;
                 if head.head.accepted < when { low = middle + 1 } else { high = middle }
             }
-            return Ok(low);
+            if low <= end {
+                return Ok(low);
+            }
         }
         Ok(last + 1)
     }
 
-    fn first_held_at(&self, when: Timestamp, first: u64, last: u64) -> Result<u64, StoreError> {
+    fn first_held_at(&self, when: Timestamp, first: u64, last: u64) -> Result<Option<u64>, StoreError> {
         for item in self.held.range(held_key(false, first)..=held_key(false, last)) {
             let (at, value) = item.into_inner().map_err(mishap)?;
             let seq = at.get(1..).and_then(seq_of).ok_or_else(|| damaged("a held record"))?;
             if read_head(seq, &value)?.head.accepted >= when {
-                return Ok(seq);
+                return Ok(Some(seq));
             }
         }
-        Ok(last + 1)
+        Ok(None)
     }
 
     /// What an idempotency key stands for; the newest bucket is asked first.

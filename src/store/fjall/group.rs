@@ -182,7 +182,7 @@ impl Writer {
 
     /// Shows that writing failed, before anybody is answered; answers what they are told: nobody knows what took place.
     pub(crate) fn trouble(&self, failure: &Failure) -> StoreError {
-        let (Failure::Write(error) | Failure::Sync(error)) = failure;
+        let error = failure.error();
         *self.shared.trouble.lock() = Some(error.clone());
         StoreError::Poisoned(error.to_string())
     }
@@ -235,8 +235,7 @@ impl Writer {
         let last = plan.records.last().map(|fresh| fresh.entry.head.at.seq);
         if let (Some(last), Some(mut open)) = (last, engine.segments.write().last_entry()) {
             open.get_mut().bytes += plan.records.iter().map(|fresh| fresh.body.len() as u64).sum::<u64>();
-            open.get_mut().accepted_last =
-                plan.records.last().map(|fresh| fresh.entry.head.accepted).unwrap_or_default();
+            open.get_mut().accepted_last = plan.records.last().map(|fresh| fresh.entry.head.accepted);
             debug_assert!(open.get().first <= last);
         }
         self.mark(last, plan.version.map(|version| version.0))
@@ -265,7 +264,7 @@ impl Writer {
                     id,
                     first: last + 1,
                     last: None,
-                    accepted_last: set::Timestamp::default(),
+                    accepted_last: None,
                     bytes: 0,
                     condensed: false,
                     shelves: Some(engine.shelves(id)?),

@@ -1,6 +1,7 @@
 //! Freeing what nobody needs any more: segments, idempotency keys, parked SETs beyond their limits.
 
 use std::{
+    ops::RangeInclusive,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
@@ -33,9 +34,13 @@ const PARKED_EVERY: Duration = Duration::from_secs(60 * 60);
 /// What the owed of one segment look like among the held: key and value.
 type Rows = Vec<([u8; 9], Vec<u8>)>;
 
+fn held_seq(key: &[u8; 9]) -> Option<u64> {
+    key.get(1..).and_then(seq_of)
+}
+
 /// What becomes of the segments.
 #[derive(Default)]
-struct Trim {
+pub(crate) struct Trim {
     /// Segments, by first position, of which nothing is owed.
     gone: Vec<u64>,
     /// A segment of which little is owed, with that little.
@@ -112,7 +117,7 @@ pub(crate) async fn errand<T: Send + 'static>(
 }
 
 /// Does something with the engine off the threads of the runtime.
-async fn aside<T: Send + 'static>(
+pub(crate) async fn aside<T: Send + 'static>(
     shared: &Arc<Shared>,
     work: impl FnOnce(&Shared, &Engine) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -134,7 +139,7 @@ fn owed_by_anyone(shared: &Shared) -> RoaringTreemap {
     all
 }
 
-fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreError> {
+pub(crate) fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreError> {
     let closed: Vec<Segment> =
         engine.segments.read().values().filter(|segment| segment.last.is_some()).cloned().collect();
     if closed.is_empty() {
@@ -144,7 +149,7 @@ fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreError> {
     let now = shared.sanity.now(&shared.house);
     let keep = Duration::from_secs(shared.options.keep_settled_seconds);
     let held_back = shared.state.read().held_back.clone();
-    let frozen = !keep.is_zero() && shared.sanity.check(&shared.house);
+    let frozen = shared.sanity.check(&shared.house);
     let mut trim = Trim::default();
     for segment in closed {
         let last = segment.last.unwrap_or(segment.first);
@@ -156,13 +161,15 @@ fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreError> {
             sweep(engine, &segment, &owed, &mut trim)?;
             continue;
         }
-        if frozen || now.since(HeldBack::latest(&held_back, segment.accepted_last)) < keep {
+        let accepted = segment.accepted_last.map(|at| HeldBack::latest(&held_back, at));
+        let young = accepted.is_none_or(|at| now.since(at) < keep);
+        if !keep.is_zero() && (frozen || young) {
             continue;
         }
         if waiting == 0 {
             trim.gone.push(segment.first);
         } else if waiting * CONDENSE < last + 1 - segment.first && trim.condense.is_none() {
-            trim.condense = Some((segment.first, little(&segment, last, &owed)?));
+            trim.condense = little(&segment, last, &owed)?.map(|rows| (segment.first, rows));
         }
     }
     Ok(trim)
@@ -182,20 +189,22 @@ fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap, trim: &mut T
     Ok(())
 }
 
-/// The owed heads and bodies of a segment, as they are written.
-fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Rows, StoreError> {
-    let Some(shelves) = &segment.shelves else { return Ok(Rows::new()) };
+/// The owed heads and bodies of a segment, as they are written; nothing where one of them cannot be read.
+fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<Rows>, StoreError> {
+    let Some(shelves) = &segment.shelves else { return Ok(None) };
     let mut rows = Rows::new();
     let mut some = owed.iter();
     some.advance_to(segment.first);
     for seq in some.take_while(|seq| *seq <= last) {
         for (body, keyspace) in [(false, &shelves.heads), (true, &shelves.bodies)] {
-            if let Some(value) = keyspace.get(key(seq)).map_err(mishap)? {
-                rows.push((held_key(body, seq), value.to_vec()));
-            }
+            let Some(value) = keyspace.get(key(seq)).map_err(mishap)? else {
+                tracing::error!(segment = segment.id, record = seq, "an owed record cannot be read; its segment stays");
+                return Ok(None);
+            };
+            rows.push((held_key(body, seq), value.to_vec()));
         }
     }
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 impl Writer {
@@ -208,10 +217,24 @@ impl Writer {
     }
 
     /// Takes segments out of the table, durably; what they leave behind is given up then.
-    fn trim(&mut self, trim: Trim) -> Result<(), Failure> {
+    ///
+    /// The plan was made earlier, while others were written, perhaps of an engine that was opened again since: what it says is
+    /// looked at again here, where nobody else writes.
+    pub(crate) fn trim(&mut self, trim: Trim) -> Result<(), Failure> {
         // What was settled while the plan was made must be durable before a body goes: a cut would owe it again.
         self.flush()?;
         let Some(engine) = self.engine.clone() else { return Ok(()) };
+        let trim = self.still_true(&engine, trim);
+        if trim.is_empty() {
+            return Ok(());
+        }
+        // Heads behind the frontier are replayed at an opening: none of them may be gone then.
+        let behind = self.gives_up_after(&engine, &trim, self.fold.frontier);
+        #[cfg(test)]
+        let behind = behind && !self.shared.cut.old_way.load(Ordering::SeqCst);
+        if behind {
+            self.fold()?;
+        }
         let mut filling = Filling::new(&engine, trim.swept.len() + 64);
         let mut segments = engine.segments.read().clone();
         for first in &trim.gone {
@@ -237,6 +260,45 @@ impl Writer {
         let mut state = self.shared.state.write();
         state.first = engine.first(state.last);
         Ok(())
+    }
+
+    /// What of a plan holds now: only closed segments go, and nothing that anybody is owed.
+    fn still_true(&self, engine: &Engine, trim: Trim) -> Trim {
+        let segments = engine.segments.read();
+        let closed = |first: &u64| {
+            let segment = segments.get(first)?;
+            Some((segment, segment.first..=segment.last?))
+        };
+        let swept = trim.swept.iter().filter_map(held_seq).collect::<RoaringTreemap>();
+        let mut all = swept;
+        for (_, span) in trim.gone.iter().chain(trim.condense.iter().map(|(first, _)| first)).filter_map(closed) {
+            all.insert_range(span);
+        }
+        let mut owed = RoaringTreemap::new();
+        for cursor in self.shared.state.read().cursors.values() {
+            if !cursor.owed.is_disjoint(&all) {
+                owed |= &cursor.owed & &all;
+            }
+        }
+        let nobody = |span: RangeInclusive<u64>| owed.range_cardinality(span) == 0;
+        let gone = trim.gone.into_iter().filter(|first| closed(first).is_some_and(|(_, span)| nobody(span))).collect();
+        let condense = trim.condense.filter(|(first, rows)| {
+            let Some((segment, span)) = closed(first).filter(|(segment, _)| !segment.condensed) else { return false };
+            let moved = rows.iter().filter_map(|(key, _)| held_seq(key)).collect::<RoaringTreemap>();
+            debug_assert!(moved.iter().all(|seq| span.contains(&seq)), "rows of segment {}", segment.id);
+            owed.range_cardinality(span.clone()) == (&owed & &moved).range_cardinality(span)
+        });
+        let swept = trim.swept.into_iter().filter(|key| held_seq(key).is_some_and(|seq| !owed.contains(seq))).collect();
+        Trim { gone, condense, swept }
+    }
+
+    /// Whether something of what is given up stands behind a position.
+    fn gives_up_after(&self, engine: &Engine, trim: &Trim, frontier: u64) -> bool {
+        let segments = engine.segments.read();
+        let mut all = trim.gone.iter().chain(trim.condense.iter().map(|(first, _)| first));
+        let behind =
+            |first: &u64| segments.get(first).is_some_and(|segment| segment.last.is_none_or(|last| last > frontier));
+        all.any(behind) || trim.swept.iter().filter_map(held_seq).any(|seq| seq > frontier)
     }
 
     /// Commits a batch that changes nothing visible.

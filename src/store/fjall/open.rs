@@ -288,7 +288,7 @@ pub(crate) fn compare(place: &Place, mark: &Mark, loaded: &Loaded, engine: &Engi
         });
     }
     let chain = match mark.last.checked_sub(loaded.fold.frontier) {
-        Some(index) => usize::try_from(index).ok().and_then(|index| loaded.chains.get(index).copied()),
+        Some(index) => usize::try_from(index).ok().and_then(|index| loaded.chains.get(index).copied().flatten()),
         None => engine.head(mark.last).map_err(damaged)?.map(|written| written.chain),
     };
     match chain {

@@ -37,6 +37,13 @@ impl Writer {
         let (mut error, lost) = match failure {
             Failure::Write(error) => (error, false),
             Failure::Sync(error) => (error, true),
+            #[cfg(test)]
+            Failure::Cut => {
+                self.give_up_engine();
+                self.shared.closed.store(true, Ordering::Release);
+                self.lock = None;
+                return false;
+            }
         };
         // It goes on growing from one failure to the next until a write had room: a full disk must not be asked without end.
         let mut pause = self.pause.max(FIRST_PAUSE);

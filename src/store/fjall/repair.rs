@@ -248,7 +248,7 @@ impl<'a> Scribe<'a> {
                     id,
                     first: seq,
                     last: None,
-                    accepted_last: Timestamp::default(),
+                    accepted_last: None,
                     bytes: 0,
                     condensed: false,
                     shelves: Some(self.engine.shelves(id)?),
@@ -257,7 +257,7 @@ impl<'a> Scribe<'a> {
             }
             let Some(segment) = self.segments.last_mut() else { continue };
             segment.last = Some(seq);
-            segment.accepted_last = written.head.accepted;
+            segment.accepted_last = Some(written.head.accepted);
             segment.bytes += u64::from(written.head.body_len);
             let Some(shelves) = segment.shelves.clone() else { continue };
             self.insert(&shelves.heads, &row.key, value)?;
@@ -290,13 +290,13 @@ impl<'a> Scribe<'a> {
                 };
                 match runs.last_mut() {
                     Some(run) if between(&*run) => {
-                        (run.last, run.accepted_last) = (Some(seq), written.head.accepted);
+                        (run.last, run.accepted_last) = (Some(seq), Some(written.head.accepted));
                     }
                     _ => runs.push(Segment {
                         id: (self.segments.len() + runs.len()) as u64 + 1,
                         first: seq,
                         last: Some(seq),
-                        accepted_last: written.head.accepted,
+                        accepted_last: Some(written.head.accepted),
                         bytes: 0,
                         condensed: true,
                         shelves: None,

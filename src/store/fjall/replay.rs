@@ -8,6 +8,7 @@ use crate::{
     fjall::{
         believe::{HELD_BACK, read_held_back},
         engine::{Engine, mishap, parked_of, read_row, seq_of},
+        gaps::Gaps,
         shared::Keys,
     },
     state::{Numbers, State},
@@ -107,8 +108,8 @@ pub(crate) struct Loaded {
     pub(crate) epoch: u64,
     /// Heads and deltas that were replayed.
     pub(crate) replayed: u64,
-    /// Checksums up to each replayed head, the first of them the fold's: for the comparison with the mark.
-    pub(crate) chains: Vec<u32>,
+    /// Checksums up to each replayed head, the first of them the fold's: for the comparison with the mark. None where heads are gone.
+    pub(crate) chains: Vec<Option<u32>>,
     pub(crate) keys: Keys,
 }
 
@@ -136,9 +137,13 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     };
     load_cursors(engine, &mut state)?;
     load_parked(engine, &mut state)?;
-    let (chain, chains) = load_heads(engine, &mut state, &fold)?;
+    let (chains, gaps) = load_heads(engine, &mut state, &fold)?;
     let (commit, deltas) = load_deltas(engine, &mut state, &fold)?;
+    gaps.nothing_owed_is_missing(engine, &state)?;
+    let chain = chains.last().copied().flatten();
+    let chain = chain.ok_or_else(|| StoreError::Corrupt(format!("record {} is missing", state.last)))?;
     let replayed = state.last - fold.frontier + deltas;
+    learn_times(engine)?;
     state.first = engine.first(state.last);
     for (stream, cursor) in &state.cursors {
         let tally = &cursor.tally;
@@ -208,23 +213,29 @@ fn load_parked(engine: &Engine, state: &mut State) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(u32, Vec<u32>), StoreError> {
-    let mut chain = fold.chain;
+fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Option<u32>>, Gaps), StoreError> {
+    let mut chain = Some(fold.chain);
     let mut chains = vec![chain];
-    let open: Vec<_> = engine
-        .segments
-        .read()
-        .values()
-        .filter(|segment| segment.last.is_none_or(|last| last > fold.frontier))
-        .cloned()
-        .collect();
-    for segment in open {
+    let mut gaps = Gaps::default();
+    let segments: Vec<_> = engine.segments.read().values().cloned().collect();
+    let mut before = 0;
+    for segment in segments {
+        let ids = std::mem::replace(&mut before, segment.id)..segment.id;
+        if segment.last.is_some_and(|last| last <= fold.frontier) {
+            continue;
+        }
+        // A segment that was given up is no more in the table: its number is missing, too.
+        if segment.first > state.last + 1 && ids.end > ids.start + 1 {
+            gaps.pass(engine, fold, state, segment.first - 1)?;
+            chain = None;
+        }
         let Some(shelves) = &segment.shelves else {
-            return Err(StoreError::Corrupt(format!(
-                "segment {} was given up before its end was written down",
-                segment.id
-            )));
+            gaps.pass(engine, fold, state, segment.last.unwrap_or(segment.first))?;
+            state.last_accepted = state.last_accepted.max(segment.accepted_last.unwrap_or_default());
+            chain = None;
+            continue;
         };
+        chains.resize(index_of(state.last, fold), None);
         let mut bytes = if segment.first <= fold.frontier { fold.bytes } else { 0 };
         for item in shelves.heads.range((fold.frontier + 1).max(segment.first).to_be_bytes()..) {
             let (key, value) = item.into_inner().map_err(mishap)?;
@@ -233,10 +244,11 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(u32, V
                 return Err(StoreError::Corrupt(format!("record {next} is missing")));
             }
             let written = crate::codec::read_head(next, &value)?;
-            if !written.follows(chain) {
+            // Behind a gap nobody knows what it follows.
+            if chain.is_some_and(|chain| !written.follows(chain)) {
                 return Err(StoreError::Corrupt(format!("record {next} does not follow the one before it")));
             }
-            chain = written.chain;
+            chain = Some(written.chain);
             chains.push(chain);
             bytes += u64::from(written.head.body_len);
             state.record(&crate::Entry { head: written.head, targets: written.targets });
@@ -245,10 +257,30 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(u32, V
             return Err(StoreError::Corrupt(format!("record {} is missing", state.last + 1)));
         }
         if let Some(known) = engine.segments.write().get_mut(&segment.first).filter(|known| known.last.is_none()) {
-            known.bytes = bytes;
+            // It holds the last record; its row was written when it had none.
+            (known.bytes, known.accepted_last) = (bytes, Some(state.last_accepted));
         }
     }
-    Ok((chain, chains))
+    chains.resize(index_of(state.last, fold), None);
+    Ok((chains, gaps))
+}
+
+/// Finds out when the last record of a closed segment was accepted where its row does not say it: it was closed by the first
+/// append of an opening, in a release that did not know it then.
+fn learn_times(engine: &Engine) -> Result<(), StoreError> {
+    for segment in engine.segments.write().values_mut() {
+        if let (Some(last), Some(shelves), None) = (segment.last, &segment.shelves, segment.accepted_last) {
+            let value = shelves.heads.get(last.to_be_bytes()).map_err(mishap)?;
+            let value = value.ok_or_else(|| StoreError::Corrupt(format!("record {last} is missing")))?;
+            segment.accepted_last = Some(crate::codec::read_head(last, &value)?.head.accepted);
+        }
+    }
+    Ok(())
+}
+
+/// Where the checksum up to a position stands among those of replayed heads, and those before it; as many as there are up to it.
+fn index_of(seq: u64, fold: &Fold) -> usize {
+    usize::try_from(seq - fold.frontier).unwrap_or(usize::MAX).saturating_add(1)
 }
 
 fn load_deltas(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(u64, u64), StoreError> {

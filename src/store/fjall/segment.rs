@@ -26,7 +26,8 @@ pub(crate) struct Segment {
     pub(crate) first: u64,
     /// Its last position, once it is closed.
     pub(crate) last: Option<u64>,
-    pub(crate) accepted_last: Timestamp,
+    /// When its last record was accepted; nothing where nobody knows. The row of an open segment does not say it.
+    pub(crate) accepted_last: Option<Timestamp>,
     /// Bytes of its bodies.
     pub(crate) bytes: u64,
     /// Whether only what is still owed is left of it, among the held.
@@ -53,7 +54,8 @@ impl Segment {
     /// Its row in the table of segments.
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut out = Out::new(64);
-        for number in [self.id, self.first, self.last.unwrap_or_default(), self.accepted_last.as_millis(), self.bytes] {
+        let accepted = self.accepted_last.map(Timestamp::as_millis).unwrap_or_default();
+        for number in [self.id, self.first, self.last.unwrap_or_default(), accepted, self.bytes] {
             out.number(number);
         }
         out.byte(u8::from(self.condensed));
@@ -67,7 +69,7 @@ impl Segment {
             id: from.number()?,
             first: from.number()?,
             last: Some(from.number()?).filter(|last| *last != 0),
-            accepted_last: Timestamp::from_millis(from.number()?),
+            accepted_last: Some(from.number()?).filter(|at| *at != 0).map(Timestamp::from_millis),
             bytes: from.number()?,
             condensed: from.byte()? == 1,
             shelves: None,

@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     /// What the next writes meet instead of the disk.
     #[cfg(test)]
     pub(crate) faults: Mutex<std::collections::VecDeque<super::batch::Failure>>,
+    #[cfg(test)]
+    pub(crate) cut: super::cut::Cut,
 }
 
 /// What [`Shared::new`] is made from.
@@ -124,6 +126,8 @@ impl Shared {
             reads: Arc::new(Semaphore::new(READS)),
             #[cfg(test)]
             faults: Mutex::default(),
+            #[cfg(test)]
+            cut: super::cut::Cut::default(),
             house,
             options,
             place,

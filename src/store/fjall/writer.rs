@@ -217,7 +217,12 @@ impl Writer {
         if let Some(fault) = self.shared.faults.lock().pop_front() {
             return Err(fault);
         }
-        settle_down(engine, batch, touched)
+        #[cfg(test)]
+        self.shared.cut.pass()?;
+        settle_down(engine, batch, touched)?;
+        #[cfg(test)]
+        self.shared.cut.pass()?;
+        Ok(())
     }
 
     /// Notes beside the engine what is durable now.
@@ -227,7 +232,10 @@ impl Writer {
         let written = self.watermark.write(mark).and_then(|()| self.watermark.sync_sometimes(now));
         self.mark_is_dirty = true;
         self.beaten = now;
-        written.map_err(|error| Failure::Write(StoreError::Poisoned(format!("the watermark: {error}"))))
+        written.map_err(|error| Failure::Write(StoreError::Poisoned(format!("the watermark: {error}"))))?;
+        #[cfg(test)]
+        self.shared.cut.pass()?;
+        Ok(())
     }
 
     pub(crate) fn current_mark(&self, last: Option<u64>, version: Option<u64>) -> Mark {
@@ -303,10 +311,7 @@ impl Writer {
     /// Writes everything out and closes in order.
     fn shut(&mut self) -> Result<(), StoreError> {
         self.shared.closed.store(true, Ordering::Release);
-        let broken = |failure: Failure| match failure {
-            Failure::Write(error) | Failure::Sync(error) => error,
-        };
-        let folded = self.fold().map_err(broken);
+        let folded = self.fold().map_err(|failure| failure.error());
         let engine_was_open = self.engine.is_some();
         self.give_up_engine();
         folded?;

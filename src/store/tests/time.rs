@@ -308,3 +308,72 @@ async fn settled_records_are_kept_as_long_as_configured() {
     store.housekeep().await.unwrap();
     assert_eq!(store.bounds().first, Position::new(17), "closed segments are gone, the open one stays");
 }
+
+/// Fills a segment exactly, ends the process, and appends once more: the segment closes before this process wrote to it.
+async fn just_full(folder: &mut Folder) -> Arc<dyn Store> {
+    let mut store = folder.store() as Arc<dyn Store>;
+    for _ in 0..folder.options.segment_records {
+        append(&store, event("x", &[1])).await;
+    }
+    folder.cut(store).await;
+    store = folder.store();
+    append(&store, event("x", &[1])).await;
+    store
+}
+
+#[tokio::test]
+async fn a_segment_that_was_full_at_the_opening_is_as_old_as_its_records() {
+    let mut folder = Folder::new();
+    let store = just_full(&mut folder).await;
+    let accepted = tail(&store).await[0].head.accepted;
+    assert_eq!(store.first_accepted_at(accepted).await.unwrap(), Position::new(1), "what was accepted just now is old");
+    // Also to the next process, which finds it closed.
+    folder.cut(store).await;
+    let store = folder.store() as Arc<dyn Store>;
+    assert_eq!(store.first_accepted_at(accepted).await.unwrap(), Position::new(1));
+}
+
+#[tokio::test]
+async fn a_segment_that_was_full_at_the_opening_is_kept_as_long_as_configured() {
+    let mut folder = Folder::with(|options| options.keep_settled_seconds = 2 * 3600);
+    let store = just_full(&mut folder).await;
+    let last = folder.options.segment_records;
+    settle(&store, (1..=last).map(|seq| acknowledged(1, seq)).collect(), Durability::Sync).await;
+    store.housekeep().await.unwrap();
+    assert_eq!(store.bounds().first, Position::new(1), "it was accepted just now");
+    folder.dial.pass(HOUR / 2 * 3);
+    store.housekeep().await.unwrap();
+    assert_eq!(store.bounds().first, Position::new(1));
+    for _ in 0..2 {
+        folder.dial.pass(HOUR);
+        assert!(!store.health().clock_suspect);
+    }
+    store.housekeep().await.unwrap();
+    assert_eq!(store.bounds().first, Position::new(last + 1));
+}
+
+#[tokio::test]
+async fn records_of_a_condensed_segment_are_found_by_their_time() {
+    let mut folder = Folder::new();
+    let store = folder.store() as Arc<dyn Store>;
+    let segment = folder.options.segment_records;
+    for _ in 0..2 {
+        for _ in 0..segment {
+            append(&store, event("x", &[1])).await;
+            folder.dial.pass(Duration::from_millis(5));
+        }
+        folder.dial.pass(HOUR / 2);
+    }
+    append(&store, event("x", &[1])).await;
+    let entries = tail(&store).await;
+    let all = (1..=segment).filter(|seq| *seq != 3).map(|seq| acknowledged(1, seq)).collect();
+    settle(&store, all, Durability::Sync).await;
+    store.housekeep().await.unwrap();
+    assert_eq!(store.bounds().first, Position::new(segment + 1));
+    let at = |seq: u64| entries[seq as usize - 1].head.accepted;
+    assert_eq!(store.first_accepted_at(at(1)).await.unwrap(), Position::new(3), "the first that is kept");
+    let late = set::Timestamp::from_millis(at(3).as_millis() + 1);
+    assert!(late <= at(segment), "the segment ends later");
+    assert_eq!(store.first_accepted_at(late).await.unwrap(), Position::new(segment + 1));
+    assert_eq!(store.first_accepted_at(at(segment + 1)).await.unwrap(), Position::new(segment + 1));
+}

@@ -1,0 +1,80 @@
+//! Where a test ends a store as a killed process ends: before or after any step that reaches the disk.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::{
+    FjallStore, StoreError,
+    fjall::{
+        batch::Failure,
+        housekeep::{Trim, aside, errand, plan_trim},
+        release::give_up_orphans,
+        writer::Writer,
+    },
+};
+
+/// Counts the places where a process can be cut off, and cuts at one of them.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    passed: AtomicU64,
+    at: AtomicU64,
+    /// Segments are given up as stores of old did it: whether or not their end is folded.
+    pub(crate) old_way: AtomicBool,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self { passed: AtomicU64::new(0), at: AtomicU64::new(u64::MAX), old_way: AtomicBool::new(false) }
+    }
+}
+
+impl Cut {
+    /// Cuts at the `after`-th place from now on, counted from 0.
+    pub(crate) fn set(&self, after: u64) {
+        self.at.store(self.passed() + after, Ordering::SeqCst);
+    }
+
+    /// Places that were passed.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
+    }
+
+    /// One place. What was cut off stays so.
+    pub(crate) fn pass(&self) -> Result<(), Failure> {
+        let passed = self.passed.fetch_add(1, Ordering::SeqCst);
+        if passed >= self.at.load(Ordering::SeqCst) { Err(Failure::Cut) } else { Ok(()) }
+    }
+}
+
+/// The steps of one round of housekeeping, for tests that order them otherwise.
+impl FjallStore {
+    pub(crate) async fn fold(&self) -> Result<(), StoreError> {
+        errand(&self.queue, Writer::fold).await
+    }
+
+    pub(crate) async fn plan_trim(&self) -> Result<Trim, StoreError> {
+        aside(&self.shared, plan_trim).await
+    }
+
+    pub(crate) async fn trim(&self, trim: Trim) -> Result<(), StoreError> {
+        errand(&self.queue, move |writer| writer.trim(trim)).await
+    }
+
+    pub(crate) async fn clear_away(&self) -> Result<(), StoreError> {
+        aside(&self.shared, |_, engine| give_up_orphans(engine, None)).await
+    }
+
+    /// The process ends at the `after`-th place from now on where that makes a difference on the disk.
+    pub(crate) fn cut_after(&self, after: u64) {
+        self.shared.cut.set(after);
+    }
+
+    /// Segments are given up as stores of old did it, whether or not their end is folded.
+    pub(crate) fn give_up_the_old_way(&self) {
+        self.shared.cut.old_way.store(true, Ordering::SeqCst);
+    }
+
+    /// Such places that were passed.
+    pub(crate) fn places_passed(&self) -> u64 {
+        self.shared.cut.passed()
+    }
+}
