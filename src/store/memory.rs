@@ -348,6 +348,7 @@ impl Store for MemoryStore {
             let owed = state.cursors.values().fold(roaring::RoaringTreemap::new(), |all, cursor| all | &cursor.owed);
             state.first = owed.min().unwrap_or(state.last + 1);
             shelves.records.retain(|seq, _| *seq >= state.first);
+            state.cursors.retain(|_, cursor| !cursor.is_over());
             if !suspect {
                 shelves.once.retain(|_, (_, accepted)| now.since(*accepted) < WINDOW);
             }

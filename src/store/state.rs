@@ -84,6 +84,11 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
+    /// Whether its stream was deleted and nothing is left of it: nobody asks for it any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.owed.is_empty() && self.parked_now == 0 && self.tally.dropped.contains_key(&Rule::Deleted)
+    }
+
     fn touch(&mut self, seq: u64) {
         self.dirty.insert(chunk(seq));
     }
@@ -115,6 +120,10 @@ impl Cursor {
     }
 
     fn clear(&mut self, clear: &Clear) -> usize {
+        if clear.rule == Rule::Deleted {
+            // Also where nothing waited: it says that the stream is no more.
+            self.tally.dropped.entry(Rule::Deleted).or_default();
+        }
         let gone: Vec<u64> = self.owed.iter().take_while(|seq| *seq < clear.below).collect();
         for seq in &gone {
             self.end(*seq, End::Dropped(clear.rule));

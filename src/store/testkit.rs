@@ -174,6 +174,7 @@ macro_rules! contract_suite {
             numbers_are_never_given_twice
             a_change_against_another_version_changes_nothing
             disabling_drops_what_is_owed_and_its_notice_stays
+            a_deleted_stream_leaves_nothing_behind
             retention_drops_what_is_older
             records_are_found_by_key_and_prefix
             attempts_are_kept_until_the_end

@@ -102,7 +102,9 @@ impl State {
     /// What is visible here and was not there, after the store was opened again. An end that was seen and is undone is owed once more.
     pub(crate) fn since(&self, before: &Self) -> Vec<Fact> {
         let (mut again, mut ends) = (0, HashMap::new());
-        for stream in self.cursors.keys().chain(before.cursors.keys().filter(|no| !self.cursors.contains_key(no))) {
+        // The cursor of a deleted stream may be gone by now; nothing of it is undone.
+        let gone = before.cursors.iter().filter(|(no, cursor)| !self.cursors.contains_key(no) && !cursor.is_over());
+        for stream in self.cursors.keys().chain(gone.map(|(no, _)| no)) {
             let (owed_then, then) = before.ends(*stream);
             let (owed_now, mut now) = self.ends(*stream);
             again += owed_now.saturating_sub(owed_then);

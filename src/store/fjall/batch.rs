@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Write(StoreError),
     /// The disk did not confirm it. Nothing that was read back afterwards could be believed (an fsync is never tried twice).
     Sync(StoreError),
+    /// A worker of the engine failed earlier, and the engine takes nothing more. It does not say why.
+    Stopped(StoreError),
     /// A test ended the process here.
     #[cfg(test)]
     Cut,
@@ -29,7 +31,7 @@ pub(crate) enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Write(error) | Self::Sync(error) => error.fmt(f),
+            Self::Write(error) | Self::Sync(error) | Self::Stopped(error) => error.fmt(f),
             #[cfg(test)]
             Self::Cut => f.write_str("the test ended the process here"),
         }
@@ -40,7 +42,7 @@ impl Failure {
     /// What went wrong.
     pub(crate) fn error(&self) -> StoreError {
         match self {
-            Self::Write(error) | Self::Sync(error) => error.clone(),
+            Self::Write(error) | Self::Sync(error) | Self::Stopped(error) => error.clone(),
             #[cfg(test)]
             Self::Cut => StoreError::Poisoned(self.to_string()),
         }
@@ -49,13 +51,24 @@ impl Failure {
 
 /// Writes a batch and waits for the disk. Answers how long the disk took.
 pub(crate) fn settle_down(engine: &Engine, batch: OwnedWriteBatch, touched: &[Keyspace]) -> Result<(), Failure> {
-    engine.await_room(touched.iter()).map_err(Failure::Write)?;
-    batch.durability(Some(PersistMode::Buffer)).commit().map_err(|error| Failure::Write(mishap(error)))?;
+    engine.await_room(touched.iter()).map_err(not_taken)?;
+    batch.durability(Some(PersistMode::Buffer)).commit().map_err(not_taken)?;
+    confirm(engine)
+}
+
+/// Waits until the disk has everything that was written.
+pub(crate) fn confirm(engine: &Engine) -> Result<(), Failure> {
     engine.db.persist(PersistMode::SyncData).map_err(|error| match error {
-        // Nothing was asked of the disk: a worker had failed before.
-        fjall::Error::Poisoned => Failure::Write(mishap(error)),
+        // Nothing was asked of the disk.
+        fjall::Error::Poisoned => not_taken(error),
         other => Failure::Sync(mishap(other)),
     })
+}
+
+fn not_taken(error: fjall::Error) -> Failure {
+    let stopped = matches!(error, fjall::Error::Poisoned);
+    let error = mishap(error);
+    if stopped { Failure::Stopped(error) } else { Failure::Write(error) }
 }
 
 /// A batch being filled.
@@ -162,8 +175,15 @@ impl<'a> Filling<'a> {
     pub(crate) fn fold(&mut self, state: &State, before: &Fold, now: &Fold) {
         for stream in &state.dirty {
             let stream = crate::StreamNo(stream);
-            if let Some(cursor) = state.cursors.get(&stream) {
+            if let Some(cursor) = state.cursors.get(&stream).filter(|cursor| !cursor.is_over()) {
                 self.cursor(stream, cursor, cursor.dirty.iter());
+            }
+        }
+        for (stream, cursor) in state.cursors.iter().filter(|(_, cursor)| cursor.is_over()) {
+            self.batch.remove(&self.engine.cursor, row_key(*stream));
+            // Chunks without anything owed are removed as they are folded; these are not yet.
+            for chunk in &cursor.dirty {
+                self.batch.remove(&self.engine.cursor, chunk_key(*stream, chunk));
             }
         }
         for commit in before.commit + 1..now.commit {

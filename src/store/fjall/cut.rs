@@ -1,6 +1,9 @@
 //! Where a test ends a store as a killed process ends: before or after any step that reaches the disk.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use crate::{
     FjallStore, StoreError,
@@ -8,7 +11,8 @@ use crate::{
         batch::Failure,
         housekeep::{Trim, aside, errand, plan_trim},
         release::give_up_orphans,
-        writer::Writer,
+        watermark::Watermark,
+        writer::{Job, Writer},
     },
 };
 
@@ -71,6 +75,28 @@ impl FjallStore {
     /// Segments are given up as stores of old did it, whether or not their end is folded.
     pub(crate) fn give_up_the_old_way(&self) {
         self.shared.cut.old_way.store(true, Ordering::SeqCst);
+    }
+
+    /// The watermark's file confirms no flush any more.
+    pub(crate) async fn break_watermark(&self) {
+        let replace = |writer: &mut Writer| {
+            let (file, _) = Watermark::open(Path::new("/dev/null"))
+                .map_err(|error| Failure::Write(StoreError::Unavailable(error.to_string())))?;
+            writer.watermark = file;
+            Ok(())
+        };
+        errand(&self.queue, replace).await.ok();
+    }
+
+    /// The writer does nothing until the sender is dropped.
+    pub(crate) fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, held) = std::sync::mpsc::channel();
+        let wait = move |_: &mut Writer| {
+            let _ = held.recv();
+            Ok(())
+        };
+        let _ = self.queue.send(Job::Errand(Box::new(wait)));
+        release
     }
 
     /// Such places that were passed.

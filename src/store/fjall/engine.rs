@@ -199,10 +199,10 @@ impl Engine {
     }
 
     /// Waits until the engine can take more without stalling inside a commit, where nothing could wake it after a failure.
-    pub(crate) fn await_room<'a>(&self, keyspaces: impl Iterator<Item = &'a Keyspace>) -> Result<(), StoreError> {
+    pub(crate) fn await_room<'a>(&self, keyspaces: impl Iterator<Item = &'a Keyspace>) -> fjall::Result<()> {
         for keyspace in keyspaces {
             while keyspace.sealed_memtable_count() >= 3 || keyspace.l0_table_count() >= 18 {
-                self.db.persist(PersistMode::Buffer).map_err(mishap)?;
+                self.db.persist(PersistMode::Buffer)?;
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
         }

@@ -71,6 +71,7 @@ impl Writer {
                 cursor.dirty.clear();
             }
         }
+        state.cursors.retain(|_, cursor| !cursor.is_over());
         drop(state);
         self.mark(None, None)
     }

@@ -75,7 +75,6 @@ impl Writer {
     pub(crate) fn gather(&mut self, first: Call, queue: &Receiver<Job>) -> Result<Next, Failure> {
         let (mut units, mut bytes) = (first.units.len(), first.bytes);
         let mut calls = vec![first];
-        let mut after = None;
         while units < GROUP_UNITS && bytes < GROUP_BYTES {
             match queue.try_recv() {
                 Ok(Job::Commit(call)) => {
@@ -84,7 +83,7 @@ impl Writer {
                     calls.push(*call);
                 }
                 Ok(other) => {
-                    after = Some(other);
+                    self.after = Some(other);
                     break;
                 }
                 Err(_) => break,
@@ -93,10 +92,7 @@ impl Writer {
         self.shared.queued.fetch_sub(units, Ordering::Relaxed);
         self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.group(calls)?;
-        match after {
-            Some(job) => self.other(job),
-            None => Ok(Next::On),
-        }
+        Ok(Next::On)
     }
 
     /// Plans calls in order. A call that cannot be planned leaves no trace.

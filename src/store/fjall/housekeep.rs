@@ -102,7 +102,7 @@ pub(crate) async fn errand<T: Send + 'static>(
     queue: &SyncSender<Job>,
     work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let gone = || StoreError::Unavailable("it is closed".into());
+    let gone = || StoreError::Unavailable("it is closed, or being opened again after a failed write".into());
     let (answer, done) = oneshot::channel();
     let errand = move |writer: &mut Writer| {
         let (told, failure) = match work(writer) {
@@ -208,12 +208,13 @@ fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<
 }
 
 impl Writer {
-    /// Makes durable what is settled, and moves the frontier behind every closed segment.
+    /// Makes durable what is settled, moves the frontier behind every closed segment, and forgets the cursors of deleted streams.
     fn settle_cursors(&mut self) -> Result<(), Failure> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         let behind =
             engine.segments.read().values().any(|segment| segment.last.is_some_and(|last| last > self.fold.frontier));
-        if behind { self.fold() } else { self.flush() }
+        let over = self.shared.state.read().cursors.values().any(|cursor| cursor.is_over());
+        if behind || over { self.fold() } else { self.flush() }
     }
 
     /// Takes segments out of the table, durably; what they leave behind is given up then.

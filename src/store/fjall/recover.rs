@@ -37,6 +37,8 @@ impl Writer {
         let (mut error, lost) = match failure {
             Failure::Write(error) => (error, false),
             Failure::Sync(error) => (error, true),
+            // With room on the disk it was no lack of it: the disk failed a worker as it may fail the writer.
+            Failure::Stopped(error) => (error, !self.has_no_room()),
             #[cfg(test)]
             Failure::Cut => {
                 self.give_up_engine();
@@ -51,11 +53,7 @@ impl Writer {
             tracing::error!(%error, "the store could not write");
             *self.shared.trouble.lock() = Some(error.clone());
             // A worker of the engine that met a full disk says no more than that it stopped.
-            let short = space(&self.shared.place.store).is_ok_and(|(free, _)| {
-                self.shared.free.store(free, Ordering::Relaxed);
-                free < LITTLE
-            });
-            let full = matches!(error, StoreError::Full(_)) || short;
+            let full = matches!(error, StoreError::Full(_)) || self.has_no_room();
             self.vain += u32::from(!full);
             if lost || matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
                 return self.die(&error, queue);
@@ -75,6 +73,14 @@ impl Writer {
                 Err(next) => error = next,
             }
         }
+    }
+
+    /// Whether a failure counts as one of space.
+    fn has_no_room(&self) -> bool {
+        space(&self.shared.place.store).is_ok_and(|(free, _)| {
+            self.shared.free.store(free, Ordering::Relaxed);
+            free < LITTLE
+        })
     }
 
     /// Opens the engine and shows what it holds. What was visible but not durable is applied again.
@@ -109,6 +115,11 @@ impl Writer {
 
     /// Answers everything in the queue with a refusal for a while; answers whether the store is still wanted.
     fn refuse_for(&mut self, pause: Duration, queue: &Receiver<Job>) -> bool {
+        if let Some(job) = self.after.take()
+            && !self.refuse(job)
+        {
+            return false;
+        }
         let until = self.shared.house.clock.monotonic() + pause;
         loop {
             let left = until.saturating_sub(self.shared.house.clock.monotonic());
@@ -141,7 +152,7 @@ impl Writer {
                 let _ = call.answer.send(Err(error));
                 true
             }
-            // Who waits for an errand sees that it was not done.
+            // Who waits for an errand hears that it was not done.
             Job::Errand(_) => true,
             Job::Close(answer) => {
                 self.shared.closed.store(true, Ordering::Release);

@@ -227,7 +227,7 @@ impl<'a> Scribe<'a> {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.bytes = 0;
         let Some(Filling { batch, touched, .. }) = self.batch.take() else { return Ok(()) };
-        self.engine.await_room(touched.iter())?;
+        self.engine.await_room(touched.iter()).map_err(mishap)?;
         batch.durability(Some(PersistMode::Buffer)).commit().map_err(mishap)
     }
 
@@ -358,7 +358,7 @@ impl<'a> Scribe<'a> {
         filling.batch.insert(&engine.meta, KEYS, write_keys(&survey.keys));
         filling.batch.insert(&engine.meta, EPOCH, key(survey.epoch));
         let Filling { batch, touched, .. } = filling;
-        engine.await_room(touched.iter())?;
+        engine.await_room(touched.iter()).map_err(mishap)?;
         batch.durability(Some(PersistMode::SyncAll)).commit().map_err(mishap)
     }
 }

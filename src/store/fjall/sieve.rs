@@ -79,7 +79,9 @@ impl Sieve {
             return true;
         }
         let hash = Hash::of(key);
-        self.layers.lock().iter().any(|layer| layer.has(hash))
+        let layers = self.layers.lock();
+        // It may have been given up since the first look.
+        !self.whole.load(Ordering::Acquire) || layers.iter().any(|layer| layer.has(hash))
     }
 
     /// Takes keys up, before they are written.
@@ -89,7 +91,7 @@ impl Sieve {
         }
         let mut layers = self.layers.lock();
         for key in keys {
-            if !self.grow(&mut layers, 0) {
+            if self.given_up.load(Ordering::Acquire) || !self.grow(&mut layers, 0) {
                 return;
             }
             if let Some(newest) = layers.last_mut() {
@@ -107,12 +109,19 @@ impl Sieve {
             return Ok(());
         }
         let filled = self.take_up(keyspace, about);
-        if filled.is_err() {
+        self.conclude(filled.is_ok());
+        filled
+    }
+
+    /// All keys of the bucket were taken up, or could not be read. Decided under the lock, under which memory runs out: a sieve that
+    /// was given up in between must not count as whole, since it has nothing and would deny everything.
+    fn conclude(&self, filled: bool) {
+        let mut layers = self.layers.lock();
+        if !filled {
             self.given_up.store(true, Ordering::Release);
-            self.put_back(&mut self.layers.lock());
+            self.put_back(&mut layers);
         }
         self.whole.store(!self.given_up.load(Ordering::Acquire), Ordering::Release);
-        filled
     }
 
     fn take_up(&self, keyspace: &Keyspace, about: usize) -> Result<(), StoreError> {
@@ -269,5 +278,20 @@ mod tests {
         assert!(sieve.may_have(&key(1)) && sieve.may_have(&key(2)));
         sieve.add([key(3)].iter());
         assert!(sieve.may_have(&key(3)));
+    }
+
+    #[test]
+    fn memory_that_runs_out_while_keys_are_read_ahead_leaves_a_sieve_that_finds_everything() {
+        let purse = Purse::new();
+        let sieve = Sieve::new(false, &purse);
+        sieve.add([key(1)].iter());
+        // All were read; before it is concluded, a key comes for which there is no memory.
+        assert!(purse.take(purse.0.load(Ordering::Relaxed)));
+        let many: Vec<_> = (2..2 + FIRST as u64).map(key).collect();
+        sieve.add(many.iter());
+        sieve.conclude(true);
+        assert!(sieve.may_have(&key(1)) && sieve.may_have(&key(1_000_000)));
+        sieve.add([key(2_000_000)].iter());
+        assert!(sieve.may_have(&key(3_000_000)), "what was given up is not begun again");
     }
 }

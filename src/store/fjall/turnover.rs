@@ -8,9 +8,11 @@ use crate::{
     FjallStore, StoreError,
     fjall::{
         engine::{Engine, mishap},
+        housekeep::errand,
         read_aside,
         release::give_up,
         shared::Shared,
+        writer::Writer,
     },
 };
 
@@ -31,13 +33,18 @@ impl FjallStore {
     /// # Errors
     /// [`StoreError`]; the records are as they were, and what was overwritten goes later, as journals and tables change.
     pub async fn turn_over(&self) -> Result<(), StoreError> {
-        read_aside(self.shared.clone(), turn_over).await
+        let shared = &self.shared;
+        let by = shared.house.clock.monotonic() + PATIENCE;
+        read_aside(shared.clone(), move |shared, engine| fill_journal(shared, engine, by)).await?;
+        // By the writer: a flush that the disk does not confirm ends the process, whoever asked for it.
+        errand(&self.queue, Writer::confirm).await?;
+        read_aside(shared.clone(), move |shared, engine| write_out(shared, engine, by)).await
     }
 }
 
-fn turn_over(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
-    let begin = shared.house.clock.monotonic();
-    let late = || shared.house.clock.monotonic() > begin + PATIENCE;
+/// Writes the tables of records anew, and more than a journal holds.
+fn fill_journal(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
+    let late = || shared.house.clock.monotonic() > by;
     engine.control.rotate_memtable().map_err(mishap)?;
     await_written(engine, &engine.control, &late)?;
     engine.control.major_compact().map_err(mishap)?;
@@ -45,10 +52,16 @@ fn turn_over(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
     let filler = engine.filler()?;
     let block: Arc<[u8]> = vec![0u8; BLOCK].into();
     for number in 0..FILL / BLOCK {
-        engine.await_room(std::iter::once(&filler))?;
+        engine.await_room(std::iter::once(&filler)).map_err(mishap)?;
         filler.insert(number.to_be_bytes(), &*block).map_err(mishap)?;
     }
-    engine.db.persist(PersistMode::SyncData).map_err(mishap)?;
+    Ok(())
+}
+
+/// Writes out everything that the old journal holds.
+fn write_out(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
+    let late = || shared.house.clock.monotonic() > by;
+    let filler = engine.filler()?;
     filler.rotate_memtable().map_err(mishap)?;
     await_written(engine, &filler, &late)?;
     // Now the old journal is closed. It goes when nothing in memory needs it.

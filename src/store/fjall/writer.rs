@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::{
     Done, Durability, StoreError, Unit,
     fjall::{
-        batch::{Failure, settle_down},
+        batch::{Failure, confirm, settle_down},
         engine::Engine,
         place::{Lock, space},
         replay::Fold,
@@ -85,6 +85,8 @@ pub(crate) struct Writer {
     pub(crate) vain: u32,
     /// How long to wait before the engine is opened again, should a write fail once more.
     pub(crate) pause: Duration,
+    /// Taken from the queue behind a group, and not done yet: whatever becomes of the group, it is answered.
+    pub(crate) after: Option<Job>,
     /// Held until nothing is open any more.
     pub(crate) lock: Option<Lock>,
 }
@@ -114,6 +116,7 @@ impl Writer {
             mark_is_dirty: false,
             vain: 0,
             pause: Duration::ZERO,
+            after: None,
             lock: Some(lock),
         }
     }
@@ -126,7 +129,8 @@ impl Writer {
     pub(crate) fn run(mut self, queue: &Receiver<Job>) {
         self.measure();
         loop {
-            let job = match queue.recv_timeout(self.patience()) {
+            let next = self.after.take().map_or_else(|| queue.recv_timeout(self.patience()), Ok);
+            let job = match next {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -225,14 +229,25 @@ impl Writer {
         Ok(())
     }
 
+    /// Waits until the disk has everything that was written, by whomever.
+    pub(crate) fn confirm(&mut self) -> Result<(), Failure> {
+        let Some(engine) = &self.engine else { return Ok(()) };
+        #[cfg(test)]
+        if let Some(fault) = self.shared.faults.lock().pop_front() {
+            return Err(fault);
+        }
+        confirm(engine)
+    }
+
     /// Notes beside the engine what is durable now.
     pub(crate) fn mark(&mut self, last: Option<u64>, version: Option<u64>) -> Result<(), Failure> {
         let mark = self.current_mark(last, version);
         let now = self.now();
-        let written = self.watermark.write(mark).and_then(|()| self.watermark.sync_sometimes(now));
+        let written = self.watermark.write(mark);
         self.mark_is_dirty = true;
         self.beaten = now;
-        written.map_err(|error| Failure::Write(StoreError::Poisoned(format!("the watermark: {error}"))))?;
+        written.map_err(|error| Failure::Write(of_watermark(&error)))?;
+        self.watermark.sync_sometimes(now).map_err(|error| Failure::Sync(of_watermark(&error)))?;
         #[cfg(test)]
         self.shared.cut.pass()?;
         Ok(())
@@ -261,9 +276,7 @@ impl Writer {
             self.flush()?;
         } else if self.mark_is_dirty {
             self.mark_is_dirty = false;
-            self.watermark
-                .sync()
-                .map_err(|error| Failure::Write(StoreError::Poisoned(format!("the watermark: {error}"))))?;
+            self.watermark.sync().map_err(|error| Failure::Sync(of_watermark(&error)))?;
         } else if now >= self.beaten + HEARTBEAT {
             self.mark(None, None)?;
         }
@@ -318,8 +331,12 @@ impl Writer {
         if engine_was_open {
             let mark = Mark { clean: true, ..self.current_mark(None, None) };
             let sealed = self.watermark.write(mark).and_then(|()| self.watermark.sync());
-            sealed.map_err(|error| StoreError::Poisoned(format!("the watermark: {error}")))?;
+            sealed.map_err(|error| of_watermark(&error))?;
         }
         Ok(())
     }
+}
+
+fn of_watermark(error: &std::io::Error) -> StoreError {
+    StoreError::Poisoned(format!("the watermark: {error}"))
 }

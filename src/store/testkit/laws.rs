@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Appended, Done, Durability, Fence, Key, Kind, Limits, NewEvent, ParkedFilter, Position, Put, Rule, Space, Store,
-    StoreError, StreamNo, Unit, Version,
+    StoreError, StreamNo, Tally, Unit, Version,
 };
 
 async fn cut(bench: &mut impl Bench, store: Arc<dyn Store>) -> Arc<dyn Store> {
@@ -445,6 +445,35 @@ pub async fn disabling_drops_what_is_owed_and_its_notice_stays(bench: &mut impl 
         assert_eq!(cursor.tally.dropped[&Rule::Disabled], 3);
         assert_eq!(cursor.oldest.unwrap().at.seq, 4);
         assert_sums(&store, 1..=2).await;
+        store = cut(bench, store).await;
+    }
+}
+
+/// The cursor of a deleted stream goes when nothing of it is parked any more, whether or not anything was owed when it was deleted.
+pub async fn a_deleted_stream_leaves_nothing_behind(bench: &mut impl Bench) {
+    let mut store = bench.open().await;
+    for _ in 0..3 {
+        append(&store, event("x", &[1, 2, 3])).await;
+    }
+    settle(&store, (1..=3).map(|seq| acknowledged(2, seq)).collect(), Durability::Sync).await;
+    settle(&store, vec![parked(1, 2)], Durability::Sync).await;
+    let drop_through = [1, 2].map(|stream| (StreamNo(stream), Rule::Deleted)).to_vec();
+    one(&store, Unit::Configure { change: vec![], expect: None, membership: true, drop_through, notice: vec![] }).await;
+    store.housekeep().await.unwrap();
+    let owed_ever = |stream| {
+        let cursor = store.cursor(StreamNo(stream));
+        async { cursor.await.unwrap().tally.owed }
+    };
+    assert_eq!((owed_ever(1).await, owed_ever(2).await, owed_ever(3).await), (3, 0, 3), "one is parked still");
+    let what = vec![(StreamNo(1), Position::new(2))];
+    assert_eq!(one(&store, Unit::Discard { fence: store.fence(), what }).await, Done::Discarded(1));
+    for _ in 0..2 {
+        store.housekeep().await.unwrap();
+        for stream in [1, 2] {
+            assert_eq!(store.cursor(StreamNo(stream)).await.unwrap().tally, Tally::default(), "stream {stream}");
+        }
+        assert_eq!(owed(&store, 3).await, [1, 2, 3]);
+        assert_sums(&store, 1..=3).await;
         store = cut(bench, store).await;
     }
 }

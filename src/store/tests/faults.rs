@@ -105,3 +105,81 @@ async fn three_openings_in_vain_end_the_process() {
     }
     assert!(fatal.wait_for(Option::is_some).await.unwrap().is_some());
 }
+
+async fn ends_the_process(store: &FjallStore, says: &str) {
+    let mut fatal = store.fatal();
+    let said = fatal.wait_for(Option::is_some);
+    let said = tokio::time::timeout(Duration::from_secs(20), said).await.expect("the process goes on").unwrap();
+    assert!(said.as_ref().unwrap().contains(says), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_flush_of_the_watermark_that_is_not_confirmed_ends_the_process() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    append(&store, event("x", &[1])).await;
+    opened.break_watermark().await;
+    folder.dial.pass(Duration::from_secs(2));
+    let answer = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+    assert!(matches!(answer, Err(StoreError::Poisoned(_))), "{answer:?}");
+    ends_the_process(&opened, "the watermark").await;
+}
+
+#[tokio::test]
+async fn a_flush_of_a_turnover_that_is_not_confirmed_ends_the_process() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    append(&(opened.clone() as Arc<dyn Store>), event("x", &[1])).await;
+    opened.fail([Failure::Sync(broken())]);
+    assert!(opened.turn_over().await.is_err());
+    ends_the_process(&opened, "the test said so").await;
+}
+
+#[tokio::test]
+async fn a_worker_of_the_engine_that_fails_with_room_on_the_disk_ends_the_process() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    append(&store, event("x", &[1])).await;
+    // It has nowhere to write tables to.
+    for keyspace in std::fs::read_dir(folder.place().store.join("engine/keyspaces")).unwrap() {
+        let tables = keyspace.unwrap().path().join("tables");
+        if tables.is_dir() {
+            std::fs::remove_dir_all(tables).unwrap();
+        }
+    }
+    for _ in 0..folder.options.segment_records {
+        append(&store, event("x", &[1])).await;
+    }
+    let _ = store.housekeep().await;
+    for _ in 0..200 {
+        let answer = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+        if answer.is_err() {
+            break;
+        }
+        let _ = store.tail(Position::new(u64::MAX - 1), MANY, Duration::from_millis(20)).await;
+    }
+    ends_the_process(&opened, "the engine stopped").await;
+}
+
+#[tokio::test]
+async fn a_close_behind_a_group_that_fails_is_answered_and_closes() {
+    for failure in [Failure::Write(broken()), Failure::Sync(broken())] {
+        let mut folder = Folder::new();
+        let opened = folder.store();
+        let store = opened.clone() as Arc<dyn Store>;
+        append(&store, event("x", &[1])).await;
+        opened.fail([failure]);
+        let held = opened.hold_writer();
+        let unit = Unit::Append { events: vec![event("y", &[1])] };
+        let (commit, close) = (store.commit(vec![unit], Durability::Sync), store.close());
+        drop(held);
+        assert!(matches!(commit.await, Err(StoreError::Poisoned(_))));
+        let closed = close.await.unwrap_err().to_string();
+        assert!(closed.contains("the test said so"), "{closed}");
+        drop((store, opened));
+        let report = folder.try_open().unwrap().report;
+        assert_eq!((report.last, report.clean), (1, false));
+    }
+}
