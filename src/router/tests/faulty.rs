@@ -39,7 +39,7 @@ pub(super) enum Next {
 
 /// A store in memory with faults.
 pub(super) struct Faulty {
-    inner: Arc<MemoryStore>,
+    inner: Arc<dyn Store>,
     pub(super) configure: Mutex<Option<Next>>,
     /// Reads of parked SETs fail.
     pub(super) parked_fail: AtomicBool,
@@ -53,10 +53,12 @@ pub(super) struct Faulty {
     pub(super) refuse_configure: AtomicBool,
     /// Reads of what is owed.
     pub(super) scans: AtomicUsize,
+    /// Nothing is told of the ledger's tail.
+    pub(super) tail_held: tokio::sync::watch::Sender<bool>,
 }
 
 impl Faulty {
-    pub(super) fn over(inner: Arc<MemoryStore>) -> Arc<Self> {
+    pub(super) fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self {
             inner,
             configure: Mutex::default(),
@@ -66,6 +68,7 @@ impl Faulty {
             settle_fail: AtomicBool::default(),
             refuse_configure: AtomicBool::default(),
             scans: AtomicUsize::default(),
+            tail_held: tokio::sync::watch::Sender::new(false),
         })
     }
 }
@@ -100,7 +103,11 @@ impl Store for Faulty {
         }
     }
     fn tail(&self, after: Position, max: Limits, wait: Duration) -> Answer<Vec<Entry>> {
-        self.inner.tail(after, max, wait)
+        let (inner, mut held) = (self.inner.clone(), self.tail_held.subscribe());
+        Box::pin(async move {
+            let _ = held.wait_for(|held| !held).await;
+            inner.tail(after, max, wait).await
+        })
     }
     fn bodies(&self, at: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {
         self.inner.bodies(at)
