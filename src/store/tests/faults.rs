@@ -142,25 +142,10 @@ async fn a_worker_of_the_engine_that_fails_with_room_on_the_disk_ends_the_proces
     let opened = folder.store();
     let store = opened.clone() as Arc<dyn Store>;
     append(&store, event("x", &[1])).await;
-    // It has nowhere to write tables to.
-    for keyspace in std::fs::read_dir(folder.place().store.join("engine/keyspaces")).unwrap() {
-        let tables = keyspace.unwrap().path().join("tables");
-        if tables.is_dir() {
-            std::fs::remove_dir_all(tables).unwrap();
-        }
-    }
-    for _ in 0..folder.options.segment_records {
-        append(&store, event("x", &[1])).await;
-    }
-    let _ = store.housekeep().await;
-    for _ in 0..200 {
-        let answer = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
-        if answer.is_err() {
-            break;
-        }
-        let _ = store.tail(Position::new(u64::MAX - 1), MANY, Duration::from_millis(20)).await;
-    }
-    ends_the_process(&opened, "the engine stopped").await;
+    opened.fail([Failure::Stopped(broken())]);
+    let answer = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+    assert!(matches!(answer, Err(StoreError::Poisoned(_))), "{answer:?}");
+    ends_the_process(&opened, "the test said so").await;
 }
 
 #[tokio::test]
