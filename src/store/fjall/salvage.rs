@@ -136,6 +136,8 @@ pub(crate) struct Salvage {
     pub(crate) lost_after: Option<u64>,
     /// Whether names of keyspaces are lost; what they hold is guessed then.
     pub(crate) nameless: bool,
+    /// Keyspaces whose name is known and whose folder is not there.
+    pub(crate) gone: BTreeSet<Shelf>,
 }
 
 /// What tree 0 says: the names of keyspaces. Here the first table in the list counts, as for the engine: its sequence numbers begin
@@ -171,7 +173,7 @@ impl Salvage {
         if list.bad.get() > 0 {
             unread.push(format!("the engine's list of its keyspaces: {} blocks do not read", list.bad.get()));
         }
-        let mut keyspaces = Vec::new();
+        let (mut keyspaces, mut gone) = (Vec::new(), BTreeSet::new());
         for (number, path) in &paths {
             // Without a name a keyspace was given up, unless names are lost.
             if names.contains_key(number) || nameless {
@@ -184,11 +186,12 @@ impl Salvage {
         }
         for (number, name) in names.iter().filter(|(number, _)| !paths.contains_key(number)) {
             let shelf = Shelf::named(name);
+            gone.insert(shelf);
             // The engine may remember the name of a keyspace that was given up; what must be there of segments their table knows.
             let tree = if shelf.is_fixed() { Tree::missing(*number) } else { Tree::empty(*number) };
             keyspaces.push(Keyspace { shelf, tree, recent: BTreeMap::new() });
         }
-        let mut salvage = Self { keyspaces, unread, lost_after: None, nameless };
+        let mut salvage = Self { keyspaces, unread, lost_after: None, nameless, gone };
         salvage.read_journals(engine, aside)?;
         if nameless {
             for keyspace in salvage.keyspaces.iter_mut().filter(|keyspace| keyspace.shelf == Shelf::Other) {

@@ -530,6 +530,12 @@ impl Survey {
         for text in lost {
             self.note(text);
         }
+        for shelf in &salvage.gone {
+            // What the journals have of it is kept; the engine opens no segment without its folder.
+            if (self.chosen.heads(*shelf) || self.chosen.bodies(*shelf)) && !salvage.nameless {
+                self.findings.unreadable.push(format!("{shelf}: the folder is missing"));
+            }
+        }
         let mut told = salvage.told();
         told.append(&mut self.findings.unreadable);
         self.findings.unreadable = told;
