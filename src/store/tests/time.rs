@@ -372,7 +372,7 @@ async fn records_of_a_condensed_segment_are_found_by_their_time() {
     assert_eq!(store.bounds().first, Position::new(segment + 1));
     let at = |seq: u64| entries[seq as usize - 1].head.accepted;
     assert_eq!(store.first_accepted_at(at(1)).await.unwrap(), Position::new(3), "the first that is kept");
-    let late = set::Timestamp::from_millis(at(3).as_millis() + 1);
+    let late = Timestamp::from_millis(at(3).as_millis() + 1);
     assert!(late <= at(segment), "the segment ends later");
     assert_eq!(store.first_accepted_at(late).await.unwrap(), Position::new(segment + 1));
     assert_eq!(store.first_accepted_at(at(segment + 1)).await.unwrap(), Position::new(segment + 1));
