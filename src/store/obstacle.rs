@@ -53,7 +53,7 @@ impl Obstacle {
             Self::Reopening { full: true, .. } => "store_disk_full",
             Self::Reopening { full: false, .. } => "store_reopening",
             Self::Failed { .. } => "store_failed",
-            Self::Closed => "store_closed",
+            Self::Closed => "shutting_down",
         }
     }
 
@@ -65,7 +65,7 @@ impl Obstacle {
         "store_disk_full",
         "store_reopening",
         "store_failed",
-        "store_closed",
+        "shutting_down",
     ];
 
     /// What whoever brings events is told: no figures, nothing of the inside.

@@ -35,7 +35,10 @@ fn a_copy_delivers_nothing_and_takes_nothing_until_it_is_adopted() {
     std::fs::rename(gateway.path("store"), gateway.path("original")).unwrap();
     std::fs::rename(gateway.path("copied"), gateway.path("store")).unwrap();
     let before = sink.arrived().len();
-    gateway.start();
+    gateway.spawn();
+    let ready = crate::http::request("GET", "/readyz", &[], b"");
+    // A copy is never ready, but it answers.
+    gateway.until("it answers", |gateway| crate::http::try_send(gateway.operator, &ready).is_some());
     let answer = gateway.post("application/json", event(3, "a").to_string().as_bytes());
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.field("retry-after").is_some());
