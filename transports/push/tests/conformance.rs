@@ -334,7 +334,7 @@ async fn a_small_body_is_read_so_that_the_connection_is_used_again() {
                 None => server.accept().await,
             };
             caller.read_request().await;
-            caller.write(b"HTTP/1.1 200 OK\r\nContent-Length: 21000\r\n\r\n").await;
+            caller.write(b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n").await;
             caller.write(&[b' '; 20_000]).await;
             caller
         };
