@@ -506,6 +506,16 @@ impl Survey {
             self.note(text);
         }
         self.findings.given_up.events = stretches;
+        let closed = self.segments.values().filter(|segment| segment.condensed);
+        let early = closed.filter(|segment| segment.last.is_some_and(|last| last > self.fold.frontier));
+        let early: Vec<u64> = early.map(|segment| segment.id).collect();
+        if self.chosen.0.is_some() {
+            for id in early {
+                self.note(format_args!(
+                    "segment {id} was given up before its end was written down: what was settled in it is not counted"
+                ));
+            }
+        }
         self.first = self.segments.values().next().map_or(0, |segment| segment.first);
     }
 
