@@ -82,15 +82,13 @@ class Client:
         return status, answer, content
 
 
-async def get_json(port, path, timeout=5.0, more=None, with_fields=False, any_text=False):
+async def get_json(port, path, timeout=5.0):
     """Fetches one JSON document over a connection of its own."""
     client = Client(port, timeout)
     try:
-        status, fields, body = await client.request("GET", path, {"accept": "application/json"} | (more or {}))
+        status, _, body = await client.request("GET", path, {"accept": "application/json"})
         if status != 200:
             raise Closed
-        if any_text:
-            return body
-        return (json.loads(body), fields) if with_fields else json.loads(body)
+        return json.loads(body)
     finally:
         client.close()
