@@ -3,9 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::process::{build_gateway, finish, follow, root};
+use crate::process::{build_gateway, exists, finish, follow, is_root, root};
 use crate::python;
 
 /// How the crash test runs.
@@ -27,13 +27,13 @@ impl Default for Options {
 /// Builds the gateway and hands it to the controller in `crash/`.
 ///
 /// # Errors
-/// The books do not agree, or too little happened to judge.
+/// The books do not agree, too little happened to judge, or no small file system can be mounted for the store.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let python = python::interpreter()?;
     finish(Command::new(&python).current_dir(root()).args(["-B", "tests/servers/crash/test_checker.py"]))?;
     let gateway = build_gateway()?;
-    let mut command = Command::new(python);
-    command.current_dir(root()).args(["-B", "-u", "tests/servers/crash/controller.py"]);
+    let mut command = Command::new("unshare");
+    command.current_dir(root()).arg(namespace()?).arg(python).args(["-B", "-u", "tests/servers/crash/controller.py"]);
     command.arg("--gateway").arg(gateway).args(["--kills", &options.kills.to_string()]);
     if let Some(seed) = options.seed {
         command.args(["--seed", &seed.to_string()]);
@@ -41,5 +41,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.keep {
         command.arg("--keep");
     }
-    follow(&mut command, Duration::from_secs(120 + 8 * options.kills), |_| {})
+    follow(&mut command, Duration::from_secs(240 + 8 * options.kills), |_| {})
+}
+
+/// How `unshare` makes a namespace in which the store's small file system can be mounted. A full disk is part of every run.
+fn namespace() -> Result<&'static str> {
+    let mounts = |how: &str| exists("unshare", &[how, "mount", "-t", "tmpfs", "none", "/mnt"]);
+    // Without a namespace of users root may still have one of mounts.
+    match ["-rm", "-m"].into_iter().find(|how| mounts(how)) {
+        Some(how) => Ok(how),
+        None if is_root() => bail!(
+            "the crash test fills a small file system and may not mount one: allow user namespaces or CAP_SYS_ADMIN, for a container \
+             for example `--security-opt seccomp=unconfined --cap-add SYS_ADMIN`"
+        ),
+        None => bail!(
+            "the crash test fills a small file system and may not mount one: user namespaces are needed \
+             (`unshare -rm true` must work; see the sysctl kernel.unprivileged_userns_clone or AppArmor's restriction)"
+        ),
+    }
 }

@@ -4,6 +4,7 @@ Nothing here knows how the gateway works inside; every rule is a promise of its 
 """
 
 import collections
+from typing import NamedTuple
 
 # Less than this has not shown anything.
 LEAST = {
@@ -34,17 +35,36 @@ ONCE = {"keys", "retried", "answers lost", "answered 500", "answered 503", "drop
 # at their defaults, and what a busy machine adds to them.
 FLUSH = 0.02 + 0.05 + 0.43
 
+# What the clocks of three processes may differ by when ages are judged.
+SLACK = 0.5
 
-def check(accepted, received, gateway, streams, batched=frozenset(), heard=(), kills=()):
+
+class Seen(NamedTuple):
+    """What the controller saw of the gateway.
+
+    gateway: what it says of each stream at the end: owed, acknowledged, parked, dropped, waiting.
+    heard:   acknowledgements that it answered, and when.
+    kills:   when it was killed.
+    full:    from when to when its disk was full.
+    views:   what it said of each stream during the run, and when.
+    quiet:   the last of them before those who were away came back, when nothing had been accepted for two rounds of housekeeping.
+    """
+
+    gateway: dict
+    heard: list = []
+    kills: list = []
+    full: list = []
+    views: list = []
+    quiet: dict = {}
+
+
+def check(accepted, received, streams, batched, seen):
     """Returns the faults found.
 
     accepted: lines of the producer's book, in the order of acceptance within each key.
     received: lines of the receiver's book; `n` and `end` say when a request arrived and when it was answered.
-    gateway:  what the gateway says of each stream: owed, acknowledged, parked, dropped, waiting.
-    streams:  stream -> does it want only the wanted events?
+    streams:  stream -> `kinds` of events that it wants, and its `retention`: none, an `age` or a number of `sets`.
     batched:  those of them whose SETs arrive many at once.
-    heard:    acknowledgements that the gateway answered, and when.
-    kills:    when the gateway was killed.
     """
     faults = []
     events = {}
@@ -57,13 +77,20 @@ def check(accepted, received, gateway, streams, batched=frozenset(), heard=(), k
             faults.append(f"{line['stream']}: request {line['n']}: {fault}")
     whole = [line for line in received if "jti" in line]
     faults += identities(events, whole)
-    for stream, only_wanted in streams.items():
+    for stream, terms in streams.items():
         own = [line for line in whole if line["stream"] == stream]
-        owed = [line for line in accepted if line["wanted"] or not only_wanted]
+        owed = [line for line in accepted if line["kind"] in terms["kinds"]]
+        if terms.get("retention"):
+            came = {line["id"] for line in own}
+            faults += dropped(stream, owed, own, seen, terms["retention"])
+            # What was dropped keeps nobody waiting.
+            owed = [line for line in owed if line["id"] in came]
+        else:
+            faults += books(stream, owed, own, seen.gateway.get(stream))
         faults += completeness(stream, owed, own)
         faults += order(stream, owed, own, stream in batched)
-        faults += books(stream, owed, own, gateway.get(stream))
-    faults += repeats(whole, heard, kills)[1]
+    faults += sums(streams, seen)
+    faults += repeats(whole, seen)[1]
     strangers = {line["stream"] for line in whole} - set(streams)
     faults += [f"{stream} is no stream of this test" for stream in sorted(strangers)]
     return faults
@@ -124,15 +151,20 @@ def order(stream, owed, own, batched=False):
     return faults
 
 
-def repeats(received, heard, kills):
-    """What was acknowledged comes again only if it was asked for before that was heard, or if a kill followed at once.
+def repeats(received, seen):
+    """What was acknowledged comes again only if it was asked for before that was heard, or if a kill followed at once; on a full disk
+    nothing can be written down, so that a kill there may follow later.
 
     Returns how long before a kill the lost acknowledgements had been heard, and the faults.
     """
     known = collections.defaultdict(list)
-    for line in heard:
+    for line in seen.heard:
         known[line["stream"], line["jti"]].append((line["at"], line["said"]))
     excused, faults = [], []
+
+    def lost(at, kill):
+        return kill <= at + FLUSH or any(begin <= at + FLUSH and kill <= end + FLUSH for begin, end in seen.full)
+
     for line in received:
         asked = line.get("asked")
         before = [one for one in known.get((line["stream"], line["jti"]), ()) if asked is not None and one[0] < asked]
@@ -140,7 +172,7 @@ def repeats(received, heard, kills):
             continue
         # The gateway knew it at some moment between these two: whoever listens may be slow.
         at, said = max(before)
-        kill = next((kill for kill in sorted(kills) if said <= kill <= min(at + FLUSH, asked)), None)
+        kill = next((kill for kill in sorted(seen.kills) if said <= kill <= asked and lost(at, kill)), None)
         if kill is not None:
             excused.append(max(kill - at, 0))
         else:
@@ -165,11 +197,112 @@ def books(stream, owed, own, gateway):
     return faults
 
 
-def count(accepted, received, tally, heard=(), kills=()):
+def sums(streams, seen):
+    """At every look owed = acknowledged + parked + dropped + waiting, and neither what is owed nor what is dropped becomes less."""
+    faults, most = [], collections.Counter()
+    for view in seen.views:
+        for stream in streams:
+            told = view["streams"].get(stream)
+            if told is None:
+                faults.append(f"{stream} is not listed at {view['at']:.3f}")
+                continue
+            total = sum(told[name] for name in ("acknowledged", "parked_total", "dropped", "waiting"))
+            if told["owed"] != total:
+                faults.append(f"{stream}: at {view['at']:.3f} owed {told['owed']} is not the sum {total}")
+            for name in ("owed", "dropped"):
+                if told[name] < most[stream, name]:
+                    faults.append(f"{stream}: at {view['at']:.3f} {name} fell from {most[stream, name]} to {told[name]}")
+                most[stream, name] = told[name]
+    return faults
+
+
+def metrics(before, after, page):
+    """What the counters of one process say is what became of its streams meanwhile, and owed = acknowledged + parked + dropped + waiting.
+
+    before, after: what it said of its streams, the first time when nothing was owed yet.
+    page:          its metrics then, by name with labels.
+    """
+    faults = []
+
+    def total(name):
+        return sum(value for known, value in page.items() if known.partition("{")[0] == f"setgate_{name}")
+
+    def more(field):
+        return sum(stream[field] - before[name][field] for name, stream in after.items())
+
+    told = {
+        "owed": ("deliveries_owed_total", "owed"),
+        "acknowledged": ("deliveries_acknowledged_total", "acknowledged"),
+        "parked": ("deliveries_parked_total", "parked_total"),
+        "dropped": ("deliveries_dropped_total", "dropped"),
+        "waiting": ("deliveries_waiting", "waiting"),
+    }
+    numbers = {}
+    for name, (metric, field) in told.items():
+        numbers[name] = total(metric)
+        if numbers[name] != more(field):
+            faults.append(f"the metrics say {name} {numbers[name]:.0f}, the streams say {more(field)}")
+    ends = sum(numbers[name] for name in ("acknowledged", "parked", "dropped", "waiting"))
+    if numbers["owed"] != ends:
+        faults.append(f"in the metrics owed {numbers['owed']:.0f} is not the sum {ends:.0f}")
+    return faults
+
+
+def dropped(stream, owed, own, seen, rule):
+    """What never came was dropped, nothing else was, and never what the rule keeps."""
+    told = seen.gateway.get(stream)
+    if told is None:
+        return [f"the gateway does not list {stream}"]
+    faults = []
+    ended = {line["id"]: line for line in own if line.get("taken") or line["action"] == "400"}
+    never = [line for line in owed if line["id"] not in ended]
+    # What was taken late may have been dropped before its acknowledgement was there, or that one was lost in a kill.
+    first = {}
+    for line in seen.heard:
+        first.setdefault((line["stream"], line["jti"]), line["at"])
+    late = 0
+    for line in owed:
+        end = ended.get(line["id"])
+        if end and "age" in rule:
+            at = first.get((stream, end["jti"]))
+            late += at is None or at > line["sent"] + rule["age"] - SLACK or any(at - SLACK <= kill <= at + FLUSH for kill in seen.kills)
+    if told.get("owed") != len(owed):
+        faults.append(f"{stream}: the gateway says owed {told.get('owed')}, the books say {len(owed)}")
+    total = sum(told.get(name) or 0 for name in ("acknowledged", "parked", "dropped", "waiting"))
+    if told.get("owed") != total:
+        faults.append(f"{stream}: owed {told.get('owed')} is not the sum {total}")
+    if told.get("waiting"):
+        faults.append(f"{stream}: {told['waiting']} are waiting")
+    number = told.get("dropped", 0)
+    if number < len(never):
+        faults.append(f"{stream}: {len(never)} events never came and {number} were dropped: {sorted(line['id'] for line in never)[:3]}")
+    if number > len(never) + late:
+        faults.append(f"{stream}: {number} were dropped, but only {len(never)} never came and {late} came late")
+    for view in seen.views:
+        now = view["streams"].get(stream, {})
+        number = now.get("dropped", 0)
+        if "age" in rule:
+            old = sum(line["sent"] <= view["at"] - rule["age"] + SLACK for line in owed)
+            if number > old:
+                faults.append(f"{stream}: at {view['at']:.3f} {number} were dropped, and only {old} were older than {rule['age']} s")
+        elif number and now["owed"] - number < rule["sets"]:
+            faults.append(f"{stream}: at {view['at']:.3f} {number} of {now['owed']} were dropped, {rule['sets']} are to be kept")
+    if seen.quiet:
+        now = seen.quiet["streams"].get(stream, {})
+        kept = rule.get("sets", 0)
+        if "age" in rule:
+            since = seen.quiet["at"] - rule["age"] - 2 * seen.quiet["every"] - 1
+            kept = sum(line["at"] >= since for line in owed)
+        if now.get("waiting", 0) > kept:
+            faults.append(f"{stream}: {now['waiting']} waited where {kept} are kept")
+    return faults
+
+
+def count(accepted, received, tally, seen):
     """What happened in the run."""
     actions = collections.Counter(line.get("action") for line in received)
     ways = collections.Counter(line.get("way") for line in received)
-    lost = repeats([line for line in received if "jti" in line], heard, kills)[0]
+    lost = repeats([line for line in received if "jti" in line], seen)[0]
     arrivals = collections.Counter(line["jti"] for line in received if "jti" in line)
     return {
         "accepted": len(accepted),
@@ -190,7 +323,7 @@ def count(accepted, received, tally, heard=(), kills=()):
         "hang-ups": tally.get("hang-ups", 0),
         "hang-ups while waiting": tally.get("hang-ups while waiting", 0),
         "sockets": tally.get("sockets", 0),
-        "acknowledged by poll": len(heard),
+        "acknowledged by poll": len(seen.heard),
         "acknowledgements lost in a kill": len(lost),
         "ms before it at most": round(1000 * max(lost, default=0)),
         "repeats": tally.get("repeats", 0),

@@ -1,4 +1,5 @@
-"""Runs the crash test: starts gateway, receivers and producer, kills the gateway at random moments, compares the books."""
+"""Runs the crash test: starts gateway, receivers and producer, kills the gateway at random moments and in the middle of what it does
+with its store, fills its disk, rotates its keys, and compares the books."""
 
 import argparse
 import asyncio
@@ -14,87 +15,19 @@ import tempfile
 import time
 
 import checker
+import scene
+import soak
+from gateway import Gateway
 from http11 import Client, Closed, get_json
+from watch import STEPS
 
 HERE = pathlib.Path(__file__).resolve().parent
-WANTED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 
-CONFIG = """\
-[gateway]
-dev = true
-
-[listen]
-world = "127.0.0.1:{world}"
-operator = "127.0.0.1:{operator}"
-
-[store]
-path = "{folder}/store"
-reserve_bytes = 67108864
-
-[secrets]
-folder = "{folder}/secrets"
-
-[router]
-backoff_first_ms = 100
-backoff_most_s = 2
-
-[[issuers]]
-url = "{issuer}"
-algorithms = ["RS256", "ES256", "EdDSA"]
-
-# What is left unanswered comes again soon, so that the end of the run stays short.
-[methods.poll]
-hold_seconds = 3
-ack_within_seconds = 5
-
-[methods.multipush]
-timeout_seconds = 3
-ack_within_seconds = 3
-
-{producer}
-
-{receiver}
-
-{streams}
-"""
-
-STREAM = """\
-[[streams]]
-id = "{id}"
-issuer = "{issuer}"
-audience = "{audience}"
-events = {events}
-default_subjects = "ALL"
-algorithm = "{algorithm}"
-delivery = {{ method = {delivery} }}
-"""
-
-DELIVERY = {
-    "push": '"urn:ietf:rfc:8935", endpoint_url = "http://127.0.0.1:{port}/push/{id}", authorization_header = "{authorization}"',
-    "multipush": '"urn:setgate:delivery:multi-push", endpoint_url = "http://127.0.0.1:{port}/multipush/{id}", '
-    'authorization_header = "{authorization}"',
-    "poll": '"urn:ietf:rfc:8936"',
-    "websocket": '"urn:setgate:delivery:websocket"',
-}
-
-STREAMS = {
-    "all-rs256": {"audience": "https://one.example", "algorithm": "RS256", "authorization": "Bearer one"},
-    "all-es256": {"audience": "https://two.example", "algorithm": "ES256", "authorization": "Bearer two"},
-    "some-eddsa": {"audience": "https://three.example", "algorithm": "EdDSA", "authorization": "Basic dGhyZWU6", "only": True},
-    "polled": {"audience": "https://four.example", "algorithm": "EdDSA", "way": "poll", "only": True},
-    "socket": {"audience": "https://five.example", "algorithm": "ES256", "way": "websocket", "only": True},
-    "by-batch": {
-        "audience": "https://six.example",
-        "algorithm": "EdDSA",
-        "authorization": "Bearer six",
-        "way": "multipush",
-        "only": True,
-    },
-}
-for stream in STREAMS.values():
-    stream.setdefault("way", "push")
-    stream.setdefault("authorization", "")
-BATCHED = {name for name, stream in STREAMS.items() if stream["way"] != "push"}
+# A run with fewer kills cannot meet every step with one.
+ENOUGH = 40
+# Steps that a kill waits for; what becomes of a full disk and of keys has its own moments.
+AIMED = sorted(STEPS - {"disk full", "open again"})
+SHORT, LONG = 0.01, 0.5
 
 
 def say(text):
@@ -120,89 +53,15 @@ class Run:
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
         self.random = random.Random(options.seed)
-        self.world, self.operator, self.receiver_port = free_ports(3)
-        self.issuer = f"http://127.0.0.1:{self.world}"
-        self.config = folder / "setgate.toml"
-        self.log = open(folder / "gateway.log", "ab")
-        self.gateway = self.receiver = self.producer = None
-        self.kills = {"under load": 0, "while starting": 0}
-        # On the clock that all processes of this machine share.
-        self.killed = []
-        self.starts = []
-
-    async def command(self, *words, quiet=False):
-        """Runs a command of the gateway to its end and returns what it printed."""
-        process = await asyncio.create_subprocess_exec(
-            self.options.gateway, *words, "--config", str(self.config), stdout=asyncio.subprocess.PIPE, stderr=self.log
-        )
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
-        if process.returncode != 0 and not quiet:
-            raise RuntimeError(f"setgate {' '.join(words)} ended with {process.returncode}: {out.decode()[-500:]}")
-        return out.decode()
-
-    async def prepare(self):
-        producer = await self.command(
-            "producers", "new", "crash", "--issuer", self.issuer, "--token-file", str(self.folder / "producer.token")
-        )
-        receiver = await self.command(
-            "receivers", "new", "crash", "--issuer", self.issuer, "--all-streams", "--token-file", str(self.folder / "receiver.token")
-        )  # fmt: skip
-        streams = "\n".join(
-            STREAM.format(
-                id=name,
-                delivery=DELIVERY[stream["way"]].format(
-                    port=self.receiver_port, id=name, authorization=stream["authorization"]
-                ),
-                issuer=self.issuer,
-                events=json.dumps([WANTED]) if stream.get("only") else '"all"',
-                **{key: stream[key] for key in ("audience", "algorithm")},
-            )
-            for name, stream in STREAMS.items()
-        )
-        text = CONFIG.format(
-            world=self.world,
-            operator=self.operator,
-            folder=self.folder,
-            issuer=self.issuer,
-            producer=producer,
-            receiver=receiver,
-            streams=streams,
-        )
-        self.config.write_text(text, encoding="utf-8")
-        await self.command("init")
-
-    async def start(self):
-        self.gateway = await asyncio.create_subprocess_exec(
-            self.options.gateway, "serve", "--config", str(self.config), stdout=self.log, stderr=self.log
-        )
-        self.starts.append(time.monotonic())
-
-    async def ready(self, within=60.0):
-        """Waits until the gateway says that it is ready."""
-        began = time.monotonic()
-        while time.monotonic() - began < within:
-            if self.gateway.returncode is not None:
-                raise RuntimeError(f"the gateway ended with {self.gateway.returncode}; see gateway.log")
-            try:
-                await self.get("/readyz")
-                return time.monotonic() - began
-            except (Closed, OSError, ValueError):
-                await asyncio.sleep(0.02)
-        raise RuntimeError(f"the gateway was not ready in {within:.0f} s")
-
-    async def get(self, path):
-        client = Client(self.operator, 5)
-        try:
-            status, _, _ = await client.request("GET", path)
-            if status != 200:
-                raise Closed
-        finally:
-            client.close()
-
-    async def kill(self):
-        self.killed.append(time.monotonic())
-        self.gateway.send_signal(signal.SIGKILL)
-        await self.gateway.wait()
+        ports = free_ports(3)
+        self.receiver_port = ports[2]
+        self.gateway = Gateway(options.gateway, folder, ports, random.Random(f"{options.seed}/config"))
+        self.watch = self.gateway.watch
+        self.receiver = self.producer = self.rotating = None
+        self.asked = asyncio.Event()
+        self.kills = {"at random": 0, "in a step": 0, "while starting": 0, "on a full disk": 0}
+        # What the gateway said of its streams, and when; from when to when its disk was full.
+        self.views, self.full = [], []
 
     async def helper(self, name, *words):
         return await asyncio.create_subprocess_exec(
@@ -210,55 +69,178 @@ class Run:
         )
 
     async def start_helpers(self):
-        streams = {name: {k: v for k, v in stream.items() if k != "only"} for name, stream in STREAMS.items()}
+        streams = {name: {k: v for k, v in stream.items() if k != "kinds"} for name, stream in scene.STREAMS.items()}
         self.receiver = await self.helper(
-            "receiver.py", "--port", str(self.receiver_port), "--gateway-port", str(self.world), "--issuer", self.issuer,
+            "receiver.py", "--port", str(self.receiver_port), "--gateway-port", str(self.gateway.world), "--issuer", self.gateway.issuer,
             "--streams", json.dumps(streams), "--book", str(self.folder / "received.jsonl"),
             "--acknowledgements", str(self.folder / "acknowledged.jsonl"), "--token-file", str(self.folder / "receiver.token"), "--seed", str(self.options.seed),
         )  # fmt: skip
         await asyncio.wait_for(self.receiver.stdout.readline(), 10)
-        self.producer = await self.helper(
-            "producer.py", "--port", str(self.world), "--receiver-port", str(self.receiver_port), "--path", "/events",
-            "--token-file", str(self.folder / "producer.token"), "--book", str(self.folder / "accepted.jsonl"),
-            "--seed", str(self.options.seed), "--rate", str(self.options.rate), "--slowest", "all-rs256",
+        self.producer = await self.produce("--seed", str(self.options.seed), "--rate", str(self.options.rate))
+
+    async def produce(self, *words):
+        return await self.helper(
+            "producer.py", "--port", str(self.gateway.world), "--receiver-port", str(self.receiver_port), "--path", "/events",
+            "--token-file", str(self.folder / "producer.token"), "--book", str(self.folder / "accepted.jsonl"), "--slowest", "all-rs256", *words,
         )  # fmt: skip
+
+    async def retire(self):
+        """Takes the keys that sign no more out of the published set; which they were, and the faults found."""
+        gateway = self.gateway
+        states = gateway.keys(await gateway.command("keys", "list", "--json"))
+        retired = [kid for kid, state in states.items() if state == "retiring"]
+        retired = retired[:: max(1, len(retired) // 6)]
+        for kid in retired:
+            await gateway.command("keys", "revoke", kid, "--yes")
+        published = {key["kid"] for key in (await get_json(gateway.world, "/jwks.json"))["keys"]}
+        faults = [f"key {kid} is {state} and not published" for kid, state in states.items() if kid not in published and state in ("current", "next")]
+        return retired, faults + [f"key {kid} was revoked and is published" for kid in retired if kid in published]
 
     def alive(self):
         for name, process in [("receiver", self.receiver), ("producer", self.producer)]:
             if process.returncode is not None:
                 raise RuntimeError(f"the {name} ended with {process.returncode}")
+        if self.rotating is not None and self.rotating.done():
+            self.rotating.result()
+
+    async def look(self):
+        """Writes down what the gateway says of its streams."""
+        try:
+            streams = await self.gateway.streams()
+        except (Closed, OSError):
+            return None
+        fields = ("owed", "acknowledged", "parked_total", "dropped", "waiting")
+        kept = {name: {field: stream[field] for field in fields} for name, stream in streams.items()}
+        self.views.append({"at": time.monotonic(), "streams": kept})
+        return streams
 
     async def storm(self):
-        """Kills the gateway at random moments: mostly at work, sometimes while it is still starting."""
+        """Kills the gateway: at random moments, in the middle of a step, while it is starting, on a full disk."""
+        self.rotating = asyncio.create_task(self.rotate())
+        filled = {self.options.kills * part // 100 for part in (30, 65)}
         for number in range(1, self.options.kills + 1):
-            if number % 7 == 0:
+            self.alive()
+            if number in filled:
+                await self.fill_up(dies=number == max(filled))
+            elif number % 7 == 0:
                 await asyncio.sleep(self.random.uniform(0.0, 0.4))
-                if self.gateway.returncode is not None:
-                    raise RuntimeError(f"the gateway ended with {self.gateway.returncode}; see gateway.log")
+                self.gateway.alive()
                 self.kills["while starting"] += 1
             else:
-                await self.ready()
-                await asyncio.sleep(self.random.uniform(0.2, self.options.life))
-                self.kills["under load"] += 1
-            self.alive()
-            await self.kill()
-            await self.start()
+                await self.gateway.ready()
+                await self.live(number % 7 in (1, 2, 4, 5))
+            await self.gateway.kill()
+            await self.gateway.start()
             if number % 10 == 0 or number == self.options.kills:
                 status = await get_json(self.receiver_port, "/status")
                 say(f"{number} kills, {sum(status['first'].values())} SETs delivered, {status['requests']} requests")
+        self.rotating.cancel()
+
+    async def live(self, aim):
+        """Lets the gateway live: until a step that few kills have met, or for a random time."""
+        at = time.monotonic() + self.random.uniform(0.2, self.options.life)
+        if aim:
+            step = self.watch.rarest(AIMED)
+            if step == "key published":
+                self.asked.set()
+            came = await self.watch.wait(step, self.options.life + self.gateway.every)
+            self.kills["in a step" if came else "at random"] += 1
+            # At once, soon, or some time after it: what was half done then is found at the next start.
+            await asyncio.sleep(self.random.uniform(0, self.random.choice([0, SHORT, LONG])))
+        else:
+            await asyncio.sleep(max(0, at - time.monotonic()))
+            await self.look()
+            self.kills["at random"] += 1
+        self.gateway.alive()
+
+    async def fill_up(self, dies):
+        """Fills the disk up to the reserve, and then to the last byte. The gateway lives through it, or dies and starts again without
+        room; either way it goes on when there is some."""
+        gateway, disk = self.gateway, self.gateway.disk
+        await gateway.ready()
+        began = time.monotonic()
+        disk.fill(leave=scene.RESERVE // 2)
+        await self.until(lambda: gateway.accepts(), False, "with the reserve alone it takes no events")
+        disk.empty()
+        await self.until(lambda: gateway.accepts(), True, "with room it takes events again")
+        met = self.watch.happened["disk full"]
+        disk.fill()
+        full = asyncio.create_task(self.keep_full())
+        try:
+            await self.until(lambda: gateway.accepts(), False, "on a full disk it takes no events")
+            # The reserve alone shuts intake; what receivers acknowledge is what finds no room.
+            if self.watch.happened["disk full"] == met:
+                await self.watch.wait("disk full", 10)
+            await asyncio.sleep(self.random.uniform(0.5, 2.0))
+            gateway.alive()
+            if dies:
+                await gateway.kill()
+                self.kills["on a full disk"] += 1
+                self.watch.killed["disk full"] += 1
+                await gateway.start()
+                await asyncio.sleep(self.random.uniform(0.5, 2.0))
+        finally:
+            full.cancel()
+            disk.empty()
+        if not dies:
+            await self.until(lambda: gateway.accepts(), True, "with room it takes events again without a restart")
+            self.full.append((began, time.monotonic()))
+            # The kill that follows at once finds it just open again.
+            self.kills["in a step"] += 1
+            self.watch.killed["open again"] += 1
+            return
+        try:
+            await gateway.ready()
+        except RuntimeError:
+            if gateway.process.returncode is None:
+                raise
+            say(f"on a full disk the start ended with {gateway.process.returncode}")
+            await gateway.reading
+            await gateway.start()
+            await gateway.ready()
+        await self.until(lambda: gateway.accepts(), True, "with room again it takes events")
+        self.full.append((began, time.monotonic()))
+
+    async def keep_full(self):
+        """What the gateway frees meanwhile is taken as well."""
+        while True:
+            await asyncio.sleep(0.1)
+            self.gateway.disk.fill()
+
+    async def until(self, ask, wanted, what, within=30):
+        end = time.monotonic() + within
+        while await ask() is not wanted:
+            self.gateway.alive()
+            if time.monotonic() > end:
+                raise RuntimeError(f"in {within} s it did not come true that {what}")
+            await asyncio.sleep(0.05)
+
+    async def rotate(self):
+        """Rotates the signing keys now and then or when it is asked to, whether the gateway lives or not."""
+        while True:
+            try:
+                await asyncio.wait_for(self.asked.wait(), self.random.uniform(4, 8))
+            except asyncio.TimeoutError:
+                pass
+            self.asked.clear()
+            # It may be killed meanwhile, or a next key may still wait for its time.
+            await self.gateway.command("keys", "rotate", quiet=True)
 
     async def drain(self):
-        """Stops the producer, then waits until nothing waits any more."""
-        await self.ready()
+        """Stops the producer, lets everybody come who was away, and waits until nothing waits any more."""
+        await self.gateway.ready()
         self.producer.send_signal(signal.SIGTERM)
-        out, _ = await asyncio.wait_for(self.producer.communicate(), 60)
-        if self.producer.returncode != 0:
-            raise RuntimeError(f"the producer ended with {self.producer.returncode}")
-        tally = json.loads(out.decode().strip().splitlines()[-1])
+        tally = await self.end(self.producer, "producer")
+        # Until retention has done what it does.
+        await asyncio.sleep(2 * self.gateway.every + 1)
+        if await self.look() is None:
+            raise RuntimeError("the gateway does not say how its streams are")
+        self.quiet = self.views[-1] | {"every": self.gateway.every}
+        await self.revive()
         began, last, moved = time.monotonic(), None, time.monotonic()
         ends = {}
         while True:
-            streams = await self.streams()
+            streams = await self.gateway.streams()
             waiting = {name: stream["waiting"] for name, stream in streams.items()}
             ends |= {name: time.monotonic() - began for name, number in waiting.items() if number}
             if not any(waiting.values()):
@@ -273,17 +255,51 @@ class Run:
         say(f"drained in {time.monotonic() - began:.1f} s ({times})")
         return tally
 
-    async def streams(self):
-        listed = json.loads(await self.command("streams", "list", "--json"))
-        listed = listed["streams"] if isinstance(listed, dict) else listed
-        return {stream["id"]: stream for stream in listed}
+    async def revive(self):
+        client = Client(self.receiver_port, 5)
+        try:
+            await client.request("POST", "/revive")
+        finally:
+            client.close()
 
-    async def stop(self):
-        """Ends the gateway as an operator does, and expects it to end well."""
-        self.gateway.send_signal(signal.SIGTERM)
-        code = await asyncio.wait_for(self.gateway.wait(), 45)
-        if code != 0:
-            raise RuntimeError(f"after SIGTERM the gateway ended with {code}")
+    async def end(self, process, name):
+        """What a helper prints as it ends."""
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        if process.returncode != 0:
+            raise RuntimeError(f"the {name} ended with {process.returncode}")
+        return json.loads(out.decode().strip().splitlines()[-1])
+
+    async def whole(self):
+        """The run from its beginning to its end; what the helpers counted, and what the gateway said before and after a restart."""
+        gateway = self.gateway
+        await gateway.prepare()
+        await gateway.start()
+        await gateway.ready()
+        await self.start_helpers()
+        await self.storm()
+        tally = await self.drain()
+        before = await gateway.streams()
+        await gateway.stop()
+        await gateway.start(scene.CALM)
+        await gateway.ready()
+        after = await gateway.streams()
+        # Nothing is owed now, and the counters of this process are new.
+        retired, faults = await self.retire()
+        faults += await soak.soak(self) if self.options.soak else []
+        final, metrics = await gateway.streams(), await gateway.metrics()
+        await gateway.stop()
+        self.receiver.send_signal(signal.SIGTERM)
+        tally |= await self.end(self.receiver, "receiver")
+        return {"tally": tally, "faults": faults, "before": before, "after": after, "final": final, "metrics": metrics, "retired": retired}
+
+    async def clear(self):
+        """Ends what still runs."""
+        if self.rotating is not None:
+            self.rotating.cancel()
+        for process in (self.gateway.process, self.producer, self.receiver):
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 def book(path):
@@ -291,57 +307,59 @@ def book(path):
         return [json.loads(line) for line in file]
 
 
-async def run(options, folder):
-    began = time.monotonic()
-    test = Run(options, folder)
-    try:
-        await test.prepare()
-        await test.start()
-        await test.ready()
-        await test.start_helpers()
-        await test.storm()
-        tally = await test.drain()
-        before = await test.streams()
-        await test.stop()
-        await test.start()
-        await test.ready()
-        after = await test.streams()
-        await test.stop()
-        test.receiver.send_signal(signal.SIGTERM)
-        out, _ = await asyncio.wait_for(test.receiver.communicate(), 20)
-        tally |= json.loads(out.decode().strip().splitlines()[-1])
-    finally:
-        for process in (test.gateway, test.producer, test.receiver):
-            if process is not None and process.returncode is None:
-                process.kill()
-
+def judge(test, told):
+    """Compares the books; faults, and reasons why the run shows nothing."""
+    folder, watch = test.folder, test.watch
     accepted, received = book(folder / "accepted.jsonl"), book(folder / "received.jsonl")
     heard = book(folder / "acknowledged.jsonl")
-    only = {name: stream.get("only", False) for name, stream in STREAMS.items()}
-    faults = checker.check(accepted, received, before, only, BATCHED, heard, test.killed)
-    for name in STREAMS:
+    before, after = told["before"], told["after"]
+    seen = checker.Seen(told["final"], heard, test.gateway.killed, test.full, test.views, test.quiet)
+    faults = told["faults"] + checker.check(accepted, received, scene.STREAMS, scene.BATCHED, seen)
+    for name in scene.STREAMS:
         for field in ("owed", "acknowledged", "parked", "dropped", "waiting"):
             if before.get(name, {}).get(field) != after.get(name, {}).get(field):
                 faults.append(f"{name}: {field} was {before.get(name)} and is {after.get(name)} after a restart")
+    faults += checker.metrics(after, told["final"], told["metrics"])
     log = (folder / "gateway.log").read_text(encoding="utf-8", errors="replace")
     tokens = [(folder / f"{name}.token").read_text(encoding="utf-8").strip() for name in ("producer", "receiver")]
     faults += ["the gateway panicked; see gateway.log"] if "panicked" in log else []
     faults += ["a token is in the log"] if any(token in log for token in tokens) else []
     faults += ["a subject is in the log"] if "key-0-" in log else []
-    counts = checker.count(accepted, received, tally, heard, test.killed)
-    few = checker.too_little(counts, options.kills)
-    if sum(test.kills.values()) != options.kills or test.kills["under load"] < options.kills / 2:
-        few.append(f"kills: {test.kills}")
-
+    counts = checker.count(accepted, received, told["tally"], seen)
+    kills = test.options.kills
+    few = checker.too_little(counts, kills)
+    few += [f"never: {step}" for step in sorted(STEPS) if not watch.happened[step]]
+    few += [f"no kill met: {step}" for step in sorted(STEPS) if kills >= ENOUGH and not watch.killed[step]]
+    signed = {line["kid"] for line in received if "jti" in line}
+    faults += [f"key {line['kid']} signs after it was revoked" for line in received if line.get("kind") == "bulk" and line["kid"] in told["retired"]]
+    few += [] if signed & set(told["retired"]) else ["no key that had signed was retired"]
     say(", ".join(f"{name} {number}" for name, number in test.kills.items()))
     say(", ".join(f"{name} {number}" for name, number in counts.items()))
-    say("producer: " + ", ".join(f"{name} {number}" for name, number in sorted(tally.items())))
+    say("steps (met by a kill): " + ", ".join(f"{name} {watch.happened[name]} ({watch.killed[name]})" for name in sorted(STEPS)))
+    say("producer: " + ", ".join(f"{name} {number}" for name, number in sorted(told["tally"].items())))
+    return faults, few
+
+
+async def run(options, folder):
+    began, good = time.monotonic(), False
+    test = Run(options, folder)
+    try:
+        told = await test.whole()
+        faults, few = judge(test, told)
+        good = not faults and not few
+    except Exception:
+        for line in test.gateway.last_words():
+            say(f"gateway: {line}")
+        raise
+    finally:
+        await test.clear()
+        test.gateway.disk.close(keep=None if good else folder / "kept")
     for fault in faults[:40]:
         say(f"FAULT {fault}")
     for reason in few:
         say(f"TOO LITTLE {reason}")
     say(f"{len(faults)} faults in {time.monotonic() - began:.0f} s, seed {options.seed}")
-    return not faults and not few
+    return good
 
 
 def main():
@@ -349,23 +367,21 @@ def main():
     parser.add_argument("--gateway", required=True)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
-    parser.add_argument("--rate", type=float, default=300.0)
+    parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--life", type=float, default=4.0, help="the longest that the gateway lives, in seconds")
+    parser.add_argument("--no-soak", dest="soak", action="store_false")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     if options.kills < 1:
         parser.error("at least one kill")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="setgate-crash-", dir=pathlib.Path(options.gateway).parent))
+    options.gateway = pathlib.Path(options.gateway).resolve()
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="setgate-crash-", dir=options.gateway.parent))
     say(f"{options.kills} kills, seed {options.seed}, in {folder}")
     good = False
     try:
         good = asyncio.run(run(options, folder))
     except (Exception, asyncio.CancelledError) as error:
         say(f"FAULT {type(error).__name__}: {error}")
-        log = folder / "gateway.log"
-        if log.exists():
-            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]:
-                say(f"  gateway: {line}")
     if good and not options.keep:
         shutil.rmtree(folder)
     else:

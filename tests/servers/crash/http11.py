@@ -82,13 +82,15 @@ class Client:
         return status, answer, content
 
 
-async def get_json(port, path, timeout=5.0):
+async def get_json(port, path, timeout=5.0, more=None, with_fields=False, any_text=False):
     """Fetches one JSON document over a connection of its own."""
     client = Client(port, timeout)
     try:
-        status, _, body = await client.request("GET", path, {"accept": "application/json"})
+        status, fields, body = await client.request("GET", path, {"accept": "application/json"} | (more or {}))
         if status != 200:
             raise Closed
-        return json.loads(body)
+        if any_text:
+            return body
+        return (json.loads(body), fields) if with_fields else json.loads(body)
     finally:
         client.close()

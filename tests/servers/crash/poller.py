@@ -23,6 +23,9 @@ class Poller(Batches):
     async def poll(self):
         client = Client(self.port, 40.0)
         while True:
+            if self.receiver.away(self.stream):
+                await asyncio.sleep(0.05)
+                continue
             dice = self.random.random()
             if dice < 0.08:
                 await self.hang_up()

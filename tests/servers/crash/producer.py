@@ -10,15 +10,17 @@ import hashlib
 import json
 import random
 import signal
+import time
 
 from http11 import Client, Closed, get_json
+from scene import KINDS, SHARES, STREAMS
 
-WANTED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
-OTHER = "https://schemas.openid.net/secevent/caep/event-type/credential-change"
 RESERVED = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 
 # The gateway may be this many SETs behind before the producer waits, so that the end of the run stays short.
 BEHIND = 1000
+# Bytes by which events are padded: most are small, some fill a segment by its bytes. Those of kind `bulk` are all large.
+SMALL, LARGE, BULK = 400, 4000, 48_000
 
 
 class Tally(dict):
@@ -34,9 +36,14 @@ class Producer:
         self.tally, self.serial, self.accepted_wanted = Tally(), 0, 0
         self.hold = asyncio.Event()
         self.hold.set()
+        # What the slowest stream is owed.
+        self.owed = 0
+        self.left = options.bulk
 
     async def run(self):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.stop.set)
+        if self.options.bulk:
+            self.stop.set()
         workers = [asyncio.create_task(Worker(self, number).run()) for number in range(self.options.workers)]
         brake = asyncio.create_task(self.brake())
         try:
@@ -51,7 +58,7 @@ class Producer:
         while True:
             try:
                 status = await get_json(self.options.receiver_port, "/status")
-                behind = self.tally.get("accepted", 0) - status["first"][self.options.slowest]
+                behind = self.owed - status["first"][self.options.slowest]
                 self.hold.clear() if behind > BEHIND and not self.stop.is_set() else self.hold.set()
             except (Closed, OSError):
                 pass
@@ -62,11 +69,15 @@ class Worker:
     def __init__(self, producer, number):
         self.producer, self.number = producer, number
         self.random = random.Random(f"{producer.options.seed}/{number}")
-        self.keys = {f"key-{number}-{one}": 0 for one in range(producer.options.keys)}
+        self.keys = {f"{producer.options.prefix}-{number}-{one}": 0 for one in range(producer.options.keys)}
         self.client = Client(producer.options.port)
-        self.old = []
+        self.old, self.born = [], {}
 
     async def run(self):
+        while self.producer.left > 0:
+            number = min(self.producer.left, 20)
+            self.producer.left -= number
+            await self.post_many([self.event("bulk") for _ in range(number)])
         rest = 1.0 / self.producer.options.rate
         while not self.producer.stop.is_set():
             await self.producer.hold.wait()
@@ -87,18 +98,21 @@ class Worker:
             await asyncio.sleep(self.random.uniform(0, 2 * rest * count * self.producer.options.workers))
         self.client.close()
 
-    def event(self):
+    def event(self, kind=None):
         key = self.random.choice(list(self.keys))
         self.keys[key] += 1
         self.producer.serial += 1
         seq, identifier = self.keys[key], f"{self.producer.options.seed}-{self.number}-{self.producer.serial}"
         refuse = self.random.random() < 0.002
-        wanted = self.random.random() < 0.6
-        mark = {"id": identifier, "key": key, "seq": seq, "refuse": refuse, "fill": "x" * self.random.randint(0, 900)}
+        kind = kind or self.random.choices(list(SHARES), SHARES.values())[0]
+        most = BULK if kind == "bulk" else LARGE if self.random.random() < 0.1 else SMALL
+        fill = "x" * self.random.randint(most // 2 if most > SMALL else 0, most)
+        mark = {"id": identifier, "key": key, "seq": seq, "refuse": refuse, "kind": kind, "fill": fill}
+        self.born[identifier] = time.monotonic()
         event = {
             "id": identifier,
             "sub_id": {"format": "opaque", "id": key},
-            "events": {WANTED if wanted else OTHER: {"crash_test": mark, "change_type": "revoke", "credential_type": "pin"}},
+            "events": {KINDS[kind]: {"crash_test": mark, "change_type": "revoke", "credential_type": "pin"}},
         }
         return event
 
@@ -155,21 +169,25 @@ class Worker:
                 await asyncio.sleep(0.05)
 
     def accepted(self, event, txn, single):
-        (kind, payload), = event["events"].items()
+        (payload,) = event["events"].values()
         mark = payload["crash_test"]
         line = {
             "id": event["id"],
             "key": mark["key"],
             "seq": mark["seq"],
             "refuse": mark["refuse"],
-            "wanted": kind == WANTED,
+            "kind": mark["kind"],
             "txn": txn,
+            # Accepted between these two.
+            "sent": self.born.pop(event["id"]),
+            "at": time.monotonic(),
             "event": hashlib.sha256(json.dumps(event["events"], sort_keys=True).encode()).hexdigest(),
         }
         self.producer.book.write(json.dumps(line) + "\n")
         self.producer.tally.add("accepted")
+        self.producer.owed += mark["kind"] in STREAMS[self.producer.options.slowest]["kinds"]
         self.producer.tally.add("accepted_single" if single else "accepted_ndjson")
-        if self.random.random() < 0.05:
+        if mark["kind"] != "bulk" and self.random.random() < 0.05:
             self.old.append((event, txn))
 
     async def repeat(self):
@@ -194,7 +212,7 @@ class Worker:
         if kind == "reserved":
             body, wanted = json.dumps({**event, "events": {RESERVED: {"state": "x"}}}).encode(), 403
         elif kind == "member":
-            body, wanted = json.dumps({**event, "exp": 1, "events": {WANTED: {}}}).encode(), 400
+            body, wanted = json.dumps({**event, "exp": 1, "events": {KINDS["wanted"]: {}}}).encode(), 400
         elif kind == "json":
             body, wanted = b'{"id": "twice", "id": "twice"}', 400
         else:
@@ -207,7 +225,7 @@ class Worker:
 
     async def truncated(self, event):
         """A body that ends in the middle of its event: nothing of it may be accepted."""
-        body = json.dumps({**event, "events": {WANTED: {}}}).encode()
+        body = json.dumps({**event, "events": {KINDS["wanted"]: {}}}).encode()
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers("application/json").items())
         head = f"POST {self.producer.options.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{fields}content-length: {len(body)}\r\n\r\n"
         try:
@@ -231,6 +249,8 @@ async def main():
     parser.add_argument("--rate", type=float, default=300.0, help="events a second, all workers together")
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--keys", type=int, default=12, help="order keys of each worker")
+    parser.add_argument("--prefix", default="key", help="of the names of order keys")
+    parser.add_argument("--bulk", type=int, default=0, help="posts so many large events as fast as it can, and ends")
     parser.add_argument("--slowest", required=True, help="the stream that gets every event")
     await Producer(parser.parse_args()).run()
 

@@ -12,7 +12,9 @@ import collections
 import hashlib
 import json
 import random
+import re
 import signal
+import time
 
 import jwt
 
@@ -37,7 +39,8 @@ class Receiver:
         self.acks = open(options.acknowledgements, "a", encoding="utf-8")
         self.tally = collections.Counter()
         self.random = random.Random(options.seed)
-        self.keys, self.lock = {}, asyncio.Lock()
+        self.keys, self.lock, self.kept_until = {}, asyncio.Lock(), 0.0
+        self.revived = False
         self.time, self.requests = 0, 0
         self.first = {name: set() for name in self.streams}
         self.multi = {name: MultiPush(self, name) for name, one in self.streams.items() if one["way"] == "multipush"}
@@ -63,7 +66,13 @@ class Receiver:
                     first = {name: len(jtis) for name, jtis in self.first.items()}
                     text = json.dumps({"requests": self.requests, "first": first, "tally": self.tally})
                     answer(writer, "200 OK", text.encode(), "content-type: application/json\r\n")
+                elif method == "POST" and path == "/revive":
+                    self.revived = True
+                    answer(writer, "204 No Content")
                 elif method == "POST" and path.startswith("/push/"):
+                    if self.away(path.removeprefix("/push/")):
+                        self.tally["knocked in vain"] += 1
+                        return
                     if not await self.push(path.removeprefix("/push/"), fields, body, writer):
                         return
                 elif method == "POST" and path.startswith("/multipush/"):
@@ -76,6 +85,13 @@ class Receiver:
             pass
         finally:
             writer.close()
+
+    def away(self, stream):
+        """Whether the receiver of this stream is dead, or does not come at this time."""
+        presence = self.streams.get(stream, {}).get("presence")
+        if self.revived or presence == "always":
+            return False
+        return presence == "dead" or time.monotonic() % 7 > 0.6
 
     async def push(self, stream, fields, body, writer):
         """Judges one SET, writes it down, answers. False: the connection ends without an answer."""
@@ -193,6 +209,7 @@ class Receiver:
             faults.append("the subject is not the event's")
         return {
             "jti": claims["jti"],
+            "kid": header.get("kid"),
             "txn": claims["txn"],
             "payload": hashlib.sha256(payload.encode()).hexdigest(),
             "event": hashlib.sha256(json.dumps(claims["events"], sort_keys=True).encode()).hexdigest(),
@@ -200,6 +217,7 @@ class Receiver:
             "key": mark["key"],
             "seq": mark["seq"],
             "refuse": mark["refuse"],
+            "kind": mark["kind"],
             "faults": faults,
         }
 
@@ -208,7 +226,7 @@ class Receiver:
         kid = jwt.get_unverified_header(token).get("kid")
         key = await self.key(kid)
         if key is None:
-            return [f"kid {kid!r} is not published"]
+            return [f"kid {kid!r} is not published, or signs before the last key set has run out"]
         try:
             jwt.decode(
                 token,
@@ -224,11 +242,12 @@ class Receiver:
         return []
 
     async def key(self, kid):
-        """The key of that name, fetched by way of the published metadata. While the gateway is down we wait for it."""
+        """The key of that name, out of the key set that is published. It is kept as long as it may be, and never fetched sooner:
+        whoever keeps it must know every key that signs. While the gateway is down we wait for it."""
         async with self.lock:
-            for _ in range(2 if kid in self.keys else 600):
-                if kid in self.keys:
-                    return self.keys[kid]
+            for _ in range(600):
+                if time.monotonic() < self.kept_until:
+                    return self.keys.get(kid)
                 try:
                     metadata = await get_json(self.gateway, "/.well-known/ssf-configuration")
                     if metadata["issuer"] != self.issuer:
@@ -236,15 +255,16 @@ class Receiver:
                     address, _, path = metadata["jwks_uri"].removeprefix("http://").partition("/")
                     if address != f"127.0.0.1:{self.gateway}":
                         raise ValueError(f"jwks_uri {metadata['jwks_uri']!r}")
-                    document = await get_json(self.gateway, "/" + path)
+                    asked = time.monotonic()
+                    document, fields = await get_json(self.gateway, "/" + path, with_fields=True)
                 except (Closed, OSError):
                     await asyncio.sleep(0.05)
                     continue
                 if any(set(key) & {"d", "p", "q", "k"} for key in document["keys"]):
                     raise ValueError("a private key is published")
                 self.keys = {key["kid"]: jwt.PyJWK(key).key for key in document["keys"]}
-                return self.keys.get(kid)
-            return self.keys.get(kid)
+                self.kept_until = asked + int(re.search(r"max-age=(\d+)", fields["cache-control"])[1])
+            return None
 
 
 def answer(writer, status, body=b"", fields=""):

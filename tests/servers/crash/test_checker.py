@@ -3,11 +3,21 @@
 import copy
 import sys
 
-from checker import LEAST, check, count, too_little
+import soak
+from checker import LEAST, Seen, check, count, metrics, too_little
+from watch import steps
 
-STREAMS = {"all": False, "some": True, "polled": True}
+STREAMS = {
+    "all": {"kinds": ["even", "odd"]},
+    "some": {"kinds": ["even"]},
+    "polled": {"kinds": ["even"]},
+    "counted": {"kinds": ["odd"], "retention": {"sets": 5}},
+    "aged": {"kinds": ["odd"], "retention": {"age": 100}},
+}
 BATCHED = {"polled"}
-KILLS = [1000.0]
+KILLS = [1000.0, 2005.0]
+# The disk was full, and the second kill was then.
+FULL = [(2000.0, 2010.0)]
 
 
 def honest():
@@ -20,21 +30,28 @@ def honest():
                 "key": key,
                 "seq": number // 3 + 1,
                 "refuse": number == 7,
-                "wanted": number % 2 == 0,
+                "kind": "odd" if number % 2 else "even",
+                "sent": 10.0 * number,
+                "at": 10.0 * number + 0.1,
                 "txn": f"t{number}",
                 "event": f"hash-{number}",
             }
         )
-    for stream, only_wanted in STREAMS.items():
+    for stream, terms in STREAMS.items():
         for event in accepted:
-            if event["wanted"] or not only_wanted:
-                first = {"all": "500", "some": "500", "polled": "left"}[stream] if event["id"] == "e4" else None
+            # Those that keep little have the last five: e15, e17, e19, e21 and e23.
+            gone = "retention" in terms and int(event["id"][1:]) < 15
+            if event["kind"] in terms["kinds"] and not gone:
+                first = {"all": "500", "some": "500", "polled": "left"}.get(stream) if event["id"] == "e4" else None
                 arrive(received, stream, event, first)
     gateway = {
         "all": {"owed": 24, "acknowledged": 23, "parked": 1, "dropped": 0, "waiting": 0},
         "some": {"owed": 12, "acknowledged": 12, "parked": 0, "dropped": 0, "waiting": 0},
         "polled": {"owed": 12, "acknowledged": 12, "parked": 0, "dropped": 0, "waiting": 0},
+        "counted": {"owed": 12, "acknowledged": 5, "parked": 0, "dropped": 7, "waiting": 0},
+        "aged": {"owed": 12, "acknowledged": 5, "parked": 0, "dropped": 7, "waiting": 0},
     }
+    VIEWS[:] = [view(100.0, 5, 0, 5), view(236.0, 12, 7, 5)]
     # e10 of key 1 stands in the answer that had e4, of the same key, and e4 was left once.
     line_of(received, "polled", "e10").update(n=line_of(received, "polled", "e4")["n"] + 1)
     for line in received:
@@ -49,13 +66,25 @@ def honest():
     again = line_of(received, "polled", "e22")
     received.append(again | {"n": 10_010, "end": 10_015, "asked": 1001.0})
     heard("e22").update(said=999.9, at=999.95)
+    # This one was heard on a full disk, on which nothing can be written down, and came again after a kill there.
+    again = line_of(received, "polled", "e18")
+    received.append(again | {"n": 10_030, "end": 10_035, "asked": 2006.0})
+    heard("e18").update(said=2001.0, at=2001.1)
     # This one came again because it had been asked for before its acknowledgement was heard.
     again = line_of(received, "polled", "e20")
     received.append(again | {"n": 10_020, "end": 10_025, "asked": again["asked"] + 0.05})
     return accepted, received, gateway
 
 
-HEARD = []
+HEARD, VIEWS = [], []
+
+
+def view(at, odd, dropped, waiting):
+    """What the gateway says while those who keep little are away; the others are not of interest here."""
+    told = {name: {"owed": 4, "acknowledged": 3, "parked_total": 1, "dropped": 0, "waiting": 0} for name in STREAMS}
+    for name in ("counted", "aged"):
+        told[name] = {"owed": odd, "acknowledged": 0, "parked_total": 0, "dropped": dropped, "waiting": waiting}
+    return {"at": at, "streams": told, "every": 1}
 
 
 def heard(identifier):
@@ -188,6 +217,54 @@ def came_again_after_a_second_acknowledgement(a, r, g):
     r.append(line_of(r, "polled", "e22") | {"n": 10_030, "end": 10_035, "asked": 1002.0})
 
 
+def came_again_though_the_disk_was_not_full(a, r, g):
+    heard("e18").update(said=1998.0, at=1998.1)
+
+
+def never_came_and_not_dropped(a, r, g):
+    r.remove(line_of(r, "counted", "e21"))
+
+
+def more_dropped_than_missing(a, r, g):
+    g["counted"].update(dropped=8, acknowledged=4)
+
+
+def fresh_ones_dropped(a, r, g):
+    # e15 was sent at 150.
+    VIEWS[1]["streams"]["aged"].update(dropped=8, waiting=4)
+
+
+def fewer_kept_than_promised(a, r, g):
+    VIEWS[1]["streams"]["counted"].update(dropped=8, waiting=4)
+
+
+def more_kept_than_promised(a, r, g):
+    VIEWS[1]["streams"]["counted"].update(dropped=6, waiting=6)
+
+
+def old_ones_kept(a, r, g):
+    VIEWS[1] = view(400.0, 12, 7, 5)
+
+
+def dropped_falls(a, r, g):
+    VIEWS.insert(1, view(230.0, 12, 8, 4))
+    VIEWS[1]["streams"]["aged"].update(dropped=7, waiting=5)
+
+
+def sum_wrong_meanwhile(a, r, g):
+    VIEWS[0]["streams"]["all"]["owed"] = 5
+
+
+def unlisted_meanwhile(a, r, g):
+    del VIEWS[0]["streams"]["all"]
+
+
+def out_of_order_after_dropping(a, r, g):
+    first, second = line_of(r, "counted", "e15"), line_of(r, "counted", "e21")
+    for time in ("n", "end"):
+        first[time], second[time] = second[time], first[time]
+
+
 def came_again_with_other_bytes(a, r, g):
     line_of(r, "polled", "e22", 1)["payload"] = "other bytes"
 
@@ -199,6 +276,17 @@ FAULTS = [
     came_again_though_long_written_down,
     came_again_after_a_kill_that_came_later,
     came_again_after_a_second_acknowledgement,
+    came_again_though_the_disk_was_not_full,
+    never_came_and_not_dropped,
+    more_dropped_than_missing,
+    fresh_ones_dropped,
+    fewer_kept_than_promised,
+    more_kept_than_promised,
+    old_ones_kept,
+    dropped_falls,
+    sum_wrong_meanwhile,
+    unlisted_meanwhile,
+    out_of_order_after_dropping,
     came_again_with_other_bytes,
     lost,
     lost_and_booked,
@@ -222,26 +310,76 @@ FAULTS = [
 ]
 
 
+# What was measured after the rounds of a soak, and how many faults it has.
+SOAKS = [
+    ([(100 << 20, 0, 0), (150 << 20, 4 << 20, 2), (101 << 20, 0, 0)], 0),
+    ([(100 << 20, 0, 0), (150 << 20, 0, 0), (200 << 20, 0, 0)], 1),
+    ([(100 << 20, 0, 0), (100 << 20, 40 << 20, 20), (100 << 20, 80 << 20, 40)], 1),
+]
+# Lines of the log, and what they tell of where a segment has 1000 bytes.
+LINES = [
+    ({"message": "a segment is full", "bytes": 1000}, ["segment full by bytes"]),
+    ({"message": "a segment is full", "bytes": 999}, ["segment full by records"]),
+    ({"message": "segments are given up", "gone": 2, "condensed": 0, "swept": 4}, ["trimmed", "held swept"]),
+    ({"message": "segments are given up", "gone": 0, "condensed": 1, "swept": 0}, ["condensed"]),
+    ({"message": "segments were given up and are cleared away", "segments": 0}, []),
+    ({"message": "the gateway is ready"}, []),
+]
+
+
+# What a process said of its streams at first and at last, and its metrics then.
+PAGE = (
+    {"all": {"owed": 9, "acknowledged": 5, "parked_total": 3, "dropped": 1, "waiting": 0}},
+    {"all": {"owed": 20, "acknowledged": 10, "parked_total": 5, "dropped": 2, "waiting": 3}},
+    {
+        "setgate_deliveries_owed_total": 11,
+        'setgate_deliveries_acknowledged_total{method="push",receipt="receiver"}': 4,
+        'setgate_deliveries_acknowledged_total{method="poll",receipt="receiver"}': 1,
+        'setgate_deliveries_parked_total{method="push",code="invalid_request"}': 2,
+        'setgate_deliveries_dropped_total{method="push",rule="too_old"}': 1,
+        "setgate_deliveries_waiting": 3,
+    },
+)
+
+
+def seen(gateway):
+    return Seen(gateway, HEARD, KILLS, FULL, VIEWS, VIEWS[1] if len(VIEWS) == 2 else {})
+
+
 def main():
     def found(*books):
-        return check(*books, STREAMS, BATCHED, HEARD, KILLS)
+        accepted, received, gateway = books
+        return check(accepted, received, STREAMS, BATCHED, seen(gateway))
 
     wrong = [f"honest books: {fault}" for fault in found(*honest())]
-    counts = count(*honest()[:2], {}, HEARD, KILLS)
-    if (counts["acknowledgements lost in a kill"], counts["ms before it at most"]) != (1, 50):
+    accepted, received, gateway = honest()
+    counts = count(accepted, received, {}, seen(gateway))
+    if (counts["acknowledgements lost in a kill"], counts["ms before it at most"]) != (2, 3900):
         wrong.append(f"honest books: {counts}")
     for plant in FAULTS:
         accepted, received, gateway = copy.deepcopy(honest())
         plant(accepted, received, gateway)
         if not found(accepted, received, gateway):
             wrong.append(f"the checker does not see: {plant.__name__}")
-    if not too_little(count([], [], {}), 50):
+    for sizes, faults in SOAKS:
+        if len(soak.judge(sizes)) != faults:
+            wrong.append(f"the soak finds {soak.judge(sizes)} in {sizes}")
+    for line, found_in_it in LINES:
+        if steps(line, 1000) != found_in_it:
+            wrong.append(f"{line} tells of {steps(line, 1000)}")
+    if metrics(*PAGE):
+        wrong.append(f"honest metrics: {metrics(*PAGE)}")
+    for name in PAGE[2]:
+        if not metrics(*PAGE[:2], PAGE[2] | {name: PAGE[2][name] + 1}):
+            wrong.append(f"the checker does not see that {name} is wrong")
+    nothing = count([], [], {}, seen({}))
+    if not too_little(nothing, 50):
         wrong.append("empty books are enough for the checker")
-    if len(too_little(count([], [], {}), 50)) != len(LEAST):
+    if len(too_little(nothing, 50)) != len(LEAST):
         wrong.append("an empty run meets some of the minimums")
     for line in wrong:
         print(line)
-    print(f"checker: {len(FAULTS) + 2 - len(wrong)} passed, {len(wrong)} failed")
+    print(f"checker: {len(FAULTS) + len(SOAKS) + len(LINES) + len(PAGE[2]) + 4 - len(wrong)} passed, {len(wrong)} failed")
     sys.exit(bool(wrong))
 
 

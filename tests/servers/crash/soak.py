@@ -1,0 +1,51 @@
+"""After the storm: rounds of large events, all of them acknowledged. What the store takes on the disk does not grow with them."""
+
+import asyncio
+import time
+
+from disk import deleted
+
+ROUNDS = 5
+EVENTS = 700
+# The engine's journals change at 64 MB each, so that what is measured goes up and down by one of them.
+JOURNAL = 72 << 20
+# Deleted files that the engine may still hold for a moment.
+HELD = 16 << 20
+
+
+def say(text):
+    print(f"  {text}", flush=True)
+
+
+async def soak(test):
+    """Returns the faults found."""
+    gateway, sizes = test.gateway, []
+    for number in range(ROUNDS):
+        producer = await test.produce("--seed", f"{test.options.seed + 1 + number}", "--prefix", f"key-soak{number}", "--bulk", str(EVENTS))
+        await test.end(producer, "producer of large events")
+        await settled(gateway)
+        await asyncio.sleep(2 * gateway.every + 0.5)
+        held, files = deleted(gateway.process.pid)
+        sizes.append((gateway.disk.taken(), held, files))
+    shown = "; ".join(f"{taken >> 20} MiB, {held >> 20} MiB in {files} deleted files" for taken, held, files in sizes)
+    say(f"on the disk after each round: {shown}")
+    return judge(sizes)
+
+
+def judge(sizes):
+    """The faults in what was measured after each round: bytes of files, bytes of deleted files that are open, and their number."""
+    faults = []
+    (taken, held, _), (last, last_held, files) = sizes[0], sizes[-1]
+    if last > taken + JOURNAL:
+        faults.append(f"the store grew from {taken} to {last} bytes in {len(sizes)} rounds although all was acknowledged")
+    if last_held > held + HELD:
+        faults.append(f"{files} deleted files are open, {last_held} bytes; after the first round it was {held}")
+    return faults
+
+
+async def settled(gateway, within=120):
+    end = time.monotonic() + within
+    while any(stream["waiting"] for stream in (await gateway.streams()).values()):
+        if time.monotonic() > end:
+            raise RuntimeError(f"large events still wait after {within} s")
+        await asyncio.sleep(0.1)
