@@ -201,6 +201,7 @@ def sums(streams, seen):
     """At every look owed = acknowledged + parked + dropped + waiting, and neither what is owed nor what is dropped becomes less."""
     faults, most = [], collections.Counter()
     for view in seen.views:
+        faults += [f"at {view['at']:.3f}: {fault}" for fault in law(figures(view["metrics"]))]
         for stream in streams:
             told = view["streams"].get(stream)
             if told is None:
@@ -222,30 +223,28 @@ def metrics(before, after, page):
     before, after: what it said of its streams, the first time when nothing was owed yet.
     page:          its metrics then, by name with labels.
     """
-    faults = []
+    faults, numbers = [], figures(page)
+    for name, number in numbers.items():
+        field = "parked_total" if name == "parked" else name
+        more = sum(stream[field] - before[one][field] for one, stream in after.items())
+        if number != more:
+            faults.append(f"the metrics say {name} {number:.0f}, the streams say {more}")
+    return faults + law(numbers)
 
-    def total(name):
-        return sum(value for known, value in page.items() if known.partition("{")[0] == f"setgate_{name}")
 
-    def more(field):
-        return sum(stream[field] - before[name][field] for name, stream in after.items())
+def figures(page):
+    """The five figures of all streams together, out of the metrics."""
+    found = dict.fromkeys(("owed", "acknowledged", "parked", "dropped", "waiting"), 0)
+    for name in found:
+        metric = f"setgate_deliveries_{name}" + ("" if name == "waiting" else "_total")
+        found[name] = sum(value for known, value in page.items() if known.partition("{")[0] == metric)
+    return found
 
-    told = {
-        "owed": ("deliveries_owed_total", "owed"),
-        "acknowledged": ("deliveries_acknowledged_total", "acknowledged"),
-        "parked": ("deliveries_parked_total", "parked_total"),
-        "dropped": ("deliveries_dropped_total", "dropped"),
-        "waiting": ("deliveries_waiting", "waiting"),
-    }
-    numbers = {}
-    for name, (metric, field) in told.items():
-        numbers[name] = total(metric)
-        if numbers[name] != more(field):
-            faults.append(f"the metrics say {name} {numbers[name]:.0f}, the streams say {more(field)}")
+
+def law(numbers):
+    """owed = acknowledged + parked + dropped + waiting; what waited when the process began is among what is owed."""
     ends = sum(numbers[name] for name in ("acknowledged", "parked", "dropped", "waiting"))
-    if numbers["owed"] != ends:
-        faults.append(f"in the metrics owed {numbers['owed']:.0f} is not the sum {ends:.0f}")
-    return faults
+    return [] if numbers["owed"] == ends else [f"in the metrics owed {numbers['owed']:.0f} is not the sum {ends:.0f}"]
 
 
 def dropped(stream, owed, own, seen, rule):

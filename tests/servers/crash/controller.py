@@ -106,12 +106,12 @@ class Run:
     async def look(self):
         """Writes down what the gateway says of its streams."""
         try:
-            streams = await self.gateway.streams()
+            streams, metrics = await self.gateway.streams(), await self.gateway.metrics()
         except (Closed, OSError):
             return None
         fields = ("owed", "acknowledged", "parked_total", "dropped", "waiting")
         kept = {name: {field: stream[field] for field in fields} for name, stream in streams.items()}
-        self.views.append({"at": time.monotonic(), "streams": kept})
+        self.views.append({"at": time.monotonic(), "streams": kept, "metrics": metrics})
         return streams
 
     async def storm(self):

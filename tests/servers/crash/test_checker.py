@@ -84,7 +84,9 @@ def view(at, odd, dropped, waiting):
     told = {name: {"owed": 4, "acknowledged": 3, "parked_total": 1, "dropped": 0, "waiting": 0} for name in STREAMS}
     for name in ("counted", "aged"):
         told[name] = {"owed": odd, "acknowledged": 0, "parked_total": 0, "dropped": dropped, "waiting": waiting}
-    return {"at": at, "streams": told, "every": 1}
+    page = {'setgate_deliveries_owed_total{origin="before"}': 3, 'setgate_deliveries_owed_total{origin="event"}': 2}
+    page |= {"setgate_deliveries_waiting": 4, 'setgate_deliveries_dropped_total{method="poll",rule="too_old"}': 1}
+    return {"at": at, "streams": told, "every": 1, "metrics": page}
 
 
 def heard(identifier):
@@ -255,6 +257,10 @@ def sum_wrong_meanwhile(a, r, g):
     VIEWS[0]["streams"]["all"]["owed"] = 5
 
 
+def metrics_wrong_meanwhile(a, r, g):
+    VIEWS[0]["metrics"]["setgate_deliveries_waiting"] = 5
+
+
 def unlisted_meanwhile(a, r, g):
     del VIEWS[0]["streams"]["all"]
 
@@ -285,6 +291,7 @@ FAULTS = [
     old_ones_kept,
     dropped_falls,
     sum_wrong_meanwhile,
+    metrics_wrong_meanwhile,
     unlisted_meanwhile,
     out_of_order_after_dropping,
     came_again_with_other_bytes,
