@@ -81,18 +81,19 @@ def check(accepted, received, streams, batched, seen):
         own = [line for line in whole if line["stream"] == stream]
         owed = [line for line in accepted if line["kind"] in terms["kinds"]]
         if terms.get("retention"):
-            came = {line["id"] for line in own}
             faults += dropped(stream, owed, own, seen, terms["retention"])
-            # What was dropped keeps nobody waiting.
-            owed = [line for line in owed if line["id"] in came]
+            faults += strangers(stream, owed, own)
+            # What was dropped keeps nobody waiting, whether it came and was left unanswered before or never came.
+            ended = ends(own)
+            owed = [line for line in owed if line["id"] in ended]
         else:
             faults += books(stream, owed, own, seen.gateway.get(stream))
-        faults += completeness(stream, owed, own)
+            faults += strangers(stream, owed, own) + completeness(stream, owed, own)
         faults += order(stream, owed, own, stream in batched)
     faults += sums(streams, seen)
     faults += repeats(whole, seen)[1]
-    strangers = {line["stream"] for line in whole} - set(streams)
-    faults += [f"{stream} is no stream of this test" for stream in sorted(strangers)]
+    unknown = {line["stream"] for line in whole} - set(streams)
+    faults += [f"{stream} is no stream of this test" for stream in sorted(unknown)]
     return faults
 
 
@@ -117,13 +118,22 @@ def identities(events, received):
     return faults
 
 
+def ends(own):
+    """What was taken or refused, and with which line."""
+    return {line["id"]: line for line in own if line.get("taken") or line["action"] == "400"}
+
+
 def completeness(stream, owed, own):
-    """Everything owed was taken or refused, nothing else came."""
-    ended = {line["id"] for line in own if line.get("taken") or line["action"] == "400"}
+    """Everything owed was taken or refused."""
+    ended = ends(own)
+    return [f"{stream}: event {line['id']} was accepted and never delivered" for line in owed if line["id"] not in ended]
+
+
+def strangers(stream, owed, own):
+    """Nothing came that is not owed, and nothing was refused that was not to be."""
     came = {line["id"] for line in own}
     wanted = {line["id"] for line in owed}
-    faults = [f"{stream}: event {one} was accepted and never delivered" for one in sorted(wanted - ended)]
-    faults += [f"{stream}: event {one} came and is not this stream's" for one in sorted(came - wanted)]
+    faults = [f"{stream}: event {one} came and is not this stream's" for one in sorted(came - wanted)]
     for line in own:
         if line["action"] == "400" and not line["refuse"]:
             faults.append(f"{stream}: event {line['id']} was refused without reason")
@@ -243,8 +253,8 @@ def figures(page):
 
 def law(numbers):
     """owed = acknowledged + parked + dropped + waiting; what waited when the process began is among what is owed."""
-    ends = sum(numbers[name] for name in ("acknowledged", "parked", "dropped", "waiting"))
-    return [] if numbers["owed"] == ends else [f"in the metrics owed {numbers['owed']:.0f} is not the sum {ends:.0f}"]
+    total = sum(numbers[name] for name in ("acknowledged", "parked", "dropped", "waiting"))
+    return [] if numbers["owed"] == total else [f"in the metrics owed {numbers['owed']:.0f} is not the sum {total:.0f}"]
 
 
 def dropped(stream, owed, own, seen, rule):
@@ -253,7 +263,7 @@ def dropped(stream, owed, own, seen, rule):
     if told is None:
         return [f"the gateway does not list {stream}"]
     faults = []
-    ended = {line["id"]: line for line in own if line.get("taken") or line["action"] == "400"}
+    ended = ends(own)
     never = [line for line in owed if line["id"] not in ended]
     # What was taken late may have been dropped before its acknowledgement was there, or that one was lost in a kill.
     first = {}

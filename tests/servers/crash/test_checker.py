@@ -62,6 +62,10 @@ def honest():
         for line in received
         if line["stream"] == "polled" and line.get("taken")
     ]
+    # These came before they were dropped, and were left unanswered.
+    for stream in ("counted", "aged"):
+        arrive(received, stream, next(event for event in accepted if event["id"] == "e13"))
+        line_of(received, stream, "e13").update(action="left", taken=False)
     # This one was heard just before a kill and came again.
     again = line_of(received, "polled", "e22")
     received.append(again | {"n": 10_010, "end": 10_015, "asked": 1001.0})
