@@ -23,6 +23,8 @@ class Gateway:
         self.watch = Watch(self.log)
         self.process = self.reading = None
         self.sections, self.every, self.since = "", 1, 0.0
+        # The steps by which a segment of this start may become full.
+        self.full_by = set()
         # On the clock that all processes of this machine share.
         self.killed = []
 
@@ -31,12 +33,14 @@ class Gateway:
         drawn = [self.random.choice(some) for some in (scene.SEGMENTS, scene.EVERY, scene.KEEP)]
         (records, size), self.every, keep = times or drawn
         self.watch.segment_bytes = size
+        self.full_by = scene.full_by(records, size)
         text = scene.CONFIG.format(
             world=self.world,
             operator=self.operator,
             folder=self.folder,
             store=self.disk.folder / "store",
             reserve=scene.RESERVE,
+            budget=scene.PRESSED if times else scene.BUDGET,
             records=records,
             bytes=size,
             keep=keep,

@@ -63,6 +63,14 @@ BATCHED = {name for name, stream in STREAMS.items() if stream["way"] != "push"}
 # Segments are full by their records, by their bytes, or by whichever comes first: each start of the gateway has one of these. Where bytes
 # decide, cursors are folded by housekeeping alone, many segments after each other.
 SEGMENTS = [(150, 64 << 20), (65_536, 96 << 10), (120, 48 << 10), (65_536, 32 << 10), (65_536, 32 << 10)]
+
+
+def full_by(records, size):
+    """The steps by which segments of so many records or bytes become full; a record takes some 400 bytes."""
+    by_records, by_bytes = records * 200 < size, size < records * 800
+    return ({"segment full by records"} if by_records else set()) | ({"segment full by bytes"} if by_bytes else set())
+
+
 # Seconds between two rounds of housekeeping, and for which settled records are kept.
 EVERY = [1, 2, 4]
 KEEP = [0, 0, 0, 1]
@@ -73,6 +81,9 @@ CALM = ((65_536, 4 << 20), 1, 0)
 MAX_AGE = 3
 RESERVE = 96 << 20
 DISK = 640 << 20
+# Bytes that the store may take: in the storm so many that it cuts nobody, in the rounds at the end so few that it has to release its
+# journals meanwhile, of which it keeps 192 MB where nothing presses.
+BUDGET, PRESSED = 320 << 20, 176 << 20
 
 CONFIG = """\
 [gateway]
@@ -89,6 +100,7 @@ format = "json"
 [store]
 path = "{store}"
 reserve_bytes = {reserve}
+budget_bytes = {budget}
 segment_records = {records}
 segment_bytes = {bytes}
 keep_settled_seconds = {keep}

@@ -7,8 +7,8 @@ from disk import deleted
 
 ROUNDS = 6
 EVENTS = 700
-# The engine's journals change at 64 MB each, so that what is measured goes up and down by one of them and by what was put in since the
-# last round of housekeeping. All rounds together are more.
+# The engine's journals change at 64 MB each and are released where the store nears its budget, so that what is measured goes up and down
+# by one of them and by what was put in since the last round of housekeeping. All rounds together are more.
 JOURNAL = 112 << 20
 # Deleted files that the engine may still hold for a moment.
 HELD = 16 << 20

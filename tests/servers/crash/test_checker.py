@@ -210,7 +210,7 @@ def came_again_without_a_kill(a, r, g):
 
 
 def came_again_though_long_written_down(a, r, g):
-    heard("e22").update(said=998.8, at=998.9)
+    heard("e22").update(said=996.8, at=996.9)
 
 
 def came_again_after_a_kill_that_came_later(a, r, g):
@@ -224,7 +224,7 @@ def came_again_after_a_second_acknowledgement(a, r, g):
 
 
 def came_again_though_the_disk_was_not_full(a, r, g):
-    heard("e18").update(said=1998.0, at=1998.1)
+    heard("e18").update(said=1996.0, at=1996.1)
 
 
 def never_came_and_not_dropped(a, r, g):
