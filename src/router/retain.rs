@@ -31,11 +31,11 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
     }
 }
 
+/// Applies a stream's limits of number and age.
 async fn look(inner: &Inner, stream: &Stream) -> Result<(), StoreError> {
     let store = &inner.shared.store;
     let no = StreamNo(stream.no);
     let waiting = store.waiting(no);
-    let health = store.health();
     if waiting == 0 {
         return Ok(());
     }
@@ -56,18 +56,6 @@ async fn look(inner: &Inner, stream: &Stream) -> Result<(), StoreError> {
         let keep_from = store.first_accepted_at(time.now.minus(retention.age)).await?;
         cut(inner, no, keep_from, Rule::TooOld).await?;
     }
-    let share = health.budget / 100 * u64::from(retention.budget_percent);
-    if share == 0 || !is_pressed(&health) {
-        return Ok(());
-    }
-    let cursor = store.cursor(no).await?;
-    if cursor.bytes > share {
-        let keep = u128::from(cursor.tally.waiting) * u128::from(share) / u128::from(cursor.bytes.max(1));
-        let keep = u64::try_from(keep).unwrap_or(u64::MAX).max(1);
-        if let Some(keep_from) = store.nth_newest(no, keep - 1) {
-            cut(inner, no, keep_from, Rule::TooLarge).await?;
-        }
-    }
     Ok(())
 }
 
@@ -79,14 +67,18 @@ pub(crate) fn is_pressed(health: &Health) -> bool {
 /// How many streams are cut at most before the next look at everything else.
 const CUTS: usize = 16;
 
-/// Frees what nobody needs; and while more than 80 % of the budget is taken, cuts the largest holder of waiting SETs, oldest first,
-/// until a little less is.
+/// Frees what nobody needs; and while more than 80 % of the budget is taken, cuts each stream to its share of it, and then the largest
+/// holder of waiting SETs, oldest first, until a little less is.
 ///
 /// What a cut frees is known only afterwards: what others are owed as well stays. So the store is measured after each, and the next
 /// cut is of whoever is the largest holder then.
 pub(crate) async fn relieve(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let store = &inner.shared.store;
+    // First: nobody is cut for room that comes back by itself, as that of the engine's journals.
     store.housekeep().await?;
+    if is_pressed(&store.health()) && cut_to_shares(inner).await? > 0 {
+        store.housekeep().await?;
+    }
     for _ in 0..CUTS {
         let health = store.health();
         if !is_pressed(&health) {
@@ -100,6 +92,27 @@ pub(crate) async fn relieve(inner: &Arc<Inner>) -> Result<(), StoreError> {
         store.housekeep().await?;
     }
     Ok(())
+}
+
+/// Cuts each stream that holds more of the budget than its `retention.budget_percent`; answers how many SETs were dropped.
+async fn cut_to_shares(inner: &Inner) -> Result<usize, StoreError> {
+    let store = &inner.shared.store;
+    let budget = store.health().budget;
+    let of = |stream: &Stream| (StreamNo(stream.no), budget / 100 * u64::from(stream.retention.budget_percent));
+    let shares: Vec<_> = inner.kept.lock().await.streams.values().map(|(stream, _)| of(stream)).collect();
+    let mut dropped = 0;
+    for (no, share) in shares.into_iter().filter(|(_, share)| *share > 0) {
+        let cursor = store.cursor(no).await?;
+        if cursor.bytes <= share {
+            continue;
+        }
+        let keep = u128::from(cursor.tally.waiting) * u128::from(share) / u128::from(cursor.bytes.max(1));
+        let keep = u64::try_from(keep).unwrap_or(u64::MAX).max(1);
+        if let Some(keep_from) = store.nth_newest(no, keep - 1) {
+            dropped += cut(inner, no, keep_from, Rule::TooLarge).await?;
+        }
+    }
+    Ok(dropped)
 }
 
 /// What a limit dropped of a stream since the start.

@@ -7,13 +7,12 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 /// A bench over a store on the disk with a small budget, in real time.
-async fn on_disk(folder: &std::path::Path) -> Bench {
+async fn on_disk(folder: &std::path::Path, budget_bytes: u64) -> Bench {
     let clock = ManualClock::at(1_800_000_000_000);
     let house = clock::manual::house(clock.clone(), 7);
     let options = Options {
         path: folder.join("store"),
-        // The engine's journals take up to 128 MiB of it.
-        budget_bytes: 400 * MIB,
+        budget_bytes,
         reserve_bytes: 1,
         segment_bytes: 8 * MIB,
         ..Options::default()
@@ -42,7 +41,8 @@ fn large(n: usize) -> Value {
 async fn dead_streams_are_cut_before_intake_closes_and_the_good_one_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let streams = [wants("dead", "large"), wants("absent", "large"), wants("good", "changed")];
-    let bench = on_disk(folder.path()).await;
+    // The engine's journals take up to 128 MiB of it.
+    let bench = on_disk(folder.path(), 400 * MIB).await;
     bench.declare(&streams).await;
     for id in ["dead", "absent"] {
         bench.router.pause(id, "nobody is there".into()).await.unwrap();
@@ -75,4 +75,24 @@ async fn dead_streams_are_cut_before_intake_closes_and_the_good_one_loses_nothin
     assert!(health.accepts && health.bytes < health.budget, "{health:?}");
     bench.router.drain(Duration::ZERO).await;
     bench.store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_is_cut_to_its_share_only_if_freeing_what_nobody_needs_is_not_enough() {
+    let mut dead = wants("dead", "changed");
+    dead["retention"] = json!({ "budget_percent": 10 });
+    let config = Config { retention_every_s: 2, ..Config::default() };
+    let (bench, store) = faulty::faulty(config, &[dead]).await;
+    bench.router.pause("dead", "nobody is there".into()).await.unwrap();
+    for n in 0..20 {
+        assert!(matches!(bench.emit(n % 7, n).await, Accepted::New { .. }), "event {n}");
+    }
+    assert!(store.cursor(StreamNo(1)).await.unwrap().bytes > 1000 / 10, "it holds more than its share");
+    for (after, dropped) in [(790, 0), (810, 1)] {
+        *store.taken.lock() = Some((990, after));
+        bench.pass(Duration::from_secs(3)).await;
+        let dead = bench.router.stream("dead").await.unwrap();
+        assert_eq!(dead.dropped.min(1), dropped, "{after} of 1000 bytes are taken once it has tidied up");
+        assert_eq!(dead.waiting + dead.dropped, 20);
+    }
 }

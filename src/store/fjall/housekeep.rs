@@ -82,14 +82,10 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
         }
     }
     aside(&shared, |_, engine| write_out_closed(engine)).await?;
+    // What is taken now says whether the journals must go, and what is taken then whether somebody is cut.
+    errand(&queue, Writer::measure_now).await?;
     aside(&shared, release_journals).await?;
-    errand(&queue, |writer| {
-        // What was freed counts at once.
-        writer.measure_bytes();
-        writer.measure();
-        Ok(())
-    })
-    .await?;
+    errand(&queue, Writer::measure_now).await?;
     forget_keys(&shared).await?;
     if !shared.sanity.check(&shared.house) {
         forget_parked(&shared, &queue).await?;

@@ -296,6 +296,13 @@ impl Writer {
         self.shared.judge_room();
     }
 
+    /// Measures what is free and what is taken, now.
+    pub(crate) fn measure_now(&mut self) -> Result<(), Failure> {
+        self.measure_bytes();
+        self.measure();
+        Ok(())
+    }
+
     /// Measures what is taken, now.
     pub(crate) fn measure_bytes(&mut self) {
         let Some(engine) = &self.engine else { return };
