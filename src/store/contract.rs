@@ -622,7 +622,8 @@ pub trait Store: Send + Sync + 'static {
     /// Heads, in the order asked for; `None` where the record is gone.
     fn heads(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Head>>, StoreError>>;
 
-    /// The records that the stream is still owed after `after`, control records among them, oldest first, at most `max`.
+    /// The records that the stream is still owed after `after`, control records among them, oldest first, at most `max`: fewer only where
+    /// there are no more. What does not read is left out.
     fn owed(&self, stream: StreamNo, after: Position, max: usize) -> BoxFuture<'static, Result<Vec<Head>, StoreError>>;
 
     /// The control records (verification, stream-updated) that the stream is still owed.

@@ -43,7 +43,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::BoxFuture;
 use set::Timestamp;
 use tokio::sync::{oneshot, watch};
 
@@ -187,10 +187,6 @@ impl FjallStore {
                 .collect()
         })
     }
-
-    fn whole(heads: Answer<Vec<Option<Head>>>) -> Answer<Vec<Head>> {
-        heads.map(|heads| heads.map(|heads| heads.into_iter().flatten().collect())).boxed()
-    }
 }
 
 async fn read_aside<T: Send + 'static>(
@@ -205,6 +201,56 @@ async fn read_aside<T: Send + 'static>(
         guard::guarded(|| read(&shared, &engine))
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| gone())?
+}
+
+/// The heads of what a stream is owed, beginning with `owed`; fewer than `max` only where there are no more.
+///
+/// What was owed may be settled and gone when it is read, and a head may have rotted: neither may hide what stands behind it, since
+/// whoever gets fewer than he asked for takes them for all.
+async fn owed_on(
+    shared: Arc<Shared>,
+    stream: StreamNo,
+    mut owed: Vec<u64>,
+    max: usize,
+) -> Result<Vec<Head>, StoreError> {
+    let mut heads: Vec<Head> = Vec::new();
+    loop {
+        let more = owed.len() >= max - heads.len();
+        let last = owed.last().copied();
+        heads.extend(readable(shared.clone(), owed).await?);
+        let (Some(last), true) = (last, more && heads.len() < max) else { return Ok(heads) };
+        owed = shared.state.read().owed(stream, last, max - heads.len());
+    }
+}
+
+/// The heads of these that are there and read.
+async fn readable(shared: Arc<Shared>, seqs: Vec<u64>) -> Result<Vec<Head>, StoreError> {
+    let recent: Vec<_> = {
+        let ring = shared.ring.read();
+        seqs.iter().map(|seq| ring.get(*seq).map(|recent| recent.entry.head.clone())).collect()
+    };
+    if recent.iter().all(Option::is_some) {
+        return Ok(recent.into_iter().flatten().collect());
+    }
+    let read = move |_: &Shared, engine: &Engine| {
+        let (mut heads, mut rotten) = (Vec::with_capacity(seqs.len()), Vec::new());
+        for (seq, recent) in seqs.into_iter().zip(recent) {
+            match recent.map_or_else(|| guard::guarded(|| engine.head(seq).map(bare)), |head| Ok(Some(head))) {
+                Err(StoreError::Corrupt(why)) => rotten.push((seq, why)),
+                read => heads.extend(read?),
+            }
+        }
+        if let Some((first, why)) = rotten.first() {
+            tracing::error!(
+                records = rotten.len(),
+                first,
+                why,
+                "records that are owed do not read, and wait: stop the gateway and run `setgate store check`"
+            );
+        }
+        Ok(heads)
+    };
+    read_aside(shared, read).await
 }
 
 async fn tail_on(shared: Arc<Shared>, after: u64, max: Limits, wait: Duration) -> Result<Vec<Entry>, StoreError> {
@@ -282,8 +328,8 @@ impl Store for FjallStore {
     }
 
     fn owed(&self, stream: StreamNo, after: Position, max: usize) -> Answer<Vec<Head>> {
-        let owed = self.shared.state.read().owed(stream, after.seq, max);
-        Self::whole(self.heads_of(owed))
+        let first = self.shared.state.read().owed(stream, after.seq, max);
+        Box::pin(owed_on(self.shared.clone(), stream, first, max))
     }
 
     fn owed_control(&self, stream: StreamNo) -> Answer<Vec<Head>> {
@@ -291,7 +337,7 @@ impl Store for FjallStore {
         let owed =
             state.cursors.get(&stream).map(|cursor| cursor.control.iter().copied().collect()).unwrap_or_default();
         drop(state);
-        Self::whole(self.heads_of(owed))
+        Box::pin(readable(self.shared.clone(), owed))
     }
 
     fn is_owed(&self, stream: StreamNo, at: Position) -> bool {

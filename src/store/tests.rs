@@ -8,6 +8,7 @@ mod once;
 mod orders;
 mod place;
 mod repair;
+mod rotten;
 mod seal;
 mod space;
 mod time;

@@ -12,6 +12,7 @@ use crate::{
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::{
         bucket::Bucket,
+        guard::guarded,
         seal,
         segment::{Segment, Shelves},
         sieve::{Purse, Sieve},
@@ -301,22 +302,28 @@ impl Engine {
             let end = segment.last.unwrap_or(last);
             let (mut low, mut high) = (segment.first, end + 1);
             let Some(shelves) = &segment.shelves else {
-                match self.first_held_at(when, segment.first, end)? {
-                    Some(found) => return Ok(found),
-                    None => continue,
+                match guarded(|| self.first_held_at(when, segment.first, end)) {
+                    Ok(Some(found)) => return Ok(found),
+                    Ok(None) => continue,
+                    // Nothing of it counts as older; its time is over with that of its last record.
+                    Err(StoreError::Corrupt(_)) => return Ok(segment.first),
+                    Err(error) => return Err(error),
                 }
             };
             while low < high {
                 let middle = low + (high - low) / 2;
-                let Some(head) = shelves.heads.get(key(middle)).map_err(mishap)? else {
+                let read = || {
+                    let head = shelves.heads.get(key(middle)).map_err(mishap)?;
+                    head.map(|head| Ok(read_head(middle, &head)?.head.accepted < when)).transpose()
+                };
+                let Some(is_older) = or_else_kept(guarded(read))? else {
                     if self.has_shelves(middle) {
                         return Err(StoreError::Corrupt(format!("record {middle} is missing")));
                     }
                     // It was given up while it was looked through.
                     return self.first_accepted_at(when, last);
                 };
-                let head = read_head(middle, &head)?;
-                if head.head.accepted < when { low = middle + 1 } else { high = middle }
+                if is_older { low = middle + 1 } else { high = middle }
             }
             if low <= end {
                 return Ok(low);
@@ -329,7 +336,7 @@ impl Engine {
         for item in self.held.range(held_key(false, first)..=held_key(false, last)) {
             let (at, value) = item.into_inner().map_err(mishap)?;
             let seq = at.get(1..).and_then(seq_of).ok_or_else(|| damaged("a held record"))?;
-            if read_head(seq, &value)?.head.accepted >= when {
+            if or_else_kept(read_head(seq, &value).map(|head| Some(head.head.accepted < when)))? == Some(false) {
                 return Ok(Some(seq));
             }
         }
@@ -373,9 +380,17 @@ impl Engine {
             }
             if which.takes(&row.parked) {
                 let at = parked_key(row.parked.stream, row.parked.at.seq);
-                let body = self.parked_bodies.get(at).map_err(mishap)?;
-                row.parked.body =
-                    read_body(row.parked.at.seq, &body.ok_or_else(|| damaged("the body of a parked SET"))?)?;
+                let body = guarded(|| {
+                    let body = self.parked_bodies.get(at).map_err(mishap)?;
+                    read_body(row.parked.at.seq, &body.ok_or_else(|| damaged("the body of a parked SET"))?)
+                });
+                row.parked.body = match body {
+                    Err(StoreError::Corrupt(why)) => {
+                        tracing::error!(jti = %row.parked.jti, why, "what a parked SET says does not read");
+                        Bytes::new()
+                    }
+                    read => read?,
+                };
                 found.push(row.parked);
             }
         }
@@ -417,6 +432,11 @@ impl Engine {
             segment.bytes / (segment.last.unwrap_or(last) + 1).saturating_sub(segment.first).max(1)
         })
     }
+}
+
+/// Whether a record is older, where that reads: what rots counts as young, and stops no look at others.
+fn or_else_kept(is_older: Result<Option<bool>, StoreError>) -> Result<Option<bool>, StoreError> {
+    if matches!(is_older, Err(StoreError::Corrupt(_))) { Ok(Some(false)) } else { is_older }
 }
 
 /// The key of an idempotency key, the keys of one producer together.

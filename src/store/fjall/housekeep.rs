@@ -16,6 +16,7 @@ use crate::{
         batch::{Failure, Filling},
         bucket::row_key,
         engine::{Engine, held_key, key, mishap, parked_of, read_row, seq_of},
+        guard::guarded,
         release::{give_up, give_up_orphans, release_journals},
         segment::{Segment, Shelves},
         shared::Shared,
@@ -154,7 +155,13 @@ pub(crate) fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreE
             if waiting == 0 {
                 trim.gone.push(segment.first);
             }
-            sweep(engine, &segment, &owed, &mut trim)?;
+            match guarded(|| sweep(engine, &segment, &owed)) {
+                Ok(swept) => trim.swept.extend(swept),
+                Err(StoreError::Corrupt(why)) => {
+                    tracing::error!(segment = segment.id, why, "what is held of a segment cannot be read, and stays");
+                }
+                Err(error) => return Err(error),
+            }
             continue;
         }
         let accepted = segment.accepted_last.map(|at| HeldBack::latest(&held_back, at));
@@ -172,17 +179,18 @@ pub(crate) fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreE
 }
 
 /// Held records of a condensed segment that are settled by now.
-fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap, trim: &mut Trim) -> Result<(), StoreError> {
+fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap) -> Result<Vec<[u8; 9]>, StoreError> {
+    let mut swept = Vec::new();
     let last = segment.last.unwrap_or(segment.first);
     for item in engine.held.range(held_key(false, segment.first)..=held_key(false, last)) {
         let at = item.key().map_err(mishap)?;
         if let Some(seq) = at.get(1..).and_then(seq_of)
             && !owed.contains(seq)
         {
-            trim.swept.extend([held_key(false, seq), held_key(true, seq)]);
+            swept.extend([held_key(false, seq), held_key(true, seq)]);
         }
     }
-    Ok(())
+    Ok(swept)
 }
 
 /// The owed heads and bodies of a segment, as they are written; nothing where one of them cannot be read.
@@ -193,11 +201,19 @@ fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<
     some.advance_to(segment.first);
     for seq in some.take_while(|seq| *seq <= last) {
         for (body, keyspace) in [(false, &shelves.heads), (true, &shelves.bodies)] {
-            let Some(value) = keyspace.get(key(seq)).map_err(mishap)? else {
-                tracing::error!(segment = segment.id, record = seq, "an owed record cannot be read; its segment stays");
-                return Ok(None);
-            };
-            rows.push((held_key(body, seq), value.to_vec()));
+            match guarded(|| keyspace.get(key(seq)).map_err(mishap)) {
+                Ok(Some(value)) => rows.push((held_key(body, seq), value.to_vec())),
+                // The others are given up all the same, or one block that rots would fill the disk.
+                Ok(None) | Err(StoreError::Corrupt(_)) => {
+                    tracing::error!(
+                        segment = segment.id,
+                        record = seq,
+                        "an owed record cannot be read; its segment stays: stop the gateway and run `setgate store check`"
+                    );
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(Some(rows))
@@ -382,9 +398,21 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
             let wall = shared.sanity.now(&shared.house);
             let held_back = shared.state.read().held_back.clone();
             for item in engine.parked.iter() {
-                let row = read_row(&item.value().map_err(mishap)?)?;
-                if wall.since(HeldBack::latest(&held_back, row.parked.parked_at)) > limit {
-                    what.push((row.parked.stream, row.parked.at));
+                let row = match item.value().map_err(mishap) {
+                    Ok(value) => read_row(&value),
+                    Err(StoreError::Corrupt(why)) => {
+                        // The engine gets no further than this.
+                        tracing::error!(why, "parked SETs do not read, and stay");
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
+                match row {
+                    Ok(row) if wall.since(HeldBack::latest(&held_back, row.parked.parked_at)) > limit => {
+                        what.push((row.parked.stream, row.parked.at));
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "a parked SET does not read, and stays"),
                 }
             }
         }
@@ -401,7 +429,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
                 let (at, value) = item.into_inner().map_err(mishap)?;
                 let Some((stream, seq)) = parked_of(&at) else { continue };
                 count -= 1;
-                bytes = bytes.saturating_sub(read_row(&value)?.bytes);
+                bytes = bytes.saturating_sub(read_row(&value).map_or(0, |row| row.bytes));
                 what.push((stream, crate::Position::new(seq)));
             }
         }
