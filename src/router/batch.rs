@@ -15,7 +15,7 @@ use delivery::{
     spi::{Claim, TapCore},
 };
 use set::{ErrorCode, Jti, OrderKey};
-use store::{Kind, Rule, StoreError};
+use store::{Kind, Position, Rule, StoreError};
 use stream::{Decision, Why};
 
 use crate::{
@@ -95,6 +95,8 @@ enum Made {
     Token(Token),
     Gone(Rule),
     TooLarge(usize),
+    /// The store has it and cannot read it.
+    Unread(Cause),
 }
 
 struct Token {
@@ -192,6 +194,12 @@ impl StreamTap {
         if self.kept.is_empty() {
             return None;
         }
+        self.kept.retain(|(Prepared { slot, draw, made, .. }, _)| {
+            let Made::Unread(cause) = made else { return true };
+            // What was drawn behind it comes back with it, before anything of its subject leaves.
+            self.feed.cannot_read((slot.seq(), *draw), cause);
+            false
+        });
         let mut held = Vec::new();
         let paused = {
             let state = self.feed.state.lock();
@@ -232,6 +240,10 @@ impl StreamTap {
                 Made::Token(token) => token,
                 Made::Gone(rule) => {
                     self.feed.drop_by_rule(claim, rule);
+                    continue;
+                }
+                Made::Unread(cause) => {
+                    self.feed.cannot_read(claim, &cause);
                     continue;
                 }
                 Made::TooLarge(size) => {
@@ -426,7 +438,7 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec
     };
     let started = feed.shared.house.clock.monotonic();
     let at = slots.iter().map(|(slot, _)| slot.head.at).collect();
-    let bodies = match feed.shared.store.bodies(at).await {
+    let bodies = match read(&feed, at, &slots).await {
         Ok(bodies) => bodies,
         Err(error) => return Err(fail(store_cause(&error), &slots)),
     };
@@ -435,7 +447,7 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec
     let mut cached = Vec::with_capacity(slots.len());
     for ((slot, jti), body) in slots.iter().zip(&bodies) {
         let kept = if slot.attempts > 0 || slot.sealed_before { feed.shared.cache.find(jti, generation) } else { None };
-        if let (None, Some(body)) = (&kept, body) {
+        if let (None, Ok(Some(body))) = (&kept, body) {
             jobs.push(Job { jti: *jti, iat: slot.head.accepted, body: body.clone() });
         }
         cached.push(kept);
@@ -460,9 +472,10 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec
         let mut state = feed.state.lock();
         for (((slot, jti), body), kept) in slots.into_iter().zip(bodies).zip(cached) {
             let made = match (body, kept) {
-                (None, _) => Made::Gone(Rule::Lost),
-                (Some(body), Some(token)) => Made::Token(Token { token, body, generation }),
-                (Some(body), None) => match sealed.next() {
+                (Err(cause), _) => Made::Unread(cause),
+                (Ok(None), _) => Made::Gone(Rule::Lost),
+                (Ok(Some(body)), Some(token)) => Made::Token(Token { token, body, generation }),
+                (Ok(Some(body)), None) => match sealed.next() {
                     Some(token) if token.len() > most => Made::TooLarge(token.len()),
                     Some(token) => Made::Token(Token { token, body, generation }),
                     None => Made::Gone(Rule::Lost),
@@ -477,6 +490,29 @@ async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec
         }
     }
     Ok(prepared)
+}
+
+/// Reads bodies; where one of them has rotted, each by itself, so that it holds up no other.
+async fn read(
+    feed: &Feed,
+    at: Vec<Position>,
+    slots: &[(Slot, Jti)],
+) -> Result<Vec<Result<Option<Bytes>, Cause>>, StoreError> {
+    let store = &feed.shared.store;
+    match store.bodies(at.clone()).await {
+        // A control SET leaves by itself: its line waits.
+        Err(StoreError::Corrupt(_)) if slots.iter().all(|(slot, _)| slot.head.kind != Kind::Control) => {}
+        read => return Ok(read?.into_iter().map(Ok).collect()),
+    }
+    let mut bodies = Vec::with_capacity(at.len());
+    for at in at {
+        bodies.push(match store.bodies(vec![at]).await {
+            Ok(body) => Ok(body.into_iter().next().flatten()),
+            Err(StoreError::Corrupt(why)) => Err(Cause::new("store", format!("record {at} does not read: {why}"))),
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(bodies)
 }
 
 fn store_cause(error: &StoreError) -> Cause {

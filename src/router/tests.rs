@@ -36,6 +36,7 @@ mod limits;
 mod poison;
 mod responder;
 mod retention;
+mod rotten;
 mod sharing;
 mod telling;
 mod wakes;

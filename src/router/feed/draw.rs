@@ -324,6 +324,26 @@ impl Feed {
         self.hand_back(sets);
     }
 
+    /// A drawn SET is there and cannot be read: it waits for who repairs the store, its subject with it, and no other does.
+    pub(crate) fn cannot_read(self: &Arc<Self>, (seq, draw): (u64, u64), cause: &Cause) {
+        let (now, wall) = self.times();
+        let mut state = self.state.lock();
+        if state.claimed.get(&seq).is_none_or(|claimed| claimed.draw != draw) {
+            return;
+        }
+        let Some(claimed) = state.unclaim(seq) else { return };
+        tracing::error!(
+            stream = %self.served.load().stream.id, cause = %cause,
+            "a SET cannot be read and waits: stop the gateway and run `setgate store check`"
+        );
+        // It may have been the probe: another one may leave.
+        state.breaker.unknown(now);
+        state.last_error = Some((wall, cause.clone()));
+        let due = now + Duration::from_secs(self.shared.config.backoff_most_s);
+        self.come_back(&mut state, claimed, Some(due));
+        self.stir(&mut state);
+    }
+
     /// Handed-over SETs whose time to be settled is over are due again.
     pub(super) fn lapse(self: &Arc<Self>, state: &mut State, now: Duration) {
         let mut over = Vec::new();

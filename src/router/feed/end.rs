@@ -48,14 +48,15 @@ impl Feed {
                     late.push((named, jti, outcome));
                 }
             }
+            if !notes.is_empty() {
+                // Under the lock: a scan that begins behind it must wait for these, or it finds them owed.
+                self.shared.settler.note(notes);
+            }
             // Given back before anybody is woken to draw.
             state.returned = None;
             // A request may settle and ask for more at once: its answer must not hold what it settles.
             state.late += usize::from(!late.is_empty());
             self.stir(&mut state);
-        }
-        if !notes.is_empty() {
-            self.shared.settler.note(notes);
         }
         if !late.is_empty() {
             self.shared.tell(Command::Late(self.clone(), late));
@@ -170,14 +171,13 @@ impl Feed {
                 _ => {}
             }
         }
+        if !notes.is_empty() {
+            self.shared.settler.note(notes);
+        }
         if state.late == 0 {
             state.taps.wake_all();
         }
         self.stir(&mut state);
-        drop(state);
-        if !notes.is_empty() {
-            self.shared.settler.note(notes);
-        }
         acknowledged
     }
 

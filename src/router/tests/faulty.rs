@@ -1,6 +1,7 @@
 //! A store that does what its test says when control-plane records are written.
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -43,6 +44,8 @@ pub(super) struct Faulty {
     pub(super) configure: Mutex<Option<Next>>,
     /// Reads of parked SETs fail.
     pub(super) parked_fail: AtomicBool,
+    /// Records of which the body does not read.
+    pub(super) rotten: Mutex<BTreeSet<u64>>,
     /// Reads of heads fail.
     pub(super) heads_fail: AtomicBool,
     /// Once something is issued again, heads and parked SETs cannot be read.
@@ -65,6 +68,7 @@ impl Faulty {
             inner,
             configure: Mutex::default(),
             parked_fail: AtomicBool::default(),
+            rotten: Mutex::default(),
             heads_fail: AtomicBool::default(),
             fail_after_reissue: AtomicBool::default(),
             settle_fail: AtomicBool::default(),
@@ -113,6 +117,9 @@ impl Store for Faulty {
         })
     }
     fn bodies(&self, at: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {
+        if at.iter().any(|at| self.rotten.lock().contains(&at.seq)) {
+            return Box::pin(std::future::ready(Err(StoreError::Corrupt("as scripted".into()))));
+        }
         self.inner.bodies(at)
     }
     fn heads(&self, at: Vec<Position>) -> Answer<Vec<Option<Head>>> {
