@@ -11,6 +11,7 @@ use crate::{
     fjall::{
         batch::{Failure, Filling},
         bucket::{row_key, write_row},
+        engine::{Engine, mishap, read_row as read_parked, write_row as write_parked},
         replay::Fold,
         writer::Writer,
     },
@@ -45,6 +46,9 @@ pub(crate) fn read_held_back(value: &[u8]) -> Result<Vec<HeldBack>, crate::Store
     };
     read().ok_or_else(|| damaged("what is noted of times that were held back"))
 }
+
+/// Parked SETs that are written in one commit.
+const SOME: usize = 1024;
 
 impl Writer {
     /// Looks at the clock before anything is planned; believes it when it has gone on evenly for long enough.
@@ -87,6 +91,7 @@ impl Writer {
             (state.last, state.first, state.last_accepted.since(now), state.held_back.clone())
         };
         let back = back && !ahead.is_zero();
+        self.date_parked(&engine, now)?;
         if back {
             // No head may be left to a replay: the last of them would say what time it is.
             self.fold()?;
@@ -150,5 +155,34 @@ impl Writer {
             offset_seconds: strayed.map_or(0, |strayed| strayed.seconds()),
             went_back_seconds: if back { ahead.as_secs() } else { 0 },
         })
+    }
+
+    /// Nothing was parked later than now: what says so was parked under a clock that was ahead, and would be kept until that time and
+    /// longer. A part of them may be done twice, where it breaks off.
+    fn date_parked(&mut self, engine: &Engine, now: Timestamp) -> Result<(), Failure> {
+        let mut from = Vec::new();
+        loop {
+            let mut filling = Filling::new(engine, SOME + 1);
+            let mut some = 0;
+            for item in engine.parked.range(from.clone()..) {
+                let (key, value) = item.into_inner().map_err(mishap).map_err(Failure::Write)?;
+                // One that does not read stays as it is.
+                let Some(mut row) = read_parked(&value).ok().filter(|row| row.parked.parked_at > now) else { continue };
+                row.parked.parked_at = now;
+                filling.batch.insert(&engine.parked, &*key, write_parked(&row).map_err(Failure::Write)?);
+                from = [&*key, &[0]].concat();
+                some += 1;
+                if some == SOME {
+                    break;
+                }
+            }
+            if some > 0 {
+                filling.touch(&engine.parked);
+                self.commit_aside(engine, filling)?;
+            }
+            if some < SOME {
+                return Ok(());
+            }
+        }
     }
 }

@@ -250,6 +250,31 @@ async fn parked_sets_beyond_their_limits_are_forgotten_oldest_first() {
 }
 
 #[tokio::test]
+async fn what_was_parked_under_a_clock_that_was_ahead_is_forgotten_in_its_time() {
+    for confirms in [true, false] {
+        let mut folder = Folder::with(|options| options.parked_seconds = 24 * 3600);
+        folder.dial.leap(HOUR * 24 * 400);
+        let store = folder.store() as Arc<dyn Store>;
+        append(&store, event("x", &[1])).await;
+        settle(&store, vec![parked(1, 1)], Durability::Sync).await;
+        folder.dial.put_back(HOUR * 24 * 400);
+        if confirms {
+            store.confirm_clock().await.unwrap();
+        }
+        let kept = || store.parked(ParkedFilter { most: 99, ..ParkedFilter::default() });
+        for hours in 1..=28 {
+            folder.dial.pass(HOUR);
+            // Whoever writes looks at the clock.
+            append(&store, event("y", &[])).await;
+            store.housekeep().await.unwrap();
+            assert!(hours > 23 || kept().await.unwrap().len() == 1, "it is forgotten after {hours} hours");
+        }
+        assert_eq!(kept().await.unwrap(), [], "its time was over");
+        assert_eq!(store.cursor(StreamNo(1)).await.unwrap().parked_now, 0);
+    }
+}
+
+#[tokio::test]
 async fn parked_sets_beyond_their_bytes_are_forgotten_oldest_first() {
     let mut folder = Folder::with(|options| options.parked_bytes = 2500);
     let store = folder.store() as Arc<dyn Store>;
