@@ -86,7 +86,8 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
     let secrets = &config.secrets.folder;
     let unfinished = secrets.join("init-unfinished");
     let found = Found::look(config)?;
-    if !unfinished.exists() && found.any() {
+    let interrupted = unfinished.exists();
+    if !interrupted && found.any() {
         return Err(Failure::usage(format!("there is something already: {}", found.present().join(", ")))
             .remedy("`setgate serve` starts with it; to begin anew, move all of it away, together"));
     }
@@ -115,7 +116,13 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
     oauth::admin_token(&config.secrets.admin_token(), &*house.random)
         .map_err(|error| Failure::failed(error.to_string()))?;
     let (place, options, clock) = (place(config), config.store.clone(), house.clone());
-    let created = blocking(move || FjallStore::init(&place, &options, &secret, &clock)).await?;
+    let made = move || {
+        if interrupted {
+            FjallStore::clear_unfinished(&place)?;
+        }
+        FjallStore::init(&place, &options, &secret, &clock)
+    };
+    let created = blocking(made).await?;
     let (store_id, budget_bytes) = match created {
         Ok(created) => (created.id, created.budget),
         Err(OpenError::Exists(_)) if found.store => (String::new(), 0),
@@ -166,11 +173,12 @@ pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<K
     };
     let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
     let admin = oauth::admin_token(&config.secrets.admin_token(), &*house.random).map_err(of_admin)?;
+    let registry = Registry::new();
+    let opened = open_store(house, config, secret, registry.lend(Observed::register)).await?;
+    // Once, however often a store was asked for that another process had.
     for Exposed { what, remedy } in exposed(config) {
         tracing::warn!(remedy, "{what}");
     }
-    let registry = Registry::new();
-    let opened = open_store(house, config, secret, registry.lend(Observed::register)).await?;
     let report = &opened.report;
     tracing::info!(
         store = %config.store.path.display(), id = report.id, replayed = report.replayed, waiting = report.waiting,

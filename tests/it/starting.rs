@@ -204,6 +204,7 @@ fn a_start_waits_while_the_last_process_drains() {
     let mut gateway = Plan::new().stream("crm", &sink.url()).start();
     gateway.accept(&event(1, "a"));
     sink.until("one is under way", |all| !all.is_empty());
+    mode(&gateway, "store", 0o755);
     gateway.signal("-TERM");
     let log = std::fs::File::create(gateway.path("next.log")).unwrap();
     let mut next = binary();
@@ -223,4 +224,30 @@ fn a_start_waits_while_the_last_process_drains() {
     });
     next.kill().unwrap();
     next.wait().unwrap();
+    // However often it asked for the store.
+    assert_eq!(text(&gateway).matches("mode 755").count(), 1, "{}", text(&gateway));
+}
+
+/// A first start that was killed at any moment is done again, and never touches a store.
+#[test]
+fn an_interrupted_init_goes_on() {
+    // The engine is made, then the watermark, then the instance.
+    for gone in [&["instance.json", "watermark"][..], &["instance.json", "watermark", "engine/version"]] {
+        let mut gateway = Plan::new().stream("crm", &Sink::good().url()).prepare();
+        assert!(gateway.run(&["init"]).status.success());
+        for name in gone {
+            std::fs::remove_file(gateway.path("store").join(name)).unwrap();
+        }
+        write(&gateway, "secrets/init-unfinished", "");
+        let again = gateway.run(&["init"]);
+        assert!(again.status.success(), "{gone:?}: {}", said(&again));
+        gateway.start();
+        gateway.accept(&event(1, "a"));
+        gateway.kill();
+        // What holds an event is not made again.
+        std::fs::remove_file(gateway.path("store").join("instance.json")).unwrap();
+        write(&gateway, "secrets/init-unfinished", "");
+        assert_eq!(gateway.run(&["init"]).status.code(), Some(7));
+        assert!(gateway.path("store/engine/version").exists());
+    }
 }

@@ -91,7 +91,8 @@ impl FjallStore {
     ) -> Result<Created, OpenError> {
         fs::create_dir_all(&place.store).map_err(OpenError::io("make", &place.store))?;
         let mut inside = fs::read_dir(&place.store).map_err(OpenError::io("read", &place.store))?;
-        if inside.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) {
+        if inside.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found" && entry.file_name() != "lock"))
+        {
             return Err(OpenError::Exists(place.store.clone()));
         }
         refuse_network(&place.store)?;
@@ -115,6 +116,28 @@ impl FjallStore {
         place.write_instance(&instance)?;
         sync_folder(&place.store).map_err(OpenError::io("write", &place.store))?;
         Ok(Created { id: instance.id, budget })
+    }
+
+    /// Clears away what an interrupted [`FjallStore::init`] left, so that it can be done again. Where there is a store, or where one may
+    /// have been, nothing is touched.
+    ///
+    /// # Errors
+    /// [`OpenError`], for example where another process makes it at this moment.
+    pub fn clear_unfinished(place: &Place) -> Result<(), OpenError> {
+        if place.has_instance() || !place.engine().exists() {
+            return Ok(());
+        }
+        let _lock = place.lock()?;
+        // It is made after the engine and before the instance; what was ever accepted stands in it.
+        let mark = place.watermark();
+        match Watermark::read(&mark) {
+            Ok(Some(Mark { last: 0, epoch: 0, .. })) => {
+                fs::remove_file(&mark).map_err(OpenError::io("remove", &mark))?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            _ => return Ok(()),
+        }
+        fs::remove_dir_all(place.engine()).map_err(OpenError::io("remove", &place.engine()))
     }
 
     /// Opens a store: takes its lock, replays what is not folded yet, and compares what it finds with what was promised.

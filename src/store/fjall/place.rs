@@ -240,6 +240,11 @@ impl Place {
         self.store.join("instance.json")
     }
 
+    /// Whether there is a store.
+    pub(crate) fn has_instance(&self) -> bool {
+        self.instance_file().exists()
+    }
+
     /// Reads the store's identity and judges its format and secret.
     pub(crate) fn instance(&self, secret: Option<&[u8; Names::SECRET]>) -> Result<Instance, OpenError> {
         let path = self.instance_file();
