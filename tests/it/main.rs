@@ -43,6 +43,8 @@ mod stopping;
 #[cfg(test)]
 mod store_folder;
 #[cfg(test)]
+mod sums;
+#[cfg(test)]
 mod variants;
 #[cfg(test)]
 mod visits;
