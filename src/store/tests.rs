@@ -1,6 +1,7 @@
 //! The contract suite on each implementation of this room.
 
 mod damage;
+mod during;
 mod faults;
 mod full;
 mod model;

@@ -1,0 +1,184 @@
+//! What happens between the steps of one round of housekeeping, and kills inside the deletions that it makes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+};
+
+use super::{damage::files, *};
+use crate::{
+    Durability, StreamNo,
+    testkit::{acknowledged, append, body, event, owed, settle, tail},
+};
+
+/// Keeps the one thread that reads busy until the sender is dropped; the receiver tells when it has come so far.
+fn busy() -> (Sender<()>, Receiver<()>) {
+    let ((release, held), (begins, begun)) = (channel::<()>(), channel());
+    drop(tokio::task::spawn_blocking(move || {
+        let _ = begins.send(());
+        held.recv()
+    }));
+    (release, begun)
+}
+
+/// With nothing but what every caller of a store can do.
+#[test]
+fn a_segment_that_closes_during_a_round_is_given_up_only_when_its_end_is_written_down() {
+    // What housekeeping reads aside waits for whoever was there first.
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut folder = Folder::with(|options| {
+            (options.segment_records, options.recent_bytes, options.flush_milliseconds) = (12, 0, 3_600_000);
+        });
+        let store = folder.store() as Arc<dyn Store>;
+        for seq in 1..=10 {
+            append(&store, event(&format!("body-{seq}"), &[1, 2])).await;
+        }
+        // Now the cursors are written down up to there.
+        store.close().await.unwrap();
+        let store = folder.store();
+        let shared = store.clone() as Arc<dyn Store>;
+        let (first, _) = busy();
+        let mut round = shared.housekeep();
+        assert!(futures_util::poll!(&mut round).is_pending());
+        let (second, begun) = busy();
+        drop(first);
+        begun.recv().unwrap();
+        // Its first look is over, the second cannot begin; between them the writer is asked to write the cursors down.
+        assert!(futures_util::poll!(&mut round).is_pending());
+        for seq in 11..=13 {
+            append(&shared, event(&format!("body-{seq}"), &[1, 2])).await;
+        }
+        let all = (1..=13).flat_map(|seq| [acknowledged(1, seq), acknowledged(2, seq)]);
+        let but_one = all.filter(|settlement| (settlement.stream, settlement.at.seq) != (StreamNo(2), 12));
+        settle(&shared, but_one.collect(), Durability::Sync).await;
+        drop(second);
+        round.await.unwrap();
+        assert_eq!(shared.bounds().first.seq, 13, "nothing was condensed");
+        store.abandon().await;
+
+        let shared = folder.store() as Arc<dyn Store>;
+        assert_eq!(owed(&shared, 2).await, [12]);
+        assert_eq!(body(&shared, 12).await.as_deref(), Some(&b"body-12"[..]));
+        assert!(tail(&shared).await.iter().any(|entry| entry.head.at.seq == 12));
+        crate::testkit::assert_sums(&shared, 1..=2).await;
+    });
+}
+
+/// What a kill leaves of a keyspace's folder.
+type Left = (&'static str, fn(&Path) -> std::io::Result<()>);
+
+fn but(folder: &Path, stays: &str) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        match (name == stays, path.is_dir()) {
+            (true, _) => {}
+            (_, true) => fs::remove_dir_all(path)?,
+            (_, false) => fs::remove_file(path)?,
+        }
+    }
+    Ok(())
+}
+
+/// The engine forgets the keyspace's name, removes the file that names its list of tables, then all else in any order.
+const LEFT: [Left; 5] = [
+    ("everything", |_| Ok(())),
+    ("all but what names the list", |folder| fs::remove_file(folder.join("current"))),
+    ("the tables", |folder| but(folder, "tables")),
+    ("the lists", |folder| {
+        fs::remove_file(folder.join("current"))?;
+        fs::remove_dir_all(folder.join("tables"))
+    }),
+    ("an empty folder", |folder| but(folder, "")),
+];
+
+/// A store of which the first segment was condensed, with copies of its two folders in the engine, which are not deleted yet.
+async fn condensed(folder: &mut Folder) -> (Arc<FjallStore>, [PathBuf; 2]) {
+    let store = folder.store();
+    let shared = store.clone() as Arc<dyn Store>;
+    for seq in 1..=30 {
+        append(&shared, event(&format!("body-{seq}"), &[1, 2])).await;
+    }
+    shared.housekeep().await.unwrap();
+    // After the seven that every store has.
+    let folders = ["8", "9"].map(|name| folder.place().store.join("engine/keyspaces").join(name));
+    for one in &folders {
+        let mut tables = Vec::new();
+        while tables.is_empty() {
+            // The engine's worker writes it out.
+            std::thread::yield_now();
+            files(&one.join("tables"), &mut tables);
+        }
+    }
+    let all = (1..=30).flat_map(|seq| [acknowledged(1, seq), acknowledged(2, seq)]);
+    let but_some = all.filter(|settlement| settlement.stream == StreamNo(1) || settlement.at.seq % 12 != 0);
+    settle(&shared, but_some.collect(), Durability::Sync).await;
+    store.trim(store.plan_trim().await.unwrap()).await.unwrap();
+    assert_eq!(shared.bounds().first.seq, 13, "nothing was condensed");
+    let copies = ["heads", "bodies"].map(|name| folder.folder.path().join(name));
+    folders.iter().zip(&copies).for_each(|(from, to)| copy(from, to));
+    (store, copies)
+}
+
+async fn assert_opens(folder: &Folder, place: &Place, what: &str) {
+    assert!(FjallStore::check(place).unwrap().is_sound(), "{what}");
+    for round in 0..2 {
+        let opened = folder.try_open_at(place).unwrap_or_else(|error| panic!("{what}, round {round}: {error}"));
+        let store = opened.store.clone() as Arc<dyn Store>;
+        assert_eq!(owed(&store, 2).await, [12, 24], "{what}");
+        assert_eq!(body(&store, 12).await.as_deref(), Some(&b"body-12"[..]), "{what}");
+        assert_eq!(body(&store, 24).await.as_deref(), Some(&b"body-24"[..]), "{what}");
+        crate::testkit::assert_sums(&store, 1..=2).await;
+        store.housekeep().await.unwrap();
+        // A kill in the second round, a close in the first.
+        if round == 0 { store.close().await.unwrap() } else { opened.store.abandon().await }
+    }
+    for name in ["8", "9"] {
+        assert!(!place.store.join("engine/keyspaces").join(name).exists(), "{what}: {name} stays");
+    }
+    assert!(FjallStore::check(place).unwrap().is_sound(), "{what}");
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_killed_anywhere_is_finished_by_the_next_opening() {
+    let mut folder = Folder::with(|options| (options.segment_records, options.recent_bytes) = (12, 0));
+    let (store, copies) = condensed(&mut folder).await;
+    store.clear_away().await.unwrap();
+    store.abandon().await;
+    drop(store);
+    let keyspaces = |place: &Place| place.store.join("engine/keyspaces");
+    assert!(!keyspaces(&folder.place()).join("8").exists(), "it is not deleted");
+    for (what, leave) in LEFT {
+        for which in [&["8"][..], &["9"], &["8", "9"]] {
+            let twin = Place { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+            copy(&folder.place().store, &twin.store);
+            for (name, from) in ["8", "9"].iter().zip(&copies).filter(|(name, _)| which.contains(name)) {
+                copy(from, &keyspaces(&twin).join(name));
+                leave(&keyspaces(&twin).join(name)).unwrap();
+            }
+            assert_opens(&folder, &twin, &format!("{what} of {which:?}")).await;
+            fs::remove_dir_all(&twin.store).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_killed_between_two_keyspaces_is_finished_by_the_next_opening() {
+    for name in ["heads-1", "bodies-1"] {
+        let mut folder = Folder::with(|options| (options.segment_records, options.recent_bytes) = (12, 0));
+        let (store, _) = condensed(&mut folder).await;
+        store.abandon().await;
+        drop(store);
+        {
+            let path = folder.place().store.join("engine");
+            let engine = fjall::Database::builder(path).worker_threads(1).manual_journal_persist(true).open().unwrap();
+            let keyspace = engine.keyspace(name, fjall::KeyspaceCreateOptions::default).unwrap();
+            engine.delete_keyspace(keyspace).unwrap();
+        }
+        assert_opens(&folder, &folder.place(), name).await;
+    }
+}
