@@ -17,8 +17,9 @@ const SHOWN: usize = 20;
 
 /// Writes a damaged store anew from what can be read.
 pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
-    let place = opening::place(&serve::load(context, false)?.config);
-    let repair = look(place.clone()).await?;
+    let config = serve::load(context, false)?.config;
+    let place = opening::place(&config);
+    let mut repair = look(place.clone()).await?;
     let (out, findings) = (context.out, repair.findings().clone());
     let needed = repair.is_needed();
     for text in account(&findings) {
@@ -34,6 +35,11 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
         out.line("nothing is wrong with it: it is left as it is");
         return Ok(Exit::Done);
     }
+    if findings.identity.is_some() {
+        // It names the secret of the store: without it nobody would notice keys that belong to another one.
+        let secret = opening::secret_of(&config, repair.record(opening::KEK_RECORD))?;
+        repair.identify(&secret, &context.house).map_err(|error| opening::of_store(&error))?;
+    }
     let target = how.into.as_deref().unwrap_or(&place.store).display();
     if !how.yes && !out.confirm(&format!("Write the store anew to {target} and give up what is listed above?")) {
         return Err(Failure::usage("nothing was done").remedy("give --yes to do it without being asked"));
@@ -44,26 +50,31 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
         .map_err(|_| Failure::failed("the repair was interrupted; the store is as it was"))?
         .map_err(|error| opening::of_store(&error))?;
     report(Some(&repaired));
-    out.line(format!(
-        "{} was written anew, opened and checked: {} deliveries wait",
-        repaired.store.display(),
-        repaired.waiting
-    ));
+    let (waiting, at) = (repaired.waiting, repaired.store.display());
     match &repaired.damaged {
-        Some(kept) => {
+        None if how.into.is_none() => {
             out.line(format!(
-                "the parts as they were are kept in {}: remove them when you are content",
-                kept.display()
+                "the identity of {at} was written anew, nothing else was changed: {waiting} deliveries wait"
             ));
-            out.line("`setgate serve` goes on delivering");
         }
-        None => {
-            out.line(format!(
-                "{} is as it was; to use the repaired store, put it in its place, then `setgate store adopt`",
-                place.store.display()
-            ));
+        kept => {
+            out.line(format!("{at} was written anew, opened and checked: {waiting} deliveries wait"));
+            if let Some(kept) = kept {
+                let kept = kept.display();
+                out.line(format!("the parts as they were are kept in {kept}: remove them when you are content"));
+            }
         }
     }
+    out.line(match (&repaired.copy, &how.into) {
+        (_, Some(_)) => format!(
+            "{} is as it was; to use the repaired store, put it in its place, then `setgate store adopt`",
+            place.store.display()
+        ),
+        (Some(why), None) => {
+            format!("it counts as a copy ({why}): `setgate store adopt`, then `setgate serve`")
+        }
+        (None, None) => "`setgate serve` goes on delivering".to_owned(),
+    });
     Ok(Exit::Done)
 }
 
@@ -139,6 +150,10 @@ fn account(findings: &Findings) -> Vec<String> {
             kept.events, kept.deliveries, kept.streams, kept.parked, kept.records, kept.ids
         ),
     ];
+    text.extend(findings.identity.iter().map(|why| {
+        let why = telemetry::clean(why, 1024);
+        format!("identity: {why}; it is written anew, and the store counts as a copy until `setgate store adopt`")
+    }));
     let mut given_up = Vec::new();
     if lost.event_count > 0 {
         given_up.push(format!("{} events, whoever was owed them:", lost.event_count));
@@ -151,6 +166,11 @@ fn account(findings: &Findings) -> Vec<String> {
     given_up
         .extend(lost.deliveries.iter().map(|(stream, count)| format!("{count} deliveries of stream number {stream}")));
     given_up.extend(lost.parked.iter().map(|(stream, count)| format!("{count} parked SETs of stream number {stream}")));
+    let named = lost.parked_sets.iter().filter_map(|set| set.jti.as_ref());
+    given_up.extend(named.clone().take(SHOWN).map(|jti| format!("  the parked SET {jti}")));
+    if named.clone().count() > SHOWN {
+        given_up.push(format!("  and {} more; --json names them all", named.count() - SHOWN));
+    }
     given_up.extend(lost.records.iter().map(|key| format!("the record {}", telemetry::clean(key, 256))));
     for (count, what) in [
         (lost.commits, "commits with settlements: what they settled is delivered again"),

@@ -316,6 +316,25 @@ pub(crate) fn kek_file(config: &Config) -> Option<PathBuf> {
     }
 }
 
+/// The store's secret, where the store itself does not say whose it is: its record of the key-encryption key has to name one of these.
+///
+/// # Errors
+/// When key or secret cannot be had, or belong to another store.
+pub(crate) fn secret_of(config: &Config, belongs: Option<Vec<u8>>) -> Result<[u8; Names::SECRET], Failure> {
+    let kek = read_kek(config)?;
+    let next = rekey::begun(config)?;
+    let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
+    if let Some(belongs) = belongs.filter(|belongs| both.iter().all(|kek| **belongs != *kek.id().as_bytes())) {
+        let belongs = String::from_utf8_lossy(&belongs).into_owned();
+        return Err(Failure::new(
+            Exit::Store,
+            format!("the store belongs to the key-encryption key {belongs}, not to {}", kek.id()),
+        )
+        .remedy(where_it_is(config, &belongs)));
+    }
+    read_names(config, &both)
+}
+
 fn make_kek(config: &Config) -> Result<Kek, KekError> {
     match kek_file(config) {
         Some(path) => {
@@ -406,6 +425,13 @@ pub(crate) fn of_store(error: &OpenError) -> Failure {
     match error {
         OpenError::Locked { pid, .. } => failure(Exit::Locked).remedy(format!(
             "stop the gateway that has it (process {pid}, as it says itself), or name another folder as `path` in [store]"
+        )),
+        error if error.is_full() => failure(Exit::Full).remedy(format!(
+            "free some room there, then do it again; `setgate serve` goes on by itself as soon as there is some{}",
+            match error {
+                OpenError::Io { path, .. } => format!(" ({})", path.display()),
+                _ => String::new(),
+            }
         )),
         OpenError::Network { .. } => failure(Exit::Store).remedy("name a folder on a local disk as `path` in [store]"),
         OpenError::Io { path, .. } => failure(Exit::Store)

@@ -70,7 +70,11 @@ const LOOK: Duration = Duration::from_millis(200);
 /// What a process that ends may need beyond its time, to close the store.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Opens what is kept, once the process that has it has ended: a supervisor may start the next while the last one drains.
+/// How often a full disk is looked at again, at a start; and how often that is said.
+const ROOM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// Opens what is kept, once the process that has it has ended: a supervisor may start the next while the last one drains. On a full
+/// disk, once there is room: as long as it takes, as the running gateway does.
 ///
 /// # Errors
 /// When it cannot be opened, or that process still has it after the time that one has for its end.
@@ -78,8 +82,19 @@ async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failur
     let patience = Duration::from_secs(config.gateway.shutdown_seconds) + CLOSING;
     let until = house.clock.monotonic() + patience;
     let mut told = false;
+    let mut tell = house.clock.monotonic();
     loop {
         match opening::open(house, config, make).await {
+            Err(failure) if failure.exit == Exit::Full => {
+                if house.clock.monotonic() >= tell {
+                    tell = house.clock.monotonic() + ROOM.1;
+                    tracing::warn!(
+                        "{}: waiting for room, nothing is taken in or delivered before there is some",
+                        failure.message
+                    );
+                }
+                house.clock.sleep(ROOM.0).await;
+            }
             Err(failure) if failure.exit == Exit::Locked && house.clock.monotonic() < until => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(seconds = patience.as_secs(), "{}: waiting for its end", failure.message);

@@ -27,11 +27,13 @@ pub enum Exit {
     Locked,
     /// A listener's address is taken, or not to be had.
     Address,
+    /// The file system of the store has no room for what was to be done. It can be done again as soon as there is some.
+    Full,
 }
 
 impl Exit {
     /// Every way to end.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -43,6 +45,7 @@ impl Exit {
         Self::Secrets,
         Self::Locked,
         Self::Address,
+        Self::Full,
     ];
 
     /// The number.
@@ -60,6 +63,7 @@ impl Exit {
             Self::Secrets => 8,
             Self::Locked => 9,
             Self::Address => 10,
+            Self::Full => 11,
         }
     }
 
@@ -78,6 +82,7 @@ impl Exit {
             Self::Secrets => "a key, token or certificate file cannot be used, or others may read it",
             Self::Locked => "the store is in use by another process",
             Self::Address => "a listener's address is taken, or not to be had",
+            Self::Full => "the file system of the store has no room",
         }
     }
 

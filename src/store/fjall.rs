@@ -1,7 +1,7 @@
 //! The embedded store: the ledger and its cursors on fjall, in one folder.
 
 mod batch;
-mod believe;
+pub(crate) mod believe;
 mod bucket;
 mod check;
 #[cfg(test)]
@@ -14,11 +14,12 @@ mod group;
 mod guard;
 mod holdings;
 mod housekeep;
+pub(crate) mod identity;
 mod journal;
 mod open;
 mod place;
 mod recover;
-mod release;
+pub(crate) mod release;
 mod repair;
 pub(crate) mod replay;
 mod room;
@@ -54,7 +55,7 @@ pub use open::{Created, OpenReport, Opened};
 pub use place::{OpenError, Place};
 pub use repair::{Repair, Repaired};
 pub use room::Room;
-pub use survey::{Findings, GivenUp, Kept, Stretch};
+pub use survey::{Findings, GivenUp, Kept, LostParked, Stretch};
 #[cfg(test)]
 pub(crate) use {batch::Failure, housekeep::Trim};
 
@@ -128,7 +129,7 @@ impl FjallStore {
         let shared = self.shared.clone();
         let renew = move || {
             let mut instance = shared.place.instance(None)?;
-            open::renew(&shared.place, &mut instance, &shared.house)?;
+            shared.place.renew(&mut instance, &shared.house)?;
             shared.held.store(false, Ordering::Release);
             Ok(())
         };

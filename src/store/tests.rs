@@ -4,6 +4,7 @@ mod damage;
 mod during;
 mod faults;
 mod full;
+mod identity;
 mod model;
 mod once;
 mod orders;

@@ -14,7 +14,7 @@ use crate::{
     codec::{In, Out},
     fjall::{
         batch::Filling,
-        engine::{Engine, mishap},
+        engine::{Engine, mishap, seq_of},
         shared::Shared,
         sieve::Sieve,
     },
@@ -22,6 +22,9 @@ use crate::{
 
 /// A producer whose keys take up a bucket by more than one in so many of what is remembered of it makes the next one begin.
 const SHARES: u64 = 4;
+
+/// What the keys of buckets' rows begin with.
+const ROW: &[u8] = b"bucket/";
 
 /// A bucket of idempotency keys with its sieve.
 #[derive(Clone)]
@@ -34,7 +37,12 @@ pub(crate) struct Bucket {
 
 /// The key of a bucket's row.
 pub(crate) fn row_key(number: u64) -> Vec<u8> {
-    [b"bucket/".as_slice(), &number.to_be_bytes()].concat()
+    [ROW, &number.to_be_bytes()].concat()
+}
+
+/// The bucket of a row's key.
+pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
+    seq_of(key.strip_prefix(ROW)?)
 }
 
 pub(crate) fn write_row(until: Timestamp) -> Vec<u8> {
@@ -43,7 +51,7 @@ pub(crate) fn write_row(until: Timestamp) -> Vec<u8> {
     out.sealed()
 }
 
-fn read_row(value: &[u8]) -> Option<Timestamp> {
+pub(crate) fn read_row(value: &[u8]) -> Option<Timestamp> {
     In::sealed(value)?.number().map(Timestamp::from_millis)
 }
 
@@ -74,19 +82,32 @@ impl Engine {
     }
 
     /// Gives buckets of earlier versions their time: their number told it. None of them is of the future, whatever the clock was when
-    /// they were made.
+    /// they were made. A bucket that has a row, and would be asked, must be there.
     pub(crate) fn date_buckets(&self, options: &Options, now: Timestamp) -> Result<(), StoreError> {
         let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
-        let mut undated = 0;
+        let mut changed = 0;
+        let window = std::time::Duration::from_secs(options.idempotency_window_seconds);
+        for item in self.meta.prefix(ROW) {
+            let (key, value) = item.into_inner().map_err(mishap)?;
+            let Some(number) = number_of(&key).filter(|number| !self.once.read().contains_key(number)) else {
+                continue;
+            };
+            if read_row(&value).is_none_or(|until| now.since(until) < window) {
+                return Err(StoreError::Corrupt(format!("the idempotency keys of bucket {number} are missing")));
+            }
+            // It was dropped, and the process ended before its row was.
+            batch.remove(&self.meta, &*key);
+            changed += 1;
+        }
         for (number, bucket) in self.once.write().iter_mut().filter(|(_, bucket)| bucket.until.is_none()) {
             let width = options.bucket_millis();
             let said = Timestamp::from_millis(number.saturating_add(1).saturating_mul(width));
             let until = said.min(now.plus(std::time::Duration::from_millis(width)));
             batch.insert(&self.meta, row_key(*number), write_row(until));
             bucket.until = Some(until);
-            undated += 1;
+            changed += 1;
         }
-        if undated > 0 { batch.commit().map_err(mishap) } else { Ok(()) }
+        if changed > 0 { batch.commit().map_err(mishap) } else { Ok(()) }
     }
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::{
     Bounds, FjallStore, Position,
     fjall::{
+        identity::Identity,
         place::{OpenError, Place},
         salvage::Salvage,
         seal,
@@ -66,14 +67,18 @@ impl FjallStore {
     /// # Errors
     /// [`OpenError`] where there is no store to check, or it is in use. What is wrong inside is in the report.
     pub fn check(place: &Place) -> Result<CheckReport, OpenError> {
-        let instance = place.instance(None)?;
+        let identity = place.identity()?;
         let _lock = place.lock()?;
         place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
         let mark = read_mark(place)?;
         let survey = survey(place, mark.as_ref())?;
         let findings = &survey.findings;
+        let (id, copy) = match &identity {
+            Identity::Known(instance) => (instance.id.clone(), place.judge(instance)?),
+            Identity::Lost(_) => ("unknown".into(), None),
+        };
         let mut report = CheckReport {
-            id: instance.id.clone(),
+            id,
             clean: mark.is_some_and(|mark| mark.clean),
             bounds: Bounds { first: Position::new(survey.first), last: findings.last },
             promised: mark.map_or(0, |mark| mark.last),
@@ -82,9 +87,12 @@ impl FjallStore {
             streams: findings.kept.streams,
             waiting: findings.kept.deliveries,
             parked: findings.kept.parked,
-            copy: place.judge(&instance)?,
+            copy,
             problems: Vec::new(),
         };
+        if let Identity::Lost(why) = &identity {
+            report.problem(why);
+        }
         let path = place.engine();
         if path.exists() {
             seal::judge(&path).map_err(OpenError::io("read", &path))?.iter().for_each(|why| report.problem(why));

@@ -13,6 +13,7 @@ use crate::{
     fjall::{
         bucket::Bucket,
         guard::guarded,
+        place::is_full,
         seal,
         segment::{Segment, Shelves},
         sieve::{Purse, Sieve},
@@ -48,6 +49,9 @@ pub(crate) struct Engine {
 /// The error of the engine as ours.
 pub(crate) fn mishap(error: fjall::Error) -> StoreError {
     match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) if is_full(&error) => {
+            StoreError::Full(error.to_string())
+        }
         fjall::Error::Io(error) => StoreError::Poisoned(error.to_string()),
         fjall::Error::Storage(fjall::LsmError::Io(error)) => StoreError::Poisoned(error.to_string()),
         fjall::Error::Poisoned => StoreError::Poisoned("the engine stopped after an earlier failure".into()),

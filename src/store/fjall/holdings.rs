@@ -6,9 +6,8 @@ use crate::{
     Bounds, FjallStore, Key, OpenError, Position, Record,
     fjall::{
         guard::guarded,
-        open::{damaged, open_engine},
+        open::{damaged, open_engine, open_mark},
         place::Place,
-        watermark::Watermark,
     },
 };
 
@@ -40,8 +39,7 @@ impl FjallStore {
         let instance = place.instance(None)?;
         let _lock = place.lock()?;
         let copy = place.judge(&instance)?;
-        let (_, mark) = Watermark::open(&place.watermark()).map_err(OpenError::io("open", &place.watermark()))?;
-        let mark = mark.ok_or_else(|| OpenError::Damaged("neither slot of the watermark reads".into()))?;
+        let (_, mark) = open_mark(place)?;
         let (engine, loaded) = open_engine(place, &mark)?;
         let records = guarded(|| engine.records(&Key::from(""))).map_err(damaged)?;
         let state = &loaded.state;

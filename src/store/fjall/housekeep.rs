@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fjall::Keyspace;
+use fjall::{Keyspace, PersistMode};
 use roaring::RoaringTreemap;
 use tokio::sync::oneshot;
 
@@ -368,9 +368,14 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
             past.into_iter().map(|(number, bucket)| (number, bucket.keyspace)).collect()
         };
         shared.keys.lock().retain(|bucket, _| *bucket >= oldest);
-        for (number, keyspace) in past {
+        // The rows first: a row says that its bucket must be there.
+        let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
+        past.iter().for_each(|(number, _)| batch.remove(&engine.meta, row_key(*number)));
+        if !past.is_empty() {
+            batch.commit().map_err(mishap)?;
+        }
+        for (_, keyspace) in past {
             give_up(engine, keyspace)?;
-            engine.meta.remove(row_key(number)).map_err(mishap)?;
         }
         give_up_orphans(engine, Some(oldest))?;
         shared.shorten(oldest);

@@ -15,8 +15,9 @@ use crate::{
     fjall::{
         engine::{Engine, key, mishap},
         guard::{guarded, told},
+        identity::{Instance, fingerprint, token},
         journal,
-        place::{FORMAT, Instance, OpenError, Place, fingerprint, refuse_network, space, sync_folder, token},
+        place::{FORMAT, OpenError, Place, is_full, refuse_network, space, sync_folder},
         replay::{EPOCH, Loaded, load, write_counters},
         shared::{Parts, Shared},
         watermark::{Mark, Watermark},
@@ -74,6 +75,7 @@ pub struct Created {
 pub(crate) fn damaged(error: StoreError) -> OpenError {
     match error {
         StoreError::Corrupt(text) => OpenError::Damaged(text),
+        StoreError::Full(text) => OpenError::Full(text),
         other => OpenError::Damaged(other.to_string()),
     }
 }
@@ -91,12 +93,17 @@ impl FjallStore {
     ) -> Result<Created, OpenError> {
         fs::create_dir_all(&place.store).map_err(OpenError::io("make", &place.store))?;
         let mut inside = fs::read_dir(&place.store).map_err(OpenError::io("read", &place.store))?;
-        if inside.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found" && entry.file_name() != "lock"))
-        {
+        if inside.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lost+found")) && !place.is_half_made()? {
             return Err(OpenError::Exists(place.store.clone()));
         }
         refuse_network(&place.store)?;
         let _lock = place.lock()?;
+        if place.engine().exists() {
+            fs::remove_dir_all(place.engine()).map_err(OpenError::io("remove", &place.engine()))?;
+        }
+        if place.watermark().exists() {
+            fs::remove_file(place.watermark()).map_err(OpenError::io("remove", &place.watermark()))?;
+        }
         let (_, whole) = space(&place.store).map_err(OpenError::io("look at", &place.store))?;
         let budget = if options.budget_bytes == 0 { whole / 2 } else { options.budget_bytes };
         let instance = Instance {
@@ -157,13 +164,10 @@ impl FjallStore {
         let lock = place.lock()?;
         place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
         let held = place.judge(&instance)?;
-        let (mut watermark, mark) =
-            Watermark::open(&place.watermark()).map_err(OpenError::io("open", &place.watermark()))?;
-        let mark = mark.ok_or_else(|| OpenError::Damaged("neither slot of the watermark reads".into()))?;
+        let (mut watermark, mark) = open_mark(place)?;
         let (engine, loaded) = open_engine(place, &mark)?;
         let epoch = loaded.epoch.max(mark.epoch) + 1;
         let boot = Shared::fresh_boot(house);
-        begin(&engine, epoch).map_err(damaged)?;
         let heard = (mark.heartbeat, mark.beat.unwrap_or_default());
         let steady = Duration::from_secs(options.clock_steady_seconds);
         let sanity = Sanity::new(house, steady, observed.clock.clone(), Some(heard));
@@ -171,11 +175,21 @@ impl FjallStore {
             // Nothing was ever accepted: there is nothing that a wrong clock could destroy, and it may have been made long ago.
             sanity.believe(house);
         }
+        // Before anything is written.
+        engine.date_buckets(options, sanity.now(house)).map_err(damaged)?;
+        begin(&engine, epoch).map_err(damaged)?;
         begin_mark(&mut watermark, &loaded, epoch, boot, sanity.beat(house))
             .map_err(OpenError::io("write", &place.watermark()))?;
-        if held.is_none() {
-            renew(place, &mut instance, house)?;
-        }
+        let renewed = if held.is_none() { place.renew(&mut instance, house) } else { Ok(()) };
+        let unrenewed = match renewed {
+            Ok(()) => None,
+            // A full disk must not keep the store from being opened, since opening is how it gets room. No event is taken meanwhile.
+            Err(error) if error.is_full() => {
+                tracing::warn!(%error, "the token of the store is renewed as soon as there is room");
+                Some(instance.clone())
+            }
+            Err(error) => return Err(error),
+        };
         journal::forget_aside(&place.aside()).map_err(OpenError::io("remove", &place.aside()))?;
         let report = OpenReport {
             id: instance.id.clone(),
@@ -187,7 +201,6 @@ impl FjallStore {
             held: held.clone(),
             clock_suspect: sanity.check(house),
         };
-        engine.date_buckets(options, sanity.now(house)).map_err(damaged)?;
         let engine = Arc::new(engine);
         let (_, whole) = space(&place.store).map_err(OpenError::io("look at", &place.store))?;
         let Loaded { state, fold, commit, chain, keys, .. } = loaded;
@@ -208,7 +221,8 @@ impl FjallStore {
             keys,
         }));
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
-        let writer = Writer::new(shared.clone(), engine, watermark, lock, Ledge { commit, chain, fold });
+        let mut writer = Writer::new(shared.clone(), engine, watermark, lock, Ledge { commit, chain, fold });
+        writer.unrenewed = unrenewed;
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
             let shared = writer.shared.clone();
             let run = std::panic::AssertUnwindSafe(|| writer.run(&receiver));
@@ -234,8 +248,7 @@ impl FjallStore {
         if place.judge(&instance)?.is_none() {
             return Ok(());
         }
-        let (_, mark) = Watermark::open(&place.watermark()).map_err(OpenError::io("open", &place.watermark()))?;
-        let mark = mark.ok_or_else(|| OpenError::Damaged("neither slot of the watermark reads".into()))?;
+        let (_, mark) = open_mark(place)?;
         let (engine, loaded) = open_engine(place, &mark)?;
         let state = &loaded.state;
         let numbers = adopted(state.numbers);
@@ -247,7 +260,7 @@ impl FjallStore {
         };
         batch().map_err(mishap).map_err(damaged)?;
         drop(engine);
-        renew(place, &mut instance, house)
+        place.renew(&mut instance, house)
     }
 }
 
@@ -257,11 +270,17 @@ pub(crate) fn adopted(numbers: Numbers) -> Numbers {
     Numbers { stream: on(numbers.stream), issuer: on(numbers.issuer), producer: on(numbers.producer) }
 }
 
-/// Gives the store a new token, and the owner file the same.
-pub(crate) fn renew(place: &Place, instance: &mut Instance, house: &House) -> Result<(), OpenError> {
-    instance.before = std::mem::replace(&mut instance.token, token(house));
-    place.write_instance(instance)?;
-    place.write_owner(instance)
+/// Opens the file of marks, which must hold one.
+pub(crate) fn open_mark(place: &Place) -> Result<(Watermark, Mark), OpenError> {
+    let path = place.watermark();
+    match Watermark::open(&path) {
+        Ok((watermark, Some(mark))) => Ok((watermark, mark)),
+        Ok((_, None)) => Err(OpenError::Damaged("neither slot of the watermark reads".into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(OpenError::Damaged(format!("{} is missing", path.display())))
+        }
+        Err(error) => Err(OpenError::io("open", &path)(error)),
+    }
 }
 
 /// Opens the engine and compares what it holds with the mark.
@@ -279,9 +298,7 @@ pub(crate) fn open_engine(place: &Place, mark: &Mark) -> Result<(Engine, Loaded)
         match journal::keep_aside(&path, &place.aside()) {
             Ok(()) => {}
             // A full disk must not keep the store from being opened, since opening is how it gets room.
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-            {
+            Err(error) if is_full(&error) => {
                 tracing::warn!("there is no room to copy the journals aside before they are opened");
             }
             Err(error) => return Err(OpenError::io("copy the journals of", &path)(error)),

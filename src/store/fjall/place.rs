@@ -1,18 +1,13 @@
-//! The folder of a store: who holds it, which format it has, and whether it is the original or a copy.
+//! The folder of a store: where its parts lie, who holds it, and why it is not opened.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
-use clock::House;
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
-
-use crate::Names;
-
 /// The format that this release writes.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -88,6 +83,9 @@ pub enum OpenError {
          backup"
     )]
     Damaged(String),
+    /// The file system has no room for what an opening writes.
+    #[error("there is no room on the file system of the store: {0}")]
+    Full(String),
     /// The disk or the operating system refused.
     #[error("could not {what} {path}: {source}")]
     Io {
@@ -111,51 +109,25 @@ impl OpenError {
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.to_path_buf(), source }
     }
+
+    /// Whether it was for want of room: it passes as soon as there is some.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full(_) => true,
+            Self::Io { source, .. } => is_full(source),
+            _ => false,
+        }
+    }
 }
 
-/// The identity of a store, kept in its folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Instance {
-    /// The format of everything else in the folder.
-    pub(crate) format: u32,
-    /// The store's id, for life.
-    pub(crate) id: String,
-    /// A fingerprint of the secret by which it names things.
-    pub(crate) secret: String,
-    /// Changes with every opening; the owner token names it.
-    pub(crate) token: String,
-    /// The token before.
-    pub(crate) before: String,
-    /// Bytes that the store may take.
-    pub(crate) budget: u64,
-}
-
-/// The token that says which store is the original.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Owner {
-    store: String,
-    token: String,
-    /// The inode of the store's folder: a copy on the same machine has another.
-    folder: u64,
-}
-
-pub(crate) fn token(house: &House) -> String {
-    let mut bytes = [0u8; 16];
-    house.random.fill(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A fingerprint of the secret that tells nothing about it.
-pub(crate) fn fingerprint(secret: &[u8; Names::SECRET]) -> String {
-    blake3::Hash::from_bytes(blake3::derive_key("setgate store secret fingerprint v1", secret))
-        .to_hex()
-        .chars()
-        .take(32)
-        .collect()
+/// Whether an error of the system says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Replaces a file as a whole, durably, readable by its owner only.
-fn replace(path: &Path, text: &[u8]) -> Result<(), OpenError> {
+pub(crate) fn replace(path: &Path, text: &[u8]) -> Result<(), OpenError> {
     let aside = path.with_extension("new");
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
@@ -234,77 +206,6 @@ impl Place {
         fs::rename(made.join("watermark"), self.watermark())?;
         fs::remove_dir_all(&made)?;
         sync_folder(&self.engine())
-    }
-
-    fn instance_file(&self) -> PathBuf {
-        self.store.join("instance.json")
-    }
-
-    /// Whether there is a store.
-    pub(crate) fn has_instance(&self) -> bool {
-        self.instance_file().exists()
-    }
-
-    /// Reads the store's identity and judges its format and secret.
-    pub(crate) fn instance(&self, secret: Option<&[u8; Names::SECRET]>) -> Result<Instance, OpenError> {
-        let path = self.instance_file();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::Missing(self.store.clone()));
-            }
-            Err(error) => return Err(OpenError::io("read", &path)(error)),
-        };
-        let value: serde_json::Value = serde_json::from_slice(&text)
-            .map_err(|error| OpenError::Damaged(format!("{}: {error}", path.display())))?;
-        let found = value.get("format").and_then(serde_json::Value::as_u64).unwrap_or_default();
-        if found != u64::from(FORMAT) {
-            return Err(OpenError::Format { found: u32::try_from(found).unwrap_or(u32::MAX) });
-        }
-        let instance: Instance = serde_json::from_value(value)
-            .map_err(|error| OpenError::Damaged(format!("{}: {error}", path.display())))?;
-        if secret.is_some_and(|secret| fingerprint(secret) != instance.secret) {
-            return Err(OpenError::Secret { id: instance.id });
-        }
-        Ok(instance)
-    }
-
-    /// Writes the store's identity.
-    pub(crate) fn write_instance(&self, instance: &Instance) -> Result<(), OpenError> {
-        let text = serde_json::to_vec_pretty(instance).map_err(io::Error::other);
-        replace(&self.instance_file(), &text.map_err(OpenError::io("write", &self.instance_file()))?)
-    }
-
-    /// Writes the owner token: from now on this folder is the original.
-    pub(crate) fn write_owner(&self, instance: &Instance) -> Result<(), OpenError> {
-        let folder = fs::metadata(&self.store).map_err(OpenError::io("look at", &self.store))?.ino();
-        let owner = Owner { store: instance.id.clone(), token: instance.token.clone(), folder };
-        let text = serde_json::to_vec_pretty(&owner).map_err(io::Error::other);
-        replace(&self.owner, &text.map_err(OpenError::io("write", &self.owner))?)
-    }
-
-    /// Whether the owner token says that this folder is the original; if not, why.
-    pub(crate) fn judge(&self, instance: &Instance) -> Result<Option<String>, OpenError> {
-        let text = match fs::read(&self.owner) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Some(format!("there is no owner token {}", self.owner.display())));
-            }
-            Err(error) => return Err(OpenError::io("read", &self.owner)(error)),
-        };
-        let Ok(owner) = serde_json::from_slice::<Owner>(&text) else {
-            return Ok(Some(format!("the owner token {} does not read", self.owner.display())));
-        };
-        let folder = fs::metadata(&self.store).map_err(OpenError::io("look at", &self.store))?.ino();
-        Ok(if owner.store != instance.id {
-            Some(format!("the owner token names the store {}", owner.store))
-        } else if owner.token != instance.token && owner.token != instance.before {
-            Some("the original was opened since this copy was made".into())
-        } else if owner.folder != folder {
-            Some("the folder is another one than the original's".into())
-        } else {
-            None
-        })
     }
 
     /// Takes the store for this process.

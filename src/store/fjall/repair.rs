@@ -11,12 +11,15 @@ use serde::Serialize;
 use set::Timestamp;
 
 use crate::{
-    FjallStore, Position, StoreError,
+    FjallStore, Names, Position, StoreError,
     fjall::{
         batch::Filling,
+        believe::{HELD_BACK, write_held_back},
+        bucket,
         check::read_mark,
         engine::{Engine, key, mishap, seq_of},
         guard::guarded,
+        identity::{Identity, Instance},
         journal,
         open::{damaged, open_engine},
         place::{Lock, OpenError, Place, sync_folder},
@@ -26,6 +29,7 @@ use crate::{
         survey::{Findings, Survey},
         watermark::{Mark, Watermark},
     },
+    time::HeldBack,
 };
 
 /// How far positions move on, so that none is given twice that was given after what the store remembers.
@@ -38,6 +42,9 @@ const SEGMENT: (u64, u64) = (65_536, 64 * 1024 * 1024);
 /// A closed store, looked through, and held until it is repaired or let be.
 pub struct Repair {
     place: Place,
+    identity: Identity,
+    /// What is written where the identity is lost.
+    anew: Option<Instance>,
     mark: Option<Mark>,
     salvage: Salvage,
     survey: Survey,
@@ -61,6 +68,8 @@ pub struct Repaired {
     pub next: Position,
     /// Deliveries that wait in it.
     pub waiting: u64,
+    /// Why it counts as a copy, and is held until it is adopted, if it does.
+    pub copy: Option<String>,
 }
 
 impl FjallStore {
@@ -69,14 +78,17 @@ impl FjallStore {
     /// # Errors
     /// [`OpenError`] where there is none, it is in use, or the disk does not give it.
     pub fn repair(place: &Place) -> Result<Repair, OpenError> {
-        place.instance(None)?;
+        let identity = place.identity()?;
         let lock = place.lock()?;
         place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
         let mark = read_mark(place)?;
         let path = place.engine();
         let salvage = Salvage::look(&path, &place.aside()).map_err(OpenError::io("read", &path))?;
-        let survey = Survey::of(&salvage, mark.as_ref());
-        Ok(Repair { place: place.clone(), mark, salvage, survey, _lock: lock })
+        let mut survey = Survey::of(&salvage, mark.as_ref());
+        if let Identity::Lost(why) = &identity {
+            survey.findings.identity = Some(why.clone());
+        }
+        Ok(Repair { place: place.clone(), identity, anew: None, mark, salvage, survey, _lock: lock })
     }
 }
 
@@ -95,20 +107,62 @@ impl Repair {
         &self.survey
     }
 
-    /// Whether the engine opens this store, and everything that was promised is there.
+    /// Whether something is wrong with it.
     #[must_use]
     pub fn is_needed(&self) -> bool {
+        self.findings().identity.is_some() || self.is_broken()
+    }
+
+    /// Gives the store an identity in the place of one that is lost. Without a token: see [`Repaired::copy`].
+    ///
+    /// # Errors
+    /// [`OpenError`] where the disk does not tell what it has.
+    pub fn identify(&mut self, secret: &[u8; Names::SECRET], house: &House) -> Result<(), OpenError> {
+        self.anew = Some(self.place.anew(secret, house)?);
+        Ok(())
+    }
+
+    /// The value of a control-plane record, as far as it reads.
+    #[must_use]
+    pub fn record(&self, key: &str) -> Option<Vec<u8>> {
+        let full = crate::fjall::engine::control_key(&key.into());
+        let row = self.salvage.rows(|shelf| shelf == Shelf::Control).find(|row| *row.key == *full)?;
+        let record = crate::fjall::engine::read_record(key.into(), row.value.as_deref()?).ok()?;
+        Some(record.value.to_vec())
+    }
+
+    /// Whether the engine does not open it, or something that was promised is not there.
+    fn is_broken(&self) -> bool {
         let judged = crate::fjall::seal::judge(&self.place.engine());
         !self.findings().is_sound() || self.mark.is_none() || !judged.is_ok_and(|wrong| wrong.is_empty())
     }
 
     /// Writes the store anew, opens and checks what was written, and only then puts it in place of the damaged parts, by renames. The
     /// damaged parts are kept beside it, in `damaged`. With `into` the repaired store is left there, a copy like any other, and the
-    /// damaged one is not touched.
+    /// damaged one is not touched. Where nothing but the identity is lost, that alone is written.
     ///
     /// # Errors
     /// [`OpenError`]; the store is as it was, or is put in place whole by the next attempt.
     pub fn carry_out(self, into: Option<&Path>, house: &House) -> Result<Repaired, OpenError> {
+        let (instance, lost) = match (&self.identity, &self.anew) {
+            (Identity::Known(instance), _) => (instance.clone(), false),
+            (Identity::Lost(_), Some(anew)) => (anew.clone(), true),
+            (Identity::Lost(why), None) => {
+                return Err(OpenError::Damaged(format!("{why}, and is not written anew without the store's secret")));
+            }
+        };
+        let told = |store: PathBuf, damaged, last: u64, copy| Repaired {
+            store,
+            damaged,
+            next: Position::new(last + 1),
+            waiting: self.survey.state.waiting,
+            copy,
+        };
+        if lost && into.is_none() && !self.is_broken() {
+            self.place.replace_instance(&instance)?;
+            let copy = self.place.judge(&instance)?;
+            return Ok(told(self.place.store.clone(), None, self.survey.state.last, copy));
+        }
         let work = match into {
             Some(into) => into.to_path_buf(),
             None => self.place.rebuilt(),
@@ -125,21 +179,20 @@ impl Repair {
         self.prove(&made, &mark)?;
         // Last: without it nothing is put in place.
         Watermark::create(&made.watermark(), mark).map_err(OpenError::io("write", &made.watermark()))?;
-        let told = |store: PathBuf, damaged| Repaired {
-            store,
-            damaged,
-            next: Position::new(mark.last + 1),
-            waiting: self.survey.state.waiting,
-        };
         if into.is_some() {
             // The identity comes last: a folder without it is no store.
-            made.write_instance(&self.place.instance(None)?)?;
+            made.write_instance(&instance)?;
             sync_folder(&work.join("engine")).map_err(OpenError::io("write", &work))?;
-            return Ok(told(work, None));
+            let copy = made.judge(&instance)?;
+            return Ok(told(work, None, mark.last, copy));
         }
         let kept = self.place.swap().map_err(OpenError::io("put in place the repaired parts of", &self.place.store))?;
         journal::forget_aside(&self.place.aside()).map_err(OpenError::io("remove", &self.place.aside()))?;
-        Ok(told(self.place.store.clone(), Some(kept)))
+        if lost {
+            self.place.replace_instance(&instance)?;
+        }
+        let copy = self.place.judge(&instance)?;
+        Ok(told(self.place.store.clone(), Some(kept), mark.last, copy))
     }
 
     fn write(&self, made: &Place, house: &House) -> Result<Mark, OpenError> {
@@ -147,6 +200,8 @@ impl Repair {
         let promised = self.mark.map_or(0, |mark| mark.last);
         let frontier = survey.state.last.max(promised) + MOVED;
         let commit = survey.commit + 1;
+        let heartbeat =
+            self.mark.map_or_else(|| Timestamp::from_millis(house.clock.wall_millis()), |mark| mark.heartbeat);
         let engine = Engine::open(&made.engine()).map_err(damaged)?;
         guarded(|| {
             let mut scribe = Scribe { engine: &engine, batch: None, bytes: 0, segments: Vec::new() };
@@ -156,6 +211,7 @@ impl Repair {
             scribe.cursors(
                 self,
                 Fold { commit, frontier, chain: survey.chain, accepted: survey.state.last_accepted, bytes: 0 },
+                heartbeat,
             )
         })
         .map_err(damaged)?;
@@ -168,9 +224,7 @@ impl Repair {
             last: frontier,
             chain: survey.chain,
             version: survey.state.version.0 + 1,
-            heartbeat: self
-                .mark
-                .map_or_else(|| Timestamp::from_millis(house.clock.wall_millis()), |mark| mark.heartbeat),
+            heartbeat,
             beat: self.mark.and_then(|mark| mark.beat),
             clean: true,
         })
@@ -344,7 +398,7 @@ impl<'a> Scribe<'a> {
     }
 
     /// Cursors, counters and the table of segments, in one batch, and everything onto the disk.
-    fn cursors(&mut self, from: &Repair, fold: Fold) -> Result<(), StoreError> {
+    fn cursors(&mut self, from: &Repair, fold: Fold, heartbeat: Timestamp) -> Result<(), StoreError> {
         let (engine, survey) = (self.engine, &from.survey);
         let mut filling = Filling::new(engine, 1024);
         filling.fold_all(&survey.state, &fold);
@@ -357,6 +411,18 @@ impl<'a> Scribe<'a> {
         filling.batch.insert(&engine.meta, COUNTERS, counters);
         filling.batch.insert(&engine.meta, KEYS, write_keys(&survey.keys));
         filling.batch.insert(&engine.meta, EPOCH, key(survey.epoch));
+        for (number, row) in survey.buckets.iter().filter(|(number, _)| survey.keys.contains_key(number)) {
+            filling.batch.insert(&engine.meta, bucket::row_key(*number), &**row);
+        }
+        let held_back = survey.held_back.clone().unwrap_or_else(|| {
+            // In doubt every record is as young as the last heartbeat: nothing is destroyed by an age that nobody knows.
+            let until = heartbeat.max(fold.accepted);
+            let times = (Timestamp::from_millis(0), until);
+            vec![HeldBack { first: 1, last: fold.frontier, times, until }]
+        });
+        if !held_back.is_empty() {
+            filling.batch.insert(&engine.meta, HELD_BACK, write_held_back(&held_back));
+        }
         let Filling { batch, touched, .. } = filling;
         engine.await_room(touched.iter()).map_err(mishap)?;
         batch.durability(Some(PersistMode::SyncAll)).commit().map_err(mishap)

@@ -11,11 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringTreemap;
 
-pub use findings::{Findings, GivenUp, Kept, Stretch};
+pub use findings::{Findings, GivenUp, Kept, LostParked, Stretch};
 
 use crate::{
     Position, StreamNo,
     fjall::{
+        believe::{HELD_BACK, read_held_back},
+        bucket::number_of,
         engine::seq_of,
         open::adopted,
         replay::{COUNTERS, EPOCH, Fold, KEYS, read_counters, read_keys},
@@ -25,6 +27,7 @@ use crate::{
         watermark::Mark,
     },
     state::{Numbers, State},
+    time::HeldBack,
 };
 
 /// The account of a store.
@@ -36,6 +39,10 @@ pub(crate) struct Survey {
     pub(crate) chain: u32,
     pub(crate) epoch: u64,
     pub(crate) keys: Keys,
+    /// The rows of buckets of idempotency keys, by bucket.
+    pub(crate) buckets: BTreeMap<u64, Vec<u8>>,
+    /// What is noted of times that were held back; nothing where that may be lost.
+    pub(crate) held_back: Option<Vec<HeldBack>>,
     /// Positions of which the head reads.
     pub(crate) heads: RoaringTreemap,
     /// Positions of which the body reads.
@@ -65,6 +72,8 @@ impl Survey {
             chain: 0,
             epoch: 0,
             keys: Keys::new(),
+            buckets: BTreeMap::new(),
+            held_back: Some(Vec::new()),
             heads: RoaringTreemap::new(),
             bodies: RoaringTreemap::new(),
             parked: BTreeSet::new(),
@@ -126,6 +135,10 @@ impl Survey {
                 counters = Some(read_counters(&value));
             } else if row.key == KEYS.as_bytes() {
                 keys = Some(read_keys(&value));
+            } else if let Some(bucket) = number_of(&row.key) {
+                self.buckets.insert(bucket, value.to_vec());
+            } else if row.key == HELD_BACK.as_bytes() {
+                self.held_back = read_held_back(&value).ok();
             } else if row.key == EPOCH.as_bytes() {
                 self.epoch = seq_of(&value).unwrap_or_default();
             }
@@ -134,6 +147,7 @@ impl Survey {
             ("the fold", matches!(folded, Some((_, None)))),
             ("the counters", counters == Some(None)),
             ("the counts of ids", keys == Some(None)),
+            ("what is noted of times that were held back", self.held_back.is_none()),
         ] {
             if unread {
                 self.does_not_read(what);
@@ -146,6 +160,7 @@ impl Survey {
         self.chosen = Chosen(whole.then(|| chosen.collect()));
         self.fold_known = !troubled && !matches!(folded, Some((_, None)));
         self.all_doubtful = !self.fold_known;
+        self.held_back = self.held_back.take().filter(|_| !troubled);
         self.fold = folded.and_then(|(_, fold)| fold).unwrap_or_default();
         (self.state.version, self.state.membership, self.state.numbers) = counters.flatten().unwrap_or_default();
         self.keys = keys.flatten().unwrap_or_default();

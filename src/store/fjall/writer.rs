@@ -17,6 +17,7 @@ use crate::{
     fjall::{
         batch::{Failure, confirm, settle_down},
         engine::Engine,
+        identity::Instance,
         place::{Lock, space},
         replay::Fold,
         shared::{LITTLE, Shared},
@@ -87,6 +88,8 @@ pub(crate) struct Writer {
     pub(crate) pause: Duration,
     /// Taken from the queue behind a group, and not done yet: whatever becomes of the group, it is answered.
     pub(crate) after: Option<Job>,
+    /// The identity whose token the opening had no room to renew.
+    pub(crate) unrenewed: Option<Instance>,
     /// Held until nothing is open any more.
     pub(crate) lock: Option<Lock>,
 }
@@ -117,6 +120,7 @@ impl Writer {
             vain: 0,
             pause: Duration::ZERO,
             after: None,
+            unrenewed: None,
             lock: Some(lock),
         }
     }
@@ -292,6 +296,11 @@ impl Writer {
         let every = if self.shared.shut.lock().is_some() { MEASURE_SHUT } else { MEASURE };
         if self.now() >= self.measured + every || self.measured.is_zero() || self.unmeasured > self.shared.budget / 64 {
             self.measure_bytes();
+        }
+        if let Some(instance) = &mut self.unrenewed
+            && self.shared.place.renew(instance, &self.shared.house).is_ok()
+        {
+            self.unrenewed = None;
         }
         self.shared.judge_room();
     }

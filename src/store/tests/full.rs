@@ -18,7 +18,7 @@ const MOUNTED: &str = "SETGATE_TEST_MOUNTED";
 const WITHOUT: &str = "SETGATE_TEST_WITHOUT_NAMESPACES";
 
 /// Runs the test again in a namespace with a small file system; answers its folder in that second process.
-fn on_a_small_disk(test: &str, megabytes: u32) -> Option<PathBuf> {
+pub(super) fn on_a_small_disk(test: &str, megabytes: u32) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(MOUNTED) {
         return Some(folder.into());
     }
@@ -33,7 +33,11 @@ fn on_a_small_disk(test: &str, megabytes: u32) -> Option<PathBuf> {
         .args(["-rm", "sh", "-c", &script])
         .arg(folder.path())
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("tests::full::{test}"), "--nocapture"])
+        .args([
+            "--exact",
+            &if test.contains("::") { format!("tests::{test}") } else { format!("tests::full::{test}") },
+            "--nocapture",
+        ])
         .env(MOUNTED, folder.path())
         .output()
         .unwrap();

@@ -274,14 +274,94 @@ async fn whole_keyspaces_may_be_gone() {
         }
         fs::remove_dir_all(&tree).unwrap();
         let sound = FjallStore::check(&twin).unwrap().is_sound();
-        match folder.try_open_at(&twin) {
-            Err(error) => assert!(!sound && error.to_string().contains("setgate store repair"), "{number}: {error}"),
-            // Without a bucket of ids it opens: these ids are forgotten.
-            Ok(opened) => opened.store.close().await.unwrap(),
-        }
+        let error = folder.try_open_at(&twin).err().unwrap_or_else(|| panic!("it opens without keyspace {number}"));
+        assert!(!sound && error.to_string().contains("setgate store repair"), "{number}: {error}");
         let (findings, _) = repair(&twin, &folder);
         assert_lives(&folder, &twin, &told, &findings, &format!("keyspace {number}")).await;
         fs::remove_dir_all(&twin.store).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_dropped_while_the_process_ended_is_not_missed() {
+    let mut folder = Folder::with(|options| (options.segment_records, options.idempotency_window_seconds) = (64, 600));
+    lively(&mut folder, true).await;
+    let number = {
+        let engine = crate::fjall::engine::Engine::open(&folder.place().store.join("engine")).unwrap();
+        let bucket = engine.once.write().pop_first().unwrap();
+        let number = bucket.0;
+        crate::fjall::release::give_up(&engine, bucket.1.keyspace).unwrap();
+        engine.db.persist(fjall::PersistMode::SyncAll).unwrap();
+        number
+    };
+    let why = folder.try_open().unwrap_err().to_string();
+    assert!(why.contains(&format!("bucket {number} are missing")) && why.contains("setgate store repair"), "{why}");
+    // Past the window its keys are not asked for, and its row goes.
+    folder.dial.pass(Duration::from_secs(1500));
+    folder.try_open().unwrap().store.close().await.unwrap();
+    assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn a_parked_set_that_is_given_up_is_told_with_its_name() {
+    use crate::fjall::engine::{Engine, parked_key};
+    let mut folder = Folder::with(options);
+    lively(&mut folder, true).await;
+    let jti = {
+        let engine = Engine::open(&folder.place().store.join("engine")).unwrap();
+        let row = engine.parked_row(StreamNo(2), 100).unwrap().unwrap();
+        engine.parked_bodies.insert(parked_key(StreamNo(2), 100), "rotten").unwrap();
+        engine.parked.insert(parked_key(StreamNo(2), 201), "rotten").unwrap();
+        engine.db.persist(fjall::PersistMode::SyncAll).unwrap();
+        row.parked.jti
+    };
+    let (findings, _) = repair(&folder.place(), &folder);
+    let told: Vec<_> = findings.given_up.parked_sets.iter().map(|set| (set.stream, set.at.seq, &set.jti)).collect();
+    assert_eq!(told, [(StreamNo(2), 100, &Some(jti)), (StreamNo(2), 201, &None)], "{findings:?}");
+    assert_eq!(findings.given_up.parked[&StreamNo(2)], 2);
+    assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn times_that_were_held_back_stay_so_and_count_as_young_where_they_are_lost() {
+    use crate::{
+        fjall::{
+            believe::{HELD_BACK, read_held_back, write_held_back},
+            engine::Engine,
+        },
+        time::HeldBack,
+    };
+    let at = set::Timestamp::from_seconds;
+    let run = HeldBack { first: 5, last: 9, times: (at(100), at(200)), until: at(9000) };
+    for lost in [false, true] {
+        let mut folder = Folder::with(options);
+        lively(&mut folder, true).await;
+        let path = folder.place().store.join("engine");
+        {
+            let engine = Engine::open(&path).unwrap();
+            let value = if lost { b"rotten".to_vec() } else { write_held_back(&[run]) };
+            engine.meta.insert(HELD_BACK, value).unwrap();
+            engine.db.persist(fjall::PersistMode::SyncAll).unwrap();
+        }
+        match folder.try_open() {
+            Ok(opened) => {
+                assert!(!lost);
+                opened.store.close().await.unwrap();
+            }
+            Err(why) => assert!(lost && why.to_string().contains("setgate store repair"), "{why}"),
+        }
+        let (findings, _) = repair(&folder.place(), &folder);
+        assert_eq!(findings.is_sound(), !lost, "{findings:?}");
+        let engine = Engine::open(&path).unwrap();
+        let runs = read_held_back(&engine.meta.get(HELD_BACK).unwrap().unwrap()).unwrap();
+        if lost {
+            let now = folder.house.clock.wall_millis();
+            let young = HeldBack::latest(&runs, set::Timestamp::from_millis(now - 60_000));
+            assert!(young.as_millis() + 60_000 > now, "{runs:?}");
+            assert_eq!(HeldBack::first_since(&runs, young.minus(Duration::from_secs(1))), Some(1));
+        } else {
+            assert_eq!(runs, [run]);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use set::Jti;
 
 use crate::{Position, StreamNo};
 
@@ -34,6 +35,17 @@ pub struct Kept {
     pub ids: u64,
 }
 
+/// A parked SET that is given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostParked {
+    /// Of which stream.
+    pub stream: StreamNo,
+    /// Its record.
+    pub at: Position,
+    /// Its `jti`, where its row reads.
+    pub jti: Option<Jti>,
+}
+
 /// What is not there, or does not read, and would be given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GivenUp {
@@ -47,6 +59,8 @@ pub struct GivenUp {
     pub deliveries: BTreeMap<StreamNo, u64>,
     /// Parked SETs, by stream.
     pub parked: BTreeMap<StreamNo, u64>,
+    /// The same one by one, in order.
+    pub parked_sets: Vec<LostParked>,
     /// Control-plane records, by key.
     pub records: Vec<String>,
     /// Changes of the control-plane records that were promised and are not found.
@@ -76,6 +90,8 @@ pub struct Findings {
     pub given_up: GivenUp,
     /// Deliveries, by stream, that may have been settled and are owed again, since what settled them is lost.
     pub again: BTreeMap<StreamNo, u64>,
+    /// Why nobody knows which store this is, if so: its identity is written anew, and it counts as a copy until it is adopted.
+    pub identity: Option<String>,
     /// What cannot be read, or does not fit, in words.
     pub unreadable: Vec<String>,
 }

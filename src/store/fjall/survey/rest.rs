@@ -38,8 +38,23 @@ impl Survey {
         let promised = mark.map_or(0, |mark| mark.version);
         self.findings.given_up.changes = promised.saturating_sub(self.state.version.0);
         self.state.version = Version(self.state.version.0.max(promised));
-        for shelf in salvage.shelves() {
+        let found = salvage.shelves();
+        let rows: Vec<u64> = self.buckets.keys().copied().collect();
+        for bucket in rows.into_iter().filter(|_| !salvage.nameless) {
+            let shelf = Shelf::Once(bucket);
+            if !found.contains(&shelf) || salvage.gone.contains(&shelf) {
+                self.note(format_args!("{shelf}: the folder is missing"));
+            }
+            if !found.contains(&shelf) {
+                self.findings.given_up.ids += expected.get(&bucket).map_or(0, |counts| counts.values().sum());
+            }
+        }
+        for shelf in found {
             let Shelf::Once(bucket) = shelf else { continue };
+            if salvage.gone.contains(&shelf) && !self.buckets.contains_key(&bucket) {
+                // It was dropped: its row is, too.
+                continue;
+            }
             let (mut found, mut bad) = (0, 0);
             for row in salvage.rows(|other| other == shelf) {
                 let Some(value) = row.value else { continue };
