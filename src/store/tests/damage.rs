@@ -189,6 +189,38 @@ async fn a_check_reads_everything_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn no_byte_of_a_table_can_change_unnoticed() {
+    let mut folder = Folder::new();
+    filled(&mut folder).await;
+    folder.try_open().unwrap().store.close().await.unwrap();
+    let place = folder.place();
+    assert!(FjallStore::check(&place).unwrap().is_sound());
+    let trees = crate::fjall::seal::trees(&place.store.join("engine")).unwrap().0;
+    let tables = trees.iter().map(|(_, tree)| tree.join("tables")).filter(|tables| tables.exists());
+    let tables: Vec<PathBuf> =
+        tables.flat_map(|tables| fs::read_dir(tables).unwrap().map(|entry| entry.unwrap().path())).collect();
+    let (mut tried, mut silent) = (0, Vec::new());
+    for path in tables {
+        let whole = fs::read(&path).unwrap();
+        for at in (tried * 61 % 976..whole.len()).step_by(976) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(&path, &damaged).unwrap();
+            if FjallStore::check(&place).unwrap().is_sound() {
+                silent.push(format!(
+                    "{} at {at} of {}",
+                    path.strip_prefix(&place.store).unwrap().display(),
+                    whole.len()
+                ));
+            }
+            tried += 1;
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    assert!(tried > 5 && silent.is_empty(), "{} of {tried} places: {silent:?}", silent.len());
+}
+
+#[tokio::test]
 async fn a_check_names_the_body_that_rotted() {
     let mut folder = Folder::with(|options| options.segment_records = 8);
     let store = folder.store() as Arc<dyn Store>;
