@@ -33,6 +33,8 @@ mod polling;
 #[cfg(test)]
 mod rekey;
 #[cfg(test)]
+mod repairing;
+#[cfg(test)]
 mod repeats;
 #[cfg(test)]
 mod sink;

@@ -1,5 +1,8 @@
 //! The store's folder: locked, copied, unmounted, full.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::Value;
 
 use crate::boxed::{Plan, binary, copy, event};
@@ -130,6 +133,42 @@ fn a_disk_that_is_really_full_refuses_loses_nothing_and_recovers_by_itself() {
     let view = gateway.until_stream("crm", "nothing waits", |view| view["waiting"] == 0);
     assert_eq!(view["owed"], view["acknowledged"], "{view}");
     assert!(view["owed"].as_u64().unwrap() > accepted.len() as u64, "{view}");
+}
+
+#[test]
+fn a_start_on_a_full_disk_delivers_and_takes_events_once_there_is_room() {
+    let takes = Arc::new(AtomicBool::new(false));
+    let open = takes.clone();
+    let sink = Sink::new(move |_, _| Reply::status(if open.load(Ordering::SeqCst) { 202 } else { 503 }));
+    // The second start finds what the first one left, and somebody who takes whatever room appears.
+    let disk = "mkdir -p \"$BOX/store\"\nmount -t tmpfs -o size=160m tmpfs \"$BOX/store\"\n\
+        if [ -e \"$BOX/kept\" ]; then\n\
+        cp -a \"$BOX/kept/.\" \"$BOX/store/\"; mkdir -p \"$BOX/store/lost+found\"\n\
+        cat /dev/zero > \"$BOX/store/lost+found/others\" 2> /dev/null || true\n\
+        (while [ -e \"$BOX/kept\" ]; do cat /dev/zero >> \"$BOX/store/lost+found/more\" 2> /dev/null || true; done\n\
+        rm -rf \"$BOX/store/lost+found\") &\n\
+        fi";
+    let mut gateway = Plan::new().stream("crm", &sink.url()).in_namespace(disk).start();
+    (1..=5).for_each(|number| drop(gateway.accept(&event(number, &format!("key-{number}")))));
+    // As a power cut leaves it.
+    gateway.signal("-STOP");
+    let inside = format!("/proc/{}/root{}", gateway.pid(), gateway.path("store").display());
+    copy(inside.as_ref(), &gateway.path("kept"));
+    gateway.kill();
+    takes.store(true, Ordering::SeqCst);
+    gateway.start();
+    let view = gateway.until_stream("crm", "nothing waits", |view| view["waiting"] == 0);
+    assert_eq!(view["acknowledged"], 5, "{view}");
+    let refused = gateway.post("application/json", event(6, "a").to_string().as_bytes());
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.text().contains("store.reserve_bytes"), "{}", refused.text());
+    std::fs::rename(gateway.path("kept"), gateway.path("enough")).unwrap();
+    gateway.until("intake opens by itself", |gateway| {
+        let answer = gateway.try_post("", "application/json", event(6, "a").to_string().as_bytes());
+        answer.is_some_and(|answer| answer.status == 202)
+    });
+    sink.until_numbers([6]);
+    assert!(gateway.stop().success());
 }
 
 /// 64 KiB that do not compress.
