@@ -146,8 +146,8 @@ fn take_all(disk: &std::path::Path) -> std::path::PathBuf {
     let mut chunk = 1 << 20;
     while chunk > 0 {
         match file.write(&vec![1; chunk]) {
-            Ok(_) => {}
-            Err(_) => chunk /= 2,
+            Ok(written) if written > 0 => {}
+            _ => chunk /= 2,
         }
     }
     path
