@@ -41,6 +41,8 @@ mod sink;
 #[cfg(test)]
 mod starting;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod stopping;
 #[cfg(test)]
 mod store_folder;

@@ -3,6 +3,7 @@
 mod clients;
 mod crash;
 mod deny;
+mod front;
 mod fuzz;
 mod kafka;
 mod licence;

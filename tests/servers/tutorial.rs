@@ -26,8 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// How long a line may take to appear in another terminal, and a command that stays to end.
 const SOON: Duration = Duration::from_secs(60);
 
+/// A block of a page that is typed, shown or pressed.
 #[derive(Debug, PartialEq, Eq)]
-enum Block {
+pub(crate) enum Block {
     Run {
         terminal: String,
         until: Option<String>,
@@ -186,7 +187,11 @@ fn play(blocks: &[Block], home: &Path, then: impl FnOnce() -> Result<()>) -> Res
     then()
 }
 
-fn compare(lines: &[String], printed: &[String]) -> Result<()> {
+/// Finds the lines among what was printed, in this order.
+///
+/// # Errors
+/// One of them was not printed.
+pub(crate) fn compare(lines: &[String], printed: &[String]) -> Result<()> {
     let mut rest = printed.iter();
     for line in lines {
         if !rest.any(|candidate| matches(line.trim(), candidate.trim())) {
@@ -209,7 +214,11 @@ fn matches(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-fn blocks(text: &str) -> Result<Vec<Block>> {
+/// The blocks of a page.
+///
+/// # Errors
+/// One of them is not closed.
+pub(crate) fn blocks(text: &str) -> Result<Vec<Block>> {
     let mut found = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
