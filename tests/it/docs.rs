@@ -281,3 +281,49 @@ fn figures_that_are_no_options_are_the_codes_own() {
         );
     }
 }
+
+#[test]
+fn the_page_on_architecture_names_files_that_are_there() {
+    let page = read("docs/architecture.md");
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|quoted| quoted.ends_with(".rs")).collect();
+    assert!(named.len() > 20, "only {} files seen", named.len());
+    for file in named {
+        assert!(root().join(file).is_file(), "docs/architecture.md names {file}");
+    }
+}
+
+/// Every word of the program's code.
+fn words_of_the_code() -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    let mut folders = vec![root().join("src"), root().join("crates"), root().join("transports")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                words.extend(text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_lowercase));
+            }
+        }
+    }
+    words
+}
+
+#[test]
+fn the_glossary_is_short_and_its_words_of_the_code_are_in_the_code() {
+    let page = read("docs/glossary.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!((30..=40).contains(&rows.len()), "{} terms", rows.len());
+    let code = words_of_the_code();
+    let mut terms = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [term, meaning] = cells[..] else { panic!("a row has two cells: {row}") };
+        assert!(terms.insert(term), "{term} is there twice");
+        assert!(meaning.ends_with('.') && !meaning.contains(". "), "{term}: one sentence, not `{meaning}`");
+        if let Some(word) = meaning.split("(in code: `").nth(1).map(|rest| rest.split('`').next().unwrap()) {
+            assert!(code.contains(word), "{term}: the code has no `{word}`");
+        }
+    }
+}
