@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+mod api;
 mod clients;
 mod crash;
 mod deny;
@@ -40,6 +41,7 @@ commands:
                        brings up a broker, or three, with TLS, users and ACLs, and stays until ^C
   bench-kafka [OPTIONS OF BENCH]
                        `setgate bench kafka kafka-source` beside a broker that is brought up for it; a release build
+  api-docs             writes docs/api.md anew from the OpenAPI documents
   tutorial             runs the commands of docs/tutorial.md
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
   fuzz --replay        only the seeds and 10,000 mutations for each target; needs nothing
@@ -77,6 +79,7 @@ fn run(words: &[&str]) -> Result<()> {
             kafka::crash(&crash_options(crash::Options { kills: kafka::KILLS, ..Default::default() }, options)?)
         }
         ["kafka", options @ ..] => kafka::claims(options),
+        ["api-docs"] => api::write(),
         ["tutorial"] => tutorial::run(),
         ["fuzz"] => fuzz::run(60),
         ["fuzz", "--replay"] => fuzz::replay(),

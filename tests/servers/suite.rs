@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::process::{Watch, build_gateway, cargo, finish, follow, need_curl, say};
-use crate::{clients, crash, deny, front, kafka, tutorial};
+use crate::{api, clients, crash, deny, front, kafka, tutorial};
 
 /// Tests that one step has counted.
 #[derive(Clone, Copy, Default)]
@@ -26,6 +26,7 @@ const STEPS: &[Step] = &[
     Step { name: "deny", what: "licences, sources and duplicates of the dependencies", run: |_| deny::check() },
     Step { name: "clippy", what: "clippy, warnings denied, with all features and with none", run: clippy },
     Step { name: "docs", what: "rustdoc, warnings denied", run: docs },
+    Step { name: "api-docs", what: "docs/api.md is what the OpenAPI documents say", run: |_| api::check() },
     Step { name: "tests", what: "unit and integration tests of all rooms", run: tests },
     Step { name: "doctests", what: "examples in the documentation", run: doctests },
     Step { name: "examples", what: "the programs of examples/", run: examples },
