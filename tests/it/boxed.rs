@@ -153,7 +153,7 @@ pub(crate) struct Gateway {
     pub(crate) operator: u16,
     dev: bool,
     child: Option<Child>,
-    token: String,
+    pub(crate) token: String,
     wrapper: Option<String>,
     /// What its processes find in their environment; commands do not.
     pub(crate) environment: Vec<(OsString, OsString)>,

@@ -15,6 +15,8 @@ mod described;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod earlier_store;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod house;
