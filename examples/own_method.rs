@@ -16,11 +16,11 @@
 
 use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 
-use delivery::{
+use serde::Deserialize;
+use setgate_delivery::{
     About, Cause, Closed, Entry, Env, Fault, Feed, Form, Json, Lapse, Limits, Line, Method, NoOptions, Options, Order,
     Outcome, Profile, Receipt, Scope, SealedSet, Tap, Verdict, Voice, Window, drive,
 };
-use serde::Deserialize;
 use tokio::{fs::File, io::AsyncWriteExt as _};
 
 /// `[methods.spool]`: the operator says where, and no stream can say otherwise.
@@ -42,7 +42,7 @@ struct Spool {
     folder: PathBuf,
 }
 
-delivery::register!(Spool);
+setgate_delivery::register!(Spool);
 
 impl Method for Spool {
     const ENTRY: Entry = Entry { name: "spool", uri: "urn:example:delivery:spool", aliases: &[] };

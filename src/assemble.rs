@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use cli::{Exit, Failure};
-use clock::House;
-use delivery::{CarrierEvent, Env, Voice, spi::AnyMethod};
-use net::{Outbound, OwnAddresses};
-use oauth::{Guard, Receiver};
-use router::{Issuer, Router};
+use setgate_cli::{Exit, Failure};
+use setgate_clock::House;
+use setgate_delivery::{CarrierEvent, Env, Voice, spi::AnyMethod};
+use setgate_net::{Outbound, OwnAddresses};
+use setgate_oauth::{Guard, Receiver};
+use setgate_router::{Issuer, Router};
 
 use crate::{
     carriers::Carriers,
@@ -75,10 +75,11 @@ impl Gateway {
         issuers::none_is_missing(&*kept.store, &config.issuers, force).await?;
         let issuers = issuers::take_up(&*kept.store, &kept.kek, &config.issuers, &rotation).await?;
         let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
-        let producers = oauth::enrol(&*kept.store, &config.producers, &urls).await.map_err(|error| match error {
-            oauth::EnrolError::Section(error) => Failure::usage(error.to_string()),
-            error => Failure::new(Exit::Store, error.to_string()),
-        })?;
+        let producers =
+            setgate_oauth::enrol(&*kept.store, &config.producers, &urls).await.map_err(|error| match error {
+                setgate_oauth::EnrolError::Section(error) => Failure::usage(error.to_string()),
+                error => Failure::new(Exit::Store, error.to_string()),
+            })?;
         if producers.is_empty() && config.sources.is_empty() {
             tracing::warn!("no producer is configured: nobody can put events in; `setgate producers new` makes one");
         }
@@ -88,14 +89,14 @@ impl Gateway {
         let methods = start_methods(&config, &outbound, &house, report).await?;
         // Before anything is changed: a source that cannot be ends the start.
         sources::judge(&config, &methods)?;
-        let router = Router::start(router::Parts {
+        let router = Router::start(setgate_router::Parts {
             house: house.clone(),
             store: kept.store.clone(),
             kek: kept.kek.clone(),
             issuers: issuers.clone(),
             methods: methods.clone(),
             config: config.router.clone(),
-            observed: kept.registry.lend(router::Observed::register),
+            observed: kept.registry.lend(setgate_router::Observed::register),
         })
         .await
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
@@ -116,12 +117,12 @@ impl Gateway {
         })
         .map_err(|error| Failure::usage(error.to_string()))?;
         let ready = Arc::new(AtomicBool::new(true));
-        let observed = control::Observed::register(&kept.registry);
+        let observed = setgate_control::Observed::register(&kept.registry);
         let sources = sources::take_up(sources::Parts {
             house: &house,
             config: &config,
             methods: &methods,
-            intakes: control::Intake::of(&router),
+            intakes: setgate_control::Intake::of(&router),
             observed: observed.clone(),
             store: kept.store.clone(),
             registry: &kept.registry,
@@ -142,7 +143,7 @@ impl Gateway {
         let observed = kept.registry.lend(certificates::Observed::register);
         certificates::watch("world", &doors.world, &config.listen.world_tls, &house, &observed);
         certificates::watch("operator", &doors.operator, &config.listen.operator_tls, &house, &observed);
-        let connections = net::Observed::register(&kept.registry);
+        let connections = setgate_net::Observed::register(&kept.registry);
         let world = serve(doors.world.observed(connections.clone(), "world"), world, &house, "world");
         let operator = serve(doors.operator.observed(connections, "operator"), operator, &house, "operator");
         let sources = sources.start(&house);
@@ -245,7 +246,7 @@ async fn start_methods(
     house: &House,
     report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
 ) -> Result<Vec<Arc<dyn AnyMethod>>, Failure> {
-    let linked = delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
+    let linked = setgate_delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
     if let Some(unknown) =
         config.methods.keys().find(|name| linked.iter().all(|method| method.entry.name != name.as_str()))
     {
@@ -289,8 +290,8 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
         resolve(&mut stream.grant, &format!("streams.{}.grant", stream.id))?;
     }
     let done = router.reconcile(declared, force).await.map_err(|error| match error {
-        router::ReconcileError::Store(error) => Failure::new(Exit::Store, error.to_string()),
-        error @ router::ReconcileError::TooManyAbsent { .. } => Failure::usage(error.to_string()).remedy(
+        setgate_router::ReconcileError::Store(error) => Failure::new(Exit::Store, error.to_string()),
+        error @ setgate_router::ReconcileError::TooManyAbsent { .. } => Failure::usage(error.to_string()).remedy(
             "declare them again; or start once with `setgate serve --force`: they are disabled then, and keep their places and what they are owed",
         ),
         error => Failure::usage(error.to_string()),
@@ -323,7 +324,7 @@ fn unvisited(router: &Router, config: &Config, receivers: &[Receiver]) {
 
 #[cfg(test)]
 mod tests {
-    use net::{HttpRequest, TlsPolicy};
+    use setgate_net::{HttpRequest, TlsPolicy};
 
     use super::*;
     use crate::{
@@ -359,7 +360,7 @@ mod tests {
     #[tokio::test]
     async fn both_doors_serve_what_is_theirs_and_close_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let (house, config) = (clock::system(), config(folder.path(), ""));
+        let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
         let doors = Doors::open(&config).await.unwrap();
         let gateway = Gateway::start(house.clone(), config.clone(), doors, true).await.unwrap();
         let (world, operator) = (gateway.world(), gateway.operator());
@@ -397,7 +398,7 @@ mod tests {
     async fn a_method_that_is_not_linked_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path(), "[methods.pigeon]\nloft = 1");
-        let error = methods_of(&config, &clock::system()).await.err().unwrap();
+        let error = methods_of(&config, &setgate_clock::system()).await.err().unwrap();
         assert_eq!(error.exit, Exit::Usage);
         assert!(error.message.contains("methods.pigeon") && error.remedy.unwrap().contains("push"));
     }
@@ -406,8 +407,8 @@ mod tests {
     async fn a_gateway_without_any_method_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let off = |name: &str| format!("[methods.{name}]\nenabled = false\n");
-        let all: String = delivery::methods().unwrap().iter().map(|method| off(method.entry.name)).collect();
+        let all: String = setgate_delivery::methods().unwrap().iter().map(|method| off(method.entry.name)).collect();
         let config = config(folder.path(), &all);
-        assert_eq!(methods_of(&config, &clock::system()).await.err().unwrap().exit, Exit::Usage);
+        assert_eq!(methods_of(&config, &setgate_clock::system()).await.err().unwrap().exit, Exit::Usage);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use benches::{BenchError, Figure, Machine, Plan, Scale, Shape, Watch};
-use cli::{Context, Ended, Exit, Failure, Out, args::BenchArgs};
-use jose::Algorithm;
+use setgate_bench::{BenchError, Figure, Machine, Plan, Scale, Shape, Watch};
+use setgate_cli::{Context, Ended, Exit, Failure, Out, args::BenchArgs};
+use setgate_jose::Algorithm;
 
 /// The algorithms that are measured unless others are asked for.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDSA];
@@ -12,7 +12,7 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::Rs256, Algorithm::Es256, Algorith
 /// Measures what was asked for.
 pub(crate) async fn run(context: &Context, args: BenchArgs) -> Ended {
     if let Some(task) = &args.task {
-        let done = benches::task(task).await.map_err(|error| Failure::failed(error.to_string()))?;
+        let done = setgate_bench::task(task).await.map_err(|error| Failure::failed(error.to_string()))?;
         context.out.raw(done);
         return Ok(Exit::Done);
     }
@@ -22,7 +22,7 @@ pub(crate) async fn run(context: &Context, args: BenchArgs) -> Ended {
     }
     let plan = plan(args)?;
     let watcher = Printed(context.out);
-    let report = benches::run(&plan, &watcher).await.map_err(|error| match error {
+    let report = setgate_bench::run(&plan, &watcher).await.map_err(|error| match error {
         BenchError::Unfit(why) => Failure::usage(why),
         error => Failure::failed(error.to_string()),
     })?;

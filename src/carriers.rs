@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use delivery::CarrierEvent;
 use parking_lot::Mutex;
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
+use setgate_delivery::CarrierEvent;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
@@ -72,13 +72,13 @@ impl Carriers {
 
 #[cfg(test)]
 mod tests {
-    use delivery::Cause;
+    use setgate_delivery::Cause;
 
     use super::*;
 
     #[test]
     fn gauges_follow_what_is_told_and_a_change_is_told_once() {
-        let registry = telemetry::Registry::new();
+        let registry = setgate_telemetry::Registry::new();
         let carriers = registry.lend(Carriers::register);
         let carrier: Arc<str> = "kafka/main".into();
         let down = |code| CarrierEvent::Down { carrier: carrier.clone(), cause: Cause::new(code, "x") };

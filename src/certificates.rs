@@ -6,9 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clock::House;
-use net::ServerCertificate;
 use prometheus_client::{metrics::family::Family, metrics::gauge::Gauge, registry::Registry};
+use setgate_clock::House;
+use setgate_net::ServerCertificate;
 
 /// Between two looks at the files.
 const EVERY: Duration = Duration::from_secs(30);
@@ -81,7 +81,7 @@ impl Watched {
                     tracing::warn!(door = self.door, %why, "the certificate's files changed and cannot be used: the old one stays");
                 }
             }
-            if let Ok(end) = net::chain_ends(&self.chain) {
+            if let Ok(end) = setgate_net::chain_ends(&self.chain) {
                 observed.0.get_or_create(&[("door", self.door)]).set(end);
                 let now = house.clock.wall_millis() / 1000;
                 let days = days_left(end, now);
@@ -111,7 +111,7 @@ fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
 /// Watches the certificate of a door, if it has one.
 pub(crate) fn watch(
     door: &'static str,
-    listener: &net::Listener,
+    listener: &setgate_net::Listener,
     files: &crate::config::TlsFiles,
     house: &House,
     observed: &Observed,

@@ -5,12 +5,12 @@ mod connect;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
-use delivery::{
+use serde::Serialize;
+use setgate_cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
+use setgate_delivery::{
     About, Voice,
     spi::{AnyLine, AnyMethod},
 };
-use serde::Serialize;
 
 use crate::{
     assemble, certificates,
@@ -50,15 +50,15 @@ impl From<Failure> for Finding {
     }
 }
 
-impl From<delivery::Finding> for Finding {
-    fn from(delivery::Finding { what, good, remedy }: delivery::Finding) -> Self {
+impl From<setgate_delivery::Finding> for Finding {
+    fn from(setgate_delivery::Finding { what, good, remedy }: setgate_delivery::Finding) -> Self {
         Self { what, good, remedy, ends: None }
     }
 }
 
 /// A stream that a method is ready to serve.
 struct Served<'a> {
-    stream: &'a router::Declared,
+    stream: &'a setgate_router::Declared,
     line: Arc<dyn AnyLine>,
 }
 
@@ -152,8 +152,8 @@ fn print(context: &Context, findings: &[Finding], options: &[Effective]) {
     }
 }
 
-fn anstyle_dim() -> cli::Style {
-    cli::Style::new().dimmed()
+fn anstyle_dim() -> setgate_cli::Style {
+    setgate_cli::Style::new().dimmed()
 }
 
 /// Asks each method about its streams; tells which of them it serves.
@@ -165,7 +165,7 @@ fn streams<'a>(
     let mut served = Vec::new();
     for stream in &config.streams {
         let what = format!("stream {} ({})", stream.id, stream.delivery.method);
-        let Some(method) = delivery::find(methods, &stream.delivery.method) else {
+        let Some(method) = setgate_delivery::find(methods, &stream.delivery.method) else {
             let known: Vec<_> = methods.iter().map(|method| method.entry().name).collect();
             let remedy = format!("there is no such method; these are: {}", known.join(", "));
             findings.push(Finding { ends: Some(Exit::Usage), ..Finding::wrong(what, remedy) });
@@ -215,11 +215,11 @@ fn address_taken(door: &str, key: &str, address: SocketAddr, source: std::io::Er
             ));
         }
     }
-    doors::refused(key, net::NetError::Listen { address, source }).into()
+    doors::refused(key, setgate_net::NetError::Listen { address, source }).into()
 }
 
 fn certificate(door: &str, file: &Path, now: u64) -> Finding {
-    match net::chain_ends(file) {
+    match setgate_net::chain_ends(file) {
         Ok(end) => {
             let days = certificates::days_left(end, now);
             let what = if end > now {
@@ -235,7 +235,7 @@ fn certificate(door: &str, file: &Path, now: u64) -> Finding {
 }
 
 /// Says through which proxy everything leaves, and what that means for the address guard.
-fn egress(outbound: &net::Outbound, findings: &mut Vec<Finding>) {
+fn egress(outbound: &setgate_net::Outbound, findings: &mut Vec<Finding>) {
     let Some(egress) = outbound.egress() else { return };
     let guard = if egress.resolves() {
         "it resolves names: ITS RULES ARE THE ONLY GUARD against names that lead inside"
@@ -255,7 +255,7 @@ fn disk(config: &Config, findings: &mut Vec<Finding>) {
 
 fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
-    oauth::Guard::check(&config.producers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
+    setgate_oauth::Guard::check(&config.producers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
     for producer in &config.producers {
         findings.push(Finding::good(format!("producer {}", producer.name)));
     }
@@ -270,11 +270,11 @@ fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure
 fn receivers(config: &Config, served: &[Served<'_>], findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let receivers =
-        oauth::Receiver::all(&config.receivers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
+        setgate_oauth::Receiver::all(&config.receivers, &issuers).map_err(|error| Failure::usage(error.to_string()))?;
     for receiver in &receivers {
         let what = match receiver.streams() {
-            oauth::StreamsAllowed::All => format!("receiver {} (all streams)", receiver.name),
-            oauth::StreamsAllowed::Exact(ids) => {
+            setgate_oauth::StreamsAllowed::All => format!("receiver {} (all streams)", receiver.name),
+            setgate_oauth::StreamsAllowed::Exact(ids) => {
                 let ids: Vec<_> = ids.iter().map(AsRef::as_ref).collect();
                 format!("receiver {} ({})", receiver.name, ids.join(", "))
             }

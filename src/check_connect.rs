@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use cli::{Context, Steps};
-use delivery::{BoxFuture, spi::AnyMethod};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
+use setgate_cli::{Context, Steps};
+use setgate_delivery::{BoxFuture, spi::AnyMethod};
 
 use super::{Finding, Served};
 use crate::sources::Judged;
@@ -18,7 +18,7 @@ pub(super) async fn all(
     methods: &[Arc<dyn AnyMethod>],
     served: &[Served<'_>],
     sources: &[Judged],
-    outbound: &net::Outbound,
+    outbound: &setgate_net::Outbound,
     findings: &mut Vec<Finding>,
 ) {
     let of_methods = methods.iter().map(|method| of_method(method.as_ref()).boxed());
@@ -51,7 +51,7 @@ async fn of_source(source: &Judged) -> Seen {
     Seen { what, found }
 }
 
-async fn of_stream(served: &Served<'_>, outbound: &net::Outbound) -> Seen {
+async fn of_stream(served: &Served<'_>, outbound: &setgate_net::Outbound) -> Seen {
     let what = format!("stream {}", served.stream.id);
     let found = served.line.probe().await.into_iter().map(Finding::from);
     let found = found.map(|found| Finding { what: format!("{what}: {}", found.what), ..found });
@@ -60,13 +60,13 @@ async fn of_stream(served: &Served<'_>, outbound: &net::Outbound) -> Seen {
 }
 
 /// Looks whether an endpoint can be reached and passes the address guard; nothing is sent to it that is a SET.
-async fn endpoint(stream: &router::Declared, outbound: &net::Outbound) -> Option<Finding> {
+async fn endpoint(stream: &setgate_router::Declared, outbound: &setgate_net::Outbound) -> Option<Finding> {
     let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str)?;
-    let what = format!("endpoint of {} at {}", stream.id, telemetry::endpoint_label(url));
+    let what = format!("endpoint of {} at {}", stream.id, setgate_telemetry::endpoint_label(url));
     let Ok(url) = url.parse::<url::Url>() else {
         return Some(Finding::wrong(what, "it is no URL"));
     };
-    let request = net::HttpRequest {
+    let request = setgate_net::HttpRequest {
         method: axum::http::Method::OPTIONS,
         url,
         headers: axum::http::HeaderMap::new(),
@@ -75,7 +75,7 @@ async fn endpoint(stream: &router::Declared, outbound: &net::Outbound) -> Option
         timeout: None,
     };
     // Whatever it answers: it is there, and TLS is well.
-    Some(match outbound.client(&net::TlsPolicy::default()).send(request).await {
+    Some(match outbound.client(&setgate_net::TlsPolicy::default()).send(request).await {
         Ok(answer) => Finding::good(format!("{what} answers ({})", answer.status.as_u16())),
         Err(error) => Finding::wrong(what, error.to_string()),
     })

@@ -16,9 +16,9 @@ mod validate;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use jose::Algorithm;
 use serde::Deserialize;
 use serde_json::Value as Json;
+use setgate_jose::Algorithm;
 
 pub use error::ConfigError;
 pub use load::{Loaded, Source, find, load, parse};
@@ -39,35 +39,35 @@ pub struct Config {
     /// Where it listens.
     pub listen: ListenSection,
     /// Who may look in at the operator door.
-    pub operator: control::OperatorConfig,
+    pub operator: setgate_control::OperatorConfig,
     /// Where secrets of its own lie.
     pub secrets: SecretsSection,
     /// Signing keys.
     pub keys: KeysSection,
     /// The durable memory.
-    pub store: store::Options,
+    pub store: setgate_store::Options,
     /// What one request to the intake may bring.
-    pub intake: control::IntakeConfig,
+    pub intake: setgate_control::IntakeConfig,
     /// Receivers that come for their SETs.
     pub visits: crate::visits::VisitsConfig,
     /// Retries, back-off, sharing.
-    pub router: router::Config,
+    pub router: setgate_router::Config,
     /// Requests that leave.
-    pub net: net::OutboundConfig,
+    pub net: setgate_net::OutboundConfig,
     /// The log.
-    pub log: telemetry::LogConfig,
+    pub log: setgate_telemetry::LogConfig,
     /// Each delivery method's own section, passed on unread.
     pub methods: BTreeMap<String, Json>,
     /// The transmitter identities of this gateway.
     pub issuers: Vec<IssuerSection>,
     /// Who may put events in.
-    pub producers: Vec<oauth::ProducerSection>,
+    pub producers: Vec<setgate_oauth::ProducerSection>,
     /// Places from which events are collected.
-    pub sources: Vec<oauth::SourceSection>,
+    pub sources: Vec<setgate_oauth::SourceSection>,
     /// Who may come for SETs.
-    pub receivers: Vec<oauth::ReceiverSection>,
+    pub receivers: Vec<setgate_oauth::ReceiverSection>,
     /// Streams that the operator declares.
-    pub streams: Vec<router::Declared>,
+    pub streams: Vec<setgate_router::Declared>,
 }
 
 /// `[gateway]`: the gateway as a whole.
@@ -103,7 +103,7 @@ pub struct ListenSection {
     /// Certificate of the door for operators.
     pub operator_tls: TlsFiles,
     /// What callers may do, at each of the doors.
-    pub limits: net::Limits,
+    pub limits: setgate_net::Limits,
 }
 
 impl Default for ListenSection {
@@ -114,7 +114,7 @@ impl Default for ListenSection {
             tls: Tls::Own,
             world_tls: TlsFiles::default(),
             operator_tls: TlsFiles::default(),
-            limits: net::Limits::default(),
+            limits: setgate_net::Limits::default(),
         }
     }
 }
@@ -122,8 +122,8 @@ impl Default for ListenSection {
 impl ListenSection {
     /// A door as `net` opens it.
     #[must_use]
-    pub fn door(&self, files: &TlsFiles) -> net::ListenConfig {
-        net::ListenConfig {
+    pub fn door(&self, files: &TlsFiles) -> setgate_net::ListenConfig {
+        setgate_net::ListenConfig {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
             limits: self.limits.clone(),
@@ -201,8 +201,8 @@ impl Default for KeysSection {
 impl KeysSection {
     /// As the keys take it.
     #[must_use]
-    pub const fn rotation(&self) -> jose::Rotation {
-        jose::Rotation {
+    pub const fn rotation(&self) -> setgate_jose::Rotation {
+        setgate_jose::Rotation {
             max_age: Duration::from_secs(self.max_age_seconds),
             retire_after: Duration::from_secs(self.retire_after_days * 24 * 3600),
         }
@@ -256,10 +256,10 @@ mod tests {
         let mut config = parse(DEFAULTS, file(), Vec::new()).unwrap().config;
         let mut methods = std::mem::take(&mut config.methods);
         assert_eq!(config, Config::default());
-        section::<transports::push::Section>(&mut methods, "push");
-        section::<transports::multipush::Section>(&mut methods, "multipush");
-        section::<transports::poll::Section>(&mut methods, "poll");
-        section::<transports::websocket::Section>(&mut methods, "websocket");
+        section::<setgate_transports::push::Section>(&mut methods, "push");
+        section::<setgate_transports::multipush::Section>(&mut methods, "multipush");
+        section::<setgate_transports::poll::Section>(&mut methods, "poll");
+        section::<setgate_transports::websocket::Section>(&mut methods, "websocket");
         assert!(methods.is_empty(), "{methods:?}");
     }
 
@@ -331,7 +331,7 @@ mod tests {
     #[cfg(feature = "kafka-system-openssl")]
     #[test]
     fn the_examples_of_kafka_are_whole() {
-        use transports::kafka::{ClusterSection, Password, SaslSection, Section, TlsSection, TokenSection};
+        use setgate_transports::kafka::{ClusterSection, Password, SaslSection, Section, TlsSection, TokenSection};
 
         fn all<S: serde::de::DeserializeOwned>(written: &Json) {
             // Required members are missed only where no unknown one is met first.
@@ -376,7 +376,8 @@ mod tests {
         let text = std::fs::read_to_string(place).unwrap();
         let config = parse(&text, Source::File(place.into()), Vec::new()).unwrap().config;
         assert!(config.gateway.dev && config.listen.world.ip().is_loopback());
-        let section: transports::kafka::Section = serde_json::from_value(config.methods["kafka"].clone()).unwrap();
+        let section: setgate_transports::kafka::Section =
+            serde_json::from_value(config.methods["kafka"].clone()).unwrap();
         let topics: Vec<_> = config.streams.iter().filter(|stream| stream.delivery.method == "kafka").collect();
         assert_eq!((config.streams.len(), topics.len(), config.sources.len()), (3, 1, 1));
         let cluster = topics[0].delivery.terms["cluster"].as_str().unwrap();

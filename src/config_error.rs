@@ -64,7 +64,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-impl From<ConfigError> for cli::Failure {
+impl From<ConfigError> for setgate_cli::Failure {
     fn from(error: ConfigError) -> Self {
         let failure = Self::usage(error.to_string());
         match error.remedy {

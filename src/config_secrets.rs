@@ -20,7 +20,7 @@ pub(super) fn absolute(config: &mut Config, base: &Path) {
         files.key.iter_mut().for_each(whole);
     }
     config.net.ca_files.iter_mut().for_each(whole);
-    if let net::SecretRef::File(path) = &mut config.net.egress_proxy_credentials {
+    if let setgate_net::SecretRef::File(path) = &mut config.net.egress_proxy_credentials {
         whole(path);
     }
     if let Some(path) = config.secrets.kek.strip_prefix("file:") {
@@ -63,7 +63,7 @@ fn references(value: &mut Json, whole: &impl Fn(&mut PathBuf)) {
 pub(crate) fn resolve(value: &mut Json, key: &str) -> Result<(), ConfigError> {
     match value {
         Json::String(text) if text.starts_with("file:") || text.starts_with("env:") => {
-            let secret = net::SecretRef::from(text.clone()).load().map_err(|error| {
+            let secret = setgate_net::SecretRef::from(text.clone()).load().map_err(|error| {
                 ConfigError::new(Place::BuiltIn, key, error.to_string())
                     .remedy("write the secret there, readable by the gateway alone")
             })?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use discovery::IssuerUrl;
+use setgate_discovery::IssuerUrl;
 
 use super::{Config, ConfigError, Source, Tls, TlsFiles, error::Place, load::locate};
 
@@ -17,7 +17,7 @@ pub(super) fn whole(config: &mut Config, source: &Source, text: &str) -> Result<
     let wrong = |key: &str, what: String| ConfigError::new(place(source, text, key), key, what);
     doors(config, &wrong)?;
     if config.gateway.dev {
-        config.net.allow_networks.extend(LOOPBACK.iter().filter_map(|net| net.parse::<net::IpNet>().ok()));
+        config.net.allow_networks.extend(LOOPBACK.iter().filter_map(|net| net.parse::<setgate_net::IpNet>().ok()));
         config.net.allow_http = true;
         config.gateway.drain_delay_seconds = 0;
     }
@@ -101,7 +101,7 @@ fn issuers(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Res
             return Err(wrong("issuers.algorithms", "an issuer without an algorithm cannot sign".to_owned())
                 .remedy("write `algorithms = [\"RS256\"]`, or leave it out"));
         }
-        if jose::RsaBits::from_bits(issuer.rsa_bits).is_none() {
+        if setgate_jose::RsaBits::from_bits(issuer.rsa_bits).is_none() {
             return Err(wrong("issuers.rsa_bits", format!("{} is no length of an RSA key here", issuer.rsa_bits))
                 .remedy("write 2048, 3072 or 4096"));
         }
@@ -112,12 +112,12 @@ fn issuers(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Res
 fn sources(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
     // A section that is wrong in itself is named as one of producers is; where it collects is for its method to judge.
     let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
-    let checked = oauth::Guard::check_sources(&config.sources, &config.producers, &urls);
+    let checked = setgate_oauth::Guard::check_sources(&config.sources, &config.producers, &urls);
     checked.map_err(|error| {
         let key = match &error {
-            oauth::SectionError::Issuer { .. } => "sources.issuer",
-            oauth::SectionError::Empty { .. } => "sources.events",
-            oauth::SectionError::Domain { .. } => "sources.subjects",
+            setgate_oauth::SectionError::Issuer { .. } => "sources.issuer",
+            setgate_oauth::SectionError::Empty { .. } => "sources.events",
+            setgate_oauth::SectionError::Domain { .. } => "sources.subjects",
             _ => "sources.name",
         };
         wrong(key, error.to_string())
@@ -139,8 +139,9 @@ fn streams(config: &mut Config, wrong: &impl Fn(&str, String) -> ConfigError) ->
             .remedy(format!("these are: {}", known.join(", "))));
         };
         if let Some(name) = &stream.algorithm {
-            let algorithm: jose::Algorithm =
-                name.parse().map_err(|error: jose::UnknownAlgorithm| wrong("streams.algorithm", error.to_string()))?;
+            let algorithm: setgate_jose::Algorithm = name
+                .parse()
+                .map_err(|error: setgate_jose::UnknownAlgorithm| wrong("streams.algorithm", error.to_string()))?;
             if !issuer.algorithms.contains(&algorithm) {
                 return Err(wrong(
                     "streams.algorithm",

@@ -8,12 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use cli::{Align, Context, Ended, Exit, Failure, Style, Table, args::DemoArgs};
-use clock::House;
-use discovery::IssuerUrl;
-use net::{HttpRequest, Listener, Secret, TlsPolicy};
 use serde::Serialize;
 use serde_json::{Value as Json, json};
+use setgate_cli::{Align, Context, Ended, Exit, Failure, Style, Table, args::DemoArgs};
+use setgate_clock::House;
+use setgate_discovery::IssuerUrl;
+use setgate_net::{HttpRequest, Listener, Secret, TlsPolicy};
 
 use crate::{
     assemble::{Gateway, Parts},
@@ -109,8 +109,8 @@ struct Fate {
 /// Runs the demo.
 pub(crate) async fn run(context: &Context, args: DemoArgs) -> Ended {
     // What goes wrong shall be seen; what goes right is the table.
-    let log = telemetry::LogConfig { level: "error".to_owned(), ..telemetry::LogConfig::default() };
-    telemetry::start_log(&log).map_err(|error| Failure::failed(error.to_string()))?;
+    let log = setgate_telemetry::LogConfig { level: "error".to_owned(), ..setgate_telemetry::LogConfig::default() };
+    setgate_telemetry::start_log(&log).map_err(|error| Failure::failed(error.to_string()))?;
     let mut signals = Signals::new()?;
     let folder = folder(&context.house)?;
     let ended = match signals.race(demonstrate(context, &folder, args.clone())).await {
@@ -140,13 +140,13 @@ async fn demonstrate(
 ) -> Result<(Gateway, Vec<DemoReceiver>, Exit), Failure> {
     let house = context.house.clone();
     let bind = || Listener::bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-    let open = |error: net::NetError| Failure::failed(error.to_string());
+    let open = |error: setgate_net::NetError| Failure::failed(error.to_string());
     let doors = Doors { world: bind().await.map_err(open)?, operator: bind().await.map_err(open)? };
     let issuer_url = format!("http://{}", doors.world.address());
     let issuer = IssuerUrl::parse(&issuer_url).map_err(|error| Failure::failed(error.to_string()))?;
 
     let http = listen::way_out(&house, Vec::new())?;
-    let token = oauth::mint(oauth::TokenKind::Receiver, &*house.random);
+    let token = setgate_oauth::mint(setgate_oauth::TokenKind::Receiver, &*house.random);
     let mut receivers = Vec::new();
     for staged in &STREAMS {
         let method = listen::method(staged.method, &http, &house).await?;
@@ -158,7 +158,7 @@ async fn demonstrate(
         });
     }
 
-    let minted = oauth::mint(oauth::TokenKind::Producer, &*house.random);
+    let minted = setgate_oauth::mint(setgate_oauth::TokenKind::Producer, &*house.random);
     let file = folder.join("setgate.toml");
     let hashes = [minted.hash.to_string(), token.hash.to_string()];
     let text = configuration(&doors, &issuer_url, &hashes, &receivers);
@@ -298,12 +298,12 @@ fn subject(sub_id: &Json) -> String {
             .unwrap_or_default()
             .to_owned(),
     };
-    telemetry::clean(&short, 36)
+    setgate_telemetry::clean(&short, 36)
 }
 
 /// Puts events in over HTTP, and reads the `txn` of each, by its id.
 async fn emit(
-    http: &net::Outbound,
+    http: &setgate_net::Outbound,
     issuer: &str,
     token: &Secret<String>,
     events: &[Told],
@@ -427,7 +427,7 @@ async fn report(
         ));
     }
     for why in &refused {
-        context.out.error(telemetry::clean(why, 512));
+        context.out.error(setgate_telemetry::clean(why, 512));
     }
     let bold = Style::new().bold();
     if good {

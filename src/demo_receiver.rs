@@ -11,14 +11,14 @@ use std::{
 };
 
 use axum::extract::Request;
-use cli::Failure;
-use clock::House;
-use delivery::{Answer, Arrival, BoxFuture, Incoming, Inlet, Json, spi::AnyMethod};
-use discovery::{Fetcher, IssuerUrl};
-use jose::{AllowedAlgorithms, Token};
-use net::{Listener, Secret};
 use parking_lot::Mutex;
-use receiver::{Inbox, ListenInlet, Misbehave, Received, Report, Sink, Trust, Verify};
+use setgate_cli::Failure;
+use setgate_clock::House;
+use setgate_delivery::{Answer, Arrival, BoxFuture, Incoming, Inlet, Json, spi::AnyMethod};
+use setgate_discovery::{Fetcher, IssuerUrl};
+use setgate_jose::{AllowedAlgorithms, Token};
+use setgate_net::{Listener, Secret};
+use setgate_receiver::{Inbox, ListenInlet, Misbehave, Received, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
 /// What the receiver took, by `jti`.

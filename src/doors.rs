@@ -10,14 +10,14 @@ use std::{
     time::Duration,
 };
 
-use cli::{Exit, Failure};
-use clock::House;
-use control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, Sources, WorldParts};
-use discovery::{IssuerUrl, PublishedIssuer};
-use jose::KeyState;
-use net::{Listener, NetError};
-use oauth::{AdminGuard, Guard};
-use router::{Issuer, Router};
+use setgate_cli::{Exit, Failure};
+use setgate_clock::House;
+use setgate_control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, Sources, WorldParts};
+use setgate_discovery::{IssuerUrl, PublishedIssuer};
+use setgate_jose::KeyState;
+use setgate_net::{Listener, NetError};
+use setgate_oauth::{AdminGuard, Guard};
+use setgate_router::{Issuer, Router};
 use tokio::sync::watch;
 
 use crate::{
@@ -128,7 +128,7 @@ pub(crate) struct Routes<'a> {
     pub(crate) guard: Arc<Guard>,
     pub(crate) visits: Visits,
     pub(crate) sources: Arc<Sources>,
-    pub(crate) observed: control::Observed,
+    pub(crate) observed: setgate_control::Observed,
     pub(crate) kept: &'a Kept,
     pub(crate) house: &'a House,
 }
@@ -148,7 +148,7 @@ impl Routes<'_> {
         });
         let (ready, registry) = (ready.clone(), kept.registry.clone());
         let issuers = router.issuers().to_vec();
-        control::operator(OperatorParts {
+        setgate_control::operator(OperatorParts {
             operate: Arc::new((*router).clone()),
             keys,
             guard: Arc::new(AdminGuard::new(&kept.admin)),
@@ -188,8 +188,8 @@ impl Routes<'_> {
                 Ok(PublishedIssuer::new(url, issuer.keyring.clone(), max_age, methods.clone()))
             })
             .collect::<Result<Vec<_>, Failure>>()?;
-        let discovery = discovery::routes(published).map_err(|error| Failure::usage(error.to_string()))?;
-        let intake = control::world(WorldParts {
+        let discovery = setgate_discovery::routes(published).map_err(|error| Failure::usage(error.to_string()))?;
+        let intake = setgate_control::world(WorldParts {
             issuers: Intake::of(router),
             guard: guard.clone(),
             config: config.intake.clone(),

@@ -20,14 +20,14 @@ impl Holder {
             let mut open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
             open.any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*socket)).then(|| {
                 let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                Self { pid, name: telemetry::clean(name.trim(), 32) }
+                Self { pid, name: setgate_telemetry::clean(name.trim(), 32) }
             })
         })
     }
 
     /// Whether it runs the same program as this process.
     pub(crate) fn is_alike(&self) -> bool {
-        fs::read_to_string("/proc/self/comm").is_ok_and(|own| telemetry::clean(own.trim(), 32) == self.name)
+        fs::read_to_string("/proc/self/comm").is_ok_and(|own| setgate_telemetry::clean(own.trim(), 32) == self.name)
     }
 }
 

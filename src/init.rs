@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use cli::{Context, Ended, Exit, Failure, args::InitArgs};
-use store::{FjallStore, Place};
+use setgate_cli::{Context, Ended, Exit, Failure, args::InitArgs};
+use setgate_store::{FjallStore, Place};
 
 use crate::{config, opening, serve};
 
@@ -59,14 +59,14 @@ pub(crate) async fn store_check(context: &Context, path: Option<PathBuf>) -> End
         out.line("  it was not closed in order: the next start replays");
     }
     if let Some(why) = &report.copy {
-        out.line(format!("  it is a copy: {}", telemetry::clean(why, 512)));
+        out.line(format!("  it is a copy: {}", setgate_telemetry::clean(why, 512)));
     }
     if report.is_sound() {
         out.line("it is sound: everything that was promised is there");
         return Ok(Exit::Done);
     }
     for problem in &report.problems {
-        out.line(format!("  {}", telemetry::clean(problem, 1024)));
+        out.line(format!("  {}", setgate_telemetry::clean(problem, 1024)));
     }
     Err(Failure::new(Exit::Store, format!("the store is not sound: {} problems", report.problems.len()))
         .remedy("`setgate store repair` says what can be saved, and asks before it does it; or restore a backup"))
@@ -124,11 +124,11 @@ struct Holds {
 #[derive(serde::Serialize)]
 struct IssuerHeld {
     url: String,
-    keys: Option<Vec<jose::KeyInfo>>,
+    keys: Option<Vec<setgate_jose::KeyInfo>>,
 }
 
 impl Holds {
-    fn of(found: &store::Holdings, kek: Option<&jose::Kek>) -> Self {
+    fn of(found: &setgate_store::Holdings, kek: Option<&setgate_jose::Kek>) -> Self {
         let (mut issuers, mut streams, mut producers) = (Vec::new(), Vec::new(), 0);
         for record in &found.records {
             let key = record.key.0.as_str();
@@ -138,7 +138,7 @@ impl Holds {
             } else if key.starts_with("stream/") {
                 let stream: serde_json::Value = serde_json::from_slice(&record.value).unwrap_or_default();
                 let id = stream.get("id").and_then(serde_json::Value::as_str).unwrap_or(key);
-                streams.push(telemetry::clean(id, 128));
+                streams.push(setgate_telemetry::clean(id, 128));
             } else if key.starts_with("producer/") {
                 producers += 1;
             }
@@ -161,14 +161,14 @@ impl Holds {
         let out = context.out;
         out.note(format!("store {} in {}", self.id, place.store.display()));
         if let Some(why) = &self.copy {
-            out.note(format!("  it counts as a copy: {}", telemetry::clean(why, 512)));
+            out.note(format!("  it counts as a copy: {}", setgate_telemetry::clean(why, 512)));
         }
         out.note(format!(
             "  records {} to {}, the last accepted at {}; {} deliveries waiting, {} parked SETs",
             self.first, self.last, self.last_accepted, self.waiting, self.parked
         ));
         for IssuerHeld { url, keys } in &self.issuers {
-            out.note(format!("  issuer {}", telemetry::clean(url, 256)));
+            out.note(format!("  issuer {}", setgate_telemetry::clean(url, 256)));
             match keys {
                 Some(keys) => keys.iter().for_each(|key| {
                     out.note(format!(

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use jose::{Kek, Key as SigningKey, Keyring, Moment, Ring, Rotation, RsaBits};
 use serde::{Deserialize, Serialize};
-use store::{Done, Durability, IssuerNo, Key, Put, Space, Store, StoreError, Unit};
+use setgate_jose::{Kek, Key as SigningKey, Keyring, Moment, Ring, Rotation, RsaBits};
+use setgate_store::{Done, Durability, IssuerNo, Key, Put, Space, Store, StoreError, Unit};
 
 use crate::config::IssuerSection;
 
@@ -28,7 +28,7 @@ pub enum IssuerError {
         /// Whose.
         issuer: String,
         /// Why.
-        source: jose::SealError,
+        source: setgate_jose::SealError,
     },
     /// A key cannot be made.
     #[error("no key can be made for {issuer}: {source}")]
@@ -36,7 +36,7 @@ pub enum IssuerError {
         /// Whose.
         issuer: String,
         /// Why.
-        source: jose::JoseError,
+        source: setgate_jose::JoseError,
     },
 }
 
@@ -47,7 +47,7 @@ struct Enrolled {
 }
 
 /// The URL of the issuer with this number, among all records of the store.
-pub(crate) fn url_of(records: &[store::Record], no: &str) -> Option<String> {
+pub(crate) fn url_of(records: &[setgate_store::Record], no: &str) -> Option<String> {
     records.iter().find_map(|record| {
         let url = record.key.0.strip_prefix("issuer/")?;
         let enrolled: Enrolled = serde_json::from_slice(&record.value).ok()?;
@@ -56,10 +56,14 @@ pub(crate) fn url_of(records: &[store::Record], no: &str) -> Option<String> {
 }
 
 /// The keys of an issuer, among all records of a store that is closed; nothing where they do not open.
-pub(crate) fn keys_of(records: &[store::Record], issuer: &store::Record, kek: &Kek) -> Option<Vec<jose::KeyInfo>> {
+pub(crate) fn keys_of(
+    records: &[setgate_store::Record],
+    issuer: &setgate_store::Record,
+    kek: &Kek,
+) -> Option<Vec<setgate_jose::KeyInfo>> {
     let url = issuer.key.0.strip_prefix("issuer/")?;
     let enrolled: Enrolled = serde_json::from_slice(&issuer.value).ok()?;
-    let ring = records.iter().find(|record| record.key == control::ring_key(enrolled.no))?;
+    let ring = records.iter().find(|record| record.key == setgate_control::ring_key(enrolled.no))?;
     Ring::open(kek, url, &ring.value, Moment::default()).ok().map(|ring| ring.describe())
 }
 
@@ -126,13 +130,13 @@ pub(crate) async fn take_up(
     kek: &Kek,
     sections: &[IssuerSection],
     rotation: &Rotation,
-) -> Result<Vec<router::Issuer>, IssuerError> {
+) -> Result<Vec<setgate_router::Issuer>, IssuerError> {
     let mut issuers = Vec::with_capacity(sections.len());
     for section in sections {
         let no = number(store, &section.url).await?;
         let ring = ring(store, kek, section, no, rotation).await?;
-        let algorithm = section.algorithms.first().copied().unwrap_or(jose::Algorithm::Rs256);
-        issuers.push(router::Issuer {
+        let algorithm = section.algorithms.first().copied().unwrap_or(setgate_jose::Algorithm::Rs256);
+        issuers.push(setgate_router::Issuer {
             url: Arc::from(section.url.as_str()),
             no,
             keyring: Arc::new(Keyring::new(ring)),
@@ -167,7 +171,7 @@ async fn ring(
 ) -> Result<Ring, IssuerError> {
     let now = moment(store);
     let url = section.url.as_str();
-    let kept = store.get(vec![control::ring_key(no)]).await?.pop().flatten();
+    let kept = store.get(vec![setgate_control::ring_key(no)]).await?.pop().flatten();
     let mut ring = match &kept {
         Some(record) => {
             let opened = Ring::open(kek, url, &record.value, now);
@@ -191,14 +195,14 @@ async fn ring(
         let broken = |source| IssuerError::Key { issuer: url.to_owned(), source };
         // Making an RSA key takes long: not on a thread that serves.
         let made = tokio::task::spawn_blocking(move || SigningKey::generate(algorithm, bits)).await;
-        let key = made.map_err(|_| broken(jose::JoseError::Generate(algorithm)))?.map_err(broken)?;
+        let key = made.map_err(|_| broken(setgate_jose::JoseError::Generate(algorithm)))?.map_err(broken)?;
         tracing::info!(issuer = url, %algorithm, kid = key.kid(), "a signing key was made");
         ring = ring.add(key, now, rotation, false).map_err(broken)?;
         changed = true;
     }
     if changed {
         let sealed = ring.seal(kek, url).map_err(|source| IssuerError::Sealed { issuer: url.to_owned(), source })?;
-        put(store, control::ring_key(no), sealed).await?;
+        put(store, setgate_control::ring_key(no), sealed).await?;
     }
     Ok(ring)
 }
@@ -220,9 +224,9 @@ pub(crate) async fn put(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use clock::manual::{ManualClock, house};
-    use jose::Algorithm;
-    use store::MemoryStore;
+    use setgate_clock::manual::{ManualClock, house};
+    use setgate_jose::Algorithm;
+    use setgate_store::MemoryStore;
 
     use super::*;
 
@@ -241,7 +245,8 @@ mod tests {
         let first = take_up(&*store, &kek, std::slice::from_ref(&one), &rotation).await.unwrap();
         let both = [two, section("https://a.example", &[Algorithm::Es256, Algorithm::EdDSA])];
         let second = take_up(&*store, &kek, &both, &rotation).await.unwrap();
-        let kid = |issuer: &router::Issuer, algorithm| issuer.keyring.signer(algorithm).unwrap().kid().to_owned();
+        let kid =
+            |issuer: &setgate_router::Issuer, algorithm| issuer.keyring.signer(algorithm).unwrap().kid().to_owned();
         assert_eq!(first[0].no, second[1].no);
         assert_ne!(second[0].no, second[1].no);
         assert_eq!(kid(&first[0], Algorithm::Es256), kid(&second[1], Algorithm::Es256));

@@ -1,6 +1,6 @@
 //! setgate: a gateway for Security Event Tokens (RFC 8417), assembled.
 //!
-//! Configuration in, running services out. The rooms below `src/` do the work; this is the only place that names a storage
+//! Configuration in, running services out. The libraries in `crates/` do the work; this is the only place that names a storage
 //! backend or a face, and it links every transport.
 //!
 //! | file | holds |
@@ -41,12 +41,12 @@ use std::{
     process::ExitCode,
 };
 
-use cli::{
+use setgate_cli::{
     Context, DoorAt, Ended, Failure, Holder, Minted,
     args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
 };
 // The linker drops a transport that nobody names.
-use transports as _;
+use setgate_transports as _;
 
 pub use assemble::Gateway;
 pub use doors::Doors;
@@ -70,13 +70,13 @@ pub fn main() -> ExitCode {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     // One provider of cryptography for every TLS connection of the process; set by nobody else.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    cli::main(&Root)
+    setgate_cli::main(&Root)
 }
 
 /// What the commands act upon.
 struct Root;
 
-impl cli::Gateway for Root {
+impl setgate_cli::Gateway for Root {
     fn init<'a>(&'a self, context: &'a Context, args: InitArgs) -> Ending<'a> {
         Box::pin(init::run(context, args))
     }
@@ -105,7 +105,7 @@ impl cli::Gateway for Root {
         Box::pin(init::store_check(context, path))
     }
 
-    fn store_repair<'a>(&'a self, context: &'a Context, how: cli::StoreRepair) -> Ending<'a> {
+    fn store_repair<'a>(&'a self, context: &'a Context, how: setgate_cli::StoreRepair) -> Ending<'a> {
         Box::pin(mend::repair(context, how))
     }
 
@@ -138,12 +138,12 @@ impl cli::Gateway for Root {
         })
     }
 
-    fn mint(&self, whose: Holder, random: &dyn clock::Random) -> Minted {
+    fn mint(&self, whose: Holder, random: &dyn setgate_clock::Random) -> Minted {
         let kind = match whose {
-            Holder::Producer => oauth::TokenKind::Producer,
-            Holder::Receiver => oauth::TokenKind::Receiver,
+            Holder::Producer => setgate_oauth::TokenKind::Producer,
+            Holder::Receiver => setgate_oauth::TokenKind::Receiver,
         };
-        let minted = oauth::mint(kind, random);
+        let minted = setgate_oauth::mint(kind, random);
         Minted { token: minted.token, hash: minted.hash.to_string() }
     }
 }

@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use cli::{Context, Ended, Exit, Failure, args::ListenArgs};
-use clock::House;
-use delivery::{BoxFuture, Env, Json, spi::AnyMethod};
-use discovery::{Fetcher, IssuerUrl};
-use jose::AllowedAlgorithms;
-use net::{Listener, Outbound, OutboundConfig, OwnAddresses, Secret, SecretRef, TlsPolicy};
 use parking_lot::Mutex;
-use receiver::{Collect, Inbox, Listen, ListenError, ListenInlet, Misbehave, Report, Sink, Trust, Verify};
+use setgate_cli::{Context, Ended, Exit, Failure, args::ListenArgs};
+use setgate_clock::House;
+use setgate_delivery::{BoxFuture, Env, Json, spi::AnyMethod};
+use setgate_discovery::{Fetcher, IssuerUrl};
+use setgate_jose::AllowedAlgorithms;
+use setgate_net::{Listener, Outbound, OutboundConfig, OwnAddresses, Secret, SecretRef, TlsPolicy};
+use setgate_receiver::{Collect, Inbox, Listen, ListenError, ListenInlet, Misbehave, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
 use crate::serve::Signals;
@@ -115,7 +115,7 @@ fn asks(
     authorization: Option<Secret<String>>,
     method: &str,
 ) -> Result<(Json, String), Failure> {
-    let token = args.token_file.as_deref().map(|file| cli::read_token(context.out, file)).transpose()?;
+    let token = args.token_file.as_deref().map(|file| setgate_cli::read_token(context.out, file)).transpose()?;
     let authorization = match (token, authorization) {
         (Some(_), Some(_)) => return Err(Failure::usage("--token-file and --authorization exclude each other")),
         (Some(token), None) => Some(format!("Bearer {}", token.expose())),
@@ -156,7 +156,7 @@ const PUSH_PULL: &str = "pushpull";
 fn sink(json: bool, count: Option<u64>, stop: Arc<watch::Sender<bool>>) -> Sink {
     let taken = Mutex::new(0);
     Arc::new(move |report: &Report| {
-        let line = if json { receiver::json_line(report) } else { receiver::line(report) };
+        let line = if json { setgate_receiver::json_line(report) } else { setgate_receiver::line(report) };
         let counts = matches!(report, Report::Taken(_) | Report::Discarded(_));
         let mut taken = taken.lock();
         if counts && count.is_some_and(|count| *taken >= count) {
@@ -192,9 +192,10 @@ pub(crate) fn fetcher(http: &Outbound, house: &House) -> Fetcher {
 /// # Errors
 /// When there is no such method.
 pub(crate) async fn method(name: &str, http: &Outbound, house: &House) -> Result<Arc<dyn AnyMethod>, Failure> {
-    let linked = delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
+    let linked = setgate_delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
     let name = if name == PUSH_PULL { "websocket" } else { name };
-    let called = |entry: &delivery::Entry| entry.name == name || entry.uri == name || entry.aliases.contains(&name);
+    let called =
+        |entry: &setgate_delivery::Entry| entry.name == name || entry.uri == name || entry.aliases.contains(&name);
     let Some(found) = linked.iter().find(|method| called(&method.entry)) else {
         let known: Vec<_> = linked.iter().map(|method| method.entry.name).chain([PUSH_PULL]).collect();
         return Err(Failure::usage(format!("`{name}` is no delivery method of this build"))

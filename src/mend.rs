@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cli::{Context, Ended, Exit, Failure, StoreRepair};
-use store::{Findings, FjallStore, Place, Repair};
+use setgate_cli::{Context, Ended, Exit, Failure, StoreRepair};
+use setgate_store::{Findings, FjallStore, Place, Repair};
 
 use crate::{opening, serve};
 
@@ -25,7 +25,7 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
     for text in account(&findings) {
         out.line(text);
     }
-    let report = |repaired: Option<&store::Repaired>| {
+    let report = |repaired: Option<&setgate_store::Repaired>| {
         out.value(
             &serde_json::json!({"path": place.store, "needed": needed, "findings": findings, "repaired": repaired}),
         );
@@ -107,7 +107,7 @@ pub(crate) async fn export(context: &Context, path: Option<PathBuf>, to: Option<
     Ok(Exit::Partly)
 }
 
-fn write(found: &Repair, to: Option<&Path>) -> io::Result<store::Exported> {
+fn write(found: &Repair, to: Option<&Path>) -> io::Result<setgate_store::Exported> {
     match to {
         Some(path) => {
             // Events in clear are for the store's owner alone.
@@ -151,7 +151,7 @@ fn account(findings: &Findings) -> Vec<String> {
         ),
     ];
     text.extend(findings.identity.iter().map(|why| {
-        let why = telemetry::clean(why, 1024);
+        let why = setgate_telemetry::clean(why, 1024);
         format!("identity: {why}; it is written anew, and the store counts as a copy until `setgate store adopt`")
     }));
     let mut given_up = Vec::new();
@@ -171,7 +171,7 @@ fn account(findings: &Findings) -> Vec<String> {
     if named.clone().count() > SHOWN {
         given_up.push(format!("  and {} more; --json names them all", named.count() - SHOWN));
     }
-    given_up.extend(lost.records.iter().map(|key| format!("the record {}", telemetry::clean(key, 256))));
+    given_up.extend(lost.records.iter().map(|key| format!("the record {}", setgate_telemetry::clean(key, 256))));
     for (count, what) in [
         (lost.commits, "commits with settlements: what they settled is delivered again"),
         (lost.changes, "changes of streams, subjects, clients or keys"),
@@ -189,7 +189,7 @@ fn account(findings: &Findings) -> Vec<String> {
         format!("again:    up to {count} deliveries of stream number {stream} that may have been settled, under the same jti")
     }));
     let shown = findings.unreadable.iter().take(SHOWN);
-    text.extend(shown.map(|why| format!("because:  {}", telemetry::clean(why, 1024))));
+    text.extend(shown.map(|why| format!("because:  {}", setgate_telemetry::clean(why, 1024))));
     if findings.unreadable.len() > SHOWN {
         text.push(format!("because:  and {} places more; --json names them all", findings.unreadable.len() - SHOWN));
     }

@@ -12,12 +12,12 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use cli::{Exit, Failure};
-use clock::House;
-use jose::{Kek, KekError};
-use net::Secret;
-use store::{FjallStore, Key, Names, Observed, OpenError, Place, Store};
-use telemetry::Registry;
+use setgate_cli::{Exit, Failure};
+use setgate_clock::House;
+use setgate_jose::{Kek, KekError};
+use setgate_net::Secret;
+use setgate_store::{FjallStore, Key, Names, Observed, OpenError, Place, Store};
+use setgate_telemetry::Registry;
 
 use crate::{
     config::Config,
@@ -65,7 +65,7 @@ pub(crate) struct Made {
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct MadeIssuer {
     pub(crate) url: String,
-    pub(crate) keys: Vec<jose::KeyInfo>,
+    pub(crate) keys: Vec<setgate_jose::KeyInfo>,
 }
 
 /// Where a gateway keeps what.
@@ -113,7 +113,7 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
         private(&names_file, STANDARD.encode(sealed).as_bytes(), false).map_err(|error| failed(&names_file, error))?;
     }
     let secret = read_names(config, &[&kek])?;
-    oauth::admin_token(&config.secrets.admin_token(), &*house.random)
+    setgate_oauth::admin_token(&config.secrets.admin_token(), &*house.random)
         .map_err(|error| Failure::failed(error.to_string()))?;
     let (place, options, clock) = (place(config), config.store.clone(), house.clone());
     let made = move || {
@@ -172,7 +172,7 @@ pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<K
         Looked::Unfinished => return Err(not_made("was not finished")),
     };
     let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
-    let admin = oauth::admin_token(&config.secrets.admin_token(), &*house.random).map_err(of_admin)?;
+    let admin = setgate_oauth::admin_token(&config.secrets.admin_token(), &*house.random).map_err(of_admin)?;
     let registry = Registry::new();
     let opened = open_store(house, config, secret, registry.lend(Observed::register)).await?;
     // Once, however often a store was asked for that another process had.
@@ -235,7 +235,7 @@ async fn open_store(
     config: &Config,
     secret: [u8; Names::SECRET],
     observed: Observed,
-) -> Result<store::Opened, Failure> {
+) -> Result<setgate_store::Opened, Failure> {
     let (place, options, clock) = (place(config), config.store.clone(), house.clone());
     blocking(move || FjallStore::open(&place, &options, &secret, &clock, observed))
         .await?
@@ -352,8 +352,9 @@ pub(crate) fn read_kek(config: &Config) -> Result<Kek, Failure> {
     match kek_file(config) {
         Some(path) => Kek::load(&path).map_err(|error| of_kek(&path.display().to_string(), &error)),
         None => {
-            let text =
-                net::SecretRef::from(config.secrets.kek.clone()).load().map_err(|error| refused(error.to_string()))?;
+            let text = setgate_net::SecretRef::from(config.secrets.kek.clone())
+                .load()
+                .map_err(|error| refused(error.to_string()))?;
             Kek::from_text(text.expose()).map_err(|error| of_kek(&config.secrets.kek, &error))
         }
     }
@@ -373,8 +374,11 @@ pub(crate) fn read_names(config: &Config, keks: &[&Kek]) -> Result<[u8; Names::S
     let kek = keks.iter().find(|kek| kek.id() == needs).or(keks.first());
     let kek = kek.ok_or_else(|| refused("there is no key-encryption key".to_owned(), together()))?;
     let plain = kek.open_secret(NAMES_PLACE, &sealed).map_err(|error| {
-        let remedy =
-            if matches!(error, jose::SealError::WrongKek { .. }) { where_it_is(config, &needs) } else { together() };
+        let remedy = if matches!(error, setgate_jose::SealError::WrongKek { .. }) {
+            where_it_is(config, &needs)
+        } else {
+            together()
+        };
         refused(error.to_string(), remedy)
     })?;
     plain.as_slice().try_into().map_err(|_| refused("it has the wrong length".to_owned(), together()))

@@ -2,10 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
-use cli::{Exit, Failure};
-use jose::{Kek, KekError};
-use oauth::AdminTokenError;
-use store::Names;
+use setgate_cli::{Exit, Failure};
+use setgate_jose::{Kek, KekError};
+use setgate_oauth::AdminTokenError;
+use setgate_store::Names;
 
 use super::{Found, read_kek, read_names};
 use crate::{config::Config, rekey};
@@ -50,7 +50,7 @@ pub(crate) fn look(config: &Config) -> Result<Looked, Failure> {
     let next = rekey::begun(config)?;
     let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
     let names = read_names(config, &both)?;
-    match oauth::read_admin_token(&config.secrets.admin_token()) {
+    match setgate_oauth::read_admin_token(&config.secrets.admin_token()) {
         // A start makes it.
         Err(AdminTokenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         read => drop(read.map_err(of_admin)?),

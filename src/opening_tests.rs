@@ -21,7 +21,7 @@ async fn closed(kept: Result<Kept, Failure>) {
 #[tokio::test]
 async fn what_is_made_opens_and_is_for_its_owner_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path(), ""));
+    let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
     let made = init(&house, &config).await.unwrap();
     assert_eq!(made.issuers.len(), 1);
     closed(open(&house, &config, false).await).await;
@@ -39,7 +39,7 @@ async fn what_is_made_opens_and_is_for_its_owner_alone() {
 #[tokio::test]
 async fn a_gateway_that_was_never_made_is_made_only_when_asked() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path(), ""));
+    let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
     let refused = open(&house, &config, false).await.err().unwrap();
     assert_eq!(refused.exit, Exit::Store);
     assert!(!config.store.path.exists(), "a refusal makes nothing");
@@ -50,7 +50,7 @@ async fn a_gateway_that_was_never_made_is_made_only_when_asked() {
 #[tokio::test]
 async fn an_unmounted_volume_does_not_look_like_a_first_start() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path(), ""));
+    let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
     init(&house, &config).await.unwrap();
     let away = folder.path().join("away");
     let kek = config.secrets.folder.join("kek");
@@ -67,7 +67,7 @@ async fn an_unmounted_volume_does_not_look_like_a_first_start() {
 #[tokio::test]
 async fn an_interrupted_making_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path(), ""));
+    let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
     init(&house, &config).await.unwrap();
     // As if the power went before the last step, and before the store was made.
     fs::write(config.secrets.folder.join("init-unfinished"), "").unwrap();
@@ -83,7 +83,7 @@ async fn an_interrupted_making_goes_on() {
 #[tokio::test]
 async fn another_key_names_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path(), ""));
+    let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
     let made = init(&house, &config).await.unwrap();
     let kek = config.secrets.folder.join("kek");
     fs::remove_file(&kek).unwrap();
@@ -97,7 +97,7 @@ async fn another_key_names_itself() {
 #[tokio::test]
 async fn raw_bytes_of_the_store_hold_no_secret() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path(), ""));
+    let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
     init(&house, &config).await.unwrap();
     let kek = read_kek(&config).unwrap();
     let names = read_names(&config, &[&kek]).unwrap();

@@ -10,11 +10,11 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use cli::{Context, Ended, Exit, Failure};
-use jose::{Kek, Ring};
-use net::SecretRef;
 use serde::Serialize;
-use store::{Durability, FjallStore, Key, Names, Put, Record, Store, Unit};
+use setgate_cli::{Context, Ended, Exit, Failure};
+use setgate_jose::{Kek, Ring};
+use setgate_net::SecretRef;
+use setgate_store::{Durability, FjallStore, Key, Names, Put, Record, Store, Unit};
 
 use crate::{
     config::Config,
@@ -233,7 +233,7 @@ fn again_sealed(all: &[Record], record: &Record, old: &Kek, new: &Kek) -> Result
         let url = issuers::url_of(all, no).ok_or_else(|| wrong("it is of no issuer".to_owned()))?;
         return Ring::reseal(old, new, &url, &record.value).map(Some).map_err(|error| wrong(error.to_string()));
     }
-    let sealed = router::reseal(&record.key, &record.value, old, new).map_err(wrong)?;
+    let sealed = setgate_router::reseal(&record.key, &record.value, old, new).map_err(wrong)?;
     match sealed {
         Some(value) if !old.sealed_any(&value) => Ok(Some(value)),
         _ => Err(wrong("something in it is sealed in a way that this version does not know".to_owned())),

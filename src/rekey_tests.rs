@@ -15,7 +15,7 @@ fn config(folder: &Path) -> Config {
 #[tokio::test]
 async fn a_value_that_does_not_open_keeps_the_old_key_in_force() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path()));
+    let (house, config) = (setgate_clock::system(), config(folder.path()));
     opening::init(&house, &config).await.unwrap();
     let kept = opening::open(&house, &config, false).await.unwrap();
     let (engine, old) = (kept.engine.clone().unwrap(), kept.kek.clone());
@@ -40,7 +40,7 @@ async fn a_value_that_does_not_open_keeps_the_old_key_in_force() {
 #[tokio::test]
 async fn a_new_key_that_cannot_be_read_or_is_the_old_one_begins_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (clock::system(), config(folder.path()));
+    let (house, config) = (setgate_clock::system(), config(folder.path()));
     opening::init(&house, &config).await.unwrap();
     let present = opening::read_kek(&config).unwrap();
     let same = format!("file:{}", opening::kek_file(&config).unwrap().display());

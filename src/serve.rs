@@ -2,8 +2,8 @@
 
 use std::{future::Future, io::IsTerminal as _, path::PathBuf, time::Duration};
 
-use cli::{Context, Ended, Exit, Failure, args::ServeArgs};
-use clock::House;
+use setgate_cli::{Context, Ended, Exit, Failure, args::ServeArgs};
+use setgate_clock::House;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 /// Runs the gateway.
 pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
     let loaded = load(context, args.dev)?;
-    telemetry::start_log(&loaded.config.log).map_err(|error| Failure::usage(error.to_string()))?;
+    setgate_telemetry::start_log(&loaded.config.log).map_err(|error| Failure::usage(error.to_string()))?;
     let built_in = loaded.source == Source::Dev;
     let mut config = loaded.config;
     if built_in {
@@ -145,13 +145,13 @@ fn dev_token(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// When the token file cannot be made or read.
-fn dev_producer(context: &Context, config: &Config) -> Result<oauth::ProducerSection, Failure> {
+fn dev_producer(context: &Context, config: &Config) -> Result<setgate_oauth::ProducerSection, Failure> {
     let path = dev_token(config);
     let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
     let token = match std::fs::read_to_string(&path) {
         Ok(token) => token,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let minted = oauth::mint(oauth::TokenKind::Producer, &*context.house.random);
+            let minted = setgate_oauth::mint(setgate_oauth::TokenKind::Producer, &*context.house.random);
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder).map_err(failed)?;
             }
@@ -160,12 +160,12 @@ fn dev_producer(context: &Context, config: &Config) -> Result<oauth::ProducerSec
         }
         Err(error) => return Err(failed(error)),
     };
-    Ok(oauth::ProducerSection {
+    Ok(setgate_oauth::ProducerSection {
         name: "dev".to_owned(),
-        token_hashes: vec![oauth::TokenHash::of(token.trim()).into()],
+        token_hashes: vec![setgate_oauth::TokenHash::of(token.trim()).into()],
         issuers: config.issuers.iter().map(|issuer| issuer.url.clone()).collect(),
-        events: oauth::EventsSection::All,
-        subjects: oauth::SubjectsSection::Any,
+        events: setgate_oauth::EventsSection::All,
+        subjects: setgate_oauth::SubjectsSection::Any,
     })
 }
 

@@ -2,17 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cli::{Exit, Failure};
-use clock::House;
-use control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
-use delivery::{
+use futures_util::future::BoxFuture;
+use serde_json::Value as Json;
+use setgate_cli::{Exit, Failure};
+use setgate_clock::House;
+use setgate_control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
+use setgate_delivery::{
     Answer, CarrierEvent, Cause, Fault, Identity, Incoming, Inlet, Places, Refusal, Rejected, Stop, raised,
     spi::AnyMethod,
 };
-use futures_util::future::BoxFuture;
-use oauth::Producer;
-use serde_json::Value as Json;
-use set::ErrorCode;
+use setgate_oauth::Producer;
+use setgate_set::ErrorCode;
 use tokio::sync::watch;
 
 use crate::{
@@ -51,12 +51,12 @@ impl Judged {
 /// Names the first that is not acceptable, and its key.
 pub(crate) fn judge(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<Vec<Judged>, Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
-    oauth::Guard::check_sources(&config.sources, &config.producers, &issuers)
+    setgate_oauth::Guard::check_sources(&config.sources, &config.producers, &issuers)
         .map_err(|error| Failure::usage(error.to_string()))?;
     let (mut all, mut seen) = (Vec::new(), Vec::new());
     for source in &config.sources {
         let name = &source.name;
-        let Some(method) = delivery::find(methods, &source.kind) else {
+        let Some(method) = setgate_delivery::find(methods, &source.kind) else {
             let known: Vec<_> = methods.iter().map(|method| method.entry().name).collect();
             return Err(Failure::usage(format!("sources.{name}.kind: there is no method `{}`", source.kind))
                 .remedy(format!("these are: {}", known.join(", "))));
@@ -120,9 +120,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) methods: &'a [Arc<dyn AnyMethod>],
     pub(crate) intakes: Vec<Intake>,
-    pub(crate) observed: control::Observed,
-    pub(crate) store: Arc<dyn store::Store>,
-    pub(crate) registry: &'a telemetry::Registry,
+    pub(crate) observed: setgate_control::Observed,
+    pub(crate) store: Arc<dyn setgate_store::Store>,
+    pub(crate) registry: &'a setgate_telemetry::Registry,
     pub(crate) carriers: Carriers,
 }
 
@@ -148,7 +148,7 @@ pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
     let Parts { house, config, methods, intakes, observed, store, registry, carriers } = parts;
     let judged = judge(config, methods)?;
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
-    let producers = oauth::enrol_sources(&*store, &config.sources, &config.producers, &issuers)
+    let producers = setgate_oauth::enrol_sources(&*store, &config.sources, &config.producers, &issuers)
         .await
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
     let about = |judged: &Judged| About {
@@ -257,7 +257,7 @@ impl SourceInlet {
         config: &Config,
         intake: Intake,
         producer: Arc<Producer>,
-        observed: &control::Observed,
+        observed: &setgate_control::Observed,
         shown: &Arc<Sources>,
         source: &Arc<Collected>,
         carriers: Carriers,

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use delivery::{About as LineAbout, Closed, Entry, Env, Feed, Finding, Line, Method, NoOptions, Profile, Tap};
 use parking_lot::Mutex;
-use store::Position;
+use setgate_delivery::{About as LineAbout, Closed, Entry, Env, Feed, Finding, Line, Method, NoOptions, Profile, Tap};
+use setgate_store::Position;
 
 use super::*;
 use crate::config::{Source, load};
@@ -121,7 +121,7 @@ impl AnyMethod for Any {
     fn entry(&self) -> Entry {
         Collector::ENTRY
     }
-    fn line(&self, _: &LineAbout, _: Json, _: Json) -> Result<Arc<dyn delivery::spi::AnyLine>, Fault> {
+    fn line(&self, _: &LineAbout, _: Json, _: Json) -> Result<Arc<dyn setgate_delivery::spi::AnyLine>, Fault> {
         Err(Fault::Unsupported("nothing is delivered"))
     }
     fn publish(&self, _: Json, _: &str) -> Result<Json, Fault> {
@@ -163,10 +163,10 @@ struct Ledger {
     full: Mutex<bool>,
 }
 
-impl control::Accept for Ledger {
-    fn gate(&self) -> Result<(), router::Closed> {
+impl setgate_control::Accept for Ledger {
+    fn gate(&self) -> Result<(), setgate_router::Closed> {
         match *self.full.lock() {
-            true => Err(router::Closed {
+            true => Err(setgate_router::Closed {
                 why: "full".into(),
                 told: "full",
                 rule: None,
@@ -177,11 +177,15 @@ impl control::Accept for Ledger {
         }
     }
 
-    fn accept(&self, _: store::ProducerNo, events: Vec<set::Event>) -> BoxFuture<'static, Vec<router::Accepted>> {
+    fn accept(
+        &self,
+        _: setgate_store::ProducerNo,
+        events: Vec<setgate_set::Event>,
+    ) -> BoxFuture<'static, Vec<setgate_router::Accepted>> {
         let mut ids = self.ids.lock();
         let answers = events.iter().map(|event| {
             ids.push(event.id.as_deref().unwrap_or_default().to_owned());
-            router::Accepted::New { at: Position::new(1), txn: "t".into() }
+            setgate_router::Accepted::New { at: Position::new(1), txn: "t".into() }
         });
         let answers = answers.collect();
         Box::pin(std::future::ready(answers))
@@ -207,7 +211,7 @@ struct Rig {
     ledger: Arc<Ledger>,
     shown: Arc<Sources>,
     running: Running,
-    registry: telemetry::Registry,
+    registry: setgate_telemetry::Registry,
     house: House,
 }
 
@@ -215,14 +219,14 @@ async fn rig(house: House) -> Rig {
     let config = config("kind = \"collector\"\nfrom = { place = \"here\" }\n");
     let (method, ledger) = (Arc::new(Collector::new()), Arc::new(Ledger::default()));
     let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(method.clone()))];
-    let registry = telemetry::Registry::new();
+    let registry = setgate_telemetry::Registry::new();
     let ready = take_up(Parts {
         house: &house,
         config: &config,
         methods: &methods,
         intakes: vec![Intake { issuer: ISSUER.into(), accept: ledger.clone() }],
-        observed: control::Observed::default(),
-        store: store::MemoryStore::new(house.clone(), &[7; 32]),
+        observed: setgate_control::Observed::default(),
+        store: setgate_store::MemoryStore::new(house.clone(), &[7; 32]),
         registry: &registry,
         carriers: registry.lend(Carriers::register),
     })
@@ -238,7 +242,7 @@ fn event(id: Identity, body: &'static str) -> Incoming {
 
 #[tokio::test]
 async fn what_a_method_collects_is_judged_as_at_the_door_and_taken() {
-    let rig = rig(clock::system()).await;
+    let rig = rig(setgate_clock::system()).await;
     let answers = rig
         .method
         .act(vec![Does::Take(vec![
@@ -260,7 +264,7 @@ async fn what_a_method_collects_is_judged_as_at_the_door_and_taken() {
 
 #[tokio::test]
 async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
-    let rig = rig(clock::system()).await;
+    let rig = rig(setgate_clock::system()).await;
     let refusal = Refusal { code: ErrorCode::InvalidRequest, description: Some("no".into()), language: None };
     let bad = Rejected { at: "t/0/7".into(), key: None, body: "x".into(), refusal };
     let carrier: Arc<str> = "whatever".into();
@@ -284,9 +288,9 @@ async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
 }
 
 /// A clock on which every rest is over at once, and noted.
-struct Hasty(Arc<dyn clock::Clock>, Arc<Mutex<Vec<Duration>>>);
+struct Hasty(Arc<dyn setgate_clock::Clock>, Arc<Mutex<Vec<Duration>>>);
 
-impl clock::Clock for Hasty {
+impl setgate_clock::Clock for Hasty {
     fn wall_millis(&self) -> u64 {
         self.0.wall_millis()
     }
@@ -303,7 +307,7 @@ impl clock::Clock for Hasty {
 
 #[tokio::test]
 async fn a_source_that_ends_with_a_fault_is_started_again_with_growing_rests() {
-    let (mut house, rests) = (clock::system(), Arc::new(Mutex::default()));
+    let (mut house, rests) = (setgate_clock::system(), Arc::new(Mutex::default()));
     house.clock = Arc::new(Hasty(house.clock, rests.clone()));
     let rig = rig(house).await;
     rig.method.runs.subscribe().wait_for(|runs| *runs == 1).await.unwrap();
@@ -312,7 +316,7 @@ async fn a_source_that_ends_with_a_fault_is_started_again_with_growing_rests() {
     let rests: Vec<_> = rests.lock().iter().map(Duration::as_secs).collect();
     assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
     assert!(rig.registry.text().contains("setgate_carrier_up{carrier=\"source/hr\"} 0\n"));
-    rig.running.end(&clock::system(), Duration::from_secs(20)).await;
+    rig.running.end(&setgate_clock::system(), Duration::from_secs(20)).await;
     assert_eq!(*rig.method.runs.borrow(), 9, "what was told to stop is not started again");
 }
 
@@ -330,7 +334,7 @@ async fn a_source_that_cannot_be_is_refused_with_its_key() {
     assert!(text.contains("sources.hr.from.place") && text.contains("name a place"), "{text}");
     assert!(judge(&config("kind = \"collector\"\nfrom = { place = \"x\" }\n"), &methods).is_ok());
     let (linked, _) =
-        crate::assemble::methods_of(&config("kind = \"push\"\nfrom = {}\n"), &clock::system()).await.unwrap();
+        crate::assemble::methods_of(&config("kind = \"push\"\nfrom = {}\n"), &setgate_clock::system()).await.unwrap();
     let error = judge(&config("kind = \"push\"\nfrom = {}\n"), &linked).err().unwrap();
     assert!(
         error.message.contains("sources.hr.kind") && error.message.contains("does not collect"),

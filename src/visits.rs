@@ -31,13 +31,13 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Version, header, request},
     response::{IntoResponse, Response},
 };
-use clock::House;
-use delivery::{BoxFuture, Visit, Voice, spi::AnyMethod};
-use net::Seat;
-use oauth::{Admitted, Denied, Guard};
-use router::{Router, Visited};
 use serde::Deserialize;
-use stream::Owner;
+use setgate_clock::House;
+use setgate_delivery::{BoxFuture, Visit, Voice, spi::AnyMethod};
+use setgate_net::Seat;
+use setgate_oauth::{Admitted, Denied, Guard};
+use setgate_router::{Router, Visited};
+use setgate_stream::Owner;
 use tower::Service as _;
 
 use budget::{Budget, Full};

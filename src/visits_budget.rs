@@ -7,8 +7,8 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use oauth::Receiver;
-use telemetry::{
+use setgate_oauth::Receiver;
+use setgate_telemetry::{
     Registry,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };

@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use clock::House;
-use delivery::Stop;
+use setgate_clock::House;
+use setgate_delivery::Stop;
 use tokio::sync::{Notify, watch};
 
 /// How long the one task sleeps at most: the wall clock may jump.
@@ -75,7 +75,7 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
-    use clock::{Hourglass, TokioTasks, manual::SeededRandom};
+    use setgate_clock::{Hourglass, TokioTasks, manual::SeededRandom};
 
     use super::*;
 

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use http_body::{Frame, SizeHint};
-use net::{Away, Seat};
+use setgate_net::{Away, Seat};
 
 use super::budget::Taking;
 

@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use axum::http::Uri;
-use delivery::spi::AnyMethod;
-use discovery::IssuerUrl;
+use setgate_delivery::spi::AnyMethod;
+use setgate_discovery::IssuerUrl;
 
 /// A request could mean the streams of one issuer and another issuer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,16 +1,16 @@
 use std::time::Duration;
 
 use axum::{Extension, http::HeaderMap};
-use clock::{Hourglass, manual::SeededRandom};
-use delivery::{About, Closed, Entry, Env, Fault, Form, Lapse, Limits, Line, NoOptions, Order, Profile, Want};
 use futures_util::FutureExt as _;
-use jose::Algorithm;
-use oauth::{
+use serde_json::{Value as Json, json};
+use setgate_clock::{Hourglass, manual::SeededRandom};
+use setgate_delivery::{About, Closed, Entry, Env, Fault, Form, Lapse, Limits, Line, NoOptions, Order, Profile, Want};
+use setgate_jose::Algorithm;
+use setgate_oauth::{
     EventsSection, Minted, Producer, ProducerSection, Receiver, ReceiverSection, StreamsSection, SubjectsSection,
     TokenHashSection, TokenKind, mint,
 };
-use serde_json::{Value as Json, json};
-use store::{MemoryStore, ProducerNo};
+use setgate_store::{MemoryStore, ProducerNo};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -31,7 +31,7 @@ impl Line for TinyLine {
         Profile {
             voice: Voice::Responder,
             order: Order::PerBatch,
-            receipt: set::Receipt::Receiver,
+            receipt: setgate_set::Receipt::Receiver,
             form: Form::Token,
             lapse: Lapse::After(Duration::from_secs(60)),
             limits: Limits { sets: 10, bytes: 1 << 20, overhead: 0, set_bytes: 1 << 16 },
@@ -41,7 +41,7 @@ impl Line for TinyLine {
     }
 }
 
-impl<const N: usize> delivery::Method for Tiny<N> {
+impl<const N: usize> setgate_delivery::Method for Tiny<N> {
     const ENTRY: Entry = if N == 0 {
         Entry { name: "tiny", uri: "urn:example:tiny", aliases: &[] }
     } else {
@@ -99,7 +99,7 @@ struct Rig {
     visits: Visits,
     router: Router,
     clock: Arc<Hourglass>,
-    registry: telemetry::Registry,
+    registry: setgate_telemetry::Registry,
     /// Of `crm`, of everything, of issuer B, one that ends at NOW + 60 s, of a producer.
     crm: Minted,
     all: Minted,
@@ -110,27 +110,28 @@ struct Rig {
 
 async fn rig(config: VisitsConfig) -> Rig {
     let clock = Hourglass::at(NOW);
-    let house = House { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(clock::TokioTasks) };
+    let house =
+        House { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(setgate_clock::TokioTasks) };
     let store = MemoryStore::new(house.clone(), &[7; 32]);
-    let kek = Arc::new(jose::Kek::generate().unwrap());
+    let kek = Arc::new(setgate_jose::Kek::generate().unwrap());
     let sections =
         [A, B].map(|url| IssuerSection { url: url.to_owned(), algorithms: vec![Algorithm::EdDSA], rsa_bits: 2048 });
-    let issuers = issuers::take_up(&*store, &kek, &sections, &jose::Rotation::default()).await.unwrap();
+    let issuers = issuers::take_up(&*store, &kek, &sections, &setgate_jose::Rotation::default()).await.unwrap();
     let http = listen::way_out(&house, Vec::new()).unwrap();
     let env = || Env { http: http.clone(), house: house.clone(), report: Arc::new(|_| {}) };
     let methods = vec![
-        delivery::spi::start::<Tiny<0>>(json!({}), env()).await.unwrap(),
-        delivery::spi::start::<Tiny<1>>(json!({}), env()).await.unwrap(),
+        setgate_delivery::spi::start::<Tiny<0>>(json!({}), env()).await.unwrap(),
+        setgate_delivery::spi::start::<Tiny<1>>(json!({}), env()).await.unwrap(),
     ];
-    let registry = telemetry::Registry::new();
-    let router = Router::start(router::Parts {
+    let registry = setgate_telemetry::Registry::new();
+    let router = Router::start(setgate_router::Parts {
         house: house.clone(),
         store: store.clone(),
         kek,
         issuers,
         methods: methods.clone(),
-        config: router::Config::default(),
-        observed: registry.lend(router::Observed::register),
+        config: setgate_router::Config::default(),
+        observed: registry.lend(setgate_router::Observed::register),
     })
     .await
     .unwrap();
@@ -535,9 +536,9 @@ async fn a_visit_ends_with_its_credential_and_with_the_router() {
 
 #[tokio::test]
 async fn issuers_whose_streams_could_be_mistaken_are_refused() {
-    let house = clock::system();
+    let house = setgate_clock::system();
     let env = Env { http: listen::way_out(&house, Vec::new()).unwrap(), house, report: Arc::new(|_| {}) };
-    let methods = [delivery::spi::start::<Tiny<0>>(json!({}), env).await.unwrap()];
+    let methods = [setgate_delivery::spi::start::<Tiny<0>>(json!({}), env).await.unwrap()];
     for (issuers, good) in [
         (["https://a.example", "https://a.example/tiny"], false),
         (["https://a.example/x", "https://a.example/x/tiny/y"], false),

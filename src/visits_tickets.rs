@@ -14,10 +14,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use clock::House;
-use net::Secret;
-use oauth::{Admitted, Denied};
 use serde::Deserialize;
+use setgate_clock::House;
+use setgate_net::Secret;
+use setgate_oauth::{Admitted, Denied};
 use url::Url;
 
 use super::budget::{Full, Observed, number};

@@ -1,7 +1,7 @@
 #![doc = include_str!("README.md")]
 #[cfg(feature = "kafka")]
-pub use kafka;
-pub use multipush;
-pub use poll;
-pub use push;
-pub use websocket;
+pub use setgate_kafka as kafka;
+pub use setgate_multipush as multipush;
+pub use setgate_poll as poll;
+pub use setgate_push as push;
+pub use setgate_websocket as websocket;

@@ -3,9 +3,9 @@
 //! The fuzz targets and the corpus replay of `tests/it` run the same functions. Each returns whether the bytes were
 //! accepted, so that a run can tell that both answers occurred.
 
-use jose::{Jwks, Token};
 use serde_json::Value;
-use set::{Event, EventLimits, JsonLimits, Subject, parse_json};
+use setgate_jose::{Jwks, Token};
+use setgate_set::{Event, EventLimits, JsonLimits, Subject, parse_json};
 
 // The replay reaches it through `transports`.
 use super::push;
@@ -24,7 +24,7 @@ pub(crate) fn event(data: &[u8]) -> bool {
     let Ok(value) = parse_json(data, &JsonLimits::default()) else { return false };
     let Ok(event) = Event::parse(value, &EventLimits::default()) else { return false };
     assert!(!event.types.is_empty(), "an event without a type");
-    assert!(event.types.iter().all(|uri| !set::framework::is_reserved(uri)), "a framework event was accepted");
+    assert!(event.types.iter().all(|uri| !setgate_set::framework::is_reserved(uri)), "a framework event was accepted");
     let body: Value = serde_json::from_slice(&event.body()).expect("the body of a SET is no JSON");
     let members = body.as_object().expect("the body of a SET is no object");
     for name in members.keys() {
@@ -53,14 +53,14 @@ pub(crate) fn subject(data: &[u8]) -> bool {
     assert_eq!(value, subject.value(), "the canonical text is another value");
     let again = Subject::parse(&value).expect("a canonical text that is no subject");
     assert_eq!(again.canonical(), canonical, "the canonical text is not stable");
-    assert!(stream::matches(&subject, &again, false), "a subject does not match itself");
+    assert!(setgate_stream::matches(&subject, &again, false), "a subject does not match itself");
     true
 }
 
 /// A token or a key set is taken apart or refused, and nothing verifies without a key.
 pub(crate) fn token(data: &[u8]) -> bool {
     let keys = Jwks::parse(data);
-    let allowed = jose::AllowedAlgorithms::default();
+    let allowed = setgate_jose::AllowedAlgorithms::default();
     if let Ok(token) = Token::parse(data) {
         assert!(token.unverified_payload().len() <= data.len(), "the payload is longer than the token");
         let nothing = Jwks::parse(br#"{"keys":[]}"#).expect("an empty key set");
@@ -74,17 +74,17 @@ pub(crate) fn token(data: &[u8]) -> bool {
 /// than allowed.
 pub(crate) fn answer(data: &[u8]) -> bool {
     let Some(([high, low], rest)) = data.split_first_chunk() else { return false };
-    let Ok(status) = delivery::http::StatusCode::from_u16(100 + u16::from_be_bytes([*high, *low]) % 900) else {
+    let Ok(status) = setgate_delivery::http::StatusCode::from_u16(100 + u16::from_be_bytes([*high, *low]) % 900) else {
         return false;
     };
     let (field, body) = rest.split_at(rest.iter().position(|byte| *byte == b'\n').unwrap_or(0));
-    let mut headers = delivery::http::HeaderMap::new();
-    if let Ok(value) = delivery::http::HeaderValue::from_bytes(field) {
-        headers.insert(delivery::http::header::RETRY_AFTER, value);
+    let mut headers = setgate_delivery::http::HeaderMap::new();
+    if let Ok(value) = setgate_delivery::http::HeaderValue::from_bytes(field) {
+        headers.insert(setgate_delivery::http::header::RETRY_AFTER, value);
     }
-    let body = delivery::Bytes::copy_from_slice(body);
-    let answer = delivery::HttpResponse { status, headers, body, truncated: false };
-    let meant = |taken| push::wire::outcome(&answer, taken, set::Timestamp::from_seconds(1_800_000_000));
+    let body = setgate_delivery::Bytes::copy_from_slice(body);
+    let answer = setgate_delivery::HttpResponse { status, headers, body, truncated: false };
+    let meant = |taken| push::wire::outcome(&answer, taken, setgate_set::Timestamp::from_seconds(1_800_000_000));
     if meant(push::wire::Taken::ByTheLetter).is_ok() {
         assert!(!status.is_success() || status.as_u16() == 202, "{status} was taken for 202");
     }
@@ -93,14 +93,14 @@ pub(crate) fn answer(data: &[u8]) -> bool {
             assert!(status.is_success(), "{status} was taken for an acknowledgement");
             true
         }
-        Err(delivery::Verdict::Refuse(refusal)) => {
+        Err(setgate_delivery::Verdict::Refuse(refusal)) => {
             assert!(!status.is_success(), "{status} was taken for a refusal");
             assert!(refusal.code.as_str().len() <= 64, "a code of {} bytes", refusal.code.as_str().len());
             let text = refusal.description.as_deref().unwrap_or_default();
             assert!(text.len() <= 512 && !text.chars().any(char::is_control), "a description that nobody should see");
             false
         }
-        Err(delivery::Verdict::Retry { cause, .. } | delivery::Verdict::Halt { cause, .. }) => {
+        Err(setgate_delivery::Verdict::Retry { cause, .. } | setgate_delivery::Verdict::Halt { cause, .. }) => {
             assert!(cause.text.len() <= 1024, "{status}: {} bytes of cause", cause.text.len());
             false
         }

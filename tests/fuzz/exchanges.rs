@@ -5,16 +5,16 @@ use std::{
     fmt,
 };
 
-use delivery::{
-    Attempt, Bytes, Envelope, HttpResponse, Jti, OrderKey, Refusal, SealedSet, Timestamp, Verdict,
-    exchange::{Bounds, Exchange, Malformed, Speech},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
-};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
+use setgate_delivery::{
+    Attempt, Bytes, Envelope, HttpResponse, Jti, OrderKey, Refusal, SealedSet, Timestamp, Verdict,
+    exchange::{Bounds, Exchange, Malformed, Speech},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+};
 
 // The replay reaches them through `transports`.
 use super::{multipush, poll, websocket};
@@ -238,8 +238,11 @@ fn written_and_read_again(read: Exchange) {
 fn said_again(refusal: &Refusal) -> Refusal {
     let text = refusal.description.as_deref().unwrap_or("no description");
     Refusal {
-        code: delivery::ErrorCode::from_wire(&delivery::clean(refusal.code.as_str(), delivery::ErrorCode::LONGEST)),
-        description: Some(delivery::clean(text, 512).into()),
+        code: setgate_delivery::ErrorCode::from_wire(&setgate_delivery::clean(
+            refusal.code.as_str(),
+            setgate_delivery::ErrorCode::LONGEST,
+        )),
+        description: Some(setgate_delivery::clean(text, 512).into()),
         language: refusal.language.clone(),
     }
 }
@@ -321,14 +324,17 @@ fn second(data: &[u8]) -> Result<Members, String> {
                 for (id, why) in value.pairs()? {
                     said.ids += 1;
                     let (code, text) = (why.optional_text("err")?, why.optional_text("description")?);
-                    let code = delivery::clean(code.unwrap_or("invalid_request"), delivery::ErrorCode::LONGEST);
-                    let code = delivery::ErrorCode::from_wire(&code).as_str().to_owned();
+                    let code = setgate_delivery::clean(
+                        code.unwrap_or("invalid_request"),
+                        setgate_delivery::ErrorCode::LONGEST,
+                    );
+                    let code = setgate_delivery::ErrorCode::from_wire(&code).as_str().to_owned();
                     match id.parse::<Jti>() {
                         Ok(jti) => {
                             said.errors.push((
                                 jti.as_str().to_owned(),
                                 code,
-                                text.map(|text| delivery::clean(text, 512)),
+                                text.map(|text| setgate_delivery::clean(text, 512)),
                             ));
                         }
                         Err(_) => said.unknown += 1,

@@ -50,7 +50,7 @@ fn what_is_no_event_is_refused_and_the_answer_names_the_place() {
 fn nobody_but_the_gateway_makes_framework_events_or_speaks_of_its_streams() {
     let sink = Sink::good();
     let gateway = Plan::new().stream("crm", &sink.url()).start();
-    for uri in set::framework::RESERVED {
+    for uri in setgate_set::framework::RESERVED {
         let body = json!({"events": {*uri: {"state": "x"}}, "sub_id": {"format": "opaque", "id": "a"}});
         assert_eq!(gateway.post("application/json", body.to_string().as_bytes()).status, 403, "{uri}");
     }

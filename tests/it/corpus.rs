@@ -1,7 +1,7 @@
 //! The standards' examples and many mutations of them, through every parser of foreign bytes.
 
 use serde_json::Value;
-use transports::{multipush, poll, push, websocket};
+use setgate_transports::{multipush, poll, push, websocket};
 
 #[path = "../fuzz/checks.rs"]
 mod checks;
@@ -39,11 +39,11 @@ fn events() -> Vec<Vec<u8>> {
 /// A signed SET and the key set that verifies it, of each algorithm.
 fn tokens() -> Vec<Vec<u8>> {
     let make = |algorithm| {
-        let key = jose::Key::generate(algorithm, jose::RsaBits::Bits2048).unwrap();
+        let key = setgate_jose::Key::generate(algorithm, setgate_jose::RsaBits::Bits2048).unwrap();
         let set = br#"{"iss":"https://idp.example.com","jti":"a","iat":1,"aud":"b","events":{"urn:example":{}}}"#;
         [key.signer().sign(set).unwrap(), format!("{{\"keys\":[{}]}}", key.public_jwk()).into_bytes()]
     };
-    jose::Algorithm::ALL.into_iter().flat_map(make).collect()
+    setgate_jose::Algorithm::ALL.into_iter().flat_map(make).collect()
 }
 
 /// Answers of push receivers: two bytes of status, a `Retry-After`, a body.
@@ -67,7 +67,7 @@ fn answers() -> Vec<Vec<u8>> {
 /// Objects of `sets`, `ack` and `setErrs` with ids that are ours, full enough to touch the bounds; `prefix` is what a target
 /// wants before the body.
 fn objects(prefix: &[u8]) -> Vec<Vec<u8>> {
-    let id = |number: u128| set::Jti::from_block(b'a', number.to_be_bytes()).to_string();
+    let id = |number: u128| setgate_set::Jti::from_block(b'a', number.to_be_bytes()).to_string();
     let refusal = serde_json::json!({ "err": "invalid_key", "description": "which \\ key\u{1b}?", "more": [{}] });
     let ids: Vec<String> = (0..7).map(id).collect();
     let mut objects = vec![

@@ -23,88 +23,103 @@ const SECTIONS: &[&str] = &[
 
 /// Figures that are no options: the page, what it says there, the file and the constant that it speaks of.
 const FIGURES: &[(&str, &str, &str, &str)] = &[
-    ("docs/limits.md", "| a subject | 2 KiB |", "src/set/subject.rs", "LONGEST"),
-    ("docs/limits.md", "| identifiers in `aliases` | 16 |", "src/set/subject.rs", "MOST_ALIASES"),
-    ("docs/limits.md", "| members of a complex subject | 16 |", "src/set/subject.rs", "MOST_MEMBERS"),
+    ("docs/limits.md", "| a subject | 2 KiB |", "crates/set/src/subject.rs", "LONGEST"),
+    ("docs/limits.md", "| identifiers in `aliases` | 16 |", "crates/set/src/subject.rs", "MOST_ALIASES"),
+    ("docs/limits.md", "| members of a complex subject | 16 |", "crates/set/src/subject.rs", "MOST_MEMBERS"),
     (
         "docs/limits.md",
         "| (fixed) | 4 MiB | bytes of records in hand",
-        "transports/kafka/receiver/group.rs",
+        "transports/kafka/src/receiver/group.rs",
         "BATCH_BYTES",
     ),
-    ("docs/limits.md", "| (fixed) | 128 and 64 KiB | headers", "transports/kafka/receiver/record.rs", "MOST_HEADERS"),
     (
         "docs/limits.md",
         "| (fixed) | 128 and 64 KiB | headers",
-        "transports/kafka/receiver/record.rs",
+        "transports/kafka/src/receiver/record.rs",
+        "MOST_HEADERS",
+    ),
+    (
+        "docs/limits.md",
+        "| (fixed) | 128 and 64 KiB | headers",
+        "transports/kafka/src/receiver/record.rs",
         "MOST_HEADER_BYTES",
     ),
     (
         "docs/limits.md",
         "| (fixed) | 256 bytes | the name of an event",
-        "transports/kafka/receiver/record.rs",
+        "transports/kafka/src/receiver/record.rs",
         "LONGEST_ID",
     ),
-    ("docs/limits.md", "| (fixed) | 1000 and 16 MiB | parked records", "src/control/sources.rs", "MOST"),
-    ("docs/limits.md", "| (fixed) | 1000 and 16 MiB | parked records", "src/control/sources.rs", "MOST_BYTES"),
+    ("docs/limits.md", "| (fixed) | 1000 and 16 MiB | parked records", "crates/control/src/sources.rs", "MOST"),
+    ("docs/limits.md", "| (fixed) | 1000 and 16 MiB | parked records", "crates/control/src/sources.rs", "MOST_BYTES"),
     (
         "docs/limits.md",
         "| (fixed) | 64 KiB | bytes that are kept of a parked record",
-        "src/control/sources.rs",
+        "crates/control/src/sources.rs",
         "LONGEST",
     ),
     ("docs/limits.md", "A ticket lives 30 seconds", "src/visits_tickets.rs", "LIFE"),
     ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "BODY_BYTES"),
     ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "BODY"),
     ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "ORIGIN_BYTES"),
-    ("docs/limits.md", "a request's body arrives | 30 s |", "src/delivery/body.rs", "WITHIN"),
-    ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/answer.rs", "PIECE"),
-    ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/answer.rs", "WITHIN"),
-    ("docs/polling.md", "| reading an answer | 24 KiB in 30 s", "transports/poll/answer.rs", "PIECE"),
+    ("docs/limits.md", "a request's body arrives | 30 s |", "crates/delivery/src/body.rs", "WITHIN"),
+    ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/src/answer.rs", "PIECE"),
+    ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/src/answer.rs", "WITHIN"),
+    ("docs/polling.md", "| reading an answer | 24 KiB in 30 s", "transports/poll/src/answer.rs", "PIECE"),
     (
         "transports/poll/README.md",
         "| reading the answer | 30 s for each 24 KiB |",
-        "transports/poll/answer.rs",
+        "transports/poll/src/answer.rs",
         "PIECE",
     ),
-    ("docs/limits.md", "Four polls of a stream wait", "transports/poll/places.rs", "WAITING"),
+    ("docs/limits.md", "Four polls of a stream wait", "transports/poll/src/places.rs", "WAITING"),
     (
         "docs/limits.md",
         "| | 2 s | sockets that hold SETs while the gateway stops |",
-        "transports/websocket/session.rs",
+        "transports/websocket/src/session.rs",
         "GRACE",
     ),
-    ("docs/websocket.md", "waits 2 seconds for what you hold", "transports/websocket/session.rs", "GRACE"),
-    ("docs/limits.md", "may send 1,000 messages that say nothing", "transports/websocket/session.rs", "CHATTER"),
-    ("docs/websocket.md", "| 1,000 between two pings of the gateway |", "transports/websocket/session.rs", "CHATTER"),
-    ("docs/websocket.md", "| one SET | 256 KiB |", "transports/websocket/responder.rs", "LARGEST"),
-    ("docs/limits.md", "The largest SET that is pushed has 1 MiB", "transports/push/wire.rs", "LARGEST"),
-    ("docs/limits.md", "The largest SET that is pushed has 1 MiB", "transports/multipush/wire.rs", "LARGEST"),
-    ("docs/limits.md", "an endpoint's URL 2048 bytes", "src/delivery/endpoint.rs", "LONGEST_URL"),
-    ("docs/limits.md", "Of an answer 64 KiB of head are read", "src/net/client.rs", "HEAD"),
-    ("docs/limits.md", "of its body 8 KiB (push)", "transports/push/wire.rs", "ANSWER"),
-    ("transports/push/README.md", "At most 8 KiB of an answer are kept", "transports/push/wire.rs", "ANSWER"),
-    ("transports/push/README.md", "visible ASCII, at most 4 KiB", "src/delivery/fields.rs", "LONGEST_AUTHORIZATION"),
+    ("docs/websocket.md", "waits 2 seconds for what you hold", "transports/websocket/src/session.rs", "GRACE"),
+    ("docs/limits.md", "may send 1,000 messages that say nothing", "transports/websocket/src/session.rs", "CHATTER"),
+    (
+        "docs/websocket.md",
+        "| 1,000 between two pings of the gateway |",
+        "transports/websocket/src/session.rs",
+        "CHATTER",
+    ),
+    ("docs/websocket.md", "| one SET | 256 KiB |", "transports/websocket/src/responder.rs", "LARGEST"),
+    ("docs/limits.md", "The largest SET that is pushed has 1 MiB", "transports/push/src/wire.rs", "LARGEST"),
+    ("docs/limits.md", "The largest SET that is pushed has 1 MiB", "transports/multipush/src/wire.rs", "LARGEST"),
+    ("docs/limits.md", "an endpoint's URL 2048 bytes", "crates/delivery/src/endpoint.rs", "LONGEST_URL"),
+    ("docs/limits.md", "Of an answer 64 KiB of head are read", "crates/net/src/client.rs", "HEAD"),
+    ("docs/limits.md", "of its body 8 KiB (push)", "transports/push/src/wire.rs", "ANSWER"),
+    ("transports/push/README.md", "At most 8 KiB of an answer are kept", "transports/push/src/wire.rs", "ANSWER"),
+    (
+        "transports/push/README.md",
+        "visible ASCII, at most 4 KiB",
+        "crates/delivery/src/fields.rs",
+        "LONGEST_AUTHORIZATION",
+    ),
     (
         "transports/multipush/README.md",
         "visible ASCII, at most 4 KiB",
-        "src/delivery/fields.rs",
+        "crates/delivery/src/fields.rs",
         "LONGEST_AUTHORIZATION",
     ),
-    ("docs/limits.md", "Connections end after 5 minutes", "src/net/client.rs", "POOL_AGE"),
-    ("docs/limits.md", "error code is kept up to 64 bytes", "src/set/code.rs", "LONGEST"),
-    ("docs/limits.md", "A topic has 249 bytes of name", "transports/kafka/config/judge.rs", "LONGEST_TOPIC"),
-    ("docs/limits.md", "a group 255", "transports/kafka/config/judge.rs", "LONGEST_NAME"),
-    ("docs/limits.md", "topics of a source: 64", "transports/kafka/config/judge.rs", "MOST"),
-    ("docs/operating.md", "leave with it, at most 10,000 |", "src/stream/model.rs", "LINGER_MOST"),
+    ("docs/limits.md", "Connections end after 5 minutes", "crates/net/src/client.rs", "POOL_AGE"),
+    ("docs/limits.md", "error code is kept up to 64 bytes", "crates/set/src/code.rs", "LONGEST"),
+    ("docs/limits.md", "A topic has 249 bytes of name", "transports/kafka/src/config/judge.rs", "LONGEST_TOPIC"),
+    ("docs/limits.md", "a group 255", "transports/kafka/src/config/judge.rs", "LONGEST_NAME"),
+    ("docs/limits.md", "topics of a source: 64", "transports/kafka/src/config/judge.rs", "MOST"),
+    ("docs/operating.md", "leave with it, at most 10,000 |", "crates/stream/src/model.rs", "LINGER_MOST"),
     (
         "transports/multipush/README.md",
         "rarer by doubling up to a minute",
-        "transports/multipush/sender.rs",
+        "transports/multipush/src/sender.rs",
         "SLOWEST_KNOCK",
     ),
-    ("transports/multipush/README.md", "from 20 SETs up to the limit", "transports/multipush/pace.rs", "FIRST"),
-    ("src/router/README.md", "about 32,768 of all streams", "src/router/feed.rs", "READY_MOST"),
+    ("transports/multipush/README.md", "from 20 SETs up to the limit", "transports/multipush/src/pace.rs", "FIRST"),
+    ("crates/router/README.md", "about 32,768 of all streams", "crates/router/src/feed.rs", "READY_MOST"),
 ];
 
 fn root() -> PathBuf {
@@ -158,7 +173,7 @@ fn the_page_of_limits_lists_every_limit_with_its_default() {
 fn the_map_of_the_house_shows_every_folder() {
     let readme = read("README.md");
     let map = readme.split("## The map of the house").nth(1).unwrap();
-    for folder in ["src", "transports", "tests"] {
+    for folder in ["crates", "transports", "tests"] {
         for entry in std::fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
             if entry.file_type().unwrap().is_dir() {
@@ -200,8 +215,8 @@ fn the_page_of_exit_codes_is_the_commands_own() {
         .skip_while(|line| !line.starts_with("| exit code"))
         .take_while(|line| line.starts_with('|'))
         .collect();
-    assert_eq!(told.len(), cli::Exit::ALL.len() + 2);
-    for exit in cli::Exit::ALL {
+    assert_eq!(told.len(), setgate_cli::Exit::ALL.len() + 2);
+    for exit in setgate_cli::Exit::ALL {
         assert!(
             told.iter().any(|row| row.starts_with(&format!("| {} |", exit.code()))),
             "exit code {} is not told",
@@ -221,7 +236,7 @@ fn every_command_that_the_documents_show_exists() {
             }
             let Some(command) = words.next().filter(|word| word.chars().all(char::is_alphabetic)) else { continue };
             shown += 1;
-            let known = <cli::args::Cli as clap::CommandFactory>::command()
+            let known = <setgate_cli::args::Cli as clap::CommandFactory>::command()
                 .get_subcommands()
                 .any(|one| one.get_name() == command);
             assert!(known || command == "help", "{} shows `setgate {command}`", page.display());
@@ -262,7 +277,7 @@ fn written(value: u64) -> Vec<String> {
 
 #[test]
 fn figures_that_are_no_options_are_the_codes_own() {
-    let limits = set::EventLimits::default();
+    let limits = setgate_set::EventLimits::default();
     for says in [
         format!("| event URIs of one event | {} |", limits.types),
         format!("| length of an event URI | {} bytes |", limits.uri),

@@ -57,7 +57,7 @@ fn sets(request: &Arrived) -> BTreeMap<String, Value> {
 }
 
 fn claims(token: &str) -> Value {
-    let token = jose::Token::parse(token.as_bytes()).unwrap();
+    let token = setgate_jose::Token::parse(token.as_bytes()).unwrap();
     serde_json::from_slice(token.unverified_payload()).unwrap()
 }
 
@@ -123,7 +123,7 @@ fn a_store_of_format_1_delivers_what_was_waiting_in_it() {
     let keys = http::send(gateway.world, &request("GET", "/jwks.json", &[], b"")).text();
     assert!(keys.contains(KID), "{keys}");
     for token in tokens {
-        assert_eq!(jose::Token::parse(token.as_bytes()).unwrap().header().kid.as_deref(), Some(KID));
+        assert_eq!(setgate_jose::Token::parse(token.as_bytes()).unwrap().header().kid.as_deref(), Some(KID));
     }
 
     // An `id` of then is still known; a new one goes to all.

@@ -2,7 +2,7 @@
 //!
 //! Changing [`MAY_IMPORT`] is a design decision: own commit, reason in the body.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toml::Table;
@@ -25,6 +25,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("control", &["set", "jose", "stream", "store", "net", "router", "oauth", "discovery"]),
     ("receiver", &["set", "jose", "stream", "delivery", "net", "discovery", "store"]),
     ("cli", &["set", "jose", "net", "store", "receiver"]),
+    // The measurements; only the root imports them.
+    ("bench", &["set", "jose", "stream", "net", "delivery", "store", "router", "discovery"]),
 ];
 
 /// Rooms that import nothing of the house but what [`MAY_IMPORT`] says.
@@ -32,10 +34,6 @@ const GROUND: &[&str] = &["set", "jose", "clock", "telemetry", "stream"];
 
 /// What every room above the ground may import.
 const GROUND_FOR_ALL: &[&str] = &["clock", "telemetry"];
-
-/// What the measurements may import of the house. Only the root imports them.
-const BENCHES_MAY_IMPORT: &[&str] =
-    &["set", "jose", "stream", "clock", "telemetry", "net", "delivery", "store", "router", "discovery"];
 
 /// What a transport may import of the house.
 const TRANSPORTS_MAY_IMPORT: &[&str] = &["delivery"];
@@ -45,7 +43,7 @@ const MAY_USE_ANYHOW: &[&str] = &["cli"];
 
 /// Files that may have more than 600 lines beside their tests, each with its reason.
 const LONG_FILES: &[(&str, &str)] =
-    &[("src/store/contract.rs", "the contract of all engines, mostly documentation, read in one go")];
+    &[("crates/store/src/contract.rs", "the contract of all engines, mostly documentation, read in one go")];
 
 /// The sections that every room's front page has.
 const SECTIONS: &[&str] = &["What it is", "What it promises", "Map of files", "Not here", "Decisions"];
@@ -73,11 +71,17 @@ fn folders(of: &Path) -> BTreeSet<String> {
 }
 
 fn rooms() -> BTreeSet<String> {
-    folders(&root().join("src"))
+    folders(&root().join("crates"))
 }
 
 fn transports() -> BTreeSet<String> {
     folders(&root().join("transports"))
+}
+
+/// The folders of all libraries, with their names: rooms, then transports.
+fn libraries() -> Vec<(PathBuf, String)> {
+    let rooms = rooms().into_iter().map(|name| (root().join("crates").join(&name), name));
+    rooms.chain(transports().into_iter().map(|name| (root().join("transports").join(&name), name))).collect()
 }
 
 /// Every Rust file below a folder.
@@ -97,8 +101,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Names of the house's own packages (`setgate-x`) in all dependency tables of a manifest, by the name they are used under.
-fn house_imports(manifest: &Table, house: &BTreeMap<String, String>) -> BTreeSet<String> {
+/// The house's own crates in all dependency tables of a manifest, without `setgate_`.
+fn house_imports(manifest: &Table) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut tables: Vec<&Table> = Vec::new();
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
@@ -108,26 +112,13 @@ fn house_imports(manifest: &Table, house: &BTreeMap<String, String>) -> BTreeSet
     }
     for (name, how) in tables.into_iter().flatten() {
         let package = how.get("package").and_then(|package| package.as_str());
-        if house.contains_key(name) {
-            found.insert(name.clone());
-        } else if let Some(package) = package.filter(|package| package.starts_with("setgate")) {
+        if let Some(package) = package.filter(|package| package.starts_with("setgate")) {
             found.insert(format!("{name} (a new name of {package})"));
-        } else if name.starts_with("setgate") {
-            found.insert(name.clone());
+        } else if let Some(own) = name.strip_prefix("setgate") {
+            found.insert(own.strip_prefix('_').unwrap_or(name).to_owned());
         }
     }
     found
-}
-
-/// Folder name -> package name, as the root manifest declares them.
-fn house() -> BTreeMap<String, String> {
-    let root = manifest(&root());
-    let shared = root["workspace"]["dependencies"].as_table().unwrap();
-    shared
-        .iter()
-        .filter_map(|(name, how)| Some((name.clone(), how.get("package")?.as_str()?.to_owned())))
-        .filter(|(_, package)| package.starts_with("setgate"))
-        .collect()
 }
 
 fn none(faults: &[String]) {
@@ -136,15 +127,14 @@ fn none(faults: &[String]) {
 
 #[test]
 fn every_room_imports_only_what_the_table_allows() {
-    let house = house();
     let mut faults = Vec::new();
     let mut edges = 0;
     for room in rooms() {
         let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == room) else {
-            faults.push(format!("src/{room} is not in the import table"));
+            faults.push(format!("crates/{room} is not in the import table"));
             continue;
         };
-        for import in house_imports(&manifest(&root().join("src").join(&room)), &house) {
+        for import in house_imports(&manifest(&root().join("crates").join(&room))) {
             edges += 1;
             let common = !GROUND.contains(&room.as_str()) && GROUND_FOR_ALL.contains(&import.as_str());
             if !allowed.contains(&import.as_str()) && !common {
@@ -153,17 +143,11 @@ fn every_room_imports_only_what_the_table_allows() {
         }
     }
     for transport in transports() {
-        for import in house_imports(&manifest(&root().join("transports").join(&transport)), &house) {
+        for import in house_imports(&manifest(&root().join("transports").join(&transport))) {
             edges += 1;
             if !TRANSPORTS_MAY_IMPORT.contains(&import.as_str()) {
                 faults.push(format!("transports/{transport} may not import {import}"));
             }
-        }
-    }
-    for import in house_imports(&manifest(&root().join("benches")), &house) {
-        edges += 1;
-        if !BENCHES_MAY_IMPORT.contains(&import.as_str()) {
-            faults.push(format!("benches may not import {import}"));
         }
     }
     none(&faults);
@@ -187,12 +171,10 @@ fn the_table_points_down_only() {
 }
 
 #[test]
-fn every_room_is_a_crate_named_after_its_folder() {
-    let house = house();
+fn every_library_is_named_after_its_folder_and_laid_out_as_cargo_expects() {
+    let shared = manifest(&root())["workspace"]["dependencies"].as_table().unwrap().clone();
     let mut faults = Vec::new();
-    let places = rooms().into_iter().map(|room| (root().join("src").join(&room), room));
-    let places = places.chain(transports().into_iter().map(|name| (root().join("transports").join(&name), name)));
-    for (folder, name) in places {
+    for (folder, name) in libraries() {
         let manifest = manifest(&folder);
         let package = manifest["package"].as_table().unwrap();
         let mut demand = |met: bool, what: &str| {
@@ -201,22 +183,18 @@ fn every_room_is_a_crate_named_after_its_folder() {
             }
         };
         demand(
-            package["name"].as_str() == Some(&format!("setgate-{name}")),
-            "the package is not named setgate-<folder>",
+            package["name"].as_str() == Some(&format!("setgate_{name}")),
+            "the package is not named setgate_<folder>",
         );
-        demand(package.get("build").and_then(|build| build.as_bool()) == Some(false), "`build = false` is missing");
-        let lib = manifest.get("lib").and_then(|lib| lib.get("path")).and_then(|path| path.as_str());
-        demand(lib == Some("lib.rs"), "the code does not lie directly in the folder");
+        demand(manifest.get("lib").is_none(), "the code lies in src/lib.rs, as cargo expects it");
         let lints = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(|on| on.as_bool());
         demand(lints == Some(true), "the shared lints are not inherited");
-        let front = read(&folder.join("lib.rs"));
-        demand(front.contains("include_str!(\"README.md\")"), "README.md is not the rustdoc page");
+        let front = read(&folder.join("src/lib.rs"));
+        demand(front.contains("include_str!(\"../README.md\")"), "README.md is not the rustdoc page");
         demand(!folder.join("build.rs").exists(), "there is a build script");
-        if folder.starts_with(root().join("src")) {
-            demand(
-                house.get(&name) == Some(&format!("setgate-{name}")),
-                "the root manifest does not rename it to its folder",
-            );
+        if folder.starts_with(root().join("crates")) {
+            let path = shared.get(&format!("setgate_{name}")).and_then(|how| how.get("path")?.as_str());
+            demand(path == Some(&format!("crates/{name}")), "the root manifest does not share it under its name");
         }
         let anyhow = manifest.get("dependencies").and_then(|all| all.get("anyhow")).is_some();
         demand(!anyhow || MAY_USE_ANYHOW.contains(&name.as_str()), "anyhow is for main.rs and cli alone");
@@ -229,17 +207,17 @@ fn every_member_of_the_workspace_is_there_and_every_crate_is_a_member() {
     let root_manifest = manifest(&root());
     let members = root_manifest["workspace"]["members"].as_array().unwrap();
     let members: BTreeSet<String> = members.iter().map(|member| member.as_str().unwrap().to_owned()).collect();
-    let mut wanted: BTreeSet<String> = rooms().into_iter().map(|room| format!("src/{room}")).collect();
-    wanted.extend(transports().into_iter().map(|name| format!("transports/{name}")));
-    wanted.extend(["transports".to_owned(), "tests/servers".to_owned(), "benches".to_owned()]);
-    assert_eq!(members, wanted);
+    let wanted = ["crates/*", "transports", "transports/*", "tests/servers"].map(str::to_owned);
+    assert_eq!(members, BTreeSet::from(wanted));
+    for (folder, _) in libraries() {
+        assert!(folder.join("Cargo.toml").exists(), "{} is no crate", folder.display());
+    }
 }
 
 #[test]
 fn every_room_has_a_front_page_with_its_sections() {
     let mut faults = Vec::new();
-    let places = rooms().into_iter().map(|room| root().join("src").join(room));
-    for folder in places.chain(transports().into_iter().map(|name| root().join("transports").join(name))) {
+    for (folder, _) in libraries() {
         let Ok(page) = std::fs::read_to_string(folder.join("README.md")) else {
             faults.push(format!("{} has no README.md", folder.display()));
             continue;
@@ -249,7 +227,8 @@ fn every_room_has_a_front_page_with_its_sections() {
                 faults.push(format!("{}/README.md has no section `{section}`", folder.display()));
             }
         }
-        for file in rust_files(&folder).into_iter().filter(|file| file.parent() == Some(&folder)) {
+        let code = folder.join("src");
+        for file in rust_files(&code).into_iter().filter(|file| file.parent() == Some(&code)) {
             let name = file.file_name().unwrap().to_str().unwrap();
             if !matches!(name, "lib.rs" | "tests.rs") && !page.contains(name.trim_end_matches(".rs")) {
                 faults.push(format!("{}/README.md does not mention {name}", folder.display()));
@@ -260,39 +239,16 @@ fn every_room_has_a_front_page_with_its_sections() {
 }
 
 #[test]
-fn no_module_has_the_name_of_a_room_or_of_a_build_script() {
-    let mut taken = rooms();
-    taken.insert("build".to_owned());
+fn modules_are_files_beside_their_folders() {
     let mut faults = Vec::new();
-    // A transport's other end is its `receiver.rs`; it imports no room of that name, so nothing is shadowed.
-    for (folder, may) in [("src", &[] as &[&str]), ("transports", &["receiver"])] {
+    for folder in ["src", "crates", "transports", "tests"] {
         for file in rust_files(&root().join(folder)) {
-            let at = file.strip_prefix(root()).unwrap();
-            let stem = file.file_stem().unwrap().to_str().unwrap();
-            let deep = at.components().count() > 2;
-            if taken.contains(stem) && !may.contains(&stem) {
-                faults.push(format!("{} has the name of a room", at.display()));
-            }
-            if deep && at.ends_with("mod.rs") {
-                faults.push(format!("{}: a module is `thing.rs` beside `thing/`", at.display()));
-            }
-            for line in read(&file).lines() {
-                let Some(name) = module_of(line) else { continue };
-                if taken.contains(name) && !may.contains(&name) {
-                    faults.push(format!("{}: `{}` has the name of a room", at.display(), line.trim()));
-                }
+            if file.ends_with("mod.rs") {
+                faults.push(format!("{}: a module is `thing.rs` beside `thing/`", file.display()));
             }
         }
     }
     none(&faults);
-}
-
-/// The name in `mod name;`, `pub mod name {` and the like.
-fn module_of(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    let line = line.strip_prefix("pub(crate) ").or_else(|| line.strip_prefix("pub ")).unwrap_or(line);
-    let name = line.strip_prefix("mod ")?;
-    Some(name.trim_end_matches([';', '{', ' ', '}']).trim())
 }
 
 #[test]
@@ -302,33 +258,37 @@ fn every_transport_has_its_lines_and_registers_itself() {
     let front = read(&root().join("transports/lib.rs"));
     let mut faults = Vec::new();
     for name in transports() {
-        if dependencies.get(&name).and_then(|how| how.get("path")).and_then(|path| path.as_str()) != Some(&name) {
+        let crate_name = format!("setgate_{name}");
+        let how = dependencies.get(&crate_name);
+        if how.and_then(|how| how.get("path")).and_then(|path| path.as_str()) != Some(&name) {
             faults.push(format!("transports/Cargo.toml has no line for {name}"));
         }
         let lines: Vec<&str> = front.lines().map(str::trim).collect();
-        let Some(at) = lines.iter().position(|line| *line == format!("pub use {name};")) else {
-            faults.push(format!("transports/lib.rs has no `pub use {name};`: the linker drops it silently"));
+        let Some(at) = lines.iter().position(|line| *line == format!("pub use {crate_name} as {name};")) else {
+            faults.push(format!(
+                "transports/lib.rs has no `pub use {crate_name} as {name};`: the linker drops it silently"
+            ));
             continue;
         };
         // A method that can be left out of the build is left out by a feature of its name.
-        let optional = dependencies.get(&name).and_then(|how| how.get("optional")).and_then(|is| is.as_bool());
+        let optional = how.and_then(|how| how.get("optional")).and_then(|is| is.as_bool());
         let gated = at > 0 && lines[at - 1] == format!("#[cfg(feature = \"{name}\")]");
         if optional.unwrap_or_default() != gated {
             faults.push(format!(
                 "{name} is optional in transports/Cargo.toml or has a `cfg` in transports/lib.rs, not both"
             ));
         }
-        let code = read(&root().join("transports").join(&name).join("lib.rs"));
-        if !code.lines().any(|line| line.trim_start().starts_with("delivery::register!(")) {
-            faults.push(format!("transports/{name}/lib.rs has no `delivery::register!`"));
+        let code = read(&root().join("transports").join(&name).join("src/lib.rs"));
+        if !code.lines().any(|line| line.trim_start().starts_with("setgate_delivery::register!(")) {
+            faults.push(format!("transports/{name}/src/lib.rs has no `setgate_delivery::register!`"));
         }
         for file in ["config.rs", "wire.rs"] {
-            if !root().join("transports").join(&name).join(file).exists() {
-                faults.push(format!("transports/{name} has no {file}"));
+            if !root().join("transports").join(&name).join("src").join(file).exists() {
+                faults.push(format!("transports/{name} has no src/{file}"));
             }
         }
     }
-    for name in dependencies.keys().filter(|name| !transports().contains(*name)) {
+    for name in dependencies.keys().filter(|name| !transports().contains(name.trim_start_matches("setgate_"))) {
         faults.push(format!("transports/Cargo.toml names {name}, which has no folder"));
     }
     none(&faults);
@@ -338,7 +298,7 @@ fn every_transport_has_its_lines_and_registers_itself() {
 fn no_file_is_longer_than_six_hundred_lines_beside_its_tests() {
     let mut faults = Vec::new();
     let mut seen = 0;
-    for folder in ["src", "transports", "tests/servers", "benches"] {
+    for folder in ["src", "crates", "transports", "tests/servers"] {
         for file in rust_files(&root().join(folder)) {
             seen += 1;
             let at = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
@@ -365,7 +325,7 @@ fn no_file_is_longer_than_six_hundred_lines_beside_its_tests() {
 fn names_that_say_nothing_are_not_used() {
     let empty = ["utils", "util", "common", "helpers", "misc", "manager", "types", "prelude"];
     let mut faults = Vec::new();
-    for folder in ["src", "transports", "tests", "benches"] {
+    for folder in ["src", "crates", "transports", "tests"] {
         for file in rust_files(&root().join(folder)) {
             let stem = file.file_stem().unwrap().to_str().unwrap();
             if empty.contains(&stem) {
@@ -379,7 +339,7 @@ fn names_that_say_nothing_are_not_used() {
 #[test]
 fn every_exception_from_a_lint_has_a_reason() {
     let mut faults = Vec::new();
-    for folder in ["src", "transports", "tests", "benches"] {
+    for folder in ["src", "crates", "transports", "tests"] {
         for file in rust_files(&root().join(folder)) {
             let text = read(&file);
             if text.contains(&["#[al", "low("].concat()) || text.contains(&["#![al", "low("].concat()) {

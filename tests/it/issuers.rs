@@ -1,7 +1,7 @@
 //! Several issuers in one gateway, and their keys.
 
-use jose::{AllowedAlgorithms, Jwks, verify};
 use serde_json::Value;
+use setgate_jose::{AllowedAlgorithms, Jwks, verify};
 
 use crate::boxed::{Gateway, Plan, event};
 use crate::http::{self, request};
@@ -86,7 +86,7 @@ fn a_set_is_what_the_framework_demands() {
     let header: Value = {
         let text = one.body.split(|byte| *byte == b'.').next().unwrap();
         assert!(!text.contains(&b'='), "base64url is not padded");
-        serde_json::to_value(jose::Token::parse(&one.body).unwrap().header().kid.clone()).unwrap()
+        serde_json::to_value(setgate_jose::Token::parse(&one.body).unwrap().header().kid.clone()).unwrap()
     };
     assert!(header.as_str().is_some_and(|kid| kid.len() == 43), "kid is no RFC 7638 thumbprint: {header}");
     for absent in ["sub", "exp", "nbf"] {

@@ -21,7 +21,7 @@ fn carried(request: &Arrived) -> Vec<Carried> {
     let sets = body["sets"].as_object().unwrap_or_else(|| panic!("no sets: {body}"));
     sets.iter()
         .filter_map(|(jti, token)| {
-            let token = jose::Token::parse(token.as_str().unwrap().as_bytes()).unwrap();
+            let token = setgate_jose::Token::parse(token.as_str().unwrap().as_bytes()).unwrap();
             let claims: Value = serde_json::from_slice(token.unverified_payload()).unwrap();
             assert_eq!(claims["jti"], **jti);
             let number = claims["events"].as_object()?.values().next()?["number"].as_u64()?;

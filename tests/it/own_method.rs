@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jose::{AllowedAlgorithms, Jwks, verify};
+use setgate_jose::{AllowedAlgorithms, Jwks, verify};
 
 use crate::boxed::{Plan, event};
 use crate::http::{self, request};
@@ -39,7 +39,7 @@ fn a_method_of_ones_own_needs_one_file_and_gets_what_every_method_gets() {
         let verified = verify(token.as_bytes(), &keys, AllowedAlgorithms::default());
         assert!(verified.is_ok(), "a SET in the spool does not verify");
         let claims: serde_json::Value =
-            serde_json::from_slice(jose::Token::parse(token.as_bytes()).unwrap().unverified_payload()).unwrap();
+            serde_json::from_slice(setgate_jose::Token::parse(token.as_bytes()).unwrap().unverified_payload()).unwrap();
         assert_eq!(claims["aud"], "https://archive.example");
         // What was under way at the kill may stand there twice, with the same `jti`.
         if jtis.insert(claims["jti"].as_str().unwrap().to_owned()) {

@@ -24,7 +24,7 @@ pub(crate) struct Arrived {
 
 impl Arrived {
     fn new(line: String, fields: Vec<(String, String)>, body: Vec<u8>) -> Self {
-        let number = jose::Token::parse(&body).ok().and_then(|token| {
+        let number = setgate_jose::Token::parse(&body).ok().and_then(|token| {
             let claims: Value = serde_json::from_slice(token.unverified_payload()).ok()?;
             claims["events"].as_object()?.values().next()?["number"].as_u64()
         });
@@ -37,12 +37,12 @@ impl Arrived {
 
     /// The claims of the SET, not verified.
     pub(crate) fn claims(&self) -> Value {
-        let token = jose::Token::parse(&self.body).unwrap_or_else(|error| panic!("no SET: {error}: {self:?}"));
+        let token = setgate_jose::Token::parse(&self.body).unwrap_or_else(|error| panic!("no SET: {error}: {self:?}"));
         serde_json::from_slice(token.unverified_payload()).unwrap()
     }
 
     pub(crate) fn kid(&self) -> String {
-        jose::Token::parse(&self.body).unwrap().header().kid.clone().unwrap()
+        setgate_jose::Token::parse(&self.body).unwrap().header().kid.clone().unwrap()
     }
 
     /// The number in the event that [`crate::boxed::event`] made.

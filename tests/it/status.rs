@@ -9,7 +9,7 @@ use crate::boxed::{Gateway, Plan};
 use crate::http::{self, request};
 
 // The registry of delivery methods is filled by the crates that are linked.
-use transports as _;
+use setgate_transports as _;
 
 /// Members of the transmitter's metadata that stand for an endpoint or a scheme (SSF 1.0 §7.1).
 const MEMBERS: [&str; 7] = [
@@ -200,7 +200,7 @@ fn faults(rows: &[Row], asked: &Asked) -> Vec<String> {
 /// Faults of the table, of delivery methods: those that are linked, and no other.
 fn faults_of_methods(rows: &[Row]) -> Vec<String> {
     let linked: BTreeMap<&str, &str> =
-        delivery::methods().unwrap().iter().map(|method| (method.entry.uri, method.entry.name)).collect();
+        setgate_delivery::methods().unwrap().iter().map(|method| (method.entry.uri, method.entry.name)).collect();
     assert!(linked.len() >= 4, "only {} methods are linked", linked.len());
     let mut faults = Vec::new();
     let mut seen = BTreeSet::new();
@@ -311,7 +311,7 @@ fn only_the_methods_of_the_table_collect_events() {
         .filter_map(|quoted| Some(quoted.strip_prefix("kind = \"")?.trim_end_matches('"').to_owned()))
         .collect();
     let mut collect = BTreeSet::new();
-    for name in delivery::methods().unwrap().iter().map(|method| method.entry.name) {
+    for name in setgate_delivery::methods().unwrap().iter().map(|method| method.entry.name) {
         let gateway = Plan::new().prepare();
         let issuer = gateway.issuer("");
         let source = format!(

@@ -27,8 +27,8 @@ struct Listener {
 }
 
 const LISTENERS: [Listener; 2] = [
-    Listener { id: "public", title: "Public listener", file: "src/control/openapi/intake.json" },
-    Listener { id: "admin", title: "Admin listener", file: "src/control/openapi/operator.json" },
+    Listener { id: "public", title: "Public listener", file: "crates/control/src/openapi/intake.json" },
+    Listener { id: "admin", title: "Admin listener", file: "crates/control/src/openapi/operator.json" },
 ];
 
 /// Writes the page.

@@ -2,7 +2,7 @@
 #![no_main]
 
 use bytes::Bytes;
-use kafka::{
+use setgate_kafka::{
     Format, KnownBy,
     record::{Headers, Read, read},
 };
@@ -19,7 +19,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let value = Bytes::copy_from_slice(value);
     for format in [Format::Auto, Format::Json, Format::Cloudevents] {
         match read(format, KnownBy::Id, "at", &headers, Some(&value)) {
-            Read::Event(delivery::Identity::Given(id) | delivery::Identity::OrElse(id), body) => {
+            Read::Event(setgate_delivery::Identity::Given(id) | setgate_delivery::Identity::OrElse(id), body) => {
                 assert!(!id.is_empty() && id.len() <= 256);
                 // What is passed on from within an event is what a second reader finds there.
                 if body != value && let Ok(whole) = serde_json::from_slice::<serde_json::Value>(&value) && whole["data"].is_object() {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-#[path = "../../../src/control/events/split.rs"]
+#[path = "../../../crates/control/src/events/split.rs"]
 #[expect(dead_code, reason = "the door uses more of it")]
 mod split;
 

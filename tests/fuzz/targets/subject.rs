@@ -1,7 +1,7 @@
 //! See `checks::subject`.
 #![no_main]
 
-extern crate push;
+extern crate setgate_push as push;
 
 #[path = "../checks.rs"]
 #[expect(dead_code, reason = "each target runs one of the checks")]

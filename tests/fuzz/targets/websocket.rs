@@ -1,9 +1,9 @@
 //! See `exchanges::websocket`.
 #![no_main]
 
-extern crate multipush;
-extern crate poll;
-extern crate websocket;
+extern crate setgate_multipush as multipush;
+extern crate setgate_poll as poll;
+extern crate setgate_websocket as websocket;
 
 #[path = "../exchanges.rs"]
 #[expect(dead_code, reason = "each target runs one of the checks")]

@@ -3,13 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use delivery::{
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use serde_json::json;
+use setgate_delivery::{
     CarrierEvent, Cause, Closed, Method,
     spi::AnyLine,
     testkit::{End, Simulated, conform},
 };
-use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use serde_json::json;
 
 #[path = "conformance/mock.rs"]
 mod mock;

@@ -7,9 +7,9 @@
     reason = "a test that cannot go on fails"
 )]
 
-use delivery::CarrierEvent;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
+use setgate_delivery::CarrierEvent;
 
 #[path = "sources/losses.rs"]
 mod losses;

@@ -6,7 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use delivery::{
+use serde_json::{Value as Json, json};
+use setgate_delivery::{
     About, Arrival, BoxFuture, Env, House, Inlet, Method,
     axum::Extension,
     spi::AnyLine,
@@ -15,7 +16,6 @@ use delivery::{
         net::{Listener, Outbound, OutboundConfig, OwnAddresses, Resolve, ServerCertificate},
     },
 };
-use serde_json::{Value as Json, json};
 use setgate_multipush::{Grant, MultiPush, Section, Terms};
 use tokio::sync::watch;
 

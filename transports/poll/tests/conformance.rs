@@ -3,7 +3,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use delivery::{
+use serde_json::{Value as Json, json};
+use setgate_delivery::{
     About, BoxFuture, Closed, Env, House, Inlet, Method, Visit,
     axum::Extension,
     spi::AnyLine,
@@ -12,7 +13,6 @@ use delivery::{
         net::{Listener, Outbound, OutboundConfig, OwnAddresses},
     },
 };
-use serde_json::{Value as Json, json};
 use setgate_poll::{Grant, Poll, Section, Terms};
 use tokio::sync::watch;
 
@@ -420,7 +420,7 @@ async fn bad_requests_are_refused_shortly_and_draw_nothing() {
 
 #[tokio::test]
 async fn poll_is_registered_and_reads_its_options_strictly() {
-    let methods = delivery::methods().unwrap();
+    let methods = setgate_delivery::methods().unwrap();
     let registration = methods.iter().find(|method| method.entry.name == "poll").unwrap();
     assert_eq!(registration.entry.uri, "urn:ietf:rfc:8936");
     let env = || async {
@@ -441,6 +441,6 @@ async fn poll_is_registered_and_reads_its_options_strictly() {
     assert_eq!(shown, json!({ "method": "urn:ietf:rfc:8936", "endpoint_url": "https://issuer.example/poll/s" }));
     let all = [poll];
     for called in ["poll", "urn:ietf:rfc:8936", "https://schemas.openid.net/secevent/risc/delivery-method/poll"] {
-        assert!(delivery::find(&all, called).is_some(), "{called}");
+        assert!(setgate_delivery::find(&all, called).is_some(), "{called}");
     }
 }

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use delivery::{
+use serde_json::{Value as Json, json};
+use setgate_delivery::{
     About, Arrival, BoxFuture, Bytes, Env, Fault, House, Inlet, Method, Outcome, Receipt, Scope, Verdict,
     axum::Extension,
     spi::AnyLine,
@@ -16,7 +17,6 @@ use delivery::{
         net::{Listener, Outbound, OutboundConfig, OwnAddresses, Resolve, ServerCertificate},
     },
 };
-use serde_json::{Value as Json, json};
 use setgate_push::{Grant, Push, Section, Terms};
 use tokio::sync::watch;
 
@@ -76,7 +76,7 @@ async fn still(house: &House, address: SocketAddr) -> Arc<dyn AnyLine> {
 }
 
 async fn outcome(line: &Arc<dyn AnyLine>) -> Outcome {
-    let mut all = delivery::testkit::outcomes(line.clone(), vec![Bytes::from_static(b"a.b.c")]).await;
+    let mut all = setgate_delivery::testkit::outcomes(line.clone(), vec![Bytes::from_static(b"a.b.c")]).await;
     all.pop().unwrap().unwrap()
 }
 
@@ -390,7 +390,8 @@ async fn a_certificate_of_another_name_or_authority_is_refused() {
         let listener = listener.with_tls(&certificate.unwrap()).unwrap();
         let url = format!("https://receiver.example:{}/", listener.address().port());
         let (_stop, stopped) = watch::channel(false);
-        let accept_all = delivery::axum::Router::new().fallback(|| async { delivery::http::StatusCode::ACCEPTED });
+        let accept_all =
+            setgate_delivery::axum::Router::new().fallback(|| async { setgate_delivery::http::StatusCode::ACCEPTED });
         house.spawn("receiver", listener.serve(accept_all, stopped, house.clone()));
         let push = method(&house, &no_roots(), &OwnAddresses::new(), Answers::new(&[&["127.0.0.1"]])).await;
         let mut grant = local();
@@ -505,7 +506,7 @@ async fn an_endpoint_is_judged_when_the_stream_is_made() {
 
 #[tokio::test]
 async fn push_is_registered_and_reads_its_options_strictly() {
-    let methods = delivery::methods().unwrap();
+    let methods = setgate_delivery::methods().unwrap();
     let registration = methods.iter().find(|method| method.entry.name == "push").unwrap();
     assert_eq!(registration.entry.uri, "urn:ietf:rfc:8935");
     let house = clock::system();
@@ -527,7 +528,7 @@ async fn push_is_registered_and_reads_its_options_strictly() {
 
     let all = [push];
     for called in ["push", "urn:ietf:rfc:8935", "https://schemas.openid.net/secevent/risc/delivery-method/push"] {
-        assert!(delivery::find(&all, called).is_some(), "{called}");
+        assert!(setgate_delivery::find(&all, called).is_some(), "{called}");
     }
-    assert!(delivery::find(&all, "urn:ietf:rfc:8936").is_none());
+    assert!(setgate_delivery::find(&all, "urn:ietf:rfc:8936").is_none());
 }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use delivery::{
+use serde_json::{Value as Json, json};
+use setgate_delivery::{
     About, BoxFuture, Env, House, Inlet, Method,
     spi::AnyLine,
     testkit::{
@@ -11,7 +12,6 @@ use delivery::{
         net::{Outbound, OutboundConfig, OwnAddresses},
     },
 };
-use serde_json::{Value as Json, json};
 use setgate_websocket::{Grant, Section, Terms, Websocket};
 
 #[path = "conformance/collector.rs"]

@@ -5,14 +5,6 @@ use std::{
     time::Duration,
 };
 
-use delivery::{
-    About, CarrierEvent, Env, Method,
-    spi::AnyLine,
-    testkit::{
-        Simulated, clock,
-        net::{Outbound, OutboundConfig, OwnAddresses},
-    },
-};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -21,6 +13,14 @@ use rdkafka::{
     producer::DefaultProducerContext,
 };
 use serde_json::{Value as Json, json};
+use setgate_delivery::{
+    About, CarrierEvent, Env, Method,
+    spi::AnyLine,
+    testkit::{
+        Simulated, clock,
+        net::{Outbound, OutboundConfig, OwnAddresses},
+    },
+};
 use setgate_kafka::Kafka;
 use tokio::sync::watch;
 
@@ -167,7 +167,7 @@ pub(crate) fn feed(line: &Arc<dyn AnyLine>, count: usize, keys: usize) -> Simula
 }
 
 /// Runs a line on a feed until nothing is owed.
-pub(crate) async fn run(line: &Arc<dyn AnyLine>, feed: &Simulated) -> delivery::Closed {
+pub(crate) async fn run(line: &Arc<dyn AnyLine>, feed: &Simulated) -> setgate_delivery::Closed {
     let (of, tap) = (feed.feed(), feed.feed().tap());
     let mut running = std::pin::pin!(line.clone().run(of, tap));
     tokio::select! {

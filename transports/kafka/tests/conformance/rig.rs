@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use delivery::{
-    Answer, BoxFuture, Bytes, Incoming, Inlet,
-    testkit::{Opened, Rig},
-};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{Consumer, StreamConsumer},
 };
 use serde_json::json;
+use setgate_delivery::{
+    Answer, BoxFuture, Bytes, Incoming, Inlet,
+    testkit::{Opened, Rig},
+};
 
 use super::mock::{Mock, start};
 

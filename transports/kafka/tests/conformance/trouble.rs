@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use delivery::{
+use rdkafka::types::RDKafkaRespErr;
+use serde_json::json;
+use setgate_delivery::{
     Attempt, Cause, Closed, Feed, Jti, Manner, Method, Outcome, Profile, Verdict,
     spi::{FeedCore, TapCore},
     testkit::{End, Simulated},
 };
-use rdkafka::types::RDKafkaRespErr;
-use serde_json::json;
 
 use super::{
     PRODUCE, all_acknowledged,

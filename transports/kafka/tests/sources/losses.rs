@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use delivery::{About, CarrierEvent, Fault, Method as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
+use setgate_delivery::{About, CarrierEvent, Fault, Method as _};
 
 use super::{
     number, numbers,

@@ -9,13 +9,6 @@ use std::{
     time::Duration,
 };
 
-use delivery::{
-    Answer, BoxFuture, Bytes, CarrierEvent, Env, ErrorCode, Identity, Incoming, Inlet, Method as _, Refusal, Rejected,
-    testkit::{
-        clock,
-        net::{Outbound, OutboundConfig, OwnAddresses},
-    },
-};
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
@@ -25,6 +18,13 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _},
 };
 use serde_json::{Value as Json, json};
+use setgate_delivery::{
+    Answer, BoxFuture, Bytes, CarrierEvent, Env, ErrorCode, Identity, Incoming, Inlet, Method as _, Refusal, Rejected,
+    testkit::{
+        clock,
+        net::{Outbound, OutboundConfig, OwnAddresses},
+    },
+};
 use setgate_kafka::Kafka;
 use tokio::{sync::watch, task::JoinHandle};
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use delivery::{Answer, ErrorCode, Incoming, Refusal};
+use setgate_delivery::{Answer, ErrorCode, Incoming, Refusal};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

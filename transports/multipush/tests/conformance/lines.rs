@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use delivery::{
+use setgate_delivery::{
     Closed, ErrorCode,
     testkit::{End, Simulated, hurried},
 };
@@ -115,7 +115,7 @@ async fn empty_requests_go_on_until_all_is_acknowledged_and_no_longer() {
 
 /// The id of the SET at a place.
 fn id(at: u128) -> String {
-    delivery::Jti::from_block(b't', (at + 1).to_be_bytes()).to_string()
+    setgate_delivery::Jti::from_block(b't', (at + 1).to_be_bytes()).to_string()
 }
 
 #[tokio::test]

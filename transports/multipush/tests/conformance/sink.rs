@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use delivery::{
+use setgate_delivery::{
     axum::{Router, body::Body, extract::Request, response::Response},
     http::{HeaderMap, StatusCode},
     read_body,

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
-use delivery::{Answer, ErrorCode, Fault, Incoming, Inlet, Method, Refusal, Stop, testkit::clock};
+use setgate_delivery::{Answer, ErrorCode, Fault, Incoming, Inlet, Method, Refusal, Stop, testkit::clock};
 use tokio::sync::watch;
 
 use super::{Arc, BoxFuture, House, json, method, transmitter::Transmitter};
@@ -38,7 +38,7 @@ async fn collecting(script: Vec<Answer>, house: House) -> Collecting {
 }
 
 fn quick() -> House {
-    delivery::testkit::hurried(clock::system())
+    setgate_delivery::testkit::hurried(clock::system())
 }
 
 #[tokio::test]

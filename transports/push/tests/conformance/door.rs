@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use delivery::{Answer, ErrorCode, Incoming, Refusal};
+use setgate_delivery::{Answer, ErrorCode, Incoming, Refusal};
 
 use super::{server::Caller, *};
 

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use delivery::{Answer, BoxFuture, Fault, Incoming, Inlet, Method, testkit::clock};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
+use setgate_delivery::{Answer, BoxFuture, Fault, Incoming, Inlet, Method, testkit::clock};
 use setgate_websocket::Section;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -56,7 +56,7 @@ struct Played {
 async fn play(more: Json) -> Played {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = tcp.local_addr().unwrap();
-    let method = method(&delivery::testkit::hurried(clock::system()), Section::default()).await;
+    let method = method(&setgate_delivery::testkit::hurried(clock::system()), Section::default()).await;
     let (stop, stopped) = watch::channel(false);
     let desk = Arc::new(Desk::default());
     let mut from =
@@ -134,8 +134,8 @@ async fn it_offers_both_grants_credit_and_settles_by_name() {
     assert_eq!(head.uri().path(), "/websocket/orders");
     assert!(!head.headers().contains_key("origin"));
     assert_eq!(object(&mut socket).await, json!({ "maxEvents": 8 }));
-    let refusal = delivery::Refusal {
-        code: delivery::ErrorCode::InvalidKey,
+    let refusal = setgate_delivery::Refusal {
+        code: setgate_delivery::ErrorCode::InvalidKey,
         description: Some("no such key".into()),
         language: None,
     };

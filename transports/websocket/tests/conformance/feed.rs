@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use delivery::{
+use setgate_delivery::{
     Attempt, Batch, Bytes, Cause, Closed, Envelope, Feed, Jti, Manner, OrderKey, Outcome, SealedSet, Timestamp, Want,
     spi::{Claim, FeedCore, TapCore},
 };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use delivery::{Closed, Lapse, Manner, Order, Receipt, testkit::clock};
 use serde_json::{Value as Json, json};
+use setgate_delivery::{Closed, Lapse, Manner, Order, Receipt, testkit::clock};
 use setgate_websocket::Section;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use delivery::http::{Request, Response};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
+use setgate_delivery::http::{Request, Response};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
     WebSocketStream,

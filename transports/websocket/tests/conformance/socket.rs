@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use delivery::{
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use setgate_delivery::{
     Answer, BoxFuture, Closed, ErrorCode, House, Incoming, Inlet, Receipt, Verdict,
     testkit::clock::{self, Hourglass},
 };
-use futures_util::{SinkExt, StreamExt};
-use serde_json::json;
 use setgate_websocket::{Section, wire::Goodbye};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::{
@@ -494,7 +494,7 @@ async fn enough_sockets_are_enough_and_their_places_come_back() {
 
 #[tokio::test]
 async fn closing_the_method_waits_for_its_sockets() {
-    use delivery::Method;
+    use setgate_delivery::Method;
     let ledger = Ledger::owing(0, 1);
     let served = plain(&ledger).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;

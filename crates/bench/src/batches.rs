@@ -1,0 +1,73 @@
+//! Several SETs a request beside one a request, over a way of 20 ms there and back.
+
+use std::time::Duration;
+
+use setgate_jose::Algorithm;
+
+use crate::{
+    Bench, BenchError, Figure, Promise, Shape,
+    child::{Home, Stream},
+    end_to_end::{Passed, Run},
+    event::{self, KEYS, LINES, Maker},
+    load::{Client, PRODUCERS},
+    proxy::Proxy,
+    sink::Sink,
+};
+
+/// What a byte takes in each direction.
+const DELAY: Duration = Duration::from_millis(10);
+/// What several SETs a request are worth at least.
+const LEAST: f64 = 5.0;
+/// Requests of single push under way at once, and those of multi-SET push: the defaults of both.
+const REQUESTS: [usize; 2] = [64, 4];
+
+/// Measures both methods as they are by default, and single push with as few requests under way as multi-SET push has.
+///
+/// # Errors
+/// When the gateway does not run, or what arrives is not what was accepted.
+pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
+    let scale = bench.plan.scale;
+    let several = scale.of(6_000, 40_000, 160_000);
+    let (single, few) = (several / 4, several / 80);
+    let client = Client::new(bench)?;
+    let sink = Sink::open(&bench.clock).await?;
+    let proxy = Proxy::open(sink.address(), DELAY, &bench.clock).await?;
+    let [requests, batches] = REQUESTS;
+    let push = format!("http://{}/", proxy.address());
+    let multi = sink.batch_url().replace(&sink.address().to_string(), &proxy.address().to_string());
+    let (mut singly, mut fewer, mut batched) = (Passed::default(), Passed::default(), Passed::default());
+    let stream = |method: &str, to: &str| Stream::pushed(method, method, to);
+    let slow = format!("grant = {{ window = {batches} }}");
+    let plans = [
+        (stream("push", &push).with(&format!("grant = {{ window = {requests} }}")), single, &mut singly),
+        (stream("multipush", &multi), several, &mut batched),
+        (stream("push", &push).with(&slow), few, &mut fewer),
+    ];
+    // One gateway each: a stream that has both would get every event twice.
+    for (no, (stream, events, passed)) in plans.into_iter().enumerate() {
+        let home = Home::make(bench, Algorithm::Es256, &[stream])?;
+        let gateway = home.start(bench, &client).await?;
+        for round in 1..=scale.of(1, 2, 3) {
+            let what = ["one SET a request", "several SETs a request", "one SET a request, fewer requests"];
+            bench.watch.step(&format!("{}, round {round}", what.get(no).copied().unwrap_or_default()));
+            let runs = ["first", "second", "third"];
+            let lines = Maker::new(runs.get(round - 1).copied().unwrap_or("more"), KEYS).lines(events);
+            let run = Run { requests: event::requests(&lines, LINES, PRODUCERS), several: true };
+            *passed += run.through(bench, &gateway, &client, &sink).await?;
+        }
+        gateway.stop(bench).await?;
+    }
+    let name = "multi-SET push, ES256, 20 ms there and back";
+    Ok(vec![
+        Figure::new(Shape::Batches, name, batched.rate(), "SETs/s")
+            .beside(format!("single push with {requests} requests under way"), singly.rate(), Some(Promise::AtLeast(LEAST)))
+            .note(format!(
+                "{batches} requests under way, each of up to 200 SETs; both methods as they are by default; {}; single push: {}",
+                batched.note(),
+                singly.note()
+            )),
+        Figure::new(Shape::Batches, "the same, as many requests under way", batched.rate(), "SETs/s")
+            .beside(format!("single push with {batches} requests under way"), fewer.rate(), None)
+            .note(fewer.note()),
+    ])
+}

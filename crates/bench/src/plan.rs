@@ -1,0 +1,219 @@
+//! What is measured, and how much of it.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use setgate_jose::Algorithm;
+
+use crate::{BenchError, NO_BROKER};
+
+/// One group of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Signing with a held key beside the bare library.
+    Signing,
+    /// From the producer's request to the settled SET, beside the bare loop.
+    EndToEnd,
+    /// Intake alone.
+    Intake,
+    /// Deciding, and one event for many streams.
+    Routing,
+    /// A million waiting deliveries.
+    Waiting,
+    /// Dead endpoints beside healthy ones.
+    Isolation,
+    /// One stream that drains a backlog.
+    Backlog,
+    /// From the answer 202 to the receiver.
+    Latency,
+    /// Polls of a backlog, beside a bare responder.
+    Poll,
+    /// Several SETs a request over a long way, beside one a request.
+    Batches,
+    /// One event for thousands of WebSocket subscribers.
+    FanOut,
+    /// Thousands of receivers that wait.
+    Idle,
+    /// Events into topics, beside bare loops over the same broker.
+    Kafka,
+    /// Events from a topic into the ledger, beside a loop that consumes and appends.
+    KafkaSource,
+}
+
+impl Shape {
+    /// All of them, in the order in which they are measured.
+    pub const ALL: [Self; 14] = [
+        Self::Signing,
+        Self::EndToEnd,
+        Self::Latency,
+        Self::Intake,
+        Self::Routing,
+        Self::Waiting,
+        Self::Isolation,
+        Self::Backlog,
+        Self::Poll,
+        Self::Batches,
+        Self::FanOut,
+        Self::Idle,
+        Self::Kafka,
+        Self::KafkaSource,
+    ];
+
+    /// Whether it needs a broker.
+    #[must_use]
+    pub const fn needs_a_broker(self) -> bool {
+        matches!(self, Self::Kafka | Self::KafkaSource)
+    }
+
+    /// What is measured when nothing is named: at normal scale without what needs minutes and thousands of connections, and with
+    /// Kafka where a broker is named.
+    #[must_use]
+    pub fn usual(scale: Scale, broker: bool) -> Vec<Self> {
+        let long = |shape: &Self| matches!(shape, Self::FanOut | Self::Idle);
+        let usual = |shape: &Self| match shape {
+            shape if shape.needs_a_broker() => broker,
+            shape => scale != Scale::Normal || !long(shape),
+        };
+        Self::ALL.into_iter().filter(usual).collect()
+    }
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Signing => "signing",
+            Self::EndToEnd => "end-to-end",
+            Self::Intake => "intake",
+            Self::Routing => "routing",
+            Self::Waiting => "waiting",
+            Self::Isolation => "isolation",
+            Self::Backlog => "backlog",
+            Self::Latency => "latency",
+            Self::Poll => "poll",
+            Self::Batches => "batches",
+            Self::FanOut => "fan-out",
+            Self::Idle => "idle",
+            Self::Kafka => "kafka",
+            Self::KafkaSource => "kafka-source",
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text names nothing that is measured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle, kafka, kafka-source"
+)]
+pub struct UnknownShape(String);
+
+impl FromStr for Shape {
+    type Err = UnknownShape;
+
+    fn from_str(text: &str) -> Result<Self, UnknownShape> {
+        Self::ALL.into_iter().find(|shape| shape.name() == text).ok_or_else(|| UnknownShape(text.to_owned()))
+    }
+}
+
+/// How long it may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Seconds: whether everything works. Its figures are rough.
+    Quick,
+    /// Under two minutes for everything.
+    #[default]
+    Normal,
+    /// As long as the full shapes take.
+    Full,
+}
+
+impl Scale {
+    pub(crate) fn of<T>(self, quick: T, normal: T, full: T) -> T {
+        match self {
+            Self::Quick => quick,
+            Self::Normal => normal,
+            Self::Full => full,
+        }
+    }
+
+    /// How long one loop that is bounded by time runs.
+    pub(crate) fn loop_time(self) -> Duration {
+        Duration::from_millis(self.of(250, 1000, 4000))
+    }
+}
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which groups of figures.
+    pub shapes: Vec<Shape>,
+    /// How much.
+    pub scale: Scale,
+    /// The signature algorithms of the end-to-end figures.
+    pub algorithms: Vec<Algorithm>,
+    /// The folder under which stores are made; on a real disk.
+    pub folder: PathBuf,
+    /// The program that is measured: `serve`, `producers new` and the far side of this room.
+    pub program: PathBuf,
+    /// The broker of the Kafka figures, `HOST:PORT`, without TLS.
+    pub kafka: Option<String>,
+}
+
+/// What is said where the figures of Kafka are wanted of a program that has no Kafka.
+pub(crate) const NO_KAFKA: &str = "this program was built without Kafka: build it with the feature `kafka`";
+
+impl Plan {
+    /// Whether everything is named that the shapes need.
+    ///
+    /// # Errors
+    /// [`BenchError::Unfit`] with what is missing.
+    pub(crate) fn judge(&self) -> Result<(), BenchError> {
+        if !self.shapes.iter().any(|shape| shape.needs_a_broker()) {
+            return Ok(());
+        }
+        if !cfg!(feature = "kafka") {
+            return Err(BenchError::Unfit(NO_KAFKA.to_owned()));
+        }
+        if self.kafka.is_none() {
+            return Err(BenchError::Unfit(NO_BROKER.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_is_found_by_its_name() {
+        for shape in Shape::ALL {
+            assert_eq!(shape.name().parse(), Ok(shape));
+            assert!(UnknownShape(String::new()).to_string().contains(shape.name()));
+        }
+        assert!("everything".parse::<Shape>().is_err());
+    }
+
+    #[test]
+    fn kafka_is_measured_only_where_a_broker_is_named() {
+        assert!(!Shape::usual(Scale::Full, false).contains(&Shape::Kafka));
+        assert!(Shape::usual(Scale::Normal, true).contains(&Shape::Kafka));
+        let plan = |shape, kafka: Option<&str>| Plan {
+            shapes: vec![shape],
+            scale: Scale::Quick,
+            algorithms: Vec::new(),
+            folder: PathBuf::new(),
+            program: PathBuf::new(),
+            kafka: kafka.map(str::to_owned),
+        };
+        assert!(plan(Shape::Signing, None).judge().is_ok());
+        let refused = plan(Shape::Kafka, None).judge().unwrap_err().to_string();
+        let (way, place) = if cfg!(feature = "kafka") { ("--kafka", true) } else { ("feature", false) };
+        assert!(refused.contains(way), "{refused}");
+        assert_eq!(plan(Shape::Kafka, Some("127.0.0.1:9092")).judge().is_ok(), place);
+    }
+}

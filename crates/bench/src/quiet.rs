@@ -1,0 +1,147 @@
+//! A router in this process with a method that acknowledges everything at once: what is left is ours.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use setgate_clock::House;
+use setgate_delivery::{
+    About, Closed, Entry, Fault, Feed, Finding, Form, Inlet, Lapse, Limits, Order, Profile, Receipt, Stop, Tap, Voice,
+    Want, Window,
+    spi::{AnyLine, AnyMethod},
+};
+use setgate_jose::{Algorithm, Kek, Key, Keyring, Moment, Ring, Rotation, RsaBits};
+use setgate_router::{Declared, Router};
+use setgate_store::{IssuerNo, Store};
+
+use crate::BenchError;
+
+/// The issuer of events that are put in without a door.
+pub(crate) const ISSUER: &str = "https://idp.example.com";
+
+/// What such a router is made of.
+pub(crate) struct Parts {
+    pub(crate) house: House,
+    pub(crate) store: Arc<dyn Store>,
+    /// Counts what was handed over.
+    pub(crate) handed: Arc<AtomicU64>,
+}
+
+/// The method.
+pub(crate) struct Quiet(Arc<AtomicU64>);
+
+impl Quiet {
+    pub(crate) const URI: &'static str = "urn:example:quiet";
+
+    /// Starts a router with this method alone.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn router(parts: Parts) -> Result<Router, BenchError> {
+        let failed = |why: String| BenchError::Failed(format!("the router: {why}"));
+        let now = Moment::default();
+        let key = Key::generate(Algorithm::Es256, RsaBits::default()).map_err(|error| failed(error.to_string()))?;
+        let ring =
+            Ring::new(now).add(key, now, &Rotation::default(), false).map_err(|error| failed(error.to_string()))?;
+        let issuer = setgate_router::Issuer {
+            url: ISSUER.into(),
+            no: IssuerNo(1),
+            keyring: Arc::new(Keyring::new(ring)),
+            algorithm: Algorithm::Es256,
+        };
+        Router::start(setgate_router::Parts {
+            house: parts.house,
+            store: parts.store,
+            kek: Arc::new(Kek::generate().map_err(|error| failed(error.to_string()))?),
+            issuers: vec![issuer],
+            methods: vec![Arc::new(Self(parts.handed))],
+            config: setgate_router::Config::default(),
+            observed: setgate_router::Observed::register(&mut prometheus_client::registry::Registry::default()),
+        })
+        .await
+        .map_err(|error| failed(error.to_string()))
+    }
+
+    /// A stream on it.
+    ///
+    /// # Errors
+    /// When the declaration is not acceptable.
+    pub(crate) fn declared(no: usize, events: &Value) -> Result<Declared, BenchError> {
+        let stream = json!({
+            "id": format!("stream-{no}"), "issuer": ISSUER, "audience": "https://sink.example", "events": events,
+            "delivery": { "method": Self::URI },
+        });
+        serde_json::from_value(stream).map_err(|error| BenchError::Failed(error.to_string()))
+    }
+}
+
+impl AnyMethod for Quiet {
+    fn entry(&self) -> Entry {
+        Entry { name: "quiet", uri: Self::URI, aliases: &[] }
+    }
+    fn line(&self, _: &About, _: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
+        Ok(Arc::new(QuietLine { handed: self.0.clone(), window: Window::of_sets(64) }))
+    }
+    fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
+        Ok(terms)
+    }
+    fn secret_terms(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn routes(&self) -> Option<axum::Router> {
+        None
+    }
+    fn receive_routes(&self) -> Option<axum::Router> {
+        None
+    }
+    fn collect(&self, _: Value, _: Arc<dyn Inlet>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async { Err(Fault::Unsupported("this method does not collect")) })
+    }
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async { Vec::new() })
+    }
+    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+struct QuietLine {
+    handed: Arc<AtomicU64>,
+    window: Window,
+}
+
+impl setgate_delivery::Line for QuietLine {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Sender,
+            order: Order::PerSet,
+            receipt: Receipt::Receiver,
+            form: Form::Claims,
+            lapse: Lapse::WithTap,
+            limits: Limits { sets: 64, bytes: 1 << 20, overhead: 0, set_bytes: 1 << 20 },
+            endpoint: None,
+            windows: vec![self.window.clone()],
+        }
+    }
+
+    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
+        loop {
+            match tap.next(Want::ALL).await {
+                Ok(batch) => {
+                    let sets = batch.hand_over();
+                    self.handed.fetch_add(u64::try_from(sets.len()).unwrap_or_default(), Ordering::Release);
+                    feed.settle_all(
+                        sets.into_iter().map(|set| (set.jti, Some(set.attempt), Ok(Receipt::Receiver))).collect(),
+                    );
+                }
+                Err(closed) => return closed,
+            }
+        }
+    }
+}

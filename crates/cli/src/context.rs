@@ -1,0 +1,32 @@
+//! What every command is given.
+
+use std::path::PathBuf;
+
+use crate::{Out, args::Global};
+
+/// What every command is given: clock and randomness, where to print, and the options of every command.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Clock, randomness, tasks.
+    pub house: setgate_clock::House,
+    /// Where to print.
+    pub out: Out,
+    /// The configuration file that was named.
+    pub config: Option<PathBuf>,
+    pub(crate) door: Option<String>,
+    pub(crate) admin_token_file: Option<PathBuf>,
+}
+
+impl Context {
+    /// The context of a command line.
+    #[must_use]
+    pub fn new(house: setgate_clock::House, global: &Global) -> Self {
+        Self {
+            house,
+            out: Out::new(global.json),
+            config: global.config.clone(),
+            door: global.door.clone(),
+            admin_token_file: global.admin_token_file.clone(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Requests, and requests again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use setgate_clock::House;
+use setgate_net::Secret;
+use url::Url;
+
+use super::{
+    answer::{self, Became, Put, Tally},
+    progress::Progress,
+    source::Item,
+};
+use crate::{
+    Context, Exit, Failure,
+    args::EmitArgs,
+    client::{self, Client},
+};
+
+/// The first wait after a failure; it doubles.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// The longest wait that the gateway did not ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sends items until each has its answer.
+pub(super) struct Sender {
+    client: Client,
+    url: Url,
+    house: House,
+    retry_for: Duration,
+}
+
+/// Why a request has no answers.
+enum Trouble {
+    /// Later, perhaps.
+    Wait(Option<Duration>, String),
+    /// The request is too large: in halves.
+    TooLarge(String),
+    /// Never.
+    Give(Failure),
+}
+
+impl Sender {
+    /// Sends to an intake.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub(super) fn new(context: &Context, args: &EmitArgs, url: Url, token: &Secret<String>) -> Result<Self, Failure> {
+        let client = Client::new(context, &args.ca, token)?;
+        Ok(Self { client, url, house: context.house.clone(), retry_for: args.retry_for })
+    }
+
+    /// Sends items, in order, until each was accepted or refused.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached for too long, or wants another token.
+    pub(super) async fn send(&self, items: Vec<Item>, progress: &Progress) -> Result<Tally, Failure> {
+        let mut tally = Tally::default();
+        let mut pending: Vec<(u64, String)> = Vec::with_capacity(items.len());
+        for item in items {
+            match item.event {
+                Ok(event) => pending.push((item.number, event)),
+                Err(why) => {
+                    tally.refused += 1;
+                    progress.refused(item.number, &why);
+                }
+            }
+        }
+        let mut wait = FIRST_WAIT;
+        let mut moved = self.house.clock.monotonic();
+        let mut most = pending.len();
+        while !pending.is_empty() {
+            let some = pending.get(..most.min(pending.len())).unwrap_or_default();
+            let (asked, why) = match self.post(some).await {
+                Ok(answers) => {
+                    let before = pending.len();
+                    let put_off = answers.iter().find_map(|became| match became {
+                        Became::Again(Some(put_off)) => Some(put_off.clone()),
+                        _ => None,
+                    });
+                    pending = settle(pending, answers, &mut tally, progress);
+                    if pending.len() < before {
+                        (wait, moved) = (FIRST_WAIT, self.house.clock.monotonic());
+                        continue;
+                    }
+                    match put_off {
+                        Some(Put { why, lasts: true }) => return Err(closed(why)),
+                        Some(Put { why, lasts: false }) => (None, why),
+                        None => (None, "the gateway is overloaded".to_owned()),
+                    }
+                }
+                Err(Trouble::TooLarge(why)) if most > 1 => {
+                    most = most.div_ceil(2);
+                    tracing::debug!(items = most, why, "sending smaller requests");
+                    continue;
+                }
+                Err(Trouble::TooLarge(why)) => {
+                    tally.refused += 1;
+                    progress.refused(pending.first().map_or(0, |(number, _)| *number), &why);
+                    pending.remove(0);
+                    continue;
+                }
+                Err(Trouble::Give(failure)) => return Err(failure),
+                Err(Trouble::Wait(asked, why)) => (asked, why),
+            };
+            let pause = asked.unwrap_or(wait);
+            if self.house.clock.monotonic().saturating_sub(moved) + pause > self.retry_for {
+                return Err(Failure::new(Exit::Unreachable, format!("given up: {why}")));
+            }
+            progress.say(&format!("{why}; trying again in {:.1} s", pause.as_secs_f64()));
+            self.house.clock.sleep(pause).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        Ok(tally)
+    }
+
+    async fn post(&self, items: &[(u64, String)]) -> Result<Vec<Became>, Trouble> {
+        let mut body = String::with_capacity(items.iter().map(|(_, event)| event.len() + 1).sum());
+        for (_, event) in items {
+            body.push_str(event);
+            body.push('\n');
+        }
+        let sent = Bytes::from(body);
+        let answer = self
+            .client
+            .send(Method::POST, self.url.clone(), Some(("application/x-ndjson", sent)), PATIENCE)
+            .await
+            .map_err(|error| Trouble::Wait(None, format!("the gateway cannot be reached: {error}")))?;
+        let failure = || client::failure("the intake refuses", answer.status, &answer.headers, &answer.body);
+        match answer.status {
+            StatusCode::OK | StatusCode::ACCEPTED => Ok(answer::read(&answer.body, items.len())),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+                if answer::lasts(problem.get("rule").and_then(serde_json::Value::as_str)) {
+                    return Err(Trouble::Give(closed(failure().message)));
+                }
+                Err(Trouble::Wait(client::retry_after(&answer.headers), failure().message))
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => Err(Trouble::TooLarge(failure().message)),
+            StatusCode::REQUEST_TIMEOUT => Err(Trouble::Wait(None, failure().message)),
+            status if status.is_server_error() => Err(Trouble::Wait(None, failure().message)),
+            StatusCode::NOT_FOUND => {
+                Err(Trouble::Give(failure().remedy("is --issuer exactly as the gateway's configuration has it?")))
+            }
+            _ => Err(Trouble::Give(failure())),
+        }
+    }
+}
+
+/// What closes intake does not pass by itself.
+fn closed(why: String) -> Failure {
+    Failure::new(Exit::Store, format!("the gateway takes no events: {why}"))
+}
+
+/// Counts what has its answer and keeps the rest, in order.
+fn settle(
+    pending: Vec<(u64, String)>,
+    answers: Vec<Became>,
+    tally: &mut Tally,
+    progress: &Progress,
+) -> Vec<(u64, String)> {
+    let mut answers = answers.into_iter();
+    let mut rest = Vec::new();
+    for item in pending {
+        match answers.next().unwrap_or(Became::Again(None)) {
+            Became::Accepted => tally.accepted += 1,
+            Became::Repeated => tally.repeated += 1,
+            Became::Refused(why) => {
+                tally.refused += 1;
+                progress.refused(item.0, &why);
+            }
+            Became::Again(_) => rest.push(item),
+        }
+    }
+    rest
+}

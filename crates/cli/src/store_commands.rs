@@ -1,0 +1,60 @@
+//! `setgate store` against the running gateway.
+
+use serde_json::{Value as Json, json};
+
+use crate::{Context, Ended, Exit, Gateway, door::Door, run::confirm, show};
+
+/// Says how the store is doing; `store check` and `store adopt` are the root's, since they need the store and no gateway.
+pub(crate) async fn health(gateway: &dyn Gateway, context: &Context) -> Ended {
+    let health = Door::open(context, gateway)?.get(&["store"], &[]).await?;
+    context.out.value(&health);
+    context.out.line(describe(&health));
+    Ok(Exit::Done)
+}
+
+/// Says that the wall clock is right. It is shown before, as the gateway sees it.
+pub(crate) async fn confirm_clock(gateway: &dyn Gateway, context: &Context, yes: bool) -> Ended {
+    let door = Door::open(context, gateway)?;
+    let health = door.get(&["store"], &[]).await?;
+    let clock = show::text(&health, "clock");
+    let ahead = show::number(&health, "accepted_ahead_seconds");
+    let found = match health.get("clock_trouble").and_then(Json::as_str) {
+        None if ahead == 0 => {
+            context.out.value(&json!({"offset_seconds": 0, "went_back_seconds": 0}));
+            context
+                .out
+                .line(format!("the clock of the gateway shows {clock}, and is believed: there is nothing to confirm"));
+            return Ok(Exit::Done);
+        }
+        None => format!("The last event was accepted {ahead} s later than the gateway's clock shows, {clock}."),
+        Some(trouble) => format!(
+            "{}\nThe clock of the gateway shows {clock}, and the gateway goes by {}. What is kept for a time ends by the clock.",
+            setgate_telemetry::clean(trouble, 512),
+            show::text(&health, "believed_time")
+        ),
+    };
+    // Also where there is nobody to ask, and where the answer is given beforehand.
+    context.out.note(found);
+    confirm(context, yes, "Is the clock right?")?;
+    let confirmed = door.post(&["store", "confirm-clock"], &json!({})).await?;
+    context.out.value(&confirmed);
+    context.out.line(format!("the clock is believed: {clock}"));
+    let back = show::number(&confirmed, "went_back_seconds");
+    if back > 0 {
+        context.out.line(format!("times of acceptance, and with them `iat`, went back by {back} s"));
+    }
+    Ok(Exit::Done)
+}
+
+fn describe(health: &Json) -> String {
+    let sizes = ["bytes", "budget", "free", "reserve"];
+    let mut shown = health.clone();
+    if let Some(members) = shown.as_object_mut() {
+        for name in sizes {
+            if let Some(value) = members.get_mut(name) {
+                *value = show::bytes(value.as_u64().unwrap_or_default()).into();
+            }
+        }
+    }
+    show::members(&shown)
+}

@@ -1,0 +1,287 @@
+//! The intake door: events in, one answer each after its commit.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use setgate_clock::House;
+use setgate_oauth::{Guard, Producer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+mod head;
+mod session;
+mod source;
+mod split;
+
+use self::{
+    head::{Head, Kind},
+    session::Session,
+    source::{Coding, Source},
+    split::Splitter,
+};
+use crate::{
+    Accept, IntakeConfig, Observed,
+    error::Problem,
+    judge::Judge,
+    observe::{Open, Outcome},
+    openapi,
+};
+
+/// One issuer's intake.
+#[derive(Clone)]
+pub struct Intake {
+    /// The issuer's URL, byte for byte as configured.
+    pub issuer: Arc<str>,
+    /// Who takes its events.
+    pub accept: Arc<dyn Accept>,
+}
+
+/// What all intake doors share.
+#[derive(Clone)]
+pub struct WorldParts {
+    /// The issuers.
+    pub issuers: Vec<Intake>,
+    /// Who knows the producers.
+    pub guard: Arc<Guard>,
+    /// The limits.
+    pub config: IntakeConfig,
+    /// Clock and tasks.
+    pub house: House,
+    /// The counters.
+    pub observed: Observed,
+}
+
+/// Why an issuer has no intake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssuerPathError {
+    /// It is no URL, or its path has characters that a route cannot have.
+    #[error("the issuer `{0}` is no URL with a plain path")]
+    NoPath(String),
+    /// Another issuer has the same path: a request could not say which it means.
+    #[error("the issuers `{0}` and `{1}` have the same path: their events could not be told apart")]
+    SamePath(String, String),
+}
+
+/// The intake doors of the world listener: `POST {issuer path}/events` for each issuer, and `/openapi.json`.
+///
+/// # Errors
+/// [`IssuerPathError`] when an issuer is no URL with a plain path, or two have the same path.
+pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
+    let config = Arc::new(parts.config);
+    let requests = Arc::new(Semaphore::new(config.requests.clamp(1, Semaphore::MAX_PERMITS)));
+    let compressed = Arc::new(Semaphore::new(config.compressed_requests.clamp(1, Semaphore::MAX_PERMITS)));
+    let document = openapi::intake(parts.issuers.iter().map(|intake| &*intake.issuer));
+    let mut all = Router::new().without_v07_checks().route("/openapi.json", openapi::route(document));
+    let mut paths = BTreeMap::new();
+    for Intake { issuer, accept } in parts.issuers {
+        let path = events_path(&issuer)?;
+        if let Some(other) = paths.insert(path.clone(), issuer.clone()) {
+            return Err(IssuerPathError::SamePath(other.to_string(), issuer.to_string()));
+        }
+        let door = Arc::new(Door {
+            issuer,
+            judge: Judge { accept, config: config.clone(), observed: parts.observed.clone() },
+            guard: parts.guard.clone(),
+            house: parts.house.clone(),
+            requests: requests.clone(),
+            compressed: compressed.clone(),
+        });
+        all = all.route(&path, post(take).with_state(door));
+    }
+    Ok(all)
+}
+
+/// The path of an issuer's intake: its own path, without a slash at the end, and `/events`.
+///
+/// # Errors
+/// [`IssuerPathError::NoPath`] when the issuer is no URL, or its path has characters that a route cannot have.
+pub fn events_path(issuer: &str) -> Result<String, IssuerPathError> {
+    let wrong = || IssuerPathError::NoPath(issuer.to_owned());
+    let url: url::Url = issuer.parse().map_err(|_| wrong())?;
+    let path = url.path().trim_end_matches('/');
+    if url.cannot_be_a_base() || path.contains(['{', '}', '*']) {
+        return Err(wrong());
+    }
+    Ok(format!("{path}/events"))
+}
+
+/// The door of one issuer.
+struct Door {
+    issuer: Arc<str>,
+    judge: Judge,
+    guard: Arc<Guard>,
+    house: House,
+    requests: Arc<Semaphore>,
+    compressed: Arc<Semaphore>,
+}
+
+/// What a request holds while it is at work.
+struct Held {
+    _open: Open,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
+}
+
+/// What a single event is answered.
+#[derive(Serialize)]
+struct Taken<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    txn: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repeated: bool,
+}
+
+async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
+    // Credentials first, and nothing of the body before them: `100 Continue` is sent when the body is first asked for.
+    let producer = match door.guard.producer(request.headers(), request.uri().query(), &door.issuer) {
+        Ok(producer) => producer,
+        Err(denied) => {
+            door.judge.observed.count(Outcome::Denied);
+            return denied.into_response();
+        }
+    };
+    if let Some(seat) = request.extensions().get::<setgate_net::Seat>() {
+        seat.vouch(&producer.name);
+    }
+    match door.clone().enter(request, producer.clone()).await {
+        Ok(response) => response,
+        Err(problem) => {
+            door.judge.count(&problem, &producer);
+            problem.into_response()
+        }
+    }
+}
+
+impl Door {
+    async fn enter(self: Arc<Self>, request: Request, producer: Arc<Producer>) -> Result<Response, Problem> {
+        self.judge.accept.gate()?;
+        let head = Head::read(request.headers(), &self.judge.config)?;
+        let held = self.hold(head.coding)?;
+        let mut source = Source::new(request.into_body(), head.coding, self.judge.config.clone(), self.house.clone());
+        let longest = self.judge.config.item_bytes;
+        let splitter = match head.kind {
+            Kind::Lines => Splitter::lines(longest),
+            Kind::Json => match first(&mut source, &self.judge.observed).await? {
+                (b'{', chunk) => return self.one(&head, &producer, source, chunk).await,
+                (b'[', chunk) => {
+                    let mut splitter = Splitter::array(longest);
+                    splitter.push(chunk);
+                    splitter
+                }
+                _ => return Err(Problem::bad("the body is a JSON object with one event, or an array of events")),
+            },
+        };
+        if head.key.is_some() {
+            let detail = "Idempotency-Key names one event; where there are several, each has its own `id`";
+            return Err(Problem::bad(detail));
+        }
+        let session = Session::new(self, producer, source, splitter, held);
+        several(session).await
+    }
+
+    /// A place at work, or 503.
+    fn hold(&self, coding: Coding) -> Result<Held, Problem> {
+        let busy =
+            |rule| move |_| Problem::busy("too many requests at once", std::time::Duration::from_secs(1)).ruled(rule);
+        let place = self.requests.clone().try_acquire_owned().map_err(busy("requests"))?;
+        let window = match coding {
+            Coding::Identity => None,
+            Coding::Gzip | Coding::Zstd => {
+                Some(self.compressed.clone().try_acquire_owned().map_err(busy("compressed_requests"))?)
+            }
+        };
+        Ok(Held { _open: self.judge.observed.enter(), _permits: [Some(place), window] })
+    }
+
+    /// One event in the whole body.
+    async fn one(
+        &self,
+        head: &Head,
+        producer: &Producer,
+        mut source: Source,
+        first: Bytes,
+    ) -> Result<Response, Problem> {
+        let text = self.whole(&mut source, first).await?;
+        let mut event = self.judge.read(producer, &text)?;
+        match (&head.key, &event.id) {
+            (Some(key), Some(id)) if key != id => {
+                let problem = Problem::bad("`id` and Idempotency-Key name the event differently");
+                return Err(problem.at("/id"));
+            }
+            (Some(key), None) => event.id = Some(key.clone()),
+            _ => {}
+        }
+        let id = event.id.clone();
+        let answer = self.judge.accept.accept(producer.no, vec![event]).await.pop();
+        // It is counted by what became of it, not as a problem of the request.
+        let done = match self.judge.settle(answer) {
+            Ok(done) => done,
+            Err(problem) => return Ok(problem.into_response()),
+        };
+        let taken = Taken { id: id.as_deref(), txn: &done.txn, repeated: done.repeated };
+        let body = serde_json::to_vec(&taken).unwrap_or_default();
+        let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok((StatusCode::ACCEPTED, [kind], body).into_response())
+    }
+
+    /// The whole body, not longer than one event.
+    async fn whole(&self, source: &mut Source, first: Bytes) -> Result<Bytes, Problem> {
+        let most = self.judge.config.item_bytes;
+        let mut text: Option<Vec<u8>> = None;
+        loop {
+            let have = text.as_ref().map_or(first.len(), Vec::len);
+            if have > most {
+                return Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes")));
+            }
+            let Some(chunk) = source.next().await? else { break };
+            self.judge.observed.read(chunk.len());
+            text.get_or_insert_with(|| first.to_vec()).extend_from_slice(&chunk);
+        }
+        Ok(text.map_or(first, Bytes::from))
+    }
+}
+
+/// The first byte that says something, with the chunk that begins with it.
+async fn first(source: &mut Source, observed: &Observed) -> Result<(u8, Bytes), Problem> {
+    loop {
+        let Some(mut chunk) = source.next().await? else { return Err(Problem::bad("the body is empty")) };
+        observed.read(chunk.len());
+        if let Some(at) = chunk.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
+            let rest = chunk.split_off(at);
+            return Ok((rest.first().copied().unwrap_or_default(), rest));
+        }
+    }
+}
+
+/// The answer to several events: 200, and a line for each.
+async fn several(mut session: Session) -> Result<Response, Problem> {
+    // The first batch decides whether there is anything to answer line by line.
+    let lines = session.lines().await.unwrap_or_default();
+    if let Some(problem) = session.refusal() {
+        return Err(problem.clone());
+    }
+    let body = if session.is_over() {
+        Body::from(lines)
+    } else {
+        let rest = stream::unfold(session, |mut session| async move {
+            let lines = session.lines_to_the_last().await?;
+            Some((Ok::<_, std::convert::Infallible>(lines), session))
+        });
+        Body::from_stream(stream::once(std::future::ready(Ok(lines))).chain(rest))
+    };
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok((StatusCode::OK, [kind], body).into_response())
+}
+
+#[cfg(test)]
+mod tests;

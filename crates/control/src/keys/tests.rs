@@ -1,0 +1,228 @@
+use setgate_clock::manual::{ManualClock, house};
+use setgate_jose::Key as SigningKey;
+use setgate_store::MemoryStore;
+
+use super::*;
+
+const A: &str = "https://a.example";
+const B: &str = "https://b.example";
+const START: u64 = 1_700_000_000_000;
+
+struct Rig {
+    keys: Keys,
+    clock: Arc<ManualClock>,
+    store: Arc<MemoryStore>,
+    kek: Arc<Kek>,
+    rings: Vec<KeysOf>,
+    house: House,
+    rotation: Rotation,
+}
+
+fn rig(issuers: &[&str]) -> Rig {
+    let clock = ManualClock::at(START);
+    let house = house(clock.clone(), 5);
+    let store = MemoryStore::new(house.clone(), &[7; 32]);
+    let kek = Arc::new(Kek::generate().unwrap());
+    let rotation = Rotation { max_age: Duration::from_secs(900), retire_after: Duration::from_secs(7200) };
+    let now = Moment { wall_millis: START, monotonic: house.clock.monotonic() };
+    let rings: Vec<_> = issuers
+        .iter()
+        .zip(1..)
+        .map(|(issuer, no)| {
+            let ring = [Algorithm::Es256, Algorithm::EdDSA].into_iter().fold(Ring::new(now), |ring, algorithm| {
+                ring.generate(algorithm, RsaBits::default(), now, &rotation, false).unwrap()
+            });
+            KeysOf { issuer: (*issuer).into(), no: IssuerNo(no), keyring: Arc::new(Keyring::new(ring)) }
+        })
+        .collect();
+    let keys = Keys::start(KeysParts {
+        house: house.clone(),
+        store: store.clone(),
+        kek: kek.clone(),
+        rotation,
+        issuers: rings.clone(),
+    });
+    Rig { keys, clock, store, kek, rings, house, rotation }
+}
+
+impl Rig {
+    fn kid(&self, issuer: usize, algorithm: Algorithm) -> String {
+        self.rings[issuer].keyring.signer(algorithm).unwrap().kid().to_owned()
+    }
+
+    /// Lets both clocks run, a minute at a time.
+    async fn run(&self, minutes: u64) {
+        for _ in 0..minutes {
+            self.clock.advance(Duration::from_secs(60));
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+    }
+
+    /// Lets both clocks run.
+    async fn pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// What is told of when the next key signs: a date, or why nobody knows.
+    fn next(&self) -> (Option<String>, Option<&'static str>) {
+        let next = self.keys.list(None).unwrap().into_iter().find(|key| key.state == KeyState::Next).unwrap();
+        (next.until, next.waits_because)
+    }
+
+    async fn kept(&self, issuer: usize) -> Ring {
+        let of = &self.rings[issuer];
+        let record = self.store.get(vec![ring_key(of.no)]).await.unwrap().pop().flatten().expect("it was kept");
+        Ring::open(&self.kek, &of.issuer, &record.value, Moment::default()).unwrap()
+    }
+}
+
+fn rotate(algorithm: Option<Algorithm>) -> Change {
+    Change::Rotate { algorithm, bits: None, force: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_key_signs_when_receivers_can_know_it_and_the_old_one_retires() {
+    let rig = rig(&[A]);
+    let old = rig.kid(0, Algorithm::Es256);
+    let views = rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    let next = views.iter().find(|key| key.state == KeyState::Next).unwrap().kid.clone();
+    assert!(rig.kept(0).await.publishes(&next), "durable before it is answered");
+    rig.run(14).await;
+    assert_eq!(rig.kid(0, Algorithm::Es256), old, "too young to sign");
+    rig.run(2).await;
+    assert_eq!(rig.kid(0, Algorithm::Es256), next);
+    assert!(rig.rings[0].keyring.ring().publishes(&old), "published for late verifiers");
+    assert_eq!(rig.kept(0).await.signer(Algorithm::Es256).unwrap().kid(), next);
+    rig.run(121).await;
+    assert!(!rig.rings[0].keyring.ring().publishes(&old));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_ahead_rotates_nothing() {
+    let rig = rig(&[A]);
+    let old = rig.kid(0, Algorithm::Es256);
+    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    rig.clock.advance(Duration::from_secs(100_000));
+    rig.run(3).await;
+    assert_eq!(rig.kid(0, Algorithm::Es256), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_key_signs_when_its_time_comes_and_not_a_minute_later() {
+    let rig = rig(&[A]);
+    rig.pass(31).await;
+    let old = rig.kid(0, Algorithm::Es256);
+    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    rig.pass(899).await;
+    assert_eq!(rig.kid(0, Algorithm::Es256), old);
+    rig.pass(2).await;
+    assert_ne!(rig.kid(0, Algorithm::Es256), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_looks_at_once_whether_a_key_s_time_has_come() {
+    let rig = rig(&[A]);
+    let old = rig.kid(0, Algorithm::Es256);
+    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    let Rig { keys, clock, store, kek, rings, house, rotation } = rig;
+    drop(keys);
+    tokio::task::yield_now().await;
+    clock.advance(Duration::from_secs(901));
+    tokio::time::sleep(Duration::from_secs(901)).await;
+    let keys = Keys::start(KeysParts {
+        house: house.clone(),
+        store: store.clone(),
+        kek: kek.clone(),
+        rotation,
+        issuers: rings.clone(),
+    });
+    let rig = Rig { keys, clock, store, kek, rings, house, rotation };
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_ne!(rig.kid(0, Algorithm::Es256), old);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_past_date_is_shown_of_a_key_that_waits_still() {
+    let rig = rig(&[A]);
+    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    assert_eq!(rig.next(), (Some("2023-11-14T22:28:20Z".into()), None));
+    // The wall clock is corrected by half an hour: the running time still says that it waits.
+    rig.clock.advance(Duration::from_secs(1800));
+    assert_eq!(rig.next(), (Some("2023-11-14T22:58:20Z".into()), None));
+    rig.clock.advance(Duration::from_secs(100_000));
+    assert_eq!(rig.next(), (None, Some("the wall clock is not believed")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_rotations_within_max_age_are_refused_without_force() {
+    let rig = rig(&[A]);
+    rig.keys.change(None, rotate(None)).await.unwrap();
+    let error = rig.keys.change(None, rotate(None)).await.unwrap_err();
+    assert!(matches!(error, KeysError::Jose(JoseError::TooSoon { .. })), "{error}");
+    let forced = Change::Rotate { algorithm: Some(Algorithm::EdDSA), bits: None, force: true };
+    let views = rig.keys.change(None, forced).await.unwrap();
+    assert_eq!(views.iter().filter(|key| key.state == KeyState::Next).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_key_is_gone_at_once_and_another_signs() {
+    let rig = rig(&[A, B]);
+    let (old, other) = (rig.kid(1, Algorithm::EdDSA), rig.kid(0, Algorithm::EdDSA));
+    // The issuer need not be said: a key has one.
+    rig.keys.change(None, Change::Revoke { kid: old.clone() }).await.unwrap();
+    assert!(rig.rings[1].keyring.withdrawn(&old));
+    assert_ne!(rig.kid(1, Algorithm::EdDSA), old);
+    assert_eq!(rig.kid(0, Algorithm::EdDSA), other);
+    assert!(!rig.kept(1).await.publishes(&old), "also after a restart");
+    let error = rig.keys.change(None, Change::Revoke { kid: old }).await.unwrap_err();
+    assert!(matches!(error, KeysError::Jose(JoseError::UnknownKid(_))), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_imported_key_becomes_the_next_one() {
+    let rig = rig(&[A]);
+    let pem = "-----BEGIN PRIVATE KEY-----\n\
+        MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2\n\
+        OF/2NxApJCzGCEDdfSp6VQO30hyhRANCAAQRWz+jn65BtOMvdyHKcvjBeBSDZH2r\n\
+        1RTwjmYSi9R/zpBnuQ4EiMnCqfMPWiZqB4QdbAd0E7oH50VpuZ1P087G\n\
+        -----END PRIVATE KEY-----\n";
+    let kid = SigningKey::import_pem(pem, None).unwrap().kid().to_owned();
+    let import = || Change::Import { pem: Secret::new(pem.to_owned()), algorithm: None, force: false };
+    let views = rig.keys.change(None, import()).await.unwrap();
+    let imported = views.iter().find(|key| key.kid == kid).unwrap();
+    assert_eq!((imported.state, imported.until.as_deref()), (KeyState::Next, Some("2023-11-14T22:28:20Z")));
+    let error = rig.keys.change(None, import()).await.unwrap_err();
+    assert!(matches!(error, KeysError::Jose(JoseError::Known(_))), "{error}");
+    let garbage = Change::Import { pem: Secret::new("canary".into()), algorithm: None, force: false };
+    let error = rig.keys.change(None, garbage).await.unwrap_err().to_string();
+    assert!(!error.contains("canary"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn which_issuer_must_be_clear() {
+    let rig = rig(&[A, B]);
+    assert!(matches!(rig.keys.change(None, rotate(None)).await, Err(KeysError::WhichIssuer)));
+    assert!(matches!(
+        rig.keys.change(Some("https://c.example".into()), rotate(None)).await,
+        Err(KeysError::UnknownIssuer(_))
+    ));
+    assert!(matches!(rig.keys.list(Some("https://c.example")), Err(KeysError::UnknownIssuer(_))));
+    rig.keys.change(Some(B.into()), rotate(None)).await.unwrap();
+    assert_eq!(rig.keys.list(Some(A)).unwrap().len(), 2);
+    assert_eq!(rig.keys.list(Some(B)).unwrap().len(), 4);
+    assert_eq!(rig.keys.list(None).unwrap().len(), 6);
+    let error =
+        rig.keys.change(Some(B.into()), Change::Rotate { algorithm: None, bits: Some(1024), force: false }).await;
+    assert!(matches!(error, Err(KeysError::Bits)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_take_it_changes_nothing() {
+    let rig = rig(&[A]);
+    let old = rig.kid(0, Algorithm::Es256);
+    rig.store.close().await.unwrap();
+    let error = rig.keys.change(None, Change::Revoke { kid: old.clone() }).await.unwrap_err();
+    assert!(matches!(error, KeysError::Store(_)), "{error}");
+    assert_eq!(rig.kid(0, Algorithm::Es256), old, "not in force, since it is not durable");
+}

@@ -1,0 +1,98 @@
+//! What the doors report.
+
+use setgate_telemetry::{
+    Registry,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+
+/// Labels of a metric: the names are fixed, the values come from the configuration or from this file.
+type Labels = Vec<(&'static str, String)>;
+
+/// What became of an event at the door.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    Accepted,
+    Repeated,
+    Conflict,
+    Invalid,
+    Forbidden,
+    Unavailable,
+    /// The request had no token that is good here.
+    Denied,
+}
+
+/// The counters of the intake door. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    accepted: Counter,
+    repeated: Counter,
+    conflict: Counter,
+    invalid: Counter,
+    forbidden: Counter,
+    unavailable: Counter,
+    denied: Counter,
+    refused: Family<Labels, Counter>,
+    bytes: Counter,
+    open: Gauge,
+}
+
+impl Observed {
+    /// Counters that are shown under `/metrics`.
+    #[must_use]
+    pub fn register(registry: &Registry) -> Self {
+        let all = Self::default();
+        for (name, help, counter) in [
+            ("intake_accepted", "Events accepted", &all.accepted),
+            ("intake_repeated", "Events that had been accepted before", &all.repeated),
+            ("intake_conflict", "Events whose id had been used for another event", &all.conflict),
+            ("intake_invalid", "Events and requests that are malformed or beyond a limit", &all.invalid),
+            ("intake_forbidden", "Events that their producer may not put in", &all.forbidden),
+            ("intake_unavailable", "Events and requests that were put off", &all.unavailable),
+            ("intake_denied", "Requests without a token that is good here", &all.denied),
+            ("intake_bytes", "Bytes of bodies read, after decompression", &all.bytes),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register("intake_refused", "Events refused by a rule of their producer", all.refused.clone());
+        registry.register("intake_open", "Intake requests at work", all.open.clone());
+        all
+    }
+
+    pub(crate) fn count(&self, outcome: Outcome) {
+        let counter = match outcome {
+            Outcome::Accepted => &self.accepted,
+            Outcome::Repeated => &self.repeated,
+            Outcome::Conflict => &self.conflict,
+            Outcome::Invalid => &self.invalid,
+            Outcome::Forbidden => &self.forbidden,
+            Outcome::Unavailable => &self.unavailable,
+            Outcome::Denied => &self.denied,
+        };
+        counter.inc();
+    }
+
+    pub(crate) fn refused_by(&self, producer: &str, rule: &'static str) {
+        let labels = vec![("producer", producer.to_owned()), ("rule", rule.to_owned())];
+        self.refused.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn read(&self, bytes: usize) {
+        self.bytes.inc_by(u64::try_from(bytes).unwrap_or_default());
+    }
+
+    /// Counts a request for as long as the guard lives.
+    pub(crate) fn enter(&self) -> Open {
+        self.open.inc();
+        Open(self.open.clone())
+    }
+}
+
+/// A request at work.
+#[derive(Debug)]
+pub(crate) struct Open(Gauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

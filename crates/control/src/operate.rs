@@ -1,0 +1,141 @@
+//! What the doors ask of the router, and the router behind them.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use setgate_router::{Accepted, ChangeError, Closed, Issuer, Method, ParkedView, Reissued, Router, Source, StreamView};
+use setgate_set::{ErrorCode, Event};
+use setgate_store::{Confirmed, Health, ProducerNo, StoreError, Time};
+
+use crate::{Accept, Intake};
+
+/// What the operator door asks of the router; a test puts something else behind the door.
+pub trait Operate: Send + Sync + 'static {
+    /// All streams.
+    fn streams(&self) -> BoxFuture<'_, Vec<StreamView>>;
+    /// One stream.
+    fn stream<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Option<StreamView>>;
+    /// Stops delivery and keeps what is due.
+    fn pause<'a>(&'a self, id: &'a str, reason: String) -> BoxFuture<'a, Result<StreamView, ChangeError>>;
+    /// Delivers again; also issues again what was parked by the stream's fault, when asked.
+    fn resume<'a>(&'a self, id: &'a str, reissue: bool) -> BoxFuture<'a, Result<StreamView, ChangeError>>;
+    /// Deletes a stream with what is due.
+    fn delete<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ChangeError>>;
+    /// Parked SETs.
+    fn parked(&self, which: Which) -> BoxFuture<'_, Result<Vec<ParkedView>, ChangeError>>;
+    /// One parked SET with its claims.
+    fn parked_one<'a>(&'a self, jti: &'a str) -> BoxFuture<'a, Result<Option<ParkedView>, ChangeError>>;
+    /// Issues parked SETs again.
+    fn reissue(&self, jtis: Vec<String>, out_of_order: bool) -> BoxFuture<'_, Result<Vec<Reissued>, ChangeError>>;
+    /// Drops parked SETs for good.
+    fn discard(&self, jtis: Vec<String>) -> BoxFuture<'_, Result<usize, ChangeError>>;
+    /// How the store is doing.
+    fn health(&self) -> Health;
+    /// What is known of the time.
+    fn time(&self) -> Time;
+    /// An operator says that the wall clock is right.
+    fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>>;
+    /// The delivery methods of this gateway.
+    fn methods(&self) -> Vec<Method>;
+}
+
+/// Which parked SETs, a page at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Which {
+    /// Of this stream only.
+    pub stream: Option<String>,
+    /// With this code only.
+    pub code: Option<ErrorCode>,
+    /// After this `jti`.
+    pub after: Option<String>,
+    /// At most so many.
+    pub most: usize,
+}
+
+impl Operate for Router {
+    fn streams(&self) -> BoxFuture<'_, Vec<StreamView>> {
+        Box::pin(self.streams())
+    }
+
+    fn stream<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Option<StreamView>> {
+        Box::pin(self.stream(id))
+    }
+
+    fn pause<'a>(&'a self, id: &'a str, reason: String) -> BoxFuture<'a, Result<StreamView, ChangeError>> {
+        Box::pin(self.pause(id, reason))
+    }
+
+    fn resume<'a>(&'a self, id: &'a str, reissue: bool) -> BoxFuture<'a, Result<StreamView, ChangeError>> {
+        Box::pin(self.resume(id, reissue))
+    }
+
+    fn delete<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ChangeError>> {
+        Box::pin(self.delete(id))
+    }
+
+    fn parked(&self, which: Which) -> BoxFuture<'_, Result<Vec<ParkedView>, ChangeError>> {
+        Box::pin(async move {
+            let Which { stream, code, after, most } = which;
+            self.parked(stream.as_deref(), code, after, most).await
+        })
+    }
+
+    fn parked_one<'a>(&'a self, jti: &'a str) -> BoxFuture<'a, Result<Option<ParkedView>, ChangeError>> {
+        Box::pin(self.parked_one(jti))
+    }
+
+    fn reissue(&self, jtis: Vec<String>, out_of_order: bool) -> BoxFuture<'_, Result<Vec<Reissued>, ChangeError>> {
+        Box::pin(self.reissue(jtis, out_of_order))
+    }
+
+    fn discard(&self, jtis: Vec<String>) -> BoxFuture<'_, Result<usize, ChangeError>> {
+        Box::pin(self.discard(jtis))
+    }
+
+    fn health(&self) -> Health {
+        self.store().health()
+    }
+
+    fn time(&self) -> Time {
+        self.store().time()
+    }
+
+    fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>> {
+        self.store().confirm_clock()
+    }
+
+    fn methods(&self) -> Vec<Method> {
+        self.methods()
+    }
+}
+
+/// The router under one issuer.
+struct Under {
+    router: Router,
+    issuer: Issuer,
+}
+
+impl Accept for Under {
+    fn gate(&self) -> Result<(), Closed> {
+        self.router.gate()
+    }
+
+    fn accept(&self, producer: ProducerNo, events: Vec<Event>) -> BoxFuture<'static, Vec<Accepted>> {
+        let (router, issuer) = (self.router.clone(), self.issuer.clone());
+        Box::pin(async move { router.accept(Source { issuer: &issuer, producer }, events).await })
+    }
+}
+
+impl Intake {
+    /// The intake of each issuer of a router.
+    #[must_use]
+    pub fn of(router: &Router) -> Vec<Self> {
+        let issuers = router.issuers().iter();
+        issuers
+            .map(|issuer| Self {
+                issuer: issuer.url.clone(),
+                accept: Arc::new(Under { router: router.clone(), issuer: issuer.clone() }),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,119 @@
+//! The operator door: health and metrics for everybody who reaches it, all else for who has the admin token (hardening H6).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use http::{HeaderValue, StatusCode, header};
+use setgate_oauth::{AdminGuard, Guard};
+
+mod about;
+mod body;
+mod keys;
+mod parked;
+mod shield;
+mod sources;
+mod streams;
+
+use crate::{Keys, Operate, OperatorConfig, Sources, error::Problem, openapi};
+
+/// What the operator door is made of.
+#[derive(Clone)]
+pub struct OperatorParts {
+    /// The router.
+    pub operate: Arc<dyn Operate>,
+    /// The signing keys.
+    pub keys: Keys,
+    /// Knows the admin token.
+    pub guard: Arc<AdminGuard>,
+    /// Knows producers and receivers.
+    pub producers: Arc<Guard>,
+    /// Where events are collected.
+    pub sources: Arc<Sources>,
+    /// The `[operator]` section.
+    pub config: OperatorConfig,
+    /// Where the door listens: that address may stand in `Host`.
+    pub address: SocketAddr,
+    /// Whether the gateway is ready, or why not: world listener up, store open, keys loaded, not draining (hardening H33).
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// The metrics as OpenMetrics text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// The routes of the operator door: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, and `/admin/v1/...` behind the admin token.
+pub fn operator(parts: OperatorParts) -> Router {
+    let shield = Arc::new(shield::Shield::new(&parts.config, parts.address));
+    let parts = Arc::new(parts);
+    let admin = Router::new()
+        .merge(streams::routes())
+        .merge(parked::routes())
+        .merge(sources::routes())
+        .merge(keys::routes())
+        .merge(about::routes())
+        .fallback(|| async { Problem::unknown("there is nothing of this name") })
+        .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "not in this way") })
+        .layer(middleware::from_fn_with_state(parts.clone(), admit));
+    let mut open = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/openapi.json", openapi::route(openapi::operator()));
+    if parts.config.metrics {
+        open = open.route("/metrics", get(metrics));
+    }
+    open.nest("/admin/v1", admin)
+        .fallback(|| async { Problem::unknown("there is nothing of this name") })
+        .layer(middleware::from_fn_with_state(shield, shield::stand))
+        .with_state(parts)
+}
+
+/// The content type of the metrics.
+const METRICS: HeaderValue = HeaderValue::from_static(setgate_telemetry::Registry::CONTENT_TYPE);
+
+async fn metrics(State(parts): State<Arc<OperatorParts>>) -> Response {
+    ([(header::CONTENT_TYPE, METRICS)], (parts.metrics)()).into_response()
+}
+
+async fn ready(State(parts): State<Arc<OperatorParts>>) -> Response {
+    match parts.readiness() {
+        Ok(None) => (StatusCode::OK, "ready\n").into_response(),
+        Ok(Some(but)) => (StatusCode::OK, format!("ready\n{but}\n")).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+impl OperatorParts {
+    /// Whether the gateway is ready, with what is wrong all the same; or why it is not.
+    ///
+    /// Intake alone that is closed is no matter of readiness: receivers that poll are what makes room (hardening H33). A store of which
+    /// nothing is delivered either is not open.
+    fn readiness(&self) -> Result<Option<String>, String> {
+        (self.ready)()?;
+        let health = self.operate.health();
+        match health.obstacle {
+            Some(obstacle) if obstacle.stops_delivery() => Err(format!("{obstacle}; {}", obstacle.remedy())),
+            Some(obstacle) => Ok(Some(format!("intake is closed: {obstacle}; {}", obstacle.remedy()))),
+            None => Ok(health.clock_trouble.map(|trouble| format!("warning: {trouble}"))),
+        }
+    }
+}
+
+/// Lets in who has the admin token.
+async fn admit(State(parts): State<Arc<OperatorParts>>, request: Request, next: Next) -> Response {
+    match parts.guard.admit(request.headers(), request.uri().query()) {
+        Ok(()) => {
+            if let Some(seat) = request.extensions().get::<setgate_net::Seat>() {
+                seat.vouch("operator");
+            }
+            next.run(request).await
+        }
+        Err(denied) => denied.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! What lines that send over HTTP have in common: their pool key, their endpoint, what an answer says beside its protocol.
+
+use serde::Deserialize;
+use setgate_net::{
+    ClientIdentity, GuardPolicy, HttpClient, HttpError, HttpFault, HttpResponse, IpNet, Outbound, Roots, Secret,
+    TlsPolicy, Url,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+};
+use setgate_set::ErrorCode;
+use setgate_telemetry::clean;
+
+use crate::{Cause, Fault, Scope, Verdict, fields};
+
+/// Longest `endpoint_url` in bytes.
+pub const LONGEST_URL: usize = 2048;
+
+/// The members of a grant that say whom a line may connect to and whom it trusts.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    /// `allow_networks`.
+    pub networks: &'a [IpNet],
+    /// `allow_ports`.
+    pub ports: &'a [u16],
+    /// `allow_http`.
+    pub http: bool,
+    /// `ca_pem`.
+    pub ca_pem: Option<&'a str>,
+    /// `client_certificate_pem`.
+    pub certificate_pem: Option<&'a str>,
+    /// `client_key_pem`.
+    pub key_pem: Option<&'a Secret<String>>,
+}
+
+impl Trust<'_> {
+    /// The pool key: a line's connections are shared only with lines that are alike in all of this (hardening H20).
+    ///
+    /// # Errors
+    /// [`Fault::Terms`] names the member of the grant that is not acceptable.
+    pub fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
+        let fault = |member: &str, why: String| Fault::Terms {
+            pointer: format!("/grant/{member}"),
+            cause: Cause::new("invalid", why),
+        };
+        let identity = match (self.certificate_pem, self.key_pem) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => Some(
+                ClientIdentity::from_pem(chain.as_bytes(), key.expose().as_bytes())
+                    .map_err(|error| fault("client_certificate_pem", error.to_string()))?,
+            ),
+            (Some(_), None) => return Err(fault("client_key_pem", "`client_certificate_pem` needs it".to_owned())),
+            (None, Some(_)) => return Err(fault("client_certificate_pem", "`client_key_pem` needs it".to_owned())),
+        };
+        let extra_roots = self.ca_pem.map(|pem| Roots::from_pem(pem.as_bytes())).transpose();
+        Ok(TlsPolicy {
+            issuer: issuer.into(),
+            identity,
+            extra_roots: extra_roots.map_err(|error| fault("ca_pem", error.to_string()))?,
+            guard: GuardPolicy {
+                allow_networks: self.networks.to_vec(),
+                allow_http: self.http,
+                allow_ports: self.ports.to_vec(),
+            },
+        })
+    }
+}
+
+/// Where a line sends to: judged, with the client of its pool key.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The client.
+    pub client: HttpClient,
+    /// `endpoint_url`.
+    pub url: Url,
+    /// `authorization_header`, to be sent verbatim (SSF 1.0 §6.1.1).
+    pub authorization: Option<HeaderValue>,
+}
+
+impl Endpoint {
+    /// Judges what a receiver wrote, without I/O.
+    ///
+    /// # Errors
+    /// [`Fault::Terms`] names the member that is not acceptable.
+    pub fn new(
+        http: &Outbound,
+        policy: &TlsPolicy,
+        url: &str,
+        authorization: Option<&Secret<String>>,
+    ) -> Result<Self, Fault> {
+        let fault = |member: &str, cause| Fault::Terms { pointer: format!("/{member}"), cause };
+        if url.len() > LONGEST_URL {
+            return Err(fault("endpoint_url", Cause::new("invalid", "at most 2048 bytes are allowed")));
+        }
+        let url = Url::parse(url)
+            .map_err(|error| fault("endpoint_url", Cause::new("invalid", format!("it is no absolute URL: {error}"))))?;
+        let authorization = authorization
+            .map(|text| fields::authorization(text.expose()))
+            .transpose()
+            .map_err(|cause| fault("authorization_header", cause))?;
+        let client = http.client(policy);
+        client.judge(&url).map_err(|error| fault("endpoint_url", Cause::new(error.code(), error.text)))?;
+        Ok(Self { client, url, authorization })
+    }
+}
+
+/// What it means that there is no answer: the line is unwell, whatever it was.
+#[must_use]
+pub fn no_answer(error: &HttpError) -> Verdict {
+    let text = match error.fault {
+        HttpFault::Guard => format!("the endpoint is refused: {}", error.text),
+        _ => error.text.clone(),
+    };
+    Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(error.code(), clean(&text, 512)) }
+}
+
+/// The error in an answer's body (RFC 8935 §2.3), read tolerantly: other members, a missing description and any content type
+/// are fine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Said {
+    /// The code; never empty.
+    pub err: String,
+    /// Its text.
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    pub description: Option<String>,
+}
+
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(serde_json::Value::deserialize(from)?.as_str().map(str::to_owned))
+}
+
+impl Said {
+    /// Reads a body; nothing when it is no such object.
+    #[must_use]
+    pub fn read(body: &[u8]) -> Option<Self> {
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        serde_json::from_slice::<Self>(body).ok().filter(|said| !said.err.is_empty())
+    }
+}
+
+/// Why a success is none: its body says that something else answered than the receiver, or that the receiver said no.
+///
+/// A page for people (a login, a proxy's excuse) stands under 200 as readily as an acknowledgement does; RFC 8935 §2.2 has 202 with an
+/// empty body, which no page has. An `err` (RFC 8935 §2.3) contradicts any success: a repeat costs little, a loss everything.
+#[must_use]
+pub fn contradiction(answer: &HttpResponse) -> Option<Cause> {
+    let status = answer.status.as_u16();
+    let why = match Said::read(&answer.body) {
+        Some(said) => format!("said {}", clean(&said.err, ErrorCode::LONGEST)),
+        None if answer.status != StatusCode::ACCEPTED && is_page(answer) => "sent a page for people".to_owned(),
+        None => return None,
+    };
+    let text = format!("the receiver answered {status} and {why}: that is no acknowledgement");
+    Some(Cause::new("answer_contradicts", text))
+}
+
+/// Whether an answer holds HTML, as far as its type or its first characters tell. Some servers give the type to an empty body.
+fn is_page(answer: &HttpResponse) -> bool {
+    let body = answer.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&answer.body).trim_ascii_start();
+    let begins = |tag: &str| body.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag.as_bytes()));
+    let typed = ["text/html", "application/xhtml+xml"].iter().any(|page| is_media(&answer.headers, page));
+    (typed && (!body.is_empty() || answer.truncated)) || begins("<!doctype html") || begins("<html")
+}
+
+fn is_media(headers: &HeaderMap, essence: &str) -> bool {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)
+}
+
+/// What an answer of this status says in words, with the code in its body and a hint where there is one.
+#[must_use]
+pub fn cause(status: u16, body: &[u8], hint: &str) -> Cause {
+    let said = Said::read(body).map(|said| format!(" and said {}", clean(&said.err, ErrorCode::LONGEST)));
+    let hint = match status {
+        300..=399 => "; redirects are never followed",
+        407 => "; it is the egress proxy that wants credentials",
+        511 => "; a network on the way wants somebody to sign in",
+        _ => hint,
+    };
+    Cause::new(code(status), format!("the receiver answered {status}{}{hint}", said.unwrap_or_default()))
+}
+
+/// The stable code of a status that acknowledges nothing.
+#[must_use]
+pub const fn code(status: u16) -> &'static str {
+    match status {
+        200..=299 => "http_2xx",
+        300..=399 => "redirect",
+        400 => "http_400",
+        401 => "http_401",
+        403 => "http_403",
+        404 => "http_404",
+        405 => "http_405",
+        // Nobody but the egress proxy asks for credentials so (RFC 9110 §15.5.8).
+        407 => "proxy",
+        408 => "http_408",
+        410 => "http_410",
+        415 => "http_415",
+        422 => "http_422",
+        425 => "http_425",
+        429 => "http_429",
+        500 => "http_500",
+        501 => "http_501",
+        502 => "http_502",
+        503 => "http_503",
+        504 => "http_504",
+        505 => "http_505",
+        506 => "http_506",
+        510 => "http_510",
+        511 => "http_511",
+        402..=499 => "http_4xx",
+        507..=599 => "http_5xx",
+        _ => "http_other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOBODY: Trust<'static> =
+        Trust { networks: &[], ports: &[], http: false, ca_pem: None, certificate_pem: None, key_pem: None };
+
+    #[test]
+    fn a_grant_names_the_member_that_is_wrong() {
+        let pointer = |trust: Trust<'_>| match trust.policy("i").unwrap_err() {
+            Fault::Terms { pointer, .. } => pointer,
+            other => other.to_string(),
+        };
+        let key = Secret::from("no".to_owned());
+        assert_eq!(pointer(Trust { ca_pem: Some("no"), ..NOBODY }), "/grant/ca_pem");
+        assert_eq!(pointer(Trust { key_pem: Some(&key), ..NOBODY }), "/grant/client_certificate_pem");
+        assert_eq!(pointer(Trust { certificate_pem: Some("no"), ..NOBODY }), "/grant/client_key_pem");
+        assert_eq!(
+            pointer(Trust { certificate_pem: Some("no"), key_pem: Some(&key), ..NOBODY }),
+            "/grant/client_certificate_pem"
+        );
+        assert!(NOBODY.policy("i").is_ok());
+    }
+
+    #[test]
+    fn what_an_answer_says_cannot_steer_a_terminal() {
+        let body = format!(r#"{{"err":"{}"}}"#, "\\u001b[31m\\u202e".repeat(200));
+        let cause = cause(401, body.as_bytes(), "; hint");
+        assert_eq!(cause.code, "http_401");
+        assert!(!cause.text.contains(['\u{1b}', '\u{202e}']) && cause.text.len() < 200, "{}", cause.text);
+    }
+}

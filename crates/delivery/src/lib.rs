@@ -1,0 +1,37 @@
+#![doc = include_str!("../README.md")]
+
+mod body;
+mod contract;
+pub mod drive;
+pub mod endpoint;
+pub mod exchange;
+mod feed;
+pub mod fields;
+mod inlet;
+mod outcome;
+mod registry;
+pub mod spi;
+pub mod testkit;
+
+pub use axum;
+pub use body::{BodyFault, read_body};
+pub use bytes::Bytes;
+pub use contract::{
+    About, CarrierEvent, Entry, Env, Finding, Form, Lapse, Limits, Line, Method, NoOptions, Options, Order, Profile,
+    Reload, Stop, Visit, Voice, raised,
+};
+pub use feed::{Batch, Closed, Feed, Manner, SealedSet, Tap, Want, Window};
+pub use futures_util::future::BoxFuture;
+pub use inlet::{Answer, Arrival, Identity, Incoming, Inlet, Places, Rejected};
+#[doc(hidden)]
+pub use inventory;
+pub use outcome::{Attempt, Cause, Fault, Outcome, Refusal, Scope, Verdict};
+pub use registry::{Registration, RegistryError, Starting, find, methods};
+pub use serde_json::Value as Json;
+pub use setgate_clock::House;
+pub use setgate_net::{
+    ClientIdentity, Dialed, GuardPolicy, HttpClient, HttpError, HttpFault, HttpRequest, HttpResponse, IpNet, NetError,
+    Roots, Secret, TlsPolicy, Url, http,
+};
+pub use setgate_set::{Envelope, ErrorCode, Facts, JsonLimits, Jti, OrderKey, Receipt, Timestamp, parse_json};
+pub use setgate_telemetry::clean;

@@ -1,0 +1,131 @@
+//! The suite that every delivery method passes: a simulated feed, the method's own line, a cuttable connection, the method's
+//! own receiving half, and a peer that takes, refuses, delays and loses by script.
+//!
+//! The line's [`Profile`](crate::Profile) chooses what is demanded. Nothing here sleeps; `patience` only ends a case that
+//! would hang.
+
+use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use crate::{Feed, Inlet, Voice, spi::AnyLine};
+
+mod case;
+mod cases;
+mod feed;
+mod host;
+mod once;
+mod peer;
+mod relay;
+mod visiting;
+
+/// What a transport's tests need of the house to stand up a peer.
+pub use setgate_clock as clock;
+pub use setgate_net as net;
+
+pub use feed::{End, Simulated};
+pub use host::{Host, hurried};
+pub use once::outcomes;
+pub use relay::{Cuts, Relay};
+
+use peer::Act;
+
+/// What a transport's test brings.
+pub trait Rig: Sync {
+    /// Opens a line of the method to a new peer of the method, which hands what it receives to `inlet`.
+    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened>;
+}
+
+/// A line with a peer at its other end.
+pub struct Opened {
+    /// The line.
+    pub line: Arc<dyn AnyLine>,
+    /// Cuts all connections of this moment between line and peer; [`Relay::cutter`] is one.
+    pub cut: Arc<dyn Fn() + Send + Sync>,
+    /// Cuts all connections after so many more bytes, in the middle of what is being said; [`Relay::breaker`] is one. Without
+    /// it that case is left out.
+    pub cut_after: Option<Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>>,
+    /// Whether other SETs are handed over while one waits for its answer, as far as windows let them.
+    pub parallel: bool,
+    /// The most SETs that the peer asks for at once (`maxEvents`, credit), where the rig has set that.
+    pub most: Option<usize>,
+    /// Of a responder: serves the method's routes with visits of a feed and runs the method's own collector against them, until
+    /// the future is dropped; [`Opened::responder`] makes it. The suite runs it instead of the line.
+    pub visits: Option<Arc<dyn Fn(Feed) -> BoxFuture<'static, ()> + Send + Sync>>,
+    /// Whatever must live as long as the line.
+    pub keep: Box<dyn Any + Send + Sync>,
+}
+
+/// A case that a method does not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The claim that does not hold.
+    pub case: &'static str,
+    /// What was seen instead.
+    pub why: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.case, self.why)
+    }
+}
+
+/// Runs the suite; for tests.
+///
+/// # Panics
+/// When the method does not pass.
+pub async fn conform(rig: &impl Rig) {
+    let failures = examine(rig, Duration::from_secs(60)).await;
+    let all: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    assert!(all.is_empty(), "the method does not keep the contract:\n  {}", all.join("\n  "));
+}
+
+/// Runs the suite and tells what does not hold; a case that takes longer than `patience` has failed.
+pub async fn examine(rig: &impl Rig, patience: Duration) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let mut note = |case, end: Result<(), String>| {
+        if let Err(why) = end {
+            failures.push(Failure { case, why });
+        }
+    };
+    // What a rig opens for nothing but its profile goes away again unused.
+    let voice = rig.open(Arc::new(peer::Nobody)).await.line.profile().voice;
+    note("it delivers every SET once", within(patience, cases::delivers_all(rig, 300, 40)).await);
+    note("SETs of few order keys arrive in order", within(patience, cases::delivers_all(rig, 60, 3)).await);
+    note("a connection lost before reading loses nothing", within(patience, cases::survives_cuts(rig, Act::Cut)).await);
+    note("a connection lost after reading repeats", within(patience, cases::survives_cuts(rig, Act::TakeAndCut)).await);
+    note("a connection lost in the middle loses nothing", within(patience, cases::survives_breaks(rig)).await);
+    note("refusals are reported as the peer words them", within(patience, cases::reports_refusals(rig)).await);
+    note("an unwell peer is tried again", within(patience, cases::tries_again(rig)).await);
+    note("a late answer counts and holds up nobody else", within(patience, cases::takes_late_answers(rig)).await);
+    note("an answer counts after its time is over", within(patience, cases::takes_overdue_answers(rig)).await);
+    note("the window is never exceeded", within(patience, cases::keeps_the_window(rig)).await);
+    note("a run that is dropped loses nothing", within(patience, cases::survives_a_dropped_run(rig)).await);
+    note("a draw can be interrupted at every poll", within(patience, cases::draws_interrupted(rig)).await);
+    note("a flood does not lock up", within(patience, cases::survives_a_flood(rig)).await);
+    match voice {
+        Voice::Sender => {
+            note("draining finishes what was handed over", within(patience, cases::drains(rig)).await);
+            note("an end is heard while nothing may be drawn", within(patience, cases::hears_the_end(rig)).await);
+        }
+        Voice::Responder => {
+            note("two drawers share a stream", within(patience, visiting::shares(rig)).await);
+            note("an end answers who waits", within(patience, visiting::hears_ends(rig)).await);
+            note("a drain hears what is answered", within(patience, visiting::drains(rig)).await);
+            note("a paused stream is waited for", within(patience, visiting::waits_while_paused(rig)).await);
+            note(
+                "who hangs up while waiting costs nothing",
+                within(patience, visiting::forgets_who_hung_up(rig)).await,
+            );
+        }
+    }
+    failures
+}
+
+async fn within(patience: Duration, case: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::time::timeout(patience, case).await.unwrap_or_else(|_| Err(format!("it hangs: no end within {patience:?}")))
+}
+
+#[cfg(test)]
+mod tests;

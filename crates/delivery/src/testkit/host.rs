@@ -1,0 +1,143 @@
+//! What every rig of a responder needs: its routes on loopback with visits of a feed, and a clock that does not dawdle.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Extension, Router};
+use futures_util::future::BoxFuture;
+use setgate_clock::{Clock, House};
+use setgate_net::Listener;
+use tokio::sync::watch;
+
+use super::{Cuts, Opened, Relay};
+use crate::{Fault, Feed, Inlet, Stop, Visit, spi::AnyLine};
+
+/// The routes of a method on loopback, as the root mounts them: every request has a visit of one feed. Dropped, it stops and
+/// hangs up on all callers.
+///
+/// Credentials are the guard's matter, so none are asked for.
+pub struct Host {
+    relay: Relay,
+    ends: watch::Sender<bool>,
+    _stop: watch::Sender<bool>,
+}
+
+impl Host {
+    /// Serves `routes` on a port of its own.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn open(routes: Router, line: Arc<dyn AnyLine>, feed: Feed, house: &House) -> io::Result<Self> {
+        Self::with(Cuts::default(), routes, line, feed, None, house).await
+    }
+
+    /// The same behind a relay with these scissors, and with an inlet for what the peer sends.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn with(
+        cuts: Cuts,
+        routes: Router,
+        line: Arc<dyn AnyLine>,
+        feed: Feed,
+        inlet: Option<Arc<dyn Inlet>>,
+        house: &House,
+    ) -> io::Result<Self> {
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.map_err(io::Error::other)?;
+        let relay = Relay::with(cuts, listener.address(), house).await?;
+        let (ends, ended) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
+        let visit = Visit { feed, line, inlet, peer: "test".into(), ends: ended };
+        house.spawn("host", listener.serve(routes.layer(Extension(visit)), stopped, house.clone()));
+        Ok(Self { relay, ends, _stop: stop })
+    }
+
+    /// Where it is called.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.relay.address()
+    }
+
+    /// The stream's URL: `http://127.0.0.1:port/`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.address())
+    }
+
+    /// The credential of all visits is over.
+    pub fn end_visits(&self) {
+        self.ends.send_replace(true);
+    }
+
+    /// Cuts all connections of this moment.
+    pub fn cut(&self) {
+        self.relay.cutter()();
+    }
+}
+
+impl Opened {
+    /// A responder's line: `routes` are its method's, and `collect` runs the method's own other end against a URL until it ends.
+    ///
+    /// Each call of [`Opened::visits`] is a host and a collector of its own; [`Opened::cut`] reaches all of them.
+    #[must_use]
+    pub fn responder(
+        line: Arc<dyn AnyLine>,
+        routes: Router,
+        house: House,
+        collect: impl Fn(String, Stop) -> BoxFuture<'static, Result<(), Fault>> + Send + Sync + 'static,
+    ) -> Self {
+        let (cuts, collect) = (Cuts::default(), Arc::new(collect));
+        let (scissors, of) = (cuts.clone(), line.clone());
+        let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
+            let (scissors, routes, line) = (scissors.clone(), routes.clone(), of.clone());
+            let (house, collect) = (house.clone(), collect.clone());
+            Box::pin(async move {
+                let host = match Host::with(scissors, routes, line, feed, None, &house).await {
+                    Ok(host) => host,
+                    Err(error) => return told(&error.to_string()),
+                };
+                let (_stop, stopped) = watch::channel(false);
+                match collect(host.url(), stopped).await {
+                    Ok(()) => told("it was not told to stop"),
+                    Err(fault) => told(&fault.to_string()),
+                }
+            })
+        };
+        Self {
+            line,
+            cut: cuts.cutter(),
+            cut_after: Some(cuts.breaker()),
+            parallel: false,
+            most: None,
+            visits: Some(Arc::new(visits)),
+            keep: Box::new(()),
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "whoever reads why a case failed wants to know, and the future says nothing")]
+fn told(why: &str) {
+    eprintln!("the collector ended: {why}");
+}
+
+/// This house with a clock whose sleeps take a twentieth, for methods whose collector waits before it tries again.
+#[must_use]
+pub fn hurried(house: House) -> House {
+    let clock = Arc::new(Hurried(house.clock.clone()));
+    House { clock, ..house }
+}
+
+struct Hurried(Arc<dyn Clock>);
+
+impl Clock for Hurried {
+    fn wall_millis(&self) -> u64 {
+        self.0.wall_millis()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, how_long: Duration) -> BoxFuture<'static, ()> {
+        self.0.sleep(how_long / 20)
+    }
+}

@@ -1,0 +1,104 @@
+//! A feed that gives each SET once and notes what was said of it.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use setgate_set::{Envelope, Jti, OrderKey, Timestamp};
+
+use crate::{
+    Attempt, Batch, Cause, Closed, Feed, Outcome, SealedSet, Want,
+    spi::{AnyLine, Claim, FeedCore, TapCore},
+};
+
+/// Hands each body over once, all at the same time, and tells the first outcome of each.
+///
+/// For tests of single answers: nothing is retried, no window is taken.
+pub async fn outcomes(line: Arc<dyn AnyLine>, bodies: Vec<Bytes>) -> Vec<Option<Outcome>> {
+    let once =
+        Once(Arc::new(Mutex::new(OnceState { outcomes: vec![None; bodies.len()], bodies, drawn: false, waker: None })));
+    let feed = Feed::new(Arc::new(once.clone()));
+    let tap = feed.tap();
+    line.run(feed, tap).await;
+    std::mem::take(&mut once.0.lock().outcomes)
+}
+
+#[derive(Clone)]
+struct Once(Arc<Mutex<OnceState>>);
+
+struct OnceState {
+    bodies: Vec<Bytes>,
+    outcomes: Vec<Option<Outcome>>,
+    drawn: bool,
+    waker: Option<Waker>,
+}
+
+impl FeedCore for Once {
+    fn tap(&self, _manner: Option<crate::Manner>) -> Box<dyn TapCore> {
+        Box::new(self.clone())
+    }
+
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        let mut ended = 0;
+        let mut state = self.0.lock();
+        for (jti, _, outcome) in all {
+            let place = usize::try_from(u128::from_be_bytes(jti.block().1)).unwrap_or(usize::MAX).wrapping_sub(1);
+            if let Some(slot) = state.outcomes.get_mut(place) {
+                ended += usize::from(slot.is_none());
+                slot.get_or_insert(outcome);
+            }
+        }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        ended
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        let open = state.outcomes.iter().filter(|outcome| outcome.is_none()).count();
+        if state.drawn { (open, 0) } else { (0, open) }
+    }
+
+    fn stalled(&self, _: Option<Cause>) {}
+}
+
+impl TapCore for Once {
+    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+        let mut state = self.0.lock();
+        if state.outcomes.iter().all(Option::is_some) {
+            return Poll::Ready(Err(Closed::Idle));
+        }
+        if state.drawn || want.sets == 0 {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        state.drawn = true;
+        let set = |(at, body): (usize, &Bytes)| SealedSet {
+            jti: Jti::from_block(b't', (at as u128 + 1).to_be_bytes()),
+            attempt: Attempt(1),
+            body: body.clone(),
+            envelope: Arc::new(Envelope::new(Timestamp::from_seconds(1_700_000_000), Bytes::from_static(b"{}"))),
+            order: OrderKey::from_bits(at as u64),
+        };
+        Poll::Ready(Ok(Batch::new(state.bodies.iter().enumerate().map(set).collect(), false, Box::new(NoClaim))))
+    }
+
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.outcomes.iter().all(Option::is_some) {
+            return Poll::Ready(());
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+struct NoClaim;
+
+impl Claim for NoClaim {
+    fn handed_over(self: Box<Self>) {}
+}

@@ -1,0 +1,171 @@
+//! A TCP relay that can cut every connection through it: loss, at the moment of a test's choice or after so many bytes.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::future::BoxFuture;
+use setgate_clock::House;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+
+/// Scissors for all connections of the relays that share them.
+#[derive(Clone, Debug)]
+pub struct Cuts(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    cuts: watch::Sender<u64>,
+    /// Bytes that still pass before the next cut; `usize::MAX` is no cut.
+    left: AtomicUsize,
+}
+
+impl Default for Cuts {
+    fn default() -> Self {
+        Self(Arc::new(Shared { cuts: watch::Sender::new(0), left: AtomicUsize::new(usize::MAX) }))
+    }
+}
+
+impl Cuts {
+    /// What cuts all connections of this moment; new ones are relayed again.
+    #[must_use]
+    pub fn cutter(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let cuts = self.clone();
+        Arc::new(move || cuts.cut())
+    }
+
+    /// What cuts all connections once so many more bytes have passed in either direction, and ends when that has happened.
+    #[must_use]
+    pub fn breaker(&self) -> Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync> {
+        let cuts = self.clone();
+        Arc::new(move |bytes| {
+            let mut cut = cuts.0.cuts.subscribe();
+            cuts.0.left.store(bytes, Ordering::SeqCst);
+            let cuts = cuts.clone();
+            Box::pin(async move {
+                // The sender is held here, so there is always another cut to wait for.
+                let _ = cut.changed().await;
+                drop(cuts);
+            })
+        })
+    }
+
+    fn cut(&self) {
+        self.0.left.store(usize::MAX, Ordering::SeqCst);
+        self.0.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// How many of these bytes pass; less than all of them: then it is cut.
+    fn let_pass(&self, bytes: usize) -> usize {
+        let less = |left: usize| (left != usize::MAX).then(|| left.saturating_sub(bytes));
+        match self.0.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(left) => left.min(bytes),
+            Err(_) => bytes,
+        }
+    }
+}
+
+/// Stands between a line and its peer. Dropped, it stops and cuts what it relays.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    cuts: Cuts,
+    _end: watch::Sender<()>,
+}
+
+impl Relay {
+    /// A relay on a loopback port of its own, to `peer`.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn to(peer: SocketAddr, house: &House) -> io::Result<Self> {
+        Self::with(Cuts::default(), peer, house).await
+    }
+
+    /// The same, cut by these scissors.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn with(cuts: Cuts, peer: SocketAddr, house: &House) -> io::Result<Self> {
+        let listener = TcpListener::bind((peer.ip(), 0)).await?;
+        let address = listener.local_addr()?;
+        let (end, mut ended) = watch::channel(());
+        let (tasks, scissors) = (house.clone(), cuts.clone());
+        house.spawn("relay", async move {
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        let Ok((near, _)) = accepted else { return };
+                        let (end, scissors) = (ended.clone(), scissors.clone());
+                        tasks.spawn("relayed connection", pass(near, peer, scissors, end));
+                    }
+                    // Cuts concern connections; only the relay's end concerns the door.
+                    _ = ended.changed() => return,
+                }
+            }
+        });
+        Ok(Self { address, cuts, _end: end })
+    }
+
+    /// Where lines connect to.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// [`Cuts::cutter`] of its connections.
+    #[must_use]
+    pub fn cutter(&self) -> Arc<dyn Fn() + Send + Sync> {
+        self.cuts.cutter()
+    }
+
+    /// [`Cuts::breaker`] of its connections.
+    #[must_use]
+    pub fn breaker(&self) -> Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync> {
+        self.cuts.breaker()
+    }
+}
+
+async fn pass(near: TcpStream, peer: SocketAddr, cuts: Cuts, mut end: watch::Receiver<()>) {
+    let mut cut = cuts.0.cuts.subscribe();
+    let Ok(far) = TcpStream::connect(peer).await else { return };
+    if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
+        return;
+    }
+    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    tokio::select! {
+        biased;
+        _ = cut.changed() => {}
+        _ = end.changed() => {}
+        _ = async { tokio::join!(copy(near_in, far_out, &cuts), copy(far_in, near_out, &cuts)) } => {}
+    }
+}
+
+/// Passes on what comes, and its end.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cuts: &Cuts) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let passing = cuts.let_pass(count);
+        let piece = buffer.get(..passing).unwrap_or_default();
+        if to.write_all(piece).await.is_err() {
+            break;
+        }
+        if passing < count {
+            cuts.cut();
+            break;
+        }
+    }
+    // Half a connection may go on: a caller may have said all it has to say.
+    let _ = to.shutdown().await;
+}

@@ -1,0 +1,334 @@
+//! Responders in memory: one that answers polls, one that keeps a socket, and the ways in which they could break the contract.
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::*;
+
+/// How a responder of the tests behaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Habit {
+    Polls,
+    KeepsASocket,
+    /// Acknowledges what it has not shown to the peer.
+    AcknowledgesUnseen,
+    /// Acknowledges a batch whole, though the peer did not take all of it.
+    AcknowledgesTheRest,
+    /// Takes a response that broke off for one that arrived.
+    TakesLossForSuccess,
+    /// Shows every SET twice.
+    Doubles,
+    /// Shows a batch from its end.
+    Reverses,
+    /// Draws more than it was asked for.
+    Overdraws,
+    /// Draws with a new tap whenever it was interrupted.
+    StartsAnew,
+    /// Keeps the drawer of a caller that hung up.
+    Lingers,
+    /// Does not listen to how a tap ends.
+    IsDeaf,
+    /// Ends the visit of a paused stream.
+    IsImpatient,
+    /// Lets one caller in at a time.
+    Queues,
+    /// Drops the tap and hands over after that.
+    DropsItsTap,
+    /// Forgets what was answered when it drains.
+    ForgetsAnswers,
+    /// Has room for small SETs only, and waits for more of it.
+    LocksUp,
+    /// Reports outcomes of SETs that nobody has drawn.
+    Guesses,
+}
+
+struct InMemory(Habit);
+
+impl Line for InMemory {
+    fn profile(&self) -> Profile {
+        let socket = self.0 == Habit::KeepsASocket;
+        Profile {
+            voice: Voice::Responder,
+            order: if socket { Order::PerTap } else { Order::PerBatch },
+            receipt: Receipt::Receiver,
+            form: Form::Token,
+            lapse: if socket { Lapse::WithTap } else { Lapse::After(Duration::from_secs(60)) },
+            limits: Limits { sets: 1000, bytes: usize::MAX, overhead: 0, set_bytes: 100 << 10 },
+            endpoint: None,
+            windows: Vec::new(),
+        }
+    }
+}
+
+/// A connection in memory: it may be cut, at once or after so many SETs of a response.
+#[derive(Clone)]
+struct Wire {
+    cuts: Arc<watch::Sender<u64>>,
+    left: Arc<Mutex<usize>>,
+}
+
+impl Wire {
+    fn cut(&self) {
+        *self.left.lock() = usize::MAX;
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Whether so many bytes pass.
+    fn passes(&self, bytes: usize) -> bool {
+        let whole = {
+            let mut left = self.left.lock();
+            let whole = *left == usize::MAX || bytes < *left;
+            *left = if *left == usize::MAX { *left } else { left.saturating_sub(bytes) };
+            whole
+        };
+        if !whole {
+            self.cut();
+        }
+        whole
+    }
+}
+
+struct Session {
+    habit: Habit,
+    feed: Feed,
+    inlet: Arc<dyn Inlet>,
+    wire: Wire,
+    door: Arc<tokio::sync::Mutex<()>>,
+    lingering: Mutex<Vec<Tap>>,
+}
+
+impl Session {
+    fn want(&self) -> Want {
+        Want { sets: if self.habit == Habit::Overdraws { 21 } else { 20 }, ..Want::ALL }
+    }
+
+    /// The collector: one connection after the other until it is told that there is no such stream.
+    async fn visits(self) {
+        loop {
+            let door = (self.habit == Habit::Queues).then(|| self.door.clone().lock_owned());
+            let _inside = match door {
+                Some(door) => Some(door.await),
+                None => None,
+            };
+            let gone = if self.habit == Habit::KeepsASocket { self.socket().await } else { self.polls().await };
+            if gone == Some(Closed::Deleted) {
+                return;
+            }
+            // A collector does not call again at once, and under a paused clock that costs nothing.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn next(&self, tap: &mut Tap) -> Option<Result<crate::Batch, Closed>> {
+        let mut cut = self.wire.cuts.subscribe();
+        if self.habit == Habit::StartsAnew {
+            return Some(self.next_of_a_new_tap_each_time(tap).await);
+        }
+        tokio::select! {
+            biased;
+            _ = cut.changed() => None,
+            next = tap.next(self.want()) => Some(next),
+        }
+    }
+
+    /// Other things happen to a connection; none of them makes a drawer begin again, but here all do.
+    async fn next_of_a_new_tap_each_time(&self, tap: &mut Tap) -> Result<crate::Batch, Closed> {
+        loop {
+            if let Some(next) = tap.next(self.want()).now_or_never() {
+                return next;
+            }
+            *tap = self.feed.tap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// One poll.
+    async fn polls(&self) -> Option<Closed> {
+        let mut tap = self.feed.tap();
+        if self.habit == Habit::IsImpatient && self.feed.waiting() > 0 {
+            return match tap.next(self.want()).now_or_never() {
+                Some(Ok(batch)) => self.answer(batch, tap).await,
+                Some(Err(closed)) => Some(closed),
+                None => Some(Closed::Deleted),
+            };
+        }
+        match self.next(&mut tap).await {
+            None if self.habit == Habit::Lingers => {
+                self.lingering.lock().push(tap);
+                None
+            }
+            None => None,
+            Some(Err(_)) if self.habit == Habit::IsDeaf => {
+                // Nobody leaves.
+                std::future::pending::<()>().await;
+                None
+            }
+            Some(Err(closed)) => Some(closed),
+            Some(Ok(batch)) => self.answer(batch, tap).await,
+        }
+    }
+
+    async fn answer(&self, batch: crate::Batch, tap: Tap) -> Option<Closed> {
+        let mut tap = Some(tap);
+        if self.habit == Habit::DropsItsTap {
+            tap = None;
+        }
+        let bytes = batch.sets.iter().map(|set| set.body.len()).sum();
+        let arrives = self.wire.passes(bytes);
+        let sets = batch.hand_over();
+        let ids: Vec<_> = sets.iter().map(|set| set.jti).collect();
+        let acknowledge = |jti| (jti, None, Ok(Receipt::Receiver));
+        if !arrives {
+            if self.habit == Habit::TakesLossForSuccess {
+                self.feed.settle_all(ids.into_iter().map(acknowledge).collect());
+            }
+            return None;
+        }
+        if self.habit == Habit::LocksUp && bytes > 64 << 10 {
+            std::future::pending::<()>().await;
+        }
+        let answers = self.show(sets).await;
+        let mut outcomes = Vec::new();
+        for (jti, answer) in ids.into_iter().zip(answers) {
+            match answer {
+                _ if self.habit == Habit::AcknowledgesTheRest => outcomes.push(acknowledge(jti)),
+                Answer::Taken => outcomes.push(acknowledge(jti)),
+                Answer::Refused(refusal) => outcomes.push((jti, None, Err(Verdict::Refuse(refusal)))),
+                Answer::Busy { .. } | Answer::Status(_) => {}
+            }
+        }
+        if self.habit == Habit::Guesses {
+            outcomes.push(acknowledge(setgate_set::Jti::from_block(b't', 300u128.to_be_bytes())));
+        }
+        if self.habit == Habit::ForgetsAnswers {
+            // The next poll carries the answers, and is itself answered before they are read.
+            let mut next = self.feed.tap();
+            let mut end = std::pin::pin!(next.next(Want { sets: 0, ..Want::ALL }));
+            if let Some(Err(closed)) = (&mut end).now_or_never() {
+                return Some(closed);
+            }
+        }
+        self.feed.settle_all(outcomes);
+        drop(tap);
+        None
+    }
+
+    async fn show(&self, mut sets: Vec<SealedSet>) -> Vec<Answer> {
+        if self.habit == Habit::AcknowledgesUnseen {
+            return sets.iter().map(|_| Answer::Taken).collect();
+        }
+        let reverse = self.habit == Habit::Reverses;
+        if reverse {
+            sets.reverse();
+        }
+        let what: Vec<_> = sets.into_iter().map(|set| Incoming::Set { named: None, token: set.body }).collect();
+        if self.habit == Habit::Doubles {
+            self.inlet.take("test", what.clone()).await;
+        }
+        let mut answers = self.inlet.take("test", what).await;
+        if reverse {
+            answers.reverse();
+        }
+        answers
+    }
+
+    /// One socket with room for twenty, whose peer asks its inlet again where that was busy.
+    async fn socket(&self) -> Option<Closed> {
+        let mut tap = self.feed.tap();
+        let mut cut = self.wire.cuts.subscribe();
+        loop {
+            let mut left = match self.next(&mut tap).await? {
+                Ok(batch) => batch.hand_over(),
+                Err(closed) => return Some(closed),
+            };
+            if !self.wire.passes(left.iter().map(|set| set.body.len()).sum()) {
+                return None;
+            }
+            while !left.is_empty() {
+                let answers = tokio::select! {
+                    answers = self.show(left.clone()) => answers,
+                    // An inlet is never interrupted; what it says then has nowhere to go.
+                    () = std::future::pending() => return None,
+                };
+                if cut.has_changed().unwrap_or(true) {
+                    return None;
+                }
+                cut.mark_unchanged();
+                let mut again = Vec::new();
+                for (set, answer) in left.into_iter().zip(answers) {
+                    match answer {
+                        Answer::Taken => self.feed.settle(set.jti, None, Ok(Receipt::Receiver)),
+                        Answer::Refused(refusal) => self.feed.settle(set.jti, None, Err(Verdict::Refuse(refusal))),
+                        Answer::Busy { .. } | Answer::Status(_) => again.push(set),
+                    }
+                }
+                left = again;
+            }
+        }
+    }
+}
+
+struct ResponderRig(Habit);
+
+impl Rig for ResponderRig {
+    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+        let habit = self.0;
+        let wire = Wire { cuts: Arc::new(watch::Sender::new(0)), left: Arc::new(Mutex::new(usize::MAX)) };
+        let (cutter, breaker) = (wire.clone(), wire.clone());
+        let door = Arc::default();
+        let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
+            let (inlet, wire, door) = (inlet.clone(), wire.clone(), Arc::clone(&door));
+            Box::pin(Session { habit, feed, inlet, wire, door, lingering: Mutex::default() }.visits())
+        };
+        let cut_after = move |bytes| -> BoxFuture<'static, ()> {
+            let mut cut = breaker.cuts.subscribe();
+            *breaker.left.lock() = bytes;
+            Box::pin(async move {
+                let _ = cut.changed().await;
+            })
+        };
+        let opened = Opened {
+            line: Arc::new(InMemory(habit)),
+            cut: Arc::new(move || cutter.cut()),
+            cut_after: Some(Arc::new(cut_after)),
+            parallel: false,
+            most: Some(20),
+            visits: Some(Arc::new(visits)),
+            keep: Box::new(()),
+        };
+        Box::pin(async move { opened })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn honest_responders_pass() {
+    conform(&ResponderRig(Habit::Polls)).await;
+    conform(&ResponderRig(Habit::KeepsASocket)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_lying_responder_is_found_out() {
+    for (habit, case) in [
+        (Habit::AcknowledgesUnseen, "it delivers every SET once"),
+        (Habit::AcknowledgesTheRest, "an unwell peer is tried again"),
+        (Habit::AcknowledgesTheRest, "a connection lost before reading loses nothing"),
+        (Habit::TakesLossForSuccess, "a connection lost in the middle loses nothing"),
+        (Habit::Doubles, "it delivers every SET once"),
+        (Habit::Reverses, "SETs of few order keys arrive in order"),
+        (Habit::Overdraws, "it delivers every SET once"),
+        (Habit::StartsAnew, "a draw can be interrupted at every poll"),
+        (Habit::Lingers, "who hangs up while waiting costs nothing"),
+        (Habit::IsDeaf, "an end answers who waits"),
+        (Habit::IsImpatient, "a paused stream is waited for"),
+        (Habit::Queues, "two drawers share a stream"),
+        (Habit::DropsItsTap, "it delivers every SET once"),
+        (Habit::ForgetsAnswers, "a drain hears what is answered"),
+        (Habit::LocksUp, "a flood does not lock up"),
+        (Habit::Guesses, "it delivers every SET once"),
+    ] {
+        let failed: Vec<_> = examine(&ResponderRig(habit), Duration::from_secs(1)).await;
+        let failed: Vec<_> = failed.into_iter().map(|failure| failure.case).collect();
+        assert!(failed.contains(&case), "{habit:?} failed only {failed:?}");
+    }
+}

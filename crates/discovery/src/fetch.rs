@@ -1,0 +1,227 @@
+//! Fetching metadata and key sets of foreign transmitters, within limits (hardening H42).
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header::ACCEPT};
+use parking_lot::Mutex;
+use setgate_clock::House;
+use setgate_jose::Jwks;
+use setgate_net::{HttpClient, HttpError, HttpRequest, HttpResponse};
+use url::Url;
+
+use crate::{IssuerUrl, Metadata, cache::Slot};
+
+/// Longest document, in bytes.
+const LONGEST: usize = 64 * 1024;
+/// From the first byte sent to the last one received.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Key sets that are kept.
+const SLOTS: usize = 256;
+
+/// Fetches what transmitters publish. Clone and share it: clones have one cache.
+///
+/// Redirects are never followed; targets are judged by the client's address guard.
+#[derive(Clone)]
+pub struct Fetcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    wire: Box<dyn Wire>,
+    house: House,
+    slots: Mutex<HashMap<Url, Arc<Slot>>>,
+}
+
+/// What a fetcher needs of a client: one GET.
+pub(crate) trait Wire: Send + Sync {
+    /// Asks for a document.
+    fn get(&self, url: Url, headers: HeaderMap) -> BoxFuture<'_, Result<HttpResponse, HttpError>>;
+}
+
+impl Wire for HttpClient {
+    fn get(&self, url: Url, headers: HeaderMap) -> BoxFuture<'_, Result<HttpResponse, HttpError>> {
+        let request = HttpRequest {
+            method: Method::GET,
+            url,
+            headers,
+            body: Bytes::new(),
+            keep_body: LONGEST,
+            timeout: Some(TIMEOUT),
+        };
+        Box::pin(self.send(request))
+    }
+}
+
+/// A key set, and which fetch it came with.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The keys.
+    pub set: Arc<Jwks>,
+    pub(crate) version: u64,
+}
+
+/// Why something of a transmitter is not there. `what` is "metadata" or "key set".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// There was no answer.
+    #[error("could not fetch the {what}: {error}")]
+    NoAnswer {
+        /// Of what.
+        what: &'static str,
+        /// Why.
+        error: HttpError,
+    },
+    /// The answer was not 200.
+    #[error("could not fetch the {what}: the answer was {status}")]
+    Status {
+        /// Of what.
+        what: &'static str,
+        /// What it was.
+        status: u16,
+    },
+    /// The document is longer than 64 KiB, or broke off.
+    #[error("the {what} is longer than 64 KiB or not whole")]
+    NotWhole {
+        /// Which.
+        what: &'static str,
+    },
+    /// The document cannot be read.
+    #[error("the {what} is malformed: {why}")]
+    Malformed {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The metadata is another issuer's (SSF 1.0 §7.2.4).
+    #[error("the metadata names another issuer than {asked}")]
+    OtherIssuer {
+        /// Which issuer was asked for.
+        asked: IssuerUrl,
+    },
+    /// The metadata names no key set, or one that is less protected than the issuer.
+    #[error("the metadata has no acceptable jwks_uri: {why}")]
+    KeySetUrl {
+        /// Why.
+        why: &'static str,
+    },
+}
+
+impl FetchError {
+    /// Whether the same request may succeed later without anybody changing a configuration here.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NoAnswer { error, .. } => error.fault != setgate_net::HttpFault::Guard,
+            Self::Status { status, .. } => *status >= 500 || matches!(status, 404 | 408 | 425 | 429),
+            Self::NotWhole { .. } => true,
+            Self::Malformed { .. } | Self::OtherIssuer { .. } | Self::KeySetUrl { .. } => false,
+        }
+    }
+}
+
+impl Fetcher {
+    /// A fetcher that asks through this client.
+    #[must_use]
+    pub fn new(client: HttpClient, house: House) -> Self {
+        Self::over(Box::new(client), house)
+    }
+
+    pub(crate) fn over(wire: Box<dyn Wire>, house: House) -> Self {
+        Self { shared: Arc::new(Shared { wire, house, slots: Mutex::default() }) }
+    }
+
+    /// Fetches the metadata of an issuer; every call asks anew.
+    ///
+    /// # Errors
+    /// [`FetchError`]; [`FetchError::OtherIssuer`] unless `issuer` in the document is the URL asked for, byte for byte.
+    pub async fn metadata(&self, issuer: &IssuerUrl) -> Result<Metadata, FetchError> {
+        const WHAT: &str = "metadata";
+        let url = Url::parse(&issuer.metadata_url())
+            .map_err(|error| FetchError::Malformed { what: WHAT, why: error.to_string() })?;
+        let answer = self.shared.wire.get(url, accept("application/json")).await;
+        let body = whole(WHAT, answer)?.body;
+        let metadata: Metadata = serde_json::from_slice(&body)
+            .map_err(|error| FetchError::Malformed { what: WHAT, why: error.to_string() })?;
+        // SSF 1.0, 7.2.4: anything but identity ends it, and nothing of the document is used.
+        if metadata.issuer != issuer.as_str() {
+            return Err(FetchError::OtherIssuer { asked: issuer.clone() });
+        }
+        Ok(metadata)
+    }
+
+    /// The key set at `url`: the kept one while it is fresh, else fetched. One request at a time; when it fails, the last
+    /// good set stays in use and the next attempt is at least a minute away.
+    ///
+    /// # Errors
+    /// [`FetchError`] when there is no good set; the same error for 5 seconds, without asking again.
+    pub async fn keys(&self, url: &Url) -> Result<Keys, FetchError> {
+        self.slot(url).keys(&*self.shared.wire, url, &self.shared.house).await
+    }
+
+    /// The key set at `url` after a token named a key that `seen` has not: fetched anew, at most once a minute per URL.
+    /// When it was asked for less than a minute ago, the kept set comes back, newer than `seen` or not.
+    ///
+    /// # Errors
+    /// [`FetchError`] when there is no good set.
+    pub async fn keys_after(&self, url: &Url, seen: &Keys) -> Result<Keys, FetchError> {
+        self.slot(url).keys_after(&*self.shared.wire, url, &self.shared.house, seen).await
+    }
+
+    fn slot(&self, url: &Url) -> Arc<Slot> {
+        let mut slots = self.shared.slots.lock();
+        if let Some(slot) = slots.get(url) {
+            return slot.clone();
+        }
+        if slots.len() >= SLOTS
+            && let Some(oldest) = slots.iter().min_by_key(|(_, slot)| slot.attempted()).map(|(url, _)| url.clone())
+        {
+            slots.remove(&oldest);
+        }
+        slots.entry(url.clone()).or_default().clone()
+    }
+}
+
+impl std::fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fetcher")
+    }
+}
+
+impl Metadata {
+    /// Where its key set is: `https` if the issuer is, so that keys are as well protected as the metadata that names them.
+    ///
+    /// # Errors
+    /// [`FetchError::KeySetUrl`] when there is none or it is not acceptable.
+    pub fn jwks_url(&self, issuer: &IssuerUrl) -> Result<Url, FetchError> {
+        let text = self.jwks_uri.as_deref().ok_or(FetchError::KeySetUrl { why: "it is missing" })?;
+        let url = Url::parse(text).map_err(|_| FetchError::KeySetUrl { why: "it is no URL" })?;
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if !issuer.is_https() => Ok(url),
+            _ => Err(FetchError::KeySetUrl { why: "its scheme must be https" }),
+        }
+    }
+}
+
+pub(crate) fn accept(types: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(types))])
+}
+
+/// The answer, if it is a whole document.
+pub(crate) fn whole(what: &'static str, answer: Result<HttpResponse, HttpError>) -> Result<HttpResponse, FetchError> {
+    let answer = answer.map_err(|error| FetchError::NoAnswer { what, error })?;
+    if answer.status != StatusCode::OK {
+        return Err(FetchError::Status { what, status: answer.status.as_u16() });
+    }
+    if answer.truncated {
+        return Err(FetchError::NotWhole { what });
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests;

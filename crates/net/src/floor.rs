@@ -1,0 +1,361 @@
+//! What all connections of a listener share: its places, who takes them, and the limits that end a connection.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    hash::Hash,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use setgate_clock::Clock;
+use tokio::sync::{Notify, mpsc};
+
+use crate::{
+    Limits,
+    crowd::{Block, Crowd},
+    observe::{Limit, OfListener},
+    seat::{End, Seat, Sitting},
+};
+
+/// How often connections are looked at: a limit of time is late by no more.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the log tells that callers are kept out.
+const TELL: Duration = Duration::from_secs(60);
+
+/// The places of a listener.
+///
+/// A caller that has shown no credential has its place on trial: when places run out, the next caller gets it. So those who never show one
+/// take the places of their own kind only.
+pub(crate) struct Floor {
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    observed: OfListener,
+    places: Mutex<Places>,
+    /// A place is free, or there is one more to be had.
+    freed: Notify,
+    came: Notify,
+}
+
+#[derive(Default)]
+struct Places {
+    closed: bool,
+    last: u64,
+    taken: usize,
+    of_blocks: HashMap<Block, usize>,
+    of_clients: HashMap<Arc<str>, usize>,
+    crowd: Crowd,
+    seats: HashMap<u64, Entry>,
+    /// Callers kept out or sent away since the log told of it, and when it did.
+    untold: BTreeMap<Limit, u64>,
+    told: Option<Duration>,
+}
+
+struct Entry {
+    seat: Seat,
+    block: Block,
+    client: Option<Arc<str>>,
+    away: usize,
+    standing: Standing,
+}
+
+/// What a connection counts as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Unauthenticated,
+    Authenticated,
+    /// It has left its place while its request waits.
+    Away,
+    /// It has lost its place, and ends.
+    Gone,
+}
+
+impl Floor {
+    pub(crate) fn new(limits: &Limits, clock: Arc<dyn Clock>, observed: OfListener) -> Arc<Self> {
+        let mut limits = limits.clone();
+        limits.connections = limits.connections.max(1);
+        limits.unauthenticated_connections = limits.unauthenticated_connections.max(1);
+        Arc::new(Self { limits, clock, observed, places: Mutex::default(), freed: Notify::new(), came: Notify::new() })
+    }
+
+    pub(crate) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    pub(crate) const fn observed(&self) -> &OfListener {
+        &self.observed
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is a place for the next caller: a free one, or one of somebody who has shown no credential.
+    pub(crate) async fn vacancy(&self) {
+        self.until(|places| places.taken < self.limits.connections || !places.crowd.is_empty()).await;
+    }
+
+    /// From now on nobody gets a place; ends when all are free. Who waits elsewhere ends instead of returning.
+    pub(crate) async fn empty(&self) {
+        self.places().closed = true;
+        self.until(|places| places.taken == 0).await;
+    }
+
+    async fn until(&self, so: impl Fn(&Places) -> bool) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // Before the look: what is freed after it is not missed.
+            freed.as_mut().enable();
+            if so(&self.places()) {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Seats a connection that was accepted, as soon as there is a place; it sits until the value is dropped.
+    ///
+    /// # Errors
+    /// The limit that keeps it out.
+    pub(crate) async fn seat(self: &Arc<Self>, ip: IpAddr, alive: &mpsc::Sender<Infallible>) -> Result<Sitting, Limit> {
+        loop {
+            match self.try_seat(ip, alive.clone()) {
+                // Whoever had a place on trial when it was accepted has shown a credential since.
+                Err(Limit::Connections) => self.vacancy().await,
+                Err(limit) => {
+                    self.observed.refused(limit);
+                    *self.places().untold.entry(limit).or_default() += 1;
+                    return Err(limit);
+                }
+                Ok(sitting) => return Ok(sitting),
+            }
+        }
+    }
+
+    fn try_seat(self: &Arc<Self>, ip: IpAddr, alive: mpsc::Sender<Infallible>) -> Result<Sitting, Limit> {
+        let block = Block::of(ip);
+        let mut places = self.places();
+        places.last += 1;
+        let number = places.last;
+        let standing = self.enter(&mut places, block, None, true)?;
+        let seat = Seat::new(self.clone(), number);
+        let entry = Entry { seat: seat.clone(), block, client: None, away: 0, standing: Standing::Gone };
+        places.seats.insert(number, entry);
+        self.stand(&mut places, number, standing);
+        drop(places);
+        self.observed.accepted();
+        self.came.notify_one();
+        Ok(Sitting::new(seat, alive))
+    }
+
+    /// Sees whether there is a place, and makes room for those who may push others out.
+    fn enter(
+        &self,
+        places: &mut Places,
+        block: Block,
+        client: Option<&Arc<str>>,
+        newcomer: bool,
+    ) -> Result<Standing, Limit> {
+        let known = client.is_some_and(|client| self.has_share(places, client));
+        let pushes = |number: &u64| (newcomer || known).then_some(*number);
+        if places.closed {
+            return Err(Limit::Drain);
+        }
+        if places.taken >= self.limits.connections && places.crowd.is_empty() {
+            return Err(Limit::Connections);
+        }
+        if places.of_blocks.get(&block).is_some_and(|count| *count >= self.limits.connections_per_address) {
+            let oldest = places.crowd.oldest_of(block).as_ref().and_then(pushes).ok_or(Limit::PerAddress)?;
+            self.displace(places, oldest, Limit::PerAddress);
+        }
+        let full = if !known && places.crowd.len() >= self.limits.unauthenticated_connections {
+            Some(Limit::Unauthenticated)
+        } else {
+            (places.taken >= self.limits.connections).then_some(Limit::Connections)
+        };
+        if let Some(limit) = full {
+            let first = places.crowd.first_to_go().as_ref().and_then(pushes).ok_or(limit)?;
+            self.displace(places, first, limit);
+        }
+        Ok(if known { Standing::Authenticated } else { Standing::Unauthenticated })
+    }
+
+    fn has_share(&self, places: &Places, client: &Arc<str>) -> bool {
+        places.of_clients.get(client).is_none_or(|count| *count < self.limits.connections_per_client)
+    }
+
+    fn displace(&self, places: &mut Places, number: u64, limit: Limit) {
+        self.stand(places, number, Standing::Gone);
+        *places.untold.entry(limit).or_default() += 1;
+        if let Some(entry) = places.seats.get(&number) {
+            entry.seat.end(End::Cut, limit);
+        }
+    }
+
+    /// Counts a connection as something else from now on.
+    fn stand(&self, places: &mut Places, number: u64, standing: Standing) {
+        let Places { taken, of_blocks, of_clients, crowd, seats, .. } = places;
+        let Some(Entry { block, client, standing: present, .. }) = seats.get_mut(&number) else { return };
+        let before = std::mem::replace(present, standing);
+        match before {
+            Standing::Unauthenticated => crowd.remove(*block, number),
+            Standing::Authenticated => client.iter().for_each(|client| less(of_clients, client)),
+            Standing::Away | Standing::Gone => {}
+        }
+        match standing {
+            Standing::Unauthenticated => crowd.insert(*block, number),
+            Standing::Authenticated => {
+                client.iter().for_each(|client| *of_clients.entry(client.clone()).or_default() += 1);
+            }
+            Standing::Away | Standing::Gone => {}
+        }
+        match (before.has_place(), standing.has_place()) {
+            (false, true) => {
+                *taken += 1;
+                *of_blocks.entry(*block).or_default() += 1;
+            }
+            (true, false) => {
+                *taken = taken.saturating_sub(1);
+                less(of_blocks, block);
+            }
+            _ => {}
+        }
+        self.observed.stands(before.kind(), standing.kind());
+        self.freed.notify_waiters();
+    }
+
+    /// The connection has shown a credential of this client: from now on nobody gets its place, unless the client has more than its share.
+    pub(crate) fn vouch(&self, number: u64, client: &str) {
+        let client: Arc<str> = client.into();
+        let mut places = self.places();
+        let share = self.has_share(&places, &client);
+        let Some(entry) = places.seats.get_mut(&number).filter(|entry| entry.client.is_none()) else { return };
+        entry.client = Some(client);
+        if share && entry.standing == Standing::Unauthenticated {
+            self.stand(&mut places, number, Standing::Authenticated);
+        }
+    }
+
+    /// The connection gives its place to others until it comes back.
+    pub(crate) fn leave(&self, number: u64) {
+        let mut places = self.places();
+        let Some(entry) = places.seats.get_mut(&number) else { return };
+        entry.away += 1;
+        if entry.standing.has_place() {
+            self.stand(&mut places, number, Standing::Away);
+        }
+    }
+
+    /// It wants a place again, if there is one; otherwise it ends after its answers.
+    pub(crate) fn come_back(&self, number: u64) {
+        let mut places = self.places();
+        let Some(entry) = places.seats.get_mut(&number) else { return };
+        entry.away = entry.away.saturating_sub(1);
+        if entry.away > 0 || entry.standing != Standing::Away {
+            return;
+        }
+        let (seat, block, client) = (entry.seat.clone(), entry.block, entry.client.clone());
+        match self.enter(&mut places, block, client.as_ref(), false) {
+            Ok(standing) => self.stand(&mut places, number, standing),
+            Err(limit) => {
+                self.stand(&mut places, number, Standing::Gone);
+                seat.end(End::Soon, limit);
+            }
+        }
+    }
+
+    /// The connection is closed.
+    pub(crate) fn close(&self, number: u64) {
+        let mut places = self.places();
+        self.stand(&mut places, number, Standing::Gone);
+        let entry = places.seats.remove(&number);
+        drop(places);
+        drop(entry);
+    }
+
+    /// Ends a connection that has shown no credential, where there is one: the process has no descriptor for another caller.
+    pub(crate) fn make_room(&self) {
+        let mut places = self.places();
+        if let Some(first) = places.crowd.first_to_go() {
+            self.displace(&mut places, first, Limit::Descriptors);
+        }
+    }
+
+    /// Ends every connection at once.
+    pub(crate) fn cut(&self) {
+        for entry in self.places().seats.values() {
+            entry.seat.end(End::Cut, Limit::Drain);
+        }
+    }
+
+    /// Ends connections whose time is over, for as long as it is polled.
+    pub(crate) async fn watch(&self) {
+        loop {
+            if self.places().seats.is_empty() {
+                self.came.notified().await;
+            }
+            self.look();
+            self.clock.sleep(LOOK).await;
+        }
+    }
+
+    fn look(&self) {
+        let now = self.now();
+        let mut places = self.places();
+        for entry in places.seats.values() {
+            if let Some((end, limit)) = entry.seat.due(now) {
+                entry.seat.end(end, limit);
+            }
+        }
+        let quiet = places.told.is_some_and(|told| now < told + TELL);
+        if quiet || places.untold.is_empty() {
+            return;
+        }
+        places.told = Some(now);
+        let untold = std::mem::take(&mut places.untold);
+        drop(places);
+        for (limit, connections) in untold {
+            let (listener, limit) = (self.observed.name(), limit.option());
+            tracing::warn!(
+                listener,
+                limit,
+                connections,
+                "a limit keeps callers out: connections were refused, or ended for others"
+            );
+        }
+    }
+}
+
+impl Standing {
+    const fn has_place(self) -> bool {
+        matches!(self, Self::Unauthenticated | Self::Authenticated)
+    }
+
+    const fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::Unauthenticated => Some("unauthenticated"),
+            Self::Authenticated => Some("authenticated"),
+            Self::Away => Some("waiting"),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// One less of a kind.
+fn less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,388 @@
+//! Doors: plain or TLS listeners that serve an axum router over HTTP/1.1 and HTTP/2, within limits.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use http::{Request, Response, StatusCode};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tower::Service;
+
+use crate::{
+    Limits, ListenConfig, NetError, Observed,
+    floor::Floor,
+    observe::OfListener,
+    seat::{End, Seat, Sitting},
+    seated::{Answering, Seated},
+    tls,
+};
+
+/// Turns true when everything must end.
+pub type Stop = watch::Receiver<bool>;
+
+/// Who is at the other end of the connection: an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// A listener's certificate with its key; it can be replaced while connections are open.
+#[derive(Clone)]
+pub struct ServerCertificate(Arc<Reloadable>);
+
+struct Reloadable {
+    files: Option<(PathBuf, PathBuf)>,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl ServerCertificate {
+    /// Takes chain and key from PEM texts.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when either is no PEM or the key is not the certificate's.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, NetError> {
+        let current = tls::certified_key("server certificate", chain, key)?;
+        Ok(Self(Arc::new(Reloadable { files: None, current: ArcSwap::from_pointee(current) })))
+    }
+
+    /// Takes chain and key from PEM files.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file cannot be read or used.
+    pub fn from_files(chain: PathBuf, key: PathBuf) -> Result<Self, NetError> {
+        let current = tls::certified_key("server certificate", &tls::read(&chain)?, &tls::read(&key)?)?;
+        Ok(Self(Arc::new(Reloadable { files: Some((chain, key)), current: ArcSwap::from_pointee(current) })))
+    }
+
+    /// Reads the files again; new handshakes show what they hold now.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when a file cannot be read or used; the old certificate stays.
+    pub fn reload(&self) -> Result<(), NetError> {
+        if let Some((chain, key)) = &self.0.files {
+            let fresh = tls::certified_key("server certificate", &tls::read(chain)?, &tls::read(key)?)?;
+            self.0.current.store(Arc::new(fresh));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for ServerCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerCertificate")
+    }
+}
+
+impl std::fmt::Debug for Reloadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reloadable")
+    }
+}
+
+impl ResolvesServerCert for Reloadable {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+/// An open door.
+pub struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    certificate: Option<ServerCertificate>,
+    limits: Limits,
+    quiet: watch::Sender<bool>,
+    observed: OfListener,
+}
+
+impl Listener {
+    /// Opens a plain door with default limits; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address is taken, or not ours.
+    pub async fn bind(address: SocketAddr) -> Result<Self, NetError> {
+        Self::open(address, &ListenConfig::default()).await
+    }
+
+    /// Opens a door as its section says.
+    ///
+    /// # Errors
+    /// [`NetError::Listen`] when the address is taken, or not ours; [`NetError::Tls`] and [`NetError::Option`] when the
+    /// certificate cannot be used.
+    pub async fn open(address: SocketAddr, config: &ListenConfig) -> Result<Self, NetError> {
+        let certificate = config.certificate()?;
+        let fault = |source| NetError::Listen { address, source };
+        let tcp = TcpListener::bind(address).await.map_err(fault)?;
+        let address = tcp.local_addr().map_err(fault)?;
+        let (limits, quiet) = (config.limits.clone(), watch::channel(false).0);
+        let observed = Observed::default().of("");
+        let plain = Self { tcp, address, tls: None, certificate: None, limits, quiet, observed };
+        match certificate {
+            Some(certificate) => plain.with_tls(&certificate),
+            None => Ok(plain),
+        }
+    }
+
+    /// Makes it speak TLS 1.2 and 1.3 with this certificate.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when the crypto provider lacks a protocol version.
+    pub fn with_tls(mut self, certificate: &ServerCertificate) -> Result<Self, NetError> {
+        let mut config = ServerConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| NetError::tls("TLS", error))?
+            .with_no_client_auth()
+            .with_cert_resolver(certificate.0.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        self.certificate = Some(certificate.clone());
+        self.tls = Some(TlsAcceptor::from(Arc::new(config)));
+        Ok(self)
+    }
+
+    /// Makes it count its connections there, under its name.
+    #[must_use]
+    pub fn observed(mut self, observed: Observed, name: &'static str) -> Self {
+        self.observed = observed.of(name);
+        self
+    }
+
+    /// Where it listens; with the port it got.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its certificate, to be reloaded.
+    #[must_use]
+    pub const fn certificate(&self) -> Option<&ServerCertificate> {
+        self.certificate.as_ref()
+    }
+
+    /// Turns true when the listener was stopped and every connection has ended but those that [left](crate::Seat::leave) their places.
+    #[must_use]
+    pub fn quiet(&self) -> Stop {
+        self.quiet.subscribe()
+    }
+
+    /// Serves until `stop`, then lets open requests finish within the drain time, then cuts what is left.
+    pub async fn serve(self, app: Router, stop: Stop, house: setgate_clock::House) {
+        let floor = Floor::new(&self.limits, house.clock.clone(), self.observed.clone());
+        tokio::select! {
+            biased;
+            () = floor.watch() => {}
+            () = self.seat_all(&floor, app, stop, house) => {}
+        }
+    }
+
+    async fn seat_all(self, floor: &Arc<Floor>, app: Router, mut stop: Stop, house: setgate_clock::House) {
+        // Nothing is ever sent: that all senders are gone says that all connections are.
+        let (alive, mut living) = mpsc::channel(1);
+        let drain = Duration::from_secs(self.limits.drain_seconds);
+        let door = Arc::new(Door { app, tls: self.tls, limits: self.limits, house: house.clone(), stop: stop.clone() });
+        loop {
+            let caller = async {
+                // While there is no room, callers wait in the system's queue.
+                floor.vacancy().await;
+                let (tcp, peer) = self.tcp.accept().await?;
+                let sitting = floor.seat(peer.ip(), &alive).await;
+                Ok::<_, io::Error>((tcp, peer, sitting))
+            };
+            let caller = tokio::select! {
+                biased;
+                () = raised(&mut stop) => break,
+                caller = caller => caller,
+            };
+            let (tcp, peer, sitting) = match caller {
+                Ok(caller) => caller,
+                Err(error) if is_of_one_connection(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    floor.make_room();
+                    house.clock.sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            if let Ok(sitting) = sitting {
+                let door = door.clone();
+                house.spawn("connection", async move { door.connection(tcp, peer, sitting).await });
+            }
+        }
+        drop((self.tcp, alive));
+        let drained = async {
+            floor.empty().await;
+            self.quiet.send_replace(true);
+            living.recv().await
+        };
+        tokio::select! {
+            biased;
+            _ = drained => return,
+            () = house.clock.sleep(drain) => {}
+        }
+        floor.cut();
+        living.recv().await;
+        self.quiet.send_replace(true);
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({})", self.address)
+    }
+}
+
+/// Errors that concern the connection and not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Ends when the signal is true, or nobody can raise it any more.
+async fn raised(stop: &mut Stop) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// What serves the connections of a listener.
+struct Door {
+    app: Router,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    house: setgate_clock::House,
+    stop: Stop,
+}
+
+impl Door {
+    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, sitting: Sitting) {
+        if tcp.set_nodelay(true).is_err() {
+            return;
+        }
+        let seat = sitting.seat().clone();
+        let tcp = Seated::new(tcp, sitting);
+        // Each stage has a box of its own: a connection that waits for hours shall not carry what only a handshake needs.
+        let Some(acceptor) = &self.tls else {
+            return Box::pin(self.http(tcp, seat, peer)).await;
+        };
+        if let Some(tls) = Box::pin(self.handshake(acceptor, tcp, &seat)).await {
+            seat.greeted();
+            Box::pin(self.http(tls, seat, peer)).await;
+        }
+    }
+
+    async fn handshake(
+        &self,
+        acceptor: &TlsAcceptor,
+        tcp: Seated<TcpStream>,
+        seat: &Seat,
+    ) -> Option<Box<TlsStream<Seated<TcpStream>>>> {
+        let mut stop = self.stop.clone();
+        let accepted = tokio::select! {
+            biased;
+            _ = seat.told() => return None,
+            () = raised(&mut stop) => return None,
+            accepted = acceptor.accept(tcp) => accepted,
+        };
+        accepted.map(Box::new).inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
+    }
+
+    async fn http(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seat: Seat, peer: SocketAddr) {
+        let service = {
+            let seat = seat.clone();
+            service_fn(move |mut request: Request<Incoming>| {
+                let asking = seat.ask();
+                request.extensions_mut().insert(Peer(peer));
+                request.extensions_mut().insert(seat.clone());
+                let answering = self.app.clone().call(request);
+                let seat = seat.clone();
+                async move {
+                    let answer = answer(answering.await)?;
+                    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        seat.take_over();
+                    }
+                    Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))
+                }
+            })
+        };
+        let server = self.server();
+        let mut connection = Box::pin(server.serve_connection_with_upgrades(TokioIo::new(io), service));
+        let mut stop = self.stop.clone();
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                biased;
+                end = connection.as_mut() => {
+                    if let Err(error) = end {
+                        tracing::debug!(%error, "a connection broke");
+                        seat.broke(&*error);
+                    }
+                    return;
+                }
+                end = seat.told() => match end {
+                    End::Cut => return,
+                    End::Soon if stopping => {}
+                    End::Soon => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                },
+                () = raised(&mut stop), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+
+    fn server(&self) -> auto::Builder<Spawn> {
+        let mut server = auto::Builder::new(Spawn(self.house.clone()));
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(Duration::from_secs(self.limits.header_seconds))
+            .max_buf_size(self.limits.header_bytes.max(8 * 1024));
+        // Setting what is hyper's default anyway would cost an allocation per request.
+        if self.limits.headers != 100 {
+            server.http1().max_headers(self.limits.headers);
+        }
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(self.limits.header_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(self.limits.http2_streams)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10));
+        server
+    }
+}
+
+/// A router answers always.
+fn answer(answer: Result<Response<axum::body::Body>, Infallible>) -> Result<Response<axum::body::Body>, Infallible> {
+    answer
+}
+
+/// Tasks that hyper starts are tasks of the house.
+#[derive(Clone)]
+struct Spawn(setgate_clock::House);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
+    fn execute(&self, work: F) {
+        self.0.spawn("http stream", work);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! The inlet of `setgate listen`: verify, deduplicate, hand over, and misbehave if told to.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use setgate_clock::House;
+use setgate_delivery::{Answer, BoxFuture, ErrorCode, Incoming, Inlet, Refusal};
+use setgate_discovery::IssuerUrl;
+
+use crate::{
+    Inbox, Misbehave, Mischief, NotTaken, Seen, Taken, Verify,
+    verify::{refusal, refused},
+};
+
+/// What a listener has to tell, one thing after the other.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Report {
+    /// The metadata and keys of an issuer are there.
+    Learned {
+        /// Whose.
+        issuer: IssuerUrl,
+    },
+    /// They are not there yet; it is tried again.
+    Waiting {
+        /// Whose.
+        issuer: IssuerUrl,
+        /// Why, for people.
+        why: String,
+    },
+    /// A SET was verified and is new. It is acknowledged when the sink has taken it.
+    Taken(Received),
+    /// A SET was verified and came before; it is acknowledged again (RFC 8935 §2).
+    Duplicate {
+        /// The SET.
+        received: Received,
+        /// Whether its claims are those of the first one, as they must be.
+        same_claims: bool,
+    },
+    /// A SET was verified, has a critical subject member that is not understood, and is discarded (SSF 1.0 §3.6).
+    Discarded(Received),
+    /// Something was refused.
+    Refused {
+        /// Who sent it.
+        peer: String,
+        /// When, in milliseconds since the epoch.
+        at_millis: u64,
+        /// What was answered.
+        refusal: Refusal,
+        /// Whether it was refused on purpose, though it was valid.
+        on_purpose: bool,
+    },
+    /// Something was put off: the issuer's keys are not there.
+    PutOff {
+        /// Who sent it.
+        peer: String,
+        /// When, in milliseconds since the epoch.
+        at_millis: u64,
+        /// Why, for people.
+        why: String,
+    },
+    /// A request was answered with a status on purpose, unread.
+    Failed {
+        /// Who sent it.
+        peer: String,
+        /// When, in milliseconds since the epoch.
+        at_millis: u64,
+        /// The status.
+        status: u16,
+    },
+}
+
+/// A verified SET and how it came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The SET.
+    pub taken: Taken,
+    /// Who sent it, as far as the door knows.
+    pub peer: String,
+    /// When, in milliseconds since the epoch.
+    pub at_millis: u64,
+}
+
+/// Where reports go. A SET whose report cannot be handed over is not acknowledged.
+pub type Sink = Arc<dyn Fn(&Report) -> io::Result<()> + Send + Sync>;
+
+/// What came of everything so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// New SETs that were taken.
+    pub taken: u64,
+    /// SETs that had come before.
+    pub duplicates: u64,
+    /// Duplicates whose claims differ from those of the first one: a fault of the transmitter.
+    pub changed: u64,
+    /// SETs that were acknowledged and discarded.
+    pub discarded: u64,
+    /// What was refused because it is not valid, by code. Codes are ours: there are few.
+    pub refused: BTreeMap<String, u64>,
+    /// What was refused on purpose.
+    pub refused_on_purpose: u64,
+    /// What was put off because keys were not there, or the sink failed.
+    pub put_off: u64,
+    /// What was answered with a status on purpose.
+    pub failed: u64,
+}
+
+/// The inlet of a listener.
+///
+/// A SET counts as taken when the sink has taken it: an acknowledgement is as durable as the sink is.
+pub struct ListenInlet {
+    verify: Verify,
+    inbox: Inbox,
+    misbehave: Misbehave,
+    sink: Sink,
+    counts: Mutex<Counts>,
+    house: House,
+}
+
+/// When a transmitter is asked to come back while a SET is being taken, or the sink failed.
+const LATER: Duration = Duration::from_secs(1);
+
+impl ListenInlet {
+    /// An inlet that verifies with `verify` and reports to `sink`.
+    #[must_use]
+    pub fn new(verify: Verify, inbox: Inbox, misbehave: Misbehave, sink: Sink, house: House) -> Self {
+        Self { verify, inbox, misbehave, sink, counts: Mutex::default(), house }
+    }
+
+    /// What came of everything so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().clone()
+    }
+
+    async fn take_one(&self, peer: &str, incoming: Incoming) -> Answer {
+        if !self.misbehave.delay().is_zero() {
+            self.house.clock.sleep(self.misbehave.delay()).await;
+        }
+        let mischief = self.misbehave.draw();
+        if let Mischief::Fail(status) = mischief {
+            self.count(|counts| counts.failed += 1);
+            self.tell(&Report::Failed { peer: peer.to_owned(), at_millis: self.now(), status });
+            return Answer::Status(status);
+        }
+        let taken = match incoming {
+            Incoming::Set { named, token } => self.verify_one(named, &token).await,
+            Incoming::Event { .. } => Err(refused(ErrorCode::InvalidRequest, "SETs are taken here, not events")),
+        };
+        match (taken, mischief) {
+            (Ok(_), Mischief::Refuse(code)) => {
+                self.count(|counts| counts.refused_on_purpose += 1);
+                self.refuse(peer, refusal(code, "refused on purpose"), true)
+            }
+            (Ok(taken), _) => self.hand_over(peer, taken),
+            (Err(NotTaken::Refused(refusal)), _) => self.refuse_invalid(peer, refusal),
+            (Err(NotTaken::NotNow { after, why }), _) => {
+                self.count(|counts| counts.put_off += 1);
+                self.tell(&Report::PutOff { peer: peer.to_owned(), at_millis: self.now(), why });
+                Answer::Busy { after }
+            }
+        }
+    }
+
+    async fn verify_one(&self, named: Option<Box<str>>, token: &[u8]) -> Result<Taken, NotTaken> {
+        let taken = self.verify.take(token).await?;
+        if named.is_some_and(|named| *named != *taken.jti) {
+            return Err(refused(ErrorCode::InvalidRequest, "the SET is listed under another `jti` than its own"));
+        }
+        Ok(taken)
+    }
+
+    /// From look-up to answer without a pause, so that nothing is left held when the caller goes away.
+    fn hand_over(&self, peer: &str, taken: Taken) -> Answer {
+        let (iss, jti) = (taken.iss.clone(), taken.jti.clone());
+        let claims = serde_json::to_vec(&taken.claims).unwrap_or_default();
+        let seen = self.inbox.look(&iss, &jti, &claims);
+        let received = Received { taken, peer: peer.to_owned(), at_millis: self.now() };
+        match seen {
+            Seen::Busy => {
+                self.count(|counts| counts.put_off += 1);
+                Answer::Busy { after: LATER }
+            }
+            Seen::Duplicate { same_claims } => {
+                self.count(|counts| {
+                    counts.duplicates += 1;
+                    counts.changed += u64::from(!same_claims);
+                });
+                self.tell(&Report::Duplicate { received, same_claims });
+                Answer::Taken
+            }
+            Seen::New => {
+                let discard = received.taken.discard.is_some();
+                let report = if discard { Report::Discarded(received) } else { Report::Taken(received) };
+                if self.tell(&report) {
+                    self.inbox.taken(&iss, &jti);
+                    self.count(|counts| if discard { counts.discarded += 1 } else { counts.taken += 1 });
+                    Answer::Taken
+                } else {
+                    self.inbox.forget(&iss, &jti);
+                    self.count(|counts| counts.put_off += 1);
+                    Answer::Busy { after: LATER }
+                }
+            }
+        }
+    }
+
+    /// Refuses what is not acceptable.
+    pub(crate) fn refuse_invalid(&self, peer: &str, refusal: Refusal) -> Answer {
+        let code = refusal.code.as_str().to_owned();
+        self.count(|counts| *counts.refused.entry(code).or_default() += 1);
+        self.refuse(peer, refusal, false)
+    }
+
+    fn refuse(&self, peer: &str, refusal: Refusal, on_purpose: bool) -> Answer {
+        let report =
+            Report::Refused { peer: peer.to_owned(), at_millis: self.now(), refusal: refusal.clone(), on_purpose };
+        self.tell(&report);
+        Answer::Refused(refusal)
+    }
+
+    /// Whether the sink took the report.
+    pub(crate) fn tell(&self, report: &Report) -> bool {
+        match (self.sink)(report) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "a report could not be handed over");
+                false
+            }
+        }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.counts.lock());
+    }
+
+    fn now(&self) -> u64 {
+        self.house.clock.wall_millis()
+    }
+}
+
+impl Inlet for ListenInlet {
+    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(what.len());
+            for incoming in what {
+                answers.push(self.take_one(peer, incoming).await);
+            }
+            answers
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use setgate_delivery::Bytes;
+
+use super::*;
+use crate::testing::{AUDIENCE, Transmitter};
+
+struct Bench {
+    transmitter: Transmitter,
+    inlet: Arc<ListenInlet>,
+    reports: Arc<Mutex<Vec<Report>>>,
+    broken: Arc<AtomicBool>,
+}
+
+async fn bench(fail: &[&str], refuse: &[&str]) -> Bench {
+    let transmitter = Transmitter::start().await;
+    let (reports, broken) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+    let sink: Sink = {
+        let (reports, broken) = (reports.clone(), broken.clone());
+        Arc::new(move |report| {
+            if broken.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the pipe is closed"));
+            }
+            reports.lock().push(report.clone());
+            Ok(())
+        })
+    };
+    let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let random = transmitter.house.random.clone();
+    let misbehave = Misbehave::parse(&own(fail), &own(refuse), None, random).unwrap();
+    let inlet =
+        ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(100), misbehave, sink, transmitter.house.clone());
+    Bench { transmitter, inlet: Arc::new(inlet), reports, broken }
+}
+
+impl Bench {
+    fn token(&self, jti: &str) -> Incoming {
+        self.set(None, &self.transmitter.claims(jti))
+    }
+
+    fn set(&self, named: Option<&str>, claims: &Value) -> Incoming {
+        Incoming::Set { named: named.map(Into::into), token: Bytes::from(self.transmitter.sign(claims)) }
+    }
+
+    async fn take(&self, what: Vec<Incoming>) -> Vec<Answer> {
+        self.inlet.take("127.0.0.1:1", what).await
+    }
+
+    fn last(&self) -> Report {
+        self.reports.lock().last().cloned().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_duplicate_is_acknowledged_again_and_handed_over_once() {
+    let bench = bench(&[], &[]).await;
+    assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Taken]);
+    assert!(matches!(bench.last(), Report::Taken(received) if received.taken.jti == "1"));
+    assert_eq!(bench.take(vec![bench.token("1"), bench.token("2")]).await, [Answer::Taken, Answer::Taken]);
+    let counts = bench.inlet.counts();
+    assert_eq!((counts.taken, counts.duplicates, counts.changed), (2, 1, 0));
+    let mut other = bench.transmitter.claims("1");
+    other["txn"] = "another".into();
+    assert_eq!(bench.take(vec![bench.set(None, &other)]).await, [Answer::Taken]);
+    assert!(matches!(bench.last(), Report::Duplicate { same_claims: false, .. }));
+    assert_eq!(bench.inlet.counts().changed, 1);
+}
+
+#[tokio::test]
+async fn a_batch_has_one_answer_each_in_order() {
+    let bench = bench(&[], &[]).await;
+    let broken = Incoming::Set { named: None, token: Bytes::from_static(b"x") };
+    let event = Incoming::Event { id: setgate_delivery::Identity::Given("1".into()), body: Bytes::from_static(b"{}") };
+    let misnamed = bench.set(Some("other"), &bench.transmitter.claims("3"));
+    let named = bench.set(Some("4"), &bench.transmitter.claims("4"));
+    let answers = bench.take(vec![bench.token("1"), broken, event, misnamed, named]).await;
+    let refused =
+        |answer: &Answer| matches!(answer, Answer::Refused(refusal) if refusal.code == ErrorCode::InvalidRequest);
+    assert_eq!(answers.len(), 5);
+    assert!(answers[0] == Answer::Taken && answers[4] == Answer::Taken);
+    assert!(answers[1..4].iter().all(refused), "{answers:?}");
+    assert_eq!(bench.inlet.counts().refused, BTreeMap::from([("invalid_request".to_owned(), 3)]));
+}
+
+#[tokio::test]
+async fn what_the_sink_did_not_take_is_not_acknowledged_and_is_new_again() {
+    let bench = bench(&[], &[]).await;
+    bench.broken.store(true, Ordering::SeqCst);
+    assert!(matches!(bench.take(vec![bench.token("1")]).await[..], [Answer::Busy { .. }]));
+    bench.broken.store(false, Ordering::SeqCst);
+    assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Taken]);
+    let counts = bench.inlet.counts();
+    assert_eq!((counts.taken, counts.duplicates, counts.put_off), (1, 0, 1));
+}
+
+#[tokio::test]
+async fn failing_on_purpose_takes_nothing() {
+    let bench = bench(&["503"], &[]).await;
+    assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Status(503)]);
+    assert_eq!(bench.inlet.counts(), Counts { failed: 1, ..Counts::default() });
+    assert!(matches!(bench.last(), Report::Failed { status: 503, .. }));
+}
+
+#[tokio::test]
+async fn refusing_on_purpose_concerns_valid_sets_alone_and_forgets_them() {
+    let bench = bench(&[], &["invalid_audience"]).await;
+    for _ in 0..2 {
+        let answers = bench.take(vec![bench.token("1")]).await;
+        assert!(matches!(&answers[..], [Answer::Refused(refusal)] if refusal.code == ErrorCode::InvalidAudience));
+    }
+    let answers = bench.take(vec![Incoming::Set { named: None, token: Bytes::from_static(b"x") }]).await;
+    assert!(matches!(&answers[..], [Answer::Refused(refusal)] if refusal.code == ErrorCode::InvalidRequest));
+    let counts = bench.inlet.counts();
+    assert_eq!((counts.taken, counts.duplicates, counts.refused_on_purpose), (0, 0, 2));
+}
+
+#[tokio::test]
+async fn a_set_before_the_keys_is_put_off() {
+    let transmitter = Transmitter::start_unknown().await;
+    let (verify, house) = (transmitter.verify(&[]), transmitter.house.clone());
+    let misbehave = Misbehave::not_at_all(house.random.clone());
+    let inlet = ListenInlet::new(verify, Inbox::new(10), misbehave, Arc::new(|_| Ok(())), house);
+    let token = Bytes::from(transmitter.sign(&transmitter.claims("1")));
+    let answers = inlet.take("p", vec![Incoming::Set { named: None, token }]).await;
+    assert!(matches!(answers[..], [Answer::Busy { .. }]));
+    assert_eq!(inlet.counts().put_off, 1);
+}

@@ -1,0 +1,49 @@
+//! Learning of issuers whose transmitters may not be up yet.
+
+use std::time::Duration;
+
+use setgate_clock::House;
+use setgate_discovery::IssuerUrl;
+
+use crate::{ListenInlet, Report, Trust, TrustError};
+
+/// First and longest pause between attempts to learn of an issuer.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// After this many failed attempts without progress the waiting is reported again.
+const REPORT_EVERY: u32 = 10;
+
+/// Learns of all issuers, side by side, asking again and again.
+///
+/// # Errors
+/// [`TrustError`] when an issuer's metadata is not acceptable: no waiting mends that.
+pub(crate) async fn learn_all(
+    issuers: &[IssuerUrl],
+    trust: &Trust,
+    inlet: &ListenInlet,
+    house: &House,
+) -> Result<(), TrustError> {
+    futures_util::future::try_join_all(issuers.iter().map(|issuer| learn(issuer, trust, inlet, house))).await?;
+    Ok(())
+}
+
+async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, house: &House) -> Result<(), TrustError> {
+    let (mut pause, longest) = PAUSES;
+    let mut attempts = 0;
+    loop {
+        match trust.learn(issuer).await {
+            Ok(_) => {
+                inlet.tell(&Report::Learned { issuer: issuer.clone() });
+                return Ok(());
+            }
+            Err(error) if error.is_transient() => {
+                if attempts % REPORT_EVERY == 0 {
+                    inlet.tell(&Report::Waiting { issuer: issuer.clone(), why: error.error.to_string() });
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        attempts += 1;
+        house.clock.sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}

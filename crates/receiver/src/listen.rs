@@ -1,0 +1,119 @@
+//! A listener: a door with a method's receiving half behind it, and the transmitters it learns of.
+
+use std::sync::Arc;
+
+use axum::{extract::Request, http::header::AUTHORIZATION};
+use setgate_clock::House;
+use setgate_delivery::{Answer, Arrival, BoxFuture, ErrorCode, Fault, Incoming, Inlet, Stop, spi::AnyMethod};
+use setgate_discovery::IssuerUrl;
+use setgate_net::{Listener, Peer, Secret};
+
+use crate::{ListenInlet, Trust, TrustError, learn::learn_all, verify::refusal};
+
+/// A receiver that is spoken to: it serves until it is told to stop.
+pub struct Listen {
+    /// The method whose receiving half stands behind the door.
+    pub method: Arc<dyn AnyMethod>,
+    /// The door, open already: what arrives before the issuers are known is put off.
+    pub door: Listener,
+    /// Where SETs go.
+    pub inlet: Arc<ListenInlet>,
+    /// The issuers to learn of.
+    pub issuers: Vec<IssuerUrl>,
+    /// What is known of them; the inlet verifies with the same.
+    pub trust: Arc<Trust>,
+    /// The `Authorization` header that transmitters must send; `None` asks for nothing.
+    pub authorization: Option<Secret<String>>,
+    /// Clock, randomness, tasks.
+    pub house: House,
+}
+
+/// Why a listener ended before it was told to.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The method has no receiving half that waits for a transmitter.
+    #[error("the delivery method `{0}` does not listen")]
+    NotAListener(&'static str),
+    /// The method has no half that asks a transmitter.
+    #[error("the delivery method `{0}` does not ask for SETs")]
+    NotACollector(&'static str),
+    /// The transmitter does not let us in, or what was asked for is not acceptable.
+    #[error("{0}")]
+    TurnedAway(Fault),
+    /// Trying again would not help: the issuer's metadata is not acceptable.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+impl Listen {
+    /// Serves until `stop` turns true. Issuers whose transmitter is not up yet are asked again and again.
+    ///
+    /// # Errors
+    /// [`ListenError`] when the method cannot listen, or an issuer's metadata is not acceptable.
+    pub async fn serve(self, mut stop: Stop) -> Result<(), ListenError> {
+        let name = self.method.entry().name;
+        let routes = self.method.receive_routes().ok_or(ListenError::NotAListener(name))?;
+        let guard = Guard { inlet: self.inlet.clone(), authorization: self.authorization.map(Arc::new) };
+        let ends = stop.clone();
+        let routes = routes.layer(axum::middleware::map_request(move |mut request: Request| {
+            let arrival = guard.arrival(&request, ends.clone());
+            request.extensions_mut().insert(arrival);
+            async move { request }
+        }));
+        let (end_door, door_ends) = tokio::sync::watch::channel(false);
+        let door = self.door.serve(routes, door_ends, self.house.clone());
+        tokio::pin!(door);
+        let learn = learn_all(&self.issuers, &self.trust, &self.inlet, &self.house);
+        tokio::pin!(learn);
+        let mut learned = false;
+        let end = loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break Ok(()),
+                result = &mut learn, if !learned => match result {
+                    Ok(()) => learned = true,
+                    Err(error) => break Err(error.into()),
+                },
+                () = &mut door => return Ok(()),
+            }
+        };
+        end_door.send_replace(true);
+        door.await;
+        end
+    }
+}
+
+/// Judges who arrives.
+#[derive(Clone)]
+struct Guard {
+    inlet: Arc<ListenInlet>,
+    authorization: Option<Arc<Secret<String>>>,
+}
+
+impl Guard {
+    fn arrival(&self, request: &Request, ends: Stop) -> Arrival {
+        let peer = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string());
+        let shown = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes().to_vec());
+        let welcome = self.authorization.as_ref().is_none_or(|expected| {
+            // Compared in constant time.
+            shown.is_some_and(|shown| Secret::new(shown) == Secret::new(expected.expose().as_bytes().to_vec()))
+        });
+        // The method words the refusal in its own way: for push, 400 and `authentication_failed` (RFC 8935, 2.3).
+        let inlet: Arc<dyn Inlet> = if welcome { self.inlet.clone() } else { Arc::new(Unwelcome(self.inlet.clone())) };
+        Arrival { inlet, peer: peer.into(), ends }
+    }
+}
+
+/// Refuses all that comes from a transmitter that did not say who it is.
+struct Unwelcome(Arc<ListenInlet>);
+
+impl Inlet for Unwelcome {
+    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+        let refusal = refusal(ErrorCode::AuthenticationFailed, "the Authorization header is missing or wrong");
+        Box::pin(async move { what.iter().map(|_| self.0.refuse_invalid(peer, refusal.clone())).collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Verification of a received SET: the algorithm of set.md 1.7 (RFC 8417 §3, RFC 8935 §2, RFC 7519 §7.2, SSF 1.0 §4.1).
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+use setgate_clock::Clock;
+use setgate_delivery::{ErrorCode, Refusal};
+use setgate_jose::{Token, VerifyError};
+use setgate_set::JsonLimits;
+
+use crate::{
+    Trust, definition, subject,
+    trust::{Known, Standing},
+};
+
+/// What a receiver demands of a SET.
+#[derive(Clone)]
+pub struct Verify {
+    trust: Arc<Trust>,
+    audiences: Vec<String>,
+    skew: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+/// A SET that was verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    /// Its identity, unique with its issuer.
+    pub jti: String,
+    /// Who issued it.
+    pub iss: String,
+    /// What all SETs of one cause share; numbers of older transmitters as text.
+    pub txn: Option<String>,
+    /// The `kid` of the key that verified it.
+    pub kid: Option<String>,
+    /// The algorithm that verified it.
+    pub algorithm: setgate_jose::Algorithm,
+    /// All claims.
+    pub claims: Map<String, Value>,
+    /// Set when the subject has a critical member that is not understood: to be acknowledged and discarded (SSF 1.0 §3.6).
+    pub discard: Option<String>,
+}
+
+/// Why a SET was not taken.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum NotTaken {
+    /// It is not acceptable.
+    Refused(Refusal),
+    /// Its issuer's metadata or keys are not there: it may be acceptable later.
+    NotNow {
+        /// When to try again.
+        after: Duration,
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// When a transmitter is asked to come back while its keys are not there.
+const LATER: Duration = Duration::from_secs(1);
+/// Longest `jti` in bytes.
+const LONGEST_JTI: usize = 1024;
+
+impl Verify {
+    /// How far ahead of our clock `iat` may be, by default.
+    pub const SKEW: Duration = Duration::from_secs(60);
+
+    /// Demands an issuer that is trusted and one of these audiences; with an empty list, any audience.
+    #[must_use]
+    pub fn new(trust: Arc<Trust>, audiences: Vec<String>, skew: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self { trust, audiences, skew, clock }
+    }
+
+    /// Verifies a compact token. Nothing of it is believed before its signature is.
+    ///
+    /// # Errors
+    /// [`NotTaken::Refused`] with the code of set.md 1.7; [`NotTaken::NotNow`] while the issuer's keys are not there.
+    pub async fn take(&self, token: &[u8]) -> Result<Taken, NotTaken> {
+        let token = Token::parse(token).map_err(|error| unverified(&error))?;
+        let claims = match setgate_set::parse_json(token.unverified_payload(), &JsonLimits::default()) {
+            Ok(Value::Object(claims)) => claims,
+            Ok(_) => return Err(invalid("the payload is no JSON object")),
+            Err(error) => return Err(invalid(format!("the payload is no I-JSON: {error}"))),
+        };
+        // Step 4: read without believing it, to know whose keys to ask.
+        let iss = text(&claims, "iss").ok_or_else(|| invalid("`iss` is missing or no text"))?;
+        let known = match self.trust.standing(iss) {
+            Standing::Known(known) => known,
+            Standing::Stranger => return Err(refused(ErrorCode::InvalidIssuer, "the issuer is not trusted here")),
+            Standing::NotYet => return Err(not_now("the issuer's metadata is not there yet")),
+        };
+        self.check_signature(&token, &known).await?;
+        self.check_audience(&claims)?;
+        self.check_envelope(&claims)?;
+        check_events(&claims)?;
+        let sub_id = claims.get("sub_id").ok_or_else(|| invalid("`sub_id` is missing"))?;
+        subject::check(sub_id).map_err(|why| invalid(format!("`sub_id`: {why}")))?;
+        let discard = subject::not_understood(sub_id, &known.critical).map(str::to_owned);
+        let (header, iss) = (token.header(), iss.to_owned());
+        let jti = text(&claims, "jti").unwrap_or_default().to_owned();
+        let txn = claims.get("txn").and_then(txn);
+        Ok(Taken { jti, iss, txn, kid: header.kid.clone(), algorithm: header.alg, claims, discard })
+    }
+
+    /// Steps 5 and 6. A key that is not in the kept set makes us fetch it again, at most once a minute.
+    async fn check_signature(&self, token: &Token<'_>, known: &Known) -> Result<(), NotTaken> {
+        let fetcher = self.trust.fetcher();
+        let allowed = self.trust.allowed();
+        let no_keys = |error: setgate_discovery::FetchError| not_now(error.to_string());
+        let keys = fetcher.keys(&known.keys).await.map_err(no_keys)?;
+        let mut result = token.check(&keys.set, allowed);
+        if result == Err(VerifyError::UnknownKey) {
+            let newer = fetcher.keys_after(&known.keys, &keys).await.map_err(no_keys)?;
+            result = token.check(&newer.set, allowed);
+        }
+        result.map_err(|error| unverified(&error))
+    }
+
+    /// Step 7.
+    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), NotTaken> {
+        let ours = |value: &str| self.audiences.is_empty() || self.audiences.iter().any(|audience| audience == value);
+        let found = match claims.get("aud") {
+            None => return Err(refused(ErrorCode::InvalidAudience, "`aud` is missing")),
+            Some(Value::String(one)) => ours(one),
+            Some(Value::Array(many)) if !many.is_empty() && many.iter().all(Value::is_string) => {
+                many.iter().filter_map(Value::as_str).any(ours)
+            }
+            Some(_) => return Err(invalid("`aud` is no text and no array of texts")),
+        };
+        if found { Ok(()) } else { Err(refused(ErrorCode::InvalidAudience, "none of `aud` is this receiver")) }
+    }
+
+    /// Step 8, the envelope.
+    fn check_envelope(&self, claims: &Map<String, Value>) -> Result<(), NotTaken> {
+        if text(claims, "jti").is_none_or(|jti| jti.is_empty() || jti.len() > LONGEST_JTI) {
+            return Err(invalid("`jti` is missing, no text, empty or longer than 1024 bytes"));
+        }
+        let iat = claims.get("iat").and_then(Value::as_f64).filter(|iat| *iat >= 0.0);
+        let iat = iat.ok_or_else(|| invalid("`iat` is missing or no NumericDate"))?;
+        let latest = Duration::from_millis(self.clock.wall_millis()).saturating_add(self.skew);
+        if iat > latest.as_secs_f64() {
+            return Err(invalid("`iat` lies in the future"));
+        }
+        if claims.get("toe").is_some_and(|toe| !toe.is_number()) {
+            return Err(invalid("`toe` is no NumericDate"));
+        }
+        if claims.get("txn").is_some_and(|value| txn(value).is_none()) {
+            return Err(invalid("`txn` is no text"));
+        }
+        // SSF 1.0, 4.1.2 and 4.1.7: so that no SET can pass for an ID token or access token.
+        for forbidden in ["exp", "sub"] {
+            if claims.contains_key(forbidden) {
+                return Err(invalid(format!("`{forbidden}` must not be there")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Verify {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verify").field("trust", &self.trust).field("audiences", &self.audiences).finish_non_exhaustive()
+    }
+}
+
+/// Step 8, the events, and step 10.
+fn check_events(claims: &Map<String, Value>) -> Result<(), NotTaken> {
+    let events = claims.get("events").and_then(Value::as_object).filter(|events| !events.is_empty());
+    for (uri, payload) in events.ok_or_else(|| invalid("`events` is missing, no object or empty"))? {
+        let payload = payload.as_object().ok_or_else(|| invalid("the payload of an event is no object"))?;
+        definition::check(uri, payload).map_err(invalid)?;
+    }
+    Ok(())
+}
+
+/// The code for a token that is not to be believed. `typ` and `crit` are faults of the SET; all else is a matter of keys,
+/// bad signatures included (set.md 1.7, 6).
+fn unverified(error: &VerifyError) -> NotTaken {
+    let code = match error {
+        VerifyError::Malformed(_) | VerifyError::WrongType | VerifyError::Critical => ErrorCode::InvalidRequest,
+        _ => ErrorCode::InvalidKey,
+    };
+    refused(code, error.to_string())
+}
+
+fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    claims.get(name).and_then(Value::as_str)
+}
+
+/// A `txn`: older drafts print it as a number (set.md 1.2).
+fn txn(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn invalid(why: impl Into<Box<str>>) -> NotTaken {
+    refused(ErrorCode::InvalidRequest, why)
+}
+
+pub(crate) fn refused(code: ErrorCode, why: impl Into<Box<str>>) -> NotTaken {
+    NotTaken::Refused(refusal(code, why))
+}
+
+pub(crate) fn refusal(code: ErrorCode, why: impl Into<Box<str>>) -> Refusal {
+    Refusal { code, description: Some(why.into()), language: Some("en".into()) }
+}
+
+fn not_now(why: impl Into<String>) -> NotTaken {
+    NotTaken::NotNow { after: LATER, why: why.into() }
+}
+
+#[cfg(test)]
+mod tests;

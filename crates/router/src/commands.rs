@@ -1,0 +1,125 @@
+//! What feeds ask of the router from any thread, done in one task.
+
+use std::{sync::Arc, time::Duration};
+
+use setgate_delivery::{Cause, Closed, Outcome};
+use setgate_set::Jti;
+use setgate_store::{Durability, Named, Settlement, Unit};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::{
+    Inner,
+    feed::{Core, Feed},
+    shared::{Command, Shared},
+    slot::Slot,
+};
+
+/// Obeys until the router is gone.
+pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Command>) {
+    let mut all = Vec::new();
+    while inbox.recv_many(&mut all, 256).await > 0 {
+        let (mut ends, mut slots) = (Vec::new(), Vec::new());
+        for command in all.drain(..) {
+            match command {
+                Command::Run(feed) => run(&router, feed),
+                Command::Scan(feed) => router.shared.house.spawn("scan", feed.scan()),
+                Command::End(feed, slot, settlement) => {
+                    ends.push(settlement);
+                    slots.push((feed, slot));
+                }
+                Command::Pause(no, why) => {
+                    let router = router.clone();
+                    router.clone().shared.house.spawn("pause", async move { router.pause_by_fault(no, why).await });
+                }
+                Command::Abandoned(no) => {
+                    let router = router.clone();
+                    router.clone().shared.house.spawn("pause", async move { router.pause_by_absence(no).await });
+                }
+                Command::Wake(feeds) => {
+                    for feed in feeds.iter().filter_map(std::sync::Weak::upgrade) {
+                        feed.tick();
+                    }
+                }
+                Command::WakeAll => router.feeds().iter().for_each(|feed| _ = feed.tick()),
+                Command::Late(feed, all) => router.shared.house.spawn("late", settle_late(feed, all)),
+            }
+        }
+        if !ends.is_empty() {
+            let shared = router.shared.clone();
+            router.shared.house.spawn("park", write_ends(shared, ends, slots));
+        }
+    }
+}
+
+/// Parks and drops, durably before anything later of the same order key leaves. A store that cannot write is waited for.
+async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<Feed>, Slot)>) {
+    let mut failures = 0u32;
+    loop {
+        let unit = Unit::Settle { fence: shared.store.fence(), what: ends.clone() };
+        match shared.store.commit(vec![unit], Durability::Sync).await {
+            Ok(_) => break,
+            Err(error) => {
+                tracing::error!(%error, "cannot write what was parked or dropped; trying again");
+                failures += 1;
+                shared.house.clock.sleep(Duration::from_millis(100u64 << failures.min(6))).await;
+            }
+        }
+    }
+    for (feed, slot) in slots {
+        feed.ended(&slot);
+    }
+}
+
+/// How long late outcomes wait for earlier ones to be visible.
+const VISIBLE: Duration = Duration::from_secs(1);
+
+/// Outcomes of SETs that are not drawn: one read says what they are, one commit settles them.
+async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
+    let store = feed.shared.store.clone();
+    // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since taps wait.
+    tokio::select! {
+        () = feed.shared.settler.flush() => {}
+        () = feed.shared.house.clock.sleep(VISIBLE) => {}
+    }
+    all.sort_by_key(|(named, ..)| named.at);
+    let heads = match store.heads(all.iter().map(|(named, ..)| named.at).collect()).await {
+        Ok(heads) => heads,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read what late outcomes are about; their SETs will be handed over again");
+            feed.settle_late(Vec::new());
+            return;
+        }
+    };
+    let known = heads.into_iter().zip(all).filter_map(|(head, (named, jti, outcome))| {
+        head.filter(|head| head.boot == named.boot).map(|head| (head, jti, outcome))
+    });
+    let settled = feed.settle_late(known.collect());
+    if !settled.is_empty() {
+        feed.shared.settler.flush().await;
+        feed.visible(&settled);
+    }
+}
+
+/// Tells the feed that its line has ended, also when the method's code panicked.
+struct Running(Arc<Feed>, Option<Closed>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let closed = self
+            .1
+            .take()
+            .unwrap_or_else(|| Closed::Fault(Cause::new("panic", "the delivery method ended unexpectedly")));
+        self.0.line_ended(&closed);
+    }
+}
+
+fn run(router: &Inner, feed: Arc<Feed>) {
+    let line = feed.served.load().line.clone();
+    let running = Running(feed.clone(), None);
+    router.shared.house.spawn("line", async move {
+        let mut running = running;
+        let core = setgate_delivery::Feed::new(Arc::new(Core(feed)));
+        let tap = core.tap();
+        running.1 = Some(line.run(core, tap).await);
+    });
+}

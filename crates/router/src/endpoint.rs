@@ -1,0 +1,432 @@
+//! What an operator owns and many lines share: when it fails, all its lines wait, and one SET at a time finds out whether it is well.
+//!
+//! The lock of an endpoint is taken under that of a feed, and no feed is touched under it. Feeds that are refused stand in a queue,
+//! each once; they are invited by the timer one by one when a probe may leave, and woken all by a command when it is well.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use setgate_delivery::Cause;
+use setgate_store::StreamNo;
+
+use crate::{
+    backoff::pause,
+    feed::Feed,
+    hash::Set,
+    shared::{Command, Shared},
+};
+
+/// Who is invited to send the probe does so within this time; after it the next is invited too.
+const CHANCE: Duration = Duration::from_millis(250);
+/// Probes that come back untried one after another: each but the first waits so much longer before the next leaves.
+const UNTRIED: Duration = Duration::from_millis(50);
+/// The least wait after a fault that waiting does not mend.
+const OURS_LEAST: Duration = Duration::from_secs(10);
+/// No second alarm within this time: an endpoint that fails and heals by turns would fill the log.
+const ALARM_EVERY: Duration = Duration::from_secs(10);
+
+/// Whose fault it is that an endpoint fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is unwell, or far away; it asked to be left alone for so long.
+    Theirs(Duration),
+    /// Ours: a human mends it.
+    Ours,
+}
+
+/// What many lines share.
+pub(crate) struct Endpoint {
+    name: Arc<str>,
+    shared: Weak<Shared>,
+    /// Whether it is held: looked at before the lock.
+    held: AtomicBool,
+    /// Streams that it serves.
+    lines: AtomicUsize,
+    gauge: Gauge,
+    holds: Counter,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    hold: Option<Hold>,
+    /// Streams that have something for it, in the order in which they were refused; each once.
+    waiting: VecDeque<Weak<Feed>>,
+    known: Set<StreamNo>,
+    /// Probes ever made.
+    probes: u64,
+    /// When the operator was last alarmed.
+    last_alarm: Option<Duration>,
+}
+
+struct Hold {
+    cause: Cause,
+    since: Duration,
+    /// No SET leaves before; then one does.
+    until: Duration,
+    /// Faults in a row.
+    in_row: u32,
+    /// The number of the probe that is out.
+    probe: Option<u64>,
+    /// Who may send the next one, while others wait: each had its turn.
+    invited: Set<StreamNo>,
+    /// Until when the last of them is waited for.
+    chance: Duration,
+    /// Probes that came back untried in a row.
+    untried: u32,
+    alarmed: bool,
+}
+
+/// Why a stream waits for its endpoint.
+pub(crate) struct Held {
+    pub(crate) cause: Cause,
+    pub(crate) since: Duration,
+    /// Nothing, while a probe is out.
+    pub(crate) until: Option<Duration>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(name: Arc<str>, shared: &Arc<Shared>) -> Arc<Self> {
+        let label = label(&name);
+        Arc::new(Self {
+            name,
+            shared: Arc::downgrade(shared),
+            held: AtomicBool::new(false),
+            lines: AtomicUsize::new(0),
+            gauge: shared.observed.endpoint_held.get_or_create(&label).clone(),
+            holds: shared.observed.endpoint_holds.get_or_create(&label).clone(),
+            state: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How many SETs of a stream may leave now: all, none, or one probe.
+    pub(crate) fn allowance(&self, now: Duration, no: StreamNo) -> usize {
+        if self.is_open() {
+            return usize::MAX;
+        }
+        self.state.lock().allowance(now, no)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether this stream must wait. It is woken then, once.
+    pub(crate) fn refuses(&self, now: Duration, feed: &Arc<Feed>) -> bool {
+        if self.is_open() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if state.allowance(now, feed.no) > 0 {
+            return false;
+        }
+        if state.known.insert(feed.no) {
+            state.waiting.push_back(Arc::downgrade(feed));
+        }
+        true
+    }
+
+    /// Where SETs leave one by one, the right to be that one.
+    ///
+    /// # Errors
+    /// It is another's turn.
+    pub(crate) fn leave(self: &Arc<Self>, now: Duration, no: StreamNo) -> Result<Option<Probe>, NotNow> {
+        if self.is_open() {
+            return Ok(None);
+        }
+        let mut state = self.state.lock();
+        if state.allowance(now, no) == 0 {
+            return Err(NotNow);
+        }
+        let State { hold: Some(hold), probes, .. } = &mut *state else { return Ok(None) };
+        *probes += 1;
+        hold.probe = Some(*probes);
+        hold.invited.clear();
+        hold.chance = now;
+        Ok(Some(Probe { endpoint: self.clone(), no: *probes }))
+    }
+
+    /// Whether a SET that was drawn may leave still.
+    pub(crate) fn lets_pass(&self, probe: Option<&Probe>) -> bool {
+        self.is_open()
+            || self
+                .state
+                .lock()
+                .hold
+                .as_ref()
+                .is_none_or(|hold| probe.is_some_and(|probe| hold.probe == Some(probe.no)))
+    }
+
+    /// It failed for a SET. Others of the same volley say the same thing: one fault. Tells when the next probe may leave.
+    pub(crate) fn failed(
+        self: &Arc<Self>,
+        now: Duration,
+        probe: Option<&Probe>,
+        fault: Fault,
+        cause: &Cause,
+    ) -> Duration {
+        let Some(shared) = self.shared.upgrade() else { return now };
+        let mut state = self.state.lock();
+        let first = state.hold.is_none();
+        let hold = state.hold.get_or_insert_with(|| Hold {
+            cause: cause.clone(),
+            since: now,
+            until: now,
+            in_row: 0,
+            probe: None,
+            invited: Set::default(),
+            chance: now,
+            untried: 0,
+            alarmed: false,
+        });
+        if hold.cause != *cause {
+            hold.cause = cause.clone();
+        }
+        let probed = probe.is_some_and(|probe| hold.probe == Some(probe.no));
+        if !first && !probed {
+            return hold.until;
+        }
+        hold.probe = None;
+        hold.untried = 0;
+        hold.in_row += 1;
+        hold.until = now + wait(&shared, fault, hold.in_row);
+        let until = hold.until;
+        self.held.store(true, Ordering::Release);
+        state.alarm(now, self);
+        if first {
+            self.gauge.set(1);
+            self.holds.inc();
+        }
+        drop(state);
+        shared.timers.at_endpoint(until, self);
+        until
+    }
+
+    /// It took a SET: it is well.
+    pub(crate) fn took(&self) {
+        if self.is_open() {
+            return;
+        }
+        let Some(shared) = self.shared.upgrade() else { return };
+        let (hold, waiting) = {
+            let mut state = self.state.lock();
+            self.held.store(false, Ordering::Release);
+            self.gauge.set(0);
+            state.known.clear();
+            (state.hold.take(), std::mem::take(&mut state.waiting))
+        };
+        let Some(hold) = hold else { return };
+        if hold.alarmed {
+            let held = shared.house.clock.monotonic().saturating_sub(hold.since);
+            tracing::info!(endpoint = %self.name, held_seconds = held.as_secs(), waiting = waiting.len(), "the endpoint is well again");
+        }
+        if !waiting.is_empty() {
+            shared.tell(Command::Wake(waiting.into()));
+        }
+    }
+
+    /// A human looked at it: it is tried at once.
+    pub(crate) fn hurry(self: &Arc<Self>, now: Duration, no: StreamNo) {
+        if self.is_open() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let Some(hold) = &mut state.hold else { return };
+        hold.until = hold.until.min(now);
+        hold.in_row = 0;
+        hold.invited.insert(no);
+        hold.chance = now + CHANCE;
+        drop(state);
+        if let Some(shared) = self.shared.upgrade() {
+            shared.timers.at_endpoint(now, self);
+        }
+    }
+
+    /// A probe came back without telling anything: another one may leave.
+    fn untried(self: &Arc<Self>, no: u64) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let mut state = self.state.lock();
+        let Some(hold) = state.hold.as_mut().filter(|hold| hold.probe == Some(no)) else { return };
+        hold.probe = None;
+        let now = shared.house.clock.monotonic();
+        hold.until = now + UNTRIED * hold.untried.min(20);
+        hold.untried += 1;
+        let until = hold.until;
+        drop(state);
+        shared.timers.at_endpoint(until, self);
+    }
+
+    /// Its time has come: who waits longest is invited to send the probe, then the next, until somebody has.
+    pub(crate) fn tick(self: &Arc<Self>, now: Duration) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        loop {
+            let next = {
+                let mut state = self.state.lock();
+                let Some(hold) = state.hold.as_ref().filter(|hold| hold.probe.is_none()) else { return };
+                let from = hold.until.max(hold.chance);
+                if now < from {
+                    shared.timers.at_endpoint(from, self);
+                    return;
+                }
+                state.invite(now + CHANCE)
+            };
+            // When nobody waits, who comes by itself may try.
+            let Some(feed) = next else { return };
+            if feed.tick() {
+                shared.timers.at_endpoint(now + CHANCE, self);
+                return;
+            }
+            if let Some(hold) = &mut self.state.lock().hold {
+                hold.chance = now;
+            }
+        }
+    }
+
+    /// Why and until when it is held, if it is.
+    pub(crate) fn held(&self) -> Option<Held> {
+        if self.is_open() {
+            return None;
+        }
+        let state = self.state.lock();
+        let hold = state.hold.as_ref()?;
+        let until = hold.probe.is_none().then_some(hold.until);
+        Some(Held { cause: hold.cause.clone(), since: hold.since, until })
+    }
+
+    /// When the next probe may leave, while it is held and none is out.
+    pub(crate) fn opens_at(&self) -> Option<Duration> {
+        self.held()?.until
+    }
+
+    /// Whether this stream stands in its queue.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, no: StreamNo) -> bool {
+        self.state.lock().known.contains(&no)
+    }
+
+    /// Streams that stand in its queue.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+}
+
+fn label(name: &str) -> [(&'static str, String); 1] {
+    [("endpoint", name.to_owned())]
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // No stream is served by it any more.
+        self.gauge.set(0);
+    }
+}
+
+impl State {
+    fn allowance(&self, now: Duration, no: StreamNo) -> usize {
+        match &self.hold {
+            None => usize::MAX,
+            Some(hold) if now < hold.until || hold.probe.is_some() => 0,
+            Some(hold) => usize::from(self.waiting.is_empty() || hold.invited.contains(&no)),
+        }
+    }
+
+    /// The next who waits and is still there may send the probe; others are waited for until `chance` only.
+    fn invite(&mut self, chance: Duration) -> Option<Arc<Feed>> {
+        while let Some(feed) = self.waiting.pop_front() {
+            if let (Some(feed), Some(hold)) = (feed.upgrade(), &mut self.hold) {
+                self.known.remove(&feed.no);
+                hold.invited.insert(feed.no);
+                hold.chance = chance;
+                return Some(feed);
+            }
+        }
+        // Numbers of streams that are gone.
+        self.known.clear();
+        None
+    }
+
+    /// Tells the operator, once.
+    fn alarm(&mut self, now: Duration, endpoint: &Endpoint) {
+        let Some(hold) = self.hold.as_mut().filter(|hold| !hold.alarmed) else { return };
+        if self.last_alarm.is_some_and(|last| now < last + ALARM_EVERY) {
+            return;
+        }
+        hold.alarmed = true;
+        self.last_alarm = Some(now);
+        let streams = endpoint.lines.load(Ordering::Relaxed);
+        tracing::error!(
+            endpoint = %endpoint.name,
+            cause = %setgate_telemetry::clean(&hold.cause.to_string(), 512),
+            streams,
+            "the endpoint fails; its streams wait and one SET at a time tries it"
+        );
+    }
+}
+
+/// How long nothing leaves after so many faults in a row.
+fn wait(shared: &Shared, fault: Fault, in_row: u32) -> Duration {
+    let Shared { config, house, .. } = shared;
+    match fault {
+        Fault::Theirs(asked) => pause(config, &*house.random, in_row).max(asked),
+        Fault::Ours => {
+            let most = Duration::from_secs(config.backoff_most_s);
+            let least = OURS_LEAST.min(most);
+            let ceiling = least.saturating_mul(1u32 << in_row.min(16)).min(most);
+            let spread = u64::try_from(ceiling.saturating_sub(least).as_millis()).unwrap_or(u64::MAX);
+            least + Duration::from_millis(house.random.below(spread))
+        }
+    }
+}
+
+/// It is held, and the probe is not this stream's to send.
+#[derive(Debug)]
+pub(crate) struct NotNow;
+
+/// The right to send the one SET that leaves while an endpoint is held. Dropped before it told anything, it is the next one's.
+pub(crate) struct Probe {
+    endpoint: Arc<Endpoint>,
+    no: u64,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.endpoint.untried(self.no);
+    }
+}
+
+/// A stream's share in an endpoint.
+pub(crate) struct Member(Arc<Endpoint>);
+
+impl Member {
+    pub(crate) fn of(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.lines.fetch_add(1, Ordering::Relaxed);
+        Self(endpoint)
+    }
+}
+
+impl std::ops::Deref for Member {
+    type Target = Arc<Endpoint>;
+
+    fn deref(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.0.lines.fetch_sub(1, Ordering::Relaxed);
+    }
+}

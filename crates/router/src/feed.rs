@@ -1,0 +1,592 @@
+//! One stream as the router runs it: its lanes, its breaker, what is drawn of it, and what became of that.
+
+mod draw;
+mod end;
+#[cfg(test)]
+mod neglect;
+mod scan;
+mod state;
+mod stops;
+mod taps;
+mod visits;
+
+pub(crate) use draw::{Drawer, poll_settled};
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use setgate_delivery::{
+    Attempt, Cause, Closed, Limits, Manner, Order, Outcome, Profile, Voice,
+    spi::{AnyLine, FeedCore, TapCore},
+};
+use setgate_set::{Jti, OrderKey, Timestamp};
+use setgate_store::{Attempted, Entry, Head, Kind, Position, StreamNo, Version};
+use setgate_stream::{Status, Stream};
+
+use self::{taps::Taps, visits::Visits};
+use crate::{
+    backoff::{Breaker, pause},
+    batch::{Returned, StreamTap, Ticket},
+    endpoint::{Endpoint, Member, Probe},
+    hash::{Map, Set},
+    lane::Lanes,
+    seal::Seal,
+    shared::{Command, Shared},
+    slot::{Fared, Slot},
+};
+
+/// At most so many SETs are passed over because their keys are blocked; then scanning stops until something moves.
+const PASSED_OVER_MOST: usize = 16_384;
+/// Failures of single SETs in a row, without one success, that count as a failure of the line.
+const LONE_FAILURES_OF_A_LINE: u32 = 5;
+/// Order keys with a parked SET that are watched for later acknowledgements.
+const PARKED_KEYS_MOST: usize = 10_000;
+
+/// SETs that stand in the lanes of all streams, about; then each stream keeps [`READY_LEAST`].
+const READY_MOST: usize = 32_768;
+/// SETs of one stream that stand in lanes when those of all streams are full.
+const READY_LEAST: usize = 32;
+
+/// What is in force for a stream now; replaced whole when its configuration changes.
+pub(crate) struct Served {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) line: Arc<dyn AnyLine>,
+    pub(crate) profile: Profile,
+    pub(crate) seal: Arc<Seal>,
+    /// What it shares with other lines.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// The method's name: it labels metrics.
+    pub(crate) method: &'static str,
+    /// The version in which its filter last changed: older decisions are looked at again at hand-over.
+    pub(crate) filter_changed: Version,
+    /// Counts changes of method or endpoint: of older hand-overs only ends count.
+    pub(crate) generation: u64,
+}
+
+/// Whether SETs may leave.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Phase {
+    Open,
+    /// Only control SETs leave: the one that announces the pause.
+    Paused,
+    Disabled,
+    Ending(Closed),
+}
+
+/// A stream as the router runs it.
+pub(crate) struct Feed {
+    pub(crate) no: StreamNo,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) served: ArcSwap<Served>,
+    pub(crate) state: Mutex<State>,
+    /// Room for SETs that are handed out and unsettled, which every line has without asking.
+    own_window: setgate_delivery::Window,
+}
+
+pub(crate) struct State {
+    no: StreamNo,
+    pub(crate) lanes: Lanes,
+    /// What of the lanes is counted in [`Shared::ready`].
+    accounted: usize,
+    control: VecDeque<Slot>,
+    control_busy: bool,
+    pub(crate) claimed: Map<u64, Claimed>,
+    /// Parked or dropped, on the way into the store.
+    ending: Set<u64>,
+    /// Room that is given back when all reports of one call are settled.
+    returned: Option<Returned>,
+    /// Reports of SETs that are not drawn, which the ledger is asked about: until it has told, nothing is drawn.
+    pub(crate) late: usize,
+    breaker: Breaker,
+    /// What its line shares with others.
+    endpoint: Option<Member>,
+    pub(crate) phase: Phase,
+    pub(crate) taps: Taps,
+    /// Draws ever made.
+    draws: u64,
+    /// SETs handed over and unsettled.
+    handed: usize,
+    /// Of these, SETs whose hand-over has ended well: they are in flight no more.
+    reached: usize,
+    /// When those of them are due again that outlive their tap, with their place in the ledger.
+    lapses: BTreeSet<(Duration, u64)>,
+    /// The line of a sender runs.
+    running: bool,
+    /// The receiver comes and fetches: what is out may stay out for long.
+    patient: bool,
+    /// Everything owed up to here stands in a lane, is drawn, settled, or passed over.
+    scan: u64,
+    /// The tail has told of a SET here.
+    seen: u64,
+    scanning: bool,
+    scan_asked: bool,
+    rewind: Option<u64>,
+    /// Settled while a scan read the store.
+    settled_meanwhile: Option<Set<u64>>,
+    attempted: Map<u64, Attempted>,
+    fared: Fared,
+    lone_failures_in_row: u32,
+    parked_in_row: u32,
+    /// Of order keys with a parked SET, from which on all acknowledgements were seen, and the last of them: a re-issue must not
+    /// overtake it unseen.
+    parked_keys: Map<OrderKey, (u64, u64)>,
+    /// What is accepted from here on was handed over SET by SET alone: nothing of a key left before all that was earlier had ended.
+    one_by_one_from: u64,
+    pub(crate) last_error: Option<(Timestamp, Cause)>,
+    pub(crate) last_success: Option<Timestamp>,
+    pub(crate) stalled: Option<Cause>,
+    pub(crate) visits: Visits,
+    linger: Linger,
+    /// After so long without a visit the stream is paused.
+    inactivity: Option<Duration>,
+    /// When it was told last that the receiver stays away.
+    absence_told: Option<Duration>,
+    /// When the feed is looked at next without being asked to, at the latest.
+    timed: Option<Duration>,
+}
+
+/// How long SETs wait to leave together, and how many are enough.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    wait: Duration,
+    order: Order,
+    limits: Limits,
+}
+
+impl Linger {
+    fn of(served: &Served) -> Self {
+        Self { wait: served.stream.batch.linger(), order: served.profile.order, limits: served.profile.limits }
+    }
+}
+
+/// How long a receiver may stay away from a stream that it visits.
+fn inactivity(served: &Served) -> Option<Duration> {
+    let seconds = served.stream.inactivity_timeout_seconds?;
+    (served.profile.voice == Voice::Responder).then(|| Duration::from_secs(seconds.get().into()))
+}
+
+/// A drawn SET.
+pub(crate) struct Claimed {
+    pub(crate) slot: Slot,
+    pub(crate) jti: Jti,
+    pub(crate) attempt: Attempt,
+    pub(crate) tap: u64,
+    /// The draw that took it: the same SET drawn again is another claim.
+    pub(crate) draw: u64,
+    /// How its hand-over can fail: a refusal after a batch settles it.
+    pub(crate) order: Order,
+    /// Nothing else was drawn with it that fails with it.
+    pub(crate) alone: bool,
+    /// When it was handed over.
+    pub(crate) handed: Option<Duration>,
+    /// The hand-over has ended well; what becomes of it is told later.
+    pub(crate) reached: bool,
+    /// How long after the hand-over it is due again; without it, when its tap is gone.
+    pub(crate) lapse: Option<Duration>,
+    pub(crate) generation: u64,
+    /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
+    pub(crate) sealed: Option<(u64, Bytes)>,
+    pub(crate) ticket: Arc<Ticket>,
+    /// It left though its endpoint is held, to find out whether that is well.
+    pub(crate) probe: Option<Probe>,
+    pub(crate) bytes: usize,
+}
+
+impl Claimed {
+    /// When it is due again, whatever becomes of its tap.
+    fn lapses_at(&self) -> Option<Duration> {
+        Some(self.handed? + self.lapse?)
+    }
+}
+
+/// What a tap drew: its number, and the SETs.
+pub(crate) struct Draw {
+    pub(crate) no: u64,
+    pub(crate) slots: Vec<(Slot, Jti)>,
+}
+
+/// What [`Feed::claim`] found.
+pub(crate) enum Drawn {
+    Slots(Draw, Arc<Served>),
+    Nothing,
+    Closed(Closed),
+}
+
+impl Feed {
+    pub(crate) fn new(no: StreamNo, shared: Arc<Shared>, served: Served, last: Position) -> Arc<Self> {
+        let config = &shared.config;
+        let phase = phase_of(&served.stream.status);
+        let lanes = Lanes::new(config.ready_set);
+        let attempted = shared.store.attempts(no).into_iter().map(|(at, attempted)| (at.seq, attempted)).collect();
+        let own_window = setgate_delivery::Window::of(config.handed_out_sets, usize::MAX, config.handed_out_bytes);
+        let owes = shared.store.waiting(no) > 0;
+        let breaker = Breaker::of(&served.profile);
+        let state = State {
+            no,
+            lanes,
+            accounted: 0,
+            control: VecDeque::new(),
+            control_busy: false,
+            claimed: Map::default(),
+            ending: Set::default(),
+            returned: None,
+            late: 0,
+            breaker,
+            endpoint: served.endpoint.clone().map(Member::of),
+            phase,
+            taps: Taps::default(),
+            draws: 0,
+            handed: 0,
+            reached: 0,
+            lapses: BTreeSet::new(),
+            running: false,
+            patient: served.profile.voice == Voice::Responder,
+            scan: if owes { 0 } else { last.seq },
+            seen: last.seq,
+            scanning: false,
+            scan_asked: false,
+            rewind: None,
+            settled_meanwhile: None,
+            attempted,
+            fared: Fared::default(),
+            lone_failures_in_row: 0,
+            parked_in_row: 0,
+            parked_keys: Map::default(),
+            one_by_one_from: if served.profile.order == Order::PerSet { last.seq + 1 } else { u64::MAX },
+            last_error: None,
+            last_success: None,
+            stalled: None,
+            visits: Visits::new(shared.house.clock.monotonic()),
+            linger: Linger::of(&served),
+            inactivity: inactivity(&served),
+            absence_told: None,
+            timed: None,
+        };
+        Arc::new(Self { no, shared, served: ArcSwap::from_pointee(served), state: Mutex::new(state), own_window })
+    }
+
+    /// The tail tells of records that this stream is owed.
+    pub(crate) fn push(self: &Arc<Self>, entries: &[&Entry]) {
+        let now = self.shared.house.clock.monotonic();
+        let mut state = self.state.lock();
+        state.lanes.tell(now);
+        for entry in entries {
+            let head = &entry.head;
+            if head.kind == Kind::Control {
+                if !state.knows_control(head.at.seq) {
+                    state.control.push_back(Slot::new(head.clone()));
+                }
+                state.caught_up_to(head.at.seq);
+                continue;
+            }
+            if state.is_caught_up() && state.lanes.room() > 0 && head.at.seq > state.scan {
+                state.lanes.offer(Slot::new(head.clone()), None);
+                state.scan = head.at.seq;
+            }
+            state.seen = state.seen.max(head.at.seq);
+        }
+        self.stir(&mut state);
+    }
+
+    /// Control SETs that were owed when the gateway started.
+    pub(crate) fn push_control(self: &Arc<Self>, heads: Vec<Head>) {
+        let mut state = self.state.lock();
+        for head in heads {
+            if !state.knows_control(head.at.seq) {
+                state.control.push_back(Slot::new(head));
+            }
+        }
+        state.control.make_contiguous().sort_by_key(Slot::seq);
+        self.stir(&mut state);
+    }
+
+    /// Whatever the state calls for; here alone it is decided when the feed is looked at next. Whoever changes the state calls it last.
+    ///
+    /// What is due by now is done, who is to draw is woken, a sender's line is started, a scan is asked for, and a timer is set for
+    /// the next time at which something is due. Tells whether somebody is on the way to draw.
+    pub(crate) fn stir(self: &Arc<Self>, state: &mut State) -> bool {
+        // Read under the lock: what another time of day left as due later may be due by now.
+        let now = self.shared.house.clock.monotonic();
+        self.lapse(state, now);
+        state.lanes.wake(now);
+        self.share(state);
+        if state.absent_at().is_some_and(|at| at <= now) {
+            state.absence_told = Some(now);
+            self.shared.tell(Command::Abandoned(self.no));
+        }
+        if !state.scanning && !state.scan_asked && state.wants_scan() {
+            state.scan_asked = true;
+            self.shared.tell(Command::Scan(self.clone()));
+        }
+        let (comes, again) = self.rouse(state, now);
+        if let Some(at) = [again, state.next_time(now)].into_iter().flatten().min() {
+            self.look_again(state, at);
+        }
+        comes
+    }
+
+    /// Wakes who is to draw, or starts a sender's line. Tells whether somebody is on the way, and when to look at this again.
+    fn rouse(self: &Arc<Self>, state: &mut State, now: Duration) -> (bool, Option<Duration>) {
+        let mut again = None;
+        if state.phase == Phase::Open {
+            for tap in state.lanes.holders() {
+                match state.lingers(now, Some(tap), usize::MAX, usize::MAX) {
+                    Some(until) => again = Some(again.map_or(until, |other: Duration| other.min(until))),
+                    None => state.taps.wake_holder(tap),
+                }
+            }
+        }
+        if self.shared.is_halted() || !state.would_draw(now) || self.is_refused(state, now) {
+            return (false, again);
+        }
+        let sooner = |at: Option<Duration>| [again, at].into_iter().flatten().min();
+        if state.control_waits() {
+            // Nothing stands in its way.
+        } else if let Some(until) = state.lingers(now, None, usize::MAX, usize::MAX) {
+            return (false, sooner(Some(until)));
+        }
+        if state.taps.somebody_comes() {
+            return (true, sooner(state.taps.wake_one(now)));
+        }
+        if state.running || state.patient {
+            return (false, again);
+        }
+        state.running = true;
+        self.shared.tell(Command::Run(self.clone()));
+        (true, again)
+    }
+
+    /// The feed is stirred at this time at the latest.
+    fn look_again(self: &Arc<Self>, state: &mut State, at: Duration) {
+        if state.timed.is_none_or(|timed| at < timed) {
+            state.timed = Some(at);
+            self.shared.timers.at(at, self);
+        }
+    }
+
+    /// Whether what its line shares with others is held and it is not its turn to try; it is told when that changes.
+    pub(super) fn is_refused(self: &Arc<Self>, state: &State, now: Duration) -> bool {
+        state.endpoint.as_ref().is_some_and(|endpoint| endpoint.refuses(now, self))
+    }
+
+    /// Keeps the lanes of all streams together within bounds: when they are full, each keeps a few.
+    fn share(&self, state: &mut State) {
+        let queued = state.lanes.queued();
+        let before = std::mem::replace(&mut state.accounted, queued);
+        let all = if queued >= before {
+            self.shared.ready.fetch_add(queued - before, Ordering::Relaxed)
+        } else {
+            self.shared.ready.fetch_sub(before - queued, Ordering::Relaxed)
+        };
+        let own = self.shared.config.ready_set;
+        state.lanes.set_most(if all >= READY_MOST { own.min(READY_LEAST) } else { own });
+    }
+
+    /// A time has come, or what it waited for outside is well. Tells whether somebody is on the way to draw.
+    pub(crate) fn tick(self: &Arc<Self>) -> bool {
+        let mut state = self.state.lock();
+        // Its timer may have rung.
+        state.timed = None;
+        self.stir(&mut state)
+    }
+
+    /// A sender's line has ended.
+    pub(crate) fn line_ended(self: &Arc<Self>, closed: &Closed) {
+        let now = self.shared.house.clock.monotonic();
+        let mut state = self.state.lock();
+        state.running = false;
+        if let Closed::Fault(cause) = closed {
+            let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+            let Shared { config, house, .. } = &*self.shared;
+            state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
+            state.last_error = Some((wall, cause.clone()));
+        }
+        self.stir(&mut state);
+    }
+
+    /// The receiver shows itself.
+    pub(crate) fn touch(self: &Arc<Self>) {
+        let (now, wall) = self.times();
+        let mut state = self.state.lock();
+        state.visits.note(now, wall);
+        self.stir(&mut state);
+    }
+
+    /// Whether the receiver has stayed away for longer than it may.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let now = self.shared.house.clock.monotonic();
+        self.state.lock().abandoned_at().is_some_and(|at| at <= now)
+    }
+
+    /// The clock that never jumps, and the wall's.
+    fn times(&self) -> (Duration, Timestamp) {
+        let clock = &self.shared.house.clock;
+        (clock.monotonic(), Timestamp::from_millis(clock.wall_millis()))
+    }
+
+    /// Puts a new configuration in force.
+    pub(crate) fn serve(self: &Arc<Self>, mut served: Served) {
+        let before = self.served.load_full();
+        let moved = before.stream.delivery != served.stream.delivery;
+        served.generation = before.generation + u64::from(moved);
+        let phase = phase_of(&served.stream.status);
+        let (voice, breaker, endpoint) = (served.profile.voice, Breaker::of(&served.profile), served.endpoint.clone());
+        let (linger, inactivity) = (Linger::of(&served), inactivity(&served));
+        let one_by_one = served.profile.order == Order::PerSet;
+        self.served.store(Arc::new(served));
+        let mut state = self.state.lock();
+        if !one_by_one {
+            state.one_by_one_from = u64::MAX;
+        }
+        let elsewhere = endpoint.as_ref().map(Arc::as_ptr) != before.endpoint.as_ref().map(Arc::as_ptr);
+        if voice != before.profile.voice || endpoint.is_some() != before.endpoint.is_some() {
+            state.patient = voice == Voice::Responder;
+            state.breaker = breaker;
+        }
+        if elsewhere {
+            state.endpoint = endpoint.map(Member::of);
+        }
+        (state.linger, state.inactivity) = (linger, inactivity);
+        if phase == Phase::Open && state.phase != Phase::Open || moved {
+            // A human looked at it: everything may be tried at once.
+            let now = self.shared.house.clock.monotonic();
+            state.breaker.success();
+            if let Some(endpoint) = &state.endpoint {
+                endpoint.hurry(now, self.no);
+            }
+            state.parked_in_row = 0;
+            state.lone_failures_in_row = 0;
+            state.lanes.hurry();
+            state.visits.restart(now);
+        }
+        if moved {
+            // What was fetched at the old place is not waited for: nobody may come back to it for a day.
+            let out = |(seq, claimed): (&u64, &Claimed)| claimed.lapses_at().map(|_| *seq);
+            let mut out: Vec<u64> = state.claimed.iter().filter_map(out).collect();
+            out.sort_unstable();
+            self.due_again(&mut state, &out, self.shared.house.clock.monotonic());
+        }
+        if phase == Phase::Disabled {
+            state.lanes.forget_all();
+            state.scan = state.seen;
+            // What it is owed still, because the configuration forgot it only, is found again when it is enabled.
+            state.rewind(0);
+        }
+        if !matches!(state.phase, Phase::Ending(_)) {
+            state.phase = phase;
+        }
+        state.taps.wake_all();
+        self.stir(&mut state);
+    }
+
+    /// Ends every tap.
+    pub(crate) fn end(&self, why: Closed) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Ending(why);
+        state.taps.wake_all();
+    }
+
+    /// Whether a line still runs, or something is drawn that must be settled now or never.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = self.state.lock();
+        // What outlives its tap outlives the process too: it may be acknowledged after a restart.
+        let waits = |claimed: &Claimed| claimed.handed.is_none() || claimed.lapse.is_none();
+        state.running || !state.ending.is_empty() || state.claimed.values().any(waits)
+    }
+
+    /// SETs before `below` were dropped by a limit.
+    pub(crate) fn forget_below(self: &Arc<Self>, below: u64) {
+        let mut state = self.state.lock();
+        if let Some(again) = state.lanes.forget_below(below) {
+            state.rewind(again);
+        }
+        self.stir(&mut state);
+    }
+
+    /// Whether a tap that asked now would get something, or will as soon as the store was read.
+    pub(crate) fn has_due(&self) -> bool {
+        if self.shared.is_halted() || self.own_window.core().room() == 0 {
+            return false;
+        }
+        let now = self.shared.house.clock.monotonic();
+        let state = self.state.lock();
+        let reading = state.phase == Phase::Open && (state.scanning || state.scan_asked);
+        state.drawable(now) || reading && state.allowance(now) > 0
+    }
+
+    /// When the next attempt is due, if everything waits.
+    pub(crate) fn next_attempt(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        let now = self.shared.house.clock.monotonic();
+        let opens = [state.breaker.opens_at(), state.endpoint.as_ref().and_then(|endpoint| endpoint.opens_at())];
+        let opens = opens.into_iter().flatten().max();
+        if opens.is_none() && state.lanes.has_ready() {
+            return None;
+        }
+        [opens, state.lanes.next_due()].into_iter().flatten().max().map(|at| at.saturating_sub(now))
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.shared.timers.forget(self.no);
+        self.shared.ready.fetch_sub(self.state.get_mut().accounted, Ordering::Relaxed);
+    }
+}
+
+/// A feed behind an [`Arc`], as the contract wants it.
+pub(crate) struct Core(pub(crate) Arc<Feed>);
+
+impl FeedCore for Core {
+    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+        let (now, wall) = self.0.times();
+        let served = self.0.served.load();
+        let manner = manner.unwrap_or(Manner { order: served.profile.order, lapse: served.profile.lapse });
+        let tap = {
+            let mut state = self.0.state.lock();
+            state.visits.come(now, wall);
+            state.taps.open(manner)
+        };
+        Box::new(StreamTap::new(self.0.clone(), tap, manner.order, served.generation))
+    }
+
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        self.0.settle(all)
+    }
+
+    fn reached(&self, sets: &[(Jti, Attempt)]) {
+        self.0.reached(sets);
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let handed = self.0.state.lock().handed;
+        let waiting = usize::try_from(self.0.shared.store.waiting(self.0.no)).unwrap_or(usize::MAX);
+        (handed, waiting.saturating_sub(handed))
+    }
+
+    fn stalled(&self, why: Option<Cause>) {
+        self.0.state.lock().stalled = why;
+    }
+
+    fn has_due(&self) -> bool {
+        self.0.has_due()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.0.state.lock().phase == Phase::Paused
+    }
+}
+
+fn phase_of(status: &Status) -> Phase {
+    match status {
+        Status::Enabled => Phase::Open,
+        Status::Paused { .. } => Phase::Paused,
+        Status::Disabled { .. } => Phase::Disabled,
+    }
+}

@@ -1,0 +1,103 @@
+//! Reading on in the store: what is owed beyond the ready set finds its lane when there is room.
+
+use std::{sync::Arc, time::Duration};
+
+use setgate_set::Timestamp;
+use setgate_store::{Head, Kind, Position};
+
+use super::{Feed, PASSED_OVER_MOST, State};
+use crate::{hash::Set, lane::Offered, shared::Command, slot::Slot};
+
+/// Heads of one read. A thousand streams may read at once, when a gateway starts.
+const READ_MOST: usize = 256;
+
+impl Feed {
+    /// Reads on in the store: places owed SETs into lanes, as far as one read goes and there is room. Where more is wanted it is
+    /// asked for again.
+    pub(crate) async fn scan(self: Arc<Self>) {
+        let (from, rewound) = {
+            let mut state = self.state.lock();
+            state.scan_asked = false;
+            if state.scanning || !state.wants_scan() {
+                return;
+            }
+            let rewound = state.rewind.take();
+            if let Some(to) = rewound {
+                state.scan = state.scan.min(to);
+            }
+            state.scanning = true;
+            state.settled_meanwhile = Some(Set::default());
+            (state.scan, rewound.is_some())
+        };
+        if rewound {
+            // What was settled must not be found again.
+            self.shared.settler.flush().await;
+        }
+        let upto = self.shared.store.bounds().last.seq;
+        let most = self.shared.config.ready_set.clamp(64, READ_MOST);
+        let read = self.shared.store.owed(self.no, Position::new(from), most).await;
+        let mut state = self.state.lock();
+        state.scanning = false;
+        let settled = state.settled_meanwhile.take().unwrap_or_default();
+        match read {
+            // A lane ran empty while this was read: what of its key was passed over comes first.
+            Ok(_) if state.rewind.is_some_and(|to| to < state.scan) => {}
+            Ok(heads) => {
+                let whole = heads.len() < most;
+                self.place(&mut state, heads, &settled, whole.then_some(upto));
+            }
+            Err(error) => {
+                tracing::warn!(stream = %self.served.load().stream.id, %error, "cannot read what is owed; trying again");
+                state.scan_asked = true;
+                let feed = self.clone();
+                let clock = self.shared.house.clock.clone();
+                self.shared.house.spawn("scan again", async move {
+                    clock.sleep(Duration::from_secs(1)).await;
+                    feed.shared.tell(Command::Scan(feed.clone()));
+                });
+            }
+        }
+        self.stir(&mut state);
+    }
+
+    fn place(&self, state: &mut State, heads: Vec<Head>, settled: &Set<u64>, whole_up_to: Option<u64>) {
+        let now = self.shared.house.clock.monotonic();
+        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        for head in heads {
+            let seq = head.at.seq;
+            let known = state.claimed.contains_key(&seq) || state.ending.contains(&seq) || settled.contains(&seq);
+            if known || head.kind == Kind::Control {
+                state.scan = state.scan.max(seq);
+                continue;
+            }
+            self.share(state);
+            if state.lanes.room() == 0 {
+                if state.lanes.has_ready() {
+                    return;
+                }
+                // All that stands here waits: others may pass, each with a place of its own until there are too many.
+                let takes_its_time = state.patient || state.reached > 0;
+                state.lanes.squeeze(takes_its_time);
+                if state.lanes.queued() >= PASSED_OVER_MOST {
+                    return;
+                }
+            }
+            let mut slot = Slot::new(head);
+            let due = state.attempted.get(&seq).map(|attempted| {
+                slot.attempts = attempted.count;
+                slot.failed_at(attempted.first_failed);
+                let wait = attempted.next_at.since(wall).min(Duration::from_secs(self.shared.config.backoff_most_s));
+                // Who fetches comes when it likes: nothing needs to be spread.
+                let spread = if state.patient { 0 } else { self.shared.house.random.below(1000) };
+                now + wait + Duration::from_millis(spread)
+            });
+            if state.lanes.offer(slot, due) == Offered::Taken {
+                state.attempted.remove(&seq);
+            }
+            state.scan = state.scan.max(seq);
+        }
+        if let Some(upto) = whole_up_to {
+            state.scan = state.scan.max(upto);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What the state of one stream calls for: who may draw, what waits, when a time comes.
+
+use std::time::Duration;
+
+use setgate_store::Kind;
+
+use super::{Claimed, Linger, PASSED_OVER_MOST, Phase, State};
+use crate::{
+    endpoint::{NotNow, Probe},
+    slot::Slot,
+};
+
+/// A receiver's absence that led to no pause is told again after so long.
+const ABSENCE_AGAIN: Duration = Duration::from_secs(10);
+
+impl State {
+    /// How many SETs may leave now, as far as line and endpoint are known to be well.
+    pub(super) fn allowance(&self, now: Duration) -> usize {
+        let shared = self.endpoint.as_ref().map_or(usize::MAX, |endpoint| endpoint.allowance(now, self.no));
+        shared.min(self.breaker.allowance(now, self.in_flight()))
+    }
+
+    /// SETs that are drawn and whose hand-over has not ended.
+    fn in_flight(&self) -> usize {
+        self.claimed.len() - self.reached
+    }
+
+    /// Whether what the line shares with others is not held.
+    pub(crate) fn is_endpoint_open(&self) -> bool {
+        self.endpoint.as_ref().is_none_or(|endpoint| endpoint.is_open())
+    }
+
+    /// Whether this SET may leave though its endpoint may be held.
+    pub(crate) fn lets_pass(&self, claimed: &Claimed) -> bool {
+        self.endpoint.as_ref().is_none_or(|endpoint| endpoint.lets_pass(claimed.probe.as_ref()))
+    }
+
+    /// What the line shares with others took a SET.
+    pub(super) fn endpoint_took(&self) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.took();
+        }
+    }
+
+    /// A SET failed as if its line had. Tells whether it is this SET nevertheless, and no other.
+    pub(super) fn is_this_set(&mut self, claimed: &mut Claimed) -> bool {
+        let alone = claimed.alone;
+        claimed.slot.troubles().failed_with_line(&mut self.fared, alone)
+    }
+
+    /// SETs leave now: with the right to be a probe, where only one may.
+    pub(super) fn leaves(&self, now: Duration) -> Result<Option<Probe>, NotNow> {
+        self.endpoint.as_ref().map_or(Ok(None), |endpoint| endpoint.leave(now, self.no))
+    }
+
+    pub(super) fn drawable(&self, now: Duration) -> bool {
+        self.would_draw(now) && self.allowance(now) > 0
+    }
+
+    /// Whether something may leave now, whatever the line shares with others.
+    pub(super) fn would_draw(&self, now: Duration) -> bool {
+        let waits = match self.phase {
+            Phase::Ending(_) => false,
+            Phase::Open => self.control_waits() || self.lanes.has_ready(),
+            Phase::Paused | Phase::Disabled => self.control_waits(),
+        };
+        waits && self.breaker.allowance(now, self.in_flight()) > 0
+    }
+
+    pub(super) fn control_waits(&self) -> bool {
+        !self.control.is_empty() && !self.control_busy
+    }
+
+    /// Until when what stands ready waits for others to leave with it, for this tap or for any. A retry waits for nobody,
+    /// and neither does a probe.
+    pub(super) fn lingers(&mut self, now: Duration, tap: Option<u64>, sets: usize, bytes: usize) -> Option<Duration> {
+        let Linger { wait, order, limits } = self.linger;
+        if wait.is_zero() {
+            return None;
+        }
+        let until = self.lanes.ready_since(tap)? + wait;
+        if until <= now {
+            return None;
+        }
+        let order = tap.and_then(|tap| self.taps.manner(tap)).map_or(order, |manner| manner.order);
+        let sets = sets.min(limits.sets).min(self.allowance(now));
+        (!self.lanes.is_enough(tap, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
+    }
+
+    /// When the receiver will have stayed away for longer than it may.
+    pub(super) fn abandoned_at(&self) -> Option<Duration> {
+        if self.phase != Phase::Open { None } else { self.visits.over_at(self.inactivity?) }
+    }
+
+    /// When it is to be told that the receiver stays away: not in a circle, where the pause does not succeed.
+    pub(super) fn absent_at(&self) -> Option<Duration> {
+        let at = self.abandoned_at()?;
+        Some(self.absence_told.map_or(at, |told| at.max(told + ABSENCE_AGAIN)))
+    }
+
+    /// When something is due next that is not due yet.
+    pub(super) fn next_time(&self, now: Duration) -> Option<Duration> {
+        let lapses = self.lapses.first().map(|(at, _)| *at);
+        // An open breaker whose time has come waits for nothing but what is in flight.
+        let opens = self.breaker.opens_at().filter(|at| *at > now);
+        [self.lanes.next_due(), lapses, opens, self.absent_at()].into_iter().flatten().min()
+    }
+
+    pub(super) fn wants_scan(&self) -> bool {
+        let behind = self.seen > self.scan || self.rewind.is_some();
+        // When all that stands in lanes waits for its time, others may find a place before it.
+        // So it is where a receiver takes its time with what it fetched.
+        let out = self.in_flight() == 0 || self.patient;
+        let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < PASSED_OVER_MOST;
+        let room = self.lanes.queued() <= self.lanes.room() || stuck;
+        behind && room && self.phase == Phase::Open && self.lanes.passed_over() < PASSED_OVER_MOST
+    }
+
+    pub(super) fn knows_control(&self, seq: u64) -> bool {
+        self.claimed.contains_key(&seq) || self.control.iter().any(|slot| slot.seq() == seq)
+    }
+
+    /// Whether nothing that is owed waits in the store for its place: what comes now may go to its lane without overtaking it.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.scan >= self.seen && !self.scanning && self.rewind.is_none()
+    }
+
+    pub(super) fn caught_up_to(&mut self, seq: u64) {
+        if self.is_caught_up() {
+            self.scan = self.scan.max(seq);
+        }
+        self.seen = self.seen.max(seq);
+    }
+
+    pub(super) fn next_control(&mut self, now: Duration) -> Option<Slot> {
+        if self.control_busy || self.allowance(now) == 0 {
+            return None;
+        }
+        self.control.pop_front()
+    }
+
+    /// A SET has found its end: its lane goes on.
+    pub(super) fn finish(&mut self, slot: &Slot) {
+        if slot.head.kind == Kind::Control {
+            self.control_busy = false;
+        } else if let Some(again) = self.lanes.settled(slot.head.order, slot.seq()) {
+            self.rewind(again);
+        }
+    }
+
+    /// Takes a claim away: it is settled, or comes back. Its room is given back.
+    pub(super) fn unclaim(&mut self, seq: u64) -> Option<Claimed> {
+        let claimed = self.claimed.remove(&seq)?;
+        match &mut self.returned {
+            Some(returned) => returned.add(&claimed.ticket, claimed.bytes),
+            None => claimed.ticket.give(claimed.bytes),
+        }
+        if let Some(at) = claimed.lapses_at() {
+            self.lapses.remove(&(at, seq));
+        }
+        if claimed.handed.is_some() {
+            self.handed -= 1;
+            self.reached -= usize::from(claimed.reached);
+            self.taps.came_back(claimed.tap);
+        }
+        Some(claimed)
+    }
+
+    /// Whether nothing is out and nothing left over of what was.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.handed == 0 && self.lapses.is_empty() && self.ending.is_empty() && !self.control_busy
+    }
+
+    pub(super) fn rewind(&mut self, to: u64) {
+        let to = to.saturating_sub(1);
+        self.rewind = Some(self.rewind.map_or(to, |other| other.min(to)));
+    }
+}

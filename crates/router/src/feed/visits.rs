@@ -1,0 +1,53 @@
+//! Whether the receiver of a stream shows itself, where it is the receiver who comes.
+
+use std::time::Duration;
+
+use setgate_set::Timestamp;
+
+/// When a receiver was here last. A tap that stands is a receiver that is here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Visits {
+    last: Option<Timestamp>,
+    /// On the clock that never jumps; at first when the stream was put in force.
+    since: Duration,
+    here: usize,
+}
+
+impl Visits {
+    pub(crate) fn new(now: Duration) -> Self {
+        Self { last: None, since: now, here: 0 }
+    }
+
+    /// The receiver shows itself.
+    pub(crate) fn note(&mut self, now: Duration, wall: Timestamp) {
+        self.last = Some(wall);
+        self.since = now;
+    }
+
+    /// It comes and stays until [`Visits::leave`].
+    pub(crate) fn come(&mut self, now: Duration, wall: Timestamp) {
+        self.note(now, wall);
+        self.here += 1;
+    }
+
+    /// It goes.
+    pub(crate) fn leave(&mut self, now: Duration, wall: Timestamp) {
+        self.note(now, wall);
+        self.here = self.here.saturating_sub(1);
+    }
+
+    /// When it will have been away for so long; never while it is here.
+    pub(crate) fn over_at(&self, timeout: Duration) -> Option<Duration> {
+        (self.here == 0).then(|| self.since + timeout)
+    }
+
+    /// Its time begins anew, though it was not here: the stream was resumed.
+    pub(crate) fn restart(&mut self, now: Duration) {
+        self.since = now;
+    }
+
+    /// When it was here last, if ever; `now` while it is.
+    pub(crate) fn last(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.here > 0 { Some(now) } else { self.last }
+    }
+}

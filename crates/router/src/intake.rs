@@ -1,0 +1,298 @@
+//! From a parsed event to a durable record: decide by the index, append in one commit, answer.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use setgate_set::Event;
+use setgate_store::{
+    Appended, Done, Durability, Kind, NewEvent, Obstacle, Once, Position, ProducerNo, StoreError, Unit, Version,
+};
+
+use crate::{Inner, Issuer, Router, retain};
+
+/// From whom events come, and under which issuer.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The issuer.
+    pub issuer: &'a Issuer,
+    /// The producer; it is kept in the record (hardening H2).
+    pub producer: ProducerNo,
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// It and every delivery owed for it are durable.
+    New {
+        /// Where it stands in the ledger.
+        at: Position,
+        /// The `txn` of all its SETs.
+        txn: Box<str>,
+    },
+    /// It was accepted before with the same id.
+    Repeat {
+        /// The `txn` of the first answer.
+        txn: Box<str>,
+    },
+    /// Another event was accepted with this id.
+    Conflict,
+    /// Its subject names a stream of this gateway: only the router speaks of those (hardening H3).
+    NamesStream,
+    /// Not now; whether it became durable is unknown only when the text says so.
+    Unavailable(Closed),
+}
+
+/// Why intake is closed, and for how long about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// For operators.
+    pub why: String,
+    /// For whoever brings events: nothing of the inside.
+    pub told: &'static str,
+    /// The limit or the state that closed it, for programs.
+    pub rule: Option<&'static str>,
+    /// When to try again.
+    pub retry_after: Duration,
+    /// 429 when the caller is one of many, 503 when the gateway cannot.
+    pub status: u16,
+}
+
+impl Closed {
+    fn of(error: &StoreError, obstacle: Option<&Obstacle>) -> Self {
+        let after = match error {
+            StoreError::Busy => 1,
+            StoreError::Full(_) => 10,
+            _ => 5,
+        };
+        let told = obstacle.map_or("events cannot be confirmed at the moment", Obstacle::told);
+        Self {
+            why: error.to_string(),
+            told,
+            rule: obstacle.map(Obstacle::name),
+            retry_after: Duration::from_secs(after),
+            status: 503,
+        }
+    }
+
+    fn by(obstacle: &Obstacle) -> Self {
+        Self {
+            why: obstacle.to_string(),
+            told: obstacle.told(),
+            rule: Some(obstacle.name()),
+            retry_after: Duration::from_secs(10),
+            status: 503,
+        }
+    }
+}
+
+/// Bytes that wait for their commit; given back when the wait is over, however it ends.
+struct Held<'a>(&'a Inner, usize);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held_bytes.fetch_sub(self.1, Ordering::AcqRel);
+    }
+}
+
+impl Router {
+    /// Overload is answered at the door, before a body is read.
+    ///
+    /// # Errors
+    /// [`Closed`] says why and when to try again.
+    pub fn gate(&self) -> Result<(), Closed> {
+        if *self.0.ended.borrow() {
+            let told = "the gateway is shutting down";
+            let after = Duration::from_secs(5);
+            return Err(Closed { why: told.into(), told, rule: Some("draining"), retry_after: after, status: 503 });
+        }
+        if let Some(closed) = self.0.intake_closed.load_full() {
+            return Err((*closed).clone());
+        }
+        if self.0.held_bytes.load(Ordering::Acquire) > self.0.shared.config.intake_bytes {
+            let told = "more events wait for their commit than `router.intake_bytes` allows";
+            let (rule, after) = (Some("router.intake_bytes"), Duration::from_secs(1));
+            return Err(Closed { why: told.into(), told, rule, retry_after: after, status: 503 });
+        }
+        Ok(())
+    }
+
+    /// Accepts events: one commit for all, one answer each, in order, after the commit.
+    ///
+    /// An event without `txn` gets one of 128 random bits.
+    pub async fn accept(&self, source: Source<'_>, mut events: Vec<Event>) -> Vec<Accepted> {
+        let inner = &*self.0;
+        if let Err(closed) = self.gate() {
+            return events.iter().map(|_| Accepted::Unavailable(closed.clone())).collect();
+        }
+        for event in &mut events {
+            event.txn_or(|| inner.fresh_txn());
+        }
+        let mut answers: Vec<Option<Accepted>> = events.iter().map(|event| inner.refuse(event)).collect();
+        let bodies: Vec<_> = events.iter().map(Event::body).collect();
+        let size = bodies.iter().map(bytes::Bytes::len).sum();
+        inner.held_bytes.fetch_add(size, Ordering::AcqRel);
+        let _held = Held(inner, size);
+        let names = inner.shared.store.names();
+        let issuer = source.issuer;
+        loop {
+            let index = inner.index.load_full();
+            let mut asked = Vec::new();
+            let mut append = Vec::new();
+            for (at, (event, body)) in events.iter().zip(&bodies).enumerate() {
+                if answers.get(at).is_some_and(Option::is_some) {
+                    continue;
+                }
+                let decided = index.decide(&issuer.url, event);
+                let once = event.id.as_deref().map(|id| Once {
+                    key: names.once(issuer.no, source.producer, id),
+                    digest: event.digest(),
+                    txn: event.txn.clone().unwrap_or_default(),
+                });
+                asked.push(at);
+                append.push(NewEvent {
+                    kind: Kind::Intake,
+                    issuer: issuer.no,
+                    producer: source.producer,
+                    config: index.version(),
+                    order: names.order(&event.order_text()),
+                    targets: decided.targets,
+                    body: body.clone(),
+                    once,
+                });
+            }
+            if append.is_empty() {
+                break;
+            }
+            let stale = match inner.shared.store.commit(vec![Unit::Append { events: append }], Durability::Sync).await {
+                Ok(done) => {
+                    let Some(Done::Appended(appended)) = done.into_iter().next() else { break };
+                    let mut stale = None;
+                    for (at, appended) in asked.into_iter().zip(appended) {
+                        let txn = events.get(at).and_then(|event| event.txn.clone()).unwrap_or_default();
+                        let answer = match appended {
+                            Appended::New { at, .. } => {
+                                inner.shared.observed.accepted.inc();
+                                Accepted::New { at, txn }
+                            }
+                            Appended::Repeat { txn, .. } => {
+                                inner.shared.observed.repeated.inc();
+                                Accepted::Repeat { txn }
+                            }
+                            Appended::Conflict { .. } => Accepted::Conflict,
+                            Appended::Stale { now } => {
+                                stale = Some(now);
+                                continue;
+                            }
+                        };
+                        if let Some(place) = answers.get_mut(at) {
+                            *place = Some(answer);
+                        }
+                    }
+                    stale
+                }
+                Err(error) => {
+                    let closed = Closed::of(&error, inner.shared.store.health().obstacle.as_ref());
+                    answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| {
+                        *answer = Some(Accepted::Unavailable(closed.clone()));
+                    });
+                    None
+                }
+            };
+            match stale {
+                Some(now) => inner.index_of(now).await,
+                None => break,
+            }
+        }
+        let lost = || Accepted::Unavailable(Closed::of(&StoreError::Unavailable("no answer".into()), None));
+        answers.into_iter().map(|answer| answer.unwrap_or_else(lost)).collect()
+    }
+}
+
+impl Inner {
+    /// Waits until the index in force is at least of this version.
+    async fn index_of(&self, version: Version) {
+        let mut published = self.published.subscribe();
+        // The sender lives as long as `self`.
+        let _ = published.wait_for(|now| *now >= version).await;
+    }
+
+    pub(crate) fn fresh_txn(&self) -> String {
+        let mut bytes = [0u8; 16];
+        self.shared.house.random.fill(&mut bytes);
+        bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+            }
+            text
+        })
+    }
+
+    /// A subject that is the opaque id of a stream speaks of the stream itself (SSF 1.0 §8.1.4.1).
+    fn refuse(&self, event: &Event) -> Option<Accepted> {
+        self.index.load().names_stream(&event.subject).then_some(Accepted::NamesStream)
+    }
+}
+
+/// How often a store that takes no events is tidied up.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// What is known of the gate: what closed it, and since when.
+type Known = Option<(&'static str, Duration)>;
+
+/// Keeps the gate up to date with the store's health.
+pub(crate) async fn watch_gate(inner: Arc<Inner>) {
+    let clock = inner.shared.house.clock.clone();
+    let mut halted = inner.shared.is_halted();
+    let mut tidied = clock.monotonic();
+    let mut known = Known::None;
+    while !*inner.ended.borrow() {
+        let health = inner.shared.store.health();
+        let obstacle = (!health.accepts).then(|| health.obstacle.clone().unwrap_or(Obstacle::Closed));
+        inner.tell_gate(&mut known, obstacle.as_ref());
+        inner.intake_closed.store(obstacle.as_ref().map(|obstacle| Arc::new(Closed::by(obstacle))));
+        let full = matches!(obstacle, Some(Obstacle::Reserve { .. } | Obstacle::Budget { .. }));
+        if clock.monotonic().saturating_sub(tidied) >= TIDY && (full || retain::is_pressed(&health)) {
+            // A full store frees at once what was acknowledged, so that it recovers by itself. What can be cut is cut before.
+            if let Err(error) = retain::relieve(&inner).await {
+                tracing::debug!(%error, "the store could not tidy up");
+            }
+            tidied = clock.monotonic();
+        }
+        inner.mend_streams().await;
+        inner.shared.held.store(health.held, Ordering::Release);
+        if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {
+            inner.feeds().iter().for_each(|feed| _ = feed.tick());
+        }
+        clock.sleep(Duration::from_millis(250)).await;
+    }
+}
+
+impl Inner {
+    /// Says in the log and in the metrics when the gate closes, why, and when it opens again.
+    fn tell_gate(&self, known: &mut Known, obstacle: Option<&Obstacle>) {
+        let name = obstacle.map(Obstacle::name);
+        if known.map(|(name, _)| name) == name {
+            return;
+        }
+        let now = self.shared.house.clock.monotonic();
+        let gauge = |name: &'static str| self.shared.observed.intake_closed.get_or_create(&[("reason", name)]).clone();
+        Obstacle::NAMES.iter().for_each(|name| _ = gauge(name).set(0));
+        match (obstacle, *known) {
+            (Some(obstacle), _) => {
+                gauge(obstacle.name()).set(1);
+                self.shared.observed.intake_closings.get_or_create(&[("reason", obstacle.name())]).inc();
+                tracing::warn!(
+                    reason = obstacle.name(), why = %obstacle, remedy = obstacle.remedy(), "intake is closed: events are answered 503"
+                );
+            }
+            (None, Some((reason, since))) => {
+                let seconds = now.saturating_sub(since).as_secs();
+                tracing::info!(reason, seconds, "intake is open again");
+            }
+            (None, None) => {}
+        }
+        *known = name.map(|name| (name, now));
+    }
+}

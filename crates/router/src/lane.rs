@@ -1,0 +1,594 @@
+//! The lanes of one stream: who may leave now, in which order.
+//!
+//! A lane is the queue of one order key. Lanes hold the *ready set*; what is owed beyond it stays a bit in the store
+//! until there is room. Pure: no clock, no lock, no I/O.
+
+mod out;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use setgate_delivery::Order;
+use setgate_set::OrderKey;
+
+use self::out::Out;
+use crate::{hash::Map, slot::Slot};
+
+/// Who may draw a listed lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Listed {
+    /// It is not listed: empty, waiting, stopped, or its SETs are out.
+    #[default]
+    No,
+    /// Any tap.
+    Free,
+    /// The tap that holds what is out of it.
+    Held,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<Slot>,
+    /// Drawn and not settled.
+    out: Out,
+    /// The tap that holds all that is out and may take more; 0 is nobody.
+    holder: u64,
+    /// Not before then.
+    waits: Option<Duration>,
+    listed: Listed,
+    /// Since when it is listed; zero when its first SET was tried before.
+    since: Duration,
+    /// The first SET of this key that was passed over because the ready set was full.
+    missed: Option<u64>,
+}
+
+impl Lane {
+    /// Whether the lane waits for what was its first SET until now, and no other.
+    fn waits_for_nobody(&self) -> bool {
+        self.waits.is_some() && self.queue.front().is_none_or(|next| next.attempts == 0)
+    }
+}
+
+/// The lanes that wait, each once, in the order in which their times come.
+#[derive(Debug, Default)]
+struct Waits(BTreeSet<(Duration, OrderKey)>);
+
+impl Waits {
+    /// From now on the lane of this key waits so long, or not at all.
+    fn set(&mut self, key: OrderKey, lane: &mut Lane, until: Option<Duration>) {
+        if let Some(before) = std::mem::replace(&mut lane.waits, until) {
+            self.0.remove(&(before, key));
+        }
+        self.0.extend(until.map(|until| (until, key)));
+    }
+}
+
+/// What [`Lanes::offer`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offered {
+    /// It stands in its lane.
+    Taken,
+    /// Its key is blocked and the ready set full: a bit remembers it.
+    PassedOver,
+    /// It stands there already.
+    Known,
+}
+
+/// The lanes of one stream.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    most: usize,
+    lanes: Map<OrderKey, Lane>,
+    /// Free lanes in the order in which they became ready; an entry whose lane is not listed so any more means nothing.
+    ready: VecDeque<OrderKey>,
+    /// Lanes listed as free.
+    free: usize,
+    /// The same for lanes that a tap holds, by tap.
+    held: Map<u64, VecDeque<OrderKey>>,
+    /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
+    free_next: bool,
+    waits: Waits,
+    /// With a count of stops that grows, and the SET that stopped it.
+    stopped: Map<OrderKey, (u64, u64)>,
+    stops: u64,
+    queued: usize,
+    passed_over: usize,
+    /// The time, as far as anybody told.
+    now: Duration,
+    /// Listed lanes whose first SET was tried before.
+    retries: usize,
+}
+
+impl Lanes {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most: most.max(1),
+            lanes: Map::default(),
+            ready: VecDeque::new(),
+            free: 0,
+            held: Map::default(),
+            free_next: false,
+            waits: Waits::default(),
+            stopped: Map::default(),
+            stops: 0,
+            queued: 0,
+            passed_over: 0,
+            now: Duration::ZERO,
+            retries: 0,
+        }
+    }
+
+    /// Bytes of an empty lane.
+    #[cfg(test)]
+    pub(crate) const LANE: usize = size_of::<(OrderKey, Lane)>();
+
+    /// Tells the time: what becomes ready later is ready since then.
+    pub(crate) fn tell(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// Since when the oldest stands ready that this tap may take, or any tap; zero when it was tried before.
+    pub(crate) fn ready_since(&mut self, tap: Option<u64>) -> Option<Duration> {
+        if self.retries > 0 {
+            return Some(Duration::ZERO);
+        }
+        while let Some(key) = self.ready.front() {
+            if self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Free) {
+                break;
+            }
+            self.ready.pop_front();
+        }
+        let held = tap.filter(|tap| self.has_held(*tap)).and_then(|tap| self.held.get(&tap)?.front());
+        let fronts = [self.ready.front(), held];
+        fronts.into_iter().flatten().filter_map(|key| self.lanes.get(key)).map(|lane| lane.since).min()
+    }
+
+    /// Whether so many SETs or bytes stand ready, for this tap or for any.
+    pub(crate) fn is_enough(&self, tap: Option<u64>, order: Order, sets: usize, bytes: usize, overhead: usize) -> bool {
+        if self.queued < sets && bytes == usize::MAX {
+            return false;
+        }
+        let held = tap.and_then(|tap| self.held.get(&tap));
+        let (mut count, mut size) = (0, 0);
+        for (key, listed) in self
+            .ready
+            .iter()
+            .map(|key| (key, Listed::Free))
+            .chain(held.into_iter().flatten().map(|key| (key, Listed::Held)))
+        {
+            let Some(lane) = self.lanes.get(key).filter(|lane| lane.listed == listed) else { continue };
+            let most = if order == Order::PerSet { 1 } else { usize::MAX };
+            for slot in lane.queue.iter().take(most) {
+                count += 1;
+                size += slot.head.body_len as usize + overhead;
+                if count >= sets || size >= bytes {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Changes how many SETs may stand here; those that do stay.
+    pub(crate) fn set_most(&mut self, most: usize) {
+        self.most = most.max(1);
+    }
+
+    /// SETs that stand in lanes.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Room in the ready set.
+    pub(crate) fn room(&self) -> usize {
+        self.most.saturating_sub(self.queued)
+    }
+
+    /// Whether something may leave now by any tap.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.free > 0
+    }
+
+    /// Whether something may leave now by this tap alone: the next SETs of keys of which it holds the earlier ones.
+    pub(crate) fn has_held(&mut self, tap: u64) -> bool {
+        let Some(held) = self.held.get_mut(&tap) else { return false };
+        while let Some(key) = held.front() {
+            if self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Held && lane.holder == tap) {
+                return true;
+            }
+            held.pop_front();
+        }
+        false
+    }
+
+    /// Taps for which something may leave that no other may take.
+    pub(crate) fn holders(&mut self) -> Vec<u64> {
+        let taps: Vec<u64> = self.held.iter().filter(|(_, held)| !held.is_empty()).map(|(tap, _)| *tap).collect();
+        taps.into_iter().filter(|tap| self.has_held(*tap)).collect()
+    }
+
+    /// A tap is gone: what it holds waits for its end, or comes back.
+    pub(crate) fn tap_gone(&mut self, tap: u64) {
+        self.held.remove(&tap);
+    }
+
+    /// SETs passed over because their key is blocked.
+    pub(crate) fn passed_over(&self) -> usize {
+        self.passed_over
+    }
+
+    /// When the next waiting lane is due.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.waits.0.first().map(|(at, _)| *at)
+    }
+
+    /// Places an owed SET at the end of its lane. SETs must be offered in the order of the ledger.
+    pub(crate) fn offer(&mut self, slot: Slot, due: Option<Duration>) -> Offered {
+        let (key, seq) = (slot.head.order, slot.seq());
+        let lane = self.lanes.entry(key).or_default();
+        if lane.queue.back().is_some_and(|last| last.seq() >= seq) {
+            let known = lane.queue.binary_search_by_key(&seq, Slot::seq).is_ok();
+            return if known { Offered::Known } else { Offered::PassedOver };
+        }
+        let blocked = !lane.out.is_empty() || lane.waits.is_some() || !lane.queue.is_empty();
+        if lane.missed.is_some() || (blocked && self.queued >= self.most) {
+            lane.missed = Some(lane.missed.map_or(seq, |first| first.min(seq)));
+            self.passed_over += 1;
+            return Offered::PassedOver;
+        }
+        if let (Some(due), true) = (due, lane.queue.is_empty() && lane.out.is_empty()) {
+            self.waits.set(key, lane, Some(due));
+        }
+        if lane.queue.capacity() == 0 {
+            // Most lanes have one SET at a time.
+            lane.queue.reserve_exact(1);
+        }
+        lane.queue.push_back(slot);
+        self.queued += 1;
+        self.list(key);
+        Offered::Taken
+    }
+
+    /// Takes for a tap up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
+    ///
+    /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a tap that holds
+    /// a key may go on with what of it was passed over.
+    pub(crate) fn draw(
+        &mut self,
+        tap: u64,
+        order: Order,
+        most: usize,
+        bytes: usize,
+        overhead: usize,
+    ) -> (Vec<Slot>, Option<u64>) {
+        let mut drawn = Vec::new();
+        let mut total = 0usize;
+        let mut full = false;
+        let mut again = None;
+        while drawn.len() < most && !full {
+            let Some((key, was)) = self.next_lane(tap) else { break };
+            let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            let mut taken = 0usize;
+            while drawn.len() < most && (taken == 0 || order != Order::PerSet) {
+                let Some(next) = lane.queue.front() else { break };
+                let size = next.head.body_len as usize + overhead;
+                // What may be the reason why others fail with it leaves alone.
+                let apart = order != Order::PerSet && next.is_apart();
+                if !drawn.is_empty() && (apart || total + size > bytes) {
+                    full = true;
+                    break;
+                }
+                total += size;
+                lane.out.insert(next.seq());
+                drawn.extend(lane.queue.pop_front());
+                taken += 1;
+                if apart {
+                    full = true;
+                    break;
+                }
+            }
+            self.queued -= taken;
+            if taken == 0 && !full {
+                continue;
+            }
+            if taken == 0 {
+                // This lane is first next time.
+                lane.listed = was;
+                self.retries += usize::from(lane.since.is_zero());
+                match was {
+                    Listed::Free => {
+                        self.free += 1;
+                        self.ready.push_front(key);
+                    }
+                    Listed::Held => self.held.entry(tap).or_default().push_front(key),
+                    Listed::No => {}
+                }
+            } else if order == Order::PerTap {
+                lane.holder = tap;
+                self.held.entry(tap).or_default();
+                if lane.queue.is_empty()
+                    && let Some(missed) = lane.missed.take()
+                {
+                    again = Some(again.map_or(missed, |other: u64| other.min(missed)));
+                }
+                self.list(key);
+            }
+        }
+        (drawn, self.found_again(again))
+    }
+
+    /// The lane whose turn it is, no more listed.
+    fn next_lane(&mut self, tap: u64) -> Option<(OrderKey, Listed)> {
+        let free_first = self.free_next;
+        self.free_next = !free_first;
+        let wanted = if free_first { [Listed::Free, Listed::Held] } else { [Listed::Held, Listed::Free] };
+        wanted.into_iter().find_map(|listed| {
+            loop {
+                let line = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&tap) };
+                let key = line?.pop_front()?;
+                if let Some(lane) = self.lanes.get_mut(&key)
+                    && lane.listed == listed
+                    && (listed == Listed::Free || lane.holder == tap)
+                {
+                    self.unlist(key);
+                    return Some((key, listed));
+                }
+            }
+        })
+    }
+
+    /// A drawn SET comes back to its place; it leaves again when `due` has come.
+    ///
+    /// Returns what of its key was drawn behind it and is out still: it must come back too, since it may not arrive first.
+    pub(crate) fn put_back(&mut self, slot: Slot, due: Option<Duration>) -> Vec<u64> {
+        let (key, seq) = (slot.head.order, slot.seq());
+        let lane = self.lanes.entry(key).or_default();
+        if let Err(place) = lane.queue.binary_search_by_key(&seq, Slot::seq) {
+            lane.queue.insert(place, slot);
+            self.queued += 1;
+        }
+        if let Some(due) = due {
+            let until = lane.waits.map_or(due, |other| other.max(due));
+            self.waits.set(key, lane, Some(until));
+        }
+        let behind = lane.out.behind(seq).to_vec();
+        // Its first SET may be another now.
+        self.unlist(key);
+        self.came_in(key, seq);
+        behind
+    }
+
+    /// A drawn SET is settled. Returns the first SET of its key that was passed over, when the lane has run empty: scan again from there.
+    pub(crate) fn settled(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
+        self.came_in(key, seq);
+        self.remove_if_empty(key)
+    }
+
+    /// A SET is out no more; when it was the last, its lane is free again.
+    fn came_in(&mut self, key: OrderKey, seq: u64) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.out.remove(seq);
+        if lane.out.is_empty() {
+            lane.holder = 0;
+            if lane.listed == Listed::Held {
+                self.unlist(key);
+            }
+        }
+        self.unlist_if_waiting(key);
+        self.list(key);
+    }
+
+    fn remove_if_empty(&mut self, key: OrderKey) -> Option<u64> {
+        let lane = self.lanes.get(&key)?;
+        if !lane.out.is_empty() || !lane.queue.is_empty() {
+            return None;
+        }
+        self.unlist(key);
+        let missed = self.lanes.remove(&key).and_then(|mut lane| {
+            self.waits.set(key, &mut lane, None);
+            lane.missed
+        });
+        self.found_again(missed)
+    }
+
+    /// Takes a SET that is not drawn out of its lane: it was acknowledged late. Returns from where to scan again, if anywhere.
+    pub(crate) fn withdraw(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
+        let lane = self.lanes.get_mut(&key)?;
+        let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
+        lane.queue.remove(place);
+        self.queued -= 1;
+        if place == 0 && lane.waits_for_nobody() {
+            self.waits.set(key, lane, None);
+        }
+        if lane.queue.is_empty() {
+            self.unlist(key);
+        }
+        self.list(key);
+        self.remove_if_empty(key)
+    }
+
+    /// Takes a SET out of its lane as if it were drawn, and stops the lane until it is settled: it was refused late.
+    pub(crate) fn take(&mut self, key: OrderKey, seq: u64) -> Option<Slot> {
+        let lane = self.lanes.get_mut(&key)?;
+        let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
+        let slot = lane.queue.remove(place)?;
+        if place == 0 && lane.waits_for_nobody() {
+            self.waits.set(key, lane, None);
+        }
+        lane.out.insert(seq);
+        self.queued -= 1;
+        self.unlist(key);
+        self.list(key);
+        Some(slot)
+    }
+
+    /// Wakes the lanes whose time has come.
+    pub(crate) fn wake(&mut self, now: Duration) {
+        self.tell(now);
+        while let Some((at, key)) = self.waits.0.first().copied()
+            && at <= now
+        {
+            self.waits.0.pop_first();
+            self.wait_no_more(key);
+        }
+    }
+
+    fn wait_no_more(&mut self, key: OrderKey) {
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            self.waits.set(key, lane, None);
+            self.list(key);
+        }
+    }
+
+    /// Forgets waiting times: everything may be tried at once (a stream was resumed).
+    pub(crate) fn hurry(&mut self) {
+        let waiting: Vec<_> = self.waits.0.iter().map(|(_, key)| *key).collect();
+        waiting.into_iter().for_each(|key| self.wait_no_more(key));
+    }
+
+    /// Makes room when everything that stands here waits for its time or is stopped: only the first SET of each such key keeps
+    /// its slot. With `out` this goes also for keys whose earlier SETs are out: a receiver may take its time.
+    pub(crate) fn squeeze(&mut self, out: bool) {
+        for (key, lane) in &mut self.lanes {
+            let stands = lane.waits.is_some() || self.stopped.contains_key(key) || out && !lane.out.is_empty();
+            if stands && lane.queue.len() > 1 {
+                let gone = lane.queue.len() - 1;
+                let first_gone = lane.queue.get(1).map(Slot::seq);
+                lane.queue.truncate(1);
+                self.queued -= gone;
+                self.passed_over += gone;
+                lane.missed = match (lane.missed, first_gone) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+    }
+
+    /// Stops a key for a SET that is parked, until [`Lanes::go_on`] (`on_refusal = stop_key`).
+    pub(crate) fn stop(&mut self, key: OrderKey, seq: u64) {
+        self.stops += 1;
+        self.stopped.insert(key, (self.stops, seq));
+        self.unlist(key);
+    }
+
+    /// Whether a key is stopped.
+    pub(crate) fn is_stopped(&self, key: OrderKey) -> bool {
+        self.stopped.contains_key(&key)
+    }
+
+    /// Keys that are stopped, each with the number of its stop and the SET that stopped it.
+    pub(crate) fn stopped(&self) -> impl Iterator<Item = (OrderKey, u64, u64)> {
+        self.stopped.iter().map(|(key, (stop, seq))| (*key, *stop, *seq))
+    }
+
+    /// Stops ever made.
+    pub(crate) fn stops(&self) -> u64 {
+        self.stops
+    }
+
+    /// Lets a stopped key go on.
+    pub(crate) fn go_on(&mut self, key: OrderKey) {
+        if self.stopped.remove(&key).is_some() {
+            self.list(key);
+        }
+    }
+
+    /// Forgets SETs before `below` that are not drawn: they were dropped by a limit. Returns from where to scan again, if anywhere.
+    pub(crate) fn forget_below(&mut self, below: u64) -> Option<u64> {
+        let (mut gone, mut again) = (0, None::<u64>);
+        let mut go_on = Vec::new();
+        self.lanes.retain(|key, lane| {
+            let keep_from = lane.queue.partition_point(|slot| slot.seq() < below);
+            gone += keep_from;
+            lane.queue.drain(..keep_from);
+            if keep_from > 0 && lane.waits_for_nobody() {
+                self.waits.set(*key, lane, None);
+                go_on.push(*key);
+            }
+            if lane.queue.is_empty() {
+                let was = std::mem::take(&mut lane.listed);
+                self.free -= usize::from(was == Listed::Free);
+                self.retries -= usize::from(was != Listed::No && lane.since.is_zero());
+            }
+            if !lane.out.is_empty() || !lane.queue.is_empty() {
+                return true;
+            }
+            again = match (again, lane.missed) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            false
+        });
+        self.queued -= gone;
+        go_on.into_iter().for_each(|key| self.list(key));
+        self.found_again(again)
+    }
+
+    /// Everything passed over from `missed` on is found again by the scan.
+    fn found_again(&mut self, missed: Option<u64>) -> Option<u64> {
+        if missed.is_some() {
+            self.passed_over = 0;
+        }
+        missed
+    }
+
+    /// Forgets everything that is not drawn; the scan finds it again.
+    pub(crate) fn forget_all(&mut self) {
+        self.lanes.retain(|_, lane| {
+            lane.queue.clear();
+            lane.missed = None;
+            lane.waits = None;
+            lane.listed = Listed::No;
+            !lane.out.is_empty()
+        });
+        self.ready.clear();
+        self.free = 0;
+        self.retries = 0;
+        self.held.values_mut().for_each(VecDeque::clear);
+        self.waits.0.clear();
+        self.queued = 0;
+        self.passed_over = 0;
+    }
+
+    fn list(&mut self, key: OrderKey) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        if lane.listed != Listed::No || lane.waits.is_some() || lane.queue.is_empty() || self.stopped.contains_key(&key)
+        {
+            return;
+        }
+        let retry = lane.queue.front().is_some_and(|first| first.attempts > 0);
+        lane.since = if retry { Duration::ZERO } else { self.now.max(Duration::from_nanos(1)) };
+        if lane.out.is_empty() {
+            lane.listed = Listed::Free;
+            self.free += 1;
+            self.retries += usize::from(retry);
+            if self.ready.len() > 64 + 2 * self.free {
+                self.ready.retain(|key| self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Free));
+            }
+            self.ready.push_back(key);
+        } else if let Some(held) = self.held.get_mut(&lane.holder) {
+            lane.listed = Listed::Held;
+            self.retries += usize::from(retry);
+            held.push_back(key);
+        }
+    }
+
+    fn unlist(&mut self, key: OrderKey) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let was = std::mem::take(&mut lane.listed);
+        self.free -= usize::from(was == Listed::Free);
+        self.retries -= usize::from(was != Listed::No && lane.since.is_zero());
+    }
+
+    fn unlist_if_waiting(&mut self, key: OrderKey) {
+        if self.lanes.get(&key).is_some_and(|lane| lane.waits.is_some()) {
+            self.unlist(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+#![doc = include_str!("../README.md")]
+
+mod announce;
+mod backoff;
+mod batch;
+mod commands;
+mod config;
+mod counts;
+mod declare;
+mod endpoint;
+mod feed;
+mod hash;
+mod index;
+mod intake;
+mod lane;
+mod mend;
+mod observe;
+mod pace;
+mod parked;
+mod retain;
+mod seal;
+mod settle;
+mod shared;
+mod slot;
+mod start;
+mod stops;
+mod streams;
+mod tail;
+mod vault;
+mod view;
+mod visit;
+
+pub use config::Config;
+pub use declare::{Declared, DeclaredDelivery, DeclaredRetention, DeclaredStatus};
+pub use index::Index;
+pub use intake::{Accepted, Closed, Source};
+pub use observe::Observed;
+pub use parked::{ParkedView, Reissued};
+pub use setgate_delivery::Entry as Method;
+pub use start::{Issuer, Parts, Router, StartError};
+pub use streams::{ChangeError, ReconcileError, Reconciled};
+pub use vault::reseal;
+pub use view::{HeldView, StreamView};
+pub use visit::Visited;
+
+pub(crate) use start::Inner;
+
+#[cfg(test)]
+mod tests;

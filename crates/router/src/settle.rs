@@ -1,0 +1,312 @@
+//! What an outcome means (design-router.md 3), and how it is written down.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use setgate_delivery::{Cause, Order, Outcome, Refusal, Scope, Verdict};
+use setgate_set::{ErrorCode, Receipt};
+use setgate_store::{Durability, Fence, Settlement, Store, StoreError, Unit};
+use tokio::sync::Notify;
+
+/// What is to be done about one outcome.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Judgement {
+    /// It is settled: acknowledged.
+    Acknowledge(Receipt),
+    /// It is settled: parked.
+    Park {
+        code: ErrorCode,
+        text: Box<str>,
+        /// The fault was the stream's: `streams resume` offers to issue it again.
+        stream_fault: bool,
+    },
+    /// This SET failed; others may pass.
+    RetrySet { after: Option<Duration>, cause: Cause },
+    /// The line failed. `own`: waiting will not mend it.
+    RetryLine { after: Option<Duration>, cause: Cause, own: bool },
+    /// A human is needed: the stream is paused at once.
+    Halt { cause: Cause },
+    /// What many lines share failed; the stream has no part in it. `ours`: a human mends it, and no attempt is counted.
+    Endpoint { after: Option<Duration>, cause: Cause, ours: bool },
+    /// Not tried.
+    Return,
+}
+
+/// The one table of codes: whose fault a refusal is.
+///
+/// A refusal of a single push answers one attempt and is tried again when the fault is the stream's; where the receiver has
+/// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares`: the line names an endpoint.
+pub(crate) fn judge(outcome: Outcome, order: Order, shares: bool) -> Judgement {
+    match outcome {
+        Err(Verdict::Retry { scope: Scope::Endpoint, after, cause }) if shares => {
+            Judgement::Endpoint { after, cause, ours: false }
+        }
+        Err(Verdict::Halt { scope: Scope::Endpoint, cause }) if shares => {
+            Judgement::Endpoint { after: None, cause, ours: true }
+        }
+        Ok(receipt) => Judgement::Acknowledge(receipt),
+        Err(Verdict::Retry { scope: Scope::Set, after, cause }) => Judgement::RetrySet { after, cause },
+        Err(Verdict::Retry { scope: Scope::Line | Scope::Endpoint, after, cause }) => {
+            let own = own_fault(cause.code);
+            Judgement::RetryLine { after, cause, own }
+        }
+        Err(Verdict::Refuse(refusal)) => refused(refusal, order),
+        Err(Verdict::Halt { scope: Scope::Set, cause }) => {
+            Judgement::Park { code: ErrorCode::from_wire(cause.code), text: cause.text, stream_fault: false }
+        }
+        Err(Verdict::Halt { scope: Scope::Line | Scope::Endpoint, cause }) => Judgement::Halt { cause },
+        // `Verdict` may grow: what is not known was not tried.
+        Err(_) => Judgement::Return,
+    }
+}
+
+/// Whether a line's cause is the stream's own fault, which a human mends: credentials, a wrong endpoint, TLS, an answer that no
+/// receiver gives. What is absent, slow or unwell is waited for. The tables of the sending methods say the same; a test reads them.
+pub(crate) fn own_fault(code: &str) -> bool {
+    matches!(
+        code,
+        "answer_contradicts"
+            | "answer_invalid"
+            | "answer_too_large"
+            | "guard"
+            | "http_2xx"
+            | "http_400"
+            | "http_401"
+            | "http_403"
+            | "http_404"
+            | "http_405"
+            | "http_410"
+            | "http_415"
+            | "http_422"
+            | "http_4xx"
+            | "http_501"
+            | "http_505"
+            | "http_506"
+            | "http_510"
+            | "http_511"
+            | "http_other"
+            | "protocol"
+            | "redirect"
+            | "tls"
+            | "too_large_head"
+    )
+}
+
+fn refused(refusal: Refusal, order: Order) -> Judgement {
+    let text: Box<str> = refusal.description.clone().unwrap_or_else(|| "no description".into());
+    let stream_fault = matches!(
+        refusal.code,
+        ErrorCode::InvalidKey
+            | ErrorCode::InvalidIssuer
+            | ErrorCode::InvalidAudience
+            | ErrorCode::AuthenticationFailed
+            | ErrorCode::AccessDenied
+    );
+    if stream_fault && order == Order::PerSet {
+        let code = match refusal.code {
+            ErrorCode::InvalidKey => "invalid_key",
+            ErrorCode::InvalidIssuer => "invalid_issuer",
+            ErrorCode::InvalidAudience => "invalid_audience",
+            ErrorCode::AuthenticationFailed => "authentication_failed",
+            _ => "access_denied",
+        };
+        return Judgement::RetryLine { after: None, cause: Cause { code, text }, own: true };
+    }
+    Judgement::Park { code: refusal.code, text, stream_fault }
+}
+
+/// Collects settlements and writes them in batches, lazily: a crash repeats what it had not written, nothing worse.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    queue: Mutex<Queue>,
+    came: Notify,
+    written: tokio::sync::watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Settlement>,
+    /// Settlements ever queued.
+    queued: u64,
+    urgent: bool,
+}
+
+const BATCH: usize = 512;
+
+impl Settler {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { queue: Mutex::default(), came: Notify::new(), written: tokio::sync::watch::channel(0).0 })
+    }
+
+    /// Queues settlements; callable from any thread.
+    pub(crate) fn note(&self, settlements: impl IntoIterator<Item = Settlement>) {
+        let mut queue = self.queue.lock();
+        let before = queue.waiting.len();
+        queue.waiting.extend(settlements);
+        queue.queued += (queue.waiting.len() - before) as u64;
+        if before == 0 || (before < BATCH && queue.waiting.len() >= BATCH) {
+            self.came.notify_one();
+        }
+    }
+
+    /// Ends when everything queued so far is visible in the store.
+    pub(crate) async fn flush(&self) {
+        let upto = {
+            let mut queue = self.queue.lock();
+            queue.urgent = true;
+            queue.queued
+        };
+        self.came.notify_one();
+        let mut written = self.written.subscribe();
+        // The sender lives as long as `self`.
+        let _ = written.wait_for(|written| *written >= upto).await;
+    }
+
+    /// Writes until the process ends. `trouble` hears of a store that does not take them, and of its recovery.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn setgate_clock::Clock>,
+        every: Duration,
+        trouble: impl Fn(Option<&StoreError>),
+    ) {
+        let mut failures = 0u32;
+        loop {
+            let (empty, hurry) = {
+                let queue = self.queue.lock();
+                (queue.waiting.is_empty(), queue.urgent || queue.waiting.len() >= BATCH)
+            };
+            if empty {
+                let upto = {
+                    let mut queue = self.queue.lock();
+                    queue.urgent = false;
+                    queue.queued
+                };
+                self.written.send_if_modified(|written| std::mem::replace(written, upto) != upto);
+                self.came.notified().await;
+                continue;
+            }
+            if !hurry {
+                // A batch grows until its time is over or it is full.
+                tokio::select! {
+                    () = clock.sleep(every) => {}
+                    () = self.came.notified() => {}
+                }
+            }
+            let (batch, upto) = {
+                let mut queue = self.queue.lock();
+                (std::mem::take(&mut queue.waiting), queue.queued)
+            };
+            let fence: Fence = store.fence();
+            match store.commit(vec![Unit::Settle { fence, what: batch.clone() }], Durability::Lazy).await {
+                Ok(_) => {
+                    if std::mem::take(&mut failures) > 0 {
+                        trouble(None);
+                    }
+                    self.written.send_replace(upto);
+                }
+                Err(error) => {
+                    trouble(Some(&error));
+                    failures += 1;
+                    {
+                        let mut queue = self.queue.lock();
+                        let newer = std::mem::replace(&mut queue.waiting, batch);
+                        queue.waiting.extend(newer);
+                    }
+                    clock.sleep(Duration::from_millis(50u64 << failures.min(6))).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuse(code: ErrorCode) -> Outcome {
+        Err(Verdict::Refuse(Refusal { code, description: Some("because".into()), language: None }))
+    }
+
+    #[test]
+    fn a_fault_of_the_stream_never_costs_a_pushed_set() {
+        for code in [
+            ErrorCode::InvalidKey,
+            ErrorCode::InvalidIssuer,
+            ErrorCode::InvalidAudience,
+            ErrorCode::AuthenticationFailed,
+            ErrorCode::AccessDenied,
+        ] {
+            let judged = judge(refuse(code.clone()), Order::PerSet, false);
+            assert!(matches!(judged, Judgement::RetryLine { own: true, .. }), "{code}");
+            let judged = judge(refuse(code.clone()), Order::PerBatch, false);
+            assert!(matches!(judged, Judgement::Park { stream_fault: true, .. }), "{code}: setErrs settles");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_set_parks_it() {
+        for code in
+            [ErrorCode::InvalidRequest, ErrorCode::TooLarge, ErrorCode::InvalidState, ErrorCode::Other("novel".into())]
+        {
+            assert!(
+                matches!(
+                    judge(refuse(code.clone()), Order::PerSet, false),
+                    Judgement::Park { stream_fault: false, .. }
+                ),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_absent_endpoint_is_not_the_streams_fault() {
+        for (code, own) in
+            [("connect", false), ("timeout", false), ("http_503", false), ("http_401", true), ("tls", true)]
+        {
+            let outcome = Err(Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(code, "x") });
+            assert!(
+                matches!(judge(outcome, Order::PerSet, false), Judgement::RetryLine { own: o, .. } if o == own),
+                "{code}"
+            );
+        }
+    }
+
+    /// What the tables of the sending methods call a fault of the stream is one here, and nothing else is.
+    #[test]
+    fn the_tables_of_the_methods_say_whose_fault_it_is() {
+        for (method, readme) in [
+            ("push", include_str!("../../../transports/push/README.md")),
+            ("multipush", include_str!("../../../transports/multipush/README.md")),
+        ] {
+            let mut rows = 0;
+            for row in readme.lines().filter(|row| row.starts_with("| `")) {
+                let cells: Vec<_> =
+                    row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+                let code = match cells.as_slice() {
+                    [_, .., meant, _] if cells.len() > 2 => match meant.strip_prefix("line ") {
+                        Some(code) => code,
+                        None => continue,
+                    },
+                    [cause, _] if !cause.contains(' ') => cause,
+                    _ => continue,
+                };
+                let said = cells.last().is_some_and(|why| why.contains("fault of the stream"));
+                assert_eq!(own_fault(code), said, "{method}: {row}");
+                rows += 1;
+            }
+            assert!(rows > 40, "{method} has {rows} rows");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_a_line_does_not_name_is_the_line() {
+        let cause = || Cause::new("tls", "x");
+        let retry = || Err(Verdict::Retry { scope: Scope::Endpoint, after: None, cause: cause() });
+        let halt = || Err(Verdict::Halt { scope: Scope::Endpoint, cause: cause() });
+        assert!(matches!(judge(retry(), Order::PerSet, false), Judgement::RetryLine { own: true, .. }));
+        assert!(matches!(judge(halt(), Order::PerSet, false), Judgement::Halt { .. }));
+        assert!(matches!(judge(retry(), Order::PerSet, true), Judgement::Endpoint { ours: false, .. }));
+        assert!(matches!(judge(halt(), Order::PerSet, true), Judgement::Endpoint { ours: true, .. }));
+    }
+}

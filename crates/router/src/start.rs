@@ -1,0 +1,221 @@
+//! The router assembled: what it is made of, how it starts and how it ends.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Mutex, RwLock};
+use setgate_clock::House;
+use setgate_delivery::{Closed, spi::AnyMethod};
+use setgate_jose::{Kek, Keyring};
+use setgate_store::{IssuerNo, Store, StoreError, StreamNo, Version};
+use tokio::sync::watch;
+
+use crate::{
+    Config, Index, Method, Observed, commands,
+    feed::Feed,
+    hash::Map,
+    intake, retain,
+    shared::{Command, Shared, Timers},
+    streams::Kept,
+    tail,
+};
+
+/// One issuer of this gateway.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// Its URL, byte for byte as configured: `iss` of every SET (SSF 1.0 §4.1.6).
+    pub url: Arc<str>,
+    /// Its number.
+    pub no: IssuerNo,
+    /// Its keys.
+    pub keyring: Arc<Keyring>,
+    /// The algorithm of streams that name none.
+    pub algorithm: setgate_jose::Algorithm,
+}
+
+/// What a router is made of.
+pub struct Parts {
+    /// Clock, randomness, tasks.
+    pub house: House,
+    /// The durable memory.
+    pub store: Arc<dyn Store>,
+    /// Seals receivers' secrets at rest (hardening H36).
+    pub kek: Arc<Kek>,
+    /// The issuers.
+    pub issuers: Vec<Issuer>,
+    /// The started methods.
+    pub methods: Vec<Arc<dyn AnyMethod>>,
+    /// The `[router]` section.
+    pub config: Config,
+    /// Where it counts.
+    pub observed: Observed,
+}
+
+/// Why a router does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store cannot be read.
+    #[error("cannot read the streams: {0}")]
+    Store(#[from] StoreError),
+    /// A record cannot be understood.
+    #[error("the record of stream number {no} cannot be read: {why}; `setgate store check` looks closer")]
+    Record {
+        /// Its number.
+        no: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The running router. A cheap handle.
+#[derive(Clone)]
+pub struct Router(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) kek: Arc<Kek>,
+    pub(crate) issuers: Vec<Issuer>,
+    pub(crate) methods: Vec<Arc<dyn AnyMethod>>,
+    pub(crate) index: ArcSwap<Index>,
+    pub(crate) streams_by_id: ArcSwap<HashMap<String, StreamNo>>,
+    pub(crate) published: watch::Sender<Version>,
+    pub(crate) feeds: RwLock<Map<StreamNo, Arc<Feed>>>,
+    /// All streams; whoever changes one holds this.
+    pub(crate) kept: tokio::sync::Mutex<Kept>,
+    pub(crate) intake_closed: ArcSwapOption<intake::Closed>,
+    pub(crate) held_bytes: AtomicUsize,
+    /// What limits dropped since the start, by stream.
+    pub(crate) limited: Mutex<HashMap<StreamNo, retain::Limited>>,
+    pub(crate) ended: watch::Sender<bool>,
+}
+
+impl Inner {
+    pub(crate) fn feed(&self, no: StreamNo) -> Option<Arc<Feed>> {
+        self.feeds.read().get(&no).cloned()
+    }
+
+    pub(crate) fn feeds(&self) -> Vec<Arc<Feed>> {
+        self.feeds.read().values().cloned().collect()
+    }
+
+    pub(crate) fn issuer(&self, url: &str) -> Option<&Issuer> {
+        self.issuers.iter().find(|issuer| &*issuer.url == url)
+    }
+}
+
+impl Router {
+    /// Starts the router: loads the streams, finds what they are owed, follows the ledger.
+    ///
+    /// # Errors
+    /// [`StartError`] when the store cannot be read. A stream whose method is missing does not stop the start: it waits, and says why.
+    pub async fn start(parts: Parts) -> Result<Self, StartError> {
+        let Parts { house, store, kek, issuers, methods, config, observed } = parts;
+        let last = store.bounds().last;
+        store.watch(Arc::new(observed.counts.clone()));
+        let (shared, inbox) = Shared::new(house, store, config, observed);
+        let inner = Arc::new(Inner {
+            shared,
+            kek,
+            issuers,
+            methods,
+            index: ArcSwap::from_pointee(Index::build(&[], Version::default())),
+            streams_by_id: ArcSwap::default(),
+            published: watch::channel(Version::default()).0,
+            feeds: RwLock::default(),
+            kept: tokio::sync::Mutex::default(),
+            intake_closed: ArcSwapOption::empty(),
+            held_bytes: AtomicUsize::new(0),
+            limited: Mutex::default(),
+            ended: watch::channel(false).0,
+        });
+        inner.load_streams(last).await?;
+        let house = inner.shared.house.clone();
+        let settler = inner.shared.settler.clone();
+        let (store, clock, shared) = (inner.shared.store.clone(), house.clock.clone(), inner.shared.clone());
+        house.spawn(
+            "settle",
+            settler.run(store, clock, inner.shared.config.flush(), move |error| match error {
+                Some(error) => {
+                    shared.halted.store(true, std::sync::atomic::Ordering::Release);
+                    tracing::error!(%error, "cannot write what was settled; nothing is handed over until it can");
+                }
+                None => {
+                    shared.halted.store(false, std::sync::atomic::Ordering::Release);
+                    // However short it was: who was woken meanwhile drew nothing, and nobody wakes it again.
+                    shared.tell(Command::WakeAll);
+                    tracing::info!("what was settled is written again");
+                }
+            }),
+        );
+        house.spawn("tail", tail::follow(inner.clone(), last));
+        house.spawn("timers", Timers::run(inner.shared.clone()));
+        house.spawn("commands", commands::obey(inner.clone(), inbox));
+        house.spawn("gate", intake::watch_gate(inner.clone()));
+        house.spawn("retain", retain::watch(inner.clone()));
+        inner.feeds().iter().for_each(|feed| _ = feed.tick());
+        Ok(Self(inner))
+    }
+
+    /// The issuers.
+    #[must_use]
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.0.issuers
+    }
+
+    /// The issuer with this URL.
+    #[must_use]
+    pub fn issuer(&self, url: &str) -> Option<&Issuer> {
+        self.0.issuer(url)
+    }
+
+    /// The delivery methods in force: for `delivery_methods_supported`.
+    #[must_use]
+    pub fn methods(&self) -> Vec<Method> {
+        self.0.methods.iter().filter(|method| method.is_offered()).map(|method| method.entry()).collect()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.shared.store
+    }
+
+    /// The index in force, for questions about decisions.
+    #[must_use]
+    pub fn index(&self) -> Arc<Index> {
+        self.0.index.load_full()
+    }
+
+    /// Ends: lines finish what they handed over, outcomes are written down, methods hang up. At most `within`.
+    pub async fn drain(&self, within: Duration) {
+        let inner = &self.0;
+        inner.ended.send_replace(true);
+        let clock = &inner.shared.house.clock;
+        let by = clock.monotonic() + within;
+        let feeds = inner.feeds();
+        feeds.iter().for_each(|feed| feed.end(Closed::Draining));
+        while feeds.iter().any(|feed| feed.is_busy()) && clock.monotonic() < by {
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+        let left = by.saturating_sub(clock.monotonic());
+        let flushed = inner.shared.settler.flush();
+        tokio::select! {
+            () = flushed => {}
+            () = clock.sleep(left.max(Duration::from_secs(1))) => tracing::warn!("not all acknowledgements were written; they will be handed over again"),
+        }
+        for method in &inner.methods {
+            method.close(by.saturating_sub(clock.monotonic())).await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Router({} streams)", self.0.feeds.read().len())
+    }
+}

@@ -1,0 +1,420 @@
+//! Streams as control-plane records: loaded at start, reconciled with the configuration, changed one at a time.
+
+mod reconcile;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::Value as Json;
+use setgate_delivery::{About, spi::AnyLine};
+use setgate_set::Timestamp;
+use setgate_store::{
+    Done, Durability, Key, Parked, ParkedFilter, Position, Put, Rule, StoreError, StreamNo, Unit, Version,
+};
+use setgate_stream::{Owner, Reason, Status, Stream};
+
+use crate::{
+    Index, Inner, Router, StartError, StreamView,
+    announce::Announcement,
+    feed::{Feed, Served},
+    seal::Seal,
+    vault::{self, Secrets},
+};
+
+pub use reconcile::{ReconcileError, Reconciled};
+
+pub(crate) const PREFIX: &str = "stream/";
+
+/// All streams, by number, with the version in which the filter of each last changed.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) streams: BTreeMap<StreamNo, (Arc<Stream>, Version)>,
+    /// A change was begun of which nobody knows how it ended: its caller went away, or the store failed in between.
+    pub(crate) unsure: bool,
+    /// Whether all that is parked is known to be of streams that are there: a delete may have broken off, here or before the start.
+    pub(crate) swept: bool,
+}
+
+/// Why a stream was not changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// There is none of this name.
+    #[error("there is no {0}")]
+    Unknown(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn key(no: StreamNo) -> Key {
+    Key(format!("{PREFIX}{:010}", no.0))
+}
+
+impl Inner {
+    pub(crate) async fn load_streams(self: &Arc<Self>, last: Position) -> Result<(), StartError> {
+        let mut kept = self.kept.lock().await;
+        kept.streams = self.read_streams().await?;
+        for (stream, version) in kept.streams.values() {
+            self.put_in_force(stream, *version, last).await?;
+        }
+        self.publish(&kept, self.shared.store.version());
+        Ok(())
+    }
+
+    pub(crate) async fn read_streams(&self) -> Result<BTreeMap<StreamNo, (Arc<Stream>, Version)>, StartError> {
+        let mut streams = BTreeMap::new();
+        for record in self.shared.store.range(Key::from(PREFIX)).await? {
+            let fail = |why: String| StartError::Record { no: record.key.0.clone(), why };
+            let mut stream: Stream = serde_json::from_slice(&record.value).map_err(|error| fail(error.to_string()))?;
+            let secrets = self.secrets(&stream.delivery.method);
+            vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery, secrets).map_err(fail)?;
+            streams.insert(StreamNo(stream.no), (Arc::new(stream), record.version));
+        }
+        Ok(streams)
+    }
+
+    pub(crate) async fn put_in_force(
+        self: &Arc<Self>,
+        stream: &Arc<Stream>,
+        filter_changed: Version,
+        last: Position,
+    ) -> Result<(), StoreError> {
+        match self.served(stream, filter_changed) {
+            Ok(served) => self.install(stream, served, last).await?,
+            Err(why) => tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait"),
+        }
+        Ok(())
+    }
+
+    fn secrets(&self, method: &str) -> Secrets {
+        setgate_delivery::find(&self.methods, method).map_or_else(Secrets::default, |method| Secrets {
+            terms: method.secret_terms(),
+            grant: method.secret_grant(),
+        })
+    }
+
+    /// What a stream needs to be delivered, or why it cannot.
+    fn served(&self, stream: &Arc<Stream>, filter_changed: Version) -> Result<Served, String> {
+        let issuer = self.issuer(&stream.issuer).ok_or_else(|| {
+            let known: Vec<_> = self.issuers.iter().map(|issuer| &*issuer.url).collect();
+            format!("`issuer` {} is not among [[issuers]] ({})", stream.issuer, known.join(", "))
+        })?;
+        let method = setgate_delivery::find(&self.methods, &stream.delivery.method).ok_or_else(|| {
+            let known: Vec<_> = self.methods.iter().map(|method| method.entry().uri).collect();
+            format!(
+                "`delivery.method` {} is not linked and enabled; there are: {}",
+                stream.delivery.method,
+                known.join(", ")
+            )
+        })?;
+        let algorithm = stream.algorithm.parse().map_err(|error: setgate_jose::UnknownAlgorithm| error.to_string())?;
+        let operator_owned = stream.owner == Owner::Operator;
+        let about = About { stream: stream.id.shared(), issuer: stream.issuer.clone(), operator_owned };
+        let line = match self.line_in_force(stream) {
+            Some(line) => line,
+            None => method
+                .line(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())
+                .map_err(|fault| fault.to_string())?,
+        };
+        let mut profile = line.profile();
+        let at_most = |limit: usize, asked: Option<std::num::NonZeroU32>| {
+            asked.and_then(|asked| usize::try_from(asked.get()).ok()).map_or(limit, |asked| asked.min(limit))
+        };
+        profile.limits.sets = at_most(profile.limits.sets, stream.batch.sets);
+        profile.limits.bytes = at_most(profile.limits.bytes, stream.batch.bytes);
+        let seal = Seal {
+            iss_json: Json::from(&*stream.issuer).to_string(),
+            aud_json: serde_json::to_string(&stream.audience).unwrap_or_default(),
+            algorithm,
+            form: profile.form,
+            keyring: issuer.keyring.clone(),
+        };
+        let endpoint = profile.endpoint.as_ref().map(|name| self.shared.endpoint(name));
+        Ok(Served {
+            stream: stream.clone(),
+            endpoint,
+            line,
+            profile,
+            seal: Arc::new(seal),
+            method: method.entry().name,
+            filter_changed,
+            generation: 0,
+        })
+    }
+
+    /// The line of a stream whose delivery stays as it is: what its method keeps there (waiting polls, windows) outlives a pause.
+    fn line_in_force(&self, stream: &Stream) -> Option<Arc<dyn AnyLine>> {
+        let served = self.feed(StreamNo(stream.no))?.served.load_full();
+        let before = &served.stream;
+        let same = before.id == stream.id
+            && before.delivery == stream.delivery
+            && before.issuer == stream.issuer
+            && before.owner == stream.owner;
+        same.then(|| served.line.clone())
+    }
+
+    async fn install(self: &Arc<Self>, stream: &Stream, served: Served, last: Position) -> Result<(), StoreError> {
+        let no = StreamNo(stream.no);
+        self.shared.observed.counts.served_by(no, served.method);
+        if let Some(feed) = self.feed(no) {
+            let changed = feed.served.load().stream.on_refusal != stream.on_refusal;
+            feed.serve(served);
+            if changed {
+                self.stop_as_parked(no).await?;
+            }
+            return Ok(());
+        }
+        let feed = Feed::new(no, self.shared.clone(), served, last);
+        if stream.on_refusal == setgate_stream::OnRefusal::StopKey {
+            feed.stop_keys(&self.all_parked(no).await?.iter().map(|parked| parked.order).collect());
+        }
+        let control = self.shared.store.owed_control(no).await?;
+        self.feeds.write().insert(no, feed.clone());
+        feed.push_control(control);
+        Ok(())
+    }
+
+    /// Puts a version in force for decisions. Appends that were decided before are answered `Stale` by the store.
+    pub(crate) fn publish(&self, kept: &Kept, version: Version) {
+        let streams: Vec<_> = kept.streams.values().map(|(stream, _)| stream.clone()).collect();
+        let by_id = streams.iter().map(|stream| (stream.id.as_str().to_owned(), StreamNo(stream.no))).collect();
+        for word in ["enabled", "paused", "disabled"] {
+            let count = streams.iter().filter(|stream| stream.status.word() == word).count();
+            self.shared
+                .observed
+                .streams
+                .get_or_create(&[("status", word)])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.streams_by_id.store(Arc::new(by_id));
+        self.index.store(Arc::new(Index::build(&streams, version)));
+        self.published.send_replace(version);
+    }
+
+    fn put(&self, stream: &Stream) -> Result<Put, String> {
+        let mut sealed = stream.clone();
+        let secrets = self.secrets(&stream.delivery.method);
+        vault::seal(&self.kek, stream.id.as_str(), &mut sealed.delivery, secrets)?;
+        let value = serde_json::to_vec(&sealed).map_err(|error| error.to_string())?;
+        Ok(Put { key: key(StreamNo(stream.no)), value: Some(value.into()) })
+    }
+
+    /// Writes changed streams in one unit, with what goes along, and puts them in force.
+    async fn write(
+        self: &Arc<Self>,
+        kept: &mut Kept,
+        changed: Vec<Arc<Stream>>,
+        drop_through: Vec<(StreamNo, Rule)>,
+        announcements: Vec<(Arc<Stream>, Announcement)>,
+    ) -> Result<(), ChangeError> {
+        let now = self.shared.store.version();
+        let mut notice = Vec::new();
+        for (stream, announcement) in announcements {
+            if let Some(issuer) = self.issuer(&stream.issuer) {
+                notice.push(announcement.record(self, issuer, &stream, now));
+            }
+        }
+        let change =
+            changed.iter().map(|stream| self.put(stream)).collect::<Result<_, _>>().map_err(ChangeError::Invalid)?;
+        let membership = true;
+        let unit = Unit::Configure { change, expect: None, membership, drop_through, notice };
+        kept.unsure = true;
+        let done = self.shared.store.commit(vec![unit], Durability::Sync).await?;
+        let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
+            return Err(ChangeError::Invalid("the store gave no version".into()));
+        };
+        let last = self.shared.store.bounds().last;
+        for stream in changed {
+            let before = kept.streams.get(&StreamNo(stream.no));
+            let same_filter = before.is_some_and(|(before, _)| same_filter(before, &stream));
+            let filter_changed = before.filter(|_| same_filter).map_or(version, |(_, at)| *at);
+            self.put_in_force(&stream, filter_changed, last).await?;
+            kept.streams.insert(StreamNo(stream.no), (stream, filter_changed));
+        }
+        self.publish(kept, version);
+        kept.unsure = false;
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.shared.house.clock.wall_millis())
+    }
+
+    pub(crate) async fn pause_by_fault(self: &Arc<Self>, no: StreamNo, why: String) {
+        let mut kept = self.kept.lock().await;
+        let Some((stream, _)) = kept.streams.get(&no).cloned() else { return };
+        if stream.status != Status::Enabled {
+            return;
+        }
+        tracing::error!(stream = %stream.id, why, "paused a stream by its own fault; `setgate streams resume` when it is mended");
+        self.shared.observed.paused_by_fault.inc();
+        self.pause_alone(&mut kept, &stream, Reason::Fault(why), "delivery failed too often").await;
+    }
+
+    /// Pauses a stream whose receiver did not come (SSF 1.0 §8.1.1), unless it came in the meantime.
+    pub(crate) async fn pause_by_absence(self: &Arc<Self>, no: StreamNo) {
+        let mut kept = self.kept.lock().await;
+        let Some((stream, _)) = kept.streams.get(&no).cloned() else { return };
+        if stream.status != Status::Enabled || self.feed(no).is_none_or(|feed| !feed.is_abandoned()) {
+            return;
+        }
+        let seconds = stream.inactivity_timeout_seconds.map_or(0, std::num::NonZeroU32::get);
+        tracing::warn!(stream = %stream.id, seconds, "paused a stream whose receiver did not come within its inactivity timeout");
+        let why = Reason::Inactive(format!("the receiver did not come for {seconds} seconds"));
+        self.pause_alone(&mut kept, &stream, why, "inactivity timeout").await;
+    }
+
+    async fn pause_alone(self: &Arc<Self>, kept: &mut Kept, stream: &Stream, why: Reason, announced: &str) {
+        let mut stream = stream.clone();
+        stream.status = Status::Paused { at: self.now(), why };
+        let stream = Arc::new(stream);
+        let announcement = Announcement::StreamUpdated { status: "paused", reason: Some(announced.into()) };
+        if let Err(error) = self.write(kept, vec![stream.clone()], vec![], vec![(stream.clone(), announcement)]).await {
+            tracing::error!(stream = %stream.id, %error, "cannot pause the stream");
+        }
+    }
+}
+
+fn same_filter(a: &Stream, b: &Stream) -> bool {
+    a.events == b.events
+        && a.roster == b.roster
+        && a.default_subjects == b.default_subjects
+        && a.match_by_the_letter == b.match_by_the_letter
+}
+
+impl Router {
+    /// Every stream, by number.
+    pub async fn streams(&self) -> Vec<StreamView> {
+        let streams: Vec<_> = self.0.kept.lock().await.streams.values().map(|(stream, _)| stream.clone()).collect();
+        let mut views = Vec::with_capacity(streams.len());
+        for stream in streams {
+            views.push(self.0.view(&stream).await);
+        }
+        views
+    }
+
+    /// The stream with this id.
+    pub async fn stream(&self, id: &str) -> Option<StreamView> {
+        let stream = self.0.stream(id).await?;
+        Some(self.0.view(&stream).await)
+    }
+
+    /// Stops delivery and keeps what is due. After the answer no new hand-over begins.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such stream, or it is not enabled.
+    pub async fn pause(&self, id: &str, reason: String) -> Result<StreamView, ChangeError> {
+        self.0.change_status(id, |status, at| status.pause(at, Reason::Operator(reason.clone())), Some(&reason)).await
+    }
+
+    /// Delivers again; with `reissue` also what was parked by the stream's own fault, as new SETs.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such stream, or it is enabled already.
+    pub async fn resume(&self, id: &str, reissue: bool) -> Result<StreamView, ChangeError> {
+        let view = self.0.change_status(id, |status, _| status.enable(), None).await?;
+        if reissue {
+            let no = StreamNo(view.no);
+            let jtis = self
+                .0
+                .all_parked(no)
+                .await?
+                .into_iter()
+                .filter(|parked| parked.stream_fault)
+                .map(|parked| parked.jti.to_string());
+            let jtis = jtis.collect();
+            self.reissue(jtis, true).await?;
+        }
+        Ok(view)
+    }
+
+    /// Deletes a stream with its cursor and what it is owed; its number is never used again.
+    ///
+    /// # Errors
+    /// [`ChangeError`] when there is no such stream.
+    pub async fn delete(&self, id: &str) -> Result<(), ChangeError> {
+        let inner = &self.0;
+        let mut kept = inner.kept.lock().await;
+        let unknown = || ChangeError::Unknown(format!("stream `{id}`"));
+        let stream = kept
+            .streams
+            .values()
+            .find(|(stream, _)| stream.id.as_str() == id)
+            .map(|(stream, _)| stream.clone())
+            .ok_or_else(unknown)?;
+        let no = StreamNo(stream.no);
+        let unit = Unit::Configure {
+            change: vec![Put { key: key(no), value: None }],
+            expect: None,
+            membership: true,
+            drop_through: vec![(no, Rule::Deleted)],
+            notice: vec![],
+        };
+        (kept.unsure, kept.swept) = (true, false);
+        let done = inner.shared.store.commit(vec![unit], Durability::Sync).await?;
+        let Some(Done::Configured { version, .. }) = done.into_iter().next() else {
+            return Err(ChangeError::Invalid("the store gave no version".into()));
+        };
+        inner.forget(&mut kept, no);
+        inner.publish(&kept, version);
+        kept.unsure = false;
+        // The stream is gone, whatever becomes of this: it is tried again until it succeeds.
+        inner.sweep(&mut kept).await;
+        if !kept.swept {
+            tracing::warn!(stream = id, "the stream is deleted, and what is parked of it will be");
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Everything parked of a stream, read in pages and without the bodies.
+    pub(crate) async fn all_parked(&self, no: StreamNo) -> Result<Vec<Parked>, StoreError> {
+        const PAGE: usize = 200;
+        let mut all: Vec<Parked> = Vec::new();
+        loop {
+            let from = all.last().map(|last| (no, Position { seq: last.at.seq + 1, ..last.at }));
+            let page =
+                self.shared.store.parked(ParkedFilter { stream: Some(no), code: None, from, most: PAGE }).await?;
+            let more = page.len() == PAGE;
+            all.extend(page.into_iter().map(|parked| Parked { body: bytes::Bytes::new(), ..parked }));
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    pub(crate) async fn stream(&self, id: &str) -> Option<Arc<Stream>> {
+        let kept = self.kept.lock().await;
+        kept.streams.values().find(|(stream, _)| stream.id.as_str() == id).map(|(stream, _)| stream.clone())
+    }
+
+    async fn change_status(
+        self: &Arc<Self>,
+        id: &str,
+        change: impl Fn(Status, Timestamp) -> Result<Status, setgate_stream::InvalidTransition>,
+        reason: Option<&String>,
+    ) -> Result<StreamView, ChangeError> {
+        let mut kept = self.kept.lock().await;
+        let unknown = || ChangeError::Unknown(format!("stream `{id}`"));
+        let stream = kept
+            .streams
+            .values()
+            .find(|(stream, _)| stream.id.as_str() == id)
+            .map(|(stream, _)| stream.clone())
+            .ok_or_else(unknown)?;
+        let mut stream = Stream::clone(&stream);
+        stream.status = change(stream.status, self.now()).map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        let stream = Arc::new(stream);
+        let announcement = Announcement::StreamUpdated {
+            status: stream.status.word(),
+            reason: reason.cloned().filter(|text| !text.is_empty()),
+        };
+        self.write(&mut kept, vec![stream.clone()], vec![], vec![(stream.clone(), announcement)]).await?;
+        drop(kept);
+        Ok(self.view(&stream).await)
+    }
+}

@@ -1,0 +1,163 @@
+//! A method whose hand-over ends before anybody says what becomes of the SETs, as multi-SET push has it: requests of many SETs,
+//! acknowledged in a later answer.
+
+use setgate_delivery::{Attempt, Want};
+
+use super::*;
+
+const LAPSE: Duration = Duration::from_secs(60);
+
+type Judge = Arc<dyn Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync>;
+
+/// What was handed over, request by request.
+pub(super) struct Requests {
+    house: House,
+    /// What the peer says to a request; nothing: it has it, and acknowledges later.
+    judge: Mutex<Judge>,
+    pub(super) seen: Mutex<Vec<Vec<u64>>>,
+    /// What the peer has and has not acknowledged.
+    out: Mutex<Vec<(Feed, Jti, Attempt)>>,
+}
+
+struct LaterLine(Arc<Requests>);
+
+impl Requests {
+    pub(super) fn new(house: House) -> Arc<Self> {
+        Arc::new(Self { house, judge: Mutex::new(Arc::new(|_| None)), seen: Mutex::default(), out: Mutex::default() })
+    }
+
+    pub(super) fn answer_with(&self, judge: impl Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync + 'static) {
+        *self.judge.lock() = Arc::new(judge);
+    }
+
+    pub(super) fn acknowledge_all(&self) {
+        for (feed, jti, attempt) in std::mem::take(&mut *self.out.lock()) {
+            feed.settle(jti, Some(attempt), ack());
+        }
+    }
+}
+
+impl setgate_delivery::Line for LaterLine {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Sender,
+            order: Order::PerBatch,
+            receipt: Receipt::Receiver,
+            form: Form::Token,
+            lapse: Lapse::After(LAPSE),
+            limits: Limits { sets: 20, bytes: 1 << 20, overhead: 0, set_bytes: 16 << 10 },
+            endpoint: None,
+            windows: vec![],
+        }
+    }
+
+    async fn run(&self, feed: Feed, mut tap: Tap) -> Ended {
+        let up = &self.0;
+        loop {
+            let sets = match tap.next(Want::ALL).await {
+                Ok(batch) => batch.hand_over(),
+                Err(closed) => return closed,
+            };
+            up.seen.lock().push(sets.iter().filter(|set| is_event(set)).map(number).collect());
+            up.house.clock.sleep(Duration::from_millis(5)).await;
+            let judge = up.judge.lock().clone();
+            let names: Vec<_> = sets.iter().map(|set| (set.jti, set.attempt)).collect();
+            match judge(&sets) {
+                None => {
+                    feed.reached(&names);
+                    up.out.lock().extend(names.into_iter().map(|(jti, attempt)| (feed.clone(), jti, attempt)));
+                }
+                Some(verdict) => {
+                    let all = names.into_iter().rev();
+                    feed.settle_all(all.map(|(jti, attempt)| (jti, Some(attempt), Err(verdict.clone()))).collect());
+                }
+            }
+        }
+    }
+}
+
+pub(super) struct Later(pub(super) Arc<Requests>);
+
+impl AnyMethod for Later {
+    fn entry(&self) -> Entry {
+        Entry { name: "later", uri: "urn:example:later", aliases: &[] }
+    }
+    fn line(&self, _: &About, _: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
+        Ok(Arc::new(LaterLine(self.0.clone())))
+    }
+    fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
+        Ok(terms)
+    }
+    fn secret_terms(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn routes(&self) -> Option<setgate_delivery::axum::Router> {
+        None
+    }
+    fn receive_routes(&self) -> Option<setgate_delivery::axum::Router> {
+        None
+    }
+    fn collect(&self, _: Value, _: Arc<dyn Inlet>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async { vec![] })
+    }
+    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+pub(super) fn later(id: &str) -> Value {
+    json!({ "id": id, "issuer": ISSUER, "audience": id, "delivery": { "method": "later" } })
+}
+
+fn line_fails() -> Verdict {
+    Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new("timeout", "as scripted") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_answered_ends_the_trouble_of_its_line_before_anything_is_acknowledged() {
+    let bench = Bench::new(Config::default(), &[later("a")]).await;
+    let requests = bench.method.requests.clone();
+    requests.answer_with(|_| Some(line_fails()));
+    for n in 0..100 {
+        bench.emit(n, n).await;
+    }
+    bench.until("it failed", async || requests.seen.lock().len() > 2).await;
+    requests.answer_with(|_| None);
+    let view = async || bench.router.stream("a").await.unwrap();
+    bench.until("the probe", async || !requests.out.lock().is_empty()).await;
+    for _ in 0..50 {
+        bench.pass(Duration::from_millis(100)).await;
+    }
+    let reached = requests.out.lock().len();
+    assert_eq!(reached, 100, "the peer has {reached} of 100 after 5 s; {:?}", view().await);
+    requests.acknowledge_all();
+    bench.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_now_and_then_does_not_wait_for_acknowledgements_that_are_outstanding() {
+    let bench = Bench::new(Config::default(), &[later("a")]).await;
+    let requests = bench.method.requests.clone();
+    let dice = SeededRandom::new(5);
+    requests.answer_with(move |_| (dice.below(50) == 0).then(line_fails));
+    // Acknowledged half a minute after it is handed over.
+    for n in 0..3000 {
+        bench.emit(n % 997, n).await;
+        if n % 50 == 49 {
+            bench.pass(Duration::from_millis(500)).await;
+        }
+        if n % 1000 == 999 {
+            bench.pass(Duration::from_secs(5)).await;
+            requests.acknowledge_all();
+        }
+    }
+    for _ in 0..10 {
+        bench.pass(Duration::from_secs(1)).await;
+        requests.acknowledge_all();
+    }
+    let view = bench.router.stream("a").await.unwrap();
+    assert!(view.waiting < 50, "{} of 3000 wait", view.waiting);
+}

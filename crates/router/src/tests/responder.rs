@@ -1,0 +1,306 @@
+//! A method whose receivers come and ask, for tests that draw by hand.
+
+use setgate_delivery::{Batch, Want};
+
+use super::*;
+
+pub(super) struct Asked;
+
+pub(super) struct AskedLine {
+    order: Order,
+    lapse: Lapse,
+}
+
+impl setgate_delivery::Line for AskedLine {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Responder,
+            order: self.order,
+            receipt: Receipt::Receiver,
+            form: Form::Token,
+            lapse: self.lapse,
+            limits: Limits { sets: 100, bytes: 1 << 20, overhead: 0, set_bytes: 16 << 10 },
+            endpoint: None,
+            windows: vec![],
+        }
+    }
+}
+
+impl AnyMethod for Asked {
+    fn entry(&self) -> Entry {
+        Entry { name: "asked", uri: "urn:example:asked", aliases: &[] }
+    }
+    fn line(&self, _: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
+        let lapse = terms.get("after").and_then(Value::as_u64);
+        Ok(Arc::new(AskedLine {
+            order: if terms["order"] == "tap" { Order::PerTap } else { Order::PerBatch },
+            lapse: lapse.map_or(Lapse::WithTap, |after| Lapse::After(Duration::from_secs(after))),
+        }))
+    }
+    fn publish(&self, _: Value, at: &str) -> Result<Value, Fault> {
+        Ok(json!({ "method": "urn:example:asked", "endpoint_url": at }))
+    }
+    fn secret_terms(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn routes(&self) -> Option<setgate_delivery::axum::Router> {
+        None
+    }
+    fn receive_routes(&self) -> Option<setgate_delivery::axum::Router> {
+        None
+    }
+    fn collect(&self, _: Value, _: Arc<dyn Inlet>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async { vec![] })
+    }
+    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// A stream on [`Asked`]: `PerBatch`, due again after a minute.
+pub(super) fn asked(id: &str) -> Value {
+    json!({ "id": id, "issuer": ISSUER, "audience": "https://receiver.example", "delivery": { "method": "asked", "after": 60 } })
+}
+
+/// What poll draws when it does not wait long.
+pub(super) fn soon(sets: usize) -> Want {
+    Want { sets, bytes: usize::MAX, wait: Some(Duration::from_millis(100)) }
+}
+
+/// Draws and hands over.
+pub(super) async fn take(tap: &mut Tap, sets: usize) -> Vec<SealedSet> {
+    tap.next(soon(sets)).await.map(Batch::hand_over).unwrap()
+}
+
+pub(super) fn numbers(sets: &[SealedSet]) -> Vec<u64> {
+    sets.iter().map(number).collect()
+}
+
+mod visit {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_door_learns_of_a_stream_all_that_a_visit_needs() {
+        let bench = Bench::new(Config::default(), &[asked("a"), stream("b")]).await;
+        assert!(bench.router.visit("c").is_none());
+        let visited = bench.router.visit("a").unwrap();
+        assert_eq!((visited.method, &*visited.issuer, &*visited.stream), ("asked", ISSUER, "a"));
+        assert_eq!((visited.voice, &visited.owner), (Voice::Responder, &::setgate_stream::Owner::Operator));
+        assert!(visited.line.as_any().downcast_ref::<AskedLine>().is_some());
+        bench.emit(0, 0).await;
+        let mut tap = visited.feed.tap();
+        assert_eq!(numbers(&take(&mut tap, 10).await), [0]);
+        let view = bench.router.stream("a").await.unwrap();
+        assert_eq!(view.endpoint.as_deref(), Some("https://idp.example/asked/a"));
+        assert_eq!(view.last_visit_seconds_ago, Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_outlives_a_pause_and_not_a_change_of_its_terms() {
+        let bench = Bench::new(Config::default(), &[asked("a")]).await;
+        let line = bench.router.visit("a").unwrap().line;
+        bench.router.pause("a", "test".into()).await.unwrap();
+        assert!(Arc::ptr_eq(&line, &bench.router.visit("a").unwrap().line), "what its method keeps there is lost");
+        let mut changed = asked("a");
+        changed["delivery"]["after"] = 30.into();
+        bench.declare(&[changed]).await;
+        assert!(!Arc::ptr_eq(&line, &bench.router.visit("a").unwrap().line));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_shown_when_the_receiver_was_here_last() {
+        let bench = Bench::new(Config::default(), &[asked("a")]).await;
+        let last = async || bench.router.stream("a").await.unwrap().last_visit_seconds_ago;
+        assert_eq!(last().await, None);
+        bench.router.visit("a").unwrap().touch();
+        bench.pass(Duration::from_secs(9)).await;
+        assert_eq!(last().await, Some(9));
+        let tap = bench.router.visit("a").unwrap().feed.tap();
+        bench.pass(Duration::from_secs(9)).await;
+        assert_eq!(last().await, Some(0), "it is here still");
+        drop(tap);
+        bench.pass(Duration::from_secs(2)).await;
+        assert_eq!(last().await, Some(2));
+    }
+}
+
+mod lapse {
+    use setgate_delivery::{Attempt, Manner};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_acknowledged_in_time_comes_again_unsigned_and_counted() {
+        let bench = Bench::new(Config::default(), &[asked("a")]).await;
+        let feed = bench.router.visit("a").unwrap().feed;
+        for n in 0..3 {
+            bench.emit(0, n).await;
+        }
+        let first = take(&mut feed.tap(), 10).await;
+        assert_eq!(numbers(&first), [0, 1, 2]);
+        feed.settle(first[1].jti, None, ack());
+        assert!(take(&mut feed.tap(), 10).await.is_empty(), "its tap is long gone, and it is held still");
+        bench.pass(Duration::from_secs(61)).await;
+        let again = take(&mut feed.tap(), 10).await;
+        assert_eq!(numbers(&again), [0, 2]);
+        assert_eq!((again[0].jti, again[0].attempt), (first[0].jti, Attempt(2)));
+        assert_eq!(again[0].body, first[0].body, "signed again");
+        bench.pass(Duration::from_millis(100)).await;
+        let attempts: Vec<_> =
+            bench.store.attempts(::setgate_store::StreamNo(1)).into_iter().map(|(_, one)| one.count).collect();
+        assert_eq!(attempts, [1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_an_answer_starts_when_it_leaves() {
+        let bench = Bench::new(Config::default(), &[asked("a")]).await;
+        let feed = bench.router.visit("a").unwrap().feed;
+        bench.emit(0, 0).await;
+        let batch = feed.tap().next(soon(10)).await.unwrap();
+        bench.pass(Duration::from_secs(50)).await;
+        assert_eq!(batch.hand_over().len(), 1);
+        bench.pass(Duration::from_secs(50)).await;
+        assert!(take(&mut feed.tap(), 10).await.is_empty());
+        bench.pass(Duration::from_secs(11)).await;
+        assert_eq!(numbers(&take(&mut feed.tap(), 10).await), [0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_outcomes_after_a_restart_are_one_commit() {
+        let mut bench = Bench::new(Config::default(), &[asked("a")]).await;
+        for n in 0..1000 {
+            bench.emit(n, n).await;
+        }
+        let feed = bench.router.visit("a").unwrap().feed;
+        let mut all = Vec::new();
+        while all.len() < 1000 {
+            let taken = take(&mut feed.tap(), 100).await;
+            assert!(!taken.is_empty());
+            all.extend(taken);
+        }
+        bench.restart(Config::default()).await;
+        bench.pass(Duration::from_secs(1)).await;
+        let feed = bench.router.visit("a").unwrap().feed;
+        // One is refused (`setErrs`), the others are acknowledged, twice.
+        let refused = all[7].jti;
+        let outcomes: Vec<_> = all
+            .iter()
+            .map(|set| (set.jti, None, if set.jti == refused { refuse(ErrorCode::InvalidRequest) } else { ack() }))
+            .collect();
+        feed.settle_all(outcomes.clone());
+        feed.settle_all(outcomes);
+        bench.settled().await;
+        let view = bench.router.stream("a").await.unwrap();
+        assert_eq!((view.acknowledged, view.parked), (999, 1));
+        assert!(take(&mut feed.tap(), 10).await.is_empty(), "what was settled comes again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_and_a_request_of_one_url_fail_each_in_its_manner() {
+        let bench = Bench::new(Config::default(), &[asked("a")]).await;
+        let feed = bench.router.visit("a").unwrap().feed;
+        let mut socket = feed.tap_in(Manner { order: Order::PerTap, lapse: Lapse::WithTap });
+        bench.emit(0, 0).await;
+        assert_eq!(numbers(&take(&mut socket, 1).await), [0]);
+        bench.emit(0, 1).await;
+        bench.emit(1, 2).await;
+        bench.pass(Duration::from_millis(10)).await;
+        assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [2], "the socket holds the other key");
+        assert_eq!(numbers(&take(&mut socket, 9).await), [1], "and may go on with it");
+        drop(socket);
+        assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [0, 1], "at once");
+        bench.pass(Duration::from_secs(61)).await;
+        let mut again = numbers(&take(&mut feed.tap(), 9).await);
+        again.sort_by_key(|n| *n == 2);
+        assert_eq!(again, [0, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_draw_cut_in_two_keeps_a_key_in_one_batch() {
+        let bench = Bench::new(Config::default(), &[asked("a")]).await;
+        let feed = bench.router.visit("a").unwrap().feed;
+        for n in 0..6 {
+            bench.emit(n % 2, n).await;
+        }
+        let mut tap = feed.tap();
+        // Bodies fit, tokens do not: the batch is cut where they are known.
+        let want = Want { bytes: 1200, ..soon(10) };
+        let first = tap.next(want).await.map(Batch::hand_over).unwrap();
+        assert!((1..6).contains(&first.len()), "{}", first.len());
+        let mut second = take(&mut tap, 10).await;
+        let keys: Vec<_> = first.iter().map(|set| set.order).collect();
+        second.extend(take(&mut feed.tap(), 10).await);
+        assert!(!second.is_empty(), "the other key waits for nobody");
+        assert!(
+            second.iter().all(|set| !keys.contains(&set.order)),
+            "{:?} then {:?}",
+            numbers(&first),
+            numbers(&second)
+        );
+    }
+}
+
+mod waking {
+    use std::{
+        future::Future,
+        sync::atomic::{AtomicUsize, Ordering as Atomic},
+        task::{Context, Poll, Wake, Waker},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Atomic::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_new_set_wakes_one_of_four_waiting_taps_and_the_next_when_that_is_gone() {
+        let bench = Bench::new(Config::default(), &[asked("a")]).await;
+        let feed = bench.router.visit("a").unwrap().feed;
+        let counts: Vec<Arc<Count>> = (0..4).map(|_| Arc::default()).collect();
+        let woken = || counts.iter().map(|count| count.0.load(Atomic::Relaxed)).collect::<Vec<_>>();
+        let want = Want { wait: None, ..soon(1) };
+        let mut waiting: Vec<_> = counts
+            .iter()
+            .map(|count| {
+                let mut tap = feed.tap();
+                let mut next = Box::pin(async move { tap.next(want).await });
+                let waker = Waker::from(count.clone());
+                assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+                next
+            })
+            .collect();
+        bench.emit(0, 0).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(woken(), [1, 0, 0, 0]);
+        drop(waiting.remove(0));
+        assert_eq!(woken(), [1, 1, 0, 0], "its chance is handed on");
+        // The second takes it, and what comes then wakes the third.
+        let waker = Waker::from(counts[1].clone());
+        let Poll::Ready(Ok(_first)) = waiting[0].as_mut().poll(&mut Context::from_waker(&waker)) else { panic!() };
+        assert_eq!(woken(), [1, 1, 0, 0]);
+        bench.emit(1, 1).await;
+        bench.emit(2, 2).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(woken(), [1, 1, 1, 0]);
+        let waker = Waker::from(counts[2].clone());
+        let Poll::Ready(Ok(_second)) = waiting[1].as_mut().poll(&mut Context::from_waker(&waker)) else { panic!() };
+        assert_eq!(woken(), [1, 1, 1, 1], "one SET was all it wanted: the next may have the other");
+    }
+}
+
+#[test]
+fn an_idle_stream_costs_little() {
+    let fixed = size_of::<crate::feed::Feed>() + size_of::<crate::feed::Served>() + size_of::<crate::seal::Seal>();
+    assert!(fixed <= 1536, "{fixed} bytes beside its record, its line and its names");
+    let lane = crate::lane::Lanes::LANE + size_of::<crate::slot::Slot>();
+    assert!(lane <= 256, "{lane} bytes for a lane of one SET");
+}

@@ -1,0 +1,148 @@
+//! A stream with something due is running, queued or timed, always; and nothing runs in a circle.
+
+use std::sync::atomic::Ordering;
+
+use setgate_delivery::{Batch, Want};
+use setgate_store::StreamNo;
+
+use super::{faulty::faulty, responder::*, *};
+
+mod play;
+
+/// Every throw of these dice is nothing.
+struct Zero;
+
+impl Random for Zero {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
+
+fn long(sets: usize) -> Want {
+    Want { sets, bytes: usize::MAX, wait: Some(Duration::from_secs(600)) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
+    let mut bench = Bench::new(Config::default(), &[asked("a")]).await;
+    for n in 0..40 {
+        bench.emit(n, n).await;
+    }
+    let mut tap = bench.router.visit("a").unwrap().feed.tap();
+    assert_eq!(take(&mut tap, 40).await.len(), 40);
+    drop(tap);
+    // They lapse: that was an attempt.
+    for _ in 0..62 {
+        bench.pass(Duration::from_secs(1)).await;
+    }
+    bench.restart(Config::default()).await;
+    let mut tap = bench.router.visit("a").unwrap().feed.tap();
+    let start = bench.house.clock.monotonic();
+    // It waits before the store is read.
+    let batch = tap.next(long(40)).await.map(Batch::hand_over).unwrap();
+    let took = bench.house.clock.monotonic() - start;
+    assert_eq!(batch.len(), 40);
+    assert!(took < Duration::from_secs(1), "after {took:?}; {}", bench.clocks());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_due_in_the_moment_in_which_it_is_read_leaves() {
+    let mut bench = Bench::new(Config::default(), &[stream("a")]).await;
+    bench.method.answer_with(|_| retry(Scope::Set, "http_500"));
+    for n in 0..10 {
+        bench.emit(n, n).await;
+    }
+    bench.pass(Duration::from_secs(5)).await;
+    bench.house.random = Arc::new(Zero);
+    for _ in 0..300 {
+        bench.pass(Duration::from_secs(1)).await;
+    }
+    bench.clock.advance(Duration::from_secs(600));
+    bench.restart(Config::default()).await;
+    bench.method.answer_with(|_| ack());
+    for _ in 0..60 {
+        bench.pass(Duration::from_secs(1)).await;
+    }
+    let view = bench.router.stream("a").await.unwrap();
+    assert_eq!(view.waiting, 0, "{}", bench.clocks());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_settles_again_soon_wakes_who_was_turned_away() {
+    let (bench, store) = faulty(Config::default(), &[asked("a")]).await;
+    let feed = bench.router.visit("a").unwrap().feed;
+    bench.emit(0, 0).await;
+    let first = take(&mut feed.tap(), 9).await;
+    store.settle_fail.store(true, Ordering::Relaxed);
+    feed.settle(first[0].jti, None, ack());
+    bench.until("halted", async || bench.router.0.shared.is_halted()).await;
+    bench.emit(1, 1).await;
+    let mut tap = feed.tap();
+    let drawn = tokio::spawn(async move { tap.next(long(9)).await.map(Batch::hand_over).unwrap() });
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    store.settle_fail.store(false, Ordering::Relaxed);
+    for _ in 0..30 {
+        bench.pass(Duration::from_secs(1)).await;
+    }
+    assert!(drawn.is_finished(), "it waits though the store is well; {}", bench.clocks());
+    assert_eq!(numbers(&drawn.await.unwrap()), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timers_are_as_many_as_streams() {
+    let mut month = asked("a");
+    month["inactivity_timeout_seconds"] = (30 * 86_400).into();
+    month["batch"] = json!({ "linger_ms": 10 });
+    let bench = Bench::new(Config::default(), &[month, stream("b")]).await;
+    let feed = bench.router.visit("a").unwrap().feed;
+    for n in 0..1000 {
+        bench.emit(n, n).await;
+        // A timer rings when it has waited for others, and the one for the month is set again.
+        bench.pass(Duration::from_millis(20)).await;
+        let all = take(&mut feed.tap(), 1).await;
+        feed.settle(all[0].jti, None, ack());
+    }
+    let kept = bench.router.0.shared.timers.kept();
+    assert!(kept <= 2, "{kept} timers for two streams");
+    bench.router.delete("b").await.unwrap();
+    bench.until("it is gone", async || bench.router.0.shared.timers.kept() <= 1).await;
+}
+
+/// How often timers ring in this time.
+async fn rings(bench: &Bench, time: Duration) -> usize {
+    let before = bench.router.0.shared.timers.rung();
+    let steps = u32::try_from(time.as_millis() / 100).unwrap();
+    for _ in 0..steps {
+        bench.pass(time / steps).await;
+    }
+    bench.router.0.shared.timers.rung() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_waits_for_what_is_in_flight_rings_no_timer_in_a_circle() {
+    // Its breaker is open and its time has come, while a request takes ten minutes.
+    let bench = Bench::new(Config::default(), &[stream("a")]).await;
+    let feed = bench.router.0.feed(StreamNo(1)).unwrap();
+    bench.method.answer_with(|_| retry(Scope::Line, "connect"));
+    bench.emit(0, 0).await;
+    bench.until("it failed", async || feed.state.lock().last_error.is_some()).await;
+    *bench.method.latency.lock() = Duration::from_secs(600);
+    bench.until("the probe is out", async || bench.method.count() == 2).await;
+    bench.emit(1, 1).await;
+    let rang = rings(&bench, Duration::from_secs(300)).await;
+    assert!(rang < 10, "{rang} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_stays_away_from_a_store_that_takes_no_pause_is_told_of_now_and_then() {
+    let mut soon = asked("a");
+    soon["inactivity_timeout_seconds"] = 5.into();
+    let (bench, store) = faulty(Config::default(), &[soon]).await;
+    store.refuse_configure.store(true, Ordering::Relaxed);
+    let rang = rings(&bench, Duration::from_secs(300)).await;
+    assert!((5..100).contains(&rang), "{rang} times");
+    store.refuse_configure.store(false, Ordering::Relaxed);
+    bench.until("paused", async || bench.router.stream("a").await.unwrap().status == "paused").await;
+}

@@ -1,0 +1,156 @@
+//! Receivers' secrets at rest: sealed with their place, so that a ciphertext moved to another stream opens nowhere (hardening H36).
+
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+use serde_json::{Value as Json, json};
+use setgate_jose::Kek;
+use setgate_store::Key;
+use setgate_stream::{Delivery, Stream};
+
+const SEALED: &str = "$sealed";
+
+/// Where secrets of a stream's delivery lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Secrets {
+    /// JSON pointers into the terms.
+    pub(crate) terms: &'static [&'static str],
+    /// JSON pointers into the grant.
+    pub(crate) grant: &'static [&'static str],
+}
+
+/// Seals the secrets of a stream's delivery.
+///
+/// # Errors
+/// The text says what cannot be sealed.
+pub(crate) fn seal(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), String> {
+    each(stream, delivery, secrets, |place, value| {
+        if !value.is_null() {
+            let sealed = kek.seal_secret(place, value.to_string().as_bytes()).map_err(|error| error.to_string())?;
+            *value = json!({ SEALED: STANDARD_NO_PAD.encode(sealed) });
+        }
+        Ok(())
+    })
+}
+
+/// Opens what [`seal`] sealed.
+///
+/// # Errors
+/// The text says which value cannot be opened and why.
+pub(crate) fn open(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), String> {
+    each(stream, delivery, secrets, |place, value| {
+        let Some(text) = value.get(SEALED).and_then(Json::as_str) else { return Ok(()) };
+        let wrong = |why: String| format!("`{place}` cannot be opened: {why}");
+        let sealed = STANDARD_NO_PAD.decode(text).map_err(|error| wrong(error.to_string()))?;
+        let plain = kek.open_secret(place, &sealed).map_err(|error| wrong(error.to_string()))?;
+        *value = serde_json::from_slice(&plain).map_err(|error| wrong(error.to_string()))?;
+        Ok(())
+    })
+}
+
+/// Seals with `next` what `kek` sealed in the record of a stream; nothing when it is none, or holds nothing of that key.
+///
+/// # Errors
+/// The text says what cannot be opened or sealed.
+pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<Vec<u8>>, String> {
+    if !key.0.starts_with(crate::streams::PREFIX) {
+        return Ok(None);
+    }
+    let mut stream: Stream = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let id = stream.id.as_str().to_owned();
+    let delivery = &mut stream.delivery;
+    let mut changed = false;
+    // Marks are looked for, since the method that knows its secrets may not be linked today.
+    for (part, json) in [("delivery", &mut delivery.terms), ("grant", &mut delivery.grant)] {
+        walk(&mut format!("stream/{id}/{part}"), json, &mut |place, text| {
+            let Ok(sealed) = STANDARD_NO_PAD.decode(&*text) else { return Ok(()) };
+            if Kek::id_of(&sealed).is_none_or(|id| id != kek.id()) {
+                return Ok(());
+            }
+            let sealed = kek
+                .reseal_secret(next, place, &sealed)
+                .map_err(|error| format!("`{place}` cannot be opened: {error}"))?;
+            *text = STANDARD_NO_PAD.encode(sealed);
+            changed = true;
+            Ok(())
+        })?;
+    }
+    if !changed {
+        return Ok(None);
+    }
+    serde_json::to_vec(&stream).map(Some).map_err(|error| error.to_string())
+}
+
+/// Visits every sealed value below, with its place.
+fn walk(
+    place: &mut String,
+    json: &mut Json,
+    visit: &mut impl FnMut(&str, &mut String) -> Result<(), String>,
+) -> Result<(), String> {
+    let at = place.len();
+    match json {
+        Json::Object(members) => {
+            if let Some(Json::String(text)) = members.get_mut(SEALED) {
+                return visit(place, text);
+            }
+            for (name, value) in members {
+                // As JSON pointers are written (RFC 6901 §3).
+                place.push('/');
+                place.push_str(&name.replace('~', "~0").replace('/', "~1"));
+                walk(place, value, visit)?;
+                place.truncate(at);
+            }
+        }
+        Json::Array(all) => {
+            for (index, value) in all.iter_mut().enumerate() {
+                place.push_str(&format!("/{index}"));
+                walk(place, value, visit)?;
+                place.truncate(at);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn each(
+    stream: &str,
+    delivery: &mut Delivery,
+    secrets: Secrets,
+    mut visit: impl FnMut(&str, &mut Json) -> Result<(), String>,
+) -> Result<(), String> {
+    for (part, json, pointers) in
+        [("delivery", &mut delivery.terms, secrets.terms), ("grant", &mut delivery.grant, secrets.grant)]
+    {
+        for pointer in pointers {
+            if let Some(value) = json.pointer_mut(pointer) {
+                visit(&format!("stream/{stream}/{part}{pointer}"), value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_only_in_its_place() {
+        let kek = Kek::generate().unwrap();
+        let clear = Delivery {
+            method: "push".into(),
+            terms: json!({ "endpoint_url": "https://r.example", "authorization_header": "Bearer canary" }),
+            grant: json!({ "client_key_pem": "canary" }),
+        };
+        let secrets = Secrets { terms: &["/authorization_header"], grant: &["/client_key_pem"] };
+        let mut sealed = clear.clone();
+        seal(&kek, "a", &mut sealed, secrets).unwrap();
+        assert!(!serde_json::to_string(&sealed).unwrap().contains("canary"));
+        let mut moved = sealed.clone();
+        assert!(open(&kek, "b", &mut moved, secrets).is_err(), "to another stream");
+        let mut swapped = sealed.clone();
+        swapped.grant["client_key_pem"] = swapped.terms["authorization_header"].clone();
+        assert!(open(&kek, "a", &mut swapped, secrets).is_err(), "to another member");
+        open(&kek, "a", &mut sealed, secrets).unwrap();
+        assert_eq!(sealed, clear);
+    }
+}

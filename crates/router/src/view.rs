@@ -1,0 +1,219 @@
+//! Streams as people look at them.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use setgate_delivery::{Form, Profile, Voice};
+use setgate_set::{Audience, Timestamp};
+use setgate_store::{Cursor, Obstacle, StoreError, StreamNo};
+use setgate_stream::{Owner, Stream};
+
+use crate::{Inner, counts::rule_name, endpoint::Endpoint, visit};
+
+/// A stream with its lag, its last error and, where nothing can come, the reason.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamView {
+    /// Its id.
+    pub id: String,
+    /// Its number.
+    pub no: u32,
+    /// Its issuer.
+    pub issuer: String,
+    /// Its `aud`.
+    pub audience: Audience,
+    /// The method's URI or name.
+    pub method: String,
+    /// Scheme, host and port of its endpoint, and a hash of the rest (hardening H50); where the receiver comes to us, our own URL.
+    pub endpoint: Option<String>,
+    /// `enabled`, `paused` or `disabled`.
+    pub status: &'static str,
+    /// Why it is not enabled.
+    pub reason: Option<String>,
+    /// The JWS algorithm.
+    pub algorithm: String,
+    /// `operator`, or the client.
+    pub owner: String,
+    /// SETs owed and not settled.
+    pub waiting: u64,
+    /// Of these, handed over.
+    pub in_flight: usize,
+    /// SETs parked now.
+    pub parked: u64,
+    /// Deliveries acknowledged.
+    pub acknowledged: u64,
+    /// Deliveries parked, whatever became of them later.
+    pub parked_total: u64,
+    /// Deliveries dropped by rule.
+    pub dropped: u64,
+    /// Deliveries ever owed: acknowledged + parked_total + dropped + waiting.
+    pub owed: u64,
+    /// Age of the oldest waiting SET.
+    pub oldest_waiting_seconds: Option<u64>,
+    /// The last failure.
+    pub last_error: Option<String>,
+    /// Its age.
+    pub last_error_seconds_ago: Option<u64>,
+    /// What its receiver does that works and is not as the method has it.
+    pub warning: Option<String>,
+    /// Age of the last acknowledgement since the start.
+    pub last_success_seconds_ago: Option<u64>,
+    /// How long ago the receiver showed itself, where it is the receiver who comes; since the start.
+    pub last_visit_seconds_ago: Option<u64>,
+    /// When the next attempt is due, where everything waits for its time.
+    pub next_attempt_seconds: Option<u64>,
+    /// What it shares with other streams and waits for, where that fails.
+    pub held: Option<HeldView>,
+    /// What its limits dropped since the start, if they did within the last day.
+    pub limited: Option<LimitedView>,
+    /// Why nothing can come, if so.
+    pub nothing_because: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+}
+
+/// What the limits of a stream, or the budget of the store, dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LimitedView {
+    /// `too_large` (the budget), `too_many` or `too_old`.
+    pub rule: &'static str,
+    /// SETs dropped since the start.
+    pub dropped: u64,
+    /// How long ago the last of them was.
+    pub seconds_ago: u64,
+}
+
+/// How long a stream is shown as limited after its limits dropped something.
+const LIMITED_SHOWN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A cluster or a connection of the operator that fails: all its streams wait, and one SET at a time tries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldView {
+    /// Its name.
+    pub endpoint: String,
+    /// Why.
+    pub cause: String,
+    /// Since when.
+    pub for_seconds: u64,
+    /// When the next SET tries it; nothing while one does.
+    pub next_attempt_seconds: Option<u64>,
+}
+
+impl HeldView {
+    fn of(endpoint: &Endpoint, now: Duration) -> Option<Self> {
+        let held = endpoint.held()?;
+        Some(Self {
+            endpoint: endpoint.name().to_string(),
+            cause: setgate_telemetry::clean(&held.cause.to_string(), 512),
+            for_seconds: now.saturating_sub(held.since).as_secs(),
+            next_attempt_seconds: held.until.map(|at| at.saturating_sub(now).as_secs()),
+        })
+    }
+}
+
+impl Inner {
+    /// Why no stream gets anything, or why nobody knows what this one has.
+    fn nothing_comes(&self, unread: Option<StoreError>) -> Option<String> {
+        let obstacle = self.shared.store.health().obstacle.filter(Obstacle::stops_delivery);
+        match (obstacle, unread) {
+            (Some(obstacle), _) => Some(format!("{obstacle}; {}", obstacle.remedy())),
+            (None, Some(error)) => Some(format!("its counts cannot be read: {error}")),
+            (None, None) => None,
+        }
+    }
+
+    /// Why nothing of this stream can be signed.
+    fn no_key(&self, stream: &Stream, profile: &Profile) -> Option<String> {
+        let issuer = self.issuer(&stream.issuer).filter(|_| profile.form == Form::Token)?;
+        let algorithm = stream.algorithm.parse().ok()?;
+        issuer.keyring.signer(algorithm).is_none().then(|| {
+            format!("no key of {} signs with {}; `setgate keys import` brings one", issuer.url, stream.algorithm)
+        })
+    }
+
+    pub(crate) async fn view(&self, stream: &Stream) -> StreamView {
+        let no = StreamNo(stream.no);
+        let now = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let (cursor, unread) = match self.shared.store.cursor(no).await {
+            Ok(cursor) => (cursor, None),
+            Err(error) => (Cursor::default(), Some(error)),
+        };
+        let limited = self.limited.lock().get(&no).copied();
+        let feed = self.feed(no);
+        let ago = |at: Timestamp| now.since(at).as_secs();
+        let (in_flight, last_error, last_success, last_visit) = feed.as_ref().map_or((0, None, None, None), |feed| {
+            let voice = feed.served.load().profile.voice;
+            let state = feed.state.lock();
+            let stalled = state.stalled.clone().map(|cause| (now, cause));
+            (
+                state.claimed.len(),
+                stalled.or_else(|| state.last_error.clone()),
+                state.last_success,
+                state.visits.last(now).filter(|_| voice == Voice::Responder),
+            )
+        });
+        let endpoint = feed.as_ref().map_or_else(
+            || {
+                let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
+                url.map(setgate_telemetry::endpoint_label)
+            },
+            |feed| {
+                visit::endpoint(&feed.served.load(), |terms, at| {
+                    setgate_delivery::find(&self.methods, &stream.delivery.method)?.publish(terms, at).ok()
+                })
+            },
+        );
+        StreamView {
+            id: stream.id.to_string(),
+            no: stream.no,
+            issuer: stream.issuer.to_string(),
+            audience: stream.audience.clone(),
+            method: stream.delivery.method.clone(),
+            endpoint,
+            status: stream.status.word(),
+            reason: stream.status.why().map(|why| why.text().to_owned()),
+            algorithm: stream.algorithm.clone(),
+            owner: match &stream.owner {
+                Owner::Operator => "operator".into(),
+                Owner::Client(client) => client.clone(),
+            },
+            waiting: cursor.tally.waiting,
+            in_flight,
+            parked: cursor.parked_now,
+            acknowledged: cursor.tally.acknowledged_receiver + cursor.tally.acknowledged_carrier,
+            parked_total: cursor.tally.parked,
+            dropped: cursor.tally.dropped.values().sum(),
+            owed: cursor.tally.owed,
+            // By the clock that accepted it, which is not the wall's while that is not believed.
+            oldest_waiting_seconds: cursor
+                .oldest
+                .map(|head| self.shared.store.time().now.since(head.accepted).as_secs()),
+            last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
+            last_error: last_error.map(|(_, cause)| setgate_telemetry::clean(&cause.to_string(), 512)),
+            warning: feed.as_ref().and_then(|feed| feed.served.load().line.remark()),
+            last_success_seconds_ago: last_success.map(ago),
+            last_visit_seconds_ago: last_visit.map(ago),
+            next_attempt_seconds: feed
+                .as_ref()
+                .filter(|_| cursor.tally.waiting > 0)
+                .and_then(|feed| feed.next_attempt())
+                .map(|wait| wait.as_secs()),
+            held: feed.as_ref().and_then(|feed| {
+                HeldView::of(feed.served.load().endpoint.as_ref()?, self.shared.house.clock.monotonic())
+            }),
+            limited: limited.filter(|limited| now.since(limited.at) < LIMITED_SHOWN).map(|limited| LimitedView {
+                rule: rule_name(limited.rule),
+                dropped: limited.dropped,
+                seconds_ago: ago(limited.at),
+            }),
+            nothing_because: self.nothing_comes(unread).or_else(|| setgate_stream::why_nothing(stream)).or_else(|| {
+                let Some(feed) = &feed else {
+                    return Some(
+                        "The stream's method or issuer is not configured; the log of the start says which.".into(),
+                    );
+                };
+                self.no_key(stream, &feed.served.load().profile)
+            }),
+            description: stream.description.clone(),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What the door needs to let a receiver in to its stream.
+
+use std::sync::Arc;
+
+use setgate_delivery::{Voice, spi::AnyLine};
+use setgate_stream::{Owner, Stream};
+
+use crate::{
+    Router,
+    feed::{Core, Feed, Served},
+};
+
+/// A stream of which a receiver asks: everything a [`setgate_delivery::Visit`] needs, without a look into the store.
+#[derive(Clone)]
+pub struct Visited {
+    /// The stream as its method sees it.
+    pub feed: setgate_delivery::Feed,
+    /// Its line, as its method made it; it lives as long as the stream's delivery is configured so.
+    pub line: Arc<dyn AnyLine>,
+    /// The method's name, as in the path.
+    pub method: &'static str,
+    /// Who speaks first; only a responder's stream can be visited.
+    pub voice: Voice,
+    /// The stream's id.
+    pub stream: Arc<str>,
+    /// The issuer's URL.
+    pub issuer: Arc<str>,
+    /// Who declared it.
+    pub owner: Owner,
+    core: Arc<Feed>,
+}
+
+impl Visited {
+    /// Notes that the receiver showed itself: its inactivity begins anew (SSF 1.0 §8.1.1). Call it once it was let in.
+    pub fn touch(&self) {
+        self.core.touch();
+    }
+}
+
+impl std::fmt::Debug for Visited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Visited({} by {})", self.stream, self.method)
+    }
+}
+
+impl Router {
+    /// The stream with this id, for a receiver at the door; nothing where there is none or its method is not in force.
+    #[must_use]
+    pub fn visit(&self, stream_id: &str) -> Option<Visited> {
+        let no = self.0.streams_by_id.load().get(stream_id).copied()?;
+        let core = self.0.feed(no)?;
+        let served = core.served.load();
+        Some(Visited {
+            feed: setgate_delivery::Feed::new(Arc::new(Core(core.clone()))),
+            line: served.line.clone(),
+            method: served.method,
+            voice: served.profile.voice,
+            stream: served.stream.id.shared(),
+            issuer: served.stream.issuer.clone(),
+            owner: served.stream.owner.clone(),
+            core: core.clone(),
+        })
+    }
+}
+
+/// The URL at which a receiver visits its stream.
+pub(crate) fn address(issuer: &str, method: &str, stream: &str) -> String {
+    format!("{}/{method}/{stream}", issuer.trim_end_matches('/'))
+}
+
+/// The endpoint of a stream as people look at it: the receiver's without what could be secret, or our own in full.
+pub(crate) fn endpoint(
+    served: &Served,
+    publish: impl FnOnce(serde_json::Value, &str) -> Option<serde_json::Value>,
+) -> Option<String> {
+    let Stream { issuer, id, delivery, .. } = &*served.stream;
+    match served.profile.voice {
+        Voice::Sender => {
+            let url = delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
+            url.map(setgate_telemetry::endpoint_label)
+                .or_else(|| served.profile.endpoint.as_ref().map(ToString::to_string))
+        }
+        Voice::Responder => {
+            let at = address(issuer, served.method, id.as_str());
+            let shown = publish(delivery.terms.clone(), &at);
+            let shown = shown.as_ref().and_then(|shown| shown.get("endpoint_url")).and_then(serde_json::Value::as_str);
+            Some(shown.map_or(at.clone(), str::to_owned))
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Buckets of idempotency keys. One at a time takes keys, for a quarter of the window or until a producer fills its share; each is
+//! dropped as a whole when its newest key is past the window.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use fjall::{Keyspace, PersistMode};
+use setgate_set::Timestamp;
+
+use crate::{
+    Options, ProducerNo, StoreError,
+    codec::{In, Out},
+    fjall::{
+        batch::Filling,
+        engine::{Engine, mishap, seq_of},
+        shared::Shared,
+        sieve::Sieve,
+    },
+};
+
+/// A producer whose keys take up a bucket by more than one in so many of what is remembered of it makes the next one begin.
+const SHARES: u64 = 4;
+
+/// What the keys of buckets' rows begin with.
+const ROW: &[u8] = b"bucket/";
+
+/// A bucket of idempotency keys with its sieve.
+#[derive(Clone)]
+pub(crate) struct Bucket {
+    pub(crate) keyspace: Keyspace,
+    pub(crate) sieve: Arc<Sieve>,
+    /// No key in it is younger. Earlier versions wrote none: see [`Engine::date_buckets`].
+    pub(crate) until: Option<Timestamp>,
+}
+
+/// The key of a bucket's row.
+pub(crate) fn row_key(number: u64) -> Vec<u8> {
+    [ROW, &number.to_be_bytes()].concat()
+}
+
+/// The bucket of a row's key.
+pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
+    seq_of(key.strip_prefix(ROW)?)
+}
+
+pub(crate) fn write_row(until: Timestamp) -> Vec<u8> {
+    let mut out = Out::new(16);
+    out.number(until.as_millis());
+    out.sealed()
+}
+
+pub(crate) fn read_row(value: &[u8]) -> Option<Timestamp> {
+    In::sealed(value)?.number().map(Timestamp::from_millis)
+}
+
+impl Options {
+    /// How long one bucket of idempotency keys collects: a quarter of the window.
+    fn bucket_millis(&self) -> u64 {
+        (self.idempotency_window_seconds.saturating_mul(1000) / 4).max(1)
+    }
+
+    /// How many keys of one producer one bucket takes.
+    fn bucket_share(&self) -> u64 {
+        (self.idempotency_keys_per_producer / SHARES).max(1)
+    }
+}
+
+impl Engine {
+    pub(crate) fn find_buckets(&mut self) -> Result<(), StoreError> {
+        let mut once = BTreeMap::new();
+        for name in self.db.list_keyspace_names() {
+            if let Some(number) = name.strip_prefix("once-").and_then(|number| number.parse().ok()) {
+                let row = self.meta.get(row_key(number)).map_err(mishap)?;
+                let until = row.and_then(|row| read_row(&row));
+                once.insert(number, self.bucket(number, until)?);
+            }
+        }
+        *self.once.write() = once;
+        Ok(())
+    }
+
+    /// Gives buckets of earlier versions their time: their number told it. None of them is of the future, whatever the clock was when
+    /// they were made. A bucket that has a row, and would be asked, must be there.
+    pub(crate) fn date_buckets(&self, options: &Options, now: Timestamp) -> Result<(), StoreError> {
+        let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
+        let mut changed = 0;
+        let window = std::time::Duration::from_secs(options.idempotency_window_seconds);
+        for item in self.meta.prefix(ROW) {
+            let (key, value) = item.into_inner().map_err(mishap)?;
+            let Some(number) = number_of(&key).filter(|number| !self.once.read().contains_key(number)) else {
+                continue;
+            };
+            if read_row(&value).is_none_or(|until| now.since(until) < window) {
+                return Err(StoreError::Corrupt(format!("the idempotency keys of bucket {number} are missing")));
+            }
+            // It was dropped, and the process ended before its row was.
+            batch.remove(&self.meta, &*key);
+            changed += 1;
+        }
+        for (number, bucket) in self.once.write().iter_mut().filter(|(_, bucket)| bucket.until.is_none()) {
+            let width = options.bucket_millis();
+            let said = Timestamp::from_millis(number.saturating_add(1).saturating_mul(width));
+            let until = said.min(now.plus(std::time::Duration::from_millis(width)));
+            batch.insert(&self.meta, row_key(*number), write_row(until));
+            bucket.until = Some(until);
+            changed += 1;
+        }
+        if changed > 0 { batch.commit().map_err(mishap) } else { Ok(()) }
+    }
+}
+
+impl Shared {
+    /// The oldest bucket of idempotency keys that is still asked. While the wall clock is not to be believed, all are.
+    pub(crate) fn oldest_bucket(&self, engine: &Engine) -> u64 {
+        let time = self.sanity.time(&self.house);
+        if time.suspect {
+            return 0;
+        }
+        let window = std::time::Duration::from_secs(self.options.idempotency_window_seconds);
+        let once = engine.once.read();
+        let asked = |bucket: &Bucket| bucket.until.is_none_or(|until| time.now.since(until) < window);
+        let oldest = once.iter().find(|(_, bucket)| asked(bucket)).map(|(number, _)| *number);
+        oldest.or(once.last_key_value().map(|(newest, _)| newest + 1)).unwrap_or_default()
+    }
+
+    /// The bucket that takes keys now, with its number. It is made where the newest is full, or has collected for long enough.
+    pub(crate) fn open_bucket(&self, engine: &Engine, filling: &mut Filling<'_>) -> Result<(u64, Bucket), StoreError> {
+        let now = self.sanity.now(&self.house);
+        let newest = engine.once.read().last_key_value().map(|(number, bucket)| (*number, bucket.clone()));
+        let crowded = self.crowded.load(Ordering::Acquire);
+        let takes =
+            |(number, bucket): &(u64, Bucket)| bucket.until.is_some_and(|until| now < until) && *number >= crowded;
+        if let Some(newest) = newest.clone().filter(takes) {
+            return Ok(newest);
+        }
+        let width = self.options.bucket_millis();
+        let after = newest.map_or(0, |(number, _)| number + 1);
+        // Never a number that was given before: what is known of numbers would be said of the new one.
+        let number = after.max(now.as_millis() / width).max(crowded).max(self.given.load(Ordering::Acquire) + 1);
+        self.given.store(number, Ordering::Release);
+        let until = now.plus(std::time::Duration::from_millis(width));
+        let bucket = engine.bucket(number, Some(until))?;
+        engine.once.write().insert(number, bucket.clone());
+        filling.batch.insert(&engine.meta, row_key(number), write_row(until));
+        self.shorten(self.oldest_bucket(engine));
+        Ok((number, bucket))
+    }
+
+    /// Counts the idempotency keys of records that are durable now.
+    pub(crate) fn count_keys(&self, number: u64, producers: impl Iterator<Item = ProducerNo>) {
+        let share = self.options.bucket_share();
+        let mut keys = self.keys.lock();
+        let counts = keys.entry(number).or_default();
+        for producer in producers {
+            let count = counts.entry(producer).or_default();
+            *count += 1;
+            if *count >= share {
+                self.crowded.fetch_max(number + 1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Shortens the window of producers that have too many keys: their oldest buckets are not asked any more.
+    pub(crate) fn shorten(&self, oldest: u64) {
+        let keys = self.keys.lock();
+        let mut horizons = self.horizons.write();
+        horizons.retain(|_, horizon| *horizon > oldest);
+        let mut sums: BTreeMap<ProducerNo, u64> = BTreeMap::new();
+        // The newest bucket first: the oldest of a producer are given up.
+        for (bucket, counts) in keys.iter().rev() {
+            for (producer, count) in counts {
+                let sum = sums.entry(*producer).or_default();
+                let full = *sum >= self.options.idempotency_keys_per_producer;
+                *sum += count;
+                if full && horizons.get(producer).is_none_or(|horizon| *horizon <= *bucket) {
+                    tracing::warn!(%producer, "a producer has too many ids: its oldest are forgotten before their time");
+                    self.observed.keys_forgotten.inc_by(*count);
+                    horizons.insert(*producer, bucket + 1);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Replaying what was given up before its end was folded.
+//!
+//! A segment is given up only behind the fold. Stores that were written before this was so may have given up a segment of which
+//! the heads would be replayed. Nothing that is owed is missing then: it was moved to the held before, in the same commit. What
+//! else the heads would tell is told by the deltas since the fold: how each delivery of them ended.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Boot, Entry, Head, IssuerNo, Kind, Position, ProducerNo, StoreError, Streams, Version,
+    codec::read_delta,
+    fjall::{
+        engine::{Engine, held_key, mishap, seq_of},
+        replay::Fold,
+    },
+    state::State,
+};
+
+/// Runs of positions without heads.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps {
+    /// First and last position of each.
+    runs: Vec<(u64, u64)>,
+    /// Who was owed what there and is not any more, as the deltas tell it.
+    ended: Option<BTreeMap<u64, Streams>>,
+}
+
+impl Gaps {
+    /// Takes up what is known of the records after the last one, as far as `last`.
+    ///
+    /// What a limit dropped of them in one go is not known one by one: it is counted neither as owed nor as dropped.
+    pub(crate) fn pass(
+        &mut self,
+        engine: &Engine,
+        fold: &Fold,
+        state: &mut State,
+        last: u64,
+    ) -> Result<(), StoreError> {
+        let first = state.last + 1;
+        if first > last {
+            return Ok(());
+        }
+        tracing::warn!(
+            first,
+            last,
+            "these records were given up before it was written down that they were settled; what is owed of them is there"
+        );
+        self.runs.push((first, last));
+        let ended = match &mut self.ended {
+            Some(ended) => ended,
+            none => none.insert(ends(engine, fold)?),
+        };
+        let mut held: BTreeMap<u64, Entry> = BTreeMap::new();
+        for written in engine.held_heads(first, last, usize::MAX)? {
+            held.insert(written.head.at.seq, Entry { head: written.head, targets: written.targets });
+        }
+        for (seq, streams) in ended.range(first..=last) {
+            held.entry(*seq).or_insert_with(|| Entry { head: unknown(*seq), targets: streams.clone().into() });
+        }
+        for entry in held.values() {
+            state.record(entry);
+        }
+        state.last = last;
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`StoreError::Corrupt`] where a head is there, owed, and its body is not.
+    pub(crate) fn nothing_owed_is_missing(&self, engine: &Engine, state: &State) -> Result<(), StoreError> {
+        for (first, last) in &self.runs {
+            for cursor in state.cursors.values() {
+                let mut owed = cursor.owed.iter();
+                owed.advance_to(*first);
+                for seq in owed.take_while(|seq| seq <= last) {
+                    if !engine.held.contains_key(held_key(true, seq)).map_err(mishap)? {
+                        return Err(StoreError::Corrupt(format!("record {seq} is owed and its body is missing")));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which deliveries ended since the fold.
+fn ends(engine: &Engine, fold: &Fold) -> Result<BTreeMap<u64, Streams>, StoreError> {
+    let mut ended: BTreeMap<u64, Streams> = BTreeMap::new();
+    for item in engine.delta.range((fold.commit + 1).to_be_bytes()..) {
+        let (key, value) = item.into_inner().map_err(mishap)?;
+        let commit = seq_of(&key).unwrap_or_default();
+        for one in read_delta(commit, &value)?.ended {
+            ended.entry(one.seq).or_default().insert(one.stream.0);
+        }
+    }
+    Ok(ended)
+}
+
+/// The head of a record of which everything is settled: only its place counts.
+fn unknown(seq: u64) -> Head {
+    Head {
+        at: Position::new(seq),
+        boot: Boot::default(),
+        kind: Kind::Intake,
+        issuer: IssuerNo::default(),
+        producer: ProducerNo::default(),
+        config: Version::default(),
+        accepted: setgate_set::Timestamp::default(),
+        order: setgate_set::OrderKey::from_bits(0),
+        body_len: 0,
+    }
+}

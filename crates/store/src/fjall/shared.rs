@@ -1,0 +1,223 @@
+//! What writer and readers share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use setgate_clock::House;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    Boot, Fence, Names, Observed, Obstacle, Options, ProducerNo, StoreError, Witness,
+    fjall::{engine::Engine, place::Place},
+    ring::Ring,
+    sanity::Sanity,
+    state::State,
+};
+
+/// How many reads may be on the disk at once.
+const READS: usize = 8;
+/// With less free than this, a failure counts as one of space.
+pub(crate) const LITTLE: u64 = 64 * 1024 * 1024;
+
+/// Idempotency keys by bucket and producer.
+pub(crate) type Keys = BTreeMap<u64, BTreeMap<ProducerNo, u64>>;
+
+/// What writer and readers share.
+pub(crate) struct Shared {
+    pub(crate) house: House,
+    pub(crate) options: Options,
+    pub(crate) place: Place,
+    pub(crate) names: Names,
+    pub(crate) observed: Observed,
+    pub(crate) fence: Fence,
+    pub(crate) budget: u64,
+    /// Bytes that are kept free on the file system.
+    pub(crate) reserve: u64,
+    /// What is visible. Only the writer changes it, after a commit.
+    pub(crate) state: RwLock<State>,
+    /// Who is told of what becomes visible, while `state` is locked.
+    pub(crate) witness: Mutex<Option<Arc<dyn Witness>>>,
+    pub(crate) ring: RwLock<Ring>,
+    /// The engine; nothing while it is closed or opened again.
+    pub(crate) engine: RwLock<Option<Arc<Engine>>>,
+    pub(crate) last: watch::Sender<u64>,
+    pub(crate) sanity: Sanity,
+    boot: AtomicU64,
+    pub(crate) held: AtomicBool,
+    pub(crate) trouble: Mutex<Option<StoreError>>,
+    /// What ends the process: nothing here can mend it.
+    pub(crate) fatal: watch::Sender<Option<String>>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) queued: AtomicUsize,
+    pub(crate) queued_bytes: AtomicUsize,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) free: AtomicU64,
+    /// Why there is no room for events.
+    pub(crate) shut: Mutex<Option<Obstacle>>,
+    /// Buckets of idempotency keys that are no longer asked for a producer, since it has too many.
+    pub(crate) horizons: RwLock<BTreeMap<ProducerNo, u64>>,
+    /// How many idempotency keys each producer has in each bucket.
+    pub(crate) keys: Mutex<Keys>,
+    /// Buckets below this number take no more keys, whatever the time: some producer has filled its share.
+    pub(crate) crowded: AtomicU64,
+    /// The last number given to a bucket by this process.
+    pub(crate) given: AtomicU64,
+    /// When the age of parked SETs was last looked at.
+    pub(crate) parked_looked: Mutex<Option<Duration>>,
+    pub(crate) reads: Arc<Semaphore>,
+    /// What the next writes meet instead of the disk.
+    #[cfg(test)]
+    pub(crate) faults: Mutex<std::collections::VecDeque<super::batch::Failure>>,
+    #[cfg(test)]
+    pub(crate) cut: super::cut::Cut,
+}
+
+/// What [`Shared::new`] is made from.
+pub(crate) struct Parts {
+    pub(crate) house: House,
+    pub(crate) options: Options,
+    pub(crate) place: Place,
+    pub(crate) names: Names,
+    pub(crate) observed: Observed,
+    pub(crate) fence: Fence,
+    pub(crate) budget: u64,
+    pub(crate) reserve: u64,
+    pub(crate) state: State,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) sanity: Sanity,
+    pub(crate) boot: Boot,
+    pub(crate) held: bool,
+    pub(crate) keys: Keys,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { house, options, place, names, observed, fence, budget, reserve, state, .. } = parts;
+        let (engine, sanity, boot, held, keys) = (parts.engine, parts.sanity, parts.boot, parts.held, parts.keys);
+        Self {
+            ring: RwLock::new(Ring::new(options.recent_bytes)),
+            last: watch::Sender::new(state.last),
+            state: RwLock::new(state),
+            witness: Mutex::default(),
+            engine: RwLock::new(Some(engine)),
+            boot: AtomicU64::new(boot.0),
+            held: AtomicBool::new(held),
+            trouble: Mutex::new(None),
+            fatal: watch::Sender::new(None),
+            closed: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
+            bytes: AtomicU64::new(0),
+            free: AtomicU64::new(u64::MAX),
+            shut: Mutex::new(None),
+            horizons: RwLock::default(),
+            keys: Mutex::new(keys),
+            crowded: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+            parked_looked: Mutex::new(None),
+            reads: Arc::new(Semaphore::new(READS)),
+            #[cfg(test)]
+            faults: Mutex::default(),
+            #[cfg(test)]
+            cut: super::cut::Cut::default(),
+            house,
+            options,
+            place,
+            names,
+            observed,
+            fence,
+            budget,
+            reserve,
+            sanity,
+        }
+    }
+
+    pub(crate) fn boot(&self) -> Boot {
+        Boot(self.boot.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_boot(&self, boot: Boot) {
+        self.boot.store(boot.0, Ordering::Release);
+    }
+
+    /// A new nonce of an opening.
+    pub(crate) fn fresh_boot(house: &House) -> Boot {
+        Boot(house.random.below(1 << 40))
+    }
+
+    /// The engine, for one read.
+    pub(crate) fn engine(&self) -> Result<Arc<Engine>, StoreError> {
+        if let Some(engine) = &*self.engine.read() {
+            return Ok(engine.clone());
+        }
+        let closed = || StoreError::Unavailable("it is closed".into());
+        Err(self.trouble.lock().clone().unwrap_or_else(closed))
+    }
+
+    /// Why no event is taken now.
+    pub(crate) fn obstacle(&self) -> Option<Obstacle> {
+        if let Some(why) = self.fatal.borrow().clone() {
+            return Some(Obstacle::Failed { why });
+        }
+        if let Some(error) = &*self.trouble.lock() {
+            let full = self.free.load(Ordering::Relaxed) < LITTLE;
+            return Some(Obstacle::Reopening { why: error.to_string(), full });
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Some(Obstacle::Closed);
+        }
+        if self.held.load(Ordering::Acquire) {
+            return Some(Obstacle::Copy);
+        }
+        self.shut.lock().clone()
+    }
+
+    /// Why no event is taken while everything else goes on.
+    pub(crate) fn closed_to_events(&self) -> Option<StoreError> {
+        let obstacle = if self.held.load(Ordering::Acquire) { Some(Obstacle::Copy) } else { self.shut.lock().clone() };
+        obstacle.map(|obstacle| match obstacle {
+            Obstacle::Copy => StoreError::Unavailable(obstacle.to_string()),
+            _ => StoreError::Full(obstacle.to_string()),
+        })
+    }
+
+    /// Judges whether there is room for events.
+    ///
+    /// What shut intake must be undone by some margin before it opens, or each record that is settled would let one in and shut it
+    /// again. Where nothing waits nothing more can come free, and the limit itself is enough.
+    pub(crate) fn judge_room(&self) {
+        let (free, bytes) = (self.free.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let waits = self.state.read().waiting > 0;
+        let mut shut = self.shut.lock();
+        let margin = |of: u64, part: u64| if waits { (of / part).min(LITTLE) } else { 0 };
+        let reserve = match &*shut {
+            Some(Obstacle::Reserve { .. }) => self.reserve.saturating_add(margin(self.reserve, 8)),
+            _ => self.reserve,
+        };
+        let budget = match &*shut {
+            Some(Obstacle::Budget { .. }) => self.budget - margin(self.budget, 20),
+            _ => self.budget,
+        };
+        *shut = if free < reserve {
+            Some(Obstacle::Reserve { free, reserve: self.reserve })
+        } else {
+            (bytes >= budget).then_some(Obstacle::Budget { bytes, budget: self.budget })
+        };
+        drop(shut);
+        let figures = [("taken", bytes), ("budget", self.budget), ("free", free), ("reserve", self.reserve)];
+        self.observed.measured(figures);
+    }
+
+    /// Whether little is left of what the store may take, so that it pays to free what can be freed at once.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.budget / 5 * 4 || self.shut.lock().is_some()
+    }
+}

@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+
+mod codec;
+mod config;
+mod contract;
+mod fjall;
+mod memory;
+mod names;
+mod observe;
+mod obstacle;
+mod plan;
+mod ring;
+mod sanity;
+mod state;
+pub mod testkit;
+#[cfg(test)]
+mod tests;
+mod time;
+mod witness;
+
+pub use self::fjall::{
+    CheckReport, Created, Exported, Findings, FjallStore, GivenUp, Holdings, Kept, LostParked, OpenError, OpenReport,
+    Opened, Place, Repair, Repaired, Room, Stretch,
+};
+pub use config::Options;
+pub use contract::*;
+pub use memory::MemoryStore;
+pub use names::{Named, Names};
+pub use observe::{ClockObserved, Observed};
+pub use obstacle::Obstacle;
+pub use time::{Confirmed, Time};
+pub use witness::{Ending, Fact, Origin, Witness};

@@ -1,0 +1,347 @@
+//! Whether the wall clock can be believed: what destroys by age asks here first, and so does what gives times.
+//!
+//! The evidence is how the wall clock goes beside a clock that never jumps. That is the machine's uptime where the system tells it,
+//! since it goes on while the machine sleeps and over restarts of the process, and the monotonic clock elsewhere.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use setgate_clock::House;
+use setgate_set::Timestamp;
+
+use crate::{Health, Time, observe::ClockObserved};
+
+/// A jump of the wall clock by more than this is not believed.
+pub(crate) const LEAP: Duration = Duration::from_secs(60 * 60);
+
+/// A suspect clock that strays by more than this has jumped again: what it shows must prove itself anew.
+const EVENLY: Duration = Duration::from_secs(60);
+
+/// How often people are told of a clock that is not believed.
+const REMIND: Duration = Duration::from_secs(10 * 60);
+
+/// Watches the wall clock.
+///
+/// A clock that jumped is suspect, and time goes on from when it was last believed, by the clock that never jumps. It is believed
+/// again when it is back there, when it went on evenly for long enough, or when an operator confirms it.
+#[derive(Debug)]
+pub(crate) struct Sanity {
+    watch: Mutex<Watch>,
+    /// When people were last told that times of acceptance are ahead, by the running time of the store.
+    told_ahead: Mutex<Option<Duration>>,
+    /// How long a clock that jumped must go on evenly before it is believed.
+    steady: Duration,
+    observed: ClockObserved,
+}
+
+#[derive(Debug)]
+struct Watch {
+    /// What was believed at `run`.
+    believed: Duration,
+    /// The clock that never jumps, when the wall clock was last believed.
+    run: Duration,
+    /// How long the store has been running at `run`, as far as that is known.
+    ran: Duration,
+    suspect: Option<Suspect>,
+}
+
+/// A wall clock that is elsewhere than it must be.
+#[derive(Debug)]
+struct Suspect {
+    /// How far it is ahead of what is believed, in milliseconds.
+    offset: i64,
+    /// The same when it began to go evenly: what drifts away slowly does not.
+    anchor: i64,
+    /// Since when, by the clock that never jumps.
+    since: Duration,
+    /// How long it had gone on evenly before this process began.
+    before: Duration,
+    /// What was believed when it became suspect.
+    began: Timestamp,
+    /// The last record that was accepted before.
+    last: Option<u64>,
+    told: Option<Duration>,
+}
+
+/// What is known of the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// The time to write down.
+    pub(crate) now: Timestamp,
+    /// How long the store has been running, over restarts; at least.
+    pub(crate) ran: Duration,
+    /// The wall clock, where it is not believed.
+    pub(crate) suspect: Option<Strayed>,
+}
+
+/// A wall clock that is not believed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strayed {
+    /// What it shows.
+    pub(crate) wall: Timestamp,
+    /// How far it is ahead of what is believed, in milliseconds.
+    pub(crate) offset: i64,
+    /// How long it must go on evenly until it is believed.
+    pub(crate) left: Duration,
+    /// What was believed when it became suspect.
+    pub(crate) began: Timestamp,
+    /// The last record that was accepted before it was suspect.
+    pub(crate) last: Option<u64>,
+}
+
+/// What is written down now and then, for the next opening.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beat {
+    /// How long the store has been running.
+    pub(crate) ran: Duration,
+    /// The start of the machine, and how long it was up.
+    pub(crate) uptime: Option<(u128, Duration)>,
+    /// What is known of a clock that is not believed.
+    pub(crate) strayed: Option<StrayedBeat>,
+}
+
+/// What is written down of a clock that is not believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StrayedBeat {
+    /// What it showed.
+    pub(crate) wall: Timestamp,
+    /// How long it had gone on evenly.
+    pub(crate) steady: Duration,
+    /// What was believed when it became suspect.
+    pub(crate) began: Timestamp,
+    /// The last record that was accepted before.
+    pub(crate) last: Option<u64>,
+}
+
+/// The clock that never jumps.
+fn run(house: &House) -> Duration {
+    house.clock.uptime().map_or_else(|| house.clock.monotonic(), |uptime| uptime.since)
+}
+
+fn wall(house: &House) -> Duration {
+    Duration::from_millis(house.clock.wall_millis())
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn timestamp(at: Duration) -> Timestamp {
+    Timestamp::from_millis(millis(at))
+}
+
+/// How far `wall` is ahead, in milliseconds.
+fn ahead(wall: Duration, of: Duration) -> i64 {
+    let part = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    if wall >= of { part(wall - of) } else { -part(of - wall) }
+}
+
+fn is_more(offset: i64, than: Duration) -> bool {
+    offset.unsigned_abs() > millis(than)
+}
+
+impl Strayed {
+    /// How far it is ahead, in whole seconds.
+    pub(crate) fn seconds(&self) -> i64 {
+        seconds(self.offset)
+    }
+}
+
+fn seconds(offset: i64) -> i64 {
+    offset.saturating_add(500).div_euclid(1000)
+}
+
+impl Sanity {
+    /// Starts to watch. `heard` is the last heartbeat: the time that was believed then, and the evidence beside it.
+    ///
+    /// Where the machine has been up since, its uptime says what the wall clock must show now. Otherwise nobody knows how long the
+    /// gateway was off: a clock that is more than an hour ahead of the heartbeat is suspect as well.
+    pub(crate) fn new(
+        house: &House,
+        steady: Duration,
+        observed: ClockObserved,
+        heard: Option<(Timestamp, Beat)>,
+    ) -> Self {
+        let (wall, run) = (wall(house), run(house));
+        let (believed, beat) =
+            heard.map_or((wall, Beat::default()), |(at, beat)| (Duration::from_millis(at.as_millis()), beat));
+        let gap = match (house.clock.uptime(), beat.uptime) {
+            (Some(now), Some((boot, then))) if now.boot == boot => now.since.checked_sub(then),
+            _ => None,
+        };
+        let expected = believed + gap.unwrap_or_default();
+        let offset = ahead(wall, expected);
+        let suspect = is_more(offset, LEAP).then(|| {
+            let strayed = beat.strayed.unwrap_or_default();
+            let shown = Duration::from_millis(strayed.wall.as_millis());
+            let went_on = match gap {
+                Some(gap) => !is_more(ahead(wall, shown + gap), EVENLY),
+                // How long it was off is not known: it must at least not have gone back.
+                None => ahead(shown, believed).signum() == offset.signum() && wall + EVENLY >= shown,
+            };
+            let before = if beat.strayed.is_some() && went_on {
+                strayed.steady + gap.unwrap_or_default()
+            } else {
+                Duration::ZERO
+            };
+            let began = beat.strayed.map_or(timestamp(expected), |strayed| strayed.began);
+            Suspect { offset, anchor: offset, since: run, before, began, last: strayed.last, told: None }
+        });
+        let believed = if suspect.is_some() { expected } else { wall };
+        let watch = Watch { believed, run, ran: beat.ran + gap.unwrap_or_default(), suspect };
+        Self { watch: Mutex::new(watch), told_ahead: Mutex::new(None), steady, observed }
+    }
+
+    /// Looks at the clocks. `last` is the last record, for who knows it.
+    pub(crate) fn look(&self, house: &House, last: Option<u64>) -> Seen {
+        let (wall, run) = (wall(house), run(house));
+        let mut watch = self.watch.lock();
+        let passed = run.saturating_sub(watch.run);
+        let (expected, ran) = (watch.believed + passed, watch.ran + passed);
+        let offset = ahead(wall, expected);
+        self.observed.offset.set(if is_more(offset, LEAP) { seconds(offset) } else { 0 });
+        if !is_more(offset, LEAP) {
+            if watch.suspect.take().is_some() {
+                self.observed.suspect.set(0);
+                tracing::warn!("the wall clock is back where it must be: it is believed");
+            }
+            // Small corrections are followed, so that they never add up to a leap.
+            (watch.believed, watch.run, watch.ran) = (wall, run, ran);
+            return Seen { now: timestamp(wall), ran, suspect: None };
+        }
+        let fresh = Suspect {
+            offset,
+            anchor: offset,
+            since: run,
+            before: Duration::ZERO,
+            began: timestamp(expected),
+            last,
+            told: None,
+        };
+        let suspect = watch.suspect.get_or_insert(fresh);
+        suspect.last = suspect.last.or(last);
+        if is_more(offset.saturating_sub(suspect.anchor), EVENLY) {
+            (suspect.anchor, suspect.since, suspect.before) = (offset, run, Duration::ZERO);
+            if is_more(offset.saturating_sub(suspect.offset), EVENLY) {
+                // Another jump, not a clock that goes too fast or stands still.
+                suspect.told = None;
+            }
+        }
+        suspect.offset = offset;
+        let steady = suspect.before + run.saturating_sub(suspect.since);
+        let left = self.steady.saturating_sub(steady);
+        let strayed = Strayed { wall: timestamp(wall), offset, left, began: suspect.began, last: suspect.last };
+        self.tell(suspect, run, left);
+        Seen { now: timestamp(expected), ran, suspect: Some(strayed) }
+    }
+
+    /// Tells people, at once and again.
+    fn tell(&self, suspect: &mut Suspect, run: Duration, left: Duration) {
+        if suspect.told.is_some_and(|told| run < told + REMIND) {
+            return;
+        }
+        if suspect.told.is_none() {
+            self.observed.leaps.inc();
+        }
+        self.observed.suspect.set(1);
+        suspect.told = Some(run);
+        tracing::warn!(
+            seconds_ahead = seconds(suspect.offset),
+            believed_in_seconds = left.as_secs(),
+            "the wall clock jumped and is not believed: new events get the time that has passed since, and nothing is destroyed by \
+             age, until it has gone on evenly for long enough, or `setgate store confirm-clock` says that it is right"
+        );
+    }
+
+    /// The time to write down: the wall clock's, or what has passed since it was last believed.
+    pub(crate) fn now(&self, house: &House) -> Timestamp {
+        self.look(house, None).now
+    }
+
+    /// Whether the clock is suspect now.
+    pub(crate) fn check(&self, house: &House) -> bool {
+        self.look(house, None).suspect.is_some()
+    }
+
+    /// What is known of the time, for everybody.
+    pub(crate) fn time(&self, house: &House) -> Time {
+        let seen = self.look(house, None);
+        Time { now: seen.now, ran: seen.ran, suspect: seen.suspect.is_some() }
+    }
+
+    /// What people are told of the clock. `accepted` is the last time of acceptance.
+    pub(crate) fn health(&self, house: &House, accepted: Timestamp) -> Health {
+        let seen = self.look(house, None);
+        let ahead = accepted.since(seen.now);
+        let trouble = match seen.suspect {
+            Some(strayed) => {
+                let (seconds, left) = (strayed.seconds(), strayed.left.as_secs());
+                let (by, way) = (seconds.unsigned_abs(), if seconds < 0 { "behind" } else { "ahead of" });
+                Some(format!(
+                    "the wall clock is {by} s {way} what it must show: it is believed when it has gone on evenly for {left} s more, \
+                     or at once with `setgate store confirm-clock`"
+                ))
+            }
+            None => (ahead > EVENLY).then(|| {
+                format!(
+                    "events were accepted under a clock that was ahead: `iat` stands still until the clock has caught up, in {} s, \
+                     or until `setgate store confirm-clock` lets it go back to the clock",
+                    ahead.as_secs()
+                )
+            }),
+        };
+        Health {
+            clock_suspect: seen.suspect.is_some(),
+            clock_offset_seconds: seen.suspect.map_or(0, |strayed| strayed.seconds()),
+            clock_believed_in_seconds: seen.suspect.map(|strayed| strayed.left.as_secs()),
+            accepted_ahead_seconds: ahead.as_secs(),
+            clock_trouble: trouble,
+            ..Health::default()
+        }
+    }
+
+    /// Looks on behalf of who writes. `last` is the last record, `accepted` its time.
+    pub(crate) fn watch(&self, house: &House, last: u64, accepted: Timestamp) -> Seen {
+        let seen = self.look(house, Some(last));
+        let ahead = if seen.suspect.is_none() { accepted.since(seen.now) } else { Duration::ZERO };
+        self.observed.accepted_ahead.set(i64::try_from(ahead.as_secs()).unwrap_or(i64::MAX));
+        let mut told = self.told_ahead.lock();
+        if ahead <= EVENLY {
+            *told = None;
+        } else if told.is_none_or(|told| seen.ran >= told + REMIND) {
+            *told = Some(seen.ran);
+            tracing::warn!(
+                seconds = ahead.as_secs(),
+                "events were accepted under a clock that was ahead: `iat` stands still until the clock has caught up, or until \
+                 `setgate store confirm-clock` lets it go back to the clock"
+            );
+        }
+        seen
+    }
+
+    /// From now on the wall clock is believed.
+    pub(crate) fn believe(&self, house: &House) {
+        let (wall, run) = (wall(house), run(house));
+        let mut watch = self.watch.lock();
+        watch.ran = watch.ran + run.saturating_sub(watch.run);
+        (watch.believed, watch.run, watch.suspect) = (wall, run, None);
+        self.observed.suspect.set(0);
+        self.observed.offset.set(0);
+    }
+
+    /// What is written down for the next opening: the believed time, and the evidence.
+    pub(crate) fn beat(&self, house: &House) -> (Timestamp, Beat) {
+        let seen = self.look(house, None);
+        let uptime = house.clock.uptime().map(|uptime| (uptime.boot, uptime.since));
+        let strayed = seen.suspect.map(|strayed| StrayedBeat {
+            wall: strayed.wall,
+            steady: self.steady.saturating_sub(strayed.left),
+            began: strayed.began,
+            last: strayed.last,
+        });
+        (seen.now, Beat { ran: seen.ran, uptime, strayed })
+    }
+}
+
+#[cfg(test)]
+mod tests;

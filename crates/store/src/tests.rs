@@ -1,0 +1,184 @@
+//! The contract suite on each implementation of this room.
+
+mod damage;
+mod during;
+mod faults;
+mod full;
+mod identity;
+mod model;
+mod once;
+mod orders;
+mod place;
+mod repair;
+mod rotten;
+mod seal;
+mod space;
+mod time;
+mod turnover;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use setgate_clock::{BoxFuture as Sleep, Clock, House, manual::ManualClock};
+
+use crate::{FjallStore, MemoryStore, Observed, OpenError, Opened, Options, Place, Store, testkit::Bench};
+
+pub(crate) const SECRET: [u8; 32] = [7; 32];
+
+/// A clock whose wall and monotonic time go on by themselves and are moved by hand, together or apart.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    start: tokio::time::Instant,
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+impl Dial {
+    fn new() -> Arc<Self> {
+        let wall = AtomicU64::new(1_700_000_000_000);
+        Arc::new(Self { start: tokio::time::Instant::now(), wall, monotonic: AtomicU64::new(0) })
+    }
+
+    /// Time passes.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.leap(by);
+        self.monotonic.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// The wall clock alone is put ahead.
+    pub(crate) fn leap(&self, by: Duration) {
+        self.wall.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// The wall clock alone is put back.
+    pub(crate) fn put_back(&self, by: Duration) {
+        self.wall.fetch_sub(by.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Dial {
+    fn wall_millis(&self) -> u64 {
+        self.wall.load(Ordering::SeqCst) + self.start.elapsed().as_millis() as u64
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed() + Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
+    }
+
+    fn sleep(&self, how_long: Duration) -> Sleep<()> {
+        Box::pin(tokio::time::sleep(how_long))
+    }
+}
+
+pub(crate) struct Memory;
+
+impl Bench for Memory {
+    fn open(&mut self) -> BoxFuture<'_, Arc<dyn Store>> {
+        let house = setgate_clock::manual::house(ManualClock::at(1_700_000_000_000), 5);
+        Box::pin(async move { MemoryStore::new(house, &SECRET) as Arc<dyn Store> })
+    }
+
+    fn cut<'a>(&'a mut self, _store: Arc<dyn Store>) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn survives(&self) -> bool {
+        false
+    }
+}
+
+/// An embedded store in a temporary folder.
+pub(crate) struct Folder {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) options: Options,
+    pub(crate) house: House,
+    pub(crate) dial: Arc<Dial>,
+    opened: Option<Arc<FjallStore>>,
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), change)
+    }
+
+    pub(crate) fn in_folder(folder: tempfile::TempDir, change: impl FnOnce(&mut Options)) -> Self {
+        let dial = Dial::new();
+        let house = House {
+            clock: dial.clone(),
+            random: Arc::new(setgate_clock::SystemRandom),
+            tasks: Arc::new(setgate_clock::TokioTasks),
+        };
+        let mut options =
+            Options { path: folder.path().join("store"), reserve_bytes: 1, segment_records: 16, ..Options::default() };
+        change(&mut options);
+        let made = Self { folder, options, house, dial, opened: None };
+        FjallStore::init(&made.place(), &made.options, &SECRET, &made.house).unwrap();
+        made
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place { store: self.options.path.clone(), owner: self.folder.path().join("owner.json") }
+    }
+
+    pub(crate) fn try_open(&self) -> Result<Opened, OpenError> {
+        self.try_open_at(&self.place())
+    }
+
+    pub(crate) fn try_open_at(&self, place: &Place) -> Result<Opened, OpenError> {
+        FjallStore::open(place, &self.options, &SECRET, &self.house, Observed::default())
+    }
+
+    pub(crate) fn store(&mut self) -> Arc<FjallStore> {
+        let store = self.try_open().unwrap().store;
+        self.opened = Some(store.clone());
+        store
+    }
+}
+
+impl Bench for Folder {
+    fn open(&mut self) -> BoxFuture<'_, Arc<dyn Store>> {
+        Box::pin(async move { self.store() as Arc<dyn Store> })
+    }
+
+    fn cut<'a>(&'a mut self, store: Arc<dyn Store>) -> BoxFuture<'a, ()> {
+        drop(store);
+        let opened = self.opened.take().unwrap();
+        Box::pin(async move { opened.abandon().await })
+    }
+
+    fn survives(&self) -> bool {
+        true
+    }
+}
+
+/// Copies a folder with everything in it.
+pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+mod memory {
+    crate::contract_suite!(super::Memory);
+}
+
+mod embedded {
+    crate::contract_suite!(super::Folder::new());
+}

@@ -1,0 +1,97 @@
+//! The time, as far as it is believed, for who asks the store.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use setgate_set::Timestamp;
+
+/// What is known of the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    /// The time that is believed: the wall clock's, or what has passed since that was last believed.
+    pub now: Timestamp,
+    /// How long the store has been running, over restarts of the process; at least. What waits by it waits long enough.
+    pub ran: Duration,
+    /// Whether the wall clock is not believed: nothing is destroyed, and no key begins to sign, by its age.
+    pub suspect: bool,
+}
+
+/// What became of an operator's word that the wall clock is right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Confirmed {
+    /// How far the clock was ahead of what was believed, in seconds; 0 where it was believed.
+    pub offset_seconds: i64,
+    /// How far times of acceptance went back, in seconds; 0 where they did not.
+    pub went_back_seconds: u64,
+}
+
+/// Records whose times were held back, since the wall clock was not believed when they were accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldBack {
+    /// The first of them.
+    pub(crate) first: u64,
+    /// The last of them.
+    pub(crate) last: u64,
+    /// What was believed when the clock became suspect, and just before it was believed again: the times that were held back.
+    pub(crate) times: (Timestamp, Timestamp),
+    /// When the clock was believed again: nothing of that time is older.
+    pub(crate) until: Timestamp,
+}
+
+/// At most so many runs of such records are remembered; older ones are taken together.
+const RUNS: usize = 64;
+
+impl HeldBack {
+    /// Adds a run. Those of which nothing is kept any more are forgotten: no record, and nothing that is kept for so long.
+    pub(crate) fn add(self, runs: &mut Vec<Self>, first_kept: u64, longest: Duration) {
+        runs.retain(|run| run.last >= first_kept || self.until.since(run.until) < longest);
+        runs.push(self);
+        if runs.len() > RUNS {
+            let oldest = runs.remove(0);
+            if let Some(next) = runs.first_mut() {
+                let times = (oldest.times.0.min(next.times.0), oldest.times.1.max(next.times.1));
+                *next = Self { first: oldest.first, last: next.last, times, until: oldest.until.max(next.until) };
+            }
+        }
+    }
+
+    /// When something was written down at the latest whose time says `at`.
+    pub(crate) fn latest(runs: &[Self], at: Timestamp) -> Timestamp {
+        let held = |run: &&Self| (run.times.0..=run.times.1).contains(&at);
+        runs.iter().filter(held).map(|run| run.until).fold(at, Timestamp::max)
+    }
+
+    /// The first record that may be as young as `when`, whatever its time says.
+    pub(crate) fn first_since(runs: &[Self], when: Timestamp) -> Option<u64> {
+        runs.iter().filter(|run| when < run.until).map(|run| run.first).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn what_is_kept_of_runs_is_bounded_and_never_less_careful() {
+        let at = Timestamp::from_seconds;
+        let mut runs = Vec::new();
+        for number in 1..=100u64 {
+            let times = (at(number), at(number));
+            HeldBack { first: number * 10, last: number * 10 + 5, times, until: at(number) }.add(&mut runs, 1, DAY);
+        }
+        assert_eq!(runs.len(), RUNS);
+        for number in 1..=100 {
+            let found = HeldBack::first_since(&runs, at(number - 1)).unwrap();
+            assert!(found <= number * 10, "run {number} counts as older than it is");
+        }
+        assert_eq!(HeldBack::first_since(&runs, at(100)), None);
+        let next = HeldBack { first: 2000, last: 2001, times: (at(110), at(120)), until: at(100_000) };
+        next.add(&mut runs, 1500, DAY);
+        assert_eq!(runs.len(), 1, "nothing is kept of the others");
+        for (said, latest) in [(109, 109), (110, 100_000), (120, 100_000), (121, 121)] {
+            assert_eq!(HeldBack::latest(&runs, at(said)), at(latest));
+        }
+    }
+}

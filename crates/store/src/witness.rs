@@ -1,0 +1,185 @@
+//! Who counts deliveries is told of each change of them once, as it becomes visible: the one place where they are counted.
+
+use std::{collections::HashMap, fmt};
+
+use setgate_set::{ErrorCode, Receipt};
+
+use crate::{
+    Kind, Rule, StreamNo,
+    plan::Plan,
+    state::{End, State},
+};
+
+/// Why deliveries are owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// A producer put an event in.
+    Event,
+    /// The gateway tells of a stream (verification, stream-updated).
+    Control,
+    /// A parked SET was issued again.
+    Reissue,
+    /// They were owed already when somebody began to watch, or turned up when the store was opened again.
+    Before,
+}
+
+/// How deliveries ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// Acknowledged, by whom.
+    Acknowledged(Receipt),
+    /// Parked, with the code.
+    Parked(ErrorCode),
+    /// Dropped by a rule.
+    Dropped(Rule),
+}
+
+/// What happened to deliveries. What was owed is what ended and what waits, of all facts together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// So many more are owed.
+    Owed(Origin, u64),
+    /// So many of a stream found their end.
+    Ended(StreamNo, Ending, u64),
+}
+
+/// Who counts. It is called while the store is locked: it must be quick, and must not ask the store anything.
+pub trait Witness: Send + Sync + fmt::Debug {
+    /// These became visible together; so many deliveries wait now.
+    fn saw(&self, facts: &[Fact], waiting: u64);
+}
+
+impl Plan {
+    /// What became visible with it; `counts` is what [`Plan::apply`] answered.
+    pub(crate) fn facts(&self, counts: &[usize]) -> Vec<Fact> {
+        let mut owed = HashMap::new();
+        for fresh in &self.records {
+            let origin = match fresh.entry.head.kind {
+                Kind::Intake => Origin::Event,
+                Kind::Control => Origin::Control,
+                Kind::Reissue { .. } => Origin::Reissue,
+            };
+            *owed.entry(origin).or_insert(0) += fresh.entry.targets.len();
+        }
+        let mut ends = HashMap::new();
+        for ended in &self.ops.ended {
+            let ending = match ended.how {
+                End::Receiver => Ending::Acknowledged(Receipt::Receiver),
+                End::Carrier => Ending::Acknowledged(Receipt::Carrier),
+                End::Dropped(rule) => Ending::Dropped(rule),
+                End::Parked => Ending::Parked(match self.rows.get(&(ended.stream, ended.seq)) {
+                    Some(Some(row)) => row.parked.code.clone(),
+                    _ => unknown(),
+                }),
+            };
+            *ends.entry((ended.stream, ending)).or_insert(0) += 1;
+        }
+        for (clear, gone) in self.ops.clears.iter().zip(counts) {
+            *ends.entry((clear.stream, Ending::Dropped(clear.rule))).or_insert(0) += *gone as u64;
+        }
+        told(owed, ends)
+    }
+}
+
+impl State {
+    /// What is owed when somebody begins to watch.
+    pub(crate) fn before(&self) -> [Fact; 1] {
+        [Fact::Owed(Origin::Before, self.waiting)]
+    }
+
+    /// How many deliveries a stream was ever owed, and how they ended.
+    fn ends(&self, stream: StreamNo) -> (u64, HashMap<Ending, u64>) {
+        let Some(tally) = self.cursors.get(&stream).map(|cursor| &cursor.tally) else { return Default::default() };
+        let mut ends = HashMap::from([
+            (Ending::Acknowledged(Receipt::Receiver), tally.acknowledged_receiver),
+            (Ending::Acknowledged(Receipt::Carrier), tally.acknowledged_carrier),
+            (Ending::Parked(unknown()), tally.parked),
+        ]);
+        ends.extend(tally.dropped.iter().map(|(rule, count)| (Ending::Dropped(*rule), *count)));
+        (tally.owed, ends)
+    }
+
+    /// What is visible here and was not there, after the store was opened again. An end that was seen and is undone is owed once more.
+    pub(crate) fn since(&self, before: &Self) -> Vec<Fact> {
+        let (mut again, mut ends) = (0, HashMap::new());
+        // The cursor of a deleted stream may be gone by now; nothing of it is undone.
+        let gone = before.cursors.iter().filter(|(no, cursor)| !self.cursors.contains_key(no) && !cursor.is_over());
+        for stream in self.cursors.keys().chain(gone.map(|(no, _)| no)) {
+            let (owed_then, then) = before.ends(*stream);
+            let (owed_now, mut now) = self.ends(*stream);
+            again += owed_now.saturating_sub(owed_then);
+            for (ending, seen) in then {
+                let count = now.entry(ending).or_default();
+                again += seen.saturating_sub(*count);
+                *count = count.saturating_sub(seen);
+            }
+            ends.extend(now.into_iter().map(|(ending, count)| ((*stream, ending), count)));
+        }
+        told(HashMap::from([(Origin::Before, again)]), ends)
+    }
+}
+
+/// The code of a SET that was parked before its row could be looked at.
+fn unknown() -> ErrorCode {
+    ErrorCode::Other("unknown".into())
+}
+
+fn told(owed: HashMap<Origin, u64>, ends: HashMap<(StreamNo, Ending), u64>) -> Vec<Fact> {
+    let owed = owed.into_iter().filter(|(_, count)| *count > 0).map(|(origin, count)| Fact::Owed(origin, count));
+    let ends = ends.into_iter().filter(|(_, count)| *count > 0);
+    owed.chain(ends.map(|((stream, ending), count)| Fact::Ended(stream, ending, count))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        Boot, Entry, Head, IssuerNo, Position, ProducerNo, Streams, Version,
+        state::{Ended, Ops},
+    };
+
+    fn owing(records: u64) -> State {
+        let mut state = State::default();
+        for seq in 1..=records {
+            let head = Head {
+                at: Position::new(seq),
+                boot: Boot(1),
+                kind: Kind::Intake,
+                issuer: IssuerNo(1),
+                producer: ProducerNo(1),
+                config: Version(0),
+                accepted: setgate_set::Timestamp::from_millis(seq),
+                order: setgate_set::OrderKey::from_bits(1),
+                body_len: 1,
+            };
+            state.record(&Entry { head, targets: Arc::new(Streams::from([1, 2])) });
+        }
+        state
+    }
+
+    fn end(state: &mut State, stream: u32, seq: u64, how: End) {
+        let ended = vec![Ended { stream: StreamNo(stream), seq, how }];
+        state.deltas(&Ops { ended, ..Ops::default() });
+    }
+
+    /// A write in doubt took place, an acknowledgement was lost: the sums of what was told are right all the same.
+    #[test]
+    fn what_an_opening_brings_and_takes_is_told() {
+        let (mut before, mut after) = (owing(3), owing(5));
+        end(&mut before, 1, 1, End::Receiver);
+        end(&mut before, 1, 2, End::Receiver);
+        end(&mut after, 1, 2, End::Receiver);
+        end(&mut after, 2, 1, End::Dropped(Rule::TooOld));
+        let facts = after.since(&before);
+        let owed: u64 =
+            facts.iter().map(|fact| if let Fact::Owed(Origin::Before, count) = fact { *count } else { 0 }).sum();
+        assert_eq!(owed, 4 + 1, "two records of two streams, and one that came back");
+        let ends: Vec<_> = facts.iter().filter(|fact| matches!(fact, Fact::Ended(..))).collect();
+        assert_eq!(ends, [&Fact::Ended(StreamNo(2), Ending::Dropped(Rule::TooOld), 1)]);
+        // owed 6 + 5 = acknowledged 2 + dropped 1 + waiting.
+        assert_eq!(after.waiting, 6 + 5 - 2 - 1);
+        assert!(before.since(&before).is_empty());
+    }
+}

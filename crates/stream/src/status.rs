@@ -1,0 +1,140 @@
+//! The status machine of a stream (SSF 1.0 §8.1.2.1).
+
+use serde::{Deserialize, Serialize};
+use setgate_set::Timestamp;
+
+/// Why a stream is not enabled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The operator asked for it.
+    Operator(String),
+    /// The receiver asked for it.
+    Receiver(String),
+    /// Its endpoint failed too often: `streams resume` when it is mended.
+    Fault(String),
+    /// Its receiver did not come for longer than its inactivity timeout (SSF 1.0 §8.1.1).
+    Inactive(String),
+    /// It is declared no more (hardening H15): it keeps its cursor until somebody deletes it.
+    AbsentFromConfiguration,
+}
+
+impl Reason {
+    /// For people.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Operator(text) | Self::Receiver(text) | Self::Fault(text) | Self::Inactive(text) => text,
+            Self::AbsentFromConfiguration => "absent from configuration",
+        }
+    }
+}
+
+/// Whether a stream is delivered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It is delivered.
+    Enabled,
+    /// It is not delivered; events are held.
+    Paused {
+        /// Since when.
+        at: Timestamp,
+        /// Why.
+        why: Reason,
+    },
+    /// It is not delivered; events are not held.
+    Disabled {
+        /// Since when.
+        at: Timestamp,
+        /// Why.
+        why: Reason,
+    },
+}
+
+/// The stream is already there, or cannot go there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream is {from} and cannot become {to}")]
+pub struct InvalidTransition {
+    /// What it is.
+    pub from: &'static str,
+    /// What was asked for.
+    pub to: &'static str,
+}
+
+impl Status {
+    /// The word of SSF 1.0 §8.1.2.1.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Paused { .. } => "paused",
+            Self::Disabled { .. } => "disabled",
+        }
+    }
+
+    /// Why it is not enabled.
+    #[must_use]
+    pub fn why(&self) -> Option<&Reason> {
+        match self {
+            Self::Enabled => None,
+            Self::Paused { why, .. } | Self::Disabled { why, .. } => Some(why),
+        }
+    }
+
+    /// Stops delivery and keeps what is due.
+    ///
+    /// # Errors
+    /// When it is not enabled: a disabled stream holds nothing that a pause could keep.
+    pub fn pause(self, at: Timestamp, why: Reason) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Enabled => Ok(Self::Paused { at, why }),
+            Self::Paused { .. } | Self::Disabled { .. } => Err(InvalidTransition { from: self.word(), to: "paused" }),
+        }
+    }
+
+    /// Stops delivery and drops what is due.
+    ///
+    /// # Errors
+    /// When it is disabled already.
+    pub fn disable(self, at: Timestamp, why: Reason) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Enabled | Self::Paused { .. } => Ok(Self::Disabled { at, why }),
+            Self::Disabled { .. } => Err(InvalidTransition { from: self.word(), to: "disabled" }),
+        }
+    }
+
+    /// Delivers again.
+    ///
+    /// # Errors
+    /// When it is enabled already.
+    pub fn enable(self) -> Result<Self, InvalidTransition> {
+        match self {
+            Self::Paused { .. } | Self::Disabled { .. } => Ok(Self::Enabled),
+            Self::Enabled => Err(InvalidTransition { from: "enabled", to: "enabled" }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why() -> Reason {
+        Reason::Operator("maintenance".into())
+    }
+
+    #[test]
+    fn moves_only_along_the_machine() {
+        let at = Timestamp::from_seconds(1);
+        let paused = Status::Enabled.pause(at, why()).unwrap();
+        assert_eq!(paused.word(), "paused");
+        assert!(paused.clone().pause(at, why()).is_err());
+        assert_eq!(paused.clone().enable(), Ok(Status::Enabled));
+        let disabled = paused.disable(at, why()).unwrap();
+        assert!(disabled.clone().disable(at, why()).is_err());
+        assert!(disabled.clone().pause(at, why()).is_err());
+        assert_eq!(disabled.enable(), Ok(Status::Enabled));
+        assert!(Status::Enabled.enable().is_err());
+    }
+}

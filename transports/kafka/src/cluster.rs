@@ -1,0 +1,275 @@
+//! One configured cluster: its producer, made at first use and shared by all lines, its window, and what it is told of it.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use rdkafka::{ClientConfig, message::OwnedHeaders};
+use setgate_delivery::{Cause, Env, Fault, House, Outcome, Verdict, Window};
+use tokio::sync::{oneshot, watch};
+
+use engine::Engine;
+pub(crate) use engine::{Record, Standing};
+use reports::Reports;
+pub(crate) use reports::{Course, Ticket};
+use topics::Doubts;
+
+use crate::{
+    client::{Role, client_config},
+    config::{ClusterSection, SaslSection},
+    context::Context,
+    tokens::Tokens,
+    told::Told,
+};
+
+mod engine;
+mod reporting;
+mod reports;
+mod topics;
+
+/// For so long a producer may hang up after its records came back: it may wait for a name server, or for the answer to a look.
+const HANG_UP: Duration = Duration::from_secs(1);
+
+/// One cluster of `[methods.kafka.clusters]`.
+pub(crate) struct Cluster {
+    section: ClusterSection,
+    shared: Arc<Shared>,
+    main: Arc<Engine>,
+    lone: Arc<Engine>,
+}
+
+/// What both producers of a cluster, their threads and their callbacks share.
+pub(crate) struct Shared {
+    name: Arc<str>,
+    env: Env,
+    told: Arc<Told>,
+    tokens: Option<Arc<Tokens>>,
+    gate: Gate,
+    reports: Reports,
+    makes_topics: bool,
+    doubts: Doubts,
+}
+
+impl Cluster {
+    /// Judges the section; dials nothing.
+    pub(crate) fn new(name: &str, section: &ClusterSection, env: &Env) -> Result<Arc<Self>, Fault> {
+        let config = producer_config(name, section)?;
+        let mut alone = config.clone();
+        // Figures are told of the main one alone.
+        alone.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
+        let carrier: Arc<str> = format!("kafka/{name}").into();
+        let timeout = Duration::from_secs(u64::from(section.timeout_seconds));
+        let tokens = match &section.sasl {
+            Some(SaslSection::OauthBearer(token)) => Some(Tokens::start(env, token)),
+            _ => None,
+        };
+        let shared = Arc::new(Shared {
+            name: name.into(),
+            told: Told::new(carrier, env.report.clone(), env.house.clone(), timeout),
+            env: env.clone(),
+            tokens,
+            gate: Gate::new(section.in_flight, section.in_flight_bytes),
+            reports: Reports::default(),
+            makes_topics: section.create_topics.is_some(),
+            doubts: Doubts::default(),
+        });
+        let lone = Engine::new(shared.clone(), alone, None);
+        let main = Engine::new(shared.clone(), config, Some(lone.clone()));
+        let drained = shared.clone();
+        env.house.spawn("kafka reports", async move { drained.reports.drain(|| drained.told.well()).await });
+        Ok(Arc::new(Self { section: section.clone(), shared, main, lone }))
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Its options.
+    pub(crate) fn section(&self) -> &ClusterSection {
+        &self.section
+    }
+
+    /// Its bearer tokens, where it wants some.
+    pub(crate) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.shared.tokens.as_ref()
+    }
+
+    /// `kafka/<cluster>`: the endpoint of lines, the carrier of reports.
+    pub(crate) fn carrier(&self) -> &Arc<str> {
+        self.shared.told.carrier()
+    }
+
+    /// The room that all its lines share.
+    pub(crate) fn window(&self) -> &Window {
+        &self.shared.gate.window
+    }
+
+    /// A context for a further client of this cluster.
+    pub(crate) fn context(&self) -> Context {
+        self.shared.context()
+    }
+
+    /// What is known of its health.
+    pub(crate) fn told(&self) -> &Arc<Told> {
+        &self.shared.told
+    }
+
+    pub(crate) fn house(&self) -> &House {
+        &self.shared.env.house
+    }
+
+    /// Starts the producer if nobody did, and tells how it is.
+    pub(crate) fn begin(&self) -> watch::Receiver<Standing> {
+        self.main.begin();
+        self.main.standing()
+    }
+
+    /// Hands a record over; its outcome comes through the ticket. Never waits. Tells whether the next one may follow at once:
+    /// it would come straight back where there is no producer just now, or no place in its queue.
+    pub(crate) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) -> bool {
+        self.main.send(record, ticket)
+    }
+
+    /// Sends one record and waits for the brokers' word: for the error topics of sources.
+    pub(crate) async fn produce(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        headers: OwnedHeaders,
+        value: &[u8],
+    ) -> Result<(), Cause> {
+        let over = || Cause::new("closed", "the gateway is going down");
+        self.ready().await.ok_or_else(over)??;
+        self.trust(topic).await;
+        let (answer, answered) = oneshot::channel();
+        let ticket = Ticket::Single { topic: topic.into(), since: self.shared.told.now(), answer };
+        let _ = self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(ticket));
+        answered.await.unwrap_or_else(|_| Err(over()))
+    }
+
+    /// Waits for what is under way and hangs up, not much longer than `within`; what is left is given back.
+    pub(crate) async fn close(&self, within: Duration) {
+        let by = self.shared.told.now() + within;
+        let all = async {
+            self.main.end(by);
+            self.wait_until_over(&self.main).await;
+            // Only now has the main one nothing more to pass on.
+            self.lone.end(by);
+            self.wait_until_over(&self.lone).await;
+            self.shared.reports.settled().await;
+        };
+        tokio::select! {
+            () = all => {}
+            () = self.house().clock.sleep(within + HANG_UP) => {
+                self.lone.end(by);
+                tracing::warn!(carrier = %self.carrier(), "a Kafka producer takes its time to hang up; it is not waited for");
+            }
+        }
+        self.shared.reports.end();
+    }
+
+    /// Waits until there is a producer, or there cannot be one; `None`: it is over.
+    async fn ready(&self) -> Option<Result<(), Cause>> {
+        let mut standing = self.begin();
+        let standing = standing.wait_for(|standing| !matches!(standing, Standing::Absent)).await.ok()?;
+        match &*standing {
+            Standing::Ready => Some(Ok(())),
+            Standing::Failing(cause) => Some(Err(cause.clone())),
+            Standing::Absent | Standing::Over => None,
+        }
+    }
+
+    async fn wait_until_over(&self, engine: &Engine) {
+        // The engine itself keeps the sender.
+        let _ = engine.standing().wait_for(|standing| matches!(standing, Standing::Over)).await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.main.end(Duration::ZERO);
+        self.lone.end(Duration::ZERO);
+        self.shared.reports.end();
+    }
+}
+
+impl Shared {
+    fn context(&self) -> Context {
+        Context::new(self.told.clone(), self.tokens.clone(), self.env.report.clone())
+    }
+
+    /// The end of a record.
+    fn resolve(&self, ticket: Ticket, outcome: Outcome) {
+        match ticket {
+            Ticket::Set { course, jti, attempt, .. } => self.reports.add(course, jti, attempt, outcome),
+            Ticket::Single { answer, .. } => {
+                if outcome.is_ok() {
+                    self.told.well();
+                }
+                // Whoever asked may be gone.
+                let _ = answer.send(match outcome {
+                    Ok(_) => Ok(()),
+                    Err(Verdict::Retry { cause, .. } | Verdict::Halt { cause, .. }) => Err(cause),
+                    Err(Verdict::Refuse(refusal)) => {
+                        Err(Cause::new("refused", refusal.description.unwrap_or_else(|| refusal.code.as_str().into())))
+                    }
+                    Err(_) => Err(Cause::new("returned", "the record was not sent: the producer was replaced")),
+                });
+            }
+        }
+    }
+}
+
+/// The shared window with its two latches: it is open when neither producer is being replaced.
+struct Gate {
+    window: Window,
+    sets: usize,
+    bytes: usize,
+    shut: Mutex<[bool; 2]>,
+}
+
+impl Gate {
+    fn new(sets: usize, bytes: usize) -> Self {
+        Self { window: Window::of(sets, usize::MAX, bytes), sets, bytes, shut: Mutex::default() }
+    }
+
+    fn shut(&self, lone: bool) {
+        self.turn(lone, true);
+    }
+
+    fn open(&self, lone: bool) {
+        self.turn(lone, false);
+    }
+
+    fn turn(&self, lone: bool, shut: bool) {
+        let mut latches = self.shut.lock();
+        let before = latches.contains(&true);
+        if let Some(latch) = latches.get_mut(usize::from(lone)) {
+            *latch = shut;
+        }
+        let after = latches.contains(&true);
+        // Under the lock: two turns must reach the window in their order.
+        match (before, after) {
+            (false, true) => self.window.limit(0, 0, 0),
+            (true, false) => self.window.limit(self.sets, usize::MAX, self.bytes),
+            _ => {}
+        }
+    }
+}
+
+/// What only this producer wants, beside what every producer of the cluster has.
+fn producer_config(name: &str, section: &ClusterSection) -> Result<ClientConfig, Fault> {
+    let mut config = client_config(name, section, Role::Producer)?;
+    let mut unless_said = |property: &str, value: &str| {
+        if !section.properties.contains_key(property) {
+            config.set(property, value);
+        }
+    };
+    // As the Java client does it: the records of one key meet those of other producers in one partition.
+    unless_said("partitioner", "murmur2_random");
+    // A broker that comes back is found again long before records time out.
+    unless_said("reconnect.backoff.max.ms", "1000");
+    // Brokers close what is idle; that is no event.
+    unless_said("log.connection.close", "false");
+    Ok(config)
+}

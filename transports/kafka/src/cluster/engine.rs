@@ -1,0 +1,322 @@
+//! One producer and the thread that serves it: makes it, polls it, replaces it after a fatal error, ends it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use rdkafka::{
+    ClientConfig, Message,
+    config::FromClientConfigAndContext,
+    error::KafkaError,
+    message::{OwnedHeaders, OwnedMessage},
+    producer::{BaseProducer, BaseRecord, Producer, PurgeConfig},
+    types::RDKafkaErrorCode,
+};
+use setgate_delivery::{Cause, Verdict, clean};
+use tokio::sync::watch;
+
+use super::{Shared, reporting::Reporting, reports::Ticket};
+
+/// For so long one poll may take: an order to stop is heard after it at the latest.
+const POLL: Duration = Duration::from_millis(100);
+/// Longest wait between two tries to make a producer.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// For so long a purged producer is waited for; it answers at once.
+const PURGE: Duration = Duration::from_secs(10);
+
+/// A record to be sent.
+pub(crate) struct Record<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) headers: OwnedHeaders,
+    pub(crate) value: &'a [u8],
+    /// Milliseconds; without it the moment of sending.
+    pub(crate) timestamp: Option<i64>,
+}
+
+/// How a producer is.
+#[derive(Clone, Debug)]
+pub(crate) enum Standing {
+    /// Nobody has asked for it yet, or it is being made.
+    Absent,
+    /// It takes records.
+    Ready,
+    /// It cannot be made, and is tried again.
+    Failing(Cause),
+    /// It is over.
+    Over,
+}
+
+/// One producer with its thread. A cluster has one for all records, and one that sends every record by itself.
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    config: ClientConfig,
+    /// Where records go that were refused in company; the engine that has none is the one that sends them alone.
+    lone: Option<Arc<Engine>>,
+    producer: RwLock<Option<Arc<BaseProducer<Reporting>>>>,
+    /// Records for the lone engine, until it has a producer.
+    queue: Mutex<Vec<(OwnedMessage, Box<Ticket>)>>,
+    standing: watch::Sender<Standing>,
+    started: AtomicBool,
+    stop: Mutex<Option<Duration>>,
+    stopped: Condvar,
+}
+
+impl Engine {
+    pub(super) fn new(shared: Arc<Shared>, config: ClientConfig, lone: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            config,
+            lone,
+            producer: RwLock::default(),
+            queue: Mutex::default(),
+            standing: watch::Sender::new(Standing::Absent),
+            started: AtomicBool::new(false),
+            stop: Mutex::default(),
+            stopped: Condvar::new(),
+        })
+    }
+
+    /// Starts the thread, once.
+    pub(super) fn begin(self: &Arc<Self>) {
+        if self.started.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let name = format!("setgate-kafka-{}", self.shared.name);
+        let engine = self.clone();
+        if std::thread::Builder::new().name(name).spawn(move || engine.serve()).is_err() {
+            let cause = Cause::new("resources", "no thread could be started for a Kafka producer");
+            self.shared.told.down(cause.clone());
+            // Whoever comes next tries again.
+            self.started.store(false, Ordering::Release);
+            let over = self.stop.lock().is_some();
+            self.standing.send_replace(if over { Standing::Over } else { Standing::Failing(cause) });
+        }
+    }
+
+    pub(super) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Orders the end: what is under way has until `by` of the monotonic clock, then it is given back.
+    pub(super) fn end(&self, by: Duration) {
+        *self.stop.lock() = Some(by);
+        self.stopped.notify_all();
+        if !self.started.swap(true, Ordering::AcqRel) {
+            self.standing.send_replace(Standing::Over);
+        }
+    }
+
+    /// Hands a record to the library; its ticket comes back with the report, or at once. Tells whether it would take another.
+    pub(super) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) -> bool {
+        let refused = {
+            let producer = self.producer.read();
+            let Some(producer) = &*producer else {
+                self.shared.resolve(*ticket, Err(Verdict::Return));
+                return false;
+            };
+            let record = BaseRecord::<[u8], [u8], Box<Ticket>> {
+                topic: record.topic,
+                partition: None,
+                payload: Some(record.value),
+                key: record.key,
+                timestamp: record.timestamp,
+                headers: Some(record.headers),
+                delivery_opaque: ticket,
+            };
+            let refused = producer.send(record).err().map(|(error, record)| (code_of(&error), record.delivery_opaque));
+            if let Some((RDKafkaErrorCode::Fatal, _)) = &refused {
+                producer.context().breaks();
+            }
+            refused
+        };
+        let Some((code, ticket)) = refused else { return true };
+        // What the library refuses at once travelled in nobody's company.
+        self.shared.failed(*ticket, code, true);
+        !matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::QueueFull)
+    }
+
+    fn serve(&self) {
+        let mut failures = 0u32;
+        loop {
+            let producer = match self.make() {
+                Ok(producer) => producer,
+                Err(cause) => {
+                    failures = failures.saturating_add(1);
+                    self.shared.told.down(cause.clone());
+                    self.standing.send_replace(Standing::Failing(cause));
+                    if self.rest(failures) {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let made_at = self.shared.told.now();
+            *self.producer.write() = Some(Arc::new(producer));
+            self.shared.gate.open(self.is_lone());
+            self.standing.send_replace(Standing::Ready);
+            if let Some(by) = self.poll() {
+                self.flush(by);
+                self.retire();
+                break;
+            }
+            // A producer that worked before it broke is replaced at once.
+            let worked = self.shared.told.well_at().is_some_and(|at| at >= made_at);
+            failures = if worked { 0 } else { failures.saturating_add(1) };
+            self.standing.send_replace(Standing::Absent);
+            self.retire();
+            if failures > 0 && self.rest(failures) {
+                break;
+            }
+        }
+        self.standing.send_replace(Standing::Over);
+        // Only now: who comes later sees that it is over, and gives back itself.
+        self.give_back_queue();
+    }
+
+    fn is_lone(&self) -> bool {
+        self.lone.is_none()
+    }
+
+    fn make(&self) -> Result<BaseProducer<Reporting>, Cause> {
+        if let Some(tokens) = &self.shared.tokens {
+            // Asked for a token before there is one, the library tries again only after ten seconds.
+            for _ in 0..100 {
+                if tokens.current().is_ok() || self.pause(POLL) {
+                    break;
+                }
+            }
+        }
+        let reporting = Reporting::new(self.shared.clone(), self.lone.clone());
+        BaseProducer::from_config_and_context(&self.config, reporting).map_err(|error| {
+            let text = match &error {
+                // Their text may repeat the value, and the value may be a secret.
+                KafkaError::ClientConfig(_, _, property, _) => {
+                    format!("the Kafka library takes no such value as `{}`", clean(property, 80))
+                }
+                KafkaError::ClientCreation(why) => format!("no Kafka producer can be made: {}", clean(why, 300)),
+                other => format!("no Kafka producer can be made: {:?}", other.rdkafka_error_code()),
+            };
+            Cause::new("configuration", text)
+        })
+    }
+
+    /// Polls until it is told to stop, with the deadline, or the producer is broken.
+    fn poll(&self) -> Option<Duration> {
+        let producer = self.current()?;
+        loop {
+            producer.poll(POLL);
+            if let Some(by) = *self.stop.lock() {
+                return Some(by);
+            }
+            // The error callback names what broke it, not that it is broken.
+            if producer.context().is_broken() || producer.client().fatal_error().is_some() {
+                producer.context().breaks();
+                let (code, text) = producer.client().fatal_error().unzip();
+                let text = format!(
+                    "the Kafka library gave up this producer, another one takes its place: {}",
+                    clean(text.as_deref().unwrap_or_default(), 300)
+                );
+                tracing::warn!(carrier = %self.shared.told.carrier(), ?code, text, "a Kafka producer is replaced");
+                self.shared.told.down(Cause::new("fatal", text));
+                return None;
+            }
+            let waiting = std::mem::take(&mut *self.queue.lock());
+            for (message, ticket) in waiting {
+                self.resend(&message, ticket);
+            }
+        }
+    }
+
+    /// Sends again what came back, as it was.
+    fn resend(&self, message: &OwnedMessage, ticket: Box<Ticket>) {
+        let record = Record {
+            topic: message.topic(),
+            key: message.key(),
+            headers: message.headers().cloned().unwrap_or_default(),
+            value: message.payload().unwrap_or_default(),
+            timestamp: message.timestamp().to_millis().filter(|at| *at > 0),
+        };
+        let _ = self.send(record, ticket);
+    }
+
+    /// Waits for what is under way, not longer than `by`.
+    fn flush(&self, by: Duration) {
+        let Some(producer) = self.current() else { return };
+        while producer.in_flight_count() > 0 && self.shared.told.now() < by {
+            producer.poll(Duration::from_millis(10));
+        }
+    }
+
+    /// Takes the producer out, collects a report for every record that it still has, and closes its connections: when this is
+    /// over, it sends nothing more. What the system had taken for a broker before may still arrive there.
+    fn retire(&self) {
+        // Waits for senders that are at it.
+        let Some(producer) = self.producer.write().take() else { return };
+        producer.purge(PurgeConfig::default().queue().inflight());
+        let until = self.shared.told.now() + PURGE;
+        while producer.in_flight_count() > 0 && self.shared.told.now() < until {
+            producer.poll(Duration::from_millis(5));
+        }
+        if producer.in_flight_count() > 0 {
+            tracing::error!(carrier = %self.shared.told.carrier(), records = producer.in_flight_count(), "a Kafka producer keeps records");
+        }
+        let mut shared = producer;
+        // Somebody may be looking at a topic with it; that has an end of its own.
+        while let Err(still) = Arc::try_unwrap(shared) {
+            still.poll(Duration::from_millis(5));
+            shared = still;
+        }
+    }
+
+    fn current(&self) -> Option<Arc<BaseProducer<Reporting>>> {
+        self.producer.read().clone()
+    }
+
+    /// What a broker says of a topic now: no error, or which. Blocks.
+    pub(super) fn look(&self, topic: &str, patience: Duration) -> Option<RDKafkaErrorCode> {
+        let metadata = self.current()?.client().fetch_metadata(Some(topic), patience).ok()?;
+        let topic = metadata.topics().iter().find(|of| of.name() == topic)?;
+        topic.error().map(Into::into)
+    }
+
+    fn give_back_queue(&self) {
+        for (_, ticket) in std::mem::take(&mut *self.queue.lock()) {
+            self.shared.resolve(*ticket, Err(Verdict::Return));
+        }
+    }
+
+    /// Waits before the next try, longer each time; tells whether it is over.
+    fn rest(&self, failures: u32) -> bool {
+        let rest = Duration::from_millis(500).saturating_mul(1 << failures.saturating_sub(1).min(6));
+        self.pause(rest.min(LONGEST_REST))
+    }
+
+    fn pause(&self, rest: Duration) -> bool {
+        let mut stop = self.stop.lock();
+        if stop.is_none() {
+            self.stopped.wait_for(&mut stop, rest);
+        }
+        stop.is_some()
+    }
+
+    /// Takes a record that was refused in company, to be sent alone.
+    pub(super) fn take(self: &Arc<Self>, message: OwnedMessage, ticket: Box<Ticket>) {
+        self.queue.lock().push((message, ticket));
+        self.begin();
+        // One that ended before it saw this record gives it back here.
+        if matches!(*self.standing.borrow(), Standing::Over) {
+            self.give_back_queue();
+        }
+    }
+}
+
+/// The code of an error of sending.
+pub(super) fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
+    error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument)
+}

@@ -1,0 +1,132 @@
+//! What the library calls back of a producer: reports of records, errors that break it, figures.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use rdkafka::{
+    ClientContext, Statistics, client::OAuthToken, config::RDKafkaLogLevel, error::KafkaError, message::DeliveryResult,
+    producer::ProducerContext, types::RDKafkaErrorCode,
+};
+use setgate_delivery::Receipt;
+
+use super::{
+    Shared,
+    engine::{Engine, code_of},
+    reports::Ticket,
+};
+use crate::{
+    context::Context,
+    wire::verdict::{self, Circumstances},
+};
+
+/// Figures of more bytes are a burden: the library writes 1.1 kB for each partition, under a lock that senders need.
+const LARGE: usize = 8 << 20;
+
+/// The context of a producer: beside the common one, it takes delivery reports.
+pub(super) struct Reporting {
+    context: Context,
+    shared: Arc<Shared>,
+    /// Where records go that were refused in company.
+    lone: Option<Arc<Engine>>,
+    broken: AtomicBool,
+    /// Whether it was said that its figures are large.
+    is_large: AtomicBool,
+}
+
+impl ClientContext for Reporting {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.context.log(level, facility, text);
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        if statistics.len() > LARGE && !self.is_large.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                carrier = %self.shared.told.carrier(),
+                bytes = statistics.len(),
+                "the figures of the Kafka client are large, since they list each partition of each topic: raise `statistics_seconds` \
+                 of the cluster"
+            );
+        }
+        self.context.stats_raw(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::Fatal
+                    | RDKafkaErrorCode::OutOfOrderSequenceNumber
+                    | RDKafkaErrorCode::UnknownProducerId
+                    | RDKafkaErrorCode::InvalidProducerEpoch
+            )
+        ) {
+            self.breaks();
+        }
+        self.context.error(error, reason);
+    }
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.context.generate_oauth_token(config)
+    }
+}
+
+impl Reporting {
+    pub(super) fn new(shared: Arc<Shared>, lone: Option<Arc<Engine>>) -> Self {
+        let context = shared.context();
+        Self { context, shared, lone, broken: AtomicBool::new(false), is_large: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Nothing is claimed for this cluster until another producer is there.
+    pub(super) fn breaks(&self) {
+        if !self.broken.swap(true, Ordering::AcqRel) {
+            self.shared.gate.shut(self.lone.is_none());
+        }
+    }
+}
+
+impl ProducerContext for Reporting {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+        match result {
+            Ok(_) => self.shared.resolve(*ticket, Ok(Receipt::Carrier)),
+            Err((error, message)) => {
+                let code = code_of(error);
+                if code == RDKafkaErrorCode::Fatal {
+                    self.breaks();
+                }
+                match &self.lone {
+                    Some(lone) if verdict::is_of_batch(code) => lone.take(message.detach(), ticket),
+                    _ => self.shared.failed(*ticket, code, self.lone.is_none()),
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// A record that was not taken.
+    pub(super) fn failed(&self, ticket: Ticket, code: RDKafkaErrorCode, alone: bool) {
+        let (topic, since) = match &ticket {
+            Ticket::Set { course, since, .. } => (course.topic.clone(), *since),
+            Ticket::Single { topic, since, .. } => (topic.clone(), *since),
+        };
+        if verdict::is_of_topic(code) {
+            self.doubt(&topic);
+        }
+        let why = || self.told.why(since);
+        let verdict =
+            verdict::of(code, &Circumstances { topic: &topic, alone, why: &why, makes_topics: self.makes_topics });
+        self.resolve(ticket, Err(verdict));
+    }
+}

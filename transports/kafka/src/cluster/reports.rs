@@ -1,0 +1,131 @@
+//! Delivery reports: collected on the library's thread, settled batch by batch beside it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use setgate_delivery::{Attempt, Cause, Feed, Jti, Outcome};
+use tokio::sync::{Notify, oneshot};
+
+/// One run of a line: where the outcomes of its records go.
+pub(crate) struct Course {
+    pub(crate) feed: Feed,
+    pub(crate) topic: Arc<str>,
+}
+
+/// What travels with a record and comes back with its delivery report.
+pub(crate) enum Ticket {
+    /// A SET.
+    Set {
+        /// The run that handed it over.
+        course: Arc<Course>,
+        /// Its identity.
+        jti: Jti,
+        /// Its attempt.
+        attempt: Attempt,
+        /// When it was handed over, of the monotonic clock.
+        since: Duration,
+    },
+    /// A record of somebody who waits for it.
+    Single {
+        /// Its topic.
+        topic: Arc<str>,
+        /// When it was handed over, of the monotonic clock.
+        since: Duration,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<(), Cause>>,
+    },
+}
+
+struct Report {
+    course: Arc<Course>,
+    jti: Jti,
+    attempt: Attempt,
+    outcome: Outcome,
+}
+
+/// Reports that are not settled yet. There are never more than the window has records.
+#[derive(Default)]
+pub(crate) struct Reports {
+    all: Mutex<Vec<Report>>,
+    some: Notify,
+    settling: AtomicBool,
+    over: AtomicBool,
+    quiet: Notify,
+}
+
+impl Reports {
+    /// Takes one; whoever finds the buffer empty wakes the drainer.
+    pub(crate) fn add(&self, course: Arc<Course>, jti: Jti, attempt: Attempt, outcome: Outcome) {
+        let mut all = self.all.lock();
+        all.push(Report { course, jti, attempt, outcome });
+        let first = all.len() == 1;
+        drop(all);
+        if first {
+            self.some.notify_one();
+        }
+    }
+
+    /// Settles what comes until [`Reports::end`]; `well` is called when an acknowledgement is among it.
+    pub(crate) async fn drain(&self, well: impl Fn()) {
+        loop {
+            let all = {
+                let mut all = self.all.lock();
+                self.settling.store(!all.is_empty(), Ordering::Release);
+                std::mem::take(&mut *all)
+            };
+            if !all.is_empty() {
+                if all.iter().any(|report| report.outcome.is_ok()) {
+                    well();
+                }
+                settle(all);
+                // Reports gather meanwhile: the next lock of a feed settles more of them.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.quiet.notify_waiters();
+            if self.over.load(Ordering::Acquire) {
+                return;
+            }
+            self.some.notified().await;
+        }
+    }
+
+    /// Ends when everything that was added before is settled.
+    pub(crate) async fn settled(&self) {
+        loop {
+            let quiet = self.quiet.notified();
+            tokio::pin!(quiet);
+            quiet.as_mut().enable();
+            if self.all.lock().is_empty() && !self.settling.load(Ordering::Acquire) {
+                return;
+            }
+            quiet.await;
+        }
+    }
+
+    /// Ends the drainer when all is settled.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::Release);
+        self.some.notify_one();
+    }
+}
+
+/// One lock of a feed for all of its reports.
+fn settle(mut all: Vec<Report>) {
+    all.sort_by_key(|report| Arc::as_ptr(&report.course).addr());
+    let mut all = all.into_iter().peekable();
+    while let Some(first) = all.next() {
+        let course = first.course;
+        let mut outcomes = vec![(first.jti, Some(first.attempt), first.outcome)];
+        while let Some(next) = all.next_if(|next| Arc::ptr_eq(&next.course, &course)) {
+            outcomes.push((next.jti, Some(next.attempt), next.outcome));
+        }
+        course.feed.settle_all(outcomes);
+    }
+}

@@ -1,0 +1,115 @@
+//! How a source is doing: its lag, what errors mean for people, and how soon a commit that failed is tried again.
+
+use std::{collections::HashMap, time::Duration};
+
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
+use serde::Deserialize;
+use setgate_delivery::Cause;
+
+/// Rests between two tries of a commit: first and last.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Whether an offset is committed.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Kept {
+    No,
+    /// It was sent. Of what became of that the binding tells nothing: its commit callback is never called.
+    Sent,
+    Yes,
+}
+
+/// When what was not committed may be tried again.
+#[derive(Default)]
+pub(super) struct Patience {
+    rest: Option<Duration>,
+    until: Duration,
+}
+
+impl Patience {
+    /// It was done.
+    pub(super) fn well(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It was not.
+    pub(super) fn failed(&mut self, now: Duration) {
+        let rest = self.rest.map_or(REST.0, |rest| (rest * 2).min(REST.1));
+        *self = Self { rest: Some(rest), until: now + rest };
+    }
+
+    /// Whether it may be tried.
+    pub(super) fn is_over(&self, now: Duration) -> bool {
+        now >= self.until
+    }
+}
+
+/// The part of the library's statistics that is told on.
+#[derive(Deserialize)]
+pub(super) struct Statistics {
+    #[serde(default)]
+    topics: HashMap<String, Topic>,
+}
+
+#[derive(Deserialize)]
+struct Topic {
+    #[serde(default)]
+    partitions: HashMap<String, Partition>,
+}
+
+#[derive(Deserialize)]
+struct Partition {
+    #[serde(default)]
+    consumer_lag: i64,
+}
+
+impl Statistics {
+    /// Records that are there and not taken, of our partitions; -1 means that it is not known.
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    pub(super) fn lag(&self) -> f64 {
+        let partitions = self.topics.values().flat_map(|topic| topic.partitions.values());
+        partitions.map(|partition| partition.consumer_lag.max(0)).sum::<i64>() as f64
+    }
+}
+
+/// What an error means for people, and whether the member must be made anew.
+pub(super) fn fault(error: &KafkaError, group: &str) -> (Option<Cause>, bool) {
+    let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+    let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+    let group = setgate_delivery::clean(group, 255);
+    match code {
+        RDKafkaErrorCode::GroupAuthorizationFailed => {
+            let text = format!("the group `{group}` is not ours to join: grant Read on the group");
+            (Some(Cause::new("group_authorization", text)), true)
+        }
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            let text = "a topic of the source is not ours to read: grant Read and Describe on each";
+            (Some(Cause::new("topic_authorization", text)), is_fatal)
+        }
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+            let text = "a topic of the source is not there, or not ours to see: create it, or grant Describe";
+            (Some(Cause::new("unknown_topic", text)), is_fatal)
+        }
+        code if is_fatal => (Some(Cause::new("fatal", format!("the Kafka client cannot go on: {code}"))), true),
+        _ => (None, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_less_and_less() {
+        let (mut patience, mut now, mut tries) = (Patience::default(), Duration::ZERO, 0);
+        while now < Duration::from_secs(3600) {
+            if patience.is_over(now) {
+                tries += 1;
+                patience.failed(now);
+            }
+            now += Duration::from_millis(100);
+        }
+        assert!((120..130).contains(&tries), "{tries}");
+        patience.well();
+        assert!(patience.is_over(Duration::ZERO));
+    }
+}

@@ -1,0 +1,170 @@
+//! Sends the SETs of one stream to a topic.
+
+use std::{sync::Arc, time::Duration};
+
+use setgate_delivery::{
+    About, Closed, Feed, Finding, Form, Lapse, Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Voice, Want,
+    Window,
+};
+use tokio::sync::watch;
+
+use crate::{
+    cluster::{Cluster, Course, Record, Standing, Ticket},
+    config::{Terms, Value},
+    probe::{self, Subject},
+    wire::{OVERHEAD, Shape},
+};
+
+/// SETs of one draw: sealed together, settled whenever their reports come.
+const DRAW: usize = 256;
+/// Bytes of one draw.
+const DRAW_BYTES: usize = 1 << 20;
+/// For so long a producer that is not there is waited for, before it is made sure that it is being made.
+const AGAIN: Duration = Duration::from_secs(5);
+/// SETs of one stream that may be under way whatever its share is: a smaller window is not worth dividing.
+const SHARE_LEAST: usize = 64;
+/// For so long nothing is drawn when something came straight back: drawn again at once, it would come back at once.
+const REST: Duration = Duration::from_millis(100);
+
+/// One stream that goes to a topic: one SET a record, as many under way as the cluster's window has room for.
+pub struct KafkaLine {
+    cluster: Arc<Cluster>,
+    topic: Arc<str>,
+    shape: Shape,
+    form: Form,
+    /// No more than half of the cluster's window: a topic that nobody leads must not keep the room of all others until it times out.
+    share: Window,
+}
+
+impl KafkaLine {
+    pub(crate) fn new(cluster: Arc<Cluster>, about: &About, terms: &Terms) -> Self {
+        let form = match terms.value {
+            Value::Set => Form::Token,
+            Value::Claims => Form::Claims,
+        };
+        let section = cluster.section();
+        let sets = (section.in_flight / 2).max(SHARE_LEAST.min(section.in_flight));
+        let share = Window::of(sets, usize::MAX, (section.in_flight_bytes / 2).max(section.record_bytes));
+        Self { cluster, topic: terms.topic.as_str().into(), shape: Shape::new(terms, about), form, share }
+    }
+
+    /// Tells whether the next one may follow at once.
+    fn send(&self, course: &Arc<Course>, set: &SealedSet) -> bool {
+        let made = self.shape.make(set);
+        let since = self.cluster.told().now();
+        let ticket = Ticket::Set { course: course.clone(), jti: set.jti, attempt: set.attempt, since };
+        let record = Record {
+            topic: &self.topic,
+            key: made.key.as_deref(),
+            headers: made.headers,
+            value: &made.value,
+            timestamp: made.timestamp,
+        };
+        self.cluster.send(record, Box::new(ticket))
+    }
+
+    /// Waits until there is a producer; hears meanwhile if the tap ends.
+    async fn ready(&self, feed: &Feed, tap: &mut Tap, standing: &mut watch::Receiver<Standing>) -> Result<(), Closed> {
+        loop {
+            let cause = match &*standing.borrow_and_update() {
+                Standing::Ready => {
+                    feed.stalled(None);
+                    return Ok(());
+                }
+                Standing::Absent => None,
+                Standing::Failing(cause) => Some(cause.clone()),
+                Standing::Over => return Err(Closed::Draining),
+            };
+            if cause.is_some() {
+                feed.stalled(cause);
+            }
+            tokio::select! {
+                changed = standing.changed() => if changed.is_err() { return Err(Closed::Draining) },
+                // Nothing is drawn; only an end comes out of this.
+                end = tap.next(Want { sets: 0, ..Want::ALL }) => { end?; }
+                // Its thread could not be started, and no other line may come to try it again.
+                () = self.cluster.house().clock.sleep(AGAIN) => drop(self.cluster.begin()),
+            }
+        }
+    }
+
+    async fn hand_over(&self, feed: &Feed, tap: &mut Tap) -> Closed {
+        let course = Arc::new(Course { feed: feed.clone(), topic: self.topic.clone() });
+        let mut standing = self.cluster.begin();
+        if let Err(closed) = self.ready(feed, tap, &mut standing).await {
+            return closed;
+        }
+        loop {
+            let batch = match tap.next(Want::ALL).await {
+                Ok(batch) => batch,
+                Err(closed) => return closed,
+            };
+            // Nothing is held while it waits: others need the room. Control SETs take none, so a shut window does not keep them.
+            let is_ready = matches!(*standing.borrow(), Standing::Ready);
+            if !is_ready || self.cluster.doubts(&self.topic) {
+                drop(batch);
+                if let Err(closed) = self.settle_doubts(feed, tap, &mut standing).await {
+                    return closed;
+                }
+                continue;
+            }
+            let mut went = true;
+            for set in batch.hand_over() {
+                went &= self.send(&course, &set);
+            }
+            if !went {
+                self.cluster.house().clock.sleep(REST).await;
+            }
+        }
+    }
+
+    /// Waits for a producer that knows the topic anew.
+    async fn settle_doubts(
+        &self,
+        feed: &Feed,
+        tap: &mut Tap,
+        standing: &mut watch::Receiver<Standing>,
+    ) -> Result<(), Closed> {
+        self.ready(feed, tap, standing).await?;
+        tokio::select! {
+            () = self.cluster.trust(&self.topic) => Ok(()),
+            // Nothing is drawn; only an end comes out of this.
+            end = tap.next(Want { sets: 0, ..Want::ALL }) => end.map(drop),
+        }
+    }
+}
+
+impl Line for KafkaLine {
+    fn profile(&self) -> Profile {
+        let section = self.cluster.section();
+        Profile {
+            voice: Voice::Sender,
+            // When a record fails for good, its successors may be in the log already, so a subject has one under way.
+            order: Order::PerSet,
+            // A broker's word; whoever reads the topic says nothing.
+            receipt: Receipt::Carrier,
+            form: self.form,
+            // Every record gets a report, at the latest by its time-out.
+            lapse: Lapse::WithTap,
+            limits: Limits {
+                sets: DRAW.min(section.in_flight),
+                bytes: DRAW_BYTES.max(section.record_bytes).min(section.in_flight_bytes),
+                overhead: OVERHEAD.min(section.record_bytes / 4),
+                set_bytes: section.record_bytes - OVERHEAD.min(section.record_bytes / 4),
+            },
+            endpoint: Some(self.cluster.carrier().clone()),
+            windows: vec![self.cluster.window().clone(), self.share.clone()],
+        }
+    }
+
+    async fn probe(&self) -> Vec<Finding> {
+        probe::topic(&Subject::of(&self.cluster), &self.topic).await
+    }
+
+    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
+        let closed = self.hand_over(&feed, &mut tap).await;
+        // Dropping the tap now would hand back thousands that are about to be acknowledged.
+        tap.settled().await;
+        closed
+    }
+}

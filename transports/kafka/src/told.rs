@@ -1,0 +1,268 @@
+//! What the client library said last of a cluster: it explains why records time out, and tells whether the cluster is there.
+//!
+//! A delivery report never names a wrong password or an unknown authority: such a record only times out. The library says it beside,
+//! through the error callback, and this remembers it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
+use setgate_delivery::{CarrierEvent, Cause, House, clean};
+
+/// Longest text that is kept, in bytes.
+const LONGEST: usize = 400;
+/// For so long a success says that what was said before concerns one broker only.
+const FRESH: Duration = Duration::from_secs(10);
+/// The error callback comes twice for every event.
+const TWICE: Duration = Duration::from_secs(1);
+
+type Report = Arc<dyn Fn(CarrierEvent) + Send + Sync>;
+
+/// What was said of one cluster.
+pub(crate) struct Told {
+    carrier: Arc<str>,
+    report: Report,
+    house: House,
+    /// For so long something said may explain a record that timed out.
+    keep: Duration,
+    state: Mutex<State>,
+    /// Milliseconds of the last acknowledgement, and one more; 0: there was none yet.
+    well_at: AtomicU64,
+    /// Whether an acknowledgement would change what is known.
+    doubted: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// It knows us not, or we it not: credentials, certificates.
+    refused: Option<Said>,
+    /// Connections are lost, or cannot be had.
+    lost: Option<Said>,
+    last: Option<(Duration, RDKafkaErrorCode, String)>,
+    up: Option<bool>,
+}
+
+#[derive(Clone)]
+struct Said {
+    at: Duration,
+    cause: Cause,
+}
+
+/// What is known of why a record was not acknowledged in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Ours to mend: credentials or certificates.
+    Refused(Cause),
+    /// The cluster, or the way to it.
+    Lost(Cause),
+    /// Others got through meanwhile: it is the topic or its partition.
+    OnlyHere,
+    /// Nothing was said.
+    Unknown,
+}
+
+impl Told {
+    pub(crate) fn new(carrier: Arc<str>, report: Report, house: House, timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            carrier,
+            report,
+            house,
+            keep: timeout + Duration::from_secs(30),
+            state: Mutex::default(),
+            well_at: AtomicU64::new(0),
+            doubted: AtomicBool::new(true),
+        })
+    }
+
+    /// The name of what it is told of, `kafka/<cluster>`.
+    pub(crate) fn carrier(&self) -> &Arc<str> {
+        &self.carrier
+    }
+
+    /// The time since some fixed point of the process.
+    pub(crate) fn now(&self) -> Duration {
+        self.house.clock.monotonic()
+    }
+
+    /// The error callback.
+    pub(crate) fn heard(&self, error: &KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        let kind = kind(code, reason);
+        let mut text = clean(lasting(reason), LONGEST);
+        if kind == Kind::Tls && code != RDKafkaErrorCode::SSL {
+            text = clean(&format!("the broker does not take the gateway's client certificate: {text}"), LONGEST);
+        }
+        if is_of_mechanism(code, reason) {
+            text = clean(&format!("the broker does not offer this `sasl.mechanism`: {text}"), LONGEST);
+        }
+        let now = self.now();
+        let down = {
+            let mut state = self.state.lock();
+            let again = |(at, of, said): &(Duration, RDKafkaErrorCode, String)| {
+                *of == code && *said == text && now.saturating_sub(*at) < TWICE
+            };
+            if state.last.as_ref().is_some_and(again) {
+                return;
+            }
+            state.last = Some((now, code, text.clone()));
+            let said = |code| Said { at: now, cause: Cause::new(code, text.clone()) };
+            match kind {
+                Kind::Credentials => state.refused = Some(said("credentials")),
+                Kind::Tls => state.refused = Some(said("tls")),
+                // That all are lost says less than how the last one was.
+                Kind::AllLost if state.lost.is_some() => {}
+                Kind::Lost | Kind::AllLost => state.lost = Some(said("unreachable")),
+                Kind::Other => {}
+            }
+            let cause = match kind {
+                Kind::Credentials | Kind::Tls if self.is_well(now) => None,
+                Kind::Credentials | Kind::Tls => state.refused.clone(),
+                Kind::AllLost => state.refused.clone().or_else(|| state.lost.clone()),
+                Kind::Lost | Kind::Other => None,
+            };
+            cause.filter(|_| state.up.replace(false) != Some(false)).map(|said| said.cause)
+        };
+        self.doubted.store(true, Ordering::Release);
+        tracing::warn!(carrier = %self.carrier, code = ?code, text, "a Kafka client reports an error");
+        self.tell_down(down);
+    }
+
+    /// The cluster cannot be used, whatever the library says.
+    pub(crate) fn down(&self, cause: Cause) {
+        let new = self.state.lock().up.replace(false) != Some(false);
+        self.doubted.store(true, Ordering::Release);
+        self.tell_down(new.then_some(cause));
+    }
+
+    /// A broker acknowledged something.
+    pub(crate) fn well(&self) {
+        let millis = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX - 1);
+        self.well_at.store(millis.saturating_add(1), Ordering::Release);
+        if self.doubted.swap(false, Ordering::AcqRel) {
+            let mut state = self.state.lock();
+            state.refused = None;
+            let new = state.up.replace(true) != Some(true);
+            drop(state);
+            self.tell_up(new);
+        }
+    }
+
+    /// The library has a connection to a broker; nothing may have been sent over it yet.
+    pub(crate) fn connected(&self) {
+        let mut state = self.state.lock();
+        let new = state.refused.is_none() && state.up == Some(false);
+        if new {
+            state.up = Some(true);
+        }
+        drop(state);
+        self.tell_up(new);
+    }
+
+    /// Why the cluster cannot be used, while that is so.
+    pub(crate) fn trouble(&self) -> Option<Cause> {
+        let state = self.state.lock();
+        let said = state.refused.as_ref().or(state.lost.as_ref());
+        said.filter(|_| state.up == Some(false)).map(|said| said.cause.clone())
+    }
+
+    /// When the last acknowledgement came.
+    pub(crate) fn well_at(&self) -> Option<Duration> {
+        self.well_at.load(Ordering::Acquire).checked_sub(1).map(Duration::from_millis)
+    }
+
+    /// Why a record that was handed over at `since` has not been acknowledged.
+    pub(crate) fn why(&self, since: Duration) -> Why {
+        let now = self.now();
+        let well_at = self.well_at();
+        // Half of its time must have passed without a word before others count as "meanwhile".
+        let meanwhile = well_at.is_some_and(|at| at > since + now.saturating_sub(since) / 2);
+        let state = self.state.lock();
+        let fresh = |said: &&Said| now.saturating_sub(said.at) <= self.keep;
+        if let Some(said) = state.refused.as_ref().filter(fresh)
+            && well_at.is_none_or(|at| said.at >= at)
+        {
+            return Why::Refused(said.cause.clone());
+        }
+        if meanwhile {
+            return Why::OnlyHere;
+        }
+        state.lost.as_ref().filter(fresh).map_or(Why::Unknown, |said| Why::Lost(said.cause.clone()))
+    }
+
+    fn is_well(&self, now: Duration) -> bool {
+        self.well_at().is_some_and(|at| now.saturating_sub(at) < FRESH)
+    }
+
+    fn tell_down(&self, cause: Option<Cause>) {
+        if let Some(cause) = cause {
+            (self.report)(CarrierEvent::Down { carrier: self.carrier.clone(), cause });
+        }
+    }
+
+    fn tell_up(&self, new: bool) {
+        if new {
+            (self.report)(CarrierEvent::Up { carrier: self.carrier.clone() });
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Credentials,
+    Tls,
+    Lost,
+    AllLost,
+    Other,
+}
+
+fn kind(code: RDKafkaErrorCode, reason: &str) -> Kind {
+    match code {
+        RDKafkaErrorCode::Authentication
+        | RDKafkaErrorCode::SaslAuthenticationFailed
+        | RDKafkaErrorCode::UnsupportedSASLMechanism
+        | RDKafkaErrorCode::IllegalSASLState
+        | RDKafkaErrorCode::ClusterAuthorizationFailed => Kind::Credentials,
+        RDKafkaErrorCode::SSL => Kind::Tls,
+        // Whom a broker asks for a certificate and does not know, it tells so by an alert (RFC 8446 §6.2) and hangs up; the
+        // library has no code for it, only these words of OpenSSL.
+        RDKafkaErrorCode::BrokerTransportFailure if is_certificate_alert(reason) => Kind::Tls,
+        RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::OperationTimedOut => {
+            Kind::Lost
+        }
+        RDKafkaErrorCode::AllBrokersDown => Kind::AllLost,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether a broker does not offer the mechanism by which the gateway wants to show who it is. The library has a code for it, and gives the one
+/// of wrong credentials with these words instead.
+pub(crate) fn is_of_mechanism(code: RDKafkaErrorCode, reason: &str) -> bool {
+    code == RDKafkaErrorCode::UnsupportedSASLMechanism
+        || code == RDKafkaErrorCode::Authentication
+            && reason.to_ascii_lowercase().contains("unsupported sasl mechanism")
+}
+
+/// Whether a broker did not take what the gateway said of itself.
+pub(crate) fn is_of_credentials(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(|code| kind(code, "") == Kind::Credentials)
+}
+
+/// What the library adds changes each time, and says nothing of the cause: how long it took, how often it was the same.
+fn lasting(reason: &str) -> &str {
+    reason.rfind(" (after ").filter(|_| reason.ends_with(')')).map_or(reason, |at| &reason[..at])
+}
+
+fn is_certificate_alert(reason: &str) -> bool {
+    let reason = reason.to_ascii_lowercase();
+    reason.contains("alert")
+        && ["certificate", "unknown ca", "handshake failure", "access denied"].iter().any(|word| reason.contains(word))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use setgate_delivery::testkit::clock::{self, Hourglass};
+
+use super::*;
+
+fn told() -> (Arc<Hourglass>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
+    let glass = Hourglass::at(1_700_000_000_000);
+    let house = House { clock: glass.clone(), ..clock::system() };
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = events.clone();
+    let report = Arc::new(move |event| {
+        seen.lock().push(match event {
+            CarrierEvent::Up { .. } => "up".to_owned(),
+            CarrierEvent::Down { cause, .. } => format!("down {}", cause.code),
+            CarrierEvent::Figures { .. } => "figures".to_owned(),
+        });
+    });
+    (glass, Told::new("kafka/main".into(), report, house, Duration::from_secs(60)), events)
+}
+
+fn hear(told: &Told, code: RDKafkaErrorCode, reason: &str) {
+    told.heard(&KafkaError::Global(code), reason);
+}
+
+#[test]
+fn a_time_out_is_explained_by_what_was_said_last() {
+    let (glass, told, events) = told();
+    let since = told.now();
+    assert_eq!(told.why(since), Why::Unknown);
+    hear(&told, RDKafkaErrorCode::BrokerTransportFailure, "127.0.0.1:9092/1: Connect failed: refused");
+    hear(&told, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+    glass.advance(Duration::from_secs(60));
+    let Why::Lost(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    assert_eq!((cause.code, &*cause.text), ("unreachable", "127.0.0.1:9092/1: Connect failed: refused"));
+
+    hear(&told, RDKafkaErrorCode::Authentication, "sasl_ssl://b:9094/1: Authentication failed");
+    let Why::Refused(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    assert_eq!((cause.code, &*cause.text), ("credentials", "sasl_ssl://b:9094/1: Authentication failed"));
+    // Long after, it explains nothing.
+    glass.advance(Duration::from_secs(91));
+    assert_eq!(told.why(since), Why::Unknown);
+    assert_eq!(*events.lock(), ["down unreachable"]);
+}
+
+#[test]
+fn what_changes_each_time_is_left_out_and_a_certificate_alert_is_said_in_words() {
+    let (_, told, _) = told();
+    let since = told.now();
+    hear(
+        &told,
+        RDKafkaErrorCode::BrokerTransportFailure,
+        "b:9092/1: Connect failed (nobody there) (after 2ms in state CONNECT, 31 identical error(s) suppressed)",
+    );
+    let Why::Lost(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    assert_eq!(&*cause.text, "b:9092/1: Connect failed (nobody there)");
+    hear(
+        &told,
+        RDKafkaErrorCode::BrokerTransportFailure,
+        "ssl://b:9093/1: ssl/tls alert bad certificate (after 9ms in state SSL_HANDSHAKE)",
+    );
+    let Why::Refused(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    assert_eq!(
+        &*cause.text,
+        "the broker does not take the gateway's client certificate: ssl://b:9093/1: ssl/tls alert bad certificate"
+    );
+}
+
+#[test]
+fn credentials_that_worked_since_explain_nothing() {
+    let (glass, told, events) = told();
+    hear(&told, RDKafkaErrorCode::SSL, "certificate verify failed");
+    glass.advance(Duration::from_secs(1));
+    told.well();
+    assert!(!matches!(told.why(told.now()), Why::Refused(_)));
+    assert_eq!(*events.lock(), ["down tls", "up"]);
+}
+
+#[test]
+fn a_silent_topic_beside_lively_ones_is_the_topics_own_matter() {
+    let (glass, told, _) = told();
+    let since = told.now();
+    glass.advance(Duration::from_secs(20));
+    told.well();
+    glass.advance(Duration::from_secs(40));
+    assert_eq!(told.why(since), Why::Unknown, "nobody got through in the second half of its time");
+    told.well();
+    assert_eq!(told.why(since), Why::OnlyHere);
+}
+
+#[test]
+fn an_alert_about_certificates_is_no_lost_connection() {
+    for (text, refused) in [
+        ("ssl://b:9095/1: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42", true),
+        ("error:0A000416:SSL routines::ssl/tls alert certificate unknown", true),
+        ("error:0A000418:SSL routines::tlsv1 alert unknown ca", true),
+        ("error:0A00045C:SSL routines::tlsv13 alert certificate required", true),
+        ("Connection refused", false),
+        ("Disconnected while requesting ApiVersion", false),
+    ] {
+        let (_, told, _) = told();
+        hear(&told, RDKafkaErrorCode::BrokerTransportFailure, text);
+        assert_eq!(matches!(told.why(told.now()), Why::Refused(_)), refused, "{text}");
+    }
+}
+
+#[test]
+fn carriers_change_only_when_they_change() {
+    let (glass, told, events) = told();
+    for _ in 0..3 {
+        told.well();
+    }
+    hear(&told, RDKafkaErrorCode::Authentication, "one broker of three");
+    assert_eq!(*events.lock(), ["up"], "others work");
+    glass.advance(Duration::from_secs(11));
+    for _ in 0..5 {
+        hear(&told, RDKafkaErrorCode::Authentication, "all of them");
+        glass.advance(Duration::from_secs(2));
+    }
+    told.connected();
+    assert_eq!(*events.lock(), ["up", "down credentials"], "a connection is no proof of credentials");
+    told.well();
+    hear(&told, RDKafkaErrorCode::AllBrokersDown, "3/3 brokers are down");
+    told.connected();
+    told.connected();
+    assert_eq!(*events.lock(), ["up", "down credentials", "up", "down unreachable", "up"]);
+}
+
+#[test]
+fn what_is_kept_is_short_and_harmless() {
+    let (_, told, _) = told();
+    hear(&told, RDKafkaErrorCode::Authentication, &format!("\u{1b}[31m{}", "x".repeat(10_000)));
+    let Why::Refused(cause) = told.why(told.now()) else { panic!() };
+    assert!(cause.text.len() <= LONGEST && !cause.text.contains('\u{1b}'), "{}", cause.text);
+}

@@ -1,0 +1,267 @@
+//! The options of the method: the operator's section, the grant of a stream, the receiver's terms.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use serde::Deserialize;
+use setgate_delivery::{Cause, Fault, IpNet, Json, Options, Secret, TlsPolicy, endpoint::Trust};
+
+use crate::wire::Receives;
+
+const REQUESTS: RangeInclusive<usize> = 1..=64;
+const SETS: RangeInclusive<usize> = 1..=1000;
+const BYTES: RangeInclusive<usize> = 4096..=(16 << 20);
+const TIMEOUT: RangeInclusive<u64> = 1..=300;
+const ACK_WITHIN: RangeInclusive<u64> = 1..=3600;
+const KNOCK: RangeInclusive<u64> = 1..=300;
+const RECEIVE_SETS: RangeInclusive<usize> = 1..=10_000;
+const RECEIVE_BYTES: RangeInclusive<usize> = 4096..=(64 << 20);
+
+/// `[methods.multipush]`: what holds for every multi-SET push stream unless its grant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Section {
+    /// Requests of one stream that may be under way at once, 1 to 64.
+    pub requests: usize,
+    /// SETs of one request at most, 1 to 1000; fewer where the receiver says that they are too many.
+    pub sets: usize,
+    /// Bytes of one request's SETs at most, 4096 to 16 MiB; a larger SET travels alone.
+    pub bytes: usize,
+    /// Seconds from resolving the receiver's name to its answer, 1 to 300.
+    pub timeout_seconds: u64,
+    /// Seconds that the receiver may take to acknowledge or refuse a SET, 1 to 3600; then it is sent again.
+    pub ack_within_seconds: u64,
+    /// Seconds after which an empty request asks for outstanding acknowledgements, 1 to 300; longer while none come.
+    pub knock_seconds: u64,
+    /// SETs of one request that the receiving half takes, 1 to 10,000.
+    pub receive_sets: usize,
+    /// Bytes of one request that the receiving half reads, 4096 to 64 MiB.
+    pub receive_bytes: usize,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            requests: 4,
+            sets: 200,
+            bytes: 768 << 10,
+            timeout_seconds: 30,
+            ack_within_seconds: 30,
+            knock_seconds: 1,
+            receive_sets: 1000,
+            receive_bytes: 4 << 20,
+        }
+    }
+}
+
+impl Options for Section {}
+
+type Wrong = (&'static str, String);
+
+impl Section {
+    pub(crate) fn judge(&self) -> Result<(), Fault> {
+        self.pace().and_then(|_| self.judge_receives()).map_err(|(option, why)| {
+            Fault::Start(Cause::new("configuration", format!("[methods.multipush]: `{option}`: {why}")))
+        })
+    }
+
+    fn judge_receives(&self) -> Result<(), Wrong> {
+        within("receive_sets", self.receive_sets, &RECEIVE_SETS)?;
+        within("receive_bytes", self.receive_bytes, &RECEIVE_BYTES).map(|_| ())
+    }
+
+    pub(crate) const fn receives(&self) -> Receives {
+        Receives { sets: self.receive_sets, bytes: self.receive_bytes }
+    }
+
+    fn pace(&self) -> Result<Measures, Wrong> {
+        Ok(Measures {
+            requests: within("requests", self.requests, &REQUESTS)?,
+            sets: within("sets", self.sets, &SETS)?,
+            bytes: within("bytes", self.bytes, &BYTES)?,
+            timeout: Duration::from_secs(within("timeout_seconds", self.timeout_seconds, &TIMEOUT)?),
+            ack_within: Duration::from_secs(within("ack_within_seconds", self.ack_within_seconds, &ACK_WITHIN)?),
+            knock: Duration::from_secs(within("knock_seconds", self.knock_seconds, &KNOCK)?),
+        })
+    }
+}
+
+/// How much a line sends, and how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Measures {
+    pub(crate) requests: usize,
+    pub(crate) sets: usize,
+    pub(crate) bytes: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) ack_within: Duration,
+    pub(crate) knock: Duration,
+}
+
+/// The operator's word on one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grant {
+    /// Requests that may be under way at once; instead of the section's.
+    pub requests: Option<usize>,
+    /// SETs of one request at most; instead of the section's.
+    pub sets: Option<usize>,
+    /// Bytes of one request's SETs at most; instead of the section's.
+    pub bytes: Option<usize>,
+    /// Seconds from resolving the receiver's name to its answer; instead of the section's.
+    pub timeout_seconds: Option<u64>,
+    /// Seconds that the receiver may take to acknowledge or refuse a SET; instead of the section's.
+    pub ack_within_seconds: Option<u64>,
+    /// Seconds after which an empty request asks for outstanding acknowledgements; instead of the section's.
+    pub knock_seconds: Option<u64>,
+    /// Networks that the endpoint may lie in although they are not global; any port of them.
+    pub allow_networks: Vec<IpNet>,
+    /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
+    pub allow_http: bool,
+    /// Ports that the endpoint may have beside 443 and 8443.
+    pub allow_ports: Vec<u16>,
+    /// Further certificate authorities for this endpoint, as PEM.
+    pub ca_pem: Option<String>,
+    /// The client certificate to show, with its chain, as PEM.
+    pub client_certificate_pem: Option<String>,
+    /// The client certificate's key, as PEM.
+    pub client_key_pem: Option<Secret<String>>,
+}
+
+impl Options for Grant {
+    const SECRETS: &'static [&'static str] = &["/client_key_pem"];
+}
+
+impl Grant {
+    /// What holds for a line: the section, the grant, and what the receiver says that it takes.
+    pub(crate) fn measures(&self, section: &Section, terms: &Terms) -> Result<Measures, Fault> {
+        let fault = |pointer: String, why| Fault::Terms { pointer, cause: Cause::new("invalid", why) };
+        let own = Section {
+            requests: self.requests.unwrap_or(section.requests),
+            sets: self.sets.unwrap_or(section.sets),
+            bytes: self.bytes.unwrap_or(section.bytes),
+            timeout_seconds: self.timeout_seconds.unwrap_or(section.timeout_seconds),
+            ack_within_seconds: self.ack_within_seconds.unwrap_or(section.ack_within_seconds),
+            knock_seconds: self.knock_seconds.unwrap_or(section.knock_seconds),
+            ..section.clone()
+        };
+        let mut measures = own.pace().map_err(|(member, why)| fault(format!("/grant/{member}"), why))?;
+        if let Some(most) = terms.max_sets {
+            if most == 0 {
+                return Err(fault("/max_sets".to_owned(), "write 1 or more".to_owned()));
+            }
+            measures.sets = measures.sets.min(most);
+        }
+        Ok(measures)
+    }
+
+    /// The pool key (hardening H20).
+    pub(crate) fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
+        let trust = Trust {
+            networks: &self.allow_networks,
+            ports: &self.allow_ports,
+            http: self.allow_http,
+            ca_pem: self.ca_pem.as_deref(),
+            certificate_pem: self.client_certificate_pem.as_deref(),
+            key_pem: self.client_key_pem.as_ref(),
+        };
+        trust.policy(issuer)
+    }
+}
+
+fn within<T: Copy + PartialOrd + std::fmt::Display>(
+    option: &'static str,
+    value: T,
+    range: &RangeInclusive<T>,
+) -> Result<T, Wrong> {
+    if range.contains(&value) {
+        Ok(value)
+    } else {
+        Err((option, format!("write {} to {}", range.start(), range.end())))
+    }
+}
+
+/// What a receiver writes in `delivery` beside `method`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// Where SETs are pushed to; not the endpoint of single push (draft §3).
+    pub endpoint_url: String,
+    /// Sent verbatim as `Authorization` with every request.
+    #[serde(default)]
+    pub authorization_header: Option<Secret<String>>,
+    /// The receiver's own maximum of SETs in one request (draft §7.1).
+    #[serde(default)]
+    pub max_sets: Option<usize>,
+}
+
+impl Options for Terms {
+    const SECRETS: &'static [&'static str] = &["/authorization_header"];
+}
+
+impl Terms {
+    pub(crate) fn publish(&self, method: &str) -> Json {
+        let mut shown = serde_json::json!({ "method": method, "endpoint_url": self.endpoint_url });
+        if let (Some(most), Some(shown)) = (self.max_sets, shown.as_object_mut()) {
+            shown.insert("max_sets".to_owned(), Json::from(most));
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(text: &str) -> Terms {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn terms_take_nothing_they_do_not_know() {
+        let read = |text: &str| serde_json::from_str::<Terms>(text);
+        assert!(read(r#"{"endpoint_url":"https://a.example","max_sets":20}"#).is_ok());
+        assert!(read(r#"{"endpoint_url":"https://a.example","content_type":"application/jwt"}"#).is_err());
+        assert!(read(r#"{"endpoint_url":"https://a.example","allow_networks":["127.0.0.0/8"]}"#).is_err());
+        assert!(read("{}").is_err());
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secret() {
+        let terms =
+            terms(r#"{"endpoint_url":"https://a.example/x","authorization_header":"Bearer canary","max_sets":5}"#);
+        assert_eq!(
+            terms.publish("urn:x"),
+            serde_json::json!({"method":"urn:x","endpoint_url":"https://a.example/x","max_sets":5})
+        );
+        assert!(!format!("{terms:?}").contains("canary"));
+    }
+
+    #[test]
+    fn the_receivers_maximum_lowers_what_a_request_may_hold() {
+        let section = Section::default();
+        let sets = |text| Grant::default().measures(&section, &terms(text)).map(|measures| measures.sets);
+        assert_eq!(sets(r#"{"endpoint_url":"https://a.example"}"#).unwrap(), 200);
+        assert_eq!(sets(r#"{"endpoint_url":"https://a.example","max_sets":20}"#).unwrap(), 20);
+        assert_eq!(sets(r#"{"endpoint_url":"https://a.example","max_sets":2000}"#).unwrap(), 200);
+        let Err(Fault::Terms { pointer, .. }) = sets(r#"{"endpoint_url":"https://a.example","max_sets":0}"#) else {
+            panic!()
+        };
+        assert_eq!(pointer, "/max_sets");
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_named() {
+        let terms = terms(r#"{"endpoint_url":"https://a.example"}"#);
+        for member in ["requests", "sets", "bytes", "timeout_seconds", "ack_within_seconds", "knock_seconds"] {
+            for bad in [0, 1 << 30] {
+                let grant: Grant = serde_json::from_value(serde_json::json!({ member: bad })).unwrap();
+                let Err(Fault::Terms { pointer, .. }) = grant.measures(&Section::default(), &terms) else {
+                    panic!("{member} {bad}")
+                };
+                assert_eq!(pointer, format!("/grant/{member}"));
+            }
+        }
+        assert!(Section::default().judge().is_ok());
+        assert!(Section { receive_sets: 0, ..Section::default() }.judge().is_err());
+        assert!(Section { knock_seconds: 0, ..Section::default() }.judge().is_err());
+    }
+}

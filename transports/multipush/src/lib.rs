@@ -1,0 +1,50 @@
+#![doc = include_str!("../README.md")]
+
+use std::sync::Arc;
+
+use setgate_delivery::{About, Entry, Env, Fault, Json, Method, axum};
+
+mod config;
+mod pace;
+mod receiver;
+mod sender;
+pub mod wire;
+
+pub use config::{Grant, Section, Terms};
+pub use sender::MultiLine;
+
+/// The method's name; provisional, since the draft registers none.
+const URI: &str = "urn:setgate:delivery:multi-push";
+
+/// Push over HTTP, many SETs a request (draft-deshpande-secevent-http-multi-set-push).
+pub struct MultiPush {
+    section: Section,
+    env: Env,
+}
+
+impl Method for MultiPush {
+    const ENTRY: Entry = Entry { name: "multipush", uri: URI, aliases: &[] };
+    type Section = Section;
+    type Grant = Grant;
+    type Terms = Terms;
+    type Line = MultiLine;
+
+    async fn start(section: Section, env: Env) -> Result<Self, Fault> {
+        section.judge()?;
+        Ok(Self { section, env })
+    }
+
+    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<MultiLine, Fault> {
+        MultiLine::new(&self.section, &self.env, about, &terms, &grant)
+    }
+
+    fn publish(&self, terms: &Terms, _at: &str) -> Json {
+        terms.publish(URI)
+    }
+
+    fn receive_routes(self: &Arc<Self>) -> Option<axum::Router> {
+        Some(receiver::routes(self.section.receives(), self.env.house.clone()))
+    }
+}
+
+setgate_delivery::register!(MultiPush);

@@ -1,0 +1,240 @@
+//! The options of the method: the operator's section, the grant of a stream, the receiver's terms, and where to collect.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use setgate_delivery::{
+    Cause, Env, Fault, IpNet, Options, Secret, Url,
+    endpoint::{Endpoint, Trust},
+};
+
+const HOLD: RangeInclusive<u64> = 1..=300;
+const ACK_WITHIN: RangeInclusive<u64> = 5..=86_400;
+const SETS: RangeInclusive<usize> = 1..=10_000;
+const BYTES: RangeInclusive<usize> = 1 << 20..=16 << 20;
+const TIMEOUT: RangeInclusive<u64> = 2..=600;
+
+/// `[methods.poll]`: what holds for every polled stream unless its grant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Section {
+    /// Seconds that a long poll is held while nothing is due, 1 to 300. Proxies on the way must be more patient.
+    pub hold_seconds: u64,
+    /// Seconds after which SETs that were handed over and not acknowledged are handed over again, 5 to 86400.
+    pub ack_within_seconds: u64,
+    /// SETs in one answer at most, 1 to 10000; a receiver asks for fewer by `maxEvents`.
+    pub answer_sets: usize,
+    /// Bytes of the SETs in one answer at most, 1 MiB to 16 MiB.
+    pub answer_bytes: usize,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self { hold_seconds: 25, ack_within_seconds: 60, answer_sets: 1000, answer_bytes: 4 << 20 }
+    }
+}
+
+impl Options for Section {}
+
+impl Section {
+    pub(crate) fn judge(&self) -> Result<(), Fault> {
+        let judged = within("hold_seconds", self.hold_seconds, &HOLD)
+            .and_then(|_| within("ack_within_seconds", self.ack_within_seconds, &ACK_WITHIN))
+            .and_then(|_| within("answer_sets", self.answer_sets, &SETS).map(|_| 0))
+            .and_then(|_| within("answer_bytes", self.answer_bytes, &BYTES));
+        judged.map(|_| ()).map_err(|(option, why)| {
+            Fault::Start(Cause::new("configuration", format!("[methods.poll]: `{option}`: {why}")))
+        })
+    }
+}
+
+/// The operator's word on one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grant {
+    /// Seconds that a long poll is held, at most the section's.
+    pub hold_seconds: Option<u64>,
+    /// Seconds after which what is not acknowledged is handed over again, 5 to 86400; instead of the section's.
+    pub ack_within_seconds: Option<u64>,
+    /// SETs in one answer, at most the section's.
+    pub answer_sets: Option<usize>,
+}
+
+impl Options for Grant {}
+
+impl Grant {
+    pub(crate) fn hold(&self, section: &Section) -> Result<Duration, Fault> {
+        let lowered = self.hold_seconds.unwrap_or(section.hold_seconds);
+        within("hold_seconds", lowered, &(*HOLD.start()..=section.hold_seconds)).map(Duration::from_secs).map_err(fault)
+    }
+
+    pub(crate) fn ack_within(&self, section: &Section) -> Result<Duration, Fault> {
+        let seconds = self.ack_within_seconds.unwrap_or(section.ack_within_seconds);
+        within("ack_within_seconds", seconds, &ACK_WITHIN).map(Duration::from_secs).map_err(fault)
+    }
+
+    pub(crate) fn answer_sets(&self, section: &Section) -> Result<usize, Fault> {
+        let lowered = self.answer_sets.unwrap_or(section.answer_sets);
+        within("answer_sets", lowered, &(*SETS.start()..=section.answer_sets)).map_err(fault)
+    }
+}
+
+fn fault((member, why): (&'static str, String)) -> Fault {
+    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::new("invalid", why) }
+}
+
+fn within<N: PartialOrd + std::fmt::Display + Copy>(
+    option: &'static str,
+    value: N,
+    range: &RangeInclusive<N>,
+) -> Result<N, (&'static str, String)> {
+    let ok = range.contains(&value);
+    if ok { Ok(value) } else { Err((option, format!("write {} to {}", range.start(), range.end()))) }
+}
+
+/// What a receiver writes in `delivery` beside `method`: nothing that counts.
+///
+/// The endpoint is the gateway's (SSF 1.0 §6.1.2). A receiver that sends back what it was shown is not turned away for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Terms {
+    /// Taken and forgotten.
+    #[serde(deserialize_with = "forget")]
+    pub endpoint_url: (),
+}
+
+impl Options for Terms {}
+
+fn forget<'de, D: Deserializer<'de>>(json: D) -> Result<(), D::Error> {
+    IgnoredAny::deserialize(json).map(|_| ())
+}
+
+/// Where the receiving half collects, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The transmitter's poll endpoint.
+    pub endpoint_url: String,
+    /// Sent verbatim with every request.
+    #[serde(default)]
+    pub authorization_header: Option<Secret<String>>,
+    /// SETs that one answer may bring, 1 to 10000.
+    #[serde(default = "Source::max_events")]
+    pub max_events: usize,
+    /// Seconds that a poll may take, 2 to 600: longer than the transmitter holds it.
+    #[serde(default = "Source::timeout_seconds")]
+    pub timeout_seconds: u64,
+    /// Networks that the endpoint may lie in although they are not global; any port of them.
+    #[serde(default)]
+    pub allow_networks: Vec<IpNet>,
+    /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// Ports that the endpoint may have beside 443 and 8443.
+    #[serde(default)]
+    pub allow_ports: Vec<u16>,
+    /// Further certificate authorities for this endpoint, as PEM.
+    #[serde(default)]
+    pub ca_pem: Option<String>,
+    /// The client certificate to show, with its chain, as PEM.
+    #[serde(default)]
+    pub client_certificate_pem: Option<String>,
+    /// The client certificate's key, as PEM.
+    #[serde(default)]
+    pub client_key_pem: Option<Secret<String>>,
+}
+
+impl Source {
+    const fn max_events() -> usize {
+        100
+    }
+
+    const fn timeout_seconds() -> u64 {
+        90
+    }
+
+    fn judge(&self) -> Result<(), Fault> {
+        within("max_events", self.max_events, &SETS)
+            .map(|_| 0)
+            .and_then(|_| within("timeout_seconds", self.timeout_seconds, &TIMEOUT))
+            .map(|_| ())
+            .map_err(|(member, why)| of_source(member, &why))
+    }
+
+    /// Judges everything that the transmitter's operator wrote, without I/O.
+    pub(crate) fn endpoint(&self, env: &Env) -> Result<Endpoint, Fault> {
+        self.judge()?;
+        let trust = Trust {
+            networks: &self.allow_networks,
+            ports: &self.allow_ports,
+            http: self.allow_http,
+            ca_pem: self.ca_pem.as_deref(),
+            certificate_pem: self.client_certificate_pem.as_deref(),
+            key_pem: self.client_key_pem.as_ref(),
+        };
+        // There is no issuer here: what is alike and goes to one origin shares connections (hardening H20).
+        let origin =
+            Url::parse(&self.endpoint_url).map_or_else(|_| String::new(), |url| url.origin().ascii_serialization());
+        let endpoint = trust.policy(&origin).and_then(|policy| {
+            Endpoint::new(&env.http, &policy, &self.endpoint_url, self.authorization_header.as_ref())
+        });
+        endpoint.map_err(|fault| match fault {
+            Fault::Terms { pointer, cause } => of_source(pointer.rsplit('/').next().unwrap_or_default(), &cause.text),
+            other => other,
+        })
+    }
+}
+
+/// What is wrong with a source.
+fn of_source(member: &str, why: &str) -> Fault {
+    Fault::Start(Cause::new("configuration", format!("`{member}`: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_take_an_endpoint_back_and_nothing_else() {
+        let read = |text: &str| serde_json::from_str::<Terms>(text);
+        assert_eq!(read("{}").unwrap(), read(r#"{"endpoint_url":"https://idp.example/poll/1"}"#).unwrap());
+        assert!(read(r#"{"authorization_header":"x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_grant_lowers_and_names_the_member_that_is_wrong() {
+        let section = Section::default();
+        let grant = |text: &str| serde_json::from_str::<Grant>(text).unwrap();
+        let pointer = |fault: Fault| match fault {
+            Fault::Terms { pointer, .. } => pointer,
+            other => other.to_string(),
+        };
+        assert_eq!(grant(r#"{"hold_seconds":5}"#).hold(&section).unwrap(), Duration::from_secs(5));
+        assert_eq!(pointer(grant(r#"{"hold_seconds":26}"#).hold(&section).unwrap_err()), "/grant/hold_seconds");
+        assert_eq!(pointer(grant(r#"{"hold_seconds":0}"#).hold(&section).unwrap_err()), "/grant/hold_seconds");
+        assert_eq!(
+            pointer(grant(r#"{"ack_within_seconds":4}"#).ack_within(&section).unwrap_err()),
+            "/grant/ack_within_seconds"
+        );
+        assert_eq!(pointer(grant(r#"{"answer_sets":1001}"#).answer_sets(&section).unwrap_err()), "/grant/answer_sets");
+        assert!(section.judge().is_ok());
+        for wrong in [
+            Section { hold_seconds: 0, ..Section::default() },
+            Section { ack_within_seconds: 1, ..Section::default() },
+            Section { answer_sets: 0, ..Section::default() },
+            Section { answer_bytes: 1, ..Section::default() },
+        ] {
+            assert!(wrong.judge().unwrap_err().to_string().contains("[methods.poll]"));
+        }
+    }
+
+    #[test]
+    fn a_source_is_read_strictly_and_hides_its_secret() {
+        let read = |text: &str| serde_json::from_str::<Source>(text);
+        let source = read(r#"{"endpoint_url":"https://a.example","authorization_header":"Bearer canary"}"#).unwrap();
+        assert!(source.judge().is_ok() && !format!("{source:?}").contains("canary"));
+        assert!(read(r#"{"endpoint_url":"https://a.example","endpoint":1}"#).is_err());
+        assert!(Source { max_events: 0, ..source.clone() }.judge().is_err());
+        assert!(Source { timeout_seconds: 1, ..source }.judge().is_err());
+    }
+}

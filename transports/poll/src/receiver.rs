@@ -1,0 +1,254 @@
+//! The other end: polls a transmitter, and acknowledges at once on the next poll.
+
+use std::{future::Future, mem, sync::Arc, time::Duration};
+
+use setgate_delivery::{
+    Answer, Bytes, Cause, Env, Fault, House, HttpRequest, Incoming, Inlet, Json, Refusal, Stop, Timestamp,
+    endpoint::Endpoint,
+    exchange::Exchange,
+    fields,
+    http::{Method, StatusCode},
+};
+
+use crate::{config::Source, wire};
+
+/// Ids that one request carries at most; the transmitter may bound them as this gateway does.
+const IDS: usize = 5_000;
+/// Bytes of ids and texts that one request carries at most.
+const ID_BYTES: usize = 512 * 1024;
+/// The first pause after a failure; doubled with each, up to a minute.
+const FIRST: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(60);
+/// `Retry-After` is believed up to an hour (hardening H50).
+const RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// A transmitter that does not hold polls is asked so often at most.
+const PACE: Duration = Duration::from_secs(1);
+/// The same, when it says that there is more.
+const MORE: Duration = Duration::from_millis(100);
+/// What is under way when everything must end gets so long, and the last acknowledgement again.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Polls until `stop`.
+///
+/// # Errors
+/// [`Fault::Start`] when `from` is not acceptable, or the transmitter turns us away for good.
+pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
+    let mut collector = Collector::new(env, from, inlet)?;
+    let mut failures = 0;
+    while !*stop.borrow_and_update() {
+        let asked = collector.house.clock.monotonic();
+        let Some(answer) = until(&mut stop, collector.ask(collector.most, false)).await else { break };
+        let pause = match answer {
+            Ok(heard) => {
+                if failures > 0 {
+                    tracing::info!(endpoint = %collector.peer, failures, "polls are answered again");
+                }
+                failures = 0;
+                let took = collector.house.clock.monotonic().saturating_sub(asked);
+                collector.take(heard, took, &mut stop).await
+            }
+            Err(Trouble::Turned(fault)) => return Err(fault),
+            Err(Trouble::Later { after, cause }) => {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!(endpoint = %collector.peer, %cause, "a poll failed; trying again");
+                } else {
+                    tracing::debug!(endpoint = %collector.peer, %cause, failures, "a poll failed again");
+                }
+                Some(collector.back_off(failures).max(after.unwrap_or_default().min(RETRY_AFTER)))
+            }
+        };
+        if let Some(pause) = pause
+            && until(&mut stop, collector.house.clock.sleep(pause)).await.is_none()
+        {
+            break;
+        }
+    }
+    collector.farewell().await;
+    Ok(())
+}
+
+/// `None` when the end came first.
+async fn until<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        // Nobody can raise a signal whose sender is gone: that is an end, too.
+        _ = stop.wait_for(|stop| *stop) => None,
+        done = work => Some(done),
+    }
+}
+
+/// Why there is no answer.
+enum Trouble {
+    /// Waiting mends nothing.
+    Turned(Fault),
+    Later {
+        after: Option<Duration>,
+        cause: Cause,
+    },
+}
+
+struct Collector {
+    endpoint: Endpoint,
+    timeout: Duration,
+    /// SETs asked for: what is configured, or fewer since an answer was too large.
+    most: usize,
+    ids: usize,
+    house: House,
+    inlet: Arc<dyn Inlet>,
+    peer: String,
+    /// What the transmitter has not heard yet, or may not have.
+    taken: Vec<Box<str>>,
+    refused: Vec<(Box<str>, Refusal)>,
+}
+
+impl Collector {
+    fn new(env: &Env, from: Json, inlet: Arc<dyn Inlet>) -> Result<Self, Fault> {
+        let source: Source = serde_json::from_value(from)
+            .map_err(|error| Fault::Start(Cause::new("configuration", error.to_string())))?;
+        let endpoint = source.endpoint(env)?;
+        Ok(Self {
+            peer: endpoint.url.origin().ascii_serialization(),
+            endpoint,
+            timeout: Duration::from_secs(source.timeout_seconds),
+            most: source.max_events,
+            ids: IDS,
+            house: env.house.clone(),
+            inlet,
+            taken: Vec::new(),
+            refused: Vec::new(),
+        })
+    }
+
+    /// One request with what it owes. What an answer confirms is owed no more; without one it is said again.
+    ///
+    /// Can be dropped at any time.
+    async fn ask(&mut self, max_events: usize, at_once: bool) -> Result<Exchange, Trouble> {
+        let taken = share(&self.taken, self.ids, |id| id.len());
+        let size =
+            |(id, refusal): &(Box<str>, Refusal)| id.len() + refusal.description.as_ref().map_or(0, |text| text.len());
+        let refused = share(&self.refused, self.ids.saturating_sub(taken.len()), size);
+        let owes_more = taken.len() + refused.len() < self.taken.len() + self.refused.len();
+        let body = wire::request(taken, refused, max_events, at_once || owes_more);
+        let (taken, refused) = (taken.len(), refused.len());
+        let request = HttpRequest {
+            method: Method::POST,
+            url: self.endpoint.url.clone(),
+            headers: wire::request_fields(self.endpoint.authorization.as_ref(), refused > 0),
+            body: Bytes::from(body),
+            keep_body: wire::LARGEST_ANSWER,
+            timeout: Some(self.timeout),
+        };
+        let answer = match self.endpoint.client.send(request).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(Trouble::Later { after: None, cause: Cause::new(error.code(), error.text) }),
+        };
+        let now = Timestamp::from_millis(self.house.clock.wall_millis());
+        let after = fields::retry_after(&answer.headers, now);
+        let later = |code, text: String| Err(Trouble::Later { after, cause: Cause::new(code, text) });
+        match answer.status {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                let text = format!("the transmitter answers polls with {}", answer.status);
+                return Err(Trouble::Turned(Fault::Start(Cause::new("turned_away", text))));
+            }
+            status => {
+                if matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
+                    // It may be that it takes fewer ids.
+                    self.ids = (self.ids / 2).max(1);
+                }
+                return later("http_status", format!("the transmitter answers polls with {status}"));
+            }
+        }
+        if answer.truncated {
+            if answer.body.len() < wire::LARGEST_ANSWER {
+                return later("closed", "the answer broke off".to_owned());
+            }
+            if max_events > 1 {
+                self.most = (max_events / 2).max(1);
+            }
+            return later("too_large", format!("the answer has more than {} bytes", wire::LARGEST_ANSWER));
+        }
+        // The head alone says that the request was taken; what the body is worth is another question.
+        self.taken.drain(..taken);
+        self.refused.drain(..refused);
+        wire::heard(&answer.body).or_else(|malformed| later("malformed", malformed.to_string()))
+    }
+
+    /// Hands an answer's SETs in. Returns how long to wait before the next poll.
+    async fn take(&mut self, heard: Exchange, took: Duration, stop: &mut Stop) -> Option<Duration> {
+        let sets = heard.sets.unwrap_or_default();
+        if sets.is_empty() {
+            let pace = if heard.more_available { MORE } else { PACE };
+            return Some(pace.saturating_sub(took)).filter(|left| !left.is_zero());
+        }
+        let (names, what): (Vec<_>, Vec<_>) =
+            sets.into_iter().map(|(name, token)| (name.clone(), Incoming::Set { named: Some(name), token })).unzip();
+        let inlet = self.inlet.clone();
+        let answers = inlet.take(&self.peer, what);
+        let end = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            self.house.clock.sleep(GRACE).await;
+        };
+        let answers = tokio::select! {
+            biased;
+            answers = answers => answers,
+            // What became of them is not known: they come again.
+            () = end => return None,
+        };
+        let mut busy: Option<Duration> = None;
+        for (name, answer) in names.into_iter().zip(answers) {
+            match answer {
+                Answer::Taken => self.taken.push(name),
+                Answer::Refused(refusal) => self.refused.push((name, refusal)),
+                // Neither acknowledged nor refused: the transmitter sends it again.
+                Answer::Busy { after } => busy = Some(busy.map_or(after, |other| other.min(after))),
+                Answer::Status(_) => busy = Some(busy.map_or(PACE, |other| other.min(PACE))),
+            }
+        }
+        let busy = busy?.clamp(MORE, LONGEST);
+        if !self.taken.is_empty() || !self.refused.is_empty() {
+            // The others do not wait for those that were put off.
+            let _ = until(stop, self.ask(0, true)).await;
+        }
+        Some(busy)
+    }
+
+    fn back_off(&self, failures: u32) -> Duration {
+        let most = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST);
+        let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(millis / 2 + self.house.random.below(millis / 2 + 1))
+    }
+
+    /// Says what it owes before it ends.
+    async fn farewell(&mut self) {
+        let house = self.house.clone();
+        let all = async {
+            while !self.taken.is_empty() || !self.refused.is_empty() {
+                if self.ask(0, true).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = all => {}
+            () = house.clock.sleep(GRACE) => {}
+        }
+        let owed = mem::take(&mut self.taken).len() + mem::take(&mut self.refused).len();
+        if owed > 0 {
+            tracing::warn!(endpoint = %self.peer, owed, "ended before all SETs were acknowledged; they come again");
+        }
+    }
+}
+
+/// As much from the front as one request carries; at least one.
+fn share<T>(all: &[T], most: usize, size: impl Fn(&T) -> usize) -> &[T] {
+    let mut bytes = 0;
+    let fits = |one: &&T| {
+        bytes += size(one);
+        bytes <= ID_BYTES
+    };
+    let count = all.iter().take(most).take_while(fits).count().max(usize::from(!all.is_empty() && most > 0));
+    all.get(..count).unwrap_or_default()
+}

@@ -1,0 +1,257 @@
+//! Answers the polls of one stream.
+
+use std::{
+    future::{Future, poll_fn, ready},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use setgate_delivery::{
+    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, House, Lapse, Limits, Line, Order, Profile, Receipt, Tap,
+    Visit, Voice, Want,
+    axum::{
+        Router,
+        body::Body,
+        extract::Request,
+        response::{IntoResponse, Response},
+        routing::any,
+    },
+    clean,
+    exchange::{Bounds, Malformed},
+    http::{HeaderValue, Method, StatusCode, header},
+    raised, read_body,
+};
+
+use crate::{
+    answer::Answer,
+    config::{Grant, Section},
+    places::{Place, Places},
+    wire::{self, Ask},
+};
+
+/// How long a paused stream's poll is held at most: real receivers expect an answer then (delivery.md 2.4).
+const PAUSED: Duration = Duration::from_secs(10);
+/// A long poll that is answered with nothing though nothing was waited for lingers so long: who asks again at once would spin.
+const LINGER: Duration = Duration::from_secs(1);
+/// What the wire adds to a SET: its id, quotes, a colon and a comma.
+const OVERHEAD: usize = 30;
+/// Bytes of one SET at most.
+const SET: usize = 1 << 20;
+
+/// One stream that is polled.
+pub struct PollLine {
+    stream: Arc<str>,
+    hold: Duration,
+    ack_within: Duration,
+    answer_sets: usize,
+    answer_bytes: usize,
+    places: Places,
+}
+
+impl PollLine {
+    pub(crate) fn new(section: &Section, about: &About, grant: &Grant) -> Result<Self, Fault> {
+        Ok(Self {
+            stream: about.stream.clone(),
+            hold: grant.hold(section)?,
+            ack_within: grant.ack_within(section)?,
+            answer_sets: grant.answer_sets(section)?,
+            answer_bytes: section.answer_bytes,
+            places: Places::default(),
+        })
+    }
+}
+
+impl Line for PollLine {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Responder,
+            // An answer arrives whole or not at all: a receiver with a backlog about one subject gets it in one answer.
+            order: Order::PerBatch,
+            receipt: Receipt::Receiver,
+            form: Form::Token,
+            lapse: Lapse::After(self.ack_within),
+            limits: Limits { sets: self.answer_sets, bytes: self.answer_bytes, overhead: OVERHEAD, set_bytes: SET },
+            endpoint: None,
+            windows: Vec::new(),
+        }
+    }
+}
+
+/// The stream's URL, for exactly its path.
+pub(crate) fn routes(house: House) -> Router {
+    Router::new().route("/", any(move |request: Request| poll(request, house.clone())))
+}
+
+/// A poll in two stages, each in a box of its own: neither the request nor what reads it is part of what waits.
+fn poll(mut request: Request, house: House) -> BoxFuture<'static, Response> {
+    let Some(visit) = request.extensions_mut().remove::<Visit>() else {
+        return Box::pin(ready(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the door is not in order")));
+    };
+    let reading = Box::pin(read(request, house.clone()));
+    Box::pin(async move {
+        match reading.await {
+            Ok(ask) => answer(visit, ask, house).await,
+            Err(refused) => refused,
+        }
+    })
+}
+
+async fn answer(visit: Visit, ask: Ask, house: House) -> Response {
+    let Some(line) = visit.line::<PollLine>() else {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the stream has another method");
+    };
+    if ask.unknown > 0 {
+        tracing::debug!(stream = %line.stream, unknown = ask.unknown, "a poll names ids that are none of ours");
+    }
+    // RFC 8936 §2.4: what is acknowledged is taken first, whatever becomes of the rest of the request.
+    if !ask.outcomes.is_empty() {
+        visit.feed.settle_all(ask.outcomes);
+    }
+    if ask.sets == 0 {
+        return nothing(visit.feed.has_due());
+    }
+    let started = house.clock.monotonic();
+    match draw(&visit, line, ask.sets, ask.waits, &house).await {
+        Drawn::Batch(batch, tap) => {
+            let mut response = Response::new(Body::new(Answer::new(batch, tap, house)));
+            label(&mut response);
+            response
+        }
+        Drawn::Nothing => nothing(visit.feed.has_due()),
+        Drawn::Ended => nothing(false),
+        Drawn::Deleted => refuse(StatusCode::NOT_FOUND, "there is no such stream"),
+        Drawn::Displaced => {
+            if ask.waits {
+                linger(&visit, line, started, &house).await;
+            }
+            nothing(false)
+        }
+    }
+}
+
+/// What became of a draw.
+enum Drawn {
+    Batch(Batch, Tap),
+    Nothing,
+    /// The gateway shuts down, or the credential is over.
+    Ended,
+    Deleted,
+    /// A newer poll took the place, or the stream is disabled or served otherwise now.
+    Displaced,
+}
+
+/// What a poll that waits needs beside its tap.
+struct Waiting {
+    deadline: BoxFuture<'static, ()>,
+    place: Place,
+    capped: bool,
+}
+
+async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, house: &House) -> Drawn {
+    let mut tap = visit.feed.tap();
+    let want = Want { sets, ..Want::ALL };
+    let started = house.clock.monotonic();
+    let mut ends = visit.ends.clone();
+    let mut ended = pin!(raised(&mut ends));
+    let mut waiting: Option<Waiting> = None;
+    let drawn = poll_fn(|cx| {
+        if ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Drawn::Ended));
+        }
+        match tap.poll_next(&want, cx) {
+            Poll::Ready(Ok(batch)) if batch.sets.is_empty() => return Poll::Ready(Err(Drawn::Nothing)),
+            Poll::Ready(Ok(batch)) => return Poll::Ready(Ok(batch)),
+            Poll::Ready(Err(Closed::Deleted)) => return Poll::Ready(Err(Drawn::Deleted)),
+            Poll::Ready(Err(Closed::Draining)) => return Poll::Ready(Err(Drawn::Ended)),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Drawn::Displaced)),
+            // SETs are being signed: the wait for something to come is over, whatever the clock says.
+            Poll::Pending if tap.is_drawing() => return Poll::Pending,
+            Poll::Pending => {}
+        }
+        if !waits {
+            return Poll::Ready(Err(Drawn::Nothing));
+        }
+        let waiting = waiting.get_or_insert_with(|| Waiting {
+            deadline: house.clock.sleep(line.hold),
+            place: line.places.enter(),
+            capped: line.hold <= PAUSED,
+        });
+        if !waiting.capped && visit.feed.is_paused() {
+            waiting.capped = true;
+            let waited = house.clock.monotonic().saturating_sub(started);
+            waiting.deadline = house.clock.sleep(PAUSED.saturating_sub(waited));
+        }
+        if waiting.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Drawn::Nothing));
+        }
+        waiting.place.poll_ended(cx).map(|()| Err(Drawn::Displaced))
+    })
+    .await;
+    match drawn {
+        Ok(batch) => Drawn::Batch(batch, tap),
+        Err(drawn) => drawn,
+    }
+}
+
+/// Five replicas that end each other's polls, or a receiver of a disabled stream, get an answer a second, not as many as the
+/// network carries.
+async fn linger(visit: &Visit, line: &PollLine, started: Duration, house: &House) {
+    let left = LINGER.saturating_sub(house.clock.monotonic().saturating_sub(started));
+    let Some(_place) = line.places.linger() else { return };
+    let mut ends = visit.ends.clone();
+    tokio::select! {
+        biased;
+        () = raised(&mut ends) => {}
+        () = house.clock.sleep(left) => {}
+    }
+}
+
+async fn read(request: Request, house: House) -> Result<Ask, Response> {
+    // Everything that can be said without the body is said before it is read.
+    if request.method() != Method::POST {
+        let mut refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "polls are POST requests");
+        refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return Err(refused);
+    }
+    if !wire::is_json(request.headers()) {
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json"));
+    }
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded bodies are not taken"));
+    }
+    let (head, body) = request.into_parts();
+    let body = read_body(body, Bounds::OF_RECEIVER.bytes, &house).await.map_err(|fault| {
+        let status = match fault {
+            BodyFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyFault::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            BodyFault::BrokeOff => StatusCode::BAD_REQUEST,
+        };
+        refuse(status, &fault.to_string())
+    })?;
+    Ask::parse(&body, &head.headers).map_err(|malformed| match malformed {
+        Malformed::TooLarge(limit) => refuse(StatusCode::BAD_REQUEST, &limit),
+        other => refuse(StatusCode::BAD_REQUEST, &other.to_string()),
+    })
+}
+
+/// An answer without SETs (RFC 8936 §2.5, figure 7).
+fn nothing(more: bool) -> Response {
+    let mut response = Response::new(Body::from(wire::answer(&[], more)));
+    label(&mut response);
+    response
+}
+
+/// RFC 8936 §2.5.1 leaves the body of a refusal open: this one is for the developer who looks.
+fn refuse(status: StatusCode, why: &str) -> Response {
+    let body = serde_json::json!({ "err": "invalid_request", "description": clean(why, 200) });
+    let mut response = (status, body.to_string()).into_response();
+    label(&mut response);
+    response
+}
+
+fn label(response: &mut Response) {
+    response.headers_mut().insert(header::CONTENT_TYPE, wire::JSON);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}

@@ -1,0 +1,235 @@
+//! The options of the method: the operator's section, the grant of a stream, the receiver's terms.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use setgate_delivery::{Cause, Fault, IpNet, Json, Options, Secret, TlsPolicy, endpoint::Trust};
+
+use crate::wire::Taken;
+
+/// Largest window: requests of one stream under way at once.
+const WIDEST: usize = 1024;
+/// Longest time for one request, in seconds.
+const SLOWEST: u64 = 300;
+
+/// `[methods.push]`: what holds for every push stream unless its grant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Section {
+    /// SETs of one stream that may be under way at once, 1 to 1024.
+    pub window: usize,
+    /// Seconds from resolving the receiver's name to its answer, 1 to 300.
+    pub timeout_seconds: u64,
+    /// Whether a SET is acknowledged by 202 alone, as RFC 8935 §2.2 has it; else by 200, 201 and 204 too, unless the body contradicts.
+    pub accept_only_202: bool,
+    /// Whether the receiving half takes `application/jwt` beside `application/secevent+jwt`.
+    pub accept_legacy: bool,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self { window: 64, timeout_seconds: 30, accept_only_202: false, accept_legacy: false }
+    }
+}
+
+impl Options for Section {}
+
+impl Section {
+    pub(crate) fn judge(&self) -> Result<(), Fault> {
+        window(self.window).and_then(|_| timeout(self.timeout_seconds)).map(|_| ()).map_err(|(option, why)| {
+            Fault::Start(Cause::new("configuration", format!("[methods.push]: `{option}`: {why}")))
+        })
+    }
+}
+
+/// The operator's word on one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grant {
+    /// SETs that may be under way at once, 1 to 1024; instead of the section's.
+    pub window: Option<usize>,
+    /// Seconds from resolving the receiver's name to its answer, 1 to 300; instead of the section's.
+    pub timeout_seconds: Option<u64>,
+    /// Whether 202 alone acknowledges a SET; instead of the section's.
+    pub accept_only_202: Option<bool>,
+    /// Networks that the endpoint may lie in although they are not global; any port of them.
+    pub allow_networks: Vec<IpNet>,
+    /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
+    pub allow_http: bool,
+    /// Ports that the endpoint may have beside 443 and 8443.
+    pub allow_ports: Vec<u16>,
+    /// Further certificate authorities for this endpoint, as PEM.
+    pub ca_pem: Option<String>,
+    /// The client certificate to show, with its chain, as PEM.
+    pub client_certificate_pem: Option<String>,
+    /// The client certificate's key, as PEM.
+    pub client_key_pem: Option<Secret<String>>,
+}
+
+impl Options for Grant {
+    const SECRETS: &'static [&'static str] = &["/client_key_pem"];
+}
+
+impl Grant {
+    pub(crate) fn window(&self, section: &Section) -> Result<usize, Fault> {
+        window(self.window.unwrap_or(section.window)).map_err(fault)
+    }
+
+    pub(crate) fn timeout(&self, section: &Section) -> Result<Duration, Fault> {
+        timeout(self.timeout_seconds.unwrap_or(section.timeout_seconds)).map_err(fault)
+    }
+
+    /// Which successes acknowledge a SET: whoever wants the letter gets it.
+    pub(crate) fn taken(&self, section: &Section, terms: &Terms) -> Taken {
+        let letter = terms.accept_only_202 || self.accept_only_202.unwrap_or(section.accept_only_202);
+        if letter { Taken::ByTheLetter } else { Taken::Tolerant }
+    }
+
+    /// The pool key (hardening H20).
+    pub(crate) fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
+        let trust = Trust {
+            networks: &self.allow_networks,
+            ports: &self.allow_ports,
+            http: self.allow_http,
+            ca_pem: self.ca_pem.as_deref(),
+            certificate_pem: self.client_certificate_pem.as_deref(),
+            key_pem: self.client_key_pem.as_ref(),
+        };
+        trust.policy(issuer)
+    }
+}
+
+fn fault((member, why): (&str, String)) -> Fault {
+    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::new("invalid", why) }
+}
+
+fn window(sets: usize) -> Result<usize, (&'static str, String)> {
+    if (1..=WIDEST).contains(&sets) { Ok(sets) } else { Err(("window", format!("write 1 to {WIDEST}"))) }
+}
+
+fn timeout(seconds: u64) -> Result<Duration, (&'static str, String)> {
+    if (1..=SLOWEST).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(("timeout_seconds", format!("write 1 to {SLOWEST}")))
+    }
+}
+
+/// What a receiver writes in `delivery` beside `method` (SSF 1.0 §6.1.1).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// Where SETs are pushed to.
+    pub endpoint_url: String,
+    /// Sent verbatim as `Authorization` with every request.
+    #[serde(default)]
+    pub authorization_header: Option<Secret<String>>,
+    /// How the SET is labelled; receivers from before RFC 8935 know `application/jwt` only.
+    #[serde(default)]
+    pub content_type: ContentType,
+    /// Whether 202 alone says that the receiver has a SET: whatever else answers under its URL is then no acknowledgement.
+    #[serde(default)]
+    pub accept_only_202: bool,
+}
+
+impl Options for Terms {
+    const SECRETS: &'static [&'static str] = &["/authorization_header"];
+}
+
+impl Terms {
+    pub(crate) fn publish(&self, method: &str) -> Json {
+        let mut shown = serde_json::json!({ "method": method, "endpoint_url": self.endpoint_url });
+        if let (ContentType::Jwt, Some(shown)) = (self.content_type, shown.as_object_mut()) {
+            shown.insert("content_type".to_owned(), Json::from(self.content_type.as_str()));
+        }
+        if let (true, Some(shown)) = (self.accept_only_202, shown.as_object_mut()) {
+            shown.insert("accept_only_202".to_owned(), Json::from(true));
+        }
+        shown
+    }
+}
+
+/// How a pushed SET is labelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub enum ContentType {
+    /// As RFC 8935 §2.1 says.
+    #[default]
+    #[serde(rename = "application/secevent+jwt")]
+    SeceventJwt,
+    /// As the drafts before it said.
+    #[serde(rename = "application/jwt")]
+    Jwt,
+}
+
+impl ContentType {
+    /// The media type.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SeceventJwt => "application/secevent+jwt",
+            Self::Jwt => "application/jwt",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_take_nothing_they_do_not_know() {
+        let read = |text: &str| serde_json::from_str::<Terms>(text);
+        assert!(read(r#"{"endpoint_url":"https://a.example"}"#).is_ok());
+        assert!(read(r#"{"endpoint_url":"https://a.example","content_type":"application/jwt"}"#).is_ok());
+        assert!(read(r#"{"endpoint_url":"https://a.example","content_type":"text/plain"}"#).is_err());
+        assert!(read(r#"{"endpoint_url":"https://a.example","allow_networks":["127.0.0.0/8"]}"#).is_err());
+        assert!(read("{}").is_err());
+    }
+
+    #[test]
+    fn what_is_shown_has_no_secret() {
+        let terms = r#"{"endpoint_url":"https://a.example/x","authorization_header":"Bearer canary"}"#;
+        let terms: Terms = serde_json::from_str(terms).unwrap();
+        let shown = terms.publish("urn:ietf:rfc:8935");
+        assert_eq!(shown, serde_json::json!({"method":"urn:ietf:rfc:8935","endpoint_url":"https://a.example/x"}));
+        assert!(!format!("{terms:?}").contains("canary"));
+    }
+
+    #[test]
+    fn whoever_wants_the_letter_gets_it() {
+        let taken = |section, grant: &str, terms: &str| {
+            let section = Section { accept_only_202: section, ..Section::default() };
+            let terms = format!(r#"{{"endpoint_url":"https://a.example"{terms}}}"#);
+            let terms: Terms = serde_json::from_str(&terms).unwrap();
+            let shown = terms.publish("urn:ietf:rfc:8935").get("accept_only_202").cloned();
+            assert_eq!(shown, terms.accept_only_202.then_some(Json::from(true)));
+            serde_json::from_str::<Grant>(grant).unwrap().taken(&section, &terms)
+        };
+        assert_eq!(taken(false, "{}", ""), Taken::Tolerant);
+        assert_eq!(taken(true, "{}", ""), Taken::ByTheLetter);
+        assert_eq!(taken(true, r#"{"accept_only_202":false}"#, ""), Taken::Tolerant);
+        assert_eq!(taken(false, r#"{"accept_only_202":true}"#, ""), Taken::ByTheLetter);
+        assert_eq!(taken(true, r#"{"accept_only_202":false}"#, r#","accept_only_202":true"#), Taken::ByTheLetter);
+    }
+
+    #[test]
+    fn a_grant_names_the_member_that_is_wrong() {
+        let section = Section::default();
+        let grant = |text: &str| serde_json::from_str::<Grant>(text).unwrap();
+        let pointer = |fault: Fault| match fault {
+            Fault::Terms { pointer, .. } => pointer,
+            other => other.to_string(),
+        };
+        assert_eq!(pointer(grant(r#"{"window":0}"#).window(&section).unwrap_err()), "/grant/window");
+        assert_eq!(
+            pointer(grant(r#"{"timeout_seconds":301}"#).timeout(&section).unwrap_err()),
+            "/grant/timeout_seconds"
+        );
+        assert_eq!(pointer(grant(r#"{"ca_pem":"no"}"#).policy("i").unwrap_err()), "/grant/ca_pem");
+        assert_eq!(
+            pointer(grant(r#"{"client_key_pem":"no"}"#).policy("i").unwrap_err()),
+            "/grant/client_certificate_pem"
+        );
+        assert!(Section { window: 0, ..Section::default() }.judge().is_err());
+    }
+}

@@ -1,0 +1,50 @@
+#![doc = include_str!("../README.md")]
+
+use std::sync::Arc;
+
+use setgate_delivery::{About, Entry, Env, Fault, Json, Method, axum};
+
+mod config;
+mod receiver;
+mod sender;
+pub mod wire;
+
+pub use config::{ContentType, Grant, Section, Terms};
+pub use sender::PushLine;
+
+/// Push over HTTP: one SET a request (RFC 8935).
+pub struct Push {
+    section: Section,
+    env: Env,
+}
+
+impl Method for Push {
+    const ENTRY: Entry = Entry {
+        name: "push",
+        uri: "urn:ietf:rfc:8935",
+        aliases: &["https://schemas.openid.net/secevent/risc/delivery-method/push"],
+    };
+    type Section = Section;
+    type Grant = Grant;
+    type Terms = Terms;
+    type Line = PushLine;
+
+    async fn start(section: Section, env: Env) -> Result<Self, Fault> {
+        section.judge()?;
+        Ok(Self { section, env })
+    }
+
+    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<PushLine, Fault> {
+        PushLine::new(&self.section, &self.env, about, &terms, &grant)
+    }
+
+    fn publish(&self, terms: &Terms, _at: &str) -> Json {
+        terms.publish(Self::ENTRY.uri)
+    }
+
+    fn receive_routes(self: &Arc<Self>) -> Option<axum::Router> {
+        Some(receiver::routes(self.section.accept_legacy, self.env.house.clone()))
+    }
+}
+
+setgate_delivery::register!(Push);

@@ -1,0 +1,116 @@
+//! Pushes the SETs of one stream.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+    time::Duration,
+};
+
+use setgate_delivery::{
+    About, Closed, Env, Fault, Feed, Form, House, HttpRequest, Lapse, Limits, Line, Order, Outcome, Profile, Receipt,
+    SealedSet, Tap, Timestamp, Voice, Window, drive,
+    endpoint::{self, Endpoint},
+    http::{HeaderMap, Method, StatusCode},
+};
+
+use crate::{
+    config::{Grant, Section, Terms},
+    wire::{self, Taken},
+};
+
+/// One stream that is pushed: one SET a request, as many requests at once as its window has room.
+pub struct PushLine {
+    endpoint: Endpoint,
+    house: House,
+    stream: Arc<str>,
+    fields: HeaderMap,
+    timeout: Duration,
+    window: Window,
+    sets_at_once: usize,
+    taken: Taken,
+    /// The status that acknowledged the last SET, where it was not 202; else 0.
+    odd: AtomicU16,
+    warned: AtomicBool,
+}
+
+impl PushLine {
+    pub(crate) fn new(
+        section: &Section,
+        env: &Env,
+        about: &About,
+        terms: &Terms,
+        grant: &Grant,
+    ) -> Result<Self, Fault> {
+        let policy = grant.policy(&about.issuer)?;
+        let endpoint = Endpoint::new(&env.http, &policy, &terms.endpoint_url, terms.authorization_header.as_ref())?;
+        let sets_at_once = grant.window(section)?;
+        Ok(Self {
+            house: env.house.clone(),
+            stream: about.stream.clone(),
+            fields: wire::request_fields(terms.content_type, endpoint.authorization.clone()),
+            endpoint,
+            timeout: grant.timeout(section)?,
+            window: Window::of_sets(sets_at_once),
+            sets_at_once,
+            taken: grant.taken(section, terms),
+            odd: AtomicU16::new(0),
+            warned: AtomicBool::new(false),
+        })
+    }
+
+    async fn push(&self, set: SealedSet) -> Outcome {
+        let request = HttpRequest {
+            method: Method::POST,
+            url: self.endpoint.url.clone(),
+            headers: self.fields.clone(),
+            body: set.body,
+            keep_body: wire::ANSWER,
+            timeout: Some(self.timeout),
+        };
+        let answer = self.endpoint.client.send(request).await.map_err(|error| endpoint::no_answer(&error))?;
+        let outcome = wire::outcome(&answer, self.taken, Timestamp::from_millis(self.house.clock.wall_millis()));
+        if outcome.is_ok() {
+            self.note(answer.status);
+        }
+        outcome
+    }
+
+    /// RFC 8935 §2.2 knows 202 only; what else is believed is remarked on, in the log once.
+    fn note(&self, status: StatusCode) {
+        let odd = if status.is_success() && status != StatusCode::ACCEPTED { status.as_u16() } else { 0 };
+        self.odd.store(odd, Ordering::Relaxed);
+        if odd != 0 && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(stream = %self.stream, status = odd, "a receiver acknowledges SETs by another status than 202");
+        }
+    }
+}
+
+impl Line for PushLine {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Sender,
+            // Requests run in parallel: a SET's successor leaves when its predecessor is nowhere.
+            order: Order::PerSet,
+            receipt: Receipt::Receiver,
+            form: Form::Token,
+            // Every request ends, at the latest by its deadline.
+            lapse: Lapse::WithTap,
+            limits: Limits { sets: self.sets_at_once, bytes: 8 * wire::LARGEST, overhead: 0, set_bytes: wire::LARGEST },
+            endpoint: None,
+            windows: vec![self.window.clone()],
+        }
+    }
+
+    fn remark(&self) -> Option<String> {
+        match self.odd.load(Ordering::Relaxed) {
+            0 => None,
+            odd => Some(format!("answers {odd} instead of 202")),
+        }
+    }
+
+    async fn run(&self, feed: Feed, tap: Tap) -> Closed {
+        drive::each(&feed, tap, |set| self.push(set)).await
+    }
+}

@@ -1,0 +1,283 @@
+//! The options of the method: the operator's section, the grant of a stream, the receiver's terms, and where the other end
+//! connects to.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use setgate_delivery::{Cause, Fault, Options, Secret, Url};
+
+use crate::wire::Subprotocol;
+
+/// `[methods.websocket]`: what holds for every stream unless its grant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Section {
+    /// Seconds between two pings; a peer that is silent for twice as long is hung up on. 5 to 300.
+    pub ping_seconds: u64,
+    /// Seconds in which a socket that holds SETs must settle at least one, 10 to 3600; then it is closed.
+    pub settle_seconds: u64,
+    /// SETs of one frame, 1 to 1000.
+    pub frame_sets: usize,
+    /// Bytes of SETs in one frame, 4096 to 1048576; a larger SET travels alone.
+    pub frame_bytes: usize,
+    /// Bytes of one message of a peer, 4096 to 1048576.
+    pub message_bytes: usize,
+    /// SETs that a `pushpull` socket, which knows no credit, may hold unsettled, 1 to 1024.
+    pub in_flight: usize,
+    /// Seconds after which SETs of an answer to a POST fall due again, 5 to 3600.
+    pub ack_within_seconds: u64,
+    /// Milliseconds that a POST waits for a SET before it is answered without, 0 to 10000.
+    pub post_wait_ms: u64,
+    /// Sockets of all streams together, 1 to 1000000.
+    pub sockets: usize,
+    /// Sockets of one stream, 1 to 1024.
+    pub sockets_per_stream: usize,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            ping_seconds: 25,
+            settle_seconds: 300,
+            frame_sets: 64,
+            frame_bytes: 32 << 10,
+            message_bytes: 256 << 10,
+            in_flight: 64,
+            ack_within_seconds: 60,
+            post_wait_ms: 0,
+            sockets: 20_000,
+            sockets_per_stream: 16,
+        }
+    }
+}
+
+impl Options for Section {}
+
+impl Section {
+    pub(crate) fn judge(&self) -> Result<(), Fault> {
+        let ranges = [
+            ("ping_seconds", self.ping_seconds, 5, 300),
+            ("settle_seconds", self.settle_seconds, 10, 3600),
+            ("frame_sets", self.frame_sets as u64, 1, 1000),
+            ("frame_bytes", self.frame_bytes as u64, 4096, 1 << 20),
+            ("message_bytes", self.message_bytes as u64, 4096, 1 << 20),
+            ("in_flight", self.in_flight as u64, 1, 1024),
+            ("ack_within_seconds", self.ack_within_seconds, 5, 3600),
+            ("post_wait_ms", self.post_wait_ms, 0, 10_000),
+            ("sockets", self.sockets as u64, 1, 1_000_000),
+            ("sockets_per_stream", self.sockets_per_stream as u64, 1, 1024),
+        ];
+        match ranges.into_iter().find(|(_, value, least, most)| value < least || value > most) {
+            None => Ok(()),
+            Some((option, _, least, most)) => Err(Fault::Start(Cause::new(
+                "configuration",
+                format!("[methods.websocket]: `{option}`: write {least} to {most}"),
+            ))),
+        }
+    }
+}
+
+/// The operator's word on one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grant {
+    /// Origins whose pages may connect, each as `scheme://host` or `scheme://host:port` (RFC 6454 §6.2, hardening H24).
+    pub origins: Vec<String>,
+    /// Sockets of the stream, 1 to 1024; instead of the section's.
+    pub sockets: Option<usize>,
+    /// SETs that a `pushpull` socket may hold unsettled, 1 to 1024; instead of the section's.
+    pub in_flight: Option<usize>,
+}
+
+impl Options for Grant {}
+
+impl Grant {
+    /// What the section says, with what this grant says instead.
+    pub(crate) fn over(&self, section: &Section) -> Result<Section, Fault> {
+        let merged = Section {
+            sockets_per_stream: self.sockets.unwrap_or(section.sockets_per_stream),
+            in_flight: self.in_flight.unwrap_or(section.in_flight),
+            ..section.clone()
+        };
+        for (member, value) in [("sockets", merged.sockets_per_stream), ("in_flight", merged.in_flight)] {
+            if !(1..=1024).contains(&value) {
+                return Err(fault(member, "write 1 to 1024"));
+            }
+        }
+        Ok(merged)
+    }
+
+    /// The origins as browsers write them.
+    pub(crate) fn origins(&self) -> Result<Box<[Box<str>]>, Fault> {
+        let one = |(at, text): (usize, &String)| {
+            let origin = Url::parse(text).ok().filter(|url| {
+                matches!(url.scheme(), "https" | "http")
+                    && url.path() == "/"
+                    && url.query().is_none()
+                    && url.fragment().is_none()
+            });
+            match origin {
+                Some(url) if url.username().is_empty() => Ok(url.origin().ascii_serialization().into()),
+                _ => {
+                    Err(fault(&format!("origins/{at}"), "write `https://host` or `https://host:port`, without a path"))
+                }
+            }
+        };
+        self.origins.iter().enumerate().map(one).collect()
+    }
+}
+
+fn fault(member: &str, why: &str) -> Fault {
+    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::new("invalid", why) }
+}
+
+/// What a receiver may write in `delivery` beside `method`: nothing that counts. The URL is the gateway's to give.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Terms {
+    /// Ignored: receivers send back what they read (SSF 1.0 §8.1.1.4).
+    pub endpoint_url: Option<String>,
+    /// Ignored: the same.
+    pub subprotocols: Option<Vec<String>>,
+}
+
+impl Options for Terms {}
+
+/// Where the other end connects to: the argument of `collect`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Source {
+    /// The stream's URL: `https`, `http`, `wss` or `ws`.
+    endpoint_url: String,
+    /// Sent verbatim as `Authorization`.
+    #[serde(default)]
+    pub(crate) authorization_header: Option<Secret<String>>,
+    /// How SETs travel.
+    #[serde(default)]
+    pub(crate) transport: Transport,
+    /// Offers only this subprotocol, `setgate.v1` or `pushpull`; both otherwise.
+    #[serde(default)]
+    subprotocol: Option<String>,
+    /// SETs that may be here unsettled, 1 to 10000.
+    #[serde(default)]
+    credit: Option<u32>,
+    /// Seconds between two requests over HTTP while nothing comes, 1 to 3600.
+    #[serde(default)]
+    poll_seconds: Option<u32>,
+}
+
+/// How the other end asks for SETs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transport {
+    /// By a WebSocket; by HTTP where that is refused.
+    #[default]
+    Websocket,
+    /// By push-pull over HTTP.
+    Http,
+}
+
+impl Source {
+    /// The URL in HTTP's schemes.
+    pub(crate) fn url(&self) -> Result<Url, Fault> {
+        let text = match self.endpoint_url.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("wss") => format!("https://{rest}"),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("ws") => format!("http://{rest}"),
+            _ => self.endpoint_url.clone(),
+        };
+        Url::parse(&text).map_err(|error| wrong("endpoint_url", format!("it is no absolute URL: {error}")))
+    }
+
+    /// What is offered in `Sec-WebSocket-Protocol`.
+    pub(crate) fn offer(&self) -> Result<&'static str, Fault> {
+        match self.subprotocol.as_deref().map(Subprotocol::named) {
+            None => Ok(Subprotocol::OFFER),
+            Some(Some(one)) => Ok(one.as_str()),
+            Some(None) => Err(wrong("subprotocol", "write `setgate.v1` or `pushpull`".to_owned())),
+        }
+    }
+
+    pub(crate) fn credit(&self) -> Result<u32, Fault> {
+        let credit = self.credit.unwrap_or(256);
+        if (1..=10_000).contains(&credit) { Ok(credit) } else { Err(wrong("credit", "write 1 to 10000".to_owned())) }
+    }
+
+    pub(crate) fn pause(&self) -> Result<Duration, Fault> {
+        let seconds = self.poll_seconds.unwrap_or(5);
+        if (1..=3600).contains(&seconds) {
+            Ok(Duration::from_secs(seconds.into()))
+        } else {
+            Err(wrong("poll_seconds", "write 1 to 3600".to_owned()))
+        }
+    }
+}
+
+/// A member of what `collect` was given is wrong.
+pub(crate) fn wrong(member: &str, why: String) -> Fault {
+    Fault::Terms { pointer: format!("/{member}"), cause: Cause::new("invalid", why) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointer(fault: Fault) -> String {
+        match fault {
+            Fault::Terms { pointer, .. } => pointer,
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn origins_are_kept_as_browsers_write_them() {
+        let grant =
+            |origins: &[&str]| Grant { origins: origins.iter().map(|o| (*o).to_owned()).collect(), ..Grant::default() };
+        let kept =
+            grant(&["https://App.example:443", "http://localhost:8080/", "https://b.example:8443"]).origins().unwrap();
+        let kept: Vec<_> = kept.iter().map(|origin| &**origin).collect();
+        assert_eq!(kept, ["https://app.example", "http://localhost:8080", "https://b.example:8443"]);
+        for bad in [
+            "app.example",
+            "*",
+            "null",
+            "https://a.example/path",
+            "https://u@a.example",
+            "file:///x",
+            "https://a.example?x",
+        ] {
+            assert_eq!(
+                pointer(grant(&["https://ok.example", bad]).origins().unwrap_err()),
+                "/grant/origins/1",
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_section_and_a_grant_name_the_option_that_is_out_of_range() {
+        assert!(Section::default().judge().is_ok());
+        let bad = Section { ping_seconds: 4, ..Section::default() };
+        assert!(bad.judge().unwrap_err().to_string().contains("`ping_seconds`: write 5 to 300"));
+        assert!(Section { frame_bytes: 4095, ..Section::default() }.judge().is_err());
+        let grant = Grant { in_flight: Some(0), ..Grant::default() };
+        assert_eq!(pointer(grant.over(&Section::default()).unwrap_err()), "/grant/in_flight");
+        assert!(serde_json::from_str::<Grant>(r#"{"origin":[]}"#).is_err());
+    }
+
+    #[test]
+    fn a_source_takes_both_families_of_schemes() {
+        let read = |text: &str| serde_json::from_str::<Source>(text);
+        let url = |text: &str| read(text).unwrap().url().unwrap().to_string();
+        assert_eq!(url(r#"{"endpoint_url":"wss://a.example/ws/1"}"#), "https://a.example/ws/1");
+        assert_eq!(url(r#"{"endpoint_url":"ws://127.0.0.1:1/x"}"#), "http://127.0.0.1:1/x");
+        assert_eq!(url(r#"{"endpoint_url":"https://a.example/"}"#), "https://a.example/");
+        assert!(read(r#"{"endpoint_url":"https://a.example/","surprise":1}"#).is_err());
+        assert!(read(r#"{"endpoint_url":"https://a.example/","transport":"carrier pigeon"}"#).is_err());
+        assert_eq!(
+            pointer(read(r#"{"endpoint_url":"https://a.example/","credit":0}"#).unwrap().credit().unwrap_err()),
+            "/credit"
+        );
+        let canary = read(r#"{"endpoint_url":"https://a.example/","authorization_header":"Bearer canary"}"#).unwrap();
+        assert!(!format!("{canary:?}").contains("canary"));
+    }
+}

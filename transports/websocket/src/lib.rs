@@ -1,0 +1,66 @@
+#![doc = include_str!("../README.md")]
+
+use std::{sync::Arc, time::Duration};
+
+use setgate_delivery::{About, Entry, Env, Fault, Inlet, Json, Method, Stop, axum};
+use tokio::sync::watch;
+
+mod config;
+mod inbox;
+mod receiver;
+mod responder;
+mod session;
+pub mod wire;
+
+pub use config::{Grant, Section, Terms};
+pub use responder::SocketLine;
+
+/// No text registers a method for SETs over WebSocket: this name is ours and provisional.
+const URI: &str = "urn:setgate:delivery:websocket";
+
+/// SETs over WebSocket, and push-pull over HTTP on the same URL.
+pub struct Websocket {
+    section: Section,
+    env: Env,
+    door: Arc<responder::Doorway>,
+}
+
+impl Method for Websocket {
+    const ENTRY: Entry = Entry { name: "websocket", uri: URI, aliases: &[] };
+    type Section = Section;
+    type Grant = Grant;
+    type Terms = Terms;
+    type Line = SocketLine;
+
+    async fn start(section: Section, env: Env) -> Result<Self, Fault> {
+        section.judge()?;
+        let door = responder::Doorway { house: env.house.clone(), most: section.sockets, open: watch::Sender::new(0) };
+        Ok(Self { section, env, door: Arc::new(door) })
+    }
+
+    fn line(self: &Arc<Self>, about: &About, _terms: Terms, grant: Grant) -> Result<SocketLine, Fault> {
+        SocketLine::new(&self.section, about, &grant)
+    }
+
+    fn publish(&self, _terms: &Terms, at: &str) -> Json {
+        serde_json::json!({ "method": URI, "endpoint_url": at, "subprotocols": ["setgate.v1", "pushpull"] })
+    }
+
+    fn routes(self: &Arc<Self>) -> Option<axum::Router> {
+        Some(responder::routes(self.door.clone()))
+    }
+
+    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {
+        receiver::collect(&self.env, from, into, stop).await
+    }
+
+    async fn close(&self, within: Duration) {
+        let mut open = self.door.open.subscribe();
+        tokio::select! {
+            _ = open.wait_for(|open| *open == 0) => {}
+            () = self.env.house.clock.sleep(within) => {}
+        }
+    }
+}
+
+setgate_delivery::register!(Websocket);

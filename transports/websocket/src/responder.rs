@@ -1,0 +1,324 @@
+//! The gateway's end of one URL: `GET` opens a WebSocket, `POST` is push-pull over HTTP.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::{Frame, SizeHint};
+use hyper_util::rt::TokioIo;
+use setgate_delivery::{
+    About, Answer, Batch, BodyFault, Bytes, Fault, Form, House, Incoming, Lapse, Limits, Line, Manner, Order, Profile,
+    Receipt, Refusal, Stop, Tap, Visit, Voice, Want,
+    axum::{Extension, Router, body::Body, extract::Request, response::Response},
+    exchange::{Bounds, Malformed, Speech},
+    http::{Method, StatusCode, header},
+    raised, read_body,
+};
+use tokio::sync::watch;
+use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
+
+use crate::{
+    config::{Grant, Section},
+    inbox::Inbox,
+    session::{Rules, Session},
+    wire::{self, Declined, Goodbye, Opening},
+};
+
+/// The largest SET: it must fit into a message that browsers and libraries take without asking.
+const LARGEST: usize = 256 << 10;
+/// SETs of one answer over HTTP, and their bytes.
+const ANSWER: Bounds = Bounds { bytes: 1 << 20, ids: 10_000, sets: 1_000 };
+/// SETs that a peer with an inlet may have under way on one socket.
+const CREDIT: usize = 64;
+/// What the wire adds to a SET: its `jti`, quotes, a colon, a comma.
+const OVERHEAD: usize = 32;
+
+/// One stream that is subscribed to.
+pub struct SocketLine {
+    pub(crate) origins: Box<[Box<str>]>,
+    rules: Arc<Rules>,
+    most: usize,
+    open: Arc<AtomicUsize>,
+    ack_within: Duration,
+    wait: Duration,
+}
+
+impl SocketLine {
+    pub(crate) fn new(section: &Section, _about: &About, grant: &Grant) -> Result<Self, Fault> {
+        let merged = grant.over(section)?;
+        let rules = Rules {
+            ping: Duration::from_secs(merged.ping_seconds),
+            settle: Duration::from_secs(merged.settle_seconds),
+            frame_sets: merged.frame_sets,
+            frame_bytes: merged.frame_bytes,
+            in_flight: merged.in_flight,
+            bounds: Bounds { bytes: merged.message_bytes, ..Bounds::OF_RECEIVER },
+        };
+        Ok(Self {
+            origins: grant.origins()?,
+            rules: Arc::new(rules),
+            most: merged.sockets_per_stream,
+            open: Arc::default(),
+            ack_within: Duration::from_secs(merged.ack_within_seconds),
+            wait: Duration::from_millis(merged.post_wait_ms),
+        })
+    }
+}
+
+impl Line for SocketLine {
+    fn profile(&self) -> Profile {
+        Profile {
+            voice: Voice::Responder,
+            // A connection delivers in order or not at all: its peer has seen a prefix.
+            order: Order::PerTap,
+            receipt: Receipt::Receiver,
+            form: Form::Token,
+            lapse: Lapse::WithTap,
+            limits: Limits { sets: ANSWER.sets, bytes: ANSWER.bytes, overhead: OVERHEAD, set_bytes: LARGEST },
+            endpoint: None,
+            windows: Vec::new(),
+        }
+    }
+}
+
+/// What all lines share: the house, and the count of open sockets.
+pub(crate) struct Doorway {
+    pub(crate) house: House,
+    pub(crate) most: usize,
+    pub(crate) open: watch::Sender<usize>,
+}
+
+impl Doorway {
+    /// A place for one more socket of the line, if there is one.
+    fn seat(self: &Arc<Self>, line: &SocketLine) -> Option<Seat> {
+        let mut room = false;
+        self.open.send_if_modified(|open| {
+            room = *open < self.most;
+            *open += usize::from(room);
+            room
+        });
+        if !room {
+            return None;
+        }
+        line.open.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { door: self.clone(), line: line.open.clone() };
+        (line.open.load(Ordering::Relaxed) <= line.most).then_some(seat)
+    }
+}
+
+/// Counts a socket for as long as it is open.
+struct Seat {
+    door: Arc<Doorway>,
+    line: Arc<AtomicUsize>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.line.fetch_sub(1, Ordering::Relaxed);
+        self.door.open.send_modify(|open| *open -= 1);
+    }
+}
+
+/// The method's routes: the guard has let the visit in.
+pub(crate) fn routes(door: Arc<Doorway>) -> Router {
+    Router::new().fallback(move |Extension(visit): Extension<Visit>, request: Request| {
+        let door = door.clone();
+        // Boxed: most of what a request needs is needed once in the life of a socket.
+        Box::pin(async move { serve(&door, visit, request).await })
+    })
+}
+
+async fn serve(door: &Arc<Doorway>, visit: Visit, mut request: Request) -> Response {
+    let Some(line) = visit.line::<SocketLine>() else {
+        return plain(Declined(StatusCode::NOT_FOUND, "there is no such stream\n"));
+    };
+    if let Err(declined) = wire::origin(request.headers(), &line.origins) {
+        return plain(declined);
+    }
+    if request.method() == Method::POST {
+        return exchange(door, &visit, line, request).await;
+    }
+    let opening = match wire::opening(request.method(), request.headers()) {
+        Ok(opening) => opening,
+        Err(declined) => return plain(declined),
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    drop(request);
+    let accept = opening.accept.clone();
+    let protocol = opening.protocol;
+    let work = converse(door.clone(), visit, opening, upgraded);
+    door.house.spawn("websocket", work);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let fields = response.headers_mut();
+    fields.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    fields.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    fields.insert(header::SEC_WEBSOCKET_PROTOCOL, header::HeaderValue::from_static(protocol.as_str()));
+    if let Ok(accept) = header::HeaderValue::from_str(&accept) {
+        fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+async fn converse(door: Arc<Doorway>, visit: Visit, opening: Opening, upgraded: hyper::upgrade::OnUpgrade) {
+    let protocol = opening.protocol;
+    drop(opening);
+    let Ok(io) = upgraded.await else { return };
+    let (session, _seat) = {
+        let Some(line) = visit.line::<SocketLine>() else { return };
+        let rules = line.rules.clone();
+        let seat = door.seat(line);
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(rules.buffers())).await;
+        let mut session = Session::new(socket, protocol, rules, door.house.clone());
+        if seat.is_none() {
+            session.part(Goodbye::TOO_MANY);
+        } else {
+            let inbox = visit.inlet.map(|inlet| Inbox::new(inlet, visit.peer, protocol, CREDIT, door.house.clone()));
+            session = session.giving(visit.feed).taking(inbox).until(credential(visit.ends));
+        }
+        (session, seat)
+    };
+    drop(door);
+    session.await;
+}
+
+async fn credential(mut ends: Stop) -> Goodbye {
+    raised(&mut ends).await;
+    Goodbye::CREDENTIAL
+}
+
+/// Push-pull over HTTP (draft-tulshibagwale-saag-pushpull-delivery §6.3): what the peer settles is settled first, then it is
+/// given what is there.
+async fn exchange(door: &Arc<Doorway>, visit: &Visit, line: &SocketLine, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    if !wire::is_json(&head.headers) {
+        return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be `application/json`, without an encoding");
+    }
+    let text = match read_body(body, ANSWER.bytes, &door.house).await {
+        Ok(text) => text,
+        Err(BodyFault::TooLarge) => return error(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB"),
+        Err(BodyFault::TooSlow) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+        Err(BodyFault::BrokeOff) => return error(StatusCode::BAD_REQUEST, "the body broke off"),
+    };
+    let mut object = match wire::body(&text, ANSWER, &head.headers) {
+        Ok(object) => object,
+        Err(Malformed::TooLarge(why)) => return error(StatusCode::PAYLOAD_TOO_LARGE, &why),
+        Err(why) => return error(StatusCode::BAD_REQUEST, &why.to_string()),
+    };
+    drop(text);
+    visit.feed.settle_all(object.outcomes());
+    let (acks, errors) = answer(visit, object.sets.take().unwrap_or_default()).await;
+    let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let manner = Manner { order: Order::PerBatch, lapse: Lapse::After(line.ack_within) };
+    let mut tap = visit.feed.tap_in(manner);
+    // Whoever brings something is answered at once.
+    let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { line.wait } else { Duration::ZERO };
+    let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };
+    let batch = match tap.next(want).await {
+        Ok(batch) => batch,
+        Err(setgate_delivery::Closed::Deleted) => {
+            return plain(Declined(StatusCode::NOT_FOUND, "the stream was deleted\n"));
+        }
+        // Disabled, draining, reconfigured: there is nothing to give.
+        Err(_) => Batch::empty(),
+    };
+    let described = errors.iter().any(|(_, refusal)| refusal.description.is_some());
+    let speech = Speech {
+        sets: Some(&batch.sets),
+        ack: (!acks.is_empty()).then_some(&acks),
+        set_errs: (!errors.is_empty()).then_some(&errors),
+        ..Speech::default()
+    };
+    let json = Bytes::from(speech.to_json());
+    let mut response = Response::new(Body::new(Handing { json: Some(json), batch: Some(batch), tap: Some(tap) }));
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    fields.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    if described {
+        fields.insert(header::CONTENT_LANGUAGE, header::HeaderValue::from_static("en"));
+    }
+    response
+}
+
+type Answered = (Vec<Box<str>>, Vec<(Box<str>, Refusal)>);
+
+/// What becomes of SETs that the peer brought (hardening H25). Those the inlet has no time for are not mentioned: the peer
+/// brings them again.
+async fn answer(visit: &Visit, sets: Vec<(Box<str>, Bytes)>) -> Answered {
+    let Some(inlet) = visit.inlet.as_ref().filter(|_| !sets.is_empty()) else {
+        return (Vec::new(), sets.into_iter().map(|(named, _)| (named, wire::not_allowed())).collect());
+    };
+    let incoming =
+        |(named, token): &(Box<str>, Bytes)| Incoming::Set { named: Some(named.clone()), token: token.clone() };
+    let answers = inlet.take(&visit.peer, sets.iter().map(incoming).collect()).await;
+    let mut said = Answered::default();
+    for ((named, _), answer) in sets.into_iter().zip(answers) {
+        match answer {
+            Answer::Taken => said.0.push(named),
+            Answer::Refused(refusal) => said.1.push((named, refusal)),
+            Answer::Busy { .. } | Answer::Status(_) => {}
+        }
+    }
+    said
+}
+
+/// An answer's body. It owns the batch and the tap that drew it: handed over when the connection takes the bytes; dropped
+/// before, it never happened.
+struct Handing {
+    json: Option<Bytes>,
+    batch: Option<Batch>,
+    tap: Option<Tap>,
+}
+
+impl http_body::Body for Handing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(batch) = self.batch.take() {
+            drop(batch.hand_over());
+        }
+        self.tap = None;
+        Poll::Ready(self.json.take().map(|json| Ok(Frame::data(json))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.json.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.json.as_ref().map_or(0, |json| json.len() as u64))
+    }
+}
+
+/// A refusal of the request as a whole (RFC 8935 §2.4).
+fn error(status: StatusCode, why: &str) -> Response {
+    let body = serde_json::json!({ "err": "invalid_request", "description": why });
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_LANGUAGE, header::HeaderValue::from_static("en"));
+    response
+}
+
+fn plain(Declined(status, why): Declined) -> Response {
+    let mut response = Response::new(Body::from(why));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == StatusCode::UPGRADE_REQUIRED {
+        fields.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+        fields.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+        fields.insert(header::SEC_WEBSOCKET_VERSION, header::HeaderValue::from_static("13"));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        fields.insert(header::ALLOW, header::HeaderValue::from_static("GET, POST"));
+    }
+    response
+}

@@ -1,0 +1,172 @@
+//! What a socket says: composed at the moment when the socket takes it.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use futures_util::Sink;
+use setgate_delivery::{Bytes, Cause, Closed, Want, exchange::Speech};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes, protocol::CloseFrame};
+
+use super::{Ended, MESSAGES, Session, Stage};
+use crate::{
+    inbox::Replies,
+    wire::{Goodbye, Subprotocol},
+};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Says what there is to say. Tells whether to look again at once: there may be more, or what was said made room.
+    pub(super) fn write(&mut self) -> Result<bool, Ended> {
+        let waker = self.bells.io.waker().clone();
+        let cx = &mut Context::from_waker(&waker);
+        let (mut moved, mut all) = (false, false);
+        for _ in 0..MESSAGES {
+            match Pin::new(&mut self.socket).poll_ready(cx) {
+                Poll::Pending => {
+                    self.unflushed = true;
+                    self.listen_for_the_end();
+                    return Ok(false);
+                }
+                Poll::Ready(Ok(())) => self.blocked = 0,
+                Poll::Ready(Err(_)) if self.stage == Stage::Parted => {
+                    all = true;
+                    break;
+                }
+                Poll::Ready(Err(_)) => return Err(self.ended()),
+            }
+            let Some(message) = self.say() else {
+                all = true;
+                break;
+            };
+            if Pin::new(&mut self.socket).start_send(message).is_err() && self.stage != Stage::Parted {
+                return Err(self.ended());
+            }
+            moved = true;
+            self.unflushed = true;
+        }
+        // One flush for all that was ready.
+        if self.unflushed {
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    self.unflushed = false;
+                    self.blocked = 0;
+                }
+                Poll::Ready(Err(_)) => return Err(self.ended()),
+            }
+        }
+        Ok(!all || moved && (self.deaf || self.inbox.is_some()))
+    }
+
+    /// The next message, now that the socket takes one.
+    fn say(&mut self) -> Option<Message> {
+        match self.stage {
+            Stage::Parted => return None,
+            Stage::Parting(goodbye) => {
+                self.stage = Stage::Parted;
+                let reason = Utf8Bytes::from_static(goodbye.reason);
+                return Some(Message::Close(Some(CloseFrame { code: goodbye.code.into(), reason })));
+            }
+            Stage::Open | Stage::Draining => {}
+        }
+        if std::mem::take(&mut self.ping_due) {
+            return Some(Message::Ping(Bytes::new()));
+        }
+        if let Some(message) = self.reply() {
+            return Some(message);
+        }
+        if self.stage == Stage::Draining {
+            return None;
+        }
+        self.draw()
+    }
+
+    fn reply(&mut self) -> Option<Message> {
+        let replies = match &mut self.inbox {
+            Some(inbox) => inbox.replies(),
+            None => Replies::refusing(&mut self.refusals),
+        }?;
+        text(replies.to_json())
+    }
+
+    /// Nothing can be said to who does not read, and nothing is drawn for it: that the stream or the gateway ends is heard all the same.
+    fn listen_for_the_end(&mut self) {
+        let Some(draws) = self.draws.as_mut().filter(|_| self.stage == Stage::Open) else { return };
+        let cx = &mut Context::from_waker(self.bells.feed.waker());
+        // It is to be asked for SETs once more.
+        draws.asked = None;
+        match draws.tap.poll_next(&Want { sets: 0, ..Want::ALL }, cx) {
+            Poll::Pending | Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(Closed::Draining)) => self.drain(),
+            Poll::Ready(Err(closed)) => self.part(Goodbye::of_tap(&closed)),
+        }
+    }
+
+    fn draw(&mut self) -> Option<Message> {
+        let draws = self.draws.as_mut()?;
+        let rang = self.bells.feed.take();
+        let cx = &mut Context::from_waker(self.bells.feed.waker());
+        let room = match self.protocol {
+            Subprotocol::Setgate => usize::try_from(draws.credit).unwrap_or(usize::MAX),
+            Subprotocol::PushPull => {
+                // What was settled elsewhere is noticed when all is.
+                if draws.handed.len() >= self.rules.in_flight && pin!(draws.tap.settled()).poll(cx).is_ready() {
+                    draws.handed.clear();
+                }
+                self.rules.in_flight.saturating_sub(draws.handed.len())
+            }
+        };
+        if draws.stalled != (room == 0) {
+            draws.stalled = room == 0;
+            let why = Cause::new("no_credit", "the subscriber takes no more SETs until it settles or grants credit");
+            draws.feed.stalled(draws.stalled.then_some(why));
+        }
+        if std::mem::take(&mut draws.heard) {
+            if pin!(draws.tap.settled()).poll(cx).is_ready() {
+                // Nothing is here: the time of what comes next begins with it.
+                draws.since = None;
+            } else {
+                // It waits for outcomes now: it is to be asked for SETs once more.
+                draws.asked = None;
+            }
+        }
+        let want = Want { sets: room.min(self.rules.frame_sets), bytes: self.rules.frame_bytes, wait: None };
+        // Who grants credit says when there is room: until the tap rings or more is wanted, it has nothing new to tell.
+        if !rang && self.protocol == Subprotocol::Setgate && draws.asked == Some(want) {
+            return None;
+        }
+        draws.asked = None;
+        let batch = match draws.tap.poll_next(&want, cx) {
+            Poll::Pending => {
+                draws.asked = Some(want);
+                return None;
+            }
+            Poll::Ready(Ok(batch)) => batch,
+            Poll::Ready(Err(Closed::Draining)) => {
+                self.drain();
+                return None;
+            }
+            Poll::Ready(Err(closed)) => {
+                self.part(Goodbye::of_tap(&closed));
+                return self.say();
+            }
+        };
+        let sets = batch.hand_over();
+        draws.credit = draws.credit.saturating_sub(sets.len() as u64);
+        if self.protocol == Subprotocol::PushPull {
+            draws.handed.extend(sets.iter().map(|set| set.jti));
+        }
+        if draws.since.is_none() {
+            draws.since = Some(self.house.clock.monotonic());
+        }
+        text(Speech { sets: Some(&sets), ..Speech::default() }.to_json())
+    }
+}
+
+fn text(json: Vec<u8>) -> Option<Message> {
+    // Names and tokens are written as JSON escapes them: it is always text.
+    Utf8Bytes::try_from(Bytes::from(json)).ok().map(Message::Text)
+}
