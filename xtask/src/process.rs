@@ -35,7 +35,7 @@ impl Watch {
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).map_or(here.clone(), PathBuf::from)
+    here.parent().map_or(here.clone(), PathBuf::from)
 }
 
 /// Where cargo puts what it builds.
