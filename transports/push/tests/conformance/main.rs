@@ -19,10 +19,7 @@ use setgate_delivery::{
 };
 use setgate_push::{Grant, Push, Section, Terms};
 use tokio::sync::watch;
-
-#[path = "conformance/door.rs"]
 mod door;
-#[path = "conformance/server.rs"]
 mod server;
 
 /// A resolver that gives prepared answers, one after the other; the last one stays.

@@ -10,10 +10,7 @@
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
 use setgate_delivery::CarrierEvent;
-
-#[path = "sources/losses.rs"]
 mod losses;
-#[path = "sources/rig.rs"]
 mod rig;
 
 use rig::{Ledger, Mock, Written, from};

@@ -13,16 +13,10 @@ use setgate_delivery::{
     },
 };
 use setgate_websocket::{Grant, Section, Terms, Websocket};
-
-#[path = "conformance/collector.rs"]
 mod collector;
-#[path = "conformance/feed.rs"]
 mod feed;
-#[path = "conformance/http.rs"]
 mod http;
-#[path = "conformance/peer.rs"]
 mod peer;
-#[path = "conformance/socket.rs"]
 mod socket;
 
 /// A method as the gateway starts it, with a way out to this machine.

@@ -15,12 +15,8 @@ use setgate_delivery::{
 };
 use setgate_poll::{Grant, Poll, Section, Terms};
 use tokio::sync::watch;
-
-#[path = "conformance/caller.rs"]
 mod caller;
-#[path = "conformance/collecting.rs"]
 mod collecting;
-#[path = "conformance/transmitter.rs"]
 mod transmitter;
 
 use caller::Caller;

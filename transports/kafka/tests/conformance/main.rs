@@ -10,12 +10,8 @@ use setgate_delivery::{
     spi::AnyLine,
     testkit::{End, Simulated, conform},
 };
-
-#[path = "conformance/mock.rs"]
 mod mock;
-#[path = "conformance/rig.rs"]
 mod rig;
-#[path = "conformance/trouble.rs"]
 mod trouble;
 
 use mock::{Mock, feed, run};

@@ -18,12 +18,8 @@ use setgate_delivery::{
 };
 use setgate_multipush::{Grant, MultiPush, Section, Terms};
 use tokio::sync::watch;
-
-#[path = "conformance/door.rs"]
 mod door;
-#[path = "conformance/lines.rs"]
 mod lines;
-#[path = "conformance/sink.rs"]
 mod sink;
 
 /// Every name is this machine.
