@@ -2,16 +2,10 @@
 //!
 //! One TOML file, overridden by `SETGATE__SECTION__KEY` environment variables. Every error names the place, the key and the
 //! remedy. References to secrets (`file:`, `env:`) are resolved here and nowhere else (hardening H26).
-
-#[path = "config_error.rs"]
 mod error;
-#[path = "config_load.rs"]
 mod load;
-#[path = "config_options.rs"]
 mod options;
-#[path = "config_secrets.rs"]
 mod secrets;
-#[path = "config_validate.rs"]
 mod validate;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -49,7 +43,7 @@ pub struct Config {
     /// What one request to the intake may bring.
     pub intake: setgate_control::IntakeConfig,
     /// Receivers that come for their SETs.
-    pub visits: crate::visits::VisitsConfig,
+    pub visits: crate::sessions::VisitsConfig,
     /// Retries, back-off, sharing.
     pub router: setgate_router::Config,
     /// Requests that leave.

@@ -58,10 +58,15 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "crates/control/src/sources.rs",
         "LONGEST",
     ),
-    ("docs/limits.md", "A ticket lives 30 seconds", "src/visits_tickets.rs", "LIFE"),
-    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "BODY_BYTES"),
-    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "BODY"),
-    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/visits_tickets.rs", "ORIGIN_BYTES"),
+    ("docs/limits.md", "A ticket lives 30 seconds", "src/sessions/tickets.rs", "LIFE"),
+    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/sessions/tickets.rs", "BODY_BYTES"),
+    ("docs/limits.md", "body, time for it, origin | 2 KiB, 10 s, 512 bytes |", "src/sessions/tickets.rs", "BODY"),
+    (
+        "docs/limits.md",
+        "body, time for it, origin | 2 KiB, 10 s, 512 bytes |",
+        "src/sessions/tickets.rs",
+        "ORIGIN_BYTES",
+    ),
     ("docs/limits.md", "a request's body arrives | 30 s |", "crates/delivery/src/body.rs", "WITHIN"),
     ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/src/answer.rs", "PIECE"),
     ("docs/limits.md", "reads the next 24 KiB of a poll's answer | 30 s |", "transports/poll/src/answer.rs", "WITHIN"),
@@ -173,7 +178,7 @@ fn the_page_of_limits_lists_every_limit_with_its_default() {
 fn the_map_of_the_house_shows_every_folder() {
     let readme = read("README.md");
     let map = readme.split("## The map of the house").nth(1).unwrap();
-    for folder in ["crates", "transports", "tests"] {
+    for folder in ["src", "crates", "transports", "tests"] {
         for entry in std::fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
             if entry.file_type().unwrap().is_dir() {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use setgate_cli::{Context, Ended, Exit, Failure, args::InitArgs};
 use setgate_store::{FjallStore, Place};
 
-use crate::{config, opening, serve};
+use super::configuration;
+use crate::{config, state};
 
 /// Makes store, keys, key-encryption key and admin token.
 pub(crate) async fn run(context: &Context, args: InitArgs) -> Ended {
@@ -13,9 +14,9 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Ended {
         context.out.raw(config::DEFAULTS.trim_end());
         return Ok(Exit::Done);
     }
-    let loaded = serve::load(context, false)?;
-    let made = opening::init(&context.house, &loaded.config).await?;
-    if let Some((what, remedy)) = opening::misfit(&loaded.config) {
+    let loaded = configuration::load(context, false)?;
+    let made = state::init(&context.house, &loaded.config).await?;
+    if let Some((what, remedy)) = state::misfit(&loaded.config) {
         context.out.warn(format!("{what}\n  {remedy}"));
     }
     context.out.value(&made);
@@ -36,12 +37,12 @@ pub(crate) async fn store_check(context: &Context, path: Option<PathBuf>) -> End
     let place = match path {
         // A copy that somebody looks at has no owner token beside it: it is a copy, and the report says so.
         Some(store) => Place { owner: store.join("store-owner"), store },
-        None => opening::place(&serve::load(context, false)?.config),
+        None => state::place(&configuration::load(context, false)?.config),
     };
     let at = place.clone();
     let report = tokio::task::spawn_blocking(move || FjallStore::check(&at)).await;
     let report =
-        report.map_err(|_| Failure::failed("the check was interrupted"))?.map_err(|error| opening::of_store(&error))?;
+        report.map_err(|_| Failure::failed("the check was interrupted"))?.map_err(|error| state::of_store(&error))?;
     context.out.value(&serde_json::json!({"sound": report.is_sound(), "path": place.store, "report": report}));
     let out = context.out;
     out.line(format!("store {} in {}", report.id, place.store.display()));
@@ -74,14 +75,14 @@ pub(crate) async fn store_check(context: &Context, path: Option<PathBuf>) -> End
 
 /// Makes this copy of a store the one that delivers.
 pub(crate) async fn store_adopt(context: &Context, yes: bool) -> Ended {
-    let loaded = serve::load(context, false)?;
-    let place = opening::place(&loaded.config);
+    let loaded = configuration::load(context, false)?;
+    let place = state::place(&loaded.config);
     let at = place.clone();
     let found = tokio::task::spawn_blocking(move || FjallStore::holdings(&at)).await;
     let found = found
         .map_err(|_| Failure::failed("looking at the store was interrupted"))?
-        .map_err(|error| opening::of_store(&error))?;
-    let holds = Holds::of(&found, opening::read_kek(&loaded.config).ok().as_ref());
+        .map_err(|error| state::of_store(&error))?;
+    let holds = Holds::of(&found, state::read_kek(&loaded.config).ok().as_ref());
     holds.tell(context, &place);
     if found.copy.is_none() {
         context.out.value(&serde_json::json!({"adopted": null, "path": place.store, "holds": holds}));
@@ -99,7 +100,7 @@ pub(crate) async fn store_adopt(context: &Context, yes: bool) -> Ended {
     let house = context.house.clone();
     let at = place.clone();
     let adopted = tokio::task::spawn_blocking(move || FjallStore::adopt(&at, &house)).await;
-    adopted.map_err(|_| Failure::failed("the adoption was interrupted"))?.map_err(|error| opening::of_store(&error))?;
+    adopted.map_err(|_| Failure::failed("the adoption was interrupted"))?.map_err(|error| state::of_store(&error))?;
     context.out.value(&serde_json::json!({"adopted": place.store, "path": place.store, "holds": holds}));
     context.out.line(format!("{} delivers from the next start on", place.store.display()));
     Ok(Exit::Done)
@@ -133,7 +134,7 @@ impl Holds {
         for record in &found.records {
             let key = record.key.0.as_str();
             if let Some(url) = key.strip_prefix("issuer/") {
-                let keys = kek.and_then(|kek| crate::issuers::keys_of(&found.records, record, kek));
+                let keys = kek.and_then(|kek| state::issuers::keys_of(&found.records, record, kek));
                 issuers.push(IssuerHeld { url: url.to_owned(), keys });
             } else if key.starts_with("stream/") {
                 let stream: serde_json::Value = serde_json::from_slice(&record.value).unwrap_or_default();

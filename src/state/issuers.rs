@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use setgate_cli::{Exit, Failure};
 use setgate_jose::{Kek, Key as SigningKey, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_store::{Done, Durability, IssuerNo, Key, Put, Space, Store, StoreError, Unit};
 
@@ -220,6 +221,20 @@ pub(crate) async fn put(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(
         notice: Vec::new(),
     };
     store.commit(vec![unit], Durability::Sync).await.map(|_| ())
+}
+
+/// What an operator is told.
+impl From<IssuerError> for Failure {
+    fn from(error: IssuerError) -> Self {
+        match error {
+            IssuerError::Missing(_) => Self::usage(error.to_string()).remedy(
+                "write its section again; or start once with `setgate serve --force`: its metadata and keys are published no more then, and what \
+                 is signed with them cannot be verified",
+            ),
+            IssuerError::Sealed { .. } => Self::new(Exit::Store, error.to_string()),
+            error => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,16 +4,10 @@
 //! receiver may not visit and what is not there are answered alike, so that ids cannot be probed. The method then sees its own path, a
 //! [`Visit`], and no credential of any kind. CORS is not offered: a browser opens a socket with a ticket that its page's own server has
 //! fetched, and sockets need no preflight.
-
-#[path = "visits_budget.rs"]
 mod budget;
-#[path = "visits_ends.rs"]
-mod ends;
-#[path = "visits_held.rs"]
+mod expiry;
 mod held;
-#[path = "visits_path.rs"]
 mod path;
-#[path = "visits_tickets.rs"]
 mod tickets;
 
 use std::{
@@ -41,7 +35,7 @@ use setgate_stream::Owner;
 use tower::Service as _;
 
 use budget::{Budget, Full};
-use ends::Ends;
+use expiry::Ends;
 use held::{Held, Place};
 use path::{Asked, Paths};
 use tickets::{Issued, Tickets};
@@ -315,5 +309,4 @@ fn problem(status: StatusCode, detail: &str) -> Response {
 }
 
 #[cfg(test)]
-#[path = "visits_tests.rs"]
 mod tests;

@@ -16,15 +16,16 @@ use setgate_net::{Outbound, OwnAddresses};
 use setgate_oauth::{Guard, Receiver};
 use setgate_router::{Issuer, Router};
 
-use crate::{
+use super::{
     carriers::Carriers,
     certificates,
-    config::{Config, resolve},
-    doors::{Doors, Routes, Running, serve},
-    issuers,
-    opening::Kept,
+    listeners::{Doors, Routes, Running, serve},
     sources,
-    visits::{self, Visits},
+};
+use crate::{
+    config::{Config, resolve},
+    sessions::{self, Visits},
+    state::{self, Kept, issuers},
 };
 
 /// What a gateway is made of.
@@ -57,7 +58,7 @@ impl Gateway {
     /// # Errors
     /// When the store cannot be opened or a section is not acceptable.
     pub async fn start(house: House, config: Config, doors: Doors, init: bool) -> Result<Self, Failure> {
-        let kept = crate::opening::open(&house, &config, init).await?;
+        let kept = state::open(&house, &config, init).await?;
         Self::assemble(Parts { house, config, kept, doors, force: false }).await
     }
 
@@ -106,14 +107,14 @@ impl Gateway {
         let receivers = Receiver::all(&config.receivers, &urls).map_err(|error| Failure::usage(error.to_string()))?;
         unvisited(&router, &config, &receivers);
         let guard = Arc::new(Guard::new(producers, house.clock.clone()).with_receivers(receivers));
-        let visits = Visits::new(visits::Parts {
+        let visits = Visits::new(sessions::Parts {
             house: house.clone(),
             guard: guard.clone(),
-            find: visits::finder(&router),
+            find: sessions::finder(&router),
             issuers: urls,
             methods: &methods,
             config: config.visits.clone(),
-            observed: visits::Observed::register(&kept.registry),
+            observed: sessions::Observed::register(&kept.registry),
         })
         .map_err(|error| Failure::usage(error.to_string()))?;
         let ready = Arc::new(AtomicBool::new(true));
@@ -328,8 +329,8 @@ mod tests {
 
     use super::*;
     use crate::{
+        commands::listen,
         config::{Source, load},
-        listen,
     };
 
     fn config(folder: &std::path::Path, extra: &str) -> Config {
@@ -390,7 +391,7 @@ mod tests {
         }
         gateway.shutdown(Duration::ZERO, Duration::from_secs(5)).await;
 
-        let kept = crate::opening::open(&house, &config, false).await.unwrap();
+        let kept = state::open(&house, &config, false).await.unwrap();
         kept.store.close().await.unwrap();
     }
 

@@ -10,15 +10,16 @@ use std::{
 use setgate_cli::{Context, Ended, Exit, Failure, StoreRepair};
 use setgate_store::{Findings, FjallStore, Place, Repair};
 
-use crate::{opening, serve};
+use super::configuration;
+use crate::state;
 
 /// At most so many lines of one kind are shown; `--json` has all of them.
 const SHOWN: usize = 20;
 
 /// Writes a damaged store anew from what can be read.
 pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
-    let config = serve::load(context, false)?.config;
-    let place = opening::place(&config);
+    let config = configuration::load(context, false)?.config;
+    let place = state::place(&config);
     let mut repair = look(place.clone()).await?;
     let (out, findings) = (context.out, repair.findings().clone());
     let needed = repair.is_needed();
@@ -37,8 +38,8 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
     }
     if findings.identity.is_some() {
         // It names the secret of the store: without it nobody would notice keys that belong to another one.
-        let secret = opening::secret_of(&config, repair.record(opening::KEK_RECORD))?;
-        repair.identify(&secret, &context.house).map_err(|error| opening::of_store(&error))?;
+        let secret = state::secret_of(&config, repair.record(state::KEK_RECORD))?;
+        repair.identify(&secret, &context.house).map_err(|error| state::of_store(&error))?;
     }
     let target = how.into.as_deref().unwrap_or(&place.store).display();
     if !how.yes && !out.confirm(&format!("Write the store anew to {target} and give up what is listed above?")) {
@@ -48,7 +49,7 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
     let repaired = tokio::task::spawn_blocking(move || repair.carry_out(into.as_deref(), &house)).await;
     let repaired = repaired
         .map_err(|_| Failure::failed("the repair was interrupted; the store is as it was"))?
-        .map_err(|error| opening::of_store(&error))?;
+        .map_err(|error| state::of_store(&error))?;
     report(Some(&repaired));
     let (waiting, at) = (repaired.waiting, repaired.store.display());
     match &repaired.damaged {
@@ -82,7 +83,7 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
 pub(crate) async fn export(context: &Context, path: Option<PathBuf>, to: Option<PathBuf>) -> Ended {
     let place = match path {
         Some(store) => Place { owner: store.join("store-owner"), store },
-        None => opening::place(&serve::load(context, false)?.config),
+        None => state::place(&configuration::load(context, false)?.config),
     };
     let found = look(place).await?;
     let target = to.clone();
@@ -130,7 +131,7 @@ async fn look(place: Place) -> Result<Repair, Failure> {
     let found = tokio::task::spawn_blocking(move || FjallStore::repair(&place)).await;
     found
         .map_err(|_| Failure::failed("the store could not be looked through"))?
-        .map_err(|error| opening::of_store(&error))
+        .map_err(|error| state::of_store(&error))
 }
 
 /// What would be kept, and what given up, for people.

@@ -14,7 +14,7 @@ use setgate_store::{MemoryStore, ProducerNo};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::{config::IssuerSection, issuers, listen};
+use crate::{commands::listen, config::IssuerSection, state::issuers};
 
 const A: &str = "https://a.example/one";
 const B: &str = "https://a.example/two";

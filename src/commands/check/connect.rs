@@ -7,7 +7,7 @@ use setgate_cli::{Context, Steps};
 use setgate_delivery::{BoxFuture, spi::AnyMethod};
 
 use super::{Finding, Served};
-use crate::sources::Judged;
+use crate::gateway::sources::Judged;
 
 /// Places that are looked at at once.
 const AT_ONCE: usize = 16;

@@ -20,11 +20,11 @@ use setgate_oauth::{AdminGuard, Guard};
 use setgate_router::{Issuer, Router};
 use tokio::sync::watch;
 
+use super::holder::Holder;
 use crate::{
     config::{Config, ListenSection, TlsFiles},
-    holder::Holder,
-    opening::Kept,
-    visits::Visits,
+    sessions::Visits,
+    state::Kept,
 };
 
 /// Both doors, open and not yet served.

@@ -1,16 +1,15 @@
 //! `setgate serve`: runs until it is told to stop.
 
-use std::{future::Future, io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use setgate_cli::{Context, Ended, Exit, Failure, args::ServeArgs};
 use setgate_clock::House;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::{configuration::load, signals::Signals};
 use crate::{
-    assemble::{Gateway, Parts},
-    config::{self, Config, Loaded, Source},
-    doors::Doors,
-    opening::{self, Kept},
+    config::{Config, Source},
+    gateway::{Doors, Gateway, Parts},
+    state::{self, Kept},
 };
 
 /// Runs the gateway.
@@ -84,7 +83,7 @@ async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failur
     let mut told = false;
     let mut tell = house.clock.monotonic();
     loop {
-        match opening::open(house, config, make).await {
+        match state::open(house, config, make).await {
             Err(failure) if failure.exit == Exit::Full => {
                 if house.clock.monotonic() >= tell {
                     tell = house.clock.monotonic() + ROOM.1;
@@ -104,20 +103,6 @@ async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failur
             opened => return opened,
         }
     }
-}
-
-/// Reads the configuration that a command names.
-///
-/// # Errors
-/// When it cannot be read or is not valid.
-pub(crate) fn load(context: &Context, dev: bool) -> Result<Loaded, Failure> {
-    let source = config::find(context.config.as_deref(), dev)?;
-    Ok(config::load(source, dev, variables())?)
-}
-
-/// The environment, as far as it is text.
-pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn banner(context: &Context, config: &Config, built_in: bool) {
@@ -155,7 +140,7 @@ fn dev_producer(context: &Context, config: &Config) -> Result<setgate_oauth::Pro
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder).map_err(failed)?;
             }
-            opening::private(&path, minted.token.expose().as_bytes(), false).map_err(failed)?;
+            state::private(&path, minted.token.expose().as_bytes(), false).map_err(failed)?;
             minted.token.expose().clone()
         }
         Err(error) => return Err(failed(error)),
@@ -167,82 +152,4 @@ fn dev_producer(context: &Context, config: &Config) -> Result<setgate_oauth::Pro
         events: setgate_oauth::EventsSection::All,
         subjects: setgate_oauth::SubjectsSection::Any,
     })
-}
-
-/// What the system tells a process: SIGTERM and SIGINT ask it to stop, SIGQUIT at once.
-///
-/// SIGHUP says that the terminal is gone, which asks to stop as well. To a gateway without a terminal it means: read the configuration again,
-/// which is not there yet. That, SIGUSR1 and SIGUSR2, which would end the process unheard, get a line in the log.
-pub(crate) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-    users: [Signal; 2],
-    hangup_stops: bool,
-    /// The last one asked to stop at once.
-    pub(crate) at_once: bool,
-}
-
-impl Signals {
-    /// Listens from now on.
-    ///
-    /// # Errors
-    /// When the system does not let it.
-    pub(crate) fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be received: {error}")));
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            quit: listen(SignalKind::quit())?,
-            hangup: listen(SignalKind::hangup())?,
-            users: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
-            hangup_stops: true,
-            at_once: false,
-        })
-    }
-
-    /// The same for a gateway, which outlives a hangup unless it runs in a terminal.
-    ///
-    /// # Errors
-    /// When the system does not let it.
-    fn of_gateway() -> Result<Self, Failure> {
-        // A terminal that has hung up is none any more: it is asked now.
-        Ok(Self { hangup_stops: std::io::stdin().is_terminal(), ..Self::new()? })
-    }
-
-    /// Waits for the next one that asks to stop.
-    pub(crate) async fn wait(&mut self) {
-        let [first, second] = &mut self.users;
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.quit.recv() => {
-                    self.at_once = true;
-                    return;
-                }
-                _ = self.hangup.recv() => {
-                    if self.hangup_stops {
-                        return;
-                    }
-                    tracing::warn!(
-                        "SIGHUP: the configuration cannot be read again yet; the gateway goes on with the one that it started with, \
-                         and a restart takes the new one"
-                    );
-                }
-                _ = first.recv() => tracing::warn!("SIGUSR1 means nothing to setgate; it goes on"),
-                _ = second.recv() => tracing::warn!("SIGUSR2 means nothing to setgate; it goes on"),
-            }
-        }
-    }
-
-    /// Does `work` until a signal comes; `None` when one came first.
-    pub(crate) async fn race<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            done = work => Some(done),
-            () = self.wait() => None,
-        }
-    }
 }

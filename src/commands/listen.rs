@@ -17,7 +17,7 @@ use setgate_net::{Listener, Outbound, OutboundConfig, OwnAddresses, Secret, Secr
 use setgate_receiver::{Collect, Inbox, Listen, ListenError, ListenInlet, Misbehave, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
-use crate::serve::Signals;
+use super::signals::Signals;
 
 /// Takes SETs until it is told to stop, or has enough.
 pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {

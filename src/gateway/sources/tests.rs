@@ -334,7 +334,9 @@ async fn a_source_that_cannot_be_is_refused_with_its_key() {
     assert!(text.contains("sources.hr.from.place") && text.contains("name a place"), "{text}");
     assert!(judge(&config("kind = \"collector\"\nfrom = { place = \"x\" }\n"), &methods).is_ok());
     let (linked, _) =
-        crate::assemble::methods_of(&config("kind = \"push\"\nfrom = {}\n"), &setgate_clock::system()).await.unwrap();
+        super::super::assemble::methods_of(&config("kind = \"push\"\nfrom = {}\n"), &setgate_clock::system())
+            .await
+            .unwrap();
     let error = judge(&config("kind = \"push\"\nfrom = {}\n"), &linked).err().unwrap();
     assert!(
         error.message.contains("sources.hr.kind") && error.message.contains("does not collect"),

@@ -15,10 +15,8 @@ use setgate_oauth::Producer;
 use setgate_set::ErrorCode;
 use tokio::sync::watch;
 
-use crate::{
-    carriers::Carriers,
-    config::{Config, resolve},
-};
+use super::carriers::Carriers;
+use crate::config::{Config, resolve};
 
 /// How long a source that ended with a fault rests before it is started again: first and last.
 const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -337,5 +335,4 @@ fn refused(code: ErrorCode, text: &str) -> Answer {
 }
 
 #[cfg(test)]
-#[path = "sources_tests.rs"]
 mod tests;

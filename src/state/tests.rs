@@ -1,9 +1,12 @@
 //! Store and secrets, made, lost, swapped and interrupted.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use setgate_cli::{Exit, Failure};
+use setgate_jose::Kek;
 
 use super::*;
-use crate::config::{Source, load};
+use crate::config::{Config, Source, load};
 
 fn config(folder: &Path, extra: &str) -> Config {
     let file = folder.join("setgate.toml");

@@ -1,5 +1,7 @@
 //! `setgate demo`: real events travel through a gateway on this machine.
 
+mod receiver;
+
 use std::{
     collections::BTreeMap,
     os::unix::fs::DirBuilderExt as _,
@@ -15,17 +17,18 @@ use setgate_clock::House;
 use setgate_discovery::IssuerUrl;
 use setgate_net::{HttpRequest, Listener, Secret, TlsPolicy};
 
+use super::{listen, signals::Signals};
 use crate::{
-    assemble::{Gateway, Parts},
     config::{self, Source},
-    demo_receiver::{Arrived, DemoReceiver},
-    doors::Doors,
-    listen, opening,
-    serve::Signals,
+    gateway::{Doors, Gateway, Parts},
+    state,
 };
 
+use receiver::{Arrived, DemoReceiver};
+
 /// The examples of the standards.
-const VECTORS: [&str; 2] = [include_str!("../tests/vectors/caep.json"), include_str!("../tests/vectors/risc.json")];
+const VECTORS: [&str; 2] =
+    [include_str!("../../tests/vectors/caep.json"), include_str!("../../tests/vectors/risc.json")];
 /// Requests that the second receiver answers 503 before it behaves.
 const FAILING: u32 = 4;
 /// A stream of the demo and its receiver.
@@ -170,7 +173,7 @@ async fn demonstrate(
         std::fs::write(&file, token.expose()).map_err(|error| failed(&file, error))?;
     }
     let config = config::load(Source::File(file), false, Vec::new())?.config;
-    let kept = opening::open(&house, &config, true).await?;
+    let kept = state::open(&house, &config, true).await?;
     let gateway = Gateway::assemble(Parts { house: house.clone(), config, kept, doors, force: false }).await?;
     for receiver in &mut receivers {
         receiver.learn(&house, &issuer).await?;

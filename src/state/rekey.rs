@@ -1,4 +1,4 @@
-//! `setgate keys rotate-kek`: another key-encryption key for everything that is sealed at rest (hardening H36).
+//! Another key-encryption key for everything that is sealed at rest (hardening H36).
 //!
 //! The new key lies beside the old one before anything is sealed with it, each sealed value names its key, and the old one is
 //! let go last: a change that breaks off anywhere is finished by the next start, or by the same command.
@@ -11,17 +11,16 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::Serialize;
-use setgate_cli::{Context, Ended, Exit, Failure};
+use setgate_cli::{Exit, Failure};
 use setgate_jose::{Kek, Ring};
 use setgate_net::SecretRef;
 use setgate_store::{Durability, FjallStore, Key, Names, Put, Record, Store, Unit};
 
-use crate::{
-    config::Config,
+use super::{
     issuers,
-    opening::{self, KEK_RECORD, NAMES_PLACE},
-    serve,
+    secrets::{KEK_RECORD, NAMES_PLACE, kek_file, names_file, of_kek, private, read_names, suffixed},
 };
+use crate::config::Config;
 
 /// At most so many records are sealed again in one commit.
 const PAGE: usize = 64;
@@ -56,41 +55,6 @@ pub(crate) struct Changed {
     pub(crate) configure: Option<String>,
     /// Why overwritten values may lie on the disk for some time yet.
     pub(crate) traces: Option<String>,
-}
-
-/// Does what the command says.
-pub(crate) async fn run(context: &Context, new: Option<String>, at_next_start: bool) -> Ended {
-    let config = serve::load(context, false)?.config;
-    let out = context.out;
-    if at_next_start {
-        let present = opening::read_kek(&config)?;
-        opening::read_names(&config, &[&present])?;
-        let next = prepare(&config, &present, new)?;
-        out.value(&serde_json::json!({"from": present.id(), "to": next.kek.id(), "at_next_start": true}));
-        out.line(format!("the next start changes from key-encryption key {} to {}", present.id(), next.kek.id()));
-        return Ok(Exit::Done);
-    }
-    let mut kept = opening::open(&context.house, &config, false).await.map_err(|failure| {
-        if failure.exit == Exit::Locked {
-            failure.remedy("stop the gateway, or give --at-next-start: the gateway then does it when it starts")
-        } else {
-            failure
-        }
-    })?;
-    let changed = match kept.rekeyed.take() {
-        Some(changed) => changed,
-        None => {
-            let next = prepare(&config, &kept.kek, new)?;
-            let Some(engine) = kept.engine.clone() else { return Err(Failure::failed("there is no store")) };
-            finish(&config, &engine, &kept.kek, &next, false).await?
-        }
-    };
-    kept.store.close().await.map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
-    out.value(&changed);
-    for line in changed.describe() {
-        out.line(line);
-    }
-    Ok(Exit::Done)
 }
 
 impl Changed {
@@ -130,9 +94,9 @@ pub(crate) fn begun(config: &Config) -> Result<Option<Next>, Failure> {
         let kek = read(&reference)?;
         return Ok(Some(Next { kek, place: NextPlace::Named { pointer, reference } }));
     }
-    match opening::kek_file(config).map(|path| suffixed(&path, "next")) {
+    match kek_file(config).map(|path| suffixed(&path, "next")) {
         Some(path) if path.exists() => {
-            let kek = Kek::load(&path).map_err(|error| opening::of_kek(&path.display().to_string(), &error))?;
+            let kek = Kek::load(&path).map_err(|error| of_kek(&path.display().to_string(), &error))?;
             Ok(Some(Next { kek, place: NextPlace::Beside(path) }))
         }
         _ => Ok(None),
@@ -140,20 +104,22 @@ pub(crate) fn begun(config: &Config) -> Result<Option<Next>, Failure> {
 }
 
 /// Begins a change, or goes on with one that was begun: from now on the new key is found by every start.
-fn prepare(config: &Config, present: &Kek, new: Option<String>) -> Result<Next, Failure> {
+///
+/// # Errors
+/// When the new key cannot be made, read or written down, or is the present one.
+pub(crate) fn prepare(config: &Config, present: &Kek, new: Option<String>) -> Result<Next, Failure> {
     if let Some(next) = begun(config)? {
         return Ok(next);
     }
     let failed = |path: &Path, why: String| Failure::failed(format!("{} cannot be written: {why}", path.display()));
-    match (new, opening::kek_file(config)) {
+    match (new, kek_file(config)) {
         (Some(reference), _) => {
             let kek = read(&reference)?;
             if kek.id() == present.id() {
                 return Err(Failure::usage(format!("`{reference}` is the key-encryption key in use")));
             }
             let pointer = pointer(config);
-            opening::private(&pointer, reference.as_bytes(), false)
-                .map_err(|error| failed(&pointer, error.to_string()))?;
+            private(&pointer, reference.as_bytes(), false).map_err(|error| failed(&pointer, error.to_string()))?;
             Ok(Next { kek, place: NextPlace::Named { pointer, reference } })
         }
         (None, Some(path)) => {
@@ -212,7 +178,7 @@ pub(crate) async fn finish(
     let io = |error: std::io::Error| failed(error.to_string());
     match &next.place {
         NextPlace::Beside(path) => {
-            let present = opening::kek_file(config).ok_or_else(|| failed("it has no file".to_owned()))?;
+            let present = kek_file(config).ok_or_else(|| failed("it has no file".to_owned()))?;
             changed.old_key = Some(install(&present, path, &old.id()).map_err(io)?);
         }
         // The configuration names the new key already: nothing is left to do.
@@ -248,10 +214,10 @@ async fn commit(store: &FjallStore, change: Vec<Put>) -> Result<(), String> {
 
 /// The store's secret, which lies outside of it.
 fn names(config: &Config, old: &Kek, new: &Kek) -> Result<(), Failure> {
-    let path = opening::names_file(config);
-    let secret: [u8; Names::SECRET] = opening::read_names(config, &[old, new])?;
+    let path = names_file(config);
+    let secret: [u8; Names::SECRET] = read_names(config, &[old, new])?;
     let sealed = new.seal_secret(NAMES_PLACE, &secret).map_err(|error| Failure::failed(error.to_string()))?;
-    opening::private(&path, STANDARD.encode(sealed).as_bytes(), true)
+    private(&path, STANDARD.encode(sealed).as_bytes(), true)
         .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }
 
@@ -269,14 +235,9 @@ fn install(present: &Path, next: &Path, old: &str) -> std::io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Where an older key lies aside.
-pub(crate) fn aside(config: &Config, id: &str) -> Option<PathBuf> {
-    opening::kek_file(config).map(|path| suffixed(&path, &format!("old-{id}"))).filter(|path| path.exists())
-}
-
 fn read(reference: &str) -> Result<Kek, Failure> {
     match reference.strip_prefix("file:") {
-        Some(path) => Kek::load(Path::new(path)).map_err(|error| opening::of_kek(path, &error)),
+        Some(path) => Kek::load(Path::new(path)).map_err(|error| of_kek(path, &error)),
         None if reference.starts_with("env:") => {
             let text = SecretRef::from(reference.to_owned()).load().map_err(|error| refused(&error.to_string()))?;
             Kek::from_text(text.expose()).map_err(|error| refused(&format!("{reference}: {error}")))
@@ -294,13 +255,5 @@ fn pointer(config: &Config) -> PathBuf {
     config.secrets.folder.join("kek-next")
 }
 
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
-#[path = "rekey_tests.rs"]
 mod tests;

@@ -1,6 +1,4 @@
 //! `setgate check`: is the configuration sound, and what is in force?
-
-#[path = "check_connect.rs"]
 mod connect;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -12,13 +10,11 @@ use setgate_delivery::{
     spi::{AnyLine, AnyMethod},
 };
 
+use super::configuration;
 use crate::{
-    assemble, certificates,
     config::{self, Config, Effective},
-    doors,
-    holder::Holder,
-    opening::{self, Looked},
-    serve, sources,
+    gateway::{assemble, certificates, holder::Holder, listeners, sources},
+    state::{self, Looked},
 };
 
 /// Something that was looked at.
@@ -78,7 +74,7 @@ struct Report<'a> {
 
 /// Validates without starting: what would end a start ends this in the same way.
 pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
-    let loaded = serve::load(context, false)?;
+    let loaded = configuration::load(context, false)?;
     let mut findings = Vec::new();
     // In the order of a start, so that of several faults the same one tells how it ends.
     kept(&loaded.config, &mut findings);
@@ -122,13 +118,13 @@ async fn rooms(
 
 /// Looks at keys, tokens and folders.
 fn kept(config: &Config, findings: &mut Vec<Finding>) {
-    findings.push(match opening::look(config) {
+    findings.push(match state::look(config) {
         Ok(Looked::Made(_)) => Finding::good("keys and tokens"),
         Ok(Looked::Nothing) => Finding::good("store and keys: not made yet; `setgate init` makes them"),
-        Ok(Looked::Unfinished) => opening::not_made("was not finished").into(),
+        Ok(Looked::Unfinished) => state::not_made("was not finished").into(),
         Err(failure) => failure.into(),
     });
-    findings.extend(opening::exposed(config).into_iter().map(|exposed| Finding::wrong(exposed.what, exposed.remedy)));
+    findings.extend(state::exposed(config).into_iter().map(|exposed| Finding::wrong(exposed.what, exposed.remedy)));
 }
 
 fn print(context: &Context, findings: &[Finding], options: &[Effective]) {
@@ -190,12 +186,12 @@ fn streams<'a>(
 
 /// Looks whether the doors can be opened, and when their certificates end.
 fn doors(config: &Config, now: u64, findings: &mut Vec<Finding>) {
-    for (key, address, files) in doors::of(&config.listen) {
+    for (key, address, files) in listeners::of(&config.listen) {
         let door = key.rsplit('.').next().unwrap_or(key);
         match config.listen.door(files).certificate() {
             Ok(None) => {}
             Ok(Some(_)) => findings.extend(files.certificate.as_deref().map(|file| certificate(door, file, now))),
-            Err(error) => findings.push(doors::refused(key, error).into()),
+            Err(error) => findings.push(listeners::refused(key, error).into()),
         }
         findings.push(match std::net::TcpListener::bind(address) {
             Ok(_) => Finding::good(format!("the {door} door can be opened at {address}")),
@@ -215,7 +211,7 @@ fn address_taken(door: &str, key: &str, address: SocketAddr, source: std::io::Er
             ));
         }
     }
-    doors::refused(key, setgate_net::NetError::Listen { address, source }).into()
+    listeners::refused(key, setgate_net::NetError::Listen { address, source }).into()
 }
 
 fn certificate(door: &str, file: &Path, now: u64) -> Finding {
@@ -247,7 +243,7 @@ fn egress(outbound: &setgate_net::Outbound, findings: &mut Vec<Finding>) {
 
 /// Looks whether the limits of the store fit the disk that it lies on.
 fn disk(config: &Config, findings: &mut Vec<Finding>) {
-    findings.push(match opening::misfit(config) {
+    findings.push(match state::misfit(config) {
         Some((what, remedy)) => Finding::wrong(what, remedy),
         None => Finding::good(format!("room for the store in {}", config.store.path.display())),
     });

@@ -1,0 +1,21 @@
+//! The gateway put together and run.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `assemble.rs` | the libraries put together; shutdown in order |
+//! | `listeners.rs` | both listeners: opened, given their routes, served and closed |
+//! | `certificates.rs` | their certificates: read again, and reported before they end |
+//! | `holder.rs` | who has an address that is taken |
+//! | `sources.rs` | places from which methods collect events, each kept running |
+//! | `carriers.rs` | what methods tell of clusters and sources, as metrics and in the log |
+
+pub(crate) mod assemble;
+mod carriers;
+pub(crate) mod certificates;
+pub(crate) mod holder;
+pub(crate) mod listeners;
+pub(crate) mod sources;
+
+pub use assemble::Gateway;
+pub(crate) use assemble::Parts;
+pub use listeners::Doors;

@@ -1,0 +1,28 @@
+//! What a gateway keeps: the store and the secrets beside it, made together and opened together, each naming the other (hardening H36).
+//!
+//! | file | holds |
+//! |---|---|
+//! | `init.rs` | making all of it |
+//! | `open.rs` | opening all of it |
+//! | `look.rs` | what lies beside the store, read before the store is touched |
+//! | `secrets.rs` | the key-encryption key and the store's secret |
+//! | `store.rs` | where the store is, and what its errors mean |
+//! | `issuers.rs` | issuers with their numbers and keys |
+//! | `rekey.rs` | another key-encryption key for everything that is sealed |
+
+mod init;
+pub(crate) mod issuers;
+mod look;
+mod open;
+pub(crate) mod rekey;
+mod secrets;
+mod store;
+
+pub(crate) use init::init;
+pub(crate) use look::{Looked, exposed, look, secret_of};
+pub(crate) use open::{Kept, not_made, open};
+pub(crate) use secrets::{KEK_RECORD, private, read_kek, read_names};
+pub(crate) use store::{misfit, of_store, place};
+
+#[cfg(test)]
+mod tests;
