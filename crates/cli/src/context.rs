@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{Out, args::Global};
+use crate::{Failure, Out, args::Global};
 
 /// What every command is given: clock and randomness, where to print, and the options of every command.
 #[derive(Clone, Debug)]
@@ -29,4 +29,15 @@ impl Context {
             admin_token_file: global.admin_token_file.clone(),
         }
     }
+}
+
+/// Asks before something that cannot be undone, unless `--yes` was given.
+///
+/// # Errors
+/// When there is nobody to ask.
+pub(crate) fn confirm(context: &Context, yes: bool, question: &str) -> Result<(), Failure> {
+    if yes || context.out.confirm(question) {
+        return Ok(());
+    }
+    Err(Failure::usage("nothing was done").remedy("give --yes to do it without being asked"))
 }

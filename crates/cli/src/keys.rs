@@ -7,9 +7,9 @@ use serde_json::Value as Json;
 use crate::{
     Align, Cell, Context, Ended, Exit, Failure, Gateway, Table,
     args::KeysCommand,
+    context::confirm,
     door::Door,
     out::{BAD, DIM, GOOD, WARN},
-    run::confirm,
     show,
 };
 

@@ -5,9 +5,9 @@ use serde_json::{Value as Json, json};
 use crate::{
     Align, Cell, Context, Ended, Exit, Failure, Gateway, Table,
     args::{OnSets, ParkedCommand, ParkedList},
+    context::confirm,
     door::Door,
     out::{DIM, WARN},
-    run::confirm,
     show,
 };
 

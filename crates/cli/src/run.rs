@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::{
-    Context, Ended, Exit, Failure, Gateway, StoreRepair,
+    Context, Ended, Exit, Gateway, StoreRepair,
     args::{Cli, Command, KeysCommand, StoreCommand},
     emit, keys, out, parked, producers, receivers, sources, store_commands, streams,
 };
@@ -75,15 +75,4 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
             store_commands::confirm_clock(gateway, context, yes).await
         }
     }
-}
-
-/// Asks before something that cannot be undone, unless `--yes` was given.
-///
-/// # Errors
-/// When there is nobody to ask.
-pub(crate) fn confirm(context: &Context, yes: bool, question: &str) -> Result<(), Failure> {
-    if yes || context.out.confirm(question) {
-        return Ok(());
-    }
-    Err(Failure::usage("nothing was done").remedy("give --yes to do it without being asked"))
 }

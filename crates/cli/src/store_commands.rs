@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::{Context, Ended, Exit, Gateway, door::Door, run::confirm, show};
+use crate::{Context, Ended, Exit, Gateway, context::confirm, door::Door, show};
 
 /// Says how the store is doing; `store check` and `store adopt` are the root's, since they need the store and no gateway.
 pub(crate) async fn health(gateway: &dyn Gateway, context: &Context) -> Ended {

@@ -5,9 +5,9 @@ use serde_json::{Value as Json, json};
 use crate::{
     Align, Cell, Context, Ended, Exit, Gateway, Table,
     args::StreamsCommand,
+    context::confirm,
     door::Door,
     out::{BAD, DIM, GOOD, WARN},
-    run::confirm,
     show,
 };
 

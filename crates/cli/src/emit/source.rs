@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Cursor, Read},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -111,24 +111,6 @@ fn open(file: Option<&Path>) -> Result<Box<dyn BufRead + Send>, Failure> {
         }
         _ => Ok(Box::new(BufReader::new(std::io::stdin()))),
     }
-}
-
-/// What a source is called in the state: the same contents are the same source.
-///
-/// # Errors
-/// When the file cannot be read.
-pub(super) fn name(file: Option<&PathBuf>) -> Result<What, Failure> {
-    let Some(path) = file.filter(|path| path.as_path() != Path::new("-")) else {
-        return Ok(What::Pipe);
-    };
-    let unreadable = |error: std::io::Error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Ok(What::Pipe);
-    }
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut File::open(path).map_err(unreadable)?, &mut hasher).map_err(unreadable)?;
-    let hash = hasher.finalize().to_hex();
-    Ok(What::File { hash: hash.get(..16).unwrap_or_default().to_owned() })
 }
 
 /// Reads an array, one object a line, or objects one after another; `hand_on` says whether to go on.

@@ -1,10 +1,13 @@
 //! How far a run came.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{answer::Tally, source};
+use super::answer::Tally;
 use crate::{Context, Failure, args::EmitArgs};
 
 /// What a run sends, and how far it came.
@@ -63,7 +66,7 @@ impl State {
     pub(super) fn open(args: &EmitArgs, context: &Context) -> Result<Self, Failure> {
         let what = match args.count {
             Some(_) => What::Made { subjects: args.subjects, events: args.events.clone() },
-            None => source::name(args.file.as_ref())?,
+            None => name(args.file.as_ref())?,
         };
         if let Some(file) = &args.state
             && file.exists()
@@ -111,6 +114,24 @@ impl State {
         let beside = file.with_extension("new");
         std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
     }
+}
+
+/// What a source is called in the state: the same contents are the same source.
+///
+/// # Errors
+/// When the file cannot be read.
+fn name(file: Option<&PathBuf>) -> Result<What, Failure> {
+    let Some(path) = file.filter(|path| path.as_path() != Path::new("-")) else {
+        return Ok(What::Pipe);
+    };
+    let unreadable = |error: std::io::Error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Ok(What::Pipe);
+    }
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut File::open(path).map_err(unreadable)?, &mut hasher).map_err(unreadable)?;
+    let hash = hasher.finalize().to_hex();
+    Ok(What::File { hash: hash.get(..16).unwrap_or_default().to_owned() })
 }
 
 fn read(file: &Path) -> Result<Run, Failure> {
