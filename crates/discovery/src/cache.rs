@@ -11,10 +11,7 @@ use setgate_clock::House;
 use setgate_jose::Jwks;
 use url::Url;
 
-use crate::{
-    FetchError, Keys,
-    fetch::{Wire, accept, whole},
-};
+use crate::document::{FetchError, Keys, Wire, accept, whole};
 
 /// A URL is asked for an unknown key, or after a failure, at most once in this time (hardening H42).
 const PAUSE: Duration = Duration::from_secs(60);

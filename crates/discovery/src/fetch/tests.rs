@@ -1,12 +1,21 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH},
+};
 use setgate_clock::manual::{ManualClock, house};
 use setgate_jose::{Algorithm, Key, RsaBits};
-use setgate_net::HttpFault;
+use setgate_net::{HttpError, HttpFault, HttpResponse};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::document::LONGEST;
 
 /// A transmitter that answers what it was told to.
 #[derive(Clone)]
