@@ -133,6 +133,9 @@ impl Place {
             }
         }
         let mark = read_mark(self)?;
+        if mark.is_none() && !self.engine().exists() {
+            return Ok(true);
+        }
         let found = survey(self, Some(&mark.unwrap_or_default()))?.findings;
         Ok(mark.is_none_or(|mark| mark.epoch == 0) && found.is_sound() && found.kept == Kept::default())
     }
