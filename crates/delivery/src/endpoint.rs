@@ -9,7 +9,7 @@ use setgate_net::{
 use setgate_set::ErrorCode;
 use setgate_telemetry::clean;
 
-use crate::{Cause, Fault, Scope, Verdict, fields};
+use crate::{Cause, Class, Fault, Scope, Verdict, fields};
 
 /// Longest `endpoint_url` in bytes.
 pub const LONGEST_URL: usize = 2048;
@@ -39,7 +39,7 @@ impl Trust<'_> {
     pub fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
         let fault = |member: &str, why: String| Fault::Terms {
             pointer: format!("/grant/{member}"),
-            cause: Cause::new("invalid", why),
+            cause: Cause::configuration("invalid", why),
         };
         let identity = match (self.certificate_pem, self.key_pem) {
             (None, None) => None,
@@ -88,16 +88,17 @@ impl Endpoint {
     ) -> Result<Self, Fault> {
         let fault = |member: &str, cause| Fault::Terms { pointer: format!("/{member}"), cause };
         if url.len() > LONGEST_URL {
-            return Err(fault("endpoint_url", Cause::new("invalid", "at most 2048 bytes are allowed")));
+            return Err(fault("endpoint_url", Cause::configuration("invalid", "at most 2048 bytes are allowed")));
         }
-        let url = Url::parse(url)
-            .map_err(|error| fault("endpoint_url", Cause::new("invalid", format!("it is no absolute URL: {error}"))))?;
+        let url = Url::parse(url).map_err(|error| {
+            fault("endpoint_url", Cause::configuration("invalid", format!("it is no absolute URL: {error}")))
+        })?;
         let authorization = authorization
             .map(|text| fields::authorization(text.expose()))
             .transpose()
             .map_err(|cause| fault("authorization_header", cause))?;
         let client = http.client(policy);
-        client.judge(&url).map_err(|error| fault("endpoint_url", Cause::new(error.code(), error.text)))?;
+        client.judge(&url).map_err(|error| fault("endpoint_url", Cause::configuration(error.code(), error.text)))?;
         Ok(Self { client, url, authorization })
     }
 }
@@ -109,7 +110,8 @@ pub fn no_answer(error: &HttpError) -> Verdict {
         HttpFault::Guard => format!("the endpoint is refused: {}", error.text),
         _ => error.text.clone(),
     };
-    Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(error.code(), clean(&text, 512)) }
+    let class = if error.fault.is_lasting() { Class::Configuration } else { Class::Transient };
+    Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::of(class, error.code(), clean(&text, 512)) }
 }
 
 /// The error in an answer's body (RFC 8935 §2.3), read tolerantly: other members, a missing description and any content type
@@ -149,7 +151,7 @@ pub fn contradiction(answer: &HttpResponse) -> Option<Cause> {
         None => return None,
     };
     let text = format!("the receiver answered {status} and {why}: that is no acknowledgement");
-    Some(Cause::new("answer_contradicts", text))
+    Some(Cause::configuration("answer_contradicts", text))
 }
 
 /// Whether an answer holds HTML, as far as its type or its first characters tell. Some servers give the type to an empty body.
@@ -175,40 +177,41 @@ pub fn cause(status: u16, body: &[u8], hint: &str) -> Cause {
         511 => "; a network on the way wants somebody to sign in",
         _ => hint,
     };
-    Cause::new(code(status), format!("the receiver answered {status}{}{hint}", said.unwrap_or_default()))
+    let (class, code) = meaning(status);
+    Cause::of(class, code, format!("the receiver answered {status}{}{hint}", said.unwrap_or_default()))
 }
 
-/// The stable code of a status that acknowledges nothing.
-#[must_use]
-pub const fn code(status: u16) -> &'static str {
+/// The class and the stable code of a status that acknowledges nothing.
+const fn meaning(status: u16) -> (Class, &'static str) {
+    use Class::{Configuration, Transient};
     match status {
-        200..=299 => "http_2xx",
-        300..=399 => "redirect",
-        400 => "http_400",
-        401 => "http_401",
-        403 => "http_403",
-        404 => "http_404",
-        405 => "http_405",
+        200..=299 => (Configuration, "http_2xx"),
+        300..=399 => (Configuration, "redirect"),
+        400 => (Configuration, "http_400"),
+        401 => (Configuration, "http_401"),
+        403 => (Configuration, "http_403"),
+        404 => (Configuration, "http_404"),
+        405 => (Configuration, "http_405"),
         // Nobody but the egress proxy asks for credentials so (RFC 9110 §15.5.8).
-        407 => "proxy",
-        408 => "http_408",
-        410 => "http_410",
-        415 => "http_415",
-        422 => "http_422",
-        425 => "http_425",
-        429 => "http_429",
-        500 => "http_500",
-        501 => "http_501",
-        502 => "http_502",
-        503 => "http_503",
-        504 => "http_504",
-        505 => "http_505",
-        506 => "http_506",
-        510 => "http_510",
-        511 => "http_511",
-        402..=499 => "http_4xx",
-        507..=599 => "http_5xx",
-        _ => "http_other",
+        407 => (Transient, "proxy"),
+        408 => (Transient, "http_408"),
+        410 => (Configuration, "http_410"),
+        415 => (Configuration, "http_415"),
+        422 => (Configuration, "http_422"),
+        425 => (Transient, "http_425"),
+        429 => (Transient, "http_429"),
+        500 => (Transient, "http_500"),
+        501 => (Configuration, "http_501"),
+        502 => (Transient, "http_502"),
+        503 => (Transient, "http_503"),
+        504 => (Transient, "http_504"),
+        505 => (Configuration, "http_505"),
+        506 => (Configuration, "http_506"),
+        510 => (Configuration, "http_510"),
+        511 => (Configuration, "http_511"),
+        402..=499 => (Configuration, "http_4xx"),
+        507..=599 => (Transient, "http_5xx"),
+        _ => (Configuration, "http_other"),
     }
 }
 

@@ -16,7 +16,7 @@ pub const LONGEST_AUTHORIZATION: usize = 4096;
 /// # Errors
 /// A cause when it is empty, too long, has spaces around it or anything but visible ASCII and spaces in it.
 pub fn authorization(text: &str) -> Result<HeaderValue, Cause> {
-    let fault = |why: &str| Cause::new("invalid", format!("it is sent as a header field: {why}"));
+    let fault = |why: &str| Cause::configuration("invalid", format!("it is sent as a header field: {why}"));
     if text.is_empty() || text.trim() != text {
         return Err(fault("it must not be empty or have spaces around it"));
     }

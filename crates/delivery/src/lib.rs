@@ -25,7 +25,7 @@ pub use futures_util::future::BoxFuture;
 pub use inlet::{Answer, Arrival, Identity, Incoming, Inlet, Places, Rejected};
 #[doc(hidden)]
 pub use inventory;
-pub use outcome::{Attempt, Cause, Fault, Outcome, Refusal, Scope, Verdict};
+pub use outcome::{Attempt, Cause, Class, Fault, Outcome, Refusal, Scope, Verdict};
 pub use registry::{Registration, RegistryError, Starting, find, methods};
 pub use serde_json::Value as Json;
 pub use setgate_clock::House;

@@ -61,9 +61,21 @@ pub struct Refusal {
     pub language: Option<Box<str>>,
 }
 
-/// What happened: a stable code for machines, a text for the operator.
+/// What mends a failure. Whether it concerns one SET or all of its line is told by the [`Scope`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Class {
+    /// Time mends it: what is absent, slow or overloaded comes back by itself, and is waited for without end.
+    Transient,
+    /// A human mends it: credentials, a wrong endpoint, TLS, an answer that no receiver gives. A stream whose line fails so
+    /// often and for long is paused.
+    Configuration,
+}
+
+/// What happened: a stable code for machines, a text for the operator, and what mends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
+    /// What mends it; set where the cause is made, so that nobody reads the code to decide.
+    pub class: Class,
     /// For example `tls`, `timeout`, `http_503`. Never free text: it labels metrics.
     pub code: &'static str,
     /// For people; no secrets, no URLs with paths.
@@ -71,10 +83,22 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// A cause.
+    /// A cause that time mends.
     #[must_use]
     pub fn new(code: &'static str, text: impl Into<Box<str>>) -> Self {
-        Self { code, text: text.into() }
+        Self::of(Class::Transient, code, text)
+    }
+
+    /// A cause that a human mends.
+    #[must_use]
+    pub fn configuration(code: &'static str, text: impl Into<Box<str>>) -> Self {
+        Self::of(Class::Configuration, code, text)
+    }
+
+    /// A cause of this class.
+    #[must_use]
+    pub fn of(class: Class, code: &'static str, text: impl Into<Box<str>>) -> Self {
+        Self { class, code, text: text.into() }
     }
 }
 

@@ -334,8 +334,10 @@ impl<M: Method> AnyMethod for Erased<M> {
 
 /// Reads options; the fault says which member is wrong.
 fn read<T: Options>(options: Json, under: &str) -> Result<T, Fault> {
-    serde_json::from_value(options)
-        .map_err(|error| Fault::Terms { pointer: under.to_owned(), cause: Cause::new("invalid", error.to_string()) })
+    serde_json::from_value(options).map_err(|error| Fault::Terms {
+        pointer: under.to_owned(),
+        cause: Cause::configuration("invalid", error.to_string()),
+    })
 }
 
 /// Starts a method from its section, given as JSON.
@@ -343,8 +345,9 @@ fn read<T: Options>(options: Json, under: &str) -> Result<T, Fault> {
 /// # Errors
 /// [`Fault::Start`] when the section is not acceptable or the method cannot start.
 pub async fn start<M: Method>(section: Json, env: Env) -> Result<Arc<dyn AnyMethod>, Fault> {
-    let section = serde_json::from_value(section)
-        .map_err(|error| Fault::Start(Cause::new("configuration", format!("[methods.{}]: {error}", M::ENTRY.name))))?;
+    let section = serde_json::from_value(section).map_err(|error| {
+        Fault::Start(Cause::configuration("configuration", format!("[methods.{}]: {error}", M::ENTRY.name)))
+    })?;
     Ok(Arc::new(Erased(Arc::new(M::start(section, env).await?))))
 }
 

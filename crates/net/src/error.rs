@@ -42,6 +42,15 @@ impl HttpFault {
             Self::TooLarge => "too_large_head",
         }
     }
+
+    /// Whether waiting does not mend it: the address, the certificate or the server behind the address is the wrong one.
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        match self {
+            Self::Guard | Self::Tls | Self::Protocol | Self::TooLarge => true,
+            Self::Resolve | Self::Connect | Self::Proxy | Self::Timeout | Self::Closed => false,
+        }
+    }
 }
 
 /// Why a request has no answer.

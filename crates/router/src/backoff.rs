@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use setgate_clock::Random;
-use setgate_delivery::{Profile, Voice};
+use setgate_delivery::{Class, Profile, Voice};
 
 use crate::{Config, pace::Pace};
 
@@ -109,8 +109,8 @@ impl Breaker {
         }
     }
 
-    /// The line failed. `own` tells a fault that waiting will not mend. Returns when the next probe may leave.
-    pub(crate) fn fault(&mut self, now: Duration, own: bool, wait: impl FnOnce(u32) -> Duration) -> Duration {
+    /// The line failed. Returns when the next probe may leave.
+    pub(crate) fn fault(&mut self, now: Duration, class: Class, wait: impl FnOnce(u32) -> Duration) -> Duration {
         if let State::Open(until) = self.state
             && (now < until || !self.is_asked)
         {
@@ -121,7 +121,7 @@ impl Breaker {
         if let Some(pace) = &mut self.pace {
             pace.failed(now);
         }
-        if own {
+        if class == Class::Configuration {
             self.own_in_row += 1;
             self.own_since.get_or_insert(now);
         } else {
@@ -159,15 +159,15 @@ mod tests {
     fn lets_one_probe_through_and_closes_on_success() {
         let mut breaker = Breaker::of_sender();
         assert_eq!(breaker.allowance(SECOND, 1), FIRST - 1);
-        let until = breaker.fault(SECOND, false, |n| SECOND * n);
+        let until = breaker.fault(SECOND, Class::Transient, |n| SECOND * n);
         assert_eq!(until, 2 * SECOND);
-        assert_eq!(breaker.fault(SECOND, false, |n| SECOND * n), until, "a volley is one fault");
+        assert_eq!(breaker.fault(SECOND, Class::Transient, |n| SECOND * n), until, "a volley is one fault");
         assert_eq!(breaker.allowance(SECOND, 0), 0);
         assert_eq!(breaker.allowance(2 * SECOND, 3), 0, "the volley is still in flight");
         assert_eq!(breaker.allowance(2 * SECOND, 0), 1);
         breaker.left();
         assert_eq!(breaker.allowance(2 * SECOND, 1), 0);
-        assert_eq!(breaker.fault(3 * SECOND, false, |n| SECOND * n), 5 * SECOND);
+        assert_eq!(breaker.fault(3 * SECOND, Class::Transient, |n| SECOND * n), 5 * SECOND);
         breaker.left();
         breaker.success();
         assert_eq!(breaker.allowance(3 * SECOND, 0), 1, "it failed twice");
@@ -181,7 +181,7 @@ mod tests {
             sender.took(SECOND, SECOND + SECOND / 100);
         }
         assert!(sender.allowance(SECOND, 0) > FIRST);
-        sender.fault(SECOND, false, |_| SECOND);
+        sender.fault(SECOND, Class::Transient, |_| SECOND);
         sender.left();
         sender.success();
         assert_eq!(sender.allowance(SECOND, 0), FIRST, "after a failure from the start");
@@ -190,7 +190,7 @@ mod tests {
         responder.success();
         assert_eq!(responder.allowance(SECOND, 0), usize::MAX);
         // What is wrong on our side is waited for, whatever is out.
-        responder.fault(SECOND, false, |_| SECOND);
+        responder.fault(SECOND, Class::Transient, |_| SECOND);
         assert_eq!(responder.allowance(SECOND, 0), 0);
         assert_eq!(responder.allowance(2 * SECOND, 1000), usize::MAX);
     }
@@ -201,14 +201,14 @@ mod tests {
         let mut breaker = Breaker::of_sender();
         let mut now = SECOND;
         for _ in 0..4 {
-            now = breaker.fault(now, true, |_| 300 * SECOND);
+            now = breaker.fault(now, Class::Configuration, |_| 300 * SECOND);
             breaker.left();
         }
         assert!(!breaker.gives_up(now, &config));
-        breaker.fault(now, true, |_| SECOND);
+        breaker.fault(now, Class::Configuration, |_| SECOND);
         assert!(breaker.gives_up(now, &config));
         breaker.left();
-        breaker.fault(now, false, |_| SECOND);
+        breaker.fault(now, Class::Transient, |_| SECOND);
         assert!(!breaker.gives_up(now, &config), "an absent endpoint is waited for");
     }
 

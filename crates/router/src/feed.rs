@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use setgate_delivery::{
-    Attempt, Cause, Closed, Limits, Manner, Order, Outcome, Profile, Voice,
+    Attempt, Cause, Class, Closed, Limits, Manner, Order, Outcome, Profile, Voice,
     spi::{AnyLine, FeedCore, TapCore},
 };
 use setgate_set::{Jti, OrderKey, Timestamp};
@@ -404,7 +404,7 @@ impl Feed {
         if let Closed::Fault(cause) = closed {
             let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
             let Shared { config, house, .. } = &*self.shared;
-            state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
+            state.breaker.fault(now, Class::Transient, |failures| pause(config, &*house.random, failures));
             state.last_error = Some((wall, cause.clone()));
         }
         self.stir(&mut state);

@@ -22,8 +22,8 @@ pub(crate) enum Judgement {
     },
     /// This SET failed; others may pass.
     RetrySet { after: Option<Duration>, cause: Cause },
-    /// The line failed. `own`: waiting will not mend it.
-    RetryLine { after: Option<Duration>, cause: Cause, own: bool },
+    /// The line failed; the cause's class tells whether waiting mends it.
+    RetryLine { after: Option<Duration>, cause: Cause },
     /// A human is needed: the stream is paused at once.
     Halt { cause: Cause },
     /// What many lines share failed; the stream has no part in it. `ours`: a human mends it, and no attempt is counted.
@@ -47,8 +47,7 @@ pub(crate) fn judge(outcome: Outcome, order: Order, shares: bool) -> Judgement {
         Ok(receipt) => Judgement::Acknowledge(receipt),
         Err(Verdict::Retry { scope: Scope::Set, after, cause }) => Judgement::RetrySet { after, cause },
         Err(Verdict::Retry { scope: Scope::Line | Scope::Endpoint, after, cause }) => {
-            let own = own_fault(cause.code);
-            Judgement::RetryLine { after, cause, own }
+            Judgement::RetryLine { after, cause }
         }
         Err(Verdict::Refuse(refusal)) => refused(refusal, order),
         Err(Verdict::Halt { scope: Scope::Set, cause }) => {
@@ -58,38 +57,6 @@ pub(crate) fn judge(outcome: Outcome, order: Order, shares: bool) -> Judgement {
         // `Verdict` may grow: what is not known was not tried.
         Err(_) => Judgement::Return,
     }
-}
-
-/// Whether a line's cause is the stream's own fault, which a human mends: credentials, a wrong endpoint, TLS, an answer that no
-/// receiver gives. What is absent, slow or unwell is waited for. The tables of the sending methods say the same; a test reads them.
-pub(crate) fn own_fault(code: &str) -> bool {
-    matches!(
-        code,
-        "answer_contradicts"
-            | "answer_invalid"
-            | "answer_too_large"
-            | "guard"
-            | "http_2xx"
-            | "http_400"
-            | "http_401"
-            | "http_403"
-            | "http_404"
-            | "http_405"
-            | "http_410"
-            | "http_415"
-            | "http_422"
-            | "http_4xx"
-            | "http_501"
-            | "http_505"
-            | "http_506"
-            | "http_510"
-            | "http_511"
-            | "http_other"
-            | "protocol"
-            | "redirect"
-            | "tls"
-            | "too_large_head"
-    )
 }
 
 fn refused(refusal: Refusal, order: Order) -> Judgement {
@@ -110,7 +77,7 @@ fn refused(refusal: Refusal, order: Order) -> Judgement {
             ErrorCode::AuthenticationFailed => "authentication_failed",
             _ => "access_denied",
         };
-        return Judgement::RetryLine { after: None, cause: Cause { code, text }, own: true };
+        return Judgement::RetryLine { after: None, cause: Cause::configuration(code, text) };
     }
     Judgement::Park { code: refusal.code, text, stream_fault }
 }
@@ -222,6 +189,8 @@ impl Settler {
 
 #[cfg(test)]
 mod tests {
+    use setgate_delivery::Class;
+
     use super::*;
 
     fn refuse(code: ErrorCode) -> Outcome {
@@ -238,7 +207,10 @@ mod tests {
             ErrorCode::AccessDenied,
         ] {
             let judged = judge(refuse(code.clone()), Order::PerSet, false);
-            assert!(matches!(judged, Judgement::RetryLine { own: true, .. }), "{code}");
+            assert!(
+                matches!(judged, Judgement::RetryLine { cause: Cause { class: Class::Configuration, .. }, .. }),
+                "{code}"
+            );
             let judged = judge(refuse(code.clone()), Order::PerBatch, false);
             assert!(matches!(judged, Judgement::Park { stream_fault: true, .. }), "{code}: setErrs settles");
         }
@@ -260,51 +232,13 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_endpoint_is_not_the_streams_fault() {
-        for (code, own) in
-            [("connect", false), ("timeout", false), ("http_503", false), ("http_401", true), ("tls", true)]
-        {
-            let outcome = Err(Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(code, "x") });
-            assert!(
-                matches!(judge(outcome, Order::PerSet, false), Judgement::RetryLine { own: o, .. } if o == own),
-                "{code}"
-            );
-        }
-    }
-
-    /// What the tables of the sending methods call a fault of the stream is one here, and nothing else is.
-    #[test]
-    fn the_tables_of_the_methods_say_whose_fault_it_is() {
-        for (method, readme) in [
-            ("push", include_str!("../../../transports/push/README.md")),
-            ("multipush", include_str!("../../../transports/multipush/README.md")),
-        ] {
-            let mut rows = 0;
-            for row in readme.lines().filter(|row| row.starts_with("| `")) {
-                let cells: Vec<_> =
-                    row.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-                let code = match cells.as_slice() {
-                    [_, .., meant, _] if cells.len() > 2 => match meant.strip_prefix("line ") {
-                        Some(code) => code,
-                        None => continue,
-                    },
-                    [cause, _] if !cause.contains(' ') => cause,
-                    _ => continue,
-                };
-                let said = cells.last().is_some_and(|why| why.contains("fault of the stream"));
-                assert_eq!(own_fault(code), said, "{method}: {row}");
-                rows += 1;
-            }
-            assert!(rows > 40, "{method} has {rows} rows");
-        }
-    }
-
-    #[test]
     fn an_endpoint_that_a_line_does_not_name_is_the_line() {
-        let cause = || Cause::new("tls", "x");
+        let cause = || Cause::configuration("tls", "x");
         let retry = || Err(Verdict::Retry { scope: Scope::Endpoint, after: None, cause: cause() });
         let halt = || Err(Verdict::Halt { scope: Scope::Endpoint, cause: cause() });
-        assert!(matches!(judge(retry(), Order::PerSet, false), Judgement::RetryLine { own: true, .. }));
+        assert!(
+            matches!(judge(retry(), Order::PerSet, false), Judgement::RetryLine { cause: said, .. } if said == cause())
+        );
         assert!(matches!(judge(halt(), Order::PerSet, false), Judgement::Halt { .. }));
         assert!(matches!(judge(retry(), Order::PerSet, true), Judgement::Endpoint { ours: false, .. }));
         assert!(matches!(judge(halt(), Order::PerSet, true), Judgement::Endpoint { ours: true, .. }));

@@ -176,6 +176,11 @@ fn retry(scope: Scope, code: &'static str) -> Outcome {
     Err(Verdict::Retry { scope, after: None, cause: Cause::new(code, "as scripted") })
 }
 
+/// A line that fails until a human mends it.
+fn misconfigured(scope: Scope, code: &'static str) -> Outcome {
+    Err(Verdict::Retry { scope, after: None, cause: Cause::configuration(code, "as scripted") })
+}
+
 fn refuse(code: ErrorCode) -> Outcome {
     Err(Verdict::Refuse(Refusal { code, description: Some("as scripted".into()), language: None }))
 }

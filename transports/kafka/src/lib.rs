@@ -45,7 +45,7 @@ impl Kafka {
     fn from(&self, from: Json) -> Result<From, Fault> {
         let invalid = |error: serde_json::Error| Fault::Terms {
             pointer: String::new(),
-            cause: Cause::new("invalid", error.to_string()),
+            cause: Cause::configuration("invalid", error.to_string()),
         };
         let from: From = serde_json::from_value(from).map_err(invalid)?;
         from.judge(&self.section)?;
@@ -80,7 +80,7 @@ impl Method for Kafka {
         let cluster = self.section.same(&terms.cluster).to_owned();
         if self.taken.lock().contains(&(cluster, terms.topic.clone())) {
             let why = "a source of this gateway takes from this topic: what the stream writes there would come back";
-            return Err(Fault::Terms { pointer: "/topic".to_owned(), cause: Cause::new("invalid", why) });
+            return Err(Fault::Terms { pointer: "/topic".to_owned(), cause: Cause::configuration("invalid", why) });
         }
         Ok(KafkaLine::new(self.cluster(&terms.cluster)?.clone(), about, &terms))
     }

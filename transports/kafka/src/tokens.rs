@@ -132,7 +132,8 @@ impl Shared {
 
     /// Asks once; how long the token is good, counted from before the question.
     async fn ask(&self) -> Result<(Secret<String>, Duration), Cause> {
-        let url = self.url.clone().ok_or_else(|| Cause::new("configuration", "`token_endpoint` is no URL"))?;
+        let url =
+            self.url.clone().ok_or_else(|| Cause::configuration("configuration", "`token_endpoint` is no URL"))?;
         let request = HttpRequest {
             method: Method::POST,
             url,

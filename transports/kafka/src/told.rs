@@ -111,13 +111,14 @@ impl Told {
                 return;
             }
             state.last = Some((now, code, text.clone()));
-            let said = |code| Said { at: now, cause: Cause::new(code, text.clone()) };
+            let refused = |code| Said { at: now, cause: Cause::configuration(code, text.clone()) };
+            let lost = |code| Said { at: now, cause: Cause::new(code, text.clone()) };
             match kind {
-                Kind::Credentials => state.refused = Some(said("credentials")),
-                Kind::Tls => state.refused = Some(said("tls")),
+                Kind::Credentials => state.refused = Some(refused("credentials")),
+                Kind::Tls => state.refused = Some(refused("tls")),
                 // That all are lost says less than how the last one was.
                 Kind::AllLost if state.lost.is_some() => {}
-                Kind::Lost | Kind::AllLost => state.lost = Some(said("unreachable")),
+                Kind::Lost | Kind::AllLost => state.lost = Some(lost("unreachable")),
                 Kind::Other => {}
             }
             let cause = match kind {

@@ -60,7 +60,7 @@ type Wrong = (&'static str, String);
 impl Section {
     pub(crate) fn judge(&self) -> Result<(), Fault> {
         self.pace().and_then(|_| self.judge_receives()).map_err(|(option, why)| {
-            Fault::Start(Cause::new("configuration", format!("[methods.multipush]: `{option}`: {why}")))
+            Fault::Start(Cause::configuration("configuration", format!("[methods.multipush]: `{option}`: {why}")))
         })
     }
 
@@ -133,7 +133,7 @@ impl Options for Grant {
 impl Grant {
     /// What holds for a line: the section, the grant, and what the receiver says that it takes.
     pub(crate) fn measures(&self, section: &Section, terms: &Terms) -> Result<Measures, Fault> {
-        let fault = |pointer: String, why| Fault::Terms { pointer, cause: Cause::new("invalid", why) };
+        let fault = |pointer: String, why| Fault::Terms { pointer, cause: Cause::configuration("invalid", why) };
         let own = Section {
             requests: self.requests.unwrap_or(section.requests),
             sets: self.sets.unwrap_or(section.sets),

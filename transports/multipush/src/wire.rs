@@ -108,7 +108,7 @@ fn too_many(code: ErrorCode, text: &str, answer: &HttpResponse, sent: usize) -> 
 
 fn refused(code: &'static str, said: &Said) -> Cause {
     let text = said.description.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-    Cause::new(code, setgate_delivery::clean(&format!("the receiver said {}{text}", said.err), 512))
+    Cause::configuration(code, setgate_delivery::clean(&format!("the receiver said {}{text}", said.err), 512))
 }
 
 /// Reads what a success says. Nothing at all says nothing: `ack` may come later, or be missing (delivery.md 3.8).
@@ -133,7 +133,8 @@ fn read(answer: &HttpResponse) -> Result<Exchange, Cause> {
             Malformed::TooLarge(_) => "answer_too_large",
             _ => "answer_invalid",
         };
-        Cause::new(code, setgate_delivery::clean(&format!("the receiver's answer cannot be used: {malformed}"), 512))
+        let text = setgate_delivery::clean(&format!("the receiver's answer cannot be used: {malformed}"), 512);
+        Cause::configuration(code, text)
     })
 }
 

@@ -43,7 +43,7 @@ impl Section {
             .and_then(|_| within("answer_sets", self.answer_sets, &SETS).map(|_| 0))
             .and_then(|_| within("answer_bytes", self.answer_bytes, &BYTES));
         judged.map(|_| ()).map_err(|(option, why)| {
-            Fault::Start(Cause::new("configuration", format!("[methods.poll]: `{option}`: {why}")))
+            Fault::Start(Cause::configuration("configuration", format!("[methods.poll]: `{option}`: {why}")))
         })
     }
 }
@@ -80,7 +80,7 @@ impl Grant {
 }
 
 fn fault((member, why): (&'static str, String)) -> Fault {
-    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::new("invalid", why) }
+    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::configuration("invalid", why) }
 }
 
 fn within<N: PartialOrd + std::fmt::Display + Copy>(
@@ -187,7 +187,7 @@ impl Source {
 
 /// What is wrong with a source.
 fn of_source(member: &str, why: &str) -> Fault {
-    Fault::Start(Cause::new("configuration", format!("`{member}`: {why}")))
+    Fault::Start(Cause::configuration("configuration", format!("`{member}`: {why}")))
 }
 
 #[cfg(test)]

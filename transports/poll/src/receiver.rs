@@ -105,7 +105,7 @@ struct Collector {
 impl Collector {
     fn new(env: &Env, from: Json, inlet: Arc<dyn Inlet>) -> Result<Self, Fault> {
         let source: Source = serde_json::from_value(from)
-            .map_err(|error| Fault::Start(Cause::new("configuration", error.to_string())))?;
+            .map_err(|error| Fault::Start(Cause::configuration("configuration", error.to_string())))?;
         let endpoint = source.endpoint(env)?;
         Ok(Self {
             peer: endpoint.url.origin().ascii_serialization(),

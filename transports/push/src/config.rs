@@ -37,7 +37,7 @@ impl Options for Section {}
 impl Section {
     pub(crate) fn judge(&self) -> Result<(), Fault> {
         window(self.window).and_then(|_| timeout(self.timeout_seconds)).map(|_| ()).map_err(|(option, why)| {
-            Fault::Start(Cause::new("configuration", format!("[methods.push]: `{option}`: {why}")))
+            Fault::Start(Cause::configuration("configuration", format!("[methods.push]: `{option}`: {why}")))
         })
     }
 }
@@ -100,7 +100,7 @@ impl Grant {
 }
 
 fn fault((member, why): (&str, String)) -> Fault {
-    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::new("invalid", why) }
+    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::configuration("invalid", why) }
 }
 
 fn window(sets: usize) -> Result<usize, (&'static str, String)> {

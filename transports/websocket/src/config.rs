@@ -69,7 +69,7 @@ impl Section {
         ];
         match ranges.into_iter().find(|(_, value, least, most)| value < least || value > most) {
             None => Ok(()),
-            Some((option, _, least, most)) => Err(Fault::Start(Cause::new(
+            Some((option, _, least, most)) => Err(Fault::Start(Cause::configuration(
                 "configuration",
                 format!("[methods.websocket]: `{option}`: write {least} to {most}"),
             ))),
@@ -128,7 +128,7 @@ impl Grant {
 }
 
 fn fault(member: &str, why: &str) -> Fault {
-    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::new("invalid", why) }
+    Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::configuration("invalid", why) }
 }
 
 /// What a receiver may write in `delivery` beside `method`: nothing that counts. The URL is the gateway's to give.
@@ -214,7 +214,7 @@ impl Source {
 
 /// A member of what `collect` was given is wrong.
 pub(crate) fn wrong(member: &str, why: String) -> Fault {
-    Fault::Terms { pointer: format!("/{member}"), cause: Cause::new("invalid", why) }
+    Fault::Terms { pointer: format!("/{member}"), cause: Cause::configuration("invalid", why) }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use setgate_delivery::{Attempt, Cause, Closed, Lapse, Order, Voice, Want};
+use setgate_delivery::{Attempt, Cause, Class, Closed, Lapse, Order, Voice, Want};
 use setgate_set::Timestamp;
 use setgate_store::{Attempted, Kind, Note, Settlement};
 
@@ -318,7 +318,7 @@ impl Feed {
             let mut state = self.state.lock();
             let Shared { config, house, .. } = &*self.shared;
             // Before they go back: a probe that comes back untried would let the next one through at once.
-            state.breaker.fault(now, false, |failures| pause(config, &*house.random, failures));
+            state.breaker.fault(now, Class::Transient, |failures| pause(config, &*house.random, failures));
             state.last_error = Some((wall, cause));
         }
         self.hand_back(sets);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use setgate_delivery::{Attempt, Cause, Outcome, Verdict, Voice};
+use setgate_delivery::{Attempt, Cause, Class, Outcome, Verdict, Voice};
 use setgate_set::{Jti, OrderKey, Timestamp};
 use setgate_store::{Attempted, Head, Kind, Note, Rule, Settlement};
 use setgate_stream::OnRefusal;
@@ -12,7 +12,7 @@ use crate::{
     backoff::pause,
     batch::Returned,
     endpoint::Fault,
-    settle::{Judgement, judge, own_fault},
+    settle::{Judgement, judge},
     shared::{Command, Shared},
     slot::Slot,
 };
@@ -306,7 +306,7 @@ impl Feed {
                 let tries = claimed.attempt.0;
                 self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
             }
-            Judgement::RetryLine { after, cause, own } => {
+            Judgement::RetryLine { after, cause } => {
                 if state.is_this_set(&mut claimed) {
                     let tries = claimed.slot.troubles().lone_failures;
                     self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
@@ -323,15 +323,16 @@ impl Feed {
                     notes.push(self.retry(state, claimed, wall.plus(after), due));
                     return;
                 }
-                let until =
-                    state.breaker.fault(now, own, |failures| pause(config, &*house.random, failures).max(after));
+                let until = state
+                    .breaker
+                    .fault(now, cause.class, |failures| pause(config, &*house.random, failures).max(after));
                 self.pause_if_hopeless(state, now, &cause);
                 state.last_error = Some((wall, cause));
                 notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
             }
             Judgement::Halt { cause } => {
                 self.shared.tell(Command::Pause(self.no, cause.to_string()));
-                state.breaker.fault(now, true, |failures| pause(config, &*house.random, failures));
+                state.breaker.fault(now, Class::Configuration, |failures| pause(config, &*house.random, failures));
                 state.last_error = Some((wall, cause));
                 self.come_back(state, claimed, None);
             }
@@ -392,7 +393,7 @@ impl Feed {
         state.lone_failures_in_row += 1;
         let wait = pause(config, &*house.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
         if state.lone_failures_in_row >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
-            state.breaker.fault(now, own_fault(cause.code), |failures| pause(config, &*house.random, failures));
+            state.breaker.fault(now, cause.class, |failures| pause(config, &*house.random, failures));
             self.pause_if_hopeless(state, now, &cause);
         } else {
             state.breaker.unknown(now);

@@ -9,6 +9,7 @@ const BAD: u64 = 3;
 /// The kinds of failure that are not the SET's by their name.
 fn kinds() -> Vec<(&'static str, Outcome)> {
     let line = |code| (code, retry(Scope::Line, code));
+    let wrong = |code| (code, misconfigured(Scope::Line, code));
     let rest = Err(Verdict::Retry {
         scope: Scope::Line,
         after: Some(Duration::from_secs(2)),
@@ -16,9 +17,9 @@ fn kinds() -> Vec<(&'static str, Outcome)> {
     });
     vec![
         ("http_500", retry(Scope::Set, "http_500")),
-        line("http_401"),
-        line("http_403"),
-        line("http_404"),
+        wrong("http_401"),
+        wrong("http_403"),
+        wrong("http_404"),
         line("http_503"),
         line("timeout"),
         ("http_429", rest),
@@ -97,7 +98,7 @@ async fn one_set_for_which_whole_requests_fail_is_found_out_and_costs_none_of_th
     let bench = Bench::new(Config::default(), &[later("a")]).await;
     let requests = bench.method.requests.clone();
     requests.answer_with(|sets| {
-        let cause = Cause::new("http_403", "as scripted");
+        let cause = Cause::configuration("http_403", "as scripted");
         let bad = sets.iter().any(|set| number(set) == BAD);
         bad.then_some(Verdict::Retry { scope: Scope::Line, after: None, cause })
     });

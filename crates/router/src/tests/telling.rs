@@ -18,7 +18,7 @@ async fn what_waiting_does_not_mend_pauses_the_stream() {
     ];
     for (scope, code) in codes {
         let bench = Bench::new(Config::default(), &[stream("a")]).await;
-        bench.method.answer_with(move |_| retry(scope, code));
+        bench.method.answer_with(move |_| misconfigured(scope, code));
         for n in 0..20 {
             bench.emit(n, n).await;
         }

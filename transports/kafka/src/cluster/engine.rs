@@ -202,7 +202,7 @@ impl Engine {
                 KafkaError::ClientCreation(why) => format!("no Kafka producer can be made: {}", clean(why, 300)),
                 other => format!("no Kafka producer can be made: {:?}", other.rdkafka_error_code()),
             };
-            Cause::new("configuration", text)
+            Cause::configuration("configuration", text)
         })
     }
 

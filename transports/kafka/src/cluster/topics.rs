@@ -123,7 +123,7 @@ impl Cluster {
     async fn make_topic(&self, topic: &str, partitions: i32, replication: i32) -> Result<(), Cause> {
         let cannot = |error: &KafkaError| Cause::new("topic", clean(&format!("{:?}", error.rdkafka_error_code()), 200));
         let config = client_config(self.name(), &self.section, Role::Look)
-            .map_err(|fault| Cause::new("configuration", clean(&fault.to_string(), 200)))?;
+            .map_err(|fault| Cause::configuration("configuration", clean(&fault.to_string(), 200)))?;
         let gone = |_| Cause::new("resources", "no thread could be started to make a topic");
         let context = self.context();
         // Beside the runtime's threads: authorities are read.

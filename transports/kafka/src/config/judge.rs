@@ -17,11 +17,11 @@ const MOST: usize = 64;
 /// A fault of one cluster's section.
 pub(crate) fn in_cluster(name: &str, key: &str, why: &str) -> Fault {
     let name = setgate_delivery::clean(name, 64);
-    Fault::Start(Cause::new("configuration", format!("[methods.kafka.clusters.{name}]: `{key}`: {why}")))
+    Fault::Start(Cause::configuration("configuration", format!("[methods.kafka.clusters.{name}]: `{key}`: {why}")))
 }
 
 fn terms(pointer: &str, why: impl Into<Box<str>>) -> Fault {
-    Fault::Terms { pointer: pointer.to_owned(), cause: Cause::new("invalid", why) }
+    Fault::Terms { pointer: pointer.to_owned(), cause: Cause::configuration("invalid", why) }
 }
 
 impl Section {

@@ -79,15 +79,15 @@ pub(super) fn fault(error: &KafkaError, group: &str) -> (Option<Cause>, bool) {
     match code {
         RDKafkaErrorCode::GroupAuthorizationFailed => {
             let text = format!("the group `{group}` is not ours to join: grant Read on the group");
-            (Some(Cause::new("group_authorization", text)), true)
+            (Some(Cause::configuration("group_authorization", text)), true)
         }
         RDKafkaErrorCode::TopicAuthorizationFailed => {
             let text = "a topic of the source is not ours to read: grant Read and Describe on each";
-            (Some(Cause::new("topic_authorization", text)), is_fatal)
+            (Some(Cause::configuration("topic_authorization", text)), is_fatal)
         }
         RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
             let text = "a topic of the source is not there, or not ours to see: create it, or grant Describe";
-            (Some(Cause::new("unknown_topic", text)), is_fatal)
+            (Some(Cause::configuration("unknown_topic", text)), is_fatal)
         }
         code if is_fatal => (Some(Cause::new("fatal", format!("the Kafka client cannot go on: {code}"))), true),
         _ => (None, false),

@@ -37,7 +37,7 @@ pub(super) fn headers(section: &TokenSection) -> Result<HeaderMap, Cause> {
     let both = Secret::new(format!("{}:{}", encode(&section.client_id), encode(section.client_secret.expose())));
     let basic = Secret::new(format!("Basic {}", STANDARD.encode(both.expose())));
     let mut value = HeaderValue::from_str(basic.expose())
-        .map_err(|_| Cause::new("configuration", "the credentials cannot be sent as a header field"))?;
+        .map_err(|_| Cause::configuration("configuration", "the credentials cannot be sent as a header field"))?;
     value.set_sensitive(true);
     let mut headers = HeaderMap::new();
     headers.insert(header::AUTHORIZATION, value);
@@ -81,12 +81,14 @@ pub(super) fn token(status: StatusCode, kind: Option<&str>, body: &[u8]) -> Resu
         let denied = serde_json::from_slice::<Denied>(body).ok();
         let code = denied.and_then(|denied| CODES.into_iter().find(|code| *code == denied.error));
         return Err(match code {
-            Some("invalid_client") => Cause::new(
+            Some("invalid_client") => Cause::configuration(
                 "token_refused",
                 "it does not know this client or its secret (invalid_client): mend `client_id` and `client_secret`",
             ),
-            Some("invalid_scope") => Cause::new("token_refused", "it refuses the scope (invalid_scope): mend `scope`"),
-            Some(code) => Cause::new("token_refused", format!("it refuses ({code})")),
+            Some("invalid_scope") => {
+                Cause::configuration("token_refused", "it refuses the scope (invalid_scope): mend `scope`")
+            }
+            Some(code) => Cause::configuration("token_refused", format!("it refuses ({code})")),
             None => Cause::new("token_endpoint", format!("it answered with status {}", status.as_u16())),
         });
     }

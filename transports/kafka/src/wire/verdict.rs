@@ -38,7 +38,7 @@ pub(crate) const fn is_of_topic(code: Code) -> bool {
 /// The verdict on one record.
 pub(crate) fn of(code: Code, known: &Circumstances<'_>) -> Verdict {
     let topic = known.topic;
-    let halt = |scope, code, text: String| Verdict::Halt { scope, cause: Cause::new(code, text) };
+    let halt = |scope, code, text: String| Verdict::Halt { scope, cause: Cause::configuration(code, text) };
     let retry = |scope, code, text: String| Verdict::Retry { scope, after: None, cause: Cause::new(code, text) };
     match code {
         // Not sent, or with a producer that is replaced.

@@ -94,7 +94,7 @@ async fn a_topic_that_is_forbidden_halts_the_line_and_works_when_it_is_granted()
     mock.brokers().request_errors(PRODUCE, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
     let refused = feed(&line, 1, 1);
     run(&line, &refused).await;
-    let Some(End::Halted(Cause { code, text })) = &refused.ends()[0] else { panic!("{:?}", refused.ends()) };
+    let Some(End::Halted(Cause { code, text, .. })) = &refused.ends()[0] else { panic!("{:?}", refused.ends()) };
     assert_eq!(*code, "topic_authorization");
     assert!(text.contains("`sets`") && text.contains("Write"), "{text}");
     // The producer would refuse this one out of memory if it did not look again.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use setgate_delivery::{Bytes, Envelope, HttpError, HttpFault, OrderKey, Receipt};
+use setgate_delivery::{Bytes, Class, Envelope, HttpError, HttpFault, OrderKey, Receipt};
 
 use super::*;
 
@@ -51,7 +51,11 @@ fn every_row_of_the_readmes_table_is_what_the_code_does() {
             _ => &[0, 1, 2, 200],
         };
         for sent in counts {
-            assert_eq!(word(&meaning(&answer(status, body), *sent, NOW)), *meant, "{sent}: {line}");
+            let meant_here = meaning(&answer(status, body), *sent, NOW);
+            assert_eq!(word(&meant_here), *meant, "{sent}: {line}");
+            if let Meaning::Each(Verdict::Retry { scope: Scope::Line, cause, .. }) = meant_here {
+                assert_eq!(cause.class == Class::Configuration, line.contains("fault of the stream"), "{line}");
+            }
         }
         rows += 1;
     }
@@ -77,20 +81,26 @@ fn every_status_has_a_meaning_and_only_a_success_settles_by_name() {
 fn every_fault_of_the_network_and_every_cause_of_ours_is_in_the_readme() {
     use HttpFault::{Closed, Connect, Guard, Protocol, Resolve, Timeout, Tls, TooLarge};
     let readme = include_str!("../../README.md");
+    let told = |code: &str| {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{code}` |")));
+        row.map(|row| row.contains("fault of the stream"))
+    };
     for fault in [Guard, Resolve, Connect, Tls, Timeout, Closed, Protocol, TooLarge] {
         let Verdict::Retry { scope, after: None, cause } = endpoint::no_answer(&HttpError::new(fault, "why")) else {
             panic!()
         };
         assert_eq!((scope, cause.code), (Scope::Line, fault.code()));
-        assert!(readme.contains(&format!("| `{}` |", fault.code())), "{}", fault.code());
+        assert_eq!(told(fault.code()), Some(cause.class == Class::Configuration), "{}", fault.code());
     }
     let ids = format!(r#"{{"ack":["{}x"]}}"#, r#"x",""#.repeat(10_000));
     let cut = HttpResponse { truncated: true, ..answer(202, r#"{"ack":[]"#) };
     for (answer, code) in
         [(cut, "answer_cut"), (answer(202, &ids), "answer_too_large"), (answer(202, "[]"), "answer_invalid")]
     {
-        assert_eq!(word(&meaning(&answer, 3, NOW)), format!("line {code}"));
-        assert!(readme.contains(&format!("| `{code}` |")), "{code}");
+        let meant = meaning(&answer, 3, NOW);
+        assert_eq!(word(&meant), format!("line {code}"));
+        let Meaning::Each(Verdict::Retry { cause, .. }) = meant else { panic!() };
+        assert_eq!(told(code), Some(cause.class == Class::Configuration), "{code}");
     }
 }
 

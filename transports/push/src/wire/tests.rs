@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use setgate_delivery::{Bytes, HttpError, HttpFault};
+use setgate_delivery::{Bytes, Class, HttpError, HttpFault};
 
 use super::*;
 
@@ -39,7 +39,11 @@ fn every_row_of_the_readmes_table_is_what_the_code_does() {
         let Some(status) = cells.first().and_then(|status| status.parse::<u16>().ok()) else { continue };
         let [_, body, meant, _] = cells.as_slice() else { panic!("{line}") };
         let body = if *body == "any" { "" } else { body };
-        assert_eq!(word(&meaning(status, body)), *meant, "{line}");
+        let outcome = meaning(status, body);
+        assert_eq!(word(&outcome), *meant, "{line}");
+        if let Err(Verdict::Retry { scope: Scope::Line, cause, .. }) = outcome {
+            assert_eq!(cause.class == Class::Configuration, line.contains("fault of the stream"), "{line}");
+        }
         rows += 1;
     }
     assert!(rows > 40, "the table has {rows} rows");
@@ -214,12 +218,15 @@ fn what_a_peer_says_cannot_steer_a_terminal() {
 
 #[test]
 fn every_fault_of_the_network_is_the_lines() {
-    use HttpFault::{Closed, Connect, Guard, Protocol, Resolve, Timeout, Tls, TooLarge};
-    for fault in [Guard, Resolve, Connect, Tls, Timeout, Closed, Protocol, TooLarge] {
+    use HttpFault::{Closed, Connect, Guard, Protocol, Proxy, Resolve, Timeout, Tls, TooLarge};
+    let readme = include_str!("../../README.md");
+    for fault in [Guard, Resolve, Connect, Proxy, Tls, Timeout, Closed, Protocol, TooLarge] {
         let verdict = endpoint::no_answer(&HttpError::new(fault, "why"));
         let Verdict::Retry { scope, after: None, cause } = verdict else { panic!() };
         assert_eq!((scope, cause.code), (Scope::Line, fault.code()));
-        assert!(include_str!("../../README.md").contains(&format!("| `{}` |", fault.code())), "{}", fault.code());
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", fault.code())));
+        let told = row.map(|row| row.contains("fault of the stream"));
+        assert_eq!(told, Some(cause.class == Class::Configuration), "{}", fault.code());
     }
 }
 
