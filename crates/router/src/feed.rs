@@ -31,8 +31,9 @@ use setgate_stream::{Status, Stream};
 
 use self::{taps::Taps, visits::Visits};
 use crate::{
-    backoff::{Breaker, pause},
+    backoff::pause,
     batch::{Returned, StreamTap, Ticket},
+    breaker::Breaker,
     endpoint::{Endpoint, Member, Probe},
     hash::{Map, Set},
     lane::Lanes,

@@ -1,16 +1,13 @@
 //! From a parsed event to a durable record: decide by the index, append in one commit, answer.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use setgate_set::Event;
 use setgate_store::{
     Appended, Done, Durability, Kind, NewEvent, Obstacle, Once, Position, ProducerNo, StoreError, Unit, Version,
 };
 
-use crate::{Inner, Issuer, Router, retain};
+use crate::{Inner, Issuer, Router};
 
 /// From whom events come, and under which issuer.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +73,8 @@ impl Closed {
         }
     }
 
-    fn by(obstacle: &Obstacle) -> Self {
+    /// Closed by what the store's health tells.
+    pub(crate) fn by(obstacle: &Obstacle) -> Self {
         Self {
             why: obstacle.to_string(),
             told: obstacle.told(),
@@ -232,67 +230,5 @@ impl Inner {
     /// A subject that is the opaque id of a stream speaks of the stream itself (SSF 1.0 §8.1.4.1).
     fn refuse(&self, event: &Event) -> Option<Accepted> {
         self.index.load().names_stream(&event.subject).then_some(Accepted::NamesStream)
-    }
-}
-
-/// How often a store that takes no events is tidied up.
-const TIDY: Duration = Duration::from_secs(1);
-
-/// What is known of the gate: what closed it, and since when.
-type Known = Option<(&'static str, Duration)>;
-
-/// Keeps the gate up to date with the store's health.
-pub(crate) async fn watch_gate(inner: Arc<Inner>) {
-    let clock = inner.shared.house.clock.clone();
-    let mut halted = inner.shared.is_halted();
-    let mut tidied = clock.monotonic();
-    let mut known = Known::None;
-    while !*inner.ended.borrow() {
-        let health = inner.shared.store.health();
-        let obstacle = (!health.accepts).then(|| health.obstacle.clone().unwrap_or(Obstacle::Closed));
-        inner.tell_gate(&mut known, obstacle.as_ref());
-        inner.intake_closed.store(obstacle.as_ref().map(|obstacle| Arc::new(Closed::by(obstacle))));
-        let full = matches!(obstacle, Some(Obstacle::Reserve { .. } | Obstacle::Budget { .. }));
-        if clock.monotonic().saturating_sub(tidied) >= TIDY && (full || retain::is_pressed(&health)) {
-            // A full store frees at once what was acknowledged, so that it recovers by itself. What can be cut is cut before.
-            if let Err(error) = retain::relieve(&inner).await {
-                tracing::debug!(%error, "the store could not tidy up");
-            }
-            tidied = clock.monotonic();
-        }
-        inner.mend_streams().await;
-        inner.shared.held.store(health.held, Ordering::Release);
-        if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {
-            inner.feeds().iter().for_each(|feed| _ = feed.tick());
-        }
-        clock.sleep(Duration::from_millis(250)).await;
-    }
-}
-
-impl Inner {
-    /// Says in the log and in the metrics when the gate closes, why, and when it opens again.
-    fn tell_gate(&self, known: &mut Known, obstacle: Option<&Obstacle>) {
-        let name = obstacle.map(Obstacle::name);
-        if known.map(|(name, _)| name) == name {
-            return;
-        }
-        let now = self.shared.house.clock.monotonic();
-        let gauge = |name: &'static str| self.shared.observed.intake_closed.get_or_create(&[("reason", name)]).clone();
-        Obstacle::NAMES.iter().for_each(|name| _ = gauge(name).set(0));
-        match (obstacle, *known) {
-            (Some(obstacle), _) => {
-                gauge(obstacle.name()).set(1);
-                self.shared.observed.intake_closings.get_or_create(&[("reason", obstacle.name())]).inc();
-                tracing::warn!(
-                    reason = obstacle.name(), why = %obstacle, remedy = obstacle.remedy(), "intake is closed: events are answered 503"
-                );
-            }
-            (None, Some((reason, since))) => {
-                let seconds = now.saturating_sub(since).as_secs();
-                tracing::info!(reason, seconds, "intake is open again");
-            }
-            (None, None) => {}
-        }
-        *known = name.map(|name| (name, now));
     }
 }

@@ -3,6 +3,10 @@
 //! Fast keys sign where they are drawn. RSA signs on a pool sized to the cores: one batch of a tap is at most
 //! [`BUDGET`] of work and a tap has one batch in the pool, so streams share it in turn.
 
+mod cache;
+
+pub(crate) use cache::SealCache;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -19,9 +19,11 @@ use crate::{
     feed::Feed,
     hash::Map,
     intake, retain,
-    shared::{Command, Shared, Timers},
+    shared::{Command, Shared},
     streams::Kept,
     tail,
+    timers::Timers,
+    upkeep,
 };
 
 /// One issuer of this gateway.
@@ -155,7 +157,7 @@ impl Router {
         house.spawn("tail", tail::follow(inner.clone(), last));
         house.spawn("timers", Timers::run(inner.shared.clone()));
         house.spawn("commands", commands::obey(inner.clone(), inbox));
-        house.spawn("gate", intake::watch_gate(inner.clone()));
+        house.spawn("gate", upkeep::watch_gate(inner.clone()));
         house.spawn("retain", retain::watch(inner.clone()));
         inner.feeds().iter().for_each(|feed| _ = feed.tick());
         Ok(Self(inner))

@@ -11,8 +11,8 @@ use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, Ser
 use crate::{
     backoff::pause,
     batch::Returned,
+    decision::{Judgement, judge},
     endpoint::Fault,
-    settle::{Judgement, judge},
     shared::{Command, Shared},
     slot::Slot,
 };

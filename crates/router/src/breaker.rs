@@ -1,0 +1,205 @@
+//! The breaker of one stream: it lets through nothing, one probe, or what its pace allows.
+
+use std::time::Duration;
+
+use setgate_delivery::{Class, Profile, Voice};
+
+use crate::{Config, pace::Pace};
+
+/// The breaker of one stream: closed, open until a time, or letting one probe through.
+///
+/// Closed, it lets through what the [`Pace`] of its line allows: a thousand endpoints that turn out dead cost a few SETs each, not
+/// a window each. Where lines share an endpoint, windows that they share tell how much it bears, and nothing is tried out.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    state: State,
+    /// Faults in a row, each of a back-off of its own.
+    in_row: u32,
+    /// Of these, faults that are the stream's own and will not heal by waiting, and when the first came.
+    own_in_row: u32,
+    own_since: Option<Duration>,
+    /// Who comes and asks is there: nobody is probed.
+    is_asked: bool,
+    /// How many are in flight at most, while closed; none where the peer comes and asks, or windows tell.
+    pace: Option<Pace>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Closed,
+    Open(Duration),
+    Probing,
+}
+
+impl Breaker {
+    /// The breaker of a line.
+    pub(crate) fn of(profile: &Profile) -> Self {
+        match (profile.voice, &profile.endpoint) {
+            (Voice::Sender, None) => Self::of_sender(),
+            (Voice::Sender, Some(_)) => Self { pace: None, ..Self::of_sender() },
+            (Voice::Responder, _) => Self::of_responder(),
+        }
+    }
+
+    /// The breaker of a line that speaks first.
+    pub(crate) fn of_sender() -> Self {
+        let pace = Some(Pace::new());
+        Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, is_asked: false, pace }
+    }
+
+    /// The breaker of a line whose peer comes and asks: who asks is there.
+    pub(crate) fn of_responder() -> Self {
+        Self { is_asked: true, pace: None, ..Self::of_sender() }
+    }
+
+    /// How many SETs may leave now: all, none, or one probe.
+    pub(crate) fn allowance(&self, now: Duration, in_flight: usize) -> usize {
+        match self.state {
+            State::Closed => self.pace.map_or(usize::MAX, |pace| pace.window().saturating_sub(in_flight)),
+            // Nobody is probed who comes by itself: only what is wrong on our side is waited for.
+            State::Open(until) if now >= until && self.is_asked => usize::MAX,
+            State::Open(until) if now >= until && in_flight == 0 => 1,
+            State::Open(_) | State::Probing => 0,
+        }
+    }
+
+    /// A SET leaves.
+    pub(crate) fn left(&mut self) {
+        if let State::Open(_) = self.state
+            && !self.is_asked
+        {
+            self.state = State::Probing;
+        }
+    }
+
+    /// The probe came back without telling anything: try another at once.
+    pub(crate) fn unknown(&mut self, now: Duration) {
+        if self.state == State::Probing {
+            self.state = State::Open(now);
+        }
+    }
+
+    /// The endpoint took a SET, or refused one for the SET's own sake: it is well.
+    pub(crate) fn success(&mut self) {
+        (self.state, self.in_row, self.own_in_row, self.own_since) = (State::Closed, 0, 0, None);
+    }
+
+    /// The endpoint took a SET that was handed over then.
+    pub(crate) fn took(&mut self, handed: Duration, now: Duration) {
+        self.success();
+        if let Some(pace) = &mut self.pace {
+            pace.took(handed, now);
+        }
+    }
+
+    /// More SETs would leave if they were allowed to.
+    pub(crate) fn limited(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.limited();
+        }
+    }
+
+    /// The line failed. Returns when the next probe may leave.
+    pub(crate) fn fault(&mut self, now: Duration, class: Class, wait: impl FnOnce(u32) -> Duration) -> Duration {
+        if let State::Open(until) = self.state
+            && (now < until || !self.is_asked)
+        {
+            // Others of the same volley say the same thing: one fault.
+            return until;
+        }
+        self.in_row += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.failed(now);
+        }
+        if class == Class::Configuration {
+            self.own_in_row += 1;
+            self.own_since.get_or_insert(now);
+        } else {
+            self.own_in_row = 0;
+            self.own_since = None;
+        }
+        let until = now + wait(self.in_row);
+        self.state = State::Open(until);
+        until
+    }
+
+    /// Whether the stream failed by its own fault often and long enough to be paused.
+    pub(crate) fn gives_up(&self, now: Duration, config: &Config) -> bool {
+        self.own_in_row >= config.pause_after_faults
+            && self.own_since.is_some_and(|since| now.saturating_sub(since) >= config.pause_after())
+    }
+
+    /// When the next probe may leave, if it is open.
+    pub(crate) fn opens_at(&self) -> Option<Duration> {
+        match self.state {
+            State::Open(until) => Some(until),
+            State::Closed | State::Probing => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pace::FIRST;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn lets_one_probe_through_and_closes_on_success() {
+        let mut breaker = Breaker::of_sender();
+        assert_eq!(breaker.allowance(SECOND, 1), FIRST - 1);
+        let until = breaker.fault(SECOND, Class::Transient, |n| SECOND * n);
+        assert_eq!(until, 2 * SECOND);
+        assert_eq!(breaker.fault(SECOND, Class::Transient, |n| SECOND * n), until, "a volley is one fault");
+        assert_eq!(breaker.allowance(SECOND, 0), 0);
+        assert_eq!(breaker.allowance(2 * SECOND, 3), 0, "the volley is still in flight");
+        assert_eq!(breaker.allowance(2 * SECOND, 0), 1);
+        breaker.left();
+        assert_eq!(breaker.allowance(2 * SECOND, 1), 0);
+        assert_eq!(breaker.fault(3 * SECOND, Class::Transient, |n| SECOND * n), 5 * SECOND);
+        breaker.left();
+        breaker.success();
+        assert_eq!(breaker.allowance(3 * SECOND, 0), 1, "it failed twice");
+    }
+
+    #[test]
+    fn opens_up_step_by_step_for_those_it_calls_and_at_once_for_those_who_come() {
+        let mut sender = Breaker::of_sender();
+        for _ in 0..20 {
+            sender.limited();
+            sender.took(SECOND, SECOND + SECOND / 100);
+        }
+        assert!(sender.allowance(SECOND, 0) > FIRST);
+        sender.fault(SECOND, Class::Transient, |_| SECOND);
+        sender.left();
+        sender.success();
+        assert_eq!(sender.allowance(SECOND, 0), FIRST, "after a failure from the start");
+        let mut responder = Breaker::of_responder();
+        assert_eq!(responder.allowance(SECOND, 1000), usize::MAX);
+        responder.success();
+        assert_eq!(responder.allowance(SECOND, 0), usize::MAX);
+        // What is wrong on our side is waited for, whatever is out.
+        responder.fault(SECOND, Class::Transient, |_| SECOND);
+        assert_eq!(responder.allowance(SECOND, 0), 0);
+        assert_eq!(responder.allowance(2 * SECOND, 1000), usize::MAX);
+    }
+
+    #[test]
+    fn gives_up_only_after_enough_own_faults_over_enough_time() {
+        let config = Config::default();
+        let mut breaker = Breaker::of_sender();
+        let mut now = SECOND;
+        for _ in 0..4 {
+            now = breaker.fault(now, Class::Configuration, |_| 300 * SECOND);
+            breaker.left();
+        }
+        assert!(!breaker.gives_up(now, &config));
+        breaker.fault(now, Class::Configuration, |_| SECOND);
+        assert!(breaker.gives_up(now, &config));
+        breaker.left();
+        breaker.fault(now, Class::Transient, |_| SECOND);
+        assert!(!breaker.gives_up(now, &config), "an absent endpoint is waited for");
+    }
+}

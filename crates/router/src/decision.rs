@@ -1,0 +1,138 @@
+//! What an outcome leads to: the one table of whose fault decides what happens next. Pure.
+
+use std::time::Duration;
+
+use setgate_delivery::{Cause, Order, Outcome, Refusal, Scope, Verdict};
+use setgate_set::{ErrorCode, Receipt};
+
+/// What is to be done about one outcome.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Judgement {
+    /// It is settled: acknowledged.
+    Acknowledge(Receipt),
+    /// It is settled: parked.
+    Park {
+        code: ErrorCode,
+        text: Box<str>,
+        /// The fault was the stream's: `streams resume` offers to issue it again.
+        stream_fault: bool,
+    },
+    /// This SET failed; others may pass.
+    RetrySet { after: Option<Duration>, cause: Cause },
+    /// The line failed; the cause's class tells whether waiting mends it.
+    RetryLine { after: Option<Duration>, cause: Cause },
+    /// A human is needed: the stream is paused at once.
+    Halt { cause: Cause },
+    /// What many lines share failed; the stream has no part in it. `ours`: a human mends it, and no attempt is counted.
+    Endpoint { after: Option<Duration>, cause: Cause, ours: bool },
+    /// Not tried.
+    Return,
+}
+
+/// The one table of codes: whose fault a refusal is.
+///
+/// A refusal of a single push answers one attempt and is tried again when the fault is the stream's; where the receiver has
+/// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares`: the line names an endpoint.
+pub(crate) fn judge(outcome: Outcome, order: Order, shares: bool) -> Judgement {
+    match outcome {
+        Err(Verdict::Retry { scope: Scope::Endpoint, after, cause }) if shares => {
+            Judgement::Endpoint { after, cause, ours: false }
+        }
+        Err(Verdict::Halt { scope: Scope::Endpoint, cause }) if shares => {
+            Judgement::Endpoint { after: None, cause, ours: true }
+        }
+        Ok(receipt) => Judgement::Acknowledge(receipt),
+        Err(Verdict::Retry { scope: Scope::Set, after, cause }) => Judgement::RetrySet { after, cause },
+        Err(Verdict::Retry { scope: Scope::Line | Scope::Endpoint, after, cause }) => {
+            Judgement::RetryLine { after, cause }
+        }
+        Err(Verdict::Refuse(refusal)) => refused(refusal, order),
+        Err(Verdict::Halt { scope: Scope::Set, cause }) => {
+            Judgement::Park { code: ErrorCode::from_wire(cause.code), text: cause.text, stream_fault: false }
+        }
+        Err(Verdict::Halt { scope: Scope::Line | Scope::Endpoint, cause }) => Judgement::Halt { cause },
+        // `Verdict` may grow: what is not known was not tried.
+        Err(_) => Judgement::Return,
+    }
+}
+
+fn refused(refusal: Refusal, order: Order) -> Judgement {
+    let text: Box<str> = refusal.description.clone().unwrap_or_else(|| "no description".into());
+    let stream_fault = matches!(
+        refusal.code,
+        ErrorCode::InvalidKey
+            | ErrorCode::InvalidIssuer
+            | ErrorCode::InvalidAudience
+            | ErrorCode::AuthenticationFailed
+            | ErrorCode::AccessDenied
+    );
+    if stream_fault && order == Order::PerSet {
+        let code = match refusal.code {
+            ErrorCode::InvalidKey => "invalid_key",
+            ErrorCode::InvalidIssuer => "invalid_issuer",
+            ErrorCode::InvalidAudience => "invalid_audience",
+            ErrorCode::AuthenticationFailed => "authentication_failed",
+            _ => "access_denied",
+        };
+        return Judgement::RetryLine { after: None, cause: Cause::configuration(code, text) };
+    }
+    Judgement::Park { code: refusal.code, text, stream_fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use setgate_delivery::Class;
+
+    use super::*;
+
+    fn refuse(code: ErrorCode) -> Outcome {
+        Err(Verdict::Refuse(Refusal { code, description: Some("because".into()), language: None }))
+    }
+
+    #[test]
+    fn a_fault_of_the_stream_never_costs_a_pushed_set() {
+        for code in [
+            ErrorCode::InvalidKey,
+            ErrorCode::InvalidIssuer,
+            ErrorCode::InvalidAudience,
+            ErrorCode::AuthenticationFailed,
+            ErrorCode::AccessDenied,
+        ] {
+            let judged = judge(refuse(code.clone()), Order::PerSet, false);
+            assert!(
+                matches!(judged, Judgement::RetryLine { cause: Cause { class: Class::Configuration, .. }, .. }),
+                "{code}"
+            );
+            let judged = judge(refuse(code.clone()), Order::PerBatch, false);
+            assert!(matches!(judged, Judgement::Park { stream_fault: true, .. }), "{code}: setErrs settles");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_set_parks_it() {
+        for code in
+            [ErrorCode::InvalidRequest, ErrorCode::TooLarge, ErrorCode::InvalidState, ErrorCode::Other("novel".into())]
+        {
+            assert!(
+                matches!(
+                    judge(refuse(code.clone()), Order::PerSet, false),
+                    Judgement::Park { stream_fault: false, .. }
+                ),
+                "{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_a_line_does_not_name_is_the_line() {
+        let cause = || Cause::configuration("tls", "x");
+        let retry = || Err(Verdict::Retry { scope: Scope::Endpoint, after: None, cause: cause() });
+        let halt = || Err(Verdict::Halt { scope: Scope::Endpoint, cause: cause() });
+        assert!(
+            matches!(judge(retry(), Order::PerSet, false), Judgement::RetryLine { cause: said, .. } if said == cause())
+        );
+        assert!(matches!(judge(halt(), Order::PerSet, false), Judgement::Halt { .. }));
+        assert!(matches!(judge(retry(), Order::PerSet, true), Judgement::Endpoint { ours: false, .. }));
+        assert!(matches!(judge(halt(), Order::PerSet, true), Judgement::Endpoint { ours: true, .. }));
+    }
+}

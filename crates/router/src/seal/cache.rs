@@ -1,0 +1,44 @@
+//! Sealed tokens of SETs that failed.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use setgate_set::Jti;
+
+/// Sealed tokens of SETs that failed: a repeat is not signed again. Bounded in bytes; a miss signs again, the payload is the same.
+#[derive(Default)]
+pub(crate) struct SealCache(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    tokens: HashMap<Jti, (u64, Bytes)>,
+    oldest: VecDeque<Jti>,
+    bytes: usize,
+}
+
+impl SealCache {
+    const MOST: usize = 64 << 20;
+
+    /// Keeps a token that was sealed while the keyring had this generation.
+    pub(crate) fn keep(&self, jti: Jti, generation: u64, token: Bytes) {
+        let mut kept = self.0.lock();
+        kept.bytes += token.len();
+        match kept.tokens.insert(jti, (generation, token)) {
+            Some((_, before)) => kept.bytes -= before.len(),
+            None => kept.oldest.push_back(jti),
+        }
+        while kept.bytes > Self::MOST {
+            let Some(oldest) = kept.oldest.pop_front() else { break };
+            if let Some((_, token)) = kept.tokens.remove(&oldest) {
+                kept.bytes -= token.len();
+            }
+        }
+    }
+
+    /// The token, unless a key has come or gone since: a revoked key must not live on here.
+    pub(crate) fn find(&self, jti: &Jti, generation: u64) -> Option<Bytes> {
+        let kept = self.0.lock();
+        kept.tokens.get(jti).filter(|(then, _)| *then == generation).map(|(_, token)| token.clone())
+    }
+}
