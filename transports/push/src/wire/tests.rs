@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use setgate_delivery::{Bytes, Class, HttpError, HttpFault};
+use setgate_delivery::{
+    Bytes, Class, ErrorCode, HttpError, HttpFault, HttpResponse, Outcome, Receipt, Refusal, Scope, Timestamp, Verdict,
+    axum::response::Response, endpoint, http::StatusCode,
+};
 
 use super::*;
 
