@@ -1,7 +1,9 @@
 //! One stream as the router runs it: its lanes, its breaker, what is drawn of it, and what became of that.
 
-mod draw;
+mod claim;
+mod come_back;
 mod end;
+mod hand_over;
 #[cfg(test)]
 mod neglect;
 mod scan;
@@ -10,7 +12,8 @@ mod stops;
 mod taps;
 mod visits;
 
-pub(crate) use draw::{Drawer, poll_settled};
+pub(crate) use claim::Drawer;
+pub(crate) use hand_over::poll_settled;
 
 use std::{
     collections::{BTreeSet, VecDeque},

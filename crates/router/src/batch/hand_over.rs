@@ -1,0 +1,29 @@
+//! Handing over: what a batch holds until then goes back when it is dropped before.
+
+use std::sync::Arc;
+
+use setgate_delivery::spi::Claim;
+
+use crate::feed::Feed;
+
+/// What a batch holds until it is handed over.
+pub(super) struct DrawnClaim {
+    pub(super) feed: Arc<Feed>,
+    pub(super) sets: Vec<(u64, u64)>,
+    pub(super) handed: bool,
+}
+
+impl Claim for DrawnClaim {
+    fn handed_over(mut self: Box<Self>) {
+        self.handed = true;
+        self.feed.handed_over(&self.sets);
+    }
+}
+
+impl Drop for DrawnClaim {
+    fn drop(&mut self) {
+        if !self.handed {
+            self.feed.hand_back(&self.sets);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Preparing what was claimed: bodies are read, tokens sealed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use setgate_delivery::Cause;
+use setgate_set::Jti;
+use setgate_store::{Kind, Position, Rule, StoreError};
+
+use crate::{
+    feed::{Draw, Feed, Served},
+    seal::{Job, SealError},
+    slot::Slot,
+};
+
+/// A drawn SET with its sealed token, or what became of it instead.
+pub(super) struct Prepared {
+    pub(super) slot: Slot,
+    pub(super) draw: u64,
+    pub(super) jti: Jti,
+    pub(super) made: Made,
+}
+
+pub(super) enum Made {
+    Token(Token),
+    Gone(Rule),
+    TooLarge(usize),
+    /// The store has it and cannot read it.
+    Unread(Cause),
+}
+
+pub(super) struct Token {
+    pub(super) token: Bytes,
+    pub(super) body: Bytes,
+    /// Of the keyring, when it was sealed.
+    pub(super) generation: u64,
+}
+
+pub(super) struct Failed {
+    pub(super) sets: Vec<(u64, u64)>,
+    pub(super) cause: Cause,
+}
+
+/// Reads the bodies of a draw in one range and seals them in one job.
+pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec<Prepared>, Failed> {
+    let Draw { no: draw, slots } = draw;
+    let fail = |cause: Cause, slots: &[(Slot, Jti)]| Failed {
+        sets: slots.iter().map(|(slot, _)| (slot.seq(), draw)).collect(),
+        cause,
+    };
+    let started = feed.shared.house.clock.monotonic();
+    let at = slots.iter().map(|(slot, _)| slot.head.at).collect();
+    let bodies = match read(&feed, at, &slots).await {
+        Ok(bodies) => bodies,
+        Err(error) => return Err(fail(store_cause(&error), &slots)),
+    };
+    let generation = served.seal.keyring.generation();
+    let mut jobs = Vec::with_capacity(slots.len());
+    let mut cached = Vec::with_capacity(slots.len());
+    for ((slot, jti), body) in slots.iter().zip(&bodies) {
+        let kept = if slot.attempts > 0 || slot.sealed_before { feed.shared.cache.find(jti, generation) } else { None };
+        if let (None, Ok(Some(body))) = (&kept, body) {
+            jobs.push(Job { jti: *jti, iat: slot.head.accepted, body: body.clone() });
+        }
+        cached.push(kept);
+    }
+    let count = jobs.len() as u64;
+    let sealed = match served.seal.batch(&feed.shared.pool, jobs).await {
+        Ok(sealed) => sealed,
+        Err(error) => {
+            let code = match error {
+                SealError::NoKey(_) => "no_key",
+                SealError::Sign(_) => "sign",
+            };
+            return Err(fail(Cause::new(code, error.to_string()), &slots));
+        }
+    };
+    feed.shared.observed.sealed.inc_by(count);
+    feed.shared.observed.sealing.observe(feed.shared.house.clock.monotonic().saturating_sub(started).as_secs_f64());
+    let mut sealed = sealed.into_iter();
+    let most = served.profile.limits.set_bytes;
+    let mut prepared = Vec::with_capacity(slots.len());
+    {
+        let mut state = feed.state.lock();
+        for (((slot, jti), body), kept) in slots.into_iter().zip(bodies).zip(cached) {
+            let made = match (body, kept) {
+                (Err(cause), _) => Made::Unread(cause),
+                (Ok(None), _) => Made::Gone(Rule::Lost),
+                (Ok(Some(body)), Some(token)) => Made::Token(Token { token, body, generation }),
+                (Ok(Some(body)), None) => match sealed.next() {
+                    Some(token) if token.len() > most => Made::TooLarge(token.len()),
+                    Some(token) => Made::Token(Token { token, body, generation }),
+                    None => Made::Gone(Rule::Lost),
+                },
+            };
+            if let (Made::Token(made), Some(claimed)) = (&made, state.claimed.get_mut(&slot.seq()))
+                && claimed.draw == draw
+            {
+                claimed.sealed = Some((generation, made.token.clone()));
+            }
+            prepared.push(Prepared { slot, draw, jti, made });
+        }
+    }
+    Ok(prepared)
+}
+
+/// Reads bodies; where one of them has rotted, each by itself, so that it holds up no other.
+async fn read(
+    feed: &Feed,
+    at: Vec<Position>,
+    slots: &[(Slot, Jti)],
+) -> Result<Vec<Result<Option<Bytes>, Cause>>, StoreError> {
+    let store = &feed.shared.store;
+    match store.bodies(at.clone()).await {
+        // A control SET leaves by itself: its line waits.
+        Err(StoreError::Corrupt(_)) if slots.iter().all(|(slot, _)| slot.head.kind != Kind::Control) => {}
+        read => return Ok(read?.into_iter().map(Ok).collect()),
+    }
+    let mut bodies = Vec::with_capacity(at.len());
+    for at in at {
+        bodies.push(match store.bodies(vec![at]).await {
+            Ok(body) => Ok(body.into_iter().next().flatten()),
+            Err(StoreError::Corrupt(why)) => Err(Cause::new("store", format!("record {at} does not read: {why}"))),
+            Err(error) => return Err(error),
+        });
+    }
+    Ok(bodies)
+}
+
+fn store_cause(error: &StoreError) -> Cause {
+    Cause::new("store", error.to_string())
+}

@@ -1,0 +1,159 @@
+//! The veto: the last look before SETs leave.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use setgate_delivery::{Attempt, Batch, Envelope, Order, SealedSet, Want};
+use setgate_set::{ErrorCode, OrderKey};
+use setgate_store::{Kind, Rule};
+use setgate_stream::{Decision, Why};
+
+use super::{
+    StreamTap,
+    hand_over::DrawnClaim,
+    prepare::{Made, Prepared, Token},
+};
+use crate::{
+    feed::{Phase, Served},
+    slot::Slot,
+};
+
+/// What was accepted is read whatever its limits were then.
+const UNLIMITED: setgate_set::EventLimits =
+    setgate_set::EventLimits { types: usize::MAX, uri: usize::MAX, name: usize::MAX };
+
+impl StreamTap {
+    /// The last look before SETs leave: paused, dropped, removed or no longer wanted since the decision.
+    pub(super) fn pass(&mut self, want: &Want) -> Option<Batch> {
+        if self.kept.is_empty() {
+            return None;
+        }
+        self.kept.retain(|(Prepared { slot, draw, made, .. }, _)| {
+            let Made::Unread(cause) = made else { return true };
+            // What was drawn behind it comes back with it, before anything of its subject leaves.
+            self.feed.cannot_read((slot.seq(), *draw), cause);
+            false
+        });
+        let mut held = Vec::new();
+        let paused = {
+            let state = self.feed.state.lock();
+            let open = state.is_endpoint_open();
+            // What failed meanwhile has taken back what was drawn behind it.
+            self.kept.retain(|(prepared, _)| {
+                let claim = (prepared.slot.seq(), prepared.draw);
+                let claimed = state.claimed.get(&claim.0).filter(|claimed| claimed.draw == claim.1);
+                // What was drawn before its endpoint failed waits, too.
+                let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
+                if !leaves && claimed.is_some() {
+                    held.push(claim);
+                }
+                leaves
+            });
+            !matches!(state.phase, Phase::Open)
+        };
+        if !held.is_empty() {
+            self.feed.hand_back(&held);
+        }
+        // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
+        let in_force = self.feed.served.load_full();
+        let moved = in_force.generation != self.drawer.generation;
+        let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
+        let mut claims = Vec::with_capacity(sets.capacity());
+        let mut back = Vec::new();
+        let mut bytes = 0usize;
+        while sets.len() < want.sets {
+            let Some((prepared, served)) = self.kept.pop_front() else { break };
+            let Prepared { slot, draw, jti, made } = prepared;
+            let claim = (slot.seq(), draw);
+            let control = slot.head.kind == Kind::Control;
+            if moved || paused && !control {
+                back.push(claim);
+                continue;
+            }
+            let token = match made {
+                Made::Token(token) => token,
+                Made::Gone(rule) => {
+                    self.feed.drop_by_rule(claim, rule);
+                    continue;
+                }
+                Made::Unread(cause) => {
+                    self.feed.cannot_read(claim, &cause);
+                    continue;
+                }
+                Made::TooLarge(size) => {
+                    let most = served.profile.limits.set_bytes;
+                    self.feed.park_unsent(
+                        claim,
+                        ErrorCode::TooLarge,
+                        &format!("{size} bytes; the method carries at most {most}"),
+                    );
+                    continue;
+                }
+            };
+            if token.generation != served.seal.keyring.generation() {
+                // Its key may have been revoked since: it is sealed again (hardening H49).
+                back.push(claim);
+                continue;
+            }
+            if let Some(rule) = self.veto(&in_force, &slot, &token.body) {
+                self.feed.drop_by_rule(claim, rule);
+                continue;
+            }
+            if !sets.is_empty() && bytes + token.token.len() > want.bytes {
+                let made = Made::Token(token);
+                self.kept.push_front((Prepared { slot, draw, jti, made }, served));
+                break;
+            }
+            let Token { token, body, .. } = token;
+            bytes += token.len();
+            claims.push(claim);
+            sets.push(SealedSet {
+                jti,
+                attempt: Attempt(slot.attempts + 1),
+                body: token,
+                envelope: Arc::new(Envelope::new(slot.head.accepted, body)),
+                order: slot.head.order,
+            });
+        }
+        if self.drawer.order == Order::PerBatch && !self.kept.is_empty() {
+            // Drawn for one batch, and two are made of it: what follows a SET of the first comes back until that is settled.
+            let first: HashSet<OrderKey> = sets.iter().map(|set| set.order).collect();
+            self.kept.retain(|(Prepared { slot, draw, .. }, _)| {
+                let goes = first.contains(&slot.head.order) && slot.head.kind != Kind::Control;
+                if goes {
+                    back.push((slot.seq(), *draw));
+                }
+                !goes
+            });
+        }
+        if !back.is_empty() {
+            self.feed.hand_back(&back);
+        }
+        if sets.is_empty() {
+            return None;
+        }
+        let more = !self.kept.is_empty() || {
+            let mut state = self.feed.state.lock();
+            state.lanes.has_ready() || state.lanes.has_held(self.drawer.tap)
+        };
+        Some(Batch::new(sets, more, Box::new(DrawnClaim { feed: self.feed.clone(), sets: claims, handed: false })))
+    }
+
+    /// Why a SET must not leave any more, though it was owed when it was accepted.
+    fn veto(&self, served: &Served, slot: &Slot, body: &Bytes) -> Option<Rule> {
+        if !self.feed.shared.store.is_owed(self.feed.no, slot.head.at) {
+            return Some(Rule::Deleted);
+        }
+        if slot.head.kind == Kind::Control || slot.head.config >= served.filter_changed {
+            return None;
+        }
+        let value = serde_json::from_slice(body).ok()?;
+        let event = setgate_set::Event::parse(value, &UNLIMITED).ok()?;
+        match setgate_stream::decide(&served.stream, &event.types, &event.subject) {
+            Decision::Deliver | Decision::Hold => None,
+            Decision::Skip(Why::EventNotWanted) => Some(Rule::EventNotWanted),
+            Decision::Skip(Why::Disabled) => Some(Rule::Disabled),
+            Decision::Skip(_) => Some(Rule::SubjectRemoved),
+        }
+    }
+}

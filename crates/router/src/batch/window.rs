@@ -1,0 +1,107 @@
+//! Room in the windows of a line: taken for a batch, given back SET by SET, waited for.
+
+use std::{sync::Arc, task::Context};
+
+use setgate_delivery::Window;
+
+/// Room taken for one batch in all windows of its line; given back SET by SET.
+#[derive(Debug, Default)]
+pub(crate) struct Ticket {
+    windows: Vec<Window>,
+}
+
+impl Ticket {
+    /// Takes room in all windows, or in none.
+    ///
+    /// # Errors
+    /// The window that has too little.
+    pub(crate) fn take(windows: Vec<Window>, sets: usize, bytes: usize) -> Result<Arc<Self>, Window> {
+        for (at, window) in windows.iter().enumerate() {
+            if !window.core().take(sets, bytes) {
+                windows.iter().take(at).for_each(|taken| taken.core().give(sets, 1, bytes));
+                return Err(window.clone());
+            }
+        }
+        Ok(Arc::new(Self { windows }))
+    }
+
+    /// One SET is settled or came back.
+    pub(crate) fn give(&self, bytes: usize) {
+        self.windows.iter().for_each(|window| window.core().give(1, 0, bytes));
+    }
+}
+
+/// Room that many SETs give back together: each window is locked once, and one who waits is woken for all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Returned(Vec<(Window, usize, usize)>);
+
+impl Returned {
+    pub(crate) fn add(&mut self, ticket: &Ticket, bytes: usize) {
+        for window in &ticket.windows {
+            match self.0.iter_mut().find(|(other, ..)| Arc::ptr_eq(other.core(), window.core())) {
+                Some((_, sets, all)) => (*sets, *all) = (*sets + 1, *all + bytes),
+                None => self.0.push((window.clone(), 1, bytes)),
+            }
+        }
+    }
+}
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        for (window, sets, bytes) in self.0.drain(..) {
+            window.core().give(sets, 0, bytes);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.windows.iter().for_each(|window| window.core().give(0, 1, 0));
+    }
+}
+
+/// A tap's wish for room in a window. A chance that comes too late is passed on to the next who waits.
+#[derive(Debug, Default)]
+pub(crate) struct Wish(Option<(Window, u64)>);
+
+impl Wish {
+    pub(crate) fn wait(&mut self, windows: &[Window], cx: &Context<'_>) {
+        let Some(window) = windows.iter().find(|window| window.core().room() == 0) else {
+            // There is room by now.
+            cx.waker().wake_by_ref();
+            return;
+        };
+        let waker = cx.waker().clone();
+        let ticket = window.core().when_room(Arc::new(move || waker.wake_by_ref()));
+        self.0 = Some((window.clone(), ticket));
+        // Room may have come between the look and the wish.
+        window.core().pass_on();
+    }
+
+    /// Waits until a window that has some room has enough of it.
+    pub(crate) fn wait_to_fit(&mut self, window: &Window, sets: usize, bytes: usize, cx: &Context<'_>) {
+        let waker = cx.waker().clone();
+        match window.core().when_it_fits(sets, bytes, Arc::new(move || waker.wake_by_ref())) {
+            Some(ticket) => self.0 = Some((window.clone(), ticket)),
+            // There is enough by now.
+            None => cx.waker().wake_by_ref(),
+        }
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Wishes nothing more. Tells of which window room was announced in the meantime.
+    pub(super) fn withdraw(&mut self) -> Option<Window> {
+        self.0.take().filter(|(window, ticket)| !window.core().withdraw(*ticket)).map(|(window, _)| window)
+    }
+
+    pub(super) fn give_up(&mut self) {
+        if let Some((window, ticket)) = self.0.take()
+            && !window.core().withdraw(ticket)
+        {
+            window.core().pass_on();
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! How claims come back to their lanes: untried, failed, or unreadable.
+
+use std::{sync::Arc, time::Duration};
+
+use setgate_delivery::{Cause, Class};
+use setgate_set::Timestamp;
+use setgate_store::Kind;
+
+use super::{Claimed, Feed, State};
+use crate::{backoff::pause, shared::Shared, slot::Slot};
+
+impl Feed {
+    /// These SETs, each with its draw, were drawn and not handed over: it never happened.
+    pub(crate) fn hand_back(self: &Arc<Self>, sets: &[(u64, u64)]) {
+        let mut state = self.state.lock();
+        self.take_back(&mut state, sets);
+        self.stir(&mut state);
+    }
+
+    pub(super) fn take_back(&self, state: &mut State, sets: &[(u64, u64)]) {
+        let now = self.shared.house.clock.monotonic();
+        for (seq, draw) in sets {
+            if state.claimed.get(seq).is_some_and(|claimed| claimed.draw == *draw && claimed.handed.is_none())
+                && let Some(claimed) = state.unclaim(*seq)
+            {
+                state.breaker.unknown(now);
+                self.come_back(state, claimed, None);
+            }
+        }
+    }
+
+    /// A claim comes back to its place, and with it all that was drawn behind it: nothing later may arrive first.
+    pub(super) fn come_back(&self, state: &mut State, claimed: Claimed, due: Option<Duration>) {
+        let slot = self.keep_sealed(claimed);
+        if slot.head.kind == Kind::Control {
+            state.control_busy = false;
+            state.control.push_front(slot);
+            return;
+        }
+        for seq in state.lanes.put_back(slot, due) {
+            if let Some(mut behind) = state.unclaim(seq) {
+                if behind.handed.is_some() {
+                    behind.slot.attempts = behind.attempt.0;
+                }
+                if let Some(settled) = &mut state.settled_meanwhile {
+                    settled.insert(seq);
+                }
+                let slot = self.keep_sealed(behind);
+                state.lanes.put_back(slot, None);
+            }
+        }
+    }
+
+    /// Keeps the token of a SET that comes back: a repeat is not signed again.
+    fn keep_sealed(&self, claimed: Claimed) -> Slot {
+        let Claimed { mut slot, jti, sealed, .. } = claimed;
+        if let Some((generation, sealed)) = sealed {
+            // The generation it was sealed in, not that of now: a key may have been revoked while it was handed over.
+            self.shared.cache.keep(jti, generation, sealed);
+            slot.sealed_before = true;
+        }
+        slot
+    }
+
+    /// Sealing or reading failed for the whole draw: everything goes back and the line waits.
+    pub(crate) fn draw_failed(self: &Arc<Self>, sets: &[(u64, u64)], cause: Cause) {
+        let now = self.shared.house.clock.monotonic();
+        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        tracing::warn!(stream = %self.served.load().stream.id, cause = %cause, "cannot prepare SETs");
+        {
+            let mut state = self.state.lock();
+            let Shared { config, house, .. } = &*self.shared;
+            // Before they go back: a probe that comes back untried would let the next one through at once.
+            state.breaker.fault(now, Class::Transient, |failures| pause(config, &*house.random, failures));
+            state.last_error = Some((wall, cause));
+        }
+        self.hand_back(sets);
+    }
+
+    /// A drawn SET is there and cannot be read: it waits for who repairs the store, its subject with it, and no other does.
+    pub(crate) fn cannot_read(self: &Arc<Self>, (seq, draw): (u64, u64), cause: &Cause) {
+        let (now, wall) = self.times();
+        let mut state = self.state.lock();
+        if state.claimed.get(&seq).is_none_or(|claimed| claimed.draw != draw) {
+            return;
+        }
+        let Some(claimed) = state.unclaim(seq) else { return };
+        tracing::error!(
+            stream = %self.served.load().stream.id, cause = %cause,
+            "a SET cannot be read and waits: stop the gateway and run `setgate store check`"
+        );
+        // It may have been the probe: another one may leave.
+        state.breaker.unknown(now);
+        state.last_error = Some((wall, cause.clone()));
+        let due = now + Duration::from_secs(self.shared.config.backoff_most_s);
+        self.come_back(&mut state, claimed, Some(due));
+        self.stir(&mut state);
+    }
+}

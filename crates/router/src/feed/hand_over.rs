@@ -1,0 +1,105 @@
+//! What is handed over: until it is settled, its time is over, or its tap is gone.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use setgate_delivery::Lapse;
+use setgate_set::Timestamp;
+use setgate_store::{Attempted, Note, Settlement};
+
+use super::{Claimed, Feed, State, taps::For};
+
+impl Feed {
+    /// The hand-over of these SETs, each with its draw, begins.
+    pub(crate) fn handed_over(self: &Arc<Self>, sets: &[(u64, u64)]) {
+        let now = self.shared.house.clock.monotonic();
+        let mut state = self.state.lock();
+        let State { claimed, lapses, taps, handed, .. } = &mut *state;
+        let (mut lapse, mut orphans) = (false, Vec::new());
+        for (seq, draw) in sets {
+            let Some(claimed) =
+                claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && claimed.handed.is_none())
+            else {
+                continue;
+            };
+            claimed.handed = Some(now);
+            *handed += 1;
+            taps.handed(claimed.tap);
+            if let Some(at) = claimed.lapses_at() {
+                lapses.insert((at, *seq));
+                lapse = true;
+            } else if taps.manner(claimed.tap).is_none() {
+                // Its batch outlived its tap, with which it would have fallen due again.
+                orphans.push(*seq);
+            }
+        }
+        if lapse || !orphans.is_empty() {
+            self.due_again(&mut state, &orphans, now);
+            self.stir(&mut state);
+        }
+    }
+
+    /// Handed-over SETs whose time to be settled is over are due again.
+    pub(super) fn lapse(self: &Arc<Self>, state: &mut State, now: Duration) {
+        let mut over = Vec::new();
+        while let Some((at, seq)) = state.lapses.first().copied()
+            && at <= now
+        {
+            state.lapses.pop_first();
+            over.push(seq);
+        }
+        self.due_again(state, &over, now);
+    }
+
+    /// Handed-over SETs of which nobody will hear any more: that was an attempt.
+    pub(super) fn due_again(&self, state: &mut State, seqs: &[u64], now: Duration) {
+        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let mut notes = Vec::with_capacity(seqs.len());
+        let all: Vec<Claimed> = seqs.iter().filter_map(|seq| state.unclaim(*seq)).collect();
+        for mut claimed in all {
+            let (slot, count) = (&mut claimed.slot, claimed.attempt.0);
+            slot.attempts = count;
+            slot.failed_at(wall);
+            let first_failed = slot.first_failed().unwrap_or(wall);
+            let note = Note::Attempt(Attempted { count, first_failed, next_at: wall });
+            notes.push(Settlement { stream: self.no, at: slot.head.at, note });
+            self.come_back(state, claimed, None);
+        }
+        if !notes.is_empty() {
+            state.breaker.unknown(now);
+            self.shared.settler.note(notes);
+        }
+    }
+
+    /// A tap is gone: what it drew and did not hand over goes back, and what ends with it is due again.
+    pub(crate) fn tap_gone(self: &Arc<Self>, tap: u64, unsent: &[(u64, u64)]) {
+        let (now, wall) = self.times();
+        let mut state = self.state.lock();
+        state.visits.leave(now, wall);
+        self.take_back(&mut state, unsent);
+        let closed = state.taps.close(tap);
+        if closed.is_some_and(|(manner, owes)| owes && manner.lapse == Lapse::WithTap) {
+            let of_tap =
+                |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed.is_some()).then_some(*seq);
+            let mut sent: Vec<u64> = state.claimed.iter().filter_map(of_tap).collect();
+            sent.sort_unstable();
+            self.due_again(&mut state, &sent, now);
+        }
+        state.lanes.tap_gone(tap);
+        self.stir(&mut state);
+    }
+}
+
+/// For [`TapCore::poll_settled`]: ready when nothing this tap handed over is unsettled.
+pub(crate) fn poll_settled(feed: &Arc<Feed>, tap: u64, cx: &Context<'_>) -> Poll<()> {
+    let mut state = feed.state.lock();
+    if state.taps.owes_outcomes(tap) {
+        state.taps.wait(tap, For::Outcomes, cx.waker());
+        Poll::Pending
+    } else {
+        Poll::Ready(())
+    }
+}
