@@ -18,7 +18,10 @@ use std::{
 use setgate_delivery::{Batch, BoxFuture, Closed, Order, Want, spi::TapCore};
 
 use self::prepare::{Failed, Prepared, prepare};
-use crate::feed::{Drawer, Drawn, Feed, Served, poll_settled};
+use crate::{
+    feed::{Drawer, Drawn, Feed, Served, poll_settled},
+    number::{ClaimNo, Generation, TapNo},
+};
 
 type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;
 
@@ -31,7 +34,7 @@ struct Underway {
     work: Progress,
     served: Arc<Served>,
     /// What it holds, with its draw.
-    sets: Vec<(u64, u64)>,
+    sets: Vec<ClaimNo>,
 }
 
 enum Progress {
@@ -51,7 +54,7 @@ pub(crate) struct StreamTap {
 }
 
 impl StreamTap {
-    pub(crate) fn new(feed: Arc<Feed>, tap: u64, order: Order, generation: u64) -> Self {
+    pub(crate) fn new(feed: Arc<Feed>, tap: TapNo, order: Order, generation: Generation) -> Self {
         let drawer = Drawer { tap, order, generation };
         Self { feed, drawer, work: VecDeque::new(), kept: VecDeque::new(), wish: Wish::default() }
     }
@@ -86,7 +89,7 @@ impl StreamTap {
         }
         match drawn {
             Drawn::Slots(draw, served) => {
-                let sets = draw.slots.iter().map(|(slot, _)| (slot.seq(), draw.no)).collect();
+                let sets = draw.slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), draw: draw.no }).collect();
                 let work = Progress::Busy(Box::pin(prepare(self.feed.clone(), served.clone(), draw)));
                 self.work.push_back(Underway { work, served, sets });
                 None
@@ -156,7 +159,7 @@ impl TapCore for StreamTap {
 impl Drop for StreamTap {
     fn drop(&mut self) {
         self.wish.give_up();
-        let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| (prepared.slot.seq(), prepared.draw)).collect();
+        let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| prepared.claim()).collect();
         unsent.extend(self.work.drain(..).flat_map(|underway| underway.sets));
         self.feed.tap_gone(self.drawer.tap, &unsent);
     }

@@ -40,6 +40,7 @@ use crate::{
     endpoint::{Endpoint, Member, Probe},
     hash::{Map, Set},
     lane::Lanes,
+    number::{DrawNo, Generation, KeyGeneration, TapNo},
     seal::Seal,
     shared::{Command, Shared},
     slot::{Fared, Slot},
@@ -70,7 +71,7 @@ pub(crate) struct Served {
     /// The version in which its filter last changed: older decisions are looked at again at hand-over.
     pub(crate) filter_changed: Version,
     /// Counts changes of method or endpoint: of older hand-overs only ends count.
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
 }
 
 /// Whether SETs may leave.
@@ -113,7 +114,7 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     pub(crate) taps: Taps,
     /// Draws ever made.
-    draws: u64,
+    draws: DrawNo,
     /// SETs handed over and unsettled.
     handed: usize,
     /// Of these, SETs whose hand-over has ended well: they are in flight no more.
@@ -180,9 +181,9 @@ pub(crate) struct Claimed {
     pub(crate) slot: Slot,
     pub(crate) jti: Jti,
     pub(crate) attempt: Attempt,
-    pub(crate) tap: u64,
+    pub(crate) tap: TapNo,
     /// The draw that took it: the same SET drawn again is another claim.
-    pub(crate) draw: u64,
+    pub(crate) draw: DrawNo,
     /// How its hand-over can fail: a refusal after a batch settles it.
     pub(crate) order: Order,
     /// Nothing else was drawn with it that fails with it.
@@ -193,9 +194,9 @@ pub(crate) struct Claimed {
     pub(crate) reached: bool,
     /// How long after the hand-over it is due again; without it, when its tap is gone.
     pub(crate) lapse: Option<Duration>,
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
-    pub(crate) sealed: Option<(u64, Bytes)>,
+    pub(crate) sealed: Option<(KeyGeneration, Bytes)>,
     pub(crate) ticket: Arc<Ticket>,
     /// It left though its endpoint is held, to find out whether that is well.
     pub(crate) probe: Option<Probe>,
@@ -211,7 +212,7 @@ impl Claimed {
 
 /// What a tap drew: its number, and the SETs.
 pub(crate) struct Draw {
-    pub(crate) no: u64,
+    pub(crate) no: DrawNo,
     pub(crate) slots: Vec<(Slot, Jti)>,
 }
 
@@ -245,7 +246,7 @@ impl Feed {
             endpoint: served.endpoint.clone().map(Member::of),
             phase,
             taps: Taps::default(),
-            draws: 0,
+            draws: DrawNo::default(),
             handed: 0,
             reached: 0,
             lapses: BTreeSet::new(),
@@ -438,7 +439,7 @@ impl Feed {
     pub(crate) fn serve(self: &Arc<Self>, mut served: Served) {
         let before = self.served.load_full();
         let moved = before.stream.delivery != served.stream.delivery;
-        served.generation = before.generation + u64::from(moved);
+        served.generation = if moved { before.generation.next() } else { before.generation };
         let phase = phase_of(&served.stream.status);
         let (voice, breaker, endpoint) = (served.profile.voice, Breaker::of(&served.profile), served.endpoint.clone());
         let (linger, inactivity) = (Linger::of(&served), inactivity(&served));

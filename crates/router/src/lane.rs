@@ -4,17 +4,15 @@
 //! until there is room. Pure: no clock, no lock, no I/O.
 
 mod out;
+mod waits;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use setgate_delivery::Order;
 use setgate_set::OrderKey;
 
-use self::out::Out;
-use crate::{hash::Map, slot::Slot};
+use self::{out::Out, waits::Waits};
+use crate::{hash::Map, number::TapNo, slot::Slot};
 
 /// Who may draw a listed lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +31,8 @@ struct Lane {
     queue: VecDeque<Slot>,
     /// Drawn and not settled.
     out: Out,
-    /// The tap that holds all that is out and may take more; 0 is nobody.
-    holder: u64,
+    /// The tap that holds all that is out and may take more.
+    holder: TapNo,
     /// Not before then.
     waits: Option<Duration>,
     listed: Listed,
@@ -48,20 +46,6 @@ impl Lane {
     /// Whether the lane waits for what was its first SET until now, and no other.
     fn waits_for_nobody(&self) -> bool {
         self.waits.is_some() && self.queue.front().is_none_or(|next| next.attempts == 0)
-    }
-}
-
-/// The lanes that wait, each once, in the order in which their times come.
-#[derive(Debug, Default)]
-struct Waits(BTreeSet<(Duration, OrderKey)>);
-
-impl Waits {
-    /// From now on the lane of this key waits so long, or not at all.
-    fn set(&mut self, key: OrderKey, lane: &mut Lane, until: Option<Duration>) {
-        if let Some(before) = std::mem::replace(&mut lane.waits, until) {
-            self.0.remove(&(before, key));
-        }
-        self.0.extend(until.map(|until| (until, key)));
     }
 }
 
@@ -86,7 +70,7 @@ pub(crate) struct Lanes {
     /// Lanes listed as free.
     free: usize,
     /// The same for lanes that a tap holds, by tap.
-    held: Map<u64, VecDeque<OrderKey>>,
+    held: Map<TapNo, VecDeque<OrderKey>>,
     /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
     free_next: bool,
     waits: Waits,
@@ -130,7 +114,7 @@ impl Lanes {
     }
 
     /// Since when the oldest stands ready that this tap may take, or any tap; zero when it was tried before.
-    pub(crate) fn ready_since(&mut self, tap: Option<u64>) -> Option<Duration> {
+    pub(crate) fn ready_since(&mut self, tap: Option<TapNo>) -> Option<Duration> {
         if self.retries > 0 {
             return Some(Duration::ZERO);
         }
@@ -146,7 +130,14 @@ impl Lanes {
     }
 
     /// Whether so many SETs or bytes stand ready, for this tap or for any.
-    pub(crate) fn is_enough(&self, tap: Option<u64>, order: Order, sets: usize, bytes: usize, overhead: usize) -> bool {
+    pub(crate) fn is_enough(
+        &self,
+        tap: Option<TapNo>,
+        order: Order,
+        sets: usize,
+        bytes: usize,
+        overhead: usize,
+    ) -> bool {
         if self.queued < sets && bytes == usize::MAX {
             return false;
         }
@@ -192,7 +183,7 @@ impl Lanes {
     }
 
     /// Whether something may leave now by this tap alone: the next SETs of keys of which it holds the earlier ones.
-    pub(crate) fn has_held(&mut self, tap: u64) -> bool {
+    pub(crate) fn has_held(&mut self, tap: TapNo) -> bool {
         let Some(held) = self.held.get_mut(&tap) else { return false };
         while let Some(key) = held.front() {
             if self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Held && lane.holder == tap) {
@@ -204,13 +195,13 @@ impl Lanes {
     }
 
     /// Taps for which something may leave that no other may take.
-    pub(crate) fn holders(&mut self) -> Vec<u64> {
-        let taps: Vec<u64> = self.held.iter().filter(|(_, held)| !held.is_empty()).map(|(tap, _)| *tap).collect();
+    pub(crate) fn holders(&mut self) -> Vec<TapNo> {
+        let taps: Vec<TapNo> = self.held.iter().filter(|(_, held)| !held.is_empty()).map(|(tap, _)| *tap).collect();
         taps.into_iter().filter(|tap| self.has_held(*tap)).collect()
     }
 
     /// A tap is gone: what it holds waits for its end, or comes back.
-    pub(crate) fn tap_gone(&mut self, tap: u64) {
+    pub(crate) fn tap_gone(&mut self, tap: TapNo) {
         self.held.remove(&tap);
     }
 
@@ -257,7 +248,7 @@ impl Lanes {
     /// a key may go on with what of it was passed over.
     pub(crate) fn draw(
         &mut self,
-        tap: u64,
+        tap: TapNo,
         order: Order,
         most: usize,
         bytes: usize,
@@ -320,7 +311,7 @@ impl Lanes {
     }
 
     /// The lane whose turn it is, no more listed.
-    fn next_lane(&mut self, tap: u64) -> Option<(OrderKey, Listed)> {
+    fn next_lane(&mut self, tap: TapNo) -> Option<(OrderKey, Listed)> {
         let free_first = self.free_next;
         self.free_next = !free_first;
         let wanted = if free_first { [Listed::Free, Listed::Held] } else { [Listed::Held, Listed::Free] };
@@ -371,7 +362,7 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.out.remove(seq);
         if lane.out.is_empty() {
-            lane.holder = 0;
+            lane.holder = TapNo::NOBODY;
             if lane.listed == Listed::Held {
                 self.unlist(key);
             }

@@ -16,6 +16,7 @@ mod index;
 mod intake;
 mod lane;
 mod mend;
+mod number;
 mod observe;
 mod pace;
 mod parked;

@@ -16,6 +16,7 @@ use crate::{
     Index, Inner, Router, StartError, StreamView,
     announce::Announcement,
     feed::{Feed, Served},
+    number::Generation,
     seal::Seal,
     vault::{self, Secrets},
 };
@@ -141,7 +142,7 @@ impl Inner {
             seal: Arc::new(seal),
             method: method.entry().name,
             filter_changed,
-            generation: 0,
+            generation: Generation::default(),
         })
     }
 

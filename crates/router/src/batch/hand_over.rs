@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use setgate_delivery::spi::Claim;
 
-use crate::feed::Feed;
+use crate::{feed::Feed, number::ClaimNo};
 
 /// What a batch holds until it is handed over.
 pub(super) struct DrawnClaim {
     pub(super) feed: Arc<Feed>,
-    pub(super) sets: Vec<(u64, u64)>,
+    pub(super) sets: Vec<ClaimNo>,
     pub(super) handed: bool,
 }
 

@@ -9,6 +9,7 @@ use setgate_store::{Kind, Position, Rule, StoreError};
 
 use crate::{
     feed::{Draw, Feed, Served},
+    number::{ClaimNo, DrawNo, KeyGeneration},
     seal::{Job, SealError},
     slot::Slot,
 };
@@ -16,9 +17,15 @@ use crate::{
 /// A drawn SET with its sealed token, or what became of it instead.
 pub(super) struct Prepared {
     pub(super) slot: Slot,
-    pub(super) draw: u64,
+    pub(super) draw: DrawNo,
     pub(super) jti: Jti,
     pub(super) made: Made,
+}
+
+impl Prepared {
+    pub(super) fn claim(&self) -> ClaimNo {
+        ClaimNo { seq: self.slot.seq(), draw: self.draw }
+    }
 }
 
 pub(super) enum Made {
@@ -33,11 +40,11 @@ pub(super) struct Token {
     pub(super) token: Bytes,
     pub(super) body: Bytes,
     /// Of the keyring, when it was sealed.
-    pub(super) generation: u64,
+    pub(super) generation: KeyGeneration,
 }
 
 pub(super) struct Failed {
-    pub(super) sets: Vec<(u64, u64)>,
+    pub(super) sets: Vec<ClaimNo>,
     pub(super) cause: Cause,
 }
 
@@ -45,7 +52,7 @@ pub(super) struct Failed {
 pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec<Prepared>, Failed> {
     let Draw { no: draw, slots } = draw;
     let fail = |cause: Cause, slots: &[(Slot, Jti)]| Failed {
-        sets: slots.iter().map(|(slot, _)| (slot.seq(), draw)).collect(),
+        sets: slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), draw }).collect(),
         cause,
     };
     let started = feed.shared.house.clock.monotonic();
@@ -54,7 +61,7 @@ pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) ->
         Ok(bodies) => bodies,
         Err(error) => return Err(fail(store_cause(&error), &slots)),
     };
-    let generation = served.seal.keyring.generation();
+    let generation = KeyGeneration::of(&served.seal.keyring);
     let mut jobs = Vec::with_capacity(slots.len());
     let mut cached = Vec::with_capacity(slots.len());
     for ((slot, jti), body) in slots.iter().zip(&bodies) {

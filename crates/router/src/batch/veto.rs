@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     feed::{Phase, Served},
+    number::KeyGeneration,
     slot::Slot,
 };
 
@@ -28,10 +29,10 @@ impl StreamTap {
         if self.kept.is_empty() {
             return None;
         }
-        self.kept.retain(|(Prepared { slot, draw, made, .. }, _)| {
-            let Made::Unread(cause) = made else { return true };
+        self.kept.retain(|(prepared, _)| {
+            let Made::Unread(cause) = &prepared.made else { return true };
             // What was drawn behind it comes back with it, before anything of its subject leaves.
-            self.feed.cannot_read((slot.seq(), *draw), cause);
+            self.feed.cannot_read(prepared.claim(), cause);
             false
         });
         let mut held = Vec::new();
@@ -40,8 +41,8 @@ impl StreamTap {
             let open = state.is_endpoint_open();
             // What failed meanwhile has taken back what was drawn behind it.
             self.kept.retain(|(prepared, _)| {
-                let claim = (prepared.slot.seq(), prepared.draw);
-                let claimed = state.claimed.get(&claim.0).filter(|claimed| claimed.draw == claim.1);
+                let claim = prepared.claim();
+                let claimed = state.claim(claim);
                 // What was drawn before its endpoint failed waits, too.
                 let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
                 if !leaves && claimed.is_some() {
@@ -63,8 +64,8 @@ impl StreamTap {
         let mut bytes = 0usize;
         while sets.len() < want.sets {
             let Some((prepared, served)) = self.kept.pop_front() else { break };
+            let claim = prepared.claim();
             let Prepared { slot, draw, jti, made } = prepared;
-            let claim = (slot.seq(), draw);
             let control = slot.head.kind == Kind::Control;
             if moved || paused && !control {
                 back.push(claim);
@@ -90,7 +91,7 @@ impl StreamTap {
                     continue;
                 }
             };
-            if token.generation != served.seal.keyring.generation() {
+            if token.generation != KeyGeneration::of(&served.seal.keyring) {
                 // Its key may have been revoked since: it is sealed again (hardening H49).
                 back.push(claim);
                 continue;
@@ -118,10 +119,11 @@ impl StreamTap {
         if self.drawer.order == Order::PerBatch && !self.kept.is_empty() {
             // Drawn for one batch, and two are made of it: what follows a SET of the first comes back until that is settled.
             let first: HashSet<OrderKey> = sets.iter().map(|set| set.order).collect();
-            self.kept.retain(|(Prepared { slot, draw, .. }, _)| {
-                let goes = first.contains(&slot.head.order) && slot.head.kind != Kind::Control;
+            self.kept.retain(|(prepared, _)| {
+                let head = &prepared.slot.head;
+                let goes = first.contains(&head.order) && head.kind != Kind::Control;
                 if goes {
-                    back.push((slot.seq(), *draw));
+                    back.push(prepared.claim());
                 }
                 !goes
             });

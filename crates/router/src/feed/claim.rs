@@ -8,17 +8,18 @@ use super::{Claimed, Draw, Drawn, Feed, Phase, Served, State, taps::For};
 use crate::{
     batch::{Ticket, Wish},
     endpoint::{NotNow, Probe},
+    number::{Generation, TapNo},
     slot::Slot,
 };
 
 /// Who draws.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drawer {
-    pub(crate) tap: u64,
+    pub(crate) tap: TapNo,
     /// How its hand-over can fail.
     pub(crate) order: Order,
     /// In which it was opened: it ends when method or endpoint change.
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
 }
 
 impl Feed {
@@ -151,7 +152,7 @@ impl Feed {
         self: &Arc<Self>,
         state: &mut State,
         served: &Served,
-        tap: u64,
+        tap: TapNo,
         now: Duration,
         cx: &Context<'_>,
     ) -> Drawn {
@@ -192,7 +193,7 @@ impl Feed {
             Some(Lapse::After(after)) => Some(after),
             Some(Lapse::WithTap) | None => None,
         };
-        state.draws += 1;
+        state.draws = state.draws.next();
         let no = state.draws;
         let alone = slots.len() == 1 || drawer.order == Order::PerSet;
         let enter = |slot: Slot| {

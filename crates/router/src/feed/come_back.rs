@@ -7,21 +7,21 @@ use setgate_set::Timestamp;
 use setgate_store::Kind;
 
 use super::{Claimed, Feed, State};
-use crate::{backoff::pause, shared::Shared, slot::Slot};
+use crate::{backoff::pause, number::ClaimNo, shared::Shared, slot::Slot};
 
 impl Feed {
-    /// These SETs, each with its draw, were drawn and not handed over: it never happened.
-    pub(crate) fn hand_back(self: &Arc<Self>, sets: &[(u64, u64)]) {
+    /// These claims were made and not handed over: it never happened.
+    pub(crate) fn hand_back(self: &Arc<Self>, sets: &[ClaimNo]) {
         let mut state = self.state.lock();
         self.take_back(&mut state, sets);
         self.stir(&mut state);
     }
 
-    pub(super) fn take_back(&self, state: &mut State, sets: &[(u64, u64)]) {
+    pub(super) fn take_back(&self, state: &mut State, sets: &[ClaimNo]) {
         let now = self.shared.house.clock.monotonic();
-        for (seq, draw) in sets {
-            if state.claimed.get(seq).is_some_and(|claimed| claimed.draw == *draw && claimed.handed.is_none())
-                && let Some(claimed) = state.unclaim(*seq)
+        for claim in sets {
+            if state.claim(*claim).is_some_and(|claimed| claimed.handed.is_none())
+                && let Some(claimed) = state.unclaim_if(*claim)
             {
                 state.breaker.unknown(now);
                 self.come_back(state, claimed, None);
@@ -63,7 +63,7 @@ impl Feed {
     }
 
     /// Sealing or reading failed for the whole draw: everything goes back and the line waits.
-    pub(crate) fn draw_failed(self: &Arc<Self>, sets: &[(u64, u64)], cause: Cause) {
+    pub(crate) fn draw_failed(self: &Arc<Self>, sets: &[ClaimNo], cause: Cause) {
         let now = self.shared.house.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
         tracing::warn!(stream = %self.served.load().stream.id, cause = %cause, "cannot prepare SETs");
@@ -78,13 +78,10 @@ impl Feed {
     }
 
     /// A drawn SET is there and cannot be read: it waits for who repairs the store, its subject with it, and no other does.
-    pub(crate) fn cannot_read(self: &Arc<Self>, (seq, draw): (u64, u64), cause: &Cause) {
+    pub(crate) fn cannot_read(self: &Arc<Self>, claim: ClaimNo, cause: &Cause) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
-        if state.claimed.get(&seq).is_none_or(|claimed| claimed.draw != draw) {
-            return;
-        }
-        let Some(claimed) = state.unclaim(seq) else { return };
+        let Some(claimed) = state.unclaim_if(claim) else { return };
         tracing::error!(
             stream = %self.served.load().stream.id, cause = %cause,
             "a SET cannot be read and waits: stop the gateway and run `setgate store check`"

@@ -13,6 +13,7 @@ use crate::{
     batch::Returned,
     decision::{Judgement, judge},
     endpoint::Fault,
+    number::ClaimNo,
     shared::{Command, Shared},
     slot::Slot,
 };
@@ -91,25 +92,21 @@ impl Feed {
     }
 
     /// A drawn SET must not leave any more: dropped by a rule, counted.
-    pub(crate) fn drop_by_rule(self: &Arc<Self>, (seq, draw): (u64, u64), rule: Rule) {
+    pub(crate) fn drop_by_rule(self: &Arc<Self>, claim: ClaimNo, rule: Rule) {
         let mut state = self.state.lock();
-        if state.claimed.get(&seq).is_some_and(|claimed| claimed.draw == draw)
-            && let Some(claimed) = state.unclaim(seq)
-        {
+        if let Some(claimed) = state.unclaim_if(claim) {
             // A probe that does not leave tells nothing: another one may.
             state.breaker.unknown(self.shared.house.clock.monotonic());
-            state.ending.insert(seq);
+            state.ending.insert(claim.seq);
             let settlement = Settlement { stream: self.no, at: claimed.slot.head.at, note: Note::Dropped(rule) };
             self.shared.tell(Command::End(self.clone(), claimed.slot, settlement));
         }
     }
 
     /// A drawn SET cannot be carried: parked without an attempt.
-    pub(crate) fn park_unsent(self: &Arc<Self>, (seq, draw): (u64, u64), code: setgate_set::ErrorCode, text: &str) {
+    pub(crate) fn park_unsent(self: &Arc<Self>, claim: ClaimNo, code: setgate_set::ErrorCode, text: &str) {
         let mut state = self.state.lock();
-        if state.claimed.get(&seq).is_some_and(|claimed| claimed.draw == draw)
-            && let Some(claimed) = state.unclaim(seq)
-        {
+        if let Some(claimed) = state.unclaim_if(claim) {
             // A probe that does not leave tells nothing: another one may.
             state.breaker.unknown(self.shared.house.clock.monotonic());
             self.park(&mut state, End::of(claimed), code, text.into(), false);

@@ -11,15 +11,16 @@ use setgate_set::Timestamp;
 use setgate_store::{Attempted, Note, Settlement};
 
 use super::{Claimed, Feed, State, taps::For};
+use crate::number::{ClaimNo, TapNo};
 
 impl Feed {
     /// The hand-over of these SETs, each with its draw, begins.
-    pub(crate) fn handed_over(self: &Arc<Self>, sets: &[(u64, u64)]) {
+    pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
         let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
         let State { claimed, lapses, taps, handed, .. } = &mut *state;
         let (mut lapse, mut orphans) = (false, Vec::new());
-        for (seq, draw) in sets {
+        for ClaimNo { seq, draw } in sets {
             let Some(claimed) =
                 claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && claimed.handed.is_none())
             else {
@@ -75,7 +76,7 @@ impl Feed {
     }
 
     /// A tap is gone: what it drew and did not hand over goes back, and what ends with it is due again.
-    pub(crate) fn tap_gone(self: &Arc<Self>, tap: u64, unsent: &[(u64, u64)]) {
+    pub(crate) fn tap_gone(self: &Arc<Self>, tap: TapNo, unsent: &[ClaimNo]) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
         state.visits.leave(now, wall);
@@ -94,7 +95,7 @@ impl Feed {
 }
 
 /// For [`TapCore::poll_settled`]: ready when nothing this tap handed over is unsettled.
-pub(crate) fn poll_settled(feed: &Arc<Feed>, tap: u64, cx: &Context<'_>) -> Poll<()> {
+pub(crate) fn poll_settled(feed: &Arc<Feed>, tap: TapNo, cx: &Context<'_>) -> Poll<()> {
     let mut state = feed.state.lock();
     if state.taps.owes_outcomes(tap) {
         state.taps.wait(tap, For::Outcomes, cx.waker());

@@ -7,6 +7,7 @@ use setgate_store::Kind;
 use super::{Claimed, Linger, PASSED_OVER_MOST, Phase, State};
 use crate::{
     endpoint::{NotNow, Probe},
+    number::{ClaimNo, TapNo},
     slot::Slot,
 };
 
@@ -73,7 +74,7 @@ impl State {
 
     /// Until when what stands ready waits for others to leave with it, for this tap or for any. A retry waits for nobody,
     /// and neither does a probe.
-    pub(super) fn lingers(&mut self, now: Duration, tap: Option<u64>, sets: usize, bytes: usize) -> Option<Duration> {
+    pub(super) fn lingers(&mut self, now: Duration, tap: Option<TapNo>, sets: usize, bytes: usize) -> Option<Duration> {
         let Linger { wait, order, limits } = self.linger;
         if wait.is_zero() {
             return None;
@@ -146,6 +147,17 @@ impl State {
         } else if let Some(again) = self.lanes.settled(slot.head.order, slot.seq()) {
             self.rewind(again);
         }
+    }
+
+    /// This claim, unless it has ended or come back meanwhile.
+    pub(crate) fn claim(&self, claim: ClaimNo) -> Option<&Claimed> {
+        self.claimed.get(&claim.seq).filter(|claimed| claimed.draw == claim.draw)
+    }
+
+    /// Takes this claim away, unless it has ended or come back meanwhile.
+    pub(super) fn unclaim_if(&mut self, claim: ClaimNo) -> Option<Claimed> {
+        self.claim(claim)?;
+        self.unclaim(claim.seq)
     }
 
     /// Takes a claim away: it is settled, or comes back. Its room is given back.

@@ -4,6 +4,8 @@ use std::{task::Waker, time::Duration};
 
 use setgate_delivery::{Lapse, Manner, Order};
 
+use crate::number::TapNo;
+
 /// A woken tap takes its chance within this time; after it another is woken too. A tap may be busy with its peer.
 const CHANCE: Duration = Duration::from_millis(10);
 
@@ -20,7 +22,7 @@ pub(crate) enum For {
 
 #[derive(Debug)]
 struct OneTap {
-    id: u64,
+    id: TapNo,
     order: Order,
     lapse: Lapse,
     /// Handed over by it and unsettled.
@@ -33,16 +35,16 @@ struct OneTap {
 #[derive(Debug, Default)]
 pub(crate) struct Taps {
     all: Vec<OneTap>,
-    last: u64,
+    last: TapNo,
     turns: u64,
     /// The tap that was woken for what anybody may take, and when.
-    chance: Option<(u64, Duration)>,
+    chance: Option<(TapNo, Duration)>,
 }
 
 impl Taps {
-    /// A new tap with a number of its own, never 0.
-    pub(crate) fn open(&mut self, manner: Manner) -> u64 {
-        self.last += 1;
+    /// A new tap with a number of its own.
+    pub(crate) fn open(&mut self, manner: Manner) -> TapNo {
+        self.last = self.last.next();
         if self.all.len() < 4 {
             self.all.reserve_exact(1);
         }
@@ -50,17 +52,17 @@ impl Taps {
         self.last
     }
 
-    fn get(&mut self, id: u64) -> Option<&mut OneTap> {
+    fn get(&mut self, id: TapNo) -> Option<&mut OneTap> {
         self.all.iter_mut().find(|tap| tap.id == id)
     }
 
     /// How the tap hands over; nothing when it is gone.
-    pub(crate) fn manner(&self, id: u64) -> Option<Manner> {
+    pub(crate) fn manner(&self, id: TapNo) -> Option<Manner> {
         self.all.iter().find(|tap| tap.id == id).map(|tap| Manner { order: tap.order, lapse: tap.lapse })
     }
 
     /// It is gone. Tells how it handed over and whether something that it handed over is unsettled.
-    pub(crate) fn close(&mut self, id: u64) -> Option<(Manner, bool)> {
+    pub(crate) fn close(&mut self, id: TapNo) -> Option<(Manner, bool)> {
         let at = self.all.iter().position(|tap| tap.id == id)?;
         let tap = self.all.swap_remove(at);
         if self.all.is_empty() {
@@ -71,7 +73,7 @@ impl Taps {
     }
 
     /// It waits; its place in line stays when it waited for the same before.
-    pub(crate) fn wait(&mut self, id: u64, what: For, waker: &Waker) {
+    pub(crate) fn wait(&mut self, id: TapNo, what: For, waker: &Waker) {
         self.turns += 1;
         let turn = self.turns;
         if let Some(tap) = self.get(id) {
@@ -83,7 +85,7 @@ impl Taps {
     }
 
     /// It waits no more, and its chance is used.
-    pub(crate) fn took(&mut self, id: u64) {
+    pub(crate) fn took(&mut self, id: TapNo) {
         if self.chance.is_some_and(|(tap, _)| tap == id) {
             self.chance = None;
         }
@@ -93,7 +95,7 @@ impl Taps {
     }
 
     /// Whether the tap was woken for what anybody may take; then it has used its chance.
-    pub(crate) fn use_chance(&mut self, id: u64) -> bool {
+    pub(crate) fn use_chance(&mut self, id: TapNo) -> bool {
         let had = self.chance.is_some_and(|(tap, _)| tap == id);
         if had {
             self.chance = None;
@@ -112,7 +114,7 @@ impl Taps {
         self.chance.is_some()
     }
 
-    fn waiting(&self) -> impl Iterator<Item = (u64, u64)> {
+    fn waiting(&self) -> impl Iterator<Item = (u64, TapNo)> {
         self.all.iter().filter_map(|tap| match tap.waits {
             Some((turn, For::Sets, _)) => Some((turn, tap.id)),
             _ => None,
@@ -132,13 +134,13 @@ impl Taps {
     }
 
     /// Wakes this tap, if it waits for SETs.
-    pub(crate) fn wake_holder(&mut self, id: u64) {
+    pub(crate) fn wake_holder(&mut self, id: TapNo) {
         if self.waiting().any(|(_, tap)| tap == id) {
             self.wake(id);
         }
     }
 
-    fn wake(&mut self, id: u64) {
+    fn wake(&mut self, id: TapNo) {
         if let Some((_, _, waker)) = self.get(id).and_then(|tap| tap.waits.take()) {
             waker.wake();
         }
@@ -152,14 +154,14 @@ impl Taps {
     }
 
     /// A SET of this tap was handed over.
-    pub(crate) fn handed(&mut self, id: u64) {
+    pub(crate) fn handed(&mut self, id: TapNo) {
         if let Some(tap) = self.get(id) {
             tap.handed += 1;
         }
     }
 
     /// A SET that this tap had handed over is settled or due again.
-    pub(crate) fn came_back(&mut self, id: u64) {
+    pub(crate) fn came_back(&mut self, id: TapNo) {
         let Some(tap) = self.get(id) else { return };
         tap.handed = tap.handed.saturating_sub(1);
         if tap.handed == 0 && tap.waits.as_ref().is_some_and(|(_, what, _)| *what == For::Outcomes) {
@@ -168,7 +170,7 @@ impl Taps {
     }
 
     /// Whether something that this tap handed over is unsettled.
-    pub(crate) fn owes_outcomes(&self, id: u64) -> bool {
+    pub(crate) fn owes_outcomes(&self, id: TapNo) -> bool {
         self.all.iter().any(|tap| tap.id == id && tap.handed > 0)
     }
 }
@@ -193,9 +195,9 @@ mod tests {
 
     const MANNER: Manner = Manner { order: Order::PerBatch, lapse: Lapse::WithTap };
 
-    fn four() -> (Taps, Vec<u64>, Vec<Arc<Count>>) {
+    fn four() -> (Taps, Vec<TapNo>, Vec<Arc<Count>>) {
         let mut taps = Taps::default();
-        let ids: Vec<u64> = (0..4).map(|_| taps.open(MANNER)).collect();
+        let ids: Vec<TapNo> = (0..4).map(|_| taps.open(MANNER)).collect();
         let counts: Vec<Arc<Count>> = ids.iter().map(|_| Arc::default()).collect();
         for (id, count) in ids.iter().zip(&counts) {
             taps.wait(*id, For::Sets, &Waker::from(count.clone()));

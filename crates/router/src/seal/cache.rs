@@ -6,13 +6,15 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use setgate_set::Jti;
 
+use crate::number::KeyGeneration;
+
 /// Sealed tokens of SETs that failed: a repeat is not signed again. Bounded in bytes; a miss signs again, the payload is the same.
 #[derive(Default)]
 pub(crate) struct SealCache(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    tokens: HashMap<Jti, (u64, Bytes)>,
+    tokens: HashMap<Jti, (KeyGeneration, Bytes)>,
     oldest: VecDeque<Jti>,
     bytes: usize,
 }
@@ -21,7 +23,7 @@ impl SealCache {
     const MOST: usize = 64 << 20;
 
     /// Keeps a token that was sealed while the keyring had this generation.
-    pub(crate) fn keep(&self, jti: Jti, generation: u64, token: Bytes) {
+    pub(crate) fn keep(&self, jti: Jti, generation: KeyGeneration, token: Bytes) {
         let mut kept = self.0.lock();
         kept.bytes += token.len();
         match kept.tokens.insert(jti, (generation, token)) {
@@ -37,7 +39,7 @@ impl SealCache {
     }
 
     /// The token, unless a key has come or gone since: a revoked key must not live on here.
-    pub(crate) fn find(&self, jti: &Jti, generation: u64) -> Option<Bytes> {
+    pub(crate) fn find(&self, jti: &Jti, generation: KeyGeneration) -> Option<Bytes> {
         let kept = self.0.lock();
         kept.tokens.get(jti).filter(|(then, _)| *then == generation).map(|(_, token)| token.clone())
     }

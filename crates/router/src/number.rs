@@ -1,0 +1,57 @@
+//! Numbers of one stream that must not be taken for one another.
+
+/// A tap of one stream: a run of a sender, a request, a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TapNo(u64);
+
+impl TapNo {
+    /// No tap.
+    pub(crate) const NOBODY: Self = Self(0);
+
+    /// The tap that is opened after this one.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A draw of one stream: what one tap claimed at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DrawNo(u64);
+
+impl DrawNo {
+    /// The draw that is made after this one.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A claim of one stream: the same SET drawn again is another claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClaimNo {
+    /// The SET's place in the ledger.
+    pub(crate) seq: u64,
+    /// The draw that took it.
+    pub(crate) draw: DrawNo,
+}
+
+/// Counts changes of a stream's method or endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// The one after a change.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// Counts changes of a keyring: what was sealed in another must be sealed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyGeneration(u64);
+
+impl KeyGeneration {
+    /// The one of a keyring now.
+    pub(crate) fn of(keyring: &setgate_jose::Keyring) -> Self {
+        Self(keyring.generation())
+    }
+}
