@@ -152,7 +152,7 @@ impl TapCore for StreamTap {
     }
 
     fn is_drawing(&self) -> bool {
-        !self.work.is_empty() || self.feed.state.lock().late > 0
+        !self.work.is_empty() || self.feed.state.lock().in_flight.late > 0
     }
 }
 

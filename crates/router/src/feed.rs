@@ -6,6 +6,7 @@ mod end;
 mod hand_over;
 #[cfg(test)]
 mod neglect;
+mod parts;
 mod scan;
 mod state;
 mod stops;
@@ -14,36 +15,33 @@ mod visits;
 
 pub(crate) use claim::Drawer;
 pub(crate) use hand_over::poll_settled;
+pub(crate) use parts::State;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use setgate_delivery::{
-    Attempt, Cause, Class, Closed, Limits, Manner, Order, Outcome, Profile, Voice,
+    Attempt, Cause, Class, Closed, Manner, Order, Outcome, Profile, Voice,
     spi::{AnyLine, FeedCore, TapCore},
 };
-use setgate_set::{Jti, OrderKey, Timestamp};
-use setgate_store::{Attempted, Entry, Head, Kind, Position, StreamNo, Version};
-use setgate_stream::{Status, Stream};
+use setgate_set::{Jti, Timestamp};
+use setgate_store::{Entry, Head, Kind, Position, StreamNo, Version};
+use setgate_stream::Stream;
 
-use self::{taps::Taps, visits::Visits};
+use self::parts::{Claimed, Linger, inactivity, phase_of};
 use crate::{
     backoff::pause,
-    batch::{Returned, StreamTap, Ticket},
+    batch::StreamTap,
     breaker::Breaker,
-    endpoint::{Endpoint, Member, Probe},
-    hash::{Map, Set},
-    lane::Lanes,
-    number::{DrawNo, Generation, KeyGeneration, TapNo},
+    endpoint::{Endpoint, Member},
+    number::{DrawNo, Generation},
     seal::Seal,
     shared::{Command, Shared},
-    slot::{Fared, Slot},
+    slot::Slot,
 };
 
 /// At most so many SETs are passed over because their keys are blocked; then scanning stops until something moves.
@@ -94,122 +92,6 @@ pub(crate) struct Feed {
     own_window: setgate_delivery::Window,
 }
 
-pub(crate) struct State {
-    no: StreamNo,
-    pub(crate) lanes: Lanes,
-    /// What of the lanes is counted in [`Shared::ready`].
-    accounted: usize,
-    control: VecDeque<Slot>,
-    control_busy: bool,
-    pub(crate) claimed: Map<u64, Claimed>,
-    /// Parked or dropped, on the way into the store.
-    ending: Set<u64>,
-    /// Room that is given back when all reports of one call are settled.
-    returned: Option<Returned>,
-    /// Reports of SETs that are not drawn, which the ledger is asked about: until it has told, nothing is drawn.
-    pub(crate) late: usize,
-    breaker: Breaker,
-    /// What its line shares with others.
-    endpoint: Option<Member>,
-    pub(crate) phase: Phase,
-    pub(crate) taps: Taps,
-    /// Draws ever made.
-    draws: DrawNo,
-    /// SETs handed over and unsettled.
-    handed: usize,
-    /// Of these, SETs whose hand-over has ended well: they are in flight no more.
-    reached: usize,
-    /// When those of them are due again that outlive their tap, with their place in the ledger.
-    lapses: BTreeSet<(Duration, u64)>,
-    /// The line of a sender runs.
-    running: bool,
-    /// The receiver comes and fetches: what is out may stay out for long.
-    patient: bool,
-    /// Everything owed up to here stands in a lane, is drawn, settled, or passed over.
-    scan: u64,
-    /// The tail has told of a SET here.
-    seen: u64,
-    scanning: bool,
-    scan_asked: bool,
-    rewind: Option<u64>,
-    /// Settled while a scan read the store.
-    settled_meanwhile: Option<Set<u64>>,
-    attempted: Map<u64, Attempted>,
-    fared: Fared,
-    lone_failures_in_row: u32,
-    parked_in_row: u32,
-    /// Of order keys with a parked SET, from which on all acknowledgements were seen, and the last of them: a re-issue must not
-    /// overtake it unseen.
-    parked_keys: Map<OrderKey, (u64, u64)>,
-    /// What is accepted from here on was handed over SET by SET alone: nothing of a key left before all that was earlier had ended.
-    one_by_one_from: u64,
-    pub(crate) last_error: Option<(Timestamp, Cause)>,
-    pub(crate) last_success: Option<Timestamp>,
-    pub(crate) stalled: Option<Cause>,
-    pub(crate) visits: Visits,
-    linger: Linger,
-    /// After so long without a visit the stream is paused.
-    inactivity: Option<Duration>,
-    /// When it was told last that the receiver stays away.
-    absence_told: Option<Duration>,
-    /// When the feed is looked at next without being asked to, at the latest.
-    timed: Option<Duration>,
-}
-
-/// How long SETs wait to leave together, and how many are enough.
-#[derive(Clone, Copy, Debug)]
-struct Linger {
-    wait: Duration,
-    order: Order,
-    limits: Limits,
-}
-
-impl Linger {
-    fn of(served: &Served) -> Self {
-        Self { wait: served.stream.batch.linger(), order: served.profile.order, limits: served.profile.limits }
-    }
-}
-
-/// How long a receiver may stay away from a stream that it visits.
-fn inactivity(served: &Served) -> Option<Duration> {
-    let seconds = served.stream.inactivity_timeout_seconds?;
-    (served.profile.voice == Voice::Responder).then(|| Duration::from_secs(seconds.get().into()))
-}
-
-/// A drawn SET.
-pub(crate) struct Claimed {
-    pub(crate) slot: Slot,
-    pub(crate) jti: Jti,
-    pub(crate) attempt: Attempt,
-    pub(crate) tap: TapNo,
-    /// The draw that took it: the same SET drawn again is another claim.
-    pub(crate) draw: DrawNo,
-    /// How its hand-over can fail: a refusal after a batch settles it.
-    pub(crate) order: Order,
-    /// Nothing else was drawn with it that fails with it.
-    pub(crate) alone: bool,
-    /// When it was handed over.
-    pub(crate) handed: Option<Duration>,
-    /// The hand-over has ended well; what becomes of it is told later.
-    pub(crate) reached: bool,
-    /// How long after the hand-over it is due again; without it, when its tap is gone.
-    pub(crate) lapse: Option<Duration>,
-    pub(crate) generation: Generation,
-    /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
-    pub(crate) sealed: Option<(KeyGeneration, Bytes)>,
-    pub(crate) ticket: Arc<Ticket>,
-    /// It left though its endpoint is held, to find out whether that is well.
-    pub(crate) probe: Option<Probe>,
-    pub(crate) bytes: usize,
-}
-
-impl Claimed {
-    /// When it is due again, whatever becomes of its tap.
-    fn lapses_at(&self) -> Option<Duration> {
-        Some(self.handed? + self.lapse?)
-    }
-}
-
 /// What a tap drew: its number, and the SETs.
 pub(crate) struct Draw {
     pub(crate) no: DrawNo,
@@ -225,54 +107,9 @@ pub(crate) enum Drawn {
 
 impl Feed {
     pub(crate) fn new(no: StreamNo, shared: Arc<Shared>, served: Served, last: Position) -> Arc<Self> {
-        let config = &shared.config;
-        let phase = phase_of(&served.stream.status);
-        let lanes = Lanes::new(config.ready_set);
-        let attempted = shared.store.attempts(no).into_iter().map(|(at, attempted)| (at.seq, attempted)).collect();
-        let own_window = setgate_delivery::Window::of(config.handed_out_sets, usize::MAX, config.handed_out_bytes);
-        let owes = shared.store.waiting(no) > 0;
-        let breaker = Breaker::of(&served.profile);
-        let state = State {
-            no,
-            lanes,
-            accounted: 0,
-            control: VecDeque::new(),
-            control_busy: false,
-            claimed: Map::default(),
-            ending: Set::default(),
-            returned: None,
-            late: 0,
-            breaker,
-            endpoint: served.endpoint.clone().map(Member::of),
-            phase,
-            taps: Taps::default(),
-            draws: DrawNo::default(),
-            handed: 0,
-            reached: 0,
-            lapses: BTreeSet::new(),
-            running: false,
-            patient: served.profile.voice == Voice::Responder,
-            scan: if owes { 0 } else { last.seq },
-            seen: last.seq,
-            scanning: false,
-            scan_asked: false,
-            rewind: None,
-            settled_meanwhile: None,
-            attempted,
-            fared: Fared::default(),
-            lone_failures_in_row: 0,
-            parked_in_row: 0,
-            parked_keys: Map::default(),
-            one_by_one_from: if served.profile.order == Order::PerSet { last.seq + 1 } else { u64::MAX },
-            last_error: None,
-            last_success: None,
-            stalled: None,
-            visits: Visits::new(shared.house.clock.monotonic()),
-            linger: Linger::of(&served),
-            inactivity: inactivity(&served),
-            absence_told: None,
-            timed: None,
-        };
+        let own_window =
+            setgate_delivery::Window::of(shared.config.handed_out_sets, usize::MAX, shared.config.handed_out_bytes);
+        let state = State::new(no, &shared, &served, last);
         Arc::new(Self { no, shared, served: ArcSwap::from_pointee(served), state: Mutex::new(state), own_window })
     }
 
@@ -285,16 +122,16 @@ impl Feed {
             let head = &entry.head;
             if head.kind == Kind::Control {
                 if !state.knows_control(head.at.seq) {
-                    state.control.push_back(Slot::new(head.clone()));
+                    state.control.queue.push_back(Slot::new(head.clone()));
                 }
                 state.caught_up_to(head.at.seq);
                 continue;
             }
-            if state.is_caught_up() && state.lanes.room() > 0 && head.at.seq > state.scan {
+            if state.is_caught_up() && state.lanes.room() > 0 && head.at.seq > state.scan.upto {
                 state.lanes.offer(Slot::new(head.clone()), None);
-                state.scan = head.at.seq;
+                state.scan.upto = head.at.seq;
             }
-            state.seen = state.seen.max(head.at.seq);
+            state.scan.seen = state.scan.seen.max(head.at.seq);
         }
         self.stir(&mut state);
     }
@@ -304,10 +141,10 @@ impl Feed {
         let mut state = self.state.lock();
         for head in heads {
             if !state.knows_control(head.at.seq) {
-                state.control.push_back(Slot::new(head));
+                state.control.queue.push_back(Slot::new(head));
             }
         }
-        state.control.make_contiguous().sort_by_key(Slot::seq);
+        state.control.queue.make_contiguous().sort_by_key(Slot::seq);
         self.stir(&mut state);
     }
 
@@ -322,11 +159,11 @@ impl Feed {
         state.lanes.wake(now);
         self.share(state);
         if state.absent_at().is_some_and(|at| at <= now) {
-            state.absence_told = Some(now);
+            state.visits.absence_told = Some(now);
             self.shared.tell(Command::Abandoned(self.no));
         }
-        if !state.scanning && !state.scan_asked && state.wants_scan() {
-            state.scan_asked = true;
+        if !state.scan.reading && !state.scan.asked && state.wants_scan() {
+            state.scan.asked = true;
             self.shared.tell(Command::Scan(self.clone()));
         }
         let (comes, again) = self.rouse(state, now);
@@ -410,7 +247,7 @@ impl Feed {
             let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
             let Shared { config, house, .. } = &*self.shared;
             state.breaker.fault(now, Class::Transient, |failures| pause(config, &*house.random, failures));
-            state.last_error = Some((wall, cause.clone()));
+            state.shown.last_error = Some((wall, cause.clone()));
         }
         self.stir(&mut state);
     }
@@ -447,7 +284,7 @@ impl Feed {
         self.served.store(Arc::new(served));
         let mut state = self.state.lock();
         if !one_by_one {
-            state.one_by_one_from = u64::MAX;
+            state.parked_keys.one_by_one_from = u64::MAX;
         }
         let elsewhere = endpoint.as_ref().map(Arc::as_ptr) != before.endpoint.as_ref().map(Arc::as_ptr);
         if voice != before.profile.voice || endpoint.is_some() != before.endpoint.is_some() {
@@ -457,7 +294,7 @@ impl Feed {
         if elsewhere {
             state.endpoint = endpoint.map(Member::of);
         }
-        (state.linger, state.inactivity) = (linger, inactivity);
+        (state.linger, state.visits.inactivity) = (linger, inactivity);
         if phase == Phase::Open && state.phase != Phase::Open || moved {
             // A human looked at it: everything may be tried at once.
             let now = self.shared.house.clock.monotonic();
@@ -465,21 +302,21 @@ impl Feed {
             if let Some(endpoint) = &state.endpoint {
                 endpoint.hurry(now, self.no);
             }
-            state.parked_in_row = 0;
-            state.lone_failures_in_row = 0;
+            state.streaks.parked = 0;
+            state.streaks.lone_failures = 0;
             state.lanes.hurry();
             state.visits.restart(now);
         }
         if moved {
             // What was fetched at the old place is not waited for: nobody may come back to it for a day.
             let out = |(seq, claimed): (&u64, &Claimed)| claimed.lapses_at().map(|_| *seq);
-            let mut out: Vec<u64> = state.claimed.iter().filter_map(out).collect();
+            let mut out: Vec<u64> = state.in_flight.claimed.iter().filter_map(out).collect();
             out.sort_unstable();
             self.due_again(&mut state, &out, self.shared.house.clock.monotonic());
         }
         if phase == Phase::Disabled {
             state.lanes.forget_all();
-            state.scan = state.seen;
+            state.scan.upto = state.scan.seen;
             // What it is owed still, because the configuration forgot it only, is found again when it is enabled.
             state.rewind(0);
         }
@@ -502,7 +339,7 @@ impl Feed {
         let state = self.state.lock();
         // What outlives its tap outlives the process too: it may be acknowledged after a restart.
         let waits = |claimed: &Claimed| claimed.handed.is_none() || claimed.lapse.is_none();
-        state.running || !state.ending.is_empty() || state.claimed.values().any(waits)
+        state.running || !state.in_flight.ending.is_empty() || state.in_flight.claimed.values().any(waits)
     }
 
     /// SETs before `below` were dropped by a limit.
@@ -521,7 +358,7 @@ impl Feed {
         }
         let now = self.shared.house.clock.monotonic();
         let state = self.state.lock();
-        let reading = state.phase == Phase::Open && (state.scanning || state.scan_asked);
+        let reading = state.phase == Phase::Open && (state.scan.reading || state.scan.asked);
         state.drawable(now) || reading && state.allowance(now) > 0
     }
 
@@ -570,13 +407,13 @@ impl FeedCore for Core {
     }
 
     fn counts(&self) -> (usize, usize) {
-        let handed = self.0.state.lock().handed;
+        let handed = self.0.state.lock().in_flight.handed;
         let waiting = usize::try_from(self.0.shared.store.waiting(self.0.no)).unwrap_or(usize::MAX);
         (handed, waiting.saturating_sub(handed))
     }
 
     fn stalled(&self, why: Option<Cause>) {
-        self.0.state.lock().stalled = why;
+        self.0.state.lock().shown.stalled = why;
     }
 
     fn has_due(&self) -> bool {
@@ -585,13 +422,5 @@ impl FeedCore for Core {
 
     fn is_paused(&self) -> bool {
         self.0.state.lock().phase == Phase::Paused
-    }
-}
-
-fn phase_of(status: &Status) -> Phase {
-    match status {
-        Status::Enabled => Phase::Open,
-        Status::Paused { .. } => Phase::Paused,
-        Status::Disabled { .. } => Phase::Disabled,
     }
 }

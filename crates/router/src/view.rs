@@ -143,11 +143,11 @@ impl Inner {
         let (in_flight, last_error, last_success, last_visit) = feed.as_ref().map_or((0, None, None, None), |feed| {
             let voice = feed.served.load().profile.voice;
             let state = feed.state.lock();
-            let stalled = state.stalled.clone().map(|cause| (now, cause));
+            let stalled = state.shown.stalled.clone().map(|cause| (now, cause));
             (
-                state.claimed.len(),
-                stalled.or_else(|| state.last_error.clone()),
-                state.last_success,
+                state.in_flight.claimed.len(),
+                stalled.or_else(|| state.shown.last_error.clone()),
+                state.shown.last_success,
                 state.visits.last(now).filter(|_| voice == Voice::Responder),
             )
         });

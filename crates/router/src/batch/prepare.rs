@@ -100,7 +100,7 @@ pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) ->
                     None => Made::Gone(Rule::Lost),
                 },
             };
-            if let (Made::Token(made), Some(claimed)) = (&made, state.claimed.get_mut(&slot.seq()))
+            if let (Made::Token(made), Some(claimed)) = (&made, state.in_flight.claimed.get_mut(&slot.seq()))
                 && claimed.draw == draw
             {
                 claimed.sealed = Some((generation, made.token.clone()));

@@ -42,7 +42,7 @@ impl StreamTap {
             // What failed meanwhile has taken back what was drawn behind it.
             self.kept.retain(|(prepared, _)| {
                 let claim = prepared.claim();
-                let claimed = state.claim(claim);
+                let claimed = state.in_flight.claim(claim);
                 // What was drawn before its endpoint failed waits, too.
                 let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
                 if !leaves && claimed.is_some() {

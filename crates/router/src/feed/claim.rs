@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Context, time::Duration};
 
 use setgate_delivery::{Attempt, Closed, Lapse, Order, Voice, Want};
 
-use super::{Claimed, Draw, Drawn, Feed, Phase, Served, State, taps::For};
+use super::{Draw, Drawn, Feed, Phase, Served, State, parts::Claimed, taps::For};
 use crate::{
     batch::{Ticket, Wish},
     endpoint::{NotNow, Probe},
@@ -48,7 +48,7 @@ impl Feed {
             return Drawn::Nothing;
         }
         state.taps.wait(tap, For::Sets, cx.waker());
-        if self.shared.is_halted() || state.late > 0 {
+        if self.shared.is_halted() || state.in_flight.late > 0 {
             return Drawn::Nothing;
         }
         state.lanes.wake(now);
@@ -57,12 +57,12 @@ impl Feed {
             let probe = match state.leaves(now) {
                 Ok(probe) => probe,
                 Err(NotNow) => {
-                    state.control.push_front(slot);
+                    state.control.queue.push_front(slot);
                     return self.refused(&mut state, &served, tap, now, cx);
                 }
             };
             let draw = self.enter(&mut state, vec![slot], drawer, &Arc::default(), probe);
-            state.control_busy = true;
+            state.control.busy = true;
             state.breaker.left();
             self.stir(&mut state);
             return Drawn::Slots(draw, served);
@@ -76,18 +76,18 @@ impl Feed {
             if allowance == 0 && state.would_draw(now) {
                 return self.refused(&mut state, &served, tap, now, cx);
             }
-            let over = state.claimed.is_empty() || state.patient;
+            let over = state.in_flight.claimed.is_empty() || state.patient;
             if state.phase == Phase::Disabled && over {
                 return Drawn::Closed(Closed::Disabled);
             }
-            if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
+            if served.profile.voice == Voice::Sender && state.in_flight.claimed.is_empty() {
                 state.taps.took(tap);
                 return Drawn::Closed(Closed::Idle);
             }
             return Drawn::Nothing;
         }
         if let Some(until) = state.lingers(now, Some(tap), want.sets, want.bytes) {
-            if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
+            if served.profile.voice == Voice::Sender && state.in_flight.claimed.is_empty() {
                 // Its line is run again when the time has come.
                 state.taps.took(tap);
                 self.look_again(&mut state, until);
@@ -161,11 +161,11 @@ impl Feed {
             cx.waker().wake_by_ref();
             return Drawn::Nothing;
         }
-        let over = state.claimed.is_empty() || state.patient;
+        let over = state.in_flight.claimed.is_empty() || state.patient;
         if state.phase == Phase::Disabled && over {
             return Drawn::Closed(Closed::Disabled);
         }
-        if served.profile.voice == Voice::Sender && state.claimed.is_empty() {
+        if served.profile.voice == Voice::Sender && state.in_flight.claimed.is_empty() {
             state.taps.took(tap);
             return Drawn::Closed(Closed::Idle);
         }
@@ -193,8 +193,8 @@ impl Feed {
             Some(Lapse::After(after)) => Some(after),
             Some(Lapse::WithTap) | None => None,
         };
-        state.draws = state.draws.next();
-        let no = state.draws;
+        state.in_flight.draws = state.in_flight.draws.next();
+        let no = state.in_flight.draws;
         let alone = slots.len() == 1 || drawer.order == Order::PerSet;
         let enter = |slot: Slot| {
             let jti = names.jti(slot.head.at, self.no, slot.head.boot);
@@ -215,7 +215,7 @@ impl Feed {
                 bytes: slot.head.body_len as usize + overhead,
                 slot: slot.clone(),
             };
-            state.claimed.insert(slot.seq(), claimed);
+            state.in_flight.claimed.insert(slot.seq(), claimed);
             (slot, jti)
         };
         Draw { no, slots: slots.into_iter().map(enter).collect() }

@@ -6,7 +6,7 @@ use setgate_delivery::{Cause, Class};
 use setgate_set::Timestamp;
 use setgate_store::Kind;
 
-use super::{Claimed, Feed, State};
+use super::{Feed, State, parts::Claimed};
 use crate::{backoff::pause, number::ClaimNo, shared::Shared, slot::Slot};
 
 impl Feed {
@@ -20,7 +20,7 @@ impl Feed {
     pub(super) fn take_back(&self, state: &mut State, sets: &[ClaimNo]) {
         let now = self.shared.house.clock.monotonic();
         for claim in sets {
-            if state.claim(*claim).is_some_and(|claimed| claimed.handed.is_none())
+            if state.in_flight.claim(*claim).is_some_and(|claimed| claimed.handed.is_none())
                 && let Some(claimed) = state.unclaim_if(*claim)
             {
                 state.breaker.unknown(now);
@@ -33,8 +33,8 @@ impl Feed {
     pub(super) fn come_back(&self, state: &mut State, claimed: Claimed, due: Option<Duration>) {
         let slot = self.keep_sealed(claimed);
         if slot.head.kind == Kind::Control {
-            state.control_busy = false;
-            state.control.push_front(slot);
+            state.control.busy = false;
+            state.control.queue.push_front(slot);
             return;
         }
         for seq in state.lanes.put_back(slot, due) {
@@ -42,7 +42,7 @@ impl Feed {
                 if behind.handed.is_some() {
                     behind.slot.attempts = behind.attempt.0;
                 }
-                if let Some(settled) = &mut state.settled_meanwhile {
+                if let Some(settled) = &mut state.scan.settled_meanwhile {
                     settled.insert(seq);
                 }
                 let slot = self.keep_sealed(behind);
@@ -72,7 +72,7 @@ impl Feed {
             let Shared { config, house, .. } = &*self.shared;
             // Before they go back: a probe that comes back untried would let the next one through at once.
             state.breaker.fault(now, Class::Transient, |failures| pause(config, &*house.random, failures));
-            state.last_error = Some((wall, cause));
+            state.shown.last_error = Some((wall, cause));
         }
         self.hand_back(sets);
     }
@@ -88,7 +88,7 @@ impl Feed {
         );
         // It may have been the probe: another one may leave.
         state.breaker.unknown(now);
-        state.last_error = Some((wall, cause.clone()));
+        state.shown.last_error = Some((wall, cause.clone()));
         let due = now + Duration::from_secs(self.shared.config.backoff_most_s);
         self.come_back(&mut state, claimed, Some(due));
         self.stir(&mut state);

@@ -7,7 +7,7 @@ use setgate_set::{Jti, OrderKey, Timestamp};
 use setgate_store::{Attempted, Head, Kind, Note, Rule, Settlement};
 use setgate_stream::OnRefusal;
 
-use super::{Claimed, Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, Served, State};
+use super::{Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, Served, State, parts::Claimed};
 use crate::{
     backoff::pause,
     batch::Returned,
@@ -35,15 +35,15 @@ impl Feed {
                 // What failed takes back all that was drawn behind it: what of that has arrived is settled first.
                 matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
             });
-            state.returned = Some(Returned::default());
+            state.in_flight.returned = Some(Returned::default());
             for (jti, attempt, outcome) in ends.into_iter().chain(others) {
                 let Some(named) = names.read(&jti).filter(|named| named.stream == self.no) else { continue };
                 let seq = named.at.seq;
-                if state.claimed.get(&seq).is_some_and(|claimed| claimed.jti == jti) {
+                if state.in_flight.claimed.get(&seq).is_some_and(|claimed| claimed.jti == jti) {
                     ended += usize::from(matches!(outcome, Ok(_) | Err(Verdict::Refuse(_))));
                     self.settle_one(&mut state, (&served, times), seq, (attempt, outcome), &mut notes);
                 } else if matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
-                    && !state.ending.contains(&seq)
+                    && !state.in_flight.ending.contains(&seq)
                     && self.shared.store.is_owed(self.no, named.at)
                 {
                     late.push((named, jti, outcome));
@@ -54,9 +54,9 @@ impl Feed {
                 self.shared.settler.note(notes);
             }
             // Given back before anybody is woken to draw.
-            state.returned = None;
+            state.in_flight.returned = None;
             // A request may settle and ask for more at once: its answer must not hold what it settles.
-            state.late += usize::from(!late.is_empty());
+            state.in_flight.late += usize::from(!late.is_empty());
             self.stir(&mut state);
         }
         if !late.is_empty() {
@@ -71,10 +71,10 @@ impl Feed {
         let names = self.shared.store.names();
         let generation = self.served.load().generation;
         let mut state = self.state.lock();
-        let State { claimed, breaker, reached, endpoint, .. } = &mut *state;
+        let State { in_flight, breaker, endpoint, .. } = &mut *state;
         for (jti, attempt) in sets {
             let Some(named) = names.read(jti).filter(|named| named.stream == self.no) else { continue };
-            let Some(claimed) = claimed.get_mut(&named.at.seq) else { continue };
+            let Some(claimed) = in_flight.claimed.get_mut(&named.at.seq) else { continue };
             let Some(handed) = claimed.handed.filter(|_| !claimed.reached && claimed.attempt == *attempt) else {
                 continue;
             };
@@ -82,7 +82,7 @@ impl Feed {
                 continue;
             }
             claimed.reached = true;
-            *reached += 1;
+            in_flight.reached += 1;
             breaker.took(handed, now);
             if let Some(endpoint) = endpoint {
                 endpoint.took();
@@ -97,7 +97,7 @@ impl Feed {
         if let Some(claimed) = state.unclaim_if(claim) {
             // A probe that does not leave tells nothing: another one may.
             state.breaker.unknown(self.shared.house.clock.monotonic());
-            state.ending.insert(claim.seq);
+            state.in_flight.ending.insert(claim.seq);
             let settlement = Settlement { stream: self.no, at: claimed.slot.head.at, note: Note::Dropped(rule) };
             self.shared.tell(Command::End(self.clone(), claimed.slot, settlement));
         }
@@ -123,28 +123,28 @@ impl Feed {
         let mut acknowledged = Vec::new();
         let times = self.times();
         let mut state = self.state.lock();
-        state.late = state.late.saturating_sub(1);
+        state.in_flight.late = state.in_flight.late.saturating_sub(1);
         let served = self.served.load();
         let order = served.profile.order;
         for (head, jti, outcome) in all {
             let seq = head.at.seq;
-            if state.claimed.contains_key(&seq) {
+            if state.in_flight.claimed.contains_key(&seq) {
                 // It was drawn again in between.
                 self.settle_one(&mut state, (&served, times), seq, (None, outcome), &mut notes);
                 continue;
             }
-            if state.ending.contains(&seq) || !self.shared.store.is_owed(self.no, head.at) {
+            if state.in_flight.ending.contains(&seq) || !self.shared.store.is_owed(self.no, head.at) {
                 continue;
             }
             match judge(outcome, order, false) {
                 Judgement::Acknowledge(receipt) => {
                     if head.kind == Kind::Control {
-                        state.control.retain(|slot| slot.seq() != seq);
+                        state.control.queue.retain(|slot| slot.seq() != seq);
                     } else if let Some(again) = state.lanes.withdraw(head.order, seq) {
                         state.rewind(again);
                     }
                     // A scan must not find it before the store knows.
-                    state.ending.insert(seq);
+                    state.in_flight.ending.insert(seq);
                     acknowledged.push(seq);
                     state.breaker.success();
                     state.endpoint_took();
@@ -153,10 +153,10 @@ impl Feed {
                 }
                 Judgement::Park { code, text, stream_fault } => {
                     let slot = if head.kind == Kind::Control {
-                        let at = state.control.iter().position(|slot| slot.seq() == seq);
-                        let slot = at.and_then(|at| state.control.remove(at));
+                        let at = state.control.queue.iter().position(|slot| slot.seq() == seq);
+                        let slot = at.and_then(|at| state.control.queue.remove(at));
                         // Nothing was out: when it has ended, nothing is.
-                        state.control_busy |= slot.is_some();
+                        state.control.busy |= slot.is_some();
                         slot
                     } else {
                         state.lanes.take(head.order, seq)
@@ -171,7 +171,7 @@ impl Feed {
         if !notes.is_empty() {
             self.shared.settler.note(notes);
         }
-        if state.late == 0 {
+        if state.in_flight.late == 0 {
             state.taps.wake_all();
         }
         self.stir(&mut state);
@@ -182,17 +182,17 @@ impl Feed {
     pub(crate) fn visible(&self, seqs: &[u64]) {
         let mut state = self.state.lock();
         for seq in seqs {
-            state.ending.remove(seq);
+            state.in_flight.ending.remove(seq);
         }
     }
 
     /// A SET was taken: the stream is well.
     fn well(state: &mut State, wall: Timestamp, key: OrderKey, seq: u64) {
-        state.fared.passed += 1;
-        state.lone_failures_in_row = 0;
-        state.parked_in_row = 0;
-        state.last_success = Some(wall);
-        if let Some((_, last)) = state.parked_keys.get_mut(&key) {
+        state.streaks.fared.passed += 1;
+        state.streaks.lone_failures = 0;
+        state.streaks.parked = 0;
+        state.shown.last_success = Some(wall);
+        if let Some((_, last)) = state.parked_keys.last.get_mut(&key) {
             *last = seq.max(*last);
         }
     }
@@ -207,24 +207,24 @@ impl Feed {
     ) {
         let End { slot, jti, attempts } = end;
         let seq = slot.seq();
-        state.ending.insert(seq);
-        if state.parked_keys.len() >= PARKED_KEYS_MOST {
+        state.in_flight.ending.insert(seq);
+        if state.parked_keys.last.len() >= PARKED_KEYS_MOST {
             // Of a forgotten key the ledger is asked.
-            state.parked_keys.clear();
+            state.parked_keys.last.clear();
         }
-        if seq >= state.one_by_one_from {
-            state.parked_keys.entry(slot.head.order).or_insert((seq, 0));
+        if seq >= state.parked_keys.one_by_one_from {
+            state.parked_keys.last.entry(slot.head.order).or_insert((seq, 0));
         }
-        state.parked_in_row += 1;
+        state.streaks.parked += 1;
         let served = self.served.load();
         if served.stream.on_refusal == OnRefusal::StopKey {
             state.lanes.stop(slot.head.order, seq);
         }
         tracing::warn!(stream = %served.stream.id, jti = %jti, code = %code, attempts, "parked a SET");
-        if state.parked_in_row >= self.shared.config.pause_after_parked && state.phase == Phase::Open {
+        if state.streaks.parked >= self.shared.config.pause_after_parked && state.phase == Phase::Open {
             self.shared.tell(Command::Pause(
                 self.no,
-                format!("{} SETs in a row were parked, the last with `{code}`", state.parked_in_row),
+                format!("{} SETs in a row were parked, the last with `{code}`", state.streaks.parked),
             ));
         }
         let note = Note::Parked { code, text, attempts, stream_fault };
@@ -235,14 +235,14 @@ impl Feed {
     /// That a SET was parked or dropped is durable: its lane goes on.
     pub(crate) fn ended(self: &Arc<Self>, slot: &Slot) {
         let mut state = self.state.lock();
-        state.ending.remove(&slot.seq());
+        state.in_flight.ending.remove(&slot.seq());
         state.finish(slot);
         self.stir(&mut state);
     }
 
     /// Whether a later SET of this order key was acknowledged; nothing, where that was not seen here.
     pub(crate) fn acknowledged_after(&self, key: OrderKey, seq: u64) -> Option<bool> {
-        let (from, last) = self.state.lock().parked_keys.get(&key).copied()?;
+        let (from, last) = self.state.lock().parked_keys.last.get(&key).copied()?;
         if last > seq { Some(true) } else { (seq >= from).then_some(false) }
     }
 
@@ -256,7 +256,7 @@ impl Feed {
         notes: &mut Vec<Settlement>,
     ) {
         let (now, wall) = times;
-        let Some(claimed) = state.claimed.get(&seq) else { return };
+        let Some(claimed) = state.in_flight.claimed.get(&seq) else { return };
         let responder = served.profile.voice == Voice::Responder;
         let judgement = judge(outcome, claimed.order, served.endpoint.is_some());
         let is_end = matches!(judgement, Judgement::Acknowledge(_) | Judgement::Park { .. });
@@ -266,7 +266,7 @@ impl Feed {
             return;
         }
         let Some(mut claimed) = state.unclaim(seq) else { return };
-        if let Some(settled) = &mut state.settled_meanwhile {
+        if let Some(settled) = &mut state.scan.settled_meanwhile {
             settled.insert(seq);
         }
         let Shared { config, house, observed, .. } = &*self.shared;
@@ -289,7 +289,7 @@ impl Feed {
                 notes.push(Settlement { stream: self.no, at, note: Note::Acknowledged(receipt) });
             }
             Judgement::Park { code, text, stream_fault } => {
-                state.last_error = Some((wall, Cause::new("refused", format!("{code}: {text}"))));
+                state.shown.last_error = Some((wall, Cause::new("refused", format!("{code}: {text}"))));
                 if stream_fault {
                     // The endpoint answers, and says nothing of the others: a probe that ends so must not be the last.
                     state.breaker.unknown(now);
@@ -299,7 +299,7 @@ impl Feed {
                 self.park(state, End::of(claimed), code, text, stream_fault);
             }
             Judgement::RetrySet { after, cause } => {
-                claimed.slot.troubles().failed(state.fared);
+                claimed.slot.troubles().failed(state.streaks.fared);
                 let tries = claimed.attempt.0;
                 self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
             }
@@ -315,7 +315,7 @@ impl Feed {
                 let after = after.unwrap_or_default().min(config.retry_after_most());
                 if responder {
                     // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
-                    state.last_error = Some((wall, cause));
+                    state.shown.last_error = Some((wall, cause));
                     let due = (!after.is_zero()).then(|| now + after);
                     notes.push(self.retry(state, claimed, wall.plus(after), due));
                     return;
@@ -324,13 +324,13 @@ impl Feed {
                     .breaker
                     .fault(now, cause.class, |failures| pause(config, &*house.random, failures).max(after));
                 self.pause_if_hopeless(state, now, &cause);
-                state.last_error = Some((wall, cause));
+                state.shown.last_error = Some((wall, cause));
                 notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
             }
             Judgement::Halt { cause } => {
                 self.shared.tell(Command::Pause(self.no, cause.to_string()));
                 state.breaker.fault(now, Class::Configuration, |failures| pause(config, &*house.random, failures));
-                state.last_error = Some((wall, cause));
+                state.shown.last_error = Some((wall, cause));
                 self.come_back(state, claimed, None);
             }
             Judgement::Endpoint { after, cause, ours } => {
@@ -348,7 +348,7 @@ impl Feed {
                 // It says nothing of the line.
                 state.breaker.unknown(now);
                 observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
-                state.last_error = Some((wall, cause));
+                state.shown.last_error = Some((wall, cause));
                 if ours {
                     self.come_back(state, claimed, None);
                 } else {
@@ -387,15 +387,15 @@ impl Feed {
             self.park(state, End::of(claimed), setgate_set::ErrorCode::Poison, text.into(), false);
             return;
         }
-        state.lone_failures_in_row += 1;
+        state.streaks.lone_failures += 1;
         let wait = pause(config, &*house.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
-        if state.lone_failures_in_row >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
+        if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
             state.breaker.fault(now, cause.class, |failures| pause(config, &*house.random, failures));
             self.pause_if_hopeless(state, now, &cause);
         } else {
             state.breaker.unknown(now);
         }
-        state.last_error = Some((wall, cause));
+        state.shown.last_error = Some((wall, cause));
         notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
     }
 

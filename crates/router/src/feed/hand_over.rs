@@ -10,7 +10,11 @@ use setgate_delivery::Lapse;
 use setgate_set::Timestamp;
 use setgate_store::{Attempted, Note, Settlement};
 
-use super::{Claimed, Feed, State, taps::For};
+use super::{
+    Feed, State,
+    parts::{Claimed, InFlight},
+    taps::For,
+};
 use crate::number::{ClaimNo, TapNo};
 
 impl Feed {
@@ -18,7 +22,7 @@ impl Feed {
     pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
         let now = self.shared.house.clock.monotonic();
         let mut state = self.state.lock();
-        let State { claimed, lapses, taps, handed, .. } = &mut *state;
+        let State { in_flight: InFlight { claimed, lapses, handed, .. }, taps, .. } = &mut *state;
         let (mut lapse, mut orphans) = (false, Vec::new());
         for ClaimNo { seq, draw } in sets {
             let Some(claimed) =
@@ -46,10 +50,10 @@ impl Feed {
     /// Handed-over SETs whose time to be settled is over are due again.
     pub(super) fn lapse(self: &Arc<Self>, state: &mut State, now: Duration) {
         let mut over = Vec::new();
-        while let Some((at, seq)) = state.lapses.first().copied()
+        while let Some((at, seq)) = state.in_flight.lapses.first().copied()
             && at <= now
         {
-            state.lapses.pop_first();
+            state.in_flight.lapses.pop_first();
             over.push(seq);
         }
         self.due_again(state, &over, now);
@@ -85,7 +89,7 @@ impl Feed {
         if closed.is_some_and(|(manner, owes)| owes && manner.lapse == Lapse::WithTap) {
             let of_tap =
                 |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed.is_some()).then_some(*seq);
-            let mut sent: Vec<u64> = state.claimed.iter().filter_map(of_tap).collect();
+            let mut sent: Vec<u64> = state.in_flight.claimed.iter().filter_map(of_tap).collect();
             sent.sort_unstable();
             self.due_again(&mut state, &sent, now);
         }

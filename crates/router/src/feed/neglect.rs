@@ -2,7 +2,10 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{Feed, State};
+use super::{
+    Feed, State,
+    parts::{InFlight, Scan},
+};
 
 impl Feed {
     /// What is due here though nobody is on the way to it and nothing will look at it; asked when all tasks are at rest.
@@ -24,7 +27,7 @@ impl State {
         if untimed(self.lanes.next_due()) {
             return Some("a lane waits for a time at which nobody looks");
         }
-        if untimed(self.lapses.first().map(|(at, _)| *at)) {
+        if untimed(self.in_flight.lapses.first().map(|(at, _)| *at)) {
             return Some("what was handed over lapses and nobody looks");
         }
         if untimed(self.absent_at()) {
@@ -33,10 +36,10 @@ impl State {
         if untimed(self.breaker.opens_at().filter(|at| *at > now)) {
             return Some("its breaker opens and nobody looks");
         }
-        if self.wants_scan() && !self.scanning && !self.scan_asked {
+        if self.wants_scan() && !self.scan.reading && !self.scan.asked {
             return Some("it is to be read on in the store and nobody does");
         }
-        if halted || self.late > 0 || !self.would_draw(now) {
+        if halted || self.in_flight.late > 0 || !self.would_draw(now) {
             return None;
         }
         if self.allowance(now) == 0 {
@@ -60,18 +63,19 @@ impl State {
 
     /// For a test that fails: with the clock that never jumps, on which its times are.
     pub(crate) fn debug(&self, now: Duration, timer: Option<Duration>) -> String {
-        let Self { breaker, taps, scan, seen, scanning, scan_asked, rewind, running, ending, .. } = self;
+        let Self { breaker, taps, running, in_flight: InFlight { ending, .. }, .. } = self;
+        let Scan { upto, seen, reading, asked, rewind, .. } = &self.scan;
         let mut text = format!(
             "now {now:?} timer {timer:?} due {:?} lapses {:?} absent {:?} in flight {} handed {} {breaker:?} {taps:?}",
             self.lanes.next_due(),
-            self.lapses.first(),
+            self.in_flight.lapses.first(),
             self.absent_at(),
-            self.claimed.len(),
-            self.handed,
+            self.in_flight.claimed.len(),
+            self.in_flight.handed,
         );
         let _ = write!(
             text,
-            " scan {scan} of {seen} ({scanning}, asked {scan_asked}) rewind {rewind:?} running {running} ending {ending:?} lanes {} ready {}",
+            " scan {upto} of {seen} ({reading}, asked {asked}) rewind {rewind:?} running {running} ending {ending:?} lanes {} ready {}",
             self.lanes.queued(),
             self.lanes.has_ready()
         );

@@ -17,17 +17,17 @@ impl Feed {
     pub(crate) async fn scan(self: Arc<Self>) {
         let (from, rewound) = {
             let mut state = self.state.lock();
-            state.scan_asked = false;
-            if state.scanning || !state.wants_scan() {
+            state.scan.asked = false;
+            if state.scan.reading || !state.wants_scan() {
                 return;
             }
-            let rewound = state.rewind.take();
+            let rewound = state.scan.rewind.take();
             if let Some(to) = rewound {
-                state.scan = state.scan.min(to);
+                state.scan.upto = state.scan.upto.min(to);
             }
-            state.scanning = true;
-            state.settled_meanwhile = Some(Set::default());
-            (state.scan, rewound.is_some())
+            state.scan.reading = true;
+            state.scan.settled_meanwhile = Some(Set::default());
+            (state.scan.upto, rewound.is_some())
         };
         if rewound {
             // What was settled must not be found again.
@@ -37,18 +37,18 @@ impl Feed {
         let most = self.shared.config.ready_set.clamp(64, READ_MOST);
         let read = self.shared.store.owed(self.no, Position::new(from), most).await;
         let mut state = self.state.lock();
-        state.scanning = false;
-        let settled = state.settled_meanwhile.take().unwrap_or_default();
+        state.scan.reading = false;
+        let settled = state.scan.settled_meanwhile.take().unwrap_or_default();
         match read {
             // A lane ran empty while this was read: what of its key was passed over comes first.
-            Ok(_) if state.rewind.is_some_and(|to| to < state.scan) => {}
+            Ok(_) if state.scan.rewind.is_some_and(|to| to < state.scan.upto) => {}
             Ok(heads) => {
                 let whole = heads.len() < most;
                 self.place(&mut state, heads, &settled, whole.then_some(upto));
             }
             Err(error) => {
                 tracing::warn!(stream = %self.served.load().stream.id, %error, "cannot read what is owed; trying again");
-                state.scan_asked = true;
+                state.scan.asked = true;
                 let feed = self.clone();
                 let clock = self.shared.house.clock.clone();
                 self.shared.house.spawn("scan again", async move {
@@ -65,9 +65,11 @@ impl Feed {
         let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
         for head in heads {
             let seq = head.at.seq;
-            let known = state.claimed.contains_key(&seq) || state.ending.contains(&seq) || settled.contains(&seq);
+            let known = state.in_flight.claimed.contains_key(&seq)
+                || state.in_flight.ending.contains(&seq)
+                || settled.contains(&seq);
             if known || head.kind == Kind::Control {
-                state.scan = state.scan.max(seq);
+                state.scan.upto = state.scan.upto.max(seq);
                 continue;
             }
             self.share(state);
@@ -76,14 +78,14 @@ impl Feed {
                     return;
                 }
                 // All that stands here waits: others may pass, each with a place of its own until there are too many.
-                let takes_its_time = state.patient || state.reached > 0;
+                let takes_its_time = state.patient || state.in_flight.reached > 0;
                 state.lanes.squeeze(takes_its_time);
                 if state.lanes.queued() >= PASSED_OVER_MOST {
                     return;
                 }
             }
             let mut slot = Slot::new(head);
-            let due = state.attempted.get(&seq).map(|attempted| {
+            let due = state.scan.attempted.get(&seq).map(|attempted| {
                 slot.attempts = attempted.count;
                 slot.failed_at(attempted.first_failed);
                 let wait = attempted.next_at.since(wall).min(Duration::from_secs(self.shared.config.backoff_most_s));
@@ -92,12 +94,12 @@ impl Feed {
                 now + wait + Duration::from_millis(spread)
             });
             if state.lanes.offer(slot, due) == Offered::Taken {
-                state.attempted.remove(&seq);
+                state.scan.attempted.remove(&seq);
             }
-            state.scan = state.scan.max(seq);
+            state.scan.upto = state.scan.upto.max(seq);
         }
         if let Some(upto) = whole_up_to {
-            state.scan = state.scan.max(upto);
+            state.scan.upto = state.scan.upto.max(upto);
         }
     }
 }

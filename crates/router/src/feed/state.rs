@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use setgate_store::Kind;
 
-use super::{Claimed, Linger, PASSED_OVER_MOST, Phase, State};
+use super::{
+    PASSED_OVER_MOST, Phase, State,
+    parts::{Claimed, Linger},
+};
 use crate::{
     endpoint::{NotNow, Probe},
     number::{ClaimNo, TapNo},
@@ -18,12 +21,7 @@ impl State {
     /// How many SETs may leave now, as far as line and endpoint are known to be well.
     pub(super) fn allowance(&self, now: Duration) -> usize {
         let shared = self.endpoint.as_ref().map_or(usize::MAX, |endpoint| endpoint.allowance(now, self.no));
-        shared.min(self.breaker.allowance(now, self.in_flight()))
-    }
-
-    /// SETs that are drawn and whose hand-over has not ended.
-    fn in_flight(&self) -> usize {
-        self.claimed.len() - self.reached
+        shared.min(self.breaker.allowance(now, self.in_flight.count()))
     }
 
     /// Whether what the line shares with others is not held.
@@ -46,7 +44,7 @@ impl State {
     /// A SET failed as if its line had. Tells whether it is this SET nevertheless, and no other.
     pub(super) fn is_this_set(&mut self, claimed: &mut Claimed) -> bool {
         let alone = claimed.alone;
-        claimed.slot.troubles().failed_with_line(&mut self.fared, alone)
+        claimed.slot.troubles().failed_with_line(&mut self.streaks.fared, alone)
     }
 
     /// SETs leave now: with the right to be a probe, where only one may.
@@ -65,11 +63,11 @@ impl State {
             Phase::Open => self.control_waits() || self.lanes.has_ready(),
             Phase::Paused | Phase::Disabled => self.control_waits(),
         };
-        waits && self.breaker.allowance(now, self.in_flight()) > 0
+        waits && self.breaker.allowance(now, self.in_flight.count()) > 0
     }
 
     pub(super) fn control_waits(&self) -> bool {
-        !self.control.is_empty() && !self.control_busy
+        !self.control.queue.is_empty() && !self.control.busy
     }
 
     /// Until when what stands ready waits for others to leave with it, for this tap or for any. A retry waits for nobody,
@@ -90,89 +88,84 @@ impl State {
 
     /// When the receiver will have stayed away for longer than it may.
     pub(super) fn abandoned_at(&self) -> Option<Duration> {
-        if self.phase != Phase::Open { None } else { self.visits.over_at(self.inactivity?) }
+        if self.phase != Phase::Open { None } else { self.visits.over_at() }
     }
 
     /// When it is to be told that the receiver stays away: not in a circle, where the pause does not succeed.
     pub(super) fn absent_at(&self) -> Option<Duration> {
         let at = self.abandoned_at()?;
-        Some(self.absence_told.map_or(at, |told| at.max(told + ABSENCE_AGAIN)))
+        Some(self.visits.absence_told.map_or(at, |told| at.max(told + ABSENCE_AGAIN)))
     }
 
     /// When something is due next that is not due yet.
     pub(super) fn next_time(&self, now: Duration) -> Option<Duration> {
-        let lapses = self.lapses.first().map(|(at, _)| *at);
+        let lapses = self.in_flight.lapses.first().map(|(at, _)| *at);
         // An open breaker whose time has come waits for nothing but what is in flight.
         let opens = self.breaker.opens_at().filter(|at| *at > now);
         [self.lanes.next_due(), lapses, opens, self.absent_at()].into_iter().flatten().min()
     }
 
     pub(super) fn wants_scan(&self) -> bool {
-        let behind = self.seen > self.scan || self.rewind.is_some();
+        let behind = self.scan.seen > self.scan.upto || self.scan.rewind.is_some();
         // When all that stands in lanes waits for its time, others may find a place before it.
         // So it is where a receiver takes its time with what it fetched.
-        let out = self.in_flight() == 0 || self.patient;
+        let out = self.in_flight.count() == 0 || self.patient;
         let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < PASSED_OVER_MOST;
         let room = self.lanes.queued() <= self.lanes.room() || stuck;
         behind && room && self.phase == Phase::Open && self.lanes.passed_over() < PASSED_OVER_MOST
     }
 
     pub(super) fn knows_control(&self, seq: u64) -> bool {
-        self.claimed.contains_key(&seq) || self.control.iter().any(|slot| slot.seq() == seq)
+        self.in_flight.claimed.contains_key(&seq) || self.control.queue.iter().any(|slot| slot.seq() == seq)
     }
 
     /// Whether nothing that is owed waits in the store for its place: what comes now may go to its lane without overtaking it.
     pub(super) fn is_caught_up(&self) -> bool {
-        self.scan >= self.seen && !self.scanning && self.rewind.is_none()
+        self.scan.upto >= self.scan.seen && !self.scan.reading && self.scan.rewind.is_none()
     }
 
     pub(super) fn caught_up_to(&mut self, seq: u64) {
         if self.is_caught_up() {
-            self.scan = self.scan.max(seq);
+            self.scan.upto = self.scan.upto.max(seq);
         }
-        self.seen = self.seen.max(seq);
+        self.scan.seen = self.scan.seen.max(seq);
     }
 
     pub(super) fn next_control(&mut self, now: Duration) -> Option<Slot> {
-        if self.control_busy || self.allowance(now) == 0 {
+        if self.control.busy || self.allowance(now) == 0 {
             return None;
         }
-        self.control.pop_front()
+        self.control.queue.pop_front()
     }
 
     /// A SET has found its end: its lane goes on.
     pub(super) fn finish(&mut self, slot: &Slot) {
         if slot.head.kind == Kind::Control {
-            self.control_busy = false;
+            self.control.busy = false;
         } else if let Some(again) = self.lanes.settled(slot.head.order, slot.seq()) {
             self.rewind(again);
         }
     }
 
-    /// This claim, unless it has ended or come back meanwhile.
-    pub(crate) fn claim(&self, claim: ClaimNo) -> Option<&Claimed> {
-        self.claimed.get(&claim.seq).filter(|claimed| claimed.draw == claim.draw)
-    }
-
     /// Takes this claim away, unless it has ended or come back meanwhile.
     pub(super) fn unclaim_if(&mut self, claim: ClaimNo) -> Option<Claimed> {
-        self.claim(claim)?;
+        self.in_flight.claim(claim)?;
         self.unclaim(claim.seq)
     }
 
     /// Takes a claim away: it is settled, or comes back. Its room is given back.
     pub(super) fn unclaim(&mut self, seq: u64) -> Option<Claimed> {
-        let claimed = self.claimed.remove(&seq)?;
-        match &mut self.returned {
+        let claimed = self.in_flight.claimed.remove(&seq)?;
+        match &mut self.in_flight.returned {
             Some(returned) => returned.add(&claimed.ticket, claimed.bytes),
             None => claimed.ticket.give(claimed.bytes),
         }
         if let Some(at) = claimed.lapses_at() {
-            self.lapses.remove(&(at, seq));
+            self.in_flight.lapses.remove(&(at, seq));
         }
         if claimed.handed.is_some() {
-            self.handed -= 1;
-            self.reached -= usize::from(claimed.reached);
+            self.in_flight.handed -= 1;
+            self.in_flight.reached -= usize::from(claimed.reached);
             self.taps.came_back(claimed.tap);
         }
         Some(claimed)
@@ -181,11 +174,14 @@ impl State {
     /// Whether nothing is out and nothing left over of what was.
     #[cfg(test)]
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.handed == 0 && self.lapses.is_empty() && self.ending.is_empty() && !self.control_busy
+        self.in_flight.handed == 0
+            && self.in_flight.lapses.is_empty()
+            && self.in_flight.ending.is_empty()
+            && !self.control.busy
     }
 
     pub(super) fn rewind(&mut self, to: u64) {
         let to = to.saturating_sub(1);
-        self.rewind = Some(self.rewind.map_or(to, |other| other.min(to)));
+        self.scan.rewind = Some(self.scan.rewind.map_or(to, |other| other.min(to)));
     }
 }

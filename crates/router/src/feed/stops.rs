@@ -23,7 +23,7 @@ impl Feed {
     /// Somebody is going to look at what is parked.
     pub(crate) fn looks_at_stops(&self) -> Look {
         let state = self.state.lock();
-        Look { stops: state.lanes.stops(), ending: state.ending.clone() }
+        Look { stops: state.lanes.stops(), ending: state.in_flight.ending.clone() }
     }
 
     /// These have a parked SET.

@@ -11,11 +11,15 @@ pub(crate) struct Visits {
     /// On the clock that never jumps; at first when the stream was put in force.
     since: Duration,
     here: usize,
+    /// After so long without a visit the stream is paused.
+    pub(super) inactivity: Option<Duration>,
+    /// When it was told last that the receiver stays away.
+    pub(super) absence_told: Option<Duration>,
 }
 
 impl Visits {
-    pub(crate) fn new(now: Duration) -> Self {
-        Self { last: None, since: now, here: 0 }
+    pub(crate) fn new(now: Duration, inactivity: Option<Duration>) -> Self {
+        Self { last: None, since: now, here: 0, inactivity, absence_told: None }
     }
 
     /// The receiver shows itself.
@@ -36,8 +40,9 @@ impl Visits {
         self.here = self.here.saturating_sub(1);
     }
 
-    /// When it will have been away for so long; never while it is here.
-    pub(crate) fn over_at(&self, timeout: Duration) -> Option<Duration> {
+    /// When it will have been away for longer than it may; never while it is here.
+    pub(crate) fn over_at(&self) -> Option<Duration> {
+        let timeout = self.inactivity?;
         (self.here == 0).then(|| self.since + timeout)
     }
 

@@ -156,7 +156,7 @@ async fn a_probe_that_is_given_up_is_not_the_last() {
     };
     bench.method.answer_with(move |set| if number(set) == 1 || number(set) > 6 { ack() } else { far(set) });
     bench.emit(0, 0).await;
-    bench.until("it failed", async || feed.state.lock().last_error.is_some()).await;
+    bench.until("it failed", async || feed.state.lock().shown.last_error.is_some()).await;
     bench.emit(1, 1).await;
     bench.until("another passed", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
     // So many fail alone that the line is taken to be unwell. The next to leave is the first, for the last time.

@@ -127,7 +127,7 @@ async fn a_line_that_waits_for_what_is_in_flight_rings_no_timer_in_a_circle() {
     let feed = bench.router.0.feed(StreamNo(1)).unwrap();
     bench.method.answer_with(|_| retry(Scope::Line, "connect"));
     bench.emit(0, 0).await;
-    bench.until("it failed", async || feed.state.lock().last_error.is_some()).await;
+    bench.until("it failed", async || feed.state.lock().shown.last_error.is_some()).await;
     *bench.method.latency.lock() = Duration::from_secs(600);
     bench.until("the probe is out", async || bench.method.count() == 2).await;
     bench.emit(1, 1).await;
