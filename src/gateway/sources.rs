@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use serde_json::Value as Json;
 use setgate_cli::{Exit, Failure};
-use setgate_clock::House;
+use setgate_clock::{Backoff, House, Jitter};
 use setgate_control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
 use setgate_delivery::{
     Answer, CarrierEvent, Cause, Fault, Identity, Incoming, Inlet, Places, Refusal, Rejected, Stop, raised,
@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use super::carriers::Carriers;
 use crate::config::{Config, resolve};
 
-/// How long a source that ended with a fault rests before it is started again: first and last.
-const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long a source that ended with a fault rests before it is started again.
+const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// Who ran so long without a fault begins anew.
 const GOOD: Duration = Duration::from_secs(300);
 
@@ -213,7 +213,7 @@ impl Running {
 impl Run {
     /// Collects until it is told to stop, again and again.
     async fn keep(&self, house: &House, stop: &mut Stop) {
-        let mut rest = REST.0;
+        let mut faults = 0_u32;
         loop {
             let since = house.clock.monotonic();
             let ended = self.method.collect(self.from.clone(), self.inlet.clone(), stop.clone()).await;
@@ -221,8 +221,10 @@ impl Run {
                 return;
             }
             if house.clock.monotonic().saturating_sub(since) >= GOOD {
-                rest = REST.0;
+                faults = 0;
             }
+            faults = faults.saturating_add(1);
+            let rest = REST.wait(faults, Jitter::None);
             let cause = match ended {
                 Ok(()) => Cause::new("ended", "it ended by itself"),
                 Err(Fault::Start(cause) | Fault::Terms { cause, .. }) => cause,
@@ -235,7 +237,6 @@ impl Run {
                 () = raised(stop) => return,
                 () = house.clock.sleep(rest) => {}
             }
-            rest = (rest * 2).min(REST.1);
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
+mod backoff;
 mod hourglass;
 mod house;
 pub mod manual;
 
+pub use backoff::{Backoff, Jitter};
 pub use hourglass::Hourglass;
 pub use house::{SystemClock, SystemRandom, TokioTasks, system};
 

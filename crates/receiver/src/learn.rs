@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use setgate_clock::House;
+use setgate_clock::{Backoff, House, Jitter};
 use setgate_discovery::IssuerUrl;
 
 use crate::{ListenInlet, Report, Trust, TrustError};
 
-/// First and longest pause between attempts to learn of an issuer.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Pauses between attempts to learn of an issuer.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 /// After this many failed attempts without progress the waiting is reported again.
 const REPORT_EVERY: u32 = 10;
 
@@ -27,7 +27,6 @@ pub(crate) async fn learn_all(
 }
 
 async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, house: &House) -> Result<(), TrustError> {
-    let (mut pause, longest) = PAUSES;
     let mut attempts = 0;
     loop {
         match trust.learn(issuer).await {
@@ -43,7 +42,6 @@ async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, house: &H
             Err(error) => return Err(error),
         }
         attempts += 1;
-        house.clock.sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        house.clock.sleep(PAUSES.wait(attempts, Jitter::None)).await;
     }
 }

@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use setgate_clock::Random;
+use setgate_clock::{Backoff, Jitter, Random};
 
 use crate::Config;
 
 /// How long to wait after the `failures`-th failure in a row: full jitter, doubling, capped.
 pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Duration {
-    let first = config.backoff_first_ms.max(1);
-    let most = config.backoff_most_s.saturating_mul(1000).max(first);
-    let ceiling = first.saturating_mul(1u64 << failures.saturating_sub(1).min(20)).min(most);
-    Duration::from_millis(1 + random.below(ceiling))
+    let first = Duration::from_millis(config.backoff_first_ms.max(1));
+    let most = Duration::from_secs(config.backoff_most_s).max(first);
+    Backoff::new(first, most).wait(failures, Jitter::Full(random))
 }
 
 #[cfg(test)]

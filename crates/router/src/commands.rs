@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use setgate_clock::{Backoff, Jitter};
 use setgate_delivery::{Cause, Closed, Outcome};
 use setgate_set::Jti;
 use setgate_store::{Durability, Named, Settlement, Unit};
@@ -51,6 +52,9 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
     }
 }
 
+/// How long a store that did not take an end is left alone.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_millis(6400));
+
 /// Parks and drops, durably before anything later of the same order key leaves. A store that cannot write is waited for.
 async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<Feed>, Slot)>) {
     let mut failures = 0u32;
@@ -61,7 +65,7 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
             Err(error) => {
                 tracing::error!(%error, "cannot write what was parked or dropped; trying again");
                 failures += 1;
-                shared.house.clock.sleep(Duration::from_millis(100u64 << failures.min(6))).await;
+                shared.house.clock.sleep(RETRY.wait(failures, Jitter::None)).await;
             }
         }
     }

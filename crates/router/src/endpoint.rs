@@ -14,6 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use setgate_clock::{Backoff, Jitter};
 use setgate_delivery::Cause;
 use setgate_store::StreamNo;
 
@@ -384,7 +385,7 @@ fn wait(shared: &Shared, fault: Fault, in_row: u32) -> Duration {
         Fault::Ours => {
             let most = Duration::from_secs(config.backoff_most_s);
             let least = OURS_LEAST.min(most);
-            let ceiling = least.saturating_mul(1u32 << in_row.min(16)).min(most);
+            let ceiling = Backoff::new(least, most).wait(in_row.saturating_add(1), Jitter::None);
             let spread = u64::try_from(ceiling.saturating_sub(least).as_millis()).unwrap_or(u64::MAX);
             least + Duration::from_millis(house.random.below(spread))
         }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use setgate_clock::{Backoff, Jitter};
 use setgate_store::{Durability, Fence, Settlement, Store, StoreError, Unit};
 use tokio::sync::Notify;
 
@@ -23,6 +24,8 @@ struct Queue {
 }
 
 const BATCH: usize = 512;
+/// How long a store that did not take a batch is left alone.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(3200));
 
 impl Settler {
     pub(crate) fn new() -> Arc<Self> {
@@ -104,7 +107,7 @@ impl Settler {
                         let newer = std::mem::replace(&mut queue.waiting, batch);
                         queue.waiting.extend(newer);
                     }
-                    clock.sleep(Duration::from_millis(50u64 << failures.min(6))).await;
+                    clock.sleep(RETRY.wait(failures, Jitter::None)).await;
                 }
             }
         }

@@ -22,7 +22,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
 };
 use setgate_delivery::{
-    Answer, CarrierEvent, Cause, ErrorCode, Fault, Incoming, Inlet, Refusal, Rejected, Stop, raised,
+    Answer, Backoff, CarrierEvent, Cause, ErrorCode, Fault, Incoming, Inlet, Jitter, Refusal, Rejected, Stop, raised,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,7 +36,8 @@ use group::{Member, Shared};
 use record::{Read, read, refusal};
 
 /// Rests between two tries of what must not be lost: first and last.
-const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const REST: Backoff = Backoff::new(Duration::from_millis(500), LONGEST_REST);
+const LONGEST_REST: Duration = Duration::from_secs(30);
 /// How long a member may take to leave its group.
 const LEAVE: Duration = Duration::from_secs(5);
 /// Records on their way to the error topic at once.
@@ -213,7 +214,7 @@ impl Worker<'_> {
             }
             self.shared.durable(positions(items));
             if let Some(rest) = rest
-                && !self.rest(rest.clamp(Duration::from_millis(50), REST.1)).await
+                && !self.rest(rest.clamp(Duration::from_millis(50), LONGEST_REST)).await
             {
                 return false;
             }
@@ -230,11 +231,11 @@ impl Worker<'_> {
 
     /// Brings what is no event to the error topic, or parks it; tries until that is done, or it is told to stop.
     async fn put_away(&mut self, items: &mut [Item]) {
-        let (mut rest, mut failed) = (REST.0, false);
+        let mut failures = 0_u32;
         loop {
             let mut bad: Vec<&mut Item> = items.iter_mut().filter(|item| item.left.is_some()).collect();
             if bad.is_empty() {
-                if failed {
+                if failures > 0 {
                     self.shared.inlet.told(CarrierEvent::Up { carrier: self.shared.carrier.clone() });
                 }
                 return;
@@ -253,12 +254,11 @@ impl Worker<'_> {
                 carrier = %self.shared.carrier, code = cause.code, cause = %cause.text,
                 "records that are no events cannot be put away: the source stands still until they can"
             );
-            failed = true;
+            failures = failures.saturating_add(1);
             self.shared.inlet.told(CarrierEvent::Down { carrier: self.shared.carrier.clone(), cause });
-            if !self.rest(rest).await {
+            if !self.rest(REST.wait(failures, Jitter::None)).await {
                 return;
             }
-            rest = (rest * 2).min(REST.1);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use rdkafka::client::OAuthToken;
 use setgate_delivery::{
-    Cause, Env, HttpClient, HttpRequest, Secret, TlsPolicy, Url,
+    Backoff, Cause, Env, HttpClient, HttpRequest, Jitter, Secret, TlsPolicy, Url,
     http::{Method, header},
 };
 use tokio::sync::{Notify, watch};
@@ -27,8 +27,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 const SHOWN: Duration = Duration::from_secs(30);
 /// A token that a broker refuses is fetched anew, but no sooner than so long after it was fetched.
 const ANEW: Duration = Duration::from_secs(10);
-/// Longest time between two attempts after failures.
-const SLOWEST: Duration = Duration::from_secs(60);
+/// Time between two attempts after failures.
+const ATTEMPTS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// The tokens of one cluster.
 ///
@@ -179,9 +179,7 @@ impl Shared {
         }
         state.failure = Some(cause);
         drop(state);
-        let longest = Duration::from_secs(1 << failures.min(6)).min(SLOWEST);
-        let half = u64::try_from(longest.as_millis() / 2).unwrap_or(u64::MAX).max(1);
-        Duration::from_millis(half + self.env.house.random.below(half))
+        ATTEMPTS.wait(failures, Jitter::Half(&*self.env.house.random))
     }
 }
 
@@ -204,7 +202,7 @@ async fn renew(shared: Arc<Shared>, tell: watch::Sender<bool>, mut ends: watch::
             }
             Err(cause) => {
                 failures = failures.saturating_add(1);
-                shared.fail(cause, failures - 1)
+                shared.fail(cause, failures)
             }
         };
         tell.send_replace(true);

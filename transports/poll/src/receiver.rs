@@ -3,7 +3,8 @@
 use std::{future::Future, mem, sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    Answer, Bytes, Cause, Env, Fault, House, HttpRequest, Incoming, Inlet, Json, Refusal, Stop, Timestamp,
+    Answer, Backoff, Bytes, Cause, Env, Fault, House, HttpRequest, Incoming, Inlet, Jitter, Json, Refusal, Stop,
+    Timestamp,
     endpoint::Endpoint,
     exchange::Exchange,
     fields,
@@ -16,8 +17,9 @@ use crate::{config::Source, wire};
 const IDS: usize = 5_000;
 /// Bytes of ids and texts that one request carries at most.
 const ID_BYTES: usize = 512 * 1024;
-/// The first pause after a failure; doubled with each, up to a minute.
-const FIRST: Duration = Duration::from_millis(250);
+/// Pauses after failures.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), LONGEST);
+/// The longest pause, unless the transmitter asks for a longer one.
 const LONGEST: Duration = Duration::from_secs(60);
 /// `Retry-After` is believed up to an hour (hardening H50).
 const RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -215,9 +217,7 @@ impl Collector {
     }
 
     fn back_off(&self, failures: u32) -> Duration {
-        let most = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST);
-        let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
-        Duration::from_millis(millis / 2 + self.house.random.below(millis / 2 + 1))
+        PAUSES.wait(failures, Jitter::Half(&*self.house.random))
     }
 
     /// Says what it owes before it ends.

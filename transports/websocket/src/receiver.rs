@@ -5,7 +5,7 @@ mod poll;
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    Env, Fault, House, HttpClient, Inlet, Json, Stop, Timestamp, TlsPolicy, Url,
+    Backoff, Env, Fault, House, HttpClient, Inlet, Jitter, Json, Stop, Timestamp, TlsPolicy, Url,
     exchange::Bounds,
     fields,
     http::{HeaderValue, Request, StatusCode, header},
@@ -23,9 +23,8 @@ use crate::{
 
 /// What is read of a gateway: as much as an answer over HTTP may have.
 const BOUNDS: Bounds = Bounds { bytes: 4 << 20, ids: 10_000, sets: 10_000 };
-/// A connection is tried again after about this long; each failure doubles it.
-const FIRST: Duration = Duration::from_millis(100);
-const SLOWEST: Duration = Duration::from_secs(30);
+/// A connection is tried again after about so long.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// How long the handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// What is under way when everything must end gets so long.
@@ -140,9 +139,8 @@ impl Collection {
 
     /// Between half of the doubled pause and all of it, so that the subscribers of a gateway that restarts do not all come at once.
     fn jitter(&self, failures: u32) -> Duration {
-        let most = FIRST.saturating_mul(1 << failures.min(16)).min(SLOWEST);
-        let half = u64::try_from(most.as_millis() / 2).unwrap_or_default();
-        Duration::from_millis(half + self.house.random.below(half + 1))
+        // That a connection ended well is no failure, and the first pause all the same.
+        PAUSES.wait(failures.saturating_add(1), Jitter::Half(&*self.house.random))
     }
 
     /// One connection, from its opening to its end.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use setgate_clock::House;
+use setgate_clock::{Backoff, House, Jitter};
 use setgate_net::Secret;
 use url::Url;
 
@@ -19,10 +19,8 @@ use crate::{
     client::{self, Client},
 };
 
-/// The first wait after a failure; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// The longest wait that the gateway did not ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Waits that the gateway did not ask for.
+const WAITS: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -70,7 +68,7 @@ impl Sender {
                 }
             }
         }
-        let mut wait = FIRST_WAIT;
+        let mut failures = 0_u32;
         let mut moved = self.house.clock.monotonic();
         let mut most = pending.len();
         while !pending.is_empty() {
@@ -84,7 +82,7 @@ impl Sender {
                     });
                     pending = settle(pending, answers, &mut tally, progress);
                     if pending.len() < before {
-                        (wait, moved) = (FIRST_WAIT, self.house.clock.monotonic());
+                        (failures, moved) = (0, self.house.clock.monotonic());
                         continue;
                     }
                     match put_off {
@@ -107,13 +105,13 @@ impl Sender {
                 Err(Trouble::Give(failure)) => return Err(failure),
                 Err(Trouble::Wait(asked, why)) => (asked, why),
             };
-            let pause = asked.unwrap_or(wait);
+            failures = failures.saturating_add(1);
+            let pause = asked.unwrap_or(WAITS.wait(failures, Jitter::None));
             if self.house.clock.monotonic().saturating_sub(moved) + pause > self.retry_for {
                 return Err(Failure::new(Exit::Unreachable, format!("given up: {why}")));
             }
             progress.say(&format!("{why}; trying again in {:.1} s", pause.as_secs_f64()));
             self.house.clock.sleep(pause).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
         Ok(tally)
     }

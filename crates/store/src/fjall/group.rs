@@ -1,9 +1,6 @@
 //! One group: planned, made durable, shown, answered.
 
-use std::{
-    sync::{atomic::Ordering, mpsc::Receiver},
-    time::Duration,
-};
+use std::sync::{atomic::Ordering, mpsc::Receiver};
 
 use parking_lot::RwLock;
 
@@ -220,7 +217,7 @@ impl Writer {
         self.pending = Ops::default();
         (self.commit, self.chain, self.vain) = (commit, chain, 0);
         if !self.is_short() {
-            self.pause = Duration::ZERO;
+            self.pauses = 0;
         }
         self.deltas_since_fold += (pending + plan.ops.len()) as u64;
         if let Some(number) = taken_by {

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use setgate_clock::{Backoff, Jitter};
+
 use crate::{
     StoreError,
     fjall::{
@@ -24,8 +26,8 @@ use crate::{
 
 /// After so many openings in vain nothing is left but to end the process.
 const VAIN: u32 = 3;
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), LONGEST_PAUSE);
 
 impl Writer {
     /// Opens the engine again; answers whether the writer goes on.
@@ -47,8 +49,6 @@ impl Writer {
                 return false;
             }
         };
-        // It goes on growing from one failure to the next until a write had room: a full disk must not be asked without end.
-        let mut pause = self.pause.max(FIRST_PAUSE);
         loop {
             tracing::error!(%error, "the store could not write");
             *self.shared.trouble.lock() = Some(error.clone());
@@ -58,11 +58,11 @@ impl Writer {
             if lost || matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
                 return self.die(&error, queue);
             }
-            if !self.refuse_for(pause, queue) {
+            // It goes on growing from one failure to the next until a write had room: a full disk must not be asked without end.
+            self.pauses = self.pauses.saturating_add(1);
+            if !self.refuse_for(PAUSES.wait(self.pauses, Jitter::None), queue) {
                 return false;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            self.pause = pause;
             match self.reopen() {
                 Ok(()) => {
                     tracing::warn!("the store is open again");

@@ -84,8 +84,8 @@ pub(crate) struct Writer {
     mark_is_dirty: bool,
     /// Openings after a failure since the last commit that succeeded.
     pub(crate) vain: u32,
-    /// How long to wait before the engine is opened again, should a write fail once more.
-    pub(crate) pause: Duration,
+    /// Pauses before the engine was opened again since a write had room; each makes the next one longer.
+    pub(crate) pauses: u32,
     /// Taken from the queue behind a group, and not done yet: whatever becomes of the group, it is answered.
     pub(crate) after: Option<Job>,
     /// The identity whose token the opening had no room to renew.
@@ -118,7 +118,7 @@ impl Writer {
             beaten: now,
             mark_is_dirty: false,
             vain: 0,
-            pause: Duration::ZERO,
+            pauses: 0,
             after: None,
             unrenewed: None,
             lock: Some(lock),

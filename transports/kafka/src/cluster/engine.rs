@@ -17,15 +17,15 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer, PurgeConfig},
     types::RDKafkaErrorCode,
 };
-use setgate_delivery::{Cause, Verdict, clean};
+use setgate_delivery::{Backoff, Cause, Jitter, Verdict, clean};
 use tokio::sync::watch;
 
 use super::{Shared, reporting::Reporting, reports::Ticket};
 
 /// For so long one poll may take: an order to stop is heard after it at the latest.
 const POLL: Duration = Duration::from_millis(100);
-/// Longest wait between two tries to make a producer.
-const LONGEST_REST: Duration = Duration::from_secs(30);
+/// Waits between two tries to make a producer.
+const REST: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 /// For so long a purged producer is waited for; it answers at once.
 const PURGE: Duration = Duration::from_secs(10);
 
@@ -293,8 +293,7 @@ impl Engine {
 
     /// Waits before the next try, longer each time; tells whether it is over.
     fn rest(&self, failures: u32) -> bool {
-        let rest = Duration::from_millis(500).saturating_mul(1 << failures.saturating_sub(1).min(6));
-        self.pause(rest.min(LONGEST_REST))
+        self.pause(REST.wait(failures, Jitter::None))
     }
 
     fn pause(&self, rest: Duration) -> bool {

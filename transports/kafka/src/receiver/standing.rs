@@ -4,10 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use serde::Deserialize;
-use setgate_delivery::Cause;
+use setgate_delivery::{Backoff, Cause, Jitter};
 
 /// Rests between two tries of a commit: first and last.
-const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Whether an offset is committed.
 #[derive(Clone, Copy, PartialEq)]
@@ -21,7 +21,7 @@ pub(super) enum Kept {
 /// When what was not committed may be tried again.
 #[derive(Default)]
 pub(super) struct Patience {
-    rest: Option<Duration>,
+    failures: u32,
     until: Duration,
 }
 
@@ -33,8 +33,8 @@ impl Patience {
 
     /// It was not.
     pub(super) fn failed(&mut self, now: Duration) {
-        let rest = self.rest.map_or(REST.0, |rest| (rest * 2).min(REST.1));
-        *self = Self { rest: Some(rest), until: now + rest };
+        let failures = self.failures.saturating_add(1);
+        *self = Self { failures, until: now + REST.wait(failures, Jitter::None) };
     }
 
     /// Whether it may be tried.
