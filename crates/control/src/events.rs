@@ -17,6 +17,7 @@ use setgate_clock::House;
 use setgate_oauth::{Guard, Producer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+mod frame;
 mod head;
 mod session;
 mod source;

@@ -23,6 +23,7 @@ use setgate_clock::House;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
 use tokio_util::io::StreamReader;
 
+use super::frame;
 use crate::{IntakeConfig, error::Problem};
 
 /// How a body is compressed.
@@ -82,7 +83,7 @@ enum Reader {
 impl Source {
     pub(super) fn new(body: Body, coding: Coding, config: Arc<IntakeConfig>, house: House) -> Self {
         let arrived = Arc::new(AtomicU64::new(0));
-        let counted = Counted { body, arrived: arrived.clone() };
+        let counted = Counted { body, arrived: arrived.clone(), head: Vec::new() };
         let bytes = match coding {
             Coding::Identity => Reader::Plain(counted),
             Coding::Gzip => Reader::Gzip(Box::new(GzipDecoder::new(StreamReader::new(counted)))),
@@ -137,7 +138,7 @@ impl Source {
                 match decoder.read_buf(&mut chunk).await {
                     Ok(0) => no_more(decoder.get_mut()).await?,
                     Ok(_) => Some(chunk.freeze()),
-                    Err(error) if error.to_string().contains("too much memory") => {
+                    Err(_) if decoder.get_ref().get_ref().window() > largest_window(&self.config) => {
                         let detail = format!("the zstd window has more than 2^{} bytes", self.config.zstd_window_log);
                         return Err(Fault::Limit("zstd_window_log", detail));
                     }
@@ -166,6 +167,10 @@ impl Source {
     }
 }
 
+fn largest_window(config: &IntakeConfig) -> u64 {
+    1u64.checked_shl(config.zstd_window_log).unwrap_or(u64::MAX)
+}
+
 /// The body is larger than allowed; also said before it is read when its length is known.
 pub(super) fn too_large(config: &IntakeConfig) -> Fault {
     Fault::Limit("body_bytes", format!("a body has at most {} bytes after decompression", config.body_bytes))
@@ -191,6 +196,15 @@ fn fault(error: &io::Error, otherwise: &'static str) -> Fault {
 struct Counted {
     body: Body,
     arrived: Arc<AtomicU64>,
+    /// Its first bytes.
+    head: Vec<u8>,
+}
+
+impl Counted {
+    /// The window that a zstd body needs, as far as it tells.
+    fn window(&self) -> u64 {
+        frame::window(&self.head).unwrap_or_default()
+    }
 }
 
 impl Stream for Counted {
@@ -210,6 +224,8 @@ impl Stream for Counted {
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
+                let missing = frame::HEADER.saturating_sub(self.head.len());
+                self.head.extend(data.iter().take(missing));
                 self.arrived.fetch_add(u64::try_from(data.len()).unwrap_or_default(), Ordering::Relaxed);
                 return Poll::Ready(Some(Ok(data)));
             }
