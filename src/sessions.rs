@@ -26,7 +26,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{BoxFuture, Visit, Voice, spi::AnyMethod};
 use setgate_net::Seat;
 use setgate_oauth::{Admitted, Denied, Guard};
@@ -68,7 +68,7 @@ pub(crate) type Find = Arc<dyn Fn(&str) -> Option<Visited> + Send + Sync>;
 
 /// What visits are made of.
 pub(crate) struct Parts<'a> {
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) guard: Arc<Guard>,
     pub(crate) find: Find,
     /// The URLs of the issuers.
@@ -105,14 +105,14 @@ impl Visits {
     /// # Errors
     /// [`CollisionError`] when a request could mean the streams of one issuer and another issuer.
     pub(crate) fn new(parts: Parts<'_>) -> Result<Self, CollisionError> {
-        let Parts { house, guard, find, issuers, methods, config, observed } = parts;
+        let Parts { runtime, guard, find, issuers, methods, config, observed } = parts;
         Ok(Self(Arc::new(Inner {
             paths: Paths::new(&issuers, methods)?,
             guard,
             find,
             budget: Budget::new(config.connections, config.per_receiver, observed.clone()),
-            tickets: Tickets::new(house.clone(), config.tickets, config.tickets_per_receiver, observed.clone()),
-            ends: Ends::new(house),
+            tickets: Tickets::new(runtime.clone(), config.tickets, config.tickets_per_receiver, observed.clone()),
+            ends: Ends::new(runtime),
             observed,
             closing: AtomicBool::new(false),
         })))

@@ -78,7 +78,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let mut findings = Vec::new();
     // In the order of a start, so that of several faults the same one tells how it ends.
     kept(&loaded.config, &mut findings);
-    doors(&loaded.config, context.house.clock.wall_millis() / 1000, &mut findings);
+    doors(&loaded.config, context.runtime.clock.wall_millis() / 1000, &mut findings);
     match rooms(context, &args, &loaded.config, &mut findings).await {
         Ok(()) => {}
         Err(failure) if findings.iter().all(|finding| finding.ends.is_none()) => return Err(failure),
@@ -99,7 +99,7 @@ async fn rooms(
     config: &Config,
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
-    let (methods, outbound) = assemble::methods_of(config, &context.house).await?;
+    let (methods, outbound) = assemble::methods_of(config, &context.runtime).await?;
     // Before streams: none may write where a source takes from.
     let sources = sources::judge(config, &methods)?;
     let served = streams(config, &methods, findings)?;

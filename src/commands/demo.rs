@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 use setgate_cli::{Align, Context, Ended, Exit, Failure, Style, Table, args::DemoArgs};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_discovery::IssuerUrl;
 use setgate_net::{HttpRequest, Listener, Secret, TlsPolicy};
 
@@ -115,7 +115,7 @@ pub(crate) async fn run(context: &Context, args: DemoArgs) -> Ended {
     let log = setgate_telemetry::LogConfig { level: "error".to_owned(), ..setgate_telemetry::LogConfig::default() };
     setgate_telemetry::start_log(&log).map_err(|error| Failure::failed(error.to_string()))?;
     let mut signals = Signals::new()?;
-    let folder = folder(&context.house)?;
+    let folder = folder(&context.runtime)?;
     let ended = match signals.race(demonstrate(context, &folder, args.clone())).await {
         Some(Ok((gateway, receivers, exit))) => {
             if args.keep {
@@ -141,27 +141,27 @@ async fn demonstrate(
     folder: &Path,
     args: DemoArgs,
 ) -> Result<(Gateway, Vec<DemoReceiver>, Exit), Failure> {
-    let house = context.house.clone();
+    let runtime = context.runtime.clone();
     let bind = || Listener::bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
     let open = |error: setgate_net::NetError| Failure::failed(error.to_string());
     let doors = Doors { world: bind().await.map_err(open)?, operator: bind().await.map_err(open)? };
     let issuer_url = format!("http://{}", doors.world.address());
     let issuer = IssuerUrl::parse(&issuer_url).map_err(|error| Failure::failed(error.to_string()))?;
 
-    let http = listen::way_out(&house, Vec::new())?;
-    let token = setgate_oauth::mint(setgate_oauth::TokenKind::Receiver, &*house.random);
+    let http = listen::way_out(&runtime, Vec::new())?;
+    let token = setgate_oauth::mint(setgate_oauth::TokenKind::Receiver, &*runtime.random);
     let mut receivers = Vec::new();
     for staged in &STREAMS {
-        let method = listen::method(staged.method, &http, &house).await?;
-        let fetcher = listen::fetcher(&http, &house);
-        let receiver = DemoReceiver::new(&house, fetcher, &issuer, staged.audience, staged.failing);
+        let method = listen::method(staged.method, &http, &runtime).await?;
+        let fetcher = listen::fetcher(&http, &runtime);
+        let receiver = DemoReceiver::new(&runtime, fetcher, &issuer, staged.audience, staged.failing);
         receivers.push(match method.receive_routes() {
             Some(routes) => receiver.behind_a_door(routes).await?,
             None => receiver.that_asks(method, &format!("{issuer_url}/{}/{}", staged.method, staged.id), &token.token),
         });
     }
 
-    let minted = setgate_oauth::mint(setgate_oauth::TokenKind::Producer, &*house.random);
+    let minted = setgate_oauth::mint(setgate_oauth::TokenKind::Producer, &*runtime.random);
     let file = folder.join("setgate.toml");
     let hashes = [minted.hash.to_string(), token.hash.to_string()];
     let text = configuration(&doors, &issuer_url, &hashes, &receivers);
@@ -173,10 +173,10 @@ async fn demonstrate(
         std::fs::write(&file, token.expose()).map_err(|error| failed(&file, error))?;
     }
     let config = config::load(Source::File(file), false, Vec::new())?.config;
-    let kept = state::open(&house, &config, true).await?;
-    let gateway = Gateway::assemble(Parts { house: house.clone(), config, kept, doors, force: false }).await?;
+    let kept = state::open(&runtime, &config, true).await?;
+    let gateway = Gateway::assemble(Parts { runtime: runtime.clone(), config, kept, doors, force: false }).await?;
     for receiver in &mut receivers {
-        receiver.learn(&house, &issuer).await?;
+        receiver.learn(&runtime, &issuer).await?;
     }
     context.out.note(format!("A gateway at {issuer_url}, its store in {}, and four receivers:", folder.display()));
     for (staged, receiver) in STREAMS.iter().zip(&receivers) {
@@ -186,7 +186,7 @@ async fn demonstrate(
     }
 
     let events = examples()?;
-    let began = house.clock.wall_millis();
+    let began = runtime.clock.wall_millis();
     let txns = emit(&http, &issuer_url, &minted.token, &events).await?;
     context
         .out
@@ -194,7 +194,7 @@ async fn demonstrate(
 
     let owed: usize =
         STREAMS.iter().map(|staged| events.iter().filter(|event| event.risc || !staged.risc_only).count()).sum();
-    let within = house.clock.monotonic() + args.within;
+    let within = runtime.clock.monotonic() + args.within;
     let whole = loop {
         let streams = gateway.router().streams().await;
         let settled: u64 =
@@ -202,10 +202,10 @@ async fn demonstrate(
         if settled >= owed as u64 {
             break true;
         }
-        if house.clock.monotonic() > within {
+        if runtime.clock.monotonic() > within {
             break false;
         }
-        house.clock.sleep(listen::SOON).await;
+        runtime.clock.sleep(listen::SOON).await;
     };
     let fates = fates(&events, &txns, &receivers, began);
     let exit = report(context, &gateway, &fates, &receivers, owed, whole).await;
@@ -213,9 +213,9 @@ async fn demonstrate(
 }
 
 /// A new folder that only its owner reads.
-fn folder(house: &House) -> Result<PathBuf, Failure> {
+fn folder(runtime: &Runtime) -> Result<PathBuf, Failure> {
     let mut bytes = [0u8; 6];
-    house.random.fill(&mut bytes);
+    runtime.random.fill(&mut bytes);
     let name: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let folder = std::env::temp_dir().join(format!("setgate-demo-{name}"));
     let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);

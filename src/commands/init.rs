@@ -15,7 +15,7 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Ended {
         return Ok(Exit::Done);
     }
     let loaded = configuration::load(context, false)?;
-    let made = state::init(&context.house, &loaded.config).await?;
+    let made = state::init(&context.runtime, &loaded.config).await?;
     if let Some((what, remedy)) = state::misfit(&loaded.config) {
         context.out.warn(format!("{what}\n  {remedy}"));
     }
@@ -97,9 +97,9 @@ pub(crate) async fn store_adopt(context: &Context, yes: bool) -> Ended {
     {
         return Err(Failure::usage("nothing was done").remedy("give --yes to do it without being asked"));
     }
-    let house = context.house.clone();
+    let runtime = context.runtime.clone();
     let at = place.clone();
-    let adopted = tokio::task::spawn_blocking(move || FjallStore::adopt(&at, &house)).await;
+    let adopted = tokio::task::spawn_blocking(move || FjallStore::adopt(&at, &runtime)).await;
     adopted.map_err(|_| Failure::failed("the adoption was interrupted"))?.map_err(|error| state::of_store(&error))?;
     context.out.value(&serde_json::json!({"adopted": place.store, "path": place.store, "holds": holds}));
     context.out.line(format!("{} delivers from the next start on", place.store.display()));

@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use setgate_cli::{Context, Ended, Exit, Failure, args::ListenArgs};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{BoxFuture, Env, Json, spi::AnyMethod};
 use setgate_discovery::{Fetcher, IssuerUrl};
 use setgate_jose::AllowedAlgorithms;
@@ -21,12 +21,12 @@ use super::signals::Signals;
 
 /// Takes SETs until it is told to stop, or has enough.
 pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
-    let house = context.house.clone();
+    let runtime = context.runtime.clone();
     let issuers = issuers(context, &args.issuer)?;
     if args.count == Some(0) {
         return Err(Failure::usage("--count: write 1 or more"));
     }
-    let misbehave = Misbehave::parse(&args.fail, &args.refuse, args.delay.as_deref(), house.random.clone())
+    let misbehave = Misbehave::parse(&args.fail, &args.refuse, args.delay.as_deref(), runtime.random.clone())
         .map_err(|error| Failure::usage(error.to_string()))?;
     let authorization = match &args.authorization {
         Some(value) => Some(
@@ -36,23 +36,23 @@ pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
         ),
         None => None,
     };
-    let http = way_out(&house, args.ca.clone())?;
-    let method = method(&args.method, &http, &house).await?;
-    let trust = Arc::new(Trust::new(&issuers, AllowedAlgorithms::ALL, fetcher(&http, &house)));
-    let verify = Verify::new(trust.clone(), args.audience.clone(), Verify::SKEW, house.clock.clone());
+    let http = way_out(&runtime, args.ca.clone())?;
+    let method = method(&args.method, &http, &runtime).await?;
+    let trust = Arc::new(Trust::new(&issuers, AllowedAlgorithms::ALL, fetcher(&http, &runtime)));
+    let verify = Verify::new(trust.clone(), args.audience.clone(), Verify::SKEW, runtime.clock.clone());
     let (stop, stopped) = watch::channel(false);
     let stop = Arc::new(stop);
     let sink = sink(context.out.is_json(), args.count, stop.clone());
-    let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), misbehave, sink, house.clone()));
+    let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), misbehave, sink, runtime.clone()));
     let serve: BoxFuture<'_, Result<(), ListenError>> = if method.receive_routes().is_some() {
         waits(&args)?;
         let door = Listener::bind(args.at).await.map_err(|error| Failure::failed(format!("--at: {error}")))?;
         context.out.note(format!("listening on http://{}/ for SETs of {}", door.address(), args.issuer.join(", ")));
-        Box::pin(Listen { method, door, inlet: inlet.clone(), issuers, trust, authorization, house }.serve(stopped))
+        Box::pin(Listen { method, door, inlet: inlet.clone(), issuers, trust, authorization, runtime }.serve(stopped))
     } else {
         let (from, endpoint) = asks(context, &args, authorization, method.entry().name)?;
         context.out.note(format!("asking {endpoint} for SETs of {}", args.issuer.join(", ")));
-        Box::pin(Collect { method, from, inlet: inlet.clone(), issuers, trust, house }.serve(stopped))
+        Box::pin(Collect { method, from, inlet: inlet.clone(), issuers, trust, runtime }.serve(stopped))
     };
 
     let mut signals = Signals::new()?;
@@ -176,22 +176,22 @@ fn sink(json: bool, count: Option<u64>, stop: Arc<watch::Sender<bool>>) -> Sink 
 ///
 /// # Errors
 /// When a certificate authority cannot be read.
-pub(crate) fn way_out(house: &House, ca_files: Vec<PathBuf>) -> Result<Outbound, Failure> {
+pub(crate) fn way_out(runtime: &Runtime, ca_files: Vec<PathBuf>) -> Result<Outbound, Failure> {
     let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
     let config = OutboundConfig { allow_networks: everywhere, allow_http: true, ca_files, ..OutboundConfig::default() };
-    Outbound::new(&config, house.clone(), OwnAddresses::new()).map_err(|error| Failure::usage(error.to_string()))
+    Outbound::new(&config, runtime.clone(), OwnAddresses::new()).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// A fetcher of metadata and keys.
-pub(crate) fn fetcher(http: &Outbound, house: &House) -> Fetcher {
-    Fetcher::new(http.client(&TlsPolicy::default()), house.clone())
+pub(crate) fn fetcher(http: &Outbound, runtime: &Runtime) -> Fetcher {
+    Fetcher::new(http.client(&TlsPolicy::default()), runtime.clone())
 }
 
 /// Starts one method with its defaults.
 ///
 /// # Errors
 /// When there is no such method.
-pub(crate) async fn method(name: &str, http: &Outbound, house: &House) -> Result<Arc<dyn AnyMethod>, Failure> {
+pub(crate) async fn method(name: &str, http: &Outbound, runtime: &Runtime) -> Result<Arc<dyn AnyMethod>, Failure> {
     let linked = setgate_delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
     let name = if name == PUSH_PULL { "websocket" } else { name };
     let called =
@@ -201,7 +201,7 @@ pub(crate) async fn method(name: &str, http: &Outbound, house: &House) -> Result
         return Err(Failure::usage(format!("`{name}` is no delivery method of this build"))
             .remedy(format!("these are: {}", known.join(", "))));
     };
-    let env = Env { http: http.clone(), house: house.clone(), report: Arc::new(|_| {}) };
+    let env = Env { http: http.clone(), runtime: runtime.clone(), report: Arc::new(|_| {}) };
     (found.start)(serde_json::json!({}), env).await.map_err(|error| Failure::failed(error.to_string()))
 }
 

@@ -20,7 +20,7 @@ pub(crate) async fn run(context: &Context, new: Option<String>, at_next_start: b
         out.line(format!("the next start changes from key-encryption key {} to {}", present.id(), next.kek.id()));
         return Ok(Exit::Done);
     }
-    let mut kept = state::open(&context.house, &config, false).await.map_err(|failure| {
+    let mut kept = state::open(&context.runtime, &config, false).await.map_err(|failure| {
         if failure.exit == Exit::Locked {
             failure.remedy("stop the gateway, or give --at-next-start: the gateway then does it when it starts")
         } else {

@@ -39,14 +39,14 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
     if findings.identity.is_some() {
         // It names the secret of the store: without it nobody would notice keys that belong to another one.
         let secret = state::secret_of(&config, repair.record(state::KEK_RECORD))?;
-        repair.identify(&secret, &context.house).map_err(|error| state::of_store(&error))?;
+        repair.identify(&secret, &context.runtime).map_err(|error| state::of_store(&error))?;
     }
     let target = how.into.as_deref().unwrap_or(&place.store).display();
     if !how.yes && !out.confirm(&format!("Write the store anew to {target} and give up what is listed above?")) {
         return Err(Failure::usage("nothing was done").remedy("give --yes to do it without being asked"));
     }
-    let (into, house) = (how.into.clone(), context.house.clone());
-    let repaired = tokio::task::spawn_blocking(move || repair.carry_out(into.as_deref(), &house)).await;
+    let (into, runtime) = (how.into.clone(), context.runtime.clone());
+    let repaired = tokio::task::spawn_blocking(move || repair.carry_out(into.as_deref(), &runtime)).await;
     let repaired = repaired
         .map_err(|_| Failure::failed("the repair was interrupted; the store is as it was"))?
         .map_err(|error| state::of_store(&error))?;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use setgate_cli::{Context, Ended, Exit, Failure, args::ServeArgs};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 
 use super::{configuration::load, signals::Signals};
 use crate::{
@@ -25,8 +25,8 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
         banner(context, &config, built_in);
     }
     let mut signals = Signals::of_gateway()?;
-    let house = context.house.clone();
-    let kept = match signals.race(open(&house, &config, args.init || built_in)).await {
+    let runtime = context.runtime.clone();
+    let kept = match signals.race(open(&runtime, &config, args.init || built_in)).await {
         Some(kept) => kept?,
         None => return Ok(Exit::Done),
     };
@@ -34,7 +34,7 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
     let doors = Doors::open(&config).await?;
     let shutdown =
         (Duration::from_secs(config.gateway.drain_delay_seconds), Duration::from_secs(config.gateway.shutdown_seconds));
-    let gateway = Gateway::assemble(Parts { house, config, kept, doors, force: args.force }).await?;
+    let gateway = Gateway::assemble(Parts { runtime, config, kept, doors, force: args.force }).await?;
     tracing::info!(world = %gateway.world(), operator = %gateway.operator(), "the gateway is ready");
 
     let fatal = gateway.fatal();
@@ -77,28 +77,28 @@ const ROOM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 ///
 /// # Errors
 /// When it cannot be opened, or that process still has it after the time that one has for its end.
-async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failure> {
+async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<Kept, Failure> {
     let patience = Duration::from_secs(config.gateway.shutdown_seconds) + CLOSING;
-    let until = house.clock.monotonic() + patience;
+    let until = runtime.clock.monotonic() + patience;
     let mut told = false;
-    let mut tell = house.clock.monotonic();
+    let mut tell = runtime.clock.monotonic();
     loop {
-        match state::open(house, config, make).await {
+        match state::open(runtime, config, make).await {
             Err(failure) if failure.exit == Exit::Full => {
-                if house.clock.monotonic() >= tell {
-                    tell = house.clock.monotonic() + ROOM.1;
+                if runtime.clock.monotonic() >= tell {
+                    tell = runtime.clock.monotonic() + ROOM.1;
                     tracing::warn!(
                         "{}: waiting for room, nothing is taken in or delivered before there is some",
                         failure.message
                     );
                 }
-                house.clock.sleep(ROOM.0).await;
+                runtime.clock.sleep(ROOM.0).await;
             }
-            Err(failure) if failure.exit == Exit::Locked && house.clock.monotonic() < until => {
+            Err(failure) if failure.exit == Exit::Locked && runtime.clock.monotonic() < until => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(seconds = patience.as_secs(), "{}: waiting for its end", failure.message);
                 }
-                house.clock.sleep(LOOK).await;
+                runtime.clock.sleep(LOOK).await;
             }
             opened => return opened,
         }
@@ -136,7 +136,7 @@ fn dev_producer(context: &Context, config: &Config) -> Result<setgate_oauth::Pro
     let token = match std::fs::read_to_string(&path) {
         Ok(token) => token,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let minted = setgate_oauth::mint(setgate_oauth::TokenKind::Producer, &*context.house.random);
+            let minted = setgate_oauth::mint(setgate_oauth::TokenKind::Producer, &*context.runtime.random);
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder).map_err(failed)?;
             }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use setgate_cli::{Exit, Failure};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{CarrierEvent, Env, Voice, spi::AnyMethod};
 use setgate_net::{Outbound, OwnAddresses};
 use setgate_oauth::{Guard, Receiver};
@@ -30,7 +30,7 @@ use crate::{
 
 /// What a gateway is made of.
 pub(crate) struct Parts {
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) config: Config,
     pub(crate) kept: Kept,
     pub(crate) doors: Doors,
@@ -40,7 +40,7 @@ pub(crate) struct Parts {
 
 /// A running gateway.
 pub struct Gateway {
-    house: House,
+    runtime: Runtime,
     router: Router,
     kept: Kept,
     issuers: Vec<Issuer>,
@@ -57,9 +57,9 @@ impl Gateway {
     ///
     /// # Errors
     /// When the store cannot be opened or a section is not acceptable.
-    pub async fn start(house: House, config: Config, doors: Doors, init: bool) -> Result<Self, Failure> {
-        let kept = state::open(&house, &config, init).await?;
-        Self::assemble(Parts { house, config, kept, doors, force: false }).await
+    pub async fn start(runtime: Runtime, config: Config, doors: Doors, init: bool) -> Result<Self, Failure> {
+        let kept = state::open(&runtime, &config, init).await?;
+        Self::assemble(Parts { runtime, config, kept, doors, force: false }).await
     }
 
     /// Puts the rooms together and opens the doors.
@@ -67,11 +67,11 @@ impl Gateway {
     /// # Errors
     /// When a section is not acceptable or the store does not do it.
     pub(crate) async fn assemble(parts: Parts) -> Result<Self, Failure> {
-        let Parts { house, config, kept, doors, force } = parts;
+        let Parts { runtime, config, kept, doors, force } = parts;
         let own = OwnAddresses::new();
         own.add(doors.world.address());
         own.add(doors.operator.address());
-        let outbound = outbound(&config, &house, own)?;
+        let outbound = outbound(&config, &runtime, own)?;
         let rotation = config.keys.rotation();
         issuers::none_is_missing(&*kept.store, &config.issuers, force).await?;
         let issuers = issuers::take_up(&*kept.store, &kept.kek, &config.issuers, &rotation).await?;
@@ -87,11 +87,11 @@ impl Gateway {
         let carriers = kept.registry.lend(Carriers::register);
         let reported = carriers.clone();
         let report = Arc::new(move |event| reported.report(event));
-        let methods = start_methods(&config, &outbound, &house, report).await?;
+        let methods = start_methods(&config, &outbound, &runtime, report).await?;
         // Before anything is changed: a source that cannot be ends the start.
         sources::judge(&config, &methods)?;
         let router = Router::start(setgate_router::Parts {
-            house: house.clone(),
+            runtime: runtime.clone(),
             store: kept.store.clone(),
             kek: kept.kek.clone(),
             issuers: issuers.clone(),
@@ -106,9 +106,9 @@ impl Gateway {
 
         let receivers = Receiver::all(&config.receivers, &urls).map_err(|error| Failure::usage(error.to_string()))?;
         unvisited(&router, &config, &receivers);
-        let guard = Arc::new(Guard::new(producers, house.clock.clone()).with_receivers(receivers));
+        let guard = Arc::new(Guard::new(producers, runtime.clock.clone()).with_receivers(receivers));
         let visits = Visits::new(sessions::Parts {
-            house: house.clone(),
+            runtime: runtime.clone(),
             guard: guard.clone(),
             find: sessions::finder(&router),
             issuers: urls,
@@ -120,7 +120,7 @@ impl Gateway {
         let ready = Arc::new(AtomicBool::new(true));
         let observed = setgate_control::Observed::register(&kept.registry);
         let sources = sources::take_up(sources::Parts {
-            house: &house,
+            runtime: &runtime,
             config: &config,
             methods: &methods,
             intakes: setgate_control::Intake::of(&router),
@@ -138,17 +138,17 @@ impl Gateway {
             sources: sources.shown.clone(),
             observed,
             kept: &kept,
-            house: &house,
+            runtime: &runtime,
         };
         let (world, operator) = (routes.world()?, routes.operator(&doors.operator, &ready));
         let observed = kept.registry.lend(certificates::Observed::register);
-        certificates::watch("world", &doors.world, &config.listen.world_tls, &house, &observed);
-        certificates::watch("operator", &doors.operator, &config.listen.operator_tls, &house, &observed);
+        certificates::watch("world", &doors.world, &config.listen.world_tls, &runtime, &observed);
+        certificates::watch("operator", &doors.operator, &config.listen.operator_tls, &runtime, &observed);
         let connections = setgate_net::Observed::register(&kept.registry);
-        let world = serve(doors.world.observed(connections.clone(), "world"), world, &house, "world");
-        let operator = serve(doors.operator.observed(connections, "operator"), operator, &house, "operator");
-        let sources = sources.start(&house);
-        Ok(Self { house, router, kept, issuers, world, operator, visits, sources, ready })
+        let world = serve(doors.world.observed(connections.clone(), "world"), world, &runtime, "world");
+        let operator = serve(doors.operator.observed(connections, "operator"), operator, &runtime, "operator");
+        let sources = sources.start(&runtime);
+        Ok(Self { runtime, router, kept, issuers, world, operator, visits, sources, ready })
     }
 
     /// Where the door for the world listens.
@@ -196,7 +196,7 @@ impl Gateway {
     ///
     /// `delay` lies between "not ready" and the closed door; `within` bounds the whole.
     pub async fn shutdown(self, delay: Duration, within: Duration) {
-        let clock = self.house.clock.clone();
+        let clock = self.runtime.clock.clone();
         let by = clock.monotonic() + within;
         let left = |part: u32| by.saturating_sub(clock.monotonic()) / part;
         self.ready.store(false, Ordering::SeqCst);
@@ -205,10 +205,10 @@ impl Gateway {
         // never come: the drain tells their taps, and their answers leave before the door is cut.
         self.visits.close();
         // Sources end with intake: their last events are taken, and their offsets committed, while the router still takes.
-        tokio::join!(self.world.shut(&self.house, left(2)), self.sources.end(&self.house, left(2)));
+        tokio::join!(self.world.shut(&self.runtime, left(2)), self.sources.end(&self.runtime, left(2)));
         self.router.drain(left(1).saturating_sub(Duration::from_secs(1)).max(Duration::from_millis(500))).await;
-        self.world.close(&self.house, left(2).min(Duration::from_secs(2))).await;
-        self.operator.close(&self.house, left(2).min(Duration::from_secs(1))).await;
+        self.world.close(&self.runtime, left(2).min(Duration::from_secs(2))).await;
+        self.operator.close(&self.runtime, left(2).min(Duration::from_secs(1))).await;
         if let Err(error) = self.kept.store.close().await {
             tracing::warn!(%error, "the store was not closed in order; the next start replays");
         }
@@ -221,20 +221,23 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-fn outbound(config: &Config, house: &House, own: OwnAddresses) -> Result<Outbound, Failure> {
-    Outbound::new(&config.net, house.clone(), own).map_err(|error| Failure::usage(error.to_string()))
+fn outbound(config: &Config, runtime: &Runtime, own: OwnAddresses) -> Result<Outbound, Failure> {
+    Outbound::new(&config.net, runtime.clone(), own).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// The methods of a gateway that does not run, to judge streams and to look around.
 ///
 /// # Errors
 /// When a section is not acceptable.
-pub(crate) async fn methods_of(config: &Config, house: &House) -> Result<(Vec<Arc<dyn AnyMethod>>, Outbound), Failure> {
+pub(crate) async fn methods_of(
+    config: &Config,
+    runtime: &Runtime,
+) -> Result<(Vec<Arc<dyn AnyMethod>>, Outbound), Failure> {
     let own = OwnAddresses::new();
     own.add(config.listen.world);
     own.add(config.listen.operator);
-    let outbound = outbound(config, house, own)?;
-    Ok((start_methods(config, &outbound, house, Arc::new(|_| {})).await?, outbound))
+    let outbound = outbound(config, runtime, own)?;
+    Ok((start_methods(config, &outbound, runtime, Arc::new(|_| {})).await?, outbound))
 }
 
 /// Starts the methods that are linked and not switched off.
@@ -244,7 +247,7 @@ pub(crate) async fn methods_of(config: &Config, house: &House) -> Result<(Vec<Ar
 async fn start_methods(
     config: &Config,
     outbound: &Outbound,
-    house: &House,
+    runtime: &Runtime,
     report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
 ) -> Result<Vec<Arc<dyn AnyMethod>>, Failure> {
     let linked = setgate_delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
@@ -269,7 +272,7 @@ async fn start_methods(
             Some(_) => return Err(Failure::usage(format!("[methods.{name}]: `enabled` is true or false"))),
         }
         resolve(&mut section, &format!("methods.{name}"))?;
-        let env = Env { http: outbound.clone(), house: house.clone(), report: report.clone() };
+        let env = Env { http: outbound.clone(), runtime: runtime.clone(), report: report.clone() };
         let method = (method.start)(section, env).await.map_err(|error| Failure::usage(error.to_string()))?;
         tracing::info!(method = name, uri = method.entry().uri, "the method is ready");
         started.push(method);
@@ -344,8 +347,8 @@ mod tests {
         load(Source::File(file), false, Vec::new()).unwrap().config
     }
 
-    async fn get(house: &House, at: SocketAddr, path: &str) -> (u16, String) {
-        let client = listen::way_out(house, Vec::new()).unwrap().client(&TlsPolicy::default());
+    async fn get(runtime: &Runtime, at: SocketAddr, path: &str) -> (u16, String) {
+        let client = listen::way_out(runtime, Vec::new()).unwrap().client(&TlsPolicy::default());
         let request = HttpRequest {
             method: axum::http::Method::GET,
             url: format!("http://{at}{path}").parse().unwrap(),
@@ -361,17 +364,17 @@ mod tests {
     #[tokio::test]
     async fn both_doors_serve_what_is_theirs_and_close_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let (house, config) = (setgate_clock::system(), config(folder.path(), ""));
+        let (runtime, config) = (setgate_clock::system(), config(folder.path(), ""));
         let doors = Doors::open(&config).await.unwrap();
-        let gateway = Gateway::start(house.clone(), config.clone(), doors, true).await.unwrap();
+        let gateway = Gateway::start(runtime.clone(), config.clone(), doors, true).await.unwrap();
         let (world, operator) = (gateway.world(), gateway.operator());
-        assert_eq!(get(&house, operator, "/readyz").await.0, 200);
-        assert!(get(&house, operator, "/metrics").await.1.contains("setgate_events_accepted"));
-        assert_eq!(get(&house, operator, "/admin/v1/streams").await.0, 401);
-        assert_eq!(get(&house, world, "/admin/v1/streams").await.0, 404, "the world has no operator door");
-        assert_eq!(get(&house, world, "/readyz").await.0, 404);
+        assert_eq!(get(&runtime, operator, "/readyz").await.0, 200);
+        assert!(get(&runtime, operator, "/metrics").await.1.contains("setgate_events_accepted"));
+        assert_eq!(get(&runtime, operator, "/admin/v1/streams").await.0, 401);
+        assert_eq!(get(&runtime, world, "/admin/v1/streams").await.0, 404, "the world has no operator door");
+        assert_eq!(get(&runtime, world, "/readyz").await.0, 404);
         for issuer in ["a", "b"] {
-            let (status, body) = get(&house, world, &format!("/.well-known/ssf-configuration/{issuer}")).await;
+            let (status, body) = get(&runtime, world, &format!("/.well-known/ssf-configuration/{issuer}")).await;
             let metadata: serde_json::Value = serde_json::from_str(&body).unwrap();
             assert_eq!(
                 (status, metadata["issuer"].as_str()),
@@ -386,12 +389,12 @@ mod tests {
             for method in ["urn:ietf:rfc:8935", "urn:ietf:rfc:8936"] {
                 assert!(methods.contains(&method), "{methods:?}");
             }
-            let (_, keys) = get(&house, world, &format!("/{issuer}/jwks.json")).await;
+            let (_, keys) = get(&runtime, world, &format!("/{issuer}/jwks.json")).await;
             assert!(keys.contains(if issuer == "a" { "ES256" } else { "EdDSA" }), "{keys}");
         }
         gateway.shutdown(Duration::ZERO, Duration::from_secs(5)).await;
 
-        let kept = state::open(&house, &config, false).await.unwrap();
+        let kept = state::open(&runtime, &config, false).await.unwrap();
         kept.store.close().await.unwrap();
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use prometheus_client::{metrics::family::Family, metrics::gauge::Gauge, registry::Registry};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_net::ServerCertificate;
 
 /// Between two looks at the files.
@@ -71,7 +71,7 @@ impl Watched {
     }
 
     /// Looks at the files until the process ends.
-    pub(crate) async fn run(mut self, house: House, observed: Observed) {
+    pub(crate) async fn run(mut self, runtime: Runtime, observed: Observed) {
         let mut warned_on = None;
         loop {
             match self.look() {
@@ -83,7 +83,7 @@ impl Watched {
             }
             if let Ok(end) = setgate_net::chain_ends(&self.chain) {
                 observed.0.get_or_create(&[("door", self.door)]).set(end);
-                let now = house.clock.wall_millis() / 1000;
+                let now = runtime.clock.wall_millis() / 1000;
                 let days = days_left(end, now);
                 if days < DAYS_AHEAD && warned_on.replace(now / DAY) != Some(now / DAY) {
                     tracing::warn!(
@@ -93,7 +93,7 @@ impl Watched {
                     );
                 }
             }
-            house.clock.sleep(EVERY).await;
+            runtime.clock.sleep(EVERY).await;
         }
     }
 }
@@ -113,12 +113,12 @@ pub(crate) fn watch(
     door: &'static str,
     listener: &setgate_net::Listener,
     files: &crate::config::TlsFiles,
-    house: &House,
+    runtime: &Runtime,
     observed: &Observed,
 ) {
     if let (Some(certificate), Some(chain), Some(key)) = (listener.certificate(), &files.certificate, &files.key) {
         let watched = Watched::new(door, certificate.clone(), chain.clone(), key.clone());
-        house.spawn("certificate", watched.run(house.clone(), observed.clone()));
+        runtime.spawn("certificate", watched.run(runtime.clone(), observed.clone()));
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use setgate_cli::{Exit, Failure};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_control::{Intake, Keys, KeysOf, KeysParts, OperatorParts, Sources, WorldParts};
 use setgate_discovery::{IssuerUrl, PublishedIssuer};
 use setgate_jose::KeyState;
@@ -89,32 +89,32 @@ pub(crate) struct Running {
 
 impl Running {
     /// Stops letting callers in, and waits for requests under way; those of visits may last.
-    pub(crate) async fn shut(&self, house: &House, within: Duration) {
+    pub(crate) async fn shut(&self, runtime: &Runtime, within: Duration) {
         self.stop.send_replace(true);
-        self.wait(self.quiet.clone(), house, within).await;
+        self.wait(self.quiet.clone(), runtime, within).await;
     }
 
     /// Stops letting callers in, and waits for everybody inside.
-    pub(crate) async fn close(&self, house: &House, within: Duration) {
+    pub(crate) async fn close(&self, runtime: &Runtime, within: Duration) {
         self.stop.send_replace(true);
-        self.wait(self.ended.clone(), house, within).await;
+        self.wait(self.ended.clone(), runtime, within).await;
     }
 
-    async fn wait(&self, mut what: watch::Receiver<bool>, house: &House, within: Duration) {
+    async fn wait(&self, mut what: watch::Receiver<bool>, runtime: &Runtime, within: Duration) {
         tokio::select! {
             _ = what.wait_for(|so| *so) => {}
-            () = house.clock.sleep(within) => tracing::debug!(door = %self.address, "requests under way were cut"),
+            () = runtime.clock.sleep(within) => tracing::debug!(door = %self.address, "requests under way were cut"),
         }
     }
 }
 
 /// Serves a door until it is closed.
-pub(crate) fn serve(listener: Listener, app: axum::Router, house: &House, name: &'static str) -> Running {
+pub(crate) fn serve(listener: Listener, app: axum::Router, runtime: &Runtime, name: &'static str) -> Running {
     let (address, quiet) = (listener.address(), listener.quiet());
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(false);
-    let work = listener.serve(app, stopped, house.clone());
-    house.spawn(name, async move {
+    let work = listener.serve(app, stopped, runtime.clone());
+    runtime.spawn(name, async move {
         work.await;
         end.send_replace(true);
     });
@@ -130,17 +130,17 @@ pub(crate) struct Routes<'a> {
     pub(crate) sources: Arc<Sources>,
     pub(crate) observed: setgate_control::Observed,
     pub(crate) kept: &'a Kept,
-    pub(crate) house: &'a House,
+    pub(crate) runtime: &'a Runtime,
 }
 
 impl Routes<'_> {
     /// The routes of the operator door. Its keys live as long as the door.
     pub(crate) fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
-        let Routes { config, router, guard, sources, kept, house, .. } = self;
+        let Routes { config, router, guard, sources, kept, runtime, .. } = self;
         let of =
             |issuer: &Issuer| KeysOf { issuer: issuer.url.clone(), no: issuer.no, keyring: issuer.keyring.clone() };
         let keys = Keys::start(KeysParts {
-            house: (*house).clone(),
+            runtime: (*runtime).clone(),
             store: kept.store.clone(),
             kek: kept.kek.clone(),
             rotation: config.keys.rotation(),
@@ -177,7 +177,7 @@ impl Routes<'_> {
     /// # Errors
     /// When an issuer's URL cannot be served.
     pub(crate) fn world(&self) -> Result<axum::Router, Failure> {
-        let Routes { config, router, guard, visits, observed, house, .. } = self;
+        let Routes { config, router, guard, visits, observed, runtime, .. } = self;
         let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
         let max_age = config.keys.rotation().max_age;
         let published = router
@@ -193,7 +193,7 @@ impl Routes<'_> {
             issuers: Intake::of(router),
             guard: guard.clone(),
             config: config.intake.clone(),
-            house: (*house).clone(),
+            runtime: (*runtime).clone(),
             observed: observed.clone(),
         })
         .map_err(|error| Failure::usage(error.to_string()))?;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use serde_json::Value as Json;
 use setgate_cli::{Exit, Failure};
-use setgate_clock::{Backoff, House, Jitter};
+use setgate_clock::{Backoff, Jitter, Runtime};
 use setgate_control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
 use setgate_delivery::{
     Answer, CarrierEvent, Cause, Fault, Identity, Incoming, Inlet, Places, Refusal, Rejected, Stop, raised,
@@ -114,7 +114,7 @@ fn apart(others: &[(&String, Places)], name: &str, this: &Places) -> Result<(), 
 
 /// What the sources need of the gateway.
 pub(crate) struct Parts<'a> {
-    pub(crate) house: &'a House,
+    pub(crate) runtime: &'a Runtime,
     pub(crate) config: &'a Config,
     pub(crate) methods: &'a [Arc<dyn AnyMethod>],
     pub(crate) intakes: Vec<Intake>,
@@ -143,7 +143,7 @@ struct Run {
 /// # Errors
 /// When one is not acceptable, or the store does not do it.
 pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
-    let Parts { house, config, methods, intakes, observed, store, registry, carriers } = parts;
+    let Parts { runtime, config, methods, intakes, observed, store, registry, carriers } = parts;
     let judged = judge(config, methods)?;
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let producers = setgate_oauth::enrol_sources(&*store, &config.sources, &config.producers, &issuers)
@@ -155,7 +155,7 @@ pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
         issuer: judged.issuer.as_str().into(),
     };
     let all = judged.iter().map(about).collect();
-    let shown = Sources::open(store, house.clone(), all, registry)
+    let shown = Sources::open(store, runtime.clone(), all, registry)
         .await
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
     let mut runs = Vec::new();
@@ -171,16 +171,16 @@ pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
 
 impl Ready {
     /// Starts to collect.
-    pub(crate) fn start(self, house: &House) -> Running {
+    pub(crate) fn start(self, runtime: &Runtime) -> Running {
         let (stop, stopped) = watch::channel(false);
         let mut ended = Vec::new();
         for run in self.runs {
             let (end, over) = watch::channel(false);
             ended.push(over);
-            let (house, mut stopped) = (house.clone(), stopped.clone());
-            house.clone().spawn("source", async move {
+            let (runtime, mut stopped) = (runtime.clone(), stopped.clone());
+            runtime.clone().spawn("source", async move {
                 tracing::info!(source = run.source.name(), "the source is started");
-                run.keep(&house, &mut stopped).await;
+                run.keep(&runtime, &mut stopped).await;
                 end.send_replace(true);
             });
         }
@@ -196,14 +196,14 @@ pub(crate) struct Running {
 
 impl Running {
     /// Asks them to end, and waits: what is in hand is finished, offsets are committed.
-    pub(crate) async fn end(&self, house: &House, within: Duration) {
+    pub(crate) async fn end(&self, runtime: &Runtime, within: Duration) {
         self.stop.send_replace(true);
         let all = futures_util::future::join_all(self.ended.iter().cloned().map(|mut over| async move {
             let _ = over.wait_for(|over| *over).await;
         }));
         tokio::select! {
             _ = all => {}
-            () = house.clock.sleep(within) => {
+            () = runtime.clock.sleep(within) => {
                 tracing::warn!("a source did not end in time: what it had in hand comes again at the next start");
             }
         }
@@ -212,15 +212,15 @@ impl Running {
 
 impl Run {
     /// Collects until it is told to stop, again and again.
-    async fn keep(&self, house: &House, stop: &mut Stop) {
+    async fn keep(&self, runtime: &Runtime, stop: &mut Stop) {
         let mut faults = 0_u32;
         loop {
-            let since = house.clock.monotonic();
+            let since = runtime.clock.monotonic();
             let ended = self.method.collect(self.from.clone(), self.inlet.clone(), stop.clone()).await;
             if *stop.borrow() {
                 return;
             }
-            if house.clock.monotonic().saturating_sub(since) >= GOOD {
+            if runtime.clock.monotonic().saturating_sub(since) >= GOOD {
                 faults = 0;
             }
             faults = faults.saturating_add(1);
@@ -235,7 +235,7 @@ impl Run {
             self.inlet.told(CarrierEvent::Down { carrier: self.inlet.carrier.clone(), cause });
             tokio::select! {
                 () = raised(stop) => return,
-                () = house.clock.sleep(rest) => {}
+                () = runtime.clock.sleep(rest) => {}
             }
         }
     }

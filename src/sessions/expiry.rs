@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::Stop;
 use tokio::sync::{Notify, watch};
 
@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// All visits that end at one moment share one signal, and one task watches over all signals while there is a visit that ends: ten thousand
 /// sockets with one token cost one timer.
 pub(super) struct Ends {
-    house: House,
+    runtime: Runtime,
     never: watch::Sender<bool>,
     watched: Mutex<Watched>,
     sooner: Notify,
@@ -32,8 +32,8 @@ struct Watched {
 }
 
 impl Ends {
-    pub(super) fn new(house: House) -> Arc<Self> {
-        Arc::new(Self { house, never: watch::Sender::new(false), watched: Mutex::default(), sooner: Notify::new() })
+    pub(super) fn new(runtime: Runtime) -> Arc<Self> {
+        Arc::new(Self { runtime, never: watch::Sender::new(false), watched: Mutex::default(), sooner: Notify::new() })
     }
 
     /// The signal of a credential that ends then.
@@ -43,10 +43,10 @@ impl Ends {
         let stop = watched.signals.entry(until).or_default().subscribe();
         if !std::mem::replace(&mut watched.watching, true) {
             let ends = self.clone();
-            self.house.spawn("ends of visits", async move {
+            self.runtime.spawn("ends of visits", async move {
                 while let Some(wait) = ends.look() {
                     tokio::select! {
-                        () = ends.house.clock.sleep(wait) => {}
+                        () = ends.runtime.clock.sleep(wait) => {}
                         () = ends.sooner.notified() => {}
                     }
                 }
@@ -59,7 +59,7 @@ impl Ends {
 
     /// Tells what has ended; how long to sleep then, or nothing when no visit ends.
     fn look(&self) -> Option<Duration> {
-        let now = self.house.clock.wall_millis();
+        let now = self.runtime.clock.wall_millis();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.signals.retain(|until, signal| {
             if *until <= now {
@@ -81,8 +81,8 @@ mod tests {
 
     fn ends() -> (Arc<Hourglass>, Arc<Ends>) {
         let clock = Hourglass::at(1_000_000);
-        let house = House { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(TokioTasks) };
-        (clock, Ends::new(house))
+        let runtime = Runtime { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(TokioTasks) };
+        (clock, Ends::new(runtime))
     }
 
     #[tokio::test]

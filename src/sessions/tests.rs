@@ -110,22 +110,22 @@ struct Rig {
 
 async fn rig(config: VisitsConfig) -> Rig {
     let clock = Hourglass::at(NOW);
-    let house =
-        House { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(setgate_clock::TokioTasks) };
-    let store = MemoryStore::new(house.clone(), &[7; 32]);
+    let runtime =
+        Runtime { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(setgate_clock::TokioTasks) };
+    let store = MemoryStore::new(runtime.clone(), &[7; 32]);
     let kek = Arc::new(setgate_jose::Kek::generate().unwrap());
     let sections =
         [A, B].map(|url| IssuerSection { url: url.to_owned(), algorithms: vec![Algorithm::EdDSA], rsa_bits: 2048 });
     let issuers = issuers::take_up(&*store, &kek, &sections, &setgate_jose::Rotation::default()).await.unwrap();
-    let http = listen::way_out(&house, Vec::new()).unwrap();
-    let env = || Env { http: http.clone(), house: house.clone(), report: Arc::new(|_| {}) };
+    let http = listen::way_out(&runtime, Vec::new()).unwrap();
+    let env = || Env { http: http.clone(), runtime: runtime.clone(), report: Arc::new(|_| {}) };
     let methods = vec![
         setgate_delivery::spi::start::<Tiny<0>>(json!({}), env()).await.unwrap(),
         setgate_delivery::spi::start::<Tiny<1>>(json!({}), env()).await.unwrap(),
     ];
     let registry = setgate_telemetry::Registry::new();
     let router = Router::start(setgate_router::Parts {
-        house: house.clone(),
+        runtime: runtime.clone(),
         store: store.clone(),
         kek,
         issuers,
@@ -173,9 +173,10 @@ async fn rig(config: VisitsConfig) -> Rig {
         subjects: SubjectsSection::Any,
     };
     let producers = vec![Arc::new(Producer::new(ProducerNo(1), &section, &[A, B]).unwrap())];
-    let guard = Guard::new(producers, house.clock.clone()).with_receivers(Receiver::all(&receivers, &[A, B]).unwrap());
+    let guard =
+        Guard::new(producers, runtime.clock.clone()).with_receivers(Receiver::all(&receivers, &[A, B]).unwrap());
     let parts = Parts {
-        house,
+        runtime,
         guard: Arc::new(guard),
         find: finder(&router),
         issuers: vec![A, B],
@@ -536,8 +537,8 @@ async fn a_visit_ends_with_its_credential_and_with_the_router() {
 
 #[tokio::test]
 async fn issuers_whose_streams_could_be_mistaken_are_refused() {
-    let house = setgate_clock::system();
-    let env = Env { http: listen::way_out(&house, Vec::new()).unwrap(), house, report: Arc::new(|_| {}) };
+    let runtime = setgate_clock::system();
+    let env = Env { http: listen::way_out(&runtime, Vec::new()).unwrap(), runtime, report: Arc::new(|_| {}) };
     let methods = [setgate_delivery::spi::start::<Tiny<0>>(json!({}), env).await.unwrap()];
     for (issuers, good) in [
         (["https://a.example", "https://a.example/tiny"], false),

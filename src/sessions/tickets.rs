@@ -15,7 +15,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_net::Secret;
 use setgate_oauth::{Admitted, Denied};
 use url::Url;
@@ -35,7 +35,7 @@ const PREFIX: &str = "ticket.";
 
 /// The tickets that are out.
 pub(super) struct Tickets {
-    house: House,
+    runtime: Runtime,
     most: usize,
     most_of_one: usize,
     out: Mutex<Out>,
@@ -73,8 +73,8 @@ struct Wish {
 }
 
 impl Tickets {
-    pub(super) fn new(house: House, most: usize, most_of_one: usize, observed: Observed) -> Self {
-        Self { house, most, most_of_one, out: Mutex::default(), observed }
+    pub(super) fn new(runtime: Runtime, most: usize, most_of_one: usize, observed: Observed) -> Self {
+        Self { runtime, most, most_of_one, out: Mutex::default(), observed }
     }
 
     /// The origin that a ticket is asked for: from the body, or from the browser's own word; where there are both, they agree.
@@ -86,7 +86,7 @@ impl Tickets {
         let read = axum::body::to_bytes(body, BODY_BYTES);
         let body = tokio::select! {
             read = read => read.map_err(|_| "the body is too long or broke off")?,
-            () = self.house.clock.sleep(BODY) => return Err("the body did not come in time"),
+            () = self.runtime.clock.sleep(BODY) => return Err("the body did not come in time"),
         };
         let wished = if body.is_empty() {
             None
@@ -120,8 +120,8 @@ impl Tickets {
         origin: Box<str>,
     ) -> Result<Issued, Full> {
         let mut bits = [0; 32];
-        self.house.random.fill(&mut bits);
-        let now = self.house.clock.monotonic();
+        self.runtime.random.fill(&mut bits);
+        let now = self.runtime.clock.monotonic();
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         out.forget(now);
         if out.tickets.len() >= self.most {
@@ -162,7 +162,7 @@ impl Tickets {
         }
         let found = {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-            out.forget(self.house.clock.monotonic());
+            out.forget(self.runtime.clock.monotonic());
             // Keyed hashing hides how close a guess came, and a guess among 2^256 comes not close.
             out.take(&bits)
         };
@@ -174,7 +174,7 @@ impl Tickets {
         if one_origin(headers).ok().flatten() != Some(&*found.origin) {
             return Err(refuse("origin"));
         }
-        if found.admitted.until_millis.is_some_and(|until| self.house.clock.wall_millis() >= until) {
+        if found.admitted.until_millis.is_some_and(|until| self.runtime.clock.wall_millis() >= until) {
             return Err(refuse("credential"));
         }
         Ok(found.admitted)

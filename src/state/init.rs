@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use setgate_cli::Failure;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_jose::KekError;
 use setgate_store::{FjallStore, Key, Names, Observed, OpenError, Store as _};
 
@@ -43,7 +43,7 @@ pub(crate) struct MadeIssuer {
 ///
 /// # Errors
 /// When any of them is there already, or cannot be made.
-pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure> {
+pub(crate) async fn init(runtime: &Runtime, config: &Config) -> Result<Made, Failure> {
     let secrets = &config.secrets.folder;
     let unfinished = secrets.join("init-unfinished");
     let found = Found::look(config)?;
@@ -69,14 +69,14 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
     let names_file = names_file(config);
     if !names_file.exists() {
         let mut secret = [0u8; Names::SECRET];
-        house.random.fill(&mut secret);
+        runtime.random.fill(&mut secret);
         let sealed = kek.seal_secret(NAMES_PLACE, &secret).map_err(|error| Failure::failed(error.to_string()))?;
         private(&names_file, STANDARD.encode(sealed).as_bytes(), false).map_err(|error| failed(&names_file, error))?;
     }
     let secret = read_names(config, &[&kek])?;
-    setgate_oauth::admin_token(&config.secrets.admin_token(), &*house.random)
+    setgate_oauth::admin_token(&config.secrets.admin_token(), &*runtime.random)
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let (place, options, clock) = (place(config), config.store.clone(), house.clone());
+    let (place, options, clock) = (place(config), config.store.clone(), runtime.clone());
     let made = move || {
         if interrupted {
             FjallStore::clear_unfinished(&place)?;
@@ -90,7 +90,7 @@ pub(crate) async fn init(house: &House, config: &Config) -> Result<Made, Failure
         Err(error) => return Err(of_store(&error)),
     };
     let opened =
-        open_store(house, config, secret, Observed::register(&mut prometheus_client::registry::Registry::default()))
+        open_store(runtime, config, secret, Observed::register(&mut prometheus_client::registry::Registry::default()))
             .await?;
     let store = opened.store.clone();
     issuers::put(&*store, Key::from(KEK_RECORD), kek.id().into_bytes())

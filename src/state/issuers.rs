@@ -239,7 +239,7 @@ impl From<IssuerError> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use setgate_clock::manual::{ManualClock, house};
+    use setgate_clock::manual::{ManualClock, runtime};
     use setgate_jose::Algorithm;
     use setgate_store::MemoryStore;
 
@@ -251,8 +251,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_issuer_keeps_its_number_and_its_keys() {
-        let house = house(ManualClock::at(1_700_000_000_000), 1);
-        let store = MemoryStore::new(house.clone(), &[7; 32]);
+        let runtime = runtime(ManualClock::at(1_700_000_000_000), 1);
+        let store = MemoryStore::new(runtime.clone(), &[7; 32]);
         let kek = Kek::generate().unwrap();
         let (one, two) =
             (section("https://a.example", &[Algorithm::Es256]), section("https://b.example", &[Algorithm::EdDSA]));
@@ -274,7 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_issuer_goes_only_when_asked_twice() {
-        let store = MemoryStore::new(house(ManualClock::at(1), 1), &[7; 32]);
+        let store = MemoryStore::new(runtime(ManualClock::at(1), 1), &[7; 32]);
         let [a, b] = ["https://a.example", "https://b.example"].map(|url| section(url, &[Algorithm::Es256]));
         let (both, one) = ([a.clone(), b], [a]);
         // A store of a release that noted nothing.

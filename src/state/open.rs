@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use setgate_cli::{Exit, Failure};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_jose::Kek;
 use setgate_net::Secret;
 use setgate_store::{FjallStore, Key, Observed, Store};
@@ -38,10 +38,10 @@ pub(crate) struct Kept {
 ///
 /// # Errors
 /// When a part is missing: an unmounted volume must not look like a first start.
-pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<Kept, Failure> {
+pub(crate) async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<Kept, Failure> {
     let looked = match look(config)? {
         Looked::Nothing | Looked::Unfinished if make => {
-            let made = init(house, config).await?;
+            let made = init(runtime, config).await?;
             tracing::info!(store = %made.store.display(), id = made.store_id, kek = made.kek_id, "store and keys were made");
             look(config)?
         }
@@ -53,9 +53,9 @@ pub(crate) async fn open(house: &House, config: &Config, make: bool) -> Result<K
         Looked::Unfinished => return Err(not_made("was not finished")),
     };
     let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
-    let admin = setgate_oauth::admin_token(&config.secrets.admin_token(), &*house.random).map_err(of_admin)?;
+    let admin = setgate_oauth::admin_token(&config.secrets.admin_token(), &*runtime.random).map_err(of_admin)?;
     let registry = Registry::new();
-    let opened = open_store(house, config, secret, registry.lend(Observed::register)).await?;
+    let opened = open_store(runtime, config, secret, registry.lend(Observed::register)).await?;
     // Once, however often a store was asked for that another process had.
     for Exposed { what, remedy } in exposed(config) {
         tracing::warn!(remedy, "{what}");

@@ -1,7 +1,7 @@
 //! The store of a gateway: where it is, how it is opened, and what its errors mean to an operator.
 
 use setgate_cli::{Exit, Failure};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_store::{FjallStore, Names, Observed, OpenError, Place};
 
 use crate::config::Config;
@@ -18,12 +18,12 @@ pub(crate) fn misfit(config: &Config) -> Option<(String, String)> {
 
 /// Opens the store with its secret.
 pub(super) async fn open_store(
-    house: &House,
+    runtime: &Runtime,
     config: &Config,
     secret: [u8; Names::SECRET],
     observed: Observed,
 ) -> Result<setgate_store::Opened, Failure> {
-    let (place, options, clock) = (place(config), config.store.clone(), house.clone());
+    let (place, options, clock) = (place(config), config.store.clone(), runtime.clone());
     blocking(move || FjallStore::open(&place, &options, &secret, &clock, observed))
         .await?
         .map_err(|error| of_store(&error))

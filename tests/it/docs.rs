@@ -175,9 +175,9 @@ fn the_page_of_limits_lists_every_limit_with_its_default() {
 }
 
 #[test]
-fn the_map_of_the_house_shows_every_folder() {
+fn the_map_of_the_repository_shows_every_folder() {
     let readme = read("README.md");
-    let map = readme.split("## The map of the house").nth(1).unwrap();
+    let map = readme.split("## Map of the repository").nth(1).unwrap();
     for folder in ["src", "crates", "transports", "tests"] {
         for entry in std::fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();

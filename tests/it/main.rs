@@ -19,9 +19,9 @@ mod earlier_store;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
-mod house;
-#[cfg(test)]
 mod http;
+#[cfg(test)]
+mod imports;
 #[cfg(test)]
 mod issuers;
 #[cfg(test)]

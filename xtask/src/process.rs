@@ -21,7 +21,7 @@ pub(crate) struct Watch(Instant);
 
 impl Watch {
     /// Starts to count.
-    #[expect(clippy::disallowed_methods, reason = "a tool that times other programs has no house clock")]
+    #[expect(clippy::disallowed_methods, reason = "a tool that times other programs has no `Runtime`'s clock")]
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }

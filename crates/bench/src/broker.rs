@@ -49,7 +49,7 @@ impl Broker {
             return Err(BenchError::Failed(format!("no broker answers at {bootstrap}")));
         }
         let pid = bootstrap.split(',').next().and_then(listener);
-        let run = setgate_clock::Clock::wall_millis(&*bench.clock.house().clock);
+        let run = setgate_clock::Clock::wall_millis(&*bench.clock.runtime().clock);
         let (topics, groups) = (Mutex::default(), Mutex::default());
         Ok(Self { bootstrap: bootstrap.to_owned(), admin, pid, run, topics, groups })
     }

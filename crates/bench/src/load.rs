@@ -28,7 +28,7 @@ impl Client {
     pub(crate) fn new(bench: &Bench<'_>) -> Result<Self, BenchError> {
         let loopback: IpNet = "127.0.0.0/8".parse().map_err(|_| BenchError::Failed("no network".into()))?;
         let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
-        let outbound = Outbound::new(&config, bench.clock.house(), OwnAddresses::new())
+        let outbound = Outbound::new(&config, bench.clock.runtime(), OwnAddresses::new())
             .map_err(|error| BenchError::Failed(error.to_string()))?;
         let guard = GuardPolicy { allow_networks: vec![loopback], allow_http: true, allow_ports: Vec::new() };
         Ok(Self(outbound.client(&TlsPolicy { guard, ..TlsPolicy::default() })))

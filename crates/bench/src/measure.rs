@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use setgate_clock::{House, SystemClock, SystemRandom, TokioTasks};
+use setgate_clock::{Runtime, SystemClock, SystemRandom, TokioTasks};
 
 use crate::BenchError;
 
@@ -32,9 +32,9 @@ impl Clock {
         setgate_clock::Clock::sleep(&*self.0, how_long).await;
     }
 
-    /// The house that rooms under measurement live in.
-    pub(crate) fn house(&self) -> House {
-        House { clock: self.0.clone(), random: Arc::new(SystemRandom), tasks: Arc::new(TokioTasks) }
+    /// The runtime of the crates under measurement.
+    pub(crate) fn runtime(&self) -> Runtime {
+        Runtime { clock: self.0.clone(), random: Arc::new(SystemRandom), tasks: Arc::new(TokioTasks) }
     }
 }
 

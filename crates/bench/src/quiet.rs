@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{
     About, Closed, Entry, Fault, Feed, Finding, Form, Inlet, Lapse, Limits, Order, Profile, Receipt, Stop, Tap, Voice,
     Want, Window,
@@ -27,7 +27,7 @@ pub(crate) const ISSUER: &str = "https://idp.example.com";
 
 /// What such a router is made of.
 pub(crate) struct Parts {
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn Store>,
     /// Counts what was handed over.
     pub(crate) handed: Arc<AtomicU64>,
@@ -56,7 +56,7 @@ impl Quiet {
             algorithm: Algorithm::Es256,
         };
         Router::start(setgate_router::Parts {
-            house: parts.house,
+            runtime: parts.runtime,
             store: parts.store,
             kek: Arc::new(Kek::generate().map_err(|error| failed(error.to_string()))?),
             issuers: vec![issuer],

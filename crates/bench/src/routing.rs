@@ -168,16 +168,16 @@ fn rounds(
 async fn fan_out(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let folder = tempfile::Builder::new().prefix("setgate-bench-").tempdir_in(&bench.plan.folder);
     let folder = folder.map_err(BenchError::failed("no folder for the store"))?;
-    let house = bench.clock.house();
+    let runtime = bench.clock.runtime();
     let place = Place { store: folder.path().join("store"), owner: folder.path().join("owner") };
     let unopened = |error: setgate_store::OpenError| BenchError::Failed(format!("the store: {error}"));
     let (options, secret, observed) =
         (setgate_store::Options::default(), [7; setgate_store::Names::SECRET], setgate_store::Observed::default());
-    FjallStore::init(&place, &options, &secret, &house).map_err(unopened)?;
-    let opened = FjallStore::open(&place, &options, &secret, &house, observed.clone()).map_err(unopened)?;
+    FjallStore::init(&place, &options, &secret, &runtime).map_err(unopened)?;
+    let opened = FjallStore::open(&place, &options, &secret, &runtime, observed.clone()).map_err(unopened)?;
     let store: Arc<dyn Store> = opened.store;
     let handed = Arc::new(AtomicU64::new(0));
-    let router = Quiet::router(Parts { house, store: store.clone(), handed: handed.clone() }).await?;
+    let router = Quiet::router(Parts { runtime, store: store.clone(), handed: handed.clone() }).await?;
     let declared = (0..MANY).map(|no| Quiet::declared(no, &json!("all"))).collect::<Result<Vec<_>, _>>()?;
     let began = bench.clock.now();
     router.reconcile(declared, true).await.map_err(|error| BenchError::Failed(error.to_string()))?;

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_house_reads_what_is_written_by_hand() {
+    fn the_crate_reads_what_is_written_by_hand() {
         let ids = ["A0000000000000000000000000", "A1111111111111111111111111"];
         let text = ack(ids.iter().map(|id| id.as_bytes()), Some(100));
         let read = Exchange::parse(&text, Bounds::OF_RECEIVER, None).unwrap();

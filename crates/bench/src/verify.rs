@@ -85,7 +85,7 @@ mod tests {
     use crate::event;
 
     #[test]
-    fn takes_what_the_house_signs_and_nothing_that_was_touched() {
+    fn takes_what_the_crate_signs_and_nothing_that_was_touched() {
         let lines = event::Maker::new("test", 1).lines(1);
         let claims = event::claims(&lines, "https://idp.example").unwrap().remove(0);
         for algorithm in Algorithm::ALL {

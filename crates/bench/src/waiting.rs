@@ -201,7 +201,7 @@ pub(crate) fn secret(folder: &Path) -> Result<[u8; Names::SECRET], BenchError> {
 
 pub(crate) fn open(folder: &Path, secret: &[u8; Names::SECRET], clock: &Clock) -> Result<Opened, BenchError> {
     let place = Place { store: folder.join("store"), owner: folder.join("secrets/store-owner") };
-    FjallStore::open(&place, &Options::default(), secret, &clock.house(), setgate_store::Observed::default())
+    FjallStore::open(&place, &Options::default(), secret, &clock.runtime(), setgate_store::Observed::default())
         .map_err(|error| BenchError::Failed(format!("the store: {error}")))
 }
 

@@ -35,7 +35,7 @@ impl Client {
             ca_files: ca.to_vec(),
             ..OutboundConfig::default()
         };
-        let outbound = Outbound::new(&config, context.house.clone(), OwnAddresses::default())
+        let outbound = Outbound::new(&config, context.runtime.clone(), OwnAddresses::default())
             .map_err(|error| Failure::usage(error.to_string()))?;
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose().trim()))
             .map_err(|_| Failure::usage("the token holds characters that no token has"))?;

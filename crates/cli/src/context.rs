@@ -8,7 +8,7 @@ use crate::{Failure, Out, args::Global};
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Clock, randomness, tasks.
-    pub house: setgate_clock::House,
+    pub runtime: setgate_clock::Runtime,
     /// Where to print.
     pub out: Out,
     /// The configuration file that was named.
@@ -20,9 +20,9 @@ pub struct Context {
 impl Context {
     /// The context of a command line.
     #[must_use]
-    pub fn new(house: setgate_clock::House, global: &Global) -> Self {
+    pub fn new(runtime: setgate_clock::Runtime, global: &Global) -> Self {
         Self {
-            house,
+            runtime,
             out: Out::new(global.json),
             config: global.config.clone(),
             door: global.door.clone(),

@@ -41,7 +41,7 @@ pub(crate) async fn run(context: &Context, args: EmitArgs) -> Ended {
     let token = producer_token(context, &args)?;
     let sender = Sender::new(context, &args, url, &token)?;
     let progress = Progress::start(context, args.count, state.run.done);
-    let clock = context.house.clock.clone();
+    let clock = context.runtime.clock.clone();
     let begun = clock.monotonic();
     let mut paced: u64 = 0;
     let batch = batch_size(&args);

@@ -11,7 +11,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Produ
         ProducersCommand::New { name, issuer, event, subjects, token_file } => {
             minted::check_name(&name)?;
             let subjects = rules(&subjects)?;
-            let minted = gateway.mint(Holder::Producer, &*context.house.random);
+            let minted = gateway.mint(Holder::Producer, &*context.runtime.random);
             let section = section(&name, &minted.hash, &issuer, &event, &subjects);
             minted::hand_over(context, &name, &minted, token_file.as_deref(), section)?;
         }

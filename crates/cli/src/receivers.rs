@@ -7,7 +7,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Recei
     match command {
         ReceiversCommand::New { name, issuer, stream, all_streams: _, token_file } => {
             minted::check_name(&name)?;
-            let minted = gateway.mint(Holder::Receiver, &*context.house.random);
+            let minted = gateway.mint(Holder::Receiver, &*context.runtime.random);
             let section = section(&name, &minted.hash, &issuer, &stream);
             minted::hand_over(context, &name, &minted, token_file.as_deref(), section)?;
         }

@@ -4,12 +4,12 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 mod backoff;
 mod hourglass;
-mod house;
 pub mod manual;
+mod system;
 
 pub use backoff::{Backoff, Jitter};
 pub use hourglass::Hourglass;
-pub use house::{SystemClock, SystemRandom, TokioTasks, system};
+pub use system::{SystemClock, SystemRandom, TokioTasks, system};
 
 /// A boxed future, as the traits of this room hand them out.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -61,7 +61,7 @@ pub trait Tasks: Send + Sync {
 
 /// What every moving part is given instead of asking the system: time, randomness, tasks.
 #[derive(Clone)]
-pub struct House {
+pub struct Runtime {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -70,15 +70,15 @@ pub struct House {
     pub tasks: Arc<dyn Tasks>,
 }
 
-impl House {
+impl Runtime {
     /// Starts a task.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(name, Box::pin(work));
     }
 }
 
-impl std::fmt::Debug for House {
+impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("House")
+        f.write_str("Runtime")
     }
 }

@@ -1,4 +1,4 @@
-//! A house for tests: the wall clock stands where it was put, randomness has a seed.
+//! A runtime for tests: the wall clock stands where it was put, randomness has a seed.
 
 use std::{
     sync::{
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{BoxFuture, Clock, House, Random, SystemClock, TokioTasks};
+use crate::{BoxFuture, Clock, Random, Runtime, SystemClock, TokioTasks};
 
 /// A clock whose wall time is set by hand. Monotonic time is tokio's, which tests pause and move.
 #[derive(Debug)]
@@ -73,8 +73,8 @@ impl Random for SeededRandom {
     }
 }
 
-/// A house for a test: this clock, this seed, tokio's tasks.
+/// A runtime for a test: this clock, this seed, tokio's tasks.
 #[must_use]
-pub fn house(clock: Arc<ManualClock>, seed: u64) -> House {
-    House { clock, random: SeededRandom::new(seed), tasks: Arc::new(TokioTasks) }
+pub fn runtime(clock: Arc<ManualClock>, seed: u64) -> Runtime {
+    Runtime { clock, random: SeededRandom::new(seed), tasks: Arc::new(TokioTasks) }
 }

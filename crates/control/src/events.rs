@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_oauth::{Guard, Producer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -56,7 +56,7 @@ pub struct WorldParts {
     /// The limits.
     pub config: IntakeConfig,
     /// Clock and tasks.
-    pub house: House,
+    pub runtime: Runtime,
     /// The counters.
     pub observed: Observed,
 }
@@ -93,7 +93,7 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
             issuer,
             judge: Judge { accept, config: config.clone(), observed: parts.observed.clone() },
             guard: parts.guard.clone(),
-            house: parts.house.clone(),
+            runtime: parts.runtime.clone(),
             requests: requests.clone(),
             compressed: compressed.clone(),
         });
@@ -121,7 +121,7 @@ struct Door {
     issuer: Arc<str>,
     judge: Judge,
     guard: Arc<Guard>,
-    house: House,
+    runtime: Runtime,
     requests: Arc<Semaphore>,
     compressed: Arc<Semaphore>,
 }
@@ -168,7 +168,7 @@ impl Door {
         self.judge.accept.gate()?;
         let head = Head::read(request.headers(), &self.judge.config)?;
         let held = self.hold(head.coding)?;
-        let mut source = Source::new(request.into_body(), head.coding, self.judge.config.clone(), self.house.clone());
+        let mut source = Source::new(request.into_body(), head.coding, self.judge.config.clone(), self.runtime.clone());
         let longest = self.judge.config.item_bytes;
         let splitter = match head.kind {
             Kind::Lines => Splitter::lines(longest),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_jose::{Algorithm, JoseError, Kek, KeyState, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_net::Secret;
 use setgate_store::{Durability, IssuerNo, Key, Put, Store, StoreError, Time, Unit};
@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// What the keys are made of.
 pub struct KeysParts {
     /// Clock and tasks.
-    pub house: House,
+    pub runtime: Runtime,
     /// Where rings are kept, sealed, under `keys/NUMBER`.
     pub store: Arc<dyn Store>,
     /// Seals them.
@@ -113,11 +113,11 @@ impl Keys {
     /// Starts the writer. It ends with the last clone.
     #[must_use]
     pub fn start(parts: KeysParts) -> Self {
-        let KeysParts { house, store, kek, rotation, issuers } = parts;
+        let KeysParts { runtime, store, kek, rotation, issuers } = parts;
         let issuers: Arc<[KeysOf]> = issuers.into();
         let (orders, received) = mpsc::channel(16);
-        let writer = Writer { house: house.clone(), store: store.clone(), kek, rotation, issuers: issuers.clone() };
-        house.spawn("keys", writer.run(received));
+        let writer = Writer { runtime: runtime.clone(), store: store.clone(), kek, rotation, issuers: issuers.clone() };
+        runtime.spawn("keys", writer.run(received));
         Self { issuers, rotation, store, orders }
     }
 
@@ -150,7 +150,7 @@ impl std::fmt::Debug for Keys {
 }
 
 struct Writer {
-    house: House,
+    runtime: Runtime,
     store: Arc<dyn Store>,
     kek: Arc<Kek>,
     rotation: Rotation,
@@ -162,7 +162,7 @@ impl Writer {
         loop {
             // Also at the start: a gateway that is restarted often comes to an end with a rotation as well.
             self.advance().await;
-            let mut tick = self.house.clock.sleep(self.patience());
+            let mut tick = self.runtime.clock.sleep(self.patience());
             tokio::select! {
                 order = orders.recv() => match order {
                     None => return,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_set::ErrorCode;
 use setgate_store::{Durability, Key, Put, Store, StoreError, Unit};
 use setgate_telemetry::{
@@ -60,7 +60,7 @@ pub struct Bad {
 /// All sources of the gateway.
 pub struct Sources {
     store: Arc<dyn Store>,
-    house: House,
+    runtime: Runtime,
     all: BTreeMap<Box<str>, Arc<Collected>>,
     parked: Family<Vec<(&'static str, String)>, Gauge>,
     forgotten: Family<Vec<(&'static str, String)>, Counter>,
@@ -112,7 +112,7 @@ impl Sources {
     /// [`StoreError`] when the store cannot be read.
     pub async fn open(
         store: Arc<dyn Store>,
-        house: House,
+        runtime: Runtime,
         all: Vec<About>,
         registry: &Registry,
     ) -> Result<Arc<Self>, StoreError> {
@@ -137,7 +137,7 @@ impl Sources {
         );
         let help = "Parked records that made room for newer ones";
         registry.register("source_parked_forgotten", help, forgotten.clone());
-        let this = Self { store, house, all: sources, parked, forgotten };
+        let this = Self { store, runtime, all: sources, parked, forgotten };
         for one in this.all.values() {
             this.count(one, one.parked.lock().await.len());
         }
@@ -156,7 +156,7 @@ impl Sources {
     /// [`StoreError`] when the store does not do it.
     pub async fn park(&self, source: &Collected, bad: Vec<Bad>) -> Result<(), StoreError> {
         let prefix = prefix(&source.about.name);
-        let parked_at = self.house.clock.wall_millis();
+        let parked_at = self.runtime.clock.wall_millis();
         let mut slots = source.parked.lock().await;
         let (mut change, mut new) = (Vec::new(), Vec::new());
         // Of very many only the last could stay anyway.
@@ -259,7 +259,7 @@ impl Sources {
         let mut all = Vec::new();
         for source in self.all.values() {
             let parked = source.parked.lock().await.len();
-            let now = self.house.clock.wall_millis();
+            let now = self.runtime.clock.wall_millis();
             let state = source.state.lock();
             let name = match state.up {
                 None => "starting",
@@ -294,7 +294,7 @@ impl Sources {
     /// Now, for [`Collected::failed`].
     #[must_use]
     pub fn now(&self) -> Duration {
-        Duration::from_millis(self.house.clock.wall_millis())
+        Duration::from_millis(self.runtime.clock.wall_millis())
     }
 }
 

@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 
 /// How long a body may take to arrive.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -27,14 +27,14 @@ pub enum BodyFault {
 ///
 /// # Errors
 /// [`BodyFault`]; a declared length is believed when it is too large.
-pub async fn read_body(body: Body, most: usize, house: &House) -> Result<Bytes, BodyFault> {
+pub async fn read_body(body: Body, most: usize, runtime: &Runtime) -> Result<Bytes, BodyFault> {
     if body.size_hint().lower() > most as u64 {
         return Err(BodyFault::TooLarge);
     }
     tokio::select! {
         biased;
         read = read(body, most) => read,
-        () = house.clock.sleep(WITHIN) => Err(BodyFault::TooSlow),
+        () = runtime.clock.sleep(WITHIN) => Err(BodyFault::TooSlow),
     }
 }
 
@@ -65,22 +65,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_whole_in_one_piece_or_many() {
-        let house = setgate_clock::system();
+        let runtime = setgate_clock::system();
         let pieces = |all: &[&'static str]| {
             let all: Vec<Result<Bytes, std::io::Error>> =
                 all.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes()))).collect();
             Body::from_stream(futures_util::stream::iter(all))
         };
-        assert_eq!(read_body(Body::empty(), 3, &house).await.unwrap(), "");
-        assert_eq!(read_body(Body::from("abc"), 3, &house).await.unwrap(), "abc");
-        assert_eq!(read_body(pieces(&["a", "b", "cd", "e"]), 5, &house).await.unwrap(), "abcde");
-        assert_eq!(read_body(Body::from("abcd"), 3, &house).await, Err(BodyFault::TooLarge));
-        assert_eq!(read_body(pieces(&["ab", "cd"]), 3, &house).await, Err(BodyFault::TooLarge));
+        assert_eq!(read_body(Body::empty(), 3, &runtime).await.unwrap(), "");
+        assert_eq!(read_body(Body::from("abc"), 3, &runtime).await.unwrap(), "abc");
+        assert_eq!(read_body(pieces(&["a", "b", "cd", "e"]), 5, &runtime).await.unwrap(), "abcde");
+        assert_eq!(read_body(Body::from("abcd"), 3, &runtime).await, Err(BodyFault::TooLarge));
+        assert_eq!(read_body(pieces(&["ab", "cd"]), 3, &runtime).await, Err(BodyFault::TooLarge));
         let broken = Body::from_stream(futures_util::stream::iter([
             Ok(Bytes::from_static(b"a")),
             Err(std::io::Error::other("x")),
         ]));
-        assert_eq!(read_body(broken, 9, &house).await, Err(BodyFault::BrokeOff));
+        assert_eq!(read_body(broken, 9, &runtime).await, Err(BodyFault::BrokeOff));
     }
 
     #[tokio::test(start_paused = true)]

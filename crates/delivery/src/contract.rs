@@ -4,7 +4,7 @@ use std::{any::Any, future::Future, sync::Arc, time::Duration};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value as Json;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 
 use crate::{Arrival, Cause, Closed, Fault, Feed, Inlet, Places, Tap, Window, spi::AnyLine};
 
@@ -243,13 +243,13 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// What the house lends a method: guarded network, clock, randomness, tasks, a place to report to.
+/// What the gateway lends a method: guarded network, clock, randomness, tasks, a place to report to.
 #[derive(Clone)]
 pub struct Env {
     /// Guarded HTTP clients, one per pool key.
     pub http: setgate_net::Outbound,
     /// Clock, randomness, tasks.
-    pub house: House,
+    pub runtime: Runtime,
     /// Where carriers report.
     pub report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
 }

@@ -19,7 +19,7 @@ mod peer;
 mod relay;
 mod visiting;
 
-/// What a transport's tests need of the house to stand up a peer.
+/// What a transport's tests need of the workspace to stand up a peer.
 pub use setgate_clock as clock;
 pub use setgate_net as net;
 

@@ -7,7 +7,7 @@ use http::{
     header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH},
 };
 use parking_lot::Mutex;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_jose::Jwks;
 use url::Url;
 
@@ -50,8 +50,8 @@ impl Slot {
         self.kept.lock().attempted
     }
 
-    pub(crate) async fn keys(&self, wire: &dyn Wire, url: &Url, house: &House) -> Result<Keys, FetchError> {
-        if let Some(kept) = self.usable(house.clock.monotonic()) {
+    pub(crate) async fn keys(&self, wire: &dyn Wire, url: &Url, runtime: &Runtime) -> Result<Keys, FetchError> {
+        if let Some(kept) = self.usable(runtime.clock.monotonic()) {
             return kept;
         }
         let stale = self.good();
@@ -61,28 +61,28 @@ impl Slot {
             (Err(_), Some(stale)) => return Ok(stale),
             (Err(_), None) => self.flight.lock().await,
         };
-        if let Some(kept) = self.usable(house.clock.monotonic()) {
+        if let Some(kept) = self.usable(runtime.clock.monotonic()) {
             return kept;
         }
-        self.fetch(wire, url, house).await
+        self.fetch(wire, url, runtime).await
     }
 
     pub(crate) async fn keys_after(
         &self,
         wire: &dyn Wire,
         url: &Url,
-        house: &House,
+        runtime: &Runtime,
         seen: &Keys,
     ) -> Result<Keys, FetchError> {
         let _alone = self.flight.lock().await;
         let good = self.good();
         let asked_lately = {
-            let now = house.clock.monotonic();
+            let now = runtime.clock.monotonic();
             self.kept.lock().attempted.is_some_and(|at| now.saturating_sub(at) < PAUSE)
         };
         match good {
             Some(good) if good.version > seen.version || asked_lately => Ok(good),
-            _ => self.fetch(wire, url, house).await,
+            _ => self.fetch(wire, url, runtime).await,
         }
     }
 
@@ -105,8 +105,8 @@ impl Slot {
     }
 
     /// Asks. The attempt counts from its start, so that a caller who goes away makes no second one follow at once.
-    async fn fetch(&self, wire: &dyn Wire, url: &Url, house: &House) -> Result<Keys, FetchError> {
-        let now = house.clock.monotonic();
+    async fn fetch(&self, wire: &dyn Wire, url: &Url, runtime: &Runtime) -> Result<Keys, FetchError> {
+        let now = runtime.clock.monotonic();
         let mut headers = accept("application/jwk-set+json, application/json");
         {
             let mut kept = self.kept.lock();

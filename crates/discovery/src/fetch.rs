@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_net::HttpClient;
 use url::Url;
 
@@ -26,19 +26,19 @@ pub struct Fetcher {
 
 struct Shared {
     wire: Box<dyn Wire>,
-    house: House,
+    runtime: Runtime,
     slots: Mutex<HashMap<Url, Arc<Slot>>>,
 }
 
 impl Fetcher {
     /// A fetcher that asks through this client.
     #[must_use]
-    pub fn new(client: HttpClient, house: House) -> Self {
-        Self::over(Box::new(client), house)
+    pub fn new(client: HttpClient, runtime: Runtime) -> Self {
+        Self::over(Box::new(client), runtime)
     }
 
-    pub(crate) fn over(wire: Box<dyn Wire>, house: House) -> Self {
-        Self { shared: Arc::new(Shared { wire, house, slots: Mutex::default() }) }
+    pub(crate) fn over(wire: Box<dyn Wire>, runtime: Runtime) -> Self {
+        Self { shared: Arc::new(Shared { wire, runtime, slots: Mutex::default() }) }
     }
 
     /// Fetches the metadata of an issuer; every call asks anew.
@@ -66,7 +66,7 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError`] when there is no good set; the same error for 5 seconds, without asking again.
     pub async fn keys(&self, url: &Url) -> Result<Keys, FetchError> {
-        self.slot(url).keys(&*self.shared.wire, url, &self.shared.house).await
+        self.slot(url).keys(&*self.shared.wire, url, &self.shared.runtime).await
     }
 
     /// The key set at `url` after a token named a key that `seen` has not: fetched anew, at most once a minute per URL.
@@ -75,7 +75,7 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError`] when there is no good set.
     pub async fn keys_after(&self, url: &Url, seen: &Keys) -> Result<Keys, FetchError> {
-        self.slot(url).keys_after(&*self.shared.wire, url, &self.shared.house, seen).await
+        self.slot(url).keys_after(&*self.shared.wire, url, &self.shared.runtime, seen).await
     }
 
     fn slot(&self, url: &Url) -> Arc<Slot> {

@@ -1,4 +1,4 @@
-//! The algorithms of the house (set.md 4).
+//! The supported signature algorithms.
 
 use std::{fmt, str::FromStr};
 
@@ -22,7 +22,7 @@ pub enum Algorithm {
     EdDSA,
 }
 
-/// The text names no algorithm of the house.
+/// The text names no supported algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no algorithm for SETs: use RS256, PS256, ES256 or EdDSA")]
 pub struct UnknownAlgorithm(pub String);
@@ -80,7 +80,7 @@ impl FromStr for Algorithm {
 pub struct AllowedAlgorithms([bool; 4]);
 
 impl AllowedAlgorithms {
-    /// Every algorithm of the house.
+    /// Every supported algorithm.
     pub const ALL: Self = Self([true; 4]);
 
     /// These and no other.

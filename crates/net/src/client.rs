@@ -63,8 +63,8 @@ impl Outbound {
     ///
     /// # Errors
     /// [`NetError::Tls`] when a configured certificate authority cannot be read.
-    pub fn new(config: &OutboundConfig, house: setgate_clock::House, own: OwnAddresses) -> Result<Self, NetError> {
-        Self::with_resolver(config, house, own, Arc::new(SystemResolver))
+    pub fn new(config: &OutboundConfig, runtime: setgate_clock::Runtime, own: OwnAddresses) -> Result<Self, NetError> {
+        Self::with_resolver(config, runtime, own, Arc::new(SystemResolver))
     }
 
     /// The same with a resolver of one's own.
@@ -73,7 +73,7 @@ impl Outbound {
     /// [`NetError::Tls`] when a configured certificate authority cannot be read.
     pub fn with_resolver(
         config: &OutboundConfig,
-        house: setgate_clock::House,
+        runtime: setgate_clock::Runtime,
         own: OwnAddresses,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, NetError> {
@@ -98,7 +98,7 @@ impl Outbound {
             config: config.clone(),
             own,
             roots,
-            way: Way { resolver: Resolver::new(resolver), house, egress, timeout: config.timeout() },
+            way: Way { resolver: Resolver::new(resolver), runtime, egress, timeout: config.timeout() },
             clients: Mutex::default(),
         })))
     }
@@ -136,7 +136,7 @@ pub struct HttpClient(Arc<ClientInner>);
 struct ClientInner {
     guard: Guard,
     connector: Result<Connector, HttpError>,
-    house: setgate_clock::House,
+    runtime: setgate_clock::Runtime,
     egress: Option<Egress>,
     timeout: Duration,
     pool: ArcSwap<Option<Aged>>,
@@ -210,7 +210,7 @@ impl HttpClient {
         let answer = self.0.pool()?;
         let answer = answer.request(message);
 
-        let mut deadline = self.0.house.clock.sleep(timeout);
+        let mut deadline = self.0.runtime.clock.sleep(timeout);
         let head = tokio::select! {
             biased;
             head = answer => head.map_err(|error| classify(&error))?,
@@ -249,7 +249,7 @@ impl HttpClient {
         tokio::select! {
             biased;
             dialed = connector.dial(&uri) => dialed,
-            () = self.0.house.clock.sleep(timeout) => {
+            () = self.0.runtime.clock.sleep(timeout) => {
                 Err(HttpError::new(HttpFault::Timeout, format!("no connection within {} s", timeout.as_secs_f32())))
             }
         }
@@ -271,7 +271,7 @@ impl ClientInner {
         Self {
             guard,
             connector,
-            house: shared.way.house.clone(),
+            runtime: shared.way.runtime.clone(),
             egress: shared.way.egress.clone(),
             timeout: shared.config.timeout(),
             pool: ArcSwap::from_pointee(None),
@@ -280,7 +280,7 @@ impl ClientInner {
 
     /// The pool of the day. An old one is let go: its idle connections close, those in use when they become idle.
     fn pool(&self) -> Result<Pool, HttpError> {
-        let now = self.house.clock.monotonic();
+        let now = self.runtime.clock.monotonic();
         let current = self.pool.load();
         if let Some(aged) = current.as_ref()
             && now.saturating_sub(aged.born) < POOL_AGE
@@ -300,8 +300,8 @@ impl ClientInner {
     }
 
     fn build(&self, connector: Connector) -> Pool {
-        legacy::Client::builder(Spawn(self.house.clone()))
-            .timer(Ticks::new(self.house.clock.clone()))
+        legacy::Client::builder(Spawn(self.runtime.clone()))
+            .timer(Ticks::new(self.runtime.clock.clone()))
             .http2_keep_alive_interval(PING)
             .http2_keep_alive_timeout(PONG)
             .pool_timer(TokioTimer::new())
@@ -334,9 +334,9 @@ async fn read(body: &mut Incoming, kept: &mut BytesMut, keep: usize) -> bool {
     left == FORGET
 }
 
-/// Connections run as tasks of the house.
+/// Connections run as tasks of the runtime.
 #[derive(Clone)]
-struct Spawn(setgate_clock::House);
+struct Spawn(setgate_clock::Runtime);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     fn execute(&self, work: F) {

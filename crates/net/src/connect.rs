@@ -46,7 +46,7 @@ struct Inner {
 #[derive(Clone)]
 pub(crate) struct Way {
     pub(crate) resolver: Resolver,
-    pub(crate) house: setgate_clock::House,
+    pub(crate) runtime: setgate_clock::Runtime,
     pub(crate) egress: Option<Egress>,
     /// How long a connection may take to come about, whoever still waits for it.
     pub(crate) timeout: Duration,
@@ -79,7 +79,7 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let opening = inner.open(&target, &inner.tls, false);
             // A pool goes on connecting when the request that asked for it is over; a peer that is silent must not hold that for ever.
-            let late = inner.way.house.clock.sleep(inner.way.timeout);
+            let late = inner.way.runtime.clock.sleep(inner.way.timeout);
             tokio::select! {
                 biased;
                 wire = opening => wire.map(TokioIo::new),
@@ -206,7 +206,7 @@ impl Inner {
                     }
                     Err(error) => last = Some(error),
                 },
-                () = self.way.house.clock.sleep(STAGGER), if !left.as_slice().is_empty() => {}
+                () = self.way.runtime.clock.sleep(STAGGER), if !left.as_slice().is_empty() => {}
             }
         }
     }

@@ -179,20 +179,21 @@ impl Listener {
     }
 
     /// Serves until `stop`, then lets open requests finish within the drain time, then cuts what is left.
-    pub async fn serve(self, app: Router, stop: Stop, house: setgate_clock::House) {
-        let floor = Floor::new(&self.limits, house.clock.clone(), self.observed.clone());
+    pub async fn serve(self, app: Router, stop: Stop, runtime: setgate_clock::Runtime) {
+        let floor = Floor::new(&self.limits, runtime.clock.clone(), self.observed.clone());
         tokio::select! {
             biased;
             () = floor.watch() => {}
-            () = self.seat_all(&floor, app, stop, house) => {}
+            () = self.seat_all(&floor, app, stop, runtime) => {}
         }
     }
 
-    async fn seat_all(self, floor: &Arc<Floor>, app: Router, mut stop: Stop, house: setgate_clock::House) {
+    async fn seat_all(self, floor: &Arc<Floor>, app: Router, mut stop: Stop, runtime: setgate_clock::Runtime) {
         // Nothing is ever sent: that all senders are gone says that all connections are.
         let (alive, mut living) = mpsc::channel(1);
         let drain = Duration::from_secs(self.limits.drain_seconds);
-        let door = Arc::new(Door { app, tls: self.tls, limits: self.limits, house: house.clone(), stop: stop.clone() });
+        let door =
+            Arc::new(Door { app, tls: self.tls, limits: self.limits, runtime: runtime.clone(), stop: stop.clone() });
         loop {
             let caller = async {
                 // While there is no room, callers wait in the system's queue.
@@ -212,13 +213,13 @@ impl Listener {
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
                     floor.make_room();
-                    house.clock.sleep(Duration::from_millis(100)).await;
+                    runtime.clock.sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
             if let Ok(sitting) = sitting {
                 let door = door.clone();
-                house.spawn("connection", async move { door.connection(tcp, peer, sitting).await });
+                runtime.spawn("connection", async move { door.connection(tcp, peer, sitting).await });
             }
         }
         drop((self.tcp, alive));
@@ -230,7 +231,7 @@ impl Listener {
         tokio::select! {
             biased;
             _ = drained => return,
-            () = house.clock.sleep(drain) => {}
+            () = runtime.clock.sleep(drain) => {}
         }
         floor.cut();
         living.recv().await;
@@ -262,7 +263,7 @@ struct Door {
     app: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
-    house: setgate_clock::House,
+    runtime: setgate_clock::Runtime,
     stop: Stop,
 }
 
@@ -348,7 +349,7 @@ impl Door {
     }
 
     fn server(&self) -> auto::Builder<Spawn> {
-        let mut server = auto::Builder::new(Spawn(self.house.clone()));
+        let mut server = auto::Builder::new(Spawn(self.runtime.clone()));
         server
             .http1()
             .timer(TokioTimer::new())
@@ -374,9 +375,9 @@ fn answer(answer: Result<Response<axum::body::Body>, Infallible>) -> Result<Resp
     answer
 }
 
-/// Tasks that hyper starts are tasks of the house.
+/// Tasks that hyper starts are tasks of the runtime.
 #[derive(Clone)]
-struct Spawn(setgate_clock::House);
+struct Spawn(setgate_clock::Runtime);
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     fn execute(&self, work: F) {

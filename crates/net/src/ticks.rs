@@ -1,4 +1,4 @@
-//! The house's clock, for the timers of the HTTP library.
+//! The runtime's clock, for the timers of the HTTP library.
 
 use std::{
     future::Future,
@@ -15,7 +15,7 @@ use setgate_clock::{BoxFuture, Clock};
 #[derive(Clone)]
 pub(crate) struct Ticks {
     clock: Arc<dyn Clock>,
-    /// One moment, as the library and as the house names it.
+    /// One moment, as the library and as the runtime names it.
     zero: (Instant, Duration),
 }
 

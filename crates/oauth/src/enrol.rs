@@ -95,7 +95,7 @@ async fn number(store: &dyn Store, key: Key) -> Result<ProducerNo, EnrolError> {
 
 #[cfg(test)]
 mod tests {
-    use setgate_clock::manual::{ManualClock, house};
+    use setgate_clock::manual::{ManualClock, runtime};
     use setgate_store::MemoryStore;
 
     use super::*;
@@ -115,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_producer_keeps_its_number_also_when_it_was_away() {
-        let store = MemoryStore::new(house(ManualClock::at(1), 1), &[7; 32]);
+        let store = MemoryStore::new(runtime(ManualClock::at(1), 1), &[7; 32]);
         let numbers = async |names: &[&str]| {
             let sections: Vec<_> = names.iter().map(|name| section(name)).collect();
             let producers = enrol(&*store, &sections, &[ISSUER]).await.unwrap();
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_numbered_when_a_section_is_wrong() {
-        let store = MemoryStore::new(house(ManualClock::at(1), 1), &[7; 32]);
+        let store = MemoryStore::new(runtime(ManualClock::at(1), 1), &[7; 32]);
         let error = enrol(&*store, &[section("a"), section("a")], &[ISSUER]).await.unwrap_err();
         assert!(matches!(error, EnrolError::Section(SectionError::Twice(..))), "{error}");
         assert!(store.range("producer/".into()).await.unwrap().is_empty());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{Fault, Inlet, Json, Stop, spi::AnyMethod};
 use setgate_discovery::IssuerUrl;
 
@@ -21,7 +21,7 @@ pub struct Collect {
     /// What is known of them; the inlet verifies with the same.
     pub trust: Arc<Trust>,
     /// Clock, randomness, tasks.
-    pub house: House,
+    pub runtime: Runtime,
 }
 
 impl Collect {
@@ -35,7 +35,7 @@ impl Collect {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            learned = learn_all(&self.issuers, &self.trust, &self.inlet, &self.house) => learned?,
+            learned = learn_all(&self.issuers, &self.trust, &self.inlet, &self.runtime) => learned?,
         }
         let inlet: Arc<dyn Inlet> = self.inlet.clone();
         match self.method.collect(self.from, inlet, stop).await {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{Answer, BoxFuture, ErrorCode, Incoming, Inlet, Refusal};
 use setgate_discovery::IssuerUrl;
 
@@ -115,7 +115,7 @@ pub struct ListenInlet {
     misbehave: Misbehave,
     sink: Sink,
     counts: Mutex<Counts>,
-    house: House,
+    runtime: Runtime,
 }
 
 /// When a transmitter is asked to come back while a SET is being taken, or the sink failed.
@@ -124,8 +124,8 @@ const LATER: Duration = Duration::from_secs(1);
 impl ListenInlet {
     /// An inlet that verifies with `verify` and reports to `sink`.
     #[must_use]
-    pub fn new(verify: Verify, inbox: Inbox, misbehave: Misbehave, sink: Sink, house: House) -> Self {
-        Self { verify, inbox, misbehave, sink, counts: Mutex::default(), house }
+    pub fn new(verify: Verify, inbox: Inbox, misbehave: Misbehave, sink: Sink, runtime: Runtime) -> Self {
+        Self { verify, inbox, misbehave, sink, counts: Mutex::default(), runtime }
     }
 
     /// What came of everything so far.
@@ -136,7 +136,7 @@ impl ListenInlet {
 
     async fn take_one(&self, peer: &str, incoming: Incoming) -> Answer {
         if !self.misbehave.delay().is_zero() {
-            self.house.clock.sleep(self.misbehave.delay()).await;
+            self.runtime.clock.sleep(self.misbehave.delay()).await;
         }
         let mischief = self.misbehave.draw();
         if let Mischief::Fail(status) = mischief {
@@ -236,7 +236,7 @@ impl ListenInlet {
     }
 
     fn now(&self) -> u64 {
-        self.house.clock.wall_millis()
+        self.runtime.clock.wall_millis()
     }
 }
 

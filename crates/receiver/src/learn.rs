@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use setgate_clock::{Backoff, House, Jitter};
+use setgate_clock::{Backoff, Jitter, Runtime};
 use setgate_discovery::IssuerUrl;
 
 use crate::{ListenInlet, Report, Trust, TrustError};
@@ -20,13 +20,13 @@ pub(crate) async fn learn_all(
     issuers: &[IssuerUrl],
     trust: &Trust,
     inlet: &ListenInlet,
-    house: &House,
+    runtime: &Runtime,
 ) -> Result<(), TrustError> {
-    futures_util::future::try_join_all(issuers.iter().map(|issuer| learn(issuer, trust, inlet, house))).await?;
+    futures_util::future::try_join_all(issuers.iter().map(|issuer| learn(issuer, trust, inlet, runtime))).await?;
     Ok(())
 }
 
-async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, house: &House) -> Result<(), TrustError> {
+async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, runtime: &Runtime) -> Result<(), TrustError> {
     let mut attempts = 0;
     loop {
         match trust.learn(issuer).await {
@@ -42,6 +42,6 @@ async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, house: &H
             Err(error) => return Err(error),
         }
         attempts += 1;
-        house.clock.sleep(PAUSES.wait(attempts, Jitter::None)).await;
+        runtime.clock.sleep(PAUSES.wait(attempts, Jitter::None)).await;
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::Request, http::header::AUTHORIZATION};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{Answer, Arrival, BoxFuture, ErrorCode, Fault, Incoming, Inlet, Stop, spi::AnyMethod};
 use setgate_discovery::IssuerUrl;
 use setgate_net::{Listener, Peer, Secret};
@@ -25,7 +25,7 @@ pub struct Listen {
     /// The `Authorization` header that transmitters must send; `None` asks for nothing.
     pub authorization: Option<Secret<String>>,
     /// Clock, randomness, tasks.
-    pub house: House,
+    pub runtime: Runtime,
 }
 
 /// Why a listener ended before it was told to.
@@ -62,9 +62,9 @@ impl Listen {
             async move { request }
         }));
         let (end_door, door_ends) = tokio::sync::watch::channel(false);
-        let door = self.door.serve(routes, door_ends, self.house.clone());
+        let door = self.door.serve(routes, door_ends, self.runtime.clone());
         tokio::pin!(door);
-        let learn = learn_all(&self.issuers, &self.trust, &self.inlet, &self.house);
+        let learn = learn_all(&self.issuers, &self.trust, &self.inlet, &self.runtime);
         tokio::pin!(learn);
         let mut learned = false;
         let end = loop {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use setgate_clock::{BoxFuture, Clock, House, TokioTasks, manual::SeededRandom};
+use setgate_clock::{BoxFuture, Clock, Runtime, TokioTasks, manual::SeededRandom};
 use setgate_delivery::Stop;
 use setgate_discovery::{Fetcher, IssuerUrl, PublishedIssuer};
 use setgate_jose::{Algorithm, AllowedAlgorithms, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -49,8 +49,8 @@ pub(crate) fn hand_clock() -> Arc<HandClock> {
     Arc::new(HandClock { seconds: AtomicU64::new(0) })
 }
 
-pub(crate) fn house(clock: Arc<HandClock>) -> House {
-    House { clock, random: SeededRandom::new(1), tasks: Arc::new(TokioTasks) }
+pub(crate) fn runtime(clock: Arc<HandClock>) -> Runtime {
+    Runtime { clock, random: SeededRandom::new(1), tasks: Arc::new(TokioTasks) }
 }
 
 /// A transmitter that publishes metadata and keys over HTTP, and signs what it is given.
@@ -58,7 +58,7 @@ pub(crate) struct Transmitter {
     pub(crate) issuer: IssuerUrl,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<HandClock>,
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) trust: Arc<Trust>,
     end: tokio::sync::watch::Sender<bool>,
 }
@@ -78,7 +78,7 @@ impl Transmitter {
 
     pub(crate) async fn behind(door: Listener, critical: &[&str]) -> Self {
         let clock = hand_clock();
-        let house = house(clock.clone());
+        let runtime = runtime(clock.clone());
         let issuer = IssuerUrl::parse(&format!("http://{}", door.address())).unwrap();
         let now = Moment::default();
         let mut ring = Ring::new(now);
@@ -91,9 +91,9 @@ impl Transmitter {
         published.critical_subject_members = critical.iter().map(|name| (*name).to_owned()).collect();
         let (end, stop) = tokio::sync::watch::channel(false);
         let routes = setgate_discovery::routes(vec![published]).unwrap();
-        tokio::spawn(door.serve(routes, stop, house.clone()));
-        let trust = trust(&house, std::slice::from_ref(&issuer));
-        Self { issuer, keyring, clock, house, trust, end }
+        tokio::spawn(door.serve(routes, stop, runtime.clone()));
+        let trust = trust(&runtime, std::slice::from_ref(&issuer));
+        Self { issuer, keyring, clock, runtime, trust, end }
     }
 
     pub(crate) fn verify(&self, audiences: &[&str]) -> Verify {
@@ -125,15 +125,15 @@ impl Transmitter {
 }
 
 /// Trust in these issuers, over a client that may reach loopback.
-pub(crate) fn trust(house: &House, issuers: &[IssuerUrl]) -> Arc<Trust> {
+pub(crate) fn trust(runtime: &Runtime, issuers: &[IssuerUrl]) -> Arc<Trust> {
     let config = OutboundConfig {
         allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
         allow_http: true,
         system_roots: false,
         ..OutboundConfig::default()
     };
-    let out = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap();
-    let fetcher = Fetcher::new(out.client(&TlsPolicy::default()), house.clone());
+    let out = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
+    let fetcher = Fetcher::new(out.client(&TlsPolicy::default()), runtime.clone());
     Arc::new(Trust::new(issuers, AllowedAlgorithms::ALL, fetcher))
 }
 

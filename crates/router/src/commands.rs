@@ -23,18 +23,18 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
         for command in all.drain(..) {
             match command {
                 Command::Run(feed) => run(&router, feed),
-                Command::Scan(feed) => router.shared.house.spawn("scan", feed.scan()),
+                Command::Scan(feed) => router.shared.runtime.spawn("scan", feed.scan()),
                 Command::End(feed, slot, settlement) => {
                     ends.push(settlement);
                     slots.push((feed, slot));
                 }
                 Command::Pause(no, why) => {
                     let router = router.clone();
-                    router.clone().shared.house.spawn("pause", async move { router.pause_by_fault(no, why).await });
+                    router.clone().shared.runtime.spawn("pause", async move { router.pause_by_fault(no, why).await });
                 }
                 Command::Abandoned(no) => {
                     let router = router.clone();
-                    router.clone().shared.house.spawn("pause", async move { router.pause_by_absence(no).await });
+                    router.clone().shared.runtime.spawn("pause", async move { router.pause_by_absence(no).await });
                 }
                 Command::Wake(feeds) => {
                     for feed in feeds.iter().filter_map(std::sync::Weak::upgrade) {
@@ -42,12 +42,12 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
                     }
                 }
                 Command::WakeAll => router.feeds().iter().for_each(|feed| _ = feed.tick()),
-                Command::Late(feed, all) => router.shared.house.spawn("late", settle_late(feed, all)),
+                Command::Late(feed, all) => router.shared.runtime.spawn("late", settle_late(feed, all)),
             }
         }
         if !ends.is_empty() {
             let shared = router.shared.clone();
-            router.shared.house.spawn("park", write_ends(shared, ends, slots));
+            router.shared.runtime.spawn("park", write_ends(shared, ends, slots));
         }
     }
 }
@@ -65,7 +65,7 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
             Err(error) => {
                 tracing::error!(%error, "cannot write what was parked or dropped; trying again");
                 failures += 1;
-                shared.house.clock.sleep(RETRY.wait(failures, Jitter::None)).await;
+                shared.runtime.clock.sleep(RETRY.wait(failures, Jitter::None)).await;
             }
         }
     }
@@ -83,7 +83,7 @@ async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
     // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since taps wait.
     tokio::select! {
         () = feed.shared.settler.flush() => {}
-        () = feed.shared.house.clock.sleep(VISIBLE) => {}
+        () = feed.shared.runtime.clock.sleep(VISIBLE) => {}
     }
     all.sort_by_key(|(named, ..)| named.at);
     let heads = match store.heads(all.iter().map(|(named, ..)| named.at).collect()).await {
@@ -120,7 +120,7 @@ impl Drop for Running {
 fn run(router: &Inner, feed: Arc<Feed>) {
     let line = feed.served.load().line.clone();
     let running = Running(feed.clone(), None);
-    router.shared.house.spawn("line", async move {
+    router.shared.runtime.spawn("line", async move {
         let mut running = running;
         let core = setgate_delivery::Feed::new(Arc::new(Core(feed)));
         let tap = core.tap();

@@ -230,7 +230,7 @@ impl Endpoint {
         };
         let Some(hold) = hold else { return };
         if hold.alarmed {
-            let held = shared.house.clock.monotonic().saturating_sub(hold.since);
+            let held = shared.runtime.clock.monotonic().saturating_sub(hold.since);
             tracing::info!(endpoint = %self.name, held_seconds = held.as_secs(), waiting = waiting.len(), "the endpoint is well again");
         }
         if !waiting.is_empty() {
@@ -261,7 +261,7 @@ impl Endpoint {
         let mut state = self.state.lock();
         let Some(hold) = state.hold.as_mut().filter(|hold| hold.probe == Some(no)) else { return };
         hold.probe = None;
-        let now = shared.house.clock.monotonic();
+        let now = shared.runtime.clock.monotonic();
         hold.until = now + UNTRIED * hold.untried.min(20);
         hold.untried += 1;
         let until = hold.until;
@@ -379,15 +379,15 @@ impl State {
 
 /// How long nothing leaves after so many faults in a row.
 fn wait(shared: &Shared, fault: Fault, in_row: u32) -> Duration {
-    let Shared { config, house, .. } = shared;
+    let Shared { config, runtime, .. } = shared;
     match fault {
-        Fault::Theirs(asked) => pause(config, &*house.random, in_row).max(asked),
+        Fault::Theirs(asked) => pause(config, &*runtime.random, in_row).max(asked),
         Fault::Ours => {
             let most = Duration::from_secs(config.backoff_most_s);
             let least = OURS_LEAST.min(most);
             let ceiling = Backoff::new(least, most).wait(in_row.saturating_add(1), Jitter::None);
             let spread = u64::try_from(ceiling.saturating_sub(least).as_millis()).unwrap_or(u64::MAX);
-            least + Duration::from_millis(house.random.below(spread))
+            least + Duration::from_millis(runtime.random.below(spread))
         }
     }
 }

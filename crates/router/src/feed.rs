@@ -115,7 +115,7 @@ impl Feed {
 
     /// The tail tells of records that this stream is owed.
     pub(crate) fn push(self: &Arc<Self>, entries: &[&Entry]) {
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
         state.lanes.tell(now);
         for entry in entries {
@@ -154,7 +154,7 @@ impl Feed {
     /// the next time at which something is due. Tells whether somebody is on the way to draw.
     pub(crate) fn stir(self: &Arc<Self>, state: &mut State) -> bool {
         // Read under the lock: what another time of day left as due later may be due by now.
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         self.lapse(state, now);
         state.lanes.wake(now);
         self.share(state);
@@ -240,13 +240,13 @@ impl Feed {
 
     /// A sender's line has ended.
     pub(crate) fn line_ended(self: &Arc<Self>, closed: &Closed) {
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
         state.running = false;
         if let Closed::Fault(cause) = closed {
-            let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
-            let Shared { config, house, .. } = &*self.shared;
-            state.breaker.fault(now, Class::Transient, |failures| pause(config, &*house.random, failures));
+            let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
+            let Shared { config, runtime, .. } = &*self.shared;
+            state.breaker.fault(now, Class::Transient, |failures| pause(config, &*runtime.random, failures));
             state.shown.last_error = Some((wall, cause.clone()));
         }
         self.stir(&mut state);
@@ -262,13 +262,13 @@ impl Feed {
 
     /// Whether the receiver has stayed away for longer than it may.
     pub(crate) fn is_abandoned(&self) -> bool {
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         self.state.lock().abandoned_at().is_some_and(|at| at <= now)
     }
 
     /// The clock that never jumps, and the wall's.
     fn times(&self) -> (Duration, Timestamp) {
-        let clock = &self.shared.house.clock;
+        let clock = &self.shared.runtime.clock;
         (clock.monotonic(), Timestamp::from_millis(clock.wall_millis()))
     }
 
@@ -297,7 +297,7 @@ impl Feed {
         (state.linger, state.visits.inactivity) = (linger, inactivity);
         if phase == Phase::Open && state.phase != Phase::Open || moved {
             // A human looked at it: everything may be tried at once.
-            let now = self.shared.house.clock.monotonic();
+            let now = self.shared.runtime.clock.monotonic();
             state.breaker.success();
             if let Some(endpoint) = &state.endpoint {
                 endpoint.hurry(now, self.no);
@@ -312,7 +312,7 @@ impl Feed {
             let out = |(seq, claimed): (&u64, &Claimed)| claimed.lapses_at().map(|_| *seq);
             let mut out: Vec<u64> = state.in_flight.claimed.iter().filter_map(out).collect();
             out.sort_unstable();
-            self.due_again(&mut state, &out, self.shared.house.clock.monotonic());
+            self.due_again(&mut state, &out, self.shared.runtime.clock.monotonic());
         }
         if phase == Phase::Disabled {
             state.lanes.forget_all();
@@ -356,7 +356,7 @@ impl Feed {
         if self.shared.is_halted() || self.own_window.core().room() == 0 {
             return false;
         }
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let state = self.state.lock();
         let reading = state.phase == Phase::Open && (state.scan.reading || state.scan.asked);
         state.drawable(now) || reading && state.allowance(now) > 0
@@ -365,7 +365,7 @@ impl Feed {
     /// When the next attempt is due, if everything waits.
     pub(crate) fn next_attempt(&self) -> Option<Duration> {
         let state = self.state.lock();
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let opens = [state.breaker.opens_at(), state.endpoint.as_ref().and_then(|endpoint| endpoint.opens_at())];
         let opens = opens.into_iter().flatten().max();
         if opens.is_none() && state.lanes.has_ready() {

@@ -218,7 +218,7 @@ impl Inner {
 
     pub(crate) fn fresh_txn(&self) -> String {
         let mut bytes = [0u8; 16];
-        self.shared.house.random.fill(&mut bytes);
+        self.shared.runtime.random.fill(&mut bytes);
         bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
             for nibble in [byte >> 4, byte & 15] {
                 text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));

@@ -105,7 +105,7 @@ impl Inner {
         let store = &self.shared.store;
         tokio::select! {
             () = self.shared.settler.flush() => {}
-            () = self.shared.house.clock.sleep(VISIBLE) => return Ok(Later::Unknown),
+            () = self.shared.runtime.clock.sleep(VISIBLE) => return Ok(Later::Unknown),
         }
         let last = store.bounds().last;
         if last.seq.saturating_sub(parked.at.seq) > LOOK_BACK_MOST {

@@ -10,7 +10,7 @@ use crate::{Inner, counts::rule_name};
 
 /// Looks at all streams now and then, and lets the store free what nobody needs.
 pub(crate) async fn watch(inner: Arc<Inner>) {
-    let clock = inner.shared.house.clock.clone();
+    let clock = inner.shared.runtime.clock.clone();
     let every = Duration::from_secs(inner.shared.config.retention_every_s.max(1));
     while !*inner.ended.borrow() {
         clock.sleep(every).await;
@@ -129,7 +129,7 @@ pub(crate) struct Limited {
 impl Inner {
     /// Remembers what a limit dropped, so that whoever looks at the stream sees it.
     fn limit(&self, stream: StreamNo, rule: Rule, dropped: u64) {
-        let at = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let at = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         let mut all = self.limited.lock();
         let before = all.get(&stream).map_or(0, |limited| limited.dropped);
         all.insert(stream, Limited { rule, dropped: before + dropped, at });

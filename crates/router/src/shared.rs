@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::Outcome;
 use setgate_set::Jti;
 use setgate_store::{Named, Settlement, Store, StreamNo};
@@ -27,7 +27,7 @@ use crate::{
 
 /// What all feeds share.
 pub(crate) struct Shared {
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) config: Config,
     pub(crate) pool: Pool,
@@ -68,7 +68,7 @@ pub(crate) enum Command {
 
 impl Shared {
     pub(crate) fn new(
-        house: House,
+        runtime: Runtime,
         store: Arc<dyn Store>,
         config: Config,
         observed: Observed,
@@ -80,7 +80,7 @@ impl Shared {
         };
         let held = store.health().held;
         let shared = Self {
-            house,
+            runtime,
             store,
             pool: Pool::new(threads),
             settler: Settler::new(),

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{Closed, spi::AnyMethod};
 use setgate_jose::{Kek, Keyring};
 use setgate_store::{IssuerNo, Store, StoreError, StreamNo, Version};
@@ -42,7 +42,7 @@ pub struct Issuer {
 /// What a router is made of.
 pub struct Parts {
     /// Clock, randomness, tasks.
-    pub house: House,
+    pub runtime: Runtime,
     /// The durable memory.
     pub store: Arc<dyn Store>,
     /// Seals receivers' secrets at rest (hardening H36).
@@ -116,10 +116,10 @@ impl Router {
     /// # Errors
     /// [`StartError`] when the store cannot be read. A stream whose method is missing does not stop the start: it waits, and says why.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let Parts { house, store, kek, issuers, methods, config, observed } = parts;
+        let Parts { runtime, store, kek, issuers, methods, config, observed } = parts;
         let last = store.bounds().last;
         store.watch(Arc::new(observed.counts.clone()));
-        let (shared, inbox) = Shared::new(house, store, config, observed);
+        let (shared, inbox) = Shared::new(runtime, store, config, observed);
         let inner = Arc::new(Inner {
             shared,
             kek,
@@ -136,10 +136,10 @@ impl Router {
             ended: watch::channel(false).0,
         });
         inner.load_streams(last).await?;
-        let house = inner.shared.house.clone();
+        let runtime = inner.shared.runtime.clone();
         let settler = inner.shared.settler.clone();
-        let (store, clock, shared) = (inner.shared.store.clone(), house.clock.clone(), inner.shared.clone());
-        house.spawn(
+        let (store, clock, shared) = (inner.shared.store.clone(), runtime.clock.clone(), inner.shared.clone());
+        runtime.spawn(
             "settle",
             settler.run(store, clock, inner.shared.config.flush(), move |error| match error {
                 Some(error) => {
@@ -154,11 +154,11 @@ impl Router {
                 }
             }),
         );
-        house.spawn("tail", tail::follow(inner.clone(), last));
-        house.spawn("timers", Timers::run(inner.shared.clone()));
-        house.spawn("commands", commands::obey(inner.clone(), inbox));
-        house.spawn("gate", upkeep::watch_gate(inner.clone()));
-        house.spawn("retain", retain::watch(inner.clone()));
+        runtime.spawn("tail", tail::follow(inner.clone(), last));
+        runtime.spawn("timers", Timers::run(inner.shared.clone()));
+        runtime.spawn("commands", commands::obey(inner.clone(), inbox));
+        runtime.spawn("gate", upkeep::watch_gate(inner.clone()));
+        runtime.spawn("retain", retain::watch(inner.clone()));
         inner.feeds().iter().for_each(|feed| _ = feed.tick());
         Ok(Self(inner))
     }
@@ -197,7 +197,7 @@ impl Router {
     pub async fn drain(&self, within: Duration) {
         let inner = &self.0;
         inner.ended.send_replace(true);
-        let clock = &inner.shared.house.clock;
+        let clock = &inner.shared.runtime.clock;
         let by = clock.monotonic() + within;
         let feeds = inner.feeds();
         feeds.iter().for_each(|feed| feed.end(Closed::Draining));

@@ -241,7 +241,7 @@ impl Inner {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.shared.house.clock.wall_millis())
+        Timestamp::from_millis(self.shared.runtime.clock.wall_millis())
     }
 
     pub(crate) async fn pause_by_fault(self: &Arc<Self>, no: StreamNo, why: String) {

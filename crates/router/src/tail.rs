@@ -9,7 +9,7 @@ use crate::{Inner, hash::Map};
 /// Tells each stream of the records it is owed, in the order of the ledger, until the process ends.
 pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
     let store = router.shared.store.clone();
-    let clock = router.shared.house.clock.clone();
+    let clock = router.shared.runtime.clock.clone();
     loop {
         let read = store.tail(after, Limits { records: 1024, bytes: usize::MAX }, Duration::from_secs(30)).await;
         let entries = match read {

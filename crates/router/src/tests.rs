@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use setgate_clock::{House, Random, manual::ManualClock, manual::SeededRandom};
+use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
     About, Cause, Closed as Ended, Entry, Fault, Feed, Finding, Form, Inlet, Lapse, Limits, Order, Outcome, Profile,
     Receipt, Refusal, Scope, SealedSet, Stop, Tap, Verdict, Voice, Window, drive,
@@ -53,7 +53,7 @@ struct Scripted {
     script: Mutex<Script>,
     /// Beside a little, how long it takes to answer.
     latency: Mutex<Duration>,
-    house: House,
+    runtime: Runtime,
     /// What its lines remark on.
     remark: Mutex<Option<String>>,
     /// Of the other method, whose lines share one.
@@ -95,7 +95,7 @@ impl setgate_delivery::Line for ScriptedLine {
                 }
             }
             let latency = *up.latency.lock();
-            up.house.clock.sleep(latency + Duration::from_millis(1 + up.house.random.below(20))).await;
+            up.runtime.clock.sleep(latency + Duration::from_millis(1 + up.runtime.random.below(20))).await;
             *up.in_flight.lock().entry(set.order.bits()).or_default() -= 1;
             let script = up.script.lock().clone();
             script(&set)
@@ -105,12 +105,12 @@ impl setgate_delivery::Line for ScriptedLine {
 }
 
 impl Scripted {
-    fn new(house: House, script: Script) -> Arc<Self> {
+    fn new(runtime: Runtime, script: Script) -> Arc<Self> {
         let (seen, in_flight, overlaps, latency, remark) = Default::default();
-        let cluster = endpoints::Cluster::new(house.clone());
-        let requests = later::Requests::new(house.clone());
+        let cluster = endpoints::Cluster::new(runtime.clone());
+        let requests = later::Requests::new(runtime.clone());
         let script = Mutex::new(script);
-        Arc::new(Self { seen, in_flight, overlaps, script, latency, remark, house, cluster, requests })
+        Arc::new(Self { seen, in_flight, overlaps, script, latency, remark, runtime, cluster, requests })
     }
 
     fn answer_with(&self, script: impl Fn(&SealedSet) -> Outcome + Send + Sync + 'static) {
@@ -161,7 +161,7 @@ struct Bench {
     method: Arc<Scripted>,
     store: Arc<dyn Store>,
     clock: Arc<ManualClock>,
-    house: House,
+    runtime: Runtime,
     keyring: Arc<Keyring>,
     kek: Arc<Kek>,
     /// Of the process: it begins anew with each start.
@@ -188,28 +188,28 @@ fn refuse(code: ErrorCode) -> Outcome {
 impl Bench {
     async fn new(config: Config, streams: &[Value]) -> Self {
         let clock = ManualClock::at(1_800_000_000_000);
-        let house = setgate_clock::manual::house(clock.clone(), 7);
-        let store = MemoryStore::new(house.clone(), &[9; 32]);
-        let bench = Self::over(store, clock, house, config).await;
+        let runtime = setgate_clock::manual::runtime(clock.clone(), 7);
+        let store = MemoryStore::new(runtime.clone(), &[9; 32]);
+        let bench = Self::over(store, clock, runtime, config).await;
         bench.declare(streams).await;
         bench
     }
 
     /// Over any store, without streams.
-    async fn over(store: Arc<dyn Store>, clock: Arc<ManualClock>, house: House, config: Config) -> Self {
+    async fn over(store: Arc<dyn Store>, clock: Arc<ManualClock>, runtime: Runtime, config: Config) -> Self {
         let now = Moment::default();
         let ring =
             Ring::new(now).generate(Algorithm::Es256, RsaBits::default(), now, &Rotation::default(), false).unwrap();
         let keyring = Arc::new(Keyring::new(ring));
         let kek = Arc::new(Kek::generate().unwrap());
-        let method = Scripted::new(house.clone(), Arc::new(|_| ack()));
+        let method = Scripted::new(runtime.clone(), Arc::new(|_| ack()));
         let mut metrics = Registry::default();
-        let router = Self::start((&house, &mut metrics), &store, &keyring, &kek, &method, config).await;
-        Self { router, method, store, clock, house, keyring, kek, metrics: Mutex::new(metrics) }
+        let router = Self::start((&runtime, &mut metrics), &store, &keyring, &kek, &method, config).await;
+        Self { router, method, store, clock, runtime, keyring, kek, metrics: Mutex::new(metrics) }
     }
 
     async fn start(
-        (house, metrics): (&House, &mut Registry),
+        (runtime, metrics): (&Runtime, &mut Registry),
         store: &Arc<dyn Store>,
         keyring: &Arc<Keyring>,
         kek: &Arc<Kek>,
@@ -220,7 +220,7 @@ impl Bench {
             Issuer { url: ISSUER.into(), no: IssuerNo(1), keyring: keyring.clone(), algorithm: Algorithm::Es256 };
         let clustered = endpoints::Clustered(method.cluster.clone());
         let parts = Parts {
-            house: house.clone(),
+            runtime: runtime.clone(),
             store: store.clone(),
             kek: kek.clone(),
             issuers: vec![issuer],
@@ -240,12 +240,12 @@ impl Bench {
     async fn restart(&mut self, config: Config) {
         self.router.drain(Duration::ZERO).await;
         let script = self.method.script.lock().clone();
-        let method = Scripted::new(self.house.clone(), script);
+        let method = Scripted::new(self.runtime.clone(), script);
         method.seen.lock().clone_from(&self.method.seen.lock());
         self.method = method;
         let mut metrics = Registry::default();
-        let house = (&self.house, &mut metrics);
-        self.router = Self::start(house, &self.store, &self.keyring, &self.kek, &self.method, config).await;
+        let runtime = (&self.runtime, &mut metrics);
+        self.router = Self::start(runtime, &self.store, &self.keyring, &self.kek, &self.method, config).await;
         self.metrics = Mutex::new(metrics);
     }
 
@@ -288,7 +288,7 @@ impl Bench {
 
     /// Both clocks and, on them, what each stream waits for: for a test that fails.
     fn clocks(&self) -> String {
-        let clock = &self.house.clock;
+        let clock = &self.runtime.clock;
         let mut text = format!("wall {} ms, monotonic {:?}", clock.wall_millis(), clock.monotonic());
         for feed in self.router.0.feeds() {
             let timer = feed.shared.timers.wish(feed.no);
@@ -715,9 +715,9 @@ async fn a_dead_stream_does_not_hold_up_another() {
     for n in 0..100 {
         bench.emit(n % 4, n).await;
     }
-    let began = bench.house.clock.monotonic();
+    let began = bench.runtime.clock.monotonic();
     bench.until("a is served", async || bench.router.stream("a").await.unwrap().waiting == 0).await;
-    let took = bench.house.clock.monotonic().saturating_sub(began);
+    let took = bench.runtime.clock.monotonic().saturating_sub(began);
     assert!(took < Duration::from_secs(5), "the dead one held it up for {took:?}");
     assert_eq!(bench.router.stream("b").await.unwrap().waiting, 100);
 }

@@ -75,7 +75,7 @@ impl Timers {
     }
 
     pub(crate) async fn run(shared: Arc<Shared>) {
-        let clock = shared.house.clock.clone();
+        let clock = shared.runtime.clock.clone();
         loop {
             // Whoever wishes something sooner from now on is heard below.
             let now = clock.monotonic();

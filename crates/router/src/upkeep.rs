@@ -17,7 +17,7 @@ type Known = Option<(&'static str, Duration)>;
 
 /// Keeps the gate up to date with the store's health.
 pub(crate) async fn watch_gate(inner: Arc<Inner>) {
-    let clock = inner.shared.house.clock.clone();
+    let clock = inner.shared.runtime.clock.clone();
     let mut halted = inner.shared.is_halted();
     let mut tidied = clock.monotonic();
     let mut known = Known::None;
@@ -50,7 +50,7 @@ impl Inner {
         if known.map(|(name, _)| name) == name {
             return;
         }
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let gauge = |name: &'static str| self.shared.observed.intake_closed.get_or_create(&[("reason", name)]).clone();
         Obstacle::NAMES.iter().for_each(|name| _ = gauge(name).set(0));
         match (obstacle, *known) {

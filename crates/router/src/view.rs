@@ -132,7 +132,7 @@ impl Inner {
 
     pub(crate) async fn view(&self, stream: &Stream) -> StreamView {
         let no = StreamNo(stream.no);
-        let now = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let now = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         let (cursor, unread) = match self.shared.store.cursor(no).await {
             Ok(cursor) => (cursor, None),
             Err(error) => (Cursor::default(), Some(error)),
@@ -198,7 +198,7 @@ impl Inner {
                 .and_then(|feed| feed.next_attempt())
                 .map(|wait| wait.as_secs()),
             held: feed.as_ref().and_then(|feed| {
-                HeldView::of(feed.served.load().endpoint.as_ref()?, self.shared.house.clock.monotonic())
+                HeldView::of(feed.served.load().endpoint.as_ref()?, self.shared.runtime.clock.monotonic())
             }),
             limited: limited.filter(|limited| now.since(limited.at) < LIMITED_SHOWN).map(|limited| LimitedView {
                 rule: rule_name(limited.rule),

@@ -129,7 +129,7 @@ impl FjallStore {
         let shared = self.shared.clone();
         let renew = move || {
             let mut instance = shared.place.instance(None)?;
-            shared.place.renew(&mut instance, &shared.house)?;
+            shared.place.renew(&mut instance, &shared.runtime)?;
             shared.held.store(false, Ordering::Release);
             Ok(())
         };
@@ -256,16 +256,16 @@ async fn readable(shared: Arc<Shared>, seqs: Vec<u64>) -> Result<Vec<Head>, Stor
 
 async fn tail_on(shared: Arc<Shared>, after: u64, max: Limits, wait: Duration) -> Result<Vec<Entry>, StoreError> {
     let mut newest = shared.last.subscribe();
-    let until = shared.house.clock.monotonic() + wait;
+    let until = shared.runtime.clock.monotonic() + wait;
     let mut after = after;
     loop {
         if *newest.borrow_and_update() <= after {
-            let left = until.saturating_sub(shared.house.clock.monotonic());
+            let left = until.saturating_sub(shared.runtime.clock.monotonic());
             if left.is_zero() {
                 return Ok(Vec::new());
             }
             let arrived = std::pin::pin!(newest.wait_for(|last| *last > after));
-            let _ = futures_util::future::select(arrived, shared.house.clock.sleep(left)).await;
+            let _ = futures_util::future::select(arrived, shared.runtime.clock.sleep(left)).await;
         }
         let last = shared.state.read().last;
         if last <= after {
@@ -295,7 +295,7 @@ impl Store for FjallStore {
         }
         shared.queued.fetch_add(count, Ordering::Relaxed);
         shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let since = shared.house.clock.monotonic();
+        let since = shared.runtime.clock.monotonic();
         if let Err(error) = self.send(Job::Commit(Box::new(Call { units, how, bytes, since, answer }))) {
             shared.queued.fetch_sub(count, Ordering::Relaxed);
             shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -449,7 +449,7 @@ impl Store for FjallStore {
             waiting,
             parked,
             held: shared.held.load(Ordering::Acquire),
-            ..shared.sanity.health(&shared.house, accepted)
+            ..shared.sanity.health(&shared.runtime, accepted)
         }
         .hindered(shared.obstacle())
     }
@@ -461,7 +461,7 @@ impl Store for FjallStore {
     }
 
     fn time(&self) -> Time {
-        self.shared.sanity.time(&self.shared.house)
+        self.shared.sanity.time(&self.shared.runtime)
     }
 
     fn confirm_clock(&self) -> Answer<Confirmed> {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_set::Timestamp;
 use tokio::sync::watch;
 
@@ -46,7 +46,7 @@ pub struct MemoryStore {
     names: Names,
     boot: Boot,
     sanity: Sanity,
-    house: House,
+    runtime: Runtime,
     inner: Arc<Mutex<Inner>>,
     last: watch::Sender<u64>,
 }
@@ -74,25 +74,25 @@ impl Lookup for Shelves {
 impl MemoryStore {
     /// An empty store that names things with this secret.
     #[must_use]
-    pub fn new(house: House, secret: &[u8; Names::SECRET]) -> Arc<Self> {
+    pub fn new(runtime: Runtime, secret: &[u8; Names::SECRET]) -> Arc<Self> {
         let state = State { first: 1, ..State::default() };
         Arc::new(Self {
             names: Names::new(b'a', secret),
-            boot: Boot(house.random.below(1 << 40)),
-            sanity: Sanity::new(&house, LEAP, ClockObserved::default(), None),
+            boot: Boot(runtime.random.below(1 << 40)),
+            sanity: Sanity::new(&runtime, LEAP, ClockObserved::default(), None),
             inner: Arc::new(Mutex::new(Inner { state, shelves: Shelves::default(), witness: None, closed: false })),
             last: watch::Sender::new(0),
-            house,
+            runtime,
         })
     }
 
     /// Looks at the clock before anything is planned; believes it when it has gone on evenly for long enough.
     fn watch_clock(&self, inner: &mut Inner) -> Timestamp {
-        let seen = self.sanity.watch(&self.house, inner.state.last, inner.state.last_accepted);
+        let seen = self.sanity.watch(&self.runtime, inner.state.last, inner.state.last_accepted);
         match seen.suspect {
             Some(strayed) if strayed.left.is_zero() => {
                 self.believe(inner);
-                self.sanity.now(&self.house)
+                self.sanity.now(&self.runtime)
             }
             _ => seen.now,
         }
@@ -100,8 +100,8 @@ impl MemoryStore {
 
     /// Believes the wall clock; what was accepted while it was suspect is no older than that.
     fn believe(&self, inner: &mut Inner) -> Confirmed {
-        let seen = self.sanity.look(&self.house, Some(inner.state.last));
-        self.sanity.believe(&self.house);
+        let seen = self.sanity.look(&self.runtime, Some(inner.state.last));
+        self.sanity.believe(&self.runtime);
         let Some(strayed) = seen.suspect else { return Confirmed::default() };
         let (state, until) = (&mut inner.state, strayed.wall);
         let from = strayed.last.unwrap_or(state.last);
@@ -190,19 +190,19 @@ impl Store for MemoryStore {
     }
 
     fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>> {
-        let (inner, mut newest, house) = (self.inner.clone(), self.last.subscribe(), self.house.clone());
+        let (inner, mut newest, runtime) = (self.inner.clone(), self.last.subscribe(), self.runtime.clone());
         Box::pin(async move {
-            let until = house.clock.monotonic() + wait;
+            let until = runtime.clock.monotonic() + wait;
             let mut after = after.seq;
             loop {
                 let (found, last) = Self::entries(&inner, after, max)?;
-                let left = until.saturating_sub(house.clock.monotonic());
+                let left = until.saturating_sub(runtime.clock.monotonic());
                 if !found.is_empty() || left.is_zero() {
                     return Ok(found);
                 }
                 after = after.max(last);
                 let arrived = std::pin::pin!(newest.wait_for(|last| *last > after));
-                let _ = futures_util::future::select(arrived, house.clock.sleep(left)).await;
+                let _ = futures_util::future::select(arrived, runtime.clock.sleep(left)).await;
             }
         })
     }
@@ -314,7 +314,7 @@ impl Store for MemoryStore {
             free: u64::MAX,
             waiting: inner.state.waiting,
             parked: inner.state.parked,
-            ..self.sanity.health(&self.house, inner.state.last_accepted)
+            ..self.sanity.health(&self.runtime, inner.state.last_accepted)
         }
         .hindered(inner.closed.then_some(Obstacle::Closed))
     }
@@ -326,13 +326,13 @@ impl Store for MemoryStore {
     }
 
     fn time(&self) -> Time {
-        self.sanity.time(&self.house)
+        self.sanity.time(&self.runtime)
     }
 
     fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>> {
         let mut inner = self.inner.lock();
         let mut confirmed = self.believe(&mut inner);
-        let now = self.sanity.now(&self.house);
+        let now = self.sanity.now(&self.runtime);
         let accepted = &mut inner.state.last_accepted;
         confirmed.went_back_seconds = accepted.since(now).as_secs();
         *accepted = now.min(*accepted);
@@ -342,7 +342,7 @@ impl Store for MemoryStore {
     fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>> {
         let mut guard = self.inner.lock();
         let now = self.watch_clock(&mut guard);
-        let suspect = self.sanity.check(&self.house);
+        let suspect = self.sanity.check(&self.runtime);
         let Inner { state, shelves, closed, .. } = &mut *guard;
         if !*closed {
             let owed = state.cursors.values().fold(roaring::RoaringTreemap::new(), |all, cursor| all | &cursor.owed);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_set::Timestamp;
 
 use crate::{Health, Time, observe::ClockObserved};
@@ -114,12 +114,12 @@ pub(crate) struct StrayedBeat {
 }
 
 /// The clock that never jumps.
-fn run(house: &House) -> Duration {
-    house.clock.uptime().map_or_else(|| house.clock.monotonic(), |uptime| uptime.since)
+fn run(runtime: &Runtime) -> Duration {
+    runtime.clock.uptime().map_or_else(|| runtime.clock.monotonic(), |uptime| uptime.since)
 }
 
-fn wall(house: &House) -> Duration {
-    Duration::from_millis(house.clock.wall_millis())
+fn wall(runtime: &Runtime) -> Duration {
+    Duration::from_millis(runtime.clock.wall_millis())
 }
 
 fn millis(span: Duration) -> u64 {
@@ -157,15 +157,15 @@ impl Sanity {
     /// Where the machine has been up since, its uptime says what the wall clock must show now. Otherwise nobody knows how long the
     /// gateway was off: a clock that is more than an hour ahead of the heartbeat is suspect as well.
     pub(crate) fn new(
-        house: &House,
+        runtime: &Runtime,
         steady: Duration,
         observed: ClockObserved,
         heard: Option<(Timestamp, Beat)>,
     ) -> Self {
-        let (wall, run) = (wall(house), run(house));
+        let (wall, run) = (wall(runtime), run(runtime));
         let (believed, beat) =
             heard.map_or((wall, Beat::default()), |(at, beat)| (Duration::from_millis(at.as_millis()), beat));
-        let gap = match (house.clock.uptime(), beat.uptime) {
+        let gap = match (runtime.clock.uptime(), beat.uptime) {
             (Some(now), Some((boot, then))) if now.boot == boot => now.since.checked_sub(then),
             _ => None,
         };
@@ -193,8 +193,8 @@ impl Sanity {
     }
 
     /// Looks at the clocks. `last` is the last record, for who knows it.
-    pub(crate) fn look(&self, house: &House, last: Option<u64>) -> Seen {
-        let (wall, run) = (wall(house), run(house));
+    pub(crate) fn look(&self, runtime: &Runtime, last: Option<u64>) -> Seen {
+        let (wall, run) = (wall(runtime), run(runtime));
         let mut watch = self.watch.lock();
         let passed = run.saturating_sub(watch.run);
         let (expected, ran) = (watch.believed + passed, watch.ran + passed);
@@ -254,24 +254,24 @@ impl Sanity {
     }
 
     /// The time to write down: the wall clock's, or what has passed since it was last believed.
-    pub(crate) fn now(&self, house: &House) -> Timestamp {
-        self.look(house, None).now
+    pub(crate) fn now(&self, runtime: &Runtime) -> Timestamp {
+        self.look(runtime, None).now
     }
 
     /// Whether the clock is suspect now.
-    pub(crate) fn check(&self, house: &House) -> bool {
-        self.look(house, None).suspect.is_some()
+    pub(crate) fn check(&self, runtime: &Runtime) -> bool {
+        self.look(runtime, None).suspect.is_some()
     }
 
     /// What is known of the time, for everybody.
-    pub(crate) fn time(&self, house: &House) -> Time {
-        let seen = self.look(house, None);
+    pub(crate) fn time(&self, runtime: &Runtime) -> Time {
+        let seen = self.look(runtime, None);
         Time { now: seen.now, ran: seen.ran, suspect: seen.suspect.is_some() }
     }
 
     /// What people are told of the clock. `accepted` is the last time of acceptance.
-    pub(crate) fn health(&self, house: &House, accepted: Timestamp) -> Health {
-        let seen = self.look(house, None);
+    pub(crate) fn health(&self, runtime: &Runtime, accepted: Timestamp) -> Health {
+        let seen = self.look(runtime, None);
         let ahead = accepted.since(seen.now);
         let trouble = match seen.suspect {
             Some(strayed) => {
@@ -301,8 +301,8 @@ impl Sanity {
     }
 
     /// Looks on behalf of who writes. `last` is the last record, `accepted` its time.
-    pub(crate) fn watch(&self, house: &House, last: u64, accepted: Timestamp) -> Seen {
-        let seen = self.look(house, Some(last));
+    pub(crate) fn watch(&self, runtime: &Runtime, last: u64, accepted: Timestamp) -> Seen {
+        let seen = self.look(runtime, Some(last));
         let ahead = if seen.suspect.is_none() { accepted.since(seen.now) } else { Duration::ZERO };
         self.observed.accepted_ahead.set(i64::try_from(ahead.as_secs()).unwrap_or(i64::MAX));
         let mut told = self.told_ahead.lock();
@@ -320,8 +320,8 @@ impl Sanity {
     }
 
     /// From now on the wall clock is believed.
-    pub(crate) fn believe(&self, house: &House) {
-        let (wall, run) = (wall(house), run(house));
+    pub(crate) fn believe(&self, runtime: &Runtime) {
+        let (wall, run) = (wall(runtime), run(runtime));
         let mut watch = self.watch.lock();
         watch.ran = watch.ran + run.saturating_sub(watch.run);
         (watch.believed, watch.run, watch.suspect) = (wall, run, None);
@@ -330,9 +330,9 @@ impl Sanity {
     }
 
     /// What is written down for the next opening: the believed time, and the evidence.
-    pub(crate) fn beat(&self, house: &House) -> (Timestamp, Beat) {
-        let seen = self.look(house, None);
-        let uptime = house.clock.uptime().map(|uptime| (uptime.boot, uptime.since));
+    pub(crate) fn beat(&self, runtime: &Runtime) -> (Timestamp, Beat) {
+        let seen = self.look(runtime, None);
+        let uptime = runtime.clock.uptime().map(|uptime| (uptime.boot, uptime.since));
         let strayed = seen.suspect.map(|strayed| StrayedBeat {
             wall: strayed.wall,
             steady: self.steady.saturating_sub(strayed.left),

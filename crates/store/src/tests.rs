@@ -25,7 +25,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use setgate_clock::{BoxFuture as Sleep, Clock, House, manual::ManualClock};
+use setgate_clock::{BoxFuture as Sleep, Clock, Runtime, manual::ManualClock};
 
 use crate::{FjallStore, MemoryStore, Observed, OpenError, Opened, Options, Place, Store, testkit::Bench};
 
@@ -80,8 +80,8 @@ pub(crate) struct Memory;
 
 impl Bench for Memory {
     fn open(&mut self) -> BoxFuture<'_, Arc<dyn Store>> {
-        let house = setgate_clock::manual::house(ManualClock::at(1_700_000_000_000), 5);
-        Box::pin(async move { MemoryStore::new(house, &SECRET) as Arc<dyn Store> })
+        let runtime = setgate_clock::manual::runtime(ManualClock::at(1_700_000_000_000), 5);
+        Box::pin(async move { MemoryStore::new(runtime, &SECRET) as Arc<dyn Store> })
     }
 
     fn cut<'a>(&'a mut self, _store: Arc<dyn Store>) -> BoxFuture<'a, ()> {
@@ -97,7 +97,7 @@ impl Bench for Memory {
 pub(crate) struct Folder {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) options: Options,
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) dial: Arc<Dial>,
     opened: Option<Arc<FjallStore>>,
 }
@@ -113,7 +113,7 @@ impl Folder {
 
     pub(crate) fn in_folder(folder: tempfile::TempDir, change: impl FnOnce(&mut Options)) -> Self {
         let dial = Dial::new();
-        let house = House {
+        let runtime = Runtime {
             clock: dial.clone(),
             random: Arc::new(setgate_clock::SystemRandom),
             tasks: Arc::new(setgate_clock::TokioTasks),
@@ -121,8 +121,8 @@ impl Folder {
         let mut options =
             Options { path: folder.path().join("store"), reserve_bytes: 1, segment_records: 16, ..Options::default() };
         change(&mut options);
-        let made = Self { folder, options, house, dial, opened: None };
-        FjallStore::init(&made.place(), &made.options, &SECRET, &made.house).unwrap();
+        let made = Self { folder, options, runtime, dial, opened: None };
+        FjallStore::init(&made.place(), &made.options, &SECRET, &made.runtime).unwrap();
         made
     }
 
@@ -135,7 +135,7 @@ impl Folder {
     }
 
     pub(crate) fn try_open_at(&self, place: &Place) -> Result<Opened, OpenError> {
-        FjallStore::open(place, &self.options, &SECRET, &self.house, Observed::default())
+        FjallStore::open(place, &self.options, &SECRET, &self.runtime, Observed::default())
     }
 
     pub(crate) fn store(&mut self) -> Arc<FjallStore> {

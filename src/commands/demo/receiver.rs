@@ -13,7 +13,7 @@ use std::{
 use axum::extract::Request;
 use parking_lot::Mutex;
 use setgate_cli::Failure;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_delivery::{Answer, Arrival, BoxFuture, Incoming, Inlet, Json, spi::AnyMethod};
 use setgate_discovery::{Fetcher, IssuerUrl};
 use setgate_jose::{AllowedAlgorithms, Token};
@@ -32,7 +32,7 @@ pub(crate) struct Arrived {
 pub(crate) struct DemoReceiver {
     /// Its door, if it has one.
     pub(crate) at: Option<SocketAddr>,
-    house: House,
+    runtime: Runtime,
     trust: Arc<Trust>,
     book: Arc<Book>,
     inlet: Arc<dyn Inlet>,
@@ -52,14 +52,15 @@ struct Book {
 
 impl DemoReceiver {
     /// A receiver that answers 503 to what comes first, `failing` times.
-    pub(crate) fn new(house: &House, fetcher: Fetcher, issuer: &IssuerUrl, audience: &str, failing: u32) -> Self {
+    pub(crate) fn new(runtime: &Runtime, fetcher: Fetcher, issuer: &IssuerUrl, audience: &str, failing: u32) -> Self {
         let trust = Arc::new(Trust::new(std::slice::from_ref(issuer), AllowedAlgorithms::ALL, fetcher));
         let book = Arc::new(Book { failing: AtomicU32::new(failing), ..Book::default() });
-        let verify = Verify::new(trust.clone(), vec![audience.to_owned()], Verify::SKEW, house.clock.clone());
-        let behaved = Misbehave::not_at_all(house.random.clone());
-        let inner = ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), behaved, book.clone().sink(), house.clone());
+        let verify = Verify::new(trust.clone(), vec![audience.to_owned()], Verify::SKEW, runtime.clock.clone());
+        let behaved = Misbehave::not_at_all(runtime.random.clone());
+        let inner =
+            ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), behaved, book.clone().sink(), runtime.clone());
         let inlet = Arc::new(Counting { inner, book: book.clone() });
-        Self { at: None, house: house.clone(), trust, book, inlet, stop: watch::channel(false).0, asks: None }
+        Self { at: None, runtime: runtime.clone(), trust, book, inlet, stop: watch::channel(false).0, asks: None }
     }
 
     /// Opens a door with a method's receiving half behind it.
@@ -76,7 +77,7 @@ impl DemoReceiver {
             request.extensions_mut().insert(arrival.clone());
             async move { request }
         }));
-        self.house.spawn("demo receiver", door.serve(routes, self.stop.subscribe(), self.house.clone()));
+        self.runtime.spawn("demo receiver", door.serve(routes, self.stop.subscribe(), self.runtime.clone()));
         Ok(self)
     }
 
@@ -94,7 +95,7 @@ impl DemoReceiver {
     ///
     /// # Errors
     /// When they are not there in time.
-    pub(crate) async fn learn(&mut self, house: &House, issuer: &IssuerUrl) -> Result<(), Failure> {
+    pub(crate) async fn learn(&mut self, runtime: &Runtime, issuer: &IssuerUrl) -> Result<(), Failure> {
         let mut attempts = 0;
         loop {
             match self.trust.learn(issuer).await {
@@ -102,12 +103,12 @@ impl DemoReceiver {
                 Err(error) if error.is_transient() && attempts < 50 => attempts += 1,
                 Err(error) => return Err(Failure::failed(error.to_string())),
             }
-            house.clock.sleep(Duration::from_millis(50)).await;
+            runtime.clock.sleep(Duration::from_millis(50)).await;
         }
         if let Some((method, from)) = self.asks.take() {
             let book = self.book.clone();
             let collect = method.collect(from, self.inlet.clone(), self.stop.subscribe());
-            house.spawn("demo receiver", async move {
+            runtime.spawn("demo receiver", async move {
                 if let Err(fault) = collect.await {
                     book.refused.lock().push(format!("it was turned away: {fault}"));
                 }

@@ -212,28 +212,28 @@ struct Rig {
     shown: Arc<Sources>,
     running: Running,
     registry: setgate_telemetry::Registry,
-    house: House,
+    runtime: Runtime,
 }
 
-async fn rig(house: House) -> Rig {
+async fn rig(runtime: Runtime) -> Rig {
     let config = config("kind = \"collector\"\nfrom = { place = \"here\" }\n");
     let (method, ledger) = (Arc::new(Collector::new()), Arc::new(Ledger::default()));
     let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(method.clone()))];
     let registry = setgate_telemetry::Registry::new();
     let ready = take_up(Parts {
-        house: &house,
+        runtime: &runtime,
         config: &config,
         methods: &methods,
         intakes: vec![Intake { issuer: ISSUER.into(), accept: ledger.clone() }],
         observed: setgate_control::Observed::default(),
-        store: setgate_store::MemoryStore::new(house.clone(), &[7; 32]),
+        store: setgate_store::MemoryStore::new(runtime.clone(), &[7; 32]),
         registry: &registry,
         carriers: registry.lend(Carriers::register),
     })
     .await
     .unwrap();
     let shown = ready.shown.clone();
-    Rig { method, ledger, shown, running: ready.start(&house), registry, house }
+    Rig { method, ledger, shown, running: ready.start(&runtime), registry, runtime }
 }
 
 fn event(id: Identity, body: &'static str) -> Incoming {
@@ -259,7 +259,7 @@ async fn what_a_method_collects_is_judged_as_at_the_door_and_taken() {
     *rig.ledger.full.lock() = true;
     let answers = rig.method.act(vec![Does::Take(vec![event(Identity::Given("k/0/4".into()), EVENT)])]).await;
     assert_eq!(answers, [Answer::Busy { after: Duration::from_secs(3) }]);
-    rig.running.end(&rig.house, Duration::from_secs(20)).await;
+    rig.running.end(&rig.runtime, Duration::from_secs(20)).await;
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
         assert!(text.contains(line), "{line}{text}");
     }
     assert_eq!(rig.shown.discard(rig.shown.get("hr").unwrap(), None).await.unwrap(), 1);
-    rig.running.end(&rig.house, Duration::from_secs(20)).await;
+    rig.running.end(&rig.runtime, Duration::from_secs(20)).await;
 }
 
 /// A clock on which every rest is over at once, and noted.
@@ -307,9 +307,9 @@ impl setgate_clock::Clock for Hasty {
 
 #[tokio::test]
 async fn a_source_that_ends_with_a_fault_is_started_again_with_growing_rests() {
-    let (mut house, rests) = (setgate_clock::system(), Arc::new(Mutex::default()));
-    house.clock = Arc::new(Hasty(house.clock, rests.clone()));
-    let rig = rig(house).await;
+    let (mut runtime, rests) = (setgate_clock::system(), Arc::new(Mutex::default()));
+    runtime.clock = Arc::new(Hasty(runtime.clock, rests.clone()));
+    let rig = rig(runtime).await;
     rig.method.runs.subscribe().wait_for(|runs| *runs == 1).await.unwrap();
     rig.method.act((0..8).map(|_| Does::Fail).collect()).await;
     assert_eq!(*rig.method.runs.borrow(), 9);

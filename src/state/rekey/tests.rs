@@ -15,9 +15,9 @@ fn config(folder: &Path) -> Config {
 #[tokio::test]
 async fn a_value_that_does_not_open_keeps_the_old_key_in_force() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (setgate_clock::system(), config(folder.path()));
-    super::super::init(&house, &config).await.unwrap();
-    let kept = super::super::open(&house, &config, false).await.unwrap();
+    let (runtime, config) = (setgate_clock::system(), config(folder.path()));
+    super::super::init(&runtime, &config).await.unwrap();
+    let kept = super::super::open(&runtime, &config, false).await.unwrap();
     let (engine, old) = (kept.engine.clone().unwrap(), kept.kek.clone());
     // Sealed by the present key, in a place that nobody knows.
     let strange = old.seal_secret("elsewhere", b"canary").unwrap();
@@ -28,11 +28,11 @@ async fn a_value_that_does_not_open_keeps_the_old_key_in_force() {
     assert!(refused.message.contains("future/1"), "{refused}");
     kept.store.close().await.unwrap();
     drop((kept, engine));
-    let refused = super::super::open(&house, &config, false).await.err().unwrap();
+    let refused = super::super::open(&runtime, &config, false).await.err().unwrap();
     assert!(refused.message.contains("future/1"), "it starts although something would be lost: {refused}");
     // Without the key that was begun the gateway is as it was before.
     fs::remove_file(suffixed(&kek_file(&config).unwrap(), "next")).unwrap();
-    let kept = super::super::open(&house, &config, false).await.unwrap();
+    let kept = super::super::open(&runtime, &config, false).await.unwrap();
     assert_eq!(kept.kek.id(), old.id());
     kept.store.close().await.unwrap();
 }
@@ -40,8 +40,8 @@ async fn a_value_that_does_not_open_keeps_the_old_key_in_force() {
 #[tokio::test]
 async fn a_new_key_that_cannot_be_read_or_is_the_old_one_begins_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (house, config) = (setgate_clock::system(), config(folder.path()));
-    super::super::init(&house, &config).await.unwrap();
+    let (runtime, config) = (setgate_clock::system(), config(folder.path()));
+    super::super::init(&runtime, &config).await.unwrap();
     let present = super::super::read_kek(&config).unwrap();
     let same = format!("file:{}", kek_file(&config).unwrap().display());
     let open = folder.path().join("open.kek");

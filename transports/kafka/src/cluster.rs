@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rdkafka::{ClientConfig, message::OwnedHeaders};
-use setgate_delivery::{Cause, Env, Fault, House, Outcome, Verdict, Window};
+use setgate_delivery::{Cause, Env, Fault, Outcome, Runtime, Verdict, Window};
 use tokio::sync::{oneshot, watch};
 
 use engine::Engine;
@@ -64,7 +64,7 @@ impl Cluster {
         };
         let shared = Arc::new(Shared {
             name: name.into(),
-            told: Told::new(carrier, env.report.clone(), env.house.clone(), timeout),
+            told: Told::new(carrier, env.report.clone(), env.runtime.clone(), timeout),
             env: env.clone(),
             tokens,
             gate: Gate::new(section.in_flight, section.in_flight_bytes),
@@ -75,7 +75,7 @@ impl Cluster {
         let lone = Engine::new(shared.clone(), alone, None);
         let main = Engine::new(shared.clone(), config, Some(lone.clone()));
         let drained = shared.clone();
-        env.house.spawn("kafka reports", async move { drained.reports.drain(|| drained.told.well()).await });
+        env.runtime.spawn("kafka reports", async move { drained.reports.drain(|| drained.told.well()).await });
         Ok(Arc::new(Self { section: section.clone(), shared, main, lone }))
     }
 
@@ -114,8 +114,8 @@ impl Cluster {
         &self.shared.told
     }
 
-    pub(crate) fn house(&self) -> &House {
-        &self.shared.env.house
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.shared.env.runtime
     }
 
     /// Starts the producer if nobody did, and tells how it is.
@@ -160,7 +160,7 @@ impl Cluster {
         };
         tokio::select! {
             () = all => {}
-            () = self.house().clock.sleep(within + HANG_UP) => {
+            () = self.runtime().clock.sleep(within + HANG_UP) => {
                 self.lone.end(by);
                 tracing::warn!(carrier = %self.carrier(), "a Kafka producer takes its time to hang up; it is not waited for");
             }

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, stream};
 use look::{Seen, Topic};
 use remedy::Commands;
-use setgate_delivery::{Finding, House};
+use setgate_delivery::{Finding, Runtime};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -38,7 +38,7 @@ pub(crate) struct Subject {
     /// Its tokens, where it wants some.
     tokens: Option<Arc<Tokens>>,
     /// The clock.
-    house: House,
+    runtime: Runtime,
 }
 
 impl Subject {
@@ -48,7 +48,7 @@ impl Subject {
             name: cluster.name().into(),
             section: cluster.section().clone(),
             tokens: cluster.tokens().cloned(),
-            house: cluster.house().clone(),
+            runtime: cluster.runtime().clone(),
         }
     }
 
@@ -65,7 +65,7 @@ impl Subject {
         let tokens = self.tokens.as_ref()?;
         let asked = tokio::select! {
             asked = tokens.ready() => asked.map_err(|cause| cause.text.to_string()),
-            () = self.house.clock.sleep(PATIENCE * 3) => Err("the token endpoint does not answer".to_owned()),
+            () = self.runtime.clock.sleep(PATIENCE * 3) => Err("the token endpoint does not answer".to_owned()),
         };
         Some(match asked {
             Ok(()) => good(self.says("the token endpoint gives a token")),

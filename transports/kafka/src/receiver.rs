@@ -82,7 +82,7 @@ pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>
                 let gone = || Err(Cause::new("panic", "the thread of the source is gone"));
                 tokio::select! {
                     _ = left => {}
-                    () = cluster.house().clock.sleep(LEAVE) => {
+                    () = cluster.runtime().clock.sleep(LEAVE) => {
                         tracing::info!(carrier = %shared.carrier, "the group was not left in order: it will miss its member for a while");
                     }
                 }
@@ -225,7 +225,7 @@ impl Worker<'_> {
     async fn rest(&mut self, rest: Duration) -> bool {
         tokio::select! {
             () = raised(&mut self.stop) => false,
-            () = self.cluster.house().clock.sleep(rest) => true,
+            () = self.cluster.runtime().clock.sleep(rest) => true,
         }
     }
 

@@ -83,7 +83,7 @@ impl KafkaLine {
                 // Nothing is drawn; only an end comes out of this.
                 end = tap.next(Want { sets: 0, ..Want::ALL }) => { end?; }
                 // Its thread could not be started, and no other line may come to try it again.
-                () = self.cluster.house().clock.sleep(AGAIN) => drop(self.cluster.begin()),
+                () = self.cluster.runtime().clock.sleep(AGAIN) => drop(self.cluster.begin()),
             }
         }
     }
@@ -113,7 +113,7 @@ impl KafkaLine {
                 went &= self.send(&course, &set);
             }
             if !went {
-                self.cluster.house().clock.sleep(REST).await;
+                self.cluster.runtime().clock.sleep(REST).await;
             }
         }
     }

@@ -75,7 +75,7 @@ impl Tokens {
         let shared = Arc::new(Shared { env: lent, client, url, section, state, wanted, refused });
         let (alive, ends) = watch::channel(());
         let (tell, tried) = watch::channel(false);
-        env.house.spawn("kafka tokens", renew(shared.clone(), tell, ends));
+        env.runtime.spawn("kafka tokens", renew(shared.clone(), tell, ends));
         Arc::new(Self { shared, tried, _alive: alive })
     }
 
@@ -85,7 +85,7 @@ impl Tokens {
     /// There is none yet, or the last one is over and there is no new one: the text says why, and holds no secret.
     pub(crate) fn current(&self) -> Result<OAuthToken, Box<dyn Error>> {
         self.shared.wanted.notify_one();
-        let now = self.shared.env.house.clock.wall_millis();
+        let now = self.shared.env.runtime.clock.wall_millis();
         let shown = now.saturating_add(u64::try_from(SHOWN.as_millis()).unwrap_or(u64::MAX));
         let state = self.shared.state.lock();
         if let Some(held) = state.held.as_ref().filter(|held| held.given_out_until_ms > now) {
@@ -162,13 +162,13 @@ impl Shared {
         }
         // 75 to 80 %: gateways that were started together do not ask together for ever.
         let twentieth = lifetime / 20;
-        let jitter = self.env.house.random.below(u64::try_from(twentieth.as_millis()).unwrap_or(0).max(1));
+        let jitter = self.env.runtime.random.below(u64::try_from(twentieth.as_millis()).unwrap_or(0).max(1));
         (lifetime * 4 / 5 - Duration::from_millis(jitter)).max(Duration::from_secs(1))
     }
 
     /// Ends when a broker has refused the token, and not sooner than is fair to the authorization server.
     async fn refusal(&self, pause: Duration) {
-        self.env.house.clock.sleep(ANEW.min(pause)).await;
+        self.env.runtime.clock.sleep(ANEW.min(pause)).await;
         self.refused.notified().await;
     }
 
@@ -179,7 +179,7 @@ impl Shared {
         }
         state.failure = Some(cause);
         drop(state);
-        ATTEMPTS.wait(failures, Jitter::Half(&*self.env.house.random))
+        ATTEMPTS.wait(failures, Jitter::Half(&*self.env.runtime.random))
     }
 }
 
@@ -190,7 +190,7 @@ async fn renew(shared: Arc<Shared>, tell: watch::Sender<bool>, mut ends: watch::
     }
     let mut failures = 0_u32;
     loop {
-        let asked_at_ms = shared.env.house.clock.wall_millis();
+        let asked_at_ms = shared.env.runtime.clock.wall_millis();
         let asked = tokio::select! {
             asked = shared.ask() => asked,
             _ = ends.changed() => return,
@@ -207,7 +207,7 @@ async fn renew(shared: Arc<Shared>, tell: watch::Sender<bool>, mut ends: watch::
         };
         tell.send_replace(true);
         tokio::select! {
-            () = shared.env.house.clock.sleep(pause) => {}
+            () = shared.env.runtime.clock.sleep(pause) => {}
             () = shared.refusal(pause) => {}
             _ = ends.changed() => return,
         }

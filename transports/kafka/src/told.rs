@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
-use setgate_delivery::{CarrierEvent, Cause, House, clean};
+use setgate_delivery::{CarrierEvent, Cause, Runtime, clean};
 
 /// Longest text that is kept, in bytes.
 const LONGEST: usize = 400;
@@ -28,7 +28,7 @@ type Report = Arc<dyn Fn(CarrierEvent) + Send + Sync>;
 pub(crate) struct Told {
     carrier: Arc<str>,
     report: Report,
-    house: House,
+    runtime: Runtime,
     /// For so long something said may explain a record that timed out.
     keep: Duration,
     state: Mutex<State>,
@@ -68,11 +68,11 @@ pub(crate) enum Why {
 }
 
 impl Told {
-    pub(crate) fn new(carrier: Arc<str>, report: Report, house: House, timeout: Duration) -> Arc<Self> {
+    pub(crate) fn new(carrier: Arc<str>, report: Report, runtime: Runtime, timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             carrier,
             report,
-            house,
+            runtime,
             keep: timeout + Duration::from_secs(30),
             state: Mutex::default(),
             well_at: AtomicU64::new(0),
@@ -87,7 +87,7 @@ impl Told {
 
     /// The time since some fixed point of the process.
     pub(crate) fn now(&self) -> Duration {
-        self.house.clock.monotonic()
+        self.runtime.clock.monotonic()
     }
 
     /// The error callback.

@@ -43,7 +43,7 @@ impl Method for MultiPush {
     }
 
     fn receive_routes(self: &Arc<Self>) -> Option<axum::Router> {
-        Some(receiver::routes(self.section.receives(), self.env.house.clone()))
+        Some(receiver::routes(self.section.receives(), self.env.runtime.clone()))
     }
 }
 

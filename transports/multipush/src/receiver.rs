@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use setgate_delivery::{
-    Answer, Arrival, BodyFault, House, Incoming,
+    Answer, Arrival, BodyFault, Incoming, Runtime,
     axum::{Extension, Router, extract::Request, response::Response},
     http::{Method, StatusCode, header},
     raised, read_body,
@@ -19,14 +19,14 @@ const GRACE: Duration = Duration::from_secs(5);
 const PORTION: usize = 16;
 
 /// Takes a POST on any path; the mount decides where it begins and who may pass.
-pub(crate) fn routes(receives: Receives, house: House) -> Router {
+pub(crate) fn routes(receives: Receives, runtime: Runtime) -> Router {
     Router::new().fallback(move |Extension(arrival): Extension<Arrival>, request: Request| {
-        let house = house.clone();
-        async move { Response::from(take(arrival, request, receives, &house).await) }
+        let runtime = runtime.clone();
+        async move { Response::from(take(arrival, request, receives, &runtime).await) }
     })
 }
 
-async fn take(mut arrival: Arrival, request: Request, receives: Receives, house: &House) -> Reply {
+async fn take(mut arrival: Arrival, request: Request, receives: Receives, runtime: &Runtime) -> Reply {
     // Everything that can be said without the body is said before it is read.
     if request.method() != Method::POST {
         return Reply::Status(StatusCode::METHOD_NOT_ALLOWED);
@@ -38,7 +38,7 @@ async fn take(mut arrival: Arrival, request: Request, receives: Receives, house:
     }
     let body = tokio::select! {
         biased;
-        body = read_body(request.into_body(), receives.bytes, house) => body,
+        body = read_body(request.into_body(), receives.bytes, runtime) => body,
         () = raised(&mut arrival.ends) => return Reply::Busy(LATER),
     };
     let body = match body {
@@ -73,7 +73,7 @@ async fn take(mut arrival: Arrival, request: Request, receives: Receives, house:
     };
     let end = async {
         raised(&mut arrival.ends).await;
-        house.clock.sleep(GRACE).await;
+        runtime.clock.sleep(GRACE).await;
     };
     let answers = tokio::select! {
         biased;

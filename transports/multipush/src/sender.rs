@@ -11,8 +11,8 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About, Attempt, Cause, Closed, Env, Fault, Feed, Form, House, HttpError, HttpRequest, HttpResponse, Jti, Lapse,
-    Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Timestamp, Verdict, Voice, Want,
+    About, Attempt, Cause, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Jti, Lapse, Limits,
+    Line, Order, Profile, Receipt, Runtime, SealedSet, Tap, Timestamp, Verdict, Voice, Want,
     endpoint::{self, Endpoint},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -31,7 +31,7 @@ const LONGEST_REST: Duration = Duration::from_secs(3600);
 /// One stream that is pushed by the batch: a few requests at once, each with as many SETs as are due and the receiver takes.
 pub struct MultiLine {
     endpoint: Endpoint,
-    house: House,
+    runtime: Runtime,
     stream: Arc<str>,
     fields: HeaderMap,
     measures: Measures,
@@ -61,7 +61,7 @@ impl MultiLine {
         Ok(Self {
             fields: wire::request_fields(endpoint.authorization.clone()),
             endpoint,
-            house: env.house.clone(),
+            runtime: env.runtime.clone(),
             stream: about.stream.clone(),
             pace: Mutex::new(Pace::new(measures.sets)),
             measures,
@@ -90,7 +90,7 @@ impl MultiLine {
         let Done { sent, answer } = done;
         let meaning = match &answer {
             Ok(answer) => {
-                let now = Timestamp::from_millis(self.house.clock.wall_millis());
+                let now = Timestamp::from_millis(self.runtime.clock.wall_millis());
                 let meaning = wire::meaning(answer, sent.len(), now);
                 if matches!(meaning, Meaning::Understood(_)) {
                     self.note(answer.status);
@@ -191,7 +191,7 @@ impl Line for MultiLine {
     }
 
     async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
-        let clock = &self.house.clock;
+        let clock = &self.runtime.clock;
         let mut busy = FuturesUnordered::new();
         let mut knocks = Knocks::new(&self.measures, clock.monotonic());
         let mut end: Option<Closed> = None;

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
-use setgate_delivery::{Batch, BoxFuture, Bytes, House, SealedSet, Tap, axum::body::HttpBody};
+use setgate_delivery::{Batch, BoxFuture, Bytes, Runtime, SealedSet, Tap, axum::body::HttpBody};
 
 use crate::wire;
 
@@ -38,12 +38,12 @@ pub(crate) struct Answer {
     under_way: Option<(Arc<Written>, BoxFuture<'static, ()>)>,
     // The tap takes back what its batch did not hand over, so it lives as long.
     holds: Option<(Batch, Tap)>,
-    house: House,
+    runtime: Runtime,
 }
 
 impl Answer {
     /// The answer with these SETs.
-    pub(crate) fn new(mut batch: Batch, tap: Tap, house: House) -> Self {
+    pub(crate) fn new(mut batch: Batch, tap: Tap, runtime: Runtime) -> Self {
         let more = batch.more;
         // The tokens stand here now, and only here.
         let sets = std::mem::take(&mut batch.sets);
@@ -56,7 +56,7 @@ impl Answer {
             left,
             under_way: None,
             holds: Some((batch, tap)),
-            house,
+            runtime,
         }
     }
 
@@ -89,7 +89,7 @@ impl Answer {
     fn piece(&mut self, bytes: Bytes) -> Frame<Bytes> {
         self.left -= bytes.len();
         let written = Arc::new(Written::default());
-        self.under_way = Some((written.clone(), self.house.clock.sleep(WITHIN)));
+        self.under_way = Some((written.clone(), self.runtime.clock.sleep(WITHIN)));
         Frame::data(Bytes::from_owner(Piece { bytes, written }))
     }
 }
@@ -207,7 +207,7 @@ mod tests {
                     left,
                     under_way: None,
                     holds: None,
-                    house: clock_of_the_system(),
+                    runtime: clock_of_the_system(),
                 };
                 let mut said = Vec::new();
                 while answer.left > 1 {
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    fn clock_of_the_system() -> House {
+    fn clock_of_the_system() -> Runtime {
         setgate_delivery::testkit::clock::system()
     }
 }

@@ -45,7 +45,7 @@ impl Method for Poll {
     }
 
     fn routes(self: &Arc<Self>) -> Option<axum::Router> {
-        Some(responder::routes(self.env.house.clone()))
+        Some(responder::routes(self.env.runtime.clone()))
     }
 
     async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 use std::{future::Future, mem, sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    Answer, Backoff, Bytes, Cause, Env, Fault, House, HttpRequest, Incoming, Inlet, Jitter, Json, Refusal, Stop,
+    Answer, Backoff, Bytes, Cause, Env, Fault, HttpRequest, Incoming, Inlet, Jitter, Json, Refusal, Runtime, Stop,
     Timestamp,
     endpoint::Endpoint,
     exchange::Exchange,
@@ -38,7 +38,7 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
     let mut collector = Collector::new(env, from, inlet)?;
     let mut failures = 0;
     while !*stop.borrow_and_update() {
-        let asked = collector.house.clock.monotonic();
+        let asked = collector.runtime.clock.monotonic();
         let Some(answer) = until(&mut stop, collector.ask(collector.most, false)).await else { break };
         let pause = match answer {
             Ok(heard) => {
@@ -46,7 +46,7 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
                     tracing::info!(endpoint = %collector.peer, failures, "polls are answered again");
                 }
                 failures = 0;
-                let took = collector.house.clock.monotonic().saturating_sub(asked);
+                let took = collector.runtime.clock.monotonic().saturating_sub(asked);
                 collector.take(heard, took, &mut stop).await
             }
             Err(Trouble::Turned(fault)) => return Err(fault),
@@ -61,7 +61,7 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
             }
         };
         if let Some(pause) = pause
-            && until(&mut stop, collector.house.clock.sleep(pause)).await.is_none()
+            && until(&mut stop, collector.runtime.clock.sleep(pause)).await.is_none()
         {
             break;
         }
@@ -96,7 +96,7 @@ struct Collector {
     /// SETs asked for: what is configured, or fewer since an answer was too large.
     most: usize,
     ids: usize,
-    house: House,
+    runtime: Runtime,
     inlet: Arc<dyn Inlet>,
     peer: String,
     /// What the transmitter has not heard yet, or may not have.
@@ -115,7 +115,7 @@ impl Collector {
             timeout: Duration::from_secs(source.timeout_seconds),
             most: source.max_events,
             ids: IDS,
-            house: env.house.clone(),
+            runtime: env.runtime.clone(),
             inlet,
             taken: Vec::new(),
             refused: Vec::new(),
@@ -145,7 +145,7 @@ impl Collector {
             Ok(answer) => answer,
             Err(error) => return Err(Trouble::Later { after: None, cause: Cause::new(error.code(), error.text) }),
         };
-        let now = Timestamp::from_millis(self.house.clock.wall_millis());
+        let now = Timestamp::from_millis(self.runtime.clock.wall_millis());
         let after = fields::retry_after(&answer.headers, now);
         let later = |code, text: String| Err(Trouble::Later { after, cause: Cause::new(code, text) });
         match answer.status {
@@ -190,7 +190,7 @@ impl Collector {
         let answers = inlet.take(&self.peer, what);
         let end = async {
             let _ = stop.wait_for(|stop| *stop).await;
-            self.house.clock.sleep(GRACE).await;
+            self.runtime.clock.sleep(GRACE).await;
         };
         let answers = tokio::select! {
             biased;
@@ -217,12 +217,12 @@ impl Collector {
     }
 
     fn back_off(&self, failures: u32) -> Duration {
-        PAUSES.wait(failures, Jitter::Half(&*self.house.random))
+        PAUSES.wait(failures, Jitter::Half(&*self.runtime.random))
     }
 
     /// Says what it owes before it ends.
     async fn farewell(&mut self) {
-        let house = self.house.clone();
+        let runtime = self.runtime.clone();
         let all = async {
             while !self.taken.is_empty() || !self.refused.is_empty() {
                 if self.ask(0, true).await.is_err() {
@@ -233,7 +233,7 @@ impl Collector {
         tokio::select! {
             biased;
             () = all => {}
-            () = house.clock.sleep(GRACE) => {}
+            () = runtime.clock.sleep(GRACE) => {}
         }
         let owed = mem::take(&mut self.taken).len() + mem::take(&mut self.refused).len();
         if owed > 0 {

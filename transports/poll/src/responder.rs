@@ -9,8 +9,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, House, Lapse, Limits, Line, Order, Profile, Receipt, Tap,
-    Visit, Voice, Want,
+    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, Lapse, Limits, Line, Order, Profile, Receipt, Runtime,
+    Tap, Visit, Voice, Want,
     axum::{
         Router,
         body::Body,
@@ -80,25 +80,25 @@ impl Line for PollLine {
 }
 
 /// The stream's URL, for exactly its path.
-pub(crate) fn routes(house: House) -> Router {
-    Router::new().route("/", any(move |request: Request| poll(request, house.clone())))
+pub(crate) fn routes(runtime: Runtime) -> Router {
+    Router::new().route("/", any(move |request: Request| poll(request, runtime.clone())))
 }
 
 /// A poll in two stages, each in a box of its own: neither the request nor what reads it is part of what waits.
-fn poll(mut request: Request, house: House) -> BoxFuture<'static, Response> {
+fn poll(mut request: Request, runtime: Runtime) -> BoxFuture<'static, Response> {
     let Some(visit) = request.extensions_mut().remove::<Visit>() else {
         return Box::pin(ready(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the door is not in order")));
     };
-    let reading = Box::pin(read(request, house.clone()));
+    let reading = Box::pin(read(request, runtime.clone()));
     Box::pin(async move {
         match reading.await {
-            Ok(ask) => answer(visit, ask, house).await,
+            Ok(ask) => answer(visit, ask, runtime).await,
             Err(refused) => refused,
         }
     })
 }
 
-async fn answer(visit: Visit, ask: Ask, house: House) -> Response {
+async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
     let Some(line) = visit.line::<PollLine>() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the stream has another method");
     };
@@ -112,10 +112,10 @@ async fn answer(visit: Visit, ask: Ask, house: House) -> Response {
     if ask.sets == 0 {
         return nothing(visit.feed.has_due());
     }
-    let started = house.clock.monotonic();
-    match draw(&visit, line, ask.sets, ask.waits, &house).await {
+    let started = runtime.clock.monotonic();
+    match draw(&visit, line, ask.sets, ask.waits, &runtime).await {
         Drawn::Batch(batch, tap) => {
-            let mut response = Response::new(Body::new(Answer::new(batch, tap, house)));
+            let mut response = Response::new(Body::new(Answer::new(batch, tap, runtime)));
             label(&mut response);
             response
         }
@@ -124,7 +124,7 @@ async fn answer(visit: Visit, ask: Ask, house: House) -> Response {
         Drawn::Deleted => refuse(StatusCode::NOT_FOUND, "there is no such stream"),
         Drawn::Displaced => {
             if ask.waits {
-                linger(&visit, line, started, &house).await;
+                linger(&visit, line, started, &runtime).await;
             }
             nothing(false)
         }
@@ -149,10 +149,10 @@ struct Waiting {
     capped: bool,
 }
 
-async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, house: &House) -> Drawn {
+async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, runtime: &Runtime) -> Drawn {
     let mut tap = visit.feed.tap();
     let want = Want { sets, ..Want::ALL };
-    let started = house.clock.monotonic();
+    let started = runtime.clock.monotonic();
     let mut ends = visit.ends.clone();
     let mut ended = pin!(raised(&mut ends));
     let mut waiting: Option<Waiting> = None;
@@ -174,14 +174,14 @@ async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, house: &
             return Poll::Ready(Err(Drawn::Nothing));
         }
         let waiting = waiting.get_or_insert_with(|| Waiting {
-            deadline: house.clock.sleep(line.hold),
+            deadline: runtime.clock.sleep(line.hold),
             place: line.places.enter(),
             capped: line.hold <= PAUSED,
         });
         if !waiting.capped && visit.feed.is_paused() {
             waiting.capped = true;
-            let waited = house.clock.monotonic().saturating_sub(started);
-            waiting.deadline = house.clock.sleep(PAUSED.saturating_sub(waited));
+            let waited = runtime.clock.monotonic().saturating_sub(started);
+            waiting.deadline = runtime.clock.sleep(PAUSED.saturating_sub(waited));
         }
         if waiting.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Drawn::Nothing));
@@ -197,18 +197,18 @@ async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, house: &
 
 /// Five replicas that end each other's polls, or a receiver of a disabled stream, get an answer a second, not as many as the
 /// network carries.
-async fn linger(visit: &Visit, line: &PollLine, started: Duration, house: &House) {
-    let left = LINGER.saturating_sub(house.clock.monotonic().saturating_sub(started));
+async fn linger(visit: &Visit, line: &PollLine, started: Duration, runtime: &Runtime) {
+    let left = LINGER.saturating_sub(runtime.clock.monotonic().saturating_sub(started));
     let Some(_place) = line.places.linger() else { return };
     let mut ends = visit.ends.clone();
     tokio::select! {
         biased;
         () = raised(&mut ends) => {}
-        () = house.clock.sleep(left) => {}
+        () = runtime.clock.sleep(left) => {}
     }
 }
 
-async fn read(request: Request, house: House) -> Result<Ask, Response> {
+async fn read(request: Request, runtime: Runtime) -> Result<Ask, Response> {
     // Everything that can be said without the body is said before it is read.
     if request.method() != Method::POST {
         let mut refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "polls are POST requests");
@@ -222,7 +222,7 @@ async fn read(request: Request, house: House) -> Result<Ask, Response> {
         return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoded bodies are not taken"));
     }
     let (head, body) = request.into_parts();
-    let body = read_body(body, Bounds::OF_RECEIVER.bytes, &house).await.map_err(|fault| {
+    let body = read_body(body, Bounds::OF_RECEIVER.bytes, &runtime).await.map_err(|fault| {
         let status = match fault {
             BodyFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             BodyFault::TooSlow => StatusCode::REQUEST_TIMEOUT,

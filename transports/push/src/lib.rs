@@ -43,7 +43,7 @@ impl Method for Push {
     }
 
     fn receive_routes(self: &Arc<Self>) -> Option<axum::Router> {
-        Some(receiver::routes(self.section.accept_legacy, self.env.house.clone()))
+        Some(receiver::routes(self.section.accept_legacy, self.env.runtime.clone()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use setgate_delivery::{
-    Answer, Arrival, BodyFault, Bytes, ErrorCode, House, Incoming, Refusal,
+    Answer, Arrival, BodyFault, Bytes, ErrorCode, Incoming, Refusal, Runtime,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     http::{Method, StatusCode, header},
     raised, read_body,
@@ -15,14 +15,14 @@ use crate::wire::{self, Reply};
 const LATER: Duration = Duration::from_secs(5);
 
 /// Takes a POST on any path; the mount decides where it begins and who may pass.
-pub(crate) fn routes(accept_legacy: bool, house: House) -> Router {
+pub(crate) fn routes(accept_legacy: bool, runtime: Runtime) -> Router {
     Router::new().fallback(move |Extension(arrival): Extension<Arrival>, request: Request| {
-        let house = house.clone();
-        async move { Response::from(take(arrival, request, accept_legacy, &house).await) }
+        let runtime = runtime.clone();
+        async move { Response::from(take(arrival, request, accept_legacy, &runtime).await) }
     })
 }
 
-async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, house: &House) -> Reply {
+async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, runtime: &Runtime) -> Reply {
     // Everything that can be said without the body is said before it is read.
     if request.method() != Method::POST {
         return Reply::Status(StatusCode::METHOD_NOT_ALLOWED);
@@ -34,7 +34,7 @@ async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, house
         return Reply::Status(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
     let work = async {
-        let token = match body(request.into_body(), house).await {
+        let token = match body(request.into_body(), runtime).await {
             Ok(token) => token,
             Err(reply) => return reply,
         };
@@ -56,8 +56,8 @@ async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, house
     }
 }
 
-async fn body(body: Body, house: &House) -> Result<Bytes, Reply> {
-    match read_body(body, wire::LARGEST, house).await {
+async fn body(body: Body, runtime: &Runtime) -> Result<Bytes, Reply> {
+    match read_body(body, wire::LARGEST, runtime).await {
         Ok(token) if token.is_empty() => Err(invalid("the body is empty")),
         Ok(token) => Ok(token),
         Err(BodyFault::TooLarge) => Err(Reply::Status(StatusCode::PAYLOAD_TOO_LARGE)),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Closed, Env, Fault, Feed, Form, House, HttpRequest, Lapse, Limits, Line, Order, Outcome, Profile, Receipt,
+    About, Closed, Env, Fault, Feed, Form, HttpRequest, Lapse, Limits, Line, Order, Outcome, Profile, Receipt, Runtime,
     SealedSet, Tap, Timestamp, Voice, Window, drive,
     endpoint::{self, Endpoint},
     http::{HeaderMap, Method, StatusCode},
@@ -23,7 +23,7 @@ use crate::{
 /// One stream that is pushed: one SET a request, as many requests at once as its window has room.
 pub struct PushLine {
     endpoint: Endpoint,
-    house: House,
+    runtime: Runtime,
     stream: Arc<str>,
     fields: HeaderMap,
     timeout: Duration,
@@ -47,7 +47,7 @@ impl PushLine {
         let endpoint = Endpoint::new(&env.http, &policy, &terms.endpoint_url, terms.authorization_header.as_ref())?;
         let sets_at_once = grant.window(section)?;
         Ok(Self {
-            house: env.house.clone(),
+            runtime: env.runtime.clone(),
             stream: about.stream.clone(),
             fields: wire::request_fields(terms.content_type, endpoint.authorization.clone()),
             endpoint,
@@ -70,7 +70,7 @@ impl PushLine {
             timeout: Some(self.timeout),
         };
         let answer = self.endpoint.client.send(request).await.map_err(|error| endpoint::no_answer(&error))?;
-        let outcome = wire::outcome(&answer, self.taken, Timestamp::from_millis(self.house.clock.wall_millis()));
+        let outcome = wire::outcome(&answer, self.taken, Timestamp::from_millis(self.runtime.clock.wall_millis()));
         if outcome.is_ok() {
             self.note(answer.status);
         }

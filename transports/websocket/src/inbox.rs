@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use setgate_delivery::{Answer, BoxFuture, Bytes, House, Incoming, Inlet, Refusal, exchange::Speech};
+use setgate_delivery::{Answer, BoxFuture, Bytes, Incoming, Inlet, Refusal, Runtime, exchange::Speech};
 use tokio::sync::oneshot;
 
 use crate::wire::{self, Goodbye, Subprotocol};
@@ -31,7 +31,7 @@ type Named = (Box<str>, Bytes);
 pub(crate) struct Inbox {
     inlet: Arc<dyn Inlet>,
     peer: Arc<str>,
-    house: House,
+    runtime: Runtime,
     /// SETs that the peer may have here: told as credit, or kept to ourselves.
     room: usize,
     has_credit: bool,
@@ -61,14 +61,14 @@ impl Inbox {
         peer: Arc<str>,
         protocol: Subprotocol,
         credit: usize,
-        house: House,
+        runtime: Runtime,
     ) -> Self {
         let has_credit = protocol == Subprotocol::Setgate;
         let room = if has_credit { credit } else { WITHOUT_CREDIT };
         Self {
             inlet,
             peer,
-            house,
+            runtime,
             room,
             has_credit,
             here: 0,
@@ -177,7 +177,7 @@ impl Inbox {
             // Before what has come since.
             again.append(&mut self.queue);
             self.queue = again;
-            self.pause = Some(self.house.clock.sleep(after.min(LATEST)));
+            self.pause = Some(self.runtime.clock.sleep(after.min(LATEST)));
         }
     }
 

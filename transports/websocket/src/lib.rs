@@ -34,7 +34,8 @@ impl Method for Websocket {
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
         section.judge()?;
-        let door = responder::Doorway { house: env.house.clone(), most: section.sockets, open: watch::Sender::new(0) };
+        let door =
+            responder::Doorway { runtime: env.runtime.clone(), most: section.sockets, open: watch::Sender::new(0) };
         Ok(Self { section, env, door: Arc::new(door) })
     }
 
@@ -58,7 +59,7 @@ impl Method for Websocket {
         let mut open = self.door.open.subscribe();
         tokio::select! {
             _ = open.wait_for(|open| *open == 0) => {}
-            () = self.env.house.clock.sleep(within) => {}
+            () = self.env.runtime.clock.sleep(within) => {}
         }
     }
 }

@@ -5,7 +5,7 @@ mod poll;
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    Backoff, Env, Fault, House, HttpClient, Inlet, Jitter, Json, Stop, Timestamp, TlsPolicy, Url,
+    Backoff, Env, Fault, HttpClient, Inlet, Jitter, Json, Runtime, Stop, Timestamp, TlsPolicy, Url,
     exchange::Bounds,
     fields,
     http::{HeaderValue, Request, StatusCode, header},
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 /// What all connections of one collection share.
 struct Collection {
     client: HttpClient,
-    house: House,
+    runtime: Runtime,
     url: Url,
     authorization: Option<HeaderValue>,
     offer: &'static str,
@@ -76,7 +76,7 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
     };
     let collection = Collection {
         client,
-        house: env.house.clone(),
+        runtime: env.runtime.clone(),
         peer: wire::host(&url).into(),
         url,
         authorization: authorization
@@ -94,7 +94,7 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
         () = async {
             raised(&mut stop).await;
             // What was taken is acknowledged first.
-            collection.house.clock.sleep(GRACE).await;
+            collection.runtime.clock.sleep(GRACE).await;
         } => Ok(()),
     }
 }
@@ -131,7 +131,7 @@ impl Collection {
             };
             let pause = after.unwrap_or(Duration::ZERO).min(PATIENCE) + self.jitter(failures);
             tokio::select! {
-                () = self.house.clock.sleep(pause) => {}
+                () = self.runtime.clock.sleep(pause) => {}
                 () = raised(&mut stop) => return Ok(()),
             }
         }
@@ -140,7 +140,7 @@ impl Collection {
     /// Between half of the doubled pause and all of it, so that the subscribers of a gateway that restarts do not all come at once.
     fn jitter(&self, failures: u32) -> Duration {
         // That a connection ended well is no failure, and the first pause all the same.
-        PAUSES.wait(failures.saturating_add(1), Jitter::Half(&*self.house.random))
+        PAUSES.wait(failures.saturating_add(1), Jitter::Half(&*self.runtime.random))
     }
 
     /// One connection, from its opening to its end.
@@ -149,7 +149,7 @@ impl Collection {
             biased;
             opened = self.open() => opened?,
             () = raised(&mut stop) => return Err(Failed::Again(None)),
-            () = self.house.clock.sleep(HANDSHAKE) => return Err(Failed::Again(None)),
+            () = self.runtime.clock.sleep(HANDSHAKE) => return Err(Failed::Again(None)),
         };
         let (socket, protocol) = opened;
         let inbox = Inbox::new(
@@ -157,7 +157,7 @@ impl Collection {
             self.peer.clone(),
             protocol,
             usize::try_from(self.credit).unwrap_or(usize::MAX),
-            self.house.clone(),
+            self.runtime.clone(),
         );
         let (done, all_answered) = oneshot::channel();
         let inbox = inbox.leaving(Box::pin(async move { raised(&mut stop).await }), done);
@@ -166,7 +166,7 @@ impl Collection {
             let _ = all_answered.await;
             Goodbye::LEAVING
         };
-        let session = Session::new(socket, protocol, self.rules.clone(), self.house.clone());
+        let session = Session::new(socket, protocol, self.rules.clone(), self.runtime.clone());
         Ok(Box::pin(session.taking(Some(inbox)).until(leaving)).await)
     }
 
@@ -210,7 +210,7 @@ impl Collection {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.house.clock.wall_millis())
+        Timestamp::from_millis(self.runtime.clock.wall_millis())
     }
 
     fn request(&self) -> Result<Request<()>, String> {

@@ -13,8 +13,8 @@ use std::{
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use setgate_delivery::{
-    About, Answer, Batch, BodyFault, Bytes, Fault, Form, House, Incoming, Lapse, Limits, Line, Manner, Order, Profile,
-    Receipt, Refusal, Stop, Tap, Visit, Voice, Want,
+    About, Answer, Batch, BodyFault, Bytes, Fault, Form, Incoming, Lapse, Limits, Line, Manner, Order, Profile,
+    Receipt, Refusal, Runtime, Stop, Tap, Visit, Voice, Want,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
     http::{Method, StatusCode, header},
@@ -87,9 +87,9 @@ impl Line for SocketLine {
     }
 }
 
-/// What all lines share: the house, and the count of open sockets.
+/// What all lines share: the runtime, and the count of open sockets.
 pub(crate) struct Doorway {
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) most: usize,
     pub(crate) open: watch::Sender<usize>,
 }
@@ -153,7 +153,7 @@ async fn serve(door: &Arc<Doorway>, visit: Visit, mut request: Request) -> Respo
     let accept = opening.accept.clone();
     let protocol = opening.protocol;
     let work = converse(door.clone(), visit, opening, upgraded);
-    door.house.spawn("websocket", work);
+    door.runtime.spawn("websocket", work);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let fields = response.headers_mut();
@@ -175,11 +175,11 @@ async fn converse(door: Arc<Doorway>, visit: Visit, opening: Opening, upgraded: 
         let rules = line.rules.clone();
         let seat = door.seat(line);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(rules.buffers())).await;
-        let mut session = Session::new(socket, protocol, rules, door.house.clone());
+        let mut session = Session::new(socket, protocol, rules, door.runtime.clone());
         if seat.is_none() {
             session.part(Goodbye::TOO_MANY);
         } else {
-            let inbox = visit.inlet.map(|inlet| Inbox::new(inlet, visit.peer, protocol, CREDIT, door.house.clone()));
+            let inbox = visit.inlet.map(|inlet| Inbox::new(inlet, visit.peer, protocol, CREDIT, door.runtime.clone()));
             session = session.giving(visit.feed).taking(inbox).until(credential(visit.ends));
         }
         (session, seat)
@@ -200,7 +200,7 @@ async fn exchange(door: &Arc<Doorway>, visit: &Visit, line: &SocketLine, request
     if !wire::is_json(&head.headers) {
         return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be `application/json`, without an encoding");
     }
-    let text = match read_body(body, ANSWER.bytes, &door.house).await {
+    let text = match read_body(body, ANSWER.bytes, &door.runtime).await {
         Ok(text) => text,
         Err(BodyFault::TooLarge) => return error(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB"),
         Err(BodyFault::TooSlow) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),

@@ -19,7 +19,7 @@ use std::{
 
 use futures_util::Stream;
 use setgate_delivery::{
-    BoxFuture, Feed, House, Jti, Tap, Want,
+    BoxFuture, Feed, Jti, Runtime, Tap, Want,
     exchange::{Bounds, Exchange},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -139,7 +139,7 @@ pub(crate) struct Session<S> {
     socket: WebSocketStream<S>,
     protocol: Subprotocol,
     rules: Arc<Rules>,
-    house: House,
+    runtime: Runtime,
     draws: Option<Draws>,
     /// For acknowledgements that come after the last draw.
     feed: Option<Feed>,
@@ -165,13 +165,13 @@ pub(crate) struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    pub(crate) fn new(socket: WebSocketStream<S>, protocol: Subprotocol, rules: Arc<Rules>, house: House) -> Self {
-        let tick = house.clock.sleep(rules.ping);
+    pub(crate) fn new(socket: WebSocketStream<S>, protocol: Subprotocol, rules: Arc<Rules>, runtime: Runtime) -> Self {
+        let tick = runtime.clock.sleep(rules.ping);
         Self {
             socket,
             protocol,
             rules,
-            house,
+            runtime,
             draws: None,
             feed: None,
             inbox: None,
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn drain(&mut self) {
         if self.stage == Stage::Open {
             self.stage = Stage::Draining;
-            self.drained = Some(self.house.clock.sleep(GRACE));
+            self.drained = Some(self.runtime.clock.sleep(GRACE));
             self.bells.signals.again();
         }
     }
@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.let_go();
             if goodbye == Goodbye::DRAINING {
                 // The process waits for it.
-                self.tick = self.house.clock.sleep(LAST_LINGER);
+                self.tick = self.runtime.clock.sleep(LAST_LINGER);
             }
         }
     }
@@ -239,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.draws = None;
         self.inbox = None;
         self.refusals = Vec::new();
-        self.tick = self.house.clock.sleep(LINGER);
+        self.tick = self.runtime.clock.sleep(LINGER);
         self.bells.signals.again();
     }
 
@@ -291,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         while self.tick.as_mut().poll(cx).is_ready() {
             match self.stage {
                 Stage::Open | Stage::Draining => {
-                    self.tick = self.house.clock.sleep(self.rules.ping);
+                    self.tick = self.runtime.clock.sleep(self.rules.ping);
                     self.tick()?;
                 }
                 Stage::Parting(_) | Stage::Parted => return Err(self.ended()),
@@ -314,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Ok(());
         }
         self.ping_due = true;
-        let now = self.house.clock.monotonic();
+        let now = self.runtime.clock.monotonic();
         let settle = self.rules.settle;
         if let Some(draws) = &mut self.draws
             && let Some(since) = draws.since
@@ -422,7 +422,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         // Whoever names SETs that are none of its own, or those that it settled before, has settled nothing.
         let settled = feed.settle_all(outcomes);
         if let Some(draws) = self.draws.as_mut().filter(|_| settled > 0) {
-            draws.since = draws.since.map(|_| self.house.clock.monotonic());
+            draws.since = draws.since.map(|_| self.runtime.clock.monotonic());
         }
     }
 

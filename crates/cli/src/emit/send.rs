@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use setgate_clock::{Backoff, House, Jitter};
+use setgate_clock::{Backoff, Jitter, Runtime};
 use setgate_net::Secret;
 use url::Url;
 
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) struct Sender {
     client: Client,
     url: Url,
-    house: House,
+    runtime: Runtime,
     retry_for: Duration,
 }
 
@@ -49,7 +49,7 @@ impl Sender {
     /// When the client cannot be made.
     pub(super) fn new(context: &Context, args: &EmitArgs, url: Url, token: &Secret<String>) -> Result<Self, Failure> {
         let client = Client::new(context, &args.ca, token)?;
-        Ok(Self { client, url, house: context.house.clone(), retry_for: args.retry_for })
+        Ok(Self { client, url, runtime: context.runtime.clone(), retry_for: args.retry_for })
     }
 
     /// Sends items, in order, until each was accepted or refused.
@@ -69,7 +69,7 @@ impl Sender {
             }
         }
         let mut failures = 0_u32;
-        let mut moved = self.house.clock.monotonic();
+        let mut moved = self.runtime.clock.monotonic();
         let mut most = pending.len();
         while !pending.is_empty() {
             let some = pending.get(..most.min(pending.len())).unwrap_or_default();
@@ -82,7 +82,7 @@ impl Sender {
                     });
                     pending = settle(pending, answers, &mut tally, progress);
                     if pending.len() < before {
-                        (failures, moved) = (0, self.house.clock.monotonic());
+                        (failures, moved) = (0, self.runtime.clock.monotonic());
                         continue;
                     }
                     match put_off {
@@ -107,11 +107,11 @@ impl Sender {
             };
             failures = failures.saturating_add(1);
             let pause = asked.unwrap_or(WAITS.wait(failures, Jitter::None));
-            if self.house.clock.monotonic().saturating_sub(moved) + pause > self.retry_for {
+            if self.runtime.clock.monotonic().saturating_sub(moved) + pause > self.retry_for {
                 return Err(Failure::new(Exit::Unreachable, format!("given up: {why}")));
             }
             progress.say(&format!("{why}; trying again in {:.1} s", pause.as_secs_f64()));
-            self.house.clock.sleep(pause).await;
+            self.runtime.clock.sleep(pause).await;
         }
         Ok(tally)
     }

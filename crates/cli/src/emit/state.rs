@@ -143,9 +143,9 @@ fn read(file: &Path) -> Result<Run, Failure> {
 /// A prefix that no other run has. It holds the time, so that made events are the same when the run is resumed.
 fn fresh(context: &Context) -> String {
     let mut bytes = [0u8; 6];
-    context.house.random.fill(&mut bytes);
+    context.runtime.random.fill(&mut bytes);
     let random: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("emit-{}-{random}", context.house.clock.wall_millis() / 1000)
+    format!("emit-{}-{random}", context.runtime.clock.wall_millis() / 1000)
 }
 
 /// The time that a prefix holds. A prefix without one makes events without a time.

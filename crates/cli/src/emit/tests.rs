@@ -11,7 +11,7 @@ use clap::Parser as _;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use setgate_clock::{BoxFuture, Clock, House, SystemClock, TokioTasks, manual::SeededRandom};
+use setgate_clock::{BoxFuture, Clock, Runtime, SystemClock, TokioTasks, manual::SeededRandom};
 use setgate_net::Listener;
 use tokio::sync::watch;
 
@@ -26,8 +26,8 @@ pub(super) fn args(line: &str) -> EmitArgs {
 }
 
 pub(super) fn context() -> Context {
-    let house = setgate_clock::manual::house(setgate_clock::manual::ManualClock::at(1_700_000_000_000), 7);
-    Context::new(house, &crate::args::Global::default())
+    let runtime = setgate_clock::manual::runtime(setgate_clock::manual::ManualClock::at(1_700_000_000_000), 7);
+    Context::new(runtime, &crate::args::Global::default())
 }
 
 /// How long a connection may take to come about.
@@ -156,12 +156,12 @@ async fn bench(script: Vec<Does>) -> Bench {
     let (stop, stopped) = watch::channel(false);
     drop(tokio::spawn(listener.serve(app, stopped, setgate_clock::system())));
     let clock = Arc::new(Impatient { system: SystemClock::new(), waited: Mutex::default() });
-    let house = House { clock: clock.clone(), random: SeededRandom::new(3), tasks: Arc::new(TokioTasks) };
+    let runtime = Runtime { clock: clock.clone(), random: SeededRandom::new(3), tasks: Arc::new(TokioTasks) };
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     token::write(&token, &Secret::new("sgp_canary".to_owned())).unwrap();
     let line = format!("emit --issuer http://{address}/tenant --token-file {}", token.display());
-    let context = Context::new(house, &crate::args::Global::default());
+    let context = Context::new(runtime, &crate::args::Global::default());
     Bench { intake, clock, context, line, folder, _stop: stop }
 }
 

@@ -19,7 +19,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, Stream};
 use http_body::Body as _;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
 use tokio_util::io::StreamReader;
 
@@ -81,7 +81,7 @@ enum Reader {
 }
 
 impl Source {
-    pub(super) fn new(body: Body, coding: Coding, config: Arc<IntakeConfig>, house: House) -> Self {
+    pub(super) fn new(body: Body, coding: Coding, config: Arc<IntakeConfig>, runtime: Runtime) -> Self {
         let arrived = Arc::new(AtomicU64::new(0));
         let counted = Counted { body, arrived: arrived.clone(), head: Vec::new() };
         let bytes = match coding {
@@ -92,7 +92,7 @@ impl Source {
                 Reader::Zstd(Box::new(ZstdDecoder::with_params(StreamReader::new(counted), &[window])))
             }
         };
-        Self { bytes, arrived, produced: 0, pace: Pace { house, waited: Duration::ZERO, since: None }, config }
+        Self { bytes, arrived, produced: 0, pace: Pace { runtime, waited: Duration::ZERO, since: None }, config }
     }
 
     /// What there is without waiting; nothing when there is nothing yet.
@@ -108,7 +108,7 @@ impl Source {
             return read;
         }
         let allowed = self.pace.allowed(&self.config, self.arrived.load(Ordering::Relaxed));
-        let patience = self.pace.house.clock.sleep(allowed);
+        let patience = self.pace.runtime.clock.sleep(allowed);
         let read = tokio::select! {
             biased;
             read = self.read() => read,
@@ -235,7 +235,7 @@ impl Stream for Counted {
 
 /// How long the caller kept us waiting; our own work does not count.
 struct Pace {
-    house: House,
+    runtime: Runtime,
     waited: Duration,
     since: Option<Duration>,
 }
@@ -243,7 +243,7 @@ struct Pace {
 impl Pace {
     /// How long the wait that goes on may still last.
     fn allowed(&mut self, config: &IntakeConfig, arrived: u64) -> Duration {
-        let now = self.house.clock.monotonic();
+        let now = self.runtime.clock.monotonic();
         let since = *self.since.get_or_insert(now);
         let waiting = now.saturating_sub(since);
         let idle = config.idle().saturating_sub(waiting);
@@ -255,7 +255,7 @@ impl Pace {
     /// Something came: the wait is over.
     fn end(&mut self) {
         if let Some(since) = self.since.take() {
-            self.waited += self.house.clock.monotonic().saturating_sub(since);
+            self.waited += self.runtime.clock.monotonic().saturating_sub(since);
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use http_body_util::BodyExt as _;
 use serde_json::{Value as Json, json};
-use setgate_clock::manual::{ManualClock, SeededRandom, house};
+use setgate_clock::manual::{ManualClock, SeededRandom, runtime};
 use setgate_oauth::{EventsSection, Minted, ProducerSection, SubjectsSection, TokenKind, mint};
 use setgate_router::{Accepted, Closed};
 use setgate_set::Event;
@@ -144,7 +144,7 @@ pub(super) fn rig_with(config: IntakeConfig) -> Rig {
         issuers: vec![intake(A), intake(B)],
         guard: Arc::new(Guard::new(producers, clock.clone())),
         config,
-        house: house(clock, 3),
+        runtime: runtime(clock, 3),
         observed: Observed::register(&registry),
     })
     .unwrap();

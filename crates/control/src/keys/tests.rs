@@ -1,4 +1,4 @@
-use setgate_clock::manual::{ManualClock, house};
+use setgate_clock::manual::{ManualClock, runtime};
 use setgate_jose::Key as SigningKey;
 use setgate_store::MemoryStore;
 
@@ -14,17 +14,17 @@ struct Rig {
     store: Arc<MemoryStore>,
     kek: Arc<Kek>,
     rings: Vec<KeysOf>,
-    house: House,
+    runtime: Runtime,
     rotation: Rotation,
 }
 
 fn rig(issuers: &[&str]) -> Rig {
     let clock = ManualClock::at(START);
-    let house = house(clock.clone(), 5);
-    let store = MemoryStore::new(house.clone(), &[7; 32]);
+    let runtime = runtime(clock.clone(), 5);
+    let store = MemoryStore::new(runtime.clone(), &[7; 32]);
     let kek = Arc::new(Kek::generate().unwrap());
     let rotation = Rotation { max_age: Duration::from_secs(900), retire_after: Duration::from_secs(7200) };
-    let now = Moment { wall_millis: START, monotonic: house.clock.monotonic() };
+    let now = Moment { wall_millis: START, monotonic: runtime.clock.monotonic() };
     let rings: Vec<_> = issuers
         .iter()
         .zip(1..)
@@ -36,13 +36,13 @@ fn rig(issuers: &[&str]) -> Rig {
         })
         .collect();
     let keys = Keys::start(KeysParts {
-        house: house.clone(),
+        runtime: runtime.clone(),
         store: store.clone(),
         kek: kek.clone(),
         rotation,
         issuers: rings.clone(),
     });
-    Rig { keys, clock, store, kek, rings, house, rotation }
+    Rig { keys, clock, store, kek, rings, runtime, rotation }
 }
 
 impl Rig {
@@ -125,19 +125,19 @@ async fn a_start_looks_at_once_whether_a_key_s_time_has_come() {
     let rig = rig(&[A]);
     let old = rig.kid(0, Algorithm::Es256);
     rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
-    let Rig { keys, clock, store, kek, rings, house, rotation } = rig;
+    let Rig { keys, clock, store, kek, rings, runtime, rotation } = rig;
     drop(keys);
     tokio::task::yield_now().await;
     clock.advance(Duration::from_secs(901));
     tokio::time::sleep(Duration::from_secs(901)).await;
     let keys = Keys::start(KeysParts {
-        house: house.clone(),
+        runtime: runtime.clone(),
         store: store.clone(),
         kek: kek.clone(),
         rotation,
         issuers: rings.clone(),
     });
-    let rig = Rig { keys, clock, store, kek, rings, house, rotation };
+    let rig = Rig { keys, clock, store, kek, rings, runtime, rotation };
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_ne!(rig.kid(0, Algorithm::Es256), old);
 }

@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value as Json, json};
-use setgate_clock::manual::{ManualClock, SeededRandom, house};
+use setgate_clock::manual::{ManualClock, SeededRandom, runtime};
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_oauth::{
     EventsSection, Minted, Producer, ProducerSection, Receiver, ReceiverSection, StreamsSection, SubjectsSection,
@@ -213,7 +213,7 @@ fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
         subjects: SubjectsSection::Any,
     };
     let clock = ManualClock::at(1_700_000_000_000);
-    let house = house(clock.clone(), 4);
+    let runtime = runtime(clock.clone(), 4);
     let producers = vec![Arc::new(Producer::new(ProducerNo(1), &section, &[ISSUER]).unwrap())];
     let receiver = mint(TokenKind::Receiver, &*random);
     let section = ReceiverSection {
@@ -223,12 +223,12 @@ fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
         streams: StreamsSection::Exact(vec!["crm".into()]),
     };
     let receivers = Receiver::all(&[section], &[ISSUER]).unwrap();
-    let now = Moment { wall_millis: 1_700_000_000_000, monotonic: house.clock.monotonic() };
+    let now = Moment { wall_millis: 1_700_000_000_000, monotonic: runtime.clock.monotonic() };
     let ring = Ring::new(now).generate(Algorithm::EdDSA, RsaBits::default(), now, &Rotation::default(), false).unwrap();
     let keyring = Arc::new(Keyring::new(ring));
     let keys = Keys::start(KeysParts {
-        house: house.clone(),
-        store: MemoryStore::new(house.clone(), &[7; 32]),
+        runtime: runtime.clone(),
+        store: MemoryStore::new(runtime.clone(), &[7; 32]),
         kek: Arc::new(Kek::generate().unwrap()),
         rotation: Rotation::default(),
         issuers: vec![KeysOf { issuer: ISSUER.into(), no: IssuerNo(1), keyring: keyring.clone() }],
@@ -236,9 +236,9 @@ fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
     let not_ready = Arc::new(Mutex::new(None));
     let (fake, said) = (Arc::new(fake), not_ready.clone());
     let about = About { name: "hr".into(), kind: "kafka".into(), issuer: ISSUER.into() };
-    let store = MemoryStore::new(house.clone(), &[7; 32]);
+    let store = MemoryStore::new(runtime.clone(), &[7; 32]);
     let registry = setgate_telemetry::Registry::new();
-    let opened = Sources::open(store, house.clone(), vec![about], &registry).now_or_never();
+    let opened = Sources::open(store, runtime.clone(), vec![about], &registry).now_or_never();
     let sources = opened.expect("a store in memory answers at once").unwrap();
     let app = operator(OperatorParts {
         operate: fake.clone(),

@@ -1,18 +1,18 @@
-use setgate_clock::manual::{ManualClock, house};
+use setgate_clock::manual::{ManualClock, runtime};
 use setgate_store::MemoryStore;
 
 use super::*;
 
 async fn open(store: &Arc<dyn Store>, clock: &Arc<ManualClock>) -> (Arc<Sources>, Arc<Collected>) {
     let about = About { name: "hr".into(), kind: "kafka".into(), issuer: "https://a.example".into() };
-    let sources = Sources::open(store.clone(), house(clock.clone(), 1), vec![about], &Registry::new()).await.unwrap();
+    let sources = Sources::open(store.clone(), runtime(clock.clone(), 1), vec![about], &Registry::new()).await.unwrap();
     let source = sources.get("hr").unwrap().clone();
     (sources, source)
 }
 
 fn rig() -> (Arc<dyn Store>, Arc<ManualClock>) {
     let clock = ManualClock::at(1_700_000_000_000);
-    (MemoryStore::new(house(clock.clone(), 1), &[7; 32]), clock)
+    (MemoryStore::new(runtime(clock.clone(), 1), &[7; 32]), clock)
 }
 
 fn bad(at: impl std::fmt::Display, body: impl Into<Bytes>) -> Bad {

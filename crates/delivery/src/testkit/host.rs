@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
 use futures_util::future::BoxFuture;
-use setgate_clock::{Clock, House};
+use setgate_clock::{Clock, Runtime};
 use setgate_net::Listener;
 use tokio::sync::watch;
 
@@ -26,8 +26,8 @@ impl Host {
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn open(routes: Router, line: Arc<dyn AnyLine>, feed: Feed, house: &House) -> io::Result<Self> {
-        Self::with(Cuts::default(), routes, line, feed, None, house).await
+    pub async fn open(routes: Router, line: Arc<dyn AnyLine>, feed: Feed, runtime: &Runtime) -> io::Result<Self> {
+        Self::with(Cuts::default(), routes, line, feed, None, runtime).await
     }
 
     /// The same behind a relay with these scissors, and with an inlet for what the peer sends.
@@ -40,14 +40,14 @@ impl Host {
         line: Arc<dyn AnyLine>,
         feed: Feed,
         inlet: Option<Arc<dyn Inlet>>,
-        house: &House,
+        runtime: &Runtime,
     ) -> io::Result<Self> {
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.map_err(io::Error::other)?;
-        let relay = Relay::with(cuts, listener.address(), house).await?;
+        let relay = Relay::with(cuts, listener.address(), runtime).await?;
         let (ends, ended) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
         let visit = Visit { feed, line, inlet, peer: "test".into(), ends: ended };
-        house.spawn("host", listener.serve(routes.layer(Extension(visit)), stopped, house.clone()));
+        runtime.spawn("host", listener.serve(routes.layer(Extension(visit)), stopped, runtime.clone()));
         Ok(Self { relay, ends, _stop: stop })
     }
 
@@ -82,16 +82,16 @@ impl Opened {
     pub fn responder(
         line: Arc<dyn AnyLine>,
         routes: Router,
-        house: House,
+        runtime: Runtime,
         collect: impl Fn(String, Stop) -> BoxFuture<'static, Result<(), Fault>> + Send + Sync + 'static,
     ) -> Self {
         let (cuts, collect) = (Cuts::default(), Arc::new(collect));
         let (scissors, of) = (cuts.clone(), line.clone());
         let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
             let (scissors, routes, line) = (scissors.clone(), routes.clone(), of.clone());
-            let (house, collect) = (house.clone(), collect.clone());
+            let (runtime, collect) = (runtime.clone(), collect.clone());
             Box::pin(async move {
-                let host = match Host::with(scissors, routes, line, feed, None, &house).await {
+                let host = match Host::with(scissors, routes, line, feed, None, &runtime).await {
                     Ok(host) => host,
                     Err(error) => return told(&error.to_string()),
                 };
@@ -119,11 +119,11 @@ fn told(why: &str) {
     eprintln!("the collector ended: {why}");
 }
 
-/// This house with a clock whose sleeps take a twentieth, for methods whose collector waits before it tries again.
+/// This runtime with a clock whose sleeps take a twentieth, for methods whose collector waits before it tries again.
 #[must_use]
-pub fn hurried(house: House) -> House {
-    let clock = Arc::new(Hurried(house.clock.clone()));
-    House { clock, ..house }
+pub fn hurried(runtime: Runtime) -> Runtime {
+    let clock = Arc::new(Hurried(runtime.clock.clone()));
+    Runtime { clock, ..runtime }
 }
 
 struct Hurried(Arc<dyn Clock>);

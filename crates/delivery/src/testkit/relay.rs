@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -89,20 +89,20 @@ impl Relay {
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn to(peer: SocketAddr, house: &House) -> io::Result<Self> {
-        Self::with(Cuts::default(), peer, house).await
+    pub async fn to(peer: SocketAddr, runtime: &Runtime) -> io::Result<Self> {
+        Self::with(Cuts::default(), peer, runtime).await
     }
 
     /// The same, cut by these scissors.
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn with(cuts: Cuts, peer: SocketAddr, house: &House) -> io::Result<Self> {
+    pub async fn with(cuts: Cuts, peer: SocketAddr, runtime: &Runtime) -> io::Result<Self> {
         let listener = TcpListener::bind((peer.ip(), 0)).await?;
         let address = listener.local_addr()?;
         let (end, mut ended) = watch::channel(());
-        let (tasks, scissors) = (house.clone(), cuts.clone());
-        house.spawn("relay", async move {
+        let (tasks, scissors) = (runtime.clone(), cuts.clone());
+        runtime.spawn("relay", async move {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {

@@ -9,7 +9,7 @@ use http::{
     HeaderMap, HeaderValue, StatusCode,
     header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH},
 };
-use setgate_clock::manual::{ManualClock, house};
+use setgate_clock::manual::{ManualClock, runtime};
 use setgate_jose::{Algorithm, Key, RsaBits};
 use setgate_net::{HttpError, HttpFault, HttpResponse};
 use tokio::sync::Notify;
@@ -76,7 +76,7 @@ fn key_set() -> String {
 }
 
 fn fetcher(stub: &Stub) -> Fetcher {
-    Fetcher::over(Box::new(stub.clone()), house(ManualClock::at(0), 1))
+    Fetcher::over(Box::new(stub.clone()), runtime(ManualClock::at(0), 1))
 }
 
 fn url() -> Url {
@@ -334,16 +334,16 @@ async fn over_the_wire(path: &str, allowed: bool) -> Result<Metadata, FetchError
             "/.well-known/ssf-configuration/long",
             get(|| async { format!(r#"{{"issuer":"{}"}}"#, "x".repeat(LONGEST)) }),
         );
-    let house = house(ManualClock::at(0), 1);
+    let runtime = runtime(ManualClock::at(0), 1);
     let (_end, stop) = tokio::sync::watch::channel(false);
-    tokio::spawn(door.serve(router, stop, house.clone()));
+    tokio::spawn(door.serve(router, stop, runtime.clone()));
     let mut config =
         setgate_net::OutboundConfig { allow_http: true, system_roots: false, ..setgate_net::OutboundConfig::default() };
     if allowed {
         config.allow_networks.push("127.0.0.0/8".parse().unwrap());
     }
-    let out = setgate_net::Outbound::new(&config, house.clone(), setgate_net::OwnAddresses::new()).unwrap();
-    let result = Fetcher::new(out.client(&setgate_net::TlsPolicy::default()), house).metadata(&issuer).await;
+    let out = setgate_net::Outbound::new(&config, runtime.clone(), setgate_net::OwnAddresses::new()).unwrap();
+    let result = Fetcher::new(out.client(&setgate_net::TlsPolicy::default()), runtime).metadata(&issuer).await;
     assert_eq!(hits.load(Ordering::SeqCst), 0, "a redirect was followed");
     result
 }

@@ -11,7 +11,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
-use setgate_clock::{Hourglass, House};
+use setgate_clock::{Hourglass, Runtime};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -27,9 +27,9 @@ impl Resolve for Here {
     }
 }
 
-pub(crate) fn outbound(house: &House) -> Outbound {
+pub(crate) fn outbound(runtime: &Runtime) -> Outbound {
     let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
-    Outbound::with_resolver(&config, house.clone(), OwnAddresses::new(), Arc::new(Here)).unwrap()
+    Outbound::with_resolver(&config, runtime.clone(), OwnAddresses::new(), Arc::new(Here)).unwrap()
 }
 
 /// A policy for this machine.
@@ -51,22 +51,22 @@ pub(crate) fn get(url: &str) -> HttpRequest {
 }
 
 /// A server that answers with the address of its caller's end of the connection.
-async fn mirror(house: &House) -> (SocketAddr, watch::Sender<bool>) {
+async fn mirror(runtime: &Runtime) -> (SocketAddr, watch::Sender<bool>) {
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
     let (stop, stopped) = watch::channel(false);
     let app = Router::new().fallback(|Extension(Peer(peer)): Extension<Peer>| async move { peer.to_string() });
-    house.spawn("mirror", listener.serve(app, stopped, house.clone()));
+    runtime.spawn("mirror", listener.serve(app, stopped, runtime.clone()));
     (address, stop)
 }
 
 #[tokio::test]
 async fn a_pool_is_used_again_and_replaced_after_five_minutes() {
     let glass = Hourglass::at(0);
-    let house = House { clock: glass.clone(), ..setgate_clock::system() };
+    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
     // The server's own limit for idle connections stands still.
     let (address, _stop) = mirror(&setgate_clock::system()).await;
-    let client = outbound(&house).client(&local(None, None));
+    let client = outbound(&runtime).client(&local(None, None));
     let caller = async || client.send(get(&format!("http://{address}/"))).await.unwrap().body;
     let first = caller().await;
     assert_eq!(caller().await, first);
@@ -80,9 +80,9 @@ async fn a_pool_is_used_again_and_replaced_after_five_minutes() {
 
 #[tokio::test]
 async fn equal_policies_share_connections_and_different_ones_do_not() {
-    let house = setgate_clock::system();
-    let (address, _stop) = mirror(&house).await;
-    let out = outbound(&house);
+    let runtime = setgate_clock::system();
+    let (address, _stop) = mirror(&runtime).await;
+    let out = outbound(&runtime);
     let caller =
         async |policy: &TlsPolicy| out.client(policy).send(get(&format!("http://{address}/"))).await.unwrap().body;
     let policy = local(None, None);
@@ -161,12 +161,13 @@ async fn a_server_sees_each_client_certificate_only_on_its_own_connections() {
 
 #[tokio::test]
 async fn a_body_is_kept_up_to_the_limit_and_said_to_be_cut() {
-    let house = setgate_clock::system();
+    let runtime = setgate_clock::system();
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
     let (_stop, stopped) = watch::channel(false);
-    house.spawn("server", listener.serve(Router::new().fallback(|| async { "0123456789" }), stopped, house.clone()));
-    let client = outbound(&house).client(&local(None, None));
+    runtime
+        .spawn("server", listener.serve(Router::new().fallback(|| async { "0123456789" }), stopped, runtime.clone()));
+    let client = outbound(&runtime).client(&local(None, None));
     for (keep, kept, truncated) in
         [(10, "0123456789", false), (11, "0123456789", false), (4, "0123", true), (0, "", true)]
     {
@@ -185,24 +186,24 @@ async fn a_client_certificate_needs_its_own_key() {
 #[tokio::test]
 async fn a_dialled_connection_is_judged_and_speaks_http_1_over_tls() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let house = setgate_clock::system();
+    let runtime = setgate_clock::system();
     let own = rcgen::generate_simple_self_signed(["peer.example".to_owned()]).unwrap();
     let (chain, key) = (own.cert.pem(), own.signing_key.serialize_pem());
     let certificate = crate::ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap().with_tls(&certificate).unwrap();
     let url = Url::parse(&format!("https://peer.example:{}/", listener.address().port())).unwrap();
     let (_stop, stopped) = watch::channel(false);
-    house.spawn("peer", listener.serve(Router::new().fallback(|| async { "here" }), stopped, house.clone()));
+    runtime.spawn("peer", listener.serve(Router::new().fallback(|| async { "here" }), stopped, runtime.clone()));
     let roots = Roots::from_pem(chain.as_bytes()).unwrap();
     // The listener offers HTTP/2 first; a dialled connection must not take it up.
-    let mut dialed = outbound(&house).client(&local(Some(roots), None)).dial(&url).await.unwrap();
+    let mut dialed = outbound(&runtime).client(&local(Some(roots), None)).dial(&url).await.unwrap();
     dialed.write_all(b"GET / HTTP/1.1\r\nHost: peer.example\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     dialed.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("here"), "{answer}");
 
     let strict = TlsPolicy::default();
-    let refused = outbound(&house).client(&strict).dial(&url).await.unwrap_err();
+    let refused = outbound(&runtime).client(&strict).dial(&url).await.unwrap_err();
     assert_eq!(refused.fault, HttpFault::Guard);
 }
 
@@ -247,9 +248,9 @@ async fn an_http2_connection_that_died_unheard_is_found_out_and_replaced() {
         }
     });
     let glass = Hourglass::at(0);
-    let house = House { clock: glass.clone(), ..setgate_clock::system() };
+    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
     let roots = Roots::from_pem(server.cert.pem().as_bytes()).unwrap();
-    let client = outbound(&house).client(&local(Some(roots), None));
+    let client = outbound(&runtime).client(&local(Some(roots), None));
     let url = format!("https://receiver.example:{port}/");
     assert_eq!(client.send(get(&url)).await.unwrap().body, "1");
     dies.send_replace(1);
@@ -273,9 +274,9 @@ async fn an_http2_connection_that_died_unheard_is_found_out_and_replaced() {
 async fn a_pool_stops_connecting_to_a_peer_that_is_silent() {
     use tower::Service as _;
     let glass = Hourglass::at(0);
-    let house = House { clock: glass.clone(), ..setgate_clock::system() };
+    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let client = outbound(&house).client(&local(None, None));
+    let client = outbound(&runtime).client(&local(None, None));
     let target = format!("https://receiver.example:{}/", silent.local_addr().unwrap().port());
     let connecting = client.0.connector.clone().unwrap().call(target.parse().unwrap());
     tokio::pin!(connecting);

@@ -1,5 +1,5 @@
 use axum::{Extension, routing};
-use setgate_clock::{Hourglass, House};
+use setgate_clock::{Hourglass, Runtime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Notify, oneshot},
@@ -22,7 +22,7 @@ struct Open {
 
 async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Router) -> Open {
     let glass = Hourglass::at(0);
-    let house = House { clock: glass.clone(), ..setgate_clock::system() };
+    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
     let config = ListenConfig { limits, ..ListenConfig::default() };
     let registry = setgate_telemetry::Registry::new();
     let listener = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0)), &config).await.unwrap();
@@ -33,8 +33,8 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
     let (address, quiet) = (listener.address(), listener.quiet());
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = oneshot::channel();
-    let tasks = house.clone();
-    house.spawn("listener", async move {
+    let tasks = runtime.clone();
+    runtime.spawn("listener", async move {
         listener.serve(app, stopped, tasks).await;
         let _ = end.send(());
     });

@@ -8,7 +8,7 @@ use std::{
 
 use axum::{Router, extract::Request};
 use futures_util::future::BoxFuture;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::*;
@@ -123,7 +123,7 @@ struct Target {
 }
 
 /// A receiver with a certificate for `receiver.example`, that says what it was told by whom.
-async fn target(house: &House) -> Target {
+async fn target(runtime: &Runtime) -> Target {
     let own = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
     let (chain, key) = (own.cert.pem(), own.signing_key.serialize_pem());
     let certificate = ServerCertificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
@@ -131,14 +131,14 @@ async fn target(house: &House) -> Target {
     let port = listener.address().port();
     let (stop, stopped) = watch::channel(false);
     let app = Router::new().fallback(|request: Request| async move { format!("{:?}", request.headers()) });
-    house.spawn("target", listener.serve(app, stopped, house.clone()));
+    runtime.spawn("target", listener.serve(app, stopped, runtime.clone()));
     Target { port, roots: Roots::from_pem(chain.as_bytes()).unwrap(), _stop: stop }
 }
 
 #[tokio::test]
 async fn the_judged_address_is_asked_for_and_the_certificate_is_judged_end_to_end() {
-    let house = setgate_clock::system();
-    let target = target(&house).await;
+    let runtime = setgate_clock::system();
+    let target = target(&runtime).await;
     let proxy = Proxy::start(Manner::Good, HashMap::new()).await;
     let names = || Names(vec![("receiver.example", vec![[127, 0, 0, 1]]), ("impostor.example", vec![[127, 0, 0, 1]])]);
     let client = out(&proxy.config(false), names()).client(&local(Some(target.roots.clone()), None));
@@ -183,8 +183,8 @@ async fn names_that_lead_inside_are_refused_and_the_proxy_is_not_asked() {
 
 #[tokio::test]
 async fn a_proxy_that_resolves_is_asked_for_the_name_and_nobody_else_is() {
-    let house = setgate_clock::system();
-    let target = target(&house).await;
+    let runtime = setgate_clock::system();
+    let target = target(&runtime).await;
     let at = SocketAddr::from(([127, 0, 0, 1], target.port));
     let name = format!("receiver.example:{}", target.port);
     let proxy = Proxy::start(Manner::Good, HashMap::from([(name.clone(), at)])).await;
@@ -195,8 +195,8 @@ async fn a_proxy_that_resolves_is_asked_for_the_name_and_nobody_else_is() {
 
 #[tokio::test]
 async fn the_credentials_are_for_the_proxy_alone() {
-    let house = setgate_clock::system();
-    let target = target(&house).await;
+    let runtime = setgate_clock::system();
+    let target = target(&runtime).await;
     let proxy = Proxy::start(Manner::Good, HashMap::new()).await;
     let credentials = SecretRef::from("gate:canary".to_owned());
     let config = OutboundConfig { egress_proxy_credentials: credentials, ..proxy.config(false) };

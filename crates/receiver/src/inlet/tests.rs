@@ -27,10 +27,15 @@ async fn bench(fail: &[&str], refuse: &[&str]) -> Bench {
         })
     };
     let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let random = transmitter.house.random.clone();
+    let random = transmitter.runtime.random.clone();
     let misbehave = Misbehave::parse(&own(fail), &own(refuse), None, random).unwrap();
-    let inlet =
-        ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(100), misbehave, sink, transmitter.house.clone());
+    let inlet = ListenInlet::new(
+        transmitter.verify(&[AUDIENCE]),
+        Inbox::new(100),
+        misbehave,
+        sink,
+        transmitter.runtime.clone(),
+    );
     Bench { transmitter, inlet: Arc::new(inlet), reports, broken }
 }
 
@@ -118,9 +123,9 @@ async fn refusing_on_purpose_concerns_valid_sets_alone_and_forgets_them() {
 #[tokio::test]
 async fn a_set_before_the_keys_is_put_off() {
     let transmitter = Transmitter::start_unknown().await;
-    let (verify, house) = (transmitter.verify(&[]), transmitter.house.clone());
-    let misbehave = Misbehave::not_at_all(house.random.clone());
-    let inlet = ListenInlet::new(verify, Inbox::new(10), misbehave, Arc::new(|_| Ok(())), house);
+    let (verify, runtime) = (transmitter.verify(&[]), transmitter.runtime.clone());
+    let misbehave = Misbehave::not_at_all(runtime.random.clone());
+    let inlet = ListenInlet::new(verify, Inbox::new(10), misbehave, Arc::new(|_| Ok(())), runtime);
     let token = Bytes::from(transmitter.sign(&transmitter.claims("1")));
     let answers = inlet.take("p", vec![Incoming::Set { named: None, token }]).await;
     assert!(matches!(answers[..], [Answer::Busy { .. }]));

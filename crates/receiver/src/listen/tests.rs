@@ -8,7 +8,7 @@ use setgate_net::{HttpRequest, Outbound, OutboundConfig, OwnAddresses, TlsPolicy
 use super::*;
 use crate::{
     Collect, Inbox, Misbehave, Report, Sink,
-    testing::{AUDIENCE, Transmitter, hand_clock, house, never_stops, trust},
+    testing::{AUDIENCE, Transmitter, hand_clock, never_stops, runtime, trust},
 };
 
 /// The receiving half of a method, in short: one SET a request.
@@ -106,9 +106,9 @@ fn sink() -> (Arc<Heard>, Sink) {
 async fn listen(transmitter: &Transmitter, sink: Sink, authorization: Option<&str>) -> (Listen, Url) {
     let door = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let url = Url::parse(&format!("http://{}/any/path", door.address())).unwrap();
-    let house = transmitter.house.clone();
-    let misbehave = Misbehave::not_at_all(house.random.clone());
-    let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, house.clone());
+    let runtime = transmitter.runtime.clone();
+    let misbehave = Misbehave::not_at_all(runtime.random.clone());
+    let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, runtime.clone());
     let listen = Listen {
         method: Arc::new(Plain),
         door,
@@ -116,19 +116,19 @@ async fn listen(transmitter: &Transmitter, sink: Sink, authorization: Option<&st
         issuers: vec![transmitter.issuer.clone()],
         trust: transmitter.trust.clone(),
         authorization: authorization.map(|text| Secret::new(text.to_owned())),
-        house,
+        runtime,
     };
     (listen, url)
 }
 
-async fn send(house: &House, url: &Url, token: Vec<u8>, authorization: Option<&str>) -> (u16, String) {
+async fn send(runtime: &Runtime, url: &Url, token: Vec<u8>, authorization: Option<&str>) -> (u16, String) {
     let config = OutboundConfig {
         allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
         allow_http: true,
         system_roots: false,
         ..OutboundConfig::default()
     };
-    let client = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap().client(&TlsPolicy::default());
+    let client = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap().client(&TlsPolicy::default());
     let headers = authorization.map(|value| (AUTHORIZATION, value.parse().unwrap()));
     let request = HttpRequest {
         method: http::Method::POST,
@@ -151,13 +151,13 @@ async fn learns_of_its_issuer_serves_and_ends() {
     let running = tokio::spawn(listen.serve(stop));
     heard.until(|report| matches!(report, Report::Learned { .. })).await;
     let token = transmitter.sign(&transmitter.claims("1"));
-    assert_eq!(send(&transmitter.house, &url, token, None).await, (202, String::new()));
+    assert_eq!(send(&transmitter.runtime, &url, token, None).await, (202, String::new()));
     let of_loopback = |report: &Report| match report {
         Report::Taken(received) => received.peer.starts_with("127.0.0.1:"),
         _ => false,
     };
     assert!(heard.reports.lock().iter().any(of_loopback), "the report names the peer");
-    assert_eq!(send(&transmitter.house, &url, b"x".to_vec(), None).await, (400, "invalid_request".into()));
+    assert_eq!(send(&transmitter.runtime, &url, b"x".to_vec(), None).await, (400, "invalid_request".into()));
     end.send_replace(true);
     assert!(running.await.unwrap().is_ok());
 }
@@ -167,15 +167,15 @@ async fn waits_for_a_transmitter_that_is_not_up_yet() {
     // A door that is bound and closed again: nobody answers there.
     let address = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap().address();
     let issuer = IssuerUrl::parse(&format!("http://{address}")).unwrap();
-    let house = house(hand_clock());
-    let trust = trust(&house, std::slice::from_ref(&issuer));
+    let runtime = runtime(hand_clock());
+    let trust = trust(&runtime, std::slice::from_ref(&issuer));
     let (heard, sink) = sink();
-    let verify = crate::Verify::new(trust.clone(), Vec::new(), crate::Verify::SKEW, house.clock.clone());
-    let misbehave = Misbehave::not_at_all(house.random.clone());
-    let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(10), misbehave, sink, house.clone()));
+    let verify = crate::Verify::new(trust.clone(), Vec::new(), crate::Verify::SKEW, runtime.clock.clone());
+    let misbehave = Misbehave::not_at_all(runtime.random.clone());
+    let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(10), misbehave, sink, runtime.clone()));
     let door = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let listen =
-        Listen { method: Arc::new(Plain), door, inlet, issuers: vec![issuer], trust, authorization: None, house };
+        Listen { method: Arc::new(Plain), door, inlet, issuers: vec![issuer], trust, authorization: None, runtime };
     let running = tokio::spawn(listen.serve(never_stops()));
     heard.until(|report| matches!(report, Report::Waiting { .. })).await;
     let door = Listener::bind(address).await.unwrap();
@@ -191,7 +191,7 @@ async fn ends_when_trying_again_would_not_help() {
     let (_heard, sink) = sink();
     let (mut listen, _) = listen(&transmitter, sink, None).await;
     let other = IssuerUrl::parse(&transmitter.issuer.as_str().replace("127.0.0.1", "localhost")).unwrap();
-    listen.trust = trust(&transmitter.house, std::slice::from_ref(&other));
+    listen.trust = trust(&transmitter.runtime, std::slice::from_ref(&other));
     listen.issuers = vec![other];
     let error = listen.serve(never_stops()).await.unwrap_err();
     assert!(matches!(error, ListenError::Trust(_)), "{error}");
@@ -206,10 +206,10 @@ async fn a_transmitter_must_show_the_header_that_was_agreed() {
     let running = tokio::spawn(listen.serve(never_stops()));
     let token = transmitter.sign(&transmitter.claims("1"));
     for wrong in [None, Some("Bearer bad"), Some("Bearer good2"), Some("bearer good"), Some("Bearer")] {
-        let answer = send(&transmitter.house, &url, token.clone(), wrong).await;
+        let answer = send(&transmitter.runtime, &url, token.clone(), wrong).await;
         assert_eq!(answer, (400, "authentication_failed".into()), "{wrong:?}");
     }
-    assert_eq!(send(&transmitter.house, &url, token, Some("Bearer good")).await.0, 202);
+    assert_eq!(send(&transmitter.runtime, &url, token, Some("Bearer good")).await.0, 202);
     let counts = inlet.counts();
     assert_eq!((counts.taken, counts.refused["authentication_failed"]), (1, 5));
     running.abort();
@@ -222,16 +222,16 @@ fn a_refused_header_is_not_shown() {
 }
 
 fn collect(transmitter: &Transmitter, sink: Sink, from: Json) -> Collect {
-    let house = transmitter.house.clone();
-    let misbehave = Misbehave::not_at_all(house.random.clone());
-    let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, house.clone());
+    let runtime = transmitter.runtime.clone();
+    let misbehave = Misbehave::not_at_all(runtime.random.clone());
+    let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, runtime.clone());
     Collect {
         method: Arc::new(Plain),
         from,
         inlet: Arc::new(inlet),
         issuers: vec![transmitter.issuer.clone()],
         trust: transmitter.trust.clone(),
-        house,
+        runtime,
     }
 }
 
@@ -265,7 +265,7 @@ async fn a_collector_that_waits_for_its_issuer_can_be_stopped() {
     let transmitter = Transmitter::start().await;
     let (heard, sink) = sink();
     let mut collect = collect(&transmitter, sink, Json::Array(Vec::new()));
-    collect.trust = trust(&transmitter.house, std::slice::from_ref(&issuer));
+    collect.trust = trust(&transmitter.runtime, std::slice::from_ref(&issuer));
     collect.issuers = vec![issuer];
     let (end, stop) = tokio::sync::watch::channel(false);
     let running = tokio::spawn(collect.serve(stop));

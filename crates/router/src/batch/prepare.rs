@@ -55,7 +55,7 @@ pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) ->
         sets: slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), draw }).collect(),
         cause,
     };
-    let started = feed.shared.house.clock.monotonic();
+    let started = feed.shared.runtime.clock.monotonic();
     let at = slots.iter().map(|(slot, _)| slot.head.at).collect();
     let bodies = match read(&feed, at, &slots).await {
         Ok(bodies) => bodies,
@@ -83,7 +83,7 @@ pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) ->
         }
     };
     feed.shared.observed.sealed.inc_by(count);
-    feed.shared.observed.sealing.observe(feed.shared.house.clock.monotonic().saturating_sub(started).as_secs_f64());
+    feed.shared.observed.sealing.observe(feed.shared.runtime.clock.monotonic().saturating_sub(started).as_secs_f64());
     let mut sealed = sealed.into_iter();
     let most = served.profile.limits.set_bytes;
     let mut prepared = Vec::with_capacity(slots.len());

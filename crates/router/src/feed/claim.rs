@@ -26,7 +26,7 @@ impl Feed {
     /// Claims what may leave now for a tap.
     pub(crate) fn claim(self: &Arc<Self>, drawer: Drawer, want: &Want, wish: &mut Wish, cx: &mut Context<'_>) -> Drawn {
         let tap = drawer.tap;
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let served = self.served.load_full();
         let mut state = self.state.lock();
         if drawer.generation != served.generation {

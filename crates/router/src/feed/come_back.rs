@@ -18,7 +18,7 @@ impl Feed {
     }
 
     pub(super) fn take_back(&self, state: &mut State, sets: &[ClaimNo]) {
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         for claim in sets {
             if state.in_flight.claim(*claim).is_some_and(|claimed| claimed.handed.is_none())
                 && let Some(claimed) = state.unclaim_if(*claim)
@@ -64,14 +64,14 @@ impl Feed {
 
     /// Sealing or reading failed for the whole draw: everything goes back and the line waits.
     pub(crate) fn draw_failed(self: &Arc<Self>, sets: &[ClaimNo], cause: Cause) {
-        let now = self.shared.house.clock.monotonic();
-        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let now = self.shared.runtime.clock.monotonic();
+        let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         tracing::warn!(stream = %self.served.load().stream.id, cause = %cause, "cannot prepare SETs");
         {
             let mut state = self.state.lock();
-            let Shared { config, house, .. } = &*self.shared;
+            let Shared { config, runtime, .. } = &*self.shared;
             // Before they go back: a probe that comes back untried would let the next one through at once.
-            state.breaker.fault(now, Class::Transient, |failures| pause(config, &*house.random, failures));
+            state.breaker.fault(now, Class::Transient, |failures| pause(config, &*runtime.random, failures));
             state.shown.last_error = Some((wall, cause));
         }
         self.hand_back(sets);

@@ -67,7 +67,7 @@ impl Feed {
 
     /// Hand-overs have ended well, and outcomes come later: line and endpoint are well, whatever becomes of the SETs.
     pub(crate) fn reached(self: &Arc<Self>, sets: &[(Jti, Attempt)]) {
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let names = self.shared.store.names();
         let generation = self.served.load().generation;
         let mut state = self.state.lock();
@@ -96,7 +96,7 @@ impl Feed {
         let mut state = self.state.lock();
         if let Some(claimed) = state.unclaim_if(claim) {
             // A probe that does not leave tells nothing: another one may.
-            state.breaker.unknown(self.shared.house.clock.monotonic());
+            state.breaker.unknown(self.shared.runtime.clock.monotonic());
             state.in_flight.ending.insert(claim.seq);
             let settlement = Settlement { stream: self.no, at: claimed.slot.head.at, note: Note::Dropped(rule) };
             self.shared.tell(Command::End(self.clone(), claimed.slot, settlement));
@@ -108,7 +108,7 @@ impl Feed {
         let mut state = self.state.lock();
         if let Some(claimed) = state.unclaim_if(claim) {
             // A probe that does not leave tells nothing: another one may.
-            state.breaker.unknown(self.shared.house.clock.monotonic());
+            state.breaker.unknown(self.shared.runtime.clock.monotonic());
             self.park(&mut state, End::of(claimed), code, text.into(), false);
         }
     }
@@ -269,7 +269,7 @@ impl Feed {
         if let Some(settled) = &mut state.scan.settled_meanwhile {
             settled.insert(seq);
         }
-        let Shared { config, house, observed, .. } = &*self.shared;
+        let Shared { config, runtime, observed, .. } = &*self.shared;
         let at = claimed.slot.head.at;
         let judgement = if is_end || current { judgement } else { Judgement::Return };
         match judgement {
@@ -322,14 +322,14 @@ impl Feed {
                 }
                 let until = state
                     .breaker
-                    .fault(now, cause.class, |failures| pause(config, &*house.random, failures).max(after));
+                    .fault(now, cause.class, |failures| pause(config, &*runtime.random, failures).max(after));
                 self.pause_if_hopeless(state, now, &cause);
                 state.shown.last_error = Some((wall, cause));
                 notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
             }
             Judgement::Halt { cause } => {
                 self.shared.tell(Command::Pause(self.no, cause.to_string()));
-                state.breaker.fault(now, Class::Configuration, |failures| pause(config, &*house.random, failures));
+                state.breaker.fault(now, Class::Configuration, |failures| pause(config, &*runtime.random, failures));
                 state.shown.last_error = Some((wall, cause));
                 self.come_back(state, claimed, None);
             }
@@ -375,7 +375,7 @@ impl Feed {
         (tries, after, cause): (u32, Option<Duration>, Cause),
         notes: &mut Vec<Settlement>,
     ) {
-        let Shared { config, house, observed, .. } = &*self.shared;
+        let Shared { config, runtime, observed, .. } = &*self.shared;
         claimed.slot.attempts = claimed.attempt.0;
         claimed.slot.failed_at(wall);
         observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
@@ -388,9 +388,9 @@ impl Feed {
             return;
         }
         state.streaks.lone_failures += 1;
-        let wait = pause(config, &*house.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
+        let wait = pause(config, &*runtime.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
         if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
-            state.breaker.fault(now, cause.class, |failures| pause(config, &*house.random, failures));
+            state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures));
             self.pause_if_hopeless(state, now, &cause);
         } else {
             state.breaker.unknown(now);

@@ -20,7 +20,7 @@ use crate::number::{ClaimNo, TapNo};
 impl Feed {
     /// The hand-over of these SETs, each with its draw, begins.
     pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
-        let now = self.shared.house.clock.monotonic();
+        let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
         let State { in_flight: InFlight { claimed, lapses, handed, .. }, taps, .. } = &mut *state;
         let (mut lapse, mut orphans) = (false, Vec::new());
@@ -61,7 +61,7 @@ impl Feed {
 
     /// Handed-over SETs of which nobody will hear any more: that was an attempt.
     pub(super) fn due_again(&self, state: &mut State, seqs: &[u64], now: Duration) {
-        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         let mut notes = Vec::with_capacity(seqs.len());
         let all: Vec<Claimed> = seqs.iter().filter_map(|seq| state.unclaim(*seq)).collect();
         for mut claimed in all {

@@ -163,7 +163,7 @@ impl State {
             endpoint: served.endpoint.clone().map(Member::of),
             phase: phase_of(&served.stream.status),
             taps: Taps::default(),
-            visits: Visits::new(shared.house.clock.monotonic(), inactivity(served)),
+            visits: Visits::new(shared.runtime.clock.monotonic(), inactivity(served)),
             linger: Linger::of(served),
             shown: Shown::default(),
             running: false,

@@ -50,8 +50,8 @@ impl Feed {
                 tracing::warn!(stream = %self.served.load().stream.id, %error, "cannot read what is owed; trying again");
                 state.scan.asked = true;
                 let feed = self.clone();
-                let clock = self.shared.house.clock.clone();
-                self.shared.house.spawn("scan again", async move {
+                let clock = self.shared.runtime.clock.clone();
+                self.shared.runtime.spawn("scan again", async move {
                     clock.sleep(Duration::from_secs(1)).await;
                     feed.shared.tell(Command::Scan(feed.clone()));
                 });
@@ -61,8 +61,8 @@ impl Feed {
     }
 
     fn place(&self, state: &mut State, heads: Vec<Head>, settled: &Set<u64>, whole_up_to: Option<u64>) {
-        let now = self.shared.house.clock.monotonic();
-        let wall = Timestamp::from_millis(self.shared.house.clock.wall_millis());
+        let now = self.shared.runtime.clock.monotonic();
+        let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         for head in heads {
             let seq = head.at.seq;
             let known = state.in_flight.claimed.contains_key(&seq)
@@ -90,7 +90,7 @@ impl Feed {
                 slot.failed_at(attempted.first_failed);
                 let wait = attempted.next_at.since(wall).min(Duration::from_secs(self.shared.config.backoff_most_s));
                 // Who fetches comes when it likes: nothing needs to be spread.
-                let spread = if state.patient { 0 } else { self.shared.house.random.below(1000) };
+                let spread = if state.patient { 0 } else { self.shared.runtime.random.below(1000) };
                 now + wait + Duration::from_millis(spread)
             });
             if state.lanes.offer(slot, due) == Offered::Taken {

@@ -11,12 +11,12 @@ fn batched(mut stream: Value, batch: &Value) -> Value {
 
 /// Polls without end; tells what came and after which virtual time.
 async fn wait_for(bench: &Bench, tap: &mut Tap, most: usize) -> (Vec<u64>, Duration) {
-    let from = bench.house.clock.monotonic();
+    let from = bench.runtime.clock.monotonic();
     for _ in 0..2000 {
         let want = Want { wait: Some(Duration::from_millis(1)), ..soon(most) };
         let batch = tap.next(want).await.unwrap();
         if !batch.sets.is_empty() {
-            return (numbers(&batch.hand_over()), bench.house.clock.monotonic().saturating_sub(from));
+            return (numbers(&batch.hand_over()), bench.runtime.clock.monotonic().saturating_sub(from));
         }
         bench.pass(Duration::from_millis(5)).await;
     }

@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 /// A bench over a store on the disk with a small budget, in real time.
 async fn on_disk(folder: &std::path::Path, budget_bytes: u64) -> Bench {
     let clock = ManualClock::at(1_800_000_000_000);
-    let house = setgate_clock::manual::house(clock.clone(), 7);
+    let runtime = setgate_clock::manual::runtime(clock.clone(), 7);
     let options = Options {
         path: folder.join("store"),
         budget_bytes,
@@ -18,9 +18,10 @@ async fn on_disk(folder: &std::path::Path, budget_bytes: u64) -> Bench {
         ..Options::default()
     };
     let place = Place { store: options.path.clone(), owner: folder.join("owner") };
-    FjallStore::init(&place, &options, &[9; 32], &house).unwrap();
-    let store = FjallStore::open(&place, &options, &[9; 32], &house, setgate_store::Observed::default()).unwrap().store;
-    Bench::over(store, clock, house, Config { retention_every_s: 3600, ..Config::default() }).await
+    FjallStore::init(&place, &options, &[9; 32], &runtime).unwrap();
+    let store =
+        FjallStore::open(&place, &options, &[9; 32], &runtime, setgate_store::Observed::default()).unwrap().store;
+    Bench::over(store, clock, runtime, Config { retention_every_s: 3600, ..Config::default() }).await
 }
 
 fn wants(id: &str, event: &str) -> Value {

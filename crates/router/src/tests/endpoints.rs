@@ -14,7 +14,7 @@ const ROOM: usize = 10_000;
 
 /// A method whose lines share a cluster: what they hand over lies there until the test says what became of it.
 pub(super) struct Cluster {
-    house: House,
+    runtime: Runtime,
     pub(super) window: Window,
     pub(super) out: Mutex<Vec<Out>>,
     /// Every hand-over: when, of which stream, the SET.
@@ -43,10 +43,10 @@ impl Out {
 struct ClusterLine(Arc<Cluster>, Arc<str>, Form);
 
 impl Cluster {
-    pub(super) fn new(house: House) -> Arc<Self> {
+    pub(super) fn new(runtime: Runtime) -> Arc<Self> {
         let window = Window::of(ROOM, usize::MAX, 64 << 20);
         let (out, log, runs, held, most_held) = Default::default();
-        Arc::new(Self { house, window, out, log, runs, held, most_held })
+        Arc::new(Self { runtime, window, out, log, runs, held, most_held })
     }
 
     fn count(&self) -> usize {
@@ -91,7 +91,7 @@ impl Cluster {
             let most = &mut *self.most_held.lock();
             *most = probes.len().max(*most);
         }
-        self.log.lock().push((self.house.clock.monotonic(), stream.clone(), set.clone()));
+        self.log.lock().push((self.runtime.clock.monotonic(), stream.clone(), set.clone()));
         self.out.lock().push(Out { feed: feed.clone(), stream: stream.clone(), set });
     }
 }
@@ -257,7 +257,7 @@ async fn lines_take_turns_with_the_probe_and_nobody_gives_up() {
     for n in 0..80 {
         bench.until("a probe", async || cluster.count() == 5 + n).await;
         assert_eq!(cluster.out.lock().len(), 1, "one at a time");
-        times.push(bench.house.clock.monotonic());
+        times.push(bench.runtime.clock.monotonic());
         cluster.take(0).settle(unwell(None));
     }
     let log = cluster.log.lock().clone();
@@ -330,8 +330,8 @@ async fn a_probe_that_returns_untried_passes_the_chance_on_and_nothing_spins() {
     assert_ne!(log[5].1, log[6].1, "another's turn");
     assert!(log.iter().skip(5).all(|(_, _, set)| set.attempt.0 == 2), "no attempt counted");
     // A producer that is being rebuilt takes nothing for a minute.
-    let until = bench.house.clock.monotonic() + Duration::from_secs(60);
-    while bench.house.clock.monotonic() < until {
+    let until = bench.runtime.clock.monotonic() + Duration::from_secs(60);
+    while bench.runtime.clock.monotonic() < until {
         cluster.settle_all(&Err(Verdict::Return));
         bench.pass(Duration::from_millis(5)).await;
     }

@@ -142,7 +142,7 @@ async fn lanes_that_all_wait_cost_no_reading() {
         bench.emit(n, n).await;
     }
     bench.until("the others", async || bench.router.stream("a").await.unwrap().acknowledged == 200).await;
-    assert!(bench.house.clock.monotonic() < Duration::from_secs(300), "first attempts queue behind late retries");
+    assert!(bench.runtime.clock.monotonic() < Duration::from_secs(300), "first attempts queue behind late retries");
     let before = store.scans.load(Ordering::Relaxed);
     bench.pass(Duration::from_secs(60)).await;
     assert!(store.scans.load(Ordering::Relaxed) < before + 10, "it reads the store over and over");

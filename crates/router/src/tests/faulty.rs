@@ -20,9 +20,9 @@ use super::{Arc, Bench, Config, ManualClock, Value};
 /// A bench over a store with faults.
 pub(super) async fn faulty(config: Config, streams: &[Value]) -> (Bench, Arc<Faulty>) {
     let clock = ManualClock::at(1_800_000_000_000);
-    let house = setgate_clock::manual::house(clock.clone(), 7);
-    let store = Faulty::over(MemoryStore::new(house.clone(), &[9; 32]));
-    let bench = Bench::over(store.clone(), clock, house, config).await;
+    let runtime = setgate_clock::manual::runtime(clock.clone(), 7);
+    let store = Faulty::over(MemoryStore::new(runtime.clone(), &[9; 32]));
+    let bench = Bench::over(store.clone(), clock, runtime, config).await;
     bench.declare(streams).await;
     (bench, store)
 }

@@ -7,7 +7,7 @@ use super::{faulty::Faulty, *};
 #[tokio::test(start_paused = true)]
 async fn a_router_that_lags_hands_over_what_is_owed_of_condensed_segments_in_order() {
     let clock = ManualClock::at(1_800_000_000_000);
-    let house = setgate_clock::manual::house(clock.clone(), 7);
+    let runtime = setgate_clock::manual::runtime(clock.clone(), 7);
     let folder = tempfile::tempdir().unwrap();
     let place = Place { store: folder.path().join("store"), owner: folder.path().join("owner") };
     let options = Options {
@@ -17,11 +17,11 @@ async fn a_router_that_lags_hands_over_what_is_owed_of_condensed_segments_in_ord
         recent_bytes: 0,
         ..Options::default()
     };
-    FjallStore::init(&place, &options, &[9; 32], &house).unwrap();
+    FjallStore::init(&place, &options, &[9; 32], &runtime).unwrap();
     let opened =
-        FjallStore::open(&place, &options, &[9; 32], &house, setgate_store::Observed::default()).unwrap().store;
+        FjallStore::open(&place, &options, &[9; 32], &runtime, setgate_store::Observed::default()).unwrap().store;
     let store = Faulty::over(opened.clone());
-    let bench = Bench::over(store.clone(), clock, house, Config::default()).await;
+    let bench = Bench::over(store.clone(), clock, runtime, Config::default()).await;
     bench.declare(&[stream("a")]).await;
     let no = StreamNo(bench.router.stream("a").await.unwrap().no);
 

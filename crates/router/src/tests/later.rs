@@ -11,7 +11,7 @@ type Judge = Arc<dyn Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync>;
 
 /// What was handed over, request by request.
 pub(super) struct Requests {
-    house: House,
+    runtime: Runtime,
     /// What the peer says to a request; nothing: it has it, and acknowledges later.
     judge: Mutex<Judge>,
     pub(super) seen: Mutex<Vec<Vec<u64>>>,
@@ -22,8 +22,8 @@ pub(super) struct Requests {
 struct LaterLine(Arc<Requests>);
 
 impl Requests {
-    pub(super) fn new(house: House) -> Arc<Self> {
-        Arc::new(Self { house, judge: Mutex::new(Arc::new(|_| None)), seen: Mutex::default(), out: Mutex::default() })
+    pub(super) fn new(runtime: Runtime) -> Arc<Self> {
+        Arc::new(Self { runtime, judge: Mutex::new(Arc::new(|_| None)), seen: Mutex::default(), out: Mutex::default() })
     }
 
     pub(super) fn answer_with(&self, judge: impl Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync + 'static) {
@@ -59,7 +59,7 @@ impl setgate_delivery::Line for LaterLine {
                 Err(closed) => return closed,
             };
             up.seen.lock().push(sets.iter().filter(|set| is_event(set)).map(number).collect());
-            up.house.clock.sleep(Duration::from_millis(5)).await;
+            up.runtime.clock.sleep(Duration::from_millis(5)).await;
             let judge = up.judge.lock().clone();
             let names: Vec<_> = sets.iter().map(|set| (set.jti, set.attempt)).collect();
             match judge(&sets) {

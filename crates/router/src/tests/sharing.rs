@@ -101,7 +101,7 @@ impl Play {
     }
 
     fn now(&self) -> Duration {
-        self.bench.house.clock.monotonic()
+        self.bench.runtime.clock.monotonic()
     }
 
     fn feed(&self) -> Feed {

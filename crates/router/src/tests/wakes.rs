@@ -37,10 +37,10 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
     }
     bench.restart(Config::default()).await;
     let mut tap = bench.router.visit("a").unwrap().feed.tap();
-    let start = bench.house.clock.monotonic();
+    let start = bench.runtime.clock.monotonic();
     // It waits before the store is read.
     let batch = tap.next(long(40)).await.map(Batch::hand_over).unwrap();
-    let took = bench.house.clock.monotonic() - start;
+    let took = bench.runtime.clock.monotonic() - start;
     assert_eq!(batch.len(), 40);
     assert!(took < Duration::from_secs(1), "after {took:?}; {}", bench.clocks());
 }
@@ -53,7 +53,7 @@ async fn what_is_due_in_the_moment_in_which_it_is_read_leaves() {
         bench.emit(n, n).await;
     }
     bench.pass(Duration::from_secs(5)).await;
-    bench.house.random = Arc::new(Zero);
+    bench.runtime.random = Arc::new(Zero);
     for _ in 0..300 {
         bench.pass(Duration::from_secs(1)).await;
     }

@@ -57,7 +57,7 @@ impl Writer {
             let state = self.shared.state.read();
             (state.last, state.last_accepted)
         };
-        match self.shared.sanity.watch(&self.shared.house, last, accepted).suspect {
+        match self.shared.sanity.watch(&self.shared.runtime, last, accepted).suspect {
             Some(strayed) if strayed.left.is_zero() => {
                 tracing::warn!(
                     seconds_ahead = strayed.seconds(),
@@ -72,7 +72,7 @@ impl Writer {
     /// An operator says that the wall clock is right.
     pub(crate) fn confirm_clock(&mut self) -> Result<Confirmed, Failure> {
         let last = self.shared.state.read().last;
-        let strayed = self.shared.sanity.look(&self.shared.house, Some(last)).suspect;
+        let strayed = self.shared.sanity.look(&self.shared.runtime, Some(last)).suspect;
         self.believe(strayed, true)
     }
 
@@ -84,7 +84,7 @@ impl Writer {
         let Some(engine) = self.engine.clone() else { return Ok(Confirmed::default()) };
         let now = match strayed {
             Some(strayed) => strayed.wall,
-            None => self.shared.sanity.now(&self.shared.house),
+            None => self.shared.sanity.now(&self.shared.runtime),
         };
         let (last, first, ahead, mut runs) = {
             let state = self.shared.state.read();
@@ -100,7 +100,7 @@ impl Writer {
         if let Some(strayed) = strayed.filter(|_| offset > 0) {
             let from = strayed.last.unwrap_or(last);
             let longest = Duration::from_secs(self.shared.options.parked_seconds);
-            let times = (strayed.began, self.shared.sanity.now(&self.shared.house));
+            let times = (strayed.began, self.shared.sanity.now(&self.shared.runtime));
             HeldBack { first: from + 1, last, times, until: now }.add(&mut runs, first, longest);
         }
         if offset < 0 || back {
@@ -149,7 +149,7 @@ impl Writer {
                 state.last_accepted = now;
             }
         }
-        self.shared.sanity.believe(&self.shared.house);
+        self.shared.sanity.believe(&self.shared.runtime);
         self.mark(None, None)?;
         Ok(Confirmed {
             offset_seconds: strayed.map_or(0, |strayed| strayed.seconds()),

@@ -114,7 +114,7 @@ impl Engine {
 impl Shared {
     /// The oldest bucket of idempotency keys that is still asked. While the wall clock is not to be believed, all are.
     pub(crate) fn oldest_bucket(&self, engine: &Engine) -> u64 {
-        let time = self.sanity.time(&self.house);
+        let time = self.sanity.time(&self.runtime);
         if time.suspect {
             return 0;
         }
@@ -127,7 +127,7 @@ impl Shared {
 
     /// The bucket that takes keys now, with its number. It is made where the newest is full, or has collected for long enough.
     pub(crate) fn open_bucket(&self, engine: &Engine, filling: &mut Filling<'_>) -> Result<(u64, Bucket), StoreError> {
-        let now = self.sanity.now(&self.house);
+        let now = self.sanity.now(&self.runtime);
         let newest = engine.once.read().last_key_value().map(|(number, bucket)| (*number, bucket.clone()));
         let crowded = self.crowded.load(Ordering::Acquire);
         let takes =

@@ -95,7 +95,7 @@ impl Writer {
     /// Plans calls in order. A call that cannot be planned leaves no trace.
     fn plan(&self, engine: &Engine, calls: Vec<Call>) -> (Plan, Vec<(Call, Vec<Answer>)>) {
         let shared = &self.shared;
-        let now = shared.sanity.now(&shared.house);
+        let now = shared.sanity.now(&shared.runtime);
         let since = shared.oldest_bucket(engine);
         let desk = Desk { engine, ring: &shared.ring, shared, since };
         let state = shared.state.read();

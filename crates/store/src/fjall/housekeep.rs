@@ -88,7 +88,7 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
     aside(&shared, release_journals).await?;
     errand(&queue, Writer::measure_now).await?;
     forget_keys(&shared).await?;
-    if !shared.sanity.check(&shared.house) {
+    if !shared.sanity.check(&shared.runtime) {
         forget_parked(&shared, &queue).await?;
     }
     Ok(())
@@ -143,10 +143,10 @@ pub(crate) fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreE
         return Ok(Trim::default());
     }
     let owed = owed_by_anyone(shared);
-    let now = shared.sanity.now(&shared.house);
+    let now = shared.sanity.now(&shared.runtime);
     let keep = Duration::from_secs(shared.options.keep_settled_seconds);
     let held_back = shared.state.read().held_back.clone();
-    let frozen = shared.sanity.check(&shared.house);
+    let frozen = shared.sanity.check(&shared.runtime);
     let mut trim = Trim::default();
     for segment in closed {
         let last = segment.last.unwrap_or(segment.first);
@@ -388,7 +388,7 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
 async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<(), StoreError> {
     let what = aside(shared, |shared, engine| {
         let options = &shared.options;
-        let now = shared.house.clock.monotonic();
+        let now = shared.runtime.clock.monotonic();
         let due = {
             let mut looked = shared.parked_looked.lock();
             let due = looked.is_none_or(|looked| now >= looked + PARKED_EVERY);
@@ -400,7 +400,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
         let mut what = Vec::new();
         if due {
             let limit = Duration::from_secs(options.parked_seconds);
-            let wall = shared.sanity.now(&shared.house);
+            let wall = shared.sanity.now(&shared.runtime);
             let held_back = shared.state.read().held_back.clone();
             for item in engine.parked.iter() {
                 let row = match item.value().map_err(mishap) {
@@ -449,7 +449,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
     let (answer, done) = oneshot::channel();
     let units = vec![Unit::Discard { fence: shared.fence, what }];
     shared.queued.fetch_add(units.len(), Ordering::Relaxed);
-    let call = Call { units, how: Durability::Sync, bytes: 0, since: shared.house.clock.monotonic(), answer };
+    let call = Call { units, how: Durability::Sync, bytes: 0, since: shared.runtime.clock.monotonic(), answer };
     queue.try_send(Job::Commit(Box::new(call))).map_err(|_| StoreError::Busy)?;
     done.await.map_err(|_| StoreError::Unavailable("it is closed".into()))?.map(drop)
 }

@@ -4,7 +4,7 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
@@ -54,9 +54,9 @@ struct Owner {
     folder: u64,
 }
 
-pub(crate) fn token(house: &House) -> String {
+pub(crate) fn token(runtime: &Runtime) -> String {
     let mut bytes = [0u8; 16];
-    house.random.fill(&mut bytes);
+    runtime.random.fill(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -165,12 +165,12 @@ impl Place {
 
     /// An identity in the place of one that is lost: without a token, so that the store counts as a copy until it is adopted. Nobody
     /// knows whether it is the original: a backup that was put in its place has the same folder.
-    pub(crate) fn anew(&self, secret: &[u8; Names::SECRET], house: &House) -> Result<Instance, OpenError> {
+    pub(crate) fn anew(&self, secret: &[u8; Names::SECRET], runtime: &Runtime) -> Result<Instance, OpenError> {
         let (_, whole) = space(&self.store).map_err(OpenError::io("look at", &self.store))?;
         let owner = self.owner()?.ok().filter(|owner| self.inode().is_ok_and(|folder| folder == owner.folder));
         Ok(Instance {
             format: FORMAT,
-            id: owner.map_or_else(|| token(house), |owner| owner.store),
+            id: owner.map_or_else(|| token(runtime), |owner| owner.store),
             secret: fingerprint(secret),
             token: String::new(),
             before: String::new(),
@@ -230,11 +230,11 @@ impl Place {
     }
 
     /// Gives the store a new token, and the owner file the same.
-    pub(crate) fn renew(&self, instance: &mut Instance, house: &House) -> Result<(), OpenError> {
+    pub(crate) fn renew(&self, instance: &mut Instance, runtime: &Runtime) -> Result<(), OpenError> {
         // What the owner file names goes on counting until it names the new one, however often that is broken off.
         let named = self.owner()?.ok().map(|owner| owner.token);
         let named = named.filter(|named| !named.is_empty() && *named == instance.before);
-        let now = std::mem::replace(&mut instance.token, token(house));
+        let now = std::mem::replace(&mut instance.token, token(runtime));
         instance.before = named.unwrap_or(now);
         self.write_instance(instance)?;
         self.write_owner(instance)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use fjall::PersistMode;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_set::Timestamp;
 
 use crate::{
@@ -89,7 +89,7 @@ impl FjallStore {
         place: &Place,
         options: &Options,
         secret: &[u8; Names::SECRET],
-        house: &House,
+        runtime: &Runtime,
     ) -> Result<Created, OpenError> {
         fs::create_dir_all(&place.store).map_err(OpenError::io("make", &place.store))?;
         let mut inside = fs::read_dir(&place.store).map_err(OpenError::io("read", &place.store))?;
@@ -108,14 +108,14 @@ impl FjallStore {
         let budget = if options.budget_bytes == 0 { whole / 2 } else { options.budget_bytes };
         let instance = Instance {
             format: FORMAT,
-            id: token(house),
+            id: token(runtime),
             secret: fingerprint(secret),
-            token: token(house),
+            token: token(runtime),
             before: String::new(),
             budget,
         };
         drop(Engine::open(&place.engine()).map_err(damaged)?);
-        let heartbeat = Timestamp::from_millis(house.clock.wall_millis());
+        let heartbeat = Timestamp::from_millis(runtime.clock.wall_millis());
         Watermark::create(&place.watermark(), Mark { heartbeat, clean: true, ..Mark::default() })
             .map_err(OpenError::io("write", &place.watermark()))?;
         place.write_owner(&instance)?;
@@ -155,10 +155,10 @@ impl FjallStore {
         place: &Place,
         options: &Options,
         secret: &[u8; Names::SECRET],
-        house: &House,
+        runtime: &Runtime,
         observed: Observed,
     ) -> Result<Opened, OpenError> {
-        let began = house.clock.monotonic();
+        let began = runtime.clock.monotonic();
         let mut instance = place.instance(Some(secret))?;
         refuse_network(&place.store)?;
         let lock = place.lock()?;
@@ -167,20 +167,20 @@ impl FjallStore {
         let (mut watermark, mark) = open_mark(place)?;
         let (engine, loaded) = open_engine(place, &mark)?;
         let epoch = loaded.epoch.max(mark.epoch) + 1;
-        let boot = Shared::fresh_boot(house);
+        let boot = Shared::fresh_boot(runtime);
         let heard = (mark.heartbeat, mark.beat.unwrap_or_default());
         let steady = Duration::from_secs(options.clock_steady_seconds);
-        let sanity = Sanity::new(house, steady, observed.clock.clone(), Some(heard));
+        let sanity = Sanity::new(runtime, steady, observed.clock.clone(), Some(heard));
         if mark.last == 0 {
             // Nothing was ever accepted: there is nothing that a wrong clock could destroy, and it may have been made long ago.
-            sanity.believe(house);
+            sanity.believe(runtime);
         }
         // Before anything is written.
-        engine.date_buckets(options, sanity.now(house)).map_err(damaged)?;
+        engine.date_buckets(options, sanity.now(runtime)).map_err(damaged)?;
         begin(&engine, epoch).map_err(damaged)?;
-        begin_mark(&mut watermark, &loaded, epoch, boot, sanity.beat(house))
+        begin_mark(&mut watermark, &loaded, epoch, boot, sanity.beat(runtime))
             .map_err(OpenError::io("write", &place.watermark()))?;
-        let renewed = if held.is_none() { place.renew(&mut instance, house) } else { Ok(()) };
+        let renewed = if held.is_none() { place.renew(&mut instance, runtime) } else { Ok(()) };
         let unrenewed = match renewed {
             Ok(()) => None,
             // A full disk must not keep the store from being opened, since opening is how it gets room. No event is taken meanwhile.
@@ -195,17 +195,17 @@ impl FjallStore {
             id: instance.id.clone(),
             clean: mark.clean,
             replayed: loaded.replayed,
-            took: house.clock.monotonic().saturating_sub(began),
+            took: runtime.clock.monotonic().saturating_sub(began),
             last: loaded.state.last,
             waiting: loaded.state.waiting,
             held: held.clone(),
-            clock_suspect: sanity.check(house),
+            clock_suspect: sanity.check(runtime),
         };
         let engine = Arc::new(engine);
         let (_, whole) = space(&place.store).map_err(OpenError::io("look at", &place.store))?;
         let Loaded { state, fold, commit, chain, keys, .. } = loaded;
         let shared = Arc::new(Shared::new(Parts {
-            house: house.clone(),
+            runtime: runtime.clone(),
             options: options.clone(),
             place: place.clone(),
             names: Names::new(b'a', secret),
@@ -242,7 +242,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`OpenError`], as for opening.
-    pub fn adopt(place: &Place, house: &House) -> Result<(), OpenError> {
+    pub fn adopt(place: &Place, runtime: &Runtime) -> Result<(), OpenError> {
         let mut instance = place.instance(None)?;
         let _lock = place.lock()?;
         if place.judge(&instance)?.is_none() {
@@ -260,7 +260,7 @@ impl FjallStore {
         };
         batch().map_err(mishap).map_err(damaged)?;
         drop(engine);
-        place.renew(&mut instance, house)
+        place.renew(&mut instance, runtime)
     }
 }
 

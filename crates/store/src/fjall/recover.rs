@@ -88,7 +88,7 @@ impl Writer {
         let (engine, mut loaded) = guarded(|| {
             let engine = Engine::open(&self.shared.place.engine())?;
             let loaded = load(&engine)?;
-            engine.date_buckets(&self.shared.options, self.shared.sanity.now(&self.shared.house))?;
+            engine.date_buckets(&self.shared.options, self.shared.sanity.now(&self.shared.runtime))?;
             Ok((engine, loaded))
         })?;
         if loaded.commit < self.commit {
@@ -98,7 +98,7 @@ impl Writer {
         (self.commit, self.chain, self.fold) = (loaded.commit, loaded.chain, loaded.fold);
         let engine = Arc::new(engine);
         let last = loaded.state.last;
-        self.shared.set_boot(Shared::fresh_boot(&self.shared.house));
+        self.shared.set_boot(Shared::fresh_boot(&self.shared.runtime));
         self.shared.ring.write().clear();
         {
             let mut state = self.shared.state.write();
@@ -120,9 +120,9 @@ impl Writer {
         {
             return false;
         }
-        let until = self.shared.house.clock.monotonic() + pause;
+        let until = self.shared.runtime.clock.monotonic() + pause;
         loop {
-            let left = until.saturating_sub(self.shared.house.clock.monotonic());
+            let left = until.saturating_sub(self.shared.runtime.clock.monotonic());
             if left.is_zero() {
                 return true;
             }

@@ -7,7 +7,7 @@ use std::{
 
 use fjall::PersistMode;
 use serde::Serialize;
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use setgate_set::Timestamp;
 
 use crate::{
@@ -117,8 +117,8 @@ impl Repair {
     ///
     /// # Errors
     /// [`OpenError`] where the disk does not tell what it has.
-    pub fn identify(&mut self, secret: &[u8; Names::SECRET], house: &House) -> Result<(), OpenError> {
-        self.anew = Some(self.place.anew(secret, house)?);
+    pub fn identify(&mut self, secret: &[u8; Names::SECRET], runtime: &Runtime) -> Result<(), OpenError> {
+        self.anew = Some(self.place.anew(secret, runtime)?);
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Repair {
     ///
     /// # Errors
     /// [`OpenError`]; the store is as it was, or is put in place whole by the next attempt.
-    pub fn carry_out(self, into: Option<&Path>, house: &House) -> Result<Repaired, OpenError> {
+    pub fn carry_out(self, into: Option<&Path>, runtime: &Runtime) -> Result<Repaired, OpenError> {
         let (instance, lost) = match (&self.identity, &self.anew) {
             (Identity::Known(instance), _) => (instance.clone(), false),
             (Identity::Lost(_), Some(anew)) => (anew.clone(), true),
@@ -175,7 +175,7 @@ impl Repair {
             return Err(OpenError::Exists(work));
         }
         let made = Place { store: work.clone(), owner: self.place.owner.clone() };
-        let mark = self.write(&made, house)?;
+        let mark = self.write(&made, runtime)?;
         self.prove(&made, &mark)?;
         // Last: without it nothing is put in place.
         Watermark::create(&made.watermark(), mark).map_err(OpenError::io("write", &made.watermark()))?;
@@ -195,13 +195,13 @@ impl Repair {
         Ok(told(self.place.store.clone(), Some(kept), mark.last, copy))
     }
 
-    fn write(&self, made: &Place, house: &House) -> Result<Mark, OpenError> {
+    fn write(&self, made: &Place, runtime: &Runtime) -> Result<Mark, OpenError> {
         let survey = &self.survey;
         let promised = self.mark.map_or(0, |mark| mark.last);
         let frontier = survey.state.last.max(promised) + MOVED;
         let commit = survey.commit + 1;
         let heartbeat =
-            self.mark.map_or_else(|| Timestamp::from_millis(house.clock.wall_millis()), |mark| mark.heartbeat);
+            self.mark.map_or_else(|| Timestamp::from_millis(runtime.clock.wall_millis()), |mark| mark.heartbeat);
         let engine = Engine::open(&made.engine()).map_err(damaged)?;
         guarded(|| {
             let mut scribe = Scribe { engine: &engine, batch: None, bytes: 0, segments: Vec::new() };

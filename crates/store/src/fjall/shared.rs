@@ -11,7 +11,7 @@ use std::{
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use setgate_clock::House;
+use setgate_clock::Runtime;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
@@ -32,7 +32,7 @@ pub(crate) type Keys = BTreeMap<u64, BTreeMap<ProducerNo, u64>>;
 
 /// What writer and readers share.
 pub(crate) struct Shared {
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) options: Options,
     pub(crate) place: Place,
     pub(crate) names: Names,
@@ -82,7 +82,7 @@ pub(crate) struct Shared {
 
 /// What [`Shared::new`] is made from.
 pub(crate) struct Parts {
-    pub(crate) house: House,
+    pub(crate) runtime: Runtime,
     pub(crate) options: Options,
     pub(crate) place: Place,
     pub(crate) names: Names,
@@ -100,7 +100,7 @@ pub(crate) struct Parts {
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { house, options, place, names, observed, fence, budget, reserve, state, .. } = parts;
+        let Parts { runtime, options, place, names, observed, fence, budget, reserve, state, .. } = parts;
         let (engine, sanity, boot, held, keys) = (parts.engine, parts.sanity, parts.boot, parts.held, parts.keys);
         Self {
             ring: RwLock::new(Ring::new(options.recent_bytes)),
@@ -128,7 +128,7 @@ impl Shared {
             faults: Mutex::default(),
             #[cfg(test)]
             cut: super::cut::Cut::default(),
-            house,
+            runtime,
             options,
             place,
             names,
@@ -149,8 +149,8 @@ impl Shared {
     }
 
     /// A new nonce of an opening.
-    pub(crate) fn fresh_boot(house: &House) -> Boot {
-        Boot(house.random.below(1 << 40))
+    pub(crate) fn fresh_boot(runtime: &Runtime) -> Boot {
+        Boot(runtime.random.below(1 << 40))
     }
 
     /// The engine, for one read.

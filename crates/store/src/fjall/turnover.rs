@@ -34,7 +34,7 @@ impl FjallStore {
     /// [`StoreError`]; the records are as they were, and what was overwritten goes later, as journals and tables change.
     pub async fn turn_over(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let by = shared.house.clock.monotonic() + PATIENCE;
+        let by = shared.runtime.clock.monotonic() + PATIENCE;
         read_aside(shared.clone(), move |shared, engine| fill_journal(shared, engine, by)).await?;
         // By the writer: a flush that the disk does not confirm ends the process, whoever asked for it.
         errand(&self.queue, Writer::confirm).await?;
@@ -44,7 +44,7 @@ impl FjallStore {
 
 /// Writes the tables of records anew, and more than a journal holds.
 fn fill_journal(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
-    let late = || shared.house.clock.monotonic() > by;
+    let late = || shared.runtime.clock.monotonic() > by;
     engine.control.rotate_memtable().map_err(mishap)?;
     await_written(engine, &engine.control, &late)?;
     engine.control.major_compact().map_err(mishap)?;
@@ -60,7 +60,7 @@ fn fill_journal(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), St
 
 /// Writes out everything that the old journal holds.
 fn write_out(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
-    let late = || shared.house.clock.monotonic() > by;
+    let late = || shared.runtime.clock.monotonic() > by;
     let filler = engine.filler()?;
     filler.rotate_memtable().map_err(mishap)?;
     await_written(engine, &filler, &late)?;

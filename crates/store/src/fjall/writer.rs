@@ -102,7 +102,7 @@ pub(crate) enum Next {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, engine: Arc<Engine>, watermark: Watermark, lock: Lock, from: Ledge) -> Self {
-        let now = shared.house.clock.monotonic();
+        let now = shared.runtime.clock.monotonic();
         Self {
             shared,
             engine: Some(engine),
@@ -126,7 +126,7 @@ impl Writer {
     }
 
     pub(crate) fn now(&self) -> Duration {
-        self.shared.house.clock.monotonic()
+        self.shared.runtime.clock.monotonic()
     }
 
     /// Writes until the store is closed.
@@ -258,7 +258,7 @@ impl Writer {
     }
 
     pub(crate) fn current_mark(&self, last: Option<u64>, version: Option<u64>) -> Mark {
-        let (heartbeat, beat) = self.shared.sanity.beat(&self.shared.house);
+        let (heartbeat, beat) = self.shared.sanity.beat(&self.shared.runtime);
         let state = self.shared.state.read();
         Mark {
             number: 0,
@@ -298,7 +298,7 @@ impl Writer {
             self.measure_bytes();
         }
         if let Some(instance) = &mut self.unrenewed
-            && self.shared.place.renew(instance, &self.shared.house).is_ok()
+            && self.shared.place.renew(instance, &self.shared.runtime).is_ok()
         {
             self.unrenewed = None;
         }

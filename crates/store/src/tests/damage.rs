@@ -83,10 +83,10 @@ async fn damage_anywhere_is_refused_or_harmless_and_never_silent() {
             let used = fs::read(&journals[0]).unwrap().iter().rposition(|byte| *byte != 0).unwrap() as u64;
             (journals[0].clone(), used)
         } else {
-            let pick = folder.house.random.below(all.len() as u64) as usize;
+            let pick = folder.runtime.random.below(all.len() as u64) as usize;
             (all[pick].clone(), fs::metadata(&all[pick]).unwrap().len())
         };
-        let at = folder.house.random.below(end);
+        let at = folder.runtime.random.below(end);
         let what = format!("round {round}: {} at {at}", path.strip_prefix(&twin.store).unwrap().display());
         let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         if round % 4 < 2 {

@@ -77,11 +77,11 @@ async fn a_lost_identity_is_written_anew_and_the_store_is_held_until_it_is_adopt
         let repair = FjallStore::repair(&place).unwrap();
         assert!(repair.is_needed() && repair.findings().identity.is_some());
         // Without the secret nobody could tell a store with the keys of another one.
-        let refused = repair.carry_out(None, &folder.house).unwrap_err().to_string();
+        let refused = repair.carry_out(None, &folder.runtime).unwrap_err().to_string();
         assert!(refused.contains("secret"), "{refused}");
         let mut repair = FjallStore::repair(&place).unwrap();
-        repair.identify(&SECRET, &folder.house).unwrap();
-        let repaired = repair.carry_out(None, &folder.house).unwrap();
+        repair.identify(&SECRET, &folder.runtime).unwrap();
+        let repaired = repair.carry_out(None, &folder.runtime).unwrap();
         assert_eq!(repaired.damaged.is_some(), also, "what was whole was written anew");
         assert_eq!(repaired.waiting, 1);
         assert!(repaired.copy.unwrap().contains("written anew by a repair"));
@@ -89,7 +89,7 @@ async fn a_lost_identity_is_written_anew_and_the_store_is_held_until_it_is_adopt
         let opened = folder.try_open().unwrap();
         assert!(opened.report.held.is_some() && opened.report.id == id, "{:?}", opened.report);
         opened.store.close().await.unwrap();
-        FjallStore::adopt(&place, &folder.house).unwrap();
+        FjallStore::adopt(&place, &folder.runtime).unwrap();
         let opened = folder.try_open().unwrap();
         assert_eq!(opened.report.held, None);
         let store = opened.store as Arc<dyn Store>;
@@ -106,7 +106,7 @@ async fn a_lost_identity_is_written_anew_and_the_store_is_held_until_it_is_adopt
 async fn a_store_whose_making_broke_off_is_made_again_and_no_other_is() {
     let folder = Folder::new();
     let place = folder.place();
-    let made = || FjallStore::init(&place, &folder.options, &SECRET, &folder.house);
+    let made = || FjallStore::init(&place, &folder.options, &SECRET, &folder.runtime);
     for gone in [&["instance.json"][..], &["instance.json", "watermark"]] {
         gone.iter().for_each(|name| fs::remove_file(place.store.join(name)).unwrap());
         fs::remove_file(&place.owner).unwrap();

@@ -257,7 +257,7 @@ impl Run {
                 let drop_through = vec![(StreamNo(*stream), Rule::Disabled)];
                 Unit::Configure { change: vec![], expect: None, membership: false, drop_through, notice: vec![] }
             }
-            other => return self.keep_house(other, after).await,
+            other => return self.housekeep(other, after).await,
         };
         let lazy = matches!(step, Acknowledge { lazy: true, .. });
         let empty = matches!(&unit, Unit::Settle { what, .. } if what.is_empty());
@@ -268,7 +268,7 @@ impl Run {
         Ok(())
     }
 
-    async fn keep_house(&mut self, step: &Step, after: &mut Model) -> Result<(), StoreError> {
+    async fn housekeep(&mut self, step: &Step, after: &mut Model) -> Result<(), StoreError> {
         match step {
             Fold => self.store.fold().await?,
             Plan => self.plans.push_back(self.store.plan_trim().await?),

@@ -33,14 +33,14 @@ async fn there_is_no_store_where_none_was_made() {
     let folder = Folder::new();
     let elsewhere = Place { store: folder.folder.path().join("nothing"), owner: folder.place().owner };
     assert!(matches!(refusal(folder.try_open_at(&elsewhere)), OpenError::Missing(_)));
-    let again = FjallStore::init(&folder.place(), &folder.options, &SECRET, &folder.house);
+    let again = FjallStore::init(&folder.place(), &folder.options, &SECRET, &folder.runtime);
     assert!(matches!(again, Err(OpenError::Exists(_))));
 }
 
 #[tokio::test]
 async fn another_format_and_another_secret_are_refused() {
     let folder = Folder::new();
-    let wrong = FjallStore::open(&folder.place(), &folder.options, &[8; 32], &folder.house, Observed::default());
+    let wrong = FjallStore::open(&folder.place(), &folder.options, &[8; 32], &folder.runtime, Observed::default());
     assert!(matches!(refusal(wrong), OpenError::Secret { .. }));
     let file = folder.place().store.join("instance.json");
     let text = fs::read_to_string(&file).unwrap();
@@ -70,7 +70,7 @@ async fn a_copy_is_held_until_it_is_adopted() {
     assert_eq!(owed(&store, 1).await, [1]);
     store.close().await.unwrap();
 
-    FjallStore::adopt(&twin, &folder.house).unwrap();
+    FjallStore::adopt(&twin, &folder.runtime).unwrap();
     let opened = folder.try_open_at(&twin).unwrap();
     assert_eq!(opened.report.held, None);
     let store = opened.store as Arc<dyn Store>;

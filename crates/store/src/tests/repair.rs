@@ -79,7 +79,7 @@ async fn lively(folder: &mut Folder, close: bool) -> Told {
 fn repair(place: &Place, folder: &Folder) -> (crate::Findings, Repaired) {
     let repair = FjallStore::repair(place).unwrap();
     let findings = repair.findings().clone();
-    (findings, repair.carry_out(None, &folder.house).unwrap())
+    (findings, repair.carry_out(None, &folder.runtime).unwrap())
 }
 
 /// The repaired store opens, delivers what it says, counts rightly, takes events, and gives no position again.
@@ -145,7 +145,7 @@ async fn a_sound_store_is_not_needed_to_be_repaired_and_loses_nothing_if_it_is()
         assert!(!found.is_needed(), "{:?}", found.findings());
         assert!(found.findings().is_sound());
         let findings = found.findings().clone();
-        let repaired = found.carry_out(None, &folder.house).unwrap();
+        let repaired = found.carry_out(None, &folder.runtime).unwrap();
         assert!(repaired.damaged.unwrap().join("engine").exists());
         assert!(findings.given_up.is_nothing());
         assert_eq!((findings.kept.parked, findings.kept.ids, findings.kept.records), (2, 300, 1));
@@ -160,7 +160,7 @@ async fn with_into_the_store_is_left_alone_and_the_other_is_a_copy() {
     let into = folder.folder.path().join("elsewhere");
     let found = FjallStore::repair(&folder.place()).unwrap();
     let findings = found.findings().clone();
-    found.carry_out(Some(&into), &folder.house).unwrap();
+    found.carry_out(Some(&into), &folder.runtime).unwrap();
     let copy = Place { store: into, owner: folder.place().owner };
     let opened = folder.try_open_at(&copy).unwrap();
     assert!(opened.report.held.is_some());
@@ -175,7 +175,7 @@ async fn a_swap_that_is_broken_off_is_finished_by_the_next_start() {
     let told = lively(&mut folder, true).await;
     let (place, aside) = (folder.place(), folder.folder.path().join("made"));
     let findings = FjallStore::repair(&place).unwrap().findings().clone();
-    FjallStore::repair(&place).unwrap().carry_out(Some(&aside), &folder.house).unwrap();
+    FjallStore::repair(&place).unwrap().carry_out(Some(&aside), &folder.runtime).unwrap();
     // As after a kill between the renames.
     let rebuilt = place.store.join("repaired");
     fs::rename(&aside, &rebuilt).unwrap();
@@ -355,7 +355,7 @@ async fn times_that_were_held_back_stay_so_and_count_as_young_where_they_are_los
         let engine = Engine::open(&path).unwrap();
         let runs = read_held_back(&engine.meta.get(HELD_BACK).unwrap().unwrap()).unwrap();
         if lost {
-            let now = folder.house.clock.wall_millis();
+            let now = folder.runtime.clock.wall_millis();
             let young = HeldBack::latest(&runs, setgate_set::Timestamp::from_millis(now - 60_000));
             assert!(young.as_millis() + 60_000 > now, "{runs:?}");
             assert_eq!(HeldBack::first_since(&runs, young.minus(Duration::from_secs(1))), Some(1));
@@ -377,7 +377,7 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
         files(&twin.store.join("engine"), &mut all);
         all.retain(|path| fs::metadata(path).unwrap().len() > 0 && path.file_name().unwrap() != "lock");
         all.sort();
-        let random = |below: u64| folder.house.random.below(below);
+        let random = |below: u64| folder.runtime.random.below(below);
         let of = |wanted: &str| -> Vec<&PathBuf> {
             all.iter()
                 .filter(|path| path.components().any(|part| part.as_os_str().to_string_lossy().ends_with(wanted)))

@@ -109,15 +109,15 @@ async fn an_engine_that_is_missing_is_not_made_anew() {
     assert!(!engine.exists());
 }
 
-/// The second process: appends, settles and keeps house until it is killed, and says what was accepted.
+/// The second process: appends, settles and cleans up until it is killed, and says what was accepted.
 #[tokio::test]
 async fn child() {
     let Some(path) = std::env::var_os(STORE) else { return };
     let path = PathBuf::from(path);
     let place = Place { store: path.join("store"), owner: path.join("owner.json") };
     let options = Options { path: place.store.clone(), reserve_bytes: 0, segment_records: 16, ..Options::default() };
-    let house = setgate_clock::system();
-    let store = FjallStore::open(&place, &options, &SECRET, &house, Observed::default()).unwrap().store;
+    let runtime = setgate_clock::system();
+    let store = FjallStore::open(&place, &options, &SECRET, &runtime, Observed::default()).unwrap().store;
     let keeper = store.clone();
     tokio::spawn(async move {
         loop {
@@ -153,7 +153,7 @@ async fn after_a_kill_at_any_moment_the_small_files_agree_and_nothing_is_lost() 
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         // Killed after so many events, at whatever the engine is doing then.
-        let enough = folder.house.random.below(60);
+        let enough = folder.runtime.random.below(60);
         let mut kill = |accepted: &mut u64| {
             for _ in 0..=enough {
                 match lines.by_ref().find_map(|line| Some(line.split_once("accepted ")?.1.parse().unwrap())) {

@@ -99,7 +99,7 @@ async fn a_leap_that_lasts_is_believed_and_times_are_right_again() {
     assert_eq!((store.health().clock_suspect, store.health().clock_trouble), (false, None));
     let times = accepted(&store).await;
     assert!(times[3].since(times[0]) < HOUR, "{times:?}");
-    let wall = Timestamp::from_millis(folder.house.clock.wall_millis());
+    let wall = Timestamp::from_millis(folder.runtime.clock.wall_millis());
     assert!(wall.since(times[4]) < MINUTE, "{times:?} at {wall}");
     // What was accepted meanwhile is as young as it is, whatever its time says; what was accepted before is older.
     for _ in 0..2 {
@@ -196,7 +196,7 @@ async fn an_operator_lets_times_go_back_that_were_given_under_a_clock_that_was_a
         append(&store, event("f", &[1])).await;
         let health = store.health();
         assert_eq!((health.accepted_ahead_seconds, health.clock_trouble), (0, None), "round {round}");
-        let wall = Timestamp::from_millis(folder.house.clock.wall_millis());
+        let wall = Timestamp::from_millis(folder.runtime.clock.wall_millis());
         let times = accepted(&store).await;
         assert!(
             wall.since(*times.last().unwrap()) < MINUTE && *times.last().unwrap() <= wall,
@@ -206,7 +206,7 @@ async fn an_operator_lets_times_go_back_that_were_given_under_a_clock_that_was_a
         store = folder.store();
     }
     // What was accepted in the future ends by age as the rest does.
-    let wall = Timestamp::from_millis(folder.house.clock.wall_millis());
+    let wall = Timestamp::from_millis(folder.runtime.clock.wall_millis());
     let first = store.first_accepted_at(wall.plus(HOUR)).await.unwrap();
     assert_eq!(first, Position { seq: store.bounds().last.seq + 1, ..first });
 }

@@ -107,7 +107,7 @@ fn connect(subject: &Subject, broker: Option<&str>, role: Role<'_>) -> Result<Se
     }
     // Tells that reading is allowed where there is nothing to read.
     config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
-    let clock = &subject.house.clock;
+    let clock = &subject.runtime.clock;
     let began = clock.monotonic();
     let client: BaseConsumer<Ear> = config.create_with_context(Ear::new(subject)).map_err(|error| {
         let why = match error {
@@ -235,7 +235,7 @@ pub(super) struct Shape {
 /// A finding, when there is no answer.
 pub(super) fn topic(seen: &Seen, subject: &Subject, topic: &str) -> Result<Topic, Finding> {
     let what = subject.says(&format!("topic {topic}"));
-    let clock = &subject.house.clock;
+    let clock = &subject.runtime.clock;
     let until = clock.monotonic() + PATIENCE;
     loop {
         let told = seen.client.client().fetch_metadata(Some(topic), PATIENCE);
@@ -353,7 +353,7 @@ fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
     for topic in topics.iter().map(String::as_str).chain(topics.is_empty().then_some(NOBODYS)) {
         asked.add_partition(topic, 0);
     }
-    let clock = &subject.house.clock;
+    let clock = &subject.runtime.clock;
     let until = clock.monotonic() + PATIENCE;
     loop {
         let Err(error) = seen.client.committed_offsets(asked.clone(), STEP * 10) else { return Group::Readable };
@@ -398,7 +398,7 @@ fn read(subject: &Subject, seen: &Seen, topic: &str) -> Reading {
     if at_end.add_partition_offset(topic, 0, Offset::End).is_err() || seen.client.assign(&at_end).is_err() {
         return Reading::Untold;
     }
-    let clock = &subject.house.clock;
+    let clock = &subject.runtime.clock;
     let until = clock.monotonic() + PATIENCE;
     let mut reading = Reading::Untold;
     while reading == Reading::Untold && clock.monotonic() < until {

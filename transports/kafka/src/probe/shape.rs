@@ -135,8 +135,8 @@ mod tests {
 
     fn subject() -> Subject {
         let section = json!({ "bootstrap": ["localhost:9092"], "record_bytes": 100_000 });
-        let house = setgate_delivery::testkit::clock::system();
-        Subject { name: "main".into(), section: serde_json::from_value(section).unwrap(), tokens: None, house }
+        let runtime = setgate_delivery::testkit::clock::system();
+        Subject { name: "main".into(), section: serde_json::from_value(section).unwrap(), tokens: None, runtime }
     }
 
     fn shape() -> Shape {

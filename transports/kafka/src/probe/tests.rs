@@ -13,7 +13,7 @@ use super::*;
 
 fn subject(section: &Value) -> Subject {
     let section = serde_json::from_value(section.clone()).unwrap();
-    Subject { name: "main".into(), section, tokens: None, house: clock::system() }
+    Subject { name: "main".into(), section, tokens: None, runtime: clock::system() }
 }
 
 fn mock(brokers: i32) -> MockCluster<'static, DefaultProducerContext> {

@@ -5,7 +5,7 @@ use std::{
 
 use serde_json::json;
 use setgate_delivery::{
-    House,
+    Runtime,
     axum::{
         Router,
         body::Body,
@@ -82,14 +82,14 @@ impl Server {
     }
 }
 
-/// A house whose clock stands, and the guard's permission to ask this machine.
+/// A runtime whose clock stands, and the guard's permission to ask this machine.
 fn env(allowed: bool) -> (Env, Arc<Hourglass>) {
     let hourglass = Hourglass::at(1_800_000_000_000);
-    let house = House { clock: hourglass.clone(), ..clock::system() };
+    let runtime = Runtime { clock: hourglass.clone(), ..clock::system() };
     let allow_networks = if allowed { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
     let config = OutboundConfig { allow_networks, allow_http: true, system_roots: false, ..OutboundConfig::default() };
-    let http = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap();
-    (Env { http, house, report: Arc::new(|_| ()) }, hourglass)
+    let http = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
+    (Env { http, runtime, report: Arc::new(|_| ()) }, hourglass)
 }
 
 /// Waits until it is so; the test fails when it never is.

@@ -4,7 +4,7 @@ use super::*;
 
 fn told() -> (Arc<Hourglass>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
     let glass = Hourglass::at(1_700_000_000_000);
-    let house = House { clock: glass.clone(), ..clock::system() };
+    let runtime = Runtime { clock: glass.clone(), ..clock::system() };
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = events.clone();
     let report = Arc::new(move |event| {
@@ -14,7 +14,7 @@ fn told() -> (Arc<Hourglass>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
             CarrierEvent::Figures { .. } => "figures".to_owned(),
         });
     });
-    (glass, Told::new("kafka/main".into(), report, house, Duration::from_secs(60)), events)
+    (glass, Told::new("kafka/main".into(), report, runtime, Duration::from_secs(60)), events)
 }
 
 fn hear(told: &Told, code: RDKafkaErrorCode, reason: &str) {

@@ -117,9 +117,9 @@ pub(crate) async fn start(bootstrap: &str, options: Json) -> Started {
         cluster[name] = value.clone();
     }
     let section = serde_json::from_value(json!({ "clusters": { "main": cluster } })).unwrap();
-    let house = clock::system();
+    let runtime = clock::system();
     let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
-    let http = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap();
+    let http = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
     let events = Arc::new(Mutex::new(Vec::new()));
     let (tell, changes) = watch::channel(0);
     let seen = events.clone();
@@ -127,7 +127,7 @@ pub(crate) async fn start(bootstrap: &str, options: Json) -> Started {
         seen.lock().unwrap().push(event);
         tell.send_modify(|changes| *changes += 1);
     });
-    let kafka = Kafka::start(section, Env { http, house, report }).await.unwrap();
+    let kafka = Kafka::start(section, Env { http, runtime, report }).await.unwrap();
     Started { kafka: Arc::new(kafka), events, changes }
 }
 

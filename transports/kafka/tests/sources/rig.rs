@@ -124,15 +124,15 @@ impl Mock {
             "properties": { "fetch.wait.max.ms": "50" },
         });
         let section = serde_json::from_value(json!({ "clusters": { "main": cluster, "other": cluster } })).unwrap();
-        let house = clock::system();
-        let http = Outbound::new(&OutboundConfig::default(), house.clone(), OwnAddresses::new()).unwrap();
+        let runtime = clock::system();
+        let http = Outbound::new(&OutboundConfig::default(), runtime.clone(), OwnAddresses::new()).unwrap();
         let cluster = self.cluster.clone();
         let report = Arc::new(move |event| match event {
             CarrierEvent::Up { .. } => *cluster.lock() = Some(true),
             CarrierEvent::Down { .. } => *cluster.lock() = Some(false),
             CarrierEvent::Figures { .. } => {}
         });
-        let env = Env { http, house, report };
+        let env = Env { http, runtime, report };
         Arc::new(Kafka::start(section, env).await.unwrap())
     }
 

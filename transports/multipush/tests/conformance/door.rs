@@ -44,15 +44,15 @@ struct Open {
 }
 
 async fn open(answers: Vec<Answer>) -> Open {
-    let house = clock::system();
-    let method = method(&house, json!({ "receive_sets": 3, "receive_bytes": 4096 })).await;
+    let runtime = clock::system();
+    let method = method(&runtime, json!({ "receive_sets": 3, "receive_bytes": 4096 })).await;
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
     let inlet = Arc::new(Turns { answers, asked: AtomicUsize::new(0), came: Mutex::default() });
     let (stop, stopped) = watch::channel(false);
     let arrival = Arrival { inlet: inlet.clone(), peer: "test".into(), ends: stopped.clone() };
     let app = method.receive_routes().unwrap().layer(Extension(arrival));
-    house.spawn("receiver", listener.serve(app, stopped, house.clone()));
+    runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
     Open { address, inlet, _stop: stop }
 }
 

@@ -30,9 +30,9 @@ impl Case {
         Self::of(&clock::system(), sink, section, sets, keys).await
     }
 
-    async fn of(house: &House, sink: &Sink, section: Json, sets: usize, keys: usize) -> Self {
+    async fn of(runtime: &Runtime, sink: &Sink, section: Json, sets: usize, keys: usize) -> Self {
         let terms = json!({ "endpoint_url": sink.url(), "authorization_header": "Custom  a b:c==" });
-        let line = line(&method(house, section).await, terms, local());
+        let line = line(&method(runtime, section).await, terms, local());
         Self { feed: Simulated::new(line.profile(), sets, keys), line }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, Arrival, BoxFuture, Env, House, Inlet, Method,
+    About, Arrival, BoxFuture, Env, Inlet, Method, Runtime,
     axum::Extension,
     spi::AnyLine,
     testkit::{
@@ -32,10 +32,10 @@ impl Resolve for Here {
 }
 
 /// A method as the gateway starts it.
-async fn method(house: &House, section: Json) -> Arc<MultiPush> {
+async fn method(runtime: &Runtime, section: Json) -> Arc<MultiPush> {
     let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
-    let http = Outbound::with_resolver(&config, house.clone(), OwnAddresses::new(), Arc::new(Here)).unwrap();
-    let env = Env { http, house: house.clone(), report: Arc::new(|_| ()) };
+    let http = Outbound::with_resolver(&config, runtime.clone(), OwnAddresses::new(), Arc::new(Here)).unwrap();
+    let env = Env { http, runtime: runtime.clone(), report: Arc::new(|_| ()) };
     let section: Section = serde_json::from_value(section).unwrap();
     Arc::new(MultiPush::start(section, env).await.unwrap())
 }
@@ -60,8 +60,8 @@ struct Loopback {
 impl Rig for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
-            let house = clock::system();
-            let method = method(&house, json!({})).await;
+            let runtime = clock::system();
+            let method = method(&runtime, json!({})).await;
             let mut listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
             let mut grant = local();
             let mut scheme = "http";
@@ -73,11 +73,11 @@ impl Rig for Loopback {
                 grant["ca_pem"] = chain.into();
                 scheme = "https";
             }
-            let relay = Relay::to(listener.address(), &house).await.unwrap();
+            let relay = Relay::to(listener.address(), &runtime).await.unwrap();
             let (stop, stopped) = watch::channel(false);
             let arrival = Arrival { inlet, peer: "test".into(), ends: stopped.clone() };
             let app = method.receive_routes().unwrap().layer(Extension(arrival));
-            house.spawn("receiver", listener.serve(app, stopped, house.clone()));
+            runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
             let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());
             let line = line(&method, json!({ "endpoint_url": url }), grant);
             Opened {

@@ -40,17 +40,17 @@ impl Sink {
     pub(crate) async fn new<F: Future<Output = Said> + Send + 'static>(
         answer: impl Fn(usize, Vec<String>) -> F + Send + Sync + 'static,
     ) -> Self {
-        let house = clock::system();
+        let runtime = clock::system();
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.address();
         let (stop, stopped) = watch::channel(false);
         let notes = Arc::new(Notes::default());
-        let (own, tasks, answer) = (notes.clone(), house.clone(), Arc::new(answer));
+        let (own, tasks, answer) = (notes.clone(), runtime.clone(), Arc::new(answer));
         let app = Router::new().fallback(move |request: Request| {
-            let (notes, house, answer) = (own.clone(), tasks.clone(), answer.clone());
+            let (notes, runtime, answer) = (own.clone(), tasks.clone(), answer.clone());
             async move {
                 let (head, body) = request.into_parts();
-                let body = read_body(body, 16 << 20, &house).await.unwrap();
+                let body = read_body(body, 16 << 20, &runtime).await.unwrap();
                 let body: Json = serde_json::from_slice(&body).unwrap();
                 let ids: Vec<String> = body["sets"].as_object().unwrap().keys().cloned().collect();
                 let number = {
@@ -67,7 +67,7 @@ impl Sink {
                 response
             }
         });
-        house.spawn("sink", listener.serve(app, stopped, house.clone()));
+        runtime.spawn("sink", listener.serve(app, stopped, runtime.clone()));
         Self { address, notes, _stop: stop }
     }
 

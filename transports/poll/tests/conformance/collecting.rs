@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Mutex, time::Duration};
 use setgate_delivery::{Answer, ErrorCode, Fault, Incoming, Inlet, Method, Refusal, Stop, testkit::clock};
 use tokio::sync::watch;
 
-use super::{Arc, BoxFuture, House, json, method, transmitter::Transmitter};
+use super::{Arc, BoxFuture, Runtime, json, method, transmitter::Transmitter};
 
 /// An inlet that answers by script; everything else is taken.
 struct Scripted(Mutex<VecDeque<Answer>>);
@@ -24,9 +24,9 @@ struct Collecting {
     work: tokio::task::JoinHandle<Result<(), Fault>>,
 }
 
-async fn collecting(script: Vec<Answer>, house: House) -> Collecting {
+async fn collecting(script: Vec<Answer>, runtime: Runtime) -> Collecting {
     let transmitter = Transmitter::new().await;
-    let poll = method(json!({}), &house).await;
+    let poll = method(json!({}), &runtime).await;
     let from = json!({
         "endpoint_url": format!("http://{}/poll", transmitter.address()), "authorization_header": "Bearer x",
         "max_events": 10, "allow_networks": ["127.0.0.0/8"], "allow_http": true,
@@ -37,7 +37,7 @@ async fn collecting(script: Vec<Answer>, house: House) -> Collecting {
     Collecting { transmitter, stop, work }
 }
 
-fn quick() -> House {
+fn quick() -> Runtime {
     setgate_delivery::testkit::hurried(clock::system())
 }
 
@@ -135,7 +135,7 @@ async fn it_ends_where_waiting_mends_nothing_and_waits_elsewhere() {
 #[tokio::test]
 async fn a_wish_to_be_left_alone_is_honoured_up_to_an_hour() {
     let glass = clock::Hourglass::at(1_700_000_000_000);
-    let mut one = collecting(Vec::new(), House { clock: glass.clone(), ..clock::system() }).await;
+    let mut one = collecting(Vec::new(), Runtime { clock: glass.clone(), ..clock::system() }).await;
     for (asked, honoured) in [("120", 120), ("99999999", 3600)] {
         one.transmitter.asked().await;
         one.transmitter.answer("429 Too Many Requests", &format!("Retry-After: {asked}\r\n"), &json!({})).await;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, BoxFuture, Closed, Env, House, Inlet, Method, Visit,
+    About, BoxFuture, Closed, Env, Inlet, Method, Runtime, Visit,
     axum::Extension,
     spi::AnyLine,
     testkit::{
@@ -21,10 +21,10 @@ mod transmitter;
 
 use caller::Caller;
 
-async fn method(section: Json, house: &House) -> Arc<Poll> {
+async fn method(section: Json, runtime: &Runtime) -> Arc<Poll> {
     let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
-    let http = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap();
-    let env = Env { http, house: house.clone(), report: Arc::new(|_| ()) };
+    let http = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
+    let env = Env { http, runtime: runtime.clone(), report: Arc::new(|_| ()) };
     let section: Section = serde_json::from_value(section).unwrap();
     Arc::new(Poll::start(section, env).await.unwrap())
 }
@@ -35,9 +35,9 @@ fn line(poll: &Arc<Poll>, grant: Json) -> Arc<dyn AnyLine> {
     Arc::new(poll.line(&about, Terms::default(), grant).unwrap())
 }
 
-fn hourglass() -> (Arc<clock::Hourglass>, House) {
+fn hourglass() -> (Arc<clock::Hourglass>, Runtime) {
     let glass = clock::Hourglass::at(1_700_000_000_000);
-    (glass.clone(), House { clock: glass, ..clock::system() })
+    (glass.clone(), Runtime { clock: glass, ..clock::system() })
 }
 
 /// A stream with so many SETs, served on loopback; its clock stands still.
@@ -55,8 +55,8 @@ impl Stand {
     }
 
     async fn padded(count: usize, keys: usize, padding: usize) -> Self {
-        let (glass, house) = hourglass();
-        let poll = method(json!({ "answer_bytes": 16 << 20 }), &house).await;
+        let (glass, runtime) = hourglass();
+        let poll = method(json!({ "answer_bytes": 16 << 20 }), &runtime).await;
         let line = line(&poll, json!({}));
         let feed = Simulated::padded(line.profile(), count, keys, padding);
         let (end, ends) = watch::channel(false);
@@ -64,7 +64,7 @@ impl Stand {
         let visit = Visit { feed: feed.feed(), line, inlet: None, peer: "test".into(), ends };
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.address();
-        house.spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(visit)), stopped, house.clone()));
+        runtime.spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(visit)), stopped, runtime.clone()));
         Self { glass, feed, address, end, _stop: stop }
     }
 
@@ -100,10 +100,10 @@ struct Loopback;
 impl Rig for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
-            let house = hurried(clock::system());
-            let poll = method(json!({}), &house).await;
+            let runtime = hurried(clock::system());
+            let poll = method(json!({}), &runtime).await;
             let (line, routes) = (line(&poll, json!({})), poll.routes().unwrap());
-            Opened::responder(line, routes, house, move |url, stop| {
+            Opened::responder(line, routes, runtime, move |url, stop| {
                 let (poll, inlet) = (poll.clone(), inlet.clone());
                 let from = json!({ "endpoint_url": url, "allow_networks": ["127.0.0.0/8"], "allow_http": true });
                 Box::pin(async move { poll.collect(from, inlet, stop).await })
@@ -420,10 +420,10 @@ async fn poll_is_registered_and_reads_its_options_strictly() {
     let registration = methods.iter().find(|method| method.entry.name == "poll").unwrap();
     assert_eq!(registration.entry.uri, "urn:ietf:rfc:8936");
     let env = || async {
-        let house = clock::system();
+        let runtime = clock::system();
         let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
-        let http = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap();
-        Env { http, house, report: Arc::new(|_| ()) }
+        let http = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
+        Env { http, runtime, report: Arc::new(|_| ()) }
     };
     for wrong in [json!({ "hold_seconds": 0 }), json!({ "ack_within_seconds": 1 }), json!({ "hold": 1 })] {
         let fault = (registration.start)(wrong, env().await).await.err().unwrap().to_string();

@@ -26,15 +26,15 @@ struct Open {
 }
 
 async fn open(answer: Answer) -> Open {
-    let house = clock::system();
-    let push = method(&house, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
+    let runtime = clock::system();
+    let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
     let inlet = Arc::new(Always { answer, asked: AtomicUsize::new(0) });
     let (stop, stopped) = watch::channel(false);
     let arrival = Arrival { inlet: inlet.clone(), peer: "test".into(), ends: stopped.clone() };
     let app = push.receive_routes().unwrap().layer(Extension(arrival));
-    house.spawn("receiver", listener.serve(app, stopped, house.clone()));
+    runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
     Open { address, inlet, _stop: stop }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, Arrival, BoxFuture, Bytes, Env, Fault, House, Inlet, Method, Outcome, Receipt, Scope, Verdict,
+    About, Arrival, BoxFuture, Bytes, Env, Fault, Inlet, Method, Outcome, Receipt, Runtime, Scope, Verdict,
     axum::Extension,
     spi::AnyLine,
     testkit::{
@@ -41,9 +41,14 @@ impl Resolve for Answers {
 }
 
 /// A method as the gateway starts it.
-async fn method(house: &House, config: &OutboundConfig, own: &OwnAddresses, resolver: Arc<dyn Resolve>) -> Arc<Push> {
-    let http = Outbound::with_resolver(config, house.clone(), own.clone(), resolver).unwrap();
-    let env = Env { http, house: house.clone(), report: Arc::new(|_| ()) };
+async fn method(
+    runtime: &Runtime,
+    config: &OutboundConfig,
+    own: &OwnAddresses,
+    resolver: Arc<dyn Resolve>,
+) -> Arc<Push> {
+    let http = Outbound::with_resolver(config, runtime.clone(), own.clone(), resolver).unwrap();
+    let env = Env { http, runtime: runtime.clone(), report: Arc::new(|_| ()) };
     Arc::new(Push::start(Section::default(), env).await.unwrap())
 }
 
@@ -67,8 +72,8 @@ fn no_roots() -> OutboundConfig {
 }
 
 /// A line on this machine whose clock stands still.
-async fn still(house: &House, address: SocketAddr) -> Arc<dyn AnyLine> {
-    let push = method(house, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
+async fn still(runtime: &Runtime, address: SocketAddr) -> Arc<dyn AnyLine> {
+    let push = method(runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     line(&push, json!({ "endpoint_url": format!("http://{address}/sets") }), local()).unwrap()
 }
 
@@ -85,10 +90,10 @@ fn retry(outcome: &Outcome) -> (Scope, &'static str) {
     }
 }
 
-fn hourglass() -> (Arc<clock::Hourglass>, House) {
+fn hourglass() -> (Arc<clock::Hourglass>, Runtime) {
     let glass = clock::Hourglass::at(1_700_000_000_000);
-    let house = clock::system();
-    (glass.clone(), House { clock: glass, ..house })
+    let runtime = clock::system();
+    (glass.clone(), Runtime { clock: glass, ..runtime })
 }
 
 /// Push over loopback, plain or over TLS with HTTP/2, to its own receiving half.
@@ -99,8 +104,8 @@ struct Loopback {
 impl Rig for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
-            let house = clock::system();
-            let push = method(&house, &no_roots(), &OwnAddresses::new(), Answers::new(&[&["127.0.0.1"]])).await;
+            let runtime = clock::system();
+            let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[&["127.0.0.1"]])).await;
             let mut listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
             let mut grant = local();
             let mut scheme = "http";
@@ -112,11 +117,11 @@ impl Rig for Loopback {
                 grant["ca_pem"] = chain.into();
                 scheme = "https";
             }
-            let relay = Relay::to(listener.address(), &house).await.unwrap();
+            let relay = Relay::to(listener.address(), &runtime).await.unwrap();
             let (stop, stopped) = watch::channel(false);
             let arrival = Arrival { inlet, peer: "test".into(), ends: stopped.clone() };
             let app = push.receive_routes().unwrap().layer(Extension(arrival));
-            house.spawn("receiver", listener.serve(app, stopped, house.clone()));
+            runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
             let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());
             let line = line(&push, json!({ "endpoint_url": url }), grant).unwrap();
             Opened {
@@ -145,8 +150,8 @@ async fn push_keeps_the_contract_over_tls_and_http2() {
 #[tokio::test]
 async fn a_request_is_exactly_what_rfc_8935_2_1_says() {
     let mut server = server::Server::new().await;
-    let house = clock::system();
-    let push = method(&house, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
+    let runtime = clock::system();
+    let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     let terms = json!({
         "endpoint_url": format!("http://{}/sets?tenant=7", server.address()),
         "authorization_header": "Custom  a b:c==",
@@ -229,9 +234,9 @@ async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_o
 
 #[tokio::test]
 async fn a_server_that_never_answers_costs_one_deadline() {
-    let (glass, house) = hourglass();
+    let (glass, runtime) = hourglass();
     let mut server = server::Server::new().await;
-    let line = still(&house, server.address()).await;
+    let line = still(&runtime, server.address()).await;
     let (outcome, _caller) = tokio::join!(outcome(&line), async {
         let mut caller = server.accept().await;
         caller.read_request().await;
@@ -243,10 +248,10 @@ async fn a_server_that_never_answers_costs_one_deadline() {
 
 #[tokio::test]
 async fn a_server_that_never_accepts_costs_one_deadline() {
-    let (glass, house) = hourglass();
+    let (glass, runtime) = hourglass();
     // TLS to a server that says nothing: the handshake is under the same deadline.
     let mut server = server::Server::new().await;
-    let push = method(&house, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
+    let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     let line = line(&push, json!({ "endpoint_url": format!("https://{}/", server.address()) }), local()).unwrap();
     let (outcome, _caller) = tokio::join!(outcome(&line), async {
         let mut caller = server.accept().await;
@@ -260,9 +265,9 @@ async fn a_server_that_never_accepts_costs_one_deadline() {
 #[tokio::test]
 async fn a_head_that_drips_costs_one_deadline() {
     for drip in [b"X-Drip: drip\r\n".as_slice(), b"H".as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n".as_slice()] {
-        let (glass, house) = hourglass();
+        let (glass, runtime) = hourglass();
         let mut server = server::Server::new().await;
-        let line = still(&house, server.address()).await;
+        let line = still(&runtime, server.address()).await;
         let (outcome, _caller) = tokio::join!(outcome(&line), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
@@ -301,9 +306,9 @@ async fn an_acknowledgement_counts_though_its_body_drips_or_breaks_off() {
 #[tokio::test]
 async fn an_endless_answer_is_cut_off() {
     for (status, expected) in [("202 Accepted", None), ("400 Bad Request", Some((Scope::Set, "http_400")))] {
-        let (_glass, house) = hourglass();
+        let (_glass, runtime) = hourglass();
         let mut server = server::Server::new().await;
-        let line = still(&house, server.address()).await;
+        let line = still(&runtime, server.address()).await;
         let (outcome, ()) = tokio::join!(outcome(&line), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
@@ -380,7 +385,7 @@ async fn a_certificate_of_another_name_or_authority_is_refused() {
     let right = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
     let other = rcgen::generate_simple_self_signed(["other.example".to_owned()]).unwrap();
     for (shown, trusted, fine) in [(&right, &right, true), (&right, &other, false), (&other, &other, false)] {
-        let house = clock::system();
+        let runtime = clock::system();
         let certificate =
             ServerCertificate::from_pem(shown.cert.pem().as_bytes(), shown.signing_key.serialize_pem().as_bytes());
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
@@ -389,8 +394,8 @@ async fn a_certificate_of_another_name_or_authority_is_refused() {
         let (_stop, stopped) = watch::channel(false);
         let accept_all =
             setgate_delivery::axum::Router::new().fallback(|| async { setgate_delivery::http::StatusCode::ACCEPTED });
-        house.spawn("receiver", listener.serve(accept_all, stopped, house.clone()));
-        let push = method(&house, &no_roots(), &OwnAddresses::new(), Answers::new(&[&["127.0.0.1"]])).await;
+        runtime.spawn("receiver", listener.serve(accept_all, stopped, runtime.clone()));
+        let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[&["127.0.0.1"]])).await;
         let mut grant = local();
         grant["ca_pem"] = trusted.cert.pem().into();
         let line = line(&push, json!({ "endpoint_url": url }), grant).unwrap();
@@ -506,10 +511,10 @@ async fn push_is_registered_and_reads_its_options_strictly() {
     let methods = setgate_delivery::methods().unwrap();
     let registration = methods.iter().find(|method| method.entry.name == "push").unwrap();
     assert_eq!(registration.entry.uri, "urn:ietf:rfc:8935");
-    let house = clock::system();
+    let runtime = clock::system();
     let env = || {
-        let http = Outbound::new(&no_roots(), house.clone(), OwnAddresses::new()).unwrap();
-        Env { http, house: house.clone(), report: Arc::new(|_| ()) }
+        let http = Outbound::new(&no_roots(), runtime.clone(), OwnAddresses::new()).unwrap();
+        Env { http, runtime: runtime.clone(), report: Arc::new(|_| ()) }
     };
     for wrong in [json!({ "window": 0 }), json!({ "timeout_seconds": 0 }), json!({ "windw": 1 })] {
         let fault = (registration.start)(wrong.clone(), env()).await.err().unwrap().to_string();

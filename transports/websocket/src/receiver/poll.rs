@@ -44,7 +44,7 @@ impl Collection {
                 let mut stopped = stop.clone();
                 let pause = busy.unwrap_or(self.pause).max(Duration::from_millis(50));
                 tokio::select! {
-                    () = self.house.clock.sleep(pause) => {}
+                    () = self.runtime.clock.sleep(pause) => {}
                     () = raised(&mut stopped) => {}
                 }
             }

@@ -160,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             draws.handed.extend(sets.iter().map(|set| set.jti));
         }
         if draws.since.is_none() {
-            draws.since = Some(self.house.clock.monotonic());
+            draws.since = Some(self.runtime.clock.monotonic());
         }
         text(Speech { sets: Some(&sets), ..Speech::default() }.to_json())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, BoxFuture, Env, House, Inlet, Method,
+    About, BoxFuture, Env, Inlet, Method, Runtime,
     spi::AnyLine,
     testkit::{
         Host, Opened, Rig, clock, conform, hurried,
@@ -20,12 +20,12 @@ mod peer;
 mod socket;
 
 /// A method as the gateway starts it, with a way out to this machine.
-async fn method(house: &House, section: Section) -> Arc<Websocket> {
+async fn method(runtime: &Runtime, section: Section) -> Arc<Websocket> {
     let here = vec!["127.0.0.0/8".parse().unwrap()];
     let config =
         OutboundConfig { system_roots: false, allow_networks: here, allow_http: true, ..OutboundConfig::default() };
-    let http = Outbound::new(&config, house.clone(), OwnAddresses::new()).unwrap();
-    let env = Env { http, house: house.clone(), report: Arc::new(|_| ()) };
+    let http = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
+    let env = Env { http, runtime: runtime.clone(), report: Arc::new(|_| ()) };
     Arc::new(Websocket::start(section, env).await.unwrap())
 }
 
@@ -43,15 +43,15 @@ struct Served {
 
 async fn serve(
     ledger: &feed::Ledger,
-    house: &House,
+    runtime: &Runtime,
     section: Section,
     grant: Json,
     inlet: Option<Arc<dyn Inlet>>,
 ) -> Served {
-    let method = method(house, section).await;
+    let method = method(runtime, section).await;
     let line = line(&method, grant);
     let host =
-        Host::with(Default::default(), method.routes().unwrap(), line, ledger.feed(), inlet, house).await.unwrap();
+        Host::with(Default::default(), method.routes().unwrap(), line, ledger.feed(), inlet, runtime).await.unwrap();
     Served { host, method }
 }
 
@@ -68,8 +68,8 @@ struct Loopback {
 impl Rig for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
-            let house = hurried(clock::system());
-            let method = method(&house, Section::default()).await;
+            let runtime = hurried(clock::system());
+            let method = method(&runtime, Section::default()).await;
             let (routes, line) = (method.routes().unwrap(), line(&method, json!({})));
             let from = self.from.clone();
             let collect = move |url: String, stop| -> BoxFuture<'static, _> {
@@ -77,7 +77,7 @@ impl Rig for Loopback {
                 from["endpoint_url"] = url.into();
                 Box::pin(async move { method.collect(from, inlet, stop).await })
             };
-            Opened::responder(line, routes, house, collect)
+            Opened::responder(line, routes, runtime, collect)
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use setgate_delivery::{
-    Answer, BoxFuture, Closed, ErrorCode, House, Incoming, Inlet, Receipt, Verdict,
+    Answer, BoxFuture, Closed, ErrorCode, Incoming, Inlet, Receipt, Runtime, Verdict,
     testkit::clock::{self, Hourglass},
 };
 use setgate_websocket::{Section, wire::Goodbye};
@@ -29,9 +29,9 @@ fn said(goodbye: Goodbye) -> (u16, String) {
 }
 
 /// A clock that a test moves.
-fn still() -> (Arc<Hourglass>, House) {
+fn still() -> (Arc<Hourglass>, Runtime) {
     let glass = Hourglass::at(1_700_000_000_000);
-    (glass.clone(), House { clock: glass, ..clock::system() })
+    (glass.clone(), Runtime { clock: glass, ..clock::system() })
 }
 
 #[tokio::test]
@@ -278,8 +278,8 @@ async fn a_credential_that_is_over_ends_the_socket() {
 #[tokio::test]
 async fn a_peer_is_pinged_and_a_silent_one_is_hung_up_on() {
     let ledger = Ledger::owing(1, 100);
-    let (glass, house) = still();
-    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let (glass, runtime) = still();
+    let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 1 })).await;
     assert_eq!(peer.sets(1).await, [0]);
@@ -302,9 +302,9 @@ async fn a_peer_is_pinged_and_a_silent_one_is_hung_up_on() {
 #[tokio::test]
 async fn a_peer_that_settles_nothing_gives_its_sets_back() {
     let ledger = Ledger::owing(2, 100);
-    let (glass, house) = still();
+    let (glass, runtime) = still();
     let section = Section { settle_seconds: 60, ..Section::default() };
-    let served = serve(&ledger, &house, section, json!({}), None).await;
+    let served = serve(&ledger, &runtime, section, json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 2 })).await;
     assert_eq!(peer.sets(2).await.len(), 2);
@@ -330,9 +330,9 @@ async fn a_peer_that_settles_nothing_gives_its_sets_back() {
 async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
     for protocol in ["setgate.v1", "pushpull"] {
         let ledger = Ledger::owing(2, 100);
-        let (glass, house) = still();
+        let (glass, runtime) = still();
         let section = Section { settle_seconds: 60, ..Section::default() };
-        let served = serve(&ledger, &house, section, json!({}), None).await;
+        let served = serve(&ledger, &runtime, section, json!({}), None).await;
         let mut peer = Peer::of(served.host.address(), protocol).await;
         peer.say(json!({ "maxEvents": 2 })).await;
         assert_eq!(peer.sets(2).await.len(), 2);
@@ -360,8 +360,8 @@ async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
 async fn draining_waits_no_longer_than_it_should() {
     for protocol in ["setgate.v1", "pushpull"] {
         let ledger = Ledger::owing(3, 100);
-        let (glass, house) = still();
-        let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+        let (glass, runtime) = still();
+        let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
         let mut peer = Peer::of(served.host.address(), protocol).await;
         peer.say(json!({ "maxEvents": 2 })).await;
         peer.sets(2).await;
@@ -380,8 +380,8 @@ async fn draining_waits_no_longer_than_it_should() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_holds_up_no_stop() {
     let ledger = Ledger::owing(10_000, 4000);
-    let (glass, house) = still();
-    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let (glass, runtime) = still();
+    let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 10_000 })).await;
     ledger.handing(50).await;
@@ -406,8 +406,8 @@ async fn a_peer_that_does_not_read_holds_up_no_stop() {
 async fn chatter_is_bounded() {
     for message in [Message::Ping("x".into()), Message::Pong("x".into()), Message::text("{}")] {
         let ledger = Ledger::owing(0, 1);
-        let (_glass, house) = still();
-        let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+        let (_glass, runtime) = still();
+        let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
         let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
         for _ in 0..1001 {
             peer.0.feed(message.clone()).await.unwrap();
@@ -553,8 +553,8 @@ async fn full_sockets_at_both_ends_do_not_wait_for_each_other() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
     let ledger = Ledger::owing(10_000, 4000);
-    let (glass, house) = still();
-    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let (glass, runtime) = still();
+    let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 10_000 })).await;
     ledger.handing(50).await;
@@ -573,8 +573,8 @@ async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
 #[tokio::test]
 async fn what_was_settled_in_time_says_nothing_against_what_came_since() {
     let ledger = Ledger::owing(2, 100);
-    let (glass, house) = still();
-    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let (glass, runtime) = still();
+    let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 1 })).await;
     assert_eq!(peer.sets(1).await, [0]);
@@ -614,8 +614,8 @@ async fn long_names_of_sets_that_are_refused_do_not_pile_up() {
 #[tokio::test]
 async fn what_comes_while_others_are_unsettled_leaves_at_once() {
     let ledger = Ledger::owing(2, 100);
-    let (glass, house) = still();
-    let served = serve(&ledger, &house, Section::default(), json!({}), None).await;
+    let (glass, runtime) = still();
+    let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 100 })).await;
     assert_eq!(peer.sets(2).await, [0, 1]);

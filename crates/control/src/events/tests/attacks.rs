@@ -169,7 +169,7 @@ async fn two_issuers_with_one_path_are_refused_at_the_start() {
             issuers: issuers.iter().map(intake).collect(),
             guard: Arc::new(Guard::new(vec![], clock.clone())),
             config: IntakeConfig::default(),
-            house: house(clock, 1),
+            runtime: runtime(clock, 1),
             observed: Observed::default(),
         })
         .map(|_| ())

@@ -8,9 +8,9 @@ use super::*;
 async fn real() -> (Rig, Arc<MemoryStore>) {
     let mut rig = rig();
     let clock = ManualClock::at(1_700_000_000_000);
-    let house = house(clock.clone(), 9);
-    let store = MemoryStore::new(house.clone(), &[7; 32]);
-    let now = Moment { wall_millis: 1_700_000_000_000, monotonic: house.clock.monotonic() };
+    let runtime = runtime(clock.clone(), 9);
+    let store = MemoryStore::new(runtime.clone(), &[7; 32]);
+    let now = Moment { wall_millis: 1_700_000_000_000, monotonic: runtime.clock.monotonic() };
     let ring = Ring::new(now).generate(Algorithm::EdDSA, RsaBits::default(), now, &Rotation::default(), false).unwrap();
     let issuer = setgate_router::Issuer {
         url: A.into(),
@@ -19,7 +19,7 @@ async fn real() -> (Rig, Arc<MemoryStore>) {
         algorithm: Algorithm::EdDSA,
     };
     let router = setgate_router::Router::start(setgate_router::Parts {
-        house: house.clone(),
+        runtime: runtime.clone(),
         store: store.clone(),
         kek: Arc::new(Kek::generate().unwrap()),
         issuers: vec![issuer],
@@ -41,7 +41,7 @@ async fn real() -> (Rig, Arc<MemoryStore>) {
         issuers: Intake::of(&router),
         guard: Arc::new(Guard::new(producers, clock)),
         config: IntakeConfig::default(),
-        house,
+        runtime,
         observed: Observed::default(),
     })
     .unwrap();

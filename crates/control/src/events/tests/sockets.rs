@@ -19,8 +19,8 @@ async fn serve(rig: &Rig) -> (SocketAddr, watch::Sender<bool>) {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address();
     let (stop, stopped) = watch::channel(false);
-    let house = house(ManualClock::at(1), 1);
-    tokio::spawn(listener.serve(rig.app.clone(), stopped, house));
+    let runtime = runtime(ManualClock::at(1), 1);
+    tokio::spawn(listener.serve(rig.app.clone(), stopped, runtime));
     (address, stop)
 }
 

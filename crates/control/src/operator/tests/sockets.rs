@@ -15,7 +15,7 @@ async fn no_spelling_of_the_request_line_gets_past_the_names() {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address();
     let (_stop, stopped) = watch::channel(false);
-    tokio::spawn(listener.serve(rig.app.clone(), stopped, house(ManualClock::at(1), 1)));
+    tokio::spawn(listener.serve(rig.app.clone(), stopped, runtime(ManualClock::at(1), 1)));
     let bearer = rig.bearer();
     for (line, host, status) in [
         ("GET /admin/v1/streams HTTP/1.1", "Host: localhost\r\n", 200),

@@ -1,4 +1,4 @@
-//! The rules of the house as code: who may import whom, how rooms are laid out, what a transport consists of.
+//! The rules of the workspace as code: who may import whom, how rooms are laid out, what a transport consists of.
 //!
 //! Changing [`IMPORTS`] is a design decision: own commit, reason in the body.
 
@@ -90,8 +90,8 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The house's own crates in all dependency tables of a manifest, without `setgate_`.
-fn house_imports(manifest: &Table) -> BTreeSet<String> {
+/// The workspace's own crates in all dependency tables of a manifest, without `setgate_`.
+fn workspace_imports(manifest: &Table) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut tables: Vec<&Table> = Vec::new();
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
@@ -119,7 +119,7 @@ fn the_import_table_says_what_the_manifests_say() {
     let mut faults = Vec::new();
     let mut edges = 0;
     let mut compare = |folder: PathBuf, table: &[&str]| {
-        let imports = house_imports(&manifest(&folder));
+        let imports = workspace_imports(&manifest(&folder));
         let table: BTreeSet<String> = table.iter().map(|name| (*name).to_owned()).collect();
         edges += imports.len();
         faults.extend(imports.difference(&table).map(|name| format!("{} may not import {name}", folder.display())));

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{BoxFuture, Clock, House, Random, Tasks, Uptime};
+use crate::{BoxFuture, Clock, Random, Runtime, Tasks, Uptime};
 
 /// The clock of the machine. Monotonic time is tokio's, so that tests can pause it.
 #[derive(Debug)]
@@ -97,10 +97,10 @@ impl Tasks for TokioTasks {
     }
 }
 
-/// The real house. Call it inside a tokio runtime.
+/// The runtime of the system. Call it inside a tokio runtime.
 #[must_use]
-pub fn system() -> House {
-    House { clock: Arc::new(SystemClock::new()), random: Arc::new(SystemRandom), tasks: Arc::new(TokioTasks) }
+pub fn system() -> Runtime {
+    Runtime { clock: Arc::new(SystemClock::new()), random: Arc::new(SystemRandom), tasks: Arc::new(TokioTasks) }
 }
 
 #[cfg(all(test, target_os = "linux"))]
