@@ -6,7 +6,7 @@ use crate::{
     StoreError,
     codec::{write_body, write_chunk, write_cursor, write_delta, write_head},
     fjall::{
-        engine::{Engine, control_key, key, mishap, once_key, parked_key, write_kept, write_record, write_row},
+        engine::{Engine, control_key, engine_error, key, once_key, parked_key, write_kept, write_record, write_row},
         replay::{COUNTERS, Fold, chunk_key, row_key, write_counters},
         segment::Segment,
     },
@@ -61,13 +61,13 @@ pub(crate) fn confirm(engine: &Engine) -> Result<(), Failure> {
     engine.db.persist(PersistMode::SyncData).map_err(|error| match error {
         // Nothing was asked of the disk.
         fjall::Error::Poisoned => not_taken(error),
-        other => Failure::Sync(mishap(other)),
+        other => Failure::Sync(engine_error(other)),
     })
 }
 
 fn not_taken(error: fjall::Error) -> Failure {
     let stopped = matches!(error, fjall::Error::Poisoned);
-    let error = mishap(error);
+    let error = engine_error(error);
     if stopped { Failure::Stopped(error) } else { Failure::Write(error) }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     fjall::{
         batch::{Failure, Filling},
         bucket::{row_key, write_row},
-        engine::{Engine, mishap, read_row as read_parked, write_row as write_parked},
+        engine::{Engine, engine_error, read_row as read_parked, write_row as write_parked},
         replay::Fold,
         writer::Writer,
     },
@@ -165,7 +165,7 @@ impl Writer {
             let mut filling = Filling::new(engine, SOME + 1);
             let mut some = 0;
             for item in engine.parked.range(from.clone()..) {
-                let (key, value) = item.into_inner().map_err(mishap).map_err(Failure::Write)?;
+                let (key, value) = item.into_inner().map_err(engine_error).map_err(Failure::Write)?;
                 // One that does not read stays as it is.
                 let Some(mut row) = read_parked(&value).ok().filter(|row| row.parked.parked_at > now) else { continue };
                 row.parked.parked_at = now;

@@ -14,7 +14,7 @@ use crate::{
     codec::{In, Out},
     fjall::{
         batch::Filling,
-        engine::{Engine, mishap, seq_of},
+        engine::{Engine, engine_error, seq_of},
         shared::Shared,
         sieve::Sieve,
     },
@@ -72,7 +72,7 @@ impl Engine {
         let mut once = BTreeMap::new();
         for name in self.db.list_keyspace_names() {
             if let Some(number) = name.strip_prefix("once-").and_then(|number| number.parse().ok()) {
-                let row = self.meta.get(row_key(number)).map_err(mishap)?;
+                let row = self.meta.get(row_key(number)).map_err(engine_error)?;
                 let until = row.and_then(|row| read_row(&row));
                 once.insert(number, self.bucket(number, until)?);
             }
@@ -88,7 +88,7 @@ impl Engine {
         let mut changed = 0;
         let window = std::time::Duration::from_secs(options.idempotency_window_seconds);
         for item in self.meta.prefix(ROW) {
-            let (key, value) = item.into_inner().map_err(mishap)?;
+            let (key, value) = item.into_inner().map_err(engine_error)?;
             let Some(number) = number_of(&key).filter(|number| !self.once.read().contains_key(number)) else {
                 continue;
             };
@@ -107,7 +107,7 @@ impl Engine {
             bucket.until = Some(until);
             changed += 1;
         }
-        if changed > 0 { batch.commit().map_err(mishap) } else { Ok(()) }
+        if changed > 0 { batch.commit().map_err(engine_error) } else { Ok(()) }
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Engine {
 }
 
 /// The error of the engine as ours.
-pub(crate) fn mishap(error: fjall::Error) -> StoreError {
+pub(crate) fn engine_error(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) if is_full(&error) => {
             StoreError::Full(error.to_string())
@@ -112,16 +112,16 @@ impl Engine {
             .max_journaling_size(128 * MIB)
             .max_cached_files(Some(256))
             .manual_journal_persist(true);
-        let db = builder.open().map_err(mishap)?;
-        let small = |name: &str| db.keyspace(name, || shape(2 * MIB, 4096)).map_err(mishap);
+        let db = builder.open().map_err(engine_error)?;
+        let small = |name: &str| db.keyspace(name, || shape(2 * MIB, 4096)).map_err(engine_error);
         let mut engine = Self {
             meta: small("meta")?,
             control: small("control")?,
             cursor: small("cursor")?,
             delta: small("delta")?,
             parked: small("parked")?,
-            parked_bodies: db.keyspace("parked-bodies", || shape(4 * MIB, 16 * 1024)).map_err(mishap)?,
-            held: db.keyspace("held", || shape(4 * MIB, 16 * 1024)).map_err(mishap)?,
+            parked_bodies: db.keyspace("parked-bodies", || shape(4 * MIB, 16 * 1024)).map_err(engine_error)?,
+            held: db.keyspace("held", || shape(4 * MIB, 16 * 1024)).map_err(engine_error)?,
             segments: RwLock::default(),
             once: RwLock::default(),
             purse: Purse::new(),
@@ -129,7 +129,7 @@ impl Engine {
         };
         if engine.db.keyspace_exists(FILLER) {
             // A turnover broke off.
-            engine.db.delete_keyspace(engine.filler()?).map_err(mishap)?;
+            engine.db.delete_keyspace(engine.filler()?).map_err(engine_error)?;
         }
         engine.find_segments()?;
         engine.find_buckets()?;
@@ -141,7 +141,7 @@ impl Engine {
         let mut segments = BTreeMap::new();
         for item in self.meta.prefix("segment/") {
             let mut segment =
-                Segment::read(&item.value().map_err(mishap)?).ok_or_else(|| damaged("the table of segments"))?;
+                Segment::read(&item.value().map_err(engine_error)?).ok_or_else(|| damaged("the table of segments"))?;
             if !segment.condensed {
                 for name in [Segment::heads_name(segment.id), Segment::bodies_name(segment.id)] {
                     if !self.db.keyspace_exists(&name) {
@@ -157,8 +157,8 @@ impl Engine {
                 name.strip_prefix("heads-").or_else(|| name.strip_prefix("bodies-")).and_then(|id| id.parse().ok());
             if id.is_some_and(|id: u64| !segments.values().any(|segment| segment.id == id && !segment.condensed)) {
                 // It was made or given up by a commit that did not take place, or whose clearing away did not.
-                let left = self.db.keyspace(&name, || shape(2 * MIB, 4096)).map_err(mishap)?;
-                self.db.delete_keyspace(left).map_err(mishap)?;
+                let left = self.db.keyspace(&name, || shape(2 * MIB, 4096)).map_err(engine_error)?;
+                self.db.delete_keyspace(left).map_err(engine_error)?;
             }
         }
         self.segments = RwLock::new(segments);
@@ -168,21 +168,21 @@ impl Engine {
     /// The keyspaces of a segment.
     pub(crate) fn shelves(&self, id: u64) -> Result<Shelves, StoreError> {
         Ok(Shelves {
-            heads: self.db.keyspace(&Segment::heads_name(id), || shape(2 * MIB, 4096)).map_err(mishap)?,
-            bodies: self.db.keyspace(&Segment::bodies_name(id), || shape(8 * MIB, 16 * 1024)).map_err(mishap)?,
+            heads: self.db.keyspace(&Segment::heads_name(id), || shape(2 * MIB, 4096)).map_err(engine_error)?,
+            bodies: self.db.keyspace(&Segment::bodies_name(id), || shape(8 * MIB, 16 * 1024)).map_err(engine_error)?,
         })
     }
 
     /// The keyspace of a bucket of idempotency keys.
     pub(crate) fn bucket(&self, bucket: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
-        let keyspace = self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(mishap)?;
-        let sieve = Sieve::new(keyspace.is_empty().map_err(mishap)?, &self.purse);
+        let keyspace = self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(engine_error)?;
+        let sieve = Sieve::new(keyspace.is_empty().map_err(engine_error)?, &self.purse);
         Ok(Bucket { keyspace, sieve: sieve.into(), until })
     }
 
     /// The keyspace that fills journals up.
     pub(crate) fn filler(&self) -> Result<Keyspace, StoreError> {
-        self.db.keyspace(FILLER, || shape(4 * MIB, 16 * 1024)).map_err(mishap)
+        self.db.keyspace(FILLER, || shape(4 * MIB, 16 * 1024)).map_err(engine_error)
     }
 
     /// A keyspace by its name, where there is one.
@@ -190,7 +190,7 @@ impl Engine {
         if !self.db.keyspace_exists(name) {
             return Ok(None);
         }
-        self.db.keyspace(name, || shape(2 * MIB, 4096)).map(Some).map_err(mishap)
+        self.db.keyspace(name, || shape(2 * MIB, 4096)).map(Some).map_err(engine_error)
     }
 
     /// Every keyspace that is open.
@@ -234,12 +234,12 @@ impl Engine {
     fn stored(&self, seq: u64, body: bool) -> Result<Option<Slice>, StoreError> {
         if let Some(shelves) = self.segment(seq).and_then(|segment| segment.shelves) {
             let shelf = if body { shelves.bodies } else { shelves.heads };
-            if let Some(value) = shelf.get(key(seq)).map_err(mishap)? {
+            if let Some(value) = shelf.get(key(seq)).map_err(engine_error)? {
                 return Ok(Some(value));
             }
             // The segment may be given up at this moment: what is owed of it was among the held before.
         }
-        self.held.get(held_key(body, seq)).map_err(mishap)
+        self.held.get(held_key(body, seq)).map_err(engine_error)
     }
 
     /// Up to `max` heads from `from` on, as far as `last`. Of segments that were given up only what is still held is among them.
@@ -261,7 +261,7 @@ impl Engine {
                 return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id)));
             };
             for item in shelves.heads.range(key(next)..=key(end)).take(room) {
-                let (at, value) = item.into_inner().map_err(mishap)?;
+                let (at, value) = item.into_inner().map_err(engine_error)?;
                 if seq_of(&at) != Some(next) {
                     return Err(StoreError::Corrupt(format!("record {next} is missing")));
                 }
@@ -284,7 +284,7 @@ impl Engine {
     pub(crate) fn held_heads(&self, first: u64, last: u64, max: usize) -> Result<Vec<WrittenHead>, StoreError> {
         let all = self.held.range(held_key(false, first)..=held_key(false, last)).take(max);
         all.map(|item| {
-            let (at, value) = item.into_inner().map_err(mishap)?;
+            let (at, value) = item.into_inner().map_err(engine_error)?;
             let seq = at.get(1..).and_then(seq_of).ok_or_else(|| damaged("a held record"))?;
             read_head(seq, &value)
         })
@@ -317,7 +317,7 @@ impl Engine {
             while low < high {
                 let middle = low + (high - low) / 2;
                 let read = || {
-                    let head = shelves.heads.get(key(middle)).map_err(mishap)?;
+                    let head = shelves.heads.get(key(middle)).map_err(engine_error)?;
                     head.map(|head| Ok(read_head(middle, &head)?.head.accepted < when)).transpose()
                 };
                 let Some(is_older) = or_else_kept(guarded(read))? else {
@@ -338,7 +338,7 @@ impl Engine {
 
     fn first_held_at(&self, when: Timestamp, first: u64, last: u64) -> Result<Option<u64>, StoreError> {
         for item in self.held.range(held_key(false, first)..=held_key(false, last)) {
-            let (at, value) = item.into_inner().map_err(mishap)?;
+            let (at, value) = item.into_inner().map_err(engine_error)?;
             let seq = at.get(1..).and_then(seq_of).ok_or_else(|| damaged("a held record"))?;
             if or_else_kept(read_head(seq, &value).map(|head| Some(head.head.accepted < when)))? == Some(false) {
                 return Ok(Some(seq));
@@ -352,7 +352,7 @@ impl Engine {
         let buckets = self.once.read();
         let full = once_key(producer, key);
         for (_, bucket) in buckets.range(since..).rev().filter(|(_, bucket)| bucket.sieve.may_have(&full)) {
-            if let Some(value) = bucket.keyspace.get(full).map_err(mishap)? {
+            if let Some(value) = bucket.keyspace.get(full).map_err(engine_error)? {
                 return read_kept(&value).map(Some).ok_or_else(|| damaged("an idempotency key"));
             }
         }
@@ -362,9 +362,9 @@ impl Engine {
     /// A parked SET, with its body.
     pub(crate) fn parked_row(&self, stream: StreamNo, seq: u64) -> Result<Option<ParkedRow>, StoreError> {
         let at = parked_key(stream, seq);
-        let Some(value) = self.parked.get(at).map_err(mishap)? else { return Ok(None) };
+        let Some(value) = self.parked.get(at).map_err(engine_error)? else { return Ok(None) };
         let mut row = read_row(&value)?;
-        let body = self.parked_bodies.get(at).map_err(mishap)?;
+        let body = self.parked_bodies.get(at).map_err(engine_error)?;
         row.parked.body = read_body(seq, &body.ok_or_else(|| damaged("the body of a parked SET"))?)?;
         Ok(Some(row))
     }
@@ -378,14 +378,14 @@ impl Engine {
             if found.len() >= which.most {
                 break;
             }
-            let mut row = read_row(&item.value().map_err(mishap)?)?;
+            let mut row = read_row(&item.value().map_err(engine_error)?)?;
             if which.stream.is_some_and(|stream| row.parked.stream > stream) {
                 break;
             }
             if which.takes(&row.parked) {
                 let at = parked_key(row.parked.stream, row.parked.at.seq);
                 let body = guarded(|| {
-                    let body = self.parked_bodies.get(at).map_err(mishap)?;
+                    let body = self.parked_bodies.get(at).map_err(engine_error)?;
                     read_body(row.parked.at.seq, &body.ok_or_else(|| damaged("the body of a parked SET"))?)
                 });
                 row.parked.body = match body {
@@ -403,7 +403,7 @@ impl Engine {
 
     /// A control-plane record.
     pub(crate) fn record(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        let value = self.control.get(control_key(key)).map_err(mishap)?;
+        let value = self.control.get(control_key(key)).map_err(engine_error)?;
         value.map(|value| read_record(key.clone(), &value)).transpose()
     }
 
@@ -411,7 +411,7 @@ impl Engine {
     pub(crate) fn records(&self, prefix: &Key) -> Result<Vec<Record>, StoreError> {
         let mut found = Vec::new();
         for item in self.control.prefix(control_key(prefix)) {
-            let (key, value) = item.into_inner().map_err(mishap)?;
+            let (key, value) = item.into_inner().map_err(engine_error)?;
             let text = key.get(1..).and_then(|key| std::str::from_utf8(key).ok()).ok_or_else(|| damaged("a key"))?;
             found.push(read_record(text.into(), &value)?);
         }

@@ -10,7 +10,7 @@ use crate::{
     Boot, Entry, Head, IssuerNo, Kind, Position, ProducerNo, StoreError, Streams, Version,
     codec::read_delta,
     fjall::{
-        engine::{Engine, held_key, mishap, seq_of},
+        engine::{Engine, engine_error, held_key, seq_of},
         replay::Fold,
     },
     state::State,
@@ -72,7 +72,7 @@ impl Gaps {
                 let mut owed = cursor.owed.iter();
                 owed.advance_to(*first);
                 for seq in owed.take_while(|seq| seq <= last) {
-                    if !engine.held.contains_key(held_key(true, seq)).map_err(mishap)? {
+                    if !engine.held.contains_key(held_key(true, seq)).map_err(engine_error)? {
                         return Err(StoreError::Corrupt(format!("record {seq} is owed and its body is missing")));
                     }
                 }
@@ -86,7 +86,7 @@ impl Gaps {
 fn ends(engine: &Engine, fold: &Fold) -> Result<BTreeMap<u64, Streams>, StoreError> {
     let mut ended: BTreeMap<u64, Streams> = BTreeMap::new();
     for item in engine.delta.range((fold.commit + 1).to_be_bytes()..) {
-        let (key, value) = item.into_inner().map_err(mishap)?;
+        let (key, value) = item.into_inner().map_err(engine_error)?;
         let commit = seq_of(&key).unwrap_or_default();
         for one in read_delta(commit, &value)?.ended {
             ended.entry(one.seq).or_default().insert(one.stream.0);

@@ -15,7 +15,7 @@ use crate::{
     fjall::{
         batch::{Failure, Filling},
         bucket::row_key,
-        engine::{Engine, held_key, key, mishap, parked_of, read_row, seq_of},
+        engine::{Engine, engine_error, held_key, key, parked_of, read_row, seq_of},
         guard::guarded,
         release::{give_up, give_up_orphans, release_journals},
         segment::{Segment, Shelves},
@@ -183,7 +183,7 @@ fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap) -> Result<Ve
     let mut swept = Vec::new();
     let last = segment.last.unwrap_or(segment.first);
     for item in engine.held.range(held_key(false, segment.first)..=held_key(false, last)) {
-        let at = item.key().map_err(mishap)?;
+        let at = item.key().map_err(engine_error)?;
         if let Some(seq) = at.get(1..).and_then(seq_of)
             && !owed.contains(seq)
         {
@@ -201,7 +201,7 @@ fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<
     some.advance_to(segment.first);
     for seq in some.take_while(|seq| *seq <= last) {
         for (body, keyspace) in [(false, &shelves.heads), (true, &shelves.bodies)] {
-            match guarded(|| keyspace.get(key(seq)).map_err(mishap)) {
+            match guarded(|| keyspace.get(key(seq)).map_err(engine_error)) {
                 Ok(Some(value)) => rows.push((held_key(body, seq), value.to_vec())),
                 // The others are given up all the same, or one block that rots would fill the disk.
                 Ok(None) | Err(StoreError::Corrupt(_)) => {
@@ -351,8 +351,8 @@ fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
             .collect()
     };
     for shelves in closed {
-        shelves.heads.rotate_memtable().map_err(mishap)?;
-        shelves.bodies.rotate_memtable().map_err(mishap)?;
+        shelves.heads.rotate_memtable().map_err(engine_error)?;
+        shelves.bodies.rotate_memtable().map_err(engine_error)?;
     }
     Ok(())
 }
@@ -372,7 +372,7 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
         let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
         past.iter().for_each(|(number, _)| batch.remove(&engine.meta, row_key(*number)));
         if !past.is_empty() {
-            batch.commit().map_err(mishap)?;
+            batch.commit().map_err(engine_error)?;
         }
         for (_, keyspace) in past {
             give_up(engine, keyspace)?;
@@ -403,7 +403,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
             let wall = shared.sanity.now(&shared.runtime);
             let held_back = shared.state.read().held_back.clone();
             for item in engine.parked.iter() {
-                let row = match item.value().map_err(mishap) {
+                let row = match item.value().map_err(engine_error) {
                     Ok(value) => read_row(&value),
                     Err(StoreError::Corrupt(why)) => {
                         // The engine gets no further than this.
@@ -431,7 +431,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
                 if count <= options.parked_count && bytes <= options.parked_bytes {
                     break;
                 }
-                let (at, value) = item.into_inner().map_err(mishap)?;
+                let (at, value) = item.into_inner().map_err(engine_error)?;
                 let Some((stream, seq)) = parked_of(&at) else { continue };
                 count -= 1;
                 bytes = bytes.saturating_sub(read_row(&value).map_or(0, |row| row.bytes));

@@ -13,7 +13,7 @@ use setgate_set::Timestamp;
 use crate::{
     Boot, Fence, FjallStore, Names, Observed, Options, StoreError,
     fjall::{
-        engine::{Engine, key, mishap},
+        engine::{Engine, engine_error, key},
         guard::{guarded, told},
         identity::{Instance, fingerprint, token},
         journal,
@@ -258,7 +258,7 @@ impl FjallStore {
             batch.insert(&engine.meta, crate::fjall::replay::COUNTERS, counters);
             batch.commit()
         };
-        batch().map_err(mishap).map_err(damaged)?;
+        batch().map_err(engine_error).map_err(damaged)?;
         drop(engine);
         place.renew(&mut instance, runtime)
     }
@@ -343,7 +343,7 @@ pub(crate) fn compare(place: &Place, mark: &Mark, loaded: &Loaded, engine: &Engi
 fn begin(engine: &Engine, epoch: u64) -> Result<(), StoreError> {
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&engine.meta, EPOCH, key(epoch));
-    batch.commit().map_err(mishap)
+    batch.commit().map_err(engine_error)
 }
 
 fn begin_mark(

@@ -7,7 +7,7 @@ use fjall::{AbstractTree as _, Keyspace, PersistMode, SeqNo};
 use crate::{
     StoreError,
     fjall::{
-        engine::{Engine, mishap},
+        engine::{Engine, engine_error},
         segment::Segment,
         shared::Shared,
     },
@@ -23,7 +23,7 @@ const PATIENCE: u32 = 3000;
 /// Who still reads keeps what it reads until it is done.
 pub(crate) fn give_up(engine: &Engine, keyspace: Keyspace) -> Result<(), StoreError> {
     // Deleted first: from then on nothing is compacted, and no journal waits for what is in its memory.
-    engine.db.delete_keyspace(keyspace.clone()).map_err(mishap)?;
+    engine.db.delete_keyspace(keyspace.clone()).map_err(engine_error)?;
     let tree = &keyspace.tree;
     let emptied = {
         // A flush in between would bring a table that nobody drops.
@@ -73,14 +73,14 @@ pub(crate) fn release_journals(shared: &Shared, engine: &Engine) -> Result<(), S
         return Ok(());
     }
     for keyspace in engine.all() {
-        keyspace.rotate_memtable().map_err(mishap)?;
+        keyspace.rotate_memtable().map_err(engine_error)?;
     }
     // What is measured next decides what is cut: it should see the room that comes back by itself.
     for _ in 0..PATIENCE {
         if engine.db.journal_count() < 2 {
             break;
         }
-        engine.db.persist(PersistMode::Buffer).map_err(mishap)?;
+        engine.db.persist(PersistMode::Buffer).map_err(engine_error)?;
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())

@@ -17,7 +17,7 @@ use crate::{
         believe::{HELD_BACK, write_held_back},
         bucket,
         check::read_mark,
-        engine::{Engine, key, mishap, seq_of},
+        engine::{Engine, engine_error, key, seq_of},
         guard::guarded,
         identity::{Identity, Instance},
         journal,
@@ -281,8 +281,8 @@ impl<'a> Scribe<'a> {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.bytes = 0;
         let Some(Filling { batch, touched, .. }) = self.batch.take() else { return Ok(()) };
-        self.engine.await_room(touched.iter()).map_err(mishap)?;
-        batch.durability(Some(PersistMode::Buffer)).commit().map_err(mishap)
+        self.engine.await_room(touched.iter()).map_err(engine_error)?;
+        batch.durability(Some(PersistMode::Buffer)).commit().map_err(engine_error)
     }
 
     /// Heads and bodies, in segments without a hole.
@@ -424,7 +424,7 @@ impl<'a> Scribe<'a> {
             filling.batch.insert(&engine.meta, HELD_BACK, write_held_back(&held_back));
         }
         let Filling { batch, touched, .. } = filling;
-        engine.await_room(touched.iter()).map_err(mishap)?;
-        batch.durability(Some(PersistMode::SyncAll)).commit().map_err(mishap)
+        engine.await_room(touched.iter()).map_err(engine_error)?;
+        batch.durability(Some(PersistMode::SyncAll)).commit().map_err(engine_error)
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     codec::{In, Out, damaged, read_chunk, read_cursor, read_delta},
     fjall::{
         believe::{HELD_BACK, read_held_back},
-        engine::{Engine, mishap, parked_of, read_row, seq_of},
+        engine::{Engine, engine_error, parked_of, read_row, seq_of},
         gaps::Gaps,
         shared::Keys,
     },
@@ -115,7 +115,7 @@ pub(crate) struct Loaded {
 
 /// Reads everything that is kept in memory.
 pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
-    let one = |name: &str| engine.meta.get(name).map_err(mishap);
+    let one = |name: &str| engine.meta.get(name).map_err(engine_error);
     let fold = one(Fold::KEY)?
         .map(|value| Fold::read(&value).ok_or_else(|| damaged("the fold")))
         .transpose()?
@@ -181,7 +181,7 @@ pub(crate) fn numbers_of(key: &[u8]) -> Option<(StreamNo, u32)> {
 
 fn load_cursors(engine: &Engine, state: &mut State) -> Result<(), StoreError> {
     for item in engine.cursor.prefix("c") {
-        let (key, value) = item.into_inner().map_err(mishap)?;
+        let (key, value) = item.into_inner().map_err(engine_error)?;
         let read = || Some((numbers_of(&key)?.0, read_cursor(&value)?));
         let (stream, (tally, dropped_through, control)) = read().ok_or_else(|| damaged("a cursor"))?;
         let cursor = state.cursors.entry(stream).or_default();
@@ -190,7 +190,7 @@ fn load_cursors(engine: &Engine, state: &mut State) -> Result<(), StoreError> {
         cursor.control.extend(control);
     }
     for item in engine.cursor.prefix("o") {
-        let (key, value) = item.into_inner().map_err(mishap)?;
+        let (key, value) = item.into_inner().map_err(engine_error)?;
         let read = || Some((numbers_of(&key)?, read_chunk(&value)?));
         let ((stream, chunk), (owed, attempts)) = read().ok_or_else(|| damaged("a chunk of a cursor"))?;
         let cursor = state.cursors.entry(stream).or_default();
@@ -206,7 +206,7 @@ fn load_cursors(engine: &Engine, state: &mut State) -> Result<(), StoreError> {
 
 fn load_parked(engine: &Engine, state: &mut State) -> Result<(), StoreError> {
     for item in engine.parked.iter() {
-        let (key, value) = item.into_inner().map_err(mishap)?;
+        let (key, value) = item.into_inner().map_err(engine_error)?;
         let (stream, _) = parked_of(&key).ok_or_else(|| damaged("a parked SET"))?;
         state.parked(stream, 1, i64::try_from(read_row(&value)?.bytes).unwrap_or_default());
     }
@@ -238,7 +238,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
         chains.resize(index_of(state.last, fold), None);
         let mut bytes = if segment.first <= fold.frontier { fold.bytes } else { 0 };
         for item in shelves.heads.range((fold.frontier + 1).max(segment.first).to_be_bytes()..) {
-            let (key, value) = item.into_inner().map_err(mishap)?;
+            let (key, value) = item.into_inner().map_err(engine_error)?;
             let next = state.last + 1;
             if seq_of(&key) != Some(next) {
                 return Err(StoreError::Corrupt(format!("record {next} is missing")));
@@ -270,7 +270,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
 fn learn_times(engine: &Engine) -> Result<(), StoreError> {
     for segment in engine.segments.write().values_mut() {
         if let (Some(last), Some(shelves), None) = (segment.last, &segment.shelves, segment.accepted_last) {
-            let value = shelves.heads.get(last.to_be_bytes()).map_err(mishap)?;
+            let value = shelves.heads.get(last.to_be_bytes()).map_err(engine_error)?;
             let value = value.ok_or_else(|| StoreError::Corrupt(format!("record {last} is missing")))?;
             segment.accepted_last = Some(crate::codec::read_head(last, &value)?.head.accepted);
         }
@@ -286,7 +286,7 @@ fn index_of(seq: u64, fold: &Fold) -> usize {
 fn load_deltas(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(u64, u64), StoreError> {
     let mut commit = fold.commit;
     for item in engine.delta.range((fold.commit + 1).to_be_bytes()..) {
-        let (key, value) = item.into_inner().map_err(mishap)?;
+        let (key, value) = item.into_inner().map_err(engine_error)?;
         if seq_of(&key) != Some(commit + 1) {
             return Err(StoreError::Corrupt(format!("commit {} is missing", commit + 1)));
         }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::{
     StoreError,
-    fjall::engine::{mishap, once_key},
+    fjall::engine::{engine_error, once_key},
     plan::Fresh,
 };
 
@@ -129,7 +129,7 @@ impl Sieve {
         let mut page: Vec<[u8; 20]> = Vec::with_capacity(PAGE);
         for item in keyspace.iter() {
             // A key of another length is none of ours, and never asked for.
-            if let Ok(key) = item.key().map_err(mishap)?.as_ref().try_into() {
+            if let Ok(key) = item.key().map_err(engine_error)?.as_ref().try_into() {
                 page.push(key);
             }
             if page.len() == PAGE {

@@ -7,7 +7,7 @@ use fjall::{Keyspace, PersistMode};
 use crate::{
     FjallStore, StoreError,
     fjall::{
-        engine::{Engine, mishap},
+        engine::{Engine, engine_error},
         housekeep::errand,
         read_aside,
         release::give_up,
@@ -45,15 +45,15 @@ impl FjallStore {
 /// Writes the tables of records anew, and more than a journal holds.
 fn fill_journal(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
     let late = || shared.runtime.clock.monotonic() > by;
-    engine.control.rotate_memtable().map_err(mishap)?;
+    engine.control.rotate_memtable().map_err(engine_error)?;
     await_written(engine, &engine.control, &late)?;
-    engine.control.major_compact().map_err(mishap)?;
+    engine.control.major_compact().map_err(engine_error)?;
 
     let filler = engine.filler()?;
     let block: Arc<[u8]> = vec![0u8; BLOCK].into();
     for number in 0..FILL / BLOCK {
-        engine.await_room(std::iter::once(&filler)).map_err(mishap)?;
-        filler.insert(number.to_be_bytes(), &*block).map_err(mishap)?;
+        engine.await_room(std::iter::once(&filler)).map_err(engine_error)?;
+        filler.insert(number.to_be_bytes(), &*block).map_err(engine_error)?;
     }
     Ok(())
 }
@@ -62,11 +62,11 @@ fn fill_journal(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), St
 fn write_out(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
     let late = || shared.runtime.clock.monotonic() > by;
     let filler = engine.filler()?;
-    filler.rotate_memtable().map_err(mishap)?;
+    filler.rotate_memtable().map_err(engine_error)?;
     await_written(engine, &filler, &late)?;
     // Now the old journal is closed. It goes when nothing in memory needs it.
     for keyspace in engine.all() {
-        keyspace.rotate_memtable().map_err(mishap)?;
+        keyspace.rotate_memtable().map_err(engine_error)?;
         await_written(engine, &keyspace, &late)?;
     }
     give_up(engine, filler)?;
@@ -88,7 +88,7 @@ fn wait(engine: &Engine, late: &impl Fn() -> bool) -> Result<(), StoreError> {
         return Err(StoreError::Busy);
     }
     // Says so when the engine's worker died.
-    engine.db.persist(PersistMode::Buffer).map_err(mishap)?;
+    engine.db.persist(PersistMode::Buffer).map_err(engine_error)?;
     std::thread::sleep(Duration::from_millis(1));
     Ok(())
 }
