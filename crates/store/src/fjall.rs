@@ -125,7 +125,7 @@ impl FjallStore {
         if !self.shared.held.load(Ordering::Acquire) {
             return Ok(());
         }
-        housekeep::errand(&self.queue, writer::Writer::move_numbers_on).await?;
+        housekeep::run_on_writer(&self.queue, writer::Writer::move_numbers_on).await?;
         let shared = self.shared.clone();
         let renew = move || {
             let mut instance = shared.place.instance(None)?;
@@ -466,7 +466,7 @@ impl Store for FjallStore {
 
     fn confirm_clock(&self) -> Answer<Confirmed> {
         let queue = self.queue.clone();
-        Box::pin(async move { housekeep::errand(&queue, writer::Writer::confirm_clock).await })
+        Box::pin(async move { housekeep::run_on_writer(&queue, writer::Writer::confirm_clock).await })
     }
 
     fn housekeep(&self) -> Answer<()> {

@@ -9,7 +9,7 @@ use crate::{
     FjallStore, StoreError,
     fjall::{
         batch::Failure,
-        housekeep::{Trim, aside, errand, plan_trim},
+        housekeep::{Trim, aside, plan_trim, run_on_writer},
         release::give_up_orphans,
         watermark::Watermark,
         writer::{Job, Writer},
@@ -52,7 +52,7 @@ impl Cut {
 /// The steps of one round of housekeeping, for tests that order them otherwise.
 impl FjallStore {
     pub(crate) async fn fold(&self) -> Result<(), StoreError> {
-        errand(&self.queue, Writer::fold).await
+        run_on_writer(&self.queue, Writer::fold).await
     }
 
     pub(crate) async fn plan_trim(&self) -> Result<Trim, StoreError> {
@@ -60,7 +60,7 @@ impl FjallStore {
     }
 
     pub(crate) async fn trim(&self, trim: Trim) -> Result<(), StoreError> {
-        errand(&self.queue, move |writer| writer.trim(trim)).await
+        run_on_writer(&self.queue, move |writer| writer.trim(trim)).await
     }
 
     pub(crate) async fn clear_away(&self) -> Result<(), StoreError> {
@@ -85,7 +85,7 @@ impl FjallStore {
             writer.watermark = file;
             Ok(())
         };
-        errand(&self.queue, replace).await.ok();
+        run_on_writer(&self.queue, replace).await.ok();
     }
 
     /// The writer does nothing until the sender is dropped.
@@ -95,7 +95,7 @@ impl FjallStore {
             let _ = held.recv();
             Ok(())
         };
-        let _ = self.queue.send(Job::Errand(Box::new(wait)));
+        let _ = self.queue.send(Job::Task(Box::new(wait)));
         release
     }
 

@@ -60,7 +60,7 @@ impl Trim {
 pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Result<(), StoreError> {
     aside(&shared, fill_sieves).await?;
     // What is trimmed must be settled on the disk, and its targets must not be needed for a replay.
-    errand(&queue, Writer::settle_cursors).await?;
+    run_on_writer(&queue, Writer::settle_cursors).await?;
     loop {
         let trim = aside(&shared, plan_trim).await?;
         if trim.is_empty() {
@@ -74,7 +74,7 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
             swept = trim.swept.len(),
             "segments are given up"
         );
-        errand(&queue, move |writer| writer.trim(trim)).await?;
+        run_on_writer(&queue, move |writer| writer.trim(trim)).await?;
         tracing::debug!(segments = given, "segments were given up and are cleared away");
         aside(&shared, |_, engine| give_up_orphans(engine, None)).await?;
         tracing::debug!("segments were cleared away");
@@ -84,9 +84,9 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
     }
     aside(&shared, |_, engine| write_out_closed(engine)).await?;
     // What is taken now says whether the journals must go, and what is taken then whether somebody is cut.
-    errand(&queue, Writer::measure_now).await?;
+    run_on_writer(&queue, Writer::measure_now).await?;
     aside(&shared, release_journals).await?;
-    errand(&queue, Writer::measure_now).await?;
+    run_on_writer(&queue, Writer::measure_now).await?;
     forget_keys(&shared).await?;
     if !shared.sanity.check(&shared.runtime) {
         forget_parked(&shared, &queue).await?;
@@ -95,13 +95,13 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
 }
 
 /// Does something on the writer's thread.
-pub(crate) async fn errand<T: Send + 'static>(
+pub(crate) async fn run_on_writer<T: Send + 'static>(
     queue: &SyncSender<Job>,
     work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, StoreError> {
     let gone = || StoreError::Unavailable("it is closed, or being opened again after a failed write".into());
     let (answer, done) = oneshot::channel();
-    let errand = move |writer: &mut Writer| {
+    let task = move |writer: &mut Writer| {
         let (told, failure) = match work(writer) {
             Ok(done) => (Ok(done), None),
             Err(failure) => (Err(writer.trouble(&failure)), Some(failure)),
@@ -109,7 +109,7 @@ pub(crate) async fn errand<T: Send + 'static>(
         let _ = answer.send(told);
         failure.map_or(Ok(()), Err)
     };
-    queue.try_send(Job::Errand(Box::new(errand))).map_err(|_| StoreError::Busy)?;
+    queue.try_send(Job::Task(Box::new(task))).map_err(|_| StoreError::Busy)?;
     done.await.unwrap_or_else(|_| Err(gone()))
 }
 

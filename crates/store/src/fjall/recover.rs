@@ -152,8 +152,8 @@ impl Writer {
                 let _ = call.answer.send(Err(error));
                 true
             }
-            // Who waits for an errand hears that it was not done.
-            Job::Errand(_) => true,
+            // Who waits for a task hears that it was not done.
+            Job::Task(_) => true,
             Job::Close(answer) => {
                 self.shared.closed.store(true, Ordering::Release);
                 let trouble = self.shared.trouble.lock().clone();

@@ -8,7 +8,7 @@ use crate::{
     FjallStore, StoreError,
     fjall::{
         engine::{Engine, engine_error},
-        housekeep::errand,
+        housekeep::run_on_writer,
         read_aside,
         release::give_up,
         shared::Shared,
@@ -37,7 +37,7 @@ impl FjallStore {
         let by = shared.runtime.clock.monotonic() + PATIENCE;
         read_aside(shared.clone(), move |shared, engine| fill_journal(shared, engine, by)).await?;
         // By the writer: a flush that the disk does not confirm ends the process, whoever asked for it.
-        errand(&self.queue, Writer::confirm).await?;
+        run_on_writer(&self.queue, Writer::confirm).await?;
         read_aside(shared.clone(), move |shared, engine| write_out(shared, engine, by)).await
     }
 }

@@ -46,13 +46,13 @@ pub(crate) struct Call {
     pub(crate) answer: oneshot::Sender<Outcome>,
 }
 
-/// Work for the writer's thread that is no unit.
-pub(crate) type Errand = Box<dyn FnOnce(&mut Writer) -> Result<(), Failure> + Send>;
+/// Work for the writer's thread beside units.
+pub(crate) type WriterTask = Box<dyn FnOnce(&mut Writer) -> Result<(), Failure> + Send>;
 
 /// What stands in the queue.
 pub(crate) enum Job {
     Commit(Box<Call>),
-    Errand(Errand),
+    Task(WriterTask),
     Close(oneshot::Sender<Result<(), StoreError>>),
     /// Ends as a killed process ends: nothing is written out.
     Abandon(oneshot::Sender<()>),
@@ -199,8 +199,8 @@ impl Writer {
                 let _ = call.answer.send(Err(StoreError::Busy));
                 Next::On
             }
-            Job::Errand(errand) => {
-                errand(self)?;
+            Job::Task(task) => {
+                task(self)?;
                 Next::On
             }
             Job::Close(answer) => {
