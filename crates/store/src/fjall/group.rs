@@ -26,14 +26,14 @@ const GROUP_UNITS: usize = 256;
 const GROUP_BYTES: usize = 1024 * 1024;
 
 /// What planning looks up, for the writer.
-struct Desk<'a> {
+struct PlanningView<'a> {
     engine: &'a Engine,
     ring: &'a RwLock<Ring>,
     shared: &'a Shared,
     since: u64,
 }
 
-impl Lookup for Desk<'_> {
+impl Lookup for PlanningView<'_> {
     fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
         let since = self.shared.horizons.read().get(&producer).copied().unwrap_or_default().max(self.since);
         self.engine.kept(producer, key, since)
@@ -97,11 +97,11 @@ impl Writer {
         let shared = &self.shared;
         let now = shared.sanity.now(&shared.runtime);
         let since = shared.oldest_bucket(engine);
-        let desk = Desk { engine, ring: &shared.ring, shared, since };
+        let view = PlanningView { engine, ring: &shared.ring, shared, since };
         let state = shared.state.read();
         let mut calls = calls;
         loop {
-            let mut planner = Planner::new(&state, &desk, &shared.names, shared.boot(), shared.fence, now);
+            let mut planner = Planner::new(&state, &view, &shared.names, shared.boot(), shared.fence, now);
             let mut answers = Vec::with_capacity(calls.len());
             let mut failed = None;
             for (index, call) in calls.iter().enumerate() {
