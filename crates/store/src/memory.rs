@@ -27,7 +27,7 @@ use crate::{
 const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Default)]
-struct Shelves {
+struct Tables {
     records: BTreeMap<u64, (Entry, Bytes)>,
     once: HashMap<[u8; 16], (Kept, Timestamp)>,
     rows: BTreeMap<(StreamNo, u64), ParkedRow>,
@@ -36,7 +36,7 @@ struct Shelves {
 
 struct Inner {
     state: State,
-    shelves: Shelves,
+    tables: Tables,
     witness: Option<Arc<dyn Witness>>,
     closed: bool,
 }
@@ -57,7 +57,7 @@ impl std::fmt::Debug for MemoryStore {
     }
 }
 
-impl Lookup for Shelves {
+impl Lookup for Tables {
     fn once(&self, _producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
         Ok(self.once.get(key).map(|(kept, _)| kept.clone()))
     }
@@ -80,7 +80,7 @@ impl MemoryStore {
             names: Names::new(b'a', secret),
             boot: Boot(runtime.random.below(1 << 40)),
             sanity: Sanity::new(&runtime, LEAP, ClockObserved::default(), None),
-            inner: Arc::new(Mutex::new(Inner { state, shelves: Shelves::default(), witness: None, closed: false })),
+            inner: Arc::new(Mutex::new(Inner { state, tables: Tables::default(), witness: None, closed: false })),
             last: watch::Sender::new(0),
             runtime,
         })
@@ -110,9 +110,9 @@ impl MemoryStore {
                 let run = HeldBack { first: from + 1, last: state.last, times: (strayed.began, seen.now), until };
                 run.add(&mut state.held_back, state.first, Duration::ZERO);
             }
-            inner.shelves.once.values_mut().for_each(|(_, at)| *at = until);
+            inner.tables.once.values_mut().for_each(|(_, at)| *at = until);
         } else {
-            inner.shelves.once.values_mut().for_each(|(_, at)| *at = until.min(*at));
+            inner.tables.once.values_mut().for_each(|(_, at)| *at = until.min(*at));
             state.held_back.iter_mut().for_each(|run| run.until = until.min(run.until));
         }
         Confirmed { offset_seconds: strayed.seconds(), went_back_seconds: 0 }
@@ -125,7 +125,7 @@ impl MemoryStore {
             return Err(StoreError::Unavailable("it is closed".into()));
         }
         let now = self.watch_clock(inner);
-        let mut planner = Planner::new(&inner.state, &inner.shelves, &self.names, self.boot, self.fence(), now);
+        let mut planner = Planner::new(&inner.state, &inner.tables, &self.names, self.boot, self.fence(), now);
         let answers: Vec<_> = units.iter().map(|unit| planner.unit(unit)).collect::<Result<_, _>>()?;
         let plan = planner.finish();
         let counts = plan.apply(&mut inner.state);
@@ -136,20 +136,20 @@ impl MemoryStore {
             let head = &fresh.entry.head;
             if let Some(once) = fresh.once {
                 let kept = Kept { seq: head.at.seq, digest: once.digest, txn: once.txn };
-                inner.shelves.once.insert(once.key, (kept, head.accepted));
+                inner.tables.once.insert(once.key, (kept, head.accepted));
             }
-            inner.shelves.records.insert(head.at.seq, (fresh.entry, fresh.body));
+            inner.tables.records.insert(head.at.seq, (fresh.entry, fresh.body));
         }
         for (key, row) in plan.rows {
             match row {
-                Some(row) => drop(inner.shelves.rows.insert(key, row)),
-                None => drop(inner.shelves.rows.remove(&key)),
+                Some(row) => drop(inner.tables.rows.insert(key, row)),
+                None => drop(inner.tables.rows.remove(&key)),
             }
         }
         for (key, (version, value)) in plan.puts {
             match value {
-                Some(value) => drop(inner.shelves.control.insert(key.clone(), Record { key, version, value })),
-                None => drop(inner.shelves.control.remove(&key)),
+                Some(value) => drop(inner.tables.control.insert(key.clone(), Record { key, version, value })),
+                None => drop(inner.tables.control.remove(&key)),
             }
         }
         let last = inner.state.last;
@@ -172,13 +172,13 @@ impl MemoryStore {
     }
 
     fn head(inner: &Inner, seq: u64) -> Option<Head> {
-        inner.shelves.records.get(&seq).map(|(entry, _)| entry.head.clone())
+        inner.tables.records.get(&seq).map(|(entry, _)| entry.head.clone())
     }
 
     /// The records after a position, and the last position: where there is none, nobody is owed anything up to there any more.
     fn entries(inner: &Mutex<Inner>, after: u64, max: Limits) -> Result<(Vec<Entry>, u64), StoreError> {
         Self::look(inner, |inner| {
-            let all = inner.shelves.records.range(after.saturating_add(1)..);
+            let all = inner.tables.records.range(after.saturating_add(1)..);
             (all.take(max.records.max(1)).map(|(_, (entry, _))| entry.clone()).collect(), inner.state.last)
         })
     }
@@ -208,7 +208,7 @@ impl Store for MemoryStore {
     }
 
     fn bodies(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Bytes>>, StoreError>> {
-        let body = |inner: &Inner, at: &Position| inner.shelves.records.get(&at.seq).map(|(_, body)| body.clone());
+        let body = |inner: &Inner, at: &Position| inner.tables.records.get(&at.seq).map(|(_, body)| body.clone());
         Self::ready(self.read(|inner| at.iter().map(|at| body(inner, at)).collect()))
     }
 
@@ -263,7 +263,7 @@ impl Store for MemoryStore {
 
     fn first_accepted_at(&self, when: Timestamp) -> BoxFuture<'static, Result<Position, StoreError>> {
         Self::ready(self.read(|inner| {
-            let found = inner.shelves.records.iter().find(|(_, (entry, _))| entry.head.accepted >= when);
+            let found = inner.tables.records.iter().find(|(_, (entry, _))| entry.head.accepted >= when);
             let found = found.map_or(inner.state.last + 1, |(seq, _)| *seq);
             Position::new(HeldBack::first_since(&inner.state.held_back, when).map_or(found, |first| first.min(found)))
         }))
@@ -272,18 +272,18 @@ impl Store for MemoryStore {
     fn parked(&self, which: ParkedFilter) -> BoxFuture<'static, Result<Vec<Parked>, StoreError>> {
         Self::ready(self.read(|inner| {
             let from = which.from.map_or((StreamNo(0), 0), |(stream, at)| (stream, at.seq));
-            let rows = inner.shelves.rows.range(from..).map(|(_, row)| &row.parked);
+            let rows = inner.tables.rows.range(from..).map(|(_, row)| &row.parked);
             rows.filter(|parked| which.takes(parked)).take(which.most).cloned().collect()
         }))
     }
 
     fn get(&self, keys: Vec<Key>) -> BoxFuture<'static, Result<Vec<Option<Record>>, StoreError>> {
-        Self::ready(self.read(|inner| keys.iter().map(|key| inner.shelves.control.get(key).cloned()).collect()))
+        Self::ready(self.read(|inner| keys.iter().map(|key| inner.tables.control.get(key).cloned()).collect()))
     }
 
     fn range(&self, prefix: Key) -> BoxFuture<'static, Result<Vec<Record>, StoreError>> {
         Self::ready(self.read(|inner| {
-            let all = inner.shelves.control.range(prefix.clone()..);
+            let all = inner.tables.control.range(prefix.clone()..);
             all.take_while(|(key, _)| key.0.starts_with(&prefix.0)).map(|(_, record)| record.clone()).collect()
         }))
     }
@@ -307,7 +307,7 @@ impl Store for MemoryStore {
 
     fn health(&self) -> Health {
         let inner = self.inner.lock();
-        let bytes: usize = inner.shelves.records.values().map(|(_, body)| body.len()).sum();
+        let bytes: usize = inner.tables.records.values().map(|(_, body)| body.len()).sum();
         Health {
             bytes: bytes as u64,
             budget: u64::MAX,
@@ -343,14 +343,14 @@ impl Store for MemoryStore {
         let mut guard = self.inner.lock();
         let now = self.watch_clock(&mut guard);
         let suspect = self.sanity.check(&self.runtime);
-        let Inner { state, shelves, closed, .. } = &mut *guard;
+        let Inner { state, tables, closed, .. } = &mut *guard;
         if !*closed {
             let owed = state.cursors.values().fold(roaring::RoaringTreemap::new(), |all, cursor| all | &cursor.owed);
             state.first = owed.min().unwrap_or(state.last + 1);
-            shelves.records.retain(|seq, _| *seq >= state.first);
+            tables.records.retain(|seq, _| *seq >= state.first);
             state.cursors.retain(|_, cursor| !cursor.is_over());
             if !suspect {
-                shelves.once.retain(|_, (_, accepted)| now.since(*accepted) < WINDOW);
+                tables.once.retain(|_, (_, accepted)| now.since(*accepted) < WINDOW);
             }
         }
         drop(guard);

@@ -101,22 +101,24 @@ impl<'a> Filling<'a> {
         bucket: Option<&Keyspace>,
         chain: u32,
     ) -> Result<u32, StoreError> {
-        let shelves =
-            segment.shelves.as_ref().ok_or_else(|| StoreError::Corrupt("the open segment has no shelves".into()))?;
+        let keyspaces = segment
+            .keyspaces
+            .as_ref()
+            .ok_or_else(|| StoreError::Corrupt("the open segment has no keyspaces".into()))?;
         let mut chain = chain;
         for fresh in &plan.records {
             let head = &fresh.entry.head;
             let (value, next) = write_head(head, &fresh.entry.targets, chain);
             chain = next;
-            self.batch.insert(&shelves.heads, key(head.at.seq), value);
-            self.batch.insert(&shelves.bodies, key(head.at.seq), write_body(head.at.seq, &fresh.body));
+            self.batch.insert(&keyspaces.heads, key(head.at.seq), value);
+            self.batch.insert(&keyspaces.bodies, key(head.at.seq), write_body(head.at.seq, &fresh.body));
             if let (Some(once), Some(bucket)) = (&fresh.once, bucket) {
                 let kept = write_kept(head.at.seq, &once.digest, &once.txn);
                 self.batch.insert(bucket, once_key(head.producer, &once.key), kept);
             }
         }
-        self.touch(&shelves.heads);
-        self.touch(&shelves.bodies);
+        self.touch(&keyspaces.heads);
+        self.touch(&keyspaces.bodies);
         if let Some(bucket) = bucket {
             self.touch(bucket);
         }

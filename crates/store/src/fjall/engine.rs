@@ -15,7 +15,7 @@ use crate::{
         guard::guarded,
         place::is_full,
         seal,
-        segment::{Segment, Shelves},
+        segment::{Segment, SegmentKeyspaces},
         sieve::{Purse, Sieve},
         turnover::FILLER,
     },
@@ -148,7 +148,7 @@ impl Engine {
                         return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id)));
                     }
                 }
-                segment.shelves = Some(self.shelves(segment.id)?);
+                segment.keyspaces = Some(self.keyspaces(segment.id)?);
             }
             segments.insert(segment.first, segment);
         }
@@ -166,8 +166,8 @@ impl Engine {
     }
 
     /// The keyspaces of a segment.
-    pub(crate) fn shelves(&self, id: u64) -> Result<Shelves, StoreError> {
-        Ok(Shelves {
+    pub(crate) fn keyspaces(&self, id: u64) -> Result<SegmentKeyspaces, StoreError> {
+        Ok(SegmentKeyspaces {
             heads: self.db.keyspace(&Segment::heads_name(id), || shape(2 * MIB, 4096)).map_err(engine_error)?,
             bodies: self.db.keyspace(&Segment::bodies_name(id), || shape(8 * MIB, 16 * 1024)).map_err(engine_error)?,
         })
@@ -198,7 +198,13 @@ impl Engine {
         let fixed = [&self.meta, &self.control, &self.cursor, &self.delta];
         let rest = [&self.parked, &self.parked_bodies, &self.held];
         let mut all: Vec<Keyspace> = fixed.into_iter().chain(rest).cloned().collect();
-        all.extend(self.segments.read().values().filter_map(|segment| segment.shelves.clone()).flat_map(Shelves::both));
+        all.extend(
+            self.segments
+                .read()
+                .values()
+                .filter_map(|segment| segment.keyspaces.clone())
+                .flat_map(SegmentKeyspaces::both),
+        );
         all.extend(self.once.read().values().map(|bucket| bucket.keyspace.clone()));
         all
     }
@@ -232,9 +238,9 @@ impl Engine {
     }
 
     fn stored(&self, seq: u64, body: bool) -> Result<Option<Slice>, StoreError> {
-        if let Some(shelves) = self.segment(seq).and_then(|segment| segment.shelves) {
-            let shelf = if body { shelves.bodies } else { shelves.heads };
-            if let Some(value) = shelf.get(key(seq)).map_err(engine_error)? {
+        if let Some(keyspaces) = self.segment(seq).and_then(|segment| segment.keyspaces) {
+            let keyspace = if body { keyspaces.bodies } else { keyspaces.heads };
+            if let Some(value) = keyspace.get(key(seq)).map_err(engine_error)? {
                 return Ok(Some(value));
             }
             // The segment may be given up at this moment: what is owed of it was among the held before.
@@ -257,10 +263,10 @@ impl Engine {
                 heads.extend(held);
                 continue;
             }
-            let Some(shelves) = segment.shelves else {
+            let Some(keyspaces) = segment.keyspaces else {
                 return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id)));
             };
-            for item in shelves.heads.range(key(next)..=key(end)).take(room) {
+            for item in keyspaces.heads.range(key(next)..=key(end)).take(room) {
                 let (at, value) = item.into_inner().map_err(engine_error)?;
                 if seq_of(&at) != Some(next) {
                     return Err(StoreError::Corrupt(format!("record {next} is missing")));
@@ -268,7 +274,7 @@ impl Engine {
                 heads.push(read_head(next, &value)?);
                 next += 1;
             }
-            if heads.len() < max && next <= end && self.has_shelves(next) {
+            if heads.len() < max && next <= end && self.has_keyspaces(next) {
                 return Err(StoreError::Corrupt(format!("record {next} is missing")));
             }
             // Or it was given up while it was read: what is left of it is among the held.
@@ -276,8 +282,8 @@ impl Engine {
         Ok(heads)
     }
 
-    fn has_shelves(&self, seq: u64) -> bool {
-        self.segment(seq).is_some_and(|segment| segment.shelves.is_some())
+    fn has_keyspaces(&self, seq: u64) -> bool {
+        self.segment(seq).is_some_and(|segment| segment.keyspaces.is_some())
     }
 
     /// The heads that outlived their segment, within bounds, at most `max`.
@@ -305,7 +311,7 @@ impl Engine {
             }
             let end = segment.last.unwrap_or(last);
             let (mut low, mut high) = (segment.first, end + 1);
-            let Some(shelves) = &segment.shelves else {
+            let Some(keyspaces) = &segment.keyspaces else {
                 match guarded(|| self.first_held_at(when, segment.first, end)) {
                     Ok(Some(found)) => return Ok(found),
                     Ok(None) => continue,
@@ -317,11 +323,11 @@ impl Engine {
             while low < high {
                 let middle = low + (high - low) / 2;
                 let read = || {
-                    let head = shelves.heads.get(key(middle)).map_err(engine_error)?;
+                    let head = keyspaces.heads.get(key(middle)).map_err(engine_error)?;
                     head.map(|head| Ok(read_head(middle, &head)?.head.accepted < when)).transpose()
                 };
                 let Some(is_older) = or_else_kept(guarded(read))? else {
-                    if self.has_shelves(middle) {
+                    if self.has_keyspaces(middle) {
                         return Err(StoreError::Corrupt(format!("record {middle} is missing")));
                     }
                     // It was given up while it was looked through.

@@ -12,7 +12,7 @@ use crate::{
     fjall::{
         engine::{parked_of, read_record, read_row, seq_of},
         repair::Repair,
-        salvage::{Shelf, tree::Row},
+        salvage::{KeyspaceRole, tree::Row},
         survey::Stretch,
     },
 };
@@ -58,10 +58,10 @@ impl Repair {
             }
         };
         let mut seen = RoaringTreemap::new();
-        let heads = salvage.rows(|shelf| survey.chosen.heads(shelf)).filter_map(in_ledger);
-        let heads = heads.chain(salvage.rows(|shelf| shelf == Shelf::Held).filter_map(held(0)));
-        let mut ledger = salvage.rows(|shelf| survey.chosen.bodies(shelf)).filter_map(in_ledger).peekable();
-        let mut kept = salvage.rows(|shelf| shelf == Shelf::Held).filter_map(held(1)).peekable();
+        let heads = salvage.rows(|role| survey.chosen.heads(role)).filter_map(in_ledger);
+        let heads = heads.chain(salvage.rows(|role| role == KeyspaceRole::Held).filter_map(held(0)));
+        let mut ledger = salvage.rows(|role| survey.chosen.bodies(role)).filter_map(in_ledger).peekable();
+        let mut kept = salvage.rows(|role| role == KeyspaceRole::Held).filter_map(held(1)).peekable();
         for (seq, value) in heads {
             let Ok(written) = read_head(seq, &value) else { continue };
             if !seen.insert(seq) {
@@ -88,8 +88,8 @@ impl Repair {
         }
 
         let in_parked = |row: Row| Some((parked_of(&row.key)?, row.value?));
-        let mut bodies = salvage.rows(|shelf| shelf == Shelf::ParkedBodies).filter_map(in_parked).peekable();
-        for (at, value) in salvage.rows(|shelf| shelf == Shelf::Parked).filter_map(in_parked) {
+        let mut bodies = salvage.rows(|role| role == KeyspaceRole::ParkedBodies).filter_map(in_parked).peekable();
+        for (at, value) in salvage.rows(|role| role == KeyspaceRole::Parked).filter_map(in_parked) {
             let Ok(row) = read_row(&value) else { continue };
             while bodies.next_if(|(other, _)| *other < at).is_some() {}
             let body = bodies.next_if(|(other, _)| *other == at).and_then(|(_, body)| readable(at.1, &body));
@@ -97,7 +97,7 @@ impl Repair {
             line(&json!({"type": "parked", "parked": row.parked, "body": body}).to_string())?;
         }
 
-        for row in salvage.rows(|shelf| shelf == Shelf::Control) {
+        for row in salvage.rows(|role| role == KeyspaceRole::Control) {
             let key = String::from_utf8_lossy(row.key.get(1..).unwrap_or_default()).into_owned();
             let Some(Ok(record)) = row.value.map(|value| read_record(key.into(), &value)) else { continue };
             done.records += 1;

@@ -260,7 +260,7 @@ impl Writer {
                     accepted_last: None,
                     bytes: 0,
                     condensed: false,
-                    shelves: Some(engine.shelves(id)?),
+                    keyspaces: Some(engine.keyspaces(id)?),
                     written_out: false,
                 };
                 let mut segments = engine.segments.write();

@@ -18,7 +18,7 @@ use crate::{
         engine::{Engine, engine_error, held_key, key, parked_of, read_row, seq_of},
         guard::guarded,
         release::{give_up, give_up_orphans, release_journals},
-        segment::{Segment, Shelves},
+        segment::{Segment, SegmentKeyspaces},
         shared::Shared,
         writer::{Call, Job, Writer},
     },
@@ -195,12 +195,12 @@ fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap) -> Result<Ve
 
 /// The owed heads and bodies of a segment, as they are written; nothing where one of them cannot be read.
 fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<Rows>, StoreError> {
-    let Some(shelves) = &segment.shelves else { return Ok(None) };
+    let Some(keyspaces) = &segment.keyspaces else { return Ok(None) };
     let mut rows = Rows::new();
     let mut some = owed.iter();
     some.advance_to(segment.first);
     for seq in some.take_while(|seq| *seq <= last) {
-        for (body, keyspace) in [(false, &shelves.heads), (true, &shelves.bodies)] {
+        for (body, keyspace) in [(false, &keyspaces.heads), (true, &keyspaces.bodies)] {
             match guarded(|| keyspace.get(key(seq)).map_err(engine_error)) {
                 Ok(Some(value)) => rows.push((held_key(body, seq), value.to_vec())),
                 // The others are given up all the same, or one block that rots would fill the disk.
@@ -262,7 +262,7 @@ impl Writer {
                 filling.batch.insert(&engine.held, key, value);
             }
             segment.condensed = true;
-            segment.shelves = None;
+            segment.keyspaces = None;
             filling.segment(segment);
         }
         for key in trim.swept {
@@ -340,19 +340,19 @@ fn fill_sieves(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
 
 /// A closed segment that stays is written to tables, so that neither memory nor journals hold it.
 fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
-    let closed: Vec<Shelves> = {
+    let closed: Vec<SegmentKeyspaces> = {
         let mut segments = engine.segments.write();
         let closed = segments.values_mut().filter(|segment| segment.last.is_some() && !segment.written_out);
         closed
             .filter_map(|segment| {
                 segment.written_out = true;
-                segment.shelves.clone()
+                segment.keyspaces.clone()
             })
             .collect()
     };
-    for shelves in closed {
-        shelves.heads.rotate_memtable().map_err(engine_error)?;
-        shelves.bodies.rotate_memtable().map_err(engine_error)?;
+    for keyspaces in closed {
+        keyspaces.heads.rotate_memtable().map_err(engine_error)?;
+        keyspaces.bodies.rotate_memtable().map_err(engine_error)?;
     }
     Ok(())
 }

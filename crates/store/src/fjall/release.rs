@@ -61,7 +61,7 @@ pub(crate) fn give_up_orphans(engine: &Engine, oldest: Option<u64>) -> Result<()
 /// Whether the keyspaces of this number are no segment's any more. Numbers only grow: a larger one is being made.
 fn is_left(engine: &Engine, id: u64) -> bool {
     let segments = engine.segments.read();
-    let lives = |segment: &Segment| segment.id == id && segment.shelves.is_some();
+    let lives = |segment: &Segment| segment.id == id && segment.keyspaces.is_some();
     segments.values().next_back().is_some_and(|newest| id < newest.id) && !segments.values().any(lives)
 }
 

@@ -24,7 +24,7 @@ use crate::{
         open::{damaged, open_engine},
         place::{Lock, OpenError, Place, sync_folder},
         replay::{COUNTERS, EPOCH, Fold, KEYS, write_counters, write_keys},
-        salvage::{Salvage, Shelf, tree::Row},
+        salvage::{KeyspaceRole, Salvage, tree::Row},
         segment::Segment,
         survey::{Findings, Survey},
         watermark::{Mark, Watermark},
@@ -126,7 +126,7 @@ impl Repair {
     #[must_use]
     pub fn record(&self, key: &str) -> Option<Vec<u8>> {
         let full = crate::fjall::engine::control_key(&key.into());
-        let row = self.salvage.rows(|shelf| shelf == Shelf::Control).find(|row| *row.key == *full)?;
+        let row = self.salvage.rows(|role| role == KeyspaceRole::Control).find(|row| *row.key == *full)?;
         let record = crate::fjall::engine::read_record(key.into(), row.value.as_deref()?).ok()?;
         Some(record.value.to_vec())
     }
@@ -288,8 +288,8 @@ impl<'a> Scribe<'a> {
     /// Heads and bodies, in segments without a hole.
     fn ledger(&mut self, from: &Repair) -> Result<(), StoreError> {
         let survey = &from.survey;
-        let mut bodies = from.salvage.rows(|shelf| survey.chosen.bodies(shelf)).peekable();
-        for row in from.salvage.rows(|shelf| survey.chosen.heads(shelf)) {
+        let mut bodies = from.salvage.rows(|role| survey.chosen.bodies(role)).peekable();
+        for row in from.salvage.rows(|role| survey.chosen.heads(role)) {
             let (Some(seq), Some(value)) = (seq_of(&row.key), &row.value) else { continue };
             let Ok(written) = crate::codec::read_head(seq, value) else { continue };
             while bodies.next_if(|body| body.key < row.key).is_some() {}
@@ -305,7 +305,7 @@ impl<'a> Scribe<'a> {
                     accepted_last: None,
                     bytes: 0,
                     condensed: false,
-                    shelves: Some(self.engine.shelves(id)?),
+                    keyspaces: Some(self.engine.keyspaces(id)?),
                     written_out: false,
                 });
             }
@@ -313,12 +313,12 @@ impl<'a> Scribe<'a> {
             segment.last = Some(seq);
             segment.accepted_last = Some(written.head.accepted);
             segment.bytes += u64::from(written.head.body_len);
-            let Some(shelves) = segment.shelves.clone() else { continue };
-            self.insert(&shelves.heads, &row.key, value)?;
+            let Some(keyspaces) = segment.keyspaces.clone() else { continue };
+            self.insert(&keyspaces.heads, &row.key, value)?;
             if let Some(Row { value: Some(body), .. }) = bodies.next_if(|body| body.key == row.key)
                 && survey.bodies.contains(seq)
             {
-                self.insert(&shelves.bodies, &row.key, &body)?;
+                self.insert(&keyspaces.bodies, &row.key, &body)?;
             }
         }
         self.flush()
@@ -333,7 +333,7 @@ impl<'a> Scribe<'a> {
             owed.remove_range(segment.first..=segment.last.unwrap_or(segment.first));
         }
         let mut runs: Vec<Segment> = Vec::new();
-        for row in from.salvage.rows(|shelf| shelf == Shelf::Held) {
+        for row in from.salvage.rows(|role| role == KeyspaceRole::Held) {
             let ([kind, at @ ..], Some(value)) = (&*row.key, &row.value) else { continue };
             let Some(seq) = seq_of(at).filter(|seq| owed.contains(*seq)) else { continue };
             if *kind == 0 {
@@ -353,7 +353,7 @@ impl<'a> Scribe<'a> {
                         accepted_last: Some(written.head.accepted),
                         bytes: 0,
                         condensed: true,
-                        shelves: None,
+                        keyspaces: None,
                         written_out: false,
                     }),
                 }
@@ -367,8 +367,10 @@ impl<'a> Scribe<'a> {
     /// Parked SETs, control-plane records, idempotency keys.
     fn rest(&mut self, from: &Repair) -> Result<(), StoreError> {
         let engine = self.engine;
-        for (shelf, keyspace) in [(Shelf::Parked, &engine.parked), (Shelf::ParkedBodies, &engine.parked_bodies)] {
-            for row in from.salvage.rows(|other| other == shelf) {
+        for (role, keyspace) in
+            [(KeyspaceRole::Parked, &engine.parked), (KeyspaceRole::ParkedBodies, &engine.parked_bodies)]
+        {
+            for row in from.salvage.rows(|other| other == role) {
                 let whole =
                     crate::fjall::engine::parked_of(&row.key).is_some_and(|at| from.survey.parked.contains(&at));
                 if let (true, Some(value)) = (whole, &row.value) {
@@ -376,7 +378,7 @@ impl<'a> Scribe<'a> {
                 }
             }
         }
-        for row in from.salvage.rows(|shelf| shelf == Shelf::Control) {
+        for row in from.salvage.rows(|role| role == KeyspaceRole::Control) {
             let name = String::from_utf8_lossy(row.key.get(1..).unwrap_or_default()).into_owned();
             if let Some(value) = &row.value
                 && crate::fjall::engine::read_record(name.into(), value).is_ok()
@@ -386,7 +388,7 @@ impl<'a> Scribe<'a> {
         }
         for bucket in from.survey.keys.keys() {
             let keyspace = engine.bucket(*bucket, None)?.keyspace;
-            for row in from.salvage.rows(|shelf| shelf == Shelf::Once(*bucket)) {
+            for row in from.salvage.rows(|role| role == KeyspaceRole::Once(*bucket)) {
                 if let Some(value) = &row.value
                     && crate::fjall::engine::read_kept(value).is_some()
                 {

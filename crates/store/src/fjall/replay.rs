@@ -229,7 +229,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
             gaps.pass(engine, fold, state, segment.first - 1)?;
             chain = None;
         }
-        let Some(shelves) = &segment.shelves else {
+        let Some(keyspaces) = &segment.keyspaces else {
             gaps.pass(engine, fold, state, segment.last.unwrap_or(segment.first))?;
             state.last_accepted = state.last_accepted.max(segment.accepted_last.unwrap_or_default());
             chain = None;
@@ -237,7 +237,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
         };
         chains.resize(index_of(state.last, fold), None);
         let mut bytes = if segment.first <= fold.frontier { fold.bytes } else { 0 };
-        for item in shelves.heads.range((fold.frontier + 1).max(segment.first).to_be_bytes()..) {
+        for item in keyspaces.heads.range((fold.frontier + 1).max(segment.first).to_be_bytes()..) {
             let (key, value) = item.into_inner().map_err(engine_error)?;
             let next = state.last + 1;
             if seq_of(&key) != Some(next) {
@@ -269,8 +269,8 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
 /// append of an opening, in a release that did not know it then.
 fn learn_times(engine: &Engine) -> Result<(), StoreError> {
     for segment in engine.segments.write().values_mut() {
-        if let (Some(last), Some(shelves), None) = (segment.last, &segment.shelves, segment.accepted_last) {
-            let value = shelves.heads.get(last.to_be_bytes()).map_err(engine_error)?;
+        if let (Some(last), Some(keyspaces), None) = (segment.last, &segment.keyspaces, segment.accepted_last) {
+            let value = keyspaces.heads.get(last.to_be_bytes()).map_err(engine_error)?;
             let value = value.ok_or_else(|| StoreError::Corrupt(format!("record {last} is missing")))?;
             segment.accepted_last = Some(crate::codec::read_head(last, &value)?.head.accepted);
         }

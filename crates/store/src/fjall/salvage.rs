@@ -25,7 +25,7 @@ use crate::{
 
 /// What a keyspace holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shelf {
+pub(crate) enum KeyspaceRole {
     Meta,
     Control,
     Cursor,
@@ -40,7 +40,7 @@ pub(crate) enum Shelf {
     Other,
 }
 
-impl Shelf {
+impl KeyspaceRole {
     /// Whether it is there from the beginning and for ever.
     pub(crate) fn is_fixed(self) -> bool {
         !matches!(self, Self::Heads(_) | Self::Bodies(_) | Self::Once(_) | Self::Other)
@@ -101,7 +101,7 @@ impl Shelf {
     }
 }
 
-impl std::fmt::Display for Shelf {
+impl std::fmt::Display for KeyspaceRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Meta => f.write_str("the counters and the table of segments"),
@@ -122,7 +122,7 @@ impl std::fmt::Display for Shelf {
 type Recent = BTreeMap<Vec<u8>, (u64, Option<Slice>)>;
 
 struct Keyspace {
-    shelf: Shelf,
+    role: KeyspaceRole,
     tree: Tree,
     recent: Recent,
 }
@@ -137,7 +137,7 @@ pub(crate) struct Salvage {
     /// Whether names of keyspaces are lost; what they hold is guessed then.
     pub(crate) nameless: bool,
     /// Keyspaces whose name is known and whose folder is not there.
-    pub(crate) gone: BTreeSet<Shelf>,
+    pub(crate) gone: BTreeSet<KeyspaceRole>,
 }
 
 /// What tree 0 says: the names of keyspaces. Here the first table in the list counts, as for the engine: its sequence numbers begin
@@ -178,26 +178,26 @@ impl Salvage {
             // Without a name a keyspace was given up, unless names are lost.
             if names.contains_key(number) || nameless {
                 keyspaces.push(Keyspace {
-                    shelf: names.get(number).map_or(Shelf::Other, |name| Shelf::named(name)),
+                    role: names.get(number).map_or(KeyspaceRole::Other, |name| KeyspaceRole::named(name)),
                     tree: Tree::look(*number, path, &lens)?,
                     recent: BTreeMap::new(),
                 });
             }
         }
         for (number, name) in names.iter().filter(|(number, _)| !paths.contains_key(number)) {
-            let shelf = Shelf::named(name);
-            gone.insert(shelf);
+            let role = KeyspaceRole::named(name);
+            gone.insert(role);
             // The engine may remember the name of a keyspace that was given up; what must be there of segments their table knows.
-            let tree = if shelf.is_fixed() { Tree::missing(*number) } else { Tree::empty(*number) };
-            keyspaces.push(Keyspace { shelf, tree, recent: BTreeMap::new() });
+            let tree = if role.is_fixed() { Tree::missing(*number) } else { Tree::empty(*number) };
+            keyspaces.push(Keyspace { role, tree, recent: BTreeMap::new() });
         }
         let mut salvage = Self { keyspaces, unread, lost_after: None, nameless, gone };
         salvage.read_journals(engine, aside)?;
         if nameless {
-            for keyspace in salvage.keyspaces.iter_mut().filter(|keyspace| keyspace.shelf == Shelf::Other) {
+            for keyspace in salvage.keyspaces.iter_mut().filter(|keyspace| keyspace.role == KeyspaceRole::Other) {
                 let number = keyspace.tree.number;
-                let guess = keyspace.rows().take(64).find_map(|row| Shelf::guessed(number, &row));
-                keyspace.shelf = guess.unwrap_or(Shelf::Other);
+                let guess = keyspace.rows().take(64).find_map(|row| KeyspaceRole::guessed(number, &row));
+                keyspace.role = guess.unwrap_or(KeyspaceRole::Other);
             }
         }
         Ok(salvage)
@@ -270,27 +270,27 @@ impl Salvage {
     }
 
     /// The newest rows of some keyspaces, in the order of their keys.
-    pub(crate) fn rows(&self, pick: impl Fn(Shelf) -> bool) -> Merge<'_> {
-        Merge::of(self.keyspaces.iter().filter(|keyspace| pick(keyspace.shelf)).flat_map(Keyspace::sources).collect())
+    pub(crate) fn rows(&self, pick: impl Fn(KeyspaceRole) -> bool) -> Merge<'_> {
+        Merge::of(self.keyspaces.iter().filter(|keyspace| pick(keyspace.role)).flat_map(Keyspace::sources).collect())
     }
 
     /// Which keyspaces there are.
-    pub(crate) fn shelves(&self) -> BTreeSet<Shelf> {
-        self.keyspaces.iter().map(|keyspace| keyspace.shelf).collect()
+    pub(crate) fn roles(&self) -> BTreeSet<KeyspaceRole> {
+        self.keyspaces.iter().map(|keyspace| keyspace.role).collect()
     }
 
     /// Whether something of these keyspaces could not be read so far.
-    pub(crate) fn is_troubled(&self, pick: impl Fn(Shelf) -> bool) -> bool {
-        self.keyspaces.iter().any(|keyspace| pick(keyspace.shelf) && keyspace.tree.is_troubled())
+    pub(crate) fn is_troubled(&self, pick: impl Fn(KeyspaceRole) -> bool) -> bool {
+        self.keyspaces.iter().any(|keyspace| pick(keyspace.role) && keyspace.tree.is_troubled())
     }
 
     /// What could not be read so far, in words.
     pub(crate) fn told(&self) -> Vec<String> {
         let mut told = self.unread.clone();
-        for Keyspace { shelf, tree, .. } in &self.keyspaces {
-            told.extend(tree.unread.iter().map(|why| format!("{shelf} (keyspace {}): {why}", tree.number)));
+        for Keyspace { role, tree, .. } in &self.keyspaces {
+            told.extend(tree.unread.iter().map(|why| format!("{role} (keyspace {}): {why}", tree.number)));
             if tree.bad.get() > 0 {
-                told.push(format!("{shelf} (keyspace {}): some blocks do not read", tree.number));
+                told.push(format!("{role} (keyspace {}): some blocks do not read", tree.number));
             }
         }
         told

@@ -15,7 +15,7 @@ use std::{
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::fjall::salvage::{
-    Shelf, names,
+    KeyspaceRole, names,
     tree::{Lens, Tree},
 };
 
@@ -97,7 +97,7 @@ pub(crate) fn judge(engine: &Path) -> io::Result<Vec<String>> {
     // A folder without a name was given up, or was being made; the engine clears it away, whatever is left in it.
     for (number, name) in names {
         // Of a keyspace that was given up, or is being made, a name may be left: what must be there of segments their table knows.
-        let fixed = Shelf::named(&name).is_fixed();
+        let fixed = KeyspaceRole::named(&name).is_fixed();
         let Some(path) = trees.get(&number) else {
             if fixed {
                 wrong.push(format!("the folder {number} of the keyspace {name} of the engine is missing"));

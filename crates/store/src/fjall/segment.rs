@@ -7,12 +7,12 @@ use crate::codec::{In, Out};
 
 /// The keyspaces of one segment.
 #[derive(Clone)]
-pub(crate) struct Shelves {
+pub(crate) struct SegmentKeyspaces {
     pub(crate) heads: Keyspace,
     pub(crate) bodies: Keyspace,
 }
 
-impl Shelves {
+impl SegmentKeyspaces {
     /// Both of them.
     pub(crate) fn both(self) -> [Keyspace; 2] {
         [self.heads, self.bodies]
@@ -32,7 +32,7 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     /// Whether only what is still owed is left of it, among the held.
     pub(crate) condensed: bool,
-    pub(crate) shelves: Option<Shelves>,
+    pub(crate) keyspaces: Option<SegmentKeyspaces>,
     /// Whether its keyspaces were told to leave memory and journals.
     pub(crate) written_out: bool,
 }
@@ -72,7 +72,7 @@ impl Segment {
             accepted_last: Some(from.number()?).filter(|at| *at != 0).map(Timestamp::from_millis),
             bytes: from.number()?,
             condensed: from.byte()? == 1,
-            shelves: None,
+            keyspaces: None,
             written_out: false,
         })
     }

@@ -21,7 +21,7 @@ use crate::{
         engine::seq_of,
         open::adopted,
         replay::{COUNTERS, EPOCH, Fold, KEYS, read_counters, read_keys},
-        salvage::{Salvage, Shelf},
+        salvage::{KeyspaceRole, Salvage},
         segment::Segment,
         shared::Keys,
         watermark::Mark,
@@ -119,7 +119,7 @@ impl Survey {
     fn read_meta(&mut self, salvage: &Salvage) -> u64 {
         let (mut folded, mut counters, mut keys) = (None, None, None);
         let mut reads = true;
-        for row in salvage.rows(|shelf| shelf == Shelf::Meta) {
+        for row in salvage.rows(|role| role == KeyspaceRole::Meta) {
             let Some(value) = row.value else { continue };
             if row.key.starts_with(b"segment/") {
                 match Segment::read(&value) {
@@ -153,7 +153,8 @@ impl Survey {
                 self.does_not_read(what);
             }
         }
-        let troubled = salvage.is_troubled(|shelf| shelf == Shelf::Meta) || !salvage.shelves().contains(&Shelf::Meta);
+        let troubled =
+            salvage.is_troubled(|role| role == KeyspaceRole::Meta) || !salvage.roles().contains(&KeyspaceRole::Meta);
         let chosen = self.segments.values().filter(|segment| !segment.condensed).map(|segment| segment.id);
         // With a part of the journals, rows of that table may be lost; without names nobody knows which keyspace belongs to which row.
         let whole = reads && !troubled && salvage.lost_after.is_none() && !salvage.nameless;
@@ -179,10 +180,10 @@ impl Survey {
         for text in lost {
             self.note(text);
         }
-        for shelf in &salvage.gone {
+        for role in &salvage.gone {
             // What the journals have of it is kept; the engine opens no segment without its folder.
-            if (self.chosen.heads(*shelf) || self.chosen.bodies(*shelf)) && !salvage.nameless {
-                self.findings.unreadable.push(format!("{shelf}: the folder is missing"));
+            if (self.chosen.heads(*role) || self.chosen.bodies(*role)) && !salvage.nameless {
+                self.findings.unreadable.push(format!("{role}: the folder is missing"));
             }
         }
         let mut told = salvage.told();
@@ -216,13 +217,13 @@ pub(crate) struct Chosen(Option<BTreeSet<u64>>);
 
 impl Chosen {
     /// Whether a keyspace holds heads that count.
-    pub(crate) fn heads(&self, shelf: Shelf) -> bool {
-        matches!(shelf, Shelf::Heads(id) if self.has(id))
+    pub(crate) fn heads(&self, role: KeyspaceRole) -> bool {
+        matches!(role, KeyspaceRole::Heads(id) if self.has(id))
     }
 
     /// Whether a keyspace holds bodies that count.
-    pub(crate) fn bodies(&self, shelf: Shelf) -> bool {
-        matches!(shelf, Shelf::Bodies(id) if self.has(id))
+    pub(crate) fn bodies(&self, role: KeyspaceRole) -> bool {
+        matches!(role, KeyspaceRole::Bodies(id) if self.has(id))
     }
 
     fn has(&self, id: u64) -> bool {

@@ -6,7 +6,7 @@ use crate::{
     fjall::{
         engine::seq_of,
         replay::numbers_of,
-        salvage::{Salvage, Shelf},
+        salvage::{KeyspaceRole, Salvage},
         survey::Survey,
         watermark::Mark,
     },
@@ -15,7 +15,7 @@ use crate::{
 impl Survey {
     pub(super) fn read_cursors(&mut self, salvage: &Salvage, folded: u64) {
         let mut newest = 0;
-        for row in salvage.rows(|shelf| shelf == Shelf::Cursor) {
+        for row in salvage.rows(|role| role == KeyspaceRole::Cursor) {
             let (Some(value), Some((stream, chunk))) = (row.value, numbers_of(&row.key)) else { continue };
             newest = newest.max(row.seqno);
             let read = if row.key.first() == Some(&b'c') {
@@ -37,8 +37,8 @@ impl Survey {
                 self.doubtful.insert(stream);
             }
         }
-        let troubled =
-            salvage.is_troubled(|shelf| shelf == Shelf::Cursor) || !salvage.shelves().contains(&Shelf::Cursor);
+        let troubled = salvage.is_troubled(|role| role == KeyspaceRole::Cursor)
+            || !salvage.roles().contains(&KeyspaceRole::Cursor);
         // Cursors are written down with the fold. Where a later commit is lost than they are, a fold may be among it.
         let apart = newest > folded && (salvage.lost_after.is_some() || troubled);
         self.all_doubtful |= troubled || apart || salvage.lost_after.is_some_and(|lost| folded > lost);
@@ -54,7 +54,7 @@ impl Survey {
 
     pub(super) fn read_heads(&mut self, salvage: &Salvage, mark: Option<&Mark>) {
         let mut before: Option<(u64, u32)> = None;
-        for row in salvage.rows(|shelf| self.chosen.heads(shelf)) {
+        for row in salvage.rows(|role| self.chosen.heads(role)) {
             let (Some(seq), Some(value)) = (seq_of(&row.key), row.value) else { continue };
             let Ok(written) = read_head(seq, &value) else {
                 self.does_not_read(format_args!("the head of record {seq}"));
@@ -71,7 +71,7 @@ impl Survey {
             self.chain = written.chain;
             self.take_head(seq, &written);
         }
-        for row in salvage.rows(|shelf| shelf == Shelf::Held) {
+        for row in salvage.rows(|role| role == KeyspaceRole::Held) {
             let ([0, at @ ..], Some(value)) = (&*row.key, row.value) else { continue };
             let Some(seq) = seq_of(at).filter(|seq| !self.heads.contains(*seq)) else { continue };
             match read_head(seq, &value) {
@@ -110,7 +110,7 @@ impl Survey {
         let next = self.fold.commit + 1;
         let mut found = 0u64;
         self.commit = self.fold.commit;
-        for row in salvage.rows(|shelf| shelf == Shelf::Delta) {
+        for row in salvage.rows(|role| role == KeyspaceRole::Delta) {
             let (Some(commit), Some(value)) = (seq_of(&row.key), row.value) else { continue };
             match read_delta(commit, &value) {
                 Ok(ops) => {
@@ -130,8 +130,8 @@ impl Survey {
     }
 
     pub(super) fn read_bodies(&mut self, salvage: &Salvage) {
-        let ledger = salvage.rows(|shelf| self.chosen.bodies(shelf));
-        let held = salvage.rows(|shelf| shelf == Shelf::Held);
+        let ledger = salvage.rows(|role| self.chosen.bodies(role));
+        let held = salvage.rows(|role| role == KeyspaceRole::Held);
         let held = held.filter_map(|row| match &*row.key {
             [1, at @ ..] => Some((seq_of(at)?, row.value?)),
             _ => None,

@@ -9,7 +9,7 @@ use crate::{
     codec::read_body,
     fjall::{
         engine::{parked_of, read_row},
-        salvage::{Salvage, Shelf},
+        salvage::{KeyspaceRole, Salvage},
         survey::{LostParked, Survey},
     },
     state::{End, Ended, Ops},
@@ -18,7 +18,7 @@ impl Survey {
     pub(super) fn read_parked(&mut self, salvage: &Salvage) {
         let mut rows = BTreeMap::new();
         let mut lost = BTreeSet::new();
-        for row in salvage.rows(|shelf| shelf == Shelf::Parked) {
+        for row in salvage.rows(|role| role == KeyspaceRole::Parked) {
             let (Some(at), Some(value)) = (parked_of(&row.key), row.value) else { continue };
             match read_row(&value) {
                 Ok(row) => drop(rows.insert(at, row)),
@@ -26,8 +26,8 @@ impl Survey {
             }
         }
         // A row and its body come and go together: where rows are lost, a body says of which SET.
-        let rows_may_be_lost = salvage.is_troubled(|shelf| shelf == Shelf::Parked) || salvage.lost_after.is_some();
-        for row in salvage.rows(|shelf| shelf == Shelf::ParkedBodies) {
+        let rows_may_be_lost = salvage.is_troubled(|role| role == KeyspaceRole::Parked) || salvage.lost_after.is_some();
+        for row in salvage.rows(|role| role == KeyspaceRole::ParkedBodies) {
             let (Some(at), Some(value)) = (parked_of(&row.key), row.value) else { continue };
             if !rows.contains_key(&at) {
                 if rows_may_be_lost {

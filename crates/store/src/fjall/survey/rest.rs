@@ -6,7 +6,7 @@ use crate::{
     Position, Version,
     fjall::{
         engine::{read_kept, read_record},
-        salvage::{Salvage, Shelf},
+        salvage::{KeyspaceRole, Salvage},
         survey::{Stretch, Survey},
         watermark::Mark,
     },
@@ -15,7 +15,7 @@ impl Survey {
     pub(super) fn read_rest(&mut self, salvage: &Salvage, mark: Option<&Mark>) {
         let mut newest = Version::default();
         let expected = std::mem::take(&mut self.keys);
-        for row in salvage.rows(|shelf| shelf == Shelf::Control) {
+        for row in salvage.rows(|role| role == KeyspaceRole::Control) {
             let Some(value) = row.value else { continue };
             let key = String::from_utf8_lossy(row.key.get(1..).unwrap_or_default()).into_owned();
             match read_record(key.clone().into(), &value) {
@@ -30,33 +30,33 @@ impl Survey {
             }
         }
         if salvage.nameless {
-            let found = salvage.shelves();
-            let gone = expected.iter().filter(|(bucket, _)| !found.contains(&Shelf::Once(**bucket)));
+            let found = salvage.roles();
+            let gone = expected.iter().filter(|(bucket, _)| !found.contains(&KeyspaceRole::Once(**bucket)));
             self.findings.given_up.ids = gone.flat_map(|(_, counts)| counts.values()).sum();
         }
         self.state.version = self.state.version.max(newest);
         let promised = mark.map_or(0, |mark| mark.version);
         self.findings.given_up.changes = promised.saturating_sub(self.state.version.0);
         self.state.version = Version(self.state.version.0.max(promised));
-        let found = salvage.shelves();
+        let found = salvage.roles();
         let rows: Vec<u64> = self.buckets.keys().copied().collect();
         for bucket in rows.into_iter().filter(|_| !salvage.nameless) {
-            let shelf = Shelf::Once(bucket);
-            if !found.contains(&shelf) || salvage.gone.contains(&shelf) {
-                self.note(format_args!("{shelf}: the folder is missing"));
+            let role = KeyspaceRole::Once(bucket);
+            if !found.contains(&role) || salvage.gone.contains(&role) {
+                self.note(format_args!("{role}: the folder is missing"));
             }
-            if !found.contains(&shelf) {
+            if !found.contains(&role) {
                 self.findings.given_up.ids += expected.get(&bucket).map_or(0, |counts| counts.values().sum());
             }
         }
-        for shelf in found {
-            let Shelf::Once(bucket) = shelf else { continue };
-            if salvage.gone.contains(&shelf) && !self.buckets.contains_key(&bucket) {
+        for role in found {
+            let KeyspaceRole::Once(bucket) = role else { continue };
+            if salvage.gone.contains(&role) && !self.buckets.contains_key(&bucket) {
                 // It was dropped: its row is, too.
                 continue;
             }
             let (mut found, mut bad) = (0, 0);
-            for row in salvage.rows(|other| other == shelf) {
+            for row in salvage.rows(|other| other == role) {
                 let Some(value) = row.value else { continue };
                 let producer = row.key.split_at_checked(4).and_then(|(producer, _)| producer.try_into().ok());
                 match (read_kept(&value), producer.map(u32::from_be_bytes)) {
