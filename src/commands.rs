@@ -22,7 +22,7 @@ mod signals;
 use std::path::{Path, PathBuf};
 
 use setgate_cli::{
-    Context, DoorAt, Ended, Failure, Holder, Minted,
+    AdminAddress, Context, Ended, Failure, Holder, Minted,
     args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
 };
 
@@ -79,8 +79,8 @@ impl setgate_cli::Gateway for Root {
         Box::pin(rekey::run(context, new, at_next_start))
     }
 
-    fn door(&self, config: Option<&Path>) -> Result<DoorAt, Failure> {
-        // Where `serve --dev` ran without a file, its door is found without one.
+    fn admin_address(&self, config: Option<&Path>) -> Result<AdminAddress, Failure> {
+        // Where `serve --dev` ran without a file, its listener is found without one.
         let tried = Path::new("setgate-dev/secrets").is_dir();
         let source = config::find(config, tried)?;
         let config = config::load(source, false, configuration::variables())?.config;
@@ -89,7 +89,7 @@ impl setgate_cli::Gateway for Root {
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        Ok(DoorAt {
+        Ok(AdminAddress {
             url: format!("{scheme}://{address}"),
             token_file: config.secrets.admin_token(),
             ca: config.listen.operator_tls.certificate.into_iter().collect(),

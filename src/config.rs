@@ -32,7 +32,7 @@ pub struct Config {
     pub gateway: GatewaySection,
     /// Where it listens.
     pub listen: ListenSection,
-    /// Who may look in at the operator door.
+    /// Who may look in at the admin listener.
     pub operator: setgate_control::OperatorConfig,
     /// Where secrets of its own lie.
     pub secrets: SecretsSection,
@@ -70,7 +70,7 @@ pub struct Config {
 pub struct GatewaySection {
     /// For a first try: loopback only; `http` issuers and receivers on loopback are allowed. The same as `serve --dev`.
     pub dev: bool,
-    /// Seconds between saying "not ready" and closing the doors, so that load balancers look away.
+    /// Seconds between saying "not ready" and closing the listeners, so that load balancers look away.
     pub drain_delay_seconds: u64,
     /// Seconds in which everything in flight must have ended, from the signal on.
     pub shutdown_seconds: u64,
@@ -82,21 +82,21 @@ impl Default for GatewaySection {
     }
 }
 
-/// `[listen]`: the doors.
+/// `[listen]`: the listeners.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenSection {
-    /// The door for the world: intake, discovery, responders' routes. Port 0 takes a free one.
+    /// The public listener: intake, discovery, responders' routes. Port 0 takes a free one.
     pub world: SocketAddr,
-    /// The door for operators: health, metrics, the admin API.
+    /// The admin listener: health, metrics, the admin API.
     pub operator: SocketAddr,
     /// Who speaks TLS.
     pub tls: Tls,
-    /// Certificate of the door for the world.
+    /// Certificate of the public listener.
     pub world_tls: TlsFiles,
-    /// Certificate of the door for operators.
+    /// Certificate of the admin listener.
     pub operator_tls: TlsFiles,
-    /// What callers may do, at each of the doors.
+    /// What callers may do, at each of the listeners.
     pub limits: setgate_net::Limits,
 }
 
@@ -114,9 +114,9 @@ impl Default for ListenSection {
 }
 
 impl ListenSection {
-    /// A door as `net` opens it.
+    /// A listener as `net` opens it.
     #[must_use]
-    pub fn door(&self, files: &TlsFiles) -> setgate_net::ListenConfig {
+    pub fn listener(&self, files: &TlsFiles) -> setgate_net::ListenConfig {
         setgate_net::ListenConfig {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
@@ -139,10 +139,10 @@ pub struct TlsFiles {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tls {
-    /// The doors themselves, with their certificates; a door on loopback may do without.
+    /// The listeners themselves, with their certificates; a listener on loopback may do without.
     #[default]
     Own,
-    /// A proxy in front: doors without a certificate speak plain HTTP although they are not on loopback.
+    /// A proxy in front: listeners without a certificate speak plain HTTP although they are not on loopback.
     TerminatedByProxy,
 }
 

@@ -18,4 +18,4 @@ pub(crate) mod sources;
 
 pub use assemble::Gateway;
 pub(crate) use assemble::Parts;
-pub use listeners::Doors;
+pub use listeners::Listeners;

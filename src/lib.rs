@@ -22,7 +22,7 @@ use std::process::ExitCode;
 // The linker drops a transport that nobody names.
 use setgate_transports as _;
 
-pub use gateway::{Doors, Gateway};
+pub use gateway::{Gateway, Listeners};
 pub use sessions::VisitsConfig;
 
 /// Runs the command line of this process.

@@ -78,7 +78,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) observed: Observed,
 }
 
-/// The door for receivers. Clones are the same door.
+/// Admits receivers that connect. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Visits(Arc<Inner>);
 
@@ -100,7 +100,7 @@ pub(crate) fn finder(router: &Router) -> Find {
 }
 
 impl Visits {
-    /// Opens the door.
+    /// Makes it.
     ///
     /// # Errors
     /// [`CollisionError`] when a request could mean the streams of one issuer and another issuer.
@@ -118,7 +118,7 @@ impl Visits {
         })))
     }
 
-    /// Adds the door to the routes of the world: whatever they do not know is looked for here.
+    /// Adds itself to the routes of the public listener: whatever they do not know is looked for here.
     pub(crate) fn mount(&self, world: axum::Router) -> axum::Router {
         let visits = self.clone();
         world.fallback_service(tower::service_fn(move |request: Request| visits.serve(request)))

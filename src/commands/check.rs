@@ -78,7 +78,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let mut findings = Vec::new();
     // In the order of a start, so that of several faults the same one tells how it ends.
     kept(&loaded.config, &mut findings);
-    doors(&loaded.config, context.runtime.clock.wall_millis() / 1000, &mut findings);
+    listeners(&loaded.config, context.runtime.clock.wall_millis() / 1000, &mut findings);
     match rooms(context, &args, &loaded.config, &mut findings).await {
         Ok(()) => {}
         Err(failure) if findings.iter().all(|finding| finding.ends.is_none()) => return Err(failure),
@@ -184,49 +184,49 @@ fn streams<'a>(
     Ok(served)
 }
 
-/// Looks whether the doors can be opened, and when their certificates end.
-fn doors(config: &Config, now: u64, findings: &mut Vec<Finding>) {
+/// Looks whether the listeners can be opened, and when their certificates end.
+fn listeners(config: &Config, now: u64, findings: &mut Vec<Finding>) {
     for (key, address, files) in listeners::of(&config.listen) {
-        let door = key.rsplit('.').next().unwrap_or(key);
-        match config.listen.door(files).certificate() {
+        let listener = key.rsplit('.').next().unwrap_or(key);
+        match config.listen.listener(files).certificate() {
             Ok(None) => {}
-            Ok(Some(_)) => findings.extend(files.certificate.as_deref().map(|file| certificate(door, file, now))),
+            Ok(Some(_)) => findings.extend(files.certificate.as_deref().map(|file| certificate(listener, file, now))),
             Err(error) => findings.push(listeners::refused(key, error).into()),
         }
         findings.push(match std::net::TcpListener::bind(address) {
-            Ok(_) => Finding::good(format!("the {door} door can be opened at {address}")),
-            Err(source) => address_taken(door, key, address, source),
+            Ok(_) => Finding::good(format!("the {listener} listener can be opened at {address}")),
+            Err(source) => address_taken(listener, key, address, source),
         });
     }
 }
 
 /// A gateway that runs with this configuration has its addresses, and is to be checked all the same.
-fn address_taken(door: &str, key: &str, address: SocketAddr, source: std::io::Error) -> Finding {
+fn address_taken(listener: &str, key: &str, address: SocketAddr, source: std::io::Error) -> Finding {
     if source.kind() == std::io::ErrorKind::AddrInUse {
         let holder = Holder::of(address);
         if holder.as_ref().is_none_or(Holder::is_alike) {
             let who = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
             return Finding::good(format!(
-                "the {door} door at {address}: {who} has it, which is well if it is this gateway"
+                "the {listener} listener at {address}: {who} has it, which is well if it is this gateway"
             ));
         }
     }
     listeners::refused(key, setgate_net::NetError::Listen { address, source }).into()
 }
 
-fn certificate(door: &str, file: &Path, now: u64) -> Finding {
+fn certificate(listener: &str, file: &Path, now: u64) -> Finding {
     match setgate_net::chain_ends(file) {
         Ok(end) => {
             let days = certificates::days_left(end, now);
             let what = if end > now {
-                format!("certificate of the {door} door: {days} days left")
+                format!("certificate of the {listener} listener: {days} days left")
             } else {
-                format!("certificate of the {door} door: it has ended")
+                format!("certificate of the {listener} listener: it has ended")
             };
             let remedy = format!("replace {}; it is read again when it changes", file.display());
             Finding { what, good: days >= certificates::DAYS_AHEAD, remedy, ends: None }
         }
-        Err(error) => Finding::wrong(format!("certificate of the {door} door"), error.to_string()),
+        Err(error) => Finding::wrong(format!("certificate of the {listener} listener"), error.to_string()),
     }
 }
 

@@ -20,7 +20,7 @@ use setgate_net::{HttpRequest, Listener, Secret, TlsPolicy};
 use super::{listen, signals::Signals};
 use crate::{
     config::{self, Source},
-    gateway::{Doors, Gateway, Parts},
+    gateway::{Gateway, Listeners, Parts},
     state,
 };
 
@@ -144,8 +144,8 @@ async fn demonstrate(
     let runtime = context.runtime.clone();
     let bind = || Listener::bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
     let open = |error: setgate_net::NetError| Failure::failed(error.to_string());
-    let doors = Doors { world: bind().await.map_err(open)?, operator: bind().await.map_err(open)? };
-    let issuer_url = format!("http://{}", doors.world.address());
+    let listeners = Listeners { world: bind().await.map_err(open)?, operator: bind().await.map_err(open)? };
+    let issuer_url = format!("http://{}", listeners.world.address());
     let issuer = IssuerUrl::parse(&issuer_url).map_err(|error| Failure::failed(error.to_string()))?;
 
     let http = listen::way_out(&runtime, Vec::new())?;
@@ -156,7 +156,7 @@ async fn demonstrate(
         let fetcher = listen::fetcher(&http, &runtime);
         let receiver = DemoReceiver::new(&runtime, fetcher, &issuer, staged.audience, staged.failing);
         receivers.push(match method.receive_routes() {
-            Some(routes) => receiver.behind_a_door(routes).await?,
+            Some(routes) => receiver.behind_a_listener(routes).await?,
             None => receiver.that_asks(method, &format!("{issuer_url}/{}/{}", staged.method, staged.id), &token.token),
         });
     }
@@ -164,7 +164,7 @@ async fn demonstrate(
     let minted = setgate_oauth::mint(setgate_oauth::TokenKind::Producer, &*runtime.random);
     let file = folder.join("setgate.toml");
     let hashes = [minted.hash.to_string(), token.hash.to_string()];
-    let text = configuration(&doors, &issuer_url, &hashes, &receivers);
+    let text = configuration(&listeners, &issuer_url, &hashes, &receivers);
     let failed =
         |path: &Path, error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", path.display()));
     std::fs::write(&file, text).map_err(|error| failed(&file, error))?;
@@ -174,7 +174,7 @@ async fn demonstrate(
     }
     let config = config::load(Source::File(file), false, Vec::new())?.config;
     let kept = state::open(&runtime, &config, true).await?;
-    let gateway = Gateway::assemble(Parts { runtime: runtime.clone(), config, kept, doors, force: false }).await?;
+    let gateway = Gateway::assemble(Parts { runtime: runtime.clone(), config, kept, listeners, force: false }).await?;
     for receiver in &mut receivers {
         receiver.learn(&runtime, &issuer).await?;
     }
@@ -224,7 +224,7 @@ fn folder(runtime: &Runtime) -> Result<PathBuf, Failure> {
 }
 
 /// A real configuration, so that every other command works on the demo while it is kept.
-fn configuration(doors: &Doors, issuer: &str, hashes: &[String; 2], receivers: &[DemoReceiver]) -> String {
+fn configuration(listeners: &Listeners, issuer: &str, hashes: &[String; 2], receivers: &[DemoReceiver]) -> String {
     let [producer, receiver] = hashes;
     let mut text = format!(
         "[gateway]\ndev = true\n\n[listen]\nworld = \"{}\"\noperator = \"{}\"\n\n\
@@ -233,8 +233,8 @@ fn configuration(doors: &Doors, issuer: &str, hashes: &[String; 2], receivers: &
          [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"RS256\", \"ES256\", \"EdDSA\"]\n\n\
          [[producers]]\nname = \"demo\"\ntoken_hashes = [\"{producer}\"]\nissuers = [\"{issuer}\"]\nevents = \"all\"\nsubjects = \"any\"\n\n\
          [[receivers]]\nname = \"demo\"\ntoken_hashes = [\"{receiver}\"]\nissuers = [\"{issuer}\"]\nstreams = \"all\"\n",
-        doors.world.address(),
-        doors.operator.address(),
+        listeners.world.address(),
+        listeners.operator.address(),
     );
     for (Staged { id, audience, algorithm, method, risc_only, .. }, receiver) in STREAMS.iter().zip(receivers) {
         let endpoint = receiver.at.map(|at| format!(", endpoint_url = \"http://{at}/\"")).unwrap_or_default();

@@ -46,9 +46,11 @@ pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
     let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), misbehave, sink, runtime.clone()));
     let serve: BoxFuture<'_, Result<(), ListenError>> = if method.receive_routes().is_some() {
         waits(&args)?;
-        let door = Listener::bind(args.at).await.map_err(|error| Failure::failed(format!("--at: {error}")))?;
-        context.out.note(format!("listening on http://{}/ for SETs of {}", door.address(), args.issuer.join(", ")));
-        Box::pin(Listen { method, door, inlet: inlet.clone(), issuers, trust, authorization, runtime }.serve(stopped))
+        let listener = Listener::bind(args.at).await.map_err(|error| Failure::failed(format!("--at: {error}")))?;
+        context.out.note(format!("listening on http://{}/ for SETs of {}", listener.address(), args.issuer.join(", ")));
+        Box::pin(
+            Listen { method, listener, inlet: inlet.clone(), issuers, trust, authorization, runtime }.serve(stopped),
+        )
     } else {
         let (from, endpoint) = asks(context, &args, authorization, method.entry().name)?;
         context.out.note(format!("asking {endpoint} for SETs of {}", args.issuer.join(", ")));

@@ -8,7 +8,7 @@ use setgate_clock::Runtime;
 use super::{configuration::load, signals::Signals};
 use crate::{
     config::{Config, Source},
-    gateway::{Doors, Gateway, Parts},
+    gateway::{Gateway, Listeners, Parts},
     state::{self, Kept},
 };
 
@@ -30,11 +30,11 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
         Some(kept) => kept?,
         None => return Ok(Exit::Done),
     };
-    // The doors open last: whoever is let in finds everything in place.
-    let doors = Doors::open(&config).await?;
+    // The listeners open last: whoever is let in finds everything in place.
+    let listeners = Listeners::open(&config).await?;
     let shutdown =
         (Duration::from_secs(config.gateway.drain_delay_seconds), Duration::from_secs(config.gateway.shutdown_seconds));
-    let gateway = Gateway::assemble(Parts { runtime, config, kept, doors, force: args.force }).await?;
+    let gateway = Gateway::assemble(Parts { runtime, config, kept, listeners, force: args.force }).await?;
     tracing::info!(world = %gateway.world(), operator = %gateway.operator(), "the gateway is ready");
 
     let fatal = gateway.fatal();
@@ -110,7 +110,7 @@ fn banner(context: &Context, config: &Config, built_in: bool) {
     let out = context.out;
     out.warn("dev mode: plain http and loopback receivers are allowed. Nothing here is fit for production.");
     out.note(format!(
-        "  issuer   {issuer}\n  doors    {} (world), {} (operator)",
+        "  issuer   {issuer}\n  listen   {} (world), {} (operator)",
         config.listen.world, config.listen.operator
     ));
     if built_in {

@@ -15,7 +15,7 @@ const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 /// The first thing that is wrong, with the remedy.
 pub(super) fn whole(config: &mut Config, source: &Source, text: &str) -> Result<(), ConfigError> {
     let wrong = |key: &str, what: String| ConfigError::new(place(source, text, key), key, what);
-    doors(config, &wrong)?;
+    listeners(config, &wrong)?;
     if config.gateway.dev {
         config.net.allow_networks.extend(LOOPBACK.iter().filter_map(|net| net.parse::<setgate_net::IpNet>().ok()));
         config.net.allow_http = true;
@@ -43,7 +43,7 @@ pub(super) fn whole(config: &mut Config, source: &Source, text: &str) -> Result<
     streams(config, &wrong)
 }
 
-fn doors(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
+fn listeners(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
     let listen = &config.listen;
     for (key, address, files) in
         [("listen.world", listen.world, &listen.world_tls), ("listen.operator", listen.operator, &listen.operator_tls)]
@@ -65,7 +65,7 @@ fn doors(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Resul
         }
     }
     if listen.world == listen.operator && listen.world.port() != 0 {
-        return Err(wrong("listen.operator", "both doors have the same address".to_owned()));
+        return Err(wrong("listen.operator", "both listeners have the same address".to_owned()));
     }
     Ok(())
 }

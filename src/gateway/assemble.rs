@@ -19,7 +19,7 @@ use setgate_router::{Issuer, Router};
 use super::{
     carriers::Carriers,
     certificates,
-    listeners::{Doors, Routes, Running, serve},
+    listeners::{Listeners, Routes, Running, serve},
     sources,
 };
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: Runtime,
     pub(crate) config: Config,
     pub(crate) kept: Kept,
-    pub(crate) doors: Doors,
+    pub(crate) listeners: Listeners,
     /// Whether more than a tenth of the streams, or an issuer, may go.
     pub(crate) force: bool,
 }
@@ -52,25 +52,25 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens what is kept, or makes it with `init`, and runs on doors that are open already: what `setgate serve` does
+    /// Opens what is kept, or makes it with `init`, and runs on listeners that are open already: what `setgate serve` does
     /// without signals.
     ///
     /// # Errors
     /// When the store cannot be opened or a section is not acceptable.
-    pub async fn start(runtime: Runtime, config: Config, doors: Doors, init: bool) -> Result<Self, Failure> {
+    pub async fn start(runtime: Runtime, config: Config, listeners: Listeners, init: bool) -> Result<Self, Failure> {
         let kept = state::open(&runtime, &config, init).await?;
-        Self::assemble(Parts { runtime, config, kept, doors, force: false }).await
+        Self::assemble(Parts { runtime, config, kept, listeners, force: false }).await
     }
 
-    /// Puts the rooms together and opens the doors.
+    /// Puts the rooms together and opens the listeners.
     ///
     /// # Errors
     /// When a section is not acceptable or the store does not do it.
     pub(crate) async fn assemble(parts: Parts) -> Result<Self, Failure> {
-        let Parts { runtime, config, kept, doors, force } = parts;
+        let Parts { runtime, config, kept, listeners, force } = parts;
         let own = OwnAddresses::new();
-        own.add(doors.world.address());
-        own.add(doors.operator.address());
+        own.add(listeners.world.address());
+        own.add(listeners.operator.address());
         let outbound = outbound(&config, &runtime, own)?;
         let rotation = config.keys.rotation();
         issuers::none_is_missing(&*kept.store, &config.issuers, force).await?;
@@ -140,24 +140,24 @@ impl Gateway {
             kept: &kept,
             runtime: &runtime,
         };
-        let (world, operator) = (routes.world()?, routes.operator(&doors.operator, &ready));
+        let (world, operator) = (routes.world()?, routes.operator(&listeners.operator, &ready));
         let observed = kept.registry.lend(certificates::Observed::register);
-        certificates::watch("world", &doors.world, &config.listen.world_tls, &runtime, &observed);
-        certificates::watch("operator", &doors.operator, &config.listen.operator_tls, &runtime, &observed);
+        certificates::watch("world", &listeners.world, &config.listen.world_tls, &runtime, &observed);
+        certificates::watch("operator", &listeners.operator, &config.listen.operator_tls, &runtime, &observed);
         let connections = setgate_net::Observed::register(&kept.registry);
-        let world = serve(doors.world.observed(connections.clone(), "world"), world, &runtime, "world");
-        let operator = serve(doors.operator.observed(connections, "operator"), operator, &runtime, "operator");
+        let world = serve(listeners.world.observed(connections.clone(), "world"), world, &runtime, "world");
+        let operator = serve(listeners.operator.observed(connections, "operator"), operator, &runtime, "operator");
         let sources = sources.start(&runtime);
         Ok(Self { runtime, router, kept, issuers, world, operator, visits, sources, ready })
     }
 
-    /// Where the door for the world listens.
+    /// The address of the public listener.
     #[must_use]
     pub fn world(&self) -> SocketAddr {
         self.world.address
     }
 
-    /// Where the door for operators listens.
+    /// The address of the admin listener.
     #[must_use]
     pub fn operator(&self) -> SocketAddr {
         self.operator.address
@@ -194,7 +194,7 @@ impl Gateway {
 
     /// Ends in order: not ready, intake closed, what is in flight finished or handed back, everything written out.
     ///
-    /// `delay` lies between "not ready" and the closed door; `within` bounds the whole.
+    /// `delay` lies between "not ready" and the closed listener; `within` bounds the whole.
     pub async fn shutdown(self, delay: Duration, within: Duration) {
         let clock = self.runtime.clock.clone();
         let by = clock.monotonic() + within;
@@ -202,7 +202,7 @@ impl Gateway {
         self.ready.store(false, Ordering::SeqCst);
         clock.sleep(delay.min(within)).await;
         // Requests under way get their answers while the router still takes and delivers. Polls and sockets wait for something that may
-        // never come: the drain tells their taps, and their answers leave before the door is cut.
+        // never come: the drain tells their taps, and their answers leave before the listener is cut.
         self.visits.close();
         // Sources end with intake: their last events are taken, and their offsets committed, while the router still takes.
         tokio::join!(self.world.shut(&self.runtime, left(2)), self.sources.end(&self.runtime, left(2)));
@@ -362,16 +362,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_doors_serve_what_is_theirs_and_close_in_order() {
+    async fn both_listeners_serve_what_is_theirs_and_close_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let (runtime, config) = (setgate_clock::system(), config(folder.path(), ""));
-        let doors = Doors::open(&config).await.unwrap();
-        let gateway = Gateway::start(runtime.clone(), config.clone(), doors, true).await.unwrap();
+        let listeners = Listeners::open(&config).await.unwrap();
+        let gateway = Gateway::start(runtime.clone(), config.clone(), listeners, true).await.unwrap();
         let (world, operator) = (gateway.world(), gateway.operator());
         assert_eq!(get(&runtime, operator, "/readyz").await.0, 200);
         assert!(get(&runtime, operator, "/metrics").await.1.contains("setgate_events_accepted"));
         assert_eq!(get(&runtime, operator, "/admin/v1/streams").await.0, 401);
-        assert_eq!(get(&runtime, world, "/admin/v1/streams").await.0, 404, "the world has no operator door");
+        assert_eq!(get(&runtime, world, "/admin/v1/streams").await.0, 404, "the world has no admin listener");
         assert_eq!(get(&runtime, world, "/readyz").await.0, 404);
         for issuer in ["a", "b"] {
             let (status, body) = get(&runtime, world, &format!("/.well-known/ssf-configuration/{issuer}")).await;

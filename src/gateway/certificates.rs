@@ -1,4 +1,4 @@
-//! The doors' certificates while they are served: read again when their files change, and reported before they end.
+//! The listeners' certificates while they are served: read again when their files change, and reported before they end.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ pub(crate) struct Observed(Family<[(&'static str, &'static str); 1], Gauge<u64, 
 impl Observed {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let observed = Self::default();
-        let help = "When the first certificate of a door's chain ends, in seconds since 1970";
+        let help = "When the first certificate of a listener's chain ends, in seconds since 1970";
         registry.register("certificate_ends_seconds", help, observed.0.clone());
         observed
     }
@@ -31,7 +31,7 @@ impl Observed {
 
 /// A certificate and its files.
 pub(crate) struct Watched {
-    door: &'static str,
+    listener_name: &'static str,
     certificate: ServerCertificate,
     chain: PathBuf,
     key: PathBuf,
@@ -50,9 +50,14 @@ enum Looked {
 }
 
 impl Watched {
-    pub(crate) fn new(door: &'static str, certificate: ServerCertificate, chain: PathBuf, key: PathBuf) -> Self {
+    pub(crate) fn new(
+        listener_name: &'static str,
+        certificate: ServerCertificate,
+        chain: PathBuf,
+        key: PathBuf,
+    ) -> Self {
         let seen = [stamp(&chain), stamp(&key)];
-        Self { door, certificate, chain, key, seen }
+        Self { listener_name, certificate, chain, key, seen }
     }
 
     fn look(&mut self) -> Looked {
@@ -76,18 +81,18 @@ impl Watched {
         loop {
             match self.look() {
                 Looked::Same => {}
-                Looked::Fresh => tracing::info!(door = self.door, "the certificate was read again"),
+                Looked::Fresh => tracing::info!(listener = self.listener_name, "the certificate was read again"),
                 Looked::Unfit(why) => {
-                    tracing::warn!(door = self.door, %why, "the certificate's files changed and cannot be used: the old one stays");
+                    tracing::warn!(listener = self.listener_name, %why, "the certificate's files changed and cannot be used: the old one stays");
                 }
             }
             if let Ok(end) = setgate_net::chain_ends(&self.chain) {
-                observed.0.get_or_create(&[("door", self.door)]).set(end);
+                observed.0.get_or_create(&[("door", self.listener_name)]).set(end);
                 let now = runtime.clock.wall_millis() / 1000;
                 let days = days_left(end, now);
                 if days < DAYS_AHEAD && warned_on.replace(now / DAY) != Some(now / DAY) {
                     tracing::warn!(
-                        door = self.door,
+                        listener = self.listener_name,
                         days,
                         "the certificate ends soon: replace its files, which are then read again"
                     );
@@ -108,16 +113,16 @@ fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
     Some((about.modified().ok()?, about.len()))
 }
 
-/// Watches the certificate of a door, if it has one.
+/// Watches the certificate of a listener, if it has one.
 pub(crate) fn watch(
-    door: &'static str,
+    listener_name: &'static str,
     listener: &setgate_net::Listener,
     files: &crate::config::TlsFiles,
     runtime: &Runtime,
     observed: &Observed,
 ) {
     if let (Some(certificate), Some(chain), Some(key)) = (listener.certificate(), &files.certificate, &files.key) {
-        let watched = Watched::new(door, certificate.clone(), chain.clone(), key.clone());
+        let watched = Watched::new(listener_name, certificate.clone(), chain.clone(), key.clone());
         runtime.spawn("certificate", watched.run(runtime.clone(), observed.clone()));
     }
 }

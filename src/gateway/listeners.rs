@@ -1,4 +1,4 @@
-//! The doors: opened, given their routes, served and closed.
+//! The listeners: opened, given their routes, served and closed.
 
 use std::{
     io::ErrorKind,
@@ -27,35 +27,35 @@ use crate::{
     state::Kept,
 };
 
-/// Both doors, open and not yet served.
+/// Both listeners, open and not yet served.
 #[derive(Debug)]
-pub struct Doors {
+pub struct Listeners {
     /// For the world.
     pub world: Listener,
     /// For operators.
     pub operator: Listener,
 }
 
-impl Doors {
-    /// Opens both doors as configured.
+impl Listeners {
+    /// Opens both listeners as configured.
     ///
     /// # Errors
     /// When an address is taken or a certificate cannot be used.
     pub async fn open(config: &Config) -> Result<Self, Failure> {
         let listen = &config.listen;
         let [world, operator] = of(listen).map(|(key, address, files)| async move {
-            Listener::open(address, &listen.door(files)).await.map_err(|error| refused(key, error))
+            Listener::open(address, &listen.listener(files)).await.map_err(|error| refused(key, error))
         });
         Ok(Self { world: world.await?, operator: operator.await? })
     }
 }
 
-/// The option, the address and the certificate of both doors.
+/// The option, the address and the certificate of both listeners.
 pub(crate) fn of(listen: &ListenSection) -> [(&'static str, SocketAddr, &TlsFiles); 2] {
     [("listen.world", listen.world, &listen.world_tls), ("listen.operator", listen.operator, &listen.operator_tls)]
 }
 
-/// Why a door does not open, and what to do.
+/// Why a listener does not open, and what to do.
 pub(crate) fn refused(key: &str, error: NetError) -> Failure {
     let failure = |exit| Failure::new(exit, format!("{key}: {error}"));
     match &error {
@@ -79,7 +79,7 @@ pub(crate) fn refused(key: &str, error: NetError) -> Failure {
     }
 }
 
-/// A door that is served.
+/// A listener that is served.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     stop: watch::Sender<bool>,
@@ -103,12 +103,12 @@ impl Running {
     async fn wait(&self, mut what: watch::Receiver<bool>, runtime: &Runtime, within: Duration) {
         tokio::select! {
             _ = what.wait_for(|so| *so) => {}
-            () = runtime.clock.sleep(within) => tracing::debug!(door = %self.address, "requests under way were cut"),
+            () = runtime.clock.sleep(within) => tracing::debug!(listener = %self.address, "requests under way were cut"),
         }
     }
 }
 
-/// Serves a door until it is closed.
+/// Serves a listener until it is closed.
 pub(crate) fn serve(listener: Listener, app: axum::Router, runtime: &Runtime, name: &'static str) -> Running {
     let (address, quiet) = (listener.address(), listener.quiet());
     let (stop, stopped) = watch::channel(false);
@@ -121,7 +121,7 @@ pub(crate) fn serve(listener: Listener, app: axum::Router, runtime: &Runtime, na
     Running { address, stop, quiet, ended }
 }
 
-/// What both doors are made from.
+/// What both listeners are made from.
 pub(crate) struct Routes<'a> {
     pub(crate) config: &'a Config,
     pub(crate) router: &'a Router,
@@ -134,7 +134,7 @@ pub(crate) struct Routes<'a> {
 }
 
 impl Routes<'_> {
-    /// The routes of the operator door. Its keys live as long as the door.
+    /// The routes of the admin listener. Its keys live as long as the listener.
     pub(crate) fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
         let Routes { config, router, guard, sources, kept, runtime, .. } = self;
         let of =
@@ -156,7 +156,7 @@ impl Routes<'_> {
             sources: sources.clone(),
             config: config.operator.clone(),
             address: listener.address(),
-            // What receivers do is no matter of readiness; of the store the door asks by itself (hardening H33).
+            // What receivers do is no matter of readiness; of the store the listener asks by itself (hardening H33).
             ready: Arc::new(move || {
                 if !ready.load(Ordering::SeqCst) {
                     return Err("it is closing".to_owned());
@@ -172,7 +172,7 @@ impl Routes<'_> {
         })
     }
 
-    /// The routes of the door for the world.
+    /// The routes of the public listener.
     ///
     /// # Errors
     /// When an issuer's URL cannot be served.

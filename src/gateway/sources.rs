@@ -241,7 +241,7 @@ impl Run {
     }
 }
 
-/// Where a source's events go: the same judgement as at the intake door.
+/// Where a source's events go: the same judgement as at the intake endpoint.
 struct SourceInlet {
     taker: Taker,
     shown: Arc<Sources>,

@@ -16,7 +16,7 @@ use setgate_telemetry::{
 /// One label; names and values are fixed.
 type Label = [(&'static str, &'static str); 1];
 
-/// What the door for receivers reports. Clones count together.
+/// What the admission of receivers reports. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     open: Family<Label, Gauge>,

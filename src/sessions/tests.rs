@@ -95,7 +95,7 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
 }
 
 struct Rig {
-    door: axum::Router,
+    app: axum::Router,
     visits: Visits,
     router: Router,
     clock: Arc<Hourglass>,
@@ -185,8 +185,8 @@ async fn rig(config: VisitsConfig) -> Rig {
         observed: Observed::register(&registry),
     };
     let visits = Visits::new(parts).unwrap();
-    let door = visits.mount(axum::Router::new());
-    Rig { door, visits, router, clock, registry, crm, all, b, ends, producer }
+    let app = visits.mount(axum::Router::new());
+    Rig { app, visits, router, clock, registry, crm, all, b, ends, producer }
 }
 
 struct Answer {
@@ -207,7 +207,7 @@ impl Rig {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let answer = self.door.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let answer = self.app.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, 1 << 20).await.unwrap().to_vec();
         Answer { status: head.status.as_u16(), headers: head.headers, body }
@@ -477,7 +477,7 @@ async fn visits_are_bounded_for_all_and_for_each_and_room_comes_back() {
     let rig = rig(VisitsConfig { connections: 3, per_receiver: 2, ..VisitsConfig::default() }).await;
     let begin = |token: &Minted| {
         let request = Request::get("/one/tiny/crm/wait").header("authorization", bearer(token));
-        let mut waiting = Box::pin(rig.door.clone().oneshot(request.body(Body::empty()).unwrap()));
+        let mut waiting = Box::pin(rig.app.clone().oneshot(request.body(Body::empty()).unwrap()));
         async move { ((&mut waiting).now_or_never().is_none(), waiting) }
     };
     let mut open = Vec::new();
@@ -504,7 +504,7 @@ async fn visits_are_bounded_for_all_and_for_each_and_room_comes_back() {
 async fn a_visit_holds_its_place_until_its_answer_was_read() {
     let rig = rig(VisitsConfig { connections: 1, ..VisitsConfig::default() }).await;
     let request = Request::get("/one/tiny/crm").header("authorization", bearer(&rig.crm)).body(Body::empty()).unwrap();
-    let answer = rig.door.clone().oneshot(request).await.unwrap();
+    let answer = rig.app.clone().oneshot(request).await.unwrap();
     assert_eq!(rig.get("/one/tiny/crm", &rig.crm).await.status, 503);
     drop(answer);
     assert_eq!(rig.get("/one/tiny/crm", &rig.crm).await.status, 200);
@@ -514,11 +514,11 @@ async fn a_visit_holds_its_place_until_its_answer_was_read() {
 async fn a_visit_ends_with_its_credential_and_with_the_router() {
     let rig = rig(VisitsConfig::default()).await;
     let wait = |token: &Minted| {
-        let (door, token) = (rig.door.clone(), bearer(token));
+        let (app, token) = (rig.app.clone(), bearer(token));
         tokio::spawn(async move {
             let request =
                 Request::get("/one/tiny/crm/wait").header("authorization", token).body(Body::empty()).unwrap();
-            let answer = door.oneshot(request).await.unwrap();
+            let answer = app.oneshot(request).await.unwrap();
             axum::body::to_bytes(answer.into_body(), 100).await.unwrap()
         })
     };

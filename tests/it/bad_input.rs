@@ -1,4 +1,4 @@
-//! Bad input at the real doors: each is refused with a reason, and what was good beside it is delivered.
+//! Bad input at the real listeners: each is refused with a reason, and what was good beside it is delivered.
 
 use std::io::Write;
 

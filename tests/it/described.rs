@@ -1,4 +1,4 @@
-//! The description of the world's door (`/openapi.json`) says what the program does: for receivers that come themselves.
+//! The description of the public listener (`/openapi.json`) says what the program does: for receivers that come themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -56,13 +56,13 @@ impl Description {
 }
 
 /// A gateway with places for three visits of a receiver and six of all, and for one ticket of a receiver and two of all.
-struct Door {
+struct PublicListener {
     gateway: Gateway,
     bearers: BTreeMap<&'static str, String>,
     description: Description,
 }
 
-impl Door {
+impl PublicListener {
     fn open() -> Self {
         let budgets = "[visits]\nconnections = 6\nper_receiver = 3\ntickets = 2\ntickets_per_receiver = 1\n";
         let mut gateway = Plan::new()
@@ -158,45 +158,45 @@ fn every_answer_to_a_receiver_is_described_and_every_described_answer_is_given()
     const SOCKET: &str = "get /websocket/{stream}";
     const TICKET: &str = "post /websocket/{stream}/ticket";
     const JSON: (&str, &str) = ("content-type", "application/json");
-    let mut door = Door::open();
-    door.reading(POLL, "crm", r#"{"returnImmediately": true}"#);
-    door.reading(PUSH_PULL, "live", r#"{"maxResponseEvents": 3, "sets": {"x": "y"}}"#);
-    door.ask(PUSH_PULL, "live", "a", &[JSON, ("origin", "https://evil.example")], "{}");
+    let mut listener = PublicListener::open();
+    listener.reading(POLL, "crm", r#"{"returnImmediately": true}"#);
+    listener.reading(PUSH_PULL, "live", r#"{"maxResponseEvents": 3, "sets": {"x": "y"}}"#);
+    listener.ask(PUSH_PULL, "live", "a", &[JSON, ("origin", "https://evil.example")], "{}");
 
-    door.guarded(SOCKET, "live", &OPENING);
-    door.ask(SOCKET, "live", "a", &OPENING[1..3], "");
-    door.ask(SOCKET, "live", "a", &OPENING[..4], "");
+    listener.guarded(SOCKET, "live", &OPENING);
+    listener.ask(SOCKET, "live", "a", &OPENING[1..3], "");
+    listener.ask(SOCKET, "live", "a", &OPENING[..4], "");
     let evil: Vec<_> = OPENING.into_iter().chain([("origin", "https://evil.example")]).collect();
-    door.ask(SOCKET, "live", "a", &evil, "");
-    let mut opened = http::connect(door.gateway.world).unwrap();
+    listener.ask(SOCKET, "live", "a", &evil, "");
+    let mut opened = http::connect(listener.gateway.world).unwrap();
     let mut fields = OPENING.to_vec();
-    fields.push(("authorization", &door.bearers["a"]));
+    fields.push(("authorization", &listener.bearers["a"]));
     let asked = String::from_utf8(request("GET", "/websocket/live", &fields, b"")).unwrap();
     opened.write_all(asked.replace("connection: close\r\n", "").as_bytes()).unwrap();
     let mut first = [0; 12];
     opened.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 101");
-    door.description.saw(SOCKET, 101, None);
+    listener.description.saw(SOCKET, 101, None);
     drop(opened);
-    door.until_open("websocket", 0);
+    listener.until_open("websocket", 0);
 
     let page = json!({ "origin": PAGE }).to_string();
-    door.guarded(TICKET, "live", &[]);
-    door.ask(TICKET, "live", "a", &[], r#"{"origin": "page.example"}"#);
+    listener.guarded(TICKET, "live", &[]);
+    listener.ask(TICKET, "live", "a", &[], r#"{"origin": "page.example"}"#);
     for who in ["a", "a", "b", "c"] {
-        let ticket = door.ask(TICKET, "live", who, &[], &page);
+        let ticket = listener.ask(TICKET, "live", who, &[], &page);
         assert_eq!(ticket["ticket"].is_string(), ticket["status"].is_null(), "{ticket}");
     }
 
     let visits = [(POLL, "crm", vec![JSON]), (PUSH_PULL, "live", vec![JSON]), (SOCKET, "live", OPENING.to_vec())];
-    let _of_one = door.wait("a", "crm", 3, 3);
+    let _of_one = listener.wait("a", "crm", 3, 3);
     for (operation, stream, fields) in &visits {
-        door.ask(operation, stream, "a", fields, "{}");
+        listener.ask(operation, stream, "a", fields, "{}");
     }
-    let _of_all = door.wait("b", "hr", 3, 6);
+    let _of_all = listener.wait("b", "hr", 3, 6);
     for (operation, stream, fields) in &visits {
-        door.ask(operation, stream, "c", fields, "{}");
+        listener.ask(operation, stream, "c", fields, "{}");
     }
-    door.description.all_seen();
-    assert_eq!(door.description.seen.len(), 4, "operations");
+    listener.description.all_seen();
+    assert_eq!(listener.description.seen.len(), 4, "operations");
 }

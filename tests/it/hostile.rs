@@ -75,7 +75,7 @@ fn hostile_receivers_leave_the_others_alone_and_are_told_apart() {
 }
 
 #[test]
-fn the_gateways_own_doors_are_no_endpoint_even_where_loopback_is_allowed() {
+fn the_gateways_own_listeners_are_no_endpoint_even_where_loopback_is_allowed() {
     let good = Sink::good();
     let mut plan = Plan::new().prepare();
     let text = std::fs::read_to_string(plan.config()).unwrap();
@@ -85,8 +85,8 @@ fn the_gateways_own_doors_are_no_endpoint_even_where_loopback_is_allowed() {
             "\n[[streams]]\nid = \"{id}\"\nissuer = \"{issuer}\"\naudience = \"https://{id}.example\"\ndelivery = {{ method = \"push\", endpoint_url = \"{url}\" }}\n"
         )
     };
-    let door = format!("http://localhost:{}/admin/v1/streams/good/pause", plan.operator);
-    let text = format!("{text}{}{}", stream("good", &good.url()), stream("door", &door));
+    let listener = format!("http://localhost:{}/admin/v1/streams/good/pause", plan.operator);
+    let text = format!("{text}{}{}", stream("good", &good.url()), stream("door", &listener));
     std::fs::write(plan.config(), text).unwrap();
     plan.start();
     plan.accept(&event(1, "a"));

@@ -37,7 +37,7 @@ fn append(gateway: &Gateway, sections: &str) {
     std::fs::write(gateway.config(), format!("{text}\n{sections}\n")).unwrap();
 }
 
-/// A certificate for the door, and the key of another one.
+/// A certificate for the listener, and the key of another one.
 fn certificates(gateway: &Gateway, own_key: bool) {
     let [one, other] = ["a", "b"].map(|name| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap());
     std::fs::write(gateway.path("world.pem"), one.cert.pem()).unwrap();

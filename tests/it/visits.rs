@@ -236,7 +236,7 @@ fn waiting_receivers_never_take_the_places_of_intake() {
     }
     let late = poll(&gateway, "/poll/s1", &fields[..1]);
     assert_eq!((late.status, late.field("retry-after").is_some()), (503, true), "{}", late.text());
-    // Eight wait on a door of three places, and events still come in, and out at once.
+    // Eight wait on a listener of three places, and events still come in, and out at once.
     gateway.accept(&event(1, "jane"));
     let answer = http::answer(&mut waiting[0]).expect("an answer");
     assert_eq!((answer.status, answer.json()["sets"].as_object().map(serde_json::Map::len)), (200, Some(1)));
@@ -244,7 +244,7 @@ fn waiting_receivers_never_take_the_places_of_intake() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a real process is timed, in real time")]
-fn a_stop_answers_idle_polls_and_hangs_up_sockets_before_the_door_is_cut() {
+fn a_stop_answers_idle_polls_and_hangs_up_sockets_before_the_listener_is_cut() {
     let mut gateway = plan().prepare();
     let all = token();
     receiver(&gateway, "all", &quoted(&all.hash), "", "\"all\"");

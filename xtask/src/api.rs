@@ -16,7 +16,7 @@ const HEAD: &str = "\
 Made by `cargo xtask api-docs` from the OpenAPI 3.1 documents that the program carries, which each listener serves at `/openapi.json`; the test command
 fails where this page is not what they say. How to use the API is told in [putting events in](intake.md), [polling](polling.md),
 [WebSocket and push-pull](websocket.md) and [operating](operating.md). The addresses of SSF that need no credential, the metadata and the key set, are
-in the [table of the listeners](operating.md#doors).
+in the [table of the listeners](operating.md#listeners).
 ";
 
 /// One listener: its name in anchors, its heading, its OpenAPI document.

@@ -112,7 +112,7 @@ impl Home {
         Ok(home)
     }
 
-    /// The same with a receiver that may visit all streams, and with doors for this many visitors from one address.
+    /// The same with a receiver that may visit all streams, and with listeners for this many visitors from one address.
     ///
     /// # Errors
     /// When the folder cannot be written or the program does not make a token.

@@ -84,14 +84,14 @@ impl Crowd {
             acknowledged: AtomicU64::new(0),
             clock: bench.clock.clone(),
         });
-        let door = Arc::new(Semaphore::new(AT_ONCE));
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
         let mut many = 0;
         for (asks, no) in asks.zip(0..) {
-            let (shared, door) = (shared.clone(), door.clone());
+            let (shared, permits) = (shared.clone(), permits.clone());
             many += 1;
             tasks.spawn(async move {
-                let entering = door.acquire_owned().await;
+                let entering = permits.acquire_owned().await;
                 match way {
                     Way::Poll => {
                         let mut link = Link::open(asks.address).await?;
@@ -118,9 +118,9 @@ impl Crowd {
             });
         }
         let mut crowd = Self { tasks, shared };
-        // Who is in has let go of the door.
+        // Who is in has let go of its permit.
         let began = bench.clock.now();
-        while Arc::strong_count(&door) > 1 {
+        while Arc::strong_count(&permits) > 1 {
             crowd.here()?;
             if bench.clock.since(began) > PATIENCE * 2 {
                 return Err(BenchError::Failed(format!("{many} receivers do not come in")));

@@ -22,7 +22,7 @@ use setgate_store::{IssuerNo, Store};
 
 use crate::BenchError;
 
-/// The issuer of events that are put in without a door.
+/// The issuer of events that are put in without a request.
 pub(crate) const ISSUER: &str = "https://idp.example.com";
 
 /// What such a router is made of.

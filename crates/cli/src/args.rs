@@ -48,14 +48,14 @@ pub struct Global {
     /// Colours: on a terminal, always or never.
     #[arg(long, global = true, value_name = "WHEN", default_value_t, hide_default_value = true, value_enum)]
     pub color: Color,
-    /// The operator door of the running gateway [default: from the configuration].
+    /// The admin listener of the running gateway [default: from the configuration].
     #[arg(
         long,
         global = true,
         value_name = "URL",
         env = "SETGATE_ADMIN_URL",
         hide_env = true,
-        help_heading = "Operator door"
+        help_heading = "Admin listener"
     )]
     pub door: Option<String>,
     /// The file with the admin token [default: from the configuration]; SETGATE_ADMIN_TOKEN holds the token itself.
@@ -65,7 +65,7 @@ pub struct Global {
         value_name = "FILE",
         env = "SETGATE_ADMIN_TOKEN_FILE",
         hide_env = true,
-        help_heading = "Operator door"
+        help_heading = "Admin listener"
     )]
     pub admin_token_file: Option<PathBuf>,
 }

@@ -13,7 +13,7 @@ pub struct Context {
     pub out: Out,
     /// The configuration file that was named.
     pub config: Option<PathBuf>,
-    pub(crate) door: Option<String>,
+    pub(crate) admin_url: Option<String>,
     pub(crate) admin_token_file: Option<PathBuf>,
 }
 
@@ -25,7 +25,7 @@ impl Context {
             runtime,
             out: Out::new(global.json),
             config: global.config.clone(),
-            door: global.door.clone(),
+            admin_url: global.door.clone(),
             admin_token_file: global.admin_token_file.clone(),
         }
     }

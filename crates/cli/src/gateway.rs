@@ -9,9 +9,9 @@ use crate::{
     args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
 };
 
-/// Where the operator door of the configured gateway is.
+/// Where the admin listener of the configured gateway is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DoorAt {
+pub struct AdminAddress {
     /// Its URL, without a path.
     pub url: String,
     /// The file with the admin token.
@@ -80,11 +80,11 @@ pub trait Gateway: Send + Sync {
     fn rotate_kek<'a>(&'a self, context: &'a Context, new: Option<String>, at_next_start: bool)
     -> BoxFuture<'a, Ended>;
 
-    /// Where the operator door is.
+    /// Where the admin listener is.
     ///
     /// # Errors
     /// When the configuration cannot be read.
-    fn door(&self, config: Option<&Path>) -> Result<DoorAt, Failure>;
+    fn admin_address(&self, config: Option<&Path>) -> Result<AdminAddress, Failure>;
 
     /// A new token.
     fn mint(&self, whose: Holder, random: &dyn setgate_clock::Random) -> Minted;

@@ -6,20 +6,20 @@ use serde_json::Value as Json;
 
 use crate::{
     Align, Cell, Context, Ended, Exit, Failure, Gateway, Table,
+    admin_client::AdminClient,
     args::KeysCommand,
     context::confirm,
-    door::Door,
     out::{BAD, DIM, GOOD, WARN},
     show,
 };
 
 /// Does what a command about signing keys says.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: KeysCommand) -> Ended {
-    let door = Door::open(context, gateway)?;
+    let admin = AdminClient::open(context, gateway)?;
     match command {
         KeysCommand::List { issuer } => {
             let query: Vec<_> = issuer.as_deref().map(|issuer| ("issuer", issuer)).into_iter().collect();
-            let all = door.get(&["keys"], &query).await?;
+            let all = admin.get(&["keys"], &query).await?;
             context.out.value(&all);
             context.out.line(table(&show::items(&all, "keys")));
         }
@@ -30,7 +30,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: KeysC
                 ("algorithm", algorithm.into()),
                 ("pem", pem.expose().as_str().into()),
             ]);
-            told(context, &door.post(&["keys", "import"], &body).await?);
+            told(context, &admin.post(&["keys", "import"], &body).await?);
         }
         KeysCommand::Rotate { issuer, algorithm, bits, force } => {
             let body = body(&[
@@ -39,12 +39,12 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: KeysC
                 ("bits", bits.into()),
                 ("force", force.then_some(true).into()),
             ]);
-            told(context, &door.post(&["keys", "rotate"], &body).await?);
+            told(context, &admin.post(&["keys", "rotate"], &body).await?);
         }
         KeysCommand::Revoke { kid, issuer, yes } => {
             confirm(context, yes, &format!("Withdraw the key {kid} at once? Receivers refuse what it signed."))?;
             let body = body(&[("issuer", issuer.into()), ("kid", kid.into())]);
-            told(context, &door.post(&["keys", "revoke"], &body).await?);
+            told(context, &admin.post(&["keys", "revoke"], &body).await?);
         }
         KeysCommand::RotateKek(_) => return Err(Failure::failed("that is done without the gateway")),
     }

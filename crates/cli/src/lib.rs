@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod admin_client;
 pub mod args;
 mod client;
 mod context;
-mod door;
 mod emit;
 mod exit;
 mod gateway;
@@ -25,7 +25,7 @@ mod token;
 pub use anstyle::Style;
 pub use context::Context;
 pub use exit::{Ended, Exit, Failure};
-pub use gateway::{DoorAt, Gateway, Holder, Minted, StoreRepair};
+pub use gateway::{AdminAddress, Gateway, Holder, Minted, StoreRepair};
 pub use out::Out;
 pub use run::main;
 pub use steps::Steps;

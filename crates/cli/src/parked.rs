@@ -4,9 +4,9 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     Align, Cell, Context, Ended, Exit, Failure, Gateway, Table,
+    admin_client::AdminClient,
     args::{OnSets, ParkedCommand, ParkedList},
     context::confirm,
-    door::Door,
     out::{DIM, WARN},
     show,
 };
@@ -16,16 +16,16 @@ const PAGE: usize = 500;
 
 /// Does what a command about parked SETs says.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: ParkedCommand) -> Ended {
-    let door = Door::open(context, gateway)?;
+    let admin = AdminClient::open(context, gateway)?;
     match command {
         ParkedCommand::List(ParkedList { stream, code, limit }) => {
-            let all = collect(&door, stream.as_deref(), code.as_deref(), limit).await?;
+            let all = collect(&admin, stream.as_deref(), code.as_deref(), limit).await?;
             context.out.value(&json!({"parked": all}));
             list(context, &all);
             Ok(Exit::Done)
         }
         ParkedCommand::Show { jti } => {
-            let one = door.get(&["parked", &jti], &[]).await?;
+            let one = admin.get(&["parked", &jti], &[]).await?;
             context.out.value(&one);
             let mut rest = one.clone();
             let claims = rest.as_object_mut().and_then(|members| members.remove("claims"));
@@ -37,11 +37,11 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Parke
             Ok(Exit::Done)
         }
         ParkedCommand::Reissue { which, out_of_order } => {
-            let jtis = named(&door, which).await?;
+            let jtis = named(&admin, which).await?;
             let mut results = Vec::new();
             for some in jtis.chunks(PAGE) {
                 let answer =
-                    door.post(&["parked", "reissue"], &json!({"jtis": some, "out_of_order": out_of_order})).await?;
+                    admin.post(&["parked", "reissue"], &json!({"jtis": some, "out_of_order": out_of_order})).await?;
                 results.extend(show::items(&answer, "results"));
             }
             context.out.value(&json!({"results": results}));
@@ -70,11 +70,11 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Parke
             })
         }
         ParkedCommand::Drop { which, yes } => {
-            let jtis = named(&door, which).await?;
+            let jtis = named(&admin, which).await?;
             confirm(context, yes, &format!("Drop {} parked SETs for good?", jtis.len()))?;
             let mut dropped = 0;
             for some in jtis.chunks(PAGE) {
-                dropped += show::number(&door.post(&["parked", "drop"], &json!({"jtis": some})).await?, "dropped");
+                dropped += show::number(&admin.post(&["parked", "drop"], &json!({"jtis": some})).await?, "dropped");
             }
             context.out.value(&json!({"dropped": dropped}));
             context.out.line(format!("{dropped} parked SETs are dropped"));
@@ -84,19 +84,24 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Parke
 }
 
 /// The SETs that are meant, by name.
-async fn named(door: &Door, which: OnSets) -> Result<Vec<String>, Failure> {
+async fn named(admin: &AdminClient, which: OnSets) -> Result<Vec<String>, Failure> {
     let OnSets { jti, stream, code } = which;
     if !jti.is_empty() {
         return Ok(jti);
     }
-    let all = collect(door, stream.as_deref(), code.as_deref(), usize::MAX).await?;
+    let all = collect(admin, stream.as_deref(), code.as_deref(), usize::MAX).await?;
     if all.is_empty() {
         return Err(Failure::new(Exit::Unknown, "no such SET is parked"));
     }
     Ok(all.iter().map(|parked| show::text(parked, "jti")).collect())
 }
 
-async fn collect(door: &Door, stream: Option<&str>, code: Option<&str>, most: usize) -> Result<Vec<Json>, Failure> {
+async fn collect(
+    admin: &AdminClient,
+    stream: Option<&str>,
+    code: Option<&str>,
+    most: usize,
+) -> Result<Vec<Json>, Failure> {
     let mut all: Vec<Json> = Vec::new();
     let mut after: Option<String> = None;
     while all.len() < most {
@@ -106,7 +111,7 @@ async fn collect(door: &Door, stream: Option<&str>, code: Option<&str>, most: us
         query.extend(stream.map(|stream| ("stream", stream)));
         query.extend(code.map(|code| ("code", code)));
         query.extend(after.as_deref().map(|after| ("after", after)));
-        let answer = door.get(&["parked"], &query).await?;
+        let answer = admin.get(&["parked"], &query).await?;
         let some = show::items(&answer, "parked");
         let whole = some.len() >= page;
         all.extend(some);

@@ -1,8 +1,8 @@
 //! `setgate producers`.
 
 use crate::{
-    Align, Cell, Context, Ended, Exit, Failure, Gateway, Holder, Table, args::ProducersCommand, door::Door, minted,
-    out::DIM, show,
+    Align, Cell, Context, Ended, Exit, Failure, Gateway, Holder, Table, admin_client::AdminClient,
+    args::ProducersCommand, minted, out::DIM, show,
 };
 
 /// Does what a command about producers says.
@@ -16,7 +16,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Produ
             minted::hand_over(context, &name, &minted, token_file.as_deref(), section)?;
         }
         ProducersCommand::List => {
-            let all = Door::open(context, gateway)?.get(&["producers"], &[]).await?;
+            let all = AdminClient::open(context, gateway)?.get(&["producers"], &[]).await?;
             context.out.value(&all);
             let mut table = Table::new(&[
                 ("producer", Align::Left),

@@ -1,6 +1,9 @@
 //! `setgate receivers`.
 
-use crate::{Align, Context, Ended, Exit, Gateway, Holder, Table, args::ReceiversCommand, door::Door, minted, show};
+use crate::{
+    Align, Context, Ended, Exit, Gateway, Holder, Table, admin_client::AdminClient, args::ReceiversCommand, minted,
+    show,
+};
 
 /// Does what a command about receivers says.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: ReceiversCommand) -> Ended {
@@ -12,7 +15,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Recei
             minted::hand_over(context, &name, &minted, token_file.as_deref(), section)?;
         }
         ReceiversCommand::List => {
-            let all = Door::open(context, gateway)?.get(&["receivers"], &[]).await?;
+            let all = AdminClient::open(context, gateway)?.get(&["receivers"], &[]).await?;
             context.out.value(&all);
             let mut table =
                 Table::new(&[("receiver", Align::Left), ("issuers", Align::Left), ("streams", Align::Left)]);

@@ -1,4 +1,4 @@
-//! Answers of the operator door as people read them.
+//! Answers of the admin listener as people read them.
 
 use serde_json::Value as Json;
 

@@ -4,9 +4,9 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     Align, Cell, Context, Ended, Exit, Failure, Gateway, Table,
+    admin_client::AdminClient,
     args::SourcesCommand,
     context::confirm,
-    door::Door,
     out::{DIM, WARN},
     show,
 };
@@ -16,15 +16,15 @@ const PAGE: usize = 100;
 
 /// Does what a command about sources says.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: SourcesCommand) -> Ended {
-    let door = Door::open(context, gateway)?;
+    let admin = AdminClient::open(context, gateway)?;
     match command {
         SourcesCommand::List => {
-            let all = door.get(&["sources"], &[]).await?;
+            let all = admin.get(&["sources"], &[]).await?;
             context.out.value(&all);
             list(context, &show::items(&all, "sources"));
         }
         SourcesCommand::Parked { name, limit } => {
-            let all = collect(&door, &name, limit).await?;
+            let all = collect(&admin, &name, limit).await?;
             context.out.value(&json!({ "parked": all }));
             parked(context, &all);
         }
@@ -35,7 +35,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Sourc
             let what = if all { "all parked records".to_owned() } else { format!("{} parked records", at.len()) };
             confirm(context, yes, &format!("Drop {what} of `{name}` for good?"))?;
             let body = if all { json!({ "all": true }) } else { json!({ "at": at }) };
-            let done = door.post(&["sources", &name, "parked", "drop"], &body).await?;
+            let done = admin.post(&["sources", &name, "parked", "drop"], &body).await?;
             context.out.value(&done);
             context.out.line(format!("{} parked records are dropped", show::number(&done, "dropped")));
         }
@@ -43,14 +43,14 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Sourc
     Ok(Exit::Done)
 }
 
-async fn collect(door: &Door, name: &str, most: usize) -> Result<Vec<Json>, Failure> {
+async fn collect(admin: &AdminClient, name: &str, most: usize) -> Result<Vec<Json>, Failure> {
     let mut all: Vec<Json> = Vec::new();
     let mut after: Option<String> = None;
     while all.len() < most {
         let limit = PAGE.min(most - all.len()).to_string();
         let mut query = vec![("limit", limit.as_str())];
         query.extend(after.as_deref().map(|after| ("after", after)));
-        let answer = door.get(&["sources", name, "parked"], &query).await?;
+        let answer = admin.get(&["sources", name, "parked"], &query).await?;
         all.extend(show::items(&answer, "parked"));
         after = answer.get("next").and_then(Json::as_str).map(str::to_owned);
         if after.is_none() {

@@ -2,11 +2,11 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::{Context, Ended, Exit, Gateway, context::confirm, door::Door, show};
+use crate::{Context, Ended, Exit, Gateway, admin_client::AdminClient, context::confirm, show};
 
 /// Says how the store is doing; `store check` and `store adopt` are the root's, since they need the store and no gateway.
 pub(crate) async fn health(gateway: &dyn Gateway, context: &Context) -> Ended {
-    let health = Door::open(context, gateway)?.get(&["store"], &[]).await?;
+    let health = AdminClient::open(context, gateway)?.get(&["store"], &[]).await?;
     context.out.value(&health);
     context.out.line(describe(&health));
     Ok(Exit::Done)
@@ -14,8 +14,8 @@ pub(crate) async fn health(gateway: &dyn Gateway, context: &Context) -> Ended {
 
 /// Says that the wall clock is right. It is shown before, as the gateway sees it.
 pub(crate) async fn confirm_clock(gateway: &dyn Gateway, context: &Context, yes: bool) -> Ended {
-    let door = Door::open(context, gateway)?;
-    let health = door.get(&["store"], &[]).await?;
+    let admin = AdminClient::open(context, gateway)?;
+    let health = admin.get(&["store"], &[]).await?;
     let clock = show::text(&health, "clock");
     let ahead = show::number(&health, "accepted_ahead_seconds");
     let found = match health.get("clock_trouble").and_then(Json::as_str) {
@@ -36,7 +36,7 @@ pub(crate) async fn confirm_clock(gateway: &dyn Gateway, context: &Context, yes:
     // Also where there is nobody to ask, and where the answer is given beforehand.
     context.out.note(found);
     confirm(context, yes, "Is the clock right?")?;
-    let confirmed = door.post(&["store", "confirm-clock"], &json!({})).await?;
+    let confirmed = admin.post(&["store", "confirm-clock"], &json!({})).await?;
     context.out.value(&confirmed);
     context.out.line(format!("the clock is believed: {clock}"));
     let back = show::number(&confirmed, "went_back_seconds");

@@ -4,19 +4,19 @@ use serde_json::{Value as Json, json};
 
 use crate::{
     Align, Cell, Context, Ended, Exit, Gateway, Table,
+    admin_client::AdminClient,
     args::StreamsCommand,
     context::confirm,
-    door::Door,
     out::{BAD, DIM, GOOD, WARN},
     show,
 };
 
 /// Does what a command about streams says.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: StreamsCommand) -> Ended {
-    let door = Door::open(context, gateway)?;
+    let admin = AdminClient::open(context, gateway)?;
     match command {
         StreamsCommand::List => {
-            let all = door.get(&["streams"], &[]).await?;
+            let all = admin.get(&["streams"], &[]).await?;
             context.out.value(&all);
             list(context, &show::items(&all, "streams"));
             if let Some(closed) = all.get("intake_closed").filter(|closed| closed.is_object()) {
@@ -28,24 +28,24 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Strea
             }
         }
         StreamsCommand::Show { id } => {
-            let stream = door.get(&["streams", &id], &[]).await?;
+            let stream = admin.get(&["streams", &id], &[]).await?;
             context.out.value(&stream);
             context.out.line(show::members(&stream));
         }
         StreamsCommand::Pause { id, reason } => {
-            let stream = door.post(&["streams", &id, "pause"], &json!({"reason": reason})).await?;
+            let stream = admin.post(&["streams", &id, "pause"], &json!({"reason": reason})).await?;
             changed(context, &stream, &format!("{id} is paused; what is due is kept"));
         }
         StreamsCommand::Resume { id, reissue } => {
-            let stream = door.post(&["streams", &id, "resume"], &json!({"reissue": reissue})).await?;
+            let stream = admin.post(&["streams", &id, "resume"], &json!({"reissue": reissue})).await?;
             changed(context, &stream, &format!("{id} is delivered again"));
         }
         StreamsCommand::Delete { id, yes } => {
-            let stream = door.get(&["streams", &id], &[]).await?;
+            let stream = admin.get(&["streams", &id], &[]).await?;
             let waiting = show::number(&stream, "waiting");
             let parked = show::number(&stream, "parked");
             confirm(context, yes, &format!("Delete {id} with {waiting} waiting and {parked} parked SETs?"))?;
-            door.delete(&["streams", &id]).await?;
+            admin.delete(&["streams", &id]).await?;
             context.out.value(&json!({"deleted": id, "waiting": waiting, "parked": parked}));
             context.out.line(format!("{id} is deleted; {waiting} waiting SETs were dropped"));
         }

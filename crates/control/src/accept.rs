@@ -1,4 +1,4 @@
-//! What the intake door asks of the router.
+//! What the intake endpoint asks of the router.
 
 use futures_util::future::BoxFuture;
 use setgate_router::{Accepted, Closed};
@@ -7,9 +7,9 @@ use setgate_store::ProducerNo;
 
 /// Takes events under one issuer.
 ///
-/// The router does; a test puts something else behind the door.
+/// The router does; a test puts something else behind the listener.
 pub trait Accept: Send + Sync + 'static {
-    /// Overload is answered at the door, before a body is read.
+    /// Overload is answered at the listener, before a body is read.
     ///
     /// # Errors
     /// [`Closed`] says for how long.

@@ -1,4 +1,4 @@
-//! The options of the doors: `[intake]` and `[operator]`.
+//! The options of the listeners: `[intake]` and `[operator]`.
 
 use std::time::Duration;
 
@@ -81,11 +81,11 @@ impl IntakeConfig {
     }
 }
 
-/// `[operator]`: who may look in at the operator door (hardening H6).
+/// `[operator]`: who may look in at the admin listener (hardening H6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OperatorConfig {
-    /// Names by which the operator door may be called in `Host`, beside `localhost` and the loopback addresses.
+    /// Names by which the admin listener may be called in `Host`, beside `localhost` and the loopback addresses.
     pub hosts: Vec<String>,
     /// Whether `/metrics` is served to callers without a token.
     pub metrics: bool,

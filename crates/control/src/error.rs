@@ -1,4 +1,4 @@
-//! How the doors say no: one text for the caller (RFC 9457), another for the log.
+//! How the listeners say no: one text for the caller (RFC 9457), another for the log.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Problem {
     }
 }
 
-/// At the intake door: the caller hears what is closed, and the log has the figures.
+/// At the intake endpoint: the caller hears what is closed, and the log has the figures.
 impl From<Closed> for Problem {
     fn from(closed: Closed) -> Self {
         let status = StatusCode::from_u16(closed.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
@@ -100,7 +100,7 @@ impl From<EventError> for Problem {
     }
 }
 
-/// At the operator door: whoever stands there may know.
+/// At the admin listener: whoever stands there may know.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {

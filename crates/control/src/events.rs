@@ -1,4 +1,4 @@
-//! The intake door: events in, one answer each after its commit.
+//! The intake endpoint: events in, one answer each after its commit.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -46,7 +46,7 @@ pub struct Intake {
     pub accept: Arc<dyn Accept>,
 }
 
-/// What all intake doors share.
+/// What all intake endpoints share.
 #[derive(Clone)]
 pub struct WorldParts {
     /// The issuers.
@@ -73,7 +73,7 @@ pub enum IssuerPathError {
     SamePath(String, String),
 }
 
-/// The intake doors of the world listener: `POST {issuer path}/events` for each issuer, and `/openapi.json`.
+/// The intake endpoints of the world listener: `POST {issuer path}/events` for each issuer, and `/openapi.json`.
 ///
 /// # Errors
 /// [`IssuerPathError`] when an issuer is no URL with a plain path, or two have the same path.
@@ -89,7 +89,7 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
         if let Some(other) = paths.insert(path.clone(), issuer.clone()) {
             return Err(IssuerPathError::SamePath(other.to_string(), issuer.to_string()));
         }
-        let door = Arc::new(Door {
+        let endpoint = Arc::new(IntakeEndpoint {
             issuer,
             judge: Judge { accept, config: config.clone(), observed: parts.observed.clone() },
             guard: parts.guard.clone(),
@@ -97,7 +97,7 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
             requests: requests.clone(),
             compressed: compressed.clone(),
         });
-        all = all.route(&path, post(take).with_state(door));
+        all = all.route(&path, post(take).with_state(endpoint));
     }
     Ok(all)
 }
@@ -116,8 +116,8 @@ pub fn events_path(issuer: &str) -> Result<String, IssuerPathError> {
     Ok(format!("{path}/events"))
 }
 
-/// The door of one issuer.
-struct Door {
+/// The intake endpoint of one issuer.
+struct IntakeEndpoint {
     issuer: Arc<str>,
     judge: Judge,
     guard: Arc<Guard>,
@@ -142,28 +142,28 @@ struct Taken<'a> {
     repeated: bool,
 }
 
-async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
+async fn take(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> Response {
     // Credentials first, and nothing of the body before them: `100 Continue` is sent when the body is first asked for.
-    let producer = match door.guard.producer(request.headers(), request.uri().query(), &door.issuer) {
+    let producer = match endpoint.guard.producer(request.headers(), request.uri().query(), &endpoint.issuer) {
         Ok(producer) => producer,
         Err(denied) => {
-            door.judge.observed.count(Outcome::Denied);
+            endpoint.judge.observed.count(Outcome::Denied);
             return denied.into_response();
         }
     };
     if let Some(seat) = request.extensions().get::<setgate_net::Seat>() {
         seat.vouch(&producer.name);
     }
-    match door.clone().enter(request, producer.clone()).await {
+    match endpoint.clone().enter(request, producer.clone()).await {
         Ok(response) => response,
         Err(problem) => {
-            door.judge.count(&problem, &producer);
+            endpoint.judge.count(&problem, &producer);
             problem.into_response()
         }
     }
 }
 
-impl Door {
+impl IntakeEndpoint {
     async fn enter(self: Arc<Self>, request: Request, producer: Arc<Producer>) -> Result<Response, Problem> {
         self.judge.accept.gate()?;
         let head = Head::read(request.headers(), &self.judge.config)?;

@@ -12,7 +12,7 @@ use crate::{Accept, IntakeConfig, Observed, error::Problem, observe::Outcome, po
 /// The rule that a subject which names a stream breaks.
 pub(crate) const NAMES_STREAM: &str = "names_stream";
 
-/// Judges the events of one issuer; doors and sources share it, so that there is one meaning of "acceptable".
+/// Judges the events of one issuer; listeners and sources share it, so that there is one meaning of "acceptable".
 #[derive(Clone)]
 pub(crate) struct Judge {
     pub(crate) accept: Arc<dyn Accept>,

@@ -1,4 +1,4 @@
-//! What the doors report.
+//! What the listeners report.
 
 use setgate_telemetry::{
     Registry,
@@ -8,7 +8,7 @@ use setgate_telemetry::{
 /// Labels of a metric: the names are fixed, the values come from the configuration or from this file.
 type Labels = Vec<(&'static str, String)>;
 
-/// What became of an event at the door.
+/// What became of an event at the listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
     Accepted,
@@ -21,7 +21,7 @@ pub(crate) enum Outcome {
     Denied,
 }
 
-/// The counters of the intake door. Clones count together.
+/// The counters of the intake endpoint. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     accepted: Counter,

@@ -1,4 +1,4 @@
-//! The descriptions of the doors (OpenAPI 3.1), written by hand and served as they are.
+//! The descriptions of the listeners (OpenAPI 3.1), written by hand and served as they are.
 
 use axum::{
     response::IntoResponse as _,
@@ -8,23 +8,23 @@ use bytes::Bytes;
 use http::{HeaderValue, header};
 use serde_json::{Value as Json, json};
 
-/// The doors that are described.
+/// The listeners that are described.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Document {
-    /// The intake door.
+    /// The intake endpoint.
     Intake,
-    /// The operator door.
+    /// The admin listener.
     Operator,
 }
 
-/// The operator door, as it is written.
+/// The admin listener, as it is written.
 const OPERATOR: &str = include_str!("openapi/operator.json");
 
-/// The intake door, as it is written.
+/// The intake endpoint, as it is written.
 const INTAKE: &str = include_str!("openapi/intake.json");
 
-/// The description of the intake door, with the gateway's issuers as servers.
+/// The description of the intake endpoint, with the gateway's issuers as servers.
 pub(crate) fn intake<'a>(issuers: impl Iterator<Item = &'a str>) -> Bytes {
     let mut document: Json = serde_json::from_str(INTAKE).unwrap_or_default();
     let servers: Vec<_> = issuers.map(|issuer| json!({ "url": issuer.trim_end_matches('/') })).collect();
@@ -34,7 +34,7 @@ pub(crate) fn intake<'a>(issuers: impl Iterator<Item = &'a str>) -> Bytes {
     document.to_string().into()
 }
 
-/// The description of the operator door.
+/// The description of the admin listener.
 pub(crate) fn operator() -> Bytes {
     Bytes::from_static(OPERATOR.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! What the doors ask of the router, and the router behind them.
+//! What the listeners ask of the router, and the router behind them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use setgate_store::{Confirmed, Health, ProducerNo, StoreError, Time};
 
 use crate::{Accept, Intake};
 
-/// What the operator door asks of the router; a test puts something else behind the door.
+/// What the admin listener asks of the router; a test puts something else behind the listener.
 pub trait Operate: Send + Sync + 'static {
     /// All streams.
     fn streams(&self) -> BoxFuture<'_, Vec<StreamView>>;

@@ -1,4 +1,4 @@
-//! The operator door: health and metrics for everybody who reaches it, all else for who has the admin token (hardening H6).
+//! The admin listener: health and metrics for everybody who reaches it, all else for who has the admin token (hardening H6).
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,7 +22,7 @@ mod streams;
 
 use crate::{Keys, Operate, OperatorConfig, Sources, error::Problem, openapi};
 
-/// What the operator door is made of.
+/// What the admin listener is made of.
 #[derive(Clone)]
 pub struct OperatorParts {
     /// The router.
@@ -37,7 +37,7 @@ pub struct OperatorParts {
     pub sources: Arc<Sources>,
     /// The `[operator]` section.
     pub config: OperatorConfig,
-    /// Where the door listens: that address may stand in `Host`.
+    /// Where the listener is bound: that address may stand in `Host`.
     pub address: SocketAddr,
     /// Whether the gateway is ready, or why not: world listener up, store open, keys loaded, not draining (hardening H33).
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -45,7 +45,7 @@ pub struct OperatorParts {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// The routes of the operator door: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, and `/admin/v1/...` behind the admin token.
+/// The routes of the admin listener: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, and `/admin/v1/...` behind the admin token.
 pub fn operator(parts: OperatorParts) -> Router {
     let shield = Arc::new(shield::Shield::new(&parts.config, parts.address));
     let parts = Arc::new(parts);

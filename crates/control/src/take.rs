@@ -1,4 +1,4 @@
-//! Events that come without a request: what a source collected, judged as the intake door judges.
+//! Events that come without a request: what a source collected, judged as the intake endpoint judges.
 
 use std::{sync::Arc, time::Duration};
 

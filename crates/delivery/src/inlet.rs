@@ -96,7 +96,7 @@ pub enum Answer {
 pub struct Arrival {
     /// Where its SETs go.
     pub inlet: Arc<dyn Inlet>,
-    /// Who sent them, as far as the door knows.
+    /// Who sent them, as far as the listener knows.
     pub peer: Arc<str>,
     /// When it must end.
     pub ends: Stop,

@@ -1,4 +1,4 @@
-//! Doors: plain or TLS listeners that serve an axum router over HTTP/1.1 and HTTP/2, within limits.
+//! Listeners: plain or TLS listeners that serve an axum router over HTTP/1.1 and HTTP/2, within limits.
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -98,7 +98,7 @@ impl ResolvesServerCert for Reloadable {
     }
 }
 
-/// An open door.
+/// An open listener.
 pub struct Listener {
     tcp: TcpListener,
     address: SocketAddr,
@@ -110,7 +110,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens a plain door with default limits; port 0 takes a free one.
+    /// Opens a plain listener with default limits; port 0 takes a free one.
     ///
     /// # Errors
     /// [`NetError::Listen`] when the address is taken, or not ours.
@@ -118,7 +118,7 @@ impl Listener {
         Self::open(address, &ListenConfig::default()).await
     }
 
-    /// Opens a door as its section says.
+    /// Opens a listener as its section says.
     ///
     /// # Errors
     /// [`NetError::Listen`] when the address is taken, or not ours; [`NetError::Tls`] and [`NetError::Option`] when the
@@ -192,8 +192,13 @@ impl Listener {
         // Nothing is ever sent: that all senders are gone says that all connections are.
         let (alive, mut living) = mpsc::channel(1);
         let drain = Duration::from_secs(self.limits.drain_seconds);
-        let door =
-            Arc::new(Door { app, tls: self.tls, limits: self.limits, runtime: runtime.clone(), stop: stop.clone() });
+        let state = Arc::new(ServeState {
+            app,
+            tls: self.tls,
+            limits: self.limits,
+            runtime: runtime.clone(),
+            stop: stop.clone(),
+        });
         loop {
             let caller = async {
                 // While there is no room, callers wait in the system's queue.
@@ -218,8 +223,8 @@ impl Listener {
                 }
             };
             if let Ok(sitting) = sitting {
-                let door = door.clone();
-                runtime.spawn("connection", async move { door.connection(tcp, peer, sitting).await });
+                let state = state.clone();
+                runtime.spawn("connection", async move { state.connection(tcp, peer, sitting).await });
             }
         }
         drop((self.tcp, alive));
@@ -259,7 +264,7 @@ async fn raised(stop: &mut Stop) {
 }
 
 /// What serves the connections of a listener.
-struct Door {
+struct ServeState {
     app: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
@@ -267,7 +272,7 @@ struct Door {
     stop: Stop,
 }
 
-impl Door {
+impl ServeState {
     async fn connection(&self, tcp: TcpStream, peer: SocketAddr, sitting: Sitting) {
         if tcp.set_nodelay(true).is_err() {
             return;

@@ -1,4 +1,4 @@
-//! The operator's token, and the guard of the operator door (hardening H6).
+//! The operator's token, and the guard of the admin listener (hardening H6).
 
 use std::{
     io::{self, Read as _, Write as _},

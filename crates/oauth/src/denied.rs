@@ -10,7 +10,7 @@ pub enum Denied {
     /// There is no bearer token: 401 without an error code (RFC 6750 §3.1).
     #[error("a bearer token is needed")]
     Missing,
-    /// The token is unknown, expired, or no token of this door.
+    /// The token is unknown, expired, or no token of this listener.
     #[error("the token is not valid here")]
     Invalid,
     /// The request is malformed: two tokens, or one where none belongs.

@@ -1,4 +1,4 @@
-//! The guard of the doors for the world: intake and visits.
+//! The guard of the public listeners: intake and visits.
 
 use std::sync::Arc;
 

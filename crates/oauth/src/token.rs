@@ -15,7 +15,7 @@ pub enum TokenKind {
     Producer,
     /// Of a receiver: it comes for SETs.
     Receiver,
-    /// Of the operator: it works at the operator door.
+    /// Of the operator: it works at the admin listener.
     Admin,
 }
 

@@ -76,7 +76,7 @@ pub enum Report {
 pub struct Received {
     /// The SET.
     pub taken: Taken,
-    /// Who sent it, as far as the door knows.
+    /// Who sent it, as far as the listener knows.
     pub peer: String,
     /// When, in milliseconds since the epoch.
     pub at_millis: u64,

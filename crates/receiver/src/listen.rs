@@ -1,4 +1,4 @@
-//! A listener: a door with a method's receiving half behind it, and the transmitters it learns of.
+//! A listener with a method's receiving half behind it, and the transmitters it learns of.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::{ListenInlet, Trust, TrustError, learn::learn_all, verify::refusal};
 
 /// A receiver that is spoken to: it serves until it is told to stop.
 pub struct Listen {
-    /// The method whose receiving half stands behind the door.
+    /// The method whose receiving half stands behind the listener.
     pub method: Arc<dyn AnyMethod>,
-    /// The door, open already: what arrives before the issuers are known is put off.
-    pub door: Listener,
+    /// The listener, open already: what arrives before the issuers are known is put off.
+    pub listener: Listener,
     /// Where SETs go.
     pub inlet: Arc<ListenInlet>,
     /// The issuers to learn of.
@@ -61,9 +61,9 @@ impl Listen {
             request.extensions_mut().insert(arrival);
             async move { request }
         }));
-        let (end_door, door_ends) = tokio::sync::watch::channel(false);
-        let door = self.door.serve(routes, door_ends, self.runtime.clone());
-        tokio::pin!(door);
+        let (end_listener, listener_ends) = tokio::sync::watch::channel(false);
+        let listener = self.listener.serve(routes, listener_ends, self.runtime.clone());
+        tokio::pin!(listener);
         let learn = learn_all(&self.issuers, &self.trust, &self.inlet, &self.runtime);
         tokio::pin!(learn);
         let mut learned = false;
@@ -75,11 +75,11 @@ impl Listen {
                     Ok(()) => learned = true,
                     Err(error) => break Err(error.into()),
                 },
-                () = &mut door => return Ok(()),
+                () = &mut listener => return Ok(()),
             }
         };
-        end_door.send_replace(true);
-        door.await;
+        end_listener.send_replace(true);
+        listener.await;
         end
     }
 }

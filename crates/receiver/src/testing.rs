@@ -72,14 +72,14 @@ impl Transmitter {
     }
 
     pub(crate) async fn start_unknown() -> Self {
-        let door = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        Self::behind(door, &[]).await
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        Self::behind(listener, &[]).await
     }
 
-    pub(crate) async fn behind(door: Listener, critical: &[&str]) -> Self {
+    pub(crate) async fn behind(listener: Listener, critical: &[&str]) -> Self {
         let clock = hand_clock();
         let runtime = runtime(clock.clone());
-        let issuer = IssuerUrl::parse(&format!("http://{}", door.address())).unwrap();
+        let issuer = IssuerUrl::parse(&format!("http://{}", listener.address())).unwrap();
         let now = Moment::default();
         let mut ring = Ring::new(now);
         for algorithm in Algorithm::ALL {
@@ -91,7 +91,7 @@ impl Transmitter {
         published.critical_subject_members = critical.iter().map(|name| (*name).to_owned()).collect();
         let (end, stop) = tokio::sync::watch::channel(false);
         let routes = setgate_discovery::routes(vec![published]).unwrap();
-        tokio::spawn(door.serve(routes, stop, runtime.clone()));
+        tokio::spawn(listener.serve(routes, stop, runtime.clone()));
         let trust = trust(&runtime, std::slice::from_ref(&issuer));
         Self { issuer, keyring, clock, runtime, trust, end }
     }

@@ -95,7 +95,7 @@ impl Drop for Held<'_> {
 }
 
 impl Router {
-    /// Overload is answered at the door, before a body is read.
+    /// Overload is answered at the listener, before a body is read.
     ///
     /// # Errors
     /// [`Closed`] says why and when to try again.

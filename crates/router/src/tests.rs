@@ -155,7 +155,7 @@ impl AnyMethod for Handle {
     }
 }
 
-/// A gateway's inside, without doors.
+/// A gateway's inside, without listeners.
 struct Bench {
     router: Router,
     method: Arc<Scripted>,

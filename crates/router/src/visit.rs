@@ -1,4 +1,4 @@
-//! What the door needs to let a receiver in to its stream.
+//! What the listener needs to let a receiver in to its stream.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Visited {
 }
 
 impl Router {
-    /// The stream with this id, for a receiver at the door; nothing where there is none or its method is not in force.
+    /// The stream with this id, for a receiver at the listener; nothing where there is none or its method is not in force.
     #[must_use]
     pub fn visit(&self, stream_id: &str) -> Option<Visited> {
         let no = self.0.streams_by_id.load().get(stream_id).copied()?;

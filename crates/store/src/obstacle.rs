@@ -1,4 +1,4 @@
-//! Why a store takes no events, and what to do: one reason for the log, the doors and the commands.
+//! Why a store takes no events, and what to do: one reason for the log, the listeners and the commands.
 
 use std::fmt;
 

@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::{self, Metric},
 };
 
-/// Where every room registers its metrics, and where the operator door reads them. Clones are the same registry.
+/// Where every room registers its metrics, and where the admin listener reads them. Clones are the same registry.
 #[derive(Clone, Debug)]
 pub struct Registry(Arc<Mutex<registry::Registry>>);
 

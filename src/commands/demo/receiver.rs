@@ -28,9 +28,9 @@ pub(crate) struct Arrived {
     pub(crate) attempts: u32,
 }
 
-/// A receiver, behind a door of its own or asking at the gateway's.
+/// A receiver, behind a listener of its own or asking at the gateway's.
 pub(crate) struct DemoReceiver {
-    /// Its door, if it has one.
+    /// Its listener, if it has one.
     pub(crate) at: Option<SocketAddr>,
     runtime: Runtime,
     trust: Arc<Trust>,
@@ -63,21 +63,21 @@ impl DemoReceiver {
         Self { at: None, runtime: runtime.clone(), trust, book, inlet, stop: watch::channel(false).0, asks: None }
     }
 
-    /// Opens a door with a method's receiving half behind it.
+    /// Opens a listener with a method's receiving half behind it.
     ///
     /// # Errors
-    /// When the door cannot be opened.
-    pub(crate) async fn behind_a_door(mut self, routes: axum::Router) -> Result<Self, Failure> {
-        let door = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+    /// When the listener cannot be opened.
+    pub(crate) async fn behind_a_listener(mut self, routes: axum::Router) -> Result<Self, Failure> {
+        let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
-        self.at = Some(door.address());
+        self.at = Some(listener.address());
         let arrival = Arrival { inlet: self.inlet.clone(), peer: "the gateway".into(), ends: self.stop.subscribe() };
         let routes = routes.layer(axum::middleware::map_request(move |mut request: Request| {
             request.extensions_mut().insert(arrival.clone());
             async move { request }
         }));
-        self.runtime.spawn("demo receiver", door.serve(routes, self.stop.subscribe(), self.runtime.clone()));
+        self.runtime.spawn("demo receiver", listener.serve(routes, self.stop.subscribe(), self.runtime.clone()));
         Ok(self)
     }
 
@@ -135,7 +135,7 @@ impl DemoReceiver {
         self.book.refused.lock().clone()
     }
 
-    /// Closes the door.
+    /// Closes the listener.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }

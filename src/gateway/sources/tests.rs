@@ -241,7 +241,7 @@ fn event(id: Identity, body: &'static str) -> Incoming {
 }
 
 #[tokio::test]
-async fn what_a_method_collects_is_judged_as_at_the_door_and_taken() {
+async fn what_a_method_collects_is_judged_as_at_the_intake_and_taken() {
     let rig = rig(setgate_clock::system()).await;
     let answers = rig
         .method

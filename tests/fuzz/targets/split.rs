@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 #[path = "../../../crates/control/src/events/split.rs"]
-#[expect(dead_code, reason = "the door uses more of it")]
+#[expect(dead_code, reason = "the listener uses more of it")]
 mod split;
 
 use split::{Piece, Splitter};

@@ -1,6 +1,6 @@
 """Apache Kafka in KRaft mode on this machine: certificates, users, one node or three, started, killed and started again.
 
-Everything listens on free ports of 127.0.0.1. PLAINTEXT is the operator's door; SASL_SSL and MTLS are judged by ACLs.
+Everything listens on free ports of 127.0.0.1. PLAINTEXT is the operator's listener; SASL_SSL and MTLS are judged by ACLs.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The real gateway as these tests run it: a folder, a configuration, a process, the doors for producers and operators."""
+"""The real gateway as these tests run it: a folder, a configuration, a process, the listeners for producers and operators."""
 
 import contextlib
 import json

@@ -87,7 +87,7 @@ pub(crate) fn routes(runtime: Runtime) -> Router {
 /// A poll in two stages, each in a box of its own: neither the request nor what reads it is part of what waits.
 fn poll(mut request: Request, runtime: Runtime) -> BoxFuture<'static, Response> {
     let Some(visit) = request.extensions_mut().remove::<Visit>() else {
-        return Box::pin(ready(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the door is not in order")));
+        return Box::pin(ready(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the listener is not in order")));
     };
     let reading = Box::pin(read(request, runtime.clone()));
     Box::pin(async move {

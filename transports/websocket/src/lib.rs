@@ -22,7 +22,7 @@ const URI: &str = "urn:setgate:delivery:websocket";
 pub struct Websocket {
     section: Section,
     env: Env,
-    door: Arc<responder::Doorway>,
+    responder: Arc<responder::Responder>,
 }
 
 impl Method for Websocket {
@@ -34,9 +34,9 @@ impl Method for Websocket {
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
         section.judge()?;
-        let door =
-            responder::Doorway { runtime: env.runtime.clone(), most: section.sockets, open: watch::Sender::new(0) };
-        Ok(Self { section, env, door: Arc::new(door) })
+        let responder =
+            responder::Responder { runtime: env.runtime.clone(), most: section.sockets, open: watch::Sender::new(0) };
+        Ok(Self { section, env, responder: Arc::new(responder) })
     }
 
     fn line(self: &Arc<Self>, about: &About, _terms: Terms, grant: Grant) -> Result<SocketLine, Fault> {
@@ -48,7 +48,7 @@ impl Method for Websocket {
     }
 
     fn routes(self: &Arc<Self>) -> Option<axum::Router> {
-        Some(responder::routes(self.door.clone()))
+        Some(responder::routes(self.responder.clone()))
     }
 
     async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {
@@ -56,7 +56,7 @@ impl Method for Websocket {
     }
 
     async fn close(&self, within: Duration) {
-        let mut open = self.door.open.subscribe();
+        let mut open = self.responder.open.subscribe();
         tokio::select! {
             _ = open.wait_for(|open| *open == 0) => {}
             () = self.env.runtime.clock.sleep(within) => {}

@@ -88,13 +88,13 @@ impl Line for SocketLine {
 }
 
 /// What all lines share: the runtime, and the count of open sockets.
-pub(crate) struct Doorway {
+pub(crate) struct Responder {
     pub(crate) runtime: Runtime,
     pub(crate) most: usize,
     pub(crate) open: watch::Sender<usize>,
 }
 
-impl Doorway {
+impl Responder {
     /// A place for one more socket of the line, if there is one.
     fn seat(self: &Arc<Self>, line: &SocketLine) -> Option<Seat> {
         let mut room = false;
@@ -107,34 +107,34 @@ impl Doorway {
             return None;
         }
         line.open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { door: self.clone(), line: line.open.clone() };
+        let seat = Seat { responder: self.clone(), line: line.open.clone() };
         (line.open.load(Ordering::Relaxed) <= line.most).then_some(seat)
     }
 }
 
 /// Counts a socket for as long as it is open.
 struct Seat {
-    door: Arc<Doorway>,
+    responder: Arc<Responder>,
     line: Arc<AtomicUsize>,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.line.fetch_sub(1, Ordering::Relaxed);
-        self.door.open.send_modify(|open| *open -= 1);
+        self.responder.open.send_modify(|open| *open -= 1);
     }
 }
 
 /// The method's routes: the guard has let the visit in.
-pub(crate) fn routes(door: Arc<Doorway>) -> Router {
+pub(crate) fn routes(responder: Arc<Responder>) -> Router {
     Router::new().fallback(move |Extension(visit): Extension<Visit>, request: Request| {
-        let door = door.clone();
+        let responder = responder.clone();
         // Boxed: most of what a request needs is needed once in the life of a socket.
-        Box::pin(async move { serve(&door, visit, request).await })
+        Box::pin(async move { serve(&responder, visit, request).await })
     })
 }
 
-async fn serve(door: &Arc<Doorway>, visit: Visit, mut request: Request) -> Response {
+async fn serve(responder: &Arc<Responder>, visit: Visit, mut request: Request) -> Response {
     let Some(line) = visit.line::<SocketLine>() else {
         return plain(Declined(StatusCode::NOT_FOUND, "there is no such stream\n"));
     };
@@ -142,7 +142,7 @@ async fn serve(door: &Arc<Doorway>, visit: Visit, mut request: Request) -> Respo
         return plain(declined);
     }
     if request.method() == Method::POST {
-        return exchange(door, &visit, line, request).await;
+        return exchange(responder, &visit, line, request).await;
     }
     let opening = match wire::opening(request.method(), request.headers()) {
         Ok(opening) => opening,
@@ -152,8 +152,8 @@ async fn serve(door: &Arc<Doorway>, visit: Visit, mut request: Request) -> Respo
     drop(request);
     let accept = opening.accept.clone();
     let protocol = opening.protocol;
-    let work = converse(door.clone(), visit, opening, upgraded);
-    door.runtime.spawn("websocket", work);
+    let work = converse(responder.clone(), visit, opening, upgraded);
+    responder.runtime.spawn("websocket", work);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let fields = response.headers_mut();
@@ -166,25 +166,26 @@ async fn serve(door: &Arc<Doorway>, visit: Visit, mut request: Request) -> Respo
     response
 }
 
-async fn converse(door: Arc<Doorway>, visit: Visit, opening: Opening, upgraded: hyper::upgrade::OnUpgrade) {
+async fn converse(responder: Arc<Responder>, visit: Visit, opening: Opening, upgraded: hyper::upgrade::OnUpgrade) {
     let protocol = opening.protocol;
     drop(opening);
     let Ok(io) = upgraded.await else { return };
     let (session, _seat) = {
         let Some(line) = visit.line::<SocketLine>() else { return };
         let rules = line.rules.clone();
-        let seat = door.seat(line);
+        let seat = responder.seat(line);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(rules.buffers())).await;
-        let mut session = Session::new(socket, protocol, rules, door.runtime.clone());
+        let mut session = Session::new(socket, protocol, rules, responder.runtime.clone());
         if seat.is_none() {
             session.part(Goodbye::TOO_MANY);
         } else {
-            let inbox = visit.inlet.map(|inlet| Inbox::new(inlet, visit.peer, protocol, CREDIT, door.runtime.clone()));
+            let inbox =
+                visit.inlet.map(|inlet| Inbox::new(inlet, visit.peer, protocol, CREDIT, responder.runtime.clone()));
             session = session.giving(visit.feed).taking(inbox).until(credential(visit.ends));
         }
         (session, seat)
     };
-    drop(door);
+    drop(responder);
     session.await;
 }
 
@@ -195,12 +196,12 @@ async fn credential(mut ends: Stop) -> Goodbye {
 
 /// Push-pull over HTTP (draft-tulshibagwale-saag-pushpull-delivery §6.3): what the peer settles is settled first, then it is
 /// given what is there.
-async fn exchange(door: &Arc<Doorway>, visit: &Visit, line: &SocketLine, request: Request) -> Response {
+async fn exchange(responder: &Arc<Responder>, visit: &Visit, line: &SocketLine, request: Request) -> Response {
     let (head, body) = request.into_parts();
     if !wire::is_json(&head.headers) {
         return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be `application/json`, without an encoding");
     }
-    let text = match read_body(body, ANSWER.bytes, &door.runtime).await {
+    let text = match read_body(body, ANSWER.bytes, &responder.runtime).await {
         Ok(text) => text,
         Err(BodyFault::TooLarge) => return error(StatusCode::PAYLOAD_TOO_LARGE, "more than 1 MiB"),
         Err(BodyFault::TooSlow) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),

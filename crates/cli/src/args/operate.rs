@@ -1,4 +1,4 @@
-//! Commands that speak to the running gateway through its operator door.
+//! Commands that speak to the running gateway through its admin listener.
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use setgate_router::Accepted;
 use setgate_set::Event;
 
 use super::{
-    Door, Held,
+    Held, IntakeEndpoint,
     source::{Fault, Source},
     split::{Piece, Splitter},
 };
@@ -23,7 +23,7 @@ use crate::{
 ///
 /// While one batch is committed the next is read, never more: when the caller does not read its answers, nothing is drawn from its body.
 pub(super) struct Session {
-    door: Arc<Door>,
+    endpoint: Arc<IntakeEndpoint>,
     producer: Arc<Producer>,
     source: Source,
     splitter: Splitter,
@@ -70,14 +70,14 @@ struct Commit {
 
 impl Session {
     pub(super) fn new(
-        door: Arc<Door>,
+        endpoint: Arc<IntakeEndpoint>,
         producer: Arc<Producer>,
         source: Source,
         splitter: Splitter,
         held: Held,
     ) -> Self {
         Self {
-            door,
+            endpoint,
             producer,
             source,
             splitter,
@@ -105,7 +105,7 @@ impl Session {
             () = self.fill(true) => answers.await,
         };
         let lines = self.render(slots, answers);
-        if self.batch.is_full(&self.door) || self.end.is_some() {
+        if self.batch.is_full(&self.endpoint) || self.end.is_some() {
             self.begin();
         }
         Some(lines)
@@ -136,11 +136,11 @@ impl Session {
     ///
     /// Dropping it loses nothing: it waits in one place only, [`Source::next`].
     async fn fill(&mut self, patient: bool) {
-        while self.end.is_none() && !self.batch.is_full(&self.door) {
+        while self.end.is_none() && !self.batch.is_full(&self.endpoint) {
             match self.splitter.next() {
                 Piece::Item(text) => self.take(&text),
                 Piece::TooLong => {
-                    let most = self.door.judge.config.item_bytes;
+                    let most = self.endpoint.judge.config.item_bytes;
                     self.seen(None, Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes"))));
                 }
                 Piece::More => {
@@ -151,7 +151,7 @@ impl Session {
                     };
                     match chunk {
                         Ok(Some(chunk)) => {
-                            self.door.judge.observed.read(chunk.len());
+                            self.endpoint.judge.observed.read(chunk.len());
                             self.splitter.push(chunk);
                         }
                         Ok(None) => self.splitter.finish(),
@@ -173,7 +173,7 @@ impl Session {
 
     /// Judges one event.
     fn take(&mut self, text: &[u8]) {
-        let read = self.door.judge.read(&self.producer, text);
+        let read = self.endpoint.judge.read(&self.producer, text);
         self.batch.bytes += text.len();
         match read {
             Ok(event) => self.seen(event.id.clone(), Ok(event)),
@@ -182,8 +182,9 @@ impl Session {
     }
 
     fn seen(&mut self, id: Option<Box<str>>, event: Result<Event, Problem>) {
-        if self.items >= self.door.judge.config.items {
-            let detail = format!("a request has at most {} events; the rest is not read", self.door.judge.config.items);
+        if self.items >= self.endpoint.judge.config.items {
+            let detail =
+                format!("a request has at most {} events; the rest is not read", self.endpoint.judge.config.items);
             self.end = Some(End::Stopped(Problem::limit("items", detail)));
             return;
         }
@@ -194,7 +195,7 @@ impl Session {
                 self.batch.events.push(event);
             }
             Err(problem) => {
-                self.door.judge.count(&problem, &self.producer);
+                self.endpoint.judge.count(&problem, &self.producer);
                 self.batch.slots.push(Slot { id, problem: Some(problem) });
                 self.refuse();
             }
@@ -203,7 +204,7 @@ impl Session {
 
     fn refuse(&mut self) {
         self.refused += 1;
-        if self.refused >= self.door.judge.config.refused_items && self.end.is_none() {
+        if self.refused >= self.endpoint.judge.config.refused_items && self.end.is_none() {
             let detail = format!("{} events were refused; the rest is not read", self.refused);
             self.end = Some(End::Stopped(Problem::bad(detail).ruled("refused_items")));
         }
@@ -218,7 +219,7 @@ impl Session {
         let answers = if events.is_empty() {
             Box::pin(std::future::ready(Vec::new()))
         } else {
-            self.door.judge.accept.accept(self.producer.no, events)
+            self.endpoint.judge.accept.accept(self.producer.no, events)
         };
         self.commit = Some(Commit { answers, slots });
     }
@@ -230,7 +231,7 @@ impl Session {
         for slot in slots {
             let mut line = Line { index: self.answered, id: slot.id.as_deref(), ..Line::default() };
             let (txn, problem);
-            match slot.problem.map_or_else(|| self.door.judge.settle(answers.next()), Err) {
+            match slot.problem.map_or_else(|| self.endpoint.judge.settle(answers.next()), Err) {
                 Ok(done) => {
                     line.status = 202;
                     line.repeated = done.repeated;
@@ -270,7 +271,7 @@ impl Session {
     /// What is said after the last event when the body was not read to its end.
     fn last_line(&mut self) -> Option<Bytes> {
         let Some(End::Stopped(problem)) = self.end.replace(End::Complete) else { return None };
-        self.door.judge.count(&problem, &self.producer);
+        self.endpoint.judge.count(&problem, &self.producer);
         let mut out = BytesMut::with_capacity(128);
         let last = Last {
             status: problem.status.as_u16(),
@@ -285,8 +286,8 @@ impl Session {
 }
 
 impl Batch {
-    fn is_full(&self, door: &Door) -> bool {
-        self.slots.len() >= door.judge.config.commit_items || self.bytes >= door.judge.config.commit_bytes
+    fn is_full(&self, endpoint: &IntakeEndpoint) -> bool {
+        self.slots.len() >= endpoint.judge.config.commit_items || self.bytes >= endpoint.judge.config.commit_bytes
     }
 }
 

@@ -1,4 +1,4 @@
-//! The intake door with a stand-in for the router behind it.
+//! The intake endpoint with a stand-in for the router behind it.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What comes in with a request to the operator door: bounded, strict, and a problem when it is wrong.
+//! What comes in with a request to the admin listener: bounded, strict, and a problem when it is wrong.
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},

@@ -1,4 +1,4 @@
-//! What no request to the operator door may be, token or not (hardening H6): one that a web page made.
+//! What no request to the admin listener may be, token or not (hardening H6): one that a web page made.
 
 use std::{
     collections::HashSet,
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority};
 
 use crate::{OperatorConfig, error::Problem};
 
-/// Knows by which names the door may be called.
+/// Knows by which names the listener may be called.
 pub(super) struct Shield {
     hosts: HashSet<String>,
 }
@@ -34,7 +34,7 @@ impl Shield {
         // Probes call a pod by its address: harmless for what is open anyway, and no name can be rebound to it.
         let is_probe = is_open(request.uri().path()) && name.parse::<IpAddr>().is_ok();
         if !is_probe && !self.hosts.contains(&name) {
-            let detail = "the operator door is not called so: `hosts` in [operator] lists its names";
+            let detail = "the admin listener is not called so: `hosts` in [operator] lists its names";
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
         }
         same_origin(request.headers(), &host)?;
@@ -61,7 +61,7 @@ pub(super) async fn stand(State(shield): State<Arc<Shield>>, request: Request, n
     response
 }
 
-/// The one name by which the request calls this door.
+/// The one name by which the request calls this listener.
 fn host(request: &Request) -> Result<Authority, Problem> {
     let bad = |detail: &str| Problem::bad(detail);
     let mut values = request.headers().get_all(header::HOST).iter();

@@ -1,4 +1,4 @@
-//! The operator door with a stand-in for the router behind it.
+//! The admin listener with a stand-in for the router behind it.
 
 use std::{sync::Mutex, time::Duration};
 

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::{
     Opened, Rig,
     feed::{self, End, Simulated},
-    peer::{Act, Door, Meeting, Peer},
+    peer::{Act, Meeting, Peer, PeerInlet},
 };
 use crate::{Cause, Closed, Lapse, Receipt, Voice};
 
@@ -38,7 +38,7 @@ impl Case {
         script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
     ) -> Result<Self, String> {
         let peer = Peer::new(script);
-        let opened = rig.open(Arc::new(Door(peer.clone()))).await;
+        let opened = rig.open(Arc::new(PeerInlet(peer.clone()))).await;
         let profile = opened.line.profile();
         let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
         peer.expect(feed::owed(count, keys, padding), profile.order, opened.cut.clone());

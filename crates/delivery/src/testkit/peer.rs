@@ -192,9 +192,9 @@ impl Drop for Here {
 }
 
 /// The peer as the method's receiving half sees it.
-pub(super) struct Door(pub(super) Arc<Peer>);
+pub(super) struct PeerInlet(pub(super) Arc<Peer>);
 
-impl Inlet for Door {
+impl Inlet for PeerInlet {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let peer = &self.0;
         Box::pin(async move {

@@ -110,7 +110,7 @@ impl Relay {
                         let (end, scissors) = (ended.clone(), scissors.clone());
                         tasks.spawn("relayed connection", pass(near, peer, scissors, end));
                     }
-                    // Cuts concern connections; only the relay's end concerns the door.
+                    // Cuts concern connections; only the relay's end concerns the listener.
                     _ = ended.changed() => return,
                 }
             }

@@ -314,8 +314,8 @@ async fn over_the_wire(path: &str, allowed: bool) -> Result<Metadata, FetchError
     use axum::{Router, http::header::LOCATION, routing::get};
     let hits = Arc::new(AtomicUsize::new(0));
     let counted = hits.clone();
-    let door = setgate_net::Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let issuer = IssuerUrl::parse(&format!("http://{}/{path}", door.address())).unwrap();
+    let listener = setgate_net::Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let issuer = IssuerUrl::parse(&format!("http://{}/{path}", listener.address())).unwrap();
     let own = issuer.as_str().to_owned();
     let router = Router::new()
         .route(
@@ -336,7 +336,7 @@ async fn over_the_wire(path: &str, allowed: bool) -> Result<Metadata, FetchError
         );
     let runtime = runtime(ManualClock::at(0), 1);
     let (_end, stop) = tokio::sync::watch::channel(false);
-    tokio::spawn(door.serve(router, stop, runtime.clone()));
+    tokio::spawn(listener.serve(router, stop, runtime.clone()));
     let mut config =
         setgate_net::OutboundConfig { allow_http: true, system_roots: false, ..setgate_net::OutboundConfig::default() };
     if allowed {

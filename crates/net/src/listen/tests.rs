@@ -10,7 +10,7 @@ use super::*;
 mod limits;
 mod seats;
 
-/// An open door in a test, with a clock that stands still.
+/// An open listener in a test, with a clock that stands still.
 struct Open {
     address: SocketAddr,
     glass: Arc<Hourglass>,
@@ -228,7 +228,7 @@ async fn stopping_finishes_what_was_asked_and_takes_nothing_new() {
     tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     asked.notified().await;
     open.stop.send_replace(true);
-    // The door is shut when it takes no more connections, while the open request lives on.
+    // The listener is shut when it takes no more connections, while the open request lives on.
     while TcpStream::connect(open.address).await.is_ok() {}
     assert!(open.ended.try_recv().is_err(), "it ended before the answer was given");
     go.notify_one();

@@ -133,7 +133,7 @@ fn a_receiver_is_known_with_the_end_of_its_credential() {
 }
 
 #[test]
-fn a_token_of_one_kind_never_opens_the_other_door() {
+fn a_token_of_one_kind_never_opens_the_other_listener() {
     let (rig, _, receiver) = with_receiver(rig());
     let both_ways = [(&rig.new, "sgp_", "sgr_"), (&receiver, "sgr_", "sgp_")];
     for (minted, own, other) in both_ways {
@@ -149,7 +149,7 @@ fn a_token_of_one_kind_never_opens_the_other_door() {
 }
 
 #[test]
-fn a_hash_that_stands_in_both_lists_opens_only_the_door_of_its_prefix() {
+fn a_hash_that_stands_in_both_lists_opens_only_the_listener_of_its_prefix() {
     let rig = rig();
     let hash = TokenHash::of(rig.new.token.expose());
     let section = ReceiverSection {

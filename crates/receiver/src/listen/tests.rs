@@ -104,14 +104,14 @@ fn sink() -> (Arc<Heard>, Sink) {
 }
 
 async fn listen(transmitter: &Transmitter, sink: Sink, authorization: Option<&str>) -> (Listen, Url) {
-    let door = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let url = Url::parse(&format!("http://{}/any/path", door.address())).unwrap();
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let url = Url::parse(&format!("http://{}/any/path", listener.address())).unwrap();
     let runtime = transmitter.runtime.clone();
     let misbehave = Misbehave::not_at_all(runtime.random.clone());
     let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, runtime.clone());
     let listen = Listen {
         method: Arc::new(Plain),
-        door,
+        listener,
         inlet: Arc::new(inlet),
         issuers: vec![transmitter.issuer.clone()],
         trust: transmitter.trust.clone(),
@@ -164,7 +164,7 @@ async fn learns_of_its_issuer_serves_and_ends() {
 
 #[tokio::test]
 async fn waits_for_a_transmitter_that_is_not_up_yet() {
-    // A door that is bound and closed again: nobody answers there.
+    // A listener that is bound and closed again: nobody answers there.
     let address = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap().address();
     let issuer = IssuerUrl::parse(&format!("http://{address}")).unwrap();
     let runtime = runtime(hand_clock());
@@ -173,13 +173,13 @@ async fn waits_for_a_transmitter_that_is_not_up_yet() {
     let verify = crate::Verify::new(trust.clone(), Vec::new(), crate::Verify::SKEW, runtime.clock.clone());
     let misbehave = Misbehave::not_at_all(runtime.random.clone());
     let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(10), misbehave, sink, runtime.clone()));
-    let door = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let listen =
-        Listen { method: Arc::new(Plain), door, inlet, issuers: vec![issuer], trust, authorization: None, runtime };
+        Listen { method: Arc::new(Plain), listener, inlet, issuers: vec![issuer], trust, authorization: None, runtime };
     let running = tokio::spawn(listen.serve(never_stops()));
     heard.until(|report| matches!(report, Report::Waiting { .. })).await;
-    let door = Listener::bind(address).await.unwrap();
-    let _transmitter = Transmitter::behind(door, &[]).await;
+    let listener = Listener::bind(address).await.unwrap();
+    let _transmitter = Transmitter::behind(listener, &[]).await;
     heard.until(|report| matches!(report, Report::Learned { .. })).await;
     running.abort();
 }

@@ -220,8 +220,8 @@ async fn a_transmitter_that_is_down_loses_nothing_that_was_learned() {
 #[tokio::test]
 async fn a_subject_with_an_unknown_critical_member_is_discarded_and_not_refused() {
     // SSF 1.0, 3.6.
-    let door = setgate_net::Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let transmitter = Transmitter::behind(door, &["user", "spaceship"]).await;
+    let listener = setgate_net::Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let transmitter = Transmitter::behind(listener, &["user", "spaceship"]).await;
     transmitter.trust.learn(&transmitter.issuer).await.unwrap();
     let verify = transmitter.verify(&[AUDIENCE]);
     let part = json!({"format": "opaque", "id": "1"});

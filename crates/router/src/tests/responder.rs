@@ -83,7 +83,7 @@ mod visit {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_door_learns_of_a_stream_all_that_a_visit_needs() {
+    async fn the_gateway_learns_of_a_stream_all_that_a_visit_needs() {
         let bench = Bench::new(Config::default(), &[asked("a"), stream("b")]).await;
         assert!(bench.router.visit("c").is_none());
         let visited = bench.router.visit("a").unwrap();

@@ -18,8 +18,8 @@ use setgate_delivery::{
 };
 use setgate_multipush::{Grant, MultiPush, Section, Terms};
 use tokio::sync::watch;
-mod door;
 mod lines;
+mod receiving;
 mod sink;
 
 /// Every name is this machine.

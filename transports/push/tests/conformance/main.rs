@@ -19,7 +19,7 @@ use setgate_delivery::{
 };
 use setgate_push::{Grant, Push, Section, Terms};
 use tokio::sync::watch;
-mod door;
+mod receiving;
 mod server;
 
 /// A resolver that gives prepared answers, one after the other; the last one stays.

@@ -1,4 +1,4 @@
-//! The router itself behind the door, with a store in memory.
+//! The router itself behind the listener, with a store in memory.
 
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_store::{IssuerNo, MemoryStore, Store};

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::*;
 
-/// Serves the door at a port of this machine until the sender is dropped.
+/// Serves the listener at a port of this machine until the sender is dropped.
 async fn serve(rig: &Rig) -> (SocketAddr, watch::Sender<bool>) {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address();

@@ -94,7 +94,7 @@ async fn parked_sets_are_listed_shown_issued_again_and_dropped() {
     assert_eq!(rig.asked(), ["reissue [\"a\"] true", "discard [\"a\", \"b\"]"]);
 }
 
-/// Whatever the door shows of streams and parked SETs is in its description, and the other way round.
+/// Whatever the listener shows of streams and parked SETs is in its description, and the other way round.
 #[tokio::test]
 async fn what_is_shown_is_described() {
     let rig = rig();

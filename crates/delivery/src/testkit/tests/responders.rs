@@ -94,7 +94,7 @@ struct Session {
     feed: Feed,
     inlet: Arc<dyn Inlet>,
     wire: Wire,
-    door: Arc<tokio::sync::Mutex<()>>,
+    queue: Arc<tokio::sync::Mutex<()>>,
     lingering: Mutex<Vec<Tap>>,
 }
 
@@ -106,9 +106,9 @@ impl Session {
     /// The collector: one connection after the other until it is told that there is no such stream.
     async fn visits(self) {
         loop {
-            let door = (self.habit == Habit::Queues).then(|| self.door.clone().lock_owned());
-            let _inside = match door {
-                Some(door) => Some(door.await),
+            let queue = (self.habit == Habit::Queues).then(|| self.queue.clone().lock_owned());
+            let _inside = match queue {
+                Some(queue) => Some(queue.await),
                 None => None,
             };
             let gone = if self.habit == Habit::KeepsASocket { self.socket().await } else { self.polls().await };
@@ -276,10 +276,10 @@ impl Rig for ResponderRig {
         let habit = self.0;
         let wire = Wire { cuts: Arc::new(watch::Sender::new(0)), left: Arc::new(Mutex::new(usize::MAX)) };
         let (cutter, breaker) = (wire.clone(), wire.clone());
-        let door = Arc::default();
+        let queue = Arc::default();
         let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
-            let (inlet, wire, door) = (inlet.clone(), wire.clone(), Arc::clone(&door));
-            Box::pin(Session { habit, feed, inlet, wire, door, lingering: Mutex::default() }.visits())
+            let (inlet, wire, queue) = (inlet.clone(), wire.clone(), Arc::clone(&queue));
+            Box::pin(Session { habit, feed, inlet, wire, queue, lingering: Mutex::default() }.visits())
         };
         let cut_after = move |bytes| -> BoxFuture<'static, ()> {
             let mut cut = breaker.cuts.subscribe();

@@ -68,7 +68,7 @@ async fn who_waits_long_leaves_the_place_to_others() {
     let mut first = connect(&open).await;
     first.write_all(ASK).await.unwrap();
     waiting.recv().await.unwrap();
-    // The only place of the door, and of the address, is free.
+    // The only place of the listener, and of the address, is free.
     let mut second = connect(&open).await;
     assert!(ask(&mut second, "Connection: close\r\n").await.starts_with("HTTP/1.1 200 "));
     closed(&mut second).await;

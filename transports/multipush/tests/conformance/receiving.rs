@@ -57,8 +57,8 @@ async fn open(answers: Vec<Answer>) -> Open {
 }
 
 /// Sends raw bytes and reads until the server closes.
-async fn ask(door: &Open, request: &[u8]) -> String {
-    let mut tcp = TcpStream::connect(door.address).await.unwrap();
+async fn ask(endpoint: &Open, request: &[u8]) -> String {
+    let mut tcp = TcpStream::connect(endpoint.address).await.unwrap();
     tcp.write_all(request).await.unwrap();
     let mut all = Vec::new();
     tcp.read_to_end(&mut all).await.unwrap();
@@ -77,8 +77,8 @@ fn sets(body: &str) -> Vec<u8> {
 async fn what_is_kept_is_acknowledged_and_what_is_refused_says_why() {
     let refusal = Refusal { code: ErrorCode::InvalidKey, description: Some("no \"key\"".into()), language: None };
     let later = Answer::Busy { after: Duration::from_secs(1) };
-    let door = open(vec![Answer::Taken, Answer::Refused(refusal), later]).await;
-    let answer = ask(&door, &sets(r#"{"sets":{"z":"a.b.c","a":"d.e.f","m":"g.h.i"}}"#)).await;
+    let endpoint = open(vec![Answer::Taken, Answer::Refused(refusal), later]).await;
+    let answer = ask(&endpoint, &sets(r#"{"sets":{"z":"a.b.c","a":"d.e.f","m":"g.h.i"}}"#)).await;
     assert!(answer.starts_with("http/1.1 202 "), "{answer}");
     assert!(answer.contains("\r\ncontent-type: application/json\r\n"), "{answer}");
     assert!(answer.contains("\r\ncontent-language: en\r\n"), "{answer}");
@@ -87,19 +87,19 @@ async fn what_is_kept_is_acknowledged_and_what_is_refused_says_why() {
         "{answer}"
     );
     // In the order of the request, each with the name that it was given.
-    let came = door.inlet.came.lock().unwrap().clone();
+    let came = endpoint.inlet.came.lock().unwrap().clone();
     let due = [("z", "a.b.c"), ("a", "d.e.f"), ("m", "g.h.i")];
     assert_eq!(came, due.map(|(name, token)| (name.to_owned(), token.to_owned())));
 }
 
 #[tokio::test]
 async fn an_empty_request_is_answered_without_the_inlet() {
-    let door = open(vec![Answer::Status(500)]).await;
+    let endpoint = open(vec![Answer::Status(500)]).await;
     for body in [r#"{"sets":{}}"#, "{}"] {
-        let answer = ask(&door, &sets(body)).await;
+        let answer = ask(&endpoint, &sets(body)).await;
         assert!(answer.starts_with("http/1.1 202 ") && answer.ends_with(r#"{"ack":[]}"#), "{answer}");
     }
-    assert_eq!(door.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn when_all_are_busy_it_is_said_so_and_a_told_status_as_told() {
 
 #[tokio::test]
 async fn what_is_no_request_never_reaches_the_inlet() {
-    let door = open(vec![Answer::Taken]).await;
+    let endpoint = open(vec![Answer::Taken]).await;
     let json = "Content-Type: application/json\r\n";
     let long = format!(r#"{{"sets":{{"a":"{}"}}}}"#, "x".repeat(4096));
     for (request, status, err) in [
@@ -132,11 +132,11 @@ async fn what_is_no_request_never_reaches_the_inlet() {
             "too_many_sets",
         ),
     ] {
-        let answer = ask(&door, &request).await;
+        let answer = ask(&endpoint, &request).await;
         let shown = String::from_utf8_lossy(&request);
         assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{shown:.200}\n{answer}");
         assert!(err.is_empty() || answer.contains(&format!(r#""err":"{err}""#)), "{shown:.200}\n{answer}");
         assert_eq!(!err.is_empty(), answer.contains("\r\ncontent-language: en\r\n"), "{answer}");
     }
-    assert_eq!(door.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
 }

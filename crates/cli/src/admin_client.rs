@@ -1,4 +1,4 @@
-//! The operator door of the running gateway, as a client sees it (hardening H6).
+//! The admin listener of the running gateway, as a client sees it (hardening H6).
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ const TOKEN: &str = "SETGATE_ADMIN_TOKEN";
 /// How long an operator waits for an answer: a key of 4096 bits takes a while to make.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The operator door of one gateway.
-pub(crate) struct Door {
+/// The admin listener of one gateway.
+pub(crate) struct AdminClient {
     client: Client,
     base: Url,
 }
 
-impl Door {
-    /// Finds the door and the token: options first, then the environment, then the configuration.
+impl AdminClient {
+    /// Finds the listener and the token: options first, then the environment, then the configuration.
     ///
     /// # Errors
     /// When there is no token, or the configuration cannot be read.
@@ -36,13 +36,14 @@ impl Door {
             (None, Ok(token)) if !token.trim().is_empty() => Some(Secret::new(token)),
             _ => None,
         };
-        let configured = match (&context.door, &token) {
+        let configured = match (&context.admin_url, &token) {
             (Some(_), Some(_)) => None,
-            _ => Some(gateway.door(context.config.as_deref())?),
+            _ => Some(gateway.admin_address(context.config.as_deref())?),
         };
-        let url = context.door.clone().or_else(|| configured.as_ref().map(|at| at.url.clone())).unwrap_or_default();
+        let url =
+            context.admin_url.clone().or_else(|| configured.as_ref().map(|at| at.url.clone())).unwrap_or_default();
         let base: Url =
-            url.parse().map_err(|error| Failure::usage(format!("`{url}` is no URL of an operator door: {error}")))?;
+            url.parse().map_err(|error| Failure::usage(format!("`{url}` is no URL of an admin listener: {error}")))?;
         if base.scheme() == "http" && !client::is_loopback(&base) {
             context.out.warn("the admin token travels over plain http");
         }
@@ -88,7 +89,7 @@ impl Door {
     fn url(&self, path: &[&str]) -> Result<Url, Failure> {
         let mut url = self.base.clone();
         url.path_segments_mut()
-            .map_err(|()| Failure::usage(format!("`{}` is no URL of an operator door", self.base)))?
+            .map_err(|()| Failure::usage(format!("`{}` is no URL of an admin listener", self.base)))?
             .pop_if_empty()
             .extend(["admin", "v1"])
             .extend(path);
@@ -101,7 +102,7 @@ impl Door {
         let answer = self.client.send(method, url, body, PATIENCE).await.map_err(|error| {
             Failure::new(
                 Exit::Unreachable,
-                format!("the gateway's operator door at {} cannot be reached: {error}", self.base),
+                format!("the gateway's admin listener at {} cannot be reached: {error}", self.base),
             )
             .remedy("is the gateway running? `setgate serve` starts it; --door names another address")
         })?;

@@ -39,8 +39,8 @@ async fn open(answer: Answer) -> Open {
 }
 
 /// Sends raw bytes and reads until the server closes.
-async fn ask(door: &Open, request: &[u8]) -> String {
-    let mut caller = Caller::to(door.address).await;
+async fn ask(endpoint: &Open, request: &[u8]) -> String {
+    let mut caller = Caller::to(endpoint.address).await;
     caller.try_write(request).await;
     caller.read_all().await.to_ascii_lowercase()
 }
@@ -53,11 +53,11 @@ const SET: &str = "Content-Type: application/secevent+jwt\r\nContent-Length: 5\r
 
 #[tokio::test]
 async fn an_accepted_set_is_answered_202_and_empty() {
-    let door = open(Answer::Taken).await;
-    let answer = ask(&door, &post(SET, "a.b.c")).await;
+    let endpoint = open(Answer::Taken).await;
+    let answer = ask(&endpoint, &post(SET, "a.b.c")).await;
     assert!(answer.starts_with("http/1.1 202 "), "{answer}");
     assert!(answer.contains("\r\ncontent-length: 0\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
-    assert_eq!(door.inlet.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_busy_inlet_is_answered_503_and_a_told_status_as_told() {
 
 #[tokio::test]
 async fn what_is_no_push_never_reaches_the_inlet() {
-    let door = open(Answer::Taken).await;
+    let endpoint = open(Answer::Taken).await;
     let length = setgate_push::wire::LARGEST + 1;
     for (request, status) in [
         (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec(), "405"),
@@ -96,16 +96,16 @@ async fn what_is_no_push_never_reaches_the_inlet() {
         (post(&format!("Content-Type: application/secevent+jwt\r\nContent-Length: {length}\r\n"), ""), "413"),
         (post("Content-Type: application/secevent+jwt\r\nContent-Length: 0\r\n", ""), "400"),
     ] {
-        let answer = ask(&door, &request).await;
+        let answer = ask(&endpoint, &request).await;
         assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{}\n{answer}", String::from_utf8_lossy(&request));
     }
-    assert_eq!(door.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
 async fn a_body_without_a_length_is_cut_off_at_the_limit() {
-    let door = open(Answer::Taken).await;
-    let mut caller = Caller::to(door.address).await;
+    let endpoint = open(Answer::Taken).await;
+    let mut caller = Caller::to(endpoint.address).await;
     caller.write(&post("Content-Type: application/secevent+jwt\r\nTransfer-Encoding: chunked\r\n", "")).await;
     let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
     // The server answers in the middle of it and closes.
@@ -114,13 +114,13 @@ async fn a_body_without_a_length_is_cut_off_at_the_limit() {
             break;
         }
     }
-    assert_eq!(door.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
 async fn the_body_is_asked_for_only_when_it_is_wanted() {
-    let door = open(Answer::Taken).await;
-    let mut caller = Caller::to(door.address).await;
+    let endpoint = open(Answer::Taken).await;
+    let mut caller = Caller::to(endpoint.address).await;
     caller.write(&post(&format!("{SET}Expect: 100-continue\r\n"), "")).await;
     let first = String::from_utf8(caller.read_some().await).unwrap();
     assert!(first.starts_with("HTTP/1.1 100 Continue\r\n"), "{first}");
@@ -128,6 +128,6 @@ async fn the_body_is_asked_for_only_when_it_is_wanted() {
     assert!(caller.read_all().await.starts_with("HTTP/1.1 202 "));
 
     let unwanted = "Content-Type: text/plain\r\nContent-Length: 5\r\nExpect: 100-continue\r\n";
-    let answer = ask(&door, &post(unwanted, "")).await;
+    let answer = ask(&endpoint, &post(unwanted, "")).await;
     assert!(answer.starts_with("http/1.1 415 "), "{answer}");
 }
