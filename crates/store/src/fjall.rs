@@ -2,6 +2,7 @@
 
 mod batch;
 pub(crate) mod believe;
+mod bloom_filter;
 mod bucket;
 mod check;
 #[cfg(test)]
@@ -27,7 +28,6 @@ mod salvage;
 pub(crate) mod seal;
 mod segment;
 mod shared;
-mod sieve;
 mod survey;
 mod turnover;
 mod watermark;

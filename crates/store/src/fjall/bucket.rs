@@ -14,9 +14,9 @@ use crate::{
     codec::{In, Out},
     fjall::{
         batch::Filling,
+        bloom_filter::BloomFilter,
         engine::{Engine, engine_error, seq_of},
         shared::Shared,
-        sieve::Sieve,
     },
 };
 
@@ -26,11 +26,11 @@ const SHARES: u64 = 4;
 /// What the keys of buckets' rows begin with.
 const ROW: &[u8] = b"bucket/";
 
-/// A bucket of idempotency keys with its sieve.
+/// A bucket of idempotency keys with its Bloom filter.
 #[derive(Clone)]
 pub(crate) struct Bucket {
     pub(crate) keyspace: Keyspace,
-    pub(crate) sieve: Arc<Sieve>,
+    pub(crate) filter: Arc<BloomFilter>,
     /// No key in it is younger. Earlier versions wrote none: see [`Engine::date_buckets`].
     pub(crate) until: Option<Timestamp>,
 }

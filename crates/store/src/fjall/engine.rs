@@ -11,12 +11,12 @@ use crate::{
     Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version,
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::{
+        bloom_filter::{BloomFilter, Purse},
         bucket::Bucket,
         guard::guarded,
         place::is_full,
         seal,
         segment::{Segment, SegmentKeyspaces},
-        sieve::{Purse, Sieve},
         turnover::FILLER,
     },
     plan::{Kept, ParkedRow},
@@ -176,8 +176,8 @@ impl Engine {
     /// The keyspace of a bucket of idempotency keys.
     pub(crate) fn bucket(&self, bucket: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
         let keyspace = self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(engine_error)?;
-        let sieve = Sieve::new(keyspace.is_empty().map_err(engine_error)?, &self.purse);
-        Ok(Bucket { keyspace, sieve: sieve.into(), until })
+        let filter = BloomFilter::new(keyspace.is_empty().map_err(engine_error)?, &self.purse);
+        Ok(Bucket { keyspace, filter: filter.into(), until })
     }
 
     /// The keyspace that fills journals up.
@@ -357,7 +357,7 @@ impl Engine {
     pub(crate) fn kept(&self, producer: ProducerNo, key: &[u8; 16], since: u64) -> Result<Option<Kept>, StoreError> {
         let buckets = self.once.read();
         let full = once_key(producer, key);
-        for (_, bucket) in buckets.range(since..).rev().filter(|(_, bucket)| bucket.sieve.may_have(&full)) {
+        for (_, bucket) in buckets.range(since..).rev().filter(|(_, bucket)| bucket.filter.may_have(&full)) {
             if let Some(value) = bucket.keyspace.get(full).map_err(engine_error)? {
                 return read_kept(&value).map(Some).ok_or_else(|| damaged("an idempotency key"));
             }

@@ -8,11 +8,11 @@ use crate::{
     Durability, Head, Kind, NewEvent, Note, ProducerNo, StoreError, StreamNo, Unit,
     fjall::{
         batch::{Failure, Filling},
+        bloom_filter::keys_of,
         bucket::Bucket,
         engine::Engine,
         segment::Segment,
         shared::Shared,
-        sieve::keys_of,
         writer::{Call, Job, Next, Writer},
     },
     plan::{Answer, Kept, Lookup, ParkedRow, Plan, Planner},
@@ -191,7 +191,7 @@ impl Writer {
             if let Some((number, bucket)) = &bucket {
                 taken_by = Some(*number);
                 // Before they are written: what may be on the disk is asked for, also when nobody knows whether it is.
-                bucket.sieve.add(keys_of(&plan.records).iter());
+                bucket.filter.add(keys_of(&plan.records).iter());
             }
             let keyspace = bucket.as_ref().map(|(_, bucket)| &bucket.keyspace);
             chain = filling.records(plan, &segment, keyspace, chain).map_err(Failure::Write)?;

@@ -58,7 +58,7 @@ impl Trim {
 
 /// One round.
 pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Result<(), StoreError> {
-    aside(&shared, fill_sieves).await?;
+    aside(&shared, fill_filters).await?;
     // What is trimmed must be settled on the disk, and its targets must not be needed for a replay.
     run_on_writer(&queue, Writer::settle_cursors).await?;
     loop {
@@ -327,11 +327,11 @@ impl Writer {
 }
 
 /// Takes up the idempotency keys that were there when the engine was opened.
-fn fill_sieves(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
+fn fill_filters(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
     let buckets = engine.once.read().clone();
     for (number, bucket) in buckets {
         let about = shared.keys.lock().get(&number).map_or(0, |counts| counts.values().sum());
-        if let Err(error) = bucket.sieve.fill(&bucket.keyspace, usize::try_from(about).unwrap_or_default()) {
+        if let Err(error) = bucket.filter.fill(&bucket.keyspace, usize::try_from(about).unwrap_or_default()) {
             tracing::warn!(bucket = number, %error, "known ids cannot be read ahead; the engine is asked for each");
         }
     }

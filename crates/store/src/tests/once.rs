@@ -1,4 +1,4 @@
-//! Idempotency keys behind their sieves: a known one is never taken for new.
+//! Idempotency keys behind their Bloom filters: a known one is never taken for new.
 
 use super::*;
 use crate::{
@@ -29,7 +29,7 @@ async fn no_known_id_is_new_over_restarts_housekeeping_and_buckets() {
     });
     for round in 0..4u64 {
         let store = folder.store();
-        // Asked before the sieve is filled, while it is, and after.
+        // Asked before the filter is filled, while it is, and after.
         for again in [0..round * 500, 0..round * 500] {
             assert_eq!(new_ones(&*store, again).await, 0, "round {round}");
             store.housekeep().await.unwrap();

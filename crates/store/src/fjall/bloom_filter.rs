@@ -14,7 +14,7 @@ use crate::{
     plan::Fresh,
 };
 
-/// All sieves together take at most so many bytes: eleven million keys. Beyond that the engine is asked.
+/// All filters together take at most so many bytes: eleven million keys. Beyond that the engine is asked.
 const BUDGET: usize = 16 * 1024 * 1024;
 /// Bits of memory for a key: one unknown key in a hundred is asked for in vain.
 const BITS: usize = 12;
@@ -28,7 +28,7 @@ const PAGE: usize = 1024;
 /// One line of the processor's cache.
 type Block = [u64; 8];
 
-/// How much memory is left for sieves.
+/// How much memory is left for filters.
 #[derive(Clone, Debug)]
 pub(crate) struct Purse(Arc<AtomicUsize>);
 
@@ -36,7 +36,7 @@ pub(crate) struct Purse(Arc<AtomicUsize>);
 ///
 /// A key that is taken up is found from then on, always. Until every key of the bucket was taken up, and when memory does not
 /// suffice, everything is found.
-pub(crate) struct Sieve {
+pub(crate) struct BloomFilter {
     layers: Mutex<Vec<Layer>>,
     /// Whether every key of the bucket is in it.
     whole: AtomicBool,
@@ -62,8 +62,8 @@ impl Purse {
     }
 }
 
-impl Sieve {
-    /// An empty one: of a bucket without keys, or of one whose keys come by [`Sieve::fill`].
+impl BloomFilter {
+    /// An empty one: of a bucket without keys, or of one whose keys come by [`BloomFilter::fill`].
     pub(crate) fn new(empty: bool, purse: &Purse) -> Self {
         Self {
             layers: Mutex::default(),
@@ -113,7 +113,7 @@ impl Sieve {
         filled
     }
 
-    /// All keys of the bucket were taken up, or could not be read. Decided under the lock, under which memory runs out: a sieve that
+    /// All keys of the bucket were taken up, or could not be read. Decided under the lock, under which memory runs out: a filter that
     /// was given up in between must not count as whole, since it has nothing and would deny everything.
     fn conclude(&self, filled: bool) {
         let mut layers = self.layers.lock();
@@ -141,7 +141,7 @@ impl Sieve {
         Ok(())
     }
 
-    /// Sees to it that the newest layer has room. Where memory does not suffice, nothing is sieved any more.
+    /// Sees to it that the newest layer has room. Where memory does not suffice, nothing is filtered any more.
     fn grow(&self, layers: &mut Vec<Layer>, about: usize) -> bool {
         if layers.last().is_some_and(|newest| newest.room > 0) {
             return true;
@@ -164,7 +164,7 @@ impl Sieve {
     }
 }
 
-impl Drop for Sieve {
+impl Drop for BloomFilter {
     fn drop(&mut self) {
         let mut layers = std::mem::take(&mut *self.layers.lock());
         self.put_back(&mut layers);
@@ -248,50 +248,50 @@ mod tests {
     #[test]
     fn what_was_taken_up_is_found_and_little_else_is() {
         let purse = Purse::new();
-        let sieve = Sieve::new(true, &purse);
+        let filter = BloomFilter::new(true, &purse);
         let known: Vec<_> = (0..200_000).map(key).collect();
         for page in known.chunks(77) {
-            sieve.add(page.iter());
+            filter.add(page.iter());
         }
-        assert!(known.iter().all(|key| sieve.may_have(key)), "a key was lost");
-        let wrong = (200_000..300_000).filter(|number| sieve.may_have(&key(*number))).count();
+        assert!(known.iter().all(|key| filter.may_have(key)), "a key was lost");
+        let wrong = (200_000..300_000).filter(|number| filter.may_have(&key(*number))).count();
         assert!(wrong < 3_000, "{wrong} of 100000 unknown keys are asked for in vain");
         let mut other = known[0];
         other[3] = 2;
-        assert!(!sieve.may_have(&other), "the same hash of another producer");
+        assert!(!filter.may_have(&other), "the same hash of another producer");
         let bytes = BUDGET - purse.0.load(Ordering::Relaxed);
         assert!(bytes < 200_000 * 4, "{bytes} bytes");
-        drop(sieve);
+        drop(filter);
         assert_eq!(purse.0.load(Ordering::Relaxed), BUDGET, "memory was not given back");
     }
 
     #[test]
     fn without_memory_or_without_all_keys_everything_is_found() {
         let purse = Purse::new();
-        let part = Sieve::new(false, &purse);
+        let part = BloomFilter::new(false, &purse);
         part.add([key(1)].iter());
         assert!(part.may_have(&key(2)), "nobody knows what else is in the bucket");
-        let sieve = Sieve::new(true, &purse);
-        assert!(!sieve.may_have(&key(2)));
+        let filter = BloomFilter::new(true, &purse);
+        assert!(!filter.may_have(&key(2)));
         assert!(purse.take(purse.0.load(Ordering::Relaxed)), "the purse is emptied");
-        sieve.add([key(1)].iter());
-        assert!(sieve.may_have(&key(1)) && sieve.may_have(&key(2)));
-        sieve.add([key(3)].iter());
-        assert!(sieve.may_have(&key(3)));
+        filter.add([key(1)].iter());
+        assert!(filter.may_have(&key(1)) && filter.may_have(&key(2)));
+        filter.add([key(3)].iter());
+        assert!(filter.may_have(&key(3)));
     }
 
     #[test]
-    fn memory_that_runs_out_while_keys_are_read_ahead_leaves_a_sieve_that_finds_everything() {
+    fn memory_that_runs_out_while_keys_are_read_ahead_leaves_a_filter_that_finds_everything() {
         let purse = Purse::new();
-        let sieve = Sieve::new(false, &purse);
-        sieve.add([key(1)].iter());
+        let filter = BloomFilter::new(false, &purse);
+        filter.add([key(1)].iter());
         // All were read; before it is concluded, a key comes for which there is no memory.
         assert!(purse.take(purse.0.load(Ordering::Relaxed)));
         let many: Vec<_> = (2..2 + FIRST as u64).map(key).collect();
-        sieve.add(many.iter());
-        sieve.conclude(true);
-        assert!(sieve.may_have(&key(1)) && sieve.may_have(&key(1_000_000)));
-        sieve.add([key(2_000_000)].iter());
-        assert!(sieve.may_have(&key(3_000_000)), "what was given up is not begun again");
+        filter.add(many.iter());
+        filter.conclude(true);
+        assert!(filter.may_have(&key(1)) && filter.may_have(&key(1_000_000)));
+        filter.add([key(2_000_000)].iter());
+        assert!(filter.may_have(&key(3_000_000)), "what was given up is not begun again");
     }
 }
