@@ -30,7 +30,7 @@ type Block = [u64; 8];
 
 /// How much memory is left for filters.
 #[derive(Clone, Debug)]
-pub(crate) struct Purse(Arc<AtomicUsize>);
+pub(crate) struct MemoryBudget(Arc<AtomicUsize>);
 
 /// The keys of one bucket as a Bloom filter in layers, each twice as large as the one before.
 ///
@@ -42,7 +42,7 @@ pub(crate) struct BloomFilter {
     whole: AtomicBool,
     /// Whether there was no memory for it.
     given_up: AtomicBool,
-    purse: Purse,
+    budget: MemoryBudget,
 }
 
 struct Layer {
@@ -51,7 +51,7 @@ struct Layer {
     room: usize,
 }
 
-impl Purse {
+impl MemoryBudget {
     pub(crate) fn new() -> Self {
         Self(Arc::new(AtomicUsize::new(BUDGET)))
     }
@@ -64,12 +64,12 @@ impl Purse {
 
 impl BloomFilter {
     /// An empty one: of a bucket without keys, or of one whose keys come by [`BloomFilter::fill`].
-    pub(crate) fn new(empty: bool, purse: &Purse) -> Self {
+    pub(crate) fn new(empty: bool, budget: &MemoryBudget) -> Self {
         Self {
             layers: Mutex::default(),
             whole: AtomicBool::new(empty),
             given_up: AtomicBool::new(false),
-            purse: purse.clone(),
+            budget: budget.clone(),
         }
     }
 
@@ -148,7 +148,7 @@ impl BloomFilter {
         }
         let room = layers.last().map_or(FIRST, |newest| newest.capacity() * 2).max(about);
         let layer = Layer::size(room);
-        if !self.purse.take(layer) {
+        if !self.budget.take(layer) {
             self.whole.store(false, Ordering::Release);
             self.given_up.store(true, Ordering::Release);
             self.put_back(layers);
@@ -160,7 +160,7 @@ impl BloomFilter {
 
     fn put_back(&self, layers: &mut Vec<Layer>) {
         let bytes = layers.drain(..).map(|layer| size_of_val(&*layer.blocks)).sum();
-        self.purse.0.fetch_add(bytes, Ordering::AcqRel);
+        self.budget.0.fetch_add(bytes, Ordering::AcqRel);
     }
 }
 
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn what_was_taken_up_is_found_and_little_else_is() {
-        let purse = Purse::new();
-        let filter = BloomFilter::new(true, &purse);
+        let budget = MemoryBudget::new();
+        let filter = BloomFilter::new(true, &budget);
         let known: Vec<_> = (0..200_000).map(key).collect();
         for page in known.chunks(77) {
             filter.add(page.iter());
@@ -259,21 +259,21 @@ mod tests {
         let mut other = known[0];
         other[3] = 2;
         assert!(!filter.may_have(&other), "the same hash of another producer");
-        let bytes = BUDGET - purse.0.load(Ordering::Relaxed);
+        let bytes = BUDGET - budget.0.load(Ordering::Relaxed);
         assert!(bytes < 200_000 * 4, "{bytes} bytes");
         drop(filter);
-        assert_eq!(purse.0.load(Ordering::Relaxed), BUDGET, "memory was not given back");
+        assert_eq!(budget.0.load(Ordering::Relaxed), BUDGET, "memory was not given back");
     }
 
     #[test]
     fn without_memory_or_without_all_keys_everything_is_found() {
-        let purse = Purse::new();
-        let part = BloomFilter::new(false, &purse);
+        let budget = MemoryBudget::new();
+        let part = BloomFilter::new(false, &budget);
         part.add([key(1)].iter());
         assert!(part.may_have(&key(2)), "nobody knows what else is in the bucket");
-        let filter = BloomFilter::new(true, &purse);
+        let filter = BloomFilter::new(true, &budget);
         assert!(!filter.may_have(&key(2)));
-        assert!(purse.take(purse.0.load(Ordering::Relaxed)), "the purse is emptied");
+        assert!(budget.take(budget.0.load(Ordering::Relaxed)), "the budget is used up");
         filter.add([key(1)].iter());
         assert!(filter.may_have(&key(1)) && filter.may_have(&key(2)));
         filter.add([key(3)].iter());
@@ -282,11 +282,11 @@ mod tests {
 
     #[test]
     fn memory_that_runs_out_while_keys_are_read_ahead_leaves_a_filter_that_finds_everything() {
-        let purse = Purse::new();
-        let filter = BloomFilter::new(false, &purse);
+        let budget = MemoryBudget::new();
+        let filter = BloomFilter::new(false, &budget);
         filter.add([key(1)].iter());
         // All were read; before it is concluded, a key comes for which there is no memory.
-        assert!(purse.take(purse.0.load(Ordering::Relaxed)));
+        assert!(budget.take(budget.0.load(Ordering::Relaxed)));
         let many: Vec<_> = (2..2 + FIRST as u64).map(key).collect();
         filter.add(many.iter());
         filter.conclude(true);

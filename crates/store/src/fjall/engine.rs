@@ -11,7 +11,7 @@ use crate::{
     Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version,
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::{
-        bloom_filter::{BloomFilter, Purse},
+        bloom_filter::{BloomFilter, MemoryBudget},
         bucket::Bucket,
         guard::guarded,
         place::is_full,
@@ -43,7 +43,7 @@ pub(crate) struct Engine {
     pub(crate) segments: RwLock<BTreeMap<u64, Segment>>,
     /// Idempotency keys by bucket.
     pub(crate) once: RwLock<BTreeMap<u64, Bucket>>,
-    purse: Purse,
+    filter_budget: MemoryBudget,
 }
 
 /// The error of the engine as ours.
@@ -124,7 +124,7 @@ impl Engine {
             held: db.keyspace("held", || shape(4 * MIB, 16 * 1024)).map_err(engine_error)?,
             segments: RwLock::default(),
             once: RwLock::default(),
-            purse: Purse::new(),
+            filter_budget: MemoryBudget::new(),
             db,
         };
         if engine.db.keyspace_exists(FILLER) {
@@ -176,7 +176,7 @@ impl Engine {
     /// The keyspace of a bucket of idempotency keys.
     pub(crate) fn bucket(&self, bucket: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
         let keyspace = self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(engine_error)?;
-        let filter = BloomFilter::new(keyspace.is_empty().map_err(engine_error)?, &self.purse);
+        let filter = BloomFilter::new(keyspace.is_empty().map_err(engine_error)?, &self.filter_budget);
         Ok(Bucket { keyspace, filter: filter.into(), until })
     }
 
