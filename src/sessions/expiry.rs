@@ -75,12 +75,12 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
-    use setgate_clock::{Hourglass, TokioTasks, manual::SeededRandom};
+    use setgate_clock::{MockClock, TokioTasks, manual::SeededRandom};
 
     use super::*;
 
-    fn ends() -> (Arc<Hourglass>, Arc<Ends>) {
-        let clock = Hourglass::at(1_000_000);
+    fn ends() -> (Arc<MockClock>, Arc<Ends>) {
+        let clock = MockClock::at(1_000_000);
         let runtime = Runtime { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(TokioTasks) };
         (clock, Ends::new(runtime))
     }

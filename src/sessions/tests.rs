@@ -3,7 +3,7 @@ use std::time::Duration;
 use axum::{Extension, http::HeaderMap};
 use futures_util::FutureExt as _;
 use serde_json::{Value as Json, json};
-use setgate_clock::{Hourglass, manual::SeededRandom};
+use setgate_clock::{MockClock, manual::SeededRandom};
 use setgate_delivery::{About, Closed, Entry, Env, Fault, Form, Lapse, Limits, Line, NoOptions, Order, Profile, Want};
 use setgate_jose::Algorithm;
 use setgate_oauth::{
@@ -98,7 +98,7 @@ struct Rig {
     app: axum::Router,
     visits: Visits,
     router: Router,
-    clock: Arc<Hourglass>,
+    clock: Arc<MockClock>,
     registry: setgate_telemetry::Registry,
     /// Of `crm`, of everything, of issuer B, one that ends at NOW + 60 s, of a producer.
     crm: Minted,
@@ -109,7 +109,7 @@ struct Rig {
 }
 
 async fn rig(config: VisitsConfig) -> Rig {
-    let clock = Hourglass::at(NOW);
+    let clock = MockClock::at(NOW);
     let runtime =
         Runtime { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(setgate_clock::TokioTasks) };
     let store = MemoryStore::new(runtime.clone(), &[7; 32]);

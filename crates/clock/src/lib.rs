@@ -3,12 +3,12 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 mod backoff;
-mod hourglass;
 pub mod manual;
+mod mock;
 mod system;
 
 pub use backoff::{Backoff, Jitter};
-pub use hourglass::Hourglass;
+pub use mock::MockClock;
 pub use system::{SystemClock, SystemRandom, TokioTasks, system};
 
 /// A boxed future, as the traits of this room hand them out.

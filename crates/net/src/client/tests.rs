@@ -11,7 +11,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use rustls::{ServerConfig, server::WebPkiClientVerifier};
-use setgate_clock::{Hourglass, Runtime};
+use setgate_clock::{MockClock, Runtime};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -62,17 +62,17 @@ async fn mirror(runtime: &Runtime) -> (SocketAddr, watch::Sender<bool>) {
 
 #[tokio::test]
 async fn a_pool_is_used_again_and_replaced_after_five_minutes() {
-    let glass = Hourglass::at(0);
-    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
+    let mock = MockClock::at(0);
+    let runtime = Runtime { clock: mock.clone(), ..setgate_clock::system() };
     // The server's own limit for idle connections stands still.
     let (address, _stop) = mirror(&setgate_clock::system()).await;
     let client = outbound(&runtime).client(&local(None, None));
     let caller = async || client.send(get(&format!("http://{address}/"))).await.unwrap().body;
     let first = caller().await;
     assert_eq!(caller().await, first);
-    glass.advance(Duration::from_secs(299));
+    mock.advance(Duration::from_secs(299));
     assert_eq!(caller().await, first);
-    glass.advance(Duration::from_secs(2));
+    mock.advance(Duration::from_secs(2));
     let second = caller().await;
     assert_ne!(second, first);
     assert_eq!(caller().await, second);
@@ -247,8 +247,8 @@ async fn an_http2_connection_that_died_unheard_is_found_out_and_replaced() {
             });
         }
     });
-    let glass = Hourglass::at(0);
-    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
+    let mock = MockClock::at(0);
+    let runtime = Runtime { clock: mock.clone(), ..setgate_clock::system() };
     let roots = Roots::from_pem(server.cert.pem().as_bytes()).unwrap();
     let client = outbound(&runtime).client(&local(Some(roots), None));
     let url = format!("https://receiver.example:{port}/");
@@ -260,7 +260,7 @@ async fn an_http2_connection_that_died_unheard_is_found_out_and_replaced() {
     });
     // Time passes up to the request's own deadline, and no further.
     for _ in 0..29 {
-        glass.advance(Duration::from_secs(1));
+        mock.advance(Duration::from_secs(1));
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -273,8 +273,8 @@ async fn an_http2_connection_that_died_unheard_is_found_out_and_replaced() {
 #[tokio::test]
 async fn a_pool_stops_connecting_to_a_peer_that_is_silent() {
     use tower::Service as _;
-    let glass = Hourglass::at(0);
-    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
+    let mock = MockClock::at(0);
+    let runtime = Runtime { clock: mock.clone(), ..setgate_clock::system() };
     let silent = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = outbound(&runtime).client(&local(None, None));
     let target = format!("https://receiver.example:{}/", silent.local_addr().unwrap().port());
@@ -286,7 +286,7 @@ async fn a_pool_stops_connecting_to_a_peer_that_is_silent() {
         accepted = silent.accept() => accepted.unwrap(),
     };
     assert!(futures_util::poll!(&mut connecting).is_pending());
-    glass.advance(Duration::from_secs(30));
+    mock.advance(Duration::from_secs(30));
     let futures_util::future::Either::Left((end, _)) =
         futures_util::future::select(connecting, Box::pin(tokio::task::yield_now())).await
     else {

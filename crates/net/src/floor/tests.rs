@@ -1,12 +1,12 @@
 use std::net::Ipv6Addr;
 
-use setgate_clock::Hourglass;
+use setgate_clock::MockClock;
 
 use super::*;
 use crate::observe::Observed;
 
 fn floor(limits: Limits) -> Arc<Floor> {
-    Floor::new(&limits, Hourglass::at(0), Observed::default().of("world"))
+    Floor::new(&limits, MockClock::at(0), Observed::default().of("world"))
 }
 
 fn come(floor: &Arc<Floor>, ip: impl Into<IpAddr>) -> Result<Sitting, Limit> {

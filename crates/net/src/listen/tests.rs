@@ -1,5 +1,5 @@
 use axum::{Extension, routing};
-use setgate_clock::{Hourglass, Runtime};
+use setgate_clock::{MockClock, Runtime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Notify, oneshot},
@@ -13,7 +13,7 @@ mod seats;
 /// An open listener in a test, with a clock that stands still.
 struct Open {
     address: SocketAddr,
-    glass: Arc<Hourglass>,
+    mock: Arc<MockClock>,
     stop: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
     quiet: Stop,
@@ -21,8 +21,8 @@ struct Open {
 }
 
 async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Router) -> Open {
-    let glass = Hourglass::at(0);
-    let runtime = Runtime { clock: glass.clone(), ..setgate_clock::system() };
+    let mock = MockClock::at(0);
+    let runtime = Runtime { clock: mock.clone(), ..setgate_clock::system() };
     let config = ListenConfig { limits, ..ListenConfig::default() };
     let registry = setgate_telemetry::Registry::new();
     let listener = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0)), &config).await.unwrap();
@@ -38,7 +38,7 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
         listener.serve(app, stopped, tasks).await;
         let _ = end.send(());
     });
-    Open { address, glass, stop, ended, quiet, registry }
+    Open { address, mock, stop, ended, quiet, registry }
 }
 
 /// Says who asks. A request with `X-Known` has shown a credential.
@@ -119,12 +119,12 @@ async fn a_caller_who_never_asks_is_closed() {
         // Whoever comes later and is answered shows that the first one was let in before.
         if !tls {
             ask(&mut connect(&open).await, "").await;
-            open.glass.advance(Duration::from_secs(10));
+            open.mock.advance(Duration::from_secs(10));
         } else {
             let mut other = connect(&open).await;
             other.write_all(b"no handshake").await.unwrap();
             closed(&mut other).await;
-            open.glass.advance(Duration::from_secs(10));
+            open.mock.advance(Duration::from_secs(10));
         }
         closed(&mut tcp).await;
     }
@@ -135,7 +135,7 @@ async fn a_caller_who_asked_in_time_stays() {
     let open = open(Limits::default(), None, hello()).await;
     let mut tcp = connect(&open).await;
     assert!(ask(&mut tcp, "").await.starts_with("HTTP/1.1 200 "));
-    open.glass.advance(Duration::from_secs(11));
+    open.mock.advance(Duration::from_secs(11));
     assert!(ask(&mut tcp, "").await.starts_with("HTTP/1.1 200 "));
 }
 
@@ -256,7 +256,7 @@ async fn what_does_not_finish_within_the_drain_is_cut() {
     asked.notified().await;
     open.stop.send_replace(true);
     while TcpStream::connect(open.address).await.is_ok() {}
-    open.glass.advance(Duration::from_secs(30));
+    open.mock.advance(Duration::from_secs(30));
     assert!(closed(&mut tcp).await.is_empty());
     open.ended.await.unwrap();
 }

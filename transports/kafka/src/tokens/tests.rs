@@ -15,7 +15,7 @@ use setgate_delivery::{
         routing::post,
     },
     testkit::{
-        clock::{self, Hourglass},
+        clock::{self, MockClock},
         net::{Outbound, OutboundConfig, OwnAddresses},
     },
 };
@@ -83,13 +83,13 @@ impl Server {
 }
 
 /// A runtime whose clock stands, and the guard's permission to ask this machine.
-fn env(allowed: bool) -> (Env, Arc<Hourglass>) {
-    let hourglass = Hourglass::at(1_800_000_000_000);
-    let runtime = Runtime { clock: hourglass.clone(), ..clock::system() };
+fn env(allowed: bool) -> (Env, Arc<MockClock>) {
+    let mock_clock = MockClock::at(1_800_000_000_000);
+    let runtime = Runtime { clock: mock_clock.clone(), ..clock::system() };
     let allow_networks = if allowed { vec!["127.0.0.0/8".parse().unwrap()] } else { Vec::new() };
     let config = OutboundConfig { allow_networks, allow_http: true, system_roots: false, ..OutboundConfig::default() };
     let http = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
-    (Env { http, runtime, report: Arc::new(|_| ()) }, hourglass)
+    (Env { http, runtime, report: Arc::new(|_| ()) }, mock_clock)
 }
 
 /// Waits until it is so; the test fails when it never is.

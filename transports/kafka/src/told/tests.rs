@@ -1,10 +1,10 @@
-use setgate_delivery::testkit::clock::{self, Hourglass};
+use setgate_delivery::testkit::clock::{self, MockClock};
 
 use super::*;
 
-fn told() -> (Arc<Hourglass>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
-    let glass = Hourglass::at(1_700_000_000_000);
-    let runtime = Runtime { clock: glass.clone(), ..clock::system() };
+fn told() -> (Arc<MockClock>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
+    let mock = MockClock::at(1_700_000_000_000);
+    let runtime = Runtime { clock: mock.clone(), ..clock::system() };
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = events.clone();
     let report = Arc::new(move |event| {
@@ -14,7 +14,7 @@ fn told() -> (Arc<Hourglass>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
             CarrierEvent::Figures { .. } => "figures".to_owned(),
         });
     });
-    (glass, Told::new("kafka/main".into(), report, runtime, Duration::from_secs(60)), events)
+    (mock, Told::new("kafka/main".into(), report, runtime, Duration::from_secs(60)), events)
 }
 
 fn hear(told: &Told, code: RDKafkaErrorCode, reason: &str) {
@@ -23,12 +23,12 @@ fn hear(told: &Told, code: RDKafkaErrorCode, reason: &str) {
 
 #[test]
 fn a_time_out_is_explained_by_what_was_said_last() {
-    let (glass, told, events) = told();
+    let (mock, told, events) = told();
     let since = told.now();
     assert_eq!(told.why(since), Why::Unknown);
     hear(&told, RDKafkaErrorCode::BrokerTransportFailure, "127.0.0.1:9092/1: Connect failed: refused");
     hear(&told, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
-    glass.advance(Duration::from_secs(60));
+    mock.advance(Duration::from_secs(60));
     let Why::Lost(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
     assert_eq!((cause.code, &*cause.text), ("unreachable", "127.0.0.1:9092/1: Connect failed: refused"));
 
@@ -36,7 +36,7 @@ fn a_time_out_is_explained_by_what_was_said_last() {
     let Why::Refused(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
     assert_eq!((cause.code, &*cause.text), ("credentials", "sasl_ssl://b:9094/1: Authentication failed"));
     // Long after, it explains nothing.
-    glass.advance(Duration::from_secs(91));
+    mock.advance(Duration::from_secs(91));
     assert_eq!(told.why(since), Why::Unknown);
     assert_eq!(*events.lock(), ["down unreachable"]);
 }
@@ -66,9 +66,9 @@ fn what_changes_each_time_is_left_out_and_a_certificate_alert_is_said_in_words()
 
 #[test]
 fn credentials_that_worked_since_explain_nothing() {
-    let (glass, told, events) = told();
+    let (mock, told, events) = told();
     hear(&told, RDKafkaErrorCode::SSL, "certificate verify failed");
-    glass.advance(Duration::from_secs(1));
+    mock.advance(Duration::from_secs(1));
     told.well();
     assert!(!matches!(told.why(told.now()), Why::Refused(_)));
     assert_eq!(*events.lock(), ["down tls", "up"]);
@@ -76,11 +76,11 @@ fn credentials_that_worked_since_explain_nothing() {
 
 #[test]
 fn a_silent_topic_beside_lively_ones_is_the_topics_own_matter() {
-    let (glass, told, _) = told();
+    let (mock, told, _) = told();
     let since = told.now();
-    glass.advance(Duration::from_secs(20));
+    mock.advance(Duration::from_secs(20));
     told.well();
-    glass.advance(Duration::from_secs(40));
+    mock.advance(Duration::from_secs(40));
     assert_eq!(told.why(since), Why::Unknown, "nobody got through in the second half of its time");
     told.well();
     assert_eq!(told.why(since), Why::OnlyHere);
@@ -104,16 +104,16 @@ fn an_alert_about_certificates_is_no_lost_connection() {
 
 #[test]
 fn carriers_change_only_when_they_change() {
-    let (glass, told, events) = told();
+    let (mock, told, events) = told();
     for _ in 0..3 {
         told.well();
     }
     hear(&told, RDKafkaErrorCode::Authentication, "one broker of three");
     assert_eq!(*events.lock(), ["up"], "others work");
-    glass.advance(Duration::from_secs(11));
+    mock.advance(Duration::from_secs(11));
     for _ in 0..5 {
         hear(&told, RDKafkaErrorCode::Authentication, "all of them");
-        glass.advance(Duration::from_secs(2));
+        mock.advance(Duration::from_secs(2));
     }
     told.connected();
     assert_eq!(*events.lock(), ["up", "down credentials"], "a connection is no proof of credentials");

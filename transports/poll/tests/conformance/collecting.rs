@@ -134,8 +134,8 @@ async fn it_ends_where_waiting_mends_nothing_and_waits_elsewhere() {
 
 #[tokio::test]
 async fn a_wish_to_be_left_alone_is_honoured_up_to_an_hour() {
-    let glass = clock::Hourglass::at(1_700_000_000_000);
-    let mut one = collecting(Vec::new(), Runtime { clock: glass.clone(), ..clock::system() }).await;
+    let mock = clock::MockClock::at(1_700_000_000_000);
+    let mut one = collecting(Vec::new(), Runtime { clock: mock.clone(), ..clock::system() }).await;
     for (asked, honoured) in [("120", 120), ("99999999", 3600)] {
         one.transmitter.asked().await;
         one.transmitter.answer("429 Too Many Requests", &format!("Retry-After: {asked}\r\n"), &json!({})).await;
@@ -143,10 +143,10 @@ async fn a_wish_to_be_left_alone_is_honoured_up_to_an_hour() {
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
-        glass.advance(Duration::from_secs(honoured - 1));
+        mock.advance(Duration::from_secs(honoured - 1));
         let early = futures_util::FutureExt::now_or_never(one.transmitter.asked());
         assert!(early.is_none(), "asked again before {honoured} s");
-        glass.advance(Duration::from_secs(2));
+        mock.advance(Duration::from_secs(2));
     }
     one.transmitter.asked().await;
     one.stop.send_replace(true);

@@ -35,14 +35,14 @@ fn line(poll: &Arc<Poll>, grant: Json) -> Arc<dyn AnyLine> {
     Arc::new(poll.line(&about, Terms::default(), grant).unwrap())
 }
 
-fn hourglass() -> (Arc<clock::Hourglass>, Runtime) {
-    let glass = clock::Hourglass::at(1_700_000_000_000);
-    (glass.clone(), Runtime { clock: glass, ..clock::system() })
+fn mock_clock() -> (Arc<clock::MockClock>, Runtime) {
+    let mock = clock::MockClock::at(1_700_000_000_000);
+    (mock.clone(), Runtime { clock: mock, ..clock::system() })
 }
 
 /// A stream with so many SETs, served on loopback; its clock stands still.
 struct Stand {
-    glass: Arc<clock::Hourglass>,
+    mock: Arc<clock::MockClock>,
     feed: Simulated,
     address: SocketAddr,
     end: watch::Sender<bool>,
@@ -55,7 +55,7 @@ impl Stand {
     }
 
     async fn padded(count: usize, keys: usize, padding: usize) -> Self {
-        let (glass, runtime) = hourglass();
+        let (mock, runtime) = mock_clock();
         let poll = method(json!({ "answer_bytes": 16 << 20 }), &runtime).await;
         let line = line(&poll, json!({}));
         let feed = Simulated::padded(line.profile(), count, keys, padding);
@@ -65,7 +65,7 @@ impl Stand {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.address();
         runtime.spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(visit)), stopped, runtime.clone()));
-        Self { glass, feed, address, end, _stop: stop }
+        Self { mock, feed, address, end, _stop: stop }
     }
 
     async fn caller(&self) -> Caller {
@@ -226,9 +226,9 @@ async fn a_long_poll_is_woken_at_once_or_answered_empty_when_the_hold_is_over() 
     stand.feed.until(|feed| feed.taps().is_empty()).await;
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
-    stand.glass.advance(Duration::from_secs(24));
+    stand.mock.advance(Duration::from_secs(24));
     assert!(caller.is_silent(), "an answer before the hold is over");
-    stand.glass.advance(Duration::from_secs(1));
+    stand.mock.advance(Duration::from_secs(1));
     assert_eq!(caller.answer().await.unwrap().text(), r#"{"sets":{}}"#);
 }
 
@@ -239,7 +239,7 @@ async fn a_paused_stream_is_answered_after_ten_seconds() {
     let mut caller = stand.caller().await;
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
-    stand.glass.advance(Duration::from_secs(10));
+    stand.mock.advance(Duration::from_secs(10));
     assert_eq!(caller.answer().await.unwrap().text(), r#"{"sets":{}}"#);
 }
 
@@ -256,7 +256,7 @@ async fn ends_answer_who_waits() {
         caller.ask(&json!({})).await;
         stand.waiters(1).await;
         // Whoever has waited a second is answered at once.
-        stand.glass.advance(Duration::from_secs(1));
+        stand.mock.advance(Duration::from_secs(1));
         stand.feed.end(end.clone());
         let answer = caller.answer().await.unwrap();
         assert_eq!(answer.status, status, "{end:?}");
@@ -274,7 +274,7 @@ async fn a_disabled_stream_is_answered_at_once_or_after_a_second_so_that_nobody_
     // Its tap has come and gone by the time another poll was answered.
     stand.poll(json!({ "returnImmediately": true })).await;
     assert!(caller.is_silent());
-    stand.glass.advance(Duration::from_secs(1));
+    stand.mock.advance(Duration::from_secs(1));
     assert_eq!(caller.answer().await.unwrap().json(), json!({ "sets": {} }));
 }
 
@@ -303,7 +303,7 @@ async fn a_fifth_waiting_poll_ends_the_oldest() {
     // The oldest's tap is gone at once, its answer comes when it has waited a second: replicas do not spin each other.
     stand.feed.until(|feed| feed.taps() == [2, 3, 4, 5]).await;
     assert!(callers[0].is_silent());
-    stand.glass.advance(Duration::from_secs(1));
+    stand.mock.advance(Duration::from_secs(1));
     assert_eq!(callers[0].answer().await.unwrap().text(), r#"{"sets":{}}"#);
     assert!(callers[1..].iter().all(Caller::is_silent) && fifth.is_silent());
     assert_eq!(stand.feed.waiters(), 4);
@@ -350,7 +350,7 @@ async fn who_reads_too_slowly_is_hung_up_on() {
     let gone = stand.feed.until(|feed| feed.taps().is_empty());
     let mut gone = std::pin::pin!(gone);
     loop {
-        stand.glass.advance(Duration::from_secs(30));
+        stand.mock.advance(Duration::from_secs(30));
         tokio::select! {
             biased;
             () = &mut gone => break,

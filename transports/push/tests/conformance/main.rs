@@ -90,10 +90,10 @@ fn retry(outcome: &Outcome) -> (Scope, &'static str) {
     }
 }
 
-fn hourglass() -> (Arc<clock::Hourglass>, Runtime) {
-    let glass = clock::Hourglass::at(1_700_000_000_000);
+fn mock_clock() -> (Arc<clock::MockClock>, Runtime) {
+    let mock = clock::MockClock::at(1_700_000_000_000);
     let runtime = clock::system();
-    (glass.clone(), Runtime { clock: glass, ..runtime })
+    (mock.clone(), Runtime { clock: mock, ..runtime })
 }
 
 /// Push over loopback, plain or over TLS with HTTP/2, to its own receiving half.
@@ -234,13 +234,13 @@ async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_o
 
 #[tokio::test]
 async fn a_server_that_never_answers_costs_one_deadline() {
-    let (glass, runtime) = hourglass();
+    let (mock, runtime) = mock_clock();
     let mut server = server::Server::new().await;
     let line = still(&runtime, server.address()).await;
     let (outcome, _caller) = tokio::join!(outcome(&line), async {
         let mut caller = server.accept().await;
         caller.read_request().await;
-        glass.advance(Duration::from_secs(30));
+        mock.advance(Duration::from_secs(30));
         caller
     });
     assert_eq!(retry(&outcome), (Scope::Line, "timeout"));
@@ -248,7 +248,7 @@ async fn a_server_that_never_answers_costs_one_deadline() {
 
 #[tokio::test]
 async fn a_server_that_never_accepts_costs_one_deadline() {
-    let (glass, runtime) = hourglass();
+    let (mock, runtime) = mock_clock();
     // TLS to a server that says nothing: the handshake is under the same deadline.
     let mut server = server::Server::new().await;
     let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
@@ -256,7 +256,7 @@ async fn a_server_that_never_accepts_costs_one_deadline() {
     let (outcome, _caller) = tokio::join!(outcome(&line), async {
         let mut caller = server.accept().await;
         caller.read_some().await;
-        glass.advance(Duration::from_secs(30));
+        mock.advance(Duration::from_secs(30));
         caller
     });
     assert_eq!(retry(&outcome), (Scope::Line, "timeout"));
@@ -265,7 +265,7 @@ async fn a_server_that_never_accepts_costs_one_deadline() {
 #[tokio::test]
 async fn a_head_that_drips_costs_one_deadline() {
     for drip in [b"X-Drip: drip\r\n".as_slice(), b"H".as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n".as_slice()] {
-        let (glass, runtime) = hourglass();
+        let (mock, runtime) = mock_clock();
         let mut server = server::Server::new().await;
         let line = still(&runtime, server.address()).await;
         let (outcome, _caller) = tokio::join!(outcome(&line), async {
@@ -277,7 +277,7 @@ async fn a_head_that_drips_costs_one_deadline() {
             for byte in drip {
                 caller.write(&[*byte]).await;
             }
-            glass.advance(Duration::from_secs(30));
+            mock.advance(Duration::from_secs(30));
             caller
         });
         assert_eq!(retry(&outcome), (Scope::Line, "timeout"), "{}", String::from_utf8_lossy(drip));
@@ -306,7 +306,7 @@ async fn an_acknowledgement_counts_though_its_body_drips_or_breaks_off() {
 #[tokio::test]
 async fn an_endless_answer_is_cut_off() {
     for (status, expected) in [("202 Accepted", None), ("400 Bad Request", Some((Scope::Set, "http_400")))] {
-        let (_glass, runtime) = hourglass();
+        let (_mock, runtime) = mock_clock();
         let mut server = server::Server::new().await;
         let line = still(&runtime, server.address()).await;
         let (outcome, ()) = tokio::join!(outcome(&line), async {
@@ -327,7 +327,7 @@ async fn an_endless_answer_is_cut_off() {
 #[tokio::test]
 async fn a_small_body_is_read_so_that_the_connection_is_used_again() {
     let mut server = server::Server::new().await;
-    let line = still(&hourglass().1, server.address()).await;
+    let line = still(&mock_clock().1, server.address()).await;
     let mut caller = None;
     for _ in 0..3 {
         let served = async {
@@ -359,7 +359,7 @@ async fn a_broken_connection_and_a_broken_answer_are_told_apart() {
         (&many, "too_large_head"),
     ] {
         let mut server = server::Server::new().await;
-        let line = still(&hourglass().1, server.address()).await;
+        let line = still(&mock_clock().1, server.address()).await;
         let (outcome, ()) = tokio::join!(outcome(&line), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
@@ -373,7 +373,7 @@ async fn a_broken_connection_and_a_broken_answer_are_told_apart() {
 #[tokio::test]
 async fn a_connection_that_is_refused_or_closed_unread_is_the_lines() {
     let mut server = server::Server::new().await;
-    let line = still(&hourglass().1, server.address()).await;
+    let line = still(&mock_clock().1, server.address()).await;
     let (unread, ()) = tokio::join!(outcome(&line), async { drop(server.accept().await) });
     assert_eq!(retry(&unread), (Scope::Line, "closed"));
     drop(server);
@@ -411,7 +411,7 @@ async fn a_certificate_of_another_name_or_authority_is_refused() {
 #[tokio::test]
 async fn a_redirect_is_not_followed_inside_or_anywhere() {
     let (mut server, mut inside) = (server::Server::new().await, server::Server::new().await);
-    let line = still(&hourglass().1, server.address()).await;
+    let line = still(&mock_clock().1, server.address()).await;
     for status in [301, 302, 303, 307, 308] {
         let target = inside.address();
         let (outcome, ()) = tokio::join!(outcome(&line), async {

@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use setgate_delivery::{
     Answer, BoxFuture, Closed, ErrorCode, Incoming, Inlet, Receipt, Runtime, Verdict,
-    testkit::clock::{self, Hourglass},
+    testkit::clock::{self, MockClock},
 };
 use setgate_websocket::{Section, wire::Goodbye};
 use tokio::io::AsyncWriteExt;
@@ -29,9 +29,9 @@ fn said(goodbye: Goodbye) -> (u16, String) {
 }
 
 /// A clock that a test moves.
-fn still() -> (Arc<Hourglass>, Runtime) {
-    let glass = Hourglass::at(1_700_000_000_000);
-    (glass.clone(), Runtime { clock: glass, ..clock::system() })
+fn still() -> (Arc<MockClock>, Runtime) {
+    let mock = MockClock::at(1_700_000_000_000);
+    (mock.clone(), Runtime { clock: mock, ..clock::system() })
 }
 
 #[tokio::test]
@@ -278,23 +278,23 @@ async fn a_credential_that_is_over_ends_the_socket() {
 #[tokio::test]
 async fn a_peer_is_pinged_and_a_silent_one_is_hung_up_on() {
     let ledger = Ledger::owing(1, 100);
-    let (glass, runtime) = still();
+    let (mock, runtime) = still();
     let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 1 })).await;
     assert_eq!(peer.sets(1).await, [0]);
     for _ in 0..4 {
-        glass.advance(Duration::from_secs(25));
+        mock.advance(Duration::from_secs(25));
         // Reading answers the ping; the acknowledgement after it proves that the answer has arrived.
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)));
         peer.say(json!({ "maxEvents": 0 })).await;
         peer.0.send(Message::Ping("x".into())).await.unwrap();
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
     }
-    glass.advance(Duration::from_secs(25));
+    mock.advance(Duration::from_secs(25));
     // The library answers a ping when it reads on, and here it does not.
     assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)));
-    glass.advance(Duration::from_secs(25));
+    mock.advance(Duration::from_secs(25));
     ledger.returned().await;
     assert_eq!(peer.closed().await, said(Goodbye::SILENT));
 }
@@ -302,14 +302,14 @@ async fn a_peer_is_pinged_and_a_silent_one_is_hung_up_on() {
 #[tokio::test]
 async fn a_peer_that_settles_nothing_gives_its_sets_back() {
     let ledger = Ledger::owing(2, 100);
-    let (glass, runtime) = still();
+    let (mock, runtime) = still();
     let section = Section { settle_seconds: 60, ..Section::default() };
     let served = serve(&ledger, &runtime, section, json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 2 })).await;
     assert_eq!(peer.sets(2).await.len(), 2);
     for at in 0..3 {
-        glass.advance(Duration::from_secs(25));
+        mock.advance(Duration::from_secs(25));
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)), "{at}");
         if at == 0 {
             // One of them after 25 s: the time begins anew.
@@ -320,7 +320,7 @@ async fn a_peer_that_settles_nothing_gives_its_sets_back() {
             assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
         }
     }
-    glass.advance(Duration::from_secs(25));
+    mock.advance(Duration::from_secs(25));
     assert_eq!(peer.closed().await, said(Goodbye::UNSETTLED));
     assert_eq!(ledger.handed(), 0);
 }
@@ -330,7 +330,7 @@ async fn a_peer_that_settles_nothing_gives_its_sets_back() {
 async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
     for protocol in ["setgate.v1", "pushpull"] {
         let ledger = Ledger::owing(2, 100);
-        let (glass, runtime) = still();
+        let (mock, runtime) = still();
         let section = Section { settle_seconds: 60, ..Section::default() };
         let served = serve(&ledger, &runtime, section, json!({}), None).await;
         let mut peer = Peer::of(served.host.address(), protocol).await;
@@ -339,7 +339,7 @@ async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
         peer.ack(0..1).await;
         ledger.settled(1).await;
         for at in 0..2 {
-            glass.advance(Duration::from_secs(25));
+            mock.advance(Duration::from_secs(25));
             assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)), "{at}");
             // Of another stream, of nobody, and what it settled before; refused as well as acknowledged.
             peer.ack(100..103).await;
@@ -348,7 +348,7 @@ async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
             peer.0.send(Message::Ping("x".into())).await.unwrap();
             assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
         }
-        glass.advance(Duration::from_secs(25));
+        mock.advance(Duration::from_secs(25));
         let closed = tokio::time::timeout(Duration::from_secs(20), peer.closed()).await;
         assert_eq!(closed.expect("it keeps what it settles not"), said(Goodbye::UNSETTLED), "{protocol}");
         assert_eq!(ledger.handed(), 0, "{protocol}");
@@ -360,7 +360,7 @@ async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
 async fn draining_waits_no_longer_than_it_should() {
     for protocol in ["setgate.v1", "pushpull"] {
         let ledger = Ledger::owing(3, 100);
-        let (glass, runtime) = still();
+        let (mock, runtime) = still();
         let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
         let mut peer = Peer::of(served.host.address(), protocol).await;
         peer.say(json!({ "maxEvents": 2 })).await;
@@ -370,7 +370,7 @@ async fn draining_waits_no_longer_than_it_should() {
         peer.0.send(Message::Ping("x".into())).await.unwrap();
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
         assert!(ledger.handed() > 0, "{protocol}: it has its time still");
-        glass.advance(Duration::from_secs(2));
+        mock.advance(Duration::from_secs(2));
         let closed = tokio::time::timeout(Duration::from_secs(20), peer.closed()).await;
         assert_eq!(closed.expect("it is waited for"), said(Goodbye::DRAINING), "{protocol}");
         assert_eq!(ledger.handed(), 0, "{protocol}: what is unsettled is given back");
@@ -380,7 +380,7 @@ async fn draining_waits_no_longer_than_it_should() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_holds_up_no_stop() {
     let ledger = Ledger::owing(10_000, 4000);
-    let (glass, runtime) = still();
+    let (mock, runtime) = still();
     let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 10_000 })).await;
@@ -395,7 +395,7 @@ async fn a_peer_that_does_not_read_holds_up_no_stop() {
     let mut seconds = 0;
     while ledger.handed() > 0 && seconds < 60 {
         yields().await;
-        glass.advance(Duration::from_secs(1));
+        mock.advance(Duration::from_secs(1));
         seconds += 1;
         yields().await;
     }
@@ -406,7 +406,7 @@ async fn a_peer_that_does_not_read_holds_up_no_stop() {
 async fn chatter_is_bounded() {
     for message in [Message::Ping("x".into()), Message::Pong("x".into()), Message::text("{}")] {
         let ledger = Ledger::owing(0, 1);
-        let (_glass, runtime) = still();
+        let (_mock, runtime) = still();
         let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
         let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
         for _ in 0..1001 {
@@ -553,7 +553,7 @@ async fn full_sockets_at_both_ends_do_not_wait_for_each_other() {
 #[tokio::test]
 async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
     let ledger = Ledger::owing(10_000, 4000);
-    let (glass, runtime) = still();
+    let (mock, runtime) = still();
     let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 10_000 })).await;
@@ -562,7 +562,7 @@ async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
     let before = ledger.handed();
     assert!(before < 9_000, "{before}");
     while ledger.handed() > 0 {
-        glass.advance(Duration::from_secs(25));
+        mock.advance(Duration::from_secs(25));
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
@@ -573,7 +573,7 @@ async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
 #[tokio::test]
 async fn what_was_settled_in_time_says_nothing_against_what_came_since() {
     let ledger = Ledger::owing(2, 100);
-    let (glass, runtime) = still();
+    let (mock, runtime) = still();
     let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 1 })).await;
@@ -586,7 +586,7 @@ async fn what_was_settled_in_time_says_nothing_against_what_came_since() {
             peer.say(json!({ "maxEvents": 1 })).await;
             assert_eq!(peer.sets(1).await, [1]);
         }
-        glass.advance(Duration::from_secs(25));
+        mock.advance(Duration::from_secs(25));
         assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Ping("".into()), "interval {interval}");
         peer.0.send(Message::Ping("alive".into())).await.unwrap();
         assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Pong("alive".into()));
@@ -614,7 +614,7 @@ async fn long_names_of_sets_that_are_refused_do_not_pile_up() {
 #[tokio::test]
 async fn what_comes_while_others_are_unsettled_leaves_at_once() {
     let ledger = Ledger::owing(2, 100);
-    let (glass, runtime) = still();
+    let (mock, runtime) = still();
     let served = serve(&ledger, &runtime, Section::default(), json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 100 })).await;
@@ -626,7 +626,7 @@ async fn what_comes_while_others_are_unsettled_leaves_at_once() {
     assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Pong("after the report".into()));
     ledger.owe(2);
     assert_eq!(peer.sets(1).await, [2]);
-    glass.advance(Duration::from_secs(25));
+    mock.advance(Duration::from_secs(25));
     assert_eq!(peer.0.next().await.unwrap().unwrap(), Message::Ping("".into()));
     ledger.owe(3);
     assert_eq!(peer.sets(1).await, [3]);

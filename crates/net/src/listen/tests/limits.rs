@@ -20,7 +20,7 @@ async fn passes(open: &Open, so: impl Fn() -> bool) {
         if so() {
             return;
         }
-        open.glass.advance(Duration::from_secs(1));
+        open.mock.advance(Duration::from_secs(1));
         tokio::task::yield_now().await;
     }
     panic!("a day has passed, and the connection is still open");
@@ -51,10 +51,10 @@ async fn an_http2_peer_that_asks_nothing_more_is_closed() {
         let answer = asks.send_request(get("/")).await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.into_body().collect().await.unwrap();
-        open.glass.advance(Duration::from_secs(59));
+        open.mock.advance(Duration::from_secs(59));
         tokio::task::yield_now().await;
     }
-    open.glass.advance(Duration::from_secs(1));
+    open.mock.advance(Duration::from_secs(1));
     connection.await.unwrap().unwrap();
     assert_eq!(counted(&open, &closed_for("idle_seconds")), 1);
 }
@@ -74,11 +74,11 @@ async fn an_http2_peer_that_does_not_hear_that_it_is_over_is_cut() {
         tcp.read_buf(&mut read).await.unwrap();
     }
     assert_eq!(counted(&open, open_streams), 1);
-    open.glass.advance(Duration::from_secs(60));
+    open.mock.advance(Duration::from_secs(60));
     while !read.windows(9).any(|head| head[3] == 7 && head[4..9] == [0, 0, 0, 0, 0]) {
         assert_ne!(tcp.read_buf(&mut read).await.unwrap(), 0, "closed without GOAWAY");
     }
-    open.glass.advance(Duration::from_secs(5));
+    open.mock.advance(Duration::from_secs(5));
     closed(&mut tcp).await;
     passes(&open, || counted(&open, open_streams) == 0).await;
 }
@@ -89,7 +89,7 @@ async fn an_http2_peer_with_a_shut_window_is_cut() {
     let (mut asks, connection) = http2_peer(&open, 0).await;
     let answer = asks.send_request(get("/")).await.unwrap();
     assert_eq!(answer.status(), 200);
-    open.glass.advance(Duration::from_secs(30));
+    open.mock.advance(Duration::from_secs(30));
     let _ = connection.await.unwrap();
     assert_eq!(counted(&open, &closed_for("write_stall_seconds")), 1);
 }
@@ -149,7 +149,7 @@ async fn a_long_answer_that_is_read_is_no_stall_and_waiting_for_one_is_not_eithe
     let mut body = asks.send_request(get("/")).await.unwrap().into_body();
     for _ in 0..5 {
         waits.notified().await;
-        open.glass.advance(Duration::from_secs(300));
+        open.mock.advance(Duration::from_secs(300));
         tokio::task::yield_now().await;
         go.notify_one();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "x");

@@ -110,7 +110,7 @@ async fn a_connection_that_was_taken_over_is_drained_and_cut_like_any_other() {
     tcp.write_all(b"pong").await.unwrap();
     tcp.read_exact(&mut bytes).await.unwrap();
     assert!(open.ended.try_recv().is_err(), "it ended while a connection was open");
-    open.glass.advance(Duration::from_secs(30));
+    open.mock.advance(Duration::from_secs(30));
     ended.recv().await.unwrap();
     assert!(closed(&mut tcp).await.is_empty());
     open.ended.await.unwrap();
@@ -123,7 +123,7 @@ async fn a_connection_that_was_taken_over_gives_its_place_back_when_it_is_closed
     let up = app.layer(axum::middleware::from_fn(|mut request: Asked, next: axum::middleware::Next| async {
         // Another seat than the connection's is of no use: the connection keeps its place.
         request.extensions().get::<Seat>().unwrap().vouch("a");
-        let floor = Floor::new(&Limits::default(), Hourglass::at(0), Observed::default().of("other"));
+        let floor = Floor::new(&Limits::default(), MockClock::at(0), Observed::default().of("other"));
         let other = floor.seat([127, 0, 0, 1].into(), &mpsc::channel(1).0).await.unwrap();
         request.extensions_mut().insert(other.seat().clone());
         next.run(request).await

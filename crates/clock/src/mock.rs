@@ -6,16 +6,16 @@ use tokio::sync::watch;
 
 use crate::{BoxFuture, Clock};
 
-/// A clock for tests with real sockets: wall time, monotonic time and all that sleeps stand still until [`Hourglass::advance`].
+/// A clock for tests with real sockets: wall time, monotonic time and all that sleeps stand still until [`MockClock::advance`].
 ///
 /// Tokio's paused time moves by itself as soon as nothing but sockets is waited for; this one never does.
 #[derive(Debug)]
-pub struct Hourglass {
+pub struct MockClock {
     start: u64,
     passed: watch::Sender<Duration>,
 }
 
-impl Hourglass {
+impl MockClock {
     /// A clock that shows `wall_millis`.
     #[must_use]
     pub fn at(wall_millis: u64) -> Arc<Self> {
@@ -28,7 +28,7 @@ impl Hourglass {
     }
 }
 
-impl Clock for Hourglass {
+impl Clock for MockClock {
     fn wall_millis(&self) -> u64 {
         self.start + u64::try_from(self.monotonic().as_millis()).unwrap_or_default()
     }
@@ -55,7 +55,7 @@ mod tests {
 
     #[tokio::test]
     async fn wakes_who_slept_long_enough_and_nobody_else() {
-        let clock = Hourglass::at(1000);
+        let clock = MockClock::at(1000);
         let (short, long) = (tokio::spawn(clock.sleep(Duration::from_secs(1))), clock.sleep(Duration::from_secs(2)));
         clock.advance(Duration::from_millis(1999));
         assert!(short.await.is_ok());
