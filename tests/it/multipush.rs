@@ -190,7 +190,7 @@ fn a_set_in_set_errs_is_parked_and_issued_again_under_a_new_name() {
 
 #[test]
 fn a_probe_that_comes_back_in_set_errs_does_not_stop_the_stream() {
-    // Unwell; then the one SET that is tried is refused for the stream's sake; then all is well.
+    // Unhealthy; then the one SET that is tried is refused for the stream's sake; then all is well.
     let sink = Sink::new(|request, number| match number {
         0 => Reply::status(503),
         1 => {

@@ -103,7 +103,7 @@ impl Endpoint {
     }
 }
 
-/// What it means that there is no answer: the line is unwell, whatever it was.
+/// What it means that there is no answer: the line is unhealthy, whatever it was.
 #[must_use]
 pub fn no_answer(error: &HttpError) -> Verdict {
     let text = match error.fault {

@@ -15,9 +15,9 @@ pub type Outcome = Result<Receipt, Verdict>;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The peer or the network is unwell: try later.
+    /// The peer or the network is unhealthy: try later.
     Retry {
-        /// What is unwell.
+        /// What is unhealthy.
         scope: Scope,
         /// When the peer asked to be tried again.
         after: Option<Duration>,

@@ -97,7 +97,7 @@ pub async fn examine(rig: &impl Rig, patience: Duration) -> Vec<Failure> {
     note("a connection lost after reading repeats", within(patience, cases::survives_cuts(rig, Act::TakeAndCut)).await);
     note("a connection lost in the middle loses nothing", within(patience, cases::survives_breaks(rig)).await);
     note("refusals are reported as the peer words them", within(patience, cases::reports_refusals(rig)).await);
-    note("an unwell peer is tried again", within(patience, cases::tries_again(rig)).await);
+    note("an unhealthy peer is tried again", within(patience, cases::tries_again(rig)).await);
     note("a late answer counts and holds up nobody else", within(patience, cases::takes_late_answers(rig)).await);
     note("an answer counts after its time is over", within(patience, cases::takes_overdue_answers(rig)).await);
     note("the window is never exceeded", within(patience, cases::keeps_the_window(rig)).await);

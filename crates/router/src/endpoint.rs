@@ -37,7 +37,7 @@ const ALARM_EVERY: Duration = Duration::from_secs(10);
 /// Whose fault it is that an endpoint fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is unwell, or far away; it asked to be left alone for so long.
+    /// It is unhealthy, or far away; it asked to be left alone for so long.
     Theirs(Duration),
     /// Ours: a human mends it.
     Ours,

@@ -57,7 +57,7 @@ impl Troubles {
     /// It failed, and the answer was about the line or what lies behind it. Tells whether it is this SET nevertheless: it left
     /// alone, and since its failure before nearly all others passed.
     ///
-    /// What a stream that is unwell makes fail must not be taken for poison: there, others fail too.
+    /// What a stream that is unhealthy makes fail must not be taken for poison: there, others fail too.
     pub(crate) fn failed_with_line(&mut self, fared: &mut Fared, alone: bool) -> bool {
         let (passed, failed) = (fared.passed - self.then.passed, fared.failed - self.then.failed);
         // What fails again and again says nothing more of the stream: two such SETs must not shelter each other.

@@ -215,7 +215,7 @@ fn written(subject: &Subject, topic: &str, found: &Topic) -> Finding {
             what,
             format!("`{}` may not, or it is not there: {}", commands.principal(), commands.allow_write(topic)),
         ),
-        Topic::Unwell(why) => wrong(what, why.clone()),
+        Topic::Unhealthy(why) => wrong(what, why.clone()),
     }
 }
 
@@ -240,7 +240,7 @@ fn sourced(subject: &Subject, from: &From, seen: &look::Source) -> Vec<Finding> 
         look::Group::Forbidden => {
             wrong(group, format!("`{}` may not use it: {}", commands.principal(), commands.allow_group(&from.group)))
         }
-        look::Group::Unwell(why) => wrong(group, why.clone()),
+        look::Group::Unhealthy(why) => wrong(group, why.clone()),
     });
     for (topic, found, reading) in &seen.topics {
         let what = subject.says(&format!("topic {topic}"));
@@ -261,7 +261,7 @@ fn sourced(subject: &Subject, from: &From, seen: &look::Source) -> Vec<Finding> 
                 ),
             ),
             (Topic::Absent, _) => wrong(what, format!("it is not there: {}", commands.create(topic))),
-            (Topic::Unwell(why), _) => wrong(what, why.clone()),
+            (Topic::Unhealthy(why), _) => wrong(what, why.clone()),
         });
     }
     if let Some((topic, found)) = &seen.errors {

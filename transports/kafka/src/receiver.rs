@@ -99,10 +99,11 @@ pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>
 
 /// A member of the group.
 fn join(config: &ClientConfig, member: Member, from: &From) -> Result<BaseConsumer<Member>, Cause> {
-    let unwell = |error: rdkafka::error::KafkaError| Cause::new("client", format!("no consumer can be made: {error}"));
-    let consumer: BaseConsumer<Member> = config.create_with_context(member).map_err(unwell)?;
+    let unhealthy =
+        |error: rdkafka::error::KafkaError| Cause::new("client", format!("no consumer can be made: {error}"));
+    let consumer: BaseConsumer<Member> = config.create_with_context(member).map_err(unhealthy)?;
     let topics: Vec<&str> = from.topics.iter().map(String::as_str).collect();
-    consumer.subscribe(&topics).map_err(unwell)?;
+    consumer.subscribe(&topics).map_err(unhealthy)?;
     Ok(consumer)
 }
 

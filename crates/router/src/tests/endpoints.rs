@@ -165,7 +165,7 @@ fn cluster_error() -> Cause {
     Cause::new("kafka_transport", "as scripted")
 }
 
-fn unwell(after: Option<Duration>) -> Outcome {
+fn unhealthy(after: Option<Duration>) -> Outcome {
     Err(Verdict::Retry { scope: Scope::Endpoint, after, cause: cluster_error() })
 }
 
@@ -223,7 +223,7 @@ async fn a_volley_that_fails_holds_all_lines_and_pauses_none() {
     bench.until("all are out", async || cluster.out.lock().len() == 60).await;
     let all = cluster.take_all();
     *cluster.held.lock() = Some(Vec::new());
-    all.into_iter().for_each(|out| out.settle(unwell(Some(Duration::from_secs(100)))));
+    all.into_iter().for_each(|out| out.settle(unhealthy(Some(Duration::from_secs(100)))));
     bench.pass(Duration::from_secs(90)).await;
     assert_eq!(cluster.count(), 60, "nothing leaves while it is held");
     let held = bench.router.stream("s001").await.unwrap().held.unwrap();
@@ -252,13 +252,13 @@ async fn lines_take_turns_with_the_probe_and_nobody_gives_up() {
     let (bench, cluster) = bench(4).await;
     bench.emit(0, 0).await;
     bench.until("all are out", async || cluster.out.lock().len() == 4).await;
-    cluster.settle_all(&unwell(None));
+    cluster.settle_all(&unhealthy(None));
     let mut times = Vec::new();
     for n in 0..80 {
         bench.until("a probe", async || cluster.count() == 5 + n).await;
         assert_eq!(cluster.out.lock().len(), 1, "one at a time");
         times.push(bench.runtime.clock.monotonic());
-        cluster.take(0).settle(unwell(None));
+        cluster.take(0).settle(unhealthy(None));
     }
     let log = cluster.log.lock().clone();
     let turns: Vec<_> = log.iter().skip(4).map(|(_, stream, _)| stream.clone()).collect();
@@ -304,7 +304,7 @@ async fn control_sets_are_held_too() {
     let (bench, cluster) = bench(2).await;
     bench.emit(0, 0).await;
     bench.until("out", async || cluster.out.lock().len() == 2).await;
-    cluster.settle_all(&unwell(Some(Duration::from_secs(60))));
+    cluster.settle_all(&unhealthy(Some(Duration::from_secs(60))));
     bench.router.pause("s000", "test".into()).await.unwrap();
     bench.pass(Duration::from_secs(50)).await;
     assert_eq!(cluster.count(), 2);
@@ -321,7 +321,7 @@ async fn a_probe_that_returns_untried_passes_the_chance_on_and_nothing_spins() {
     let (bench, cluster) = bench(5).await;
     bench.emit(0, 0).await;
     bench.until("out", async || cluster.out.lock().len() == 5).await;
-    cluster.settle_all(&unwell(None));
+    cluster.settle_all(&unhealthy(None));
     bench.until("a probe", async || cluster.count() == 6).await;
     cluster.settle_all(&Err(Verdict::Return));
     bench.calm().await;
@@ -352,7 +352,7 @@ async fn who_is_invited_and_does_not_come_holds_up_nobody() {
     let (bench, cluster) = bench(3).await;
     bench.emit(0, 0).await;
     bench.until("out", async || cluster.out.lock().len() == 3).await;
-    cluster.settle_all(&unwell(None));
+    cluster.settle_all(&unhealthy(None));
     bench.calm().await;
     assert_eq!(bench.endpoint().waiting(), 3);
     // The first in the queue is gone, the second has nothing to send any more.
@@ -360,7 +360,7 @@ async fn who_is_invited_and_does_not_come_holds_up_nobody() {
     bench.declare(&[clustered("s002")]).await;
     bench.until("the third", async || cluster.count() == 4).await;
     assert_eq!(&*cluster.out.lock()[0].stream, "s002");
-    cluster.settle_all(&unwell(None));
+    cluster.settle_all(&unhealthy(None));
     bench.until("again", async || cluster.count() == 5).await;
     bench.drained(&cluster).await;
 }
@@ -380,7 +380,7 @@ async fn what_was_sealed_before_the_fault_waits_too() {
     let first = tap.next(want).await.unwrap();
     assert!(first.more && !first.sets.is_empty());
     let first = first.hand_over();
-    cluster.settle_all(&unwell(Some(Duration::from_secs(50))));
+    cluster.settle_all(&unhealthy(Some(Duration::from_secs(50))));
     assert!(tap.next(want).await.unwrap().sets.is_empty(), "it left though the endpoint is held");
     let feed = bench.router.visit("s000").unwrap().feed;
     assert_eq!(feed.outstanding(), first.len());
@@ -393,7 +393,7 @@ async fn five_hundred_streams_on_a_held_endpoint_wait_quietly_and_are_woken_once
     let (bench, cluster) = bench(500).await;
     bench.emit(0, 0).await;
     bench.until("all are out", async || cluster.out.lock().len() == 500).await;
-    cluster.settle_all(&unwell(Some(Duration::from_secs(100))));
+    cluster.settle_all(&unhealthy(Some(Duration::from_secs(100))));
     bench.calm().await;
     let runs = cluster.runs.load(Ordering::Relaxed);
     for n in 1..20 {
@@ -407,7 +407,7 @@ async fn five_hundred_streams_on_a_held_endpoint_wait_quietly_and_are_woken_once
     while probes < 520 {
         probes += 1;
         bench.until("a probe", async || cluster.count() == probes).await;
-        cluster.settle_all(&unwell(Some(Duration::from_secs(10))));
+        cluster.settle_all(&unhealthy(Some(Duration::from_secs(10))));
     }
     let more = cluster.runs.load(Ordering::Relaxed) - runs;
     assert!(more <= 40, "{more} runs for 20 probes");

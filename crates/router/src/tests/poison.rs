@@ -1,4 +1,4 @@
-//! One SET that always fails while others pass is given up, however it fails; a stream that is unwell gives up none.
+//! One SET that always fails while others pass is given up, however it fails; a stream that is unhealthy gives up none.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -124,7 +124,7 @@ async fn two_such_sets_do_not_shelter_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_unwell_makes_no_poison() {
+async fn a_stream_that_is_unhealthy_makes_no_poison() {
     // Of ten answers so many are failures; and a receiver that is away every other half minute.
     for failing in [3, 5, 8, 9, 0] {
         let bench = Bench::new(Config { pause_after_s: 1_000_000, ..Config::default() }, &[stream("a")]).await;
@@ -159,7 +159,7 @@ async fn a_probe_that_is_given_up_is_not_the_last() {
     bench.until("it failed", async || feed.state.lock().shown.last_error.is_some()).await;
     bench.emit(1, 1).await;
     bench.until("another passed", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
-    // So many fail alone that the line is taken to be unwell. The next to leave is the first, for the last time.
+    // So many fail alone that the line is taken to be unhealthy. The next to leave is the first, for the last time.
     for n in 2..7 {
         bench.emit(n, n).await;
     }

@@ -37,7 +37,7 @@ async fn what_waiting_does_not_mend_pauses_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_only_unwell_is_waited_for() {
+async fn what_is_only_unhealthy_is_waited_for() {
     for (scope, code) in
         [(Scope::Line, "http_503"), (Scope::Line, "http_5xx"), (Scope::Line, "proxy"), (Scope::Set, "http_500")]
     {

@@ -213,7 +213,7 @@ pub(super) enum Topic {
     /// We may not see it.
     Forbidden,
     /// It cannot be used, for this reason.
-    Unwell(String),
+    Unhealthy(String),
 }
 
 /// What a topic is like.
@@ -255,9 +255,9 @@ fn described(found: &MetadataTopic) -> Topic {
             RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Topic::Absent,
             RDKafkaErrorCode::TopicAuthorizationFailed => Topic::Forbidden,
             RDKafkaErrorCode::LeaderNotAvailable => {
-                Topic::Unwell("it has no leaders yet: check again in a moment".to_owned())
+                Topic::Unhealthy("it has no leaders yet: check again in a moment".to_owned())
             }
-            code => Topic::Unwell(clean(&code.to_string(), 300)),
+            code => Topic::Unhealthy(clean(&code.to_string(), 300)),
         };
     }
     let partitions = found.partitions();
@@ -310,7 +310,7 @@ pub(super) struct Source {
 pub(super) enum Group {
     Readable,
     Forbidden,
-    Unwell(String),
+    Unhealthy(String),
 }
 
 /// Whether a topic may be read.
@@ -366,13 +366,13 @@ fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
         match error.rdkafka_error_code() {
             Some(code) if passes(code) => {
                 if clock.monotonic() >= until {
-                    return Group::Unwell(format!(
+                    return Group::Unhealthy(format!(
                         "its coordinator does not answer ({}): look at the brokers' logs",
                         clean(&error.to_string(), 300)
                     ));
                 }
             }
-            _ => return Group::Unwell(clean(&error.to_string(), 300)),
+            _ => return Group::Unhealthy(clean(&error.to_string(), 300)),
         }
     }
 }

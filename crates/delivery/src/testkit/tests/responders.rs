@@ -311,7 +311,7 @@ async fn honest_responders_pass() {
 async fn each_kind_of_lying_responder_is_found_out() {
     for (habit, case) in [
         (Habit::AcknowledgesUnseen, "it delivers every SET once"),
-        (Habit::AcknowledgesTheRest, "an unwell peer is tried again"),
+        (Habit::AcknowledgesTheRest, "an unhealthy peer is tried again"),
         (Habit::AcknowledgesTheRest, "a connection lost before reading loses nothing"),
         (Habit::TakesLossForSuccess, "a connection lost in the middle loses nothing"),
         (Habit::Doubles, "it delivers every SET once"),
