@@ -116,11 +116,11 @@ fn trouble(stream: &Json) -> String {
         return setgate_telemetry::clean(&format!("waits for {endpoint}: {cause}"), 120);
     }
     let since = |member: &str| stream.get(member).and_then(Json::as_u64);
-    let mended = match (since("last_success_seconds_ago"), since("last_error_seconds_ago")) {
+    let fixed = match (since("last_success_seconds_ago"), since("last_error_seconds_ago")) {
         (Some(success), Some(error)) => success <= error,
         _ => false,
     };
-    let members: &[&str] = if mended {
+    let members: &[&str] = if fixed {
         &["nothing_because", "reason", "warning"]
     } else {
         &["nothing_because", "reason", "last_error", "warning"]
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_was_mended_is_no_trouble() {
+    fn an_error_that_was_fixed_is_no_trouble() {
         let mut stream = json!({"last_error": "503", "last_error_seconds_ago": 5, "last_success_seconds_ago": 9});
         assert_eq!(trouble(&stream), "503");
         stream["last_success_seconds_ago"] = json!(2);

@@ -26,7 +26,7 @@ pub enum Verdict {
     },
     /// The peer read it and said no; the router has the table of codes.
     Refuse(Refusal),
-    /// Ours to mend: tell a human.
+    /// Ours to fix: tell a human.
     Halt {
         /// What must stop.
         scope: Scope,
@@ -61,20 +61,20 @@ pub struct Refusal {
     pub language: Option<Box<str>>,
 }
 
-/// What mends a failure. Whether it concerns one SET or all of its line is told by the [`Scope`].
+/// What fixes a failure. Whether it concerns one SET or all of its line is told by the [`Scope`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Class {
-    /// Time mends it: what is absent, slow or overloaded comes back by itself, and is waited for without end.
+    /// Time fixes it: what is absent, slow or overloaded comes back by itself, and is waited for without end.
     Transient,
-    /// A human mends it: credentials, a wrong endpoint, TLS, an answer that no receiver gives. A stream whose line fails so
+    /// A human fixes it: credentials, a wrong endpoint, TLS, an answer that no receiver gives. A stream whose line fails so
     /// often and for long is paused.
     Configuration,
 }
 
-/// What happened: a stable code for machines, a text for the operator, and what mends it.
+/// What happened: a stable code for machines, a text for the operator, and what fixes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// What mends it; set where the cause is made, so that nobody reads the code to decide.
+    /// What fixes it; set where the cause is made, so that nobody reads the code to decide.
     pub class: Class,
     /// For example `tls`, `timeout`, `http_503`. Never free text: it labels metrics.
     pub code: &'static str,
@@ -83,13 +83,13 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// A cause that time mends.
+    /// A cause that time fixes.
     #[must_use]
     pub fn new(code: &'static str, text: impl Into<Box<str>>) -> Self {
         Self::of(Class::Transient, code, text)
     }
 
-    /// A cause that a human mends.
+    /// A cause that a human fixes.
     #[must_use]
     pub fn configuration(code: &'static str, text: impl Into<Box<str>>) -> Self {
         Self::of(Class::Configuration, code, text)

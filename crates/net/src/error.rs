@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpFault {
-    /// The address guard refused the target: ours or the receiver's to mend, never the network's.
+    /// The address guard refused the target: ours or the receiver's to fix, never the network's.
     Guard,
     /// The name has no address.
     Resolve,
@@ -43,7 +43,7 @@ impl HttpFault {
         }
     }
 
-    /// Whether waiting does not mend it: the address, the certificate or the server behind the address is the wrong one.
+    /// Whether waiting does not fix it: the address, the certificate or the server behind the address is the wrong one.
     #[must_use]
     pub const fn is_lasting(self) -> bool {
         match self {

@@ -15,7 +15,7 @@ const REPORT_EVERY: u32 = 10;
 /// Learns of all issuers, side by side, asking again and again.
 ///
 /// # Errors
-/// [`TrustError`] when an issuer's metadata is not acceptable: no waiting mends that.
+/// [`TrustError`] when an issuer's metadata is not acceptable: no waiting fixes that.
 pub(crate) async fn learn_all(
     issuers: &[IssuerUrl],
     trust: &Trust,

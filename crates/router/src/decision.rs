@@ -19,11 +19,11 @@ pub(crate) enum Judgement {
     },
     /// This SET failed; others may pass.
     RetrySet { after: Option<Duration>, cause: Cause },
-    /// The line failed; the cause's class tells whether waiting mends it.
+    /// The line failed; the cause's class tells whether waiting fixes it.
     RetryLine { after: Option<Duration>, cause: Cause },
     /// A human is needed: the stream is paused at once.
     Halt { cause: Cause },
-    /// What many lines share failed; the stream has no part in it. `ours`: a human mends it, and no attempt is counted.
+    /// What many lines share failed; the stream has no part in it. `ours`: a human fixes it, and no attempt is counted.
     Endpoint { after: Option<Duration>, cause: Cause, ours: bool },
     /// Not tried.
     Return,

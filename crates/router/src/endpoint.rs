@@ -29,7 +29,7 @@ use crate::{
 const CHANCE: Duration = Duration::from_millis(250);
 /// Probes that come back untried one after another: each but the first waits so much longer before the next leaves.
 const UNTRIED: Duration = Duration::from_millis(50);
-/// The least wait after a fault that waiting does not mend.
+/// The least wait after a fault that waiting does not fix.
 const OURS_LEAST: Duration = Duration::from_secs(10);
 /// No second alarm within this time: an endpoint that fails and heals by turns would fill the log.
 const ALARM_EVERY: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ const ALARM_EVERY: Duration = Duration::from_secs(10);
 pub(crate) enum Fault {
     /// It is unhealthy, or far away; it asked to be left alone for so long.
     Theirs(Duration),
-    /// Ours: a human mends it.
+    /// Ours: a human fixes it.
     Ours,
 }
 

@@ -250,7 +250,7 @@ impl Inner {
         if stream.status != Status::Enabled {
             return;
         }
-        tracing::error!(stream = %stream.id, why, "paused a stream by its own fault; `setgate streams resume` when it is mended");
+        tracing::error!(stream = %stream.id, why, "paused a stream by its own fault; `setgate streams resume` when it is fixed");
         self.shared.observed.paused_by_fault.inc();
         self.pause_alone(&mut kept, &stream, Reason::Fault(why), "delivery failed too often").await;
     }

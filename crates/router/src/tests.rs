@@ -176,7 +176,7 @@ fn retry(scope: Scope, code: &'static str) -> Outcome {
     Err(Verdict::Retry { scope, after: None, cause: Cause::new(code, "as scripted") })
 }
 
-/// A line that fails until a human mends it.
+/// A line that fails until a human fixes it.
 fn misconfigured(scope: Scope, code: &'static str) -> Outcome {
     Err(Verdict::Retry { scope, after: None, cause: Cause::configuration(code, "as scripted") })
 }

@@ -34,7 +34,7 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
             }
             tidied = clock.monotonic();
         }
-        inner.mend_streams().await;
+        inner.repair_streams().await;
         inner.shared.held.store(health.held, Ordering::Release);
         if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {
             inner.feeds().iter().for_each(|feed| _ = feed.tick());

@@ -109,7 +109,7 @@ impl FjallStore {
         Self { shared, queue }
     }
 
-    /// Something when nothing here can mend the store and the process must end; the text says why.
+    /// Something when nothing here can fix the store and the process must end; the text says why.
     #[must_use]
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.shared.fatal.subscribe()

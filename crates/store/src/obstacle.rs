@@ -33,7 +33,7 @@ pub enum Obstacle {
         /// Whether the file system has no room.
         full: bool,
     },
-    /// Nothing here can mend it; the process ends.
+    /// Nothing here can fix it; the process ends.
     Failed {
         /// What failed.
         why: String,
@@ -94,10 +94,10 @@ impl Obstacle {
                 "if this copy shall deliver and the original never again: stop the gateway, `setgate store adopt`, start it"
             }
             Self::Reserve { .. } => {
-                "free room on the file system of the store, mend or delete streams whose receivers do not acknowledge, or lower `store.reserve_bytes`"
+                "free room on the file system of the store, fix or delete streams whose receivers do not acknowledge, or lower `store.reserve_bytes`"
             }
             Self::Budget { .. } => {
-                "mend or delete streams whose receivers do not acknowledge (`setgate streams list`), or raise `store.budget_bytes`"
+                "fix or delete streams whose receivers do not acknowledge (`setgate streams list`), or raise `store.budget_bytes`"
             }
             Self::Reopening { full: true, .. } => {
                 "free room on the file system of the store; it opens by itself as soon as there is some"

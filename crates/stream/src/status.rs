@@ -11,7 +11,7 @@ pub enum Reason {
     Operator(String),
     /// The receiver asked for it.
     Receiver(String),
-    /// Its endpoint failed too often: `streams resume` when it is mended.
+    /// Its endpoint failed too often: `streams resume` when it is fixed.
     Fault(String),
     /// Its receiver did not come for longer than its inactivity timeout (SSF 1.0 §8.1.1).
     Inactive(String),

@@ -1,4 +1,4 @@
-//! `setgate check --connect`: what is missing at a cluster, a topic, a source, and the command that mends it.
+//! `setgate check --connect`: what is missing at a cluster, a topic, a source, and the command that fixes it.
 //!
 //! Nothing is written, no topic is made, no group is joined. The right to write cannot be asked for without writing: a topic that may not
 //! even be seen may not be written to, beyond that the first SET shows it.
@@ -130,7 +130,7 @@ pub(crate) async fn cluster(subject: &Subject) -> Vec<Finding> {
             subject.says(&format!("the broker {address}, which the cluster names itself")),
             format!(
                 "it is elsewhere, and there is no TLS: records go there in clear. Add `[methods.kafka.clusters.{}.tls]`, \
-                 or mend `advertised.listeners` of the broker",
+                 or fix `advertised.listeners` of the broker",
                 subject.name
             ),
         ));

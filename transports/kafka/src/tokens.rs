@@ -99,7 +99,7 @@ impl Tokens {
         Err(format!("no token from {}: {why}", self.shared.host()).into())
     }
 
-    /// A broker refuses the token: what was wrong may be mended at the authorization server, so it is asked for another one.
+    /// A broker refuses the token: what was wrong may be fixed at the authorization server, so it is asked for another one.
     pub(crate) fn refused(&self) {
         self.shared.refused.notify_one();
     }

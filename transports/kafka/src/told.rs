@@ -57,7 +57,7 @@ struct Said {
 /// What is known of why a record was not acknowledged in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// Ours to mend: credentials or certificates.
+    /// Ours to fix: credentials or certificates.
     Refused(Cause),
     /// The cluster, or the way to it.
     Lost(Cause),

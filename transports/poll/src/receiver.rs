@@ -82,7 +82,7 @@ async fn until<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Option<T> {
 
 /// Why there is no answer.
 enum Trouble {
-    /// Waiting mends nothing.
+    /// Waiting fixes nothing.
     Turned(Fault),
     Later {
         after: Option<Duration>,

@@ -58,7 +58,7 @@ enum Failed {
 /// Takes SETs until `stop`.
 ///
 /// # Errors
-/// [`Fault`] where waiting mends nothing: what is asked for is wrong, the credential is not accepted, there is no such stream.
+/// [`Fault`] where waiting fixes nothing: what is asked for is wrong, the credential is not accepted, there is no such stream.
 pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
     let source: Source = serde_json::from_value(from).map_err(|error| wrong("", error.to_string()))?;
     let url = source.url()?;

@@ -262,7 +262,7 @@ pub fn not_allowed() -> Refusal {
 /// What an HTTP status means for who wants to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Waiting mends nothing: the credential or the stream is not there.
+    /// Waiting fixes nothing: the credential or the stream is not there.
     ForGood,
     /// Not now.
     Later,

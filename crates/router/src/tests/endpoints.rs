@@ -273,7 +273,7 @@ async fn lines_take_turns_with_the_probe_and_nobody_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_human_mends_costs_no_attempt_waits_longer_and_is_tried_when_one_looked_at_it() {
+async fn what_a_human_fixes_costs_no_attempt_waits_longer_and_is_tried_when_one_looked_at_it() {
     let (bench, cluster) = bench(2).await;
     bench.emit(0, 0).await;
     bench.until("out", async || cluster.out.lock().len() == 2).await;

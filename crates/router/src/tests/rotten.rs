@@ -28,7 +28,7 @@ async fn a_body_that_does_not_read_holds_up_its_own_subject_alone() {
     let view = bench.router.stream("a").await.unwrap();
     assert_eq!((view.waiting, view.dropped), (2, 0), "it waits, for who repairs the store");
     assert!(view.last_error.unwrap().contains("does not read"));
-    // The disk was mended.
+    // The disk was fixed.
     store.rotten.lock().clear();
     bench.settled().await;
     assert_eq!(assert_order_and_identity(&events()), 120);

@@ -4,7 +4,7 @@ use super::*;
 
 /// Five answers of a kind over ten minutes pause a stream, and its SETs wait.
 #[tokio::test(start_paused = true)]
-async fn what_waiting_does_not_mend_pauses_the_stream() {
+async fn what_waiting_does_not_repair_pauses_the_stream() {
     let codes = [
         (Scope::Line, "http_415"),
         (Scope::Line, "http_2xx"),

@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     boot: AtomicU64,
     pub(crate) held: AtomicBool,
     pub(crate) trouble: Mutex<Option<StoreError>>,
-    /// What ends the process: nothing here can mend it.
+    /// What ends the process: nothing here can fix it.
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) closed: AtomicBool,
     pub(crate) queued: AtomicUsize,

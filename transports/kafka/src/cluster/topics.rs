@@ -64,7 +64,7 @@ impl Doubts {
 
 impl Shared {
     /// A broker refused this topic. Until its next look at the metadata, the producer refuses further records for it without
-    /// asking anybody, although the operator may have mended it.
+    /// asking anybody, although the operator may have fixed it.
     pub(super) fn doubt(&self, topic: &Arc<str>) {
         let mut all = self.doubts.all.lock();
         if all.len() < MOST {

@@ -159,7 +159,7 @@ pub(super) fn explain(section: &ClusterSection, why: Option<(RDKafkaErrorCode, S
         }
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => match &section.sasl {
             Some(SaslSection::OauthBearer(_)) => "the broker refuses the token: its issuer, audience, scope and clock",
-            _ => "the broker does not know this user and password: mend `sasl.username` and `sasl.password`",
+            _ => "the broker does not know this user and password: fix `sasl.username` and `sasl.password`",
         },
         RDKafkaErrorCode::SSL
             if low.contains("hostname") || low.contains("ip address") || low.contains("host name") =>
@@ -170,9 +170,9 @@ pub(super) fn explain(section: &ClusterSection, why: Option<(RDKafkaErrorCode, S
             "the broker's certificate is of an authority that is not trusted: write that authority's certificate into `tls.ca_pem`"
         }
         RDKafkaErrorCode::SSL => "TLS with the broker fails: does the port speak TLS, are `tls` and its files right?",
-        RDKafkaErrorCode::Resolve => "the name cannot be resolved: mend `bootstrap`, or the name service",
+        RDKafkaErrorCode::Resolve => "the name cannot be resolved: fix `bootstrap`, or the name service",
         _ if low.contains("alert") => {
-            "the broker does not take our certificate: mend `tls.certificate_pem` and `tls.key_pem`"
+            "the broker does not take our certificate: fix `tls.certificate_pem` and `tls.key_pem`"
         }
         _ if low.contains("refused") => "nothing listens there: is the broker up, is the port right?",
         _ if section.tls.is_none() => "it hangs up: does the port want TLS or SASL, which `tls` and `sasl` configure?",

@@ -1,4 +1,4 @@
-//! The commands that mend what was found, ready to be copied to a shell.
+//! The commands that fix what was found, ready to be copied to a shell.
 
 use crate::config::{ClusterSection, SaslSection};
 

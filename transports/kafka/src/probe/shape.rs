@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_lose_or_refuse_sets_is_wrong_and_says_how_to_mend_it() {
+    fn what_would_lose_or_refuse_sets_is_wrong_and_says_how_to_repair_it() {
         let hurt = Shape { fewest_in_sync: 1, leaderless: 2, ..shape() };
         for (shape, settings, says) in [
             (shape(), ("cleanup.policy", "compact"), "--add-config cleanup.policy=delete"),

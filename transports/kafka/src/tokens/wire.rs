@@ -83,10 +83,10 @@ pub(super) fn token(status: StatusCode, kind: Option<&str>, body: &[u8]) -> Resu
         return Err(match code {
             Some("invalid_client") => Cause::configuration(
                 "token_refused",
-                "it does not know this client or its secret (invalid_client): mend `client_id` and `client_secret`",
+                "it does not know this client or its secret (invalid_client): fix `client_id` and `client_secret`",
             ),
             Some("invalid_scope") => {
-                Cause::configuration("token_refused", "it refuses the scope (invalid_scope): mend `scope`")
+                Cause::configuration("token_refused", "it refuses the scope (invalid_scope): fix `scope`")
             }
             Some(code) => Cause::configuration("token_refused", format!("it refuses ({code})")),
             None => Cause::new("token_endpoint", format!("it answered with status {}", status.as_u16())),

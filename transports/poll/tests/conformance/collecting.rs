@@ -108,7 +108,7 @@ async fn what_is_busy_is_neither_acknowledged_nor_refused() {
 }
 
 #[tokio::test]
-async fn it_ends_where_waiting_mends_nothing_and_waits_elsewhere() {
+async fn it_ends_where_waiting_fixes_nothing_and_waits_elsewhere() {
     for status in ["401 Unauthorized", "403 Forbidden", "404 Not Found"] {
         let mut one = collecting(Vec::new(), quick()).await;
         one.transmitter.asked().await;

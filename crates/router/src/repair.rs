@@ -8,7 +8,7 @@ use crate::{Inner, StartError, streams::Kept};
 
 impl Inner {
     /// Puts in force what the store holds, where a change broke off: until then it answers every event that it is stale.
-    pub(crate) async fn mend_streams(self: &Arc<Self>) {
+    pub(crate) async fn repair_streams(self: &Arc<Self>) {
         let Ok(mut kept) = self.kept.try_lock() else { return };
         if !kept.unsure {
             if !kept.swept {
