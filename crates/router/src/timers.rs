@@ -79,14 +79,14 @@ impl Timers {
         loop {
             // Whoever wishes something sooner from now on is heard below.
             let now = clock.monotonic();
-            let (ripe, next) = shared.timers.ripe(now);
+            let (expired, next) = shared.timers.expired(now);
             #[cfg(test)]
-            shared.timers.rung.fetch_add(ripe.len(), Ordering::Relaxed);
-            for feed in ripe {
+            shared.timers.rung.fetch_add(expired.len(), Ordering::Relaxed);
+            for feed in expired {
                 feed.tick();
             }
-            let (ripe, endpoint) = shared.timers.ripe_endpoints(now);
-            for endpoint in ripe {
+            let (expired, endpoint) = shared.timers.expired_endpoints(now);
+            for endpoint in expired {
                 endpoint.tick(now);
             }
             let next = [next, endpoint].into_iter().flatten().min();
@@ -101,23 +101,23 @@ impl Timers {
         }
     }
 
-    fn ripe_endpoints(&self, now: Duration) -> (Vec<Arc<Endpoint>>, Option<Duration>) {
+    fn expired_endpoints(&self, now: Duration) -> (Vec<Arc<Endpoint>>, Option<Duration>) {
         let mut due = self.due.lock();
-        let ripe = due.endpoints.extract_if(.., |(at, _)| *at <= now).filter_map(|(_, one)| one.upgrade()).collect();
-        (ripe, due.endpoints.iter().map(|(at, _)| *at).min())
+        let expired = due.endpoints.extract_if(.., |(at, _)| *at <= now).filter_map(|(_, one)| one.upgrade()).collect();
+        (expired, due.endpoints.iter().map(|(at, _)| *at).min())
     }
 
-    fn ripe(&self, now: Duration) -> (Vec<Arc<Feed>>, Option<Duration>) {
+    fn expired(&self, now: Duration) -> (Vec<Arc<Feed>>, Option<Duration>) {
         let Due { feeds, in_order, .. } = &mut *self.due.lock();
-        let mut ripe = Vec::new();
+        let mut expired = Vec::new();
         while let Some((at, no)) = in_order.first().copied() {
             if at > now {
-                return (ripe, Some(at));
+                return (expired, Some(at));
             }
             in_order.pop_first();
-            ripe.extend(feeds.remove(&no).and_then(|(_, feed)| feed.upgrade()));
+            expired.extend(feeds.remove(&no).and_then(|(_, feed)| feed.upgrade()));
         }
-        (ripe, None)
+        (expired, None)
     }
 
     /// When a feed is woken at the latest.
