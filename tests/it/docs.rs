@@ -121,7 +121,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "transports/multipush/README.md",
         "rarer by doubling up to a minute",
         "transports/multipush/src/sender.rs",
-        "SLOWEST_KNOCK",
+        "SLOWEST_ACK_PROBE",
     ),
     ("transports/multipush/README.md", "from 20 SETs up to the limit", "transports/multipush/src/pace.rs", "FIRST"),
     ("crates/router/README.md", "about 32,768 of all streams", "crates/router/src/feed.rs", "READY_MOST"),

@@ -12,7 +12,7 @@ const SETS: RangeInclusive<usize> = 1..=1000;
 const BYTES: RangeInclusive<usize> = 4096..=(16 << 20);
 const TIMEOUT: RangeInclusive<u64> = 1..=300;
 const ACK_WITHIN: RangeInclusive<u64> = 1..=3600;
-const KNOCK: RangeInclusive<u64> = 1..=300;
+const ACK_PROBE: RangeInclusive<u64> = 1..=300;
 const RECEIVE_SETS: RangeInclusive<usize> = 1..=10_000;
 const RECEIVE_BYTES: RangeInclusive<usize> = 4096..=(64 << 20);
 
@@ -80,7 +80,7 @@ impl Section {
             bytes: within("bytes", self.bytes, &BYTES)?,
             timeout: Duration::from_secs(within("timeout_seconds", self.timeout_seconds, &TIMEOUT)?),
             ack_within: Duration::from_secs(within("ack_within_seconds", self.ack_within_seconds, &ACK_WITHIN)?),
-            knock: Duration::from_secs(within("knock_seconds", self.knock_seconds, &KNOCK)?),
+            ack_probe: Duration::from_secs(within("knock_seconds", self.knock_seconds, &ACK_PROBE)?),
         })
     }
 }
@@ -93,7 +93,7 @@ pub(crate) struct Measures {
     pub(crate) bytes: usize,
     pub(crate) timeout: Duration,
     pub(crate) ack_within: Duration,
-    pub(crate) knock: Duration,
+    pub(crate) ack_probe: Duration,
 }
 
 /// The operator's word on one stream.

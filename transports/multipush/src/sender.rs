@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Longest pause between two empty requests that brought nothing.
-const SLOWEST_KNOCK: Duration = Duration::from_secs(60);
+const SLOWEST_ACK_PROBE: Duration = Duration::from_secs(60);
 /// Longest pause that a `Retry-After` puts between two empty requests (hardening H50).
 const LONGEST_REST: Duration = Duration::from_secs(3600);
 
@@ -144,18 +144,18 @@ impl MultiLine {
 }
 
 /// When the next empty request is due.
-struct Knocks {
+struct AckProbes {
     every: Duration,
     longest: Duration,
     pause: Duration,
     at: Duration,
 }
 
-impl Knocks {
+impl AckProbes {
     fn new(measures: &Measures, now: Duration) -> Self {
-        let every = measures.knock;
+        let every = measures.ack_probe;
         // Often enough that an acknowledgement is fetched before its SET is due again.
-        let longest = SLOWEST_KNOCK.min(measures.ack_within / 2).max(every);
+        let longest = SLOWEST_ACK_PROBE.min(measures.ack_within / 2).max(every);
         Self { every, longest, pause: every, at: now + every }
     }
 
@@ -193,7 +193,7 @@ impl Line for MultiLine {
     async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
         let clock = &self.runtime.clock;
         let mut busy = FuturesUnordered::new();
-        let mut knocks = Knocks::new(&self.measures, clock.monotonic());
+        let mut ack_probes = AckProbes::new(&self.measures, clock.monotonic());
         let mut end: Option<Closed> = None;
         loop {
             // While a request is under way its answer may bring what is outstanding.
@@ -206,14 +206,14 @@ impl Line for MultiLine {
             let room = busy.len() < self.measures.requests;
             let sets = if room { self.pace.lock().size() } else { 0 };
             let want = Want { sets, bytes: self.measures.bytes, wait: None };
-            let pause = knocks.at.saturating_sub(clock.monotonic());
+            let pause = ack_probes.at.saturating_sub(clock.monotonic());
             tokio::select! {
                 biased;
                 Some(done) = busy.next(), if !busy.is_empty() => {
                     let done: Done = done;
                     let before = if done.sent.is_empty() { feed.outstanding() } else { usize::MAX };
                     let (rest, fault) = self.settle(&feed, done);
-                    knocks.answered(clock.monotonic(), feed.outstanding() < before, rest);
+                    ack_probes.answered(clock.monotonic(), feed.outstanding() < before, rest);
                     if let Some(cause) = fault {
                         end.get_or_insert(Closed::Fault(cause));
                     }
@@ -243,17 +243,17 @@ mod tests {
         let measures = Section::default();
         let terms: Terms = serde_json::from_str(r#"{"endpoint_url":"https://a.example"}"#).unwrap();
         let measures = Grant::default().measures(&measures, &terms).unwrap();
-        let mut knocks = Knocks::new(&measures, second);
-        assert_eq!(knocks.at, 2 * second);
+        let mut ack_probes = AckProbes::new(&measures, second);
+        assert_eq!(ack_probes.at, 2 * second);
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            knocks.answered(Duration::ZERO, false, Duration::ZERO);
-            pauses.push(knocks.at.as_secs());
+            ack_probes.answered(Duration::ZERO, false, Duration::ZERO);
+            pauses.push(ack_probes.at.as_secs());
         }
         assert_eq!(pauses, [2, 4, 8, 15, 15, 15]);
-        knocks.answered(second, true, Duration::ZERO);
-        assert_eq!(knocks.at, 2 * second);
-        knocks.answered(second, true, 30 * second);
-        assert_eq!(knocks.at, 31 * second, "the receiver asked to be left alone");
+        ack_probes.answered(second, true, Duration::ZERO);
+        assert_eq!(ack_probes.at, 2 * second);
+        ack_probes.answered(second, true, 30 * second);
+        assert_eq!(ack_probes.at, 31 * second, "the receiver asked to be left alone");
     }
 }
