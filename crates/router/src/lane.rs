@@ -441,7 +441,7 @@ impl Lanes {
 
     /// Makes room when everything that stands here waits for its time or is stopped: only the first SET of each such key keeps
     /// its slot. With `out` this goes also for keys whose earlier SETs are out: a receiver may take its time.
-    pub(crate) fn squeeze(&mut self, out: bool) {
+    pub(crate) fn shrink(&mut self, out: bool) {
         for (key, lane) in &mut self.lanes {
             let stands = lane.waits.is_some() || self.stopped.contains_key(key) || out && !lane.out.is_empty();
             if stands && lane.queue.len() > 1 {

@@ -79,7 +79,7 @@ impl Feed {
                 }
                 // All that stands here waits: others may pass, each with a place of its own until there are too many.
                 let takes_its_time = state.patient || state.in_flight.reached > 0;
-                state.lanes.squeeze(takes_its_time);
+                state.lanes.shrink(takes_its_time);
                 if state.lanes.queued() >= PASSED_OVER_MOST {
                     return;
                 }

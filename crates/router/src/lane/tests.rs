@@ -129,7 +129,7 @@ fn a_stopped_key_gives_its_room_to_others() {
     lanes.offer(slot(1, 7), None);
     lanes.offer(slot(2, 7), None);
     lanes.stop(OrderKey::from_bits(7), 1);
-    lanes.squeeze(false);
+    lanes.shrink(false);
     assert_eq!((lanes.queued(), lanes.room()), (1, 1));
     assert!(draw(&mut lanes, Order::PerSet, 10, usize::MAX).is_empty(), "it is stopped");
     lanes.go_on(OrderKey::from_bits(7));
