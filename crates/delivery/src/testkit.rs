@@ -24,7 +24,7 @@ pub use setgate_clock as clock;
 pub use setgate_net as net;
 
 pub use feed::{End, Simulated};
-pub use host::{Host, hurried};
+pub use host::{Host, with_fast_clock};
 pub use once::outcomes;
 pub use relay::{Cuts, Relay};
 

@@ -239,7 +239,7 @@ impl Endpoint {
     }
 
     /// A human looked at it: it is tried at once.
-    pub(crate) fn hurry(self: &Arc<Self>, now: Duration, no: StreamNo) {
+    pub(crate) fn retry_now(self: &Arc<Self>, now: Duration, no: StreamNo) {
         if self.is_open() {
             return;
         }

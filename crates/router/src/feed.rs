@@ -300,11 +300,11 @@ impl Feed {
             let now = self.shared.runtime.clock.monotonic();
             state.breaker.success();
             if let Some(endpoint) = &state.endpoint {
-                endpoint.hurry(now, self.no);
+                endpoint.retry_now(now, self.no);
             }
             state.streaks.parked = 0;
             state.streaks.lone_failures = 0;
-            state.lanes.hurry();
+            state.lanes.retry_now();
             state.visits.restart(now);
         }
         if moved {

@@ -434,7 +434,7 @@ impl Lanes {
     }
 
     /// Forgets waiting times: everything may be tried at once (a stream was resumed).
-    pub(crate) fn hurry(&mut self) {
+    pub(crate) fn retry_now(&mut self) {
         let waiting: Vec<_> = self.waits.0.iter().map(|(_, key)| *key).collect();
         waiting.into_iter().for_each(|key| self.wait_no_more(key));
     }

@@ -66,7 +66,7 @@ impl Settler {
     ) {
         let mut failures = 0u32;
         loop {
-            let (empty, hurry) = {
+            let (empty, retry_now) = {
                 let queue = self.queue.lock();
                 (queue.waiting.is_empty(), queue.urgent || queue.waiting.len() >= BATCH)
             };
@@ -80,7 +80,7 @@ impl Settler {
                 self.came.notified().await;
                 continue;
             }
-            if !hurry {
+            if !retry_now {
                 // A batch grows until its time is over or it is full.
                 tokio::select! {
                     () = clock.sleep(every) => {}

@@ -75,8 +75,8 @@ impl Case {
     }
 
     /// The same in a case where SETs are lost: their time is over as soon as somebody asks for more.
-    pub(super) async fn run_out_in_a_hurry(&self) -> Result<(), String> {
-        self.feed.hurry();
+    pub(super) async fn run_out_retrying(&self) -> Result<(), String> {
+        self.feed.retry_now();
         self.run_out().await
     }
 

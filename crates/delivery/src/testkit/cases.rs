@@ -31,7 +31,7 @@ pub(super) async fn survives_cuts(rig: &impl Rig, act: Act) -> Result<(), String
     }
     // A responder's peer may answer on its next connection what it has taken on the last one.
     let repeats = untaken || case.opened.line.profile().voice == Voice::Sender;
-    case.run_out_in_a_hurry().await?;
+    case.run_out_retrying().await?;
     case.all_acknowledged()?;
     if repeats && case.peer.met().iter().all(|met| *met == 1) {
         return Err("no SET was repeated, although connections were lost".to_owned());
@@ -88,7 +88,7 @@ pub(super) async fn tries_again(rig: &impl Rig) -> Result<(), String> {
     if case.is_carried() {
         return Ok(());
     }
-    case.run_out_in_a_hurry().await?;
+    case.run_out_retrying().await?;
     case.all_acknowledged()?;
     match case.peer.met().iter().enumerate().position(|(at, met)| at % 4 == 0 && *met < 3) {
         None => Ok(()),
@@ -108,7 +108,7 @@ pub(super) async fn survives_breaks(rig: &impl Rig) -> Result<(), String> {
         }
     };
     tokio::select! {
-        end = case.run_out_in_a_hurry() => end?,
+        end = case.run_out_retrying() => end?,
         () = breaks => {}
     }
     case.all_acknowledged()
@@ -280,6 +280,6 @@ pub(super) async fn draws_interrupted(rig: &impl Rig) -> Result<(), String> {
         |meeting: Meeting| if meeting.at.is_multiple_of(5) && meeting.times == 1 { Act::Busy } else { Act::Take };
     let case = Case::open(rig, 120, 30, script).await?;
     case.feed.stutter();
-    case.run_out_in_a_hurry().await?;
+    case.run_out_retrying().await?;
     case.all_acknowledged()
 }

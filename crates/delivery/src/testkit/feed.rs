@@ -97,7 +97,7 @@ struct State {
     end: Option<Closed>,
     paused: bool,
     stutter: bool,
-    hurry: bool,
+    retry_now: bool,
     wrongs: Vec<String>,
     unknown: usize,
     reached: usize,
@@ -171,8 +171,8 @@ impl Simulated {
     }
 
     /// From now on the time of what is handed over is up as soon as somebody draws and nothing else is due.
-    pub fn hurry(&self) {
-        self.change(|state| state.hurry = true);
+    pub fn retry_now(&self) {
+        self.change(|state| state.retry_now = true);
     }
 
     /// Stops and resumes the stream: a paused one gives nothing, and its taps wait.

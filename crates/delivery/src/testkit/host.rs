@@ -121,14 +121,14 @@ fn told(why: &str) {
 
 /// This runtime with a clock whose sleeps take a twentieth, for methods whose collector waits before it tries again.
 #[must_use]
-pub fn hurried(runtime: Runtime) -> Runtime {
-    let clock = Arc::new(Hurried(runtime.clock.clone()));
+pub fn with_fast_clock(runtime: Runtime) -> Runtime {
+    let clock = Arc::new(FastClock(runtime.clock.clone()));
     Runtime { clock, ..runtime }
 }
 
-struct Hurried(Arc<dyn Clock>);
+struct FastClock(Arc<dyn Clock>);
 
-impl Clock for Hurried {
+impl Clock for FastClock {
     fn wall_millis(&self) -> u64 {
         self.0.wall_millis()
     }

@@ -10,7 +10,7 @@ use std::{
 
 use setgate_delivery::{
     Closed, ErrorCode,
-    testkit::{End, Simulated, hurried},
+    testkit::{End, Simulated, with_fast_clock},
 };
 use tokio::sync::Notify;
 
@@ -107,7 +107,7 @@ async fn empty_requests_go_on_until_all_is_acknowledged_and_no_longer() {
         if number == 3 { (200, json!({ "ack": [id(0)] })) } else { (202, json!({ "more": ids.len() })) }
     })
     .await;
-    let case = Case::of(&hurried(clock::system()), &sink, json!({}), 1, 1).await;
+    let case = Case::of(&with_fast_clock(clock::system()), &sink, json!({}), 1, 1).await;
     assert_eq!(case.run().await, Closed::Idle);
     case.once();
     assert_eq!(sink.sizes(), [1, 0, 0, 0]);

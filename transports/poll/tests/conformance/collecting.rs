@@ -38,7 +38,7 @@ async fn collecting(script: Vec<Answer>, runtime: Runtime) -> Collecting {
 }
 
 fn quick() -> Runtime {
-    setgate_delivery::testkit::hurried(clock::system())
+    setgate_delivery::testkit::with_fast_clock(clock::system())
 }
 
 #[tokio::test]

@@ -9,8 +9,9 @@ use setgate_delivery::{
     axum::Extension,
     spi::AnyLine,
     testkit::{
-        End, Opened, Rig, Simulated, clock, conform, hurried,
+        End, Opened, Rig, Simulated, clock, conform,
         net::{Listener, Outbound, OutboundConfig, OwnAddresses},
+        with_fast_clock,
     },
 };
 use setgate_poll::{Grant, Poll, Section, Terms};
@@ -100,7 +101,7 @@ struct Loopback;
 impl Rig for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
-            let runtime = hurried(clock::system());
+            let runtime = with_fast_clock(clock::system());
             let poll = method(json!({}), &runtime).await;
             let (line, routes) = (line(&poll, json!({})), poll.routes().unwrap());
             Opened::responder(line, routes, runtime, move |url, stop| {

@@ -56,7 +56,7 @@ struct Played {
 async fn play(more: Json) -> Played {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address: SocketAddr = tcp.local_addr().unwrap();
-    let method = method(&setgate_delivery::testkit::hurried(clock::system()), Section::default()).await;
+    let method = method(&setgate_delivery::testkit::with_fast_clock(clock::system()), Section::default()).await;
     let (stop, stopped) = watch::channel(false);
     let desk = Arc::new(Desk::default());
     let mut from =

@@ -8,8 +8,9 @@ use setgate_delivery::{
     About, BoxFuture, Env, Inlet, Method, Runtime,
     spi::AnyLine,
     testkit::{
-        Host, Opened, Rig, clock, conform, hurried,
+        Host, Opened, Rig, clock, conform,
         net::{Outbound, OutboundConfig, OwnAddresses},
+        with_fast_clock,
     },
 };
 use setgate_websocket::{Grant, Section, Terms, Websocket};
@@ -68,7 +69,7 @@ struct Loopback {
 impl Rig for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
-            let runtime = hurried(clock::system());
+            let runtime = with_fast_clock(clock::system());
             let method = method(&runtime, Section::default()).await;
             let (routes, line) = (method.routes().unwrap(), line(&method, json!({})));
             let from = self.from.clone();

@@ -38,7 +38,7 @@ impl SimulatedTap {
         }
         let due = |state: &State| if want.sets == 0 { Vec::new() } else { feed.due(state, self.drawer, want) };
         let mut mine = due(state);
-        if mine.is_empty() && want.sets > 0 && state.hurry && !state.paused && feed.lapse_all(state) > 0 {
+        if mine.is_empty() && want.sets > 0 && state.retry_now && !state.paused && feed.lapse_all(state) > 0 {
             mine = due(state);
         }
         let bytes = mine.iter().filter_map(|at| state.sets.get(*at)).map(|entry| entry.body.len()).sum();

@@ -112,7 +112,7 @@ fn one_waiting_tap_is_woken_per_set_and_the_chance_is_handed_on() {
     }
     simulated.pause(false);
     assert_eq!(count(), [1, 0, 0]);
-    simulated.hurry();
+    simulated.retry_now();
     assert_eq!(count(), [1, 0, 0], "there is one SET, and somebody was called for it");
     taps[0] = None;
     assert_eq!(count(), [1, 1, 0], "who was called is gone");
