@@ -133,7 +133,7 @@ impl Feed {
             }
             state.scan.seen = state.scan.seen.max(head.at.seq);
         }
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// Control SETs that were owed when the gateway started.
@@ -145,14 +145,14 @@ impl Feed {
             }
         }
         state.control.queue.make_contiguous().sort_by_key(Slot::seq);
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// Whatever the state calls for; here alone it is decided when the feed is looked at next. Whoever changes the state calls it last.
     ///
     /// What is due by now is done, who is to draw is woken, a sender's line is started, a scan is asked for, and a timer is set for
     /// the next time at which something is due. Tells whether somebody is on the way to draw.
-    pub(crate) fn stir(self: &Arc<Self>, state: &mut State) -> bool {
+    pub(crate) fn wake(self: &Arc<Self>, state: &mut State) -> bool {
         // Read under the lock: what another time of day left as due later may be due by now.
         let now = self.shared.runtime.clock.monotonic();
         self.lapse(state, now);
@@ -204,7 +204,7 @@ impl Feed {
         (true, again)
     }
 
-    /// The feed is stirred at this time at the latest.
+    /// The feed is woken at this time at the latest.
     fn look_again(self: &Arc<Self>, state: &mut State, at: Duration) {
         if state.timed.is_none_or(|timed| at < timed) {
             state.timed = Some(at);
@@ -235,7 +235,7 @@ impl Feed {
         let mut state = self.state.lock();
         // Its timer may have rung.
         state.timed = None;
-        self.stir(&mut state)
+        self.wake(&mut state)
     }
 
     /// A sender's line has ended.
@@ -249,7 +249,7 @@ impl Feed {
             state.breaker.fault(now, Class::Transient, |failures| pause(config, &*runtime.random, failures));
             state.shown.last_error = Some((wall, cause.clone()));
         }
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// The receiver shows itself.
@@ -257,7 +257,7 @@ impl Feed {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
         state.visits.note(now, wall);
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// Whether the receiver has stayed away for longer than it may.
@@ -324,7 +324,7 @@ impl Feed {
             state.phase = phase;
         }
         state.taps.wake_all();
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// Ends every tap.
@@ -348,7 +348,7 @@ impl Feed {
         if let Some(again) = state.lanes.forget_below(below) {
             state.rewind(again);
         }
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// Whether a tap that asked now would get something, or will as soon as the store was read.

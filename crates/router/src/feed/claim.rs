@@ -43,7 +43,7 @@ impl Feed {
             }
             if had_chance {
                 // Somebody else may have room.
-                self.stir(&mut state);
+                self.wake(&mut state);
             }
             return Drawn::Nothing;
         }
@@ -64,7 +64,7 @@ impl Feed {
             let draw = self.enter(&mut state, vec![slot], drawer, &Arc::default(), probe);
             state.control.busy = true;
             state.breaker.left();
-            self.stir(&mut state);
+            self.wake(&mut state);
             return Drawn::Slots(draw, served);
         }
         let open = state.phase == Phase::Open;
@@ -143,7 +143,7 @@ impl Feed {
         state.breaker.left();
         let draw = self.enter(&mut state, slots, drawer, &ticket, probe);
         // Others may take what is left, and there is room for more.
-        self.stir(&mut state);
+        self.wake(&mut state);
         Drawn::Slots(draw, served)
     }
 

@@ -14,7 +14,7 @@ impl Feed {
     pub(crate) fn hand_back(self: &Arc<Self>, sets: &[ClaimNo]) {
         let mut state = self.state.lock();
         self.take_back(&mut state, sets);
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     pub(super) fn take_back(&self, state: &mut State, sets: &[ClaimNo]) {
@@ -91,6 +91,6 @@ impl Feed {
         state.shown.last_error = Some((wall, cause.clone()));
         let due = now + Duration::from_secs(self.shared.config.backoff_most_s);
         self.come_back(&mut state, claimed, Some(due));
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 }

@@ -57,7 +57,7 @@ impl Feed {
             state.in_flight.returned = None;
             // A request may settle and ask for more at once: its answer must not hold what it settles.
             state.in_flight.late += usize::from(!late.is_empty());
-            self.stir(&mut state);
+            self.wake(&mut state);
         }
         if !late.is_empty() {
             self.shared.tell(Command::Late(self.clone(), late));
@@ -88,7 +88,7 @@ impl Feed {
                 endpoint.took();
             }
         }
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// A drawn SET must not leave any more: dropped by a rule, counted.
@@ -174,7 +174,7 @@ impl Feed {
         if state.in_flight.late == 0 {
             state.taps.wake_all();
         }
-        self.stir(&mut state);
+        self.wake(&mut state);
         acknowledged
     }
 
@@ -237,7 +237,7 @@ impl Feed {
         let mut state = self.state.lock();
         state.in_flight.ending.remove(&slot.seq());
         state.finish(slot);
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     /// Whether a later SET of this order key was acknowledged; nothing, where that was not seen here.

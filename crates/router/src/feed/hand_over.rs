@@ -43,7 +43,7 @@ impl Feed {
         }
         if lapse || !orphans.is_empty() {
             self.due_again(&mut state, &orphans, now);
-            self.stir(&mut state);
+            self.wake(&mut state);
         }
     }
 
@@ -94,7 +94,7 @@ impl Feed {
             self.due_again(&mut state, &sent, now);
         }
         state.lanes.tap_gone(tap);
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 }
 

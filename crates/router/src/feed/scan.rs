@@ -57,7 +57,7 @@ impl Feed {
                 });
             }
         }
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 
     fn place(&self, state: &mut State, heads: Vec<Head>, settled: &Set<u64>, whole_up_to: Option<u64>) {

@@ -44,6 +44,6 @@ impl Feed {
         };
         let over: Vec<_> = state.lanes.stopped().filter_map(over).collect();
         over.into_iter().for_each(|key| state.lanes.go_on(key));
-        self.stir(&mut state);
+        self.wake(&mut state);
     }
 }
