@@ -428,14 +428,14 @@ async fn a_ticket_is_for_an_origin_that_is_named_once() {
         fields.extend(origin.map(|origin| ("origin", origin)));
         rig.send("POST", "/one/tiny/crm/ticket", &fields, body).await.status
     };
-    let wish = json!({ "origin": ORIGIN }).to_string();
+    let request = json!({ "origin": ORIGIN }).to_string();
     for (origin, body, status) in [
         (Some(ORIGIN), "", 201),
-        (None, &*wish, 201),
-        (Some(ORIGIN), &*wish, 201),
+        (None, &*request, 201),
+        (Some(ORIGIN), &*request, 201),
         (None, "", 400),
         (None, "{}", 400),
-        (Some("https://other.example"), &*wish, 400),
+        (Some("https://other.example"), &*request, 400),
         (Some("null"), "", 400),
         (Some("https://page.example/path"), "", 400),
         (None, r#"{"origin": "https://page.example", "stream": "hr"}"#, 400),

@@ -68,7 +68,7 @@ pub(super) struct Issued {
 /// What a request for a ticket may say.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+struct TicketRequest {
     origin: String,
 }
 
@@ -88,16 +88,16 @@ impl Tickets {
             read = read => read.map_err(|_| "the body is too long or broke off")?,
             () = self.runtime.clock.sleep(BODY) => return Err("the body did not come in time"),
         };
-        let wished = if body.is_empty() {
+        let asked = if body.is_empty() {
             None
         } else {
-            let wish: Wish =
+            let request: TicketRequest =
                 serde_json::from_slice(&body).map_err(|_| "the body is empty, or {\"origin\": \"https://…\"}")?;
-            Some(wish.origin)
+            Some(request.origin)
         };
-        let origin = match (said, wished) {
-            (Some(said), Some(wished)) if said != wished => return Err("`origin` differs from the Origin header"),
-            (_, Some(wished)) => wished,
+        let origin = match (said, asked) {
+            (Some(said), Some(asked)) if said != asked => return Err("`origin` differs from the Origin header"),
+            (_, Some(asked)) => asked,
             (Some(said), None) => said.to_owned(),
             (None, None) => return Err("name the origin of the page: {\"origin\": \"https://…\"}"),
         };

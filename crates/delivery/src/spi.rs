@@ -168,7 +168,7 @@ impl WindowCore {
         self.0.lock().queue(wake)
     }
 
-    /// Withdraws a wish; tells whether it was still waiting.
+    /// Withdraws a waiter; tells whether it was still waiting.
     pub fn withdraw(&self, ticket: u64) -> bool {
         self.0.lock().waiting.remove(&ticket).is_some()
     }

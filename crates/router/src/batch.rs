@@ -7,7 +7,7 @@ mod prepare;
 mod veto;
 mod window;
 
-pub(crate) use window::{Returned, Ticket, Wish};
+pub(crate) use window::{Returned, Ticket, Waiter};
 
 use std::{
     collections::VecDeque,
@@ -50,13 +50,13 @@ pub(crate) struct StreamTap {
     work: VecDeque<Underway>,
     /// Sealed, and more than was wanted.
     kept: VecDeque<(Prepared, Arc<Served>)>,
-    wish: Wish,
+    waiter: Waiter,
 }
 
 impl StreamTap {
     pub(crate) fn new(feed: Arc<Feed>, tap: TapNo, order: Order, generation: Generation) -> Self {
         let drawer = Drawer { tap, order, generation };
-        Self { feed, drawer, work: VecDeque::new(), kept: VecDeque::new(), wish: Wish::default() }
+        Self { feed, drawer, work: VecDeque::new(), kept: VecDeque::new(), waiter: Waiter::default() }
     }
 
     /// Works on what is being sealed, and takes what is ready in the order in which it was drawn.
@@ -79,10 +79,10 @@ impl StreamTap {
 
     /// Draws for this want; nothing when a draw is under way.
     fn draw(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
-        let chance = self.wish.withdraw();
-        let drawn = self.feed.claim(self.drawer, want, &mut self.wish, cx);
+        let chance = self.waiter.withdraw();
+        let drawn = self.feed.claim(self.drawer, want, &mut self.waiter, cx);
         if let Some(window) = chance
-            && !self.wish.waits()
+            && !self.waiter.waits()
         {
             // It took less than there is, or nothing: the next who waits may have the rest.
             window.core().pass_on();
@@ -158,7 +158,7 @@ impl TapCore for StreamTap {
 
 impl Drop for StreamTap {
     fn drop(&mut self) {
-        self.wish.give_up();
+        self.waiter.give_up();
         let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| prepared.claim()).collect();
         unsent.extend(self.work.drain(..).flat_map(|underway| underway.sets));
         self.feed.tap_gone(self.drawer.tap, &unsent);

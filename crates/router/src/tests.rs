@@ -291,7 +291,7 @@ impl Bench {
         let clock = &self.runtime.clock;
         let mut text = format!("wall {} ms, monotonic {:?}", clock.wall_millis(), clock.monotonic());
         for feed in self.router.0.feeds() {
-            let timer = feed.shared.timers.wish(feed.no);
+            let timer = feed.shared.timers.scheduled(feed.no);
             let next = feed.next_attempt();
             let state = feed.state.lock();
             text += &format!("\nstream {}: next attempt {next:?} {}", feed.no, state.debug(clock.monotonic(), timer));

@@ -25,7 +25,7 @@ pub(crate) struct Timers {
 
 #[derive(Default)]
 struct Due {
-    /// One wish of each feed, the soonest.
+    /// One time of each feed, the soonest.
     feeds: Map<StreamNo, (Duration, Weak<Feed>)>,
     /// The same, in the order of time.
     in_order: BTreeSet<(Duration, StreamNo)>,
@@ -34,7 +34,7 @@ struct Due {
 }
 
 impl Timers {
-    /// Wakes the feed at the latest then; an earlier wish stays.
+    /// Wakes the feed at the latest then; an earlier time stays.
     pub(crate) fn at(&self, when: Duration, feed: &Arc<Feed>) {
         let mut due = self.due.lock();
         let Due { feeds, in_order, .. } = &mut *due;
@@ -59,11 +59,11 @@ impl Timers {
         }
     }
 
-    /// Wakes the endpoint at the latest then; an earlier wish stays.
+    /// Wakes the endpoint at the latest then; an earlier time stays.
     pub(crate) fn at_endpoint(&self, when: Duration, endpoint: &Arc<Endpoint>) {
         let mut due = self.due.lock();
-        let wish = due.endpoints.iter_mut().find(|(_, other)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(endpoint)));
-        match wish {
+        let waiter = due.endpoints.iter_mut().find(|(_, other)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(endpoint)));
+        match waiter {
             Some((at, _)) if *at <= when => return,
             Some((at, _)) => *at = when,
             None => {
@@ -77,7 +77,7 @@ impl Timers {
     pub(crate) async fn run(shared: Arc<Shared>) {
         let clock = shared.runtime.clock.clone();
         loop {
-            // Whoever wishes something sooner from now on is heard below.
+            // Whoever wants to be woken sooner from now on is heard below.
             let now = clock.monotonic();
             let (expired, next) = shared.timers.expired(now);
             #[cfg(test)]
@@ -122,7 +122,7 @@ impl Timers {
 
     /// When a feed is woken at the latest.
     #[cfg(test)]
-    pub(crate) fn wish(&self, no: StreamNo) -> Option<Duration> {
+    pub(crate) fn waiter(&self, no: StreamNo) -> Option<Duration> {
         self.due.lock().feeds.get(&no).map(|(at, _)| *at)
     }
 

@@ -61,7 +61,7 @@ fn those_who_wait_are_woken_in_turn_and_a_chance_not_taken_is_passed_on() {
 }
 
 #[test]
-fn a_withdrawn_wish_is_not_woken() {
+fn a_withdrawn_waiter_is_not_woken() {
     let window = WindowCore::new(1, 1, 100);
     assert!(window.take(1, 1));
     let (rung, wake) = bell();

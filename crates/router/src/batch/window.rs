@@ -60,11 +60,11 @@ impl Drop for Ticket {
     }
 }
 
-/// A tap's wish for room in a window. A chance that comes too late is passed on to the next who waits.
+/// A tap that waits for room in a window. A chance that comes too late is passed on to the next who waits.
 #[derive(Debug, Default)]
-pub(crate) struct Wish(Option<(Window, u64)>);
+pub(crate) struct Waiter(Option<(Window, u64)>);
 
-impl Wish {
+impl Waiter {
     pub(crate) fn wait(&mut self, windows: &[Window], cx: &Context<'_>) {
         let Some(window) = windows.iter().find(|window| window.core().room() == 0) else {
             // There is room by now.
@@ -74,7 +74,7 @@ impl Wish {
         let waker = cx.waker().clone();
         let ticket = window.core().when_room(Arc::new(move || waker.wake_by_ref()));
         self.0 = Some((window.clone(), ticket));
-        // Room may have come between the look and the wish.
+        // Room may have come between the look and the wait.
         window.core().pass_on();
     }
 
@@ -92,7 +92,7 @@ impl Wish {
         self.0.is_some()
     }
 
-    /// Wishes nothing more. Tells of which window room was announced in the meantime.
+    /// Waits no more. Tells of which window room was announced in the meantime.
     pub(super) fn withdraw(&mut self) -> Option<Window> {
         self.0.take().filter(|(window, ticket)| !window.core().withdraw(*ticket)).map(|(window, _)| window)
     }

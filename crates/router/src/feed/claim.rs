@@ -6,7 +6,7 @@ use setgate_delivery::{Attempt, Closed, Lapse, Order, Voice, Want};
 
 use super::{Draw, Drawn, Feed, Phase, Served, State, parts::Claimed, taps::For};
 use crate::{
-    batch::{Ticket, Wish},
+    batch::{Ticket, Waiter},
     endpoint::{NotNow, Probe},
     number::{Generation, TapNo},
     slot::Slot,
@@ -24,7 +24,13 @@ pub(crate) struct Drawer {
 
 impl Feed {
     /// Claims what may leave now for a tap.
-    pub(crate) fn claim(self: &Arc<Self>, drawer: Drawer, want: &Want, wish: &mut Wish, cx: &mut Context<'_>) -> Drawn {
+    pub(crate) fn claim(
+        self: &Arc<Self>,
+        drawer: Drawer,
+        want: &Want,
+        waiter: &mut Waiter,
+        cx: &mut Context<'_>,
+    ) -> Drawn {
         let tap = drawer.tap;
         let now = self.shared.runtime.clock.monotonic();
         let served = self.served.load_full();
@@ -100,7 +106,7 @@ impl Feed {
         let windows: Vec<_> = served.profile.windows.iter().chain([&self.own_window]).cloned().collect();
         let room = windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
         if room == 0 {
-            wish.wait(&windows, cx);
+            waiter.wait(&windows, cx);
             return Drawn::Nothing;
         }
         let most = [want.sets, limits.sets, room, allowance, served.seal.quantum()].into_iter().min().unwrap_or(1);
@@ -127,7 +133,7 @@ impl Feed {
                     for slot in slots.into_iter().rev() {
                         state.lanes.put_back(slot, None);
                     }
-                    wish.wait_to_fit(&full, count, bytes, cx);
+                    waiter.wait_to_fit(&full, count, bytes, cx);
                     return Drawn::Nothing;
                 }
             }

@@ -11,7 +11,7 @@ impl Feed {
     /// What is due here though nobody is on the way to it and nothing will look at it; asked when all tasks are at rest.
     pub(crate) fn neglected(&self) -> Option<String> {
         let now = self.shared.runtime.clock.monotonic();
-        let timer = self.shared.timers.wish(self.no);
+        let timer = self.shared.timers.scheduled(self.no);
         let served = self.served.load();
         let full = served.profile.windows.iter().chain([&self.own_window]).any(|window| window.core().room() == 0);
         let halted = self.shared.is_halted();
