@@ -18,8 +18,8 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 
 use serde::Deserialize;
 use setgate_delivery::{
-    About, Cause, Closed, Entry, Env, Fault, Feed, Form, Json, Lapse, Limits, Line, Method, NoOptions, Options, Order,
-    Outcome, Profile, Receipt, Scope, SealedSet, Tap, Verdict, Voice, Window, drive,
+    About, Cause, Closed, Entry, Env, Fault, Feed, Form, Json, Limits, Line, Method, NoOptions, Options, Order,
+    Outcome, Profile, Receipt, Redelivery, Scope, SealedSet, Tap, Verdict, Voice, Window, drive,
 };
 use tokio::{fs::File, io::AsyncWriteExt as _};
 
@@ -111,7 +111,7 @@ impl Line for SpoolLine {
             order: Order::PerBatch,
             receipt: Receipt::Carrier,
             form: Form::Token,
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: 256, bytes: 1 << 20, overhead: 1, set_bytes: 1 << 20 },
             endpoint: None,
             windows: vec![self.window.clone()],

@@ -4,7 +4,9 @@ use axum::{Extension, http::HeaderMap};
 use futures_util::FutureExt as _;
 use serde_json::{Value as Json, json};
 use setgate_clock::{MockClock, manual::SeededRandom};
-use setgate_delivery::{About, Closed, Entry, Env, Fault, Form, Lapse, Limits, Line, NoOptions, Order, Profile, Want};
+use setgate_delivery::{
+    About, Closed, Entry, Env, Fault, Form, Limits, Line, NoOptions, Order, Profile, Redelivery, Want,
+};
 use setgate_jose::Algorithm;
 use setgate_oauth::{
     EventsSection, Minted, Producer, ProducerSection, Receiver, ReceiverSection, StreamsSection, SubjectsSection,
@@ -33,7 +35,7 @@ impl Line for TinyLine {
             order: Order::PerBatch,
             receipt: setgate_set::Receipt::Receiver,
             form: Form::Token,
-            lapse: Lapse::After(Duration::from_secs(60)),
+            redelivery: Redelivery::After(Duration::from_secs(60)),
             limits: Limits { sets: 10, bytes: 1 << 20, overhead: 0, set_bytes: 1 << 16 },
             endpoint: None,
             windows: Vec::new(),

@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use setgate_clock::Runtime;
 use setgate_delivery::{
-    About, Closed, Entry, Fault, Feed, Finding, Form, Inlet, Lapse, Limits, Order, Profile, Receipt, Stop, Tap, Voice,
-    Want, Window,
+    About, Closed, Entry, Fault, Feed, Finding, Form, Inlet, Limits, Order, Profile, Receipt, Redelivery, Stop, Tap,
+    Voice, Want, Window,
     spi::{AnyLine, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Key, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -123,7 +123,7 @@ impl setgate_delivery::Line for QuietLine {
             order: Order::PerSet,
             receipt: Receipt::Receiver,
             form: Form::Claims,
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: 64, bytes: 1 << 20, overhead: 0, set_bytes: 1 << 20 },
             endpoint: None,
             windows: vec![self.window.clone()],

@@ -162,7 +162,7 @@ pub struct Profile {
     /// What is handed over.
     pub form: Form,
     /// When a handed-over, unsettled SET falls due again.
-    pub lapse: Lapse,
+    pub redelivery: Redelivery,
     /// Sizes.
     pub limits: Limits,
     /// What an operator owns and many lines share (a cluster, a connection). Failures of [`Scope::Endpoint`](crate::Scope)
@@ -203,9 +203,9 @@ pub enum Form {
 
 /// When a handed-over, unsettled SET is due again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lapse {
+pub enum Redelivery {
     /// When its tap is gone.
-    WithTap,
+    WhenConsumerEnds,
     /// When so much time has passed since the hand-over; survives the tap.
     After(Duration),
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use setgate_set::{Envelope, Jti, OrderKey};
 
-use crate::{Attempt, Cause, Lapse, Order, Outcome, spi};
+use crate::{Attempt, Cause, Order, Outcome, Redelivery, spi};
 
 /// A stream as its method sees it. Clone, share; callable from any thread, no runtime needed.
 #[derive(Clone)]
@@ -147,7 +147,7 @@ pub struct Manner {
     /// How a hand-over of this drawer can fail.
     pub order: Order,
     /// When what it handed over is due again.
-    pub lapse: Lapse,
+    pub redelivery: Redelivery,
 }
 
 /// How much a drawer wants now.

@@ -155,7 +155,7 @@ impl Feed {
     pub(crate) fn wake(self: &Arc<Self>, state: &mut State) -> bool {
         // Read under the lock: what another time of day left as due later may be due by now.
         let now = self.shared.runtime.clock.monotonic();
-        self.lapse(state, now);
+        self.redeliver(state, now);
         state.lanes.wake(now);
         self.share(state);
         if state.absent_at().is_some_and(|at| at <= now) {
@@ -309,7 +309,7 @@ impl Feed {
         }
         if moved {
             // What was fetched at the old place is not waited for: nobody may come back to it for a day.
-            let out = |(seq, claimed): (&u64, &Claimed)| claimed.lapses_at().map(|_| *seq);
+            let out = |(seq, claimed): (&u64, &Claimed)| claimed.redelivery_at().map(|_| *seq);
             let mut out: Vec<u64> = state.in_flight.claimed.iter().filter_map(out).collect();
             out.sort_unstable();
             self.due_again(&mut state, &out, self.shared.runtime.clock.monotonic());
@@ -338,7 +338,7 @@ impl Feed {
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
         // What outlives its tap outlives the process too: it may be acknowledged after a restart.
-        let waits = |claimed: &Claimed| claimed.handed.is_none() || claimed.lapse.is_none();
+        let waits = |claimed: &Claimed| claimed.handed.is_none() || claimed.redelivery.is_none();
         state.running || !state.in_flight.ending.is_empty() || state.in_flight.claimed.values().any(waits)
     }
 
@@ -389,7 +389,7 @@ impl FeedCore for Core {
     fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
         let (now, wall) = self.0.times();
         let served = self.0.served.load();
-        let manner = manner.unwrap_or(Manner { order: served.profile.order, lapse: served.profile.lapse });
+        let manner = manner.unwrap_or(Manner { order: served.profile.order, redelivery: served.profile.redelivery });
         let tap = {
             let mut state = self.0.state.lock();
             state.visits.come(now, wall);

@@ -12,8 +12,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
-    About, Cause, Closed as Ended, Entry, Fault, Feed, Finding, Form, Inlet, Lapse, Limits, Order, Outcome, Profile,
-    Receipt, Refusal, Scope, SealedSet, Stop, Tap, Verdict, Voice, Window, drive,
+    About, Cause, Closed as Ended, Entry, Fault, Feed, Finding, Form, Inlet, Limits, Order, Outcome, Profile, Receipt,
+    Redelivery, Refusal, Scope, SealedSet, Stop, Tap, Verdict, Voice, Window, drive,
     spi::{AnyLine, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -71,7 +71,7 @@ impl setgate_delivery::Line for ScriptedLine {
             order: Order::PerSet,
             receipt: Receipt::Receiver,
             form: Form::Token,
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: 64, bytes: 1 << 20, overhead: 0, set_bytes: 16 << 10 },
             endpoint: None,
             windows: vec![self.1.clone()],

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    About, Closed, Feed, Finding, Form, Lapse, Limits, Line, Order, Profile, Receipt, SealedSet, Tap, Voice, Want,
+    About, Closed, Feed, Finding, Form, Limits, Line, Order, Profile, Receipt, Redelivery, SealedSet, Tap, Voice, Want,
     Window,
 };
 use tokio::sync::watch;
@@ -145,7 +145,7 @@ impl Line for KafkaLine {
             receipt: Receipt::Carrier,
             form: self.form,
             // Every record gets a report, at the latest by its time-out.
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits {
                 sets: DRAW.min(section.in_flight),
                 bytes: DRAW_BYTES.max(section.record_bytes).min(section.in_flight_bytes),

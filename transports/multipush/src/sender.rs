@@ -11,8 +11,8 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About, Attempt, Cause, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Jti, Lapse, Limits,
-    Line, Order, Profile, Receipt, Runtime, SealedSet, Tap, Timestamp, Verdict, Voice, Want,
+    About, Attempt, Cause, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Jti, Limits, Line,
+    Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Tap, Timestamp, Verdict, Voice, Want,
     endpoint::{self, Endpoint},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -176,7 +176,7 @@ impl Line for MultiLine {
             receipt: Receipt::Receiver,
             form: Form::Token,
             // The time begins with the hand-over, and the request itself may take all of `timeout`.
-            lapse: Lapse::After(timeout + ack_within),
+            redelivery: Redelivery::After(timeout + ack_within),
             limits: Limits { sets, bytes, overhead: wire::OVERHEAD, set_bytes: wire::LARGEST },
             endpoint: None,
             windows: Vec::new(),

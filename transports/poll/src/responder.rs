@@ -9,8 +9,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, Lapse, Limits, Line, Order, Profile, Receipt, Runtime,
-    Tap, Visit, Voice, Want,
+    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, Limits, Line, Order, Profile, Receipt, Redelivery,
+    Runtime, Tap, Visit, Voice, Want,
     axum::{
         Router,
         body::Body,
@@ -71,7 +71,7 @@ impl Line for PollLine {
             order: Order::PerBatch,
             receipt: Receipt::Receiver,
             form: Form::Token,
-            lapse: Lapse::After(self.ack_within),
+            redelivery: Redelivery::After(self.ack_within),
             limits: Limits { sets: self.answer_sets, bytes: self.answer_bytes, overhead: OVERHEAD, set_bytes: SET },
             endpoint: None,
             windows: Vec::new(),

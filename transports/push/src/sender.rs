@@ -9,8 +9,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Closed, Env, Fault, Feed, Form, HttpRequest, Lapse, Limits, Line, Order, Outcome, Profile, Receipt, Runtime,
-    SealedSet, Tap, Timestamp, Voice, Window, drive,
+    About, Closed, Env, Fault, Feed, Form, HttpRequest, Limits, Line, Order, Outcome, Profile, Receipt, Redelivery,
+    Runtime, SealedSet, Tap, Timestamp, Voice, Window, drive,
     endpoint::{self, Endpoint},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -96,7 +96,7 @@ impl Line for PushLine {
             receipt: Receipt::Receiver,
             form: Form::Token,
             // Every request ends, at the latest by its deadline.
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: self.sets_at_once, bytes: 8 * wire::LARGEST, overhead: 0, set_bytes: wire::LARGEST },
             endpoint: None,
             windows: vec![self.window.clone()],

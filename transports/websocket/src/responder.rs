@@ -13,8 +13,8 @@ use std::{
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use setgate_delivery::{
-    About, Answer, Batch, BodyFault, Bytes, Fault, Form, Incoming, Lapse, Limits, Line, Manner, Order, Profile,
-    Receipt, Refusal, Runtime, Stop, Tap, Visit, Voice, Want,
+    About, Answer, Batch, BodyFault, Bytes, Fault, Form, Incoming, Limits, Line, Manner, Order, Profile, Receipt,
+    Redelivery, Refusal, Runtime, Stop, Tap, Visit, Voice, Want,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
     http::{Method, StatusCode, header},
@@ -79,7 +79,7 @@ impl Line for SocketLine {
             order: Order::PerTap,
             receipt: Receipt::Receiver,
             form: Form::Token,
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: ANSWER.sets, bytes: ANSWER.bytes, overhead: OVERHEAD, set_bytes: LARGEST },
             endpoint: None,
             windows: Vec::new(),
@@ -216,7 +216,7 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, line: &SocketLine, 
     visit.feed.settle_all(object.outcomes());
     let (acks, errors) = answer(visit, object.sets.take().unwrap_or_default()).await;
     let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let manner = Manner { order: Order::PerBatch, lapse: Lapse::After(line.ack_within) };
+    let manner = Manner { order: Order::PerBatch, redelivery: Redelivery::After(line.ack_within) };
     let mut tap = visit.feed.tap_in(manner);
     // Whoever brings something is answered at once.
     let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { line.wait } else { Duration::ZERO };

@@ -9,7 +9,7 @@ use super::{
     feed::{self, End, Simulated},
     peer::{Act, Meeting, Peer, PeerInlet},
 };
-use crate::{Cause, Closed, Lapse, Receipt, Voice};
+use crate::{Cause, Closed, Receipt, Redelivery, Voice};
 
 /// One case's feed, peer and line.
 pub(super) struct Case {
@@ -141,7 +141,7 @@ impl Case {
     fn within_window(&self) -> Result<(), String> {
         let (most, window) = (self.peer.most(), self.window);
         // Room is given back when time is up, though the peer may still be at it.
-        if most > window && self.opened.line.profile().lapse == Lapse::WithTap {
+        if most > window && self.opened.line.profile().redelivery == Redelivery::WhenConsumerEnds {
             return Err(format!("{most} SETs were under way, the window has {window}"));
         }
         match (self.feed.most(), self.opened.most) {

@@ -10,7 +10,7 @@ use super::{
     feed::{End, Simulated},
     peer::{Act, Meeting},
 };
-use crate::{Closed, ErrorCode, Lapse, Order, Refusal, Voice};
+use crate::{Closed, ErrorCode, Order, Redelivery, Refusal, Voice};
 
 pub(super) async fn delivers_all(rig: &impl Rig, count: usize, keys: usize) -> Result<(), String> {
     let case = Case::open(rig, count, keys, |_| Act::Take).await?;
@@ -127,7 +127,7 @@ pub(super) async fn survives_a_flood(rig: &impl Rig) -> Result<(), String> {
 pub(super) async fn takes_overdue_answers(rig: &impl Rig) -> Result<(), String> {
     let script = |meeting: Meeting| if meeting.at == 0 && meeting.times == 1 { Act::Hold } else { Act::Take };
     let case = Case::open(rig, 20, 4, script).await?;
-    if case.opened.line.profile().lapse == Lapse::WithTap {
+    if case.opened.line.profile().redelivery == Redelivery::WhenConsumerEnds {
         return Ok(());
     }
     let mut run = pin!(case.run());
@@ -136,7 +136,7 @@ pub(super) async fn takes_overdue_answers(rig: &impl Rig) -> Result<(), String> 
         end = &mut run => return Err(format!("the run ended with {end:?} although an answer was outstanding")),
         () = case.peer.holds(1) => {}
     }
-    case.feed.lapse();
+    case.feed.redeliver();
     case.peer.release();
     run.await;
     case.all_acknowledged()
@@ -269,7 +269,7 @@ pub(super) async fn survives_a_dropped_run(rig: &impl Rig) -> Result<(), String>
     }
     // Whoever served the visits notices that nobody is there any more.
     case.feed.until(|feed| feed.taps().is_empty()).await;
-    case.feed.lapse();
+    case.feed.redeliver();
     case.peer.release();
     case.run_out().await?;
     case.all_acknowledged()

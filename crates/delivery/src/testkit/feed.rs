@@ -13,7 +13,7 @@ use setgate_set::Jti;
 use tokio::sync::watch;
 
 use crate::{
-    Attempt, Cause, Closed, Feed, Form, Lapse, Manner, Order, Outcome, Profile, Refusal, Verdict, Voice, Want,
+    Attempt, Cause, Closed, Feed, Form, Manner, Order, Outcome, Profile, Redelivery, Refusal, Verdict, Voice, Want,
     spi::{FeedCore, TapCore, WindowCore},
 };
 
@@ -46,7 +46,7 @@ enum Stage {
     Handed {
         tap: u64,
         batch: u64,
-        lapse: Lapse,
+        redelivery: Redelivery,
     },
     Settled(End),
 }
@@ -186,8 +186,8 @@ impl Simulated {
     }
 
     /// Time passes: what was handed over and is not settled falls due again, if its tap says so.
-    pub fn lapse(&self) {
-        self.change(|state| self.lapse_all(state));
+    pub fn redeliver(&self) {
+        self.change(|state| self.redeliver_all(state));
     }
 
     /// How each SET ended, in order; `None` for those that have not.
@@ -228,7 +228,7 @@ impl Simulated {
     /// Whether a tap that came now would be given something.
     #[must_use]
     pub fn has_free(&self) -> bool {
-        let manner = Manner { order: self.0.profile.order, lapse: self.0.profile.lapse };
+        let manner = Manner { order: self.0.profile.order, redelivery: self.0.profile.redelivery };
         let state = self.0.state.lock();
         !self.due(&state, Drawer { number: u64::MAX, manner }, &Want::ALL).is_empty()
     }
@@ -328,8 +328,8 @@ impl Simulated {
         count
     }
 
-    fn lapse_all(&self, state: &mut State) -> usize {
-        self.put_back(state, |stage| matches!(stage, Stage::Handed { lapse: Lapse::After(_), .. }))
+    fn redeliver_all(&self, state: &mut State) -> usize {
+        self.put_back(state, |stage| matches!(stage, Stage::Handed { redelivery: Redelivery::After(_), .. }))
     }
 
     /// Gives the windows back what a SET took.
@@ -445,7 +445,7 @@ impl State {
 impl FeedCore for Simulated {
     fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
         let profile = &self.0.profile;
-        let manner = manner.unwrap_or(Manner { order: profile.order, lapse: profile.lapse });
+        let manner = manner.unwrap_or(Manner { order: profile.order, redelivery: profile.redelivery });
         let number = self.change(|state| {
             state.numbers += 1;
             state.taps.insert(state.numbers);

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::{
-    Answer, Attempt, Cause, Closed, ErrorCode, Feed, Form, Incoming, Lapse, Limits, Line, Order, Outcome, Profile,
-    Receipt, Refusal, Scope, SealedSet, Tap, Verdict, Want, Window, drive,
+    Answer, Attempt, Cause, Closed, ErrorCode, Feed, Form, Incoming, Limits, Line, Order, Outcome, Profile, Receipt,
+    Redelivery, Refusal, Scope, SealedSet, Tap, Verdict, Want, Window, drive,
 };
 
 /// How a line of the tests behaves.
@@ -85,7 +85,7 @@ impl Line for InMemory {
             order: if self.manner == Manner::Reverses { Order::PerTap } else { Order::PerSet },
             receipt: Receipt::Receiver,
             form: Form::Token,
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: 16, bytes: usize::MAX, overhead: 0, set_bytes: usize::MAX },
             endpoint: None,
             windows: vec![self.window.clone()],

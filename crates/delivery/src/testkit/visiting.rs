@@ -7,7 +7,7 @@ use super::{
     case::Case,
     peer::{Act, Meeting},
 };
-use crate::{Closed, Lapse};
+use crate::{Closed, Redelivery};
 
 /// Two drawers at once: never the same SET while one has it, order kept, and one that is busy holds up nobody else.
 pub(super) async fn shares(rig: &impl Rig) -> Result<(), String> {
@@ -74,8 +74,8 @@ pub(super) async fn drains(rig: &impl Rig) -> Result<(), String> {
     tokio::select! {
         biased;
         () = &mut left => {}
-        end = &mut run => match case.opened.line.profile().lapse {
-            Lapse::After(_) if case.feed.handed() > 0 => {
+        end = &mut run => match case.opened.line.profile().redelivery {
+            Redelivery::After(_) if case.feed.handed() > 0 => {
                 return Err(format!("{end:?}, and {} SETs are handed over and not answered", case.feed.handed()));
             }
             _ => left.await,

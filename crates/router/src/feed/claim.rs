@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, task::Context, time::Duration};
 
-use setgate_delivery::{Attempt, Closed, Lapse, Order, Voice, Want};
+use setgate_delivery::{Attempt, Closed, Order, Redelivery, Voice, Want};
 
 use super::{Draw, Drawn, Feed, Phase, Served, State, parts::Claimed, taps::For};
 use crate::{
@@ -195,9 +195,9 @@ impl Feed {
     ) -> Draw {
         let names = self.shared.store.names();
         let overhead = self.served.load().profile.limits.overhead;
-        let lapse = match state.taps.manner(drawer.tap).map(|manner| manner.lapse) {
-            Some(Lapse::After(after)) => Some(after),
-            Some(Lapse::WithTap) | None => None,
+        let redelivery = match state.taps.manner(drawer.tap).map(|manner| manner.redelivery) {
+            Some(Redelivery::After(after)) => Some(after),
+            Some(Redelivery::WhenConsumerEnds) | None => None,
         };
         state.in_flight.draws = state.in_flight.draws.next();
         let no = state.in_flight.draws;
@@ -213,7 +213,7 @@ impl Feed {
                 alone,
                 handed: None,
                 reached: false,
-                lapse,
+                redelivery,
                 generation: drawer.generation,
                 sealed: None,
                 ticket: ticket.clone(),

@@ -113,7 +113,7 @@ impl Feed {
         }
     }
 
-    /// Acknowledgements and refusals of SETs that are not drawn: from before a restart, or of an attempt that lapsed.
+    /// Acknowledgements and refusals of SETs that are not drawn: from before a restart, or of an attempt that timed out.
     ///
     /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. What is in `ending` when
     /// this returns is to be let go with [`Feed::visible`] once its settlement is visible in the store. Called once for each

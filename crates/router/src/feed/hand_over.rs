@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use setgate_delivery::Lapse;
+use setgate_delivery::Redelivery;
 use setgate_set::Timestamp;
 use setgate_store::{Attempted, Note, Settlement};
 
@@ -22,8 +22,8 @@ impl Feed {
     pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
-        let State { in_flight: InFlight { claimed, lapses, handed, .. }, taps, .. } = &mut *state;
-        let (mut lapse, mut orphans) = (false, Vec::new());
+        let State { in_flight: InFlight { claimed, redeliveries, handed, .. }, taps, .. } = &mut *state;
+        let (mut redelivery, mut orphans) = (false, Vec::new());
         for ClaimNo { seq, draw } in sets {
             let Some(claimed) =
                 claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && claimed.handed.is_none())
@@ -33,27 +33,27 @@ impl Feed {
             claimed.handed = Some(now);
             *handed += 1;
             taps.handed(claimed.tap);
-            if let Some(at) = claimed.lapses_at() {
-                lapses.insert((at, *seq));
-                lapse = true;
+            if let Some(at) = claimed.redelivery_at() {
+                redeliveries.insert((at, *seq));
+                redelivery = true;
             } else if taps.manner(claimed.tap).is_none() {
                 // Its batch outlived its tap, with which it would have fallen due again.
                 orphans.push(*seq);
             }
         }
-        if lapse || !orphans.is_empty() {
+        if redelivery || !orphans.is_empty() {
             self.due_again(&mut state, &orphans, now);
             self.wake(&mut state);
         }
     }
 
     /// Handed-over SETs whose time to be settled is over are due again.
-    pub(super) fn lapse(self: &Arc<Self>, state: &mut State, now: Duration) {
+    pub(super) fn redeliver(self: &Arc<Self>, state: &mut State, now: Duration) {
         let mut over = Vec::new();
-        while let Some((at, seq)) = state.in_flight.lapses.first().copied()
+        while let Some((at, seq)) = state.in_flight.redeliveries.first().copied()
             && at <= now
         {
-            state.in_flight.lapses.pop_first();
+            state.in_flight.redeliveries.pop_first();
             over.push(seq);
         }
         self.due_again(state, &over, now);
@@ -86,7 +86,7 @@ impl Feed {
         state.visits.leave(now, wall);
         self.take_back(&mut state, unsent);
         let closed = state.taps.close(tap);
-        if closed.is_some_and(|(manner, owes)| owes && manner.lapse == Lapse::WithTap) {
+        if closed.is_some_and(|(manner, owes)| owes && manner.redelivery == Redelivery::WhenConsumerEnds) {
             let of_tap =
                 |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed.is_some()).then_some(*seq);
             let mut sent: Vec<u64> = state.in_flight.claimed.iter().filter_map(of_tap).collect();

@@ -27,8 +27,8 @@ impl State {
         if untimed(self.lanes.next_due()) {
             return Some("a lane waits for a time at which nobody looks");
         }
-        if untimed(self.in_flight.lapses.first().map(|(at, _)| *at)) {
-            return Some("what was handed over lapses and nobody looks");
+        if untimed(self.in_flight.redeliveries.first().map(|(at, _)| *at)) {
+            return Some("what was handed over times out and nobody looks");
         }
         if untimed(self.absent_at()) {
             return Some("nobody notices that the receiver stays away");
@@ -66,9 +66,9 @@ impl State {
         let Self { breaker, taps, running, in_flight: InFlight { ending, .. }, .. } = self;
         let Scan { upto, seen, reading, asked, rewind, .. } = &self.scan;
         let mut text = format!(
-            "now {now:?} timer {timer:?} due {:?} lapses {:?} absent {:?} in flight {} handed {} {breaker:?} {taps:?}",
+            "now {now:?} timer {timer:?} due {:?} redeliveries {:?} absent {:?} in flight {} handed {} {breaker:?} {taps:?}",
             self.lanes.next_due(),
-            self.in_flight.lapses.first(),
+            self.in_flight.redeliveries.first(),
             self.absent_at(),
             self.in_flight.claimed.len(),
             self.in_flight.handed,

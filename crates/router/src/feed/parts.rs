@@ -76,7 +76,7 @@ pub(crate) struct InFlight {
     /// Of these, SETs whose hand-over has ended well: they are in flight no more.
     pub(super) reached: usize,
     /// When those of them are due again that outlive their tap, with their place in the ledger.
-    pub(super) lapses: BTreeSet<(Duration, u64)>,
+    pub(super) redeliveries: BTreeSet<(Duration, u64)>,
 }
 
 impl InFlight {
@@ -210,7 +210,7 @@ pub(crate) struct Claimed {
     /// The hand-over has ended well; what becomes of it is told later.
     pub(crate) reached: bool,
     /// How long after the hand-over it is due again; without it, when its tap is gone.
-    pub(crate) lapse: Option<Duration>,
+    pub(crate) redelivery: Option<Duration>,
     pub(crate) generation: Generation,
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
     pub(crate) sealed: Option<(KeyGeneration, Bytes)>,
@@ -222,8 +222,8 @@ pub(crate) struct Claimed {
 
 impl Claimed {
     /// When it is due again, whatever becomes of its tap.
-    pub(super) fn lapses_at(&self) -> Option<Duration> {
-        Some(self.handed? + self.lapse?)
+    pub(super) fn redelivery_at(&self) -> Option<Duration> {
+        Some(self.handed? + self.redelivery?)
     }
 }
 

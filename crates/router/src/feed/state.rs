@@ -99,10 +99,10 @@ impl State {
 
     /// When something is due next that is not due yet.
     pub(super) fn next_time(&self, now: Duration) -> Option<Duration> {
-        let lapses = self.in_flight.lapses.first().map(|(at, _)| *at);
+        let redeliveries = self.in_flight.redeliveries.first().map(|(at, _)| *at);
         // An open breaker whose time has come waits for nothing but what is in flight.
         let opens = self.breaker.opens_at().filter(|at| *at > now);
-        [self.lanes.next_due(), lapses, opens, self.absent_at()].into_iter().flatten().min()
+        [self.lanes.next_due(), redeliveries, opens, self.absent_at()].into_iter().flatten().min()
     }
 
     pub(super) fn wants_scan(&self) -> bool {
@@ -160,8 +160,8 @@ impl State {
             Some(returned) => returned.add(&claimed.ticket, claimed.bytes),
             None => claimed.ticket.give(claimed.bytes),
         }
-        if let Some(at) = claimed.lapses_at() {
-            self.in_flight.lapses.remove(&(at, seq));
+        if let Some(at) = claimed.redelivery_at() {
+            self.in_flight.redeliveries.remove(&(at, seq));
         }
         if claimed.handed.is_some() {
             self.in_flight.handed -= 1;
@@ -175,7 +175,7 @@ impl State {
     #[cfg(test)]
     pub(crate) fn is_at_rest(&self) -> bool {
         self.in_flight.handed == 0
-            && self.in_flight.lapses.is_empty()
+            && self.in_flight.redeliveries.is_empty()
             && self.in_flight.ending.is_empty()
             && !self.control.busy
     }

@@ -2,7 +2,7 @@
 
 use std::{task::Waker, time::Duration};
 
-use setgate_delivery::{Lapse, Manner, Order};
+use setgate_delivery::{Manner, Order, Redelivery};
 
 use crate::number::TapNo;
 
@@ -24,7 +24,7 @@ pub(crate) enum For {
 struct OneTap {
     id: TapNo,
     order: Order,
-    lapse: Lapse,
+    redelivery: Redelivery,
     /// Handed over by it and unsettled.
     handed: u32,
     /// Since which turn it waits, for what, and how it is woken.
@@ -48,7 +48,13 @@ impl Taps {
         if self.all.len() < 4 {
             self.all.reserve_exact(1);
         }
-        self.all.push(OneTap { id: self.last, order: manner.order, lapse: manner.lapse, handed: 0, waits: None });
+        self.all.push(OneTap {
+            id: self.last,
+            order: manner.order,
+            redelivery: manner.redelivery,
+            handed: 0,
+            waits: None,
+        });
         self.last
     }
 
@@ -58,7 +64,7 @@ impl Taps {
 
     /// How the tap hands over; nothing when it is gone.
     pub(crate) fn manner(&self, id: TapNo) -> Option<Manner> {
-        self.all.iter().find(|tap| tap.id == id).map(|tap| Manner { order: tap.order, lapse: tap.lapse })
+        self.all.iter().find(|tap| tap.id == id).map(|tap| Manner { order: tap.order, redelivery: tap.redelivery })
     }
 
     /// It is gone. Tells how it handed over and whether something that it handed over is unsettled.
@@ -69,7 +75,7 @@ impl Taps {
             self.all = Vec::new();
         }
         self.took(id);
-        Some((Manner { order: tap.order, lapse: tap.lapse }, tap.handed > 0))
+        Some((Manner { order: tap.order, redelivery: tap.redelivery }, tap.handed > 0))
     }
 
     /// It waits; its place in line stays when it waited for the same before.
@@ -193,7 +199,7 @@ mod tests {
         }
     }
 
-    const MANNER: Manner = Manner { order: Order::PerBatch, lapse: Lapse::WithTap };
+    const MANNER: Manner = Manner { order: Order::PerBatch, redelivery: Redelivery::WhenConsumerEnds };
 
     fn four() -> (Taps, Vec<TapNo>, Vec<Arc<Count>>) {
         let mut taps = Taps::default();

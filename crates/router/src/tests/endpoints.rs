@@ -103,7 +103,7 @@ impl setgate_delivery::Line for ClusterLine {
             order: Order::PerSet,
             receipt: Receipt::Carrier,
             form: self.2,
-            lapse: Lapse::WithTap,
+            redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: 64, bytes: 1 << 20, overhead: 0, set_bytes: 16 << 10 },
             endpoint: Some("cluster/main".into()),
             windows: vec![self.0.window.clone()],

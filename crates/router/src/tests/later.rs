@@ -5,7 +5,7 @@ use setgate_delivery::{Attempt, Want};
 
 use super::*;
 
-const LAPSE: Duration = Duration::from_secs(60);
+const REDELIVERY: Duration = Duration::from_secs(60);
 
 type Judge = Arc<dyn Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync>;
 
@@ -44,7 +44,7 @@ impl setgate_delivery::Line for LaterLine {
             order: Order::PerBatch,
             receipt: Receipt::Receiver,
             form: Form::Token,
-            lapse: Lapse::After(LAPSE),
+            redelivery: Redelivery::After(REDELIVERY),
             limits: Limits { sets: 20, bytes: 1 << 20, overhead: 0, set_bytes: 16 << 10 },
             endpoint: None,
             windows: vec![],

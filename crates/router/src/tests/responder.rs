@@ -8,7 +8,7 @@ pub(super) struct Asked;
 
 pub(super) struct AskedLine {
     order: Order,
-    lapse: Lapse,
+    redelivery: Redelivery,
 }
 
 impl setgate_delivery::Line for AskedLine {
@@ -18,7 +18,7 @@ impl setgate_delivery::Line for AskedLine {
             order: self.order,
             receipt: Receipt::Receiver,
             form: Form::Token,
-            lapse: self.lapse,
+            redelivery: self.redelivery,
             limits: Limits { sets: 100, bytes: 1 << 20, overhead: 0, set_bytes: 16 << 10 },
             endpoint: None,
             windows: vec![],
@@ -31,10 +31,11 @@ impl AnyMethod for Asked {
         Entry { name: "asked", uri: "urn:example:asked", aliases: &[] }
     }
     fn line(&self, _: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
-        let lapse = terms.get("after").and_then(Value::as_u64);
+        let redelivery = terms.get("after").and_then(Value::as_u64);
         Ok(Arc::new(AskedLine {
             order: if terms["order"] == "tap" { Order::PerTap } else { Order::PerBatch },
-            lapse: lapse.map_or(Lapse::WithTap, |after| Lapse::After(Duration::from_secs(after))),
+            redelivery: redelivery
+                .map_or(Redelivery::WhenConsumerEnds, |after| Redelivery::After(Duration::from_secs(after))),
         }))
     }
     fn publish(&self, _: Value, at: &str) -> Result<Value, Fault> {
@@ -127,7 +128,7 @@ mod visit {
     }
 }
 
-mod lapse {
+mod redelivery {
     use setgate_delivery::{Attempt, Manner};
 
     use super::*;
@@ -202,7 +203,7 @@ mod lapse {
     async fn a_socket_and_a_request_of_one_url_fail_each_in_its_manner() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let feed = bench.router.visit("a").unwrap().feed;
-        let mut socket = feed.tap_in(Manner { order: Order::PerTap, lapse: Lapse::WithTap });
+        let mut socket = feed.tap_in(Manner { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
         bench.emit(0, 0).await;
         assert_eq!(numbers(&take(&mut socket, 1).await), [0]);
         bench.emit(0, 1).await;

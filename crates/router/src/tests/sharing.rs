@@ -9,7 +9,7 @@ use setgate_delivery::{Batch, Manner};
 
 use super::{responder::*, *};
 
-const LAPSE: Duration = Duration::from_secs(60);
+const REDELIVERY: Duration = Duration::from_secs(60);
 const KEYS: u64 = 6;
 
 /// Who holds a SET, and until when if it is not until the end of the tap.
@@ -30,7 +30,7 @@ struct Model {
 
 impl Model {
     fn handed(&mut self, now: Duration, n: u64, hold: Hold) {
-        self.lapse(now);
+        self.redeliver(now);
         assert!(!self.held.contains_key(&n), "{n} is handed out while it is held");
         // What was drawn when a late acknowledgement came may still leave: a repeat of a settled SET harms nobody.
         if !self.settled.contains(&n) {
@@ -53,7 +53,7 @@ impl Model {
         self.held.retain(|m, _| *m < n || m % KEYS != n % KEYS);
     }
 
-    fn lapse(&mut self, now: Duration) {
+    fn redeliver(&mut self, now: Duration) {
         let over: Vec<u64> =
             self.held.iter().filter(|(_, hold)| hold.until.is_some_and(|at| at <= now)).map(|(n, _)| *n).collect();
         over.into_iter().for_each(|n| self.falls_back(n));
@@ -109,7 +109,7 @@ impl Play {
     }
 
     fn open(&mut self, socket: bool) {
-        let manner = Manner { order: Order::PerTap, lapse: Lapse::WithTap };
+        let manner = Manner { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds };
         let tap = if socket { self.feed().tap_in(manner) } else { self.feed().tap() };
         self.opened += 1;
         self.peers.push(Peer { no: self.opened, tap, pipe: socket.then(VecDeque::new) });
@@ -138,7 +138,7 @@ impl Play {
         for set in batch.hand_over() {
             let n = number(&set);
             self.model.jtis.insert(n, set.jti);
-            self.model.handed(now, n, Hold { tap, until: Some(now + LAPSE) });
+            self.model.handed(now, n, Hold { tap, until: Some(now + REDELIVERY) });
             if arrives {
                 self.model.arrives(n);
             }

@@ -31,7 +31,7 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
     let mut tap = bench.router.visit("a").unwrap().feed.tap();
     assert_eq!(take(&mut tap, 40).await.len(), 40);
     drop(tap);
-    // They lapse: that was an attempt.
+    // Their time is over: that was an attempt.
     for _ in 0..62 {
         bench.pass(Duration::from_secs(1)).await;
     }

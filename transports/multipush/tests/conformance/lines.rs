@@ -303,7 +303,7 @@ async fn what_is_not_acknowledged_in_time_is_sent_again_under_its_jti() {
         () = case.feed.until(|feed| feed.handed() == 5) => {}
     }
     // The answer to the first request acknowledges nothing, whenever it comes.
-    case.feed.lapse();
+    case.feed.redeliver();
     assert_eq!(run.await, Closed::Idle);
     case.all_acknowledged();
     let came = sink.came();

@@ -205,7 +205,7 @@ async fn partial_acknowledgement_leaves_the_rest_to_the_redelivery_time() {
     stand.feed.until(|feed| feed.handed() == 4).await;
     let ids = stand.names();
     assert_eq!(stand.poll(json!({ "ack": [ids[0], ids[2]], "returnImmediately": true })).await, json!({ "sets": {} }));
-    stand.feed.lapse();
+    stand.feed.redeliver();
     let again = stand.poll(json!({ "returnImmediately": true })).await;
     assert_eq!(names(&again).len(), 2);
     for name in names(&again) {

@@ -10,7 +10,7 @@ use setgate_set::{Envelope, OrderKey, Timestamp};
 
 use super::{Drawer, Held, Simulated, Stage, State, Waiter};
 use crate::{
-    Attempt, Batch, Closed, Lapse, SealedSet, Voice, Want,
+    Attempt, Batch, Closed, Redelivery, SealedSet, Voice, Want,
     spi::{Claim, TapCore},
 };
 
@@ -38,7 +38,7 @@ impl SimulatedTap {
         }
         let due = |state: &State| if want.sets == 0 { Vec::new() } else { feed.due(state, self.drawer, want) };
         let mut mine = due(state);
-        if mine.is_empty() && want.sets > 0 && state.retry_now && !state.paused && feed.lapse_all(state) > 0 {
+        if mine.is_empty() && want.sets > 0 && state.retry_now && !state.paused && feed.redeliver_all(state) > 0 {
             mine = due(state);
         }
         let bytes = mine.iter().filter_map(|at| state.sets.get(*at)).map(|entry| entry.body.len()).sum();
@@ -132,7 +132,9 @@ impl Drop for SimulatedTap {
             state.waiting.retain(|waiter| waiter.drawer.number != number);
             // What it drew and did not hand over goes back, and what goes with it.
             feed.put_back(state, |stage| match stage {
-                Stage::Claimed { tap, .. } | Stage::Handed { tap, lapse: Lapse::WithTap, .. } => *tap == number,
+                Stage::Claimed { tap, .. } | Stage::Handed { tap, redelivery: Redelivery::WhenConsumerEnds, .. } => {
+                    *tap == number
+                }
                 _ => false,
             });
         });
@@ -163,13 +165,17 @@ impl Claim for SimulatedClaim {
                     && batch == ours
                 {
                     entry.attempts += 1;
-                    entry.stage = Stage::Handed { tap, batch, lapse: drawer.manner.lapse };
+                    entry.stage = Stage::Handed { tap, batch, redelivery: drawer.manner.redelivery };
                     of_batch += 1;
                 }
                 let held = matches!(entry.stage, Stage::Handed { tap, .. } if tap == drawer.number);
                 of_tap += usize::from(held);
             }
-            state.most = state.most.max(if drawer.manner.lapse == Lapse::WithTap { of_tap } else { of_batch });
+            state.most = state.most.max(if drawer.manner.redelivery == Redelivery::WhenConsumerEnds {
+                of_tap
+            } else {
+                of_batch
+            });
             // A request may be in the middle of its answer; a run hears the end before it draws.
             if sender && state.end.is_some() {
                 state.wrongs.push("a batch was handed over after its tap had ended".to_owned());

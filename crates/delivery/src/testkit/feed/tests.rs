@@ -5,20 +5,20 @@ use futures_util::FutureExt;
 use super::*;
 use crate::{Batch, Limits, Receipt, Tap};
 
-fn profile(order: Order, lapse: Lapse) -> Profile {
+fn profile(order: Order, redelivery: Redelivery) -> Profile {
     Profile {
         voice: Voice::Responder,
         order,
         receipt: Receipt::Receiver,
         form: Form::Token,
-        lapse,
+        redelivery,
         limits: Limits { sets: 10, bytes: usize::MAX, overhead: 0, set_bytes: usize::MAX },
         endpoint: None,
         windows: Vec::new(),
     }
 }
 
-const LATER: Lapse = Lapse::After(std::time::Duration::from_secs(60));
+const LATER: Redelivery = Redelivery::After(std::time::Duration::from_secs(60));
 
 fn draw(tap: &mut Tap, sets: usize) -> Option<Batch> {
     tap.next(Want { sets, ..Want::ALL }).now_or_never().map(Result::unwrap)
@@ -29,11 +29,11 @@ fn hand_over(tap: &mut Tap, sets: usize) -> Vec<Jti> {
 }
 
 #[test]
-fn a_drawer_has_an_order_and_a_lapse_of_its_own() {
-    let simulated = Simulated::new(profile(Order::PerTap, Lapse::WithTap), 6, 1);
+fn a_drawer_has_an_order_and_a_redelivery_of_its_own() {
+    let simulated = Simulated::new(profile(Order::PerTap, Redelivery::WhenConsumerEnds), 6, 1);
     let feed = simulated.feed();
     let mut socket = feed.tap();
-    let mut request = feed.tap_in(Manner { order: Order::PerBatch, lapse: LATER });
+    let mut request = feed.tap_in(Manner { order: Order::PerBatch, redelivery: LATER });
     assert_eq!(hand_over(&mut socket, 1).len(), 1);
     assert!(draw(&mut request, 9).is_none(), "the key is the socket's");
     assert_eq!(hand_over(&mut socket, 1).len(), 1, "the socket may have its successor");
@@ -43,7 +43,7 @@ fn a_drawer_has_an_order_and_a_lapse_of_its_own() {
     assert!(draw(&mut request, 9).is_none(), "another batch waits for the first");
     drop(request);
     assert_eq!((first.len(), simulated.handed()), (2, 2), "what a request took outlives it");
-    simulated.lapse();
+    simulated.redeliver();
     assert_eq!(simulated.handed(), 0);
     assert_eq!(simulated.attempts(), [2, 2, 0, 0, 0, 0]);
     assert!(simulated.wrongs().is_empty());
@@ -60,7 +60,7 @@ fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
     drop(batch);
     assert_eq!(simulated.ends()[..2], [Some(End::Acknowledged), None]);
     assert_eq!(hand_over(&mut tap, 1), [ids[1]]);
-    simulated.lapse();
+    simulated.redeliver();
     feed.settle(ids[1], Some(Attempt(1)), Ok(Receipt::Receiver));
     assert_eq!(simulated.ends()[1], Some(End::Acknowledged), "its time was over, and it counts");
     assert!(simulated.wrongs().is_empty());

@@ -53,7 +53,7 @@ impl Line for InMemory {
             order: if socket { Order::PerTap } else { Order::PerBatch },
             receipt: Receipt::Receiver,
             form: Form::Token,
-            lapse: if socket { Lapse::WithTap } else { Lapse::After(Duration::from_secs(60)) },
+            redelivery: if socket { Redelivery::WhenConsumerEnds } else { Redelivery::After(Duration::from_secs(60)) },
             limits: Limits { sets: 1000, bytes: usize::MAX, overhead: 0, set_bytes: 100 << 10 },
             endpoint: None,
             windows: Vec::new(),
