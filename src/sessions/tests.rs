@@ -96,7 +96,7 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
     }
 }
 
-struct Rig {
+struct Fixture {
     app: axum::Router,
     visits: Visits,
     router: Router,
@@ -110,7 +110,7 @@ struct Rig {
     producer: Minted,
 }
 
-async fn rig(config: VisitsConfig) -> Rig {
+async fn fixture(config: VisitsConfig) -> Fixture {
     let clock = MockClock::at(NOW);
     let runtime =
         Runtime { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(setgate_clock::TokioTasks) };
@@ -188,7 +188,7 @@ async fn rig(config: VisitsConfig) -> Rig {
     };
     let visits = Visits::new(parts).unwrap();
     let app = visits.mount(axum::Router::new());
-    Rig { app, visits, router, clock, registry, crm, all, b, ends, producer }
+    Fixture { app, visits, router, clock, registry, crm, all, b, ends, producer }
 }
 
 struct Answer {
@@ -203,7 +203,7 @@ impl Answer {
     }
 }
 
-impl Rig {
+impl Fixture {
     async fn send(&self, method: &str, uri: &str, fields: &[(&str, &str)], body: &str) -> Answer {
         let mut request = axum::http::Request::builder().method(method).uri(uri);
         for (name, value) in fields {
@@ -241,10 +241,10 @@ fn bearer(token: &Minted) -> String {
 
 #[tokio::test]
 async fn the_attack_matrix_has_one_answer_for_each_row() {
-    let rig = rig(VisitsConfig::default()).await;
-    rig.clock.advance(Duration::from_secs(60));
+    let fixture = fixture(VisitsConfig::default()).await;
+    fixture.clock.advance(Duration::from_secs(60));
     let wrong = mint(TokenKind::Receiver, &*SeededRandom::new(99));
-    let disguised = rig.producer.token.expose().replace("sgp_", "sgr_");
+    let disguised = fixture.producer.token.expose().replace("sgp_", "sgr_");
     // RFC 8417 §4.2, hardening H41: a SET is never a bearer token.
     let set = "eyJ0eXAiOiJzZWNldmVudCtqd3QiLCJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EuZXhhbXBsZSJ9.c2ln";
     // Own stream, another's, none, another issuer's stream here and at its own place, another method.
@@ -253,38 +253,38 @@ async fn the_attack_matrix_has_one_answer_for_each_row() {
     let rows: [(&str, Option<String>, [u16; 6]); 9] = [
         ("no token", None, [401; 6]),
         ("wrong token", Some(bearer(&wrong)), [401; 6]),
-        ("producer's token", Some(bearer(&rig.producer)), [401; 6]),
+        ("producer's token", Some(bearer(&fixture.producer)), [401; 6]),
         ("producer's token disguised", Some(format!("Bearer {disguised}")), [401; 6]),
-        ("expired token", Some(bearer(&rig.ends)), [401; 6]),
+        ("expired token", Some(bearer(&fixture.ends)), [401; 6]),
         ("SET", Some(format!("Bearer {set}")), [401; 6]),
-        ("own token", Some(bearer(&rig.crm)), [200, 404, 404, 404, 403, 404]),
-        ("other receiver's token", Some(bearer(&rig.b)), [403, 403, 403, 403, 200, 403]),
-        ("token of all", Some(bearer(&rig.all)), [200, 200, 404, 404, 403, 404]),
+        ("own token", Some(bearer(&fixture.crm)), [200, 404, 404, 404, 403, 404]),
+        ("other receiver's token", Some(bearer(&fixture.b)), [403, 403, 403, 403, 200, 403]),
+        ("token of all", Some(bearer(&fixture.all)), [200, 200, 404, 404, 403, 404]),
     ];
     for (who, token, statuses) in rows {
         for (target, status) in targets.iter().zip(statuses) {
             let fields: Vec<_> = token.iter().map(|token| ("authorization", token.as_str())).collect();
-            let answer = rig.send("GET", target, &fields, "").await;
+            let answer = fixture.send("GET", target, &fields, "").await;
             assert_eq!(answer.status, status, "{who} at {target}");
             let challenged = matches!(status, 401 | 403);
             assert_eq!(answer.headers.contains_key("www-authenticate"), challenged, "{who} at {target}");
-            let query = rig.crm.token.expose();
-            let answer = rig.send("GET", &format!("{target}?access_token={query}"), &fields, "").await;
+            let query = fixture.crm.token.expose();
+            let answer = fixture.send("GET", &format!("{target}?access_token={query}"), &fields, "").await;
             assert_eq!(answer.status, 400, "{who} at {target} with a token in the query");
             let cookie = [("cookie", query.as_str())];
-            assert_eq!(rig.send("GET", target, &cookie, "").await.status, 401, "a cookie at {target}");
+            assert_eq!(fixture.send("GET", target, &cookie, "").await.status, 401, "a cookie at {target}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_stream_of_somebody_else_and_none_are_answered_alike() {
-    let rig = rig(VisitsConfig::default()).await;
+    let fixture = fixture(VisitsConfig::default()).await;
     let [other, none, method, foreign] = [
-        rig.get("/one/tiny/hr", &rig.crm).await,
-        rig.get("/one/tiny/nowhere", &rig.crm).await,
-        rig.get("/one/tiny/odd", &rig.crm).await,
-        rig.get("/one/tiny/of-b", &rig.all).await,
+        fixture.get("/one/tiny/hr", &fixture.crm).await,
+        fixture.get("/one/tiny/nowhere", &fixture.crm).await,
+        fixture.get("/one/tiny/odd", &fixture.crm).await,
+        fixture.get("/one/tiny/of-b", &fixture.all).await,
     ];
     for answer in [&none, &method, &foreign] {
         assert_eq!((answer.status, &answer.headers, &answer.body), (404, &other.headers, &other.body));
@@ -293,7 +293,7 @@ async fn a_stream_of_somebody_else_and_none_are_answered_alike() {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_leads_to_another_stream() {
-    let rig = rig(VisitsConfig::default()).await;
+    let fixture = fixture(VisitsConfig::default()).await;
     for path in [
         "/one/tiny/%63rm",
         "/one/tiny/crm%2f",
@@ -317,16 +317,16 @@ async fn no_spelling_of_a_path_leads_to_another_stream() {
         "/One/tiny/crm",
         "/one/tiny/crm/%74icket",
     ] {
-        let answer = rig.get(path, &rig.all).await;
+        let answer = fixture.get(path, &fixture.all).await;
         assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
     }
 }
 
 #[tokio::test]
 async fn a_method_sees_its_own_path_and_no_credential() {
-    let rig = rig(VisitsConfig::default()).await;
+    let fixture = fixture(VisitsConfig::default()).await;
     let fields = [
-        ("authorization", &*bearer(&rig.crm)),
+        ("authorization", &*bearer(&fixture.crm)),
         ("cookie", "session=x"),
         ("sec-websocket-protocol", "setgate.v1, ticket.canary"),
         ("accept-language", "de"),
@@ -334,40 +334,40 @@ async fn a_method_sees_its_own_path_and_no_credential() {
     for (path, inner) in [("", "/"), ("?x=1", "/?x=1"), ("/sub/path", "/sub/path"), ("/sub/path?x=1", "/sub/path?x=1")]
     {
         let fields = if path.is_empty() { &fields[..2] } else { &fields[..1] };
-        let told = rig.send("POST", &format!("/one/tiny/crm{path}"), fields, "").await.json();
+        let told = fixture.send("POST", &format!("/one/tiny/crm{path}"), fields, "").await.json();
         assert_eq!((&told["uri"], &told["peer"], &told["line"]), (&json!(inner), &json!("crm"), &json!(true)));
         assert_eq!(told["headers"], json!([]), "{told}");
     }
     // A ticket is taken out although the bearer's token counts; two credentials at once do not pass.
-    let told = rig.send("POST", "/one/tiny/crm", &fields, "").await;
+    let told = fixture.send("POST", "/one/tiny/crm", &fields, "").await;
     assert_eq!(told.status, 400);
-    let told = rig.send("POST", "/one/tiny/crm", &[fields[0], fields[3]], "").await.json();
+    let told = fixture.send("POST", "/one/tiny/crm", &[fields[0], fields[3]], "").await.json();
     assert_eq!(told["headers"], json!(["accept-language"]));
 }
 
 #[tokio::test]
 async fn a_ticket_opens_one_socket_and_is_not_seen_again() {
-    let rig = rig(VisitsConfig::default()).await;
+    let fixture = fixture(VisitsConfig::default()).await;
     for (offer, left) in [
         ("setgate.v1, ticket.T", json!("setgate.v1")),
         ("ticket.T,setgate.v1 , pushpull", json!("setgate.v1, pushpull")),
         ("TICKET.T", Json::Null),
     ] {
-        let ticket = rig.ticket(&rig.crm).await;
+        let ticket = fixture.ticket(&fixture.crm).await;
         let offer = offer.replace(".T", &format!(".{ticket}"));
-        let first = rig.open("/one/tiny/crm", ORIGIN, &offer).await;
+        let first = fixture.open("/one/tiny/crm", ORIGIN, &offer).await;
         assert_eq!((first.status, &first.json()["offered"], &first.json()["peer"]), (200, &left, &json!("crm")));
         assert!(
             !String::from_utf8_lossy(&first.body).contains(&ticket)
                 && !format!("{:?}", first.headers).contains(&ticket)
         );
-        assert_eq!(rig.open("/one/tiny/crm", ORIGIN, &offer).await.status, 401, "it was used");
+        assert_eq!(fixture.open("/one/tiny/crm", ORIGIN, &offer).await.status, 401, "it was used");
     }
 }
 
 #[tokio::test]
 async fn a_ticket_shown_at_the_wrong_place_is_used_up() {
-    let rig = rig(VisitsConfig::default()).await;
+    let fixture = fixture(VisitsConfig::default()).await;
     for (target, origin) in [
         ("/one/tiny/hr", ORIGIN),
         ("/two/tiny/of-b", ORIGIN),
@@ -377,58 +377,62 @@ async fn a_ticket_shown_at_the_wrong_place_is_used_up() {
         ("/one/tiny/crm", "http://page.example"),
         ("/one/tiny/crm", ""),
     ] {
-        let offer = format!("ticket.{}", rig.ticket(&rig.all).await);
-        assert_eq!(rig.open(target, origin, &offer).await.status, 401, "{target} {origin}");
-        assert_eq!(rig.open("/one/tiny/crm", ORIGIN, &offer).await.status, 401, "{target} {origin}: used up");
+        let offer = format!("ticket.{}", fixture.ticket(&fixture.all).await);
+        assert_eq!(fixture.open(target, origin, &offer).await.status, 401, "{target} {origin}");
+        assert_eq!(fixture.open("/one/tiny/crm", ORIGIN, &offer).await.status, 401, "{target} {origin}: used up");
     }
-    let offer = format!("ticket.{}", rig.ticket(&rig.all).await);
+    let offer = format!("ticket.{}", fixture.ticket(&fixture.all).await);
     let no_origin = [("upgrade", "websocket"), ("sec-websocket-protocol", &*offer)];
-    assert_eq!(rig.send("GET", "/one/tiny/crm", &no_origin, "").await.status, 401);
+    assert_eq!(fixture.send("GET", "/one/tiny/crm", &no_origin, "").await.status, 401);
 }
 
 #[tokio::test]
 async fn a_ticket_counts_for_a_socket_only() {
-    let rig = rig(VisitsConfig::default()).await;
-    let offer = format!("ticket.{}", rig.ticket(&rig.crm).await);
+    let fixture = fixture(VisitsConfig::default()).await;
+    let offer = format!("ticket.{}", fixture.ticket(&fixture.crm).await);
     let fields = [("origin", ORIGIN), ("sec-websocket-protocol", &*offer)];
-    assert_eq!(rig.send("GET", "/one/tiny/crm", &fields, "").await.status, 401, "no upgrade");
-    assert_eq!(rig.send("POST", "/one/tiny/crm", &fields, "").await.status, 401);
+    assert_eq!(fixture.send("GET", "/one/tiny/crm", &fields, "").await.status, 401, "no upgrade");
+    assert_eq!(fixture.send("POST", "/one/tiny/crm", &fields, "").await.status, 401);
     let upgrade = [fields[0], fields[1], ("upgrade", "websocket")];
-    assert_eq!(rig.send("POST", "/one/tiny/crm/ticket", &upgrade, "").await.status, 401, "a ticket fetches no ticket");
+    assert_eq!(
+        fixture.send("POST", "/one/tiny/crm/ticket", &upgrade, "").await.status,
+        401,
+        "a ticket fetches no ticket"
+    );
     let as_token = format!("Bearer {}", offer.trim_start_matches("ticket."));
-    assert_eq!(rig.send("GET", "/one/tiny/crm", &[("authorization", &as_token)], "").await.status, 401);
+    assert_eq!(fixture.send("GET", "/one/tiny/crm", &[("authorization", &as_token)], "").await.status, 401);
     let two = format!("{offer}, ticket.other");
-    assert_eq!(rig.open("/one/tiny/crm", ORIGIN, &two).await.status, 400);
-    assert_eq!(rig.open("/one/tiny/crm", ORIGIN, &offer).await.status, 200, "none of these was its use");
+    assert_eq!(fixture.open("/one/tiny/crm", ORIGIN, &two).await.status, 400);
+    assert_eq!(fixture.open("/one/tiny/crm", ORIGIN, &offer).await.status, 200, "none of these was its use");
 }
 
 #[tokio::test]
 async fn a_ticket_lives_thirty_seconds() {
-    let rig = rig(VisitsConfig::default()).await;
+    let fixture = fixture(VisitsConfig::default()).await;
     for (after, status) in [(29_999, 200), (30_000, 401)] {
-        let offer = format!("ticket.{}", rig.ticket(&rig.crm).await);
-        rig.clock.advance(Duration::from_millis(after));
-        assert_eq!(rig.open("/one/tiny/crm", ORIGIN, &offer).await.status, status, "{after}");
+        let offer = format!("ticket.{}", fixture.ticket(&fixture.crm).await);
+        fixture.clock.advance(Duration::from_millis(after));
+        assert_eq!(fixture.open("/one/tiny/crm", ORIGIN, &offer).await.status, status, "{after}");
     }
 }
 
 #[tokio::test]
 async fn a_ticket_does_not_outlive_the_token_that_fetched_it() {
-    let rig = rig(VisitsConfig::default()).await;
-    rig.clock.advance(Duration::from_secs(45));
-    let offer = format!("ticket.{}", rig.ticket(&rig.ends).await);
-    rig.clock.advance(Duration::from_secs(15));
-    assert_eq!(rig.open("/one/tiny/crm", ORIGIN, &offer).await.status, 401);
+    let fixture = fixture(VisitsConfig::default()).await;
+    fixture.clock.advance(Duration::from_secs(45));
+    let offer = format!("ticket.{}", fixture.ticket(&fixture.ends).await);
+    fixture.clock.advance(Duration::from_secs(15));
+    assert_eq!(fixture.open("/one/tiny/crm", ORIGIN, &offer).await.status, 401);
 }
 
 #[tokio::test]
 async fn a_ticket_is_for_an_origin_that_is_named_once() {
-    let rig = rig(VisitsConfig::default()).await;
-    let token = bearer(&rig.crm);
+    let fixture = fixture(VisitsConfig::default()).await;
+    let token = bearer(&fixture.crm);
     let ask = async |origin: Option<&str>, body: &str| {
         let mut fields = vec![("authorization", token.as_str())];
         fields.extend(origin.map(|origin| ("origin", origin)));
-        rig.send("POST", "/one/tiny/crm/ticket", &fields, body).await.status
+        fixture.send("POST", "/one/tiny/crm/ticket", &fields, body).await.status
     };
     let request = json!({ "origin": ORIGIN }).to_string();
     for (origin, body, status) in [
@@ -447,76 +451,79 @@ async fn a_ticket_is_for_an_origin_that_is_named_once() {
     ] {
         assert_eq!(ask(origin, body).await, status, "{origin:?} {body}");
     }
-    let answer = rig.get("/one/tiny/crm/ticket", &rig.crm).await;
+    let answer = fixture.get("/one/tiny/crm/ticket", &fixture.crm).await;
     assert_eq!((answer.status, &answer.headers["allow"]), (405, &HeaderValue::from_static("POST")));
-    for (target, token, status) in [("/one/tiny/hr/ticket", &rig.crm, 404), ("/one/tiny/crm/ticket", &rig.b, 403)] {
-        assert_eq!(rig.get(target, token).await.status, status, "{target}");
+    for (target, token, status) in
+        [("/one/tiny/hr/ticket", &fixture.crm, 404), ("/one/tiny/crm/ticket", &fixture.b, 403)]
+    {
+        assert_eq!(fixture.get(target, token).await.status, status, "{target}");
     }
 }
 
 #[tokio::test]
 async fn tickets_are_bounded_for_all_and_for_each_and_room_comes_back() {
-    let rig = rig(VisitsConfig { tickets: 3, tickets_per_receiver: 2, ..VisitsConfig::default() }).await;
+    let fixture = fixture(VisitsConfig { tickets: 3, tickets_per_receiver: 2, ..VisitsConfig::default() }).await;
     let ask = async |token: &Minted| {
         let fields = [("authorization", &*bearer(token)), ("origin", ORIGIN)];
-        let answer = rig.send("POST", "/one/tiny/crm/ticket", &fields, "").await;
+        let answer = fixture.send("POST", "/one/tiny/crm/ticket", &fields, "").await;
         (answer.status, answer.headers.contains_key("retry-after"))
     };
-    let first = format!("ticket.{}", rig.ticket(&rig.crm).await);
-    assert_eq!(ask(&rig.crm).await, (201, false));
-    assert_eq!(ask(&rig.crm).await, (429, true));
-    assert_eq!(ask(&rig.all).await, (201, false));
-    assert_eq!(ask(&rig.all).await, (503, true));
-    assert_eq!(rig.open("/one/tiny/crm", ORIGIN, &first).await.status, 200);
-    assert_eq!(ask(&rig.crm).await, (201, false), "a used ticket is room for another");
-    rig.clock.advance(Duration::from_secs(30));
-    assert_eq!(ask(&rig.crm).await, (201, false), "so is one that has expired");
-    assert!(rig.registry.text().contains("setgate_tickets_issued_total 5\n"), "{}", rig.registry.text());
+    let first = format!("ticket.{}", fixture.ticket(&fixture.crm).await);
+    assert_eq!(ask(&fixture.crm).await, (201, false));
+    assert_eq!(ask(&fixture.crm).await, (429, true));
+    assert_eq!(ask(&fixture.all).await, (201, false));
+    assert_eq!(ask(&fixture.all).await, (503, true));
+    assert_eq!(fixture.open("/one/tiny/crm", ORIGIN, &first).await.status, 200);
+    assert_eq!(ask(&fixture.crm).await, (201, false), "a used ticket is room for another");
+    fixture.clock.advance(Duration::from_secs(30));
+    assert_eq!(ask(&fixture.crm).await, (201, false), "so is one that has expired");
+    assert!(fixture.registry.text().contains("setgate_tickets_issued_total 5\n"), "{}", fixture.registry.text());
 }
 
 #[tokio::test]
 async fn visits_are_bounded_for_all_and_for_each_and_room_comes_back() {
-    let rig = rig(VisitsConfig { connections: 3, per_receiver: 2, ..VisitsConfig::default() }).await;
+    let fixture = fixture(VisitsConfig { connections: 3, per_receiver: 2, ..VisitsConfig::default() }).await;
     let begin = |token: &Minted| {
         let request = Request::get("/one/tiny/crm/wait").header("authorization", bearer(token));
-        let mut waiting = Box::pin(rig.app.clone().oneshot(request.body(Body::empty()).unwrap()));
+        let mut waiting = Box::pin(fixture.app.clone().oneshot(request.body(Body::empty()).unwrap()));
         async move { ((&mut waiting).now_or_never().is_none(), waiting) }
     };
     let mut open = Vec::new();
-    for token in [&rig.crm, &rig.crm, &rig.all] {
+    for token in [&fixture.crm, &fixture.crm, &fixture.all] {
         let (pending, waiting) = begin(token).await;
         assert!(pending);
         open.push(waiting);
     }
-    assert!(rig.registry.text().contains("setgate_visits_open{method=\"tiny\"} 3\n"));
-    let busy = rig.get("/one/tiny/crm", &rig.all).await;
+    assert!(fixture.registry.text().contains("setgate_visits_open{method=\"tiny\"} 3\n"));
+    let busy = fixture.get("/one/tiny/crm", &fixture.all).await;
     assert_eq!((busy.status, busy.headers.contains_key("retry-after")), (503, true));
     open.pop();
-    let busy = rig.get("/one/tiny/crm", &rig.crm).await;
+    let busy = fixture.get("/one/tiny/crm", &fixture.crm).await;
     assert_eq!((busy.status, busy.headers.contains_key("retry-after")), (429, true));
-    assert_eq!(rig.get("/one/tiny/crm", &rig.all).await.status, 200);
+    assert_eq!(fixture.get("/one/tiny/crm", &fixture.all).await.status, 200);
     open.clear();
-    assert_eq!(rig.get("/one/tiny/crm", &rig.crm).await.status, 200);
-    let text = rig.registry.text();
+    assert_eq!(fixture.get("/one/tiny/crm", &fixture.crm).await.status, 200);
+    let text = fixture.registry.text();
     assert!(text.contains("setgate_visits_open{method=\"tiny\"} 0\n"), "{text}");
     assert!(text.contains("setgate_visits_refused_total{reason=\"per_receiver\"} 1\n"), "{text}");
 }
 
 #[tokio::test]
 async fn a_visit_holds_its_place_until_its_answer_was_read() {
-    let rig = rig(VisitsConfig { connections: 1, ..VisitsConfig::default() }).await;
-    let request = Request::get("/one/tiny/crm").header("authorization", bearer(&rig.crm)).body(Body::empty()).unwrap();
-    let answer = rig.app.clone().oneshot(request).await.unwrap();
-    assert_eq!(rig.get("/one/tiny/crm", &rig.crm).await.status, 503);
+    let fixture = fixture(VisitsConfig { connections: 1, ..VisitsConfig::default() }).await;
+    let request =
+        Request::get("/one/tiny/crm").header("authorization", bearer(&fixture.crm)).body(Body::empty()).unwrap();
+    let answer = fixture.app.clone().oneshot(request).await.unwrap();
+    assert_eq!(fixture.get("/one/tiny/crm", &fixture.crm).await.status, 503);
     drop(answer);
-    assert_eq!(rig.get("/one/tiny/crm", &rig.crm).await.status, 200);
+    assert_eq!(fixture.get("/one/tiny/crm", &fixture.crm).await.status, 200);
 }
 
 #[tokio::test]
 async fn a_visit_ends_with_its_credential_and_with_the_router() {
-    let rig = rig(VisitsConfig::default()).await;
+    let fixture = fixture(VisitsConfig::default()).await;
     let wait = |token: &Minted| {
-        let (app, token) = (rig.app.clone(), bearer(token));
+        let (app, token) = (fixture.app.clone(), bearer(token));
         tokio::spawn(async move {
             let request =
                 Request::get("/one/tiny/crm/wait").header("authorization", token).body(Body::empty()).unwrap();
@@ -524,16 +531,16 @@ async fn a_visit_ends_with_its_credential_and_with_the_router() {
             axum::body::to_bytes(answer.into_body(), 100).await.unwrap()
         })
     };
-    let (ends, stays) = (wait(&rig.ends), wait(&rig.crm));
-    while !rig.registry.text().contains("setgate_visits_open{method=\"tiny\"} 2\n") {
+    let (ends, stays) = (wait(&fixture.ends), wait(&fixture.crm));
+    while !fixture.registry.text().contains("setgate_visits_open{method=\"tiny\"} 2\n") {
         tokio::task::yield_now().await;
     }
-    rig.clock.advance(Duration::from_secs(60));
+    fixture.clock.advance(Duration::from_secs(60));
     assert_eq!(ends.await.unwrap(), "credential");
-    rig.visits.close();
-    let late = rig.get("/one/tiny/crm", &rig.crm).await;
+    fixture.visits.close();
+    let late = fixture.get("/one/tiny/crm", &fixture.crm).await;
     assert_eq!((late.status, late.headers.contains_key("retry-after")), (503, true));
-    rig.router.drain(Duration::from_secs(5)).await;
+    fixture.router.drain(Duration::from_secs(5)).await;
     assert_eq!(stays.await.unwrap(), "draining");
 }
 

@@ -31,7 +31,7 @@ pub use relay::{Cuts, Relay};
 use peer::Act;
 
 /// What a transport's test brings.
-pub trait Rig: Sync {
+pub trait Fixture: Sync {
     /// Opens a line of the method to a new peer of the method, which hands what it receives to `inlet`.
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened>;
 }
@@ -47,7 +47,7 @@ pub struct Opened {
     pub cut_after: Option<Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>>,
     /// Whether other SETs are handed over while one waits for its answer, as far as windows let them.
     pub parallel: bool,
-    /// The most SETs that the peer asks for at once (`maxEvents`, credit), where the rig has set that.
+    /// The most SETs that the peer asks for at once (`maxEvents`, credit), where the fixture has set that.
     pub most: Option<usize>,
     /// Of a responder: serves the method's routes with visits of a feed and runs the method's own collector against them, until
     /// the future is dropped; [`Opened::responder`] makes it. The suite runs it instead of the line.
@@ -75,48 +75,54 @@ impl fmt::Display for Failure {
 ///
 /// # Panics
 /// When the method does not pass.
-pub async fn conform(rig: &impl Rig) {
-    let failures = examine(rig, Duration::from_secs(60)).await;
+pub async fn conform(fixture: &impl Fixture) {
+    let failures = examine(fixture, Duration::from_secs(60)).await;
     let all: Vec<_> = failures.iter().map(ToString::to_string).collect();
     assert!(all.is_empty(), "the method does not keep the contract:\n  {}", all.join("\n  "));
 }
 
 /// Runs the suite and tells what does not hold; a case that takes longer than `patience` has failed.
-pub async fn examine(rig: &impl Rig, patience: Duration) -> Vec<Failure> {
+pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut note = |case, end: Result<(), String>| {
         if let Err(why) = end {
             failures.push(Failure { case, why });
         }
     };
-    // What a rig opens for nothing but its profile goes away again unused.
-    let voice = rig.open(Arc::new(peer::Nobody)).await.line.profile().voice;
-    note("it delivers every SET once", within(patience, cases::delivers_all(rig, 300, 40)).await);
-    note("SETs of few order keys arrive in order", within(patience, cases::delivers_all(rig, 60, 3)).await);
-    note("a connection lost before reading loses nothing", within(patience, cases::survives_cuts(rig, Act::Cut)).await);
-    note("a connection lost after reading repeats", within(patience, cases::survives_cuts(rig, Act::TakeAndCut)).await);
-    note("a connection lost in the middle loses nothing", within(patience, cases::survives_breaks(rig)).await);
-    note("refusals are reported as the peer words them", within(patience, cases::reports_refusals(rig)).await);
-    note("an unhealthy peer is tried again", within(patience, cases::tries_again(rig)).await);
-    note("a late answer counts and holds up nobody else", within(patience, cases::takes_late_answers(rig)).await);
-    note("an answer counts after its time is over", within(patience, cases::takes_overdue_answers(rig)).await);
-    note("the window is never exceeded", within(patience, cases::keeps_the_window(rig)).await);
-    note("a run that is dropped loses nothing", within(patience, cases::survives_a_dropped_run(rig)).await);
-    note("a draw can be interrupted at every poll", within(patience, cases::draws_interrupted(rig)).await);
-    note("a flood does not lock up", within(patience, cases::survives_a_flood(rig)).await);
+    // What a fixture opens for nothing but its profile goes away again unused.
+    let voice = fixture.open(Arc::new(peer::Nobody)).await.line.profile().voice;
+    note("it delivers every SET once", within(patience, cases::delivers_all(fixture, 300, 40)).await);
+    note("SETs of few order keys arrive in order", within(patience, cases::delivers_all(fixture, 60, 3)).await);
+    note(
+        "a connection lost before reading loses nothing",
+        within(patience, cases::survives_cuts(fixture, Act::Cut)).await,
+    );
+    note(
+        "a connection lost after reading repeats",
+        within(patience, cases::survives_cuts(fixture, Act::TakeAndCut)).await,
+    );
+    note("a connection lost in the middle loses nothing", within(patience, cases::survives_breaks(fixture)).await);
+    note("refusals are reported as the peer words them", within(patience, cases::reports_refusals(fixture)).await);
+    note("an unhealthy peer is tried again", within(patience, cases::tries_again(fixture)).await);
+    note("a late answer counts and holds up nobody else", within(patience, cases::takes_late_answers(fixture)).await);
+    note("an answer counts after its time is over", within(patience, cases::takes_overdue_answers(fixture)).await);
+    note("the window is never exceeded", within(patience, cases::keeps_the_window(fixture)).await);
+    note("a run that is dropped loses nothing", within(patience, cases::survives_a_dropped_run(fixture)).await);
+    note("a draw can be interrupted at every poll", within(patience, cases::draws_interrupted(fixture)).await);
+    note("a flood does not lock up", within(patience, cases::survives_a_flood(fixture)).await);
     match voice {
         Voice::Sender => {
-            note("draining finishes what was handed over", within(patience, cases::drains(rig)).await);
-            note("an end is heard while nothing may be drawn", within(patience, cases::hears_the_end(rig)).await);
+            note("draining finishes what was handed over", within(patience, cases::drains(fixture)).await);
+            note("an end is heard while nothing may be drawn", within(patience, cases::hears_the_end(fixture)).await);
         }
         Voice::Responder => {
-            note("two drawers share a stream", within(patience, visiting::shares(rig)).await);
-            note("an end answers who waits", within(patience, visiting::hears_ends(rig)).await);
-            note("a drain hears what is answered", within(patience, visiting::drains(rig)).await);
-            note("a paused stream is waited for", within(patience, visiting::waits_while_paused(rig)).await);
+            note("two drawers share a stream", within(patience, visiting::shares(fixture)).await);
+            note("an end answers who waits", within(patience, visiting::hears_ends(fixture)).await);
+            note("a drain hears what is answered", within(patience, visiting::drains(fixture)).await);
+            note("a paused stream is waited for", within(patience, visiting::waits_while_paused(fixture)).await);
             note(
                 "who hangs up while waiting costs nothing",
-                within(patience, visiting::forgets_who_hung_up(rig)).await,
+                within(patience, visiting::forgets_who_hung_up(fixture)).await,
             );
         }
     }

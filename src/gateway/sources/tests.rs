@@ -206,7 +206,7 @@ fn config(more: &str) -> Config {
     load(Source::File(path), false, Vec::new()).unwrap().config
 }
 
-struct Rig {
+struct Fixture {
     method: Arc<Collector>,
     ledger: Arc<Ledger>,
     shown: Arc<Sources>,
@@ -215,7 +215,7 @@ struct Rig {
     runtime: Runtime,
 }
 
-async fn rig(runtime: Runtime) -> Rig {
+async fn fixture(runtime: Runtime) -> Fixture {
     let config = config("kind = \"collector\"\nfrom = { place = \"here\" }\n");
     let (method, ledger) = (Arc::new(Collector::new()), Arc::new(Ledger::default()));
     let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(method.clone()))];
@@ -233,7 +233,7 @@ async fn rig(runtime: Runtime) -> Rig {
     .await
     .unwrap();
     let shown = ready.shown.clone();
-    Rig { method, ledger, shown, running: ready.start(&runtime), registry, runtime }
+    Fixture { method, ledger, shown, running: ready.start(&runtime), registry, runtime }
 }
 
 fn event(id: Identity, body: &'static str) -> Incoming {
@@ -242,8 +242,8 @@ fn event(id: Identity, body: &'static str) -> Incoming {
 
 #[tokio::test]
 async fn what_a_method_collects_is_judged_as_at_the_intake_and_taken() {
-    let rig = rig(setgate_clock::system()).await;
-    let answers = rig
+    let fixture = fixture(setgate_clock::system()).await;
+    let answers = fixture
         .method
         .act(vec![Does::Take(vec![
             event(Identity::OrElse("k/0/1".into()), EVENT),
@@ -255,27 +255,28 @@ async fn what_a_method_collects_is_judged_as_at_the_intake_and_taken() {
     assert!(matches!(&answers[1], Answer::Refused(refusal) if refusal.code == ErrorCode::AccessDenied), "{answers:?}");
     assert!(matches!(&answers[2], Answer::Refused(_)), "{answers:?}");
     assert_eq!((&answers[0], &answers[3]), (&Answer::Taken, &Answer::Taken));
-    assert_eq!(*rig.ledger.ids.lock(), ["k/0/1", "k/0/3"]);
-    *rig.ledger.full.lock() = true;
-    let answers = rig.method.act(vec![Does::Take(vec![event(Identity::Given("k/0/4".into()), EVENT)])]).await;
+    assert_eq!(*fixture.ledger.ids.lock(), ["k/0/1", "k/0/3"]);
+    *fixture.ledger.full.lock() = true;
+    let answers = fixture.method.act(vec![Does::Take(vec![event(Identity::Given("k/0/4".into()), EVENT)])]).await;
     assert_eq!(answers, [Answer::Busy { after: Duration::from_secs(3) }]);
-    rig.running.end(&rig.runtime, Duration::from_secs(20)).await;
+    fixture.running.end(&fixture.runtime, Duration::from_secs(20)).await;
 }
 
 #[tokio::test]
 async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
-    let rig = rig(setgate_clock::system()).await;
+    let fixture = fixture(setgate_clock::system()).await;
     let refusal = Refusal { code: ErrorCode::InvalidRequest, description: Some("no".into()), language: None };
     let bad = Rejected { at: "t/0/7".into(), key: None, body: "x".into(), refusal };
     let carrier: Arc<str> = "whatever".into();
-    rig.method
+    fixture
+        .method
         .act(vec![
             Does::Park(vec![bad]),
             Does::Tell(CarrierEvent::Up { carrier: carrier.clone() }),
             Does::Tell(CarrierEvent::Figures { carrier, figures: vec![("lag_records", 5.0)] }),
         ])
         .await;
-    let text = rig.registry.text();
+    let text = fixture.registry.text();
     for line in [
         "setgate_carrier_up{carrier=\"source/hr\"} 1\n",
         "setgate_carrier_figure{carrier=\"source/hr\",figure=\"lag_records\"} 5.0\n",
@@ -283,8 +284,8 @@ async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
-    assert_eq!(rig.shown.discard(rig.shown.get("hr").unwrap(), None).await.unwrap(), 1);
-    rig.running.end(&rig.runtime, Duration::from_secs(20)).await;
+    assert_eq!(fixture.shown.discard(fixture.shown.get("hr").unwrap(), None).await.unwrap(), 1);
+    fixture.running.end(&fixture.runtime, Duration::from_secs(20)).await;
 }
 
 /// A clock on which every rest is over at once, and noted.
@@ -309,15 +310,15 @@ impl setgate_clock::Clock for Hasty {
 async fn a_source_that_ends_with_a_fault_is_started_again_with_growing_rests() {
     let (mut runtime, rests) = (setgate_clock::system(), Arc::new(Mutex::default()));
     runtime.clock = Arc::new(Hasty(runtime.clock, rests.clone()));
-    let rig = rig(runtime).await;
-    rig.method.runs.subscribe().wait_for(|runs| *runs == 1).await.unwrap();
-    rig.method.act((0..8).map(|_| Does::Fail).collect()).await;
-    assert_eq!(*rig.method.runs.borrow(), 9);
+    let fixture = fixture(runtime).await;
+    fixture.method.runs.subscribe().wait_for(|runs| *runs == 1).await.unwrap();
+    fixture.method.act((0..8).map(|_| Does::Fail).collect()).await;
+    assert_eq!(*fixture.method.runs.borrow(), 9);
     let rests: Vec<_> = rests.lock().iter().map(Duration::as_secs).collect();
     assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
-    assert!(rig.registry.text().contains("setgate_carrier_up{carrier=\"source/hr\"} 0\n"));
-    rig.running.end(&setgate_clock::system(), Duration::from_secs(20)).await;
-    assert_eq!(*rig.method.runs.borrow(), 9, "what was told to stop is not started again");
+    assert!(fixture.registry.text().contains("setgate_carrier_up{carrier=\"source/hr\"} 0\n"));
+    fixture.running.end(&setgate_clock::system(), Duration::from_secs(20)).await;
+    assert_eq!(*fixture.method.runs.borrow(), 9, "what was told to stop is not started again");
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ impl Accept for Behind {
     }
 }
 
-pub(super) struct Rig {
+pub(super) struct Fixture {
     pub(super) fake: Arc<Fake>,
     pub(super) app: Router,
     /// Of the producer that may do all at issuer A.
@@ -104,11 +104,11 @@ pub(super) struct Rig {
     pub(super) registry: setgate_telemetry::Registry,
 }
 
-pub(super) fn rig() -> Rig {
-    rig_with(IntakeConfig::default())
+pub(super) fn fixture() -> Fixture {
+    fixture_with(IntakeConfig::default())
 }
 
-pub(super) fn rig_with(config: IntakeConfig) -> Rig {
+pub(super) fn fixture_with(config: IntakeConfig) -> Fixture {
     let random = SeededRandom::new(11);
     let (token, narrow) = (mint(TokenKind::Producer, &*random), mint(TokenKind::Producer, &*random));
     let sections = [
@@ -148,7 +148,7 @@ pub(super) fn rig_with(config: IntakeConfig) -> Rig {
         observed: Observed::register(&registry),
     })
     .unwrap();
-    Rig { fake, app, token, narrow, registry }
+    Fixture { fake, app, token, narrow, registry }
 }
 
 /// An answer, read to its end.
@@ -179,7 +179,7 @@ impl Answer {
     }
 }
 
-impl Rig {
+impl Fixture {
     pub(super) fn request(&self, kind: &str, body: impl Into<Body>) -> Request {
         http::Request::post("/a/events")
             .header("authorization", format!("Bearer {}", self.token.token.expose()))

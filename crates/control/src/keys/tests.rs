@@ -8,7 +8,7 @@ const A: &str = "https://a.example";
 const B: &str = "https://b.example";
 const START: u64 = 1_700_000_000_000;
 
-struct Rig {
+struct Fixture {
     keys: Keys,
     clock: Arc<ManualClock>,
     store: Arc<MemoryStore>,
@@ -18,7 +18,7 @@ struct Rig {
     rotation: Rotation,
 }
 
-fn rig(issuers: &[&str]) -> Rig {
+fn fixture(issuers: &[&str]) -> Fixture {
     let clock = ManualClock::at(START);
     let runtime = runtime(clock.clone(), 5);
     let store = MemoryStore::new(runtime.clone(), &[7; 32]);
@@ -42,10 +42,10 @@ fn rig(issuers: &[&str]) -> Rig {
         rotation,
         issuers: rings.clone(),
     });
-    Rig { keys, clock, store, kek, rings, runtime, rotation }
+    Fixture { keys, clock, store, kek, rings, runtime, rotation }
 }
 
-impl Rig {
+impl Fixture {
     fn kid(&self, issuer: usize, algorithm: Algorithm) -> String {
         self.rings[issuer].keyring.signer(algorithm).unwrap().kid().to_owned()
     }
@@ -83,49 +83,49 @@ fn rotate(algorithm: Option<Algorithm>) -> Change {
 
 #[tokio::test(start_paused = true)]
 async fn a_rotated_key_signs_when_receivers_can_know_it_and_the_old_one_retires() {
-    let rig = rig(&[A]);
-    let old = rig.kid(0, Algorithm::Es256);
-    let views = rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    let fixture = fixture(&[A]);
+    let old = fixture.kid(0, Algorithm::Es256);
+    let views = fixture.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
     let next = views.iter().find(|key| key.state == KeyState::Next).unwrap().kid.clone();
-    assert!(rig.kept(0).await.publishes(&next), "durable before it is answered");
-    rig.run(14).await;
-    assert_eq!(rig.kid(0, Algorithm::Es256), old, "too young to sign");
-    rig.run(2).await;
-    assert_eq!(rig.kid(0, Algorithm::Es256), next);
-    assert!(rig.rings[0].keyring.ring().publishes(&old), "published for late verifiers");
-    assert_eq!(rig.kept(0).await.signer(Algorithm::Es256).unwrap().kid(), next);
-    rig.run(121).await;
-    assert!(!rig.rings[0].keyring.ring().publishes(&old));
+    assert!(fixture.kept(0).await.publishes(&next), "durable before it is answered");
+    fixture.run(14).await;
+    assert_eq!(fixture.kid(0, Algorithm::Es256), old, "too young to sign");
+    fixture.run(2).await;
+    assert_eq!(fixture.kid(0, Algorithm::Es256), next);
+    assert!(fixture.rings[0].keyring.ring().publishes(&old), "published for late verifiers");
+    assert_eq!(fixture.kept(0).await.signer(Algorithm::Es256).unwrap().kid(), next);
+    fixture.run(121).await;
+    assert!(!fixture.rings[0].keyring.ring().publishes(&old));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_jumps_ahead_rotates_nothing() {
-    let rig = rig(&[A]);
-    let old = rig.kid(0, Algorithm::Es256);
-    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
-    rig.clock.advance(Duration::from_secs(100_000));
-    rig.run(3).await;
-    assert_eq!(rig.kid(0, Algorithm::Es256), old);
+    let fixture = fixture(&[A]);
+    let old = fixture.kid(0, Algorithm::Es256);
+    fixture.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(100_000));
+    fixture.run(3).await;
+    assert_eq!(fixture.kid(0, Algorithm::Es256), old);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_next_key_signs_when_its_time_comes_and_not_a_minute_later() {
-    let rig = rig(&[A]);
-    rig.pass(31).await;
-    let old = rig.kid(0, Algorithm::Es256);
-    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
-    rig.pass(899).await;
-    assert_eq!(rig.kid(0, Algorithm::Es256), old);
-    rig.pass(2).await;
-    assert_ne!(rig.kid(0, Algorithm::Es256), old);
+    let fixture = fixture(&[A]);
+    fixture.pass(31).await;
+    let old = fixture.kid(0, Algorithm::Es256);
+    fixture.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    fixture.pass(899).await;
+    assert_eq!(fixture.kid(0, Algorithm::Es256), old);
+    fixture.pass(2).await;
+    assert_ne!(fixture.kid(0, Algorithm::Es256), old);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_start_looks_at_once_whether_a_key_s_time_has_come() {
-    let rig = rig(&[A]);
-    let old = rig.kid(0, Algorithm::Es256);
-    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
-    let Rig { keys, clock, store, kek, rings, runtime, rotation } = rig;
+    let fixture = fixture(&[A]);
+    let old = fixture.kid(0, Algorithm::Es256);
+    fixture.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    let Fixture { keys, clock, store, kek, rings, runtime, rotation } = fixture;
     drop(keys);
     tokio::task::yield_now().await;
     clock.advance(Duration::from_secs(901));
@@ -137,51 +137,51 @@ async fn a_start_looks_at_once_whether_a_key_s_time_has_come() {
         rotation,
         issuers: rings.clone(),
     });
-    let rig = Rig { keys, clock, store, kek, rings, runtime, rotation };
+    let fixture = Fixture { keys, clock, store, kek, rings, runtime, rotation };
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_ne!(rig.kid(0, Algorithm::Es256), old);
+    assert_ne!(fixture.kid(0, Algorithm::Es256), old);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_past_date_is_shown_of_a_key_that_waits_still() {
-    let rig = rig(&[A]);
-    rig.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
-    assert_eq!(rig.next(), (Some("2023-11-14T22:28:20Z".into()), None));
+    let fixture = fixture(&[A]);
+    fixture.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
+    assert_eq!(fixture.next(), (Some("2023-11-14T22:28:20Z".into()), None));
     // The wall clock is corrected by half an hour: the running time still says that it waits.
-    rig.clock.advance(Duration::from_secs(1800));
-    assert_eq!(rig.next(), (Some("2023-11-14T22:58:20Z".into()), None));
-    rig.clock.advance(Duration::from_secs(100_000));
-    assert_eq!(rig.next(), (None, Some("the wall clock is not believed")));
+    fixture.clock.advance(Duration::from_secs(1800));
+    assert_eq!(fixture.next(), (Some("2023-11-14T22:58:20Z".into()), None));
+    fixture.clock.advance(Duration::from_secs(100_000));
+    assert_eq!(fixture.next(), (None, Some("the wall clock is not believed")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_rotations_within_max_age_are_refused_without_force() {
-    let rig = rig(&[A]);
-    rig.keys.change(None, rotate(None)).await.unwrap();
-    let error = rig.keys.change(None, rotate(None)).await.unwrap_err();
+    let fixture = fixture(&[A]);
+    fixture.keys.change(None, rotate(None)).await.unwrap();
+    let error = fixture.keys.change(None, rotate(None)).await.unwrap_err();
     assert!(matches!(error, KeysError::Jose(JoseError::TooSoon { .. })), "{error}");
     let forced = Change::Rotate { algorithm: Some(Algorithm::EdDSA), bits: None, force: true };
-    let views = rig.keys.change(None, forced).await.unwrap();
+    let views = fixture.keys.change(None, forced).await.unwrap();
     assert_eq!(views.iter().filter(|key| key.state == KeyState::Next).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_revoked_key_is_gone_at_once_and_another_signs() {
-    let rig = rig(&[A, B]);
-    let (old, other) = (rig.kid(1, Algorithm::EdDSA), rig.kid(0, Algorithm::EdDSA));
+    let fixture = fixture(&[A, B]);
+    let (old, other) = (fixture.kid(1, Algorithm::EdDSA), fixture.kid(0, Algorithm::EdDSA));
     // The issuer need not be said: a key has one.
-    rig.keys.change(None, Change::Revoke { kid: old.clone() }).await.unwrap();
-    assert!(rig.rings[1].keyring.withdrawn(&old));
-    assert_ne!(rig.kid(1, Algorithm::EdDSA), old);
-    assert_eq!(rig.kid(0, Algorithm::EdDSA), other);
-    assert!(!rig.kept(1).await.publishes(&old), "also after a restart");
-    let error = rig.keys.change(None, Change::Revoke { kid: old }).await.unwrap_err();
+    fixture.keys.change(None, Change::Revoke { kid: old.clone() }).await.unwrap();
+    assert!(fixture.rings[1].keyring.withdrawn(&old));
+    assert_ne!(fixture.kid(1, Algorithm::EdDSA), old);
+    assert_eq!(fixture.kid(0, Algorithm::EdDSA), other);
+    assert!(!fixture.kept(1).await.publishes(&old), "also after a restart");
+    let error = fixture.keys.change(None, Change::Revoke { kid: old }).await.unwrap_err();
     assert!(matches!(error, KeysError::Jose(JoseError::UnknownKid(_))), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_imported_key_becomes_the_next_one() {
-    let rig = rig(&[A]);
+    let fixture = fixture(&[A]);
     let pem = "-----BEGIN PRIVATE KEY-----\n\
         MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgevZzL1gdAFr88hb2\n\
         OF/2NxApJCzGCEDdfSp6VQO30hyhRANCAAQRWz+jn65BtOMvdyHKcvjBeBSDZH2r\n\
@@ -189,40 +189,40 @@ async fn an_imported_key_becomes_the_next_one() {
         -----END PRIVATE KEY-----\n";
     let kid = SigningKey::import_pem(pem, None).unwrap().kid().to_owned();
     let import = || Change::Import { pem: Secret::new(pem.to_owned()), algorithm: None, force: false };
-    let views = rig.keys.change(None, import()).await.unwrap();
+    let views = fixture.keys.change(None, import()).await.unwrap();
     let imported = views.iter().find(|key| key.kid == kid).unwrap();
     assert_eq!((imported.state, imported.until.as_deref()), (KeyState::Next, Some("2023-11-14T22:28:20Z")));
-    let error = rig.keys.change(None, import()).await.unwrap_err();
+    let error = fixture.keys.change(None, import()).await.unwrap_err();
     assert!(matches!(error, KeysError::Jose(JoseError::Known(_))), "{error}");
     let garbage = Change::Import { pem: Secret::new("canary".into()), algorithm: None, force: false };
-    let error = rig.keys.change(None, garbage).await.unwrap_err().to_string();
+    let error = fixture.keys.change(None, garbage).await.unwrap_err().to_string();
     assert!(!error.contains("canary"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn which_issuer_must_be_clear() {
-    let rig = rig(&[A, B]);
-    assert!(matches!(rig.keys.change(None, rotate(None)).await, Err(KeysError::WhichIssuer)));
+    let fixture = fixture(&[A, B]);
+    assert!(matches!(fixture.keys.change(None, rotate(None)).await, Err(KeysError::WhichIssuer)));
     assert!(matches!(
-        rig.keys.change(Some("https://c.example".into()), rotate(None)).await,
+        fixture.keys.change(Some("https://c.example".into()), rotate(None)).await,
         Err(KeysError::UnknownIssuer(_))
     ));
-    assert!(matches!(rig.keys.list(Some("https://c.example")), Err(KeysError::UnknownIssuer(_))));
-    rig.keys.change(Some(B.into()), rotate(None)).await.unwrap();
-    assert_eq!(rig.keys.list(Some(A)).unwrap().len(), 2);
-    assert_eq!(rig.keys.list(Some(B)).unwrap().len(), 4);
-    assert_eq!(rig.keys.list(None).unwrap().len(), 6);
+    assert!(matches!(fixture.keys.list(Some("https://c.example")), Err(KeysError::UnknownIssuer(_))));
+    fixture.keys.change(Some(B.into()), rotate(None)).await.unwrap();
+    assert_eq!(fixture.keys.list(Some(A)).unwrap().len(), 2);
+    assert_eq!(fixture.keys.list(Some(B)).unwrap().len(), 4);
+    assert_eq!(fixture.keys.list(None).unwrap().len(), 6);
     let error =
-        rig.keys.change(Some(B.into()), Change::Rotate { algorithm: None, bits: Some(1024), force: false }).await;
+        fixture.keys.change(Some(B.into()), Change::Rotate { algorithm: None, bits: Some(1024), force: false }).await;
     assert!(matches!(error, Err(KeysError::Bits)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_take_it_changes_nothing() {
-    let rig = rig(&[A]);
-    let old = rig.kid(0, Algorithm::Es256);
-    rig.store.close().await.unwrap();
-    let error = rig.keys.change(None, Change::Revoke { kid: old.clone() }).await.unwrap_err();
+    let fixture = fixture(&[A]);
+    let old = fixture.kid(0, Algorithm::Es256);
+    fixture.store.close().await.unwrap();
+    let error = fixture.keys.change(None, Change::Revoke { kid: old.clone() }).await.unwrap_err();
     assert!(matches!(error, KeysError::Store(_)), "{error}");
-    assert_eq!(rig.kid(0, Algorithm::Es256), old, "not in force, since it is not durable");
+    assert_eq!(fixture.kid(0, Algorithm::Es256), old, "not in force, since it is not durable");
 }

@@ -187,7 +187,7 @@ impl Operate for Fake {
     }
 }
 
-struct Rig {
+struct Fixture {
     fake: Arc<Fake>,
     sources: Arc<Sources>,
     app: Router,
@@ -198,11 +198,11 @@ struct Rig {
     keyring: Arc<Keyring>,
 }
 
-fn rig() -> Rig {
-    rig_with(Fake::default(), OperatorConfig { hosts: vec!["Ops.Example".into()], metrics: true })
+fn fixture() -> Fixture {
+    fixture_with(Fake::default(), OperatorConfig { hosts: vec!["Ops.Example".into()], metrics: true })
 }
 
-fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
+fn fixture_with(fake: Fake, config: OperatorConfig) -> Fixture {
     let random = SeededRandom::new(3);
     let (token, producer) = (mint(TokenKind::Admin, &*random), mint(TokenKind::Producer, &*random));
     let section = ProducerSection {
@@ -251,7 +251,7 @@ fn rig_with(fake: Fake, config: OperatorConfig) -> Rig {
         ready: Arc::new(move || said.lock().unwrap().clone().map_or(Ok(()), Err)),
         metrics: Arc::new(|| "setgate_up 1\n# EOF\n".to_owned()),
     });
-    Rig { fake, sources, app, token, producer, receiver, not_ready, keyring }
+    Fixture { fake, sources, app, token, producer, receiver, not_ready, keyring }
 }
 
 #[derive(Debug)]
@@ -267,7 +267,7 @@ impl Answer {
     }
 }
 
-impl Rig {
+impl Fixture {
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token.token.expose())
     }

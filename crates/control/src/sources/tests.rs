@@ -10,7 +10,7 @@ async fn open(store: &Arc<dyn Store>, clock: &Arc<ManualClock>) -> (Arc<Sources>
     (sources, source)
 }
 
-fn rig() -> (Arc<dyn Store>, Arc<ManualClock>) {
+fn fixture() -> (Arc<dyn Store>, Arc<ManualClock>) {
     let clock = ManualClock::at(1_700_000_000_000);
     (MemoryStore::new(runtime(clock.clone(), 1), &[7; 32]), clock)
 }
@@ -27,7 +27,7 @@ async fn places(sources: &Sources, source: &Collected) -> Vec<String> {
 
 #[tokio::test]
 async fn parked_records_outlive_the_gateway_and_are_dropped_by_name() {
-    let (store, clock) = rig();
+    let (store, clock) = fixture();
     let (sources, source) = open(&store, &clock).await;
     sources.park(&source, vec![bad(9, "late"), bad(10, &b"\xff\x00"[..])]).await.unwrap();
     sources.park(&source, vec![bad(11, "x")]).await.unwrap();
@@ -44,7 +44,7 @@ async fn parked_records_outlive_the_gateway_and_are_dropped_by_name() {
 
 #[tokio::test]
 async fn the_oldest_make_room_and_what_comes_again_takes_none() {
-    let (store, clock) = rig();
+    let (store, clock) = fixture();
     let (sources, source) = open(&store, &clock).await;
     for at in 0..MOST {
         sources.park(&source, vec![bad(at, "x")]).await.unwrap();
@@ -59,7 +59,7 @@ async fn the_oldest_make_room_and_what_comes_again_takes_none() {
 
 #[tokio::test]
 async fn huge_records_are_cut_and_all_together_are_bounded() {
-    let (store, clock) = rig();
+    let (store, clock) = fixture();
     let (sources, source) = open(&store, &clock).await;
     let huge = Bytes::from("é".repeat(1 << 20));
     for at in 0..300 {
@@ -74,7 +74,7 @@ async fn huge_records_are_cut_and_all_together_are_bounded() {
 
 #[tokio::test]
 async fn the_list_tells_how_a_source_is_doing() {
-    let (store, clock) = rig();
+    let (store, clock) = fixture();
     let (sources, source) = open(&store, &clock).await;
     assert_eq!(sources.list().await[0]["state"], "starting");
     source.failed(sources.now(), "grant Read on the group\u{1b}[2J");

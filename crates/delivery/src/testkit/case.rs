@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{
-    Opened, Rig,
+    Fixture, Opened,
     feed::{self, End, Simulated},
     peer::{Act, Meeting, Peer, PeerInlet},
 };
@@ -21,24 +21,24 @@ pub(super) struct Case {
 
 impl Case {
     pub(super) async fn open(
-        rig: &impl Rig,
+        fixture: &impl Fixture,
         count: usize,
         keys: usize,
         script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
     ) -> Result<Self, String> {
-        Self::padded(rig, count, keys, |_| 0, script).await
+        Self::padded(fixture, count, keys, |_| 0, script).await
     }
 
-    /// The same with longer SETs; the rig's limit of one SET is given to `padding`.
+    /// The same with longer SETs; the fixture's limit of one SET is given to `padding`.
     pub(super) async fn padded(
-        rig: &impl Rig,
+        fixture: &impl Fixture,
         count: usize,
         keys: usize,
         padding: impl Fn(usize) -> usize,
         script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
     ) -> Result<Self, String> {
         let peer = Peer::new(script);
-        let opened = rig.open(Arc::new(PeerInlet(peer.clone()))).await;
+        let opened = fixture.open(Arc::new(PeerInlet(peer.clone()))).await;
         let profile = opened.line.profile();
         let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
         peer.expect(feed::owed(count, keys, padding), profile.order, opened.cut.clone());

@@ -5,27 +5,27 @@ use std::pin::pin;
 use futures_util::FutureExt;
 
 use super::{
-    Rig,
+    Fixture,
     case::Case,
     feed::{End, Simulated},
     peer::{Act, Meeting},
 };
 use crate::{Closed, ErrorCode, Order, Redelivery, Refusal, Voice};
 
-pub(super) async fn delivers_all(rig: &impl Rig, count: usize, keys: usize) -> Result<(), String> {
-    let case = Case::open(rig, count, keys, |_| Act::Take).await?;
+pub(super) async fn delivers_all(fixture: &impl Fixture, count: usize, keys: usize) -> Result<(), String> {
+    let case = Case::open(fixture, count, keys, |_| Act::Take).await?;
     case.run_out().await?;
     case.arrived().await;
     case.all_acknowledged_once()
 }
 
-pub(super) async fn survives_cuts(rig: &impl Rig, act: Act) -> Result<(), String> {
+pub(super) async fn survives_cuts(fixture: &impl Fixture, act: Act) -> Result<(), String> {
     let untaken = matches!(act, Act::Cut);
     let cuts = move |meeting: Meeting| match meeting {
         Meeting { at, times: 1 } if at % 7 == 3 => act.clone(),
         _ => Act::Take,
     };
-    let case = Case::open(rig, 100, 5, cuts).await?;
+    let case = Case::open(fixture, 100, 5, cuts).await?;
     if case.is_carried() {
         return Ok(());
     }
@@ -39,7 +39,7 @@ pub(super) async fn survives_cuts(rig: &impl Rig, act: Act) -> Result<(), String
     Ok(())
 }
 
-pub(super) async fn reports_refusals(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn reports_refusals(fixture: &impl Fixture) -> Result<(), String> {
     let codes = [
         ErrorCode::InvalidRequest,
         ErrorCode::InvalidKey,
@@ -58,7 +58,7 @@ pub(super) async fn reports_refusals(rig: &impl Rig) -> Result<(), String> {
         })
     };
     let script = refusal.clone();
-    let case = Case::open(rig, 60, 10, move |meeting| script(meeting.at).map_or(Act::Take, Act::Refuse)).await?;
+    let case = Case::open(fixture, 60, 10, move |meeting| script(meeting.at).map_or(Act::Take, Act::Refuse)).await?;
     if case.is_carried() {
         return Ok(());
     }
@@ -80,11 +80,11 @@ pub(super) async fn reports_refusals(rig: &impl Rig) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) async fn tries_again(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn tries_again(fixture: &impl Fixture) -> Result<(), String> {
     let script =
         |meeting: Meeting| if meeting.at.is_multiple_of(4) && meeting.times <= 2 { Act::Busy } else { Act::Take };
     // More than one of a key in a batch: the later one is acknowledged first.
-    let case = Case::open(rig, 60, 15, script).await?;
+    let case = Case::open(fixture, 60, 15, script).await?;
     if case.is_carried() {
         return Ok(());
     }
@@ -97,8 +97,8 @@ pub(super) async fn tries_again(rig: &impl Rig) -> Result<(), String> {
 }
 
 /// Connections break in the middle of what is being said, ever later, until all is said.
-pub(super) async fn survives_breaks(rig: &impl Rig) -> Result<(), String> {
-    let case = Case::open(rig, 200, 8, |_| Act::Take).await?;
+pub(super) async fn survives_breaks(fixture: &impl Fixture) -> Result<(), String> {
+    let case = Case::open(fixture, 200, 8, |_| Act::Take).await?;
     let Some(cut_after) = case.opened.cut_after.clone() else { return Ok(()) };
     let breaks = async {
         let mut bytes = 60;
@@ -115,18 +115,18 @@ pub(super) async fn survives_breaks(rig: &impl Rig) -> Result<(), String> {
 }
 
 /// SETs as large as the line lets them be, up to 64 KiB, faster than anybody reads: both ends speak while both are full.
-pub(super) async fn survives_a_flood(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn survives_a_flood(fixture: &impl Fixture) -> Result<(), String> {
     let padding = |most: usize| most.saturating_sub(1024).min(64 << 10);
-    let case = Case::padded(rig, 100, 25, padding, |_| Act::Take).await?;
+    let case = Case::padded(fixture, 100, 25, padding, |_| Act::Take).await?;
     case.run_out().await?;
     case.arrived().await;
     case.all_acknowledged_once()
 }
 
 /// The time of a SET is over while its peer is still at it; what the peer says then counts all the same.
-pub(super) async fn takes_overdue_answers(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn takes_overdue_answers(fixture: &impl Fixture) -> Result<(), String> {
     let script = |meeting: Meeting| if meeting.at == 0 && meeting.times == 1 { Act::Hold } else { Act::Take };
-    let case = Case::open(rig, 20, 4, script).await?;
+    let case = Case::open(fixture, 20, 4, script).await?;
     if case.opened.line.profile().redelivery == Redelivery::WhenConsumerEnds {
         return Ok(());
     }
@@ -142,10 +142,10 @@ pub(super) async fn takes_overdue_answers(rig: &impl Rig) -> Result<(), String> 
     case.all_acknowledged()
 }
 
-pub(super) async fn takes_late_answers(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn takes_late_answers(fixture: &impl Fixture) -> Result<(), String> {
     let (sets, keys) = (40, 8);
     let script = |meeting: Meeting| if meeting.at == 0 { Act::Hold } else { Act::Take };
-    let case = Case::open(rig, sets, keys, script).await?;
+    let case = Case::open(fixture, sets, keys, script).await?;
     if case.is_carried() {
         return Ok(());
     }
@@ -174,9 +174,9 @@ pub(super) async fn takes_late_answers(rig: &impl Rig) -> Result<(), String> {
     case.all_acknowledged()
 }
 
-pub(super) async fn keeps_the_window(rig: &impl Rig) -> Result<(), String> {
-    let case =
-        Case::open(rig, 200, 200, |meeting: Meeting| if meeting.times == 1 { Act::Hold } else { Act::Take }).await?;
+pub(super) async fn keeps_the_window(fixture: &impl Fixture) -> Result<(), String> {
+    let case = Case::open(fixture, 200, 200, |meeting: Meeting| if meeting.times == 1 { Act::Hold } else { Act::Take })
+        .await?;
     if case.is_carried() {
         return Ok(());
     }
@@ -199,8 +199,8 @@ pub(super) async fn keeps_the_window(rig: &impl Rig) -> Result<(), String> {
     case.all_acknowledged()
 }
 
-pub(super) async fn drains(rig: &impl Rig) -> Result<(), String> {
-    let case = Case::open(rig, 200, 200, |_| Act::Hold).await?;
+pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
+    let case = Case::open(fixture, 200, 200, |_| Act::Hold).await?;
     let mut run = pin!(case.run());
     tokio::select! {
         biased;
@@ -229,8 +229,8 @@ pub(super) async fn drains(rig: &impl Rig) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) async fn hears_the_end(rig: &impl Rig) -> Result<(), String> {
-    let case = Case::open(rig, 5, 5, |_| Act::Take).await?;
+pub(super) async fn hears_the_end(fixture: &impl Fixture) -> Result<(), String> {
+    let case = Case::open(fixture, 5, 5, |_| Act::Take).await?;
     let windows = case.opened.line.profile().windows;
     if windows.is_empty() {
         return Ok(());
@@ -251,9 +251,9 @@ pub(super) async fn hears_the_end(rig: &impl Rig) -> Result<(), String> {
     case.audit()
 }
 
-pub(super) async fn survives_a_dropped_run(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn survives_a_dropped_run(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(
-        rig,
+        fixture,
         60,
         20,
         |meeting: Meeting| if meeting.times == 1 && meeting.at < 3 { Act::Hold } else { Act::Take },
@@ -275,10 +275,10 @@ pub(super) async fn survives_a_dropped_run(rig: &impl Rig) -> Result<(), String>
     case.all_acknowledged()
 }
 
-pub(super) async fn draws_interrupted(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn draws_interrupted(fixture: &impl Fixture) -> Result<(), String> {
     let script =
         |meeting: Meeting| if meeting.at.is_multiple_of(5) && meeting.times == 1 { Act::Busy } else { Act::Take };
-    let case = Case::open(rig, 120, 30, script).await?;
+    let case = Case::open(fixture, 120, 30, script).await?;
     case.feed.stutter();
     case.run_out_retrying().await?;
     case.all_acknowledged()

@@ -1,4 +1,4 @@
-//! What every rig of a responder needs: its routes on loopback with visits of a feed, and a clock that does not dawdle.
+//! What every fixture of a responder needs: its routes on loopback with visits of a feed, and a clock that does not dawdle.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

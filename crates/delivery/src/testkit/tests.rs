@@ -135,9 +135,9 @@ impl Line for InMemory {
     }
 }
 
-struct InMemoryRig(Manner);
+struct InMemoryFixture(Manner);
 
-impl Rig for InMemoryRig {
+impl Fixture for InMemoryFixture {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         let cuts = Arc::new(AtomicUsize::new(0));
         let line = Arc::new(InMemory { manner: self.0, inlet, cuts: cuts.clone(), window: Window::of_sets(8) });
@@ -152,13 +152,13 @@ impl Rig for InMemoryRig {
 }
 
 async fn failures(manner: Manner) -> Vec<&'static str> {
-    examine(&InMemoryRig(manner), Duration::from_secs(1)).await.into_iter().map(|failure| failure.case).collect()
+    examine(&InMemoryFixture(manner), Duration::from_secs(1)).await.into_iter().map(|failure| failure.case).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_honest_line_passes() {
-    conform(&InMemoryRig(Manner::Honest)).await;
-    conform(&InMemoryRig(Manner::HonestInBatches)).await;
+    conform(&InMemoryFixture(Manner::Honest)).await;
+    conform(&InMemoryFixture(Manner::HonestInBatches)).await;
 }
 
 #[tokio::test(start_paused = true)]

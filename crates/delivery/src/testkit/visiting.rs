@@ -3,16 +3,16 @@
 use std::pin::pin;
 
 use super::{
-    Rig,
+    Fixture,
     case::Case,
     peer::{Act, Meeting},
 };
 use crate::{Closed, Redelivery};
 
 /// Two drawers at once: never the same SET while one has it, order kept, and one that is busy holds up nobody else.
-pub(super) async fn shares(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
     let script = |meeting: Meeting| if meeting.at == 0 { Act::Hold } else { Act::Take };
-    let case = Case::open(rig, 300, 100, script).await?;
+    let case = Case::open(fixture, 300, 100, script).await?;
     let both = async { tokio::join!(case.run(), case.run()) };
     let others = async {
         case.peer.holds(1).await;
@@ -31,9 +31,9 @@ pub(super) async fn shares(rig: &impl Rig) -> Result<(), String> {
 }
 
 /// Each kind of end answers who waits, and every drawer leaves.
-pub(super) async fn hears_ends(rig: &impl Rig) -> Result<(), String> {
+pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
     for end in [Closed::Draining, Closed::Deleted, Closed::Disabled, Closed::Superseded, Closed::Reconfigured] {
-        let case = Case::open(rig, 5, 5, |_| Act::Take).await?;
+        let case = Case::open(fixture, 5, 5, |_| Act::Take).await?;
         case.feed.pause(true);
         let mut run = pin!(case.run());
         tokio::select! {
@@ -59,8 +59,8 @@ pub(super) async fn hears_ends(rig: &impl Rig) -> Result<(), String> {
 }
 
 /// What a peer has before it when a drain begins is heard, if its answer does not need the drawer that is leaving.
-pub(super) async fn drains(rig: &impl Rig) -> Result<(), String> {
-    let case = Case::open(rig, 40, 40, |_| Act::Hold).await?;
+pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
+    let case = Case::open(fixture, 40, 40, |_| Act::Hold).await?;
     let mut run = pin!(case.run());
     tokio::select! {
         biased;
@@ -85,8 +85,8 @@ pub(super) async fn drains(rig: &impl Rig) -> Result<(), String> {
 }
 
 /// A pause is no end: who waits, waits, and is given what is due afterwards.
-pub(super) async fn waits_while_paused(rig: &impl Rig) -> Result<(), String> {
-    let case = Case::open(rig, 40, 10, |_| Act::Take).await?;
+pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), String> {
+    let case = Case::open(fixture, 40, 10, |_| Act::Take).await?;
     case.feed.pause(true);
     let mut run = pin!(case.run());
     tokio::select! {
@@ -105,8 +105,8 @@ pub(super) async fn waits_while_paused(rig: &impl Rig) -> Result<(), String> {
 }
 
 /// The drawer of a caller that hung up while it waited goes away by itself, and nothing is given to it.
-pub(super) async fn forgets_who_hung_up(rig: &impl Rig) -> Result<(), String> {
-    let case = Case::open(rig, 30, 10, |_| Act::Take).await?;
+pub(super) async fn forgets_who_hung_up(fixture: &impl Fixture) -> Result<(), String> {
+    let case = Case::open(fixture, 30, 10, |_| Act::Take).await?;
     case.feed.pause(true);
     let mut run = pin!(case.run());
     for _ in 0..3 {

@@ -11,7 +11,7 @@ use crate::{
 
 const ISSUERS: &[&str] = &["https://a.example", "https://b.example"];
 
-struct Rig {
+struct Fixture {
     guard: Guard,
     clock: Arc<ManualClock>,
     old: Minted,
@@ -29,7 +29,7 @@ fn section(name: &str, token_hashes: Vec<TokenHashSection>, issuer: &str) -> Pro
     }
 }
 
-fn rig() -> Rig {
+fn fixture() -> Fixture {
     let clock = ManualClock::at(1_000_000);
     let random = SeededRandom::new(7);
     let [old, new, other] = [(); 3].map(|()| mint(TokenKind::Producer, &*random));
@@ -41,7 +41,7 @@ fn rig() -> Rig {
         .zip(1..)
         .map(|(section, no)| Arc::new(Producer::new(ProducerNo(no), section, ISSUERS).unwrap()))
         .collect();
-    Rig { guard: Guard::new(producers, clock.clone()), clock, old, new, other }
+    Fixture { guard: Guard::new(producers, clock.clone()), clock, old, new, other }
 }
 
 fn bearer(token: &str) -> HeaderMap {
@@ -50,62 +50,65 @@ fn bearer(token: &str) -> HeaderMap {
 
 #[test]
 fn each_token_is_its_producers_and_works_at_its_issuers_only() {
-    let rig = rig();
+    let fixture = fixture();
     for (token, name, home, foreign) in
-        [(&rig.old, "first", 0, 1), (&rig.new, "first", 0, 1), (&rig.other, "second", 1, 0)]
+        [(&fixture.old, "first", 0, 1), (&fixture.new, "first", 0, 1), (&fixture.other, "second", 1, 0)]
     {
         let headers = bearer(token.token.expose());
-        assert_eq!(&*rig.guard.producer(&headers, None, ISSUERS[home]).unwrap().name, name);
-        let denied = rig.guard.producer(&headers, None, ISSUERS[foreign]).unwrap_err();
+        assert_eq!(&*fixture.guard.producer(&headers, None, ISSUERS[home]).unwrap().name, name);
+        let denied = fixture.guard.producer(&headers, None, ISSUERS[foreign]).unwrap_err();
         assert_eq!(denied.code(), Some("insufficient_scope"), "{name}");
     }
 }
 
 #[test]
 fn a_token_ends_at_its_expiry_and_its_successor_does_not() {
-    let rig = rig();
-    rig.clock.advance(Duration::from_millis(4_999));
-    assert!(rig.guard.producer(&bearer(rig.old.token.expose()), None, ISSUERS[0]).is_ok());
-    rig.clock.advance(Duration::from_millis(1));
-    let denied = rig.guard.producer(&bearer(rig.old.token.expose()), None, ISSUERS[0]).unwrap_err();
+    let fixture = fixture();
+    fixture.clock.advance(Duration::from_millis(4_999));
+    assert!(fixture.guard.producer(&bearer(fixture.old.token.expose()), None, ISSUERS[0]).is_ok());
+    fixture.clock.advance(Duration::from_millis(1));
+    let denied = fixture.guard.producer(&bearer(fixture.old.token.expose()), None, ISSUERS[0]).unwrap_err();
     assert_eq!(denied, Denied::Invalid);
-    assert!(rig.guard.producer(&bearer(rig.new.token.expose()), None, ISSUERS[0]).is_ok());
+    assert!(fixture.guard.producer(&bearer(fixture.new.token.expose()), None, ISSUERS[0]).is_ok());
 }
 
 #[test]
 fn refuses_tokens_it_does_not_know_and_tokens_of_other_kinds() {
-    let rig = rig();
+    let fixture = fixture();
     let random = SeededRandom::new(8);
     let unknown = mint(TokenKind::Producer, &*random);
     let admin = mint(TokenKind::Admin, &*random);
-    let as_admin = rig.new.token.expose().replace("sgp_", "sga_");
+    let as_admin = fixture.new.token.expose().replace("sgp_", "sga_");
     // RFC 8417 §4.2: a SET is never a bearer token.
     let set = "eyJ0eXAiOiJzZWNldmVudCtqd3QiLCJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EuZXhhbXBsZSJ9.c2ln";
     for token in [unknown.token.expose(), admin.token.expose(), as_admin.as_str(), set, "x"] {
-        let denied = rig.guard.producer(&bearer(token), None, ISSUERS[0]).unwrap_err();
+        let denied = fixture.guard.producer(&bearer(token), None, ISSUERS[0]).unwrap_err();
         assert_eq!(denied, Denied::Invalid, "{token}");
     }
-    let nobody = rig.guard.producer(&HeaderMap::new(), None, ISSUERS[0]).unwrap_err();
+    let nobody = fixture.guard.producer(&HeaderMap::new(), None, ISSUERS[0]).unwrap_err();
     assert_eq!(nobody, Denied::Missing);
 }
 
 #[test]
 fn the_hash_itself_is_no_token() {
-    let rig = rig();
-    let hash = rig.new.hash.to_string();
-    assert!(rig.guard.producer(&bearer(hash.trim_start_matches("sha256:")), None, ISSUERS[0]).is_err());
+    let fixture = fixture();
+    let hash = fixture.new.hash.to_string();
+    assert!(fixture.guard.producer(&bearer(hash.trim_start_matches("sha256:")), None, ISSUERS[0]).is_err());
 }
 
 #[test]
 fn debug_shows_no_token_and_no_hash() {
-    let rig = rig();
-    let shown = format!("{:?} {:?}", rig.guard, rig.guard.producers());
-    let hash = rig.new.hash.to_string();
-    assert!(!shown.contains(rig.new.token.expose()) && !shown.contains(hash.trim_start_matches("sha256:")), "{shown}");
+    let fixture = fixture();
+    let shown = format!("{:?} {:?}", fixture.guard, fixture.guard.producers());
+    let hash = fixture.new.hash.to_string();
+    assert!(
+        !shown.contains(fixture.new.token.expose()) && !shown.contains(hash.trim_start_matches("sha256:")),
+        "{shown}"
+    );
 }
 
 /// A receiver of the first issuer with a token that ends and one that does not.
-fn with_receiver(rig: Rig) -> (Rig, Minted, Minted) {
+fn with_receiver(fixture: Fixture) -> (Fixture, Minted, Minted) {
     let random = SeededRandom::new(9);
     let [ends, stays] = [(); 2].map(|()| mint(TokenKind::Receiver, &*random));
     let expires = Some(jiff::Timestamp::from_millisecond(1_005_000).unwrap());
@@ -115,50 +118,50 @@ fn with_receiver(rig: Rig) -> (Rig, Minted, Minted) {
         issuers: vec![ISSUERS[0].into()],
         streams: StreamsSection::Exact(vec!["crm".into()]),
     };
-    let guard = rig.guard.with_receivers(Receiver::all(&[section], ISSUERS).unwrap());
-    (Rig { guard, ..rig }, ends, stays)
+    let guard = fixture.guard.with_receivers(Receiver::all(&[section], ISSUERS).unwrap());
+    (Fixture { guard, ..fixture }, ends, stays)
 }
 
 #[test]
 fn a_receiver_is_known_with_the_end_of_its_credential() {
-    let (rig, ends, stays) = with_receiver(rig());
-    let admitted = rig.guard.receiver(&bearer(ends.token.expose()), None, ISSUERS[0]).unwrap();
+    let (fixture, ends, stays) = with_receiver(fixture());
+    let admitted = fixture.guard.receiver(&bearer(ends.token.expose()), None, ISSUERS[0]).unwrap();
     assert_eq!((&*admitted.receiver.name, admitted.until_millis), ("crm", Some(1_005_000)));
-    assert_eq!(rig.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[0]).unwrap().until_millis, None);
-    rig.clock.advance(Duration::from_millis(5_000));
-    assert_eq!(rig.guard.receiver(&bearer(ends.token.expose()), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
-    assert!(rig.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[0]).is_ok());
-    let foreign = rig.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[1]).unwrap_err();
+    assert_eq!(fixture.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[0]).unwrap().until_millis, None);
+    fixture.clock.advance(Duration::from_millis(5_000));
+    assert_eq!(fixture.guard.receiver(&bearer(ends.token.expose()), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+    assert!(fixture.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[0]).is_ok());
+    let foreign = fixture.guard.receiver(&bearer(stays.token.expose()), None, ISSUERS[1]).unwrap_err();
     assert_eq!(foreign.challenge().split("scope=").last(), Some("\"ssf.read\""));
 }
 
 #[test]
 fn a_token_of_one_kind_never_opens_the_other_listener() {
-    let (rig, _, receiver) = with_receiver(rig());
-    let both_ways = [(&rig.new, "sgp_", "sgr_"), (&receiver, "sgr_", "sgp_")];
+    let (fixture, _, receiver) = with_receiver(fixture());
+    let both_ways = [(&fixture.new, "sgp_", "sgr_"), (&receiver, "sgr_", "sgp_")];
     for (minted, own, other) in both_ways {
         let disguised = minted.token.expose().replace(own, other);
         let wrong_at_visits = if own == "sgp_" { minted.token.expose() } else { &disguised };
         let wrong_at_intake = if own == "sgp_" { &disguised } else { minted.token.expose() };
-        assert_eq!(rig.guard.receiver(&bearer(wrong_at_visits), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
-        assert_eq!(rig.guard.producer(&bearer(wrong_at_intake), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+        assert_eq!(fixture.guard.receiver(&bearer(wrong_at_visits), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+        assert_eq!(fixture.guard.producer(&bearer(wrong_at_intake), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
     }
     // RFC 8417 §4.2, hardening H41: a SET is never a bearer token.
     let set = "eyJ0eXAiOiJzZWNldmVudCtqd3QiLCJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EuZXhhbXBsZSJ9.c2ln";
-    assert_eq!(rig.guard.receiver(&bearer(set), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+    assert_eq!(fixture.guard.receiver(&bearer(set), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
 }
 
 #[test]
 fn a_hash_that_stands_in_both_lists_opens_only_the_listener_of_its_prefix() {
-    let rig = rig();
-    let hash = TokenHash::of(rig.new.token.expose());
+    let fixture = fixture();
+    let hash = TokenHash::of(fixture.new.token.expose());
     let section = ReceiverSection {
         name: "crm".into(),
         token_hashes: vec![hash.into()],
         issuers: vec![ISSUERS[0].into()],
         streams: StreamsSection::All,
     };
-    let guard = rig.guard.with_receivers(Receiver::all(&[section], ISSUERS).unwrap());
-    assert!(guard.receiver(&bearer(rig.new.token.expose()), None, ISSUERS[0]).is_err());
-    assert!(guard.producer(&bearer(rig.new.token.expose()), None, ISSUERS[0]).is_ok());
+    let guard = fixture.guard.with_receivers(Receiver::all(&[section], ISSUERS).unwrap());
+    assert!(guard.receiver(&bearer(fixture.new.token.expose()), None, ISSUERS[0]).is_err());
+    assert!(guard.producer(&bearer(fixture.new.token.expose()), None, ISSUERS[0]).is_ok());
 }

@@ -10,8 +10,8 @@ use setgate_delivery::{
     spi::AnyLine,
     testkit::{End, Simulated, conform},
 };
+mod fixture;
 mod mock;
-mod rig;
 mod trouble;
 
 use mock::{Mock, feed, run};
@@ -25,12 +25,12 @@ fn all_acknowledged(feed: &Simulated) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_line_keeps_the_contract_with_tokens() {
-    conform(&rig::Carried { value: "set" }).await;
+    conform(&fixture::Carried { value: "set" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_line_keeps_the_contract_with_claims() {
-    conform(&rig::Carried { value: "claims" }).await;
+    conform(&fixture::Carried { value: "claims" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

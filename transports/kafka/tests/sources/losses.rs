@@ -7,8 +7,8 @@ use serde_json::json;
 use setgate_delivery::{About, CarrierEvent, Fault, Method as _};
 
 use super::{
+    fixture::{Ledger, Mock, from},
     number, numbers,
-    rig::{Ledger, Mock, from},
 };
 
 fn is_up(event: &CarrierEvent) -> bool {
@@ -55,7 +55,7 @@ async fn a_source_whose_brokers_are_away_says_so_and_says_when_they_are_back() {
     let running = mock.collect(&ledger, from(json!({}))).await;
     ledger.until(|state| state.order.len() == 1).await;
     mock.brokers().broker_down(1).unwrap();
-    let last = |state: &super::rig::State, up: bool| {
+    let last = |state: &super::fixture::State, up: bool| {
         let told = state.told.iter().rev().find(|event| !matches!(event, CarrierEvent::Figures { .. }));
         told.is_some_and(|event| is_up(event) == up)
     };

@@ -10,10 +10,10 @@
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
 use setgate_delivery::CarrierEvent;
+mod fixture;
 mod losses;
-mod rig;
 
-use rig::{Ledger, Mock, Written, from};
+use fixture::{Ledger, Mock, Written, from};
 
 fn number(partition: i32, n: u64) -> Written {
     (partition, Vec::new(), Some(json!({ "n": n }).to_string().into_bytes()))

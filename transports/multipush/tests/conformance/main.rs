@@ -12,7 +12,7 @@ use setgate_delivery::{
     axum::Extension,
     spi::AnyLine,
     testkit::{
-        Opened, Relay, Rig, clock, conform,
+        Fixture, Opened, Relay, clock, conform,
         net::{Listener, Outbound, OutboundConfig, OwnAddresses, Resolve, ServerCertificate},
     },
 };
@@ -57,7 +57,7 @@ struct Loopback {
     tls: bool,
 }
 
-impl Rig for Loopback {
+impl Fixture for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = clock::system();

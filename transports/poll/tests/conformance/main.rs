@@ -9,7 +9,7 @@ use setgate_delivery::{
     axum::Extension,
     spi::AnyLine,
     testkit::{
-        End, Opened, Rig, Simulated, clock, conform,
+        End, Fixture, Opened, Simulated, clock, conform,
         net::{Listener, Outbound, OutboundConfig, OwnAddresses},
         with_fast_clock,
     },
@@ -98,7 +98,7 @@ fn names(answer: &Json) -> Vec<String> {
 /// Poll over loopback, through its own collector.
 struct Loopback;
 
-impl Rig for Loopback {
+impl Fixture for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = with_fast_clock(clock::system());

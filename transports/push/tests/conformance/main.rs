@@ -13,7 +13,7 @@ use setgate_delivery::{
     axum::Extension,
     spi::AnyLine,
     testkit::{
-        Opened, Relay, Rig, clock, conform,
+        Fixture, Opened, Relay, clock, conform,
         net::{Listener, Outbound, OutboundConfig, OwnAddresses, Resolve, ServerCertificate},
     },
 };
@@ -101,7 +101,7 @@ struct Loopback {
     tls: bool,
 }
 
-impl Rig for Loopback {
+impl Fixture for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = clock::system();

@@ -8,7 +8,7 @@ use setgate_delivery::{
     About, BoxFuture, Env, Inlet, Method, Runtime,
     spi::AnyLine,
     testkit::{
-        Host, Opened, Rig, clock, conform,
+        Fixture, Host, Opened, clock, conform,
         net::{Outbound, OutboundConfig, OwnAddresses},
         with_fast_clock,
     },
@@ -66,7 +66,7 @@ struct Loopback {
     from: Json,
 }
 
-impl Rig for Loopback {
+impl Fixture for Loopback {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = with_fast_clock(clock::system());

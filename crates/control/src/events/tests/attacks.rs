@@ -11,8 +11,8 @@ fn about(uri: &str, iss: &str) -> Json {
 #[tokio::test]
 async fn each_pair_of_producer_issuer_type_and_subject_gets_what_it_may() {
     let (home, foreign) = ("https://idp.example", "https://other.example");
-    let rig = rig();
-    for (token, at_a) in [(&rig.token, true), (&rig.narrow, false)] {
+    let fixture = fixture();
+    for (token, at_a) in [(&fixture.token, true), (&fixture.narrow, false)] {
         for issuer_a in [true, false] {
             for (uri, listed) in [(REVOKED, true), (PURGED, false)] {
                 for (iss, granted) in [(home, true), (foreign, false)] {
@@ -22,7 +22,7 @@ async fn each_pair_of_producer_issuer_type_and_subject_gets_what_it_may() {
                         .header("content-type", "application/json")
                         .body(Body::from(about(uri, iss).to_string()))
                         .unwrap();
-                    let answer = rig.send(request).await;
+                    let answer = fixture.send(request).await;
                     let case = format!("{path} {uri} {iss} all-at-a={at_a}");
                     if at_a != issuer_a {
                         assert_eq!(answer.status, 403, "{case}");
@@ -39,8 +39,8 @@ async fn each_pair_of_producer_issuer_type_and_subject_gets_what_it_may() {
             }
         }
     }
-    assert_eq!(rig.fake.taken.load(Ordering::SeqCst), 5, "four of the one, one of the other");
-    let text = rig.registry.text();
+    assert_eq!(fixture.fake.taken.load(Ordering::SeqCst), 5, "four of the one, one of the other");
+    let text = fixture.registry.text();
     for (rule, count) in [("events", 2), ("subjects.iss", 1)] {
         let line = format!("setgate_intake_refused_total{{producer=\"narrow-at-b\",rule=\"{rule}\"}} {count}");
         assert!(text.contains(&line), "{line} is not in {text}");
@@ -49,37 +49,37 @@ async fn each_pair_of_producer_issuer_type_and_subject_gets_what_it_may() {
 
 #[tokio::test]
 async fn only_the_gateway_speaks_of_streams() {
-    let rig = rig();
+    let fixture = fixture();
     for uri in setgate_set::framework::RESERVED {
-        let answer = rig.one(&about(uri, "https://idp.example")).await;
+        let answer = fixture.one(&about(uri, "https://idp.example")).await;
         assert_eq!((answer.status, answer.json()["rule"].as_str()), (403, Some("framework_events")), "{uri}");
     }
     let both = json!({ "events": { REVOKED: {}, setgate_set::framework::VERIFICATION: {} }, "sub_id": { "format": "opaque", "id": "1" } });
-    assert_eq!(rig.one(&both).await.status, 403);
-    assert_eq!(rig.fake.taken.load(Ordering::SeqCst), 0);
+    assert_eq!(fixture.one(&both).await.status, 403);
+    assert_eq!(fixture.fake.taken.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
 async fn members_that_make_a_set_look_like_a_token_are_refused() {
-    let rig = rig();
+    let fixture = fixture();
     for member in ["iss", "aud", "jti", "sub", "exp", "nbf", "scope", "client_id", "issuer", "nonce"] {
         let mut bad = event("x");
         bad[member] = "x".into();
-        let answer = rig.one(&bad).await;
+        let answer = fixture.one(&bad).await;
         assert_eq!((answer.status, answer.json()["pointer"].as_str()), (400, Some(&*format!("/{member}"))), "{member}");
     }
 }
 
 #[tokio::test]
 async fn credentials_are_judged_as_rfc_6750_says() {
-    let rig = rig();
-    let token = rig.token.token.expose();
+    let fixture = fixture();
+    let token = fixture.token.token.expose();
     let send = |path: &str, headers: Vec<(&str, String)>| {
         let mut request = http::Request::post(path).header("content-type", "application/json");
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        rig.send(request.body(Body::from(event("x").to_string())).unwrap())
+        fixture.send(request.body(Body::from(event("x").to_string())).unwrap())
     };
     let good = format!("Bearer {token}");
     for (path, headers, status, error) in [
@@ -110,25 +110,25 @@ async fn credentials_are_judged_as_rfc_6750_says() {
         .header("content-type", "application/x-www-form-urlencoded")
         .body(Body::from(format!("access_token={token}")))
         .unwrap();
-    assert_eq!(rig.send(form).await.status, 401, "a token in the body is no credential");
-    assert!(rig.registry.text().contains("setgate_intake_denied_total 7"), "{}", rig.registry.text());
+    assert_eq!(fixture.send(form).await.status, 401, "a token in the body is no credential");
+    assert!(fixture.registry.text().contains("setgate_intake_denied_total 7"), "{}", fixture.registry.text());
 }
 
 #[tokio::test]
 async fn a_path_is_an_issuers_exactly_or_nobodys() {
-    let rig = rig();
+    let fixture = fixture();
     for path in
         ["/events", "/a/events/", "/a//events", "/A/events", "/a%2Fevents", "/a/../a/events", "/b//events", "/c/events"]
     {
-        let mut request = rig.request("application/json", event("x").to_string());
+        let mut request = fixture.request("application/json", event("x").to_string());
         *request.uri_mut() = path.parse().unwrap();
-        let response = rig.app.clone().oneshot(request).await.unwrap();
+        let response = fixture.app.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), 404, "{path}");
     }
     for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
-        let mut request = rig.request("application/json", "");
+        let mut request = fixture.request("application/json", "");
         *request.method_mut() = method.parse().unwrap();
-        let response = rig.app.clone().oneshot(request).await.unwrap();
+        let response = fixture.app.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), 405, "{method}");
         assert!(!response.headers().keys().any(|name| name.as_str().starts_with("access-control")));
     }
@@ -136,27 +136,27 @@ async fn a_path_is_an_issuers_exactly_or_nobodys() {
 
 #[tokio::test]
 async fn foreign_json_is_i_json() {
-    let rig = rig();
+    let fixture = fixture();
     let event = |sub_id: &str| format!(r#"{{"events":{{"{REVOKED}":{{}}}},"sub_id":{sub_id}}}"#);
     for sub_id in [
         r#"{"format":"email","email":"a@b.example","email":"victim@b.example"}"#,
         r#"{"format":"opaque","id":"\ud800"}"#,
         r#"{"format":"opaque","id":"a\u0000b"}"#,
     ] {
-        let answer = rig.post("application/json", event(sub_id)).await;
+        let answer = fixture.post("application/json", event(sub_id)).await;
         assert_eq!(answer.status, 400, "{sub_id}");
     }
     let twice = format!(
         r#"{{"events":{{"{REVOKED}":{{}}}},"sub_id":{{"format":"opaque","id":"1"}},"sub_id":{{"format":"opaque","id":"2"}}}}"#
     );
-    assert_eq!(rig.post("application/json", twice).await.status, 400);
+    assert_eq!(fixture.post("application/json", twice).await.status, 400);
     let huge = format!(r#"{{"events":{{"{REVOKED}":{{"a":1e400}}}},"sub_id":{{"format":"opaque","id":"1"}}}}"#);
-    assert_eq!(rig.post("application/json", huge).await.status, 400);
+    assert_eq!(fixture.post("application/json", huge).await.status, 400);
     let mut latin = event(r#"{"format":"opaque","id":"x"}"#).into_bytes();
     let at = latin.iter().rposition(|b| *b == b'x').unwrap();
     latin[at] = 0xe4;
-    assert_eq!(rig.post("application/json", latin).await.status, 400);
-    assert_eq!(rig.fake.taken.load(Ordering::SeqCst), 0);
+    assert_eq!(fixture.post("application/json", latin).await.status, 400);
+    assert_eq!(fixture.fake.taken.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use setgate_store::{IssuerNo, MemoryStore, Store};
 
 use super::*;
 
-async fn real() -> (Rig, Arc<MemoryStore>) {
-    let mut rig = rig();
+async fn real() -> (Fixture, Arc<MemoryStore>) {
+    let mut fixture = fixture();
     let clock = ManualClock::at(1_700_000_000_000);
     let runtime = runtime(clock.clone(), 9);
     let store = MemoryStore::new(runtime.clone(), &[7; 32]);
@@ -25,19 +25,19 @@ async fn real() -> (Rig, Arc<MemoryStore>) {
         issuers: vec![issuer],
         methods: vec![],
         config: setgate_router::Config::default(),
-        observed: rig.registry.lend(setgate_router::Observed::register),
+        observed: fixture.registry.lend(setgate_router::Observed::register),
     })
     .await
     .unwrap();
     let section = ProducerSection {
         name: "p".into(),
-        token_hashes: vec![rig.token.hash.into()],
+        token_hashes: vec![fixture.token.hash.into()],
         issuers: vec![A.into()],
         events: EventsSection::All,
         subjects: SubjectsSection::Any,
     };
     let producers = setgate_oauth::enrol(&*store, &[section], &[A]).await.unwrap();
-    rig.app = world(WorldParts {
+    fixture.app = world(WorldParts {
         issuers: Intake::of(&router),
         guard: Arc::new(Guard::new(producers, clock)),
         config: IntakeConfig::default(),
@@ -45,17 +45,17 @@ async fn real() -> (Rig, Arc<MemoryStore>) {
         observed: Observed::default(),
     })
     .unwrap();
-    (rig, store)
+    (fixture, store)
 }
 
 #[tokio::test]
 async fn what_is_answered_202_stands_in_the_ledger_once() {
-    let (rig, store) = real().await;
-    let first = rig.one(&event("a")).await;
+    let (fixture, store) = real().await;
+    let first = fixture.one(&event("a")).await;
     assert_eq!(first.status, 202, "{first:?}");
     let mut other = event("a");
     other["sub_id"]["sub"] = "somebody-else".into();
-    let answer = rig.many(&[event("a"), other, event("b"), event("b"), event("c")]).await;
+    let answer = fixture.many(&[event("a"), other, event("b"), event("b"), event("c")]).await;
     assert_eq!(answer.statuses(), [202, 409, 202, 202, 202]);
     let lines = answer.lines();
     assert_eq!(lines[0]["txn"], first.json()["txn"], "a repeat is answered as the first");
@@ -66,9 +66,9 @@ async fn what_is_answered_202_stands_in_the_ledger_once() {
 
 #[tokio::test]
 async fn a_closed_store_is_503_and_does_not_say_what_is_inside() {
-    let (rig, store) = real().await;
+    let (fixture, store) = real().await;
     store.close().await.unwrap();
-    let answer = rig.one(&event("a")).await;
+    let answer = fixture.one(&event("a")).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"));
     assert!(!String::from_utf8_lossy(&answer.body).contains("store"), "{answer:?}");

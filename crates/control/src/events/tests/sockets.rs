@@ -15,17 +15,17 @@ use tokio::{
 use super::*;
 
 /// Serves the listener at a port of this machine until the sender is dropped.
-async fn serve(rig: &Rig) -> (SocketAddr, watch::Sender<bool>) {
+async fn serve(fixture: &Fixture) -> (SocketAddr, watch::Sender<bool>) {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address();
     let (stop, stopped) = watch::channel(false);
     let runtime = runtime(ManualClock::at(1), 1);
-    tokio::spawn(listener.serve(rig.app.clone(), stopped, runtime));
+    tokio::spawn(listener.serve(fixture.app.clone(), stopped, runtime));
     (address, stop)
 }
 
-fn head(rig: &Rig, kind: &str, more: &str) -> String {
-    let token = rig.token.token.expose();
+fn head(fixture: &Fixture, kind: &str, more: &str) -> String {
+    let token = fixture.token.token.expose();
     format!(
         "POST /a/events HTTP/1.1\r\nHost: gateway.example\r\nAuthorization: Bearer {token}\r\nContent-Type: {kind}\r\n{more}\r\n"
     )
@@ -47,20 +47,20 @@ async fn until(socket: &mut TcpStream, mark: &str) -> String {
 
 #[tokio::test]
 async fn continue_is_sent_only_to_those_who_may_come_in() {
-    let rig = rig();
-    let (address, _stop) = serve(&rig).await;
+    let fixture = fixture();
+    let (address, _stop) = serve(&fixture).await;
     let body = event("a").to_string();
     let expect = format!("Content-Length: {}\r\nExpect: 100-continue\r\n", body.len());
 
     let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.write_all(head(&rig, "application/json", &expect).as_bytes()).await.unwrap();
+    socket.write_all(head(&fixture, "application/json", &expect).as_bytes()).await.unwrap();
     let text = until(&mut socket, "\r\n\r\n").await;
     assert!(text.starts_with("HTTP/1.1 100 Continue"), "{text}");
     socket.write_all(body.as_bytes()).await.unwrap();
     let text = until(&mut socket, "}").await;
     assert!(text.starts_with("HTTP/1.1 202"), "{text}");
 
-    let good = head(&rig, "application/json", &expect);
+    let good = head(&fixture, "application/json", &expect);
     for (request, status) in [
         (good.replace("Bearer sgp_", "Bearer sgp_x"), 401),
         (good.replace("/a/events", "/b/events"), 403),
@@ -72,7 +72,7 @@ async fn continue_is_sent_only_to_those_who_may_come_in() {
         let text = until(&mut socket, "\r\n\r\n").await;
         assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
     }
-    *rig.fake.closed.lock().unwrap() = Some(full());
+    *fixture.fake.closed.lock().unwrap() = Some(full());
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(good.as_bytes()).await.unwrap();
     let text = until(&mut socket, "\r\n\r\n").await;
@@ -81,11 +81,11 @@ async fn continue_is_sent_only_to_those_who_may_come_in() {
 
 #[tokio::test]
 async fn a_connection_that_breaks_leaves_what_was_committed() {
-    let rig = rig();
-    let (address, _stop) = serve(&rig).await;
+    let fixture = fixture();
+    let (address, _stop) = serve(&fixture).await;
     let mut socket = TcpStream::connect(address).await.unwrap();
     let length = "Content-Length: 100000\r\n";
-    socket.write_all(head(&rig, "application/x-ndjson", length).as_bytes()).await.unwrap();
+    socket.write_all(head(&fixture, "application/x-ndjson", length).as_bytes()).await.unwrap();
     socket.write_all(format!("{}\n{{\"half", event("a")).as_bytes()).await.unwrap();
     let text = until(&mut socket, "txn-0").await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -93,16 +93,16 @@ async fn a_connection_that_breaks_leaves_what_was_committed() {
     socket.shutdown().await.unwrap();
     let text = until(&mut socket, "\r\n0\r\n\r\n").await;
     assert!(text.contains("inside an event"), "{text:?}");
-    assert_eq!(rig.fake.ids(), ["a"]);
+    assert_eq!(fixture.fake.ids(), ["a"]);
 }
 
 #[tokio::test]
 async fn the_answers_come_while_the_body_is_sent() {
-    let rig = rig();
-    let (address, _stop) = serve(&rig).await;
+    let fixture = fixture();
+    let (address, _stop) = serve(&fixture).await;
     let mut socket = TcpStream::connect(address).await.unwrap();
     let chunked = "Transfer-Encoding: chunked\r\n";
-    socket.write_all(head(&rig, "application/x-ndjson", chunked).as_bytes()).await.unwrap();
+    socket.write_all(head(&fixture, "application/x-ndjson", chunked).as_bytes()).await.unwrap();
     for n in 0..3 {
         let line = format!("{}\n", event(n));
         socket.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).await.unwrap();
@@ -118,9 +118,9 @@ async fn the_answers_come_while_the_body_is_sent() {
 async fn when_the_caller_does_not_read_nothing_more_is_read_of_it() {
     let big = usize::MAX >> 1;
     let config = IntakeConfig { items: big, refused_items: big, body_bytes: u64::MAX, ..IntakeConfig::default() };
-    let rig = rig_with(config);
-    let (address, _stop) = serve(&rig).await;
-    let head = head(&rig, "application/x-ndjson", "Transfer-Encoding: chunked\r\n");
+    let fixture = fixture_with(config);
+    let (address, _stop) = serve(&fixture).await;
+    let head = head(&fixture, "application/x-ndjson", "Transfer-Encoding: chunked\r\n");
     let chunk: Vec<u8> = b"{}\n".iter().copied().cycle().take(30_000).collect();
     let (written, stuck) = tokio::task::spawn_blocking(move || {
         let mut socket = Socket::connect(address).unwrap();

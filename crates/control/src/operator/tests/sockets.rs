@@ -11,12 +11,12 @@ use super::*;
 
 #[tokio::test]
 async fn no_spelling_of_the_request_line_gets_past_the_names() {
-    let rig = rig();
+    let fixture = fixture();
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address();
     let (_stop, stopped) = watch::channel(false);
-    tokio::spawn(listener.serve(rig.app.clone(), stopped, runtime(ManualClock::at(1), 1)));
-    let bearer = rig.bearer();
+    tokio::spawn(listener.serve(fixture.app.clone(), stopped, runtime(ManualClock::at(1), 1)));
+    let bearer = fixture.bearer();
     for (line, host, status) in [
         ("GET /admin/v1/streams HTTP/1.1", "Host: localhost\r\n", 200),
         ("GET http://localhost/admin/v1/streams HTTP/1.1", "Host: localhost\r\n", 200),
@@ -44,5 +44,5 @@ async fn no_spelling_of_the_request_line_gets_past_the_names() {
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.ends_with(&format!(" {status}")), "{line} {host}: {answer}");
     }
-    assert_eq!(rig.asked().len(), 0, "nothing was done");
+    assert_eq!(fixture.asked().len(), 0, "nothing was done");
 }

@@ -269,9 +269,9 @@ impl Session {
     }
 }
 
-struct ResponderRig(Habit);
+struct ResponderFixture(Habit);
 
-impl Rig for ResponderRig {
+impl Fixture for ResponderFixture {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         let habit = self.0;
         let wire = Wire { cuts: Arc::new(watch::Sender::new(0)), left: Arc::new(Mutex::new(usize::MAX)) };
@@ -303,8 +303,8 @@ impl Rig for ResponderRig {
 
 #[tokio::test(start_paused = true)]
 async fn honest_responders_pass() {
-    conform(&ResponderRig(Habit::Polls)).await;
-    conform(&ResponderRig(Habit::KeepsASocket)).await;
+    conform(&ResponderFixture(Habit::Polls)).await;
+    conform(&ResponderFixture(Habit::KeepsASocket)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -327,7 +327,7 @@ async fn each_kind_of_lying_responder_is_found_out() {
         (Habit::LocksUp, "a flood does not lock up"),
         (Habit::Guesses, "it delivers every SET once"),
     ] {
-        let failed: Vec<_> = examine(&ResponderRig(habit), Duration::from_secs(1)).await;
+        let failed: Vec<_> = examine(&ResponderFixture(habit), Duration::from_secs(1)).await;
         let failed: Vec<_> = failed.into_iter().map(|failure| failure.case).collect();
         assert!(failed.contains(&case), "{habit:?} failed only {failed:?}");
     }

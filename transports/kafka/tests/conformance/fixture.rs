@@ -12,7 +12,7 @@ use rdkafka::{
 use serde_json::json;
 use setgate_delivery::{
     Answer, BoxFuture, Bytes, Incoming, Inlet,
-    testkit::{Opened, Rig},
+    testkit::{Fixture, Opened},
 };
 
 use super::mock::{Mock, start};
@@ -22,7 +22,7 @@ pub(crate) struct Carried {
     pub(crate) value: &'static str,
 }
 
-impl Rig for Carried {
+impl Fixture for Carried {
     fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             // Mock brokers stay on the thread that made them.
