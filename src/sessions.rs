@@ -28,7 +28,7 @@ use axum::{
 use serde::Deserialize;
 use setgate_clock::Runtime;
 use setgate_delivery::{BoxFuture, Visit, Voice, spi::AnyMethod};
-use setgate_net::Seat;
+use setgate_net::ConnectionPermit;
 use setgate_oauth::{Admitted, Denied, Guard};
 use setgate_router::{Router, Visited};
 use setgate_stream::Owner;
@@ -202,8 +202,8 @@ impl Inner {
             tracing::debug!(issuer = %asked.issuer, method = asked.method.name, why = %denied, "a receiver was not let in");
             Box::new(self.denied(denied))
         })?;
-        if let Some(seat) = head.extensions.get::<Seat>() {
-            seat.vouch(&admitted.receiver.name);
+        if let Some(permit) = head.extensions.get::<ConnectionPermit>() {
+            permit.vouch(&admitted.receiver.name);
         }
         if self.closing.load(Ordering::Acquire) {
             return Err(Box::new(self.full(Full::Closing)));
@@ -224,7 +224,7 @@ impl Inner {
         visited.touch();
         tracing::debug!(receiver = %admitted.receiver.name, stream = %visited.stream, "a receiver visits");
         head.uri = asked.inner_uri(uri.query());
-        let seat = head.extensions.get::<Seat>().cloned();
+        let permit = head.extensions.get::<ConnectionPermit>().cloned();
         head.extensions.insert(Visit {
             feed: visited.feed,
             line: visited.line,
@@ -233,7 +233,7 @@ impl Inner {
             ends: self.ends.of(admitted.until_millis),
         });
         let answering = asked.method.routes.clone().call(Request::from_parts(head, body));
-        Ok(Next::Serve(Serving { answering, place: Place::new(seat, Held::new(held)) }))
+        Ok(Next::Serve(Serving { answering, place: Place::new(permit, Held::new(held)) }))
     }
 
     /// The stream that was asked for, if it is there, of this issuer and method, and this receiver's to visit.

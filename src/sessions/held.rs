@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use http_body::{Frame, SizeHint};
-use setgate_net::{Away, Seat};
+use setgate_net::{Away, ConnectionPermit};
 
 use super::budget::Taking;
 
@@ -28,7 +28,7 @@ impl Held {
 
 /// A visit's place, and the connection that left its own for it.
 pub(super) struct Place {
-    seat: Option<Seat>,
+    permit: Option<ConnectionPermit>,
     held: Both,
 }
 
@@ -39,16 +39,16 @@ struct Both {
 }
 
 impl Place {
-    pub(super) fn new(seat: Option<Seat>, held: Held) -> Self {
-        Self { held: Both { _away: seat.as_ref().map(Seat::leave), _held: held }, seat }
+    pub(super) fn new(permit: Option<ConnectionPermit>, held: Held) -> Self {
+        Self { held: Both { _away: permit.as_ref().map(ConnectionPermit::leave), _held: held }, permit }
     }
 
     /// Ends the visit with the last byte of its answer, or with its connection when that speaks another protocol from now on.
     pub(super) fn hold(self, answer: Response) -> Response {
-        let Self { seat, held } = self;
+        let Self { permit, held } = self;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if let Some(seat) = seat {
-                seat.keep(held);
+            if let Some(permit) = permit {
+                permit.keep(held);
             }
             return answer;
         }

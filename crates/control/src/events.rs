@@ -151,8 +151,8 @@ async fn take(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> 
             return denied.into_response();
         }
     };
-    if let Some(seat) = request.extensions().get::<setgate_net::Seat>() {
-        seat.vouch(&producer.name);
+    if let Some(permit) = request.extensions().get::<setgate_net::ConnectionPermit>() {
+        permit.vouch(&producer.name);
     }
     match endpoint.clone().enter(request, producer.clone()).await {
         Ok(response) => response,

@@ -106,8 +106,8 @@ impl OperatorParts {
 async fn admit(State(parts): State<Arc<OperatorParts>>, request: Request, next: Next) -> Response {
     match parts.guard.admit(request.headers(), request.uri().query()) {
         Ok(()) => {
-            if let Some(seat) = request.extensions().get::<setgate_net::Seat>() {
-                seat.vouch("operator");
+            if let Some(permit) = request.extensions().get::<setgate_net::ConnectionPermit>() {
+                permit.vouch("operator");
             }
             next.run(request).await
         }

@@ -25,10 +25,10 @@ use tower::Service;
 
 use crate::{
     Limits, ListenConfig, NetError, Observed,
-    floor::Floor,
+    limiter::ConnectionLimiter,
     observe::OfListener,
-    seat::{End, Seat, Sitting},
-    seated::{Answering, Seated},
+    permit::{ConnectionPermit, End, HeldPermit},
+    permitted::{Answering, PermittedIo},
     tls,
 };
 
@@ -172,7 +172,7 @@ impl Listener {
         self.certificate.as_ref()
     }
 
-    /// Turns true when the listener was stopped and every connection has ended but those that [left](crate::Seat::leave) their places.
+    /// Turns true when the listener was stopped and every connection has ended but those that [left](crate::ConnectionPermit::leave) their places.
     #[must_use]
     pub fn quiet(&self) -> Stop {
         self.quiet.subscribe()
@@ -180,15 +180,21 @@ impl Listener {
 
     /// Serves until `stop`, then lets open requests finish within the drain time, then cuts what is left.
     pub async fn serve(self, app: Router, stop: Stop, runtime: setgate_clock::Runtime) {
-        let floor = Floor::new(&self.limits, runtime.clock.clone(), self.observed.clone());
+        let limiter = ConnectionLimiter::new(&self.limits, runtime.clock.clone(), self.observed.clone());
         tokio::select! {
             biased;
-            () = floor.watch() => {}
-            () = self.seat_all(&floor, app, stop, runtime) => {}
+            () = limiter.watch() => {}
+            () = self.accept_all(&limiter, app, stop, runtime) => {}
         }
     }
 
-    async fn seat_all(self, floor: &Arc<Floor>, app: Router, mut stop: Stop, runtime: setgate_clock::Runtime) {
+    async fn accept_all(
+        self,
+        limiter: &Arc<ConnectionLimiter>,
+        app: Router,
+        mut stop: Stop,
+        runtime: setgate_clock::Runtime,
+    ) {
         // Nothing is ever sent: that all senders are gone says that all connections are.
         let (alive, mut living) = mpsc::channel(1);
         let drain = Duration::from_secs(self.limits.drain_seconds);
@@ -202,34 +208,34 @@ impl Listener {
         loop {
             let caller = async {
                 // While there is no room, callers wait in the system's queue.
-                floor.vacancy().await;
+                limiter.vacancy().await;
                 let (tcp, peer) = self.tcp.accept().await?;
-                let sitting = floor.seat(peer.ip(), &alive).await;
-                Ok::<_, io::Error>((tcp, peer, sitting))
+                let held = limiter.admit(peer.ip(), &alive).await;
+                Ok::<_, io::Error>((tcp, peer, held))
             };
             let caller = tokio::select! {
                 biased;
                 () = raised(&mut stop) => break,
                 caller = caller => caller,
             };
-            let (tcp, peer, sitting) = match caller {
+            let (tcp, peer, held) = match caller {
                 Ok(caller) => caller,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted");
-                    floor.make_room();
+                    limiter.make_room();
                     runtime.clock.sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
-            if let Ok(sitting) = sitting {
+            if let Ok(held) = held {
                 let state = state.clone();
-                runtime.spawn("connection", async move { state.connection(tcp, peer, sitting).await });
+                runtime.spawn("connection", async move { state.connection(tcp, peer, held).await });
             }
         }
         drop((self.tcp, alive));
         let drained = async {
-            floor.empty().await;
+            limiter.empty().await;
             self.quiet.send_replace(true);
             living.recv().await
         };
@@ -238,7 +244,7 @@ impl Listener {
             _ = drained => return,
             () = runtime.clock.sleep(drain) => {}
         }
-        floor.cut();
+        limiter.cut();
         living.recv().await;
         self.quiet.send_replace(true);
     }
@@ -273,51 +279,56 @@ struct ServeState {
 }
 
 impl ServeState {
-    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, sitting: Sitting) {
+    async fn connection(&self, tcp: TcpStream, peer: SocketAddr, held: HeldPermit) {
         if tcp.set_nodelay(true).is_err() {
             return;
         }
-        let seat = sitting.seat().clone();
-        let tcp = Seated::new(tcp, sitting);
+        let permit = held.permit().clone();
+        let tcp = PermittedIo::new(tcp, held);
         // Each stage has a box of its own: a connection that waits for hours shall not carry what only a handshake needs.
         let Some(acceptor) = &self.tls else {
-            return Box::pin(self.http(tcp, seat, peer)).await;
+            return Box::pin(self.http(tcp, permit, peer)).await;
         };
-        if let Some(tls) = Box::pin(self.handshake(acceptor, tcp, &seat)).await {
-            seat.greeted();
-            Box::pin(self.http(tls, seat, peer)).await;
+        if let Some(tls) = Box::pin(self.handshake(acceptor, tcp, &permit)).await {
+            permit.greeted();
+            Box::pin(self.http(tls, permit, peer)).await;
         }
     }
 
     async fn handshake(
         &self,
         acceptor: &TlsAcceptor,
-        tcp: Seated<TcpStream>,
-        seat: &Seat,
-    ) -> Option<Box<TlsStream<Seated<TcpStream>>>> {
+        tcp: PermittedIo<TcpStream>,
+        permit: &ConnectionPermit,
+    ) -> Option<Box<TlsStream<PermittedIo<TcpStream>>>> {
         let mut stop = self.stop.clone();
         let accepted = tokio::select! {
             biased;
-            _ = seat.told() => return None,
+            _ = permit.told() => return None,
             () = raised(&mut stop) => return None,
             accepted = acceptor.accept(tcp) => accepted,
         };
         accepted.map(Box::new).inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
     }
 
-    async fn http(&self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seat: Seat, peer: SocketAddr) {
+    async fn http(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        permit: ConnectionPermit,
+        peer: SocketAddr,
+    ) {
         let service = {
-            let seat = seat.clone();
+            let permit = permit.clone();
             service_fn(move |mut request: Request<Incoming>| {
-                let asking = seat.ask();
+                let asking = permit.ask();
                 request.extensions_mut().insert(Peer(peer));
-                request.extensions_mut().insert(seat.clone());
+                request.extensions_mut().insert(permit.clone());
                 let answering = self.app.clone().call(request);
-                let seat = seat.clone();
+                let permit = permit.clone();
                 async move {
                     let answer = answer(answering.await)?;
                     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        seat.take_over();
+                        permit.take_over();
                     }
                     Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))
                 }
@@ -333,11 +344,11 @@ impl ServeState {
                 end = connection.as_mut() => {
                     if let Err(error) = end {
                         tracing::debug!(%error, "a connection broke");
-                        seat.broke(&*error);
+                        permit.broke(&*error);
                     }
                     return;
                 }
-                end = seat.told() => match end {
+                end = permit.told() => match end {
                     End::Cut => return,
                     End::Soon if stopping => {}
                     End::Soon => {

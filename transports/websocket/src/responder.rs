@@ -96,7 +96,7 @@ pub(crate) struct Responder {
 
 impl Responder {
     /// A place for one more socket of the line, if there is one.
-    fn seat(self: &Arc<Self>, line: &SocketLine) -> Option<Seat> {
+    fn permit(self: &Arc<Self>, line: &SocketLine) -> Option<SocketPermit> {
         let mut room = false;
         self.open.send_if_modified(|open| {
             room = *open < self.most;
@@ -107,18 +107,18 @@ impl Responder {
             return None;
         }
         line.open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat { responder: self.clone(), line: line.open.clone() };
-        (line.open.load(Ordering::Relaxed) <= line.most).then_some(seat)
+        let permit = SocketPermit { responder: self.clone(), line: line.open.clone() };
+        (line.open.load(Ordering::Relaxed) <= line.most).then_some(permit)
     }
 }
 
 /// Counts a socket for as long as it is open.
-struct Seat {
+struct SocketPermit {
     responder: Arc<Responder>,
     line: Arc<AtomicUsize>,
 }
 
-impl Drop for Seat {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         self.line.fetch_sub(1, Ordering::Relaxed);
         self.responder.open.send_modify(|open| *open -= 1);
@@ -170,20 +170,20 @@ async fn converse(responder: Arc<Responder>, visit: Visit, opening: Opening, upg
     let protocol = opening.protocol;
     drop(opening);
     let Ok(io) = upgraded.await else { return };
-    let (session, _seat) = {
+    let (session, _permit) = {
         let Some(line) = visit.line::<SocketLine>() else { return };
         let rules = line.rules.clone();
-        let seat = responder.seat(line);
+        let permit = responder.permit(line);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(rules.buffers())).await;
         let mut session = Session::new(socket, protocol, rules, responder.runtime.clone());
-        if seat.is_none() {
+        if permit.is_none() {
             session.part(Goodbye::TOO_MANY);
         } else {
             let inbox =
                 visit.inlet.map(|inlet| Inbox::new(inlet, visit.peer, protocol, CREDIT, responder.runtime.clone()));
             session = session.giving(visit.feed).taking(inbox).until(credential(visit.ends));
         }
-        (session, seat)
+        (session, permit)
     };
     drop(responder);
     session.await;

@@ -8,7 +8,7 @@ use tokio::{
 use super::*;
 
 mod limits;
-mod seats;
+mod permits;
 
 /// An open listener in a test, with a clock that stands still.
 struct Open {
@@ -45,10 +45,10 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
 fn hello() -> Router {
     Router::new().fallback(
         |Extension(Peer(peer)): Extension<Peer>,
-         Extension(seat): Extension<Seat>,
+         Extension(permit): Extension<ConnectionPermit>,
          request: Request<axum::body::Body>| async move {
             if let Some(client) = request.headers().get("x-known") {
-                seat.vouch(client.to_str().unwrap());
+                permit.vouch(client.to_str().unwrap());
             }
             peer.to_string()
         },

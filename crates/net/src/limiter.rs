@@ -16,7 +16,7 @@ use crate::{
     Limits,
     crowd::{Block, Crowd},
     observe::{Limit, OfListener},
-    seat::{End, Seat, Sitting},
+    permit::{ConnectionPermit, End, HeldPermit},
 };
 
 /// How often connections are looked at: a limit of time is late by no more.
@@ -28,7 +28,7 @@ const TELL: Duration = Duration::from_secs(60);
 ///
 /// A caller that has shown no credential has its place on trial: when places run out, the next caller gets it. So those who never show one
 /// take the places of their own kind only.
-pub(crate) struct Floor {
+pub(crate) struct ConnectionLimiter {
     limits: Limits,
     clock: Arc<dyn Clock>,
     observed: OfListener,
@@ -46,14 +46,14 @@ struct Places {
     of_blocks: HashMap<Block, usize>,
     of_clients: HashMap<Arc<str>, usize>,
     crowd: Crowd,
-    seats: HashMap<u64, Entry>,
+    permits: HashMap<u64, Entry>,
     /// Callers kept out or sent away since the log told of it, and when it did.
     untold: BTreeMap<Limit, u64>,
     told: Option<Duration>,
 }
 
 struct Entry {
-    seat: Seat,
+    permit: ConnectionPermit,
     block: Block,
     client: Option<Arc<str>>,
     away: usize,
@@ -71,7 +71,7 @@ enum Standing {
     Gone,
 }
 
-impl Floor {
+impl ConnectionLimiter {
     pub(crate) fn new(limits: &Limits, clock: Arc<dyn Clock>, observed: OfListener) -> Arc<Self> {
         let mut limits = limits.clone();
         limits.connections = limits.connections.max(1);
@@ -119,13 +119,17 @@ impl Floor {
         }
     }
 
-    /// Seats a connection that was accepted, as soon as there is a place; it sits until the value is dropped.
+    /// Admits a connection that was accepted, as soon as there is a place; it keeps it until the value is dropped.
     ///
     /// # Errors
     /// The limit that keeps it out.
-    pub(crate) async fn seat(self: &Arc<Self>, ip: IpAddr, alive: &mpsc::Sender<Infallible>) -> Result<Sitting, Limit> {
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        alive: &mpsc::Sender<Infallible>,
+    ) -> Result<HeldPermit, Limit> {
         loop {
-            match self.try_seat(ip, alive.clone()) {
+            match self.try_admit(ip, alive.clone()) {
                 // Whoever had a place on trial when it was accepted has shown a credential since.
                 Err(Limit::Connections) => self.vacancy().await,
                 Err(limit) => {
@@ -133,25 +137,25 @@ impl Floor {
                     *self.places().untold.entry(limit).or_default() += 1;
                     return Err(limit);
                 }
-                Ok(sitting) => return Ok(sitting),
+                Ok(held) => return Ok(held),
             }
         }
     }
 
-    fn try_seat(self: &Arc<Self>, ip: IpAddr, alive: mpsc::Sender<Infallible>) -> Result<Sitting, Limit> {
+    fn try_admit(self: &Arc<Self>, ip: IpAddr, alive: mpsc::Sender<Infallible>) -> Result<HeldPermit, Limit> {
         let block = Block::of(ip);
         let mut places = self.places();
         places.last += 1;
         let number = places.last;
         let standing = self.enter(&mut places, block, None, true)?;
-        let seat = Seat::new(self.clone(), number);
-        let entry = Entry { seat: seat.clone(), block, client: None, away: 0, standing: Standing::Gone };
-        places.seats.insert(number, entry);
+        let permit = ConnectionPermit::new(self.clone(), number);
+        let entry = Entry { permit: permit.clone(), block, client: None, away: 0, standing: Standing::Gone };
+        places.permits.insert(number, entry);
         self.stand(&mut places, number, standing);
         drop(places);
         self.observed.accepted();
         self.came.notify_one();
-        Ok(Sitting::new(seat, alive))
+        Ok(HeldPermit::new(permit, alive))
     }
 
     /// Sees whether there is a place, and makes room for those who may push others out.
@@ -193,15 +197,15 @@ impl Floor {
     fn displace(&self, places: &mut Places, number: u64, limit: Limit) {
         self.stand(places, number, Standing::Gone);
         *places.untold.entry(limit).or_default() += 1;
-        if let Some(entry) = places.seats.get(&number) {
-            entry.seat.end(End::Cut, limit);
+        if let Some(entry) = places.permits.get(&number) {
+            entry.permit.end(End::Cut, limit);
         }
     }
 
     /// Counts a connection as something else from now on.
     fn stand(&self, places: &mut Places, number: u64, standing: Standing) {
-        let Places { taken, of_blocks, of_clients, crowd, seats, .. } = places;
-        let Some(Entry { block, client, standing: present, .. }) = seats.get_mut(&number) else { return };
+        let Places { taken, of_blocks, of_clients, crowd, permits, .. } = places;
+        let Some(Entry { block, client, standing: present, .. }) = permits.get_mut(&number) else { return };
         let before = std::mem::replace(present, standing);
         match before {
             Standing::Unauthenticated => crowd.remove(*block, number),
@@ -235,7 +239,7 @@ impl Floor {
         let client: Arc<str> = client.into();
         let mut places = self.places();
         let share = self.has_share(&places, &client);
-        let Some(entry) = places.seats.get_mut(&number).filter(|entry| entry.client.is_none()) else { return };
+        let Some(entry) = places.permits.get_mut(&number).filter(|entry| entry.client.is_none()) else { return };
         entry.client = Some(client);
         if share && entry.standing == Standing::Unauthenticated {
             self.stand(&mut places, number, Standing::Authenticated);
@@ -245,7 +249,7 @@ impl Floor {
     /// The connection gives its place to others until it comes back.
     pub(crate) fn leave(&self, number: u64) {
         let mut places = self.places();
-        let Some(entry) = places.seats.get_mut(&number) else { return };
+        let Some(entry) = places.permits.get_mut(&number) else { return };
         entry.away += 1;
         if entry.standing.has_place() {
             self.stand(&mut places, number, Standing::Away);
@@ -255,17 +259,17 @@ impl Floor {
     /// It wants a place again, if there is one; otherwise it ends after its answers.
     pub(crate) fn come_back(&self, number: u64) {
         let mut places = self.places();
-        let Some(entry) = places.seats.get_mut(&number) else { return };
+        let Some(entry) = places.permits.get_mut(&number) else { return };
         entry.away = entry.away.saturating_sub(1);
         if entry.away > 0 || entry.standing != Standing::Away {
             return;
         }
-        let (seat, block, client) = (entry.seat.clone(), entry.block, entry.client.clone());
+        let (permit, block, client) = (entry.permit.clone(), entry.block, entry.client.clone());
         match self.enter(&mut places, block, client.as_ref(), false) {
             Ok(standing) => self.stand(&mut places, number, standing),
             Err(limit) => {
                 self.stand(&mut places, number, Standing::Gone);
-                seat.end(End::Soon, limit);
+                permit.end(End::Soon, limit);
             }
         }
     }
@@ -274,7 +278,7 @@ impl Floor {
     pub(crate) fn close(&self, number: u64) {
         let mut places = self.places();
         self.stand(&mut places, number, Standing::Gone);
-        let entry = places.seats.remove(&number);
+        let entry = places.permits.remove(&number);
         drop(places);
         drop(entry);
     }
@@ -289,15 +293,15 @@ impl Floor {
 
     /// Ends every connection at once.
     pub(crate) fn cut(&self) {
-        for entry in self.places().seats.values() {
-            entry.seat.end(End::Cut, Limit::Drain);
+        for entry in self.places().permits.values() {
+            entry.permit.end(End::Cut, Limit::Drain);
         }
     }
 
     /// Ends connections whose time is over, for as long as it is polled.
     pub(crate) async fn watch(&self) {
         loop {
-            if self.places().seats.is_empty() {
+            if self.places().permits.is_empty() {
                 self.came.notified().await;
             }
             self.look();
@@ -308,9 +312,9 @@ impl Floor {
     fn look(&self) {
         let now = self.now();
         let mut places = self.places();
-        for entry in places.seats.values() {
-            if let Some((end, limit)) = entry.seat.due(now) {
-                entry.seat.end(end, limit);
+        for entry in places.permits.values() {
+            if let Some((end, limit)) = entry.permit.due(now) {
+                entry.permit.end(end, limit);
             }
         }
         let quiet = places.told.is_some_and(|told| now < told + TELL);

@@ -15,21 +15,21 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, mpsc};
 
-use crate::{floor::Floor, observe::Limit};
+use crate::{limiter::ConnectionLimiter, observe::Limit};
 
 /// How long a connection that was told to end has for it.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// A connection's place among those that its listener allows: an extension of every request.
 ///
-/// Whoever lets a request wait long [leaves](Seat::leave) the place to others and counts the request in a budget of its own. A connection
-/// that was taken over by another protocol keeps its place, or what was [kept](Seat::keep) with it, until it is closed. One that has shown a
-/// credential is [vouched for](Seat::vouch): others do not get its place.
+/// Whoever lets a request wait long [leaves](ConnectionPermit::leave) the place to others and counts the request in a budget of its own. A connection
+/// that was taken over by another protocol keeps its place, or what was [kept](ConnectionPermit::keep) with it, until it is closed. One that has shown a
+/// credential is [vouched for](ConnectionPermit::vouch): others do not get its place.
 #[derive(Clone)]
-pub struct Seat(Arc<Inner>);
+pub struct ConnectionPermit(Arc<Inner>);
 
 struct Inner {
-    floor: Arc<Floor>,
+    limiter: Arc<ConnectionLimiter>,
     number: u64,
     vouched: AtomicBool,
     life: Mutex<Life>,
@@ -70,21 +70,21 @@ pub(crate) enum End {
     Cut = 2,
 }
 
-impl Seat {
-    pub(crate) fn new(floor: Arc<Floor>, number: u64) -> Self {
+impl ConnectionPermit {
+    pub(crate) fn new(limiter: Arc<ConnectionLimiter>, number: u64) -> Self {
         let life = Life {
             kept: Vec::new(),
             closed: false,
             asked: false,
             requests: 0,
-            since: floor.now(),
+            since: limiter.now(),
             handed: Vec::new(),
             last: 0,
             stalled: None,
             told: None,
         };
         Self(Arc::new(Inner {
-            floor,
+            limiter,
             number,
             vouched: AtomicBool::new(false),
             life: Mutex::new(life),
@@ -101,7 +101,7 @@ impl Seat {
     /// When it comes back and there is no place any more, the connection ends after its answers.
     #[must_use]
     pub fn leave(&self) -> Away {
-        self.0.floor.leave(self.0.number);
+        self.0.limiter.leave(self.0.number);
         Away(self.clone())
     }
 
@@ -117,13 +117,13 @@ impl Seat {
     /// has more than its share of them.
     pub fn vouch(&self, client: &str) {
         if !self.0.vouched.swap(true, Ordering::Relaxed) {
-            self.0.floor.vouch(self.0.number, client);
+            self.0.limiter.vouch(self.0.number, client);
         }
     }
 
     /// The handshake is over: the peer has to ask for something.
     pub(crate) fn greeted(&self) {
-        let now = self.0.floor.now();
+        let now = self.0.limiter.now();
         self.0.life().since = now;
     }
 
@@ -133,7 +133,7 @@ impl Seat {
         life.asked = true;
         life.requests += 1;
         life.last += 1;
-        Asking { seat: self.clone(), number: life.last, handed: false }
+        Asking { permit: self.clone(), number: life.last, handed: false }
     }
 
     /// Another protocol takes the connection over, whose rules tell when it is idle.
@@ -154,10 +154,10 @@ impl Seat {
             return;
         }
         if before == 0 {
-            self.0.floor.observed().closed(limit);
+            self.0.limiter.observed().closed(limit);
             tracing::debug!(limit = limit.option(), "a connection is ended");
         }
-        let now = self.0.floor.now();
+        let now = self.0.limiter.now();
         self.0.life().told = Some(now);
         self.0.told.notify_one();
         self.0.reader.wake();
@@ -170,7 +170,7 @@ impl Seat {
         if self.0.ending.load(Ordering::Acquire) == 0 {
             // Beside a head that does not come there is an unanswered ping of HTTP/2, which names its cause.
             let limit = if fault.source().is_none() { Limit::Header } else { Limit::Ping };
-            self.0.floor.observed().closed(limit);
+            self.0.limiter.observed().closed(limit);
         }
     }
 
@@ -180,7 +180,7 @@ impl Seat {
 
     /// What has to become of it now, and for which limit.
     pub(crate) fn due(&self, now: Duration) -> Option<(End, Limit)> {
-        let limits = self.0.floor.limits();
+        let limits = self.0.limiter.limits();
         let seconds = Duration::from_secs;
         let life = self.0.life();
         let stalls = life.handed.iter().map(|(_, since)| *since).chain(life.stalled);
@@ -214,7 +214,7 @@ impl Seat {
 
     /// From now on nothing can be written, or something again.
     pub(crate) fn stalls(&self, so: bool) {
-        let now = self.0.floor.now();
+        let now = self.0.limiter.now();
         self.0.life().stalled = so.then_some(now);
     }
 }
@@ -226,9 +226,9 @@ pub(crate) enum Side {
     Write,
 }
 
-impl std::fmt::Debug for Seat {
+impl std::fmt::Debug for ConnectionPermit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seat")
+        f.write_str("ConnectionPermit")
     }
 }
 
@@ -240,17 +240,17 @@ impl Inner {
 
 /// A place that was left for a while.
 #[derive(Debug)]
-pub struct Away(Seat);
+pub struct Away(ConnectionPermit);
 
 impl Drop for Away {
     fn drop(&mut self) {
-        self.0.0.floor.come_back(self.0.0.number);
+        self.0.0.limiter.come_back(self.0.0.number);
     }
 }
 
 /// A request that is not answered to the last byte.
 pub(crate) struct Asking {
-    seat: Seat,
+    permit: ConnectionPermit,
     number: u64,
     handed: bool,
 }
@@ -258,8 +258,8 @@ pub(crate) struct Asking {
 impl Asking {
     /// There is something to take: it is the peer's turn.
     pub(crate) fn handed(&mut self) {
-        let now = self.seat.0.floor.now();
-        let mut life = self.seat.0.life();
+        let now = self.permit.0.limiter.now();
+        let mut life = self.permit.0.life();
         match life.handed.iter_mut().find(|(number, _)| *number == self.number) {
             Some((_, since)) => *since = now,
             None => life.handed.push((self.number, now)),
@@ -270,45 +270,45 @@ impl Asking {
     /// All is taken, and there is more to come: it is our turn.
     pub(crate) fn taken(&mut self) {
         if std::mem::take(&mut self.handed) {
-            self.seat.0.life().handed.retain(|(number, _)| *number != self.number);
+            self.permit.0.life().handed.retain(|(number, _)| *number != self.number);
         }
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        let now = self.seat.0.floor.now();
-        let mut life = self.seat.0.life();
+        let now = self.permit.0.limiter.now();
+        let mut life = self.permit.0.life();
         life.requests = life.requests.saturating_sub(1);
         life.since = now;
         life.handed.retain(|(number, _)| *number != self.number);
     }
 }
 
-/// A connection that sits: dropped, its place and what was kept with it are free.
-pub(crate) struct Sitting {
-    seat: Seat,
+/// A connection's permit, held: dropped, its place and what was kept with it are free.
+pub(crate) struct HeldPermit {
+    permit: ConnectionPermit,
     _alive: mpsc::Sender<Infallible>,
 }
 
-impl Sitting {
-    pub(crate) const fn new(seat: Seat, alive: mpsc::Sender<Infallible>) -> Self {
-        Self { seat, _alive: alive }
+impl HeldPermit {
+    pub(crate) const fn new(permit: ConnectionPermit, alive: mpsc::Sender<Infallible>) -> Self {
+        Self { permit, _alive: alive }
     }
 
-    pub(crate) const fn seat(&self) -> &Seat {
-        &self.seat
+    pub(crate) const fn permit(&self) -> &ConnectionPermit {
+        &self.permit
     }
 }
 
-impl Drop for Sitting {
+impl Drop for HeldPermit {
     fn drop(&mut self) {
         let kept = {
-            let mut life = self.seat.0.life();
+            let mut life = self.permit.0.life();
             life.closed = true;
             std::mem::take(&mut life.kept)
         };
-        self.seat.0.floor.close(self.seat.0.number);
+        self.permit.0.limiter.close(self.permit.0.number);
         drop(kept);
     }
 }

@@ -10,42 +10,42 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::seat::{Asking, Side, Sitting};
+use crate::permit::{Asking, HeldPermit, Side};
 
 /// The bytes of a connection, with its place: whoever holds the one holds the other.
-pub(crate) struct Seated<Io> {
+pub(crate) struct PermittedIo<Io> {
     io: Io,
-    sitting: Sitting,
+    held: HeldPermit,
     stalled: bool,
 }
 
-impl<Io> Seated<Io> {
-    pub(crate) const fn new(io: Io, sitting: Sitting) -> Self {
-        Self { io, sitting, stalled: false }
+impl<Io> PermittedIo<Io> {
+    pub(crate) const fn new(io: Io, held: HeldPermit) -> Self {
+        Self { io, held, stalled: false }
     }
 
     fn check(&self, cx: &mut Context<'_>, side: Side) -> io::Result<()> {
-        if self.sitting.seat().must_end(cx, side) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        if self.held.permit().must_end(cx, side) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
     /// Notes whether the peer takes what is written.
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.stalled != written.is_pending() {
             self.stalled = written.is_pending();
-            self.sitting.seat().stalls(self.stalled);
+            self.held.permit().stalls(self.stalled);
         }
         written
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Seated<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for PermittedIo<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check(cx, Side::Read)?;
         Pin::new(&mut self.io).poll_read(cx, into)
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Seated<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for PermittedIo<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.check(cx, Side::Write)?;
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);

@@ -14,17 +14,17 @@ fn app() -> (Router, UnboundedReceiver<()>, Arc<Notify>) {
     let go = Arc::new(Notify::new());
     let left = {
         let (waits, go) = (waits.clone(), go.clone());
-        move |Extension(seat): Extension<Seat>| async move {
-            let away = seat.leave();
+        move |Extension(permit): Extension<ConnectionPermit>| async move {
+            let away = permit.leave();
             waits.send(()).unwrap();
             go.notified().await;
             drop(away);
             "done"
         }
     };
-    let up = move |Extension(seat): Extension<Seat>, request: Asked| async move {
-        let away = seat.leave();
-        seat.keep(away);
+    let up = move |Extension(permit): Extension<ConnectionPermit>, request: Asked| async move {
+        let away = permit.leave();
+        permit.keep(away);
         let upgrade = hyper::upgrade::on(request);
         tokio::spawn(async move {
             let mut io = TokioIo::new(upgrade.await.unwrap());
@@ -121,11 +121,11 @@ async fn a_connection_that_was_taken_over_gives_its_place_back_when_it_is_closed
     let (app, mut ended, _) = app();
     // What it keeps is the place that it left: whoever keeps nothing would keep its own.
     let up = app.layer(axum::middleware::from_fn(|mut request: Asked, next: axum::middleware::Next| async {
-        // Another seat than the connection's is of no use: the connection keeps its place.
-        request.extensions().get::<Seat>().unwrap().vouch("a");
-        let floor = Floor::new(&Limits::default(), MockClock::at(0), Observed::default().of("other"));
-        let other = floor.seat([127, 0, 0, 1].into(), &mpsc::channel(1).0).await.unwrap();
-        request.extensions_mut().insert(other.seat().clone());
+        // Another permit than the connection's is of no use: the connection keeps its place.
+        request.extensions().get::<ConnectionPermit>().unwrap().vouch("a");
+        let limiter = ConnectionLimiter::new(&Limits::default(), MockClock::at(0), Observed::default().of("other"));
+        let other = limiter.admit([127, 0, 0, 1].into(), &mpsc::channel(1).0).await.unwrap();
+        request.extensions_mut().insert(other.permit().clone());
         next.run(request).await
     }));
     let open = open(one_place(), None, up).await;
