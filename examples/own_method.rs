@@ -92,7 +92,7 @@ impl SpoolLine {
 
     async fn hand_over(&self, sets: Vec<SealedSet>) -> Vec<Outcome> {
         let outcome = match self.append(&sets).await {
-            Ok(()) => Ok(Receipt::Carrier),
+            Ok(()) => Ok(Receipt::Broker),
             Err(error) => Err(Verdict::Retry {
                 scope: Scope::Line,
                 after: None,
@@ -109,7 +109,7 @@ impl Line for SpoolLine {
             voice: Voice::Sender,
             // A batch that fails half-way is written again as a whole; what was written of it is a prefix.
             order: Order::PerBatch,
-            receipt: Receipt::Carrier,
+            receipt: Receipt::Broker,
             form: Form::Token,
             redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: 256, bytes: 1 << 20, overhead: 1, set_bytes: 1 << 20 },

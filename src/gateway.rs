@@ -7,10 +7,10 @@
 //! | `certificates.rs` | their certificates: read again, and reported before they end |
 //! | `holder.rs` | who has an address that is taken |
 //! | `sources.rs` | places from which methods collect events, each kept running |
-//! | `carriers.rs` | what methods tell of clusters and sources, as metrics and in the log |
+//! | `brokers.rs` | what methods tell of clusters and sources, as metrics and in the log |
 
 pub(crate) mod assemble;
-mod carriers;
+mod brokers;
 pub(crate) mod certificates;
 pub(crate) mod holder;
 pub(crate) mod listeners;

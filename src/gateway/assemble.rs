@@ -11,13 +11,13 @@ use std::{
 
 use setgate_cli::{Exit, Failure};
 use setgate_clock::Runtime;
-use setgate_delivery::{CarrierEvent, Env, Voice, spi::AnyMethod};
+use setgate_delivery::{BrokerEvent, Env, Voice, spi::AnyMethod};
 use setgate_net::{Outbound, OwnAddresses};
 use setgate_oauth::{Guard, Receiver};
 use setgate_router::{Issuer, Router};
 
 use super::{
-    carriers::Carriers,
+    brokers::Brokers,
     certificates,
     listeners::{Listeners, Routes, Running, serve},
     sources,
@@ -84,8 +84,8 @@ impl Gateway {
         if producers.is_empty() && config.sources.is_empty() {
             tracing::warn!("no producer is configured: nobody can put events in; `setgate producers new` makes one");
         }
-        let carriers = kept.registry.lend(Carriers::register);
-        let reported = carriers.clone();
+        let brokers = kept.registry.lend(Brokers::register);
+        let reported = brokers.clone();
         let report = Arc::new(move |event| reported.report(event));
         let methods = start_methods(&config, &outbound, &runtime, report).await?;
         // Before anything is changed: a source that cannot be ends the start.
@@ -127,7 +127,7 @@ impl Gateway {
             observed: observed.clone(),
             store: kept.store.clone(),
             registry: &kept.registry,
-            carriers,
+            brokers,
         })
         .await?;
         let routes = Routes {
@@ -248,7 +248,7 @@ async fn start_methods(
     config: &Config,
     outbound: &Outbound,
     runtime: &Runtime,
-    report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
+    report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
 ) -> Result<Vec<Arc<dyn AnyMethod>>, Failure> {
     let linked = setgate_delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
     if let Some(unknown) =

@@ -8,14 +8,14 @@ use setgate_cli::{Exit, Failure};
 use setgate_clock::{Backoff, Jitter, Runtime};
 use setgate_control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
 use setgate_delivery::{
-    Answer, CarrierEvent, Cause, Fault, Identity, Incoming, Inlet, Places, Refusal, Rejected, Stop, raised,
+    Answer, BrokerEvent, Cause, Fault, Identity, Incoming, Inlet, Places, Refusal, Rejected, Stop, raised,
     spi::AnyMethod,
 };
 use setgate_oauth::Producer;
 use setgate_set::ErrorCode;
 use tokio::sync::watch;
 
-use super::carriers::Carriers;
+use super::brokers::Brokers;
 use crate::config::{Config, resolve};
 
 /// How long a source that ended with a fault rests before it is started again.
@@ -121,7 +121,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) observed: setgate_control::Observed,
     pub(crate) store: Arc<dyn setgate_store::Store>,
     pub(crate) registry: &'a setgate_telemetry::Registry,
-    pub(crate) carriers: Carriers,
+    pub(crate) brokers: Brokers,
 }
 
 /// Sources that are taken up and not started yet.
@@ -143,7 +143,7 @@ struct Run {
 /// # Errors
 /// When one is not acceptable, or the store does not do it.
 pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
-    let Parts { runtime, config, methods, intakes, observed, store, registry, carriers } = parts;
+    let Parts { runtime, config, methods, intakes, observed, store, registry, brokers } = parts;
     let judged = judge(config, methods)?;
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let producers = setgate_oauth::enrol_sources(&*store, &config.sources, &config.producers, &issuers)
@@ -163,7 +163,7 @@ pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
         let intake = intakes.iter().find(|intake| *intake.issuer == *judged.issuer);
         // Judged and opened from the same list: both are there.
         let (Some(intake), Some(source)) = (intake, shown.get(&judged.name)) else { continue };
-        let inlet = SourceInlet::new(config, intake.clone(), producer, &observed, &shown, source, carriers.clone());
+        let inlet = SourceInlet::new(config, intake.clone(), producer, &observed, &shown, source, brokers.clone());
         runs.push(Run { source: source.clone(), method: judged.kind, from: judged.from, inlet: Arc::new(inlet) });
     }
     Ok(Ready { shown, runs })
@@ -232,7 +232,7 @@ impl Run {
             };
             let (source, again_in) = (self.source.name(), rest.as_secs());
             tracing::error!(source, code = cause.code, cause = %cause.text, again_in, "a source has ended; it is started again");
-            self.inlet.told(CarrierEvent::Down { carrier: self.inlet.carrier.clone(), cause });
+            self.inlet.told(BrokerEvent::Down { broker: self.inlet.broker.clone(), cause });
             tokio::select! {
                 () = raised(stop) => return,
                 () = runtime.clock.sleep(rest) => {}
@@ -246,9 +246,9 @@ struct SourceInlet {
     taker: Taker,
     shown: Arc<Sources>,
     source: Arc<Collected>,
-    carriers: Carriers,
+    brokers: Brokers,
     /// `source/NAME`.
-    carrier: Arc<str>,
+    broker: Arc<str>,
 }
 
 impl SourceInlet {
@@ -259,11 +259,11 @@ impl SourceInlet {
         observed: &setgate_control::Observed,
         shown: &Arc<Sources>,
         source: &Arc<Collected>,
-        carriers: Carriers,
+        brokers: Brokers,
     ) -> Self {
-        let carrier = format!("source/{}", source.name()).into();
+        let broker = format!("source/{}", source.name()).into();
         let taker = Taker::new(intake, producer, &config.intake, observed.clone());
-        Self { taker, shown: shown.clone(), source: source.clone(), carriers, carrier }
+        Self { taker, shown: shown.clone(), source: source.clone(), brokers, broker }
     }
 }
 
@@ -312,20 +312,20 @@ impl Inlet for SourceInlet {
         })
     }
 
-    fn told(&self, event: CarrierEvent) {
-        let carrier = self.carrier.clone();
-        self.carriers.report(match event {
-            CarrierEvent::Up { .. } => {
+    fn told(&self, event: BrokerEvent) {
+        let broker = self.broker.clone();
+        self.brokers.report(match event {
+            BrokerEvent::Up { .. } => {
                 self.source.well();
-                CarrierEvent::Up { carrier }
+                BrokerEvent::Up { broker }
             }
-            CarrierEvent::Down { cause, .. } => {
+            BrokerEvent::Down { cause, .. } => {
                 self.source.failed(self.shown.now(), &cause.to_string());
-                CarrierEvent::Down { carrier, cause }
+                BrokerEvent::Down { broker, cause }
             }
-            CarrierEvent::Figures { figures, .. } => {
+            BrokerEvent::Figures { figures, .. } => {
                 self.source.figures(&figures);
-                CarrierEvent::Figures { carrier, figures }
+                BrokerEvent::Figures { broker, figures }
             }
         });
     }

@@ -250,29 +250,29 @@ pub struct Env {
     pub http: setgate_net::Outbound,
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
-    /// Where carriers report.
-    pub report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
+    /// Where brokers report.
+    pub report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
 }
 
 /// What becomes of something many lines share.
 #[derive(Clone, Debug)]
-pub enum CarrierEvent {
+pub enum BrokerEvent {
     /// It is there.
     Up {
         /// Its name.
-        carrier: Arc<str>,
+        broker: Arc<str>,
     },
     /// It is not.
     Down {
         /// Its name.
-        carrier: Arc<str>,
+        broker: Arc<str>,
         /// Why.
         cause: Cause,
     },
     /// What it tells of itself now and then; each figure replaces the one of that name before.
     Figures {
         /// Its name.
-        carrier: Arc<str>,
+        broker: Arc<str>,
         /// Names of `snake_case`, with their unit, and values.
         figures: Vec<(&'static str, f64)>,
     },

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::{CarrierEvent, Refusal, Stop};
+use crate::{BrokerEvent, Refusal, Stop};
 
 /// Where incoming things go. Answers when they are durable; never sooner.
 pub trait Inlet: Send + Sync {
@@ -18,8 +18,8 @@ pub trait Inlet: Send + Sync {
         Box::pin(std::future::ready(false))
     }
 
-    /// What a collecting method tells of its collecting; the carrier it names is replaced by the inlet's own.
-    fn told(&self, _event: CarrierEvent) {}
+    /// What a collecting method tells of its collecting; the broker it names is replaced by the inlet's own.
+    fn told(&self, _event: BrokerEvent) {}
 }
 
 /// What a source touches at its peer: names that are the same wherever the same place is meant.

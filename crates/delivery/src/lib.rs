@@ -17,7 +17,7 @@ pub use axum;
 pub use body::{BodyFault, read_body};
 pub use bytes::Bytes;
 pub use contract::{
-    About, CarrierEvent, Entry, Env, Finding, Form, Limits, Line, Method, NoOptions, Options, Order, Profile,
+    About, BrokerEvent, Entry, Env, Finding, Form, Limits, Line, Method, NoOptions, Options, Order, Profile,
     Redelivery, Reload, Stop, Visit, Voice, raised,
 };
 pub use feed::{Batch, Closed, Feed, Manner, SealedSet, Tap, Want, Window};

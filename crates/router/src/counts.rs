@@ -58,7 +58,7 @@ impl Witness for Counts {
                     let method = counted.methods.get(stream).copied().unwrap_or("none");
                     let (by, label) = match ending {
                         Ending::Acknowledged(Receipt::Receiver) => (&mut counted.acknowledged, "receiver"),
-                        Ending::Acknowledged(Receipt::Carrier) => (&mut counted.acknowledged, "carrier"),
+                        Ending::Acknowledged(Receipt::Broker) => (&mut counted.acknowledged, "carrier"),
                         Ending::Parked(code) => (&mut counted.parked, code_label(code)),
                         Ending::Dropped(rule) => (&mut counted.dropped, rule_name(*rule)),
                     };

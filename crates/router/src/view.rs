@@ -179,7 +179,7 @@ impl Inner {
             waiting: cursor.tally.waiting,
             in_flight,
             parked: cursor.parked_now,
-            acknowledged: cursor.tally.acknowledged_receiver + cursor.tally.acknowledged_carrier,
+            acknowledged: cursor.tally.acknowledged_receiver + cursor.tally.acknowledged_broker,
             parked_total: cursor.tally.parked,
             dropped: cursor.tally.dropped.values().sum(),
             owed: cursor.tally.owed,

@@ -18,14 +18,15 @@ pub use order::OrderKey;
 pub use subject::{Format, Simple, Subject, SubjectError};
 pub use time::Timestamp;
 
-/// Who answered for a SET: the receiver itself, or a carrier that took custody of it (a broker).
+/// Who answered for a SET: the receiver itself, or a broker that took custody of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Receipt {
     /// The receiver acknowledged it.
     Receiver,
     /// A broker or service took custody of it.
-    Carrier,
+    #[serde(rename = "carrier")]
+    Broker,
 }
 
 /// The event URIs of the SSF framework and of its older spellings: only the router makes these (hardening H3).

@@ -295,7 +295,7 @@ impl End {
     fn number(self) -> u8 {
         match self {
             Self::Receiver => 0,
-            Self::Carrier => 1,
+            Self::Broker => 1,
             Self::Parked => 2,
             Self::Dropped(rule) => 16 + rule.number(),
         }
@@ -304,7 +304,7 @@ impl End {
     fn numbered(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Receiver,
-            1 => Self::Carrier,
+            1 => Self::Broker,
             2 => Self::Parked,
             dropped => Self::Dropped(Rule::numbered(dropped.checked_sub(16)?)?),
         })
@@ -418,7 +418,7 @@ pub(crate) fn write_cursor<'a>(
     for number in [
         tally.owed,
         tally.acknowledged_receiver,
-        tally.acknowledged_carrier,
+        tally.acknowledged_broker,
         tally.parked,
         tally.waiting,
         dropped_through,
@@ -443,7 +443,7 @@ pub(crate) fn read_cursor(value: &[u8]) -> Option<(Tally, u64, Vec<u64>)> {
     let mut tally = Tally {
         owed: from.number()?,
         acknowledged_receiver: from.number()?,
-        acknowledged_carrier: from.number()?,
+        acknowledged_broker: from.number()?,
         parked: from.number()?,
         waiting: from.number()?,
         ..Tally::default()

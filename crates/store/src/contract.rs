@@ -464,8 +464,9 @@ pub struct Tally {
     pub owed: u64,
     /// Acknowledged by the receiver.
     pub acknowledged_receiver: u64,
-    /// Acknowledged by a carrier.
-    pub acknowledged_carrier: u64,
+    /// Acknowledged by a broker.
+    #[serde(rename = "acknowledged_carrier")]
+    pub acknowledged_broker: u64,
     /// Parked, whether or not they were issued again or discarded later.
     pub parked: u64,
     /// Dropped, by rule.

@@ -11,7 +11,7 @@ use crate::{Attempted, Entry, Kind, Position, Rule, Space, StreamNo, Tally, Vers
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Receiver,
-    Carrier,
+    Broker,
     Parked,
     Dropped(Rule),
 }
@@ -20,7 +20,7 @@ impl From<Receipt> for End {
     fn from(receipt: Receipt) -> Self {
         match receipt {
             Receipt::Receiver => Self::Receiver,
-            Receipt::Carrier => Self::Carrier,
+            Receipt::Broker => Self::Broker,
         }
     }
 }
@@ -112,7 +112,7 @@ impl Cursor {
         tally.waiting -= 1;
         match how {
             End::Receiver => tally.acknowledged_receiver += 1,
-            End::Carrier => tally.acknowledged_carrier += 1,
+            End::Broker => tally.acknowledged_broker += 1,
             End::Parked => tally.parked += 1,
             End::Dropped(rule) => *tally.dropped.entry(rule).or_default() += 1,
         }

@@ -145,7 +145,7 @@ pub async fn assert_sums(store: &Arc<dyn Store>, streams: std::ops::RangeInclusi
     for stream in streams {
         let tally = store.cursor(StreamNo(stream)).await.unwrap().tally;
         let ended = tally.acknowledged_receiver
-            + tally.acknowledged_carrier
+            + tally.acknowledged_broker
             + tally.parked
             + tally.dropped.values().sum::<u64>();
         assert_eq!(tally.owed, ended + tally.waiting, "stream {stream}: {tally:?}");

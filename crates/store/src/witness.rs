@@ -65,7 +65,7 @@ impl Plan {
         for ended in &self.ops.ended {
             let ending = match ended.how {
                 End::Receiver => Ending::Acknowledged(Receipt::Receiver),
-                End::Carrier => Ending::Acknowledged(Receipt::Carrier),
+                End::Broker => Ending::Acknowledged(Receipt::Broker),
                 End::Dropped(rule) => Ending::Dropped(rule),
                 End::Parked => Ending::Parked(match self.rows.get(&(ended.stream, ended.seq)) {
                     Some(Some(row)) => row.parked.code.clone(),
@@ -92,7 +92,7 @@ impl State {
         let Some(tally) = self.cursors.get(&stream).map(|cursor| &cursor.tally) else { return Default::default() };
         let mut ends = HashMap::from([
             (Ending::Acknowledged(Receipt::Receiver), tally.acknowledged_receiver),
-            (Ending::Acknowledged(Receipt::Carrier), tally.acknowledged_carrier),
+            (Ending::Acknowledged(Receipt::Broker), tally.acknowledged_broker),
             (Ending::Parked(unknown()), tally.parked),
         ]);
         ends.extend(tally.dropped.iter().map(|(rule, count)| (Ending::Dropped(*rule), *count)));

@@ -13,7 +13,7 @@ use crate::config::{Source, load};
 enum Does {
     Take(Vec<Incoming>),
     Park(Vec<Rejected>),
-    Tell(CarrierEvent),
+    Tell(BrokerEvent),
     Fail,
 }
 
@@ -228,7 +228,7 @@ async fn fixture(runtime: Runtime) -> Fixture {
         observed: setgate_control::Observed::default(),
         store: setgate_store::MemoryStore::new(runtime.clone(), &[7; 32]),
         registry: &registry,
-        carriers: registry.lend(Carriers::register),
+        brokers: registry.lend(Brokers::register),
     })
     .await
     .unwrap();
@@ -267,13 +267,13 @@ async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
     let fixture = fixture(setgate_clock::system()).await;
     let refusal = Refusal { code: ErrorCode::InvalidRequest, description: Some("no".into()), language: None };
     let bad = Rejected { at: "t/0/7".into(), key: None, body: "x".into(), refusal };
-    let carrier: Arc<str> = "whatever".into();
+    let broker: Arc<str> = "whatever".into();
     fixture
         .method
         .act(vec![
             Does::Park(vec![bad]),
-            Does::Tell(CarrierEvent::Up { carrier: carrier.clone() }),
-            Does::Tell(CarrierEvent::Figures { carrier, figures: vec![("lag_records", 5.0)] }),
+            Does::Tell(BrokerEvent::Up { broker: broker.clone() }),
+            Does::Tell(BrokerEvent::Figures { broker, figures: vec![("lag_records", 5.0)] }),
         ])
         .await;
     let text = fixture.registry.text();

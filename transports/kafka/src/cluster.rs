@@ -56,7 +56,7 @@ impl Cluster {
         let mut alone = config.clone();
         // Figures are told of the main one alone.
         alone.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
-        let carrier: Arc<str> = format!("kafka/{name}").into();
+        let broker: Arc<str> = format!("kafka/{name}").into();
         let timeout = Duration::from_secs(u64::from(section.timeout_seconds));
         let tokens = match &section.sasl {
             Some(SaslSection::OauthBearer(token)) => Some(Tokens::start(env, token)),
@@ -64,7 +64,7 @@ impl Cluster {
         };
         let shared = Arc::new(Shared {
             name: name.into(),
-            told: Told::new(carrier, env.report.clone(), env.runtime.clone(), timeout),
+            told: Told::new(broker, env.report.clone(), env.runtime.clone(), timeout),
             env: env.clone(),
             tokens,
             gate: Gate::new(section.in_flight, section.in_flight_bytes),
@@ -94,9 +94,9 @@ impl Cluster {
         self.shared.tokens.as_ref()
     }
 
-    /// `kafka/<cluster>`: the endpoint of lines, the carrier of reports.
-    pub(crate) fn carrier(&self) -> &Arc<str> {
-        self.shared.told.carrier()
+    /// `kafka/<cluster>`: the endpoint of lines, the broker of reports.
+    pub(crate) fn broker(&self) -> &Arc<str> {
+        self.shared.told.broker()
     }
 
     /// The room that all its lines share.
@@ -162,7 +162,7 @@ impl Cluster {
             () = all => {}
             () = self.runtime().clock.sleep(within + HANG_UP) => {
                 self.lone.end(by);
-                tracing::warn!(carrier = %self.carrier(), "a Kafka producer takes its time to hang up; it is not waited for");
+                tracing::warn!(broker = %self.broker(), "a Kafka producer takes its time to hang up; it is not waited for");
             }
         }
         self.shared.reports.end();

@@ -6,7 +6,7 @@ use rdkafka::{
     ClientContext, client::OAuthToken, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
 };
 use serde::Deserialize;
-use setgate_delivery::{CarrierEvent, clean};
+use setgate_delivery::{BrokerEvent, clean};
 
 use crate::{
     tokens::Tokens,
@@ -17,14 +17,14 @@ use crate::{
 pub(crate) struct Context {
     told: Arc<Told>,
     tokens: Option<Arc<Tokens>>,
-    report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
+    report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
 }
 
 impl Context {
     pub(crate) fn new(
         told: Arc<Told>,
         tokens: Option<Arc<Tokens>>,
-        report: Arc<dyn Fn(CarrierEvent) + Send + Sync>,
+        report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
     ) -> Self {
         Self { told, tokens, report }
     }
@@ -34,21 +34,21 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        let (carrier, text) = (self.told.carrier(), clean(text, 400));
+        let (broker, text) = (self.told.broker(), clean(text, 400));
         // Errors come through `error` as well, where they are worth a warning.
         match level {
             // Its warnings alone have this name: an offset is not in the topic any more.
             RDKafkaLogLevel::Warning if facility == "OFFSET" => {
-                tracing::warn!(%carrier, text, "a source stood where its topic has no record any more: some may be lost, or come again");
+                tracing::warn!(%broker, text, "a source stood where its topic has no record any more: some may be lost, or come again");
             }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::warn!(%carrier, facility, text, "the Kafka client is in trouble");
+                tracing::warn!(%broker, facility, text, "the Kafka client is in trouble");
             }
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
-                tracing::info!(%carrier, facility, text, "the Kafka client says");
+                tracing::info!(%broker, facility, text, "the Kafka client says");
             }
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::debug!(%carrier, facility, text, "the Kafka client says");
+                tracing::debug!(%broker, facility, text, "the Kafka client says");
             }
         }
     }
@@ -67,8 +67,8 @@ impl ClientContext for Context {
         if statistics.connected() > 0 {
             self.told.connected();
         }
-        let carrier = self.told.carrier().clone();
-        (self.report)(CarrierEvent::Figures { carrier, figures: statistics.figures() });
+        let broker = self.told.broker().clone();
+        (self.report)(BrokerEvent::Figures { broker, figures: statistics.figures() });
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {

@@ -22,7 +22,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
 };
 use setgate_delivery::{
-    Answer, Backoff, CarrierEvent, Cause, ErrorCode, Fault, Incoming, Inlet, Jitter, Refusal, Rejected, Stop, raised,
+    Answer, Backoff, BrokerEvent, Cause, ErrorCode, Fault, Incoming, Inlet, Jitter, Refusal, Rejected, Stop, raised,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -51,8 +51,8 @@ const FRAME: usize = 1024;
 /// When the group cannot be joined, or the client library gives up.
 pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
     let config = config(cluster, &from)?;
-    let carrier: Arc<str> = format!("{}/{}", cluster.carrier(), from.group).into();
-    let shared = Shared::new(inlet, carrier, cluster.told().clone(), from.start);
+    let broker: Arc<str> = format!("{}/{}", cluster.broker(), from.group).into();
+    let shared = Shared::new(inlet, broker, cluster.told().clone(), from.start);
     let (batches, mut taken) = mpsc::channel(1);
     let (end, mut ended) = oneshot::channel();
     let (leave, left) = oneshot::channel::<()>();
@@ -83,7 +83,7 @@ pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>
                 tokio::select! {
                     _ = left => {}
                     () = cluster.runtime().clock.sleep(LEAVE) => {
-                        tracing::info!(carrier = %shared.carrier, "the group was not left in order: it will miss its member for a while");
+                        tracing::info!(broker = %shared.broker, "the group was not left in order: it will miss its member for a while");
                     }
                 }
                 return ended.unwrap_or_else(|_| gone()).map_err(Fault::Start);
@@ -167,7 +167,7 @@ impl Worker<'_> {
             ("refused_records_total", self.counts.refused as f64),
             ("skipped_records_total", self.counts.skipped as f64),
         ];
-        self.shared.inlet.told(CarrierEvent::Figures { carrier: self.shared.carrier.clone(), figures });
+        self.shared.inlet.told(BrokerEvent::Figures { broker: self.shared.broker.clone(), figures });
     }
 
     fn item(&mut self, record: Record) -> Item {
@@ -198,7 +198,7 @@ impl Worker<'_> {
             if events.is_empty() {
                 return true;
             }
-            let answers = self.shared.inlet.take(&self.shared.carrier, events).await;
+            let answers = self.shared.inlet.take(&self.shared.broker, events).await;
             let mut rest: Option<Duration> = None;
             for (at, answer) in asked.into_iter().zip(answers.into_iter().map(Some).chain(std::iter::repeat(None))) {
                 let Some(item) = items.get_mut(at) else { continue };
@@ -237,7 +237,7 @@ impl Worker<'_> {
             let mut bad: Vec<&mut Item> = items.iter_mut().filter(|item| item.left.is_some()).collect();
             if bad.is_empty() {
                 if failures > 0 {
-                    self.shared.inlet.told(CarrierEvent::Up { carrier: self.shared.carrier.clone() });
+                    self.shared.inlet.told(BrokerEvent::Up { broker: self.shared.broker.clone() });
                 }
                 return;
             }
@@ -252,11 +252,11 @@ impl Worker<'_> {
             self.shared.durable(positions);
             let Some(cause) = trouble else { continue };
             tracing::error!(
-                carrier = %self.shared.carrier, code = cause.code, cause = %cause.text,
+                broker = %self.shared.broker, code = cause.code, cause = %cause.text,
                 "records that are no events cannot be put away: the source stands still until they can"
             );
             failures = failures.saturating_add(1);
-            self.shared.inlet.told(CarrierEvent::Down { carrier: self.shared.carrier.clone(), cause });
+            self.shared.inlet.told(BrokerEvent::Down { broker: self.shared.broker.clone(), cause });
             if !self.rest(REST.wait(failures, Jitter::None)).await {
                 return;
             }

@@ -142,7 +142,7 @@ impl Line for KafkaLine {
             // When a record fails for good, its successors may be in the log already, so a subject has one under way.
             order: Order::PerSet,
             // A broker's word; whoever reads the topic says nothing.
-            receipt: Receipt::Carrier,
+            receipt: Receipt::Broker,
             form: self.form,
             // Every record gets a report, at the latest by its time-out.
             redelivery: Redelivery::WhenConsumerEnds,
@@ -152,7 +152,7 @@ impl Line for KafkaLine {
                 overhead: OVERHEAD.min(section.record_bytes / 4),
                 set_bytes: section.record_bytes - OVERHEAD.min(section.record_bytes / 4),
             },
-            endpoint: Some(self.cluster.carrier().clone()),
+            endpoint: Some(self.cluster.broker().clone()),
             windows: vec![self.cluster.window().clone(), self.share.clone()],
         }
     }

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
-use setgate_delivery::{CarrierEvent, Cause, Runtime, clean};
+use setgate_delivery::{BrokerEvent, Cause, Runtime, clean};
 
 /// Longest text that is kept, in bytes.
 const LONGEST: usize = 400;
@@ -22,11 +22,11 @@ const FRESH: Duration = Duration::from_secs(10);
 /// The error callback comes twice for every event.
 const TWICE: Duration = Duration::from_secs(1);
 
-type Report = Arc<dyn Fn(CarrierEvent) + Send + Sync>;
+type Report = Arc<dyn Fn(BrokerEvent) + Send + Sync>;
 
 /// What was said of one cluster.
 pub(crate) struct Told {
-    carrier: Arc<str>,
+    broker: Arc<str>,
     report: Report,
     runtime: Runtime,
     /// For so long something said may explain a record that timed out.
@@ -68,9 +68,9 @@ pub(crate) enum Why {
 }
 
 impl Told {
-    pub(crate) fn new(carrier: Arc<str>, report: Report, runtime: Runtime, timeout: Duration) -> Arc<Self> {
+    pub(crate) fn new(broker: Arc<str>, report: Report, runtime: Runtime, timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
-            carrier,
+            broker,
             report,
             runtime,
             keep: timeout + Duration::from_secs(30),
@@ -81,8 +81,8 @@ impl Told {
     }
 
     /// The name of what it is told of, `kafka/<cluster>`.
-    pub(crate) fn carrier(&self) -> &Arc<str> {
-        &self.carrier
+    pub(crate) fn broker(&self) -> &Arc<str> {
+        &self.broker
     }
 
     /// The time since some fixed point of the process.
@@ -130,7 +130,7 @@ impl Told {
             cause.filter(|_| state.up.replace(false) != Some(false)).map(|said| said.cause)
         };
         self.doubted.store(true, Ordering::Release);
-        tracing::warn!(carrier = %self.carrier, code = ?code, text, "a Kafka client reports an error");
+        tracing::warn!(broker = %self.broker, code = ?code, text, "a Kafka client reports an error");
         self.tell_down(down);
     }
 
@@ -202,13 +202,13 @@ impl Told {
 
     fn tell_down(&self, cause: Option<Cause>) {
         if let Some(cause) = cause {
-            (self.report)(CarrierEvent::Down { carrier: self.carrier.clone(), cause });
+            (self.report)(BrokerEvent::Down { broker: self.broker.clone(), cause });
         }
     }
 
     fn tell_up(&self, new: bool) {
         if new {
-            (self.report)(CarrierEvent::Up { carrier: self.carrier.clone() });
+            (self.report)(BrokerEvent::Up { broker: self.broker.clone() });
         }
     }
 }

@@ -80,9 +80,9 @@ impl Case {
         self.run_out().await
     }
 
-    /// Whether the receipt is a carrier's: the peer only reads what was carried, later, and its answers reach nobody.
+    /// Whether the receipt is a broker's: the peer only reads what was carried, later, and its answers reach nobody.
     pub(super) fn is_carried(&self) -> bool {
-        self.opened.line.profile().receipt == Receipt::Carrier
+        self.opened.line.profile().receipt == Receipt::Broker
     }
 
     /// Ends when the line has something under way: of what is carried, when it is handed over.

@@ -209,7 +209,7 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
     }
     case.feed.end(Closed::Draining);
     let before = case.feed.attempts();
-    // A carrier may have answered all of it by now.
+    // A broker may have answered all of it by now.
     let early = if case.is_carried() { None } else { run.as_mut().now_or_never() };
     if let Some(end) = early {
         return Err(format!("the run ended with {end:?} before what it had handed over was answered"));

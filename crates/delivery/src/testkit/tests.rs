@@ -67,7 +67,7 @@ impl InMemory {
             };
         }
         match answer {
-            Answer::Taken if self.manner == Manner::MistakesReceipt => Ok(Receipt::Carrier),
+            Answer::Taken if self.manner == Manner::MistakesReceipt => Ok(Receipt::Broker),
             Answer::Taken => Ok(Receipt::Receiver),
             Answer::Refused(_) if self.manner == Manner::Rewords => {
                 Err(Verdict::Refuse(Refusal { code: ErrorCode::InvalidRequest, description: None, language: None }))

@@ -106,7 +106,7 @@ fn config() -> Config {
 type Figures = [u64; 5];
 
 fn figures(tally: &Tally) -> Figures {
-    let acknowledged = tally.acknowledged_receiver + tally.acknowledged_carrier;
+    let acknowledged = tally.acknowledged_receiver + tally.acknowledged_broker;
     [tally.owed, acknowledged, tally.parked, tally.dropped.values().sum(), tally.waiting]
 }
 

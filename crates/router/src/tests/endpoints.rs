@@ -101,7 +101,7 @@ impl setgate_delivery::Line for ClusterLine {
         Profile {
             voice: Voice::Sender,
             order: Order::PerSet,
-            receipt: Receipt::Carrier,
+            receipt: Receipt::Broker,
             form: self.2,
             redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: 64, bytes: 1 << 20, overhead: 0, set_bytes: 16 << 10 },
@@ -174,7 +174,7 @@ fn ours() -> Outcome {
 }
 
 fn carried() -> Outcome {
-    Ok(Receipt::Carrier)
+    Ok(Receipt::Broker)
 }
 
 /// A bench with so many streams on one cluster.

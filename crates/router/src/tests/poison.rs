@@ -70,7 +70,7 @@ async fn one_set_that_an_endpoint_never_takes_is_parked_and_its_lines_go_on() {
         for _ in 0..10 {
             bench.pass(Duration::from_millis(100)).await;
             cluster.settle_each(|set| {
-                if number(set) == BAD { retry(Scope::Endpoint, "kafka_transport") } else { Ok(Receipt::Carrier) }
+                if number(set) == BAD { retry(Scope::Endpoint, "kafka_transport") } else { Ok(Receipt::Broker) }
             });
         }
     }

@@ -148,7 +148,7 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     for (stream, cursor) in &state.cursors {
         let tally = &cursor.tally;
         let ended = tally.acknowledged_receiver
-            + tally.acknowledged_carrier
+            + tally.acknowledged_broker
             + tally.parked
             + tally.dropped.values().sum::<u64>();
         if tally.waiting != cursor.owed.len() || tally.owed != ended + tally.waiting {

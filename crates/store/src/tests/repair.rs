@@ -95,7 +95,7 @@ async fn assert_lives(folder: &Folder, place: &Place, told: &Told, findings: &cr
         let stream = StreamNo(*stream);
         let tally = store.cursor(stream).await.unwrap().tally;
         let ended = tally.acknowledged_receiver
-            + tally.acknowledged_carrier
+            + tally.acknowledged_broker
             + tally.parked
             + tally.dropped.values().sum::<u64>();
         assert_eq!(tally.owed, ended + tally.waiting, "{what}: the counts of stream {stream}");

@@ -222,7 +222,7 @@ impl Engine {
                     "the Kafka library gave up this producer, another one takes its place: {}",
                     clean(text.as_deref().unwrap_or_default(), 300)
                 );
-                tracing::warn!(carrier = %self.shared.told.carrier(), ?code, text, "a Kafka producer is replaced");
+                tracing::warn!(broker = %self.shared.told.broker(), ?code, text, "a Kafka producer is replaced");
                 self.shared.told.down(Cause::new("fatal", text));
                 return None;
             }
@@ -264,7 +264,7 @@ impl Engine {
             producer.poll(Duration::from_millis(5));
         }
         if producer.in_flight_count() > 0 {
-            tracing::error!(carrier = %self.shared.told.carrier(), records = producer.in_flight_count(), "a Kafka producer keeps records");
+            tracing::error!(broker = %self.shared.told.broker(), records = producer.in_flight_count(), "a Kafka producer keeps records");
         }
         let mut shared = producer;
         // Somebody may be looking at a topic with it; that has an end of its own.

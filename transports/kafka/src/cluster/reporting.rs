@@ -47,7 +47,7 @@ impl ClientContext for Reporting {
     fn stats_raw(&self, statistics: &[u8]) {
         if statistics.len() > LARGE && !self.is_large.swap(true, Ordering::AcqRel) {
             tracing::warn!(
-                carrier = %self.shared.told.carrier(),
+                broker = %self.shared.told.broker(),
                 bytes = statistics.len(),
                 "the figures of the Kafka client are large, since they list each partition of each topic: raise `statistics_seconds` \
                  of the cluster"
@@ -99,7 +99,7 @@ impl ProducerContext for Reporting {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         match result {
-            Ok(_) => self.shared.resolve(*ticket, Ok(Receipt::Carrier)),
+            Ok(_) => self.shared.resolve(*ticket, Ok(Receipt::Broker)),
             Err((error, message)) => {
                 let code = code_of(error);
                 if code == RDKafkaErrorCode::Fatal {

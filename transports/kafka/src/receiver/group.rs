@@ -22,7 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance},
     error::KafkaError,
 };
-use setgate_delivery::{CarrierEvent, Cause, Inlet};
+use setgate_delivery::{BrokerEvent, Cause, Inlet};
 use tokio::sync::mpsc;
 
 use super::{
@@ -45,7 +45,7 @@ const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 /// What the thread, its callbacks and whoever works on the batches share.
 pub(crate) struct Shared {
     pub(crate) inlet: Arc<dyn Inlet>,
-    pub(crate) carrier: Arc<str>,
+    pub(crate) broker: Arc<str>,
     told: Arc<Told>,
     start: Start,
     state: Mutex<State>,
@@ -71,9 +71,9 @@ struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(inlet: Arc<dyn Inlet>, carrier: Arc<str>, told: Arc<Told>, start: Start) -> Arc<Self> {
+    pub(crate) fn new(inlet: Arc<dyn Inlet>, broker: Arc<str>, told: Arc<Told>, start: Start) -> Arc<Self> {
         let (state, over, stop) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Arc::new(Self { inlet, carrier, told, start, state, over, stop })
+        Arc::new(Self { inlet, broker, told, start, state, over, stop })
     }
 
     /// Everything up to here is durable.
@@ -124,7 +124,7 @@ impl Shared {
         let Some(cause) = self.told.trouble() else { return };
         let new = self.state.lock().lost.replace(self.told.now()).is_none();
         if new {
-            self.inlet.told(CarrierEvent::Down { carrier: self.carrier.clone(), cause });
+            self.inlet.told(BrokerEvent::Down { broker: self.broker.clone(), cause });
         }
     }
 
@@ -161,8 +161,8 @@ impl ClientContext for Member {
 
     fn stats_raw(&self, statistics: &[u8]) {
         if let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) {
-            let (carrier, figures) = (self.shared.carrier.clone(), vec![("lag_records", statistics.lag())]);
-            self.shared.inlet.told(CarrierEvent::Figures { carrier, figures });
+            let (broker, figures) = (self.shared.broker.clone(), vec![("lag_records", statistics.lag())]);
+            self.shared.inlet.told(BrokerEvent::Figures { broker, figures });
         }
     }
 
@@ -198,7 +198,7 @@ impl ConsumerContext for Member {
                         state.failed = Some(Cause::new("offsets", text));
                     }
                 }
-                tracing::info!(carrier = %self.shared.carrier, partitions = list.count(), "partitions were assigned");
+                tracing::info!(broker = %self.shared.broker, partitions = list.count(), "partitions were assigned");
             }
             Rebalance::Revoke(list) => {
                 if !consumer.assignment_lost() {
@@ -209,9 +209,9 @@ impl ConsumerContext for Member {
                 for one in list.elements() {
                     state.ours.remove(&(one.topic().into(), one.partition()));
                 }
-                tracing::info!(carrier = %self.shared.carrier, partitions = list.count(), "partitions were taken away");
+                tracing::info!(broker = %self.shared.broker, partitions = list.count(), "partitions were taken away");
             }
-            Rebalance::Error(error) => tracing::warn!(carrier = %self.shared.carrier, %error, "a rebalance failed"),
+            Rebalance::Error(error) => tracing::warn!(broker = %self.shared.broker, %error, "a rebalance failed"),
         }
     }
 
@@ -332,8 +332,8 @@ fn next(
             (Some(cause), true) => Err(cause),
             (Some(cause), false) => {
                 *up = Some(false);
-                tracing::error!(carrier = %shared.carrier, code = cause.code, cause = %cause.text, "a source cannot read");
-                shared.inlet.told(CarrierEvent::Down { carrier: shared.carrier.clone(), cause });
+                tracing::error!(broker = %shared.broker, code = cause.code, cause = %cause.text, "a source cannot read");
+                shared.inlet.told(BrokerEvent::Down { broker: shared.broker.clone(), cause });
                 Ok(None)
             }
             // The error callback has said it, and the library goes on trying.
@@ -347,6 +347,6 @@ fn tell_up(shared: &Shared, up: &mut Option<bool>) {
     if found || *up != Some(true) {
         *up = Some(true);
         shared.told.well();
-        shared.inlet.told(CarrierEvent::Up { carrier: shared.carrier.clone() });
+        shared.inlet.told(BrokerEvent::Up { broker: shared.broker.clone() });
     }
 }

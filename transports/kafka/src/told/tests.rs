@@ -9,9 +9,9 @@ fn told() -> (Arc<MockClock>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
     let seen = events.clone();
     let report = Arc::new(move |event| {
         seen.lock().push(match event {
-            CarrierEvent::Up { .. } => "up".to_owned(),
-            CarrierEvent::Down { cause, .. } => format!("down {}", cause.code),
-            CarrierEvent::Figures { .. } => "figures".to_owned(),
+            BrokerEvent::Up { .. } => "up".to_owned(),
+            BrokerEvent::Down { cause, .. } => format!("down {}", cause.code),
+            BrokerEvent::Figures { .. } => "figures".to_owned(),
         });
     });
     (mock, Told::new("kafka/main".into(), report, runtime, Duration::from_secs(60)), events)
@@ -103,7 +103,7 @@ fn an_alert_about_certificates_is_no_lost_connection() {
 }
 
 #[test]
-fn carriers_change_only_when_they_change() {
+fn brokers_change_only_when_they_change() {
     let (mock, told, events) = told();
     for _ in 0..3 {
         told.well();

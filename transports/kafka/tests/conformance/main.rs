@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
 use setgate_delivery::{
-    CarrierEvent, Cause, Closed, Method,
+    BrokerEvent, Cause, Closed, Method,
     spi::AnyLine,
     testkit::{End, Simulated, conform},
 };
@@ -62,10 +62,10 @@ async fn a_set_is_a_record_with_key_headers_and_time() {
         let of_key: Vec<_> = records.iter().filter(|record| record.key.as_deref() == Some(&key)).collect();
         assert!(of_key.iter().all(|record| record.partition == of_key[0].partition), "a key is in two partitions");
     }
-    method.told(|event| matches!(event, CarrierEvent::Up { .. })).await;
+    method.told(|event| matches!(event, BrokerEvent::Up { .. })).await;
     assert_eq!(method.ups_and_downs(), ["up"]);
-    let figures = method.told(|event| matches!(event, CarrierEvent::Figures { figures, .. } if figures.contains(&("sent_records_total", 40.0)))).await;
-    assert!(matches!(figures, CarrierEvent::Figures { carrier, .. } if &*carrier == "kafka/main"));
+    let figures = method.told(|event| matches!(event, BrokerEvent::Figures { figures, .. } if figures.contains(&("sent_records_total", 40.0)))).await;
+    assert!(matches!(figures, BrokerEvent::Figures { broker, .. } if &*broker == "kafka/main"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +128,7 @@ async fn a_fatal_error_replaces_the_producer_and_costs_no_attempt() {
     assert_eq!(run(&line, &during).await, Closed::Idle);
     all_acknowledged(&during);
     assert_eq!(during.attempts(), vec![1; 500]);
-    method.told(|event| matches!(event, CarrierEvent::Down { cause, .. } if cause.code == "fatal")).await;
+    method.told(|event| matches!(event, BrokerEvent::Down { cause, .. } if cause.code == "fatal")).await;
     assert_eq!(method.ups_and_downs(), ["up", "down", "up"]);
 }
 
@@ -168,8 +168,8 @@ async fn a_cluster_that_is_away_is_told_with_its_cause_and_comes_back() {
     let (end, ()) = tokio::join!(run(&line, &feed), waits);
     assert_eq!(end, Closed::Idle);
     all_acknowledged(&feed);
-    let down = method.told(|event| matches!(event, CarrierEvent::Down { .. })).await;
-    assert!(matches!(down, CarrierEvent::Down { cause, .. } if cause.code == "unreachable"));
+    let down = method.told(|event| matches!(event, BrokerEvent::Down { .. })).await;
+    assert!(matches!(down, BrokerEvent::Down { cause, .. } if cause.code == "unreachable"));
     assert_eq!(method.ups_and_downs(), ["up", "down", "up"]);
 }
 

@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, CarrierEvent, Env, Method,
+    About, BrokerEvent, Env, Method,
     spi::AnyLine,
     testkit::{
         Simulated, clock,
@@ -102,10 +102,10 @@ impl Read {
     }
 }
 
-/// A method that was started, and what it reported of its carriers.
+/// A method that was started, and what it reported of its brokers.
 pub(crate) struct Started {
     pub(crate) kafka: Arc<Kafka>,
-    events: Arc<Mutex<Vec<CarrierEvent>>>,
+    events: Arc<Mutex<Vec<BrokerEvent>>>,
     changes: watch::Receiver<usize>,
 }
 
@@ -143,8 +143,8 @@ impl Started {
         Arc::new(self.kafka.line(&about, terms, setgate_kafka::Grant::default()).unwrap())
     }
 
-    /// Waits for something that the method tells of its carriers.
-    pub(crate) async fn told(&self, what: impl Fn(&CarrierEvent) -> bool) -> CarrierEvent {
+    /// Waits for something that the method tells of its brokers.
+    pub(crate) async fn told(&self, what: impl Fn(&BrokerEvent) -> bool) -> BrokerEvent {
         let find = || self.events.lock().unwrap().iter().find(|event| what(event)).cloned();
         let mut changes = self.changes.clone();
         tokio::time::timeout(Duration::from_secs(40), changes.wait_for(|_| find().is_some())).await.unwrap().unwrap();
@@ -152,10 +152,10 @@ impl Started {
     }
 
     pub(crate) fn ups_and_downs(&self) -> Vec<&'static str> {
-        let name = |event: &CarrierEvent| match event {
-            CarrierEvent::Up { .. } => Some("up"),
-            CarrierEvent::Down { .. } => Some("down"),
-            CarrierEvent::Figures { .. } => None,
+        let name = |event: &BrokerEvent| match event {
+            BrokerEvent::Up { .. } => Some("up"),
+            BrokerEvent::Down { .. } => Some("down"),
+            BrokerEvent::Figures { .. } => None,
         };
         self.events.lock().unwrap().iter().filter_map(name).collect()
     }

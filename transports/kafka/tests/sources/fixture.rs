@@ -19,7 +19,7 @@ use rdkafka::{
 };
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    Answer, BoxFuture, Bytes, CarrierEvent, Env, ErrorCode, Identity, Incoming, Inlet, Method as _, Refusal, Rejected,
+    Answer, BoxFuture, BrokerEvent, Bytes, Env, ErrorCode, Identity, Incoming, Inlet, Method as _, Refusal, Rejected,
     testkit::{
         clock,
         net::{Outbound, OutboundConfig, OwnAddresses},
@@ -128,9 +128,9 @@ impl Mock {
         let http = Outbound::new(&OutboundConfig::default(), runtime.clone(), OwnAddresses::new()).unwrap();
         let cluster = self.cluster.clone();
         let report = Arc::new(move |event| match event {
-            CarrierEvent::Up { .. } => *cluster.lock() = Some(true),
-            CarrierEvent::Down { .. } => *cluster.lock() = Some(false),
-            CarrierEvent::Figures { .. } => {}
+            BrokerEvent::Up { .. } => *cluster.lock() = Some(true),
+            BrokerEvent::Down { .. } => *cluster.lock() = Some(false),
+            BrokerEvent::Figures { .. } => {}
         });
         let env = Env { http, runtime, report };
         Arc::new(Kafka::start(section, env).await.unwrap())
@@ -193,7 +193,7 @@ pub(crate) struct State {
     pub(crate) parked: Vec<Rejected>,
     /// How often something was parked.
     pub(crate) parks: usize,
-    pub(crate) told: Vec<CarrierEvent>,
+    pub(crate) told: Vec<BrokerEvent>,
     /// So many takes are answered "not now".
     pub(crate) busy: usize,
     /// After so many takes the append is done and the answer never comes.
@@ -263,7 +263,7 @@ impl Inlet for Ledger {
         Box::pin(std::future::ready(true))
     }
 
-    fn told(&self, event: CarrierEvent) {
+    fn told(&self, event: BrokerEvent) {
         self.state.lock().told.push(event);
         self.changed.send_modify(|count| *count += 1);
     }

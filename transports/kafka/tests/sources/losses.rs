@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
-use setgate_delivery::{About, CarrierEvent, Fault, Method as _};
+use setgate_delivery::{About, BrokerEvent, Fault, Method as _};
 
 use super::{
     fixture::{Ledger, Mock, from},
     number, numbers,
 };
 
-fn is_up(event: &CarrierEvent) -> bool {
-    matches!(event, CarrierEvent::Up { .. })
+fn is_up(event: &BrokerEvent) -> bool {
+    matches!(event, BrokerEvent::Up { .. })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,7 +56,7 @@ async fn a_source_whose_brokers_are_away_says_so_and_says_when_they_are_back() {
     ledger.until(|state| state.order.len() == 1).await;
     mock.brokers().broker_down(1).unwrap();
     let last = |state: &super::fixture::State, up: bool| {
-        let told = state.told.iter().rev().find(|event| !matches!(event, CarrierEvent::Figures { .. }));
+        let told = state.told.iter().rev().find(|event| !matches!(event, BrokerEvent::Figures { .. }));
         told.is_some_and(|event| is_up(event) == up)
     };
     ledger.until(|state| last(state, false)).await;
@@ -122,7 +122,7 @@ async fn a_source_ends_soon_also_while_its_brokers_are_away() {
     let running = mock.collect(&ledger, from(json!({}))).await;
     ledger.until(|state| state.order.len() == 10).await;
     mock.brokers().broker_down(1).unwrap();
-    ledger.until(|state| state.told.iter().any(|event| matches!(event, CarrierEvent::Down { .. }))).await;
+    ledger.until(|state| state.told.iter().any(|event| matches!(event, BrokerEvent::Down { .. }))).await;
     let ended = tokio::time::timeout(Duration::from_secs(20), running.end()).await;
     assert!(ended.is_ok(), "what the brokers do not answer holds up the end");
 }

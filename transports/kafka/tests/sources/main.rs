@@ -9,7 +9,7 @@
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
-use setgate_delivery::CarrierEvent;
+use setgate_delivery::BrokerEvent;
 mod fixture;
 mod losses;
 
@@ -170,13 +170,13 @@ async fn an_error_topic_that_fails_stops_the_source_until_it_does_not() {
         .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
     let running = mock.collect(&ledger, from(json!({ "error_topic": "errors" }))).await;
     let is_down =
-        |event: &CarrierEvent| matches!(event, CarrierEvent::Down { cause, .. } if cause.text.contains("errors"));
+        |event: &BrokerEvent| matches!(event, BrokerEvent::Down { cause, .. } if cause.text.contains("errors"));
     ledger.until(|state| state.told.iter().any(is_down)).await;
     let records = tokio::task::block_in_place(|| mock.read("errors", 1));
     assert_eq!(records[0].1, b"bad");
     running.end().await;
     assert!(matches!(
-        ledger.state.lock().told.iter().rev().find(|event| !matches!(event, CarrierEvent::Figures { .. })),
-        Some(CarrierEvent::Up { .. })
+        ledger.state.lock().told.iter().rev().find(|event| !matches!(event, BrokerEvent::Figures { .. })),
+        Some(BrokerEvent::Up { .. })
     ));
 }

@@ -24,7 +24,7 @@ fn meaning(status: u16, body: &str) -> Outcome {
 fn word(outcome: &Outcome) -> String {
     match outcome {
         Ok(Receipt::Receiver) => "accepted".to_owned(),
-        Ok(Receipt::Carrier) => "carrier".to_owned(),
+        Ok(Receipt::Broker) => "carrier".to_owned(),
         Err(Verdict::Refuse(refusal)) => format!("refused {}", refusal.code),
         Err(Verdict::Retry { scope: Scope::Set, cause, .. }) => format!("set {}", cause.code),
         Err(Verdict::Retry { scope: Scope::Line, cause, .. }) => format!("line {}", cause.code),

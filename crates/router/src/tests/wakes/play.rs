@@ -178,7 +178,7 @@ impl Play {
                 self.open();
             }
             self.settle_fetched(1000);
-            self.cluster().settle_some(usize::MAX, &self.dice, |_| Ok(Receipt::Carrier));
+            self.cluster().settle_some(usize::MAX, &self.dice, |_| Ok(Receipt::Broker));
             self.bench.pass(Duration::from_millis(500)).await;
             self.bench.assert_nobody_is_neglected().await;
             if self.bench.router.streams().await.iter().all(|view| view.waiting == 0) {

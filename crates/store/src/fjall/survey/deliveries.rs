@@ -182,5 +182,5 @@ fn add_up(cursor: &mut Cursor) {
 }
 
 fn ended(tally: &Tally) -> u64 {
-    tally.acknowledged_receiver + tally.acknowledged_carrier + tally.parked + tally.dropped.values().sum::<u64>()
+    tally.acknowledged_receiver + tally.acknowledged_broker + tally.parked + tally.dropped.values().sum::<u64>()
 }

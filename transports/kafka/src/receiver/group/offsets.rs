@@ -82,7 +82,7 @@ impl Shared {
     }
 
     fn doubt(&self, why: &str) {
-        tracing::warn!(carrier = %self.carrier, why, "offsets were not committed: what was taken may come again");
+        tracing::warn!(broker = %self.broker, why, "offsets were not committed: what was taken may come again");
         self.state.lock().commits.failed(self.told.now());
     }
 
