@@ -228,7 +228,7 @@ impl Inner {
         head.extensions.insert(Visit {
             feed: visited.feed,
             line: visited.line,
-            inlet: None,
+            ingest: None,
             peer: admitted.receiver.name.clone(),
             ends: self.ends.of(admitted.until_millis),
         });

@@ -14,7 +14,7 @@ use setgate_delivery::{BoxFuture, Env, Json, spi::AnyMethod};
 use setgate_discovery::{Fetcher, IssuerUrl};
 use setgate_jose::AllowedAlgorithms;
 use setgate_net::{Listener, Outbound, OutboundConfig, OwnAddresses, Secret, SecretRef, TlsPolicy};
-use setgate_receiver::{Collect, Inbox, Listen, ListenError, ListenInlet, Misbehave, Report, Sink, Trust, Verify};
+use setgate_receiver::{Collect, Inbox, Listen, ListenError, ListenIngest, Misbehave, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
 use super::signals::Signals;
@@ -43,18 +43,18 @@ pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
     let (stop, stopped) = watch::channel(false);
     let stop = Arc::new(stop);
     let sink = sink(context.out.is_json(), args.count, stop.clone());
-    let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), misbehave, sink, runtime.clone()));
+    let ingest = Arc::new(ListenIngest::new(verify, Inbox::new(Inbox::CAPACITY), misbehave, sink, runtime.clone()));
     let serve: BoxFuture<'_, Result<(), ListenError>> = if method.receive_routes().is_some() {
         waits(&args)?;
         let listener = Listener::bind(args.at).await.map_err(|error| Failure::failed(format!("--at: {error}")))?;
         context.out.note(format!("listening on http://{}/ for SETs of {}", listener.address(), args.issuer.join(", ")));
         Box::pin(
-            Listen { method, listener, inlet: inlet.clone(), issuers, trust, authorization, runtime }.serve(stopped),
+            Listen { method, listener, ingest: ingest.clone(), issuers, trust, authorization, runtime }.serve(stopped),
         )
     } else {
         let (from, endpoint) = asks(context, &args, authorization, method.entry().name)?;
         context.out.note(format!("asking {endpoint} for SETs of {}", args.issuer.join(", ")));
-        Box::pin(Collect { method, from, inlet: inlet.clone(), issuers, trust, runtime }.serve(stopped))
+        Box::pin(Collect { method, from, ingest: ingest.clone(), issuers, trust, runtime }.serve(stopped))
     };
 
     let mut signals = Signals::new()?;
@@ -69,7 +69,7 @@ pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
             }
         }
     };
-    let counts = inlet.counts();
+    let counts = ingest.counts();
     if context.out.is_json() {
         context.out.value(&serde_json::json!({"report": "ended", "counts": counts}));
     } else {

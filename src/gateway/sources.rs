@@ -8,7 +8,7 @@ use setgate_cli::{Exit, Failure};
 use setgate_clock::{Backoff, Jitter, Runtime};
 use setgate_control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
 use setgate_delivery::{
-    Answer, BrokerEvent, Cause, Fault, Identity, Incoming, Inlet, Places, Refusal, Rejected, Stop, raised,
+    Answer, BrokerEvent, Cause, Fault, Identity, Incoming, Ingest, Places, Refusal, Rejected, Stop, raised,
     spi::AnyMethod,
 };
 use setgate_oauth::Producer;
@@ -130,15 +130,15 @@ pub(crate) struct Ready {
     runs: Vec<Run>,
 }
 
-/// One source and its inlet.
+/// One source and its ingest.
 struct Run {
     source: Arc<Collected>,
     method: Arc<dyn AnyMethod>,
     from: Json,
-    inlet: Arc<SourceInlet>,
+    ingest: Arc<SourceIngest>,
 }
 
-/// Judges the sources, numbers them and makes their inlets.
+/// Judges the sources, numbers them and makes their ingests.
 ///
 /// # Errors
 /// When one is not acceptable, or the store does not do it.
@@ -163,8 +163,8 @@ pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
         let intake = intakes.iter().find(|intake| *intake.issuer == *judged.issuer);
         // Judged and opened from the same list: both are there.
         let (Some(intake), Some(source)) = (intake, shown.get(&judged.name)) else { continue };
-        let inlet = SourceInlet::new(config, intake.clone(), producer, &observed, &shown, source, brokers.clone());
-        runs.push(Run { source: source.clone(), method: judged.kind, from: judged.from, inlet: Arc::new(inlet) });
+        let ingest = SourceIngest::new(config, intake.clone(), producer, &observed, &shown, source, brokers.clone());
+        runs.push(Run { source: source.clone(), method: judged.kind, from: judged.from, ingest: Arc::new(ingest) });
     }
     Ok(Ready { shown, runs })
 }
@@ -216,7 +216,7 @@ impl Run {
         let mut faults = 0_u32;
         loop {
             let since = runtime.clock.monotonic();
-            let ended = self.method.collect(self.from.clone(), self.inlet.clone(), stop.clone()).await;
+            let ended = self.method.collect(self.from.clone(), self.ingest.clone(), stop.clone()).await;
             if *stop.borrow() {
                 return;
             }
@@ -232,7 +232,7 @@ impl Run {
             };
             let (source, again_in) = (self.source.name(), rest.as_secs());
             tracing::error!(source, code = cause.code, cause = %cause.text, again_in, "a source has ended; it is started again");
-            self.inlet.told(BrokerEvent::Down { broker: self.inlet.broker.clone(), cause });
+            self.ingest.told(BrokerEvent::Down { broker: self.ingest.broker.clone(), cause });
             tokio::select! {
                 () = raised(stop) => return,
                 () = runtime.clock.sleep(rest) => {}
@@ -242,7 +242,7 @@ impl Run {
 }
 
 /// Where a source's events go: the same judgement as at the intake endpoint.
-struct SourceInlet {
+struct SourceIngest {
     taker: Taker,
     shown: Arc<Sources>,
     source: Arc<Collected>,
@@ -251,7 +251,7 @@ struct SourceInlet {
     broker: Arc<str>,
 }
 
-impl SourceInlet {
+impl SourceIngest {
     fn new(
         config: &Config,
         intake: Intake,
@@ -267,7 +267,7 @@ impl SourceInlet {
     }
 }
 
-impl Inlet for SourceInlet {
+impl Ingest for SourceIngest {
     fn take<'a>(&'a self, _peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             let mut slots = Vec::with_capacity(what.len());

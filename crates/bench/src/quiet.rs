@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use setgate_clock::Runtime;
 use setgate_delivery::{
-    About, Closed, Entry, Fault, Feed, Finding, Form, Inlet, Limits, Order, Profile, Receipt, Redelivery, Stop, Tap,
+    About, Closed, Entry, Fault, Feed, Finding, Form, Ingest, Limits, Order, Profile, Receipt, Redelivery, Stop, Tap,
     Voice, Want, Window,
     spi::{AnyLine, AnyMethod},
 };
@@ -100,7 +100,7 @@ impl AnyMethod for Quiet {
     fn receive_routes(&self) -> Option<axum::Router> {
         None
     }
-    fn collect(&self, _: Value, _: Arc<dyn Inlet>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+    fn collect(&self, _: Value, _: Arc<dyn Ingest>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         Box::pin(async { Err(Fault::Unsupported("this method does not collect")) })
     }
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {

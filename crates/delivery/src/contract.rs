@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 use setgate_clock::Runtime;
 
-use crate::{Arrival, Cause, Closed, Fault, Feed, Inlet, Places, Tap, Window, spi::AnyLine};
+use crate::{Arrival, Cause, Closed, Fault, Feed, Ingest, Places, Tap, Window, spi::AnyLine};
 
 /// How a method is called and named: the key of the registry and of `delivery_methods_supported`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub trait Method: Sized + Send + Sync + 'static {
     fn collect(
         self: &Arc<Self>,
         _from: Json,
-        _into: Arc<dyn Inlet>,
+        _into: Arc<dyn Ingest>,
         _stop: Stop,
     ) -> impl Future<Output = Result<(), Fault>> + Send {
         async { Err(Fault::Unsupported("this method does not collect")) }
@@ -296,8 +296,8 @@ pub struct Visit {
     /// The stream's line.
     pub line: Arc<dyn AnyLine>,
     /// Where SETs of the peer go, when it may send any (hardening H25).
-    pub inlet: Option<Arc<dyn Inlet>>,
-    /// Who visits, as the guard knows it: for logs and for the inlet.
+    pub ingest: Option<Arc<dyn Ingest>>,
+    /// Who visits, as the guard knows it: for logs and for the ingest.
     pub peer: Arc<str>,
     /// Turns true when the credential of the visit is over: expired, or taken away. Deletion, disabling and drain are told
     /// by the tap.

@@ -7,7 +7,7 @@ pub mod endpoint;
 pub mod exchange;
 mod feed;
 pub mod fields;
-mod inlet;
+mod ingest;
 mod outcome;
 mod registry;
 pub mod spi;
@@ -22,7 +22,7 @@ pub use contract::{
 };
 pub use feed::{Batch, Closed, Feed, Manner, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;
-pub use inlet::{Answer, Arrival, Identity, Incoming, Inlet, Places, Rejected};
+pub use ingest::{Answer, Arrival, Identity, Incoming, Ingest, Places, Rejected};
 #[doc(hidden)]
 pub use inventory;
 pub use outcome::{Attempt, Cause, Class, Fault, Outcome, Refusal, Scope, Verdict};

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use setgate_set::Jti;
 
 use crate::{
-    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Inlet, Line, Manner, Method, Options,
+    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Ingest, Line, Manner, Method, Options,
     Outcome, Places, Profile, Stop, Tap, Want,
 };
 
@@ -207,7 +207,7 @@ pub trait AnyMethod: Send + Sync {
     /// A receiver's routes.
     fn receive_routes(&self) -> Option<axum::Router>;
     /// Takes SETs or events from a peer.
-    fn collect(&self, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>>;
+    fn collect(&self, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>>;
     /// Judges what would be collected.
     ///
     /// # Errors
@@ -302,7 +302,7 @@ impl<M: Method> AnyMethod for Erased<M> {
         self.0.receive_routes()
     }
 
-    fn collect(&self, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+    fn collect(&self, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         let method = self.0.clone();
         Box::pin(async move { method.collect(from, into, stop).await })
     }

@@ -8,7 +8,7 @@ use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Feed, Inlet, Voice, spi::AnyLine};
+use crate::{Feed, Ingest, Voice, spi::AnyLine};
 
 mod case;
 mod cases;
@@ -32,8 +32,8 @@ use peer::Act;
 
 /// What a transport's test brings.
 pub trait Fixture: Sync {
-    /// Opens a line of the method to a new peer of the method, which hands what it receives to `inlet`.
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened>;
+    /// Opens a line of the method to a new peer of the method, which hands what it receives to `ingest`.
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened>;
 }
 
 /// A line with a peer at its other end.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use setgate_clock::Runtime;
-use setgate_delivery::{Fault, Inlet, Json, Stop, spi::AnyMethod};
+use setgate_delivery::{Fault, Ingest, Json, Stop, spi::AnyMethod};
 use setgate_discovery::IssuerUrl;
 
-use crate::{ListenError, ListenInlet, Trust, learn::learn_all};
+use crate::{ListenError, ListenIngest, Trust, learn::learn_all};
 
 /// A receiver that speaks first: it learns of its issuers, then collects until it is told to stop.
 pub struct Collect {
@@ -15,10 +15,10 @@ pub struct Collect {
     /// Where and how, in the method's own words: `endpoint_url`, `authorization_header` and more.
     pub from: Json,
     /// Where SETs go.
-    pub inlet: Arc<ListenInlet>,
+    pub ingest: Arc<ListenIngest>,
     /// The issuers to learn of.
     pub issuers: Vec<IssuerUrl>,
-    /// What is known of them; the inlet verifies with the same.
+    /// What is known of them; the ingest verifies with the same.
     pub trust: Arc<Trust>,
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
@@ -35,10 +35,10 @@ impl Collect {
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            learned = learn_all(&self.issuers, &self.trust, &self.inlet, &self.runtime) => learned?,
+            learned = learn_all(&self.issuers, &self.trust, &self.ingest, &self.runtime) => learned?,
         }
-        let inlet: Arc<dyn Inlet> = self.inlet.clone();
-        match self.method.collect(self.from, inlet, stop).await {
+        let ingest: Arc<dyn Ingest> = self.ingest.clone();
+        match self.method.collect(self.from, ingest, stop).await {
             Ok(()) => Ok(()),
             Err(Fault::Unsupported(_)) => Err(ListenError::NotACollector(name)),
             Err(fault) => Err(ListenError::TurnedAway(fault)),

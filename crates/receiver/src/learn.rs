@@ -5,7 +5,7 @@ use std::time::Duration;
 use setgate_clock::{Backoff, Jitter, Runtime};
 use setgate_discovery::IssuerUrl;
 
-use crate::{ListenInlet, Report, Trust, TrustError};
+use crate::{ListenIngest, Report, Trust, TrustError};
 
 /// Pauses between attempts to learn of an issuer.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
@@ -19,24 +19,24 @@ const REPORT_EVERY: u32 = 10;
 pub(crate) async fn learn_all(
     issuers: &[IssuerUrl],
     trust: &Trust,
-    inlet: &ListenInlet,
+    ingest: &ListenIngest,
     runtime: &Runtime,
 ) -> Result<(), TrustError> {
-    futures_util::future::try_join_all(issuers.iter().map(|issuer| learn(issuer, trust, inlet, runtime))).await?;
+    futures_util::future::try_join_all(issuers.iter().map(|issuer| learn(issuer, trust, ingest, runtime))).await?;
     Ok(())
 }
 
-async fn learn(issuer: &IssuerUrl, trust: &Trust, inlet: &ListenInlet, runtime: &Runtime) -> Result<(), TrustError> {
+async fn learn(issuer: &IssuerUrl, trust: &Trust, ingest: &ListenIngest, runtime: &Runtime) -> Result<(), TrustError> {
     let mut attempts = 0;
     loop {
         match trust.learn(issuer).await {
             Ok(_) => {
-                inlet.tell(&Report::Learned { issuer: issuer.clone() });
+                ingest.tell(&Report::Learned { issuer: issuer.clone() });
                 return Ok(());
             }
             Err(error) if error.is_transient() => {
                 if attempts % REPORT_EVERY == 0 {
-                    inlet.tell(&Report::Waiting { issuer: issuer.clone(), why: error.error.to_string() });
+                    ingest.tell(&Report::Waiting { issuer: issuer.clone(), why: error.error.to_string() });
                 }
             }
             Err(error) => return Err(error),

@@ -3,7 +3,7 @@
 mod collect;
 mod definition;
 mod inbox;
-mod inlet;
+mod ingest;
 mod learn;
 mod listen;
 mod misbehave;
@@ -16,7 +16,7 @@ mod verify;
 
 pub use collect::Collect;
 pub use inbox::{Inbox, Seen};
-pub use inlet::{Counts, ListenInlet, Received, Report, Sink};
+pub use ingest::{Counts, ListenIngest, Received, Report, Sink};
 pub use listen::{Listen, ListenError};
 pub use misbehave::{Misbehave, MisbehaveError, Mischief};
 pub use render::{json_line, line};

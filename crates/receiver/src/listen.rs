@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::{extract::Request, http::header::AUTHORIZATION};
 use setgate_clock::Runtime;
-use setgate_delivery::{Answer, Arrival, BoxFuture, ErrorCode, Fault, Incoming, Inlet, Stop, spi::AnyMethod};
+use setgate_delivery::{Answer, Arrival, BoxFuture, ErrorCode, Fault, Incoming, Ingest, Stop, spi::AnyMethod};
 use setgate_discovery::IssuerUrl;
 use setgate_net::{Listener, Peer, Secret};
 
-use crate::{ListenInlet, Trust, TrustError, learn::learn_all, verify::refusal};
+use crate::{ListenIngest, Trust, TrustError, learn::learn_all, verify::refusal};
 
 /// A receiver that is spoken to: it serves until it is told to stop.
 pub struct Listen {
@@ -17,10 +17,10 @@ pub struct Listen {
     /// The listener, open already: what arrives before the issuers are known is put off.
     pub listener: Listener,
     /// Where SETs go.
-    pub inlet: Arc<ListenInlet>,
+    pub ingest: Arc<ListenIngest>,
     /// The issuers to learn of.
     pub issuers: Vec<IssuerUrl>,
-    /// What is known of them; the inlet verifies with the same.
+    /// What is known of them; the ingest verifies with the same.
     pub trust: Arc<Trust>,
     /// The `Authorization` header that transmitters must send; `None` asks for nothing.
     pub authorization: Option<Secret<String>>,
@@ -54,7 +54,7 @@ impl Listen {
     pub async fn serve(self, mut stop: Stop) -> Result<(), ListenError> {
         let name = self.method.entry().name;
         let routes = self.method.receive_routes().ok_or(ListenError::NotAListener(name))?;
-        let guard = Guard { inlet: self.inlet.clone(), authorization: self.authorization.map(Arc::new) };
+        let guard = Guard { ingest: self.ingest.clone(), authorization: self.authorization.map(Arc::new) };
         let ends = stop.clone();
         let routes = routes.layer(axum::middleware::map_request(move |mut request: Request| {
             let arrival = guard.arrival(&request, ends.clone());
@@ -64,7 +64,7 @@ impl Listen {
         let (end_listener, listener_ends) = tokio::sync::watch::channel(false);
         let listener = self.listener.serve(routes, listener_ends, self.runtime.clone());
         tokio::pin!(listener);
-        let learn = learn_all(&self.issuers, &self.trust, &self.inlet, &self.runtime);
+        let learn = learn_all(&self.issuers, &self.trust, &self.ingest, &self.runtime);
         tokio::pin!(learn);
         let mut learned = false;
         let end = loop {
@@ -87,7 +87,7 @@ impl Listen {
 /// Judges who arrives.
 #[derive(Clone)]
 struct Guard {
-    inlet: Arc<ListenInlet>,
+    ingest: Arc<ListenIngest>,
     authorization: Option<Arc<Secret<String>>>,
 }
 
@@ -100,15 +100,16 @@ impl Guard {
             shown.is_some_and(|shown| Secret::new(shown) == Secret::new(expected.expose().as_bytes().to_vec()))
         });
         // The method words the refusal in its own way: for push, 400 and `authentication_failed` (RFC 8935, 2.3).
-        let inlet: Arc<dyn Inlet> = if welcome { self.inlet.clone() } else { Arc::new(Unwelcome(self.inlet.clone())) };
-        Arrival { inlet, peer: peer.into(), ends }
+        let ingest: Arc<dyn Ingest> =
+            if welcome { self.ingest.clone() } else { Arc::new(Unwelcome(self.ingest.clone())) };
+        Arrival { ingest, peer: peer.into(), ends }
     }
 }
 
 /// Refuses all that comes from a transmitter that did not say who it is.
-struct Unwelcome(Arc<ListenInlet>);
+struct Unwelcome(Arc<ListenIngest>);
 
-impl Inlet for Unwelcome {
+impl Ingest for Unwelcome {
     fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let refusal = refusal(ErrorCode::AuthenticationFailed, "the Authorization header is missing or wrong");
         Box::pin(async move { what.iter().map(|_| self.0.refuse_invalid(peer, refusal.clone())).collect() })

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
-    About, Cause, Closed as Ended, Entry, Fault, Feed, Finding, Form, Inlet, Limits, Order, Outcome, Profile, Receipt,
+    About, Cause, Closed as Ended, Entry, Fault, Feed, Finding, Form, Ingest, Limits, Order, Outcome, Profile, Receipt,
     Redelivery, Refusal, Scope, SealedSet, Stop, Tap, Verdict, Voice, Window, drive,
     spi::{AnyLine, AnyMethod},
 };
@@ -144,7 +144,7 @@ impl AnyMethod for Handle {
     fn receive_routes(&self) -> Option<setgate_delivery::axum::Router> {
         None
     }
-    fn collect(&self, _: Value, _: Arc<dyn Inlet>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+    fn collect(&self, _: Value, _: Arc<dyn Ingest>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         Box::pin(async { Ok(()) })
     }
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {

@@ -14,11 +14,11 @@ use axum::extract::Request;
 use parking_lot::Mutex;
 use setgate_cli::Failure;
 use setgate_clock::Runtime;
-use setgate_delivery::{Answer, Arrival, BoxFuture, Incoming, Inlet, Json, spi::AnyMethod};
+use setgate_delivery::{Answer, Arrival, BoxFuture, Incoming, Ingest, Json, spi::AnyMethod};
 use setgate_discovery::{Fetcher, IssuerUrl};
 use setgate_jose::{AllowedAlgorithms, Token};
 use setgate_net::{Listener, Secret};
-use setgate_receiver::{Inbox, ListenInlet, Misbehave, Received, Report, Sink, Trust, Verify};
+use setgate_receiver::{Inbox, ListenIngest, Misbehave, Received, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
 /// What the receiver took, by `jti`.
@@ -35,7 +35,7 @@ pub(crate) struct DemoReceiver {
     runtime: Runtime,
     trust: Arc<Trust>,
     book: Arc<Book>,
-    inlet: Arc<dyn Inlet>,
+    ingest: Arc<dyn Ingest>,
     stop: watch::Sender<bool>,
     /// By which method it asks, and where, once it knows the issuer.
     asks: Option<(Arc<dyn AnyMethod>, Json)>,
@@ -58,9 +58,9 @@ impl DemoReceiver {
         let verify = Verify::new(trust.clone(), vec![audience.to_owned()], Verify::SKEW, runtime.clock.clone());
         let behaved = Misbehave::not_at_all(runtime.random.clone());
         let inner =
-            ListenInlet::new(verify, Inbox::new(Inbox::CAPACITY), behaved, book.clone().sink(), runtime.clone());
-        let inlet = Arc::new(Counting { inner, book: book.clone() });
-        Self { at: None, runtime: runtime.clone(), trust, book, inlet, stop: watch::channel(false).0, asks: None }
+            ListenIngest::new(verify, Inbox::new(Inbox::CAPACITY), behaved, book.clone().sink(), runtime.clone());
+        let ingest = Arc::new(Counting { inner, book: book.clone() });
+        Self { at: None, runtime: runtime.clone(), trust, book, ingest, stop: watch::channel(false).0, asks: None }
     }
 
     /// Opens a listener with a method's receiving half behind it.
@@ -72,7 +72,7 @@ impl DemoReceiver {
             .await
             .map_err(|error| Failure::failed(error.to_string()))?;
         self.at = Some(listener.address());
-        let arrival = Arrival { inlet: self.inlet.clone(), peer: "the gateway".into(), ends: self.stop.subscribe() };
+        let arrival = Arrival { ingest: self.ingest.clone(), peer: "the gateway".into(), ends: self.stop.subscribe() };
         let routes = routes.layer(axum::middleware::map_request(move |mut request: Request| {
             request.extensions_mut().insert(arrival.clone());
             async move { request }
@@ -107,7 +107,7 @@ impl DemoReceiver {
         }
         if let Some((method, from)) = self.asks.take() {
             let book = self.book.clone();
-            let collect = method.collect(from, self.inlet.clone(), self.stop.subscribe());
+            let collect = method.collect(from, self.ingest.clone(), self.stop.subscribe());
             runtime.spawn("demo receiver", async move {
                 if let Err(fault) = collect.await {
                     book.refused.lock().push(format!("it was turned away: {fault}"));
@@ -164,11 +164,11 @@ impl Book {
 
 /// Counts attempts before anything else happens.
 struct Counting {
-    inner: ListenInlet,
+    inner: ListenIngest,
     book: Arc<Book>,
 }
 
-impl Inlet for Counting {
+impl Ingest for Counting {
     fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         for one in &what {
             if let Incoming::Set { token, .. } = one

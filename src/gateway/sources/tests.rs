@@ -9,7 +9,7 @@ use setgate_store::Position;
 use super::*;
 use crate::config::{Source, load};
 
-/// What the fake does next: hand something to the inlet, park it, or end.
+/// What the fake does next: hand something to the ingest, park it, or end.
 enum Does {
     Take(Vec<Incoming>),
     Park(Vec<Rejected>),
@@ -64,7 +64,7 @@ impl Method for Collector {
         }
     }
 
-    async fn collect(self: &Arc<Self>, _: Json, into: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
+    async fn collect(self: &Arc<Self>, _: Json, into: Arc<dyn Ingest>, mut stop: Stop) -> Result<(), Fault> {
         self.runs.send_modify(|runs| *runs += 1);
         loop {
             let next = self.script.lock().pop_front();
@@ -136,7 +136,7 @@ impl AnyMethod for Any {
     fn receive_routes(&self) -> Option<axum::Router> {
         None
     }
-    fn collect(&self, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+    fn collect(&self, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         let method = self.0.clone();
         Box::pin(async move { method.collect(from, into, stop).await })
     }

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use setgate_delivery::{About, Cause, Entry, Env, Fault, Finding, Inlet, Json, Method, Places, Stop};
+use setgate_delivery::{About, Cause, Entry, Env, Fault, Finding, Ingest, Json, Method, Places, Stop};
 
 mod client;
 mod cluster;
@@ -107,7 +107,7 @@ impl Method for Kafka {
         }
     }
 
-    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {
+    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> Result<(), Fault> {
         let from = self.from(from)?;
         let cluster = self.cluster(&from.cluster)?.clone();
         receiver::collect(&cluster, from, into, stop).await

@@ -22,7 +22,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
 };
 use setgate_delivery::{
-    Answer, Backoff, BrokerEvent, Cause, ErrorCode, Fault, Incoming, Inlet, Jitter, Refusal, Rejected, Stop, raised,
+    Answer, Backoff, BrokerEvent, Cause, ErrorCode, Fault, Incoming, Ingest, Jitter, Refusal, Rejected, Stop, raised,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -49,10 +49,15 @@ const FRAME: usize = 1024;
 ///
 /// # Errors
 /// When the group cannot be joined, or the client library gives up.
-pub(crate) async fn collect(cluster: &Cluster, from: From, inlet: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
+pub(crate) async fn collect(
+    cluster: &Cluster,
+    from: From,
+    ingest: Arc<dyn Ingest>,
+    mut stop: Stop,
+) -> Result<(), Fault> {
     let config = config(cluster, &from)?;
     let broker: Arc<str> = format!("{}/{}", cluster.broker(), from.group).into();
-    let shared = Shared::new(inlet, broker, cluster.told().clone(), from.start);
+    let shared = Shared::new(ingest, broker, cluster.told().clone(), from.start);
     let (batches, mut taken) = mpsc::channel(1);
     let (end, mut ended) = oneshot::channel();
     let (leave, left) = oneshot::channel::<()>();
@@ -167,7 +172,7 @@ impl Worker<'_> {
             ("refused_records_total", self.counts.refused as f64),
             ("skipped_records_total", self.counts.skipped as f64),
         ];
-        self.shared.inlet.told(BrokerEvent::Figures { broker: self.shared.broker.clone(), figures });
+        self.shared.ingest.told(BrokerEvent::Figures { broker: self.shared.broker.clone(), figures });
     }
 
     fn item(&mut self, record: Record) -> Item {
@@ -185,7 +190,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Hands events to the inlet until none is put off; false when it is told to stop before.
+    /// Hands events to the ingest until none is put off; false when it is told to stop before.
     async fn take(&mut self, items: &mut [Item]) -> bool {
         loop {
             let (mut asked, mut events) = (Vec::new(), Vec::new());
@@ -198,7 +203,7 @@ impl Worker<'_> {
             if events.is_empty() {
                 return true;
             }
-            let answers = self.shared.inlet.take(&self.shared.broker, events).await;
+            let answers = self.shared.ingest.take(&self.shared.broker, events).await;
             let mut rest: Option<Duration> = None;
             for (at, answer) in asked.into_iter().zip(answers.into_iter().map(Some).chain(std::iter::repeat(None))) {
                 let Some(item) = items.get_mut(at) else { continue };
@@ -237,7 +242,7 @@ impl Worker<'_> {
             let mut bad: Vec<&mut Item> = items.iter_mut().filter(|item| item.left.is_some()).collect();
             if bad.is_empty() {
                 if failures > 0 {
-                    self.shared.inlet.told(BrokerEvent::Up { broker: self.shared.broker.clone() });
+                    self.shared.ingest.told(BrokerEvent::Up { broker: self.shared.broker.clone() });
                 }
                 return;
             }
@@ -256,7 +261,7 @@ impl Worker<'_> {
                 "records that are no events cannot be put away: the source stands still until they can"
             );
             failures = failures.saturating_add(1);
-            self.shared.inlet.told(BrokerEvent::Down { broker: self.shared.broker.clone(), cause });
+            self.shared.ingest.told(BrokerEvent::Down { broker: self.shared.broker.clone(), cause });
             if !self.rest(REST.wait(failures, Jitter::None)).await {
                 return;
             }
@@ -283,7 +288,7 @@ impl Worker<'_> {
             }
         }
         if !rejected.is_empty() {
-            if self.shared.inlet.park(rejected).await {
+            if self.shared.ingest.park(rejected).await {
                 self.counts.refused += left.len() as u64;
                 left.into_iter().for_each(|item| item.left = None);
             } else {

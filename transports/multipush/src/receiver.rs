@@ -62,9 +62,9 @@ async fn take(mut arrival: Arrival, request: Request, receives: Receives, runtim
             let asked = portion.len();
             let before = answers.len();
             if asked > 0 {
-                answers.extend(arrival.inlet.take(&arrival.peer, portion).await.into_iter().take(asked));
+                answers.extend(arrival.ingest.take(&arrival.peer, portion).await.into_iter().take(asked));
             }
-            // The last portion, or an inlet that did not answer for each: what follows would get another's answer.
+            // The last portion, or an ingest that did not answer for each: what follows would get another's answer.
             if answers.len() - before < PORTION {
                 break;
             }
@@ -83,7 +83,7 @@ async fn take(mut arrival: Arrival, request: Request, receives: Receives, runtim
     if answers.is_empty() && !names.is_empty() { Reply::Busy(LATER) } else { reply(names, answers) }
 }
 
-/// What the inlet said, SET by SET, as one answer.
+/// What the ingest said, SET by SET, as one answer.
 fn reply(names: Vec<Box<str>>, answers: Vec<Answer>) -> Reply {
     let (mut ack, mut set_errs, mut busy) = (Vec::new(), Vec::new(), None);
     for (name, answer) in names.into_iter().zip(answers) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_delivery::{About, Entry, Env, Fault, Inlet, Json, Method, Stop, axum};
+use setgate_delivery::{About, Entry, Env, Fault, Ingest, Json, Method, Stop, axum};
 
 mod answer;
 mod config;
@@ -48,7 +48,7 @@ impl Method for Poll {
         Some(responder::routes(self.env.runtime.clone()))
     }
 
-    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {
+    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> Result<(), Fault> {
         Box::pin(receiver::collect(&self.env, from, into, stop)).await
     }
 }

@@ -3,7 +3,7 @@
 use std::{future::Future, mem, sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    Answer, Backoff, Bytes, Cause, Env, Fault, HttpRequest, Incoming, Inlet, Jitter, Json, Refusal, Runtime, Stop,
+    Answer, Backoff, Bytes, Cause, Env, Fault, HttpRequest, Incoming, Ingest, Jitter, Json, Refusal, Runtime, Stop,
     Timestamp,
     endpoint::Endpoint,
     exchange::Exchange,
@@ -34,8 +34,8 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`Fault::Start`] when `from` is not acceptable, or the transmitter turns us away for good.
-pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
-    let mut collector = Collector::new(env, from, inlet)?;
+pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut stop: Stop) -> Result<(), Fault> {
+    let mut collector = Collector::new(env, from, ingest)?;
     let mut failures = 0;
     while !*stop.borrow_and_update() {
         let asked = collector.runtime.clock.monotonic();
@@ -97,7 +97,7 @@ struct Collector {
     most: usize,
     ids: usize,
     runtime: Runtime,
-    inlet: Arc<dyn Inlet>,
+    ingest: Arc<dyn Ingest>,
     peer: String,
     /// What the transmitter has not heard yet, or may not have.
     taken: Vec<Box<str>>,
@@ -105,7 +105,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn new(env: &Env, from: Json, inlet: Arc<dyn Inlet>) -> Result<Self, Fault> {
+    fn new(env: &Env, from: Json, ingest: Arc<dyn Ingest>) -> Result<Self, Fault> {
         let source: Source = serde_json::from_value(from)
             .map_err(|error| Fault::Start(Cause::configuration("configuration", error.to_string())))?;
         let endpoint = source.endpoint(env)?;
@@ -116,7 +116,7 @@ impl Collector {
             most: source.max_events,
             ids: IDS,
             runtime: env.runtime.clone(),
-            inlet,
+            ingest,
             taken: Vec::new(),
             refused: Vec::new(),
         })
@@ -186,8 +186,8 @@ impl Collector {
         }
         let (names, what): (Vec<_>, Vec<_>) =
             sets.into_iter().map(|(name, token)| (name.clone(), Incoming::Set { named: Some(name), token })).unzip();
-        let inlet = self.inlet.clone();
-        let answers = inlet.take(&self.peer, what);
+        let ingest = self.ingest.clone();
+        let answers = ingest.take(&self.peer, what);
         let end = async {
             let _ = stop.wait_for(|stop| *stop).await;
             self.runtime.clock.sleep(GRACE).await;

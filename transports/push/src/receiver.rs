@@ -39,7 +39,7 @@ async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, runti
             Err(reply) => return reply,
         };
         let what = vec![Incoming::Set { named: None, token }];
-        match arrival.inlet.take(&arrival.peer, what).await.pop() {
+        match arrival.ingest.take(&arrival.peer, what).await.pop() {
             Some(Answer::Taken) => Reply::Accepted,
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
             Some(Answer::Busy { after }) => Reply::Busy(after),

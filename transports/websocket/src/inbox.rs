@@ -1,4 +1,4 @@
-//! SETs that a peer sends, on their way through the inlet, and what is answered to them.
+//! SETs that a peer sends, on their way through the ingest, and what is answered to them.
 
 use std::{
     sync::Arc,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use setgate_delivery::{Answer, BoxFuture, Bytes, Incoming, Inlet, Refusal, Runtime, exchange::Speech};
+use setgate_delivery::{Answer, BoxFuture, Bytes, Incoming, Ingest, Refusal, Runtime, exchange::Speech};
 use tokio::sync::oneshot;
 
 use crate::wire::{self, Goodbye, Subprotocol};
@@ -20,16 +20,16 @@ const IDS: usize = 500;
 const REPLY: usize = 32 << 10;
 /// SETs that go in by one call: their answers leave before the next ones go in.
 const PORTION: usize = 16;
-/// Between two tries of an inlet that is busy.
+/// Between two tries of an ingest that is busy.
 const SOONEST: Duration = Duration::from_millis(50);
 const LATEST: Duration = Duration::from_secs(60);
 
 type Named = (Box<str>, Bytes);
 
-/// What a peer sent and what becomes of it. SETs go through the inlet in the order in which they came, one call at a time, so
-/// that none passes one that the inlet is too busy for.
+/// What a peer sent and what becomes of it. SETs go through the ingest in the order in which they came, one call at a time, so
+/// that none passes one that the ingest is too busy for.
 pub(crate) struct Inbox {
-    inlet: Arc<dyn Inlet>,
+    ingest: Arc<dyn Ingest>,
     peer: Arc<str>,
     runtime: Runtime,
     /// SETs that the peer may have here: told as credit, or kept to ourselves.
@@ -57,7 +57,7 @@ struct Leaving {
 impl Inbox {
     /// An inbox that grants so much credit, or has so much room where the protocol knows no credit.
     pub(crate) fn new(
-        inlet: Arc<dyn Inlet>,
+        ingest: Arc<dyn Ingest>,
         peer: Arc<str>,
         protocol: Subprotocol,
         credit: usize,
@@ -66,7 +66,7 @@ impl Inbox {
         let has_credit = protocol == Subprotocol::Setgate;
         let room = if has_credit { credit } else { WITHOUT_CREDIT };
         Self {
-            inlet,
+            ingest,
             peer,
             runtime,
             room,
@@ -138,13 +138,13 @@ impl Inbox {
             }
             let rest = self.queue.split_off(self.queue.len().min(PORTION));
             let sets = std::mem::replace(&mut self.queue, rest);
-            let (inlet, peer) = (self.inlet.clone(), self.peer.clone());
+            let (ingest, peer) = (self.ingest.clone(), self.peer.clone());
             self.taking = Some(Box::pin(async move {
                 let what = sets
                     .iter()
                     .map(|(named, token)| Incoming::Set { named: Some(named.clone()), token: token.clone() })
                     .collect();
-                let answers = inlet.take(&peer, what).await;
+                let answers = ingest.take(&peer, what).await;
                 (sets, answers)
             }));
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use setgate_delivery::{About, Entry, Env, Fault, Inlet, Json, Method, Stop, axum};
+use setgate_delivery::{About, Entry, Env, Fault, Ingest, Json, Method, Stop, axum};
 use tokio::sync::watch;
 
 mod config;
@@ -51,7 +51,7 @@ impl Method for Websocket {
         Some(responder::routes(self.responder.clone()))
     }
 
-    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Inlet>, stop: Stop) -> Result<(), Fault> {
+    async fn collect(self: &Arc<Self>, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> Result<(), Fault> {
         receiver::collect(&self.env, from, into, stop).await
     }
 

@@ -5,7 +5,7 @@ mod poll;
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    Backoff, Env, Fault, HttpClient, Inlet, Jitter, Json, Runtime, Stop, Timestamp, TlsPolicy, Url,
+    Backoff, Env, Fault, HttpClient, Ingest, Jitter, Json, Runtime, Stop, Timestamp, TlsPolicy, Url,
     exchange::Bounds,
     fields,
     http::{HeaderValue, Request, StatusCode, header},
@@ -41,7 +41,7 @@ struct Collection {
     offer: &'static str,
     credit: u32,
     pause: Duration,
-    inlet: Arc<dyn Inlet>,
+    ingest: Arc<dyn Ingest>,
     peer: Arc<str>,
     rules: Arc<Rules>,
 }
@@ -59,7 +59,7 @@ enum Failed {
 ///
 /// # Errors
 /// [`Fault`] where waiting fixes nothing: what is asked for is wrong, the credential is not accepted, there is no such stream.
-pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut stop: Stop) -> Result<(), Fault> {
+pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut stop: Stop) -> Result<(), Fault> {
     let source: Source = serde_json::from_value(from).map_err(|error| wrong("", error.to_string()))?;
     let url = source.url()?;
     let client = env.http.client(&TlsPolicy::default());
@@ -84,7 +84,7 @@ pub(crate) async fn collect(env: &Env, from: Json, inlet: Arc<dyn Inlet>, mut st
         offer: source.offer()?,
         credit: source.credit()?,
         pause: source.pause()?,
-        inlet,
+        ingest,
         rules: Arc::new(rules),
     };
     let stopped = stop.clone();
@@ -153,7 +153,7 @@ impl Collection {
         };
         let (socket, protocol) = opened;
         let inbox = Inbox::new(
-            self.inlet.clone(),
+            self.ingest.clone(),
             self.peer.clone(),
             protocol,
             usize::try_from(self.credit).unwrap_or(usize::MAX),

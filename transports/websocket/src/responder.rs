@@ -34,7 +34,7 @@ use crate::{
 const LARGEST: usize = 256 << 10;
 /// SETs of one answer over HTTP, and their bytes.
 const ANSWER: Bounds = Bounds { bytes: 1 << 20, ids: 10_000, sets: 1_000 };
-/// SETs that a peer with an inlet may have under way on one socket.
+/// SETs that a peer with an ingest may have under way on one socket.
 const CREDIT: usize = 64;
 /// What the wire adds to a SET: its `jti`, quotes, a colon, a comma.
 const OVERHEAD: usize = 32;
@@ -180,7 +180,7 @@ async fn converse(responder: Arc<Responder>, visit: Visit, opening: Opening, upg
             session.part(Goodbye::TOO_MANY);
         } else {
             let inbox =
-                visit.inlet.map(|inlet| Inbox::new(inlet, visit.peer, protocol, CREDIT, responder.runtime.clone()));
+                visit.ingest.map(|ingest| Inbox::new(ingest, visit.peer, protocol, CREDIT, responder.runtime.clone()));
             session = session.giving(visit.feed).taking(inbox).until(credential(visit.ends));
         }
         (session, permit)
@@ -249,15 +249,15 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, line: &SocketLine, 
 
 type Answered = (Vec<Box<str>>, Vec<(Box<str>, Refusal)>);
 
-/// What becomes of SETs that the peer brought (hardening H25). Those the inlet has no time for are not mentioned: the peer
+/// What becomes of SETs that the peer brought (hardening H25). Those the ingest has no time for are not mentioned: the peer
 /// brings them again.
 async fn answer(visit: &Visit, sets: Vec<(Box<str>, Bytes)>) -> Answered {
-    let Some(inlet) = visit.inlet.as_ref().filter(|_| !sets.is_empty()) else {
+    let Some(ingest) = visit.ingest.as_ref().filter(|_| !sets.is_empty()) else {
         return (Vec::new(), sets.into_iter().map(|(named, _)| (named, wire::not_allowed())).collect());
     };
     let incoming =
         |(named, token): &(Box<str>, Bytes)| Incoming::Set { named: Some(named.clone()), token: token.clone() };
-    let answers = inlet.take(&visit.peer, sets.iter().map(incoming).collect()).await;
+    let answers = ingest.take(&visit.peer, sets.iter().map(incoming).collect()).await;
     let mut said = Answered::default();
     for ((named, _), answer) in sets.into_iter().zip(answers) {
         match answer {

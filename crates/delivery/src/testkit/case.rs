@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::{
     Fixture, Opened,
     feed::{self, End, Simulated},
-    peer::{Act, Meeting, Peer, PeerInlet},
+    peer::{Act, Meeting, Peer, PeerIngest},
 };
 use crate::{Cause, Closed, Receipt, Redelivery, Voice};
 
@@ -38,7 +38,7 @@ impl Case {
         script: impl Fn(Meeting) -> Act + Send + Sync + 'static,
     ) -> Result<Self, String> {
         let peer = Peer::new(script);
-        let opened = fixture.open(Arc::new(PeerInlet(peer.clone()))).await;
+        let opened = fixture.open(Arc::new(PeerIngest(peer.clone()))).await;
         let profile = opened.line.profile();
         let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
         peer.expect(feed::owed(count, keys, padding), profile.order, opened.cut.clone());

@@ -9,7 +9,7 @@ use setgate_net::Listener;
 use tokio::sync::watch;
 
 use super::{Cuts, Opened, Relay};
-use crate::{Fault, Feed, Inlet, Stop, Visit, spi::AnyLine};
+use crate::{Fault, Feed, Ingest, Stop, Visit, spi::AnyLine};
 
 /// The routes of a method on loopback, as the root mounts them: every request has a visit of one feed. Dropped, it stops and
 /// hangs up on all callers.
@@ -30,7 +30,7 @@ impl Host {
         Self::with(Cuts::default(), routes, line, feed, None, runtime).await
     }
 
-    /// The same behind a relay with these scissors, and with an inlet for what the peer sends.
+    /// The same behind a relay with these scissors, and with an ingest for what the peer sends.
     ///
     /// # Errors
     /// When no port can be had.
@@ -39,14 +39,14 @@ impl Host {
         routes: Router,
         line: Arc<dyn AnyLine>,
         feed: Feed,
-        inlet: Option<Arc<dyn Inlet>>,
+        ingest: Option<Arc<dyn Ingest>>,
         runtime: &Runtime,
     ) -> io::Result<Self> {
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.map_err(io::Error::other)?;
         let relay = Relay::with(cuts, listener.address(), runtime).await?;
         let (ends, ended) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit = Visit { feed, line, inlet, peer: "test".into(), ends: ended };
+        let visit = Visit { feed, line, ingest, peer: "test".into(), ends: ended };
         runtime.spawn("host", listener.serve(routes.layer(Extension(visit)), stopped, runtime.clone()));
         Ok(Self { relay, ends, _stop: stop })
     }

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::{Answer, Incoming, Inlet, Order, Refusal};
+use crate::{Answer, Incoming, Ingest, Order, Refusal};
 
 /// When a busy peer wants to be asked again: soon, since nobody looks at it while it waits.
 const SOON: Duration = Duration::from_millis(5);
@@ -192,9 +192,9 @@ impl Drop for Here {
 }
 
 /// The peer as the method's receiving half sees it.
-pub(super) struct PeerInlet(pub(super) Arc<Peer>);
+pub(super) struct PeerIngest(pub(super) Arc<Peer>);
 
-impl Inlet for PeerInlet {
+impl Ingest for PeerIngest {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let peer = &self.0;
         Box::pin(async move {
@@ -243,7 +243,7 @@ impl Inlet for PeerInlet {
 /// Meets nothing.
 pub(super) struct Nobody;
 
-impl Inlet for Nobody {
+impl Ingest for Nobody {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(std::future::ready(what.iter().map(|_| Answer::Status(500)).collect()))
     }

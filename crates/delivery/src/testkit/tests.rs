@@ -38,7 +38,7 @@ enum Manner {
 /// A line whose connection is a function call; a cut loses the answers of all calls under way.
 struct InMemory {
     manner: Manner,
-    inlet: Arc<dyn Inlet>,
+    ingest: Arc<dyn Ingest>,
     cuts: Arc<AtomicUsize>,
     window: Window,
 }
@@ -53,11 +53,11 @@ impl InMemory {
         }
         if self.manner == Manner::Doubles {
             let (_, _) = tokio::join!(
-                self.inlet.take("test", vec![incoming.clone()]),
-                self.inlet.take("test", vec![incoming.clone()])
+                self.ingest.take("test", vec![incoming.clone()]),
+                self.ingest.take("test", vec![incoming.clone()])
             );
         }
-        let answer = self.inlet.take("test", vec![incoming]).await.pop().unwrap();
+        let answer = self.ingest.take("test", vec![incoming]).await.pop().unwrap();
         let retry = |code| Err(Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(code, "test") });
         if self.cuts.load(Ordering::SeqCst) != before {
             return match self.manner {
@@ -138,9 +138,9 @@ impl Line for InMemory {
 struct InMemoryFixture(Manner);
 
 impl Fixture for InMemoryFixture {
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         let cuts = Arc::new(AtomicUsize::new(0));
-        let line = Arc::new(InMemory { manner: self.0, inlet, cuts: cuts.clone(), window: Window::of_sets(8) });
+        let line = Arc::new(InMemory { manner: self.0, ingest, cuts: cuts.clone(), window: Window::of_sets(8) });
         let cut = Arc::new(move || {
             cuts.fetch_add(1, Ordering::SeqCst);
         });

@@ -16,7 +16,7 @@ struct Plain;
 
 async fn receive(Extension(arrival): Extension<Arrival>, body: Bytes) -> (StatusCode, String) {
     let what = vec![Incoming::Set { named: None, token: body }];
-    match arrival.inlet.take(&arrival.peer, what).await.pop() {
+    match arrival.ingest.take(&arrival.peer, what).await.pop() {
         Some(Answer::Taken) => (StatusCode::ACCEPTED, String::new()),
         Some(Answer::Refused(refusal)) => (StatusCode::BAD_REQUEST, refusal.code.to_string()),
         _ => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
@@ -49,7 +49,7 @@ impl AnyMethod for Plain {
     }
 
     /// Brings the SETs it is told of, once, and is turned away when it is told so.
-    fn collect(&self, from: Json, inlet: Arc<dyn Inlet>, mut stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+    fn collect(&self, from: Json, ingest: Arc<dyn Ingest>, mut stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         Box::pin(async move {
             if from == "closed" {
                 return Err(Fault::Start(setgate_delivery::Cause::new("http_401", "not let in")));
@@ -57,7 +57,7 @@ impl AnyMethod for Plain {
             let Some(tokens) = from.as_array() else { return Err(Fault::Unsupported("listens only")) };
             for token in tokens {
                 let token = token.as_str().unwrap().to_owned().into();
-                let answers = inlet.take("there", vec![Incoming::Set { named: None, token }]).await;
+                let answers = ingest.take("there", vec![Incoming::Set { named: None, token }]).await;
                 assert_eq!(answers, [Answer::Taken]);
             }
             let _ = stop.wait_for(|stop| *stop).await;
@@ -108,11 +108,11 @@ async fn listen(transmitter: &Transmitter, sink: Sink, authorization: Option<&st
     let url = Url::parse(&format!("http://{}/any/path", listener.address())).unwrap();
     let runtime = transmitter.runtime.clone();
     let misbehave = Misbehave::not_at_all(runtime.random.clone());
-    let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, runtime.clone());
+    let ingest = ListenIngest::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, runtime.clone());
     let listen = Listen {
         method: Arc::new(Plain),
         listener,
-        inlet: Arc::new(inlet),
+        ingest: Arc::new(ingest),
         issuers: vec![transmitter.issuer.clone()],
         trust: transmitter.trust.clone(),
         authorization: authorization.map(|text| Secret::new(text.to_owned())),
@@ -172,10 +172,17 @@ async fn waits_for_a_transmitter_that_is_not_up_yet() {
     let (heard, sink) = sink();
     let verify = crate::Verify::new(trust.clone(), Vec::new(), crate::Verify::SKEW, runtime.clock.clone());
     let misbehave = Misbehave::not_at_all(runtime.random.clone());
-    let inlet = Arc::new(ListenInlet::new(verify, Inbox::new(10), misbehave, sink, runtime.clone()));
+    let ingest = Arc::new(ListenIngest::new(verify, Inbox::new(10), misbehave, sink, runtime.clone()));
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let listen =
-        Listen { method: Arc::new(Plain), listener, inlet, issuers: vec![issuer], trust, authorization: None, runtime };
+    let listen = Listen {
+        method: Arc::new(Plain),
+        listener,
+        ingest,
+        issuers: vec![issuer],
+        trust,
+        authorization: None,
+        runtime,
+    };
     let running = tokio::spawn(listen.serve(never_stops()));
     heard.until(|report| matches!(report, Report::Waiting { .. })).await;
     let listener = Listener::bind(address).await.unwrap();
@@ -202,7 +209,7 @@ async fn a_transmitter_must_show_the_header_that_was_agreed() {
     let transmitter = Transmitter::start().await;
     let (_heard, sink) = sink();
     let (listen, url) = listen(&transmitter, sink, Some("Bearer good")).await;
-    let inlet = listen.inlet.clone();
+    let ingest = listen.ingest.clone();
     let running = tokio::spawn(listen.serve(never_stops()));
     let token = transmitter.sign(&transmitter.claims("1"));
     for wrong in [None, Some("Bearer bad"), Some("Bearer good2"), Some("bearer good"), Some("Bearer")] {
@@ -210,7 +217,7 @@ async fn a_transmitter_must_show_the_header_that_was_agreed() {
         assert_eq!(answer, (400, "authentication_failed".into()), "{wrong:?}");
     }
     assert_eq!(send(&transmitter.runtime, &url, token, Some("Bearer good")).await.0, 202);
-    let counts = inlet.counts();
+    let counts = ingest.counts();
     assert_eq!((counts.taken, counts.refused["authentication_failed"]), (1, 5));
     running.abort();
 }
@@ -224,11 +231,11 @@ fn a_refused_header_is_not_shown() {
 fn collect(transmitter: &Transmitter, sink: Sink, from: Json) -> Collect {
     let runtime = transmitter.runtime.clone();
     let misbehave = Misbehave::not_at_all(runtime.random.clone());
-    let inlet = ListenInlet::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, runtime.clone());
+    let ingest = ListenIngest::new(transmitter.verify(&[AUDIENCE]), Inbox::new(10), misbehave, sink, runtime.clone());
     Collect {
         method: Arc::new(Plain),
         from,
-        inlet: Arc::new(inlet),
+        ingest: Arc::new(ingest),
         issuers: vec![transmitter.issuer.clone()],
         trust: transmitter.trust.clone(),
         runtime,
@@ -240,7 +247,7 @@ async fn a_collector_knows_the_issuer_before_it_asks_and_ends_when_told() {
     let transmitter = Transmitter::start_unknown().await;
     let (heard, sink) = sink();
     let token = String::from_utf8(transmitter.sign(&transmitter.claims("1"))).unwrap();
-    // Plain checks that the inlet takes it at once: it would be put off were the issuer not known.
+    // Plain checks that the ingest takes it at once: it would be put off were the issuer not known.
     let collect = collect(&transmitter, sink, Json::from(vec![token]));
     let (end, stop) = tokio::sync::watch::channel(false);
     let running = tokio::spawn(collect.serve(stop));

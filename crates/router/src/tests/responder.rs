@@ -50,7 +50,7 @@ impl AnyMethod for Asked {
     fn receive_routes(&self) -> Option<setgate_delivery::axum::Router> {
         None
     }
-    fn collect(&self, _: Value, _: Arc<dyn Inlet>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+    fn collect(&self, _: Value, _: Arc<dyn Ingest>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         Box::pin(async { Ok(()) })
     }
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {

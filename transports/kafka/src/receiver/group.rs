@@ -22,7 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance},
     error::KafkaError,
 };
-use setgate_delivery::{BrokerEvent, Cause, Inlet};
+use setgate_delivery::{BrokerEvent, Cause, Ingest};
 use tokio::sync::mpsc;
 
 use super::{
@@ -44,7 +44,7 @@ const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 
 /// What the thread, its callbacks and whoever works on the batches share.
 pub(crate) struct Shared {
-    pub(crate) inlet: Arc<dyn Inlet>,
+    pub(crate) ingest: Arc<dyn Ingest>,
     pub(crate) broker: Arc<str>,
     told: Arc<Told>,
     start: Start,
@@ -71,9 +71,9 @@ struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(inlet: Arc<dyn Inlet>, broker: Arc<str>, told: Arc<Told>, start: Start) -> Arc<Self> {
+    pub(crate) fn new(ingest: Arc<dyn Ingest>, broker: Arc<str>, told: Arc<Told>, start: Start) -> Arc<Self> {
         let (state, over, stop) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Arc::new(Self { inlet, broker, told, start, state, over, stop })
+        Arc::new(Self { ingest, broker, told, start, state, over, stop })
     }
 
     /// Everything up to here is durable.
@@ -124,7 +124,7 @@ impl Shared {
         let Some(cause) = self.told.trouble() else { return };
         let new = self.state.lock().lost.replace(self.told.now()).is_none();
         if new {
-            self.inlet.told(BrokerEvent::Down { broker: self.broker.clone(), cause });
+            self.ingest.told(BrokerEvent::Down { broker: self.broker.clone(), cause });
         }
     }
 
@@ -162,7 +162,7 @@ impl ClientContext for Member {
     fn stats_raw(&self, statistics: &[u8]) {
         if let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) {
             let (broker, figures) = (self.shared.broker.clone(), vec![("lag_records", statistics.lag())]);
-            self.shared.inlet.told(BrokerEvent::Figures { broker, figures });
+            self.shared.ingest.told(BrokerEvent::Figures { broker, figures });
         }
     }
 
@@ -333,7 +333,7 @@ fn next(
             (Some(cause), false) => {
                 *up = Some(false);
                 tracing::error!(broker = %shared.broker, code = cause.code, cause = %cause.text, "a source cannot read");
-                shared.inlet.told(BrokerEvent::Down { broker: shared.broker.clone(), cause });
+                shared.ingest.told(BrokerEvent::Down { broker: shared.broker.clone(), cause });
                 Ok(None)
             }
             // The error callback has said it, and the library goes on trying.
@@ -347,6 +347,6 @@ fn tell_up(shared: &Shared, up: &mut Option<bool>) {
     if found || *up != Some(true) {
         *up = Some(true);
         shared.told.well();
-        shared.inlet.told(BrokerEvent::Up { broker: shared.broker.clone() });
+        shared.ingest.told(BrokerEvent::Up { broker: shared.broker.clone() });
     }
 }

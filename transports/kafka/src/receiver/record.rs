@@ -11,7 +11,7 @@ pub const MOST_HEADERS: usize = 128;
 pub const MOST_HEADER_BYTES: usize = 64 << 10;
 /// Longest name under which an event is known.
 const LONGEST_ID: usize = 256;
-/// The inlet has its own limits; these only keep the reader's stack and work bounded.
+/// The ingest has its own limits; these only keep the reader's stack and work bounded.
 const LIMITS: JsonLimits = JsonLimits { depth: 128, members: 10_000 };
 
 /// The headers of a record, in their order.

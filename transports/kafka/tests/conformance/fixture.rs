@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use serde_json::json;
 use setgate_delivery::{
-    Answer, BoxFuture, Bytes, Incoming, Inlet,
+    Answer, BoxFuture, Bytes, Incoming, Ingest,
     testkit::{Fixture, Opened},
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Carried {
 }
 
 impl Fixture for Carried {
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             // Mock brokers stay on the thread that made them.
             let (tell, told) = mpsc::channel();
@@ -37,7 +37,7 @@ impl Fixture for Carried {
             let bootstrap = told.recv_timeout(Duration::from_secs(10)).unwrap();
             let started = start(&bootstrap, json!({ "in_flight": 40, "in_flight_bytes": 1 << 20 })).await;
             let line = started.line(json!({ "topic": "sets", "value": self.value }));
-            let reader = tokio::spawn(read(bootstrap, inlet, stop.clone()));
+            let reader = tokio::spawn(read(bootstrap, ingest, stop.clone()));
             Opened {
                 line,
                 cut: Arc::new(|| ()),
@@ -60,7 +60,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// A consumer says good-bye when it is dropped, and waits for an answer: the brokers outlive it.
-async fn read(bootstrap: String, inlet: Arc<dyn Inlet>, _brokers: mpsc::Sender<()>) {
+async fn read(bootstrap: String, ingest: Arc<dyn Ingest>, _brokers: mpsc::Sender<()>) {
     let consumer: StreamConsumer =
         ClientConfig::new().set("bootstrap.servers", &bootstrap).set("group.id", "reader").create().unwrap();
     let mut all = TopicPartitionList::new();
@@ -76,7 +76,7 @@ async fn read(bootstrap: String, inlet: Arc<dyn Inlet>, _brokers: mpsc::Sender<(
         };
         // A reader that is not ready stays where it is.
         while let Some(Answer::Busy { .. }) =
-            inlet.take("reader", vec![Incoming::Set { named: None, token: token.clone() }]).await.pop()
+            ingest.take("reader", vec![Incoming::Set { named: None, token: token.clone() }]).await.pop()
         {}
     }
 }

@@ -19,7 +19,7 @@ use rdkafka::{
 };
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    Answer, BoxFuture, BrokerEvent, Bytes, Env, ErrorCode, Identity, Incoming, Inlet, Method as _, Refusal, Rejected,
+    Answer, BoxFuture, BrokerEvent, Bytes, Env, ErrorCode, Identity, Incoming, Ingest, Method as _, Refusal, Rejected,
     testkit::{
         clock,
         net::{Outbound, OutboundConfig, OwnAddresses},
@@ -140,7 +140,7 @@ impl Mock {
     pub(crate) async fn collect(&self, ledger: &Arc<Ledger>, from: Json) -> Running {
         let method = self.method().await;
         let (stop, stopped) = watch::channel(false);
-        let into: Arc<dyn Inlet> = ledger.clone();
+        let into: Arc<dyn Ingest> = ledger.clone();
         let kept = method.clone();
         let task =
             tokio::spawn(async move { method.collect(from, into, stopped).await.map_err(|error| error.to_string()) });
@@ -230,7 +230,7 @@ impl Ledger {
     }
 }
 
-impl Inlet for Ledger {
+impl Ingest for Ledger {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             self.takes.fetch_add(1, Ordering::SeqCst);

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, Arrival, BoxFuture, Env, Inlet, Method, Runtime,
+    About, Arrival, BoxFuture, Env, Ingest, Method, Runtime,
     axum::Extension,
     spi::AnyLine,
     testkit::{
@@ -58,7 +58,7 @@ struct Loopback {
 }
 
 impl Fixture for Loopback {
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = clock::system();
             let method = method(&runtime, json!({})).await;
@@ -75,7 +75,7 @@ impl Fixture for Loopback {
             }
             let relay = Relay::to(listener.address(), &runtime).await.unwrap();
             let (stop, stopped) = watch::channel(false);
-            let arrival = Arrival { inlet, peer: "test".into(), ends: stopped.clone() };
+            let arrival = Arrival { ingest, peer: "test".into(), ends: stopped.clone() };
             let app = method.receive_routes().unwrap().layer(Extension(arrival));
             runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
             let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());

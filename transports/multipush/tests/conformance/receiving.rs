@@ -23,7 +23,7 @@ struct Turns {
     came: Mutex<Vec<(String, String)>>,
 }
 
-impl Inlet for Turns {
+impl Ingest for Turns {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let answers = what
             .into_iter()
@@ -39,7 +39,7 @@ impl Inlet for Turns {
 
 struct Open {
     address: SocketAddr,
-    inlet: Arc<Turns>,
+    ingest: Arc<Turns>,
     _stop: watch::Sender<bool>,
 }
 
@@ -48,12 +48,12 @@ async fn open(answers: Vec<Answer>) -> Open {
     let method = method(&runtime, json!({ "receive_sets": 3, "receive_bytes": 4096 })).await;
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
-    let inlet = Arc::new(Turns { answers, asked: AtomicUsize::new(0), came: Mutex::default() });
+    let ingest = Arc::new(Turns { answers, asked: AtomicUsize::new(0), came: Mutex::default() });
     let (stop, stopped) = watch::channel(false);
-    let arrival = Arrival { inlet: inlet.clone(), peer: "test".into(), ends: stopped.clone() };
+    let arrival = Arrival { ingest: ingest.clone(), peer: "test".into(), ends: stopped.clone() };
     let app = method.receive_routes().unwrap().layer(Extension(arrival));
     runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
-    Open { address, inlet, _stop: stop }
+    Open { address, ingest, _stop: stop }
 }
 
 /// Sends raw bytes and reads until the server closes.
@@ -87,19 +87,19 @@ async fn what_is_kept_is_acknowledged_and_what_is_refused_says_why() {
         "{answer}"
     );
     // In the order of the request, each with the name that it was given.
-    let came = endpoint.inlet.came.lock().unwrap().clone();
+    let came = endpoint.ingest.came.lock().unwrap().clone();
     let due = [("z", "a.b.c"), ("a", "d.e.f"), ("m", "g.h.i")];
     assert_eq!(came, due.map(|(name, token)| (name.to_owned(), token.to_owned())));
 }
 
 #[tokio::test]
-async fn an_empty_request_is_answered_without_the_inlet() {
+async fn an_empty_request_is_answered_without_the_ingest() {
     let endpoint = open(vec![Answer::Status(500)]).await;
     for body in [r#"{"sets":{}}"#, "{}"] {
         let answer = ask(&endpoint, &sets(body)).await;
         assert!(answer.starts_with("http/1.1 202 ") && answer.ends_with(r#"{"ack":[]}"#), "{answer}");
     }
-    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.ingest.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn when_all_are_busy_it_is_said_so_and_a_told_status_as_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_never_reaches_the_inlet() {
+async fn what_is_no_request_never_reaches_the_ingest() {
     let endpoint = open(vec![Answer::Taken]).await;
     let json = "Content-Type: application/json\r\n";
     let long = format!(r#"{{"sets":{{"a":"{}"}}}}"#, "x".repeat(4096));
@@ -138,5 +138,5 @@ async fn what_is_no_request_never_reaches_the_inlet() {
         assert!(err.is_empty() || answer.contains(&format!(r#""err":"{err}""#)), "{shown:.200}\n{answer}");
         assert_eq!(!err.is_empty(), answer.contains("\r\ncontent-language: en\r\n"), "{answer}");
     }
-    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.ingest.asked.load(Ordering::SeqCst), 0);
 }

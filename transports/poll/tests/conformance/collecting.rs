@@ -2,15 +2,15 @@
 
 use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
-use setgate_delivery::{Answer, ErrorCode, Fault, Incoming, Inlet, Method, Refusal, Stop, testkit::clock};
+use setgate_delivery::{Answer, ErrorCode, Fault, Incoming, Ingest, Method, Refusal, Stop, testkit::clock};
 use tokio::sync::watch;
 
 use super::{Arc, BoxFuture, Runtime, json, method, transmitter::Transmitter};
 
-/// An inlet that answers by script; everything else is taken.
+/// An ingest that answers by script; everything else is taken.
 struct Scripted(Mutex<VecDeque<Answer>>);
 
-impl Inlet for Scripted {
+impl Ingest for Scripted {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let mut script = self.0.lock().unwrap();
         let answers = what.iter().map(|_| script.pop_front().unwrap_or(Answer::Taken)).collect();
@@ -32,8 +32,8 @@ async fn collecting(script: Vec<Answer>, runtime: Runtime) -> Collecting {
         "max_events": 10, "allow_networks": ["127.0.0.0/8"], "allow_http": true,
     });
     let (stop, stopped): (_, Stop) = watch::channel(false);
-    let inlet: Arc<dyn Inlet> = Arc::new(Scripted(Mutex::new(script.into())));
-    let work = tokio::spawn(async move { poll.collect(from, inlet, stopped).await });
+    let ingest: Arc<dyn Ingest> = Arc::new(Scripted(Mutex::new(script.into())));
+    let work = tokio::spawn(async move { poll.collect(from, ingest, stopped).await });
     Collecting { transmitter, stop, work }
 }
 
@@ -165,7 +165,7 @@ async fn a_source_that_is_not_acceptable_is_told() {
         json!({ "endpoint_url": "https://a.example", "other": 0 }),
     ] {
         let (_stop, stopped) = watch::channel(false);
-        let inlet: Arc<dyn Inlet> = Arc::new(Scripted(Mutex::new(VecDeque::new())));
-        assert!(poll.collect(from.clone(), inlet, stopped).await.is_err(), "{from}");
+        let ingest: Arc<dyn Ingest> = Arc::new(Scripted(Mutex::new(VecDeque::new())));
+        assert!(poll.collect(from.clone(), ingest, stopped).await.is_err(), "{from}");
     }
 }

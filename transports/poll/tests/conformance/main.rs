@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, BoxFuture, Closed, Env, Inlet, Method, Runtime, Visit,
+    About, BoxFuture, Closed, Env, Ingest, Method, Runtime, Visit,
     axum::Extension,
     spi::AnyLine,
     testkit::{
@@ -62,7 +62,7 @@ impl Stand {
         let feed = Simulated::padded(line.profile(), count, keys, padding);
         let (end, ends) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit = Visit { feed: feed.feed(), line, inlet: None, peer: "test".into(), ends };
+        let visit = Visit { feed: feed.feed(), line, ingest: None, peer: "test".into(), ends };
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.address();
         runtime.spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(visit)), stopped, runtime.clone()));
@@ -99,15 +99,15 @@ fn names(answer: &Json) -> Vec<String> {
 struct Loopback;
 
 impl Fixture for Loopback {
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = with_fast_clock(clock::system());
             let poll = method(json!({}), &runtime).await;
             let (line, routes) = (line(&poll, json!({})), poll.routes().unwrap());
             Opened::responder(line, routes, runtime, move |url, stop| {
-                let (poll, inlet) = (poll.clone(), inlet.clone());
+                let (poll, ingest) = (poll.clone(), ingest.clone());
                 let from = json!({ "endpoint_url": url, "allow_networks": ["127.0.0.0/8"], "allow_http": true });
-                Box::pin(async move { poll.collect(from, inlet, stop).await })
+                Box::pin(async move { poll.collect(from, ingest, stop).await })
             })
         })
     }

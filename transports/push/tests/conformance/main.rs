@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, Arrival, BoxFuture, Bytes, Env, Fault, Inlet, Method, Outcome, Receipt, Runtime, Scope, Verdict,
+    About, Arrival, BoxFuture, Bytes, Env, Fault, Ingest, Method, Outcome, Receipt, Runtime, Scope, Verdict,
     axum::Extension,
     spi::AnyLine,
     testkit::{
@@ -102,7 +102,7 @@ struct Loopback {
 }
 
 impl Fixture for Loopback {
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = clock::system();
             let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[&["127.0.0.1"]])).await;
@@ -119,7 +119,7 @@ impl Fixture for Loopback {
             }
             let relay = Relay::to(listener.address(), &runtime).await.unwrap();
             let (stop, stopped) = watch::channel(false);
-            let arrival = Arrival { inlet, peer: "test".into(), ends: stopped.clone() };
+            let arrival = Arrival { ingest, peer: "test".into(), ends: stopped.clone() };
             let app = push.receive_routes().unwrap().layer(Extension(arrival));
             runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
             let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());

@@ -12,7 +12,7 @@ struct Always {
     asked: AtomicUsize,
 }
 
-impl Inlet for Always {
+impl Ingest for Always {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         self.asked.fetch_add(what.len(), Ordering::SeqCst);
         Box::pin(std::future::ready(what.iter().map(|_| self.answer.clone()).collect()))
@@ -21,7 +21,7 @@ impl Inlet for Always {
 
 struct Open {
     address: SocketAddr,
-    inlet: Arc<Always>,
+    ingest: Arc<Always>,
     _stop: watch::Sender<bool>,
 }
 
@@ -30,12 +30,12 @@ async fn open(answer: Answer) -> Open {
     let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
-    let inlet = Arc::new(Always { answer, asked: AtomicUsize::new(0) });
+    let ingest = Arc::new(Always { answer, asked: AtomicUsize::new(0) });
     let (stop, stopped) = watch::channel(false);
-    let arrival = Arrival { inlet: inlet.clone(), peer: "test".into(), ends: stopped.clone() };
+    let arrival = Arrival { ingest: ingest.clone(), peer: "test".into(), ends: stopped.clone() };
     let app = push.receive_routes().unwrap().layer(Extension(arrival));
     runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
-    Open { address, inlet, _stop: stop }
+    Open { address, ingest, _stop: stop }
 }
 
 /// Sends raw bytes and reads until the server closes.
@@ -57,7 +57,7 @@ async fn an_accepted_set_is_answered_202_and_empty() {
     let answer = ask(&endpoint, &post(SET, "a.b.c")).await;
     assert!(answer.starts_with("http/1.1 202 "), "{answer}");
     assert!(answer.contains("\r\ncontent-length: 0\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
-    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(endpoint.ingest.asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_refusal_is_answered_400_with_its_code_and_language() {
 }
 
 #[tokio::test]
-async fn a_busy_inlet_is_answered_503_and_a_told_status_as_told() {
+async fn a_busy_ingest_is_answered_503_and_a_told_status_as_told() {
     let busy = open(Answer::Busy { after: Duration::from_millis(1500) }).await;
     let answer = ask(&busy, &post(SET, "a.b.c")).await;
     assert!(answer.starts_with("http/1.1 503 ") && answer.contains("\r\nretry-after: 2\r\n"), "{answer}");
@@ -84,7 +84,7 @@ async fn a_busy_inlet_is_answered_503_and_a_told_status_as_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_push_never_reaches_the_inlet() {
+async fn what_is_no_push_never_reaches_the_ingest() {
     let endpoint = open(Answer::Taken).await;
     let length = setgate_push::wire::LARGEST + 1;
     for (request, status) in [
@@ -99,7 +99,7 @@ async fn what_is_no_push_never_reaches_the_inlet() {
         let answer = ask(&endpoint, &request).await;
         assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{}\n{answer}", String::from_utf8_lossy(&request));
     }
-    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.ingest.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_body_without_a_length_is_cut_off_at_the_limit() {
             break;
         }
     }
-    assert_eq!(endpoint.inlet.asked.load(Ordering::SeqCst), 0);
+    assert_eq!(endpoint.ingest.asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -99,14 +99,14 @@ impl Collection {
         Ok(object.sets.unwrap_or_default())
     }
 
-    /// Hands SETs in; those the inlet has no time for come again when they fall due. Tells how long to wait for that.
+    /// Hands SETs in; those the ingest has no time for come again when they fall due. Tells how long to wait for that.
     async fn take(&self, sets: Vec<(Box<str>, Bytes)>, debts: &mut Debts) -> Option<Duration> {
         if sets.is_empty() {
             return None;
         }
         let incoming =
             |(named, token): &(Box<str>, Bytes)| Incoming::Set { named: Some(named.clone()), token: token.clone() };
-        let answers = self.inlet.take(&self.peer, sets.iter().map(incoming).collect()).await;
+        let answers = self.ingest.take(&self.peer, sets.iter().map(incoming).collect()).await;
         let mut busy: Option<Duration> = None;
         for ((named, _), answer) in sets.into_iter().zip(answers) {
             match answer {

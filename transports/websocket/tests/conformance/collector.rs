@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
-use setgate_delivery::{Answer, BoxFuture, Fault, Incoming, Inlet, Method, testkit::clock};
+use setgate_delivery::{Answer, BoxFuture, Fault, Incoming, Ingest, Method, testkit::clock};
 use setgate_websocket::Section;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -32,7 +32,7 @@ struct Desk {
     seen: Mutex<Vec<String>>,
 }
 
-impl Inlet for Desk {
+impl Ingest for Desk {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let answer = |incoming| {
             let Incoming::Set { named: Some(named), .. } = incoming else { panic!("{incoming:?}") };
@@ -62,8 +62,8 @@ async fn play(more: Json) -> Played {
     let mut from =
         json!({ "endpoint_url": format!("ws://{address}/websocket/orders"), "authorization_header": "Bearer canary" });
     from.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let inlet = desk.clone();
-    let end = tokio::spawn(async move { method.collect(from, inlet, stopped).await });
+    let ingest = desk.clone();
+    let end = tokio::spawn(async move { method.collect(from, ingest, stopped).await });
     Played { tcp, desk, stop, end }
 }
 
@@ -148,7 +148,7 @@ async fn it_offers_both_grants_credit_and_settles_by_name() {
 }
 
 #[tokio::test]
-async fn a_set_that_the_inlet_is_too_busy_for_is_tried_again_before_its_successors() {
+async fn a_set_that_the_ingest_is_too_busy_for_is_tried_again_before_its_successors() {
     let played = play(json!({})).await;
     let (mut socket, _) = played.accept("pushpull").await;
     played.desk.answers.lock().unwrap().extend([Answer::Busy { after: Duration::from_secs(1) }]);

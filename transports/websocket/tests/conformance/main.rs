@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, BoxFuture, Env, Inlet, Method, Runtime,
+    About, BoxFuture, Env, Ingest, Method, Runtime,
     spi::AnyLine,
     testkit::{
         Fixture, Host, Opened, clock, conform,
@@ -47,16 +47,16 @@ async fn serve(
     runtime: &Runtime,
     section: Section,
     grant: Json,
-    inlet: Option<Arc<dyn Inlet>>,
+    ingest: Option<Arc<dyn Ingest>>,
 ) -> Served {
     let method = method(runtime, section).await;
     let line = line(&method, grant);
     let host =
-        Host::with(Default::default(), method.routes().unwrap(), line, ledger.feed(), inlet, runtime).await.unwrap();
+        Host::with(Default::default(), method.routes().unwrap(), line, ledger.feed(), ingest, runtime).await.unwrap();
     Served { host, method }
 }
 
-/// The usual: nothing special, no inlet.
+/// The usual: nothing special, no ingest.
 async fn plain(ledger: &feed::Ledger) -> Served {
     serve(ledger, &clock::system(), Section::default(), json!({}), None).await
 }
@@ -67,16 +67,16 @@ struct Loopback {
 }
 
 impl Fixture for Loopback {
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
             let runtime = with_fast_clock(clock::system());
             let method = method(&runtime, Section::default()).await;
             let (routes, line) = (method.routes().unwrap(), line(&method, json!({})));
             let from = self.from.clone();
             let collect = move |url: String, stop| -> BoxFuture<'static, _> {
-                let (method, inlet, mut from) = (method.clone(), inlet.clone(), from.clone());
+                let (method, ingest, mut from) = (method.clone(), ingest.clone(), from.clone());
                 from["endpoint_url"] = url.into();
-                Box::pin(async move { method.collect(from, inlet, stop).await })
+                Box::pin(async move { method.collect(from, ingest, stop).await })
             };
             Opened::responder(line, routes, runtime, collect)
         })

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use setgate_delivery::{
-    Answer, BoxFuture, Closed, ErrorCode, Incoming, Inlet, Receipt, Runtime, Verdict,
+    Answer, BoxFuture, Closed, ErrorCode, Incoming, Ingest, Receipt, Runtime, Verdict,
     testkit::clock::{self, MockClock},
 };
 use setgate_websocket::{Section, wire::Goodbye};
@@ -435,7 +435,7 @@ async fn sets_of_a_peer_that_may_not_send_are_refused_one_by_one() {
 /// Takes what it is given, one call at a time, when it is let.
 struct Gate(tokio::sync::Semaphore);
 
-impl Inlet for Gate {
+impl Ingest for Gate {
     fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             self.0.acquire().await.unwrap().forget();

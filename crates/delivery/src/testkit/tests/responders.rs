@@ -92,7 +92,7 @@ impl Wire {
 struct Session {
     habit: Habit,
     feed: Feed,
-    inlet: Arc<dyn Inlet>,
+    ingest: Arc<dyn Ingest>,
     wire: Wire,
     queue: Arc<tokio::sync::Mutex<()>>,
     lingering: Mutex<Vec<Tap>>,
@@ -224,16 +224,16 @@ impl Session {
         }
         let what: Vec<_> = sets.into_iter().map(|set| Incoming::Set { named: None, token: set.body }).collect();
         if self.habit == Habit::Doubles {
-            self.inlet.take("test", what.clone()).await;
+            self.ingest.take("test", what.clone()).await;
         }
-        let mut answers = self.inlet.take("test", what).await;
+        let mut answers = self.ingest.take("test", what).await;
         if reverse {
             answers.reverse();
         }
         answers
     }
 
-    /// One socket with room for twenty, whose peer asks its inlet again where that was busy.
+    /// One socket with room for twenty, whose peer asks its ingest again where that was busy.
     async fn socket(&self) -> Option<Closed> {
         let mut tap = self.feed.tap();
         let mut cut = self.wire.cuts.subscribe();
@@ -248,7 +248,7 @@ impl Session {
             while !left.is_empty() {
                 let answers = tokio::select! {
                     answers = self.show(left.clone()) => answers,
-                    // An inlet is never interrupted; what it says then has nowhere to go.
+                    // An ingest is never interrupted; what it says then has nowhere to go.
                     () = std::future::pending() => return None,
                 };
                 if cut.has_changed().unwrap_or(true) {
@@ -272,14 +272,14 @@ impl Session {
 struct ResponderFixture(Habit);
 
 impl Fixture for ResponderFixture {
-    fn open(&self, inlet: Arc<dyn Inlet>) -> BoxFuture<'_, Opened> {
+    fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         let habit = self.0;
         let wire = Wire { cuts: Arc::new(watch::Sender::new(0)), left: Arc::new(Mutex::new(usize::MAX)) };
         let (cutter, breaker) = (wire.clone(), wire.clone());
         let queue = Arc::default();
         let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
-            let (inlet, wire, queue) = (inlet.clone(), wire.clone(), Arc::clone(&queue));
-            Box::pin(Session { habit, feed, inlet, wire, queue, lingering: Mutex::default() }.visits())
+            let (ingest, wire, queue) = (ingest.clone(), wire.clone(), Arc::clone(&queue));
+            Box::pin(Session { habit, feed, ingest, wire, queue, lingering: Mutex::default() }.visits())
         };
         let cut_after = move |bytes| -> BoxFuture<'static, ()> {
             let mut cut = breaker.cuts.subscribe();

@@ -8,17 +8,17 @@ use futures_util::future::BoxFuture;
 use crate::{BrokerEvent, Refusal, Stop};
 
 /// Where incoming things go. Answers when they are durable; never sooner.
-pub trait Inlet: Send + Sync {
+pub trait Ingest: Send + Sync {
     /// Takes what `peer` sent; one answer each, in order.
     fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>>;
 
     /// Keeps what is no acceptable event for people to look at, where the peer has no place for it. True when it is durable: an
-    /// inlet that keeps nothing never says so, and the method must not go past it.
+    /// ingest that keeps nothing never says so, and the method must not go past it.
     fn park(&self, _what: Vec<Rejected>) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(false))
     }
 
-    /// What a collecting method tells of its collecting; the broker it names is replaced by the inlet's own.
+    /// What a collecting method tells of its collecting; the broker it names is replaced by the ingest's own.
     fn told(&self, _event: BrokerEvent) {}
 }
 
@@ -95,7 +95,7 @@ pub enum Answer {
 #[derive(Clone)]
 pub struct Arrival {
     /// Where its SETs go.
-    pub inlet: Arc<dyn Inlet>,
+    pub ingest: Arc<dyn Ingest>,
     /// Who sent them, as far as the listener knows.
     pub peer: Arc<str>,
     /// When it must end.

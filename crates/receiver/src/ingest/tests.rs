@@ -8,7 +8,7 @@ use crate::testing::{AUDIENCE, Transmitter};
 
 struct Bench {
     transmitter: Transmitter,
-    inlet: Arc<ListenInlet>,
+    ingest: Arc<ListenIngest>,
     reports: Arc<Mutex<Vec<Report>>>,
     broken: Arc<AtomicBool>,
 }
@@ -29,14 +29,14 @@ async fn bench(fail: &[&str], refuse: &[&str]) -> Bench {
     let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let random = transmitter.runtime.random.clone();
     let misbehave = Misbehave::parse(&own(fail), &own(refuse), None, random).unwrap();
-    let inlet = ListenInlet::new(
+    let ingest = ListenIngest::new(
         transmitter.verify(&[AUDIENCE]),
         Inbox::new(100),
         misbehave,
         sink,
         transmitter.runtime.clone(),
     );
-    Bench { transmitter, inlet: Arc::new(inlet), reports, broken }
+    Bench { transmitter, ingest: Arc::new(ingest), reports, broken }
 }
 
 impl Bench {
@@ -49,7 +49,7 @@ impl Bench {
     }
 
     async fn take(&self, what: Vec<Incoming>) -> Vec<Answer> {
-        self.inlet.take("127.0.0.1:1", what).await
+        self.ingest.take("127.0.0.1:1", what).await
     }
 
     fn last(&self) -> Report {
@@ -63,13 +63,13 @@ async fn a_duplicate_is_acknowledged_again_and_handed_over_once() {
     assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Taken]);
     assert!(matches!(bench.last(), Report::Taken(received) if received.taken.jti == "1"));
     assert_eq!(bench.take(vec![bench.token("1"), bench.token("2")]).await, [Answer::Taken, Answer::Taken]);
-    let counts = bench.inlet.counts();
+    let counts = bench.ingest.counts();
     assert_eq!((counts.taken, counts.duplicates, counts.changed), (2, 1, 0));
     let mut other = bench.transmitter.claims("1");
     other["txn"] = "another".into();
     assert_eq!(bench.take(vec![bench.set(None, &other)]).await, [Answer::Taken]);
     assert!(matches!(bench.last(), Report::Duplicate { same_claims: false, .. }));
-    assert_eq!(bench.inlet.counts().changed, 1);
+    assert_eq!(bench.ingest.counts().changed, 1);
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_batch_has_one_answer_each_in_order() {
     assert_eq!(answers.len(), 5);
     assert!(answers[0] == Answer::Taken && answers[4] == Answer::Taken);
     assert!(answers[1..4].iter().all(refused), "{answers:?}");
-    assert_eq!(bench.inlet.counts().refused, BTreeMap::from([("invalid_request".to_owned(), 3)]));
+    assert_eq!(bench.ingest.counts().refused, BTreeMap::from([("invalid_request".to_owned(), 3)]));
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn what_the_sink_did_not_take_is_not_acknowledged_and_is_new_again() {
     assert!(matches!(bench.take(vec![bench.token("1")]).await[..], [Answer::Busy { .. }]));
     bench.broken.store(false, Ordering::SeqCst);
     assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Taken]);
-    let counts = bench.inlet.counts();
+    let counts = bench.ingest.counts();
     assert_eq!((counts.taken, counts.duplicates, counts.put_off), (1, 0, 1));
 }
 
@@ -103,7 +103,7 @@ async fn what_the_sink_did_not_take_is_not_acknowledged_and_is_new_again() {
 async fn failing_on_purpose_takes_nothing() {
     let bench = bench(&["503"], &[]).await;
     assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Status(503)]);
-    assert_eq!(bench.inlet.counts(), Counts { failed: 1, ..Counts::default() });
+    assert_eq!(bench.ingest.counts(), Counts { failed: 1, ..Counts::default() });
     assert!(matches!(bench.last(), Report::Failed { status: 503, .. }));
 }
 
@@ -116,7 +116,7 @@ async fn refusing_on_purpose_concerns_valid_sets_alone_and_forgets_them() {
     }
     let answers = bench.take(vec![Incoming::Set { named: None, token: Bytes::from_static(b"x") }]).await;
     assert!(matches!(&answers[..], [Answer::Refused(refusal)] if refusal.code == ErrorCode::InvalidRequest));
-    let counts = bench.inlet.counts();
+    let counts = bench.ingest.counts();
     assert_eq!((counts.taken, counts.duplicates, counts.refused_on_purpose), (0, 0, 2));
 }
 
@@ -125,9 +125,9 @@ async fn a_set_before_the_keys_is_put_off() {
     let transmitter = Transmitter::start_unknown().await;
     let (verify, runtime) = (transmitter.verify(&[]), transmitter.runtime.clone());
     let misbehave = Misbehave::not_at_all(runtime.random.clone());
-    let inlet = ListenInlet::new(verify, Inbox::new(10), misbehave, Arc::new(|_| Ok(())), runtime);
+    let ingest = ListenIngest::new(verify, Inbox::new(10), misbehave, Arc::new(|_| Ok(())), runtime);
     let token = Bytes::from(transmitter.sign(&transmitter.claims("1")));
-    let answers = inlet.take("p", vec![Incoming::Set { named: None, token }]).await;
+    let answers = ingest.take("p", vec![Incoming::Set { named: None, token }]).await;
     assert!(matches!(answers[..], [Answer::Busy { .. }]));
-    assert_eq!(inlet.counts().put_off, 1);
+    assert_eq!(ingest.counts().put_off, 1);
 }

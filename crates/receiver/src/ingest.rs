@@ -1,11 +1,11 @@
-//! The inlet of `setgate listen`: verify, deduplicate, hand over, and misbehave if told to.
+//! The ingest of `setgate listen`: verify, deduplicate, hand over, and misbehave if told to.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use setgate_clock::Runtime;
-use setgate_delivery::{Answer, BoxFuture, ErrorCode, Incoming, Inlet, Refusal};
+use setgate_delivery::{Answer, BoxFuture, ErrorCode, Incoming, Ingest, Refusal};
 use setgate_discovery::IssuerUrl;
 
 use crate::{
@@ -106,10 +106,10 @@ pub struct Counts {
     pub failed: u64,
 }
 
-/// The inlet of a listener.
+/// The ingest of a listener.
 ///
 /// A SET counts as taken when the sink has taken it: an acknowledgement is as durable as the sink is.
-pub struct ListenInlet {
+pub struct ListenIngest {
     verify: Verify,
     inbox: Inbox,
     misbehave: Misbehave,
@@ -121,8 +121,8 @@ pub struct ListenInlet {
 /// When a transmitter is asked to come back while a SET is being taken, or the sink failed.
 const LATER: Duration = Duration::from_secs(1);
 
-impl ListenInlet {
-    /// An inlet that verifies with `verify` and reports to `sink`.
+impl ListenIngest {
+    /// An ingest that verifies with `verify` and reports to `sink`.
     #[must_use]
     pub fn new(verify: Verify, inbox: Inbox, misbehave: Misbehave, sink: Sink, runtime: Runtime) -> Self {
         Self { verify, inbox, misbehave, sink, counts: Mutex::default(), runtime }
@@ -240,7 +240,7 @@ impl ListenInlet {
     }
 }
 
-impl Inlet for ListenInlet {
+impl Ingest for ListenIngest {
     fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(what.len());
