@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value as Json;
 use setgate_cli::{Exit, Failure};
 use setgate_clock::{Backoff, Jitter, Runtime};
-use setgate_control::{About, Answered, Bad, Collected, Intake, KnownBy, Offered, Sources, Taker};
+use setgate_control::{About, Answered, Bad, Collected, Ingester, Intake, KnownBy, Offered, Sources};
 use setgate_delivery::{
     Answer, BrokerEvent, Cause, Fault, Identity, Incoming, Ingest, Places, Refusal, Rejected, Stop, raised,
     spi::AnyMethod,
@@ -243,7 +243,7 @@ impl Run {
 
 /// Where a source's events go: the same judgement as at the intake endpoint.
 struct SourceIngest {
-    taker: Taker,
+    ingester: Ingester,
     shown: Arc<Sources>,
     source: Arc<Collected>,
     brokers: Brokers,
@@ -262,8 +262,8 @@ impl SourceIngest {
         brokers: Brokers,
     ) -> Self {
         let broker = format!("source/{}", source.name()).into();
-        let taker = Taker::new(intake, producer, &config.intake, observed.clone());
-        Self { taker, shown: shown.clone(), source: source.clone(), brokers, broker }
+        let ingester = Ingester::new(intake, producer, &config.intake, observed.clone());
+        Self { ingester, shown: shown.clone(), source: source.clone(), brokers, broker }
     }
 }
 
@@ -282,7 +282,7 @@ impl Ingest for SourceIngest {
                     events.push(Offered { known_by, body });
                 }
             }
-            let mut answered = self.taker.take(events).await.into_iter();
+            let mut answered = self.ingester.take(events).await.into_iter();
             let answer = |is_event| match if is_event { answered.next() } else { None } {
                 Some(Answered::Taken) => Answer::Taken,
                 Some(Answered::Refused { code, text }) => refused(code, &text),

@@ -22,4 +22,4 @@ pub use observe::Observed;
 pub use operate::{Operate, Which};
 pub use operator::{OperatorParts, operator};
 pub use sources::{About, Bad, Collected, Sources};
-pub use take::{Answered, KnownBy, Offered, Taker};
+pub use take::{Answered, Ingester, KnownBy, Offered};

@@ -59,7 +59,7 @@ pub enum Answered {
 }
 
 /// Takes the events of one source under its issuer.
-pub struct Taker {
+pub struct Ingester {
     judge: Judge,
     producer: Arc<Producer>,
 }
@@ -71,7 +71,7 @@ struct Part {
     events: Vec<Event>,
 }
 
-impl Taker {
+impl Ingester {
     /// For this source, by the rules of this producer.
     #[must_use]
     pub fn new(intake: Intake, producer: Arc<Producer>, config: &IntakeConfig, observed: Observed) -> Self {

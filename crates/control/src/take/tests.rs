@@ -53,7 +53,7 @@ fn closed() -> Closed {
     Closed { why: "full".into(), told: "full", rule: None, retry_after: Duration::from_secs(7), status: 503 }
 }
 
-fn taker(config: &IntakeConfig) -> (Arc<Fake>, Taker) {
+fn ingester(config: &IntakeConfig) -> (Arc<Fake>, Ingester) {
     let section = SourceSection {
         name: "hr".into(),
         kind: "kafka".into(),
@@ -69,7 +69,7 @@ fn taker(config: &IntakeConfig) -> (Arc<Fake>, Taker) {
     let producer = Arc::new(Producer::of_source(ProducerNo(7), &section, &[ISSUER]).unwrap());
     let fake = Arc::new(Fake::default());
     let intake = Intake { issuer: ISSUER.into(), accept: fake.clone() };
-    (fake, Taker::new(intake, producer, config, Observed::default()))
+    (fake, Ingester::new(intake, producer, config, Observed::default()))
 }
 
 fn event(sub: &str) -> Json {
@@ -81,8 +81,8 @@ fn offered(id: &str, body: impl ToString) -> Offered {
 }
 
 async fn refusal(body: impl ToString) -> (String, String) {
-    let (fake, taker) = taker(&IntakeConfig::default());
-    let answers = taker.take(vec![offered("k/0/1", body)]).await;
+    let (fake, ingester) = ingester(&IntakeConfig::default());
+    let answers = ingester.take(vec![offered("k/0/1", body)]).await;
     assert!(fake.seen.lock().unwrap().is_empty(), "it was taken");
     match &answers[..] {
         [Answered::Refused { code, text }] => (code.as_str().to_owned(), text.clone()),
@@ -92,35 +92,35 @@ async fn refusal(body: impl ToString) -> (String, String) {
 
 #[tokio::test]
 async fn an_event_is_known_by_its_own_id_unless_one_is_given() {
-    let (fake, taker) = taker(&IntakeConfig::default());
+    let (fake, ingester) = ingester(&IntakeConfig::default());
     let mut named = event("a");
     named["id"] = json!("mine");
     let given = Offered { known_by: KnownBy::Given("k/0/3".into()), body: named.to_string().into() };
     let all = vec![offered("k/0/1", event("a")), offered("k/0/2", &named), given];
-    assert_eq!(taker.take(all).await, [Answered::Taken, Answered::Taken, Answered::Taken]);
+    assert_eq!(ingester.take(all).await, [Answered::Taken, Answered::Taken, Answered::Taken]);
     let known: Vec<_> = fake.seen.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
     assert_eq!(known, ["k/0/1", "mine", "k/0/3"]);
 }
 
 #[tokio::test]
 async fn nobody_takes_the_name_of_an_event_that_is_still_to_come() {
-    let (fake, taker) = taker(&IntakeConfig::default());
+    let (fake, ingester) = ingester(&IntakeConfig::default());
     let mut named = event("attacker");
     named["id"] = json!("kafka:main:events/0/8");
-    let answers = taker.take(vec![offered("kafka:main:events/0/7", &named)]).await;
+    let answers = ingester.take(vec![offered("kafka:main:events/0/7", &named)]).await;
     assert!(matches!(&answers[..], [Answered::Refused { text, .. }] if text.starts_with("/id: ")), "{answers:?}");
-    assert_eq!(taker.take(vec![offered("kafka:main:events/0/8", event("victim"))]).await, [Answered::Taken]);
+    assert_eq!(ingester.take(vec![offered("kafka:main:events/0/8", event("victim"))]).await, [Answered::Taken]);
     named["id"] = json!("kafka");
-    assert_eq!(taker.take(vec![offered("kafka:main:events/0/9", &named)]).await, [Answered::Taken]);
+    assert_eq!(ingester.take(vec![offered("kafka:main:events/0/9", &named)]).await, [Answered::Taken]);
     assert_eq!(fake.seen.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn what_comes_again_is_taken_and_another_event_of_that_name_is_refused() {
-    let (_, taker) = taker(&IntakeConfig::default());
-    assert_eq!(taker.take(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
-    assert_eq!(taker.take(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
-    let answers = taker.take(vec![offered("k/0/1", event("b"))]).await;
+    let (_, ingester) = ingester(&IntakeConfig::default());
+    assert_eq!(ingester.take(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
+    assert_eq!(ingester.take(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
+    let answers = ingester.take(vec![offered("k/0/1", event("b"))]).await;
     assert!(matches!(&answers[..], [Answered::Refused { code, .. }] if code.as_str() == "id_conflict"), "{answers:?}");
 }
 
@@ -161,22 +161,22 @@ async fn what_is_no_strict_json_is_refused_without_a_quotation() {
         assert_eq!(code, "invalid_request", "{text:.40}");
         assert!(!said.contains("canary") && said.len() <= 512, "{said}");
     }
-    let (_, taker) = taker(&IntakeConfig { item_bytes: 100, ..IntakeConfig::default() });
-    let answers = taker.take(vec![offered("k/0/1", "x".repeat(101))]).await;
+    let (_, ingester) = ingester(&IntakeConfig { item_bytes: 100, ..IntakeConfig::default() });
+    let answers = ingester.take(vec![offered("k/0/1", "x".repeat(101))]).await;
     assert!(matches!(&answers[..], [Answered::Refused { code: ErrorCode::TooLarge, .. }]), "{answers:?}");
 }
 
 #[tokio::test]
 async fn behind_what_is_put_off_all_is_put_off_and_what_was_refused_before_stays_refused() {
-    let (fake, taker) = taker(&IntakeConfig::default());
+    let (fake, ingester) = ingester(&IntakeConfig::default());
     let busy = Answered::Busy { after: Duration::from_secs(7) };
     let mut all = vec![offered("k/0/0", event("a")), offered("k/0/1", "{}"), offered("full", event("b"))];
     all.extend((3..3000).map(|at| offered(&format!("k/0/{at}"), event("c"))));
-    let answers = taker.take(all).await;
+    let answers = ingester.take(all).await;
     assert_eq!(answers[0], Answered::Taken);
     assert!(matches!(answers[1], Answered::Refused { .. }));
     assert!(answers[2..].iter().all(|answer| *answer == busy), "what came behind must come again");
     assert_eq!((answers.len(), *fake.commits.lock().unwrap()), (3000, 1));
     *fake.closed.lock().unwrap() = true;
-    assert_eq!(taker.take(vec![offered("k/0/9", "{")]).await, [busy], "nothing is judged while intake is closed");
+    assert_eq!(ingester.take(vec![offered("k/0/9", "{")]).await, [busy], "nothing is judged while intake is closed");
 }
