@@ -57,12 +57,12 @@ struct Entry {
     block: Block,
     client: Option<Arc<str>>,
     away: usize,
-    standing: Standing,
+    permit_state: PermitState,
 }
 
 /// What a connection counts as.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum PermitState {
     Unauthenticated,
     Authenticated,
     /// It has left its place while its request waits.
@@ -147,11 +147,11 @@ impl ConnectionLimiter {
         let mut places = self.places();
         places.last += 1;
         let number = places.last;
-        let standing = self.enter(&mut places, block, None, true)?;
+        let permit_state = self.enter(&mut places, block, None, true)?;
         let permit = ConnectionPermit::new(self.clone(), number);
-        let entry = Entry { permit: permit.clone(), block, client: None, away: 0, standing: Standing::Gone };
+        let entry = Entry { permit: permit.clone(), block, client: None, away: 0, permit_state: PermitState::Gone };
         places.permits.insert(number, entry);
-        self.stand(&mut places, number, standing);
+        self.stand(&mut places, number, permit_state);
         drop(places);
         self.observed.accepted();
         self.came.notify_one();
@@ -165,7 +165,7 @@ impl ConnectionLimiter {
         block: Block,
         client: Option<&Arc<str>>,
         newcomer: bool,
-    ) -> Result<Standing, Limit> {
+    ) -> Result<PermitState, Limit> {
         let known = client.is_some_and(|client| self.has_share(places, client));
         let pushes = |number: &u64| (newcomer || known).then_some(*number);
         if places.closed {
@@ -187,7 +187,7 @@ impl ConnectionLimiter {
             let first = places.crowd.first_to_go().as_ref().and_then(pushes).ok_or(limit)?;
             self.displace(places, first, limit);
         }
-        Ok(if known { Standing::Authenticated } else { Standing::Unauthenticated })
+        Ok(if known { PermitState::Authenticated } else { PermitState::Unauthenticated })
     }
 
     fn has_share(&self, places: &Places, client: &Arc<str>) -> bool {
@@ -195,7 +195,7 @@ impl ConnectionLimiter {
     }
 
     fn displace(&self, places: &mut Places, number: u64, limit: Limit) {
-        self.stand(places, number, Standing::Gone);
+        self.stand(places, number, PermitState::Gone);
         *places.untold.entry(limit).or_default() += 1;
         if let Some(entry) = places.permits.get(&number) {
             entry.permit.end(End::Cut, limit);
@@ -203,23 +203,23 @@ impl ConnectionLimiter {
     }
 
     /// Counts a connection as something else from now on.
-    fn stand(&self, places: &mut Places, number: u64, standing: Standing) {
+    fn stand(&self, places: &mut Places, number: u64, permit_state: PermitState) {
         let Places { taken, of_blocks, of_clients, crowd, permits, .. } = places;
-        let Some(Entry { block, client, standing: present, .. }) = permits.get_mut(&number) else { return };
-        let before = std::mem::replace(present, standing);
+        let Some(Entry { block, client, permit_state: present, .. }) = permits.get_mut(&number) else { return };
+        let before = std::mem::replace(present, permit_state);
         match before {
-            Standing::Unauthenticated => crowd.remove(*block, number),
-            Standing::Authenticated => client.iter().for_each(|client| less(of_clients, client)),
-            Standing::Away | Standing::Gone => {}
+            PermitState::Unauthenticated => crowd.remove(*block, number),
+            PermitState::Authenticated => client.iter().for_each(|client| less(of_clients, client)),
+            PermitState::Away | PermitState::Gone => {}
         }
-        match standing {
-            Standing::Unauthenticated => crowd.insert(*block, number),
-            Standing::Authenticated => {
+        match permit_state {
+            PermitState::Unauthenticated => crowd.insert(*block, number),
+            PermitState::Authenticated => {
                 client.iter().for_each(|client| *of_clients.entry(client.clone()).or_default() += 1);
             }
-            Standing::Away | Standing::Gone => {}
+            PermitState::Away | PermitState::Gone => {}
         }
-        match (before.has_place(), standing.has_place()) {
+        match (before.has_place(), permit_state.has_place()) {
             (false, true) => {
                 *taken += 1;
                 *of_blocks.entry(*block).or_default() += 1;
@@ -230,7 +230,7 @@ impl ConnectionLimiter {
             }
             _ => {}
         }
-        self.observed.stands(before.kind(), standing.kind());
+        self.observed.stands(before.kind(), permit_state.kind());
         self.freed.notify_waiters();
     }
 
@@ -241,8 +241,8 @@ impl ConnectionLimiter {
         let share = self.has_share(&places, &client);
         let Some(entry) = places.permits.get_mut(&number).filter(|entry| entry.client.is_none()) else { return };
         entry.client = Some(client);
-        if share && entry.standing == Standing::Unauthenticated {
-            self.stand(&mut places, number, Standing::Authenticated);
+        if share && entry.permit_state == PermitState::Unauthenticated {
+            self.stand(&mut places, number, PermitState::Authenticated);
         }
     }
 
@@ -251,8 +251,8 @@ impl ConnectionLimiter {
         let mut places = self.places();
         let Some(entry) = places.permits.get_mut(&number) else { return };
         entry.away += 1;
-        if entry.standing.has_place() {
-            self.stand(&mut places, number, Standing::Away);
+        if entry.permit_state.has_place() {
+            self.stand(&mut places, number, PermitState::Away);
         }
     }
 
@@ -261,14 +261,14 @@ impl ConnectionLimiter {
         let mut places = self.places();
         let Some(entry) = places.permits.get_mut(&number) else { return };
         entry.away = entry.away.saturating_sub(1);
-        if entry.away > 0 || entry.standing != Standing::Away {
+        if entry.away > 0 || entry.permit_state != PermitState::Away {
             return;
         }
         let (permit, block, client) = (entry.permit.clone(), entry.block, entry.client.clone());
         match self.enter(&mut places, block, client.as_ref(), false) {
-            Ok(standing) => self.stand(&mut places, number, standing),
+            Ok(permit_state) => self.stand(&mut places, number, permit_state),
             Err(limit) => {
-                self.stand(&mut places, number, Standing::Gone);
+                self.stand(&mut places, number, PermitState::Gone);
                 permit.end(End::Soon, limit);
             }
         }
@@ -277,7 +277,7 @@ impl ConnectionLimiter {
     /// The connection is closed.
     pub(crate) fn close(&self, number: u64) {
         let mut places = self.places();
-        self.stand(&mut places, number, Standing::Gone);
+        self.stand(&mut places, number, PermitState::Gone);
         let entry = places.permits.remove(&number);
         drop(places);
         drop(entry);
@@ -336,7 +336,7 @@ impl ConnectionLimiter {
     }
 }
 
-impl Standing {
+impl PermitState {
     const fn has_place(self) -> bool {
         matches!(self, Self::Unauthenticated | Self::Authenticated)
     }

@@ -22,7 +22,7 @@ pub(crate) struct Known {
 }
 
 /// What is known of an issuer that a token names.
-pub(crate) enum Standing {
+pub(crate) enum IssuerState {
     /// It is none of ours.
     Stranger,
     /// It is ours, and its metadata is not there yet.
@@ -75,11 +75,11 @@ impl Trust {
     }
 
     /// What is known of the issuer that `iss` names: compared byte for byte.
-    pub(crate) fn standing(&self, iss: &str) -> Standing {
+    pub(crate) fn issuer_state(&self, iss: &str) -> IssuerState {
         match self.issuers.read().get(iss) {
-            None => Standing::Stranger,
-            Some(None) => Standing::NotYet,
-            Some(Some(known)) => Standing::Known(known.clone()),
+            None => IssuerState::Stranger,
+            Some(None) => IssuerState::NotYet,
+            Some(Some(known)) => IssuerState::Known(known.clone()),
         }
     }
 

@@ -10,7 +10,7 @@ use setgate_set::JsonLimits;
 
 use crate::{
     Trust, definition, subject,
-    trust::{Known, Standing},
+    trust::{IssuerState, Known},
 };
 
 /// What a receiver demands of a SET.
@@ -84,10 +84,10 @@ impl Verify {
         };
         // Step 4: read without believing it, to know whose keys to ask.
         let iss = text(&claims, "iss").ok_or_else(|| invalid("`iss` is missing or no text"))?;
-        let known = match self.trust.standing(iss) {
-            Standing::Known(known) => known,
-            Standing::Stranger => return Err(refused(ErrorCode::InvalidIssuer, "the issuer is not trusted here")),
-            Standing::NotYet => return Err(not_now("the issuer's metadata is not there yet")),
+        let known = match self.trust.issuer_state(iss) {
+            IssuerState::Known(known) => known,
+            IssuerState::Stranger => return Err(refused(ErrorCode::InvalidIssuer, "the issuer is not trusted here")),
+            IssuerState::NotYet => return Err(not_now("the issuer's metadata is not there yet")),
         };
         self.check_signature(&token, &known).await?;
         self.check_audience(&claims)?;

@@ -8,9 +8,9 @@ use setgate_delivery::{Cause, Env, Fault, Outcome, Runtime, Verdict, Window};
 use tokio::sync::{oneshot, watch};
 
 use engine::Engine;
-pub(crate) use engine::{Record, Standing};
+pub(crate) use engine::{ProducerState, Record};
 use reports::Reports;
-pub(crate) use reports::{Course, Ticket};
+pub(crate) use reports::{DeliveryContext, Ticket};
 use topics::Doubts;
 
 use crate::{
@@ -119,9 +119,9 @@ impl Cluster {
     }
 
     /// Starts the producer if nobody did, and tells how it is.
-    pub(crate) fn begin(&self) -> watch::Receiver<Standing> {
+    pub(crate) fn begin(&self) -> watch::Receiver<ProducerState> {
         self.main.begin();
-        self.main.standing()
+        self.main.producer_state()
     }
 
     /// Hands a record over; its outcome comes through the ticket. Never waits. Tells whether the next one may follow at once:
@@ -170,18 +170,19 @@ impl Cluster {
 
     /// Waits until there is a producer, or there cannot be one; `None`: it is over.
     async fn ready(&self) -> Option<Result<(), Cause>> {
-        let mut standing = self.begin();
-        let standing = standing.wait_for(|standing| !matches!(standing, Standing::Absent)).await.ok()?;
-        match &*standing {
-            Standing::Ready => Some(Ok(())),
-            Standing::Failing(cause) => Some(Err(cause.clone())),
-            Standing::Absent | Standing::Over => None,
+        let mut producer_state = self.begin();
+        let producer_state =
+            producer_state.wait_for(|producer_state| !matches!(producer_state, ProducerState::Absent)).await.ok()?;
+        match &*producer_state {
+            ProducerState::Ready => Some(Ok(())),
+            ProducerState::Failing(cause) => Some(Err(cause.clone())),
+            ProducerState::Absent | ProducerState::Over => None,
         }
     }
 
     async fn wait_until_over(&self, engine: &Engine) {
         // The engine itself keeps the sender.
-        let _ = engine.standing().wait_for(|standing| matches!(standing, Standing::Over)).await;
+        let _ = engine.producer_state().wait_for(|producer_state| matches!(producer_state, ProducerState::Over)).await;
     }
 }
 
@@ -201,7 +202,7 @@ impl Shared {
     /// The end of a record.
     fn resolve(&self, ticket: Ticket, outcome: Outcome) {
         match ticket {
-            Ticket::Set { course, jti, attempt, .. } => self.reports.add(course, jti, attempt, outcome),
+            Ticket::Set { context, jti, attempt, .. } => self.reports.add(context, jti, attempt, outcome),
             Ticket::Single { answer, .. } => {
                 if outcome.is_ok() {
                     self.told.well();

@@ -6,9 +6,9 @@
 mod batch;
 mod end;
 mod group;
+mod health;
 mod message;
 pub mod record;
-mod standing;
 
 use std::{
     sync::{Arc, atomic::Ordering},

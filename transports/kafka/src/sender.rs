@@ -9,7 +9,7 @@ use setgate_delivery::{
 use tokio::sync::watch;
 
 use crate::{
-    cluster::{Cluster, Course, Record, Standing, Ticket},
+    cluster::{Cluster, DeliveryContext, ProducerState, Record, Ticket},
     config::{Terms, Value},
     probe::{self, Subject},
     wire::{OVERHEAD, Shape},
@@ -49,10 +49,10 @@ impl KafkaLine {
     }
 
     /// Tells whether the next one may follow at once.
-    fn send(&self, course: &Arc<Course>, set: &SealedSet) -> bool {
+    fn send(&self, context: &Arc<DeliveryContext>, set: &SealedSet) -> bool {
         let made = self.shape.make(set);
         let since = self.cluster.told().now();
-        let ticket = Ticket::Set { course: course.clone(), jti: set.jti, attempt: set.attempt, since };
+        let ticket = Ticket::Set { context: context.clone(), jti: set.jti, attempt: set.attempt, since };
         let record = Record {
             topic: &self.topic,
             key: made.key.as_deref(),
@@ -64,22 +64,27 @@ impl KafkaLine {
     }
 
     /// Waits until there is a producer; hears meanwhile if the tap ends.
-    async fn ready(&self, feed: &Feed, tap: &mut Tap, standing: &mut watch::Receiver<Standing>) -> Result<(), Closed> {
+    async fn ready(
+        &self,
+        feed: &Feed,
+        tap: &mut Tap,
+        producer_state: &mut watch::Receiver<ProducerState>,
+    ) -> Result<(), Closed> {
         loop {
-            let cause = match &*standing.borrow_and_update() {
-                Standing::Ready => {
+            let cause = match &*producer_state.borrow_and_update() {
+                ProducerState::Ready => {
                     feed.stalled(None);
                     return Ok(());
                 }
-                Standing::Absent => None,
-                Standing::Failing(cause) => Some(cause.clone()),
-                Standing::Over => return Err(Closed::Draining),
+                ProducerState::Absent => None,
+                ProducerState::Failing(cause) => Some(cause.clone()),
+                ProducerState::Over => return Err(Closed::Draining),
             };
             if cause.is_some() {
                 feed.stalled(cause);
             }
             tokio::select! {
-                changed = standing.changed() => if changed.is_err() { return Err(Closed::Draining) },
+                changed = producer_state.changed() => if changed.is_err() { return Err(Closed::Draining) },
                 // Nothing is drawn; only an end comes out of this.
                 end = tap.next(Want { sets: 0, ..Want::ALL }) => { end?; }
                 // Its thread could not be started, and no other line may come to try it again.
@@ -89,9 +94,9 @@ impl KafkaLine {
     }
 
     async fn hand_over(&self, feed: &Feed, tap: &mut Tap) -> Closed {
-        let course = Arc::new(Course { feed: feed.clone(), topic: self.topic.clone() });
-        let mut standing = self.cluster.begin();
-        if let Err(closed) = self.ready(feed, tap, &mut standing).await {
+        let context = Arc::new(DeliveryContext { feed: feed.clone(), topic: self.topic.clone() });
+        let mut producer_state = self.cluster.begin();
+        if let Err(closed) = self.ready(feed, tap, &mut producer_state).await {
             return closed;
         }
         loop {
@@ -100,17 +105,17 @@ impl KafkaLine {
                 Err(closed) => return closed,
             };
             // Nothing is held while it waits: others need the room. Control SETs take none, so a shut window does not keep them.
-            let is_ready = matches!(*standing.borrow(), Standing::Ready);
+            let is_ready = matches!(*producer_state.borrow(), ProducerState::Ready);
             if !is_ready || self.cluster.doubts(&self.topic) {
                 drop(batch);
-                if let Err(closed) = self.settle_doubts(feed, tap, &mut standing).await {
+                if let Err(closed) = self.settle_doubts(feed, tap, &mut producer_state).await {
                     return closed;
                 }
                 continue;
             }
             let mut went = true;
             for set in batch.hand_over() {
-                went &= self.send(&course, &set);
+                went &= self.send(&context, &set);
             }
             if !went {
                 self.cluster.runtime().clock.sleep(REST).await;
@@ -123,9 +128,9 @@ impl KafkaLine {
         &self,
         feed: &Feed,
         tap: &mut Tap,
-        standing: &mut watch::Receiver<Standing>,
+        producer_state: &mut watch::Receiver<ProducerState>,
     ) -> Result<(), Closed> {
-        self.ready(feed, tap, standing).await?;
+        self.ready(feed, tap, producer_state).await?;
         tokio::select! {
             () = self.cluster.trust(&self.topic) => Ok(()),
             // Nothing is drawn; only an end comes out of this.

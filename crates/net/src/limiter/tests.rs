@@ -13,7 +13,7 @@ fn come(limiter: &Arc<ConnectionLimiter>, ip: impl Into<IpAddr>) -> Result<HeldP
     limiter.try_admit(ip.into(), mpsc::channel(1).0)
 }
 
-fn standing(limiter: &ConnectionLimiter) -> (usize, usize) {
+fn permit_state(limiter: &ConnectionLimiter) -> (usize, usize) {
     let places = limiter.places();
     (places.crowd.len(), places.taken - places.crowd.len())
 }
@@ -31,7 +31,7 @@ fn all_addresses_of_one_host_are_one() {
         }
     }
     assert_eq!(all.len(), 100);
-    assert_eq!(standing(&limiter), (0, 100));
+    assert_eq!(permit_state(&limiter), (0, 100));
     // The /64 beside it has its own share; an IPv4 address is the same however it is written.
     assert!(come(&limiter, Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) + (1 << 64))).is_ok());
     let four = [192, 0, 2, 1];
@@ -52,18 +52,18 @@ fn ten_hostile_networks_take_no_place_of_those_who_are_known_and_stop_nobody_fro
     let quiet = come(&limiter, [198, 51, 100, 1]).unwrap();
     let hostile = |number: u128| Ipv6Addr::from_bits(((0x2001_0db0 + number % 10) << 96) + (number << 64));
     let mut attack: Vec<HeldPermit> = (0..5000).map(|number| come(&limiter, hostile(number)).unwrap()).collect();
-    assert_eq!(standing(&limiter), (500, 10));
+    assert_eq!(permit_state(&limiter), (500, 10));
     // Somebody who comes in the middle of it has a place, keeps it, and is known at once.
     let late = come(&limiter, [203, 0, 113, 1]).unwrap();
     attack.extend((5000..9000).map(|number| come(&limiter, hostile(number)).unwrap()));
     late.permit().vouch("b");
-    assert_eq!(standing(&limiter), (499, 11));
+    assert_eq!(permit_state(&limiter), (499, 11));
     for held in known.iter().chain([&quiet, &late]) {
         assert!(!held.permit().is_cut());
     }
     assert_eq!(attack.iter().filter(|held| !held.permit().is_cut()).count(), 498);
     drop((known, quiet, late, attack));
-    assert_eq!(standing(&limiter), (0, 0));
+    assert_eq!(permit_state(&limiter), (0, 0));
     assert!(limiter.places().of_blocks.is_empty() && limiter.places().of_clients.is_empty());
 }
 
@@ -73,13 +73,13 @@ fn a_client_has_no_more_than_its_share_of_places_that_it_keeps() {
     let limiter = limiter(limits);
     let greedy: Vec<HeldPermit> = (0..20).map(|host| come(&limiter, [192, 0, 2, host]).unwrap()).collect();
     greedy.iter().for_each(|held| held.permit().vouch("greedy"));
-    assert_eq!(standing(&limiter), (15, 5));
+    assert_eq!(permit_state(&limiter), (15, 5));
     let mut others = Vec::new();
     for host in 0..15 {
         others.push(come(&limiter, [198, 51, 100, host]).unwrap());
         others.last().unwrap().permit().vouch(&format!("modest {}", host % 3));
     }
-    assert_eq!(standing(&limiter), (0, 20));
+    assert_eq!(permit_state(&limiter), (0, 20));
     assert_eq!(come(&limiter, [203, 0, 113, 1]).err(), Some(Limit::Connections));
 }
 
@@ -89,12 +89,12 @@ fn who_is_known_comes_back_to_the_place_of_somebody_who_is_not() {
     let all_held = [1, 2].map(|host| come(&limiter, [192, 0, 2, host]).unwrap());
     all_held[0].permit().vouch("a");
     let away = all_held.each_ref().map(|held| held.permit().leave());
-    assert_eq!(standing(&limiter), (0, 0));
+    assert_eq!(permit_state(&limiter), (0, 0));
     let strangers = [3, 4].map(|host| come(&limiter, [192, 0, 2, host]).unwrap());
     drop(away);
-    assert_eq!(standing(&limiter), (1, 1));
+    assert_eq!(permit_state(&limiter), (1, 1));
     assert!(strangers[0].permit().is_cut() && !strangers[1].permit().is_cut());
-    assert!(limiter.places().permits.values().any(|entry| entry.standing == Standing::Authenticated));
+    assert!(limiter.places().permits.values().any(|entry| entry.permit_state == PermitState::Authenticated));
 }
 
 #[test]

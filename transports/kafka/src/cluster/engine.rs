@@ -41,7 +41,7 @@ pub(crate) struct Record<'a> {
 
 /// How a producer is.
 #[derive(Clone, Debug)]
-pub(crate) enum Standing {
+pub(crate) enum ProducerState {
     /// Nobody has asked for it yet, or it is being made.
     Absent,
     /// It takes records.
@@ -61,7 +61,7 @@ pub(crate) struct Engine {
     producer: RwLock<Option<Arc<BaseProducer<Reporting>>>>,
     /// Records for the lone engine, until it has a producer.
     queue: Mutex<Vec<(OwnedMessage, Box<Ticket>)>>,
-    standing: watch::Sender<Standing>,
+    producer_state: watch::Sender<ProducerState>,
     started: AtomicBool,
     stop: Mutex<Option<Duration>>,
     stopped: Condvar,
@@ -75,7 +75,7 @@ impl Engine {
             lone,
             producer: RwLock::default(),
             queue: Mutex::default(),
-            standing: watch::Sender::new(Standing::Absent),
+            producer_state: watch::Sender::new(ProducerState::Absent),
             started: AtomicBool::new(false),
             stop: Mutex::default(),
             stopped: Condvar::new(),
@@ -95,12 +95,12 @@ impl Engine {
             // Whoever comes next tries again.
             self.started.store(false, Ordering::Release);
             let over = self.stop.lock().is_some();
-            self.standing.send_replace(if over { Standing::Over } else { Standing::Failing(cause) });
+            self.producer_state.send_replace(if over { ProducerState::Over } else { ProducerState::Failing(cause) });
         }
     }
 
-    pub(super) fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub(super) fn producer_state(&self) -> watch::Receiver<ProducerState> {
+        self.producer_state.subscribe()
     }
 
     /// Orders the end: what is under way has until `by` of the monotonic clock, then it is given back.
@@ -108,7 +108,7 @@ impl Engine {
         *self.stop.lock() = Some(by);
         self.stopped.notify_all();
         if !self.started.swap(true, Ordering::AcqRel) {
-            self.standing.send_replace(Standing::Over);
+            self.producer_state.send_replace(ProducerState::Over);
         }
     }
 
@@ -149,7 +149,7 @@ impl Engine {
                 Err(cause) => {
                     failures = failures.saturating_add(1);
                     self.shared.told.down(cause.clone());
-                    self.standing.send_replace(Standing::Failing(cause));
+                    self.producer_state.send_replace(ProducerState::Failing(cause));
                     if self.rest(failures) {
                         break;
                     }
@@ -159,7 +159,7 @@ impl Engine {
             let made_at = self.shared.told.now();
             *self.producer.write() = Some(Arc::new(producer));
             self.shared.gate.open(self.is_lone());
-            self.standing.send_replace(Standing::Ready);
+            self.producer_state.send_replace(ProducerState::Ready);
             if let Some(by) = self.poll() {
                 self.flush(by);
                 self.retire();
@@ -168,13 +168,13 @@ impl Engine {
             // A producer that worked before it broke is replaced at once.
             let worked = self.shared.told.well_at().is_some_and(|at| at >= made_at);
             failures = if worked { 0 } else { failures.saturating_add(1) };
-            self.standing.send_replace(Standing::Absent);
+            self.producer_state.send_replace(ProducerState::Absent);
             self.retire();
             if failures > 0 && self.rest(failures) {
                 break;
             }
         }
-        self.standing.send_replace(Standing::Over);
+        self.producer_state.send_replace(ProducerState::Over);
         // Only now: who comes later sees that it is over, and gives back itself.
         self.give_back_queue();
     }
@@ -309,7 +309,7 @@ impl Engine {
         self.queue.lock().push((message, ticket));
         self.begin();
         // One that ended before it saw this record gives it back here.
-        if matches!(*self.standing.borrow(), Standing::Over) {
+        if matches!(*self.producer_state.borrow(), ProducerState::Over) {
             self.give_back_queue();
         }
     }

@@ -118,7 +118,7 @@ impl Shared {
     /// A record that was not taken.
     pub(super) fn failed(&self, ticket: Ticket, code: RDKafkaErrorCode, alone: bool) {
         let (topic, since) = match &ticket {
-            Ticket::Set { course, since, .. } => (course.topic.clone(), *since),
+            Ticket::Set { context, since, .. } => (context.topic.clone(), *since),
             Ticket::Single { topic, since, .. } => (topic.clone(), *since),
         };
         if verdict::is_of_topic(code) {

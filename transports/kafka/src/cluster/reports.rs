@@ -13,7 +13,7 @@ use setgate_delivery::{Attempt, Cause, Feed, Jti, Outcome};
 use tokio::sync::{Notify, oneshot};
 
 /// One run of a line: where the outcomes of its records go.
-pub(crate) struct Course {
+pub(crate) struct DeliveryContext {
     pub(crate) feed: Feed,
     pub(crate) topic: Arc<str>,
 }
@@ -23,7 +23,7 @@ pub(crate) enum Ticket {
     /// A SET.
     Set {
         /// The run that handed it over.
-        course: Arc<Course>,
+        context: Arc<DeliveryContext>,
         /// Its identity.
         jti: Jti,
         /// Its attempt.
@@ -43,7 +43,7 @@ pub(crate) enum Ticket {
 }
 
 struct Report {
-    course: Arc<Course>,
+    context: Arc<DeliveryContext>,
     jti: Jti,
     attempt: Attempt,
     outcome: Outcome,
@@ -61,9 +61,9 @@ pub(crate) struct Reports {
 
 impl Reports {
     /// Takes one; whoever finds the buffer empty wakes the drainer.
-    pub(crate) fn add(&self, course: Arc<Course>, jti: Jti, attempt: Attempt, outcome: Outcome) {
+    pub(crate) fn add(&self, context: Arc<DeliveryContext>, jti: Jti, attempt: Attempt, outcome: Outcome) {
         let mut all = self.all.lock();
-        all.push(Report { course, jti, attempt, outcome });
+        all.push(Report { context, jti, attempt, outcome });
         let first = all.len() == 1;
         drop(all);
         if first {
@@ -118,14 +118,14 @@ impl Reports {
 
 /// One lock of a feed for all of its reports.
 fn settle(mut all: Vec<Report>) {
-    all.sort_by_key(|report| Arc::as_ptr(&report.course).addr());
+    all.sort_by_key(|report| Arc::as_ptr(&report.context).addr());
     let mut all = all.into_iter().peekable();
     while let Some(first) = all.next() {
-        let course = first.course;
+        let context = first.context;
         let mut outcomes = vec![(first.jti, Some(first.attempt), first.outcome)];
-        while let Some(next) = all.next_if(|next| Arc::ptr_eq(&next.course, &course)) {
+        while let Some(next) = all.next_if(|next| Arc::ptr_eq(&next.context, &context)) {
             outcomes.push((next.jti, Some(next.attempt), next.outcome));
         }
-        course.feed.settle_all(outcomes);
+        context.feed.settle_all(outcomes);
     }
 }

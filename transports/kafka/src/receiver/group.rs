@@ -28,8 +28,8 @@ use tokio::sync::mpsc;
 use super::{
     batch::{Place, Record},
     end,
+    health::{Kept, Patience, Statistics, fault},
     message::record,
-    standing::{Kept, Patience, Statistics, fault},
 };
 use crate::{config::Start, context::Context, told::Told};
 

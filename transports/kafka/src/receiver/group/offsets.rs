@@ -8,7 +8,7 @@ use rdkafka::{
 };
 
 use super::{Member, Shared, State};
-use crate::receiver::{batch::Place, standing::Kept};
+use crate::receiver::{batch::Place, health::Kept};
 
 /// How long the brokers may take to say what is committed.
 const SURE: Duration = Duration::from_secs(2);
