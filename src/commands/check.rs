@@ -101,7 +101,7 @@ async fn rooms(
 ) -> Result<(), Failure> {
     let (methods, outbound) = assemble::methods_of(config, &context.runtime).await?;
     // Before streams: none may write where a source takes from.
-    let sources = sources::judge(config, &methods)?;
+    let sources = sources::validate(config, &methods)?;
     let served = streams(config, &methods, findings)?;
     for source in &sources {
         findings.push(Finding::good(format!("source {} ({})", source.name(), source.method().entry().name)));
@@ -236,7 +236,7 @@ fn egress(outbound: &setgate_net::Outbound, findings: &mut Vec<Finding>) {
     let guard = if egress.resolves() {
         "it resolves names: ITS RULES ARE THE ONLY GUARD against names that lead inside"
     } else {
-        "names are resolved and judged here"
+        "names are resolved and checked here"
     };
     findings.push(Finding::good(format!("egress proxy {egress}; {guard}")));
 }

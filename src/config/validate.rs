@@ -110,7 +110,7 @@ fn issuers(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Res
 }
 
 fn sources(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
-    // A section that is wrong in itself is named as one of producers is; where it collects is for its method to judge.
+    // A section that is wrong in itself is named as one of producers is; where it collects is for its method to check.
     let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let checked = setgate_oauth::Guard::check_sources(&config.sources, &config.producers, &urls);
     checked.map_err(|error| {

@@ -89,7 +89,7 @@ impl Gateway {
         let report = Arc::new(move |event| reported.report(event));
         let methods = start_methods(&config, &outbound, &runtime, report).await?;
         // Before anything is changed: a source that cannot be ends the start.
-        sources::judge(&config, &methods)?;
+        sources::validate(&config, &methods)?;
         let router = Router::start(setgate_router::Parts {
             runtime: runtime.clone(),
             store: kept.store.clone(),
@@ -225,7 +225,7 @@ fn outbound(config: &Config, runtime: &Runtime, own: OwnAddresses) -> Result<Out
     Outbound::new(&config.net, runtime.clone(), own).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// The methods of a gateway that does not run, to judge streams and to look around.
+/// The methods of a gateway that does not run, to check streams and to look around.
 ///
 /// # Errors
 /// When a section is not acceptable.

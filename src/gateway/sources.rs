@@ -23,15 +23,15 @@ const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(6
 /// Who ran so long without a fault begins anew.
 const GOOD: Duration = Duration::from_secs(300);
 
-/// One source, judged.
-pub(crate) struct Judged {
+/// One source, checked.
+pub(crate) struct ValidatedSource {
     name: String,
     issuer: String,
     kind: Arc<dyn AnyMethod>,
     pub(crate) from: Json,
 }
 
-impl Judged {
+impl ValidatedSource {
     /// What it is called.
     pub(crate) fn name(&self) -> &str {
         &self.name
@@ -43,11 +43,11 @@ impl Judged {
     }
 }
 
-/// Judges the sources of the configuration: names, rules, and what each method says of its `from`.
+/// Checks the sources of the configuration: names, rules, and what each method says of its `from`.
 ///
 /// # Errors
 /// Names the first that is not acceptable, and its key.
-pub(crate) fn judge(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<Vec<Judged>, Failure> {
+pub(crate) fn validate(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<Vec<ValidatedSource>, Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     setgate_oauth::Guard::check_sources(&config.sources, &config.producers, &issuers)
         .map_err(|error| Failure::usage(error.to_string()))?;
@@ -83,7 +83,7 @@ pub(crate) fn judge(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<V
         let places = method.places(&from);
         apart(&seen, name, &places)?;
         seen.push((name, places));
-        all.push(Judged { name: name.clone(), issuer: source.issuer.clone(), kind: method.clone(), from });
+        all.push(ValidatedSource { name: name.clone(), issuer: source.issuer.clone(), kind: method.clone(), from });
     }
     Ok(all)
 }
@@ -138,33 +138,38 @@ struct Run {
     ingest: Arc<SourceIngest>,
 }
 
-/// Judges the sources, numbers them and makes their ingests.
+/// Checks the sources, numbers them and makes their ingests.
 ///
 /// # Errors
 /// When one is not acceptable, or the store does not do it.
 pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
     let Parts { runtime, config, methods, intakes, observed, store, registry, brokers } = parts;
-    let judged = judge(config, methods)?;
+    let validated = validate(config, methods)?;
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let producers = setgate_oauth::enrol_sources(&*store, &config.sources, &config.producers, &issuers)
         .await
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
-    let about = |judged: &Judged| About {
-        name: judged.name.as_str().into(),
-        kind: judged.kind.entry().name.into(),
-        issuer: judged.issuer.as_str().into(),
+    let about = |validated: &ValidatedSource| About {
+        name: validated.name.as_str().into(),
+        kind: validated.kind.entry().name.into(),
+        issuer: validated.issuer.as_str().into(),
     };
-    let all = judged.iter().map(about).collect();
+    let all = validated.iter().map(about).collect();
     let shown = Sources::open(store, runtime.clone(), all, registry)
         .await
         .map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
     let mut runs = Vec::new();
-    for (judged, producer) in judged.into_iter().zip(producers) {
-        let intake = intakes.iter().find(|intake| *intake.issuer == *judged.issuer);
-        // Judged and opened from the same list: both are there.
-        let (Some(intake), Some(source)) = (intake, shown.get(&judged.name)) else { continue };
+    for (validated, producer) in validated.into_iter().zip(producers) {
+        let intake = intakes.iter().find(|intake| *intake.issuer == *validated.issuer);
+        // Checked and opened from the same list: both are there.
+        let (Some(intake), Some(source)) = (intake, shown.get(&validated.name)) else { continue };
         let ingest = SourceIngest::new(config, intake.clone(), producer, &observed, &shown, source, brokers.clone());
-        runs.push(Run { source: source.clone(), method: judged.kind, from: judged.from, ingest: Arc::new(ingest) });
+        runs.push(Run {
+            source: source.clone(),
+            method: validated.kind,
+            from: validated.from,
+            ingest: Arc::new(ingest),
+        });
     }
     Ok(Ready { shown, runs })
 }
@@ -241,7 +246,7 @@ impl Run {
     }
 }
 
-/// Where a source's events go: the same judgement as at the intake endpoint.
+/// Where a source's events go: the same check as at the intake endpoint.
 struct SourceIngest {
     ingester: Ingester,
     shown: Arc<Sources>,

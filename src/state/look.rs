@@ -1,4 +1,4 @@
-//! What lies beside the store, read and judged before the store is touched: a start and `setgate check` ask here alike.
+//! What lies beside the store, read and checked before the store is touched: a start and `setgate check` ask here alike.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 

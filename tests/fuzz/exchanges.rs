@@ -290,7 +290,7 @@ impl Members {
     }
 }
 
-/// The second reader: known members as plain values that keep what is there twice, judged afterwards.
+/// The second reader: known members as plain values that keep what is there twice, checked afterwards.
 fn second(data: &[u8]) -> Result<Members, String> {
     let mut json = serde_json::Deserializer::from_slice(data);
     let members = json.deserialize_map(Known).and_then(|all| json.end().map(|()| all)).map_err(|e| e.to_string())?;

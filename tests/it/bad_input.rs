@@ -117,7 +117,7 @@ fn a_slow_body_is_ended_and_others_are_not_held_up() {
 }
 
 #[test]
-fn credentials_are_judged_before_the_body_is_asked_for() {
+fn credentials_are_validated_before_the_body_is_asked_for() {
     let gateway = Plan::new().start();
     let mut stream = http::connect(gateway.world).unwrap();
     let fields = [("content-type", "application/json"), ("content-length", "1000000"), ("expect", "100-continue")];

@@ -113,9 +113,9 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
     ),
     ("docs/limits.md", "Connections end after 5 minutes", "crates/net/src/client.rs", "POOL_AGE"),
     ("docs/limits.md", "error code is kept up to 64 bytes", "crates/set/src/code.rs", "LONGEST"),
-    ("docs/limits.md", "A topic has 249 bytes of name", "transports/kafka/src/config/judge.rs", "LONGEST_TOPIC"),
-    ("docs/limits.md", "a group 255", "transports/kafka/src/config/judge.rs", "LONGEST_NAME"),
-    ("docs/limits.md", "topics of a source: 64", "transports/kafka/src/config/judge.rs", "MOST"),
+    ("docs/limits.md", "A topic has 249 bytes of name", "transports/kafka/src/config/validate.rs", "LONGEST_TOPIC"),
+    ("docs/limits.md", "a group 255", "transports/kafka/src/config/validate.rs", "LONGEST_NAME"),
+    ("docs/limits.md", "topics of a source: 64", "transports/kafka/src/config/validate.rs", "MOST"),
     ("docs/operating.md", "leave with it, at most 10,000 |", "crates/stream/src/model.rs", "LINGER_MOST"),
     (
         "transports/multipush/README.md",

@@ -124,7 +124,7 @@ fn a_literal_inside_address_is_refused_before_the_gateway_starts() {
 }
 
 #[test]
-fn a_name_that_changes_its_address_is_judged_at_every_connection() {
+fn a_name_that_changes_its_address_is_validated_at_every_connection() {
     let allowed = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
     let port = allowed.local_addr().unwrap().port();
     let inside = Sink::on(std::net::TcpListener::bind(("127.0.0.3", port)).unwrap(), None, |_, _| Reply::status(202));

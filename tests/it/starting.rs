@@ -144,7 +144,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn check_and_serve_judge_alike_and_say_what_to_do() {
+fn check_and_serve_validate_alike_and_say_what_to_do() {
     let mut wrong = Vec::new();
     for (name, code, says, fault) in FAULTS {
         let gateway = Plan::new().strict().stream("crm", "https://crm.example/set").prepare();

@@ -37,7 +37,7 @@ mod with_kafka {
     }
 
     #[test]
-    fn a_cluster_is_judged_before_it_is_dialled() {
+    fn a_cluster_is_validated_before_it_is_dialled() {
         for (more, says) in [
             ("bootstrap = [\"kafka.example:9092\"]", "`allow_plaintext = true`"),
             ("bootstrap = [\"127.0.0.1:9092\"]\nproperties = { acks = \"1\" }", "`acks`"),

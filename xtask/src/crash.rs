@@ -27,7 +27,7 @@ impl Default for Options {
 /// Builds the gateway and hands it to the controller in `crash/`.
 ///
 /// # Errors
-/// The books do not agree, too little happened to judge, or no small file system can be mounted for the store.
+/// The books do not agree, too little happened to check, or no small file system can be mounted for the store.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let python = python::interpreter()?;
     finish(Command::new(&python).current_dir(root()).args(["-B", "tests/servers/crash/test_checker.py"]))?;

@@ -28,7 +28,7 @@ struct Rules {
     skipped: Vec<(String, String)>,
 }
 
-/// Judges the dependency tree of all features.
+/// Checks the dependency tree of all features.
 ///
 /// # Errors
 /// Lists everything that breaks a rule.
@@ -50,7 +50,7 @@ pub(crate) fn check() -> Result<()> {
             holders.insert(name.clone(), holders_of(name)?);
         }
     }
-    let faults = judge(&packages, &holders, &rules);
+    let faults = find_faults(&packages, &holders, &rules);
     for fault in &faults {
         say(&format!("  {fault}"));
     }
@@ -81,7 +81,11 @@ fn holders_of(name: &str) -> Result<BTreeSet<String>> {
     Ok(holders)
 }
 
-fn judge(packages: &BTreeSet<Package>, holders: &BTreeMap<String, BTreeSet<String>>, rules: &Rules) -> Vec<String> {
+fn find_faults(
+    packages: &BTreeSet<Package>,
+    holders: &BTreeMap<String, BTreeSet<String>>,
+    rules: &Rules,
+) -> Vec<String> {
     let mut faults = Vec::new();
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for package in packages {
@@ -190,7 +194,7 @@ mod tests {
     fn held(tree: &str, holders: &[&str]) -> Vec<String> {
         let holders = holders.iter().map(|holder| (*holder).to_owned()).collect();
         let holders = BTreeMap::from([("tls-sys".to_owned(), holders)]);
-        judge(&packages(tree).unwrap(), &holders, &rules(RULES).unwrap())
+        find_faults(&packages(tree).unwrap(), &holders, &rules(RULES).unwrap())
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) fn claims(words: &[&str]) -> Result<()> {
 /// Kills gateway and broker in turn under load, reads the topics back and compares.
 ///
 /// # Errors
-/// The books do not agree, or too little happened to judge.
+/// The books do not agree, or too little happened to check.
 pub(crate) fn crash(options: &crash::Options) -> Result<()> {
     let parts = Parts::fetch()?;
     finish(Command::new(&parts.python).current_dir(root()).args(["-B", &format!("{HERE}/test_checker.py")]))?;

@@ -40,7 +40,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "crash",
-        what: "50 kills under load, judged from outside",
+        what: "50 kills under load, checked from outside",
         run: |_| crash::run(&crash::Options::default()),
     },
     Step { name: "kafka", what: "what is promised about Kafka, with a real Apache Kafka", run: |_| kafka::claims(&[]) },

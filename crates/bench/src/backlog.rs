@@ -62,9 +62,9 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     control(bench, &home, "resume")?;
     let accepted = load.end().await?;
     arrived.all(accepted, &bench.clock).await?;
-    arrived.judge(accepted)?;
+    arrived.check(accepted)?;
     deep.all(depth, &bench.clock).await?;
-    deep.judge(depth)?;
+    deep.check(depth)?;
     let jwks = gateway.jwks(&client).await?;
     verify::samples(&arrived.samples(), &jwks, gateway.issuer())?;
     verify::samples(&deep.samples(), &jwks, gateway.issuer())?;

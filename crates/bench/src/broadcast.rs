@@ -74,7 +74,7 @@ impl Side<'_> {
                 let _crowd = Crowd::gather(bench, Way::Silent, self.asks.iter().cloned(), &arrived).await?;
                 target.events(maker.line_in(0, &[TYPE]), 1).await?;
                 arrived.all(count(subscribers), &bench.clock).await?;
-                arrived.judge(count(subscribers))
+                arrived.check(count(subscribers))
             }
         }
     }
@@ -105,7 +105,7 @@ impl Side<'_> {
         passed.time += bench.clock.since(began);
         passed.server += cpu_time(pid)?.saturating_sub(server);
         passed.receivers += cpu_time(own)?.saturating_sub(receivers);
-        arrived.judge(all)?;
+        arrived.check(all)?;
         let signed = self.counters(client).await?.0.saturating_sub(sealed);
         if signed > 0 {
             return Err(BenchError::Miscounted(format!("no figure: {signed} of {all} SETs were signed once more")));

@@ -124,7 +124,7 @@ pub(crate) struct Passed {
 }
 
 impl Run {
-    /// Puts all events in, waits until all SETs are settled and judges what arrived.
+    /// Puts all events in, waits until all SETs are settled and checks what arrived.
     ///
     /// # Errors
     /// When something was refused, lost, repeated, out of order or wrongly signed.
@@ -147,7 +147,7 @@ impl Run {
         let whole = bench.clock.since(began);
         let gateway_time = cpu_time(gateway.pid())?.saturating_sub(busy);
         let around = cpu_time(std::process::id())?.saturating_sub(own);
-        arrived.judge(events)?;
+        arrived.check(events)?;
         let verified = verify::samples(&arrived.samples(), &gateway.jwks(client).await?, gateway.issuer())?;
         Ok(Passed { events, intake, whole, gateway: gateway_time, around, verified })
     }

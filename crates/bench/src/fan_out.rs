@@ -203,7 +203,7 @@ impl Side<'_> {
             self.passed.time += bench.clock.since(began);
             self.passed.server += cpu_time(pid)?.saturating_sub(server);
             self.passed.receivers += cpu_time(own)?.saturating_sub(receivers);
-            arrived.judge(all)?;
+            arrived.check(all)?;
             self.passed.events += 1;
             self.passed.sets += all;
             self.passed.verified += self.far.verified(client, &arrived).await?;

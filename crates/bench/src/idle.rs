@@ -111,7 +111,7 @@ async fn one(bench: &Bench<'_>, way: Way, visitors: usize) -> Result<Vec<Figure>
     crowd.acknowledged(bench, count(samples)).await?;
     gateway.settled(bench, &client, count(samples)).await?;
     let busy = cpu_time(gateway.pid())?.saturating_sub(busy);
-    arrived.judge(count(samples))?;
+    arrived.check(count(samples))?;
     let verified = verify::samples(&arrived.samples(), &gateway.jwks(&client).await?, gateway.issuer())?;
     let after = Resident::of(gateway.pid())?;
     crowd.here()?;

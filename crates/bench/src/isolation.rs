@@ -61,7 +61,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     let with = load.rate(bench, run_in, time).await;
     let accepted = load.end().await?;
     arrived.all(accepted, &bench.clock).await?;
-    arrived.judge(accepted)?;
+    arrived.check(accepted)?;
     verify::samples(&arrived.samples(), &gateway.jwks(&client).await?, gateway.issuer())?;
     let failed = gateway.metrics(&client).await?.sum("setgate_attempts_failed_total");
     gateway.stop(bench).await?;

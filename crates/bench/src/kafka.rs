@@ -223,7 +223,7 @@ async fn backlog(bench: &Bench<'_>, broker: &Broker, raw: Took) -> Result<Figure
     let mut reader = Reader::open(broker, &topic)?;
     let arrived = Run::new(KEYS, 0);
     reader.read(accepted, |record| arrived.arrived_bare(record))?;
-    arrived.judge(accepted)?;
+    arrived.check(accepted)?;
     let looked = verify::bare(&arrived.samples(), gateway.issuer())?;
     gateway.stop(bench).await?;
     Ok(Figure::new(Shape::Kafka, "a backlog to Kafka, claims", took.rate(), "records/s").beside("raw produce", raw.rate(), None).note(format!(
@@ -280,7 +280,7 @@ pub(crate) fn next_look(done: u64, of: u64, after: Duration) -> Duration {
     left.clamp(Duration::from_millis(2), Duration::from_millis(200))
 }
 
-/// Puts the events in, waits until all of them are settled, and judges what lies in the topic.
+/// Puts the events in, waits until all of them are settled, and checks what lies in the topic.
 async fn through(
     bench: &Bench<'_>,
     broker: &Broker,
@@ -312,7 +312,7 @@ async fn through(
         Value::Signed(_) => reader.read(events, |record| arrived.arrived(record, 0))?,
         Value::Claims => reader.read(events, |record| arrived.arrived_bare(record))?,
     }
-    arrived.judge(events)?;
+    arrived.check(events)?;
     let samples = arrived.samples();
     let right = match value {
         Value::Signed(_) => verify::samples(&samples, &gateway.jwks(client).await?, gateway.issuer())?,

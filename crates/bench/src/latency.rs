@@ -81,7 +81,7 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm) -> Result<Vec<Figure>, Ben
     }
     let accepted = join(sending).await?;
     arrived.all(accepted, &bench.clock).await?;
-    arrived.judge(accepted)?;
+    arrived.check(accepted)?;
     verify::samples(&arrived.samples(), &gateway.jwks(&client).await?, gateway.issuer())?;
     gateway.stop(bench).await?;
 

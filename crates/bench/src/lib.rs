@@ -76,7 +76,7 @@ impl BenchError {
 /// # Errors
 /// [`BenchError`] when nothing can be measured here at all; what fails in one shape is in the report.
 pub async fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, BenchError> {
-    plan.judge()?;
+    plan.check()?;
     let clock = Clock::new();
     let machine = Machine::look(&plan.folder, &clock)?;
     watch.machine(&machine);

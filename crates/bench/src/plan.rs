@@ -171,7 +171,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`BenchError::Unfit`] with what is missing.
-    pub(crate) fn judge(&self) -> Result<(), BenchError> {
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
         if !self.shapes.iter().any(|shape| shape.needs_a_broker()) {
             return Ok(());
         }
@@ -210,10 +210,10 @@ mod tests {
             program: PathBuf::new(),
             kafka: kafka.map(str::to_owned),
         };
-        assert!(plan(Shape::Signing, None).judge().is_ok());
-        let refused = plan(Shape::Kafka, None).judge().unwrap_err().to_string();
+        assert!(plan(Shape::Signing, None).check().is_ok());
+        let refused = plan(Shape::Kafka, None).check().unwrap_err().to_string();
         let (way, place) = if cfg!(feature = "kafka") { ("--kafka", true) } else { ("feature", false) };
         assert!(refused.contains(way), "{refused}");
-        assert_eq!(plan(Shape::Kafka, Some("127.0.0.1:9092")).judge().is_ok(), place);
+        assert_eq!(plan(Shape::Kafka, Some("127.0.0.1:9092")).check().is_ok(), place);
     }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
             bare.backlog(&client, share).await?;
             let arrived = Arc::new(Run::new(share, 0));
             theirs += drain(bench, &bare.asks("/poll"), pollers, share, &arrived, bare.pid(), async || Ok(())).await?;
-            arrived.judge(count(share))?;
+            arrived.check(count(share))?;
             verify::samples(&arrived.samples(), &bare.jwks(&client).await?, home.issuer())?;
 
             bench.watch.step(&format!("the gateway, {name}"));
@@ -55,7 +55,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
             let arrived = Arc::new(Run::new(KEYS, 0));
             let all_settled = async || gateway.settled(bench, &client, settled + accepted).await;
             ours += drain(bench, &asks, pollers, share, &arrived, gateway.pid(), all_settled).await?;
-            arrived.judge(accepted)?;
+            arrived.check(accepted)?;
             ours.verified += verify::samples(&arrived.samples(), &gateway.jwks(&client).await?, gateway.issuer())?;
             maker = maker.next_run();
         }

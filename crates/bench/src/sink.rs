@@ -153,7 +153,7 @@ impl Run {
             if now != seen {
                 (seen, since) = (now, clock.now());
             } else if clock.since(since) > PATIENCE {
-                self.judge(expected)?;
+                self.check(expected)?;
             }
         }
         Ok(())
@@ -163,7 +163,7 @@ impl Run {
     ///
     /// # Errors
     /// [`BenchError::Miscounted`] with the counts.
-    pub(crate) fn judge(&self, accepted: u64) -> Result<(), BenchError> {
+    pub(crate) fn check(&self, accepted: u64) -> Result<(), BenchError> {
         let read = |count: &AtomicU64| count.load(Ordering::Acquire);
         let (delivered, duplicates, breaks, strange) =
             (self.delivered(), read(&self.duplicates), read(&self.breaks), read(&self.strange));
@@ -312,13 +312,13 @@ mod tests {
             order.iter().for_each(|at| run.arrived(&tokens[*at], 1));
             run
         };
-        assert!(run(&[0, 1, 2, 3]).judge(4).is_ok());
+        assert!(run(&[0, 1, 2, 3]).check(4).is_ok());
         for wrong in [&[0, 1, 2][..], &[0, 1, 1, 2, 3], &[0, 2, 1, 3], &[0, 1, 3]] {
-            assert!(matches!(run(wrong).judge(4), Err(BenchError::Miscounted(_))), "{wrong:?}");
+            assert!(matches!(run(wrong).check(4), Err(BenchError::Miscounted(_))), "{wrong:?}");
         }
         let odd = Run::new(1, 0);
         odd.arrived(&Bytes::from_static(b"no token"), 1);
-        assert!(odd.judge(0).is_err());
+        assert!(odd.check(0).is_err());
         assert_eq!(run(&[0, 1]).samples(), [tokens[0].clone()]);
         let many = Run::new(2, 0);
         let claims = crate::event::claim(
@@ -329,15 +329,15 @@ mod tests {
         );
         let shared = token(&claims.unwrap().1);
         many.arrived_at(1, &shared, 1);
-        assert!(many.judge(1).is_ok());
+        assert!(many.check(1).is_ok());
         many.arrived_at(0, &shared, 1);
-        assert!(many.judge(1).is_err(), "it is for another receiver");
+        assert!(many.check(1).is_err(), "it is for another receiver");
         let own = Run::new(1, 0);
         own.arrived(
             &token(br#"{"events":{"https://schemas.openid.net/secevent/ssf/event-type/stream-updated":{}}}"#),
             1,
         );
-        assert!(own.judge(0).is_ok(), "SETs of the gateway itself are not counted");
+        assert!(own.check(0).is_ok(), "SETs of the gateway itself are not counted");
     }
 
     #[tokio::test]

@@ -28,13 +28,13 @@ pub(crate) fn samples(tokens: &[Bytes], jwks: &[u8], issuer: &str) -> Result<usi
 pub(crate) fn bare(all: &[Bytes], issuer: &str) -> Result<usize, BenchError> {
     for claims in all {
         let parsed = serde_json::from_slice::<Value>(claims).map_err(|error| error.to_string());
-        let judged = parsed.and_then(|claims| {
+        let checked = parsed.and_then(|claims| {
             if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
                 return Err("it is of another issuer".into());
             }
-            judge(&claims)
+            check(&claims)
         });
-        judged.map_err(|why| BenchError::Miscounted(format!("no figure: delivered claims are not valid: {why}")))?;
+        checked.map_err(|why| BenchError::Miscounted(format!("no figure: delivered claims are not valid: {why}")))?;
     }
     Ok(all.len())
 }
@@ -55,10 +55,10 @@ fn one(token: &[u8], keys: &JwkSet, issuer: &str) -> Result<(), String> {
     rules.validate_aud = false;
     let key = DecodingKey::from_jwk(key).map_err(text)?;
     let claims = decode::<Value>(token, &key, &rules).map_err(text)?.claims;
-    judge(&claims)
+    check(&claims)
 }
 
-fn judge(claims: &Value) -> Result<(), String> {
+fn check(claims: &Value) -> Result<(), String> {
     // Streams with an audience of their own have one below it.
     let audience = claims.get("aud").and_then(Value::as_str).and_then(|aud| aud.strip_prefix(AUDIENCE));
     if !audience.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {

@@ -32,9 +32,9 @@ use self::{
 use crate::{
     Accept, IntakeConfig, Observed,
     error::Problem,
-    judge::Judge,
     observe::{Open, Outcome},
     openapi,
+    validator::EventValidator,
 };
 
 /// One issuer's intake.
@@ -91,7 +91,7 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
         }
         let endpoint = Arc::new(IntakeEndpoint {
             issuer,
-            judge: Judge { accept, config: config.clone(), observed: parts.observed.clone() },
+            validator: EventValidator { accept, config: config.clone(), observed: parts.observed.clone() },
             guard: parts.guard.clone(),
             runtime: parts.runtime.clone(),
             requests: requests.clone(),
@@ -119,7 +119,7 @@ pub fn events_path(issuer: &str) -> Result<String, IssuerPathError> {
 /// The intake endpoint of one issuer.
 struct IntakeEndpoint {
     issuer: Arc<str>,
-    judge: Judge,
+    validator: EventValidator,
     guard: Arc<Guard>,
     runtime: Runtime,
     requests: Arc<Semaphore>,
@@ -147,7 +147,7 @@ async fn take(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> 
     let producer = match endpoint.guard.producer(request.headers(), request.uri().query(), &endpoint.issuer) {
         Ok(producer) => producer,
         Err(denied) => {
-            endpoint.judge.observed.count(Outcome::Denied);
+            endpoint.validator.observed.count(Outcome::Denied);
             return denied.into_response();
         }
     };
@@ -157,7 +157,7 @@ async fn take(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> 
     match endpoint.clone().enter(request, producer.clone()).await {
         Ok(response) => response,
         Err(problem) => {
-            endpoint.judge.count(&problem, &producer);
+            endpoint.validator.count(&problem, &producer);
             problem.into_response()
         }
     }
@@ -165,14 +165,15 @@ async fn take(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> 
 
 impl IntakeEndpoint {
     async fn enter(self: Arc<Self>, request: Request, producer: Arc<Producer>) -> Result<Response, Problem> {
-        self.judge.accept.gate()?;
-        let head = Head::read(request.headers(), &self.judge.config)?;
+        self.validator.accept.gate()?;
+        let head = Head::read(request.headers(), &self.validator.config)?;
         let held = self.hold(head.coding)?;
-        let mut source = Source::new(request.into_body(), head.coding, self.judge.config.clone(), self.runtime.clone());
-        let longest = self.judge.config.item_bytes;
+        let mut source =
+            Source::new(request.into_body(), head.coding, self.validator.config.clone(), self.runtime.clone());
+        let longest = self.validator.config.item_bytes;
         let splitter = match head.kind {
             Kind::Lines => Splitter::lines(longest),
-            Kind::Json => match first(&mut source, &self.judge.observed).await? {
+            Kind::Json => match first(&mut source, &self.validator.observed).await? {
                 (b'{', chunk) => return self.one(&head, &producer, source, chunk).await,
                 (b'[', chunk) => {
                     let mut splitter = Splitter::array(longest);
@@ -201,7 +202,7 @@ impl IntakeEndpoint {
                 Some(self.compressed.clone().try_acquire_owned().map_err(busy("compressed_requests"))?)
             }
         };
-        Ok(Held { _open: self.judge.observed.enter(), _permits: [Some(place), window] })
+        Ok(Held { _open: self.validator.observed.enter(), _permits: [Some(place), window] })
     }
 
     /// One event in the whole body.
@@ -213,7 +214,7 @@ impl IntakeEndpoint {
         first: Bytes,
     ) -> Result<Response, Problem> {
         let text = self.whole(&mut source, first).await?;
-        let mut event = self.judge.read(producer, &text)?;
+        let mut event = self.validator.read(producer, &text)?;
         match (&head.key, &event.id) {
             (Some(key), Some(id)) if key != id => {
                 let problem = Problem::bad("`id` and Idempotency-Key name the event differently");
@@ -223,9 +224,9 @@ impl IntakeEndpoint {
             _ => {}
         }
         let id = event.id.clone();
-        let answer = self.judge.accept.accept(producer.no, vec![event]).await.pop();
+        let answer = self.validator.accept.accept(producer.no, vec![event]).await.pop();
         // It is counted by what became of it, not as a problem of the request.
-        let done = match self.judge.settle(answer) {
+        let done = match self.validator.settle(answer) {
             Ok(done) => done,
             Err(problem) => return Ok(problem.into_response()),
         };
@@ -237,7 +238,7 @@ impl IntakeEndpoint {
 
     /// The whole body, not longer than one event.
     async fn whole(&self, source: &mut Source, first: Bytes) -> Result<Bytes, Problem> {
-        let most = self.judge.config.item_bytes;
+        let most = self.validator.config.item_bytes;
         let mut text: Option<Vec<u8>> = None;
         loop {
             let have = text.as_ref().map_or(first.len(), Vec::len);
@@ -245,7 +246,7 @@ impl IntakeEndpoint {
                 return Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes")));
             }
             let Some(chunk) = source.next().await? else { break };
-            self.judge.observed.read(chunk.len());
+            self.validator.observed.read(chunk.len());
             text.get_or_insert_with(|| first.to_vec()).extend_from_slice(&chunk);
         }
         Ok(text.map_or(first, Bytes::from))

@@ -4,7 +4,6 @@ mod accept;
 mod config;
 mod error;
 mod events;
-mod judge;
 mod keys;
 mod observe;
 mod openapi;
@@ -13,6 +12,7 @@ mod operator;
 mod policy;
 mod sources;
 mod take;
+mod validator;
 
 pub use accept::Accept;
 pub use config::{IntakeConfig, OperatorConfig};

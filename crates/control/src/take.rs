@@ -1,4 +1,4 @@
-//! Events that come without a request: what a source collected, judged as the intake endpoint judges.
+//! Events that come without a request: what a source collected, checked as the intake endpoint checks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use setgate_oauth::Producer;
 use setgate_router::Accepted;
 use setgate_set::{ErrorCode, Event};
 
-use crate::{Intake, IntakeConfig, Observed, error::Problem, judge::Judge};
+use crate::{Intake, IntakeConfig, Observed, error::Problem, validator::EventValidator};
 
 /// Longest `id` (hardening H14).
 const LONGEST_ID: usize = 256;
@@ -60,7 +60,7 @@ pub enum Answered {
 
 /// Takes the events of one source under its issuer.
 pub struct Ingester {
-    judge: Judge,
+    validator: EventValidator,
     producer: Arc<Producer>,
 }
 
@@ -75,14 +75,14 @@ impl Ingester {
     /// For this source, by the rules of this producer.
     #[must_use]
     pub fn new(intake: Intake, producer: Arc<Producer>, config: &IntakeConfig, observed: Observed) -> Self {
-        let judge = Judge { accept: intake.accept, config: Arc::new(config.clone()), observed };
-        Self { judge, producer }
+        let validator = EventValidator { accept: intake.accept, config: Arc::new(config.clone()), observed };
+        Self { validator, producer }
     }
 
     /// Takes events in their order; one answer each, after their commit. Behind one that is put off all are put off, so that what
     /// was collected in order is taken in order.
     pub async fn take(&self, offered: Vec<Offered>) -> Vec<Answered> {
-        if let Err(closed) = self.judge.accept.gate() {
+        if let Err(closed) = self.validator.accept.gate() {
             let busy = self.refuse(&closed.into());
             return vec![busy; offered.len()];
         }
@@ -92,7 +92,7 @@ impl Ingester {
         while let Some(Part { slots, events }) = next.take() {
             let mut commit = match events.is_empty() {
                 true => Box::pin(std::future::ready(Vec::new())),
-                false => self.judge.accept.accept(self.producer.no, events),
+                false => self.validator.accept.accept(self.producer.no, events),
             };
             // The commit has begun with the first look at it; the next part is read meanwhile, and offered when this one is answered.
             let early = (&mut commit).now_or_never();
@@ -130,7 +130,7 @@ impl Ingester {
         for slot in slots {
             let answer = match slot {
                 Err(problem) => self.refuse(&problem),
-                Ok(()) => match self.judge.settle(taken.next()) {
+                Ok(()) => match self.validator.settle(taken.next()) {
                     Ok(_) => Answered::Taken,
                     Err(problem) => answer(&problem),
                 },
@@ -141,12 +141,12 @@ impl Ingester {
     }
 
     fn read(&self, Offered { known_by, body }: Offered) -> Result<Event, Problem> {
-        self.judge.observed.read(body.len());
-        let most = self.judge.config.item_bytes;
+        self.validator.observed.read(body.len());
+        let most = self.validator.config.item_bytes;
         if body.len() > most {
             return Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes")));
         }
-        let mut event = self.judge.read(&self.producer, &body)?;
+        let mut event = self.validator.read(&self.producer, &body)?;
         let (known_by, given) = match known_by {
             KnownBy::Given(known_by) => (known_by, true),
             KnownBy::OrElse(known_by) => (known_by, false),
@@ -168,7 +168,7 @@ impl Ingester {
 
     /// Counts and answers what is refused before the commit.
     fn refuse(&self, problem: &Problem) -> Answered {
-        self.judge.count(problem, &self.producer);
+        self.validator.count(problem, &self.producer);
         answer(problem)
     }
 }

@@ -58,7 +58,7 @@ pub trait Method: Sized + Send + Sync + 'static {
     /// Starts the method.
     fn start(section: Self::Section, env: Env) -> impl Future<Output = Result<Self, Fault>> + Send;
 
-    /// Judges terms and grant without I/O; called at create, update, start and `check`. Cheap.
+    /// Checks terms and grant without I/O; called at create, update, start and `check`. Cheap.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
@@ -87,7 +87,7 @@ pub trait Method: Sized + Send + Sync + 'static {
         async { Err(Fault::Unsupported("this method does not collect")) }
     }
 
-    /// Judges what [`Method::collect`] would be asked to collect, without I/O; called at start and by `check`.
+    /// Checks what [`Method::collect`] would be asked to collect, without I/O; called at start and by `check`.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.

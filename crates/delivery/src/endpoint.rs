@@ -64,7 +64,7 @@ impl Trust<'_> {
     }
 }
 
-/// Where a line sends to: judged, with the client of its pool key.
+/// Where a line sends to: checked, with the client of its pool key.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The client.
@@ -76,7 +76,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Judges what a receiver wrote, without I/O.
+    /// Checks what a receiver wrote, without I/O.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
@@ -98,7 +98,7 @@ impl Endpoint {
             .transpose()
             .map_err(|cause| fault("authorization_header", cause))?;
         let client = http.client(policy);
-        client.judge(&url).map_err(|error| fault("endpoint_url", Cause::configuration(error.code(), error.text)))?;
+        client.check(&url).map_err(|error| fault("endpoint_url", Cause::configuration(error.code(), error.text)))?;
         Ok(Self { client, url, authorization })
     }
 }

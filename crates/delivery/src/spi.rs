@@ -186,7 +186,7 @@ impl WindowCore {
 pub trait AnyMethod: Send + Sync {
     /// Its name and URI.
     fn entry(&self) -> Entry;
-    /// Judges terms and grant, given as JSON, and makes the line.
+    /// Checks terms and grant, given as JSON, and makes the line.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
@@ -208,7 +208,7 @@ pub trait AnyMethod: Send + Sync {
     fn receive_routes(&self) -> Option<axum::Router>;
     /// Takes SETs or events from a peer.
     fn collect(&self, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>>;
-    /// Judges what would be collected.
+    /// Checks what would be collected.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.

@@ -18,7 +18,7 @@ const SLOTS: usize = 256;
 
 /// Fetches what transmitters publish. Clone and share it: clones have one cache.
 ///
-/// Redirects are never followed; targets are judged by the client's address guard.
+/// Redirects are never followed; targets are checked by the client's address guard.
 #[derive(Clone)]
 pub struct Fetcher {
     shared: Arc<Shared>,

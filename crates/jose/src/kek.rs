@@ -105,7 +105,7 @@ impl Kek {
     /// [`KekError::Exposed`] when group or world may read or write it; the others when it cannot be read or is no key.
     pub fn load(path: &Path) -> Result<Self, KekError> {
         let file = std::fs::File::open(path)?;
-        // The open file is judged, not the path: nobody can put another in its place in between.
+        // The open file is checked, not the path: nobody can put another in its place in between.
         let about = file.metadata()?;
         if !about.is_file() {
             return Err(KekError::NotAFile);

@@ -152,7 +152,7 @@ struct Aged {
 pub struct HttpRequest {
     /// The method.
     pub method: Method,
-    /// The target, judged by the guard.
+    /// The target, checked by the guard.
     pub url: Url,
     /// Header fields; `Host` and `Content-Length` are added.
     pub headers: HeaderMap,
@@ -178,11 +178,11 @@ pub struct HttpResponse {
 }
 
 impl HttpClient {
-    /// Judges a target without any I/O: a name passes, since its addresses are judged when it is resolved.
+    /// Checks a target without any I/O: a name passes, since its addresses are checked when it is resolved.
     ///
     /// # Errors
     /// [`HttpFault::Guard`], with a text that names the option that would allow the target.
-    pub fn judge(&self, url: &Url) -> Result<(), HttpError> {
+    pub fn check(&self, url: &Url) -> Result<(), HttpError> {
         self.0.guard.url(url).map_err(|why| HttpError::new(HttpFault::Guard, why.0))
     }
 
@@ -194,7 +194,7 @@ impl HttpClient {
     /// # Errors
     /// [`HttpError`] when there is no head of an answer.
     pub async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        self.judge(&request.url)?;
+        self.check(&request.url)?;
         let uri = Uri::try_from(request.url.as_str())
             .map_err(|_| HttpError::new(HttpFault::Protocol, "the URL cannot be expressed in HTTP"))?;
         let timeout = request.timeout.unwrap_or(self.0.timeout);
@@ -233,7 +233,7 @@ impl HttpClient {
 }
 
 impl HttpClient {
-    /// Opens a connection of its own to where `url` points, judged like any request; over TLS it speaks HTTP/1.1 only.
+    /// Opens a connection of its own to where `url` points, checked like any request; over TLS it speaks HTTP/1.1 only.
     ///
     /// For protocols that begin as HTTP and go on as another (RFC 9110 §7.8). The caller sends the request itself. One
     /// deadline spans resolving, connecting and TLS.
@@ -241,7 +241,7 @@ impl HttpClient {
     /// # Errors
     /// [`HttpError`] when there is no connection.
     pub async fn dial(&self, url: &Url) -> Result<Dialed, HttpError> {
-        self.judge(url)?;
+        self.check(url)?;
         let uri = Uri::try_from(url.as_str())
             .map_err(|_| HttpError::new(HttpFault::Protocol, "the URL cannot be expressed in HTTP"))?;
         let connector = self.0.connector.clone()?;

@@ -27,7 +27,7 @@ pub struct OutboundConfig {
     pub timeout_seconds: u64,
     /// The proxy that everything leaves through, `http://HOST:PORT`; empty: none. Proxies of the environment are ignored.
     pub egress_proxy: String,
-    /// Whether that proxy resolves names. Then its rules are the guard: the gateway judges literal addresses alone.
+    /// Whether that proxy resolves names. Then its rules are the guard: the gateway checks literal addresses alone.
     pub egress_proxy_resolves: bool,
     /// `USER:PASSWORD` for that proxy, as `file:PATH` or `env:NAME`; empty: none.
     pub egress_proxy_credentials: SecretRef,

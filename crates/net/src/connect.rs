@@ -1,4 +1,4 @@
-//! Opens connections: resolve, judge, connect to the judged address, TLS.
+//! Opens connections: resolve, check, connect to the checked address, TLS.
 
 use std::{
     io,
@@ -108,7 +108,7 @@ impl Inner {
             }
             // The proxy is asked with the URL of each request (RFC 9112 §3.2.2).
             Some(egress) if egress.resolves() && !secure && !own => {
-                self.judge_literal(secure, host, port)?;
+                self.check_literal(secure, host, port)?;
                 return self.to_proxy(egress).await.map(Wire::Forward);
             }
             Some(egress) => self.through(egress, secure, host, port).await?,
@@ -124,10 +124,10 @@ impl Inner {
         }
     }
 
-    /// A connection to the target through the proxy: to a judged address, or to the name where the proxy resolves.
+    /// A connection to the target through the proxy: to a checked address, or to the name where the proxy resolves.
     async fn through(&self, egress: &Egress, secure: bool, host: &str, port: u16) -> Result<TcpStream, HttpError> {
         let targets: Vec<String> = if egress.resolves() {
-            self.judge_literal(secure, host, port)?;
+            self.check_literal(secure, host, port)?;
             vec![host.to_owned()]
         } else {
             self.addresses(secure, host, port).await?.iter().map(|address| address.ip().to_string()).collect()
@@ -144,12 +144,12 @@ impl Inner {
         Err(last.unwrap_or_else(|| HttpError::new(HttpFault::Resolve, "the name has no address")))
     }
 
-    fn judge_literal(&self, secure: bool, host: &str, port: u16) -> Result<(), HttpError> {
+    fn check_literal(&self, secure: bool, host: &str, port: u16) -> Result<(), HttpError> {
         let Ok(ip) = host.parse::<IpAddr>() else { return Ok(()) };
         self.guard.address(secure, ip, port).map_err(|why| HttpError::new(HttpFault::Guard, why.0))
     }
 
-    /// The operator named the proxy, so that the guard does not judge it: it usually lies inside.
+    /// The operator named the proxy, so that the guard does not check it: it usually lies inside.
     async fn to_proxy(&self, egress: &Egress) -> Result<TcpStream, HttpError> {
         let gone = |why: String| HttpError::new(HttpFault::Proxy, format!("the egress proxy cannot be reached: {why}"));
         let found: Arc<[IpAddr]> = match egress.host().parse::<IpAddr>() {
@@ -173,15 +173,15 @@ impl Inner {
                 })?,
             };
         let mut refused = None;
-        let mut judged = Vec::with_capacity(found.len().min(ADDRESSES));
+        let mut checked = Vec::with_capacity(found.len().min(ADDRESSES));
         for ip in found.iter().take(ADDRESSES) {
             match self.guard.address(secure, *ip, port) {
-                Ok(()) => judged.push(SocketAddr::new(*ip, port)),
+                Ok(()) => checked.push(SocketAddr::new(*ip, port)),
                 Err(why) => refused = Some(why),
             }
         }
-        match (judged.is_empty(), refused) {
-            (false, _) => Ok(judged),
+        match (checked.is_empty(), refused) {
+            (false, _) => Ok(checked),
             (true, Some(why)) => Err(HttpError::new(HttpFault::Guard, why.0)),
             (true, None) => Err(HttpError::new(HttpFault::Resolve, "the name has no address")),
         }

@@ -1,7 +1,7 @@
 //! The address guard: which targets a request may have (promise P8, hardening H31).
 //!
-//! A URL is judged before anything is done with it, and every address, whether it is written in the URL or comes from a
-//! resolver, once more at the moment of connecting. The connection goes to the judged address and nowhere else.
+//! A URL is checked before anything is done with it, and every address, whether it is written in the URL or comes from a
+//! resolver, once more at the moment of connecting. The connection goes to the checked address and nowhere else.
 
 use std::{
     fmt,
@@ -94,7 +94,7 @@ impl Guard {
         self.own.contain(address.ip().to_canonical(), address.port())
     }
 
-    /// Judges a URL, and its host if that is an address. A name is judged when it is resolved.
+    /// Checks a URL, and its host if that is an address. A name is checked when it is resolved.
     pub(crate) fn url(&self, url: &Url) -> Result<(), Refused> {
         let secure = match url.scheme() {
             "https" => true,
@@ -120,7 +120,7 @@ impl Guard {
         self.address(secure, ip, port)
     }
 
-    /// Judges an address that a connection is about to be opened to.
+    /// Checks an address that a connection is about to be opened to.
     pub(crate) fn address(&self, secure: bool, ip: IpAddr, port: u16) -> Result<(), Refused> {
         let ip = ip.to_canonical();
         let forms: Vec<IpAddr> = std::iter::once(ip).chain(embedded(ip).map(IpAddr::V4)).collect();

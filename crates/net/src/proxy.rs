@@ -17,8 +17,8 @@ const HEAD: usize = 8 * 1024;
 
 /// Through which proxy requests leave.
 ///
-/// A proxy is no guard: unless it is told to resolve names, the gateway resolves and judges them itself and asks the proxy
-/// for the judged address.
+/// A proxy is no guard: unless it is told to resolve names, the gateway resolves and checks them itself and asks the proxy
+/// for the checked address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Egress {
     host: Arc<str>,

@@ -12,7 +12,7 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 
-/// Gives the addresses of a name. What it answers is judged by the guard and pinned for the connection.
+/// Gives the addresses of a name. What it answers is checked by the guard and pinned for the connection.
 pub trait Resolve: Send + Sync {
     /// The addresses of `name`, best first.
     fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;

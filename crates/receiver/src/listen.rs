@@ -84,7 +84,7 @@ impl Listen {
     }
 }
 
-/// Judges who arrives.
+/// Checks who arrives.
 #[derive(Clone)]
 struct Guard {
     ingest: Arc<ListenIngest>,

@@ -7,7 +7,7 @@ use setgate_set::{ErrorCode, Receipt};
 
 /// What is to be done about one outcome.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Judgement {
+pub(crate) enum Disposition {
     /// It is settled: acknowledged.
     Acknowledge(Receipt),
     /// It is settled: parked.
@@ -33,30 +33,30 @@ pub(crate) enum Judgement {
 ///
 /// A refusal of a single push answers one attempt and is tried again when the fault is the stream's; where the receiver has
 /// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares`: the line names an endpoint.
-pub(crate) fn judge(outcome: Outcome, order: Order, shares: bool) -> Judgement {
+pub(crate) fn classify(outcome: Outcome, order: Order, shares: bool) -> Disposition {
     match outcome {
         Err(Verdict::Retry { scope: Scope::Endpoint, after, cause }) if shares => {
-            Judgement::Endpoint { after, cause, ours: false }
+            Disposition::Endpoint { after, cause, ours: false }
         }
         Err(Verdict::Halt { scope: Scope::Endpoint, cause }) if shares => {
-            Judgement::Endpoint { after: None, cause, ours: true }
+            Disposition::Endpoint { after: None, cause, ours: true }
         }
-        Ok(receipt) => Judgement::Acknowledge(receipt),
-        Err(Verdict::Retry { scope: Scope::Set, after, cause }) => Judgement::RetrySet { after, cause },
+        Ok(receipt) => Disposition::Acknowledge(receipt),
+        Err(Verdict::Retry { scope: Scope::Set, after, cause }) => Disposition::RetrySet { after, cause },
         Err(Verdict::Retry { scope: Scope::Line | Scope::Endpoint, after, cause }) => {
-            Judgement::RetryLine { after, cause }
+            Disposition::RetryLine { after, cause }
         }
         Err(Verdict::Refuse(refusal)) => refused(refusal, order),
         Err(Verdict::Halt { scope: Scope::Set, cause }) => {
-            Judgement::Park { code: ErrorCode::from_wire(cause.code), text: cause.text, stream_fault: false }
+            Disposition::Park { code: ErrorCode::from_wire(cause.code), text: cause.text, stream_fault: false }
         }
-        Err(Verdict::Halt { scope: Scope::Line | Scope::Endpoint, cause }) => Judgement::Halt { cause },
+        Err(Verdict::Halt { scope: Scope::Line | Scope::Endpoint, cause }) => Disposition::Halt { cause },
         // `Verdict` may grow: what is not known was not tried.
-        Err(_) => Judgement::Return,
+        Err(_) => Disposition::Return,
     }
 }
 
-fn refused(refusal: Refusal, order: Order) -> Judgement {
+fn refused(refusal: Refusal, order: Order) -> Disposition {
     let text: Box<str> = refusal.description.clone().unwrap_or_else(|| "no description".into());
     let stream_fault = matches!(
         refusal.code,
@@ -74,9 +74,9 @@ fn refused(refusal: Refusal, order: Order) -> Judgement {
             ErrorCode::AuthenticationFailed => "authentication_failed",
             _ => "access_denied",
         };
-        return Judgement::RetryLine { after: None, cause: Cause::configuration(code, text) };
+        return Disposition::RetryLine { after: None, cause: Cause::configuration(code, text) };
     }
-    Judgement::Park { code: refusal.code, text, stream_fault }
+    Disposition::Park { code: refusal.code, text, stream_fault }
 }
 
 #[cfg(test)]
@@ -98,13 +98,13 @@ mod tests {
             ErrorCode::AuthenticationFailed,
             ErrorCode::AccessDenied,
         ] {
-            let judged = judge(refuse(code.clone()), Order::PerSet, false);
+            let classified = classify(refuse(code.clone()), Order::PerSet, false);
             assert!(
-                matches!(judged, Judgement::RetryLine { cause: Cause { class: Class::Configuration, .. }, .. }),
+                matches!(classified, Disposition::RetryLine { cause: Cause { class: Class::Configuration, .. }, .. }),
                 "{code}"
             );
-            let judged = judge(refuse(code.clone()), Order::PerBatch, false);
-            assert!(matches!(judged, Judgement::Park { stream_fault: true, .. }), "{code}: setErrs settles");
+            let classified = classify(refuse(code.clone()), Order::PerBatch, false);
+            assert!(matches!(classified, Disposition::Park { stream_fault: true, .. }), "{code}: setErrs settles");
         }
     }
 
@@ -115,8 +115,8 @@ mod tests {
         {
             assert!(
                 matches!(
-                    judge(refuse(code.clone()), Order::PerSet, false),
-                    Judgement::Park { stream_fault: false, .. }
+                    classify(refuse(code.clone()), Order::PerSet, false),
+                    Disposition::Park { stream_fault: false, .. }
                 ),
                 "{code}"
             );
@@ -129,10 +129,10 @@ mod tests {
         let retry = || Err(Verdict::Retry { scope: Scope::Endpoint, after: None, cause: cause() });
         let halt = || Err(Verdict::Halt { scope: Scope::Endpoint, cause: cause() });
         assert!(
-            matches!(judge(retry(), Order::PerSet, false), Judgement::RetryLine { cause: said, .. } if said == cause())
+            matches!(classify(retry(), Order::PerSet, false), Disposition::RetryLine { cause: said, .. } if said == cause())
         );
-        assert!(matches!(judge(halt(), Order::PerSet, false), Judgement::Halt { .. }));
-        assert!(matches!(judge(retry(), Order::PerSet, true), Judgement::Endpoint { ours: false, .. }));
-        assert!(matches!(judge(halt(), Order::PerSet, true), Judgement::Endpoint { ours: true, .. }));
+        assert!(matches!(classify(halt(), Order::PerSet, false), Disposition::Halt { .. }));
+        assert!(matches!(classify(retry(), Order::PerSet, true), Disposition::Endpoint { ours: false, .. }));
+        assert!(matches!(classify(halt(), Order::PerSet, true), Disposition::Endpoint { ours: true, .. }));
     }
 }

@@ -7,7 +7,7 @@ use setgate_cli::{Context, Steps};
 use setgate_delivery::{BoxFuture, spi::AnyMethod};
 
 use super::{Finding, Served};
-use crate::gateway::sources::Judged;
+use crate::gateway::sources::ValidatedSource;
 
 /// Places that are looked at at once.
 const AT_ONCE: usize = 16;
@@ -17,7 +17,7 @@ pub(super) async fn all(
     context: &Context,
     methods: &[Arc<dyn AnyMethod>],
     served: &[Served<'_>],
-    sources: &[Judged],
+    sources: &[ValidatedSource],
     outbound: &setgate_net::Outbound,
     findings: &mut Vec<Finding>,
 ) {
@@ -44,7 +44,7 @@ async fn of_method(method: &dyn AnyMethod) -> Seen {
     Seen { what: format!("method {}", method.entry().name), found }
 }
 
-async fn of_source(source: &Judged) -> Seen {
+async fn of_source(source: &ValidatedSource) -> Seen {
     let what = format!("source {}", source.name());
     let found = source.method().probe_source(source.from.clone()).await.into_iter().map(Finding::from);
     let found = found.map(|found| Finding { what: format!("{what}: {}", found.what), ..found }).collect();

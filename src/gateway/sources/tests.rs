@@ -241,7 +241,7 @@ fn event(id: Identity, body: &'static str) -> Incoming {
 }
 
 #[tokio::test]
-async fn what_a_method_collects_is_judged_as_at_the_intake_and_taken() {
+async fn what_a_method_collects_is_validated_as_at_the_intake_and_taken() {
     let fixture = fixture(setgate_clock::system()).await;
     let answers = fixture
         .method
@@ -325,7 +325,7 @@ async fn a_source_that_ends_with_a_fault_is_started_again_with_growing_rests() {
 async fn a_source_that_cannot_be_is_refused_with_its_key() {
     let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(Arc::new(Collector::new())))];
     let refused = |more: &str| {
-        let error = judge(&config(more), &methods).err().unwrap();
+        let error = validate(&config(more), &methods).err().unwrap();
         assert_eq!(error.exit, Exit::Usage);
         format!("{} {}", error.message, error.remedy.unwrap_or_default())
     };
@@ -333,12 +333,12 @@ async fn a_source_that_cannot_be_is_refused_with_its_key() {
     assert!(text.contains("sources.hr.kind") && text.contains("collector"), "{text}");
     let text = refused("kind = \"collector\"\nfrom = { place = 1 }\n");
     assert!(text.contains("sources.hr.from.place") && text.contains("name a place"), "{text}");
-    assert!(judge(&config("kind = \"collector\"\nfrom = { place = \"x\" }\n"), &methods).is_ok());
+    assert!(validate(&config("kind = \"collector\"\nfrom = { place = \"x\" }\n"), &methods).is_ok());
     let (linked, _) =
         super::super::assemble::methods_of(&config("kind = \"push\"\nfrom = {}\n"), &setgate_clock::system())
             .await
             .unwrap();
-    let error = judge(&config("kind = \"push\"\nfrom = {}\n"), &linked).err().unwrap();
+    let error = validate(&config("kind = \"push\"\nfrom = {}\n"), &linked).err().unwrap();
     assert!(
         error.message.contains("sources.hr.kind") && error.message.contains("does not collect"),
         "{}",
@@ -354,7 +354,7 @@ async fn sources_that_get_into_each_others_way_are_refused() {
             "kind = \"collector\"\nfrom = {{ {one} }}\n[[sources]]\nname = \"it\"\nissuer = \"{ISSUER}\"\nevents = \"all\"\n\
              subjects = \"any\"\nkind = \"collector\"\nfrom = {{ {other} }}\n"
         );
-        judge(&config(&more), &methods)
+        validate(&config(&more), &methods)
             .err()
             .map(|error| format!("{} {}", error.message, error.remedy.unwrap_or_default()))
     };

@@ -72,11 +72,11 @@ pub(crate) fn client_config(name: &str, section: &ClusterSection, role: Role<'_>
     Ok(config)
 }
 
-/// Lets librdkafka itself judge the values, without making a client.
+/// Lets librdkafka itself check the values, without making a client.
 ///
 /// # Errors
 /// [`Fault::Start`] with its words; those about an option of ours are kept back, since they may repeat a secret.
-pub(crate) fn judge(name: &str, section: &ClusterSection) -> Result<(), Fault> {
+pub(crate) fn validate(name: &str, section: &ClusterSection) -> Result<(), Fault> {
     for role in [Role::Producer, Role::Consumer { group: "any" }, Role::Look] {
         let native = client_config(name, section, role)?.create_native_config();
         native.map_err(|error| match error {

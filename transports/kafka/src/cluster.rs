@@ -50,7 +50,7 @@ pub(crate) struct Shared {
 }
 
 impl Cluster {
-    /// Judges the section; dials nothing.
+    /// Checks the section; dials nothing.
     pub(crate) fn new(name: &str, section: &ClusterSection, env: &Env) -> Result<Arc<Self>, Fault> {
         let config = producer_config(name, section)?;
         let mut alone = config.clone();

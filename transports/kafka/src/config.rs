@@ -1,13 +1,13 @@
 //! The options of the method: the operator's section, the grant of a stream, the terms of a stream, and what a source names.
 
-mod judge;
+mod validate;
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use setgate_delivery::{Options, Secret};
 
-pub(crate) use judge::{in_cluster, is_loopback};
+pub(crate) use validate::{in_cluster, is_loopback};
 
 /// `[methods.kafka]`: the clusters that streams and sources may name. Without any, the method is not offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -41,20 +41,20 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Reads and judges what a source names.
+    /// Reads and checks what a source names.
     fn from(&self, from: Json) -> Result<From, Fault> {
         let invalid = |error: serde_json::Error| Fault::Terms {
             pointer: String::new(),
             cause: Cause::configuration("invalid", error.to_string()),
         };
         let from: From = serde_json::from_value(from).map_err(invalid)?;
-        from.judge(&self.section)?;
+        from.validate(&self.section)?;
         Ok(from)
     }
 
     /// The cluster of that name.
     fn cluster(&self, name: &str) -> Result<&Arc<Cluster>, Fault> {
-        // Terms and sources are judged before, so there is one.
+        // Terms and sources are checked before, so there is one.
         self.clusters.get(name).ok_or(Fault::Unsupported("there is no such cluster"))
     }
 }
@@ -67,7 +67,7 @@ impl Method for Kafka {
     type Line = KafkaLine;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
-        section.judge()?;
+        section.validate()?;
         let mut clusters = BTreeMap::new();
         for (name, one) in &section.clusters {
             clusters.insert(name.clone(), Cluster::new(name, one, &env)?);
@@ -76,7 +76,7 @@ impl Method for Kafka {
     }
 
     fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<KafkaLine, Fault> {
-        terms.judge(&self.section, &grant, about.operator_owned)?;
+        terms.validate(&self.section, &grant, about.operator_owned)?;
         let cluster = self.section.same(&terms.cluster).to_owned();
         if self.taken.lock().contains(&(cluster, terms.topic.clone())) {
             let why = "a source of this gateway takes from this topic: what the stream writes there would come back";
@@ -129,7 +129,7 @@ impl Method for Kafka {
             Ok(from) => from,
             Err(error) => return refused(error.to_string()),
         };
-        match from.judge(&self.section).and_then(|()| self.cluster(&from.cluster)) {
+        match from.validate(&self.section).and_then(|()| self.cluster(&from.cluster)) {
             Ok(cluster) => probe::source(&probe::Subject::of(cluster), &from).await,
             Err(fault) => refused(fault.to_string()),
         }

@@ -192,7 +192,7 @@ pub(crate) async fn topic(subject: &Subject, topic: &str) -> Vec<Finding> {
         Err(finding) => return vec![finding],
     };
     let Topic::There(shape) = &found else { return vec![written(subject, topic, &found)] };
-    let mut findings = shape::judge(subject, topic, shape, look::settings(subject, topic).await);
+    let mut findings = shape::assess(subject, topic, shape, look::settings(subject, topic).await);
     findings.push(written(subject, topic, &found));
     findings
 }

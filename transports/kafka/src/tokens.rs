@@ -43,7 +43,7 @@ pub(crate) struct Tokens {
 struct Shared {
     env: Env,
     client: HttpClient,
-    /// Judged sections have one.
+    /// Checked sections have one.
     url: Option<Url>,
     section: TokenSection,
     state: Mutex<State>,

@@ -58,13 +58,13 @@ impl Options for Section {}
 type Wrong = (&'static str, String);
 
 impl Section {
-    pub(crate) fn judge(&self) -> Result<(), Fault> {
-        self.pace().and_then(|_| self.judge_receives()).map_err(|(option, why)| {
+    pub(crate) fn validate(&self) -> Result<(), Fault> {
+        self.pace().and_then(|_| self.validate_receives()).map_err(|(option, why)| {
             Fault::Start(Cause::configuration("configuration", format!("[methods.multipush]: `{option}`: {why}")))
         })
     }
 
-    fn judge_receives(&self) -> Result<(), Wrong> {
+    fn validate_receives(&self) -> Result<(), Wrong> {
         within("receive_sets", self.receive_sets, &RECEIVE_SETS)?;
         within("receive_bytes", self.receive_bytes, &RECEIVE_BYTES).map(|_| ())
     }
@@ -260,8 +260,8 @@ mod tests {
                 assert_eq!(pointer, format!("/grant/{member}"));
             }
         }
-        assert!(Section::default().judge().is_ok());
-        assert!(Section { receive_sets: 0, ..Section::default() }.judge().is_err());
-        assert!(Section { knock_seconds: 0, ..Section::default() }.judge().is_err());
+        assert!(Section::default().validate().is_ok());
+        assert!(Section { receive_sets: 0, ..Section::default() }.validate().is_err());
+        assert!(Section { knock_seconds: 0, ..Section::default() }.validate().is_err());
     }
 }

@@ -30,7 +30,7 @@ impl Method for MultiPush {
     type Line = MultiLine;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
-        section.judge()?;
+        section.validate()?;
         Ok(Self { section, env })
     }
 

@@ -37,12 +37,12 @@ impl Default for Section {
 impl Options for Section {}
 
 impl Section {
-    pub(crate) fn judge(&self) -> Result<(), Fault> {
-        let judged = within("hold_seconds", self.hold_seconds, &HOLD)
+    pub(crate) fn validate(&self) -> Result<(), Fault> {
+        let validated = within("hold_seconds", self.hold_seconds, &HOLD)
             .and_then(|_| within("ack_within_seconds", self.ack_within_seconds, &ACK_WITHIN))
             .and_then(|_| within("answer_sets", self.answer_sets, &SETS).map(|_| 0))
             .and_then(|_| within("answer_bytes", self.answer_bytes, &BYTES));
-        judged.map(|_| ()).map_err(|(option, why)| {
+        validated.map(|_| ()).map_err(|(option, why)| {
             Fault::Start(Cause::configuration("configuration", format!("[methods.poll]: `{option}`: {why}")))
         })
     }
@@ -153,7 +153,7 @@ impl Source {
         90
     }
 
-    fn judge(&self) -> Result<(), Fault> {
+    fn validate(&self) -> Result<(), Fault> {
         within("max_events", self.max_events, &SETS)
             .map(|_| 0)
             .and_then(|_| within("timeout_seconds", self.timeout_seconds, &TIMEOUT))
@@ -161,9 +161,9 @@ impl Source {
             .map_err(|(member, why)| of_source(member, &why))
     }
 
-    /// Judges everything that the transmitter's operator wrote, without I/O.
+    /// Checks everything that the transmitter's operator wrote, without I/O.
     pub(crate) fn endpoint(&self, env: &Env) -> Result<Endpoint, Fault> {
-        self.judge()?;
+        self.validate()?;
         let trust = Trust {
             networks: &self.allow_networks,
             ports: &self.allow_ports,
@@ -217,14 +217,14 @@ mod tests {
             "/grant/ack_within_seconds"
         );
         assert_eq!(pointer(grant(r#"{"answer_sets":1001}"#).answer_sets(&section).unwrap_err()), "/grant/answer_sets");
-        assert!(section.judge().is_ok());
+        assert!(section.validate().is_ok());
         for wrong in [
             Section { hold_seconds: 0, ..Section::default() },
             Section { ack_within_seconds: 1, ..Section::default() },
             Section { answer_sets: 0, ..Section::default() },
             Section { answer_bytes: 1, ..Section::default() },
         ] {
-            assert!(wrong.judge().unwrap_err().to_string().contains("[methods.poll]"));
+            assert!(wrong.validate().unwrap_err().to_string().contains("[methods.poll]"));
         }
     }
 
@@ -232,9 +232,9 @@ mod tests {
     fn a_source_is_read_strictly_and_hides_its_secret() {
         let read = |text: &str| serde_json::from_str::<Source>(text);
         let source = read(r#"{"endpoint_url":"https://a.example","authorization_header":"Bearer canary"}"#).unwrap();
-        assert!(source.judge().is_ok() && !format!("{source:?}").contains("canary"));
+        assert!(source.validate().is_ok() && !format!("{source:?}").contains("canary"));
         assert!(read(r#"{"endpoint_url":"https://a.example","endpoint":1}"#).is_err());
-        assert!(Source { max_events: 0, ..source.clone() }.judge().is_err());
-        assert!(Source { timeout_seconds: 1, ..source }.judge().is_err());
+        assert!(Source { max_events: 0, ..source.clone() }.validate().is_err());
+        assert!(Source { timeout_seconds: 1, ..source }.validate().is_err());
     }
 }

@@ -32,7 +32,7 @@ impl Method for Poll {
     type Line = PollLine;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
-        section.judge()?;
+        section.validate()?;
         Ok(Self { section, env })
     }
 

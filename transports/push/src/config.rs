@@ -35,7 +35,7 @@ impl Default for Section {
 impl Options for Section {}
 
 impl Section {
-    pub(crate) fn judge(&self) -> Result<(), Fault> {
+    pub(crate) fn validate(&self) -> Result<(), Fault> {
         window(self.window).and_then(|_| timeout(self.timeout_seconds)).map(|_| ()).map_err(|(option, why)| {
             Fault::Start(Cause::configuration("configuration", format!("[methods.push]: `{option}`: {why}")))
         })
@@ -230,6 +230,6 @@ mod tests {
             pointer(grant(r#"{"client_key_pem":"no"}"#).policy("i").unwrap_err()),
             "/grant/client_certificate_pem"
         );
-        assert!(Section { window: 0, ..Section::default() }.judge().is_err());
+        assert!(Section { window: 0, ..Section::default() }.validate().is_err());
     }
 }

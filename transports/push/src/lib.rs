@@ -30,7 +30,7 @@ impl Method for Push {
     type Line = PushLine;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
-        section.judge()?;
+        section.validate()?;
         Ok(Self { section, env })
     }
 

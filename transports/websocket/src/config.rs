@@ -54,7 +54,7 @@ impl Default for Section {
 impl Options for Section {}
 
 impl Section {
-    pub(crate) fn judge(&self) -> Result<(), Fault> {
+    pub(crate) fn validate(&self) -> Result<(), Fault> {
         let ranges = [
             ("ping_seconds", self.ping_seconds, 5, 300),
             ("settle_seconds", self.settle_seconds, 10, 3600),
@@ -255,10 +255,10 @@ mod tests {
 
     #[test]
     fn a_section_and_a_grant_name_the_option_that_is_out_of_range() {
-        assert!(Section::default().judge().is_ok());
+        assert!(Section::default().validate().is_ok());
         let bad = Section { ping_seconds: 4, ..Section::default() };
-        assert!(bad.judge().unwrap_err().to_string().contains("`ping_seconds`: write 5 to 300"));
-        assert!(Section { frame_bytes: 4095, ..Section::default() }.judge().is_err());
+        assert!(bad.validate().unwrap_err().to_string().contains("`ping_seconds`: write 5 to 300"));
+        assert!(Section { frame_bytes: 4095, ..Section::default() }.validate().is_err());
         let grant = Grant { in_flight: Some(0), ..Grant::default() };
         assert_eq!(pointer(grant.over(&Section::default()).unwrap_err()), "/grant/in_flight");
         assert!(serde_json::from_str::<Grant>(r#"{"origin":[]}"#).is_err());

@@ -33,7 +33,7 @@ impl Method for Websocket {
     type Line = SocketLine;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
-        section.judge()?;
+        section.validate()?;
         let responder =
             responder::Responder { runtime: env.runtime.clone(), most: section.sockets, open: watch::Sender::new(0) };
         Ok(Self { section, env, responder: Arc::new(responder) })

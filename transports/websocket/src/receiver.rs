@@ -63,7 +63,7 @@ pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut 
     let source: Source = serde_json::from_value(from).map_err(|error| wrong("", error.to_string()))?;
     let url = source.url()?;
     let client = env.http.client(&TlsPolicy::default());
-    client.judge(&url).map_err(|error| wrong("endpoint_url", error.text))?;
+    client.check(&url).map_err(|error| wrong("endpoint_url", error.text))?;
     let authorization =
         source.authorization_header.as_ref().map(|text| fields::authorization(text.expose())).transpose();
     let rules = Rules {

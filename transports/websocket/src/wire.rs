@@ -1,4 +1,4 @@
-//! What goes over the wire: the handshake, close codes, the object of push-pull. Pure; judged by tests and fuzzed.
+//! What goes over the wire: the handshake, close codes, the object of push-pull. Pure; checked by tests and fuzzed.
 
 use setgate_delivery::{
     Closed, Refusal, Url,
@@ -75,7 +75,7 @@ pub fn origin(headers: &HeaderMap, allowed: &[Box<str>]) -> Result<(), Declined>
     Err(Declined(StatusCode::FORBIDDEN, "this origin is not on the stream's list of `origins`\n"))
 }
 
-/// Judges an opening handshake (RFC 6455 §4.2.1). Offers of extensions are declined by not answering them (RFC 7692 §5,
+/// Checks an opening handshake (RFC 6455 §4.2.1). Offers of extensions are declined by not answering them (RFC 7692 §5,
 /// hardening H44).
 ///
 /// # Errors

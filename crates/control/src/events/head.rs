@@ -1,4 +1,4 @@
-//! What a request's head says of its body, judged before the body is read.
+//! What a request's head says of its body, checked before the body is read.
 
 use http::{HeaderMap, StatusCode, header};
 

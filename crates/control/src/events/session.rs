@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Problem, seconds},
-    judge::NAMES_STREAM,
+    validator::NAMES_STREAM,
 };
 
 /// One request with several events.
@@ -140,7 +140,7 @@ impl Session {
             match self.splitter.next() {
                 Piece::Item(text) => self.take(&text),
                 Piece::TooLong => {
-                    let most = self.endpoint.judge.config.item_bytes;
+                    let most = self.endpoint.validator.config.item_bytes;
                     self.seen(None, Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes"))));
                 }
                 Piece::More => {
@@ -151,7 +151,7 @@ impl Session {
                     };
                     match chunk {
                         Ok(Some(chunk)) => {
-                            self.endpoint.judge.observed.read(chunk.len());
+                            self.endpoint.validator.observed.read(chunk.len());
                             self.splitter.push(chunk);
                         }
                         Ok(None) => self.splitter.finish(),
@@ -171,9 +171,9 @@ impl Session {
         }
     }
 
-    /// Judges one event.
+    /// Checks one event.
     fn take(&mut self, text: &[u8]) {
-        let read = self.endpoint.judge.read(&self.producer, text);
+        let read = self.endpoint.validator.read(&self.producer, text);
         self.batch.bytes += text.len();
         match read {
             Ok(event) => self.seen(event.id.clone(), Ok(event)),
@@ -182,9 +182,9 @@ impl Session {
     }
 
     fn seen(&mut self, id: Option<Box<str>>, event: Result<Event, Problem>) {
-        if self.items >= self.endpoint.judge.config.items {
+        if self.items >= self.endpoint.validator.config.items {
             let detail =
-                format!("a request has at most {} events; the rest is not read", self.endpoint.judge.config.items);
+                format!("a request has at most {} events; the rest is not read", self.endpoint.validator.config.items);
             self.end = Some(End::Stopped(Problem::limit("items", detail)));
             return;
         }
@@ -195,7 +195,7 @@ impl Session {
                 self.batch.events.push(event);
             }
             Err(problem) => {
-                self.endpoint.judge.count(&problem, &self.producer);
+                self.endpoint.validator.count(&problem, &self.producer);
                 self.batch.slots.push(Slot { id, problem: Some(problem) });
                 self.refuse();
             }
@@ -204,7 +204,7 @@ impl Session {
 
     fn refuse(&mut self) {
         self.refused += 1;
-        if self.refused >= self.endpoint.judge.config.refused_items && self.end.is_none() {
+        if self.refused >= self.endpoint.validator.config.refused_items && self.end.is_none() {
             let detail = format!("{} events were refused; the rest is not read", self.refused);
             self.end = Some(End::Stopped(Problem::bad(detail).ruled("refused_items")));
         }
@@ -219,7 +219,7 @@ impl Session {
         let answers = if events.is_empty() {
             Box::pin(std::future::ready(Vec::new()))
         } else {
-            self.endpoint.judge.accept.accept(self.producer.no, events)
+            self.endpoint.validator.accept.accept(self.producer.no, events)
         };
         self.commit = Some(Commit { answers, slots });
     }
@@ -231,7 +231,7 @@ impl Session {
         for slot in slots {
             let mut line = Line { index: self.answered, id: slot.id.as_deref(), ..Line::default() };
             let (txn, problem);
-            match slot.problem.map_or_else(|| self.endpoint.judge.settle(answers.next()), Err) {
+            match slot.problem.map_or_else(|| self.endpoint.validator.settle(answers.next()), Err) {
                 Ok(done) => {
                     line.status = 202;
                     line.repeated = done.repeated;
@@ -271,7 +271,7 @@ impl Session {
     /// What is said after the last event when the body was not read to its end.
     fn last_line(&mut self) -> Option<Bytes> {
         let Some(End::Stopped(problem)) = self.end.replace(End::Complete) else { return None };
-        self.endpoint.judge.count(&problem, &self.producer);
+        self.endpoint.validator.count(&problem, &self.producer);
         let mut out = BytesMut::with_capacity(128);
         let last = Last {
             status: problem.status.as_u16(),
@@ -287,7 +287,8 @@ impl Session {
 
 impl Batch {
     fn is_full(&self, endpoint: &IntakeEndpoint) -> bool {
-        self.slots.len() >= endpoint.judge.config.commit_items || self.bytes >= endpoint.judge.config.commit_bytes
+        self.slots.len() >= endpoint.validator.config.commit_items
+            || self.bytes >= endpoint.validator.config.commit_bytes
     }
 }
 

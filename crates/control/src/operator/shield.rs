@@ -28,7 +28,7 @@ impl Shield {
         Self { hosts: loopback.into_iter().chain(named).chain(own).collect() }
     }
 
-    fn judge(&self, request: &Request) -> Result<(), Problem> {
+    fn check(&self, request: &Request) -> Result<(), Problem> {
         let host = host(request)?;
         let name = bare(host.host()).to_ascii_lowercase();
         // Probes call a pod by its address: harmless for what is open anyway, and no name can be rebound to it.
@@ -48,9 +48,9 @@ impl Shield {
     }
 }
 
-/// Judges a request before anything else looks at it, and marks the answer as nobody else's.
+/// Checks a request before anything else looks at it, and marks the answer as nobody else's.
 pub(super) async fn stand(State(shield): State<Arc<Shield>>, request: Request, next: Next) -> Response {
-    let mut response = match shield.judge(&request) {
+    let mut response = match shield.check(&request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };

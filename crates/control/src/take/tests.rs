@@ -178,5 +178,5 @@ async fn behind_what_is_put_off_all_is_put_off_and_what_was_refused_before_stays
     assert!(answers[2..].iter().all(|answer| *answer == busy), "what came behind must come again");
     assert_eq!((answers.len(), *fake.commits.lock().unwrap()), (3000, 1));
     *fake.closed.lock().unwrap() = true;
-    assert_eq!(ingester.take(vec![offered("k/0/9", "{")]).await, [busy], "nothing is judged while intake is closed");
+    assert_eq!(ingester.take(vec![offered("k/0/9", "{")]).await, [busy], "nothing is checked while intake is closed");
 }

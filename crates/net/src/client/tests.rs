@@ -184,7 +184,7 @@ async fn a_client_certificate_needs_its_own_key() {
 }
 
 #[tokio::test]
-async fn a_dialled_connection_is_judged_and_speaks_http_1_over_tls() {
+async fn a_dialled_connection_is_checked_and_speaks_http_1_over_tls() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let runtime = setgate_clock::system();
     let own = rcgen::generate_simple_self_signed(["peer.example".to_owned()]).unwrap();

@@ -45,7 +45,7 @@ impl Vector {
         [Guard::new(&everywhere, &GuardPolicy::default(), own.clone()), Guard::new(&deny, &here, own)]
     }
 
-    fn judge(&self, guard: &Guard) -> Result<(), Refused> {
+    fn check(&self, guard: &Guard) -> Result<(), Refused> {
         match (&self.url, &self.name, self.resolves.or(self.ip)) {
             (Some(url), None, None) => guard.url(&Url::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))),
             (None, Some(name), Some(ip)) => {
@@ -58,7 +58,7 @@ impl Vector {
                 };
                 let as_url = guard.url(&Url::parse(&literal).unwrap());
                 let as_address = guard.address(true, ip, 443);
-                assert_eq!(as_url, as_address, "{ip}: written in a URL and resolved are judged alike");
+                assert_eq!(as_url, as_address, "{ip}: written in a URL and resolved are checked alike");
                 as_address
             }
             _ => panic!("a vector has a url, an ip, or a name that resolves: {self:?}"),
@@ -67,13 +67,13 @@ impl Vector {
 }
 
 #[test]
-fn the_corpus_of_encodings_and_ranges_is_judged_as_it_says() {
+fn the_corpus_of_encodings_and_ranges_is_validated_as_it_says() {
     let corpus: Vec<Vector> = serde_json::from_str(include_str!("../../../../tests/vectors/guard.json")).unwrap();
     assert!(corpus.len() > 250, "the corpus has {} lines", corpus.len());
     let mut wrong = Vec::new();
     for vector in &corpus {
         for guard in vector.guards() {
-            let verdict = vector.judge(&guard);
+            let verdict = vector.check(&guard);
             let said = if verdict.is_ok() { "allowed" } else { "refused" };
             if said != vector.verdict {
                 wrong.push(format!("{said}: {}: {vector:?} {verdict:?}", vector.note));

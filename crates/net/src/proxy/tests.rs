@@ -136,7 +136,7 @@ async fn target(runtime: &Runtime) -> Target {
 }
 
 #[tokio::test]
-async fn the_judged_address_is_asked_for_and_the_certificate_is_judged_end_to_end() {
+async fn the_checked_address_is_asked_for_and_the_certificate_is_checked_end_to_end() {
     let runtime = setgate_clock::system();
     let target = target(&runtime).await;
     let proxy = Proxy::start(Manner::Good, HashMap::new()).await;

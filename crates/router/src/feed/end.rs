@@ -11,7 +11,7 @@ use super::{Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, Served, Stat
 use crate::{
     backoff::pause,
     batch::Returned,
-    decision::{Judgement, judge},
+    decision::{Disposition, classify},
     endpoint::Fault,
     number::ClaimNo,
     shared::{Command, Shared},
@@ -136,8 +136,8 @@ impl Feed {
             if state.in_flight.ending.contains(&seq) || !self.shared.store.is_owed(self.no, head.at) {
                 continue;
             }
-            match judge(outcome, order, false) {
-                Judgement::Acknowledge(receipt) => {
+            match classify(outcome, order, false) {
+                Disposition::Acknowledge(receipt) => {
                     if head.kind == Kind::Control {
                         state.control.queue.retain(|slot| slot.seq() != seq);
                     } else if let Some(again) = state.lanes.withdraw(head.order, seq) {
@@ -151,7 +151,7 @@ impl Feed {
                     Self::well(&mut state, times.1, head.order, seq);
                     notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
                 }
-                Judgement::Park { code, text, stream_fault } => {
+                Disposition::Park { code, text, stream_fault } => {
                     let slot = if head.kind == Kind::Control {
                         let at = state.control.queue.iter().position(|slot| slot.seq() == seq);
                         let slot = at.and_then(|at| state.control.queue.remove(at));
@@ -258,8 +258,8 @@ impl Feed {
         let (now, wall) = times;
         let Some(claimed) = state.in_flight.claimed.get(&seq) else { return };
         let responder = served.profile.voice == Voice::Responder;
-        let judgement = judge(outcome, claimed.order, served.endpoint.is_some());
-        let is_end = matches!(judgement, Judgement::Acknowledge(_) | Judgement::Park { .. });
+        let disposition = classify(outcome, claimed.order, served.endpoint.is_some());
+        let is_end = matches!(disposition, Disposition::Acknowledge(_) | Disposition::Park { .. });
         let current =
             attempt.is_none_or(|attempt| attempt == claimed.attempt) && claimed.generation == served.generation;
         if !is_end && attempt.is_some_and(|attempt| attempt != claimed.attempt) {
@@ -271,9 +271,9 @@ impl Feed {
         }
         let Shared { config, runtime, observed, .. } = &*self.shared;
         let at = claimed.slot.head.at;
-        let judgement = if is_end || current { judgement } else { Judgement::Return };
-        match judgement {
-            Judgement::Acknowledge(receipt) => {
+        let disposition = if is_end || current { disposition } else { Disposition::Return };
+        match disposition {
+            Disposition::Acknowledge(receipt) => {
                 if claimed.reached {
                     // How long its hand-over took is known already.
                     state.breaker.success();
@@ -288,7 +288,7 @@ impl Feed {
                 observed.delivered_after.observe(wall.since(claimed.slot.head.accepted).as_secs_f64());
                 notes.push(Settlement { stream: self.no, at, note: Note::Acknowledged(receipt) });
             }
-            Judgement::Park { code, text, stream_fault } => {
+            Disposition::Park { code, text, stream_fault } => {
                 state.shown.last_error = Some((wall, Cause::new("refused", format!("{code}: {text}"))));
                 if stream_fault {
                     // The endpoint answers, and says nothing of the others: a probe that ends so must not be the last.
@@ -298,12 +298,12 @@ impl Feed {
                 }
                 self.park(state, End::of(claimed), code, text, stream_fault);
             }
-            Judgement::RetrySet { after, cause } => {
+            Disposition::RetrySet { after, cause } => {
                 claimed.slot.troubles().failed(state.streaks.fared);
                 let tries = claimed.attempt.0;
                 self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
             }
-            Judgement::RetryLine { after, cause } => {
+            Disposition::RetryLine { after, cause } => {
                 if state.is_this_set(&mut claimed) {
                     let tries = claimed.slot.troubles().lone_failures;
                     self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
@@ -327,13 +327,13 @@ impl Feed {
                 state.shown.last_error = Some((wall, cause));
                 notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
             }
-            Judgement::Halt { cause } => {
+            Disposition::Halt { cause } => {
                 self.shared.tell(Command::Pause(self.no, cause.to_string()));
                 state.breaker.fault(now, Class::Configuration, |failures| pause(config, &*runtime.random, failures));
                 state.shown.last_error = Some((wall, cause));
                 self.come_back(state, claimed, None);
             }
-            Judgement::Endpoint { after, cause, ours } => {
+            Disposition::Endpoint { after, cause, ours } => {
                 let after = after.unwrap_or_default().min(config.retry_after_most());
                 let fault = if ours { Fault::Ours } else { Fault::Theirs(after) };
                 let until = state
@@ -357,7 +357,7 @@ impl Feed {
                     notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
                 }
             }
-            Judgement::Return => {
+            Disposition::Return => {
                 state.breaker.unknown(now);
                 self.come_back(state, claimed, None);
             }

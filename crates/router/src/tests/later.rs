@@ -7,13 +7,13 @@ use super::*;
 
 const REDELIVERY: Duration = Duration::from_secs(60);
 
-type Judge = Arc<dyn Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync>;
+type Verdicts = Arc<dyn Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync>;
 
 /// What was handed over, request by request.
 pub(super) struct Requests {
     runtime: Runtime,
     /// What the peer says to a request; nothing: it has it, and acknowledges later.
-    judge: Mutex<Judge>,
+    verdicts: Mutex<Verdicts>,
     pub(super) seen: Mutex<Vec<Vec<u64>>>,
     /// What the peer has and has not acknowledged.
     out: Mutex<Vec<(Feed, Jti, Attempt)>>,
@@ -23,11 +23,16 @@ struct LaterLine(Arc<Requests>);
 
 impl Requests {
     pub(super) fn new(runtime: Runtime) -> Arc<Self> {
-        Arc::new(Self { runtime, judge: Mutex::new(Arc::new(|_| None)), seen: Mutex::default(), out: Mutex::default() })
+        Arc::new(Self {
+            runtime,
+            verdicts: Mutex::new(Arc::new(|_| None)),
+            seen: Mutex::default(),
+            out: Mutex::default(),
+        })
     }
 
-    pub(super) fn answer_with(&self, judge: impl Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync + 'static) {
-        *self.judge.lock() = Arc::new(judge);
+    pub(super) fn answer_with(&self, verdicts: impl Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync + 'static) {
+        *self.verdicts.lock() = Arc::new(verdicts);
     }
 
     pub(super) fn acknowledge_all(&self) {
@@ -60,9 +65,9 @@ impl setgate_delivery::Line for LaterLine {
             };
             up.seen.lock().push(sets.iter().filter(|set| is_event(set)).map(number).collect());
             up.runtime.clock.sleep(Duration::from_millis(5)).await;
-            let judge = up.judge.lock().clone();
+            let verdicts = up.verdicts.lock().clone();
             let names: Vec<_> = sets.iter().map(|set| (set.jti, set.attempt)).collect();
-            match judge(&sets) {
+            match verdicts(&sets) {
                 None => {
                     feed.reached(&names);
                     up.out.lock().extend(names.into_iter().map(|(jti, attempt)| (feed.clone(), jti, attempt)));

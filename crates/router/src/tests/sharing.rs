@@ -1,6 +1,6 @@
 //! Several taps of several manners on one stream, against a small model of P4.
 //!
-//! Judged by the first arrival of each `jti`: nothing arrives before every earlier one of its key has arrived or is settled;
+//! Checked by the first arrival of each `jti`: nothing arrives before every earlier one of its key has arrived or is settled;
 //! nothing is lost; nothing is handed out twice while it is held.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -74,7 +74,7 @@ impl FjallStore {
         let survey = survey(place, mark.as_ref())?;
         let findings = &survey.findings;
         let (id, copy) = match &identity {
-            Identity::Known(instance) => (instance.id.clone(), place.judge(instance)?),
+            Identity::Known(instance) => (instance.id.clone(), place.check(instance)?),
             Identity::Lost(_) => ("unknown".into(), None),
         };
         let mut report = CheckReport {
@@ -95,7 +95,7 @@ impl FjallStore {
         }
         let path = place.engine();
         if path.exists() {
-            seal::judge(&path).map_err(OpenError::io("read", &path))?.iter().for_each(|why| report.problem(why));
+            seal::check(&path).map_err(OpenError::io("read", &path))?.iter().for_each(|why| report.problem(why));
         } else {
             report.problem(format_args!("its folder {} is missing", path.display()));
         }

@@ -102,7 +102,7 @@ pub(crate) fn parked_of(key: &[u8]) -> Option<(StreamNo, u64)> {
 impl Engine {
     /// Opens the engine in a folder, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let wrong = seal::judge(path).map_err(|error| StoreError::Poisoned(error.to_string()))?;
+        let wrong = seal::check(path).map_err(|error| StoreError::Poisoned(error.to_string()))?;
         if let Some(first) = wrong.into_iter().next() {
             return Err(StoreError::Corrupt(first));
         }

@@ -38,7 +38,7 @@ impl FjallStore {
     pub fn holdings(place: &Place) -> Result<Holdings, OpenError> {
         let instance = place.instance(None)?;
         let _lock = place.lock()?;
-        let copy = place.judge(&instance)?;
+        let copy = place.check(&instance)?;
         let (_, mark) = open_mark(place)?;
         let (engine, loaded) = open_engine(place, &mark)?;
         let records = guarded(|| engine.records(&Key::from(""))).map_err(damaged)?;

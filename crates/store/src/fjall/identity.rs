@@ -1,4 +1,4 @@
-//! Which store this is: read, judged against its owner token, and written anew where it is lost.
+//! Which store this is: read, checked against its owner token, and written anew where it is lost.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -140,7 +140,7 @@ impl Place {
         Ok(mark.is_none_or(|mark| mark.epoch == 0) && found.is_sound() && found.kept == Kept::default())
     }
 
-    /// Reads the store's identity and judges its format and secret.
+    /// Reads the store's identity and checks its format and secret.
     pub(crate) fn instance(&self, secret: Option<&[u8; Names::SECRET]>) -> Result<Instance, OpenError> {
         match self.identity()? {
             Identity::Lost(why) => Err(OpenError::Damaged(why)),
@@ -211,7 +211,7 @@ impl Place {
     }
 
     /// Whether the owner token says that this folder is the original; if not, why.
-    pub(crate) fn judge(&self, instance: &Instance) -> Result<Option<String>, OpenError> {
+    pub(crate) fn check(&self, instance: &Instance) -> Result<Option<String>, OpenError> {
         let owner = match self.owner()? {
             Ok(owner) => owner,
             Err(why) => return Ok(Some(why)),

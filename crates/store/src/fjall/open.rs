@@ -163,7 +163,7 @@ impl FjallStore {
         refuse_network(&place.store)?;
         let lock = place.lock()?;
         place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
-        let held = place.judge(&instance)?;
+        let held = place.check(&instance)?;
         let (mut watermark, mark) = open_mark(place)?;
         let (engine, loaded) = open_engine(place, &mark)?;
         let epoch = loaded.epoch.max(mark.epoch) + 1;
@@ -245,7 +245,7 @@ impl FjallStore {
     pub fn adopt(place: &Place, runtime: &Runtime) -> Result<(), OpenError> {
         let mut instance = place.instance(None)?;
         let _lock = place.lock()?;
-        if place.judge(&instance)?.is_none() {
+        if place.check(&instance)?.is_none() {
             return Ok(());
         }
         let (_, mark) = open_mark(place)?;

@@ -133,8 +133,8 @@ impl Repair {
 
     /// Whether the engine does not open it, or something that was promised is not there.
     fn is_broken(&self) -> bool {
-        let judged = crate::fjall::seal::judge(&self.place.engine());
-        !self.findings().is_sound() || self.mark.is_none() || !judged.is_ok_and(|wrong| wrong.is_empty())
+        let checked = crate::fjall::seal::check(&self.place.engine());
+        !self.findings().is_sound() || self.mark.is_none() || !checked.is_ok_and(|wrong| wrong.is_empty())
     }
 
     /// Writes the store anew, opens and checks what was written, and only then puts it in place of the damaged parts, by renames. The
@@ -160,7 +160,7 @@ impl Repair {
         };
         if lost && into.is_none() && !self.is_broken() {
             self.place.replace_instance(&instance)?;
-            let copy = self.place.judge(&instance)?;
+            let copy = self.place.check(&instance)?;
             return Ok(told(self.place.store.clone(), None, self.survey.state.last, copy));
         }
         let work = match into {
@@ -183,7 +183,7 @@ impl Repair {
             // The identity comes last: a folder without it is no store.
             made.write_instance(&instance)?;
             sync_folder(&work.join("engine")).map_err(OpenError::io("write", &work))?;
-            let copy = made.judge(&instance)?;
+            let copy = made.check(&instance)?;
             return Ok(told(work, None, mark.last, copy));
         }
         let kept = self.place.swap().map_err(OpenError::io("put in place the repaired parts of", &self.place.store))?;
@@ -191,7 +191,7 @@ impl Repair {
         if lost {
             self.place.replace_instance(&instance)?;
         }
-        let copy = self.place.judge(&instance)?;
+        let copy = self.place.check(&instance)?;
         Ok(told(self.place.store.clone(), Some(kept), mark.last, copy))
     }
 

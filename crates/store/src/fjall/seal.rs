@@ -1,4 +1,4 @@
-//! The engine's small files, judged before the engine trusts them.
+//! The engine's small files, checked before the engine trusts them.
 //!
 //! Each tree of the engine is described by two small files: one lists its tables, the other names that list and carries the checksum
 //! of all its bytes. The list is written and flushed before the other file is replaced in one step, so that the two agree after any
@@ -70,7 +70,7 @@ pub(crate) fn trees(engine: &Path) -> io::Result<Trees> {
 ///
 /// # Errors
 /// Where the disk does not give them.
-pub(crate) fn judge(engine: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn check(engine: &Path) -> io::Result<Vec<String>> {
     if !engine.join("keyspaces").exists() {
         return Ok(Vec::new());
     }

@@ -189,11 +189,11 @@ impl Shared {
         })
     }
 
-    /// Judges whether there is room for events.
+    /// Checks whether there is room for events.
     ///
     /// What shut intake must be undone by some margin before it opens, or each record that is settled would let one in and shut it
     /// again. Where nothing waits nothing more can come free, and the limit itself is enough.
-    pub(crate) fn judge_room(&self) {
+    pub(crate) fn check_room(&self) {
         let (free, bytes) = (self.free.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         let waits = self.state.read().waiting > 0;
         let mut shut = self.shut.lock();

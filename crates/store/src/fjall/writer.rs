@@ -302,7 +302,7 @@ impl Writer {
         {
             self.unrenewed = None;
         }
-        self.shared.judge_room();
+        self.shared.check_room();
     }
 
     /// Measures what is free and what is taken, now.

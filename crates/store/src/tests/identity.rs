@@ -205,7 +205,7 @@ async fn a_token_that_has_no_room_is_renewed_later() {
         store.close().await.unwrap();
         let after = place.instance(None).unwrap();
         assert_ne!(after.token, before);
-        assert_eq!((after.id.as_str(), place.judge(&after).unwrap()), (id.as_str(), None));
+        assert_eq!((after.id.as_str(), place.check(&after).unwrap()), (id.as_str(), None));
         let owner = fs::read_to_string(&place.owner).unwrap();
         assert!(owner.contains(&after.token), "the owner file lags behind: {owner}");
     }

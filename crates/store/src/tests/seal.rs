@@ -1,4 +1,4 @@
-//! The engine's small files are judged before the engine opens them; no kill makes a sound store look damaged.
+//! The engine's small files are checked before the engine opens them; no kill makes a sound store look damaged.
 
 use std::{
     fs,
@@ -46,7 +46,7 @@ async fn with_tables() -> Folder {
 async fn no_byte_of_the_small_files_can_change_unnoticed() {
     let folder = with_tables().await;
     let engine = folder.place().store.join("engine");
-    assert_eq!(seal::judge(&engine).unwrap(), Vec::<String>::new());
+    assert_eq!(seal::check(&engine).unwrap(), Vec::<String>::new());
     let all = small_files(&engine);
     assert!(all.len() > 20, "{all:?}");
     let mut tried = 0;
@@ -56,11 +56,11 @@ async fn no_byte_of_the_small_files_can_change_unnoticed() {
             let mut damaged = whole.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(&path, &damaged).unwrap();
-            assert!(!seal::judge(&engine).unwrap().is_empty(), "{} at {at}", path.display());
+            assert!(!seal::check(&engine).unwrap().is_empty(), "{} at {at}", path.display());
             tried += 1;
         }
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        assert!(!seal::judge(&engine).unwrap().is_empty(), "{} is half as long", path.display());
+        assert!(!seal::check(&engine).unwrap().is_empty(), "{} is half as long", path.display());
         match folder.try_open() {
             Err(OpenError::Damaged(why)) => assert!(why.contains("engine"), "{why}"),
             other => panic!("{}: {other:?}", path.display()),
@@ -69,11 +69,11 @@ async fn no_byte_of_the_small_files_can_change_unnoticed() {
         // Where nothing is in its tables the table of segments says whether a keyspace must be there.
         let tables = path.with_file_name("tables");
         let empty = tables.exists() && fs::read_dir(tables).unwrap().next().is_none();
-        assert!(empty || !seal::judge(&engine).unwrap().is_empty(), "{} is gone", path.display());
+        assert!(empty || !seal::check(&engine).unwrap().is_empty(), "{} is gone", path.display());
         fs::write(&path, &whole).unwrap();
     }
     assert!(tried > 500, "{tried}");
-    assert_eq!(seal::judge(&engine).unwrap(), Vec::<String>::new());
+    assert_eq!(seal::check(&engine).unwrap(), Vec::<String>::new());
     assert_eq!(folder.try_open().unwrap().report.last, 40);
 }
 
@@ -92,7 +92,7 @@ async fn a_table_that_is_cut_short_and_a_folder_that_is_in_the_way_are_told() {
     let whole = fs::read(&tables[0]).unwrap();
     for cut in [0, 10, whole.len() / 2, whole.len() - 1] {
         fs::write(&tables[0], &whole[..cut]).unwrap();
-        assert!(seal::judge(&engine).unwrap()[0].contains("cut short"));
+        assert!(seal::check(&engine).unwrap()[0].contains("cut short"));
     }
     fs::write(&tables[0], &whole).unwrap();
     fs::create_dir(engine.join("keyspaces/lost")).unwrap();
@@ -166,7 +166,7 @@ async fn after_a_kill_at_any_moment_the_small_files_agree_and_nothing_is_lost() 
         child.kill().unwrap();
         child.wait().unwrap();
         accepted = lines.filter_map(|line| line.split_once("accepted ")?.1.parse().ok()).last().unwrap_or(accepted);
-        assert_eq!(seal::judge(&engine).unwrap(), Vec::<String>::new(), "round {round}");
+        assert_eq!(seal::check(&engine).unwrap(), Vec::<String>::new(), "round {round}");
         for (number, tree) in seal::trees(&engine).unwrap().0 {
             lists.insert((number, fs::read(tree.join("current")).unwrap_or_default()));
         }

@@ -31,7 +31,7 @@ pub(super) enum Side {
     Consumer,
 }
 
-/// The rule of a property; `None`: no such property was judged.
+/// The rule of a property; `None`: no such property was checked.
 pub(super) fn rule(name: &str) -> Option<Rule> {
     let at = PROPERTIES.binary_search_by_key(&name, |(name, _)| name).ok()?;
     PROPERTIES.get(at).map(|(_, rule)| *rule)
@@ -274,7 +274,7 @@ mod tests {
         let (_, version) = rdkafka::util::get_rdkafka_version();
         assert_eq!(
             version, OF_VERSION,
-            "judge what is new: write the names of its CONFIGURATION.md into tests/properties.txt"
+            "check what is new: write the names of its CONFIGURATION.md into tests/properties.txt"
         );
     }
 
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_the_library_hides_are_not_judged() {
+    fn names_that_the_library_hides_are_not_validated() {
         for hidden in ["test.mock.num.brokers", "client.software.name", "enable_sasl_queue", "", "ACKS", "acks "] {
             assert_eq!(rule(hidden), None, "{hidden}");
         }

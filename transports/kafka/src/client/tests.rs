@@ -115,7 +115,7 @@ fn the_library_takes_what_it_is_told() {
             "statistics_seconds": 0, "compression": "lz4"}"#,
         r#"{"properties": {"client.id": "gw", "partitioner": "murmur2_random", "session.timeout.ms": "10000"}}"#,
     ] {
-        judge("main", &cluster(more)).unwrap();
+        validate("main", &cluster(more)).unwrap();
         let client: rdkafka::producer::BaseProducer = config(more, Role::Producer).create().unwrap();
         drop(client);
         let client: rdkafka::consumer::BaseConsumer = config(more, ALL[1]).create().unwrap();
@@ -165,11 +165,11 @@ fn refuses_what_would_break_a_promise_and_says_why() {
 }
 
 #[test]
-fn the_library_judges_values_in_its_own_words() {
-    let text = judge("main", &with("socket.timeout.ms", "soon")).unwrap_err().to_string();
+fn the_library_validates_values_in_its_own_words() {
+    let text = validate("main", &with("socket.timeout.ms", "soon")).unwrap_err().to_string();
     assert!(text.contains("socket.timeout.ms") && text.contains("[methods.kafka.clusters.main]"), "{text}");
-    assert!(judge("main", &with("session.timeout.ms", "-1")).is_err(), "consumers' properties are judged as well");
-    let text = judge("main", &with("client.id", "a\0b")).unwrap_err().to_string();
+    assert!(validate("main", &with("session.timeout.ms", "-1")).is_err(), "consumers' properties are checked as well");
+    let text = validate("main", &with("client.id", "a\0b")).unwrap_err().to_string();
     assert!(text.contains("NUL"), "{text}");
 }
 
@@ -177,5 +177,5 @@ fn the_library_judges_values_in_its_own_words() {
 fn a_refused_option_of_ours_does_not_repeat_its_value() {
     let section =
         cluster(r#"{"tls": {}, "sasl": {"mechanism": "PLAIN", "username": "gw", "password": "can\u0000ary"}}"#);
-    assert!(!judge("main", &section).unwrap_err().to_string().contains("ary"));
+    assert!(!validate("main", &section).unwrap_err().to_string().contains("ary"));
 }

@@ -349,7 +349,7 @@ pub(super) fn source(subject: &Subject, from: &From) -> Result<Source, Finding> 
 
 fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
     let mut asked = TopicPartitionList::new();
-    // The right to the group is judged before topics are.
+    // The right to the group is checked before topics are.
     for topic in topics.iter().map(String::as_str).chain(topics.is_empty().then_some(NOBODYS)) {
         asked.add_partition(topic, 0);
     }

@@ -22,7 +22,7 @@ pub(super) enum Settings {
 }
 
 /// What is to be said of a topic that is there.
-pub(super) fn judge(subject: &Subject, topic: &str, shape: &Shape, settings: Settings) -> Vec<Finding> {
+pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Settings) -> Vec<Finding> {
     let what = subject.says(&format!("topic {topic}"));
     let commands = subject.commands();
     let mut told = format!(
@@ -143,14 +143,14 @@ mod tests {
         Shape { partitions: 6, copies: 3, fewest_in_sync: 3, leaderless: 0 }
     }
 
-    fn judged(shape: &Shape, settings: &[(&str, &str)]) -> Vec<Finding> {
+    fn assessed(shape: &Shape, settings: &[(&str, &str)]) -> Vec<Finding> {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        judge(&subject(), "sets.acme", shape, Settings::Are(settings))
+        assess(&subject(), "sets.acme", shape, Settings::Are(settings))
     }
 
     #[test]
     fn a_topic_in_order_is_one_good_finding() {
-        let found = judged(
+        let found = assessed(
             &shape(),
             &[
                 ("min.insync.replicas", "2"),
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_weak_topic_is_good_with_a_remark() {
         let one = Shape { partitions: 1, copies: 1, fewest_in_sync: 1, leaderless: 0 };
-        let found = judged(&one, &[("min.insync.replicas", "2"), ("retention.ms", "-1")]);
+        let found = assessed(&one, &[("min.insync.replicas", "2"), ("retention.ms", "-1")]);
         assert_eq!(found.len(), 1, "what must acknowledge is capped at the copies there are");
         assert!(
             found[0].good && found[0].what.contains("1 partition, 1 copy (lost with its broker)"),
@@ -175,7 +175,7 @@ mod tests {
             found[0].what
         );
         assert!(found[0].what.ends_with("kept for ever"), "{}", found[0].what);
-        let found = judged(&shape(), &[("min.insync.replicas", "1"), ("retention.ms", "60000")]);
+        let found = assessed(&shape(), &[("min.insync.replicas", "1"), ("retention.ms", "60000")]);
         assert!(found[0].good && found[0].what.contains("min.insync.replicas=2 is safer"), "{}", found[0].what);
         assert!(found[0].what.contains("kept 60 s (whoever reads later misses some)"), "{}", found[0].what);
     }
@@ -190,7 +190,7 @@ mod tests {
             (hurt.clone(), ("min.insync.replicas", "2"), "1 in sync"),
             (hurt, ("retention.ms", "-1"), "2 partitions have no leader"),
         ] {
-            let found = judged(&shape, &[settings]);
+            let found = assessed(&shape, &[settings]);
             assert!(found[0].good, "what it is like comes first");
             assert!(found.iter().any(|found| !found.good && found.remedy.contains(says)), "{says}: {found:?}");
         }
@@ -203,7 +203,7 @@ mod tests {
             (Settings::NotWithTokens, "bearer tokens"),
             (Settings::Untold("late".to_owned()), "late"),
         ] {
-            let found = judge(&subject(), "sets.acme", &shape(), settings);
+            let found = assess(&subject(), "sets.acme", &shape(), settings);
             assert!(found.len() == 1 && found[0].good && found[0].what.contains(says), "{found:?}");
         }
     }

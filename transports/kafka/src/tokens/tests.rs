@@ -194,7 +194,7 @@ async fn an_answer_without_end_is_not_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn the_guard_judges_the_endpoint_and_says_which_option_allows_it() {
+async fn the_guard_validates_the_endpoint_and_says_which_option_allows_it() {
     let (server, (env, _)) = (Server::open(vec![token("one", 100)]).await, env(false));
     let tokens = server.start(&env);
     let cause = tokens.ready().await.unwrap_err();

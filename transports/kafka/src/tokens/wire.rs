@@ -31,7 +31,7 @@ const CODES: [&str; 6] = [
 /// HTTP Basic with both parts form-encoded (RFC 6749 §2.3.1).
 ///
 /// # Errors
-/// The credentials cannot be a header field; judged sections are.
+/// The credentials cannot be a header field; checked sections are.
 pub(super) fn headers(section: &TokenSection) -> Result<HeaderMap, Cause> {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let both = Secret::new(format!("{}:{}", encode(&section.client_id), encode(section.client_secret.expose())));

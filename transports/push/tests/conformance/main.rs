@@ -444,7 +444,7 @@ async fn a_name_that_resolves_to_an_inside_address_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
+async fn a_name_that_changes_its_address_is_validated_at_every_connection() {
     let mut inside = server::Server::new().await;
     let mut outside = server::Server::at(([127, 0, 0, 2], inside.address().port())).await;
     let answers = Answers::new(&[&["127.0.0.2"], &["127.0.0.1"], &["127.0.0.1", "127.0.0.2"]]);
@@ -471,7 +471,7 @@ async fn a_name_that_changes_its_address_is_judged_at_every_connection() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_judged_when_the_stream_is_made() {
+async fn an_endpoint_is_validated_when_the_stream_is_made() {
     let own = OwnAddresses::new();
     own.add(SocketAddr::from(([0, 0, 0, 0], 8443)));
     let push = method(&clock::system(), &no_roots(), &own, Answers::new(&[])).await;

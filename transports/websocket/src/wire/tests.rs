@@ -71,13 +71,13 @@ fn a_handshake_that_is_none_says_what_is_missing() {
 #[test]
 fn a_page_connects_only_from_an_origin_of_the_list() {
     let allowed: Box<[Box<str>]> = ["https://app.example".into(), "http://localhost:8080".into()].into();
-    let judge = |origins: &[&str]| {
+    let validate = |origins: &[&str]| {
         let all: Vec<_> = origins.iter().map(|origin| ("origin", *origin)).collect();
         origin(&headers(&all), &allowed)
     };
-    assert_eq!(judge(&[]), Ok(()));
-    assert_eq!(judge(&["https://app.example"]), Ok(()));
-    assert_eq!(judge(&["http://localhost:8080"]), Ok(()));
+    assert_eq!(validate(&[]), Ok(()));
+    assert_eq!(validate(&["https://app.example"]), Ok(()));
+    assert_eq!(validate(&["http://localhost:8080"]), Ok(()));
     for bad in [
         &["https://app.example.evil.example"][..],
         &["http://app.example"],
@@ -90,7 +90,7 @@ fn a_page_connects_only_from_an_origin_of_the_list() {
         &["https://app.example", "https://evil.example"],
         &["https://app.example, https://evil.example"],
     ] {
-        assert_eq!(judge(bad).unwrap_err().0, StatusCode::FORBIDDEN, "{bad:?}");
+        assert_eq!(validate(bad).unwrap_err().0, StatusCode::FORBIDDEN, "{bad:?}");
     }
     assert!(origin(&headers(&[("origin", "https://app.example")]), &[]).is_err());
 }
@@ -177,11 +177,11 @@ fn a_tap_that_ends_says_why() {
 }
 
 #[test]
-fn a_refused_handshake_is_judged_by_its_status() {
-    let judge = |status: u16| refused(StatusCode::from_u16(status).unwrap());
-    assert!([401, 403, 404].into_iter().all(|status| judge(status) == Refused::ForGood));
-    assert!([429, 503].into_iter().all(|status| judge(status) == Refused::Later));
-    assert!([200, 301, 400, 405, 426, 500, 501, 502].into_iter().all(|status| judge(status) == Refused::ByHttp));
+fn a_refused_handshake_is_validated_by_its_status() {
+    let validate = |status: u16| refused(StatusCode::from_u16(status).unwrap());
+    assert!([401, 403, 404].into_iter().all(|status| validate(status) == Refused::ForGood));
+    assert!([429, 503].into_iter().all(|status| validate(status) == Refused::Later));
+    assert!([200, 301, 400, 405, 426, 500, 501, 502].into_iter().all(|status| validate(status) == Refused::ByHttp));
 }
 
 #[test]

@@ -71,7 +71,7 @@ async fn members_that_make_a_set_look_like_a_token_are_refused() {
 }
 
 #[tokio::test]
-async fn credentials_are_judged_as_rfc_6750_says() {
+async fn credentials_are_validated_as_rfc_6750_says() {
     let fixture = fixture();
     let token = fixture.token.token.expose();
     let send = |path: &str, headers: Vec<(&str, String)>| {

@@ -12,7 +12,7 @@ struct Play {
     cluster: Arc<Cluster>,
     dice: Arc<SeededRandom>,
     emitted: usize,
-    judged: usize,
+    checked: usize,
     /// Of each stream and key, the numbers that ended, and the last that was handed over first.
     last: BTreeMap<(Arc<str>, u64), u64>,
     jtis: BTreeMap<Jti, (Arc<str>, u64)>,
@@ -27,17 +27,17 @@ impl Play {
         let bench = Bench::new(config, &declared).await;
         let cluster = bench.method.cluster.clone();
         let (last, jtis, ended) = Default::default();
-        Self { bench, cluster, dice: SeededRandom::new(seed), emitted: 0, judged: 0, last, jtis, ended, holds: 0 }
+        Self { bench, cluster, dice: SeededRandom::new(seed), emitted: 0, checked: 0, last, jtis, ended, holds: 0 }
     }
 
     fn below(&self, bound: usize) -> usize {
         usize::try_from(self.dice.below(bound as u64)).unwrap()
     }
 
-    /// Judges what was handed over since the last look.
+    /// Checks what was handed over since the last look.
     fn look(&mut self) {
         let log = self.cluster.log.lock().clone();
-        for (_, stream, set) in log.iter().skip(self.judged).filter(|(_, _, set)| is_event(set)) {
+        for (_, stream, set) in log.iter().skip(self.checked).filter(|(_, _, set)| is_event(set)) {
             let n = number(set);
             if self.jtis.insert(set.jti, (stream.clone(), n)).is_some() {
                 continue;
@@ -49,7 +49,7 @@ impl Play {
             let before = self.last.insert(key, n);
             assert!(before.is_none_or(|before| before < n));
         }
-        self.judged = log.len();
+        self.checked = log.len();
         assert!(*self.cluster.most_held.lock() < 2, "two SETs leave while the endpoint is held");
         let mut out = BTreeSet::new();
         for one in &*self.cluster.out.lock() {
@@ -80,12 +80,12 @@ impl Play {
             let at = self.below(out);
             let one = self.cluster.take(at);
             let outcome = self.verdict();
-            self.judge(&one, &outcome);
+            self.check(&one, &outcome);
             one.settle(outcome);
         }
     }
 
-    fn judge(&mut self, one: &Out, outcome: &Outcome) {
+    fn check(&mut self, one: &Out, outcome: &Outcome) {
         if matches!(outcome, Ok(_) | Err(Verdict::Refuse(_) | Verdict::Halt { scope: Scope::Set, .. }))
             && is_event(&one.set)
         {
@@ -145,7 +145,7 @@ impl Play {
                 let _ = self.bench.router.resume(&format!("s{n:03}"), false).await;
             }
             for one in self.cluster.take_all() {
-                self.judge(&one, &carried());
+                self.check(&one, &carried());
                 one.settle(carried());
             }
             self.bench.pass(Duration::from_millis(500)).await;

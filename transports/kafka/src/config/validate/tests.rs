@@ -14,7 +14,7 @@ fn local(more: &Value) -> Value {
 }
 
 fn says(cluster: &Value) -> String {
-    section(cluster).judge().unwrap_err().to_string()
+    section(cluster).validate().unwrap_err().to_string()
 }
 
 /// A certificate and its key.
@@ -25,8 +25,8 @@ fn pair() -> (String, String) {
 
 #[test]
 fn takes_a_section_without_clusters_and_one_with_defaults() {
-    Section::default().judge().unwrap();
-    section(&local(&json!({}))).judge().unwrap();
+    Section::default().validate().unwrap();
+    section(&local(&json!({}))).validate().unwrap();
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn each_range_is_kept_and_named() {
 #[test]
 fn a_broker_is_a_host_and_a_port() {
     for good in ["127.0.0.1:9092", "localhost:1", "[::1]:65535", "LOCALHOST:9092"] {
-        section(&json!({ "bootstrap": [good] })).judge().unwrap();
+        section(&json!({ "bootstrap": [good] })).validate().unwrap();
     }
     for bad in [
         "",
@@ -91,8 +91,8 @@ fn without_tls_a_cluster_lies_on_this_machine_or_is_called_trusted() {
     {
         let text = says(&json!({ "bootstrap": ["127.0.0.1:9092", there] }));
         assert!(text.contains("`tls`") && text.contains("`allow_plaintext = true`"), "{text}");
-        section(&json!({ "bootstrap": [there], "allow_plaintext": true })).judge().unwrap();
-        section(&json!({ "bootstrap": [there], "tls": {} })).judge().unwrap();
+        section(&json!({ "bootstrap": [there], "allow_plaintext": true })).validate().unwrap();
+        section(&json!({ "bootstrap": [there], "tls": {} })).validate().unwrap();
     }
 }
 
@@ -104,9 +104,9 @@ fn credentials_that_can_be_read_along_need_tls() {
     for sasl in [&plain, &bearer] {
         let text = says(&local(&json!({ "sasl": sasl, "allow_plaintext": true })));
         assert!(text.contains("`sasl`") && text.contains("clusters.main.tls"), "{text}");
-        section(&local(&json!({ "sasl": sasl, "tls": {} }))).judge().unwrap();
+        section(&local(&json!({ "sasl": sasl, "tls": {} }))).validate().unwrap();
     }
-    section(&local(&json!({ "sasl": scram }))).judge().unwrap();
+    section(&local(&json!({ "sasl": scram }))).validate().unwrap();
     let shape = json!({ "partitions": 1, "replication": 1 });
     let text = says(&local(&json!({ "sasl": bearer, "tls": {}, "create_topics": shape })));
     assert!(text.contains("create_topics"), "{text}");
@@ -115,7 +115,7 @@ fn credentials_that_can_be_read_along_need_tls() {
 #[test]
 fn a_certificate_goes_with_its_key() {
     let ((chain, key), (other, _)) = (pair(), pair());
-    let with = |tls: Value| section(&local(&json!({ "tls": tls }))).judge();
+    let with = |tls: Value| section(&local(&json!({ "tls": tls }))).validate();
     with(json!({ "ca_pem": chain, "certificate_pem": chain, "key_pem": key })).unwrap();
     for (tls, names) in [
         (json!({ "certificate_pem": chain }), "tls.key_pem"),
@@ -139,7 +139,7 @@ fn a_token_section_keeps_the_rules_of_its_documents() {
         let mut sasl = json!({ "mechanism": "OAUTHBEARER", "token_endpoint": "https://as.example/t", "client_id": "gw",
             "client_secret": "canary", "scope": "kafka write", "audience": "kafka" });
         sasl[key] = value;
-        section(&local(&json!({ "tls": {}, "sasl": sasl }))).judge()
+        section(&local(&json!({ "tls": {}, "sasl": sasl }))).validate()
     };
     for good in ["https://as.example", "http://127.0.0.1:8080/t", "http://localhost/t", "http://[::1]:1/t"] {
         with("token_endpoint", json!(good)).unwrap();
@@ -169,20 +169,20 @@ fn a_token_section_keeps_the_rules_of_its_documents() {
 fn a_cluster_has_a_plain_name() {
     for bad in ["", "a b", "a.b", "a/b", "ä", &"a".repeat(65)] {
         let section: Section = serde_json::from_value(json!({ "clusters": { bad: local(&json!({})) } })).unwrap();
-        assert!(section.judge().is_err(), "{bad}");
+        assert!(section.validate().is_err(), "{bad}");
     }
 }
 
 fn terms_of(topic: &str, grant: Value, operator_owned: bool) -> Result<(), Fault> {
     let terms: Terms = serde_json::from_value(json!({ "cluster": "main", "topic": topic })).unwrap();
     let grant: Grant = serde_json::from_value(grant).unwrap();
-    terms.judge(&section(&local(&json!({}))), &grant, operator_owned)
+    terms.validate(&section(&local(&json!({}))), &grant, operator_owned)
 }
 
 #[test]
 fn a_stream_names_a_known_cluster() {
     let terms: Terms = serde_json::from_value(json!({ "cluster": "mian", "topic": "sets" })).unwrap();
-    let text = terms.judge(&section(&local(&json!({}))), &Grant::default(), true).unwrap_err().to_string();
+    let text = terms.validate(&section(&local(&json!({}))), &Grant::default(), true).unwrap_err().to_string();
     assert!(text.contains("/cluster") && text.contains("`mian`") && text.contains("known: main"), "{text}");
 }
 
@@ -248,13 +248,13 @@ fn all_topics_are_the_operators_alone() {
 
 #[test]
 fn a_source_names_topics_a_group_and_where_refused_records_go() {
-    let judge = |key: &str, value: Value| {
+    let validate = |key: &str, value: Value| {
         let mut from = json!({ "cluster": "main", "topics": ["events"], "group": "setgate" });
         from[key] = value;
         let from: From = serde_json::from_value(from).unwrap();
-        from.judge(&section(&local(&json!({}))))
+        from.validate(&section(&local(&json!({}))))
     };
-    judge("error_topic", json!("events.bad")).unwrap();
+    validate("error_topic", json!("events.bad")).unwrap();
     for (key, bad, says) in [
         ("cluster", json!("other"), "known: main"),
         ("topics", json!([]), "1 to 64"),
@@ -268,7 +268,7 @@ fn a_source_names_topics_a_group_and_where_refused_records_go() {
         ("batch", json!(0), "1 to 10000"),
         ("batch", json!(10_001), "1 to 10000"),
     ] {
-        let text = judge(key, bad).unwrap_err().to_string();
+        let text = validate(key, bad).unwrap_err().to_string();
         assert!(text.contains(says), "{text}");
     }
 }

@@ -25,17 +25,17 @@ fn terms(pointer: &str, why: impl Into<Box<str>>) -> Fault {
 }
 
 impl Section {
-    /// Judges all clusters, without I/O.
+    /// Checks all clusters, without I/O.
     ///
     /// # Errors
     /// [`Fault::Start`] names the cluster, the key and the remedy.
-    pub(crate) fn judge(&self) -> Result<(), Fault> {
+    pub(crate) fn validate(&self) -> Result<(), Fault> {
         for (name, cluster) in &self.clusters {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
             if name.is_empty() || name.len() > MOST || !name.bytes().all(plain) {
                 return Err(in_cluster(name, "clusters", "name it with 1 to 64 of a-z, A-Z, 0-9, - and _"));
             }
-            cluster.judge(name)?;
+            cluster.validate(name)?;
         }
         Ok(())
     }
@@ -60,7 +60,7 @@ impl Section {
 }
 
 impl ClusterSection {
-    fn judge(&self, name: &str) -> Result<(), Fault> {
+    fn validate(&self, name: &str) -> Result<(), Fault> {
         let fault = |key: &str, why: &str| Err(in_cluster(name, key, why));
         let ranges = [
             ("in_flight", self.in_flight as u64, 1, 1_000_000),
@@ -86,19 +86,19 @@ impl ClusterSection {
                 return fault("create_topics.replication", "write 1 to 15");
             }
         }
-        self.judge_brokers(name)?;
+        self.validate_brokers(name)?;
         if let Some(tls) = &self.tls {
-            tls.judge(name)?;
+            tls.validate(name)?;
         }
         match &self.sasl {
             Some(SaslSection::Plain(password)) => {
                 self.within_tls(name, "PLAIN")?;
-                password.judge(name)?;
+                password.validate(name)?;
             }
-            Some(SaslSection::ScramSha256(password) | SaslSection::ScramSha512(password)) => password.judge(name)?,
+            Some(SaslSection::ScramSha256(password) | SaslSection::ScramSha512(password)) => password.validate(name)?,
             Some(SaslSection::OauthBearer(token)) => {
                 self.within_tls(name, "OAUTHBEARER")?;
-                token.judge(name)?;
+                token.validate(name)?;
                 // The binding's administrative client never serves the library's wish for a token.
                 if self.create_topics.is_some() {
                     return fault(
@@ -109,10 +109,10 @@ impl ClusterSection {
             }
             None => {}
         }
-        client::judge(name, self)
+        client::validate(name, self)
     }
 
-    fn judge_brokers(&self, name: &str) -> Result<(), Fault> {
+    fn validate_brokers(&self, name: &str) -> Result<(), Fault> {
         if self.bootstrap.is_empty() || self.bootstrap.len() > MOST {
             return Err(in_cluster(name, "bootstrap", "name 1 to 64 brokers, `HOST:PORT` each"));
         }
@@ -165,7 +165,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 }
 
 impl TlsSection {
-    fn judge(&self, name: &str) -> Result<(), Fault> {
+    fn validate(&self, name: &str) -> Result<(), Fault> {
         if let Some(pem) = &self.ca_pem {
             Roots::from_pem(pem.as_bytes()).map_err(|error| in_cluster(name, "tls.ca_pem", &error.to_string()))?;
         }
@@ -185,7 +185,7 @@ impl TlsSection {
 }
 
 impl Password {
-    fn judge(&self, name: &str) -> Result<(), Fault> {
+    fn validate(&self, name: &str) -> Result<(), Fault> {
         let fits = |text: &str| !text.is_empty() && text.len() <= 1024 && !text.contains(char::is_control);
         if !fits(&self.username) {
             return Err(in_cluster(name, "sasl.username", "write 1 to 1024 bytes without control characters"));
@@ -200,7 +200,7 @@ impl Password {
 }
 
 impl TokenSection {
-    fn judge(&self, name: &str) -> Result<(), Fault> {
+    fn validate(&self, name: &str) -> Result<(), Fault> {
         let fault = |key: &str, why: &str| Err(in_cluster(name, &format!("sasl.{key}"), why));
         let visible = |text: &str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let url = match Url::parse(&self.token_endpoint) {
@@ -245,7 +245,7 @@ impl TokenSection {
 }
 
 /// Kafka's rule for topics, and ours: its own internal topics begin with two underscores.
-fn judge_topic(pointer: &str, topic: &str) -> Result<(), Fault> {
+fn validate_topic(pointer: &str, topic: &str) -> Result<(), Fault> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if topic.is_empty() || topic.len() > LONGEST_TOPIC || !topic.bytes().all(plain) || matches!(topic, "." | "..") {
         return Err(terms(pointer, "a topic has 1 to 249 of a-z, A-Z, 0-9, `.`, `_` and `-`, and is not `.` or `..`"));
@@ -257,16 +257,16 @@ fn judge_topic(pointer: &str, topic: &str) -> Result<(), Fault> {
 }
 
 impl Terms {
-    /// Judges what a stream asks for, without I/O.
+    /// Checks what a stream asks for, without I/O.
     ///
     /// A stream of the operator's may name any topic unless its grant lists some; a receiver's own stream only what its grant lists.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member and the remedy.
-    pub(crate) fn judge(&self, section: &Section, grant: &Grant, operator_owned: bool) -> Result<(), Fault> {
+    pub(crate) fn validate(&self, section: &Section, grant: &Grant, operator_owned: bool) -> Result<(), Fault> {
         section.cluster(&self.cluster)?;
-        judge_topic("/topic", &self.topic)?;
-        grant.judge(operator_owned)?;
+        validate_topic("/topic", &self.topic)?;
+        grant.validate(operator_owned)?;
         let prefixes = match grant.topics.get(&self.cluster) {
             Some(prefixes) => prefixes.as_slice(),
             None if operator_owned && grant.topics.is_empty() => return Ok(()),
@@ -286,7 +286,7 @@ impl Terms {
 }
 
 impl Grant {
-    fn judge(&self, operator_owned: bool) -> Result<(), Fault> {
+    fn validate(&self, operator_owned: bool) -> Result<(), Fault> {
         for (cluster, prefixes) in &self.topics {
             let pointer = format!("/grant/topics/{}", setgate_delivery::clean(cluster, 64));
             for prefix in prefixes {
@@ -310,17 +310,17 @@ impl Grant {
 }
 
 impl From {
-    /// Judges what a source names, without I/O.
+    /// Checks what a source names, without I/O.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member and the remedy.
-    pub(crate) fn judge(&self, section: &Section) -> Result<(), Fault> {
+    pub(crate) fn validate(&self, section: &Section) -> Result<(), Fault> {
         section.cluster(&self.cluster)?;
         if self.topics.is_empty() || self.topics.len() > MOST {
             return Err(terms("/topics", "name 1 to 64 topics"));
         }
         for (at, topic) in self.topics.iter().enumerate() {
-            judge_topic(&format!("/topics/{at}"), topic)?;
+            validate_topic(&format!("/topics/{at}"), topic)?;
             if self.topics.iter().take(at).any(|earlier| earlier == topic) {
                 return Err(terms(&format!("/topics/{at}"), "it is named twice"));
             }
@@ -329,7 +329,7 @@ impl From {
             return Err(terms("/group", "name a consumer group, 1 to 255 bytes without control characters"));
         }
         if let Some(topic) = &self.error_topic {
-            judge_topic("/error_topic", topic)?;
+            validate_topic("/error_topic", topic)?;
             if self.topics.contains(topic) {
                 return Err(terms("/error_topic", "it is one of `topics`: what is refused would come back for ever"));
             }

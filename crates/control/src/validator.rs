@@ -12,15 +12,15 @@ use crate::{Accept, IntakeConfig, Observed, error::Problem, observe::Outcome, po
 /// The rule that a subject which names a stream breaks.
 pub(crate) const NAMES_STREAM: &str = "names_stream";
 
-/// Judges the events of one issuer; listeners and sources share it, so that there is one meaning of "acceptable".
+/// Checks the events of one issuer; listeners and sources share it, so that there is one meaning of "acceptable".
 #[derive(Clone)]
-pub(crate) struct Judge {
+pub(crate) struct EventValidator {
     pub(crate) accept: Arc<dyn Accept>,
     pub(crate) config: Arc<IntakeConfig>,
     pub(crate) observed: Observed,
 }
 
-impl Judge {
+impl EventValidator {
     /// Parses one event and holds it against its producer's rules.
     pub(crate) fn read(&self, producer: &Producer, text: &[u8]) -> Result<Event, Problem> {
         let value = setgate_set::parse_json(text, &self.config.json())?;
