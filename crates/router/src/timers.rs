@@ -62,8 +62,8 @@ impl Timers {
     /// Wakes the endpoint at the latest then; an earlier time stays.
     pub(crate) fn at_endpoint(&self, when: Duration, endpoint: &Arc<Endpoint>) {
         let mut due = self.due.lock();
-        let waiter = due.endpoints.iter_mut().find(|(_, other)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(endpoint)));
-        match waiter {
+        let scheduled = due.endpoints.iter_mut().find(|(_, other)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(endpoint)));
+        match scheduled {
             Some((at, _)) if *at <= when => return,
             Some((at, _)) => *at = when,
             None => {
@@ -122,7 +122,7 @@ impl Timers {
 
     /// When a feed is woken at the latest.
     #[cfg(test)]
-    pub(crate) fn waiter(&self, no: StreamNo) -> Option<Duration> {
+    pub(crate) fn scheduled(&self, no: StreamNo) -> Option<Duration> {
         self.due.lock().feeds.get(&no).map(|(at, _)| *at)
     }
 
