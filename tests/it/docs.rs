@@ -347,3 +347,59 @@ fn the_glossary_is_short_and_its_words_of_the_code_are_in_the_code() {
         }
     }
 }
+
+/// Numbers such as `H36` in a text, of one letter and one or two digits.
+fn numbers(text: &str, letter: char) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| matches!(word.len(), 2..=3) && word.strip_prefix(letter).is_some_and(is_number))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// All Rust files, pages and the configuration.
+fn texts() -> Vec<PathBuf> {
+    let mut folders = vec![root()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            match path.extension().and_then(|kind| kind.to_str()) {
+                _ if name.starts_with('.') || name == "target" || name == "node_modules" => {}
+                _ if path.is_dir() => folders.push(path),
+                Some("rs" | "md" | "toml") => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_threat_and_promise_that_is_cited_has_its_row_and_every_row_its_tests() {
+    let mut tests = BTreeSet::new();
+    let mut cited = BTreeSet::new();
+    for path in texts().into_iter().filter(|path| !path.starts_with(root().join("docs/design"))) {
+        let text = read(&path);
+        for letter in ['H', 'P'] {
+            cited.extend(numbers(&text, letter));
+        }
+        tests.extend(text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next()).map(str::to_owned));
+    }
+    assert!(cited.contains("H36") && cited.contains("P4"), "nothing was read: {cited:?}");
+    let pages = [read("docs/design/hardening.md"), read("docs/design/promises.md")].concat();
+    for number in cited {
+        assert!(pages.contains(&format!("| {number} |")), "{number} is cited and stands in no table of docs/design");
+    }
+    let rows: Vec<&str> = pages.lines().filter(|line| line.starts_with("| H")).collect();
+    assert!(rows.len() > 20, "{} rows", rows.len());
+    for row in rows {
+        let shown = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for test in shown.split(", ") {
+            assert!(tests.contains(test.trim_matches('`')), "no test is called {test}: {row}");
+        }
+    }
+}

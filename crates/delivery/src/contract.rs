@@ -15,7 +15,7 @@ pub struct Entry {
     pub name: &'static str,
     /// The method's URI (SSF 1.0 §6.1).
     pub uri: &'static str,
-    /// Older spellings that a request may use (delivery.md 8).
+    /// Older spellings that a request may use.
     pub aliases: &'static [&'static str],
 }
 

@@ -232,7 +232,7 @@ impl<'de> DeserializeSeed<'de> for Errors<'_, '_, '_> {
     }
 }
 
-/// Both members may be missing: older texts had them optional (delivery.md 3.8).
+/// Both members may be missing: older texts had them optional.
 struct Said {
     err: Option<String>,
     description: Option<String>,

@@ -1,4 +1,4 @@
-//! The keys of one issuer and their life (design 7, hardening H49).
+//! The keys of one issuer and their life (hardening H49).
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Verifying compact tokens (set.md 1.7, steps 1, 3, 5, 6).
+//! Verifying compact tokens (RFC 7515 §5.2).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;

@@ -1,8 +1,8 @@
-//! The subject of a received SET: tolerant where a transmitter is strict (set.md 8).
+//! The subject of a received SET: tolerant where a transmitter is strict.
 
 use serde_json::{Map, Value};
 
-/// Members that each known format requires (RFC 9493 §3.2, SSF 1.0 §3.5, set.md 2.2). Older names have the same rules.
+/// Members that each known format requires (RFC 9493 §3.2, SSF 1.0 §3.5). Older names have the same rules.
 const REQUIRED: &[(&str, &[&str])] = &[
     ("account", &["uri"]),
     ("email", &["email"]),

@@ -1,4 +1,4 @@
-//! Verification of a received SET: the algorithm of set.md 1.7 (RFC 8417 §3, RFC 8935 §2, RFC 7519 §7.2, SSF 1.0 §4.1).
+//! Verification of a received SET: the steps of the README (RFC 8417 §3, RFC 8935 §2, RFC 7519 §7.2, SSF 1.0 §4.1).
 
 use std::{sync::Arc, time::Duration};
 
@@ -74,7 +74,7 @@ impl Verify {
     /// Verifies a compact token. Nothing of it is believed before its signature is.
     ///
     /// # Errors
-    /// [`NotTaken::Refused`] with the code of set.md 1.7; [`NotTaken::NotNow`] while the issuer's keys are not there.
+    /// [`NotTaken::Refused`] with the code of its step; [`NotTaken::NotNow`] while the issuer's keys are not there.
     pub async fn take(&self, token: &[u8]) -> Result<Taken, NotTaken> {
         let token = Token::parse(token).map_err(|error| unverified(&error))?;
         let claims = match setgate_set::parse_json(token.unverified_payload(), &JsonLimits::default()) {
@@ -174,7 +174,7 @@ fn check_events(claims: &Map<String, Value>) -> Result<(), NotTaken> {
 }
 
 /// The code for a token that is not to be believed. `typ` and `crit` are faults of the SET; all else is a matter of keys,
-/// bad signatures included (set.md 1.7, 6).
+/// bad signatures included.
 fn unverified(error: &VerifyError) -> NotTaken {
     let code = match error {
         VerifyError::Malformed(_) | VerifyError::WrongType | VerifyError::Critical => ErrorCode::InvalidRequest,
@@ -187,7 +187,7 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
 
-/// A `txn`: older drafts print it as a number (set.md 1.2).
+/// A `txn`: older drafts print it as a number.
 fn txn(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

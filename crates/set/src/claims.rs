@@ -1,4 +1,4 @@
-//! The claims of a SET as the gateway writes them (set.md 3.5).
+//! The claims of a SET as the gateway writes them.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,7 +10,7 @@ use serde::{
 
 use crate::{Jti, Timestamp};
 
-/// The `aud` of a stream, in exactly the form its configuration has (set.md 8): a string or an array of strings.
+/// The `aud` of a stream, in exactly the form its configuration has: a string or an array of strings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Audience {
     /// One value, written as a string.

@@ -34,7 +34,7 @@ impl ErrorCode {
     /// Longest kept code in bytes.
     pub const LONGEST: usize = 64;
 
-    /// Reads a code from the wire; the historic names of delivery.md 6 become today's.
+    /// Reads a code from the wire; the historic names of drafts become today's.
     #[must_use]
     pub fn from_wire(text: &str) -> Self {
         match text {

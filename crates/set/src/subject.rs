@@ -115,7 +115,7 @@ impl Simple {
         }
     }
 
-    /// The identifier that names the entity for the purpose of order (`design-store.md`, 1).
+    /// The identifier that names the entity for the purpose of order.
     pub(crate) fn principal(&self) -> &Self {
         const FIRST: [Format; 7] = [
             Format::IssSub,
@@ -257,7 +257,7 @@ impl Subject {
         }
     }
 
-    /// The text that names the subject for the purpose of order (`design-store.md`, 1).
+    /// The text that names the subject for the purpose of order.
     pub(crate) fn order_text(&self) -> std::borrow::Cow<'_, str> {
         match self {
             Self::Simple(simple) => simple.principal().canonical().into(),

@@ -100,7 +100,7 @@ pub struct Stream {
     /// What a refusal does to later SETs of the same order key.
     #[serde(default)]
     pub on_refusal: OnRefusal,
-    /// Complex subjects match only with a member in common (set.md 3.3), unless the operator wants the letter of SSF 1.0 §8.1.3.1.
+    /// Complex subjects match only with a member in common, unless the operator wants the letter of SSF 1.0 §8.1.3.1.
     #[serde(default)]
     pub match_by_the_letter: bool,
     /// How many SETs leave together, and how long they wait for each other.

@@ -14,7 +14,7 @@ use crate::Lookup;
 
 /// Whether a subject that was added to a stream covers the subject of an event (SSF 1.0 §8.1.3.1).
 ///
-/// Simple subjects match when they are identical; aliases when one of their identifiers is (set.md 2.3). Complex subjects match when
+/// Simple subjects match when they are identical; aliases when one of their identifiers is. Complex subjects match when
 /// each member is missing on one side or matches; the letter of the standard lets two of them match that have no member in
 /// common, the careful default does not (openid/sharedsignals#312). A simple and a complex subject never match.
 #[must_use]

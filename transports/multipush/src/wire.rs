@@ -111,7 +111,7 @@ fn refused(code: &'static str, said: &Said) -> Cause {
     Cause::configuration(code, setgate_delivery::clean(&format!("the receiver said {}{text}", said.err), 512))
 }
 
-/// Reads what a success says. Nothing at all says nothing: `ack` may come later, or be missing (delivery.md 3.8).
+/// Reads what a success says. Nothing at all says nothing: `ack` may come later, or be missing.
 fn read(answer: &HttpResponse) -> Result<Exchange, Cause> {
     if answer.truncated {
         return Err(Cause::new("answer_cut", format!("the answer broke off or has more than {} bytes", ANSWER.bytes)));

@@ -31,7 +31,7 @@ use crate::{
     wire::{self, Ask},
 };
 
-/// How long a paused stream's poll is held at most: real receivers expect an answer then (delivery.md 2.4).
+/// How long a paused stream's poll is held at most: real receivers expect an answer then.
 const PAUSED: Duration = Duration::from_secs(10);
 /// A long poll that is answered with nothing though nothing was waited for lingers so long: who asks again at once would spin.
 const LINGER: Duration = Duration::from_secs(1);

@@ -42,7 +42,7 @@ async fn takes_a_good_set_of_every_algorithm() {
 
 #[tokio::test]
 async fn every_fault_of_a_signed_set_has_its_code() {
-    // set.md 1.7, steps 4 and 7 to 10.
+    // The steps of the README: 4 and 7 to 10.
     let transmitter = Transmitter::start().await;
     let verify = transmitter.verify(&[AUDIENCE]);
     let good = transmitter.claims("1");
@@ -121,7 +121,7 @@ async fn what_is_unusual_and_allowed_is_taken() {
         let taken = verify.take(&transmitter.sign(&claims)).await;
         assert!(taken.is_ok(), "{name}: {taken:?}");
     }
-    // set.md 1.2: older drafts print `txn` as a number.
+    // Older drafts print `txn` as a number.
     let taken = verify.take(&transmitter.sign(&with(good.clone(), "txn", json!(8675309)))).await.unwrap();
     assert_eq!(taken.txn.as_deref(), Some("8675309"));
     let any = transmitter.verify(&[]);
@@ -130,7 +130,7 @@ async fn what_is_unusual_and_allowed_is_taken() {
 
 #[tokio::test]
 async fn a_token_that_cannot_be_believed_has_its_code() {
-    // set.md 1.7, steps 1 to 3, 5 and 6.
+    // The steps of the README: 1 to 3, 5 and 6.
     let transmitter = Transmitter::start().await;
     let verify = transmitter.verify(&[AUDIENCE]);
     let good = String::from_utf8(transmitter.sign(&transmitter.claims("1"))).unwrap();
@@ -155,7 +155,7 @@ async fn a_token_that_cannot_be_believed_has_its_code() {
 
 #[tokio::test]
 async fn claims_are_i_json() {
-    // set.md 1.1: a member that occurs twice is rejected, also where libraries keep the last one.
+    // A member that occurs twice is rejected (RFC 7493 §2.3), also where libraries keep the last one.
     let transmitter = Transmitter::start().await;
     let verify = transmitter.verify(&[AUDIENCE]);
     let good = transmitter.claims("1").to_string();

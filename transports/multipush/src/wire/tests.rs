@@ -110,7 +110,7 @@ fn acknowledgements_and_errors_name_sets_of_any_request() {
         "ack": [jti(1).as_str(), "4d3559ec67504aaba65d40b0363faad8", jti(2).as_str()],
         "setErrs": {
             jti(3).as_str(): {"err": "invalid_key", "description": "nein"},
-            // Older texts had both members optional (delivery.md 3.8), and the err as free text.
+            // Older texts had both members optional, and the err as free text.
             jti(4).as_str(): {},
             jti(5).as_str(): {"err": "invalid subject"},
             jti(2).as_str(): {"err": "access_denied"},
