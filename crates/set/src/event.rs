@@ -235,7 +235,7 @@ fn name(pointer: &str, value: Value, limits: &EventLimits) -> Result<Box<str>, E
     }
 }
 
-/// A string; a number becomes one, since older drafts printed numbers (set.md, 8).
+/// A string; a number becomes one, since older drafts printed numbers.
 fn txn(value: Value, limits: &EventLimits) -> Result<Box<str>, EventError> {
     match value {
         Value::Number(number) => Ok(number.to_string().into()),
