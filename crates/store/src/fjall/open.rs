@@ -222,6 +222,8 @@ impl FjallStore {
         }));
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
         let mut writer = Writer::new(shared.clone(), engine, watermark, lock, Ledge { commit, chain, fold });
+        // Before the first event can come: on a full disk none is taken.
+        writer.measure();
         writer.unrenewed = unrenewed;
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
             let shared = writer.shared.clone();

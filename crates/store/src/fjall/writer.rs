@@ -131,7 +131,6 @@ impl Writer {
 
     /// Writes until the store is closed.
     pub(crate) fn run(mut self, queue: &Receiver<Job>) {
-        self.measure();
         loop {
             let next = self.after.take().map_or_else(|| queue.recv_timeout(self.patience()), Ok);
             let job = match next {
