@@ -142,7 +142,7 @@ fn doctests(count: &mut Count) -> Result<()> {
 
 /// Runs tests and counts them; fewer than `least` means that they were not found, not that they passed.
 fn counted(arguments: &[&str], least: usize, count: &mut Count) -> Result<()> {
-    let result = follow(cargo().args(arguments), Duration::from_secs(1500), |line| {
+    let result = follow(cargo().args(arguments), Duration::from_secs(2700), |line| {
         let own = counts(line);
         count.passed += own.passed;
         count.failed += own.failed;
