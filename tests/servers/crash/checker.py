@@ -33,7 +33,7 @@ ONCE = {"keys", "retried", "answers lost", "answered 500", "answered 503", "drop
 
 # How long before a kill an acknowledgement may have been heard and still be lost: `router.flush_ms` and `store.flush_milliseconds`
 # at their defaults, and what a busy machine adds to them: one round of the writer that has housekeeping to do, and one that then flushes.
-FLUSH = 0.02 + 0.05 + 1.93
+FLUSH = 0.02 + 0.05 + 0.93
 
 # What the clocks of three processes may differ by when ages are judged.
 SLACK = 0.5
