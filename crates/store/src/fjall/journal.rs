@@ -85,22 +85,18 @@ pub(crate) fn holed(engine: &Path) -> io::Result<Option<String>> {
     let mut torn: Option<u64> = None;
     for (number, path) in journals(engine)? {
         let bytes = batches::read(&path)?;
-        let (mut first, mut commits) = (None, Vec::new());
+        let mut last_commit = None;
         let (holes, reached) = batches::walk(&bytes, |batch| {
-            if first.is_none() {
-                first = Some(batch.seqno);
-            }
             if batch.items.iter().any(is_commit) {
-                commits.push(batch.seqno);
+                last_commit = Some(batch.at);
             }
         });
-        if let Some(torn) = torn.filter(|_| !commits.is_empty()) {
+        if let Some(torn) = torn.filter(|_| last_commit.is_some()) {
             return Ok(Some(format!(
                 "journal {torn} does not read to its end, and later commits stand in journal {number}"
             )));
         }
-        let behind = |hole: &&batches::Hole| commits.iter().any(|seqno| *seqno > hole.after);
-        if let Some(hole) = holes.iter().find(behind) {
+        if let Some(hole) = holes.iter().find(|hole| last_commit.is_some_and(|commit| commit >= hole.to)) {
             return Ok(Some(format!(
                 "journal {number} does not read from byte {} to byte {}, and later commits stand behind it",
                 hole.from, hole.to

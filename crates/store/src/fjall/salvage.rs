@@ -226,10 +226,10 @@ impl Salvage {
                 let bytes = batches::read(path)?;
                 let mut fresh = 0u64;
                 let (holes, reached) = batches::walk(&bytes, |batch| {
-                    if which > 0 && seen.contains(&batch.seqno) {
+                    // Both begin alike.
+                    if !seen.insert(batch.at) {
                         return;
                     }
-                    seen.insert(batch.seqno);
                     fresh += 1;
                     latest = latest.max(batch.seqno);
                     for item in batch.items {

@@ -67,7 +67,8 @@ async fn a_turnover_leaves_no_trace_of_what_was_overwritten_and_loses_nothing() 
     assert_eq!(owed(&store, 1).await, [at]);
     append(&store, event("{}", &[1])).await;
     store.close().await.unwrap();
-    assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+    let findings = FjallStore::check(&folder.place()).unwrap();
+    assert!(findings.is_sound(), "{findings:?}");
 }
 
 #[tokio::test]
