@@ -56,8 +56,9 @@ impl Trim {
     }
 }
 
-/// One round.
+/// One round; where another one runs, after it. Two at once would read what the other gives up, and report it as damaged.
 pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Result<(), StoreError> {
+    let _alone = shared.housekeeping.lock().await;
     aside(&shared, fill_filters).await?;
     // What is trimmed must be settled on the disk, and its targets must not be needed for a replay.
     run_on_writer(&queue, Writer::settle_cursors).await?;

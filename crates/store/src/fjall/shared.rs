@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) given: AtomicU64,
     /// When the age of parked SETs was last looked at.
     pub(crate) parked_looked: Mutex<Option<Duration>>,
+    /// Held by the round of housekeeping that runs.
+    pub(crate) housekeeping: tokio::sync::Mutex<()>,
     pub(crate) reads: Arc<Semaphore>,
     /// What the next writes meet instead of the disk.
     #[cfg(test)]
@@ -123,6 +125,7 @@ impl Shared {
             crowded: AtomicU64::new(0),
             given: AtomicU64::new(0),
             parked_looked: Mutex::new(None),
+            housekeeping: tokio::sync::Mutex::default(),
             reads: Arc::new(Semaphore::new(READS)),
             #[cfg(test)]
             faults: Mutex::default(),
