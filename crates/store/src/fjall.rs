@@ -28,6 +28,7 @@ mod salvage;
 pub(crate) mod seal;
 mod segment;
 mod shared;
+mod spare;
 mod survey;
 mod turnover;
 mod watermark;

@@ -13,6 +13,7 @@ mod repair;
 mod rotten;
 mod seal;
 mod space;
+pub(crate) mod spare;
 mod time;
 mod turnover;
 

@@ -112,10 +112,10 @@ impl Writer {
             // Keys that were taken meanwhile are no older than this, and none is younger.
             let moved = |until: Timestamp| if offset > 0 { until.max(now) } else { until.min(now) };
             let once = engine.once.read();
-            let all = once.iter().filter_map(|(number, bucket)| Some((*number, bucket.until?)));
-            let all = all.filter(|_| offset != 0 || back).map(|(number, until)| (number, until, moved(until)));
-            all.filter(|(_, before, until)| before != until)
-                .map(|(number, _, until)| (number, until))
+            let all = once.iter().filter_map(|(number, bucket)| Some((*number, bucket.slot, bucket.until?)));
+            let all = all.filter(|_| offset != 0 || back);
+            all.filter(|(.., until)| moved(*until) != *until)
+                .map(|(number, slot, until)| (number, slot, moved(until)))
                 .collect::<Vec<_>>()
         };
         let mut filling = Filling::new(&engine, segments.len() + 8);
@@ -127,15 +127,15 @@ impl Writer {
                 filling.segment(segment);
             }
         }
-        for (number, until) in &buckets {
-            filling.batch.insert(&engine.meta, row_key(*number), write_row(*until));
+        for (number, slot, until) in &buckets {
+            filling.batch.insert(&engine.meta, row_key(*number), write_row(*number, *slot, *until));
         }
         self.commit_aside(&engine, filling)?;
         self.fold = fold;
         {
             // Before the clock is believed: until then nothing is forgotten.
             let mut once = engine.once.write();
-            for (number, until) in buckets {
+            for (number, _, until) in buckets {
                 if let Some(bucket) = once.get_mut(&number) {
                     bucket.until = Some(until);
                 }

@@ -29,6 +29,8 @@ const ROW: &[u8] = b"bucket/";
 /// A bucket of idempotency keys with its Bloom filter.
 #[derive(Clone)]
 pub(crate) struct Bucket {
+    /// The number in the name of its keyspace: its own, or that of the bucket that had it first.
+    pub(crate) slot: u64,
     pub(crate) keyspace: Keyspace,
     pub(crate) filter: Arc<BloomFilter>,
     /// No key in it is younger. Earlier versions wrote none: see [`Engine::date_buckets`].
@@ -45,14 +47,21 @@ pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     seq_of(key.strip_prefix(ROW)?)
 }
 
-pub(crate) fn write_row(until: Timestamp) -> Vec<u8> {
+/// The row of a bucket: how young its keys may be, and the number in the name of its keyspace where that is not its own.
+pub(crate) fn write_row(number: u64, slot: u64, until: Timestamp) -> Vec<u8> {
     let mut out = Out::new(16);
     out.number(until.as_millis());
+    if slot != number {
+        out.number(slot);
+    }
     out.sealed()
 }
 
-pub(crate) fn read_row(value: &[u8]) -> Option<Timestamp> {
-    In::sealed(value)?.number().map(Timestamp::from_millis)
+/// What the row of a bucket says: until when, and the number in the name of its keyspace.
+pub(crate) fn read_row(number: u64, value: &[u8]) -> Option<(Timestamp, u64)> {
+    let mut from = In::sealed(value)?;
+    let until = from.number().map(Timestamp::from_millis)?;
+    Some((until, from.number().unwrap_or(number)))
 }
 
 impl Options {
@@ -70,11 +79,21 @@ impl Options {
 impl Engine {
     pub(crate) fn find_buckets(&mut self) -> Result<(), StoreError> {
         let mut once = BTreeMap::new();
+        // By the number in the name of its keyspace: the bucket, and until when its keys are.
+        let mut owners = BTreeMap::new();
+        for item in self.meta.prefix(ROW) {
+            let (key, value) = item.into_inner().map_err(engine_error)?;
+            let Some(number) = number_of(&key) else { continue };
+            let (until, slot) = read_row(number, &value).map_or((None, number), |(until, slot)| (Some(until), slot));
+            owners.insert(slot, (number, until));
+        }
         for name in self.db.list_keyspace_names() {
-            if let Some(number) = name.strip_prefix("once-").and_then(|number| number.parse().ok()) {
-                let row = self.meta.get(row_key(number)).map_err(engine_error)?;
-                let until = row.and_then(|row| read_row(&row));
-                once.insert(number, self.bucket(number, until)?);
+            let Some(slot) = name.strip_prefix("once-").and_then(|slot| slot.parse().ok()) else { continue };
+            match owners.get(&slot) {
+                Some((number, until)) => drop(once.insert(*number, self.bucket(slot, *until)?)),
+                // Earlier versions wrote no rows; the first opening by one that does writes those of all.
+                None if owners.is_empty() => drop(once.insert(slot, self.bucket(slot, None)?)),
+                None => self.delete_left(&name)?,
             }
         }
         *self.once.write() = once;
@@ -92,7 +111,7 @@ impl Engine {
             let Some(number) = number_of(&key).filter(|number| !self.once.read().contains_key(number)) else {
                 continue;
             };
-            if read_row(&value).is_none_or(|until| now.since(until) < window) {
+            if read_row(number, &value).is_none_or(|(until, _)| now.since(until) < window) {
                 return Err(StoreError::Corrupt(format!("the idempotency keys of bucket {number} are missing")));
             }
             // It was dropped, and the process ended before its row was.
@@ -103,7 +122,7 @@ impl Engine {
             let width = options.bucket_millis();
             let said = Timestamp::from_millis(number.saturating_add(1).saturating_mul(width));
             let until = said.min(now.plus(std::time::Duration::from_millis(width)));
-            batch.insert(&self.meta, row_key(*number), write_row(until));
+            batch.insert(&self.meta, row_key(*number), write_row(*number, bucket.slot, until));
             bucket.until = Some(until);
             changed += 1;
         }
@@ -141,9 +160,10 @@ impl Shared {
         let number = after.max(now.as_millis() / width).max(crowded).max(self.given.load(Ordering::Acquire) + 1);
         self.given.store(number, Ordering::Release);
         let until = now.plus(std::time::Duration::from_millis(width));
-        let bucket = engine.bucket(number, Some(until))?;
+        let slot = engine.spare_buckets.reuse().unwrap_or(number);
+        let bucket = engine.bucket(slot, Some(until))?;
         engine.once.write().insert(number, bucket.clone());
-        filling.batch.insert(&engine.meta, row_key(number), write_row(until));
+        filling.batch.insert(&engine.meta, row_key(number), write_row(number, slot, until));
         self.shorten(self.oldest_bucket(engine));
         Ok((number, bucket))
     }

@@ -10,7 +10,6 @@ use crate::{
     fjall::{
         batch::Failure,
         housekeep::{Trim, aside, plan_trim, run_on_writer},
-        release::give_up_orphans,
         watermark::Watermark,
         writer::{Job, Writer},
     },
@@ -64,7 +63,7 @@ impl FjallStore {
     }
 
     pub(crate) async fn clear_away(&self) -> Result<(), StoreError> {
-        aside(&self.shared, |_, engine| give_up_orphans(engine, None)).await
+        aside(&self.shared, |_, engine| engine.spare_segments.clear_away(engine)).await
     }
 
     /// The process ends at the `after`-th place from now on where that makes a difference on the disk.

@@ -1,6 +1,9 @@
 //! The engine's keyspaces, and what is read from them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, config::BlockSizePolicy};
@@ -17,6 +20,7 @@ use crate::{
         place::is_full,
         seal,
         segment::{Segment, SegmentKeyspaces},
+        spare::{EMPTIED, Spares},
         turnover::FILLER,
     },
     plan::{Kept, ParkedRow},
@@ -27,6 +31,7 @@ const MIB: u64 = 1024 * 1024;
 /// Everything that is open of the engine. It is closed when the last holder drops it.
 pub(crate) struct Engine {
     pub(crate) db: Database,
+    folder: PathBuf,
     /// Counters, the fold and the table of segments.
     pub(crate) meta: Keyspace,
     /// Control-plane records.
@@ -43,6 +48,9 @@ pub(crate) struct Engine {
     pub(crate) segments: RwLock<BTreeMap<u64, Segment>>,
     /// Idempotency keys by bucket.
     pub(crate) once: RwLock<BTreeMap<u64, Bucket>>,
+    /// Keyspaces of segments, and of buckets, that were given up.
+    pub(crate) spare_segments: Spares<SegmentKeyspaces>,
+    pub(crate) spare_buckets: Spares<Keyspace>,
     filter_budget: MemoryBudget,
 }
 
@@ -124,7 +132,10 @@ impl Engine {
             held: db.keyspace("held", || shape(4 * MIB, 16 * 1024)).map_err(engine_error)?,
             segments: RwLock::default(),
             once: RwLock::default(),
+            spare_segments: Spares::default(),
+            spare_buckets: Spares::default(),
             filter_budget: MemoryBudget::new(),
+            folder: path.to_owned(),
             db,
         };
         if engine.db.keyspace_exists(FILLER) {
@@ -143,41 +154,52 @@ impl Engine {
             let mut segment =
                 Segment::read(&item.value().map_err(engine_error)?).ok_or_else(|| damaged("the table of segments"))?;
             if !segment.condensed {
-                for name in [Segment::heads_name(segment.id), Segment::bodies_name(segment.id)] {
+                for name in [Segment::heads_name(segment.slot), Segment::bodies_name(segment.slot)] {
                     if !self.db.keyspace_exists(&name) {
                         return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id)));
                     }
                 }
-                segment.keyspaces = Some(self.keyspaces(segment.id)?);
+                segment.keyspaces = Some(self.keyspaces(segment.slot)?);
             }
             segments.insert(segment.first, segment);
         }
         for name in self.db.list_keyspace_names() {
-            let id =
-                name.strip_prefix("heads-").or_else(|| name.strip_prefix("bodies-")).and_then(|id| id.parse().ok());
-            if id.is_some_and(|id: u64| !segments.values().any(|segment| segment.id == id && !segment.condensed)) {
-                // It was made or given up by a commit that did not take place, or whose clearing away did not.
-                let left = self.db.keyspace(&name, || shape(2 * MIB, 4096)).map_err(engine_error)?;
-                self.db.delete_keyspace(left).map_err(engine_error)?;
+            let slot =
+                name.strip_prefix("heads-").or_else(|| name.strip_prefix("bodies-")).and_then(|slot| slot.parse().ok());
+            if slot
+                .is_some_and(|slot: u64| !segments.values().any(|segment| segment.slot == slot && !segment.condensed))
+            {
+                // It was made or given up by a commit that did not take place, or whose clearing away did not; or it was kept for later.
+                self.delete_left(&name)?;
             }
         }
         self.segments = RwLock::new(segments);
         Ok(())
     }
 
-    /// The keyspaces of a segment.
-    pub(crate) fn keyspaces(&self, id: u64) -> Result<SegmentKeyspaces, StoreError> {
+    /// Deletes a keyspace that no row leads to.
+    pub(crate) fn delete_left(&self, name: &str) -> Result<(), StoreError> {
+        let left = self.db.keyspace(name, || shape(2 * MIB, 4096)).map_err(engine_error)?;
+        self.db.delete_keyspace(left).map_err(engine_error)
+    }
+
+    /// The keyspaces of segments with this number in their names.
+    pub(crate) fn keyspaces(&self, slot: u64) -> Result<SegmentKeyspaces, StoreError> {
         Ok(SegmentKeyspaces {
-            heads: self.db.keyspace(&Segment::heads_name(id), || shape(2 * MIB, 4096)).map_err(engine_error)?,
-            bodies: self.db.keyspace(&Segment::bodies_name(id), || shape(8 * MIB, 16 * 1024)).map_err(engine_error)?,
+            heads: self.db.keyspace(&Segment::heads_name(slot), || shape(2 * MIB, 4096)).map_err(engine_error)?,
+            bodies: self
+                .db
+                .keyspace(&Segment::bodies_name(slot), || shape(8 * MIB, 16 * 1024))
+                .map_err(engine_error)?,
         })
     }
 
-    /// The keyspace of a bucket of idempotency keys.
-    pub(crate) fn bucket(&self, bucket: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
-        let keyspace = self.db.keyspace(&format!("once-{bucket}"), || shape(2 * MIB, 4096)).map_err(engine_error)?;
-        let filter = BloomFilter::new(keyspace.is_empty().map_err(engine_error)?, &self.filter_budget);
-        Ok(Bucket { keyspace, filter: filter.into(), until })
+    /// The keyspace of a bucket of idempotency keys, with this number in its name.
+    pub(crate) fn bucket(&self, slot: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
+        let keyspace = self.db.keyspace(&format!("once-{slot}"), || shape(2 * MIB, 4096)).map_err(engine_error)?;
+        let empty = keyspace.range([EMPTIED.as_slice(), &[0]].concat()..).next().is_none();
+        let filter = BloomFilter::new(empty, &self.filter_budget);
+        Ok(Bucket { slot, keyspace, filter: filter.into(), until })
     }
 
     /// The keyspace that fills journals up.
@@ -185,12 +207,13 @@ impl Engine {
         self.db.keyspace(FILLER, || shape(4 * MIB, 16 * 1024)).map_err(engine_error)
     }
 
-    /// A keyspace by its name, where there is one.
-    pub(crate) fn known(&self, name: &str) -> Result<Option<Keyspace>, StoreError> {
-        if !self.db.keyspace_exists(name) {
-            return Ok(None);
-        }
-        self.db.keyspace(name, || shape(2 * MIB, 4096)).map(Some).map_err(engine_error)
+    /// Bytes that the store takes on the disk: what the engine counts, and its list of keyspaces, which it does not count.
+    pub(crate) fn disk_space(&self) -> Result<u64, StoreError> {
+        let list = self.folder.join("keyspaces/0");
+        let files =
+            [list.join("tables"), list].into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        let listed: u64 = files.filter_map(|file| file.ok()?.metadata().ok()).map(|about| about.len()).sum();
+        Ok(self.db.disk_space().map_err(engine_error)? + listed)
     }
 
     /// Every keyspace that is open.

@@ -253,6 +253,7 @@ impl Writer {
             Some(segment) if fits(&segment) => segment,
             newest => {
                 let id = newest.as_ref().map_or(1, |segment| segment.id + 1);
+                let slot = engine.spare_segments.reuse().unwrap_or(id);
                 let open = Segment {
                     id,
                     first: last + 1,
@@ -260,7 +261,8 @@ impl Writer {
                     accepted_last: None,
                     bytes: 0,
                     condensed: false,
-                    keyspaces: Some(engine.keyspaces(id)?),
+                    slot,
+                    keyspaces: Some(engine.keyspaces(slot)?),
                     written_out: false,
                 };
                 let mut segments = engine.segments.write();

@@ -1,12 +1,13 @@
 //! Freeing what nobody needs any more: segments, idempotency keys, parked SETs beyond their limits.
 
 use std::{
+    collections::BTreeMap,
     ops::RangeInclusive,
     sync::{Arc, atomic::Ordering, mpsc::SyncSender},
     time::Duration,
 };
 
-use fjall::{Keyspace, PersistMode};
+use fjall::PersistMode;
 use roaring::RoaringTreemap;
 use tokio::sync::oneshot;
 
@@ -14,10 +15,10 @@ use crate::{
     Durability, StoreError, StreamNo, Unit,
     fjall::{
         batch::{Failure, Filling},
-        bucket::row_key,
+        bucket::{Bucket, row_key},
         engine::{Engine, engine_error, held_key, key, parked_of, read_row, seq_of},
         guard::guarded,
-        release::{give_up, give_up_orphans, release_journals},
+        release::release_journals,
         segment::{Segment, SegmentKeyspaces},
         shared::Shared,
         writer::{Call, Job, Writer},
@@ -77,7 +78,7 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
         );
         run_on_writer(&queue, move |writer| writer.trim(trim)).await?;
         tracing::debug!(segments = given, "segments were given up and are cleared away");
-        aside(&shared, |_, engine| give_up_orphans(engine, None)).await?;
+        aside(&shared, |_, engine| engine.spare_segments.clear_away(engine)).await?;
         tracing::debug!("segments were cleared away");
         if !again {
             break;
@@ -251,9 +252,11 @@ impl Writer {
         }
         let mut filling = Filling::new(&engine, trim.swept.len() + 64);
         let mut segments = engine.segments.read().clone();
+        let mut left = Vec::new();
         for first in &trim.gone {
             if let Some(segment) = segments.remove(first) {
                 filling.batch.remove(&engine.meta, segment.key());
+                left.extend(segment.keyspaces.map(|keyspaces| (segment.slot, keyspaces)));
             }
         }
         if let Some((first, rows)) = trim.condense
@@ -263,7 +266,7 @@ impl Writer {
                 filling.batch.insert(&engine.held, key, value);
             }
             segment.condensed = true;
-            segment.keyspaces = None;
+            left.extend(segment.keyspaces.take().map(|keyspaces| (segment.slot, keyspaces)));
             filling.segment(segment);
         }
         for key in trim.swept {
@@ -271,6 +274,7 @@ impl Writer {
         }
         self.commit_aside(&engine, filling)?;
         *engine.segments.write() = segments;
+        left.into_iter().for_each(|(slot, keyspaces)| engine.spare_segments.leave(slot, keyspaces));
         let mut state = self.shared.state.write();
         state.first = engine.first(state.last);
         Ok(())
@@ -362,23 +366,22 @@ fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
 async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
     aside(shared, |shared, engine| {
         let oldest = shared.oldest_bucket(engine);
-        let past: Vec<(u64, Keyspace)> = {
+        let past: BTreeMap<u64, Bucket> = {
             let mut once = engine.once.write();
             let kept = once.split_off(&oldest);
-            let past = std::mem::replace(&mut *once, kept);
-            past.into_iter().map(|(number, bucket)| (number, bucket.keyspace)).collect()
+            std::mem::replace(&mut *once, kept)
         };
         shared.keys.lock().retain(|bucket, _| *bucket >= oldest);
         // The rows first: a row says that its bucket must be there.
         let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
-        past.iter().for_each(|(number, _)| batch.remove(&engine.meta, row_key(*number)));
+        past.keys().for_each(|number| batch.remove(&engine.meta, row_key(*number)));
         if !past.is_empty() {
             batch.commit().map_err(engine_error)?;
         }
-        for (_, keyspace) in past {
-            give_up(engine, keyspace)?;
+        for bucket in past.into_values() {
+            engine.spare_buckets.leave(bucket.slot, bucket.keyspace);
         }
-        give_up_orphans(engine, Some(oldest))?;
+        engine.spare_buckets.clear_away(engine)?;
         shared.shorten(oldest);
         Ok(())
     })

@@ -305,6 +305,7 @@ impl<'a> Scribe<'a> {
                     accepted_last: None,
                     bytes: 0,
                     condensed: false,
+                    slot: id,
                     keyspaces: Some(self.engine.keyspaces(id)?),
                     written_out: false,
                 });
@@ -348,6 +349,7 @@ impl<'a> Scribe<'a> {
                     }
                     _ => runs.push(Segment {
                         id: (self.segments.len() + runs.len()) as u64 + 1,
+                        slot: (self.segments.len() + runs.len()) as u64 + 1,
                         first: seq,
                         last: Some(seq),
                         accepted_last: Some(written.head.accepted),
@@ -414,7 +416,13 @@ impl<'a> Scribe<'a> {
         filling.batch.insert(&engine.meta, KEYS, write_keys(&survey.keys));
         filling.batch.insert(&engine.meta, EPOCH, key(survey.epoch));
         for (number, row) in survey.buckets.iter().filter(|(number, _)| survey.keys.contains_key(number)) {
-            filling.batch.insert(&engine.meta, bucket::row_key(*number), &**row);
+            if let Some((until, _)) = bucket::read_row(*number, row) {
+                filling.batch.insert(
+                    &engine.meta,
+                    bucket::row_key(*number),
+                    bucket::write_row(*number, *number, until),
+                );
+            }
         }
         let held_back = survey.held_back.clone().unwrap_or_else(|| {
             // In doubt every record is as young as the last heartbeat: nothing is destroyed by an age that nobody knows.

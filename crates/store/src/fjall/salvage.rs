@@ -14,11 +14,14 @@ use lsm_tree::Slice;
 use crate::{
     codec::{read_body, read_chunk, read_delta, read_head},
     fjall::{
+        bucket::{self, number_of},
         engine::{read_row, seq_of},
         journal::{self, batches},
         replay::{COUNTERS, Fold, KEYS},
         salvage::tree::{Lens, Row, Tree},
         seal,
+        segment::Segment,
+        spare::EMPTIED,
         turnover::FILLER,
     },
 };
@@ -200,7 +203,31 @@ impl Salvage {
                 keyspace.role = guess.unwrap_or(KeyspaceRole::Other);
             }
         }
+        salvage.find_owners();
         Ok(salvage)
+    }
+
+    /// Calls keyspaces by the segment or bucket that has them now: the number in their name is that of the first that had them.
+    fn find_owners(&mut self) {
+        let mut owners = BTreeMap::new();
+        for row in self.rows(|role| role == KeyspaceRole::Meta) {
+            let Some(value) = row.value else { continue };
+            if let Some(segment) = row.key.starts_with(b"segment/").then(|| Segment::read(&value)).flatten() {
+                if !segment.condensed {
+                    owners.insert(KeyspaceRole::Heads(segment.slot), KeyspaceRole::Heads(segment.id));
+                    owners.insert(KeyspaceRole::Bodies(segment.slot), KeyspaceRole::Bodies(segment.id));
+                }
+            } else if let Some(number) = number_of(&row.key)
+                && let Some((_, slot)) = bucket::read_row(number, &value)
+            {
+                owners.insert(KeyspaceRole::Once(slot), KeyspaceRole::Once(number));
+            }
+        }
+        let owner = |role: KeyspaceRole| owners.get(&role).copied().unwrap_or(role);
+        for keyspace in &mut self.keyspaces {
+            keyspace.role = owner(keyspace.role);
+        }
+        self.gone = self.gone.iter().map(|role| owner(*role)).collect();
     }
 
     fn read_journals(&mut self, engine: &Path, aside: &Path) -> io::Result<()> {
@@ -314,7 +341,7 @@ impl Keyspace {
     }
 }
 
-/// Rows of many sources as one, each key once, with its newest value; removed keys are left out.
+/// Rows of many sources as one, each key once, with its newest value; removed keys, and the row of emptied keyspaces, are left out.
 pub(crate) struct Merge<'a> {
     sources: Vec<Box<dyn Iterator<Item = Row> + 'a>>,
     heap: BinaryHeap<(Reverse<Vec<u8>>, u64, usize)>,
@@ -354,7 +381,7 @@ impl Iterator for Merge<'_> {
                 continue;
             }
             self.last = Some(row.key.clone());
-            if row.value.is_some() {
+            if row.value.is_some() && *row.key != EMPTIED {
                 return Some(row);
             }
         }

@@ -33,17 +33,19 @@ pub(crate) struct Segment {
     /// Whether only what is still owed is left of it, among the held.
     pub(crate) condensed: bool,
     pub(crate) keyspaces: Option<SegmentKeyspaces>,
+    /// The number in the names of its keyspaces: its own, or that of the segment that had them first.
+    pub(crate) slot: u64,
     /// Whether its keyspaces were told to leave memory and journals.
     pub(crate) written_out: bool,
 }
 
 impl Segment {
-    pub(crate) fn heads_name(id: u64) -> String {
-        format!("heads-{id}")
+    pub(crate) fn heads_name(slot: u64) -> String {
+        format!("heads-{slot}")
     }
 
-    pub(crate) fn bodies_name(id: u64) -> String {
-        format!("bodies-{id}")
+    pub(crate) fn bodies_name(slot: u64) -> String {
+        format!("bodies-{slot}")
     }
 
     /// The key of its row in the table of segments.
@@ -59,19 +61,25 @@ impl Segment {
             out.number(number);
         }
         out.byte(u8::from(self.condensed));
+        if self.slot != self.id {
+            out.number(self.slot);
+        }
         out.sealed()
     }
 
     /// Reads its row; its keyspaces are opened by the caller.
     pub(crate) fn read(value: &[u8]) -> Option<Self> {
         let mut from = In::sealed(value)?;
+        let id = from.number()?;
         Some(Self {
-            id: from.number()?,
+            id,
             first: from.number()?,
             last: Some(from.number()?).filter(|last| *last != 0),
             accepted_last: Some(from.number()?).filter(|at| *at != 0).map(Timestamp::from_millis),
             bytes: from.number()?,
             condensed: from.byte()? == 1,
+            // Earlier versions made keyspaces for each segment and wrote nothing.
+            slot: from.number().unwrap_or(id),
             keyspaces: None,
             written_out: false,
         })

@@ -10,7 +10,7 @@ use crate::{
         engine::{Engine, engine_error},
         housekeep::run_on_writer,
         read_aside,
-        release::give_up,
+        release::delete,
         shared::Shared,
         writer::Writer,
     },
@@ -69,7 +69,7 @@ fn write_out(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), Store
         keyspace.rotate_memtable().map_err(engine_error)?;
         await_written(engine, &keyspace, &late)?;
     }
-    give_up(engine, filler)?;
+    delete(engine, filler)?;
     while engine.db.journal_count() > 1 {
         wait(engine, &late)?;
     }

@@ -315,7 +315,7 @@ impl Writer {
     pub(crate) fn measure_bytes(&mut self) {
         let Some(engine) = &self.engine else { return };
         (self.measured, self.unmeasured) = (self.now().max(Duration::from_nanos(1)), 0);
-        if let Ok(bytes) = engine.db.disk_space() {
+        if let Ok(bytes) = engine.disk_space() {
             self.shared.bytes.store(bytes, Ordering::Relaxed);
         }
     }

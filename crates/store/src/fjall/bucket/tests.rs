@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
-    Appended, Done, Durability, NewEvent, Once, Store, Unit,
+    Appended, Done, Durability, FjallStore, NewEvent, Once, Store, Unit,
     testkit::{Bench as _, event},
     tests::Folder,
 };
@@ -124,4 +124,25 @@ async fn buckets_that_were_filled_under_a_clock_that_was_ahead_end_by_the_right_
         assert!(is_new(&*store, 1, id).await, "id {id} is kept for years");
     }
     folder.cut(store).await;
+}
+
+#[tokio::test]
+async fn the_engine_makes_no_keyspaces_for_buckets_that_come_and_go() {
+    let mut folder = Folder::new();
+    let mut store = folder.store() as Arc<dyn Store>;
+    for id in 0..80 {
+        assert!(is_new(&*store, 1, id).await);
+        assert!(!is_new(&*store, 1, id).await, "{id} is not known at once");
+        folder.dial.pass(HOUR * 6);
+        store.housekeep().await.unwrap();
+        if id == 40 {
+            store.close().await.unwrap();
+            assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+            store = folder.store();
+            assert!(!is_new(&*store, 1, id - 1).await && is_new(&*store, 1, id - 20).await);
+        }
+    }
+    store.close().await.unwrap();
+    let made = crate::tests::spare::made(&folder);
+    assert!(made < 40, "{made} keyspaces were made for 80 buckets");
 }

@@ -1,0 +1,136 @@
+//! Keyspaces that were given up, emptied and used again.
+//!
+//! The engine's own list of keyspaces keeps an entry of some 2 kB for every keyspace that was ever made, deleted or not, and rewrites
+//! the whole list every few changes; the files of before stay on the disk while the process lives. A ledger whose segments come and go
+//! would fill the disk with it. So keyspaces are made once, and what is given up is emptied.
+
+use fjall::{AbstractTree as _, Keyspace, SeqNo};
+use parking_lot::Mutex;
+
+use crate::{
+    StoreError,
+    fjall::{
+        engine::{Engine, engine_error},
+        release::delete,
+        segment::SegmentKeyspaces,
+    },
+};
+
+/// So many of a kind are kept for later; what is given up beyond them is deleted.
+const MOST: usize = 32;
+
+/// The row that an emptied keyspace holds. No record, key or position has a key of one byte, and it stands before all of them.
+///
+/// It is written to a table. A journal that has rows from before may then go, and is not replayed for this keyspace after a crash: the
+/// engine decides both by the newest row that it finds in a table.
+pub(crate) const EMPTIED: [u8; 1] = [0];
+
+/// What was given up: the number in the names of its keyspaces, and they.
+struct Left<K> {
+    slot: u64,
+    keyspaces: K,
+    emptied: bool,
+}
+
+/// Keyspaces of one kind that wait: some to be emptied, some to be used again.
+pub(crate) struct Spares<K> {
+    left: Mutex<Vec<Left<K>>>,
+    ready: Mutex<Vec<u64>>,
+}
+
+impl<K> Default for Spares<K> {
+    fn default() -> Self {
+        Self { left: Mutex::default(), ready: Mutex::default() }
+    }
+}
+
+/// One keyspace, or those that are used together.
+pub(crate) trait Emptied: Clone {
+    fn each(&self) -> Vec<Keyspace>;
+}
+
+impl Emptied for Keyspace {
+    fn each(&self) -> Vec<Keyspace> {
+        vec![self.clone()]
+    }
+}
+
+impl Emptied for SegmentKeyspaces {
+    fn each(&self) -> Vec<Keyspace> {
+        self.clone().both().into()
+    }
+}
+
+impl<K: Emptied> Spares<K> {
+    /// The number of keyspaces that are empty and free.
+    pub(crate) fn reuse(&self) -> Option<u64> {
+        self.ready.lock().pop()
+    }
+
+    /// Gives keyspaces up. No row in the store leads to them any more.
+    pub(crate) fn leave(&self, slot: u64, keyspaces: K) {
+        self.left.lock().push(Left { slot, keyspaces, emptied: false });
+    }
+
+    /// Empties what was given up, and makes what was emptied in an earlier round ready to be used again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is not done yet is done in the next round.
+    pub(crate) fn clear_away(&self, engine: &Engine) -> Result<(), StoreError> {
+        let mut left = std::mem::take(&mut *self.left.lock());
+        let mut done = Ok(());
+        while let Some(mut one) = left.pop() {
+            done = self.clear_one(engine, &mut one);
+            if done.is_err() {
+                left.push(one);
+                break;
+            }
+            if !one.emptied {
+                continue;
+            }
+            let written =
+                one.keyspaces.each().iter().all(|keyspace| keyspace.tree.get_highest_persisted_seqno().is_some());
+            if written {
+                self.ready.lock().push(one.slot);
+            } else {
+                self.left.lock().push(one);
+            }
+        }
+        self.left.lock().append(&mut left);
+        done
+    }
+
+    /// Empties or deletes one.
+    fn clear_one(&self, engine: &Engine, one: &mut Left<K>) -> Result<(), StoreError> {
+        if one.emptied {
+            return Ok(());
+        }
+        let waiting = self.left.lock().iter().filter(|other| other.emptied).count();
+        if self.ready.lock().len() + waiting >= MOST {
+            return one.keyspaces.each().into_iter().try_for_each(|keyspace| delete(engine, keyspace));
+        }
+        one.keyspaces.each().iter().try_for_each(empty)?;
+        one.emptied = true;
+        Ok(())
+    }
+}
+
+/// Drops every row of a keyspace and every file with them. Who still reads keeps what it reads until it is done.
+fn empty(keyspace: &Keyspace) -> Result<(), StoreError> {
+    drop_tables(keyspace).map_err(|error| engine_error(error.into()))?;
+    keyspace.insert(EMPTIED, b"").map_err(engine_error)?;
+    keyspace.rotate_memtable().map_err(engine_error)?;
+    Ok(())
+}
+
+/// Drops the tables of a keyspace one by one, and what of it is in memory.
+///
+/// The engine keeps the files of tables that were read open, in a cache that forgets only tables that were dropped one by one.
+pub(crate) fn drop_tables(keyspace: &Keyspace) -> Result<(), fjall::LsmError> {
+    let tree = &keyspace.tree;
+    // A flush in between would bring a table that nobody drops.
+    let _no_flush = tree.get_flush_lock();
+    tree.drop_range::<&[u8], _>(..)?;
+    tree.clear()?;
+    tree.get_version_history_lock().maintenance(keyspace.path(), SeqNo::MAX)
+}

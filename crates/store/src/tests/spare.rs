@@ -1,0 +1,112 @@
+//! Keyspaces are emptied and used again, so that the engine's list of them does not grow with the ledger.
+
+use std::fs;
+
+use super::*;
+use crate::{
+    Durability, StreamNo,
+    testkit::{acknowledged, append, assert_sums, body, event, owed, settle},
+};
+
+const SEGMENT: u64 = 12;
+
+fn folder() -> Folder {
+    Folder::with(|options| (options.segment_records, options.recent_bytes) = (SEGMENT, 0))
+}
+
+/// The highest number of a keyspace in the engine's folder: so many were made.
+pub(crate) fn made(folder: &Folder) -> u64 {
+    let keyspaces = fs::read_dir(folder.place().engine().join("keyspaces")).unwrap();
+    keyspaces.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).max().unwrap()
+}
+
+/// Bytes of the engine's list of keyspaces.
+fn list_bytes(folder: &Folder) -> u64 {
+    let mut files = Vec::new();
+    damage::files(&folder.place().engine().join("keyspaces/0"), &mut files);
+    files.iter().map(|file| fs::metadata(file).map_or(0, |about| about.len())).sum()
+}
+
+/// Fills one segment, of which stream 2 keeps the first record owed.
+async fn fill(store: &Arc<dyn Store>, from: u64) {
+    for seq in from..from + SEGMENT {
+        append(store, event(&format!("body-{seq}"), &[1, 2])).await;
+    }
+    let all = (from..from + SEGMENT).flat_map(|seq| [acknowledged(1, seq), acknowledged(2, seq)]);
+    let but_one = all.filter(|settlement| (settlement.stream, settlement.at.seq) != (StreamNo(2), from));
+    settle(store, but_one.collect(), Durability::Sync).await;
+}
+
+async fn assert_whole(store: &Arc<dyn Store>, segments: u64) {
+    let firsts: Vec<u64> = (0..segments).map(|number| number * SEGMENT + 1).collect();
+    assert_eq!(owed(store, 2).await, firsts);
+    for seq in [firsts.first(), firsts.last()].into_iter().flatten() {
+        assert_eq!(body(store, *seq).await.as_deref(), Some(format!("body-{seq}").as_bytes()));
+    }
+    assert_sums(store, 1..=2).await;
+}
+
+#[tokio::test]
+async fn the_engine_makes_no_keyspaces_for_segments_that_come_and_go() {
+    let mut folder = folder();
+    let mut store = folder.store() as Arc<dyn Store>;
+    let mut most = 0;
+    for number in 0..60 {
+        fill(&store, number * SEGMENT + 1).await;
+        store.housekeep().await.unwrap();
+        if number % 20 == 19 {
+            most = most.max(list_bytes(&folder));
+            assert_whole(&store, number + 1).await;
+            store.close().await.unwrap();
+            assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+            store = folder.store();
+        }
+    }
+    // Seven that every store has, and some pairs after each opening.
+    assert!(made(&folder) < 60, "{} keyspaces were made for 60 segments", made(&folder));
+    assert!(most < 512 * 1024, "the engine's list of keyspaces takes {most} bytes");
+}
+
+/// A kill after each step that a keyspace goes through.
+#[tokio::test]
+async fn a_kill_while_a_keyspace_is_emptied_or_used_again_loses_nothing() {
+    for steps in 0..6 {
+        let mut folder = folder();
+        let store = folder.store();
+        let shared = store.clone() as Arc<dyn Store>;
+        for number in 0..3 {
+            fill(&shared, number * SEGMENT + 1).await;
+        }
+        let mut filled = 3;
+        for _ in 0..3 {
+            store.trim(store.plan_trim().await.unwrap()).await.unwrap();
+        }
+        for step in 0..steps {
+            match step {
+                // What was given up is emptied; then it is free; then it has another segment; that is closed and written out.
+                0 | 1 => store.clear_away().await.unwrap(),
+                2 => {
+                    fill(&shared, filled * SEGMENT + 1).await;
+                    filled += 1;
+                }
+                3 => {
+                    fill(&shared, filled * SEGMENT + 1).await;
+                    filled += 1;
+                }
+                _ => shared.housekeep().await.unwrap(),
+            }
+        }
+        store.abandon().await;
+        drop((store, shared));
+        for round in 0..3 {
+            assert!(FjallStore::check(&folder.place()).unwrap().is_sound(), "{steps} steps, round {round}");
+            let store = folder.store();
+            let shared = store.clone() as Arc<dyn Store>;
+            assert_whole(&shared, filled).await;
+            fill(&shared, filled * SEGMENT + 1).await;
+            filled += 1;
+            shared.housekeep().await.unwrap();
+            store.abandon().await;
+        }
+    }
+}
