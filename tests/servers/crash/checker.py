@@ -46,6 +46,7 @@ class Seen(NamedTuple):
     heard:   acknowledgements that it answered, and when.
     kills:   when it was killed.
     full:    from when to when its disk was full.
+    answers: when each event that it accepted was sent, and when the answer came.
     views:   what it said of each stream during the run, and when.
     quiet:   the last of them before those who were away came back, when nothing had been accepted for two rounds of housekeeping.
     """
@@ -54,6 +55,7 @@ class Seen(NamedTuple):
     heard: list = []
     kills: list = []
     full: list = []
+    answers: list = []
     views: list = []
     quiet: dict = {}
 
@@ -163,7 +165,8 @@ def order(stream, owed, own, batched=False):
 
 def repeats(received, seen):
     """What was acknowledged comes again only if it was asked for before that was heard, or if a kill followed at once; on a full disk
-    nothing can be written down, so that a kill there may follow later.
+    nothing can be written down, so that a kill there may follow later. On a busy machine the writer may stand longer: then no event either
+    is answered that was sent later than this.
 
     Returns how long before a kill the lost acknowledgements had been heard, and the faults.
     """
@@ -173,7 +176,8 @@ def repeats(received, seen):
     excused, faults = [], []
 
     def lost(at, kill):
-        return kill <= at + FLUSH or any(begin <= at + FLUSH and kill <= end + FLUSH for begin, end in seen.full)
+        full = any(begin <= at + FLUSH and kill <= end + FLUSH for begin, end in seen.full)
+        return kill <= at + FLUSH or full or not any(at + FLUSH <= sent and answered <= kill for sent, answered in seen.answers)
 
     for line in received:
         asked = line.get("asked")

@@ -314,7 +314,8 @@ def judge(test, told):
     accepted, received = book(folder / "accepted.jsonl"), book(folder / "received.jsonl")
     heard = book(folder / "acknowledged.jsonl")
     before, after = told["before"], told["after"]
-    seen = checker.Seen(told["final"], heard, test.gateway.killed, test.full, test.views, test.quiet)
+    answers = [(line["sent"], line["at"]) for line in accepted]
+    seen = checker.Seen(told["final"], heard, test.gateway.killed, test.full, answers, test.views, test.quiet)
     faults = told["faults"] + checker.check(accepted, received, scene.STREAMS, scene.BATCHED, seen)
     for name in scene.STREAMS:
         for field in ("owed", "acknowledged", "parked", "dropped", "waiting"):

@@ -50,13 +50,23 @@ class Disk:
 
     def taken(self):
         """Bytes of all files, the filler's not among them."""
-        found = 0
+        return sum(self.parts().values())
+
+    def parts(self):
+        """Bytes of files by what they are: journals, the tables of each kind of keyspace, and the folders beside the engine's."""
+        found = {}
         for folder, _, names in os.walk(self.folder):
             for name in names:
+                if name == "filler":
+                    continue
+                path = os.path.join(folder, name)
                 try:
-                    found += os.stat(os.path.join(folder, name)).st_blocks * 512 if name != "filler" else 0
+                    size = os.stat(path).st_blocks * 512
                 except FileNotFoundError:
                     continue
+                words = os.path.relpath(path, self.folder).split(os.sep)[1:]
+                part = "/".join(words[:-1] if not name.endswith(".jnl") else [*words[:-1], "journals"]) or "."
+                found[part] = found.get(part, 0) + size
         return found
 
 

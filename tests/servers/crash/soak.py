@@ -31,6 +31,9 @@ async def soak(test):
             await asyncio.sleep(0.1)
         held, files = deleted(gateway.process.pid)
         sizes.append((gateway.disk.taken(), held, files))
+        if gateway.disk.taken() > scene.PRESSED:
+            largest = sorted(gateway.disk.parts().items(), key=lambda part: -part[1])[:6]
+            say("too much on the disk: " + ", ".join(f"{part} {taken >> 20} MiB" for part, taken in largest))
     shown = "; ".join(f"{taken >> 20} MiB, {held >> 20} MiB in {files} deleted files" for taken, held, files in sizes)
     say(f"on the disk after each round: {shown}")
     return judge(sizes)
