@@ -6,19 +6,19 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use setgate_clock::Runtime;
 
-/// How long a body may take to arrive.
+/// The time in which a body must arrive.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// Why a body was not read to its end.
+/// The reason why a body was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFault {
-    /// It has more bytes than are allowed: 413.
+    /// The body has more bytes than are allowed: 413.
     #[error("the body has more bytes than are allowed")]
     TooLarge,
-    /// It took longer than 30 s to arrive: 408.
+    /// The body took longer than 30 s to arrive: 408.
     #[error("the body did not arrive within 30 s")]
     TooSlow,
-    /// The connection ended before it did: 400, if anybody still hears it.
+    /// The connection ended before the body did: 400, if the peer still reads.
     #[error("the body broke off")]
     BrokeOff,
 }
@@ -26,7 +26,7 @@ pub enum BodyFault {
 /// Reads a body of at most `most` bytes within 30 s.
 ///
 /// # Errors
-/// [`BodyFault`]; a declared length is believed when it is too large.
+/// [`BodyFault`]; a declared length beyond `most` is refused before anything is read.
 pub async fn read_body(body: Body, most: usize, runtime: &Runtime) -> Result<Bytes, BodyFault> {
     if body.size_hint().lower() > most as u64 {
         return Err(BodyFault::TooLarge);

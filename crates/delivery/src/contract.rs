@@ -8,76 +8,88 @@ use setgate_clock::Runtime;
 
 use crate::{Arrival, Cause, Closed, Fault, Feed, Ingest, Places, Tap, Window, spi::AnyLine};
 
-/// How a method is called and named: the key of the registry and of `delivery_methods_supported`.
+/// The name and the URI of a method: its key in the registry and in `delivery_methods_supported` (SSF 1.0 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The folder's name, and the section `[methods.<name>]`.
+    /// The name: the transport's folder, and the section `[methods.<name>]`.
     pub name: &'static str,
-    /// The method's URI (SSF 1.0 §6.1).
+    /// The URI (SSF 1.0 §6.1).
     pub uri: &'static str,
     /// Older spellings that a request may use.
     pub aliases: &'static [&'static str],
 }
 
-/// Options that are read from JSON: strict serde, with pointers to what is secret.
+/// Options read from JSON by a strict serde type, with pointers to the secret ones.
 pub trait Options: DeserializeOwned + PartialEq + Send + Sync + 'static {
-    /// JSON pointers of values that are encrypted at rest and never shown.
+    /// JSON pointers of the values that are encrypted at rest and never shown.
     const SECRETS: &'static [&'static str] = &[];
 }
 
-/// No options at all.
+/// An empty set of options: any member is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoOptions {}
 impl Options for NoOptions {}
 
-/// Which stream a line serves.
+/// The stream that a channel is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
     /// The stream's id.
     pub stream: Arc<str>,
     /// The issuer's URL.
     pub issuer: Arc<str>,
-    /// Whether the operator declared it; a receiver's own stream is held to stricter rules (https, global addresses).
+    /// True when the operator declared the stream. A receiver's own stream is held to stricter rules: https, global
+    /// addresses.
     pub operator_owned: bool,
 }
 
-/// One per process and enabled method. Producers, connections, pools are its fields: that is how lines share them.
+/// A delivery method: one object for each process in which it is enabled.
+///
+/// Producers, connections and pools are its fields, and that is how channels share them.
 pub trait Method: Sized + Send + Sync + 'static {
-    /// Its name and URI.
+    /// The name and the URI of the method.
     const ENTRY: Entry;
-    /// The operator's `[methods.<name>]`: clusters, connections, credentials.
+    /// The operator's section `[methods.<name>]`: clusters, connections, credentials.
     type Section: Options;
-    /// The operator's word on one client or stream: prefixes, networks, ceilings.
+    /// The operator's word on one stream: prefixes, networks, ceilings.
     type Grant: Options;
-    /// What a receiver may write in `delivery` beside `method`.
+    /// The members that a receiver may write in `delivery` beside `method`.
     type Terms: Options;
-    /// One stream on it.
+    /// The channel: one stream on this method.
     type Line: Line;
 
-    /// Starts the method.
+    /// Starts the method from its section. A section that is not acceptable is a [`Fault::Start`].
     fn start(section: Self::Section, env: Env) -> impl Future<Output = Result<Self, Fault>> + Send;
 
-    /// Checks terms and grant without I/O; called at create, update, start and `check`. Cheap.
+    /// Makes the channel of a stream after checking terms and grant without I/O.
+    ///
+    /// The router calls it when a stream is created or changed, at each start, and for `setgate check`, so it must be
+    /// cheap.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
     fn line(self: &Arc<Self>, about: &About, terms: Self::Terms, grant: Self::Grant) -> Result<Self::Line, Fault>;
 
-    /// `delivery` as the API shows it: without secrets; `at` is our own endpoint URL for responders.
+    /// Returns `delivery` as the API shows it, without secrets. `at` is the gateway's own URL of the stream, for
+    /// responders.
     fn publish(&self, terms: &Self::Terms, at: &str) -> Json;
 
-    /// A responder's routes: handlers take a [`Visit`] extension; authentication, ownership and 401/403/404 have happened before.
+    /// Returns a responder's routes, relative to the URL of one stream.
+    ///
+    /// Handlers take a [`Visit`] extension. Authentication, ownership and the answers 401, 403 and 404 have happened
+    /// before.
     fn routes(self: &Arc<Self>) -> Option<axum::Router> {
         None
     }
 
-    /// The other end where the peer speaks first: handlers take an [`Arrival`] extension.
+    /// Returns the routes of the receiving end, where the peer speaks first. Handlers take an [`Arrival`] extension.
     fn receive_routes(self: &Arc<Self>) -> Option<axum::Router> {
         None
     }
 
-    /// The other end where we speak first: takes SETs or events from a peer until `stop`.
+    /// Runs the receiving end where this side speaks first: takes SETs or events from a peer until `stop` is raised.
+    ///
+    /// `from` says what to collect, as [`Method::source`] checked it.
     fn collect(
         self: &Arc<Self>,
         _from: Json,
@@ -87,7 +99,7 @@ pub trait Method: Sized + Send + Sync + 'static {
         async { Err(Fault::Unsupported("this method does not collect")) }
     }
 
-    /// Checks what [`Method::collect`] would be asked to collect, without I/O; called at start and by `check`.
+    /// Checks what [`Method::collect`] would be asked to collect, without I/O; called at start and by `setgate check`.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
@@ -95,27 +107,29 @@ pub trait Method: Sized + Send + Sync + 'static {
         Err(Fault::Unsupported("this method does not collect"))
     }
 
-    /// What a source touches that [`Method::source`] took: the gateway keeps its sources apart by it.
+    /// Returns the places that a source touches, after [`Method::source`] accepted it: the gateway keeps its sources
+    /// apart by them.
     fn places(&self, _from: &Json) -> Places {
         Places::default()
     }
 
-    /// Whether streams may ask for it: a method without anything to deliver to is not published in metadata.
+    /// Returns true when streams may ask for the method. One without anything to deliver to is not published in
+    /// metadata.
     fn is_offered(&self) -> bool {
         true
     }
 
-    /// `setgate check --connect`: what the operator's section names, looked at from here.
+    /// Looks at what the operator's section names, for `setgate check --connect`.
     fn probe(&self) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }
     }
 
-    /// `setgate check --connect`: the place that a source collects from.
+    /// Looks at the place that a source collects from, for `setgate check --connect`.
     fn probe_source(&self, _from: Json) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }
     }
 
-    /// What a changed section means.
+    /// Returns what a changed section asks for.
     ///
     /// # Errors
     /// [`Fault::Start`] when the new section is not acceptable; the old one stays.
@@ -123,194 +137,201 @@ pub trait Method: Sized + Send + Sync + 'static {
         Ok(Reload::Replace)
     }
 
-    /// After all lines have ended: flushes and hangs up within `within`.
+    /// Flushes and hangs up within `within`; called after all channels have ended.
     fn close(&self, _within: Duration) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
 
-/// One stream on one method.
+/// A channel: one stream on one method.
 pub trait Line: Send + Sync + 'static {
-    /// What this line is and can.
+    /// Returns what this channel is and can. The test kit tests each claim.
     fn profile(&self) -> Profile;
 
-    /// Senders: started when something is due, returns what ended the tap. Responders keep the default and serve visits.
+    /// Runs a sender's channel: started when something is due; returns the reason for which its consumer ended.
+    ///
+    /// Responders keep the default and serve sessions.
     fn run(&self, _feed: Feed, _tap: Tap) -> impl Future<Output = Closed> + Send {
         async { Closed::Idle }
     }
 
-    /// What its peer does that works and is not as the method has it: shown with the stream. Cheap.
+    /// Returns a remark on a peer that works and does not do as the method has it; shown with the stream. It must be
+    /// cheap.
     fn remark(&self) -> Option<String> {
         None
     }
 
-    /// `setgate check --connect`: the place that this line delivers to. Nothing is delivered.
+    /// Looks at the place that this channel delivers to, for `setgate check --connect`. Nothing is delivered.
     fn probe(&self) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }
     }
 }
 
-/// Declared per line, since terms choose; `testkit` tests each claim.
+/// The properties of a channel. They belong to the channel and not to the method, since terms choose them; the test kit
+/// tests each of them.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// Who speaks first.
+    /// The side that speaks first.
     pub voice: Voice,
-    /// How a hand-over can fail, hence who may be in flight together.
+    /// The way in which a hand-over can fail, and so which SETs may be in flight together.
     pub order: Order,
-    /// Who acknowledges.
+    /// The side that acknowledges.
     pub receipt: setgate_set::Receipt,
-    /// What is handed over.
+    /// The form in which a SET is handed over.
     pub form: Form,
-    /// When a handed-over, unsettled SET falls due again.
+    /// The time at which a SET that was handed over and is not settled falls due again.
     pub redelivery: Redelivery,
-    /// Sizes.
+    /// The sizes of a batch and of a SET.
     pub limits: Limits,
-    /// What an operator owns and many lines share (a cluster, a connection). Failures of [`Scope::Endpoint`](crate::Scope)
-    /// are its own, and hold all its lines; how much it can bear is told by windows that they share, not tried out.
+    /// The name of what an operator owns and many channels share, such as a cluster or a connection.
+    ///
+    /// Failures of [`Scope::Endpoint`](crate::Scope) are the endpoint's own and hold all its channels. The windows that
+    /// these share say how much it can bear; the router does not try it out.
     pub endpoint: Option<Arc<str>>,
-    /// Taken by the feed when SETs are due, before they are claimed; given back when they are settled.
+    /// The windows that the router takes room from before it leases SETs; the room is given back when they are settled.
     pub windows: Vec<Window>,
 }
 
-/// Who speaks first.
+/// The side that speaks first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Voice {
-    /// The gateway does.
+    /// The gateway connects to the receiver.
     Sender,
-    /// The receiver does.
+    /// The receiver connects to the gateway.
     Responder,
 }
 
-/// A subject's next SET leaves when its earlier unsettled ones are …
+/// The condition under which a SET may leave while earlier SETs of its order key are unsettled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// … none.
+    /// Never: there must be no earlier unsettled SET of the key.
     PerSet,
-    /// … in the same batch, which arrives whole or not at all.
+    /// The earlier ones are in the same batch, which arrives whole or not at all.
     PerBatch,
-    /// … held by the same tap, whose peer has always seen a prefix of what was handed over.
+    /// The earlier ones are held by the same consumer, whose peer has always seen a prefix of what was handed over.
     PerTap,
 }
 
-/// What is handed over.
+/// The form in which a SET is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// A signed token.
     Token,
-    /// The bare claims as JSON, never signed.
+    /// The bare claims as JSON, without a signature.
     Claims,
 }
 
-/// When a handed-over, unsettled SET is due again.
+/// The time at which a SET that was handed over and is not settled is due again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Redelivery {
-    /// When its tap is gone.
+    /// The end of the consumer that handed it over.
     WhenConsumerEnds,
-    /// When so much time has passed since the hand-over; survives the tap.
+    /// This long after the hand-over, whether or not the consumer is still there: the redelivery timeout.
     After(Duration),
 }
 
-/// Sizes of one batch.
+/// The largest sizes of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// SETs.
+    /// Number of SETs.
     pub sets: usize,
-    /// Bytes of all.
+    /// Bytes of all SETs together.
     pub bytes: usize,
-    /// Bytes that the wire adds to each.
+    /// Bytes that the wire adds to each SET.
     pub overhead: usize,
-    /// Bytes of one; a larger one is parked by the router as `too_large`.
+    /// Bytes of one SET; the router parks a larger one as `too_large`.
     pub set_bytes: usize,
 }
 
-/// What a changed section means.
+/// The answer of [`Method::reload`] to a changed section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// It is in force already.
+    /// The new section is in force already.
     Applied,
-    /// Drain the lines, `close`, `start` anew, in that order.
+    /// The channels must be drained, the method closed and started anew, in that order.
     Replace,
 }
 
-/// One line of `check --connect`.
+/// One finding of `setgate check --connect`.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// What was looked at.
+    /// The thing that was looked at.
     pub what: String,
-    /// Whether it is well.
+    /// True when it is well.
     pub good: bool,
-    /// What to do.
+    /// The advice to the operator when it is not.
     pub remedy: String,
 }
 
-/// What the gateway lends a method: guarded network, clock, randomness, tasks, a place to report to.
+/// The parts of the gateway that a method is lent: guarded network, clock, randomness, tasks, a place to report to.
 #[derive(Clone)]
 pub struct Env {
-    /// Guarded HTTP clients, one per pool key.
+    /// Guarded HTTP clients, one for each pool key.
     pub http: setgate_net::Outbound,
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
-    /// Where brokers report.
+    /// The place to which brokers report.
     pub report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
 }
 
-/// What becomes of something many lines share.
+/// News of a broker, which many channels share.
 #[derive(Clone, Debug)]
 pub enum BrokerEvent {
-    /// It is there.
+    /// The broker is reachable.
     Up {
-        /// Its name.
+        /// The name of the broker.
         broker: Arc<str>,
     },
-    /// It is not.
+    /// The broker is not reachable.
     Down {
-        /// Its name.
+        /// The name of the broker.
         broker: Arc<str>,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
-    /// What it tells of itself now and then; each figure replaces the one of that name before.
+    /// Figures that the broker reports now and then; each replaces the earlier one of the same name.
     Figures {
-        /// Its name.
+        /// The name of the broker.
         broker: Arc<str>,
-        /// Names of `snake_case`, with their unit, and values.
+        /// Names in `snake_case` that end with their unit, and values.
         figures: Vec<(&'static str, f64)>,
     },
 }
 
-/// Turns true when everything must end.
+/// A signal that turns true when everything must end.
 pub type Stop = tokio::sync::watch::Receiver<bool>;
 
-/// Ends when the signal is true. A signal that nobody can raise any more never comes.
+/// Waits until the signal is true. A signal whose sender is gone is never raised.
 pub async fn raised(stop: &mut Stop) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// A request or connection that was let in: for which stream, until when.
+/// A session: a request or connection that was let in, for one stream, until its credential ends.
 #[derive(Clone)]
 pub struct Visit {
-    /// The stream as the method sees it.
+    /// The subscription: the stream as the method sees it.
     pub feed: Feed,
-    /// The stream's line.
+    /// The stream's channel.
     pub line: Arc<dyn AnyLine>,
-    /// Where SETs of the peer go, when it may send any (hardening H25).
+    /// The place for SETs of the peer, when it may send any (hardening H25).
     pub ingest: Option<Arc<dyn Ingest>>,
-    /// Who visits, as the guard knows it: for logs and for the ingest.
+    /// The name of the receiver, as the guard knows it: for logs and for the ingest.
     pub peer: Arc<str>,
-    /// Turns true when the credential of the visit is over: expired, or taken away. Deletion, disabling and drain are told
-    /// by the tap.
+    /// A signal that turns true when the credential of the session has expired or was taken away.
+    ///
+    /// Deletion, disabling and drain are told by the consumer.
     pub ends: Stop,
 }
 
 impl Visit {
-    /// The line as the method made it; `None` for another method's.
+    /// Returns the channel as the method made it; `None` for another method's.
     #[must_use]
     pub fn line<L: Line>(&self) -> Option<&L> {
         (self.line.as_any() as &dyn Any).downcast_ref()
     }
 }
 
-/// Keeps the names together: a receiving handler's extension is an [`Arrival`].
+/// Keeps the two names together: a receiving handler's extension is an [`Arrival`].
 const _: fn(Arrival) = |_| {};

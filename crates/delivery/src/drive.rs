@@ -6,9 +6,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{Closed, Feed, Outcome, SealedSet, Tap, Want};
 
-/// Hands over SET by SET, as many at once as the line's windows let through, each with an outcome of its own.
+/// Hands over SET by SET, as many at once as the channel's windows let through, each with an outcome of its own.
 ///
-/// One task drives all of them: a hand-over is a future in it, not a task.
+/// One task drives all of them: a hand-over is a future in it, not a task. Returns the reason for which the consumer
+/// ended.
 pub async fn each<F: Future<Output = Outcome> + Send>(
     feed: &Feed,
     mut tap: Tap,
@@ -43,7 +44,9 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
     end
 }
 
-/// Hands over batch by batch, one at a time, with an outcome for each SET by place.
+/// Hands over batch by batch, one at a time; `hand_over` returns one outcome for each SET, in their order.
+///
+/// Returns the reason for which the consumer ended.
 pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(
     feed: &Feed,
     mut tap: Tap,

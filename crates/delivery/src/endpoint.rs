@@ -14,7 +14,7 @@ use crate::{Cause, Class, Fault, Scope, Verdict, fields};
 /// Longest `endpoint_url` in bytes.
 pub const LONGEST_URL: usize = 2048;
 
-/// The members of a grant that say whom a line may connect to and whom it trusts.
+/// The members of a grant that say where a channel may connect to and whom it trusts.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust<'a> {
     /// `allow_networks`.
@@ -32,7 +32,7 @@ pub struct Trust<'a> {
 }
 
 impl Trust<'_> {
-    /// The pool key: a line's connections are shared only with lines that are alike in all of this (hardening H20).
+    /// Makes the pool key. Channels share connections only where all of this is equal (hardening H20).
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member of the grant that is not acceptable.
@@ -64,14 +64,14 @@ impl Trust<'_> {
     }
 }
 
-/// Where a line sends to: checked, with the client of its pool key.
+/// The checked endpoint of a channel, with the client of its pool key.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The client.
     pub client: HttpClient,
     /// `endpoint_url`.
     pub url: Url,
-    /// `authorization_header`, to be sent verbatim (SSF 1.0 §6.1.1).
+    /// `authorization_header`, sent verbatim (SSF 1.0 §6.1.1).
     pub authorization: Option<HeaderValue>,
 }
 
@@ -103,7 +103,7 @@ impl Endpoint {
     }
 }
 
-/// What it means that there is no answer: the line is unhealthy, whatever it was.
+/// Makes the verdict for a request without an answer: the channel is unhealthy, whatever the reason.
 #[must_use]
 pub fn no_answer(error: &HttpError) -> Verdict {
     let text = match error.fault {
@@ -120,7 +120,7 @@ pub fn no_answer(error: &HttpError) -> Verdict {
 pub struct Said {
     /// The code; never empty.
     pub err: String,
-    /// Its text.
+    /// The text.
     #[serde(default, deserialize_with = "text_or_nothing")]
     pub description: Option<String>,
 }
@@ -130,7 +130,7 @@ fn text_or_nothing<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<S
 }
 
 impl Said {
-    /// Reads a body; nothing when it is no such object.
+    /// Reads a body; returns nothing when it is no such object.
     #[must_use]
     pub fn read(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
@@ -138,10 +138,12 @@ impl Said {
     }
 }
 
-/// Why a success is none: its body says that something else answered than the receiver, or that the receiver said no.
+/// Returns the cause when a success is none: its body says that something else answered than the receiver, or that the
+/// receiver refused.
 ///
-/// A page for people (a login, a proxy's excuse) stands under 200 as readily as an acknowledgement does; RFC 8935 §2.2 has 202 with an
-/// empty body, which no page has. An `err` (RFC 8935 §2.3) contradicts any success: a repeat costs little, a loss everything.
+/// A page for people (a login, a proxy's excuse) may come with 200 as an acknowledgement does; RFC 8935 §2.2 has 202
+/// with an empty body, which no page has. An `err` (RFC 8935 §2.3) contradicts any success, since a repeat costs little
+/// and a loss much.
 #[must_use]
 pub fn contradiction(answer: &HttpResponse) -> Option<Cause> {
     let status = answer.status.as_u16();
@@ -154,7 +156,8 @@ pub fn contradiction(answer: &HttpResponse) -> Option<Cause> {
     Some(Cause::configuration("answer_contradicts", text))
 }
 
-/// Whether an answer holds HTML, as far as its type or its first characters tell. Some servers give the type to an empty body.
+/// Returns whether an answer holds HTML, as far as its type or its first characters tell. Some servers give the type to
+/// an empty body.
 fn is_page(answer: &HttpResponse) -> bool {
     let body = answer.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&answer.body).trim_ascii_start();
     let begins = |tag: &str| body.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag.as_bytes()));
@@ -167,7 +170,8 @@ fn is_media(headers: &HeaderMap, essence: &str) -> bool {
     text.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)
 }
 
-/// What an answer of this status says in words, with the code in its body and a hint where there is one.
+/// Makes the cause of an answer with this status: in words, with the code in its body, and with a hint where there is
+/// one.
 #[must_use]
 pub fn cause(status: u16, body: &[u8], hint: &str) -> Cause {
     let said = Said::read(body).map(|said| format!(" and said {}", clean(&said.err, ErrorCode::LONGEST)));

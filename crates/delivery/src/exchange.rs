@@ -12,7 +12,7 @@ use setgate_telemetry::clean;
 
 use crate::{Attempt, Outcome, Refusal, SealedSet, Verdict};
 
-/// How much one object may hold (hardening H43).
+/// The bounds of one object (hardening H43).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Bytes of the whole.
@@ -24,11 +24,11 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// What the gateway reads of a receiver that only acknowledges: 1 MiB, 10,000 ids.
+    /// The bounds for a receiver that only acknowledges: 1 MiB, 10,000 ids.
     pub const OF_RECEIVER: Self = Self { bytes: 1 << 20, ids: 10_000, sets: 1_000 };
 }
 
-/// What a peer said. Members that are not known are ignored.
+/// An object that a peer sent. Members that are not known are ignored.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exchange {
     /// SETs under the `jti` that the peer gave them; `None` when there is no such member.
@@ -37,7 +37,7 @@ pub struct Exchange {
     pub ack: Vec<Jti>,
     /// Refused SETs of this gateway.
     pub set_errs: Vec<(Jti, Refusal)>,
-    /// Ids in `ack` and `setErrs` that no gateway makes: ignored, and counted.
+    /// The number of ids in `ack` and `setErrs` that no gateway makes; they are ignored.
     pub unknown: usize,
     /// `maxEvents` (RFC 8936 §2.2); over the gateway's own WebSocket protocol, credit.
     pub max_events: Option<u64>,
@@ -49,14 +49,14 @@ pub struct Exchange {
     pub more_available: bool,
 }
 
-/// Why an object is not acceptable.
+/// The reason why an object is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// More than [`Bounds`] allow; the text names the limit.
+    /// The object holds more than [`Bounds`] allow; the text names the limit.
     #[error("{0}")]
     TooLarge(String),
-    /// It is no such object.
+    /// The text is no such object.
     #[error("it is no acceptable JSON object: {0}")]
     Invalid(String),
 }
@@ -79,8 +79,9 @@ impl Exchange {
         })
     }
 
-    /// What the peer reports, ready for [`crate::Feed::settle_all`]. An id that is both acknowledged and refused is refused
-    /// (RFC 8936 leaves it open).
+    /// Returns the outcomes that the peer reports, ready for [`crate::Feed::settle_all`].
+    ///
+    /// An id that is both acknowledged and refused counts as refused; RFC 8936 leaves it open.
     #[must_use]
     pub fn outcomes(&mut self) -> Vec<(Jti, Option<Attempt>, Outcome)> {
         let refused: HashSet<Jti> = self.set_errs.iter().map(|(jti, _)| *jti).collect();
@@ -301,7 +302,7 @@ impl<'de> Visitor<'de> for Errors<'_, '_, '_> {
     }
 }
 
-/// What is said to a peer. `None` leaves a member out; members stand in the order of the fields.
+/// An object to send to a peer. `None` leaves a member out; members stand in the order of the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Speech<'a> {
     /// SETs to hand over.
@@ -321,7 +322,7 @@ pub struct Speech<'a> {
 }
 
 impl Speech<'_> {
-    /// The object as JSON.
+    /// Returns the object as JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let sets = self.sets.unwrap_or_default();

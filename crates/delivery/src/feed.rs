@@ -13,91 +13,104 @@ use setgate_set::{Envelope, Jti, OrderKey};
 
 use crate::{Attempt, Cause, Order, Outcome, Redelivery, spi};
 
-/// A stream as its method sees it. Clone, share; callable from any thread, no runtime needed.
+/// A subscription: a stream as its method sees it.
+///
+/// Clones share it. It may be called from any thread and needs no runtime.
 #[derive(Clone)]
 pub struct Feed(Arc<dyn spi::FeedCore>);
 
 impl Feed {
-    /// The feed of a core.
+    /// Makes the handle of a core.
     #[must_use]
     pub fn new(core: Arc<dyn spi::FeedCore>) -> Self {
         Self(core)
     }
 
-    /// A drawer of this feed.
+    /// Opens a consumer with the delivery mode of the channel.
     #[must_use]
     pub fn tap(&self) -> Tap {
         Tap::new(self.0.tap(None))
     }
 
-    /// A drawer that hands over in a manner of its own: a request beside the sockets of one URL.
+    /// Opens a consumer with a delivery mode of its own, such as a request beside the sockets of one URL.
     #[must_use]
     pub fn tap_in(&self, manner: Manner) -> Tap {
         Tap::new(self.0.tap(Some(manner)))
     }
 
-    /// Reports an outcome. Any order, any thread, any time; an unknown `jti` is ignored. An acknowledgement, and a refusal that
-    /// parks, count whatever the attempt and are final; anything else counts only for the current attempt. Never waits, never fails.
+    /// Reports an outcome: in any order, from any thread, at any time. An unknown `jti` is ignored.
+    ///
+    /// An acknowledgement, and a refusal that parks, count whatever the attempt, and are final. Any other outcome
+    /// counts only for the current attempt; `None` stands for that one. The call never waits and never fails.
     pub fn settle(&self, jti: Jti, attempt: Option<Attempt>, outcome: Outcome) {
         self.0.settle(vec![(jti, attempt, outcome)]);
     }
 
-    /// Reports several outcomes. Tells how many SETs that are handed over found their end by it: whoever names others, or the same
-    /// ones again, has settled nothing.
+    /// Reports several outcomes; returns how many SETs in flight found their end by it.
+    ///
+    /// Reports about other SETs, and repeated ones, settle nothing and are not counted.
     pub fn settle_all(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         self.0.settle(all)
     }
 
-    /// Tells that a hand-over has ended well and what becomes of its SETs is told later: the peer is there, and the line is well.
-    /// Until it is told, who waits for the end of a probe waits for the first acknowledgement. Not for a SET that is settled now.
+    /// Reports that a hand-over has ended well and that the outcomes of its SETs come later: the channel is healthy
+    /// from now on.
+    ///
+    /// Without this report a probe ends with the first acknowledgement. It is not meant for SETs that are settled at
+    /// the same time.
     pub fn reached(&self, sets: &[(Jti, Attempt)]) {
         self.0.reached(sets);
     }
 
-    /// SETs handed over and not settled.
+    /// Returns the number of SETs that are handed over and not settled.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.0.counts().0
     }
 
-    /// SETs owed and not handed over.
+    /// Returns the number of SETs that are owed and not handed over.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.counts().1
     }
 
-    /// Whether a tap that asked now would get something: what `moreAvailable` tells (RFC 8936 §2.3).
+    /// Returns whether a consumer that asked now would get something; `moreAvailable` says so to a poller (RFC 8936
+    /// §2.3).
     #[must_use]
     pub fn has_due(&self) -> bool {
         self.0.has_due()
     }
 
-    /// Whether the stream is paused: taps stay pending, and who holds an answer may want to give it sooner.
+    /// Returns whether the stream is paused. Consumers stay pending then, and a handler that holds an answer may want
+    /// to give it earlier.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.0.is_paused()
     }
 
-    /// For status pages: why nothing is drawn though SETs wait (peer absent, no credit).
+    /// Tells status pages why nothing leaves though SETs wait, for example without credit; `None` takes it back.
     pub fn stalled(&self, why: Option<Cause>) {
         self.0.stalled(why);
     }
 }
 
-/// One drawer of a feed: a run of a sender, one poll, one socket.
+/// A consumer of a subscription: one run of a sender, one poll, one socket.
 ///
-/// Dropping it hands back what it claimed and did not hand over.
+/// Dropping it gives back what it leased and did not hand over.
 pub struct Tap(Box<dyn spi::TapCore>);
 
 impl Tap {
-    /// The tap of a core.
+    /// Makes the handle of a core.
     #[must_use]
     pub fn new(core: Box<dyn spi::TapCore>) -> Self {
         Self(core)
     }
 
-    /// The next batch. Cancel-safe and resumable: the work is kept in the tap, not in the future. Paused = stays pending.
-    /// `sets: 0` draws nothing and still tells the end, so a loop without credit hears a deletion.
+    /// Returns the next batch.
+    ///
+    /// The call may be cancelled and repeated: its work is kept in the consumer, not in the future. While the stream is
+    /// paused it stays pending. With `sets: 0` it leases nothing and still returns the end, so that a loop without
+    /// credit hears a deletion.
     ///
     /// # Errors
     /// [`Closed`] says why nothing will come any more.
@@ -118,7 +131,7 @@ impl Tap {
         .await
     }
 
-    /// [`Tap::next`] for who waits in a manner of his own; `want.wait` is not looked at.
+    /// Polls for the next batch, for callers that wait in their own way; `want.wait` is ignored.
     ///
     /// # Errors
     /// As [`Tap::next`].
@@ -126,90 +139,96 @@ impl Tap {
         self.0.poll_next(want, cx)
     }
 
-    /// Whether SETs are claimed and being made ready for this tap. Whoever stops waiting for *something to come* waits for
-    /// these still: otherwise a request that does not wait at all would never get what has to be signed first.
+    /// Returns whether SETs are leased and being made ready for this consumer.
+    ///
+    /// A caller that stops waiting for *something to come* still waits for these: otherwise a request that does not
+    /// wait at all would never get what has to be signed first.
     #[must_use]
     pub fn is_drawing(&self) -> bool {
         self.0.is_drawing()
     }
 
-    /// Ends when nothing this tap handed over is unsettled, or the drain deadline has passed.
+    /// Waits until nothing that this consumer handed over is unsettled, or the drain deadline has passed.
     pub async fn settled(&mut self) {
         std::future::poll_fn(|cx| self.0.poll_settled(cx)).await;
     }
 }
 
-/// How a drawer hands over where that differs from what its line declares.
+/// The delivery mode of a consumer, where it differs from its channel's.
 ///
-/// One URL may serve sockets, whose SETs fall due again when the socket is gone, and requests, whose SETs outlive the answer.
+/// One URL may serve sockets, whose SETs fall due again when the socket is gone, and requests, whose SETs outlive the
+/// answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manner {
-    /// How a hand-over of this drawer can fail.
+    /// The way in which a hand-over of this consumer can fail.
     pub order: Order,
-    /// When what it handed over is due again.
+    /// The time at which a SET that it handed over is due again.
     pub redelivery: Redelivery,
 }
 
-/// How much a drawer wants now.
+/// The size of the batch that a consumer asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
-    /// SETs at most; 0 draws nothing.
+    /// The most SETs; 0 leases nothing.
     pub sets: usize,
-    /// Bytes at most.
+    /// The most bytes.
     pub bytes: usize,
-    /// How long to wait for something to come; `None`: as long as it takes. When it is over, the batch is empty; what is
-    /// being made ready then is waited for still.
+    /// The time to wait for something to come; `None` waits without end.
+    ///
+    /// When it is over the batch is empty. SETs that are being made ready by then are still waited for.
     pub wait: Option<Duration>,
 }
 
 impl Want {
-    /// As much as the limits allow, as long as it takes.
+    /// As many SETs and bytes as the limits allow, without an end of the wait.
     pub const ALL: Self = Self { sets: usize::MAX, bytes: usize::MAX, wait: None };
 }
 
-/// Why a tap ended.
+/// The reason for which a consumer ended.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Closed {
-    /// Nothing is due and nothing outstanding; it is started anew when something is.
+    /// Nothing is due and nothing is in flight; the router starts the sender again when something is due.
     Idle,
     /// The gateway shuts down.
     Draining,
-    /// Another tap took its place.
+    /// Another consumer took its place.
     Superseded,
     /// The stream was disabled.
     Disabled,
     /// The stream was deleted.
     Deleted,
-    /// Method or endpoint of the stream changed.
+    /// The method or the endpoint of the stream changed.
     Reconfigured,
-    /// The method gave up on the line.
+    /// The method gave up on the channel.
     Fault(Cause),
 }
 
-/// SETs drawn together. Dropped before [`Batch::hand_over`]: it never happened. May be empty (the wait was over).
+/// SETs that were leased together.
+///
+/// A batch that is dropped before [`Batch::hand_over`] never happened. It is empty when the wait was over.
 pub struct Batch {
     /// The SETs, sealed.
     pub sets: Vec<SealedSet>,
-    /// Whether more are due now.
+    /// True when more SETs are due now.
     pub more: bool,
     claim: Option<Box<dyn spi::Claim>>,
 }
 
 impl Batch {
-    /// A batch with its claim.
+    /// Makes a batch with its lease.
     #[must_use]
     pub fn new(sets: Vec<SealedSet>, more: bool, claim: Box<dyn spi::Claim>) -> Self {
         Self { sets, more, claim: Some(claim) }
     }
 
-    /// The batch of a wait that was over.
+    /// Makes the empty batch of a wait that was over.
     #[must_use]
     pub fn empty() -> Self {
         Self { sets: Vec::new(), more: false, claim: None }
     }
 
-    /// The hand-over begins: attempts are counted, timers start, and the SETs are the method's.
+    /// Begins the hand-over and returns the SETs: their attempts count and their redelivery timeouts start.
     #[must_use]
     pub fn hand_over(mut self) -> Vec<SealedSet> {
         if let Some(claim) = self.claim.take() {
@@ -222,41 +241,42 @@ impl Batch {
 /// A SET ready to be handed over.
 #[derive(Clone, Debug)]
 pub struct SealedSet {
-    /// Its identity.
+    /// The identity of the SET, the same at each attempt.
     pub jti: Jti,
-    /// Which hand-over of it this is.
+    /// The number of this hand-over.
     pub attempt: Attempt,
-    /// The compact token, or the claims.
+    /// The compact token, or the claims as JSON.
     pub body: Bytes,
-    /// What all SETs of its event share.
+    /// The facts that all SETs of its event share.
     pub envelope: Arc<Envelope>,
-    /// Its order key.
+    /// The order key.
     pub order: OrderKey,
 }
 
-/// Room for unsettled SETs, shared by cloning: per line, per peer, per connection, per cluster. Fair among lines.
+/// Room for unsettled SETs, shared by cloning: for a channel, a peer, a connection, a cluster. Who waits longest is
+/// served first.
 #[derive(Clone)]
 pub struct Window(Arc<spi::WindowCore>);
 
 impl Window {
-    /// A window of so many SETs, with no limit of batches and bytes.
+    /// Makes a window of so many SETs, without a limit of batches and bytes.
     #[must_use]
     pub fn of_sets(sets: usize) -> Self {
         Self(Arc::new(spi::WindowCore::new(sets, usize::MAX, usize::MAX)))
     }
 
-    /// A window of SETs, batches and bytes.
+    /// Makes a window of SETs, batches and bytes.
     #[must_use]
     pub fn of(sets: usize, batches: usize, bytes: usize) -> Self {
         Self(Arc::new(spi::WindowCore::new(sets, batches, bytes)))
     }
 
-    /// Changes the limits; 0 shuts the window.
+    /// Changes the limits; 0 closes the window.
     pub fn limit(&self, sets: usize, batches: usize, bytes: usize) {
         self.0.limit(sets, batches, bytes);
     }
 
-    /// The core, for the feed that takes from it.
+    /// Returns the core, from which the router takes.
     #[must_use]
     pub fn core(&self) -> &Arc<spi::WindowCore> {
         &self.0

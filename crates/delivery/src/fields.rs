@@ -11,10 +11,12 @@ use crate::{Cause, Refusal};
 /// Longest `authorization_header` in bytes (hardening H26).
 pub const LONGEST_AUTHORIZATION: usize = 4096;
 
-/// The field value of an `authorization_header`, marked as sensitive (SSF 1.0 §6.1.1, RFC 9110 §5.5, hardening H26).
+/// Makes the field value of an `authorization_header`, marked as sensitive (SSF 1.0 §6.1.1, RFC 9110 §5.5, hardening
+/// H26).
 ///
 /// # Errors
-/// A cause when it is empty, too long, has spaces around it or anything but visible ASCII and spaces in it.
+/// A cause when it is empty, longer than [`LONGEST_AUTHORIZATION`], has spaces around it or anything but visible ASCII
+/// and spaces in it.
 pub fn authorization(text: &str) -> Result<HeaderValue, Cause> {
     let fault = |why: &str| Cause::configuration("invalid", format!("it is sent as a header field: {why}"));
     if text.is_empty() || text.trim() != text {
@@ -31,7 +33,7 @@ pub fn authorization(text: &str) -> Result<HeaderValue, Cause> {
     Ok(value)
 }
 
-/// How long the peer asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
+/// Reads how long the peer asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
 ///
 /// A date that has passed asks for no time at all; what is neither is ignored. The router clamps it (hardening H50).
 #[must_use]
@@ -45,7 +47,7 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(at.saturating_sub(Duration::from_millis(now.as_millis())))
 }
 
-/// A refusal in a peer's words, cut and made fit to be shown (RFC 8935 §2.3, hardening H50).
+/// Makes a refusal in a peer's words, cut and made fit to be shown (RFC 8935 §2.3, hardening H50).
 #[must_use]
 pub fn refusal(err: &str, description: Option<&str>, headers: &HeaderMap) -> Refusal {
     Refusal {
@@ -55,7 +57,7 @@ pub fn refusal(err: &str, description: Option<&str>, headers: &HeaderMap) -> Ref
     }
 }
 
-/// `Content-Language`, if it looks like one.
+/// Returns `Content-Language`, if it looks like one.
 #[must_use]
 pub fn language(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(header::CONTENT_LANGUAGE)?.to_str().ok()?;

@@ -7,97 +7,103 @@ use futures_util::future::BoxFuture;
 
 use crate::{BrokerEvent, Refusal, Stop};
 
-/// Where incoming things go. Answers when they are durable; never sooner.
+/// The place for what a method receives. It answers when everything is durable, never sooner.
 pub trait Ingest: Send + Sync {
-    /// Takes what `peer` sent; one answer each, in order.
+    /// Takes what `peer` sent and returns one answer each, in order.
     fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>>;
 
-    /// Keeps what is no acceptable event for people to look at, where the peer has no place for it. True when it is durable: an
-    /// ingest that keeps nothing never says so, and the method must not go past it.
+    /// Keeps what is no acceptable event for people to look at, where the peer has no place for it; returns whether it
+    /// is durable.
+    ///
+    /// An ingest that keeps nothing returns false, and the method must not go past such a record.
     fn park(&self, _what: Vec<Rejected>) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(false))
     }
 
-    /// What a collecting method tells of its collecting; the broker it names is replaced by the ingest's own.
+    /// Takes news of the collecting; the broker that the method names is replaced by the ingest's own name.
     fn told(&self, _event: BrokerEvent) {}
 }
 
-/// What a source touches at its peer: names that are the same wherever the same place is meant.
+/// The places of a source at its peer, by names that are equal wherever the same place is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Places {
-    /// What it takes from.
+    /// Places that the source takes from.
     pub reads: Vec<String>,
-    /// What it puts into.
+    /// Places that the source puts into.
     pub writes: Vec<String>,
-    /// What it shares work in: its members know nothing of what another source has taken.
+    /// The group that shares the work; its members know nothing of what another source has taken.
     pub joins: Option<String>,
 }
 
-/// What came in and is no acceptable event.
+/// A record that came in and is no acceptable event.
 #[derive(Clone, Debug)]
 pub struct Rejected {
-    /// Where it stands at the peer, as words joined by `/`: the same when it comes again, and unlike every other.
+    /// The place of the record at the peer, as words joined by `/`: equal when it comes again, and unlike every other.
     pub at: String,
-    /// The key that the peer filed it under.
+    /// The key under which the peer filed it.
     pub key: Option<Bytes>,
-    /// The bytes, as they came.
+    /// The bytes as they came.
     pub body: Bytes,
-    /// Why.
+    /// The reason.
     pub refusal: Refusal,
 }
 
-/// One incoming thing.
+/// A SET or an event that came in.
 #[derive(Clone, Debug)]
 pub enum Incoming {
     /// A SET.
     Set {
-        /// The `jti` under which the peer listed it, where the wire has one; a foreign `jti` need not be one of ours.
+        /// The `jti` under which the peer listed it, where the wire has one. A foreign `jti` need not have the form of
+        /// ours.
         named: Option<Box<str>>,
         /// The compact token.
         token: Bytes,
     },
     /// An event of intake.
     Event {
-        /// What makes it the same event when it comes again.
+        /// The identity by which it is known when it comes again.
         id: Identity,
         /// The intake JSON.
         body: Bytes,
     },
 }
 
-/// By what an event is known when it comes again.
+/// The identity by which an event is known when it comes again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// By this, whatever the event says of itself.
+    /// This text, whatever the event says of itself.
     Given(String),
-    /// By its own `id`; by this where it has none. What stands before its first colon is kept: an event whose own `id` begins so is
-    /// refused, so that nobody can take the name of another's event before it comes.
+    /// The event's own `id`; this text where it has none.
+    ///
+    /// The part before the first colon of the text is reserved: an event whose own `id` begins with it is refused, so
+    /// that nobody can take the name of another's event before it comes.
     OrElse(String),
 }
 
-/// What became of it.
+/// The answer to one SET or event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// It is durable.
+    /// The thing is durable.
     Taken,
-    /// It is not acceptable.
+    /// The thing is not acceptable.
     Refused(Refusal),
-    /// Not now.
+    /// The thing cannot be taken now.
     Busy {
-        /// Try again then.
+        /// The time after which to try again.
         after: Duration,
     },
-    /// Answer with this HTTP status and nothing else: what `listen --fail` makes receivers do. Methods without HTTP treat it as busy.
+    /// Only this HTTP status is to be answered, as `setgate listen --fail` makes receivers do. Methods without HTTP
+    /// treat it as busy.
     Status(u16),
 }
 
 /// An incoming request or connection of a receiving method.
 #[derive(Clone)]
 pub struct Arrival {
-    /// Where its SETs go.
+    /// The place for its SETs.
     pub ingest: Arc<dyn Ingest>,
-    /// Who sent them, as far as the listener knows.
+    /// The sender, as far as the listener knows.
     pub peer: Arc<str>,
-    /// When it must end.
+    /// A signal that turns true when it must end.
     pub ends: Stop,
 }

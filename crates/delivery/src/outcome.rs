@@ -8,45 +8,47 @@ use setgate_set::{ErrorCode, Receipt};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Attempt(pub u32);
 
-/// Acknowledged, or why not.
+/// The outcome of a hand-over: the acknowledgement, or the reason why there is none.
 pub type Outcome = Result<Receipt, Verdict>;
 
-/// Why a SET was not taken, and what to do next.
+/// The reason why a SET was not taken, and what is to follow.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The peer or the network is unhealthy: try later.
+    /// The peer or the network is unhealthy: the SET is tried again later.
     Retry {
-        /// What is unhealthy.
+        /// The part that is unhealthy.
         scope: Scope,
-        /// When the peer asked to be tried again.
+        /// The time for which the peer asked to be left alone.
         after: Option<Duration>,
-        /// What happened.
+        /// The reason.
         cause: Cause,
     },
-    /// The peer read it and said no; the router has the table of codes.
+    /// The peer read the SET and refused it. The router has the table of codes.
     Refuse(Refusal),
-    /// Ours to fix: tell a human.
+    /// The gateway's operator must fix it: the part stops.
     Halt {
-        /// What must stop.
+        /// The part that stops.
         scope: Scope,
-        /// What happened.
+        /// The reason.
         cause: Cause,
     },
-    /// Not tried, or split: no attempt counted, no back-off.
+    /// The SET was not tried, or a batch was split: no attempt is counted, and no back-off follows.
     Return,
 }
 
-/// What a failure is a failure of.
+/// The part that a failure belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// This SET; others may pass.
+    /// This SET alone; others may pass.
     Set,
-    /// The stream's line.
+    /// The stream's channel.
     Line,
-    /// What an operator owns and many lines share ([`crate::Profile::endpoint`]); of a line that names none, the line. It is held for
-    /// all its lines until one SET of one of them was acknowledged; no stream is paused, and no SET given up. A `Halt` counts
-    /// no attempt.
+    /// The endpoint that an operator owns and many channels share ([`crate::Profile::endpoint`]); the channel, where it
+    /// names none.
+    ///
+    /// The endpoint is held for all its channels until one SET of one of them is acknowledged. No stream is paused, no
+    /// SET is given up, and a `Halt` counts no attempt.
     Endpoint,
 }
 
@@ -55,47 +57,48 @@ pub enum Scope {
 pub struct Refusal {
     /// The code.
     pub code: ErrorCode,
-    /// Its text for people.
+    /// The peer's text for people.
     pub description: Option<Box<str>>,
     /// The text's language.
     pub language: Option<Box<str>>,
 }
 
-/// What fixes a failure. Whether it concerns one SET or all of its line is told by the [`Scope`].
+/// The kind of remedy that a failure needs. The [`Scope`] says whether it concerns one SET or all of its channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Class {
-    /// Time fixes it: what is absent, slow or overloaded comes back by itself, and is waited for without end.
+    /// Time fixes it: a peer that is absent, slow or overloaded comes back by itself, and is waited for without end.
     Transient,
-    /// A human fixes it: credentials, a wrong endpoint, TLS, an answer that no receiver gives. A stream whose line fails so
-    /// often and for long is paused.
+    /// A human fixes it: credentials, a wrong endpoint, TLS, an answer that no receiver gives.
+    ///
+    /// The router pauses a stream whose channel fails so often and for long.
     Configuration,
 }
 
-/// What happened: a stable code for machines, a text for the operator, and what fixes it.
+/// A failure: a stable code for machines, a text for the operator, and the kind of remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// What fixes it; set where the cause is made, so that nobody reads the code to decide.
+    /// The kind of remedy. The code that makes the cause sets it, so that no decision reads the code or the text.
     pub class: Class,
-    /// For example `tls`, `timeout`, `http_503`. Never free text: it labels metrics.
+    /// A stable code, for example `tls`, `timeout`, `http_503`. It labels metrics and is never free text.
     pub code: &'static str,
-    /// For people; no secrets, no URLs with paths.
+    /// The text for people, without secrets and without the paths of URLs.
     pub text: Box<str>,
 }
 
 impl Cause {
-    /// A cause that time fixes.
+    /// Makes a cause that time fixes.
     #[must_use]
     pub fn new(code: &'static str, text: impl Into<Box<str>>) -> Self {
         Self::of(Class::Transient, code, text)
     }
 
-    /// A cause that a human fixes.
+    /// Makes a cause that a human fixes.
     #[must_use]
     pub fn configuration(code: &'static str, text: impl Into<Box<str>>) -> Self {
         Self::of(Class::Configuration, code, text)
     }
 
-    /// A cause of this class.
+    /// Makes a cause of this class.
     #[must_use]
     pub fn of(class: Class, code: &'static str, text: impl Into<Box<str>>) -> Self {
         Self { class, code, text: text.into() }
@@ -108,16 +111,16 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Why a method or a line cannot be made.
+/// The reason why a method or a channel cannot be made.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
     /// The terms or the grant are not acceptable.
     #[error("`delivery{pointer}`: {cause}")]
     Terms {
-        /// JSON pointer into `delivery`.
+        /// The JSON pointer into `delivery`.
         pointer: String,
-        /// Why.
+        /// The reason.
         cause: Cause,
     },
     /// The method's own section is wrong, or it cannot start.

@@ -7,16 +7,16 @@ use serde_json::Value as Json;
 
 use crate::{Entry, Env, Fault, Method, spi};
 
-/// What [`register!`](crate::register) submits: plain data and function pointers.
+/// A method's registration, submitted by [`register!`](crate::register): plain data and function pointers.
 pub struct Registration {
-    /// Name and URI.
+    /// The name and the URI.
     pub entry: Entry,
-    /// Starts it.
+    /// The function that starts the method from its section.
     pub start: fn(Json, Env) -> Starting,
 }
 
 impl Registration {
-    /// The registration of a method.
+    /// Makes the registration of a method.
     #[must_use]
     pub const fn of<M: Method>() -> Self {
         Self { entry: M::ENTRY, start: |section, env| Box::pin(spi::start::<M>(section, env)) }
@@ -33,7 +33,7 @@ macro_rules! register {
     };
 }
 
-/// Two methods claim one name or URI.
+/// An error: two methods claim one name or URI.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("two delivery methods claim `{0}`: link only one of them")]
 pub struct RegistryError(pub String);
@@ -41,7 +41,7 @@ pub struct RegistryError(pub String);
 /// A method that is being started.
 pub type Starting = BoxFuture<'static, Result<Arc<dyn spi::AnyMethod>, Fault>>;
 
-/// Every linked method, by name.
+/// Returns every linked method, sorted by name.
 ///
 /// # Errors
 /// [`RegistryError`] when two claim one name, URI or alias.
@@ -60,7 +60,7 @@ pub fn methods() -> Result<Vec<&'static Registration>, RegistryError> {
     Ok(all)
 }
 
-/// The method that goes by this name, URI or alias.
+/// Finds the method that goes by this name, URI or alias.
 #[must_use]
 pub fn find<'a>(methods: &'a [Arc<dyn spi::AnyMethod>], called: &str) -> Option<&'a Arc<dyn spi::AnyMethod>> {
     methods.iter().find(|method| {

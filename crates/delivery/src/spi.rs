@@ -18,60 +18,61 @@ use crate::{
     Outcome, Places, Profile, Stop, Tap, Want,
 };
 
-/// Behind a [`Feed`].
+/// The router's side of a [`Feed`].
 pub trait FeedCore: Send + Sync {
-    /// A new drawer; `manner` where it hands over in another way than its line declares.
+    /// Opens a consumer; `manner` is its delivery mode where that differs from the channel's.
     fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore>;
-    /// Outcomes; tells how many SETs that are handed over found their end.
+    /// Takes outcomes; returns how many SETs in flight found their end.
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize;
-    /// The peer has these; their outcomes come later.
+    /// Takes note that the peer has these SETs and that their outcomes come later.
     fn reached(&self, _sets: &[(Jti, Attempt)]) {}
-    /// (handed over and unsettled, owed and not handed over).
+    /// Returns the number of SETs handed over and unsettled, and of SETs owed and not handed over.
     fn counts(&self) -> (usize, usize);
-    /// Why nothing is drawn.
+    /// Takes the reason why nothing leaves though SETs wait.
     fn stalled(&self, why: Option<Cause>);
-    /// Whether a tap that asked now would get something, as far as that is known without asking.
+    /// Returns whether a consumer that asked now would get something, as far as that is known without asking.
     fn has_due(&self) -> bool {
         self.counts().1 > 0
     }
-    /// Whether the stream is paused.
+    /// Returns whether the stream is paused.
     fn is_paused(&self) -> bool {
         false
     }
 }
 
-/// Behind a [`Tap`]. The state of drawing lives here, not in futures.
+/// The router's side of a [`Tap`]. The state of its work lives here, not in futures.
 pub trait TapCore: Send {
     /// Works towards the next batch.
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>>;
-    /// Ready when nothing this tap handed over is unsettled, or the drain deadline has passed.
+    /// Is ready when nothing that this consumer handed over is unsettled, or the drain deadline has passed.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// Whether SETs are claimed and being made ready: who waited long enough waits for these still.
+    /// Returns whether SETs are leased and being made ready; a caller whose wait is over still waits for these.
     fn is_drawing(&self) -> bool {
         false
     }
 }
 
-/// What a batch holds until it is handed over. Dropping it hands everything back.
+/// The lease of a batch, held until the hand-over. Dropping it gives everything back.
 pub trait Claim: Send {
-    /// The hand-over begins.
+    /// Begins the hand-over.
     fn handed_over(self: Box<Self>);
 }
 
-/// Behind a [`crate::Window`]: counts what is taken, wakes who waits, first come first served.
+/// The state behind a [`crate::Window`]: counts what is taken, and wakes waiters, first come first served.
 #[derive(Debug)]
 pub struct WindowCore(Mutex<WindowState>);
 
 struct WindowState {
     limit: [usize; 3],
     taken: [usize; 3],
-    /// In the order in which they came.
+    /// Waiters in the order in which they came.
     waiting: BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>,
     tickets: u64,
 }
 
 impl WindowState {
-    /// A batch larger than the whole window passes alone: nothing else could ever let it through.
+    /// Returns whether a batch of this size fits. A batch larger than the whole window passes alone, since nothing else
+    /// could ever let it through.
     fn fits(&self, sets: usize, bytes: usize) -> bool {
         let more = [sets, 1, bytes];
         let mut all = self.taken.iter().zip(more).zip(self.limit);
@@ -90,7 +91,7 @@ impl WindowState {
         if b >= batches || y >= bytes { 0 } else { sets.saturating_sub(s) }
     }
 
-    /// The next who waits, if there is room.
+    /// Takes the waiter that waits longest, if there is room.
     fn next(&mut self) -> Option<Arc<dyn Fn() + Send + Sync>> {
         if self.room() == 0 { None } else { self.waiting.pop_first().map(|(_, wake)| wake) }
     }
@@ -124,13 +125,13 @@ impl WindowCore {
         wake.values().for_each(|wake| wake());
     }
 
-    /// Room for SETs now.
+    /// Returns the number of SETs that there is room for now.
     #[must_use]
     pub fn room(&self) -> usize {
         self.0.lock().room()
     }
 
-    /// Takes room for a batch, whole or not at all.
+    /// Takes room for a batch, all of it or none; returns whether it did.
     #[must_use]
     pub fn take(&self, sets: usize, bytes: usize) -> bool {
         let mut state = self.0.lock();
@@ -142,14 +143,17 @@ impl WindowCore {
         true
     }
 
-    /// Calls `wake` once when something was given back; nothing, when a batch of this size fits by now.
+    /// Queues `wake` to be called once something was given back, and returns its ticket; returns nothing when a batch
+    /// of this size fits by now.
     pub fn when_it_fits(&self, sets: usize, bytes: usize, wake: Arc<dyn Fn() + Send + Sync>) -> Option<u64> {
         let mut state = self.0.lock();
         (!state.fits(sets, bytes)).then(|| state.queue(wake))
     }
 
-    /// Gives back; `batches` is 1 with the last SET of a batch. Where there is room now, the next who waits is woken; who takes
-    /// less than there is, or nothing, passes the chance on with [`WindowCore::pass_on`].
+    /// Gives room back; `batches` is 1 with the last SET of a batch.
+    ///
+    /// Where there is room now, the waiter that waits longest is woken. A waiter that takes less than there is, or
+    /// nothing, wakes the next with [`WindowCore::pass_on`].
     pub fn give(&self, sets: usize, batches: usize, bytes: usize) {
         let wake = {
             let mut state = self.0.lock();
@@ -162,18 +166,19 @@ impl WindowCore {
         }
     }
 
-    /// Calls `wake` once when room may be there; the caller then tries again and, if it does not take, passes the chance on
-    /// with [`WindowCore::pass_on`].
+    /// Queues `wake` to be called once room may be there, and returns its ticket.
+    ///
+    /// The caller then tries again. If it takes nothing, it wakes the next with [`WindowCore::pass_on`].
     pub fn when_room(&self, wake: Arc<dyn Fn() + Send + Sync>) -> u64 {
         self.0.lock().queue(wake)
     }
 
-    /// Withdraws a waiter; tells whether it was still waiting.
+    /// Withdraws a waiter; returns whether it was still waiting.
     pub fn withdraw(&self, ticket: u64) -> bool {
         self.0.lock().waiting.remove(&ticket).is_some()
     }
 
-    /// Wakes the next who waits, if there is room.
+    /// Wakes the waiter that waits longest, if there is room.
     pub fn pass_on(&self) {
         let next = self.0.lock().next();
         if let Some(wake) = next {
@@ -182,70 +187,70 @@ impl WindowCore {
     }
 }
 
-/// A method whose types are forgotten.
+/// A method behind a trait object.
 pub trait AnyMethod: Send + Sync {
-    /// Its name and URI.
+    /// Returns the name and the URI.
     fn entry(&self) -> Entry;
-    /// Checks terms and grant, given as JSON, and makes the line.
+    /// Checks terms and grant, given as JSON, and makes the channel.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
     fn line(&self, about: &About, terms: Json, grant: Json) -> Result<Arc<dyn AnyLine>, Fault>;
-    /// `delivery` as the API shows it.
+    /// Returns `delivery` as the API shows it.
     ///
     /// # Errors
-    /// [`Fault::Terms`] when the terms are not its own.
+    /// [`Fault::Terms`] when the terms are not the method's own.
     fn publish(&self, terms: Json, at: &str) -> Result<Json, Fault>;
-    /// JSON pointers of secret terms.
+    /// Returns JSON pointers of the secret terms.
     fn secret_terms(&self) -> &'static [&'static str];
-    /// JSON pointers of secret members of the grant.
+    /// Returns JSON pointers of the secret members of the grant.
     fn secret_grant(&self) -> &'static [&'static str] {
         &[]
     }
-    /// A responder's routes.
+    /// Returns a responder's routes.
     fn routes(&self) -> Option<axum::Router>;
-    /// A receiver's routes.
+    /// Returns the routes of the receiving end.
     fn receive_routes(&self) -> Option<axum::Router>;
-    /// Takes SETs or events from a peer.
+    /// Takes SETs or events from a peer until `stop` is raised.
     fn collect(&self, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>>;
-    /// Checks what would be collected.
+    /// Checks what would be collected, without I/O.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
     fn source(&self, _from: Json) -> Result<(), Fault> {
         Err(Fault::Unsupported("this method does not collect"))
     }
-    /// What a source touches.
+    /// Returns the places that a source touches.
     fn places(&self, _from: &Json) -> Places {
         Places::default()
     }
-    /// Whether streams may ask for it.
+    /// Returns whether streams may ask for the method.
     fn is_offered(&self) -> bool {
         true
     }
-    /// `check --connect`.
+    /// Looks at what the section names, for `setgate check --connect`.
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
-    /// `check --connect`, of a source.
+    /// Looks at the place of a source, for `setgate check --connect`.
     fn probe_source(&self, _from: Json) -> BoxFuture<'_, Vec<Finding>> {
         Box::pin(async { Vec::new() })
     }
-    /// Flushes and hangs up.
+    /// Flushes and hangs up within `within`.
     fn close(&self, within: Duration) -> BoxFuture<'_, ()>;
 }
 
-/// A line whose type is forgotten.
+/// A channel behind a trait object.
 pub trait AnyLine: Send + Sync {
-    /// What it is and can.
+    /// Returns what the channel is and can.
     fn profile(&self) -> Profile;
-    /// What its peer does that works and is not as the method has it.
+    /// Returns a remark on a peer that works and does not do as the method has it.
     fn remark(&self) -> Option<String> {
         None
     }
-    /// Runs a sender.
+    /// Runs a sender's channel.
     fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed>;
-    /// `check --connect`.
+    /// Looks at the place that the channel delivers to, for `setgate check --connect`.
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
-    /// Itself, for the method that made it.
+    /// Returns the channel itself, for the method that made it.
     fn as_any(&self) -> &(dyn Any + Send + Sync);
 }
 
@@ -332,7 +337,7 @@ impl<M: Method> AnyMethod for Erased<M> {
     }
 }
 
-/// Reads options; the fault says which member is wrong.
+/// Reads options; the fault names the member that is wrong.
 fn read<T: Options>(options: Json, under: &str) -> Result<T, Fault> {
     serde_json::from_value(options).map_err(|error| Fault::Terms {
         pointer: under.to_owned(),

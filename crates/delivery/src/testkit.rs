@@ -30,29 +30,31 @@ pub use relay::{Cuts, Relay};
 
 use peer::Act;
 
-/// What a transport's test brings.
+/// The part of the suite that a transport's test brings.
 pub trait Fixture: Sync {
-    /// Opens a line of the method to a new peer of the method, which hands what it receives to `ingest`.
+    /// Opens a channel of the method to a new peer of the method, which hands what it receives to `ingest`.
     fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened>;
 }
 
-/// A line with a peer at its other end.
+/// A channel with a peer at its other end.
 pub struct Opened {
-    /// The line.
+    /// The channel.
     pub line: Arc<dyn AnyLine>,
-    /// Cuts all connections of this moment between line and peer; [`Relay::cutter`] is one.
+    /// Cuts all connections of this moment between channel and peer; [`Relay::cutter`] is one.
     pub cut: Arc<dyn Fn() + Send + Sync>,
-    /// Cuts all connections after so many more bytes, in the middle of what is being said; [`Relay::breaker`] is one. Without
-    /// it that case is left out.
+    /// Cuts all connections after so many more bytes, in the middle of what is being said; [`Relay::breaker`] is one.
+    ///
+    /// Without it that case is left out.
     pub cut_after: Option<Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>>,
-    /// Whether other SETs are handed over while one waits for its answer, as far as windows let them.
+    /// True when other SETs are handed over while one waits for its answer, as far as windows let them.
     pub parallel: bool,
     /// The most SETs that the peer asks for at once (`maxEvents`, credit), where the fixture has set that.
     pub most: Option<usize>,
-    /// Of a responder: serves the method's routes with visits of a feed and runs the method's own collector against them, until
-    /// the future is dropped; [`Opened::responder`] makes it. The suite runs it instead of the line.
+    /// For a responder: serves the method's routes with sessions of a subscription and runs the method's own collector
+    /// against them, until the future is dropped. [`Opened::responder`] makes it. The suite runs it instead of the
+    /// channel.
     pub visits: Option<Arc<dyn Fn(Feed) -> BoxFuture<'static, ()> + Send + Sync>>,
-    /// Whatever must live as long as the line.
+    /// An object that must live as long as the channel.
     pub keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -61,7 +63,7 @@ pub struct Opened {
 pub struct Failure {
     /// The claim that does not hold.
     pub case: &'static str,
-    /// What was seen instead.
+    /// The observation that contradicts it.
     pub why: String,
 }
 

@@ -24,10 +24,10 @@ use tap::SimulatedTap;
 /// Attempts after which a case is given up.
 const HOPELESS: u32 = 100;
 
-/// How a SET ended.
+/// The end of a SET.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
-    /// It was acknowledged.
+    /// The peer or a broker acknowledged it.
     Acknowledged,
     /// The peer refused it.
     Refused(Refusal),
@@ -132,7 +132,7 @@ impl Simulated {
         Self::padded(profile, count, keys, 0)
     }
 
-    /// The same, of SETs that are `padding` bytes longer.
+    /// Makes a subscription whose SETs are `padding` bytes longer.
     #[must_use]
     pub fn padded(profile: Profile, count: usize, keys: usize, padding: usize) -> Self {
         let sets: Vec<_> = (0..count).map(|at| entry(profile.form, at, at % keys.max(1), padding)).collect();
@@ -165,12 +165,12 @@ impl Simulated {
         self.0.state.lock().sets.iter().map(|entry| entry.body.clone()).collect()
     }
 
-    /// From now on every draw is interrupted once before it gives anything.
+    /// Interrupts each call for a batch once, from now on, before it gives anything.
     pub fn stutter(&self) {
         self.0.state.lock().stutter = true;
     }
 
-    /// From now on the time of what is handed over is up as soon as somebody draws and nothing else is due.
+    /// Ends, from now on, the time of what is handed over as soon as somebody asks for a batch and nothing else is due.
     pub fn retry_now(&self) {
         self.change(|state| state.retry_now = true);
     }
@@ -190,7 +190,7 @@ impl Simulated {
         self.change(|state| self.redeliver_all(state));
     }
 
-    /// How each SET ended, in order; `None` for those that have not.
+    /// Returns the end of each SET, in order; `None` for those that have not ended.
     #[must_use]
     pub fn ends(&self) -> Vec<Option<End>> {
         let state = self.0.state.lock();
@@ -225,7 +225,7 @@ impl Simulated {
         self.0.state.lock().waiting.iter().filter(|waiter| waiter.want.sets > 0).count()
     }
 
-    /// Whether a tap that came now would be given something.
+    /// Returns whether a consumer that came now would be given something.
     #[must_use]
     pub fn has_free(&self) -> bool {
         let manner = Manner { order: self.0.profile.order, redelivery: self.0.profile.redelivery };
@@ -256,7 +256,7 @@ impl Simulated {
         self.until(|feed| feed.0.state.lock().is_settled()).await;
     }
 
-    /// Where the method broke the contract.
+    /// Returns the breaches of the contract by the method.
     #[must_use]
     pub fn wrongs(&self) -> Vec<String> {
         self.0.state.lock().wrongs.clone()

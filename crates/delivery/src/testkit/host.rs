@@ -30,7 +30,7 @@ impl Host {
         Self::with(Cuts::default(), routes, line, feed, None, runtime).await
     }
 
-    /// The same behind a relay with these scissors, and with an ingest for what the peer sends.
+    /// Serves `routes` behind a relay with these scissors, and with an ingest for what the peer sends.
     ///
     /// # Errors
     /// When no port can be had.
@@ -51,7 +51,7 @@ impl Host {
         Ok(Self { relay, ends, _stop: stop })
     }
 
-    /// Where it is called.
+    /// Returns the address at which it is called.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.relay.address()
@@ -119,7 +119,8 @@ fn told(why: &str) {
     eprintln!("the collector ended: {why}");
 }
 
-/// This runtime with a clock whose sleeps take a twentieth, for methods whose collector waits before it tries again.
+/// Returns the runtime with a clock whose sleeps take a twentieth, for methods whose collector waits before it tries
+/// again.
 #[must_use]
 pub fn with_fast_clock(runtime: Runtime) -> Runtime {
     let clock = Arc::new(FastClock(runtime.clock.clone()));

@@ -38,14 +38,15 @@ impl Default for Cuts {
 }
 
 impl Cuts {
-    /// What cuts all connections of this moment; new ones are relayed again.
+    /// Returns a function that cuts all connections of this moment; new ones are relayed again.
     #[must_use]
     pub fn cutter(&self) -> Arc<dyn Fn() + Send + Sync> {
         let cuts = self.clone();
         Arc::new(move || cuts.cut())
     }
 
-    /// What cuts all connections once so many more bytes have passed in either direction, and ends when that has happened.
+    /// Returns a function that cuts all connections once so many more bytes have passed in either direction; its future
+    /// ends when that has happened.
     #[must_use]
     pub fn breaker(&self) -> Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync> {
         let cuts = self.clone();
@@ -93,7 +94,7 @@ impl Relay {
         Self::with(Cuts::default(), peer, runtime).await
     }
 
-    /// The same, cut by these scissors.
+    /// Makes a relay that is cut by these scissors.
     ///
     /// # Errors
     /// When no port can be had.
@@ -118,7 +119,7 @@ impl Relay {
         Ok(Self { address, cuts, _end: end })
     }
 
-    /// Where lines connect to.
+    /// Returns the address that channels connect to.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
