@@ -12,7 +12,7 @@ use setgate_set::{ErrorCode, Jti, OrderKey, Receipt, Timestamp};
 
 use crate::Obstacle;
 
-/// Where a record stands in the ledger: dense and visible in order within a part.
+/// The place of a record in the ledger: dense, and visible in order within a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The part of the ledger; always 0 in an embedded store.
@@ -22,10 +22,10 @@ pub struct Position {
 }
 
 impl Position {
-    /// Before the first record of part 0.
+    /// The position before the first record of part 0.
     pub const START: Self = Self { part: 0, seq: 0 };
 
-    /// The position `seq` of part 0.
+    /// Returns the position `seq` of part 0.
     #[must_use]
     pub const fn new(seq: u64) -> Self {
         Self { part: 0, seq }
@@ -74,7 +74,7 @@ macro_rules! number {
     };
 }
 number!(
-    /// The number of a stream: allocated once, durably, never reused.
+    /// The number of a stream: allocated once, durably, and never used again.
     StreamNo(u32)
 );
 number!(
@@ -97,7 +97,7 @@ number!(
 /// A set of stream numbers.
 pub type Streams = RoaringBitmap;
 
-/// What kind of record a position holds.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An event that a producer put in.
@@ -106,29 +106,30 @@ pub enum Kind {
     Control,
     /// A parked SET issued again: new position and `jti`, same `txn`, one target.
     Reissue {
-        /// The record it repeats.
+        /// The record that it repeats.
         of: Position,
     },
 }
 
-/// The small part of a record: what lanes, seals and vetoes need.
+/// The small part of a record, which lanes, sealing and the last look before a hand-over need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Where it stands.
+    /// The position of the record.
     pub at: Position,
-    /// The opening of the store that accepted it.
+    /// The opening of the store that accepted the record.
     pub boot: Boot,
-    /// What it is.
+    /// The kind of record.
     pub kind: Kind,
-    /// Under which issuer it was put in.
+    /// The issuer under which the event was put in.
     pub issuer: IssuerNo,
-    /// Who put it in.
+    /// The producer of the event.
     pub producer: ProducerNo,
-    /// The version of the control-plane records when its streams were decided.
+    /// The version of the control-plane records when the streams were decided.
     pub config: Version,
-    /// When it was accepted; never earlier than the record before it, unless an operator said so. It becomes `iat`.
+    /// The time of acceptance, which becomes `iat`. It is never earlier than that of the record before, unless an
+    /// operator confirmed the clock.
     pub accepted: Timestamp,
-    /// Its order key.
+    /// The order key.
     pub order: OrderKey,
     /// Length of the body in bytes.
     pub body_len: u32,
@@ -146,36 +147,37 @@ pub struct Entry {
 /// An event to append.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// What it is.
+    /// The kind of record.
     pub kind: Kind,
-    /// Under which issuer.
+    /// The issuer under which the event was put in.
     pub issuer: IssuerNo,
-    /// From whom.
+    /// The producer of the event.
     pub producer: ProducerNo,
-    /// The version of the control-plane records at the decision. Older than the last change of membership: answered [`Appended::Stale`].
+    /// The version of the control-plane records at the decision. One that is older than the last change of membership
+    /// is answered [`Appended::Stale`].
     pub config: Version,
-    /// Its order key.
+    /// The order key.
     pub order: OrderKey,
     /// The streams that are owed it.
     pub targets: Arc<Streams>,
     /// The JSON text `{"events":…,"sub_id":…,"txn":…}` that every SET of it carries.
     pub body: Bytes,
-    /// Its idempotency, if the producer gave an `id`.
+    /// The idempotency of the event, if the producer gave an `id`.
     pub once: Option<Once>,
 }
 
 /// The idempotency of one event (hardening H14).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once {
-    /// Keyed hash of (issuer, producer, id).
+    /// Keyed hash of issuer, producer and `id`.
     pub key: [u8; 16],
-    /// Hash of the canonical event: the same key with another digest is a conflict.
+    /// Hash of the canonical event. The same key with another digest is a conflict.
     pub digest: [u8; 16],
     /// The `txn` that the first answer gave and every later answer repeats.
     pub txn: Box<str>,
 }
 
-/// Why a delivery was dropped.
+/// The rule by which a delivery was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
@@ -187,46 +189,46 @@ pub enum Rule {
     SubjectRemoved,
     /// The event type is no longer wanted or no longer allowed.
     EventNotWanted,
-    /// The stream's age limit.
+    /// The waiting SET passed the stream's age limit.
     TooOld,
-    /// The stream's limit of waiting SETs.
+    /// The stream passed its limit of waiting SETs.
     TooMany,
-    /// The stream's limit of bytes, or the store's budget.
+    /// The stream passed its share of the store's budget, or the budget as a whole was nearly used up.
     TooLarge,
     /// The body can no longer be read.
     Lost,
 }
 
-/// What is noted of a delivery. The first end wins; [`Note::Attempt`] is not an end.
+/// A note about a delivery. The first end wins; [`Note::Attempt`] is not an end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Note {
-    /// Acknowledged, by whom.
+    /// The delivery was acknowledged, by the receiver or a broker.
     Acknowledged(Receipt),
-    /// Refused or given up; body, code and text are kept.
+    /// The SET was refused or given up; body, code and text are kept.
     Parked {
         /// The code.
         code: ErrorCode,
-        /// What the peer said, at most 512 bytes.
+        /// The peer's words, at most 512 bytes.
         text: Box<str>,
-        /// Attempts made.
+        /// The number of attempts made.
         attempts: u32,
-        /// Whether the fault was the stream's, not the SET's: `streams resume` offers to issue it again.
+        /// True when the fault was the stream's and not the SET's: `setgate streams resume` offers to issue it again.
         stream_fault: bool,
     },
-    /// Dropped by a rule.
+    /// The delivery was dropped by this rule.
     Dropped(Rule),
-    /// Tried in vain.
+    /// An attempt failed, and the delivery is still owed.
     Attempt(Attempted),
 }
 
 /// The history of a delivery that failed at least once and is still owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempted {
-    /// How many attempts were made.
+    /// The number of attempts made.
     pub count: u32,
-    /// When the first of them failed.
+    /// The time at which the first of them failed.
     pub first_failed: Timestamp,
-    /// When it is due again.
+    /// The time at which the SET is due again.
     pub next_at: Timestamp,
 }
 
@@ -237,7 +239,7 @@ pub struct Settlement {
     pub stream: StreamNo,
     /// The record.
     pub at: Position,
-    /// What happened.
+    /// The note.
     pub note: Note,
 }
 
@@ -255,42 +257,44 @@ impl<T: Into<String>> From<T> for Key {
 /// A change of one control-plane record. `None` removes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Put {
-    /// Which record.
+    /// The key of the record.
     pub key: Key,
-    /// Its new value.
+    /// The new value; `None` removes the record.
     pub value: Option<Bytes>,
 }
 
 /// A control-plane record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Which.
+    /// The key of the record.
     pub key: Key,
-    /// The version in which it was last changed.
+    /// The version in which the record was last changed.
     pub version: Version,
-    /// Its value.
+    /// The value.
     pub value: Bytes,
 }
 
-/// What numbers are allocated for.
+/// A space of numbers, each of which is given once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
-    /// Streams.
+    /// The numbers of streams.
     Stream,
-    /// Issuers.
+    /// The numbers of issuers.
     Issuer,
-    /// Producers.
+    /// The numbers of producers.
     Producer,
 }
 
-/// Right to write about streams: an old fence changes nothing. An embedded store has one shard; the epoch counts its openings.
+/// The right to write about streams: a unit with an old fence changes nothing.
+///
+/// An embedded store has one shard; the epoch counts its openings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fence {
-    /// Count of openings.
+    /// The number of openings so far.
     pub epoch: u64,
 }
 
-/// One change, all or nothing.
+/// A change of the store: all of it or nothing.
 #[derive(Clone, Debug)]
 pub enum Unit {
     /// Events; answered one by one ([`Done::Appended`]).
@@ -300,14 +304,14 @@ pub enum Unit {
     },
     /// Settlements and attempts ([`Done::Settled`]).
     Settle {
-        /// Right to do so.
+        /// The right to do so.
         fence: Fence,
         /// The deltas.
         what: Vec<Settlement>,
     },
     /// A parked SET becomes a new record with the same body and one target, and leaves the parked ([`Done::Reissued`]).
     Reissue {
-        /// Right to do so.
+        /// The right to do so.
         fence: Fence,
         /// The stream.
         stream: StreamNo,
@@ -316,32 +320,33 @@ pub enum Unit {
     },
     /// Parked SETs are dropped for good ([`Done::Discarded`]).
     Discard {
-        /// Right to do so.
+        /// The right to do so.
         fence: Fence,
-        /// Which.
+        /// The parked SETs.
         what: Vec<(StreamNo, Position)>,
     },
     /// Control-plane records, with what goes along ([`Done::Configured`]).
     Configure {
         /// Records to write.
         change: Vec<Put>,
-        /// The version that the change was made from; `None` writes regardless.
+        /// The version that the change was made from; `None` writes in any case.
         expect: Option<Version>,
-        /// Whether streams came, went or changed what they want: appends decided before are answered [`Appended::Stale`].
+        /// True when streams came, went or changed what they want. Appends that were decided before are answered
+        /// [`Appended::Stale`].
         membership: bool,
-        /// Streams of which everything up to now is dropped, and why.
+        /// The streams of which everything up to now is dropped, each with the rule.
         drop_through: Vec<(StreamNo, Rule)>,
         /// Control SETs that tell of the change.
         notice: Vec<NewEvent>,
     },
     /// A number that was never given before ([`Done::Allocated`]).
     Allocate {
-        /// For what.
+        /// The space of the number.
         space: Space,
     },
     /// Everything of a stream before a position is dropped by a limit ([`Done::Retained`]).
     Retain {
-        /// Right to do so.
+        /// The right to do so.
         fence: Fence,
         /// The stream.
         stream: StreamNo,
@@ -352,38 +357,38 @@ pub enum Unit {
     },
 }
 
-/// How soon a commit must be durable.
+/// The moment by which a commit must be durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Before the answer.
+    /// Durable before the answer.
     Sync,
-    /// Soon; only for [`Note::Acknowledged`] and [`Note::Attempt`]. The answer may come before it is durable.
+    /// Durable soon; the answer may come before it is. Only for [`Note::Acknowledged`] and [`Note::Attempt`].
     Lazy,
 }
 
-/// What became of one event of an append.
+/// The answer to one event of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Appended {
-    /// Accepted here.
+    /// The event was accepted.
     New {
-        /// Where.
+        /// Its position.
         at: Position,
-        /// When.
+        /// The time of acceptance.
         accepted: Timestamp,
     },
     /// The same event was accepted before, and is durable.
     Repeat {
-        /// Where.
+        /// The position of the first.
         at: Position,
         /// The `txn` of the first answer.
         txn: Box<str>,
     },
-    /// Another event was accepted with this id.
+    /// Another event was accepted before with this `id`.
     Conflict {
-        /// Where.
+        /// The position of that event.
         at: Position,
     },
-    /// Streams came or went since the decision: decide again.
+    /// Streams came or went since the decision; the caller must decide again.
     Stale {
         /// The version to decide against.
         now: Version,
@@ -393,32 +398,32 @@ pub enum Appended {
 /// The answer to one [`Unit`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Done {
-    /// Of [`Unit::Append`], one for each event.
+    /// The answer to [`Unit::Append`], one for each event.
     Appended(Vec<Appended>),
-    /// Of [`Unit::Settle`]: how many were news, that is, ended a delivery that was still owed.
+    /// The answer to [`Unit::Settle`]: how many of the notes ended a delivery that was still owed.
     Settled(usize),
-    /// Of [`Unit::Reissue`]: the new position, or nothing if no such SET is parked.
+    /// The answer to [`Unit::Reissue`]: the new position, or nothing if no such SET is parked.
     Reissued(Option<Position>),
-    /// Of [`Unit::Discard`]: how many were parked.
+    /// The answer to [`Unit::Discard`]: how many of the SETs were parked.
     Discarded(usize),
-    /// Of [`Unit::Configure`]: the new version, with the positions of the notices.
+    /// The answer to [`Unit::Configure`]: the new version, with the positions of the notices.
     Configured {
         /// The new version.
         version: Version,
-        /// Where the notices stand.
+        /// The positions of the notices.
         notices: Vec<Position>,
     },
-    /// Of [`Unit::Configure`] when `expect` is not the current version: nothing was changed.
+    /// The answer to [`Unit::Configure`] when `expect` is not the current version: nothing was changed.
     Outdated(Version),
-    /// Of [`Unit::Allocate`].
+    /// The answer to [`Unit::Allocate`]: the number.
     Allocated(u32),
-    /// Of [`Unit::Retain`]: how many were dropped.
+    /// The answer to [`Unit::Retain`]: how many deliveries were dropped.
     Retained(usize),
-    /// Of any unit with an old fence: nothing was changed.
+    /// The answer to any unit with an old fence: nothing was changed.
     Fenced,
 }
 
-/// Why the store did not do it, and what next.
+/// An error of the store, with what follows from it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -428,27 +433,27 @@ pub enum StoreError {
     /// A write failed; whether it took place is unknown. The store reopens itself where it can.
     #[error("the store could not write ({0}); whether the last changes took place is not known")]
     Poisoned(String),
-    /// What is on the disk is not what was written.
+    /// The disk does not give back what was written.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
-    /// Too much is queued. Try later.
+    /// Too much is queued; the caller tries again later.
     #[error("the store is busy")]
     Busy,
-    /// It is closed, or was opened as a copy and waits for `setgate store adopt`.
+    /// The store is closed, or was opened as a copy and waits for `setgate store adopt`.
     #[error("the store is not available: {0}")]
     Unavailable(String),
 }
 
-/// Limits of one read.
+/// The limits of one read.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// At most so many records.
+    /// The most records.
     pub records: usize,
-    /// At most so many bytes of bodies (where bodies are read).
+    /// The most bytes of bodies, where bodies are read.
     pub bytes: usize,
 }
 
-/// What the ledger holds.
+/// The extent of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Bounds {
     /// The lowest position from which on every record is kept. Older ones that are still owed are kept one by one.
@@ -460,7 +465,7 @@ pub struct Bounds {
 /// Counts of one stream: `owed = acknowledged + parked + dropped + waiting`, always.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Deliveries owed since the stream was born.
+    /// Deliveries owed since the stream was made.
     pub owed: u64,
     /// Acknowledged by the receiver.
     pub acknowledged_receiver: u64,
@@ -469,16 +474,16 @@ pub struct Tally {
     pub acknowledged_broker: u64,
     /// Parked, whether or not they were issued again or discarded later.
     pub parked: u64,
-    /// Dropped, by rule.
+    /// Deliveries dropped, by rule.
     pub dropped: std::collections::BTreeMap<Rule, u64>,
-    /// Still owed.
+    /// Deliveries still owed.
     pub waiting: u64,
 }
 
 /// A stream's cursor as people and limits look at it.
 #[derive(Clone, Debug, Default)]
 pub struct Cursor {
-    /// Counts.
+    /// The counts.
     pub tally: Tally,
     /// The oldest record still owed.
     pub oldest: Option<Head>,
@@ -486,53 +491,53 @@ pub struct Cursor {
     pub bytes: u64,
     /// Positions below this were dropped when the stream was disabled or deleted.
     pub dropped_through: Position,
-    /// SETs that are parked now.
+    /// SETs of the stream that are parked now.
     pub parked_now: u64,
 }
 
 /// A parked SET.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parked {
-    /// Of which stream.
+    /// The stream.
     pub stream: StreamNo,
-    /// Its record.
+    /// The position of its record.
     pub at: Position,
-    /// Its `jti`.
+    /// The `jti`.
     pub jti: Jti,
-    /// When it was parked.
+    /// The time at which it was parked.
     pub parked_at: Timestamp,
-    /// When its event was accepted.
+    /// The time at which its event was accepted.
     pub accepted: Timestamp,
-    /// Why.
+    /// The error code: the peer's, or the gateway's own.
     pub code: ErrorCode,
-    /// What the peer said.
+    /// The peer's words.
     pub text: Box<str>,
-    /// Attempts made.
+    /// The number of attempts made.
     pub attempts: u32,
-    /// Whether the fault was the stream's.
+    /// True when the fault was the stream's and not the SET's.
     pub stream_fault: bool,
-    /// Its order key.
+    /// The order key.
     pub order: OrderKey,
     /// The body.
     #[serde(skip)]
     pub body: Bytes,
 }
 
-/// Which parked SETs.
+/// A filter of parked SETs.
 #[derive(Clone, Debug, Default)]
 pub struct ParkedFilter {
-    /// Of this stream only.
+    /// Only those of this stream.
     pub stream: Option<StreamNo>,
-    /// With this code only.
+    /// Only those with this code.
     pub code: Option<ErrorCode>,
-    /// From this (stream, position) on, inclusive: for paging.
+    /// Only those from this stream and position on, inclusive: for paging.
     pub from: Option<(StreamNo, Position)>,
-    /// At most so many.
+    /// The most that are returned.
     pub most: usize,
 }
 
 impl ParkedFilter {
-    /// Whether the filter lets this one pass; `from` and `most` are not looked at.
+    /// Returns whether stream and code let this one pass; `from` and `most` are not looked at.
     #[must_use]
     pub fn takes(&self, parked: &Parked) -> bool {
         self.stream.is_none_or(|stream| stream == parked.stream)
@@ -540,20 +545,20 @@ impl ParkedFilter {
     }
 }
 
-/// How the store is doing, for gates, metrics and status pages.
+/// The state of the store, for gates, metrics and status pages.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Health {
-    /// Whether events can be appended now.
+    /// True when events can be appended now.
     pub accepts: bool,
-    /// Why not.
+    /// The obstacle, when they cannot.
     pub obstacle: Option<Obstacle>,
-    /// The same for people, with its figures.
+    /// The obstacle in words, with its figures.
     pub trouble: Option<String>,
-    /// What to do about it.
+    /// The advice to the operator.
     pub remedy: Option<&'static str>,
     /// Bytes that the store takes on the disk.
     pub bytes: u64,
-    /// Bytes that it may take.
+    /// Bytes that the store may take on the disk.
     pub budget: u64,
     /// Bytes free on the file system.
     pub free: u64,
@@ -565,22 +570,22 @@ pub struct Health {
     pub waiting: u64,
     /// SETs parked.
     pub parked: u64,
-    /// Whether the wall clock jumped: everything that destroys by age is frozen.
+    /// True while the wall clock is not believed: nothing is destroyed by age.
     pub clock_suspect: bool,
-    /// How far the wall clock is ahead of the believed time while it is suspect, in seconds.
+    /// Seconds by which the wall clock is ahead of the believed time while it is suspect.
     pub clock_offset_seconds: i64,
-    /// How long a suspect clock must go on evenly until it is believed, in seconds.
+    /// Seconds for which a suspect clock must still go on evenly until it is believed.
     pub clock_believed_in_seconds: Option<u64>,
-    /// How far times of acceptance are ahead of the believed time, in seconds: they stand still until it has caught up.
+    /// Seconds by which times of acceptance are ahead of the believed time; they stand still until it has caught up.
     pub accepted_ahead_seconds: u64,
-    /// What is wrong with the clock or with the times that were given, and what to do.
+    /// The fault of the clock or of the times that were given, with the advice to the operator.
     pub clock_trouble: Option<String>,
-    /// Whether the store was opened as a copy and delivery is held until `store adopt`.
+    /// True when the store was opened as a copy: delivery is held until `setgate store adopt`.
     pub held: bool,
 }
 
 impl Health {
-    /// Says why events are not accepted, if they are not.
+    /// Returns the health with this obstacle, if there is one.
     #[must_use]
     pub fn hindered(mut self, obstacle: Option<Obstacle>) -> Self {
         self.accepts = obstacle.is_none();
@@ -594,58 +599,66 @@ impl Health {
 /// The stream whose waiting SETs take the most room, as if it were alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heaviest {
-    /// Which.
+    /// The stream.
     pub stream: StreamNo,
-    /// Bytes of what it is owed.
+    /// Bytes of the SETs that it is owed.
     pub bytes: u64,
-    /// What it may keep when so much of it shall go as was asked for.
+    /// The first position that it may keep when the bytes asked for are to go.
     pub keep_from: Position,
 }
 
 /// The durable memory of the gateway.
 ///
-/// An implementation passes `setgate_store::testkit`, which holds the ten laws of the room's README.
+/// An implementation passes `setgate_store::testkit`, which tests the ten laws of the crate's README.
 pub trait Store: Send + Sync + 'static {
-    /// The only way to write. The answers are in the order of the units. The units are queued by the call: dropping the future does
-    /// not take them back.
+    /// Commits units; the only way to write. The answers are in the order of the units.
+    ///
+    /// The call queues the units: dropping the future does not take them back.
     ///
     /// # Errors
-    /// [`StoreError`]; then no unit of this call is visible, and whether one became durable is unknown only for [`StoreError::Poisoned`].
+    /// [`StoreError`]; then no unit of this call is visible. Whether one became durable is unknown only for
+    /// [`StoreError::Poisoned`].
     fn commit(&self, units: Vec<Unit>, how: Durability) -> BoxFuture<'static, Result<Vec<Done>, StoreError>>;
 
-    /// The records after `after`, in order; waits up to `wait` for the first. From [`Bounds::first`] on there are all of them; before
-    /// it, at least those that some stream is owed: whoever lags misses nothing that is owed, whatever was given up meanwhile.
+    /// Reads the records after `after`, in order; waits up to `wait` for the first.
+    ///
+    /// From [`Bounds::first`] on it returns all of them; before it, at least those that some stream is owed. So a
+    /// reader that lags misses nothing that is owed, whatever was given up meanwhile.
     fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>>;
 
-    /// Bodies, in the order asked for; `None` where the record is gone.
+    /// Reads bodies, in the order asked for; `None` where the record is gone.
     fn bodies(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Bytes>>, StoreError>>;
 
-    /// Heads, in the order asked for; `None` where the record is gone.
+    /// Reads heads, in the order asked for; `None` where the record is gone.
     fn heads(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Head>>, StoreError>>;
 
-    /// The records that the stream is still owed after `after`, control records among them, oldest first, at most `max`: fewer only where
-    /// there are no more. What does not read is left out.
+    /// Reads the heads of the records that the stream is still owed after `after`, control records among them, oldest
+    /// first.
+    ///
+    /// It returns `max` of them, and fewer only where there are no more. Heads that are damaged are left out.
     fn owed(&self, stream: StreamNo, after: Position, max: usize) -> BoxFuture<'static, Result<Vec<Head>, StoreError>>;
 
-    /// The control records (verification, stream-updated) that the stream is still owed.
+    /// Reads the heads of the control records (verification, stream-updated) that the stream is still owed.
     fn owed_control(&self, stream: StreamNo) -> BoxFuture<'static, Result<Vec<Head>, StoreError>>;
 
-    /// Whether the record is still owed to the stream.
+    /// Returns whether the record is still owed to the stream.
     fn is_owed(&self, stream: StreamNo, at: Position) -> bool;
 
-    /// How many records the stream is still owed.
+    /// Returns the number of records that the stream is still owed.
     fn waiting(&self, stream: StreamNo) -> u64;
 
-    /// What is noted of attempts of records still owed.
+    /// Returns the failed attempts of records still owed.
     fn attempts(&self, stream: StreamNo) -> Vec<(Position, Attempted)>;
 
-    /// The stream's cursor.
+    /// Returns the stream's cursor.
     fn cursor(&self, stream: StreamNo) -> BoxFuture<'static, Result<Cursor, StoreError>>;
 
-    /// The `n`-th record (from the newest, counted from 0) that the stream is still owed: for the limit of waiting SETs.
+    /// Returns the `n`-th record, from the newest and counted from 0, that the stream is still owed: for the limit of
+    /// waiting SETs.
     fn nth_newest(&self, stream: StreamNo, n: u64) -> Option<Position>;
 
-    /// The largest holder of waiting SETs, where it pays to cut one, and how far to cut it, oldest first, to get about `excess` bytes.
+    /// Returns the largest holder of waiting SETs where it pays to cut one, and how far to cut it, oldest first, to
+    /// free about `excess` bytes.
     ///
     /// A cut ends where something is freed: with a part of the ledger that can be given up.
     fn heaviest(&self, excess: u64) -> BoxFuture<'static, Result<Option<Heaviest>, StoreError>> {
@@ -653,47 +666,52 @@ pub trait Store: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// The first record that may have been accepted at or after `when`: for the age limit. Records whose times were held back, since
-    /// the wall clock was suspect, are no older than when it was believed again.
+    /// Returns the first record that may have been accepted at or after `when`: for the age limit.
+    ///
+    /// Records whose times were held back, since the wall clock was suspect, count as no older than the moment when it
+    /// was believed again.
     fn first_accepted_at(&self, when: Timestamp) -> BoxFuture<'static, Result<Position, StoreError>>;
 
-    /// Parked SETs, by (stream, position).
+    /// Reads parked SETs, by stream and position.
     fn parked(&self, which: ParkedFilter) -> BoxFuture<'static, Result<Vec<Parked>, StoreError>>;
 
-    /// Control-plane records, in the order asked for.
+    /// Reads control-plane records, in the order asked for.
     fn get(&self, keys: Vec<Key>) -> BoxFuture<'static, Result<Vec<Option<Record>>, StoreError>>;
 
-    /// Control-plane records whose key starts with `prefix`, by key.
+    /// Reads the control-plane records whose key starts with `prefix`, by key.
     fn range(&self, prefix: Key) -> BoxFuture<'static, Result<Vec<Record>, StoreError>>;
 
-    /// The version of the control-plane records.
+    /// Returns the version of the control-plane records.
     fn version(&self) -> Version;
 
-    /// What the ledger holds.
+    /// Returns the extent of the ledger.
     fn bounds(&self) -> Bounds;
 
-    /// The right to write of this opening.
+    /// Returns the right to write of this opening.
     fn fence(&self) -> Fence;
 
-    /// The secrets that name and hash things of this store.
+    /// Returns the secrets by which things of this store are named and hashed.
     fn names(&self) -> &crate::Names;
 
-    /// How the store is doing.
+    /// Returns the state of the store.
     fn health(&self) -> Health;
 
-    /// Tells this witness, and from now on no other, what becomes visible of deliveries; first of all what waits already.
+    /// Tells this witness, and from now on no other, what becomes visible of deliveries; first of all what waits
+    /// already.
     fn watch(&self, witness: Arc<dyn crate::Witness>);
 
-    /// What is known of the time: what decides by age asks here, never the wall clock.
+    /// Returns the believed time. Code that decides by age asks here, never the wall clock.
     fn time(&self) -> crate::Time;
 
-    /// An operator says that the wall clock is right: it is believed from now on. Where times of acceptance are ahead of it, the next
-    /// ones go back to it.
+    /// Believes the wall clock from now on, on an operator's word.
+    ///
+    /// Where times of acceptance are ahead of it, the next ones go back to it.
     fn confirm_clock(&self) -> BoxFuture<'static, Result<crate::Confirmed, StoreError>>;
 
-    /// Frees what no stream needs any more: condenses, trims, forgets old ids and old parked SETs. Cheap when there is nothing to do.
+    /// Frees what no stream needs any more: condenses, trims, forgets old ids and old parked SETs. Cheap when there is
+    /// nothing to do.
     fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 
-    /// Writes everything out and closes; later calls are answered [`StoreError::Unavailable`].
+    /// Writes everything out and closes. Later calls are answered [`StoreError::Unavailable`].
     fn close(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 }
