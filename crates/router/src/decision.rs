@@ -5,27 +5,29 @@ use std::time::Duration;
 use setgate_delivery::{Cause, Order, Outcome, Refusal, Scope, Verdict};
 use setgate_set::{ErrorCode, Receipt};
 
-/// What is to be done about one outcome.
+/// The consequence of one outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Disposition {
-    /// It is settled: acknowledged.
+    /// The SET is settled: acknowledged.
     Acknowledge(Receipt),
-    /// It is settled: parked.
+    /// The SET is settled: parked.
     Park {
         code: ErrorCode,
         text: Box<str>,
         /// The fault was the stream's: `streams resume` offers to issue it again.
         stream_fault: bool,
     },
-    /// This SET failed; others may pass.
+    /// The SET failed; others may pass.
     RetrySet { after: Option<Duration>, cause: Cause },
-    /// The line failed; the cause's class tells whether waiting fixes it.
+    /// The channel failed; the class of the cause tells whether waiting fixes it.
     RetryLine { after: Option<Duration>, cause: Cause },
     /// A human is needed: the stream is paused at once.
     Halt { cause: Cause },
-    /// What many lines share failed; the stream has no part in it. `ours`: a human fixes it, and no attempt is counted.
+    /// The endpoint that many channels share failed; the stream has no part in it.
+    ///
+    /// With `ours` a human fixes it, and no attempt is counted.
     Endpoint { after: Option<Duration>, cause: Cause, ours: bool },
-    /// Not tried.
+    /// The SET was not tried.
     Return,
 }
 

@@ -7,11 +7,11 @@ use serde_json::{Map, Value as Json};
 use setgate_set::{Audience, Subject};
 use setgate_stream::{Batching, DefaultSubjects, EventsWanted, OnRefusal, Retention, StreamId};
 
-/// One `[[streams]]` of the configuration.
+/// A stream of `[[streams]]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Declared {
-    /// Its id: 1 to 128 of `A-Z a-z 0-9 - . _ ~`.
+    /// The stream's id: 1 to 128 of `A-Z a-z 0-9 - . _ ~`.
     pub id: StreamId,
     /// The issuer's URL, as in `[[issuers]]`.
     pub issuer: String,
@@ -38,7 +38,7 @@ pub struct Declared {
     /// `method` and the method's own terms.
     #[serde(deserialize_with = "delivery")]
     pub delivery: DeclaredDelivery,
-    /// What this stream is allowed beyond the method's defaults.
+    /// The operator's grant: what the stream is allowed beyond the method's defaults.
     #[serde(default = "empty")]
     pub grant: Json,
     /// How long and how much it may keep waiting.
@@ -50,7 +50,7 @@ pub struct Declared {
     /// Pause the stream when its receiver, who comes and fetches, has not come for so many seconds (SSF 1.0 §8.1.1).
     #[serde(default)]
     pub inactivity_timeout_seconds: Option<NonZeroU32>,
-    /// For people.
+    /// The operator's description.
     #[serde(default)]
     pub description: Option<String>,
     /// `"continue"` or `"stop_key"`.
@@ -65,12 +65,12 @@ pub struct Declared {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeclaredStatus {
-    /// Delivered.
+    /// Events are delivered.
     #[default]
     Enabled,
-    /// Held.
+    /// Events are held.
     Paused,
-    /// Not held.
+    /// Events are neither delivered nor held.
     Disabled,
 }
 
@@ -79,7 +79,7 @@ pub enum DeclaredStatus {
 pub struct DeclaredDelivery {
     /// The method's URI or name.
     pub method: String,
-    /// All other members.
+    /// The method's terms: all other members.
     pub terms: Json,
 }
 
@@ -90,7 +90,7 @@ pub struct DeclaredRetention {
     /// `90s`, `15m`, `12h`, `7d`.
     #[serde(default, deserialize_with = "age")]
     pub age: Option<Duration>,
-    /// SETs.
+    /// The number of SETs.
     pub sets: Option<u64>,
     /// Percent of the store's budget, 1 to 100.
     pub budget_percent: Option<u8>,

@@ -11,8 +11,8 @@ use setgate_set::{Event, Format, Simple, Subject};
 use setgate_store::{StreamNo, Streams, Version};
 use setgate_stream::{Decision, DefaultSubjects, EventsWanted, Lookup, Status, Stream};
 
-/// All streams at one version of the control-plane records, arranged for the decision. It never changes: a new version is a
-/// new index.
+/// The index of all streams at one version of the control-plane records. It never changes: a new version is a new
+/// index.
 ///
 /// It decides as [`setgate_stream::decide`] does, stream by stream, but its cost follows what matches (`P7`): streams
 /// are found by issuer, event type and subject, as ready-made sets.
@@ -23,14 +23,15 @@ pub struct Index {
     ids: HashSet<Arc<str>>,
 }
 
-/// What the index decided about an event.
+/// The decision about an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
-    /// The streams that are owed it, paused ones among them. Where no subject list has a say, all events share one set.
+    /// The streams that are owed the event, paused ones among them. Where no subject list has a say, all events share
+    /// one set.
     pub targets: Arc<Streams>,
-    /// The version of the control-plane records that it was decided with.
+    /// The version of the control-plane records at the decision.
     pub version: Version,
-    /// How many streams were looked at one by one because they list the subject; for tests and metrics.
+    /// The number of streams that were looked at one by one, since they list the subject; for tests and metrics.
     pub looked_at: u64,
 }
 
@@ -51,16 +52,16 @@ struct OfIssuer {
 /// Streams that want a type and are not disabled.
 #[derive(Default)]
 struct Wanting {
-    /// With the default ALL.
+    /// Streams with the default ALL.
     all: Arc<Streams>,
-    /// With the default NONE.
+    /// Streams with the default NONE.
     none: Arc<Streams>,
     /// Both, joined with those that want every type. Made when the type first occurs: most types that streams want never do.
     joined: OnceLock<(Arc<Streams>, Arc<Streams>)>,
 }
 
 impl Index {
-    /// The index of these streams at this version.
+    /// Builds the index of these streams at this version.
     #[must_use]
     pub fn build(streams: &[Arc<Stream>], version: Version) -> Self {
         let mut issuers: HashMap<Arc<str>, OfIssuer> = HashMap::new();
@@ -76,13 +77,13 @@ impl Index {
         }
     }
 
-    /// The version of the control-plane records.
+    /// Returns the version of the control-plane records.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The streams that are owed an event that was put in under an issuer.
+    /// Returns the streams that are owed an event that was put in under an issuer.
     #[must_use]
     pub fn decide(&self, issuer: &str, event: &Event) -> Decided {
         let (targets, looked_at) = match self.issuers.get(issuer) {
@@ -92,7 +93,7 @@ impl Index {
         Decided { targets, version: self.version, looked_at }
     }
 
-    /// What becomes of an event for each stream of the issuer, and why, in the order of their numbers. It looks at every stream.
+    /// Returns the decision and its reason for each stream of the issuer, by number. It looks at every stream.
     #[must_use]
     pub fn explain(&self, issuer: &str, event: &Event) -> Vec<(StreamNo, Decision)> {
         let streams = self.issuers.get(issuer).map(|of| of.streams.as_slice()).unwrap_or_default();
@@ -104,25 +105,27 @@ impl Index {
         all
     }
 
-    /// The stream with this number.
+    /// Returns the stream with this number.
     #[must_use]
     pub fn stream(&self, no: StreamNo) -> Option<&Arc<Stream>> {
         self.streams.get(&no)
     }
 
-    /// The stream of an issuer with this public id.
+    /// Returns the stream of an issuer with this public id.
     #[must_use]
     pub fn by_id(&self, issuer: &str, id: &str) -> Option<&Arc<Stream>> {
         self.stream(*self.issuers.get(issuer)?.by_id.get(id)?)
     }
 
-    /// All streams, in no order.
+    /// Returns all streams, in no order.
     pub fn streams(&self) -> impl Iterator<Item = &Arc<Stream>> {
         self.streams.values()
     }
 
-    /// Whether a subject names a stream of this gateway, of whatever issuer, as framework events do (SSF 1.0 §8.1.4.1).
-    /// Producers may not say so (hardening H3).
+    /// Returns whether a subject names a stream of this gateway, of any issuer, as framework events do (SSF 1.0
+    /// §8.1.4.1).
+    ///
+    /// Producers may not send such a subject (hardening H3).
     #[must_use]
     pub fn names_stream(&self, subject: &Subject) -> bool {
         let names = |simple: &Simple| {

@@ -9,7 +9,7 @@ use setgate_store::{
 
 use crate::{Inner, Issuer, Router};
 
-/// From whom events come, and under which issuer.
+/// The producer of events, and the issuer under which they are put in.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// The issuer.
@@ -18,41 +18,41 @@ pub struct Source<'a> {
     pub producer: ProducerNo,
 }
 
-/// What became of an event.
+/// The answer to one event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {
-    /// It and every delivery owed for it are durable.
+    /// The event and every delivery owed for it are durable.
     New {
-        /// Where it stands in the ledger.
+        /// The position in the ledger.
         at: Position,
         /// The `txn` of all its SETs.
         txn: Box<str>,
     },
-    /// It was accepted before with the same id.
+    /// The same event was accepted before with this `id`.
     Repeat {
         /// The `txn` of the first answer.
         txn: Box<str>,
     },
-    /// Another event was accepted with this id.
+    /// Another event was accepted before with this `id`.
     Conflict,
-    /// Its subject names a stream of this gateway: only the router speaks of those (hardening H3).
+    /// The subject names a stream of this gateway, which only the router may do (hardening H3).
     NamesStream,
-    /// Not now; whether it became durable is unknown only when the text says so.
+    /// The event cannot be taken now. Whether it became durable is unknown only when the text says so.
     Unavailable(Closed),
 }
 
-/// Why intake is closed, and for how long about.
+/// The reason why intake is closed, and about how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// For operators.
+    /// The reason for operators.
     pub why: String,
-    /// For whoever brings events: nothing of the inside.
+    /// The reason for producers, without anything of the inside.
     pub told: &'static str,
     /// The limit or the state that closed it, for programs.
     pub rule: Option<&'static str>,
-    /// When to try again.
+    /// The time after which to try again.
     pub retry_after: Duration,
-    /// 429 when the caller is one of many, 503 when the gateway cannot.
+    /// The HTTP status: 429 when the caller is one of too many, 503 when the gateway cannot.
     pub status: u16,
 }
 
@@ -95,10 +95,10 @@ impl Drop for Held<'_> {
 }
 
 impl Router {
-    /// Overload is answered at the listener, before a body is read.
+    /// Returns whether intake is open. The listener asks before it reads a body.
     ///
     /// # Errors
-    /// [`Closed`] says why and when to try again.
+    /// [`Closed`] says why it is not, and when to try again.
     pub fn gate(&self) -> Result<(), Closed> {
         if *self.0.ended.borrow() {
             let told = "the gateway is shutting down";
@@ -116,7 +116,7 @@ impl Router {
         Ok(())
     }
 
-    /// Accepts events: one commit for all, one answer each, in order, after the commit.
+    /// Accepts events in one commit; returns one answer for each, in order, after the commit.
     ///
     /// An event without `txn` gets one of 128 random bits.
     pub async fn accept(&self, source: Source<'_>, mut events: Vec<Event>) -> Vec<Accepted> {

@@ -24,54 +24,54 @@ pub struct ParkedView {
     pub stream: String,
     /// The stream's issuer.
     pub issuer: Option<String>,
-    /// Its `jti`.
+    /// The `jti` of the parked SET.
     pub jti: Jti,
     /// The `txn` of its event: all SETs of the event have it, and the producer has it from the answer to the event.
     pub txn: Option<String>,
-    /// Its place in the ledger.
+    /// The position in the ledger.
     pub at: Position,
-    /// When it was parked.
+    /// The time at which it was parked.
     pub parked_at: Timestamp,
-    /// When its event was accepted.
+    /// The time at which its event was accepted.
     pub accepted: Timestamp,
-    /// Why.
+    /// The error code: the receiver's, or the gateway's own.
     pub code: ErrorCode,
-    /// What the receiver said.
+    /// The receiver's words.
     pub text: String,
-    /// Attempts made.
+    /// The number of attempts made.
     pub attempts: u32,
-    /// Whether the fault was the stream's, not the SET's.
+    /// True when the fault was the stream's and not the SET's.
     pub stream_fault: bool,
-    /// What it says; only where one is asked for.
+    /// The claims; only where one SET is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claims: Option<Json>,
 }
 
-/// What became of one SET that was to be issued again.
+/// The answer for one SET that was to be issued again.
 #[derive(Clone, Debug, Serialize)]
 pub struct Reissued {
-    /// The parked SET.
+    /// The `jti` of the parked SET.
     pub jti: String,
-    /// Its stream's id, where one is parked.
+    /// The id of its stream, where such a SET is parked.
     pub stream: Option<String>,
-    /// The `txn` of both.
+    /// The `txn` of the parked SET and of the new one.
     pub txn: Option<String>,
-    /// The new one, at the end of its lane.
+    /// The `jti` of the new SET, which stands at the end of its lane.
     pub new_jti: Option<String>,
-    /// Why not.
+    /// The reason why it was not issued again.
     pub error: Option<String>,
 }
 
-/// Whether the receiver has a later SET of an order key than the one that is parked.
+/// A later SET of the order key of a parked one, as far as the receiver has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Later {
-    /// It has none.
+    /// The receiver has none.
     None,
-    /// One was acknowledged.
+    /// The receiver acknowledged one.
     Acknowledged,
-    /// One ended, by an acknowledgement or a rule: the ledger keeps no more.
+    /// One ended, by an acknowledgement or a rule; the ledger keeps no more.
     Ended,
-    /// Nothing is left that tells it.
+    /// The ledger has nothing left that tells it.
     Unknown,
 }
 
@@ -160,7 +160,7 @@ impl Router {
         }
     }
 
-    /// Parked SETs by stream and age, at most `most`, after the `jti` `after`.
+    /// Returns parked SETs by stream and age, at most `most`, after the `jti` `after`.
     ///
     /// # Errors
     /// [`ChangeError`] when there is no such stream, or the store cannot be read.
@@ -204,10 +204,10 @@ impl Router {
         Ok(found.into_iter().next().filter(|parked| parked.at == named.at && parked.jti.as_str() == jti))
     }
 
-    /// One parked SET with what it says.
+    /// Returns one parked SET with its claims.
     ///
     /// # Errors
-    /// [`ChangeError`] when the `jti` is none of ours, or the store cannot be read.
+    /// [`ChangeError`] when the `jti` is none of this gateway's, or the store cannot be read.
     pub async fn parked_one(&self, jti: &str) -> Result<Option<ParkedView>, ChangeError> {
         let found = self.find(jti).await?;
         Ok(self.parked_views(found.as_slice(), true).await.pop())
@@ -275,7 +275,7 @@ impl Router {
     /// Drops parked SETs for good; returns how many there were.
     ///
     /// # Errors
-    /// [`ChangeError`] when a `jti` is none of ours, or the store does not take it.
+    /// [`ChangeError`] when a `jti` is none of this gateway's, or the store does not take it.
     pub async fn discard(&self, jtis: Vec<String>) -> Result<usize, ChangeError> {
         let inner = &self.0;
         let mut what = Vec::with_capacity(jtis.len());

@@ -26,26 +26,26 @@ use crate::{
     upkeep,
 };
 
-/// One issuer of this gateway.
+/// An issuer of this gateway.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    /// Its URL, byte for byte as configured: `iss` of every SET (SSF 1.0 §4.1.6).
+    /// The issuer's URL, byte for byte as configured: `iss` of every SET (SSF 1.0 §4.1.6).
     pub url: Arc<str>,
-    /// Its number.
+    /// The issuer's number.
     pub no: IssuerNo,
-    /// Its keys.
+    /// The issuer's keys.
     pub keyring: Arc<Keyring>,
     /// The algorithm of streams that name none.
     pub algorithm: setgate_jose::Algorithm,
 }
 
-/// What a router is made of.
+/// The parts that a router is made of.
 pub struct Parts {
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
     /// The durable memory.
     pub store: Arc<dyn Store>,
-    /// Seals receivers' secrets at rest (hardening H36).
+    /// The key-encryption key that seals receivers' secrets at rest (hardening H36).
     pub kek: Arc<Kek>,
     /// The issuers.
     pub issuers: Vec<Issuer>,
@@ -53,11 +53,11 @@ pub struct Parts {
     pub methods: Vec<Arc<dyn AnyMethod>>,
     /// The `[router]` section.
     pub config: Config,
-    /// Where it counts.
+    /// The metrics.
     pub observed: Observed,
 }
 
-/// Why a router does not start.
+/// The reason why a router does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -67,9 +67,9 @@ pub enum StartError {
     /// A record cannot be understood.
     #[error("the record of stream number {no} cannot be read: {why}; `setgate store check` looks closer")]
     Record {
-        /// Its number.
+        /// The number of the stream.
         no: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
@@ -163,37 +163,38 @@ impl Router {
         Ok(Self(inner))
     }
 
-    /// The issuers.
+    /// Returns the issuers.
     #[must_use]
     pub fn issuers(&self) -> &[Issuer] {
         &self.0.issuers
     }
 
-    /// The issuer with this URL.
+    /// Returns the issuer with this URL.
     #[must_use]
     pub fn issuer(&self, url: &str) -> Option<&Issuer> {
         self.0.issuer(url)
     }
 
-    /// The delivery methods in force: for `delivery_methods_supported`.
+    /// Returns the delivery methods that streams may ask for: `delivery_methods_supported` (SSF 1.0 §7.1).
     #[must_use]
     pub fn methods(&self) -> Vec<Method> {
         self.0.methods.iter().filter(|method| method.is_offered()).map(|method| method.entry()).collect()
     }
 
-    /// The store.
+    /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.shared.store
     }
 
-    /// The index in force, for questions about decisions.
+    /// Returns the index in force, for questions about decisions.
     #[must_use]
     pub fn index(&self) -> Arc<Index> {
         self.0.index.load_full()
     }
 
-    /// Ends: lines finish what they handed over, outcomes are written down, methods hang up. At most `within`.
+    /// Ends the router, in `within` at most: senders finish what they handed over, outcomes are written down, methods
+    /// hang up.
     pub async fn drain(&self, within: Duration) {
         let inner = &self.0;
         inner.ended.send_replace(true);

@@ -35,14 +35,14 @@ pub(crate) struct Kept {
     pub(crate) swept: bool,
 }
 
-/// Why a stream was not changed.
+/// The reason why a stream was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// There is none of this name.
+    /// There is no such thing; the text names it.
     #[error("there is no {0}")]
     Unknown(String),
-    /// It cannot be done now.
+    /// The change cannot be made now; the text says why.
     #[error("{0}")]
     Invalid(String),
     /// The store did not take it.
@@ -287,7 +287,7 @@ fn same_filter(a: &Stream, b: &Stream) -> bool {
 }
 
 impl Router {
-    /// Every stream, by number.
+    /// Returns every stream, by number.
     pub async fn streams(&self) -> Vec<StreamView> {
         let streams: Vec<_> = self.0.kept.lock().await.streams.values().map(|(stream, _)| stream.clone()).collect();
         let mut views = Vec::with_capacity(streams.len());
@@ -297,7 +297,7 @@ impl Router {
         views
     }
 
-    /// The stream with this id.
+    /// Returns the stream with this id.
     pub async fn stream(&self, id: &str) -> Option<StreamView> {
         let stream = self.0.stream(id).await?;
         Some(self.0.view(&stream).await)
@@ -311,7 +311,7 @@ impl Router {
         self.0.change_status(id, |status, at| status.pause(at, Reason::Operator(reason.clone())), Some(&reason)).await
     }
 
-    /// Delivers again; with `reissue` also what was parked by the stream's own fault, as new SETs.
+    /// Delivers again; with `reissue` also the SETs that were parked by the stream's own fault, as new ones.
     ///
     /// # Errors
     /// [`ChangeError`] when there is no such stream, or it is enabled already.

@@ -13,21 +13,22 @@ use crate::{Inner, counts::rule_name, endpoint::Endpoint, visit};
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamView {
-    /// Its id.
+    /// The stream's id.
     pub id: String,
-    /// Its number.
+    /// The stream's number.
     pub no: u32,
-    /// Its issuer.
+    /// The issuer's URL.
     pub issuer: String,
-    /// Its `aud`.
+    /// The `aud` of its SETs.
     pub audience: Audience,
     /// The method's URI or name.
     pub method: String,
-    /// Scheme, host and port of its endpoint, and a hash of the rest (hardening H50); where the receiver comes to us, our own URL.
+    /// Scheme, host and port of the endpoint, and a hash of the rest (hardening H50); for a responder the gateway's own
+    /// URL.
     pub endpoint: Option<String>,
     /// `enabled`, `paused` or `disabled`.
     pub status: &'static str,
-    /// Why it is not enabled.
+    /// The reason, when the stream is not enabled.
     pub reason: Option<String>,
     /// The JWS algorithm.
     pub algorithm: String,
@@ -35,7 +36,7 @@ pub struct StreamView {
     pub owner: String,
     /// SETs owed and not settled.
     pub waiting: u64,
-    /// Of these, handed over.
+    /// SETs handed over and not settled; they are among those that wait.
     pub in_flight: usize,
     /// SETs parked now.
     pub parked: u64,
@@ -47,54 +48,54 @@ pub struct StreamView {
     pub dropped: u64,
     /// Deliveries ever owed: acknowledged + parked_total + dropped + waiting.
     pub owed: u64,
-    /// Age of the oldest waiting SET.
+    /// Age of the oldest waiting SET, in seconds.
     pub oldest_waiting_seconds: Option<u64>,
     /// The last failure.
     pub last_error: Option<String>,
-    /// Its age.
+    /// Seconds since the last failure.
     pub last_error_seconds_ago: Option<u64>,
-    /// What its receiver does that works and is not as the method has it.
+    /// A remark on a receiver that works and does not do as the method has it.
     pub warning: Option<String>,
-    /// Age of the last acknowledgement since the start.
+    /// Seconds since the last acknowledgement, of this process.
     pub last_success_seconds_ago: Option<u64>,
-    /// How long ago the receiver showed itself, where it is the receiver who comes; since the start.
+    /// Seconds since the receiver last came, of this process, where it is the receiver who comes.
     pub last_visit_seconds_ago: Option<u64>,
-    /// When the next attempt is due, where everything waits for its time.
+    /// Seconds until the next attempt, where everything waits for its time.
     pub next_attempt_seconds: Option<u64>,
-    /// What it shares with other streams and waits for, where that fails.
+    /// The endpoint that the stream shares with others, while it fails.
     pub held: Option<HeldView>,
-    /// What its limits dropped since the start, if they did within the last day.
+    /// The SETs that its limits dropped since the start, if they did within the last day.
     pub limited: Option<LimitedView>,
-    /// Why nothing can come, if so.
+    /// The reason why nothing can come, if there is one.
     pub nothing_because: Option<String>,
-    /// For people.
+    /// The operator's description.
     pub description: Option<String>,
 }
 
-/// What the limits of a stream, or the budget of the store, dropped.
+/// The SETs that a stream's limits, or the store's budget, dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LimitedView {
     /// `too_large` (the budget), `too_many` or `too_old`.
     pub rule: &'static str,
     /// SETs dropped since the start.
     pub dropped: u64,
-    /// How long ago the last of them was.
+    /// Seconds since the last of them.
     pub seconds_ago: u64,
 }
 
 /// How long a stream is shown as limited after its limits dropped something.
 const LIMITED_SHOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A cluster or a connection of the operator that fails: all its streams wait, and one SET at a time tries it.
+/// An endpoint of the operator that fails, such as a cluster: all its streams wait, and one SET at a time probes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HeldView {
-    /// Its name.
+    /// The endpoint's name.
     pub endpoint: String,
-    /// Why.
+    /// The cause.
     pub cause: String,
-    /// Since when.
+    /// Seconds since it has been failing.
     pub for_seconds: u64,
-    /// When the next SET tries it; nothing while one does.
+    /// Seconds until the next probe; nothing while one is under way.
     pub next_attempt_seconds: Option<u64>,
 }
 

@@ -10,28 +10,28 @@ use crate::{
     feed::{Core, Feed, Served},
 };
 
-/// A stream of which a receiver asks: everything a [`setgate_delivery::Visit`] needs, without a look into the store.
+/// A stream that a receiver asks for: everything that its session needs, without a look into the store.
 #[derive(Clone)]
 pub struct Visited {
-    /// The stream as its method sees it.
+    /// The subscription.
     pub feed: setgate_delivery::Feed,
-    /// Its line, as its method made it; it lives as long as the stream's delivery is configured so.
+    /// The channel, as the method made it; it lives as long as the stream's delivery is configured so.
     pub line: Arc<dyn AnyLine>,
     /// The method's name, as in the path.
     pub method: &'static str,
-    /// Who speaks first; only a responder's stream can be visited.
+    /// The side that speaks first; only a responder's stream can be visited.
     pub voice: Voice,
     /// The stream's id.
     pub stream: Arc<str>,
     /// The issuer's URL.
     pub issuer: Arc<str>,
-    /// Who declared it.
+    /// The owner of the stream.
     pub owner: Owner,
     core: Arc<Feed>,
 }
 
 impl Visited {
-    /// Notes that the receiver showed itself: its inactivity begins anew (SSF 1.0 §8.1.1). Call it once it was let in.
+    /// Notes that the receiver came: its inactivity begins anew (SSF 1.0 §8.1.1). Called once it was let in.
     pub fn touch(&self) {
         self.core.touch();
     }
@@ -44,7 +44,8 @@ impl std::fmt::Debug for Visited {
 }
 
 impl Router {
-    /// The stream with this id, for a receiver at the listener; nothing where there is none or its method is not in force.
+    /// Returns the stream with this id, for a receiver at the listener; nothing where there is none or its method is
+    /// not in force.
     #[must_use]
     pub fn visit(&self, stream_id: &str) -> Option<Visited> {
         let no = self.0.streams_by_id.load().get(stream_id).copied()?;
