@@ -6,32 +6,32 @@ use setgate_set::Subject;
 
 use crate::{DefaultSubjects, EventsWanted, Status, Stream};
 
-/// What becomes of an event for a stream.
+/// The decision about an event for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
-    /// It is owed, and delivered.
+    /// The event is owed, and delivered.
     Deliver,
-    /// It is owed, and kept: the stream is paused (SSF 1.0 §8.1.2.1).
+    /// The event is owed, and kept: the stream is paused (SSF 1.0 §8.1.2.1).
     Hold,
-    /// It is not owed.
+    /// The event is not owed.
     Skip(Why),
 }
 
 impl Decision {
-    /// Whether the stream is owed the event.
+    /// Returns whether the stream is owed the event.
     #[must_use]
     pub fn is_owed(self) -> bool {
         matches!(self, Self::Deliver | Self::Hold)
     }
 }
 
-/// Why an event is not owed to a stream. The text is a sentence for people.
+/// The reason why an event is not owed to a stream. The text is a sentence for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Why {
     /// The stream is disabled: events are not held (SSF 1.0 §8.1.2.1).
     Disabled,
-    /// None of the event's types is wanted.
+    /// The stream wants none of the event's types.
     EventNotWanted,
     /// The subject was removed from the stream.
     SubjectRemoved,
@@ -75,7 +75,8 @@ pub fn decide(stream: &Stream, types: &[Box<str>], subject: &Subject) -> Decisio
     }
 }
 
-/// Why a stream receives nothing whatever happens, as a sentence for people; nothing where it can receive something.
+/// Returns the reason why a stream receives nothing whatever happens, as a sentence for people; nothing where it can
+/// receive something.
 #[must_use]
 pub fn why_nothing(stream: &Stream) -> Option<String> {
     match &stream.status {

@@ -45,7 +45,7 @@ impl Lookup {
         }
     }
 
-    /// Whether nothing is listed.
+    /// Returns whether nothing is listed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.simple.is_empty() && self.complex.owners.is_empty()
@@ -65,13 +65,13 @@ impl Lookup {
 /// Complex subjects; the sets hold their numbers, in the order of listing.
 #[derive(Clone, Debug, Default)]
 struct Complex {
-    /// Whose each is.
+    /// The owner of each subject.
     owners: Vec<u32>,
-    /// Those that have a member of this name with this identifier.
+    /// Subjects that have a member of this name with this identifier.
     same: HashMap<Print, Numbers>,
-    /// Those that have a member of this name.
+    /// Subjects that have a member of this name.
     having: HashMap<Box<str>, RoaringBitmap>,
-    /// Those that match without a member in common.
+    /// Subjects that match without a member in common.
     by_the_letter: RoaringBitmap,
 }
 

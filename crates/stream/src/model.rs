@@ -69,35 +69,35 @@ impl<'de> Deserialize<'de> for StreamId {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stream {
-    /// Its number: allocated once, never reused. Targets, cursors and `jti` use it.
+    /// The stream's number: allocated once, never used again. Targets, cursors and `jti` use it.
     pub no: u32,
-    /// Its public id.
+    /// The public id.
     pub id: StreamId,
     /// The issuer's URL, byte for byte as configured.
     #[serde(with = "shared")]
     pub issuer: Arc<str>,
     /// The `aud` of its SETs. It cannot be changed while SETs wait.
     pub audience: Audience,
-    /// How it is delivered.
+    /// The delivery: method, terms and grant.
     pub delivery: Delivery,
-    /// Which event types it wants.
+    /// The event types that the stream wants.
     pub events: EventsWanted,
-    /// What is sent about subjects that nobody added or removed (SSF 1.0 §7.1).
+    /// The default for subjects that nobody added or removed (SSF 1.0 §7.1).
     pub default_subjects: DefaultSubjects,
     /// Subjects that were added or removed.
     pub roster: Roster,
     /// The JWS algorithm of its SETs: `RS256`, `PS256`, `ES256` or `EdDSA`.
     pub algorithm: String,
-    /// Whether it is delivered.
+    /// The status.
     pub status: Status,
-    /// Who declared it.
+    /// The owner: who declared the stream.
     pub owner: Owner,
-    /// For people.
+    /// The description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// How long and how much it may keep waiting.
     pub retention: Retention,
-    /// What a refusal does to later SETs of the same order key.
+    /// The effect of a refusal on later SETs of the same order key.
     #[serde(default)]
     pub on_refusal: OnRefusal,
     /// Complex subjects match only with a member in common, unless the operator wants the letter of SSF 1.0 §8.1.3.1.
@@ -109,11 +109,11 @@ pub struct Stream {
     /// A receiver that comes and fetches, and has not come for so many seconds, is given up: the stream is paused (SSF 1.0 §8.1.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout_seconds: Option<NonZeroU32>,
-    /// When it was made.
+    /// The time at which the stream was made.
     pub created: Timestamp,
 }
 
-/// How a stream is delivered: the method's URI, what the receiver may write, what the operator granted.
+/// The delivery of a stream: the method's URI, the receiver's terms, the operator's grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
@@ -126,18 +126,18 @@ pub struct Delivery {
     pub grant: Json,
 }
 
-/// Which event types a stream wants.
+/// The event types that a stream wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventsWanted {
-    /// All that the issuer sends.
+    /// All types that the issuer sends.
     All,
     /// These URIs, compared as exact strings.
     Exact(BTreeSet<String>),
 }
 
 impl EventsWanted {
-    /// Whether an event of this type is wanted.
+    /// Returns whether an event of this type is wanted.
     #[must_use]
     pub fn wants(&self, event: &str) -> bool {
         match self {
@@ -147,18 +147,18 @@ impl EventsWanted {
     }
 }
 
-/// What is sent about subjects that nobody added or removed (SSF 1.0 §7.1).
+/// The default for subjects that nobody added or removed (SSF 1.0 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DefaultSubjects {
-    /// Everything.
+    /// Events about all subjects are sent.
     #[serde(rename = "ALL")]
     All,
-    /// Nothing.
+    /// Events about added subjects only are sent.
     #[serde(rename = "NONE")]
     None,
 }
 
-/// Who declared a stream.
+/// The owner of a stream: who declared it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
@@ -216,7 +216,7 @@ impl Batching {
     }
 }
 
-/// What a refusal does to later SETs of the same order key.
+/// The effect of a refusal on later SETs of the same order key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnRefusal {

@@ -12,11 +12,11 @@ use setgate_set::{Simple, Subject};
 
 use crate::Lookup;
 
-/// Whether a subject that was added to a stream covers the subject of an event (SSF 1.0 §8.1.3.1).
+/// Returns whether a subject that was added to a stream covers the subject of an event (SSF 1.0 §8.1.3.1).
 ///
 /// Simple subjects match when they are identical; aliases when one of their identifiers is. Complex subjects match when
-/// each member is missing on one side or matches; the letter of the standard lets two of them match that have no member in
-/// common, the careful default does not (openid/sharedsignals#312). A simple and a complex subject never match.
+/// each member is missing on one side or matches; the letter of the standard lets two of them match that have no member
+/// in common, the careful default does not (openid/sharedsignals#312). A simple and a complex subject never match.
 #[must_use]
 pub fn matches(added: &Subject, event: &Subject, by_the_letter: bool) -> bool {
     match (added, event) {
@@ -46,13 +46,13 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// Those that were added.
+    /// Returns the subjects that were added.
     #[must_use]
     pub fn added(&self) -> &Subjects {
         &self.added
     }
 
-    /// Those that were removed.
+    /// Returns the subjects that were removed.
     #[must_use]
     pub fn removed(&self) -> &Subjects {
         &self.removed
@@ -70,13 +70,13 @@ impl Roster {
         self.removed.put(subject) || back
     }
 
-    /// Whether a subject of an event is covered by one that was added; `by_the_letter` as for [`matches()`].
+    /// Returns whether an added subject covers the subject of an event; `by_the_letter` as for [`matches()`].
     #[must_use]
     pub fn has_added(&self, event: &Subject, by_the_letter: bool) -> bool {
         self.added.cover(event, by_the_letter)
     }
 
-    /// Whether a subject of an event is covered by one that was removed.
+    /// Returns whether a removed subject covers the subject of an event.
     ///
     /// A member in common is always needed here: by the letter, one removed user would silence every device.
     #[must_use]
@@ -95,19 +95,19 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// How many there are.
+    /// Returns the number of subjects.
     #[must_use]
     pub fn len(&self) -> usize {
         self.texts.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no subjects.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// Whether this very subject is one of them.
+    /// Returns whether this very subject is one of them.
     #[must_use]
     pub fn contains(&self, subject: &Subject) -> bool {
         self.texts.contains(subject.canonical().as_ref())

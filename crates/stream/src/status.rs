@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use setgate_set::Timestamp;
 
-/// Why a stream is not enabled.
+/// The reason why a stream is not enabled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
@@ -11,16 +11,16 @@ pub enum Reason {
     Operator(String),
     /// The receiver asked for it.
     Receiver(String),
-    /// Its endpoint failed too often: `streams resume` when it is fixed.
+    /// The endpoint failed too often: `setgate streams resume` when it is fixed.
     Fault(String),
-    /// Its receiver did not come for longer than its inactivity timeout (SSF 1.0 §8.1.1).
+    /// The receiver did not come for longer than the inactivity timeout (SSF 1.0 §8.1.1).
     Inactive(String),
-    /// It is declared no more (hardening H15): it keeps its cursor until somebody deletes it.
+    /// The configuration no longer declares the stream (hardening H15): it keeps its cursor until somebody deletes it.
     AbsentFromConfiguration,
 }
 
 impl Reason {
-    /// For people.
+    /// Returns the reason as a text for people.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
@@ -30,24 +30,24 @@ impl Reason {
     }
 }
 
-/// Whether a stream is delivered.
+/// The status of a stream (SSF 1.0 §8.1.2.1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It is delivered.
+    /// The stream is delivered.
     Enabled,
-    /// It is not delivered; events are held.
+    /// The stream is not delivered; events are held.
     Paused {
-        /// Since when.
+        /// The time since when.
         at: Timestamp,
-        /// Why.
+        /// The reason.
         why: Reason,
     },
-    /// It is not delivered; events are not held.
+    /// The stream is not delivered; events are not held.
     Disabled {
-        /// Since when.
+        /// The time since when.
         at: Timestamp,
-        /// Why.
+        /// The reason.
         why: Reason,
     },
 }
@@ -56,9 +56,9 @@ pub enum Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stream is {from} and cannot become {to}")]
 pub struct InvalidTransition {
-    /// What it is.
+    /// The present status.
     pub from: &'static str,
-    /// What was asked for.
+    /// The status that was asked for.
     pub to: &'static str,
 }
 
@@ -73,7 +73,7 @@ impl Status {
         }
     }
 
-    /// Why it is not enabled.
+    /// Returns the reason, when the stream is not enabled.
     #[must_use]
     pub fn why(&self) -> Option<&Reason> {
         match self {
