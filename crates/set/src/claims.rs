@@ -77,22 +77,22 @@ pub fn payload(iss_json: &str, jti: &Jti, iat: Timestamp, aud_json: &str, body: 
     out
 }
 
-/// What all SETs of one event share, beside the token: for methods that put it in headers.
+/// The facts that all SETs of one event share, beside the token: for methods that put them in headers.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    /// When the event was accepted.
+    /// The time of acceptance.
     pub iat: Timestamp,
     body: Bytes,
 }
 
-/// What an event says of itself, beside its events' own members.
+/// The facts that an event states, beside its events' own members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts<'a> {
-    /// Its `txn`.
+    /// The `txn`.
     pub txn: Option<Cow<'a, str>>,
     /// The event URIs, in their order.
     pub events: Vec<Cow<'a, str>>,
-    /// When it happened, as far as it says so (RFC 8417 §2.2).
+    /// The time at which it happened, as far as the event says so (RFC 8417 §2.2).
     pub toe: Option<Timestamp>,
 }
 
@@ -103,7 +103,8 @@ impl Envelope {
         Self { iat, body }
     }
 
-    /// All that methods put in headers, by one reading of the body; nothing of a body that cannot be read.
+    /// Reads all facts that methods put in headers, by one reading of the body; returns none of a body that cannot be
+    /// read.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
         serde_json::from_slice(&self.body).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-/// Why a peer did not take a SET.
+/// The code with which a peer says why it did not take a SET.
 ///
 /// The registry is open: a code that is not in it is kept as [`ErrorCode::Other`], cut to 64 bytes (hardening H50).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -28,15 +28,15 @@ impl Default for EventLimits {
     }
 }
 
-/// Why a value is no event that a producer may put in.
+/// The reason why a value is no event that a producer may put in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", self.place())]
 pub struct EventError {
     /// JSON pointer to the member; empty for the event itself.
     pub pointer: String,
-    /// What is wrong, for the producer. It never quotes the value of a member.
+    /// The fault, in words for the producer. It never quotes the value of a member.
     pub message: String,
-    /// Whether it is well-formed, but not for producers to send: 403 instead of 400 (hardening H3).
+    /// True when the event is well-formed and not for producers to send: 403 instead of 400 (hardening H3).
     pub forbidden: bool,
 }
 
@@ -60,11 +60,11 @@ pub struct Event {
     pub types: Vec<Box<str>>,
     /// Whom it is about (RFC 9493, SSF 1.0 §3.1).
     pub subject: Subject,
-    /// What all SETs of one cause share (RFC 8417 §2.2): the producer's, or set by [`Event::txn_or`].
+    /// The transaction that all SETs of one cause share (RFC 8417 §2.2): the producer's, or set by [`Event::txn_or`].
     pub txn: Option<Box<str>>,
-    /// When the change happened (RFC 8417 §2.2).
+    /// The time at which the change happened (RFC 8417 §2.2).
     pub toe: Option<Number>,
-    /// When the producer says that it issued the event. It never becomes the `iat` of a SET.
+    /// The time at which the producer says that it issued the event. It never becomes the `iat` of a SET.
     pub iat: Option<Number>,
     /// The producer's name for this event, for safe repetition.
     pub id: Option<Box<str>>,

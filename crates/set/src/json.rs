@@ -19,13 +19,13 @@ impl Default for JsonLimits {
     }
 }
 
-/// Why a text is not acceptable JSON.
+/// The reason why a text is not acceptable JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} at byte {at}{}", self.place())]
 pub struct JsonError {
-    /// What is wrong, for people. It never quotes a value.
+    /// The fault, in words for people. It never quotes a value.
     pub message: String,
-    /// Where, in bytes from the start.
+    /// The place, in bytes from the start.
     pub at: usize,
     /// The value or member that was being read, as a JSON pointer (RFC 6901); empty for the whole text.
     pub pointer: String,

@@ -18,7 +18,7 @@ pub use order::OrderKey;
 pub use subject::{Format, Simple, Subject, SubjectError};
 pub use time::Timestamp;
 
-/// Who answered for a SET: the receiver itself, or a broker that took custody of it.
+/// The side that answered for a SET: the receiver itself, or a broker that took custody of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Receipt {
@@ -47,7 +47,7 @@ pub mod framework {
         "urn:ietf:params:secevent:verification",
     ];
 
-    /// Whether producers are forbidden to use this event URI.
+    /// Returns whether producers are forbidden to use this event URI.
     #[must_use]
     pub fn is_reserved(uri: &str) -> bool {
         RESERVED.contains(&uri)

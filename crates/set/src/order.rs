@@ -24,7 +24,7 @@ impl OrderKey {
         Self(bits)
     }
 
-    /// Its value; for writing it down.
+    /// Returns the value, for writing it down.
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0

@@ -15,13 +15,13 @@ mod format;
 pub use format::Format;
 pub(crate) use format::uri;
 
-/// Why a value is no subject identifier.
+/// The reason why a value is no subject identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", self.place())]
 pub struct SubjectError {
     /// JSON pointer below the subject; empty for the subject itself.
     pub pointer: String,
-    /// What is wrong. It never quotes a value, since subjects are personal data.
+    /// The fault, in words for people. It never quotes a value, since subjects are personal data.
     pub message: String,
 }
 
@@ -82,7 +82,7 @@ impl Simple {
         Ok(Self { format, canonical: compact(&value).into(), value, aliases })
     }
 
-    /// Its format.
+    /// Returns the format.
     #[must_use]
     pub fn format(&self) -> &Format {
         &self.format

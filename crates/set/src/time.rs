@@ -34,19 +34,19 @@ impl Timestamp {
         self.0 / 1000
     }
 
-    /// This point moved later by `by`.
+    /// Returns this point moved later by `by`.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// This point moved earlier by `by`, not before the epoch.
+    /// Returns this point moved earlier by `by`, not before the epoch.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// How long after `earlier` this is; zero when it is not later.
+    /// Returns how long after `earlier` this point is; zero when it is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
