@@ -110,7 +110,8 @@ impl FjallStore {
         Self { shared, queue }
     }
 
-    /// Something when nothing here can fix the store and the process must end; the text says why.
+    /// Returns a watch that holds a text when the process must end, since nothing here can fix the store; the text says
+    /// why.
     #[must_use]
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.shared.fatal.subscribe()

@@ -19,7 +19,7 @@ pub struct Names {
     once: [u8; 32],
 }
 
-/// What a `jti` names.
+/// The delivery that a `jti` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
     /// The record.
@@ -49,7 +49,7 @@ impl Names {
         }
     }
 
-    /// The `jti` of a record for a stream.
+    /// Returns the `jti` of a record for a stream.
     #[must_use]
     pub fn jti(&self, at: Position, stream: StreamNo, boot: Boot) -> Jti {
         let position = (u64::from(at.part) << 48) | (at.seq & 0xffff_ffff_ffff);
@@ -59,7 +59,9 @@ impl Names {
         Jti::from_block(self.version, block.into())
     }
 
-    /// What a `jti` names; nothing where it was made under another key version. The boot must be held against the head.
+    /// Returns the delivery that a `jti` names; nothing where it was made under another key version.
+    ///
+    /// The caller compares the boot with the head's.
     #[must_use]
     pub fn read(&self, jti: &Jti) -> Option<Named> {
         let (version, block) = jti.block();
@@ -77,13 +79,13 @@ impl Names {
         })
     }
 
-    /// The order key of a text ([`setgate_set::Event::order_text`]).
+    /// Returns the order key of a text ([`setgate_set::Event::order_text`]).
     #[must_use]
     pub fn order(&self, text: &str) -> OrderKey {
         OrderKey::of(&self.order, text)
     }
 
-    /// The idempotency key of (issuer, producer, id).
+    /// Returns the idempotency key of issuer, producer and `id`.
     #[must_use]
     pub fn once(&self, issuer: IssuerNo, producer: ProducerNo, id: &str) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new_keyed(&self.once);

@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Why no event is taken now.
+/// The reason why no event is taken now.
 ///
 /// [`fmt::Display`] says it with its figures, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Obstacle {
-    /// It was opened as a copy.
+    /// The store was opened as a copy.
     Copy,
     /// Only the reserve is left on the file system.
     Reserve {
@@ -28,22 +28,22 @@ pub enum Obstacle {
     },
     /// A write failed; the store is opened again.
     Reopening {
-        /// What failed.
+        /// The failure.
         why: String,
-        /// Whether the file system has no room.
+        /// True when the file system has no room.
         full: bool,
     },
-    /// Nothing here can fix it; the process ends.
+    /// The store cannot be fixed from here; the process ends.
     Failed {
-        /// What failed.
+        /// The failure.
         why: String,
     },
-    /// It was closed.
+    /// The store was closed.
     Closed,
 }
 
 impl Obstacle {
-    /// Its name for programs: the option whose limit is reached, or the state.
+    /// Returns its name for programs: the option whose limit is reached, or the state.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Obstacle {
         "shutting_down",
     ];
 
-    /// What whoever brings events is told: no figures, nothing of the inside.
+    /// Returns the text for producers: no figures, nothing of the inside.
     #[must_use]
     pub const fn told(&self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl Obstacle {
         }
     }
 
-    /// What an operator does about it.
+    /// Returns the advice to the operator.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {
@@ -108,13 +108,13 @@ impl Obstacle {
         }
     }
 
-    /// Whether it may pass without anybody's doing.
+    /// Returns whether it may pass by itself.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         !matches!(self, Self::Copy | Self::Failed { .. })
     }
 
-    /// Whether nothing is delivered either.
+    /// Returns whether nothing is delivered either.
     #[must_use]
     pub const fn stops_delivery(&self) -> bool {
         !matches!(self, Self::Reserve { .. } | Self::Budget { .. })

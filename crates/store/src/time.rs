@@ -5,23 +5,24 @@ use std::time::Duration;
 use serde::Serialize;
 use setgate_set::Timestamp;
 
-/// What is known of the time.
+/// The time as the store knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Time {
-    /// The time that is believed: the wall clock's, or what has passed since that was last believed.
+    /// The believed time: the wall clock's, or the time at which that was last believed and what has passed since.
     pub now: Timestamp,
-    /// How long the store has been running, over restarts of the process; at least. What waits by it waits long enough.
+    /// The time for which the store has been running, over restarts of the process; at least. A wait by it is long
+    /// enough.
     pub ran: Duration,
-    /// Whether the wall clock is not believed: nothing is destroyed, and no key begins to sign, by its age.
+    /// True when the wall clock is not believed: nothing is destroyed, and no key begins to sign, by its age.
     pub suspect: bool,
 }
 
-/// What became of an operator's word that the wall clock is right.
+/// The effect of an operator's word that the wall clock is right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Confirmed {
-    /// How far the clock was ahead of what was believed, in seconds; 0 where it was believed.
+    /// Seconds by which the clock was ahead of what was believed; 0 where it was believed.
     pub offset_seconds: i64,
-    /// How far times of acceptance went back, in seconds; 0 where they did not.
+    /// Seconds by which times of acceptance went back; 0 where they did not.
     pub went_back_seconds: u64,
 }
 

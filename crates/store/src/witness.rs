@@ -10,7 +10,7 @@ use crate::{
     state::{End, State},
 };
 
-/// Why deliveries are owed.
+/// The reason why deliveries are owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// A producer put an event in.
@@ -19,11 +19,11 @@ pub enum Origin {
     Control,
     /// A parked SET was issued again.
     Reissue,
-    /// They were owed already when somebody began to watch, or turned up when the store was opened again.
+    /// The deliveries were owed when the witness began to watch, or turned up when the store was opened again.
     Before,
 }
 
-/// How deliveries ended.
+/// The end of deliveries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
     /// Acknowledged, by whom.
@@ -37,13 +37,15 @@ pub enum Ending {
 /// What happened to deliveries. What was owed is what ended and what waits, of all facts together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// So many more are owed.
+    /// So many more deliveries are owed.
     Owed(Origin, u64),
-    /// So many of a stream found their end.
+    /// So many deliveries of a stream found their end.
     Ended(StreamNo, Ending, u64),
 }
 
-/// Who counts. It is called while the store is locked: it must be quick, and must not ask the store anything.
+/// A witness of deliveries, for counts.
+///
+/// It is called while the store is locked: it must be quick, and must not ask the store anything.
 pub trait Witness: Send + Sync + fmt::Debug {
     /// These became visible together; so many deliveries wait now.
     fn saw(&self, facts: &[Fact], waiting: u64);

@@ -17,14 +17,14 @@ use crate::{
 /// At most so many problems are listed.
 const LISTED: usize = 100;
 
-/// What a check of a store found.
+/// The findings of a check of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CheckReport {
     /// The store's id.
     pub id: String,
-    /// Whether it was closed in order.
+    /// True when it was closed in order.
     pub clean: bool,
-    /// What the ledger holds.
+    /// The extent of the ledger.
     pub bounds: Bounds,
     /// The last record that was promised.
     pub promised: u64,
@@ -38,14 +38,14 @@ pub struct CheckReport {
     pub waiting: u64,
     /// Parked SETs that were read.
     pub parked: u64,
-    /// Why it counts as a copy, if it does.
+    /// The reason why it counts as a copy, if it does.
     pub copy: Option<String>,
-    /// What is wrong, in whole sentences; empty when nothing is.
+    /// The faults, in whole sentences; empty when there are none.
     pub problems: Vec<String>,
 }
 
 impl CheckReport {
-    /// Whether nothing is wrong.
+    /// Returns whether there are no faults.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.problems.is_empty()

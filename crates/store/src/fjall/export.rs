@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// What was exported.
+/// The counts of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// Whether everything read, and everything that was promised is there.
+    /// True when everything could be read, and everything that was promised is there.
     pub complete: bool,
     /// Events.
     pub events: u64,

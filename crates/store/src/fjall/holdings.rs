@@ -11,16 +11,16 @@ use crate::{
     },
 };
 
-/// What a closed store holds.
+/// The contents of a closed store, for whoever is about to adopt it.
 #[derive(Clone, Debug)]
 pub struct Holdings {
     /// The store's id.
     pub id: String,
-    /// Why it counts as a copy, if it does.
+    /// The reason why it counts as a copy, if it does.
     pub copy: Option<String>,
-    /// The records of its ledger.
+    /// The extent of the ledger.
     pub bounds: Bounds,
-    /// When the last of them was accepted.
+    /// The time at which the last record was accepted.
     pub last_accepted: Timestamp,
     /// Deliveries owed.
     pub waiting: u64,

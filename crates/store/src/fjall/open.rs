@@ -38,32 +38,32 @@ const ADOPTED: u32 = 1 << 16;
 pub struct Opened {
     /// The store.
     pub store: Arc<FjallStore>,
-    /// What was found.
+    /// The findings.
     pub report: OpenReport,
 }
 
-/// What the opening of a store found.
+/// The findings of the opening of a store.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct OpenReport {
     /// The store's id.
     pub id: String,
-    /// Whether it was closed in order before.
+    /// True when it was closed in order before.
     pub clean: bool,
     /// Heads and deltas that were replayed.
     pub replayed: u64,
-    /// How long it took.
+    /// The time that the opening took.
     pub took: Duration,
     /// The last record.
     pub last: u64,
     /// Deliveries owed.
     pub waiting: u64,
-    /// Why it is held as a copy until it is adopted, if it is.
+    /// The reason why it is held as a copy until it is adopted, if it is.
     pub held: Option<String>,
-    /// Whether the wall clock is not believed.
+    /// True when the wall clock is not believed.
     pub clock_suspect: bool,
 }
 
-/// What is made together with a store.
+/// The properties of a store that was made.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Created {
     /// The store's id.

@@ -57,18 +57,18 @@ impl std::fmt::Debug for Repair {
     }
 }
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Repaired {
     /// The folder of the repaired store.
     pub store: PathBuf,
-    /// Where the parts as they were are kept, if it took their place.
+    /// The folder of the parts as they were, if the repaired ones took their place.
     pub damaged: Option<PathBuf>,
     /// The first position that it will give.
     pub next: Position,
     /// Deliveries that wait in it.
     pub waiting: u64,
-    /// Why it counts as a copy, and is held until it is adopted, if it does.
+    /// The reason why it counts as a copy, and is held until it is adopted, if it does.
     pub copy: Option<String>,
 }
 
@@ -93,7 +93,7 @@ impl FjallStore {
 }
 
 impl Repair {
-    /// What would be kept, and what would be given up.
+    /// Returns what would be kept, and what would be given up.
     #[must_use]
     pub fn findings(&self) -> &Findings {
         &self.survey.findings
@@ -107,7 +107,7 @@ impl Repair {
         &self.survey
     }
 
-    /// Whether something is wrong with it.
+    /// Returns whether the store has faults.
     #[must_use]
     pub fn is_needed(&self) -> bool {
         self.findings().identity.is_some() || self.is_broken()

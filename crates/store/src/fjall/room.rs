@@ -39,7 +39,7 @@ impl FjallStore {
 }
 
 impl Room {
-    /// What does not fit, and what to set: nothing where all is well.
+    /// Returns what does not fit, and the advice which option to set; nothing where all is well.
     #[must_use]
     pub fn misfit(&self) -> Option<(String, String)> {
         let Self { whole, free, reserve, budget } = *self;

@@ -10,13 +10,13 @@ use crate::{Position, StreamNo};
 /// A run of positions of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Stretch {
-    /// Its first position.
+    /// The first position.
     pub from: Position,
-    /// Its last position.
+    /// The last position.
     pub to: Position,
 }
 
-/// What is there and reads.
+/// The counts of what can be read and would be kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Kept {
     /// Events of which the head reads.
@@ -38,20 +38,20 @@ pub struct Kept {
 /// A parked SET that is given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LostParked {
-    /// Of which stream.
+    /// The stream.
     pub stream: StreamNo,
-    /// Its record.
+    /// The position of its record.
     pub at: Position,
-    /// Its `jti`, where its row reads.
+    /// The `jti`, where its row can be read.
     pub jti: Option<Jti>,
 }
 
-/// What is not there, or does not read, and would be given up.
+/// The counts of what is missing or cannot be read, and would be given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GivenUp {
     /// Accepted events of which the head is lost and nobody knows all the streams that were owed them.
     pub events: Vec<Stretch>,
-    /// How many events these are.
+    /// The number of these events.
     pub event_count: u64,
     /// Commits of which the settlements are lost.
     pub commits: u64,
@@ -59,7 +59,7 @@ pub struct GivenUp {
     pub deliveries: BTreeMap<StreamNo, u64>,
     /// Parked SETs, by stream.
     pub parked: BTreeMap<StreamNo, u64>,
-    /// The same one by one, in order.
+    /// The parked SETs one by one, in order.
     pub parked_sets: Vec<LostParked>,
     /// Control-plane records, by key.
     pub records: Vec<String>,
@@ -70,34 +70,35 @@ pub struct GivenUp {
 }
 
 impl GivenUp {
-    /// Whether nothing would be given up.
+    /// Returns whether nothing would be given up.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What a store holds and what of it cannot be read.
+/// The findings of a look through a closed store: what it holds and what of it cannot be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     /// The last record found.
     pub last: Position,
     /// The last record that was promised, if the watermark says so.
     pub promised: Option<Position>,
-    /// What is there.
+    /// The part that would be kept.
     pub kept: Kept,
-    /// What is given up.
+    /// The part that would be given up.
     pub given_up: GivenUp,
     /// Deliveries, by stream, that may have been settled and are owed again, since what settled them is lost.
     pub again: BTreeMap<StreamNo, u64>,
-    /// Why nobody knows which store this is, if so: its identity is written anew, and it counts as a copy until it is adopted.
+    /// The reason why nobody knows which store this is, if so. Its identity is then written anew, and it counts as a
+    /// copy until it is adopted.
     pub identity: Option<String>,
-    /// What cannot be read, or does not fit, in words.
+    /// The parts that cannot be read, or do not fit, in words.
     pub unreadable: Vec<String>,
 }
 
 impl Findings {
-    /// Whether everything reads and everything that was promised is there.
+    /// Returns whether everything can be read and everything that was promised is there.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.unreadable.is_empty() && self.given_up.is_nothing() && self.again.is_empty()
