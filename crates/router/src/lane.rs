@@ -3,6 +3,7 @@
 //! A lane is the queue of one order key. Lanes hold the *ready set*; what is owed beyond it stays a bit in the store
 //! until there is room. Pure: no clock, no lock, no I/O.
 
+mod draw;
 mod out;
 mod waits;
 
@@ -240,94 +241,6 @@ impl Lanes {
         self.queued += 1;
         self.list(key);
         Offered::Taken
-    }
-
-    /// Takes for a tap up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
-    ///
-    /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a tap that holds
-    /// a key may go on with what of it was passed over.
-    pub(crate) fn draw(
-        &mut self,
-        tap: TapNo,
-        order: Order,
-        most: usize,
-        bytes: usize,
-        overhead: usize,
-    ) -> (Vec<Slot>, Option<u64>) {
-        let mut drawn = Vec::new();
-        let mut total = 0usize;
-        let mut full = false;
-        let mut again = None;
-        while drawn.len() < most && !full {
-            let Some((key, was)) = self.next_lane(tap) else { break };
-            let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            let mut taken = 0usize;
-            while drawn.len() < most && (taken == 0 || order != Order::PerSet) {
-                let Some(next) = lane.queue.front() else { break };
-                let size = next.head.body_len as usize + overhead;
-                // What may be the reason why others fail with it leaves alone.
-                let apart = order != Order::PerSet && next.is_apart();
-                if !drawn.is_empty() && (apart || total + size > bytes) {
-                    full = true;
-                    break;
-                }
-                total += size;
-                lane.out.insert(next.seq());
-                drawn.extend(lane.queue.pop_front());
-                taken += 1;
-                if apart {
-                    full = true;
-                    break;
-                }
-            }
-            self.queued -= taken;
-            if taken == 0 && !full {
-                continue;
-            }
-            if taken == 0 {
-                // This lane is first next time.
-                lane.listed = was;
-                self.retries += usize::from(lane.since.is_zero());
-                match was {
-                    Listed::Free => {
-                        self.free += 1;
-                        self.ready.push_front(key);
-                    }
-                    Listed::Held => self.held.entry(tap).or_default().push_front(key),
-                    Listed::No => {}
-                }
-            } else if order == Order::PerTap {
-                lane.holder = tap;
-                self.held.entry(tap).or_default();
-                if lane.queue.is_empty()
-                    && let Some(missed) = lane.missed.take()
-                {
-                    again = Some(again.map_or(missed, |other: u64| other.min(missed)));
-                }
-                self.list(key);
-            }
-        }
-        (drawn, self.found_again(again))
-    }
-
-    /// The lane whose turn it is, no more listed.
-    fn next_lane(&mut self, tap: TapNo) -> Option<(OrderKey, Listed)> {
-        let free_first = self.free_next;
-        self.free_next = !free_first;
-        let wanted = if free_first { [Listed::Free, Listed::Held] } else { [Listed::Held, Listed::Free] };
-        wanted.into_iter().find_map(|listed| {
-            loop {
-                let line = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&tap) };
-                let key = line?.pop_front()?;
-                if let Some(lane) = self.lanes.get_mut(&key)
-                    && lane.listed == listed
-                    && (listed == Listed::Free || lane.holder == tap)
-                {
-                    self.unlist(key);
-                    return Some((key, listed));
-                }
-            }
-        })
     }
 
     /// A drawn SET comes back to its place; it leaves again when `due` has come.

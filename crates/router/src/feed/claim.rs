@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, task::Context, time::Duration};
 
-use setgate_delivery::{Attempt, Closed, Order, Redelivery, Voice, Want};
+use setgate_delivery::{Attempt, Closed, Order, Redelivery, Voice, Want, Window};
 
 use super::{Draw, Drawn, Feed, Phase, Served, State, parts::Claimed, taps::For};
 use crate::{
@@ -22,6 +22,14 @@ pub(crate) struct Drawer {
     pub(crate) generation: Generation,
 }
 
+/// A tap that asks for SETs, with what is in force and the time.
+struct Asking<'a> {
+    drawer: Drawer,
+    want: &'a Want,
+    served: Arc<Served>,
+    now: Duration,
+}
+
 impl Feed {
     /// Claims what may leave now for a tap.
     pub(crate) fn claim(
@@ -33,9 +41,9 @@ impl Feed {
     ) -> Drawn {
         let tap = drawer.tap;
         let now = self.shared.runtime.clock.monotonic();
-        let served = self.served.load_full();
+        let asking = Asking { drawer, want, served: self.served.load_full(), now };
         let mut state = self.state.lock();
-        if drawer.generation != served.generation {
+        if drawer.generation != asking.served.generation {
             return Drawn::Closed(Closed::Reconfigured);
         }
         if let Phase::Ending(closed) = &state.phase {
@@ -43,15 +51,7 @@ impl Feed {
         }
         let had_chance = state.taps.use_chance(tap);
         if want.sets == 0 {
-            state.taps.wait(tap, For::End, cx.waker());
-            if state.phase == Phase::Disabled {
-                return Drawn::Closed(Closed::Disabled);
-            }
-            if had_chance {
-                // Somebody else may have room.
-                self.wake(&mut state);
-            }
-            return Drawn::Nothing;
+            return self.await_end(&mut state, tap, had_chance, cx);
         }
         state.taps.wait(tap, For::Sets, cx.waker());
         if self.shared.is_halted() || state.in_flight.late > 0 {
@@ -59,19 +59,7 @@ impl Feed {
         }
         state.lanes.wake(now);
         if let Some(slot) = state.next_control(now) {
-            state.taps.took(tap);
-            let probe = match state.leaves(now) {
-                Ok(probe) => probe,
-                Err(NotNow) => {
-                    state.control.queue.push_front(slot);
-                    return self.refused(&mut state, &served, tap, now, cx);
-                }
-            };
-            let draw = self.enter(&mut state, vec![slot], drawer, &Arc::default(), probe);
-            state.control.busy = true;
-            state.breaker.left();
-            self.wake(&mut state);
-            return Drawn::Slots(draw, served);
+            return self.claim_control(&mut state, slot, asking, cx);
         }
         let open = state.phase == Phase::Open;
         let allowance = if open { state.allowance(now) } else { 0 };
@@ -80,28 +68,58 @@ impl Feed {
                 state.breaker.limited();
             }
             if allowance == 0 && state.would_draw(now) {
-                return self.refused(&mut state, &served, tap, now, cx);
+                return self.refused(&mut state, &asking, cx);
             }
-            let over = state.in_flight.claimed.is_empty() || state.patient;
-            if state.phase == Phase::Disabled && over {
-                return Drawn::Closed(Closed::Disabled);
-            }
-            if served.profile.voice == Voice::Sender && state.in_flight.claimed.is_empty() {
-                state.taps.took(tap);
-                return Drawn::Closed(Closed::Idle);
-            }
-            return Drawn::Nothing;
+            return Self::close_or_wait(&mut state, &asking);
         }
         if let Some(until) = state.lingers(now, Some(tap), want.sets, want.bytes) {
-            if served.profile.voice == Voice::Sender && state.in_flight.claimed.is_empty() {
-                // Its line is run again when the time has come.
-                state.taps.took(tap);
-                self.look_again(&mut state, until);
-                return Drawn::Closed(Closed::Idle);
-            }
+            // The line of a sender is run again when the time has come.
             self.look_again(&mut state, until);
-            return Drawn::Nothing;
+            return Self::close_or_wait(&mut state, &asking);
         }
+        self.claim_lanes(&mut state, allowance, asking, waiter, cx)
+    }
+
+    /// The tap asks for nothing, and is told when the stream ends.
+    fn await_end(self: &Arc<Self>, state: &mut State, tap: TapNo, had_chance: bool, cx: &Context<'_>) -> Drawn {
+        state.taps.wait(tap, For::End, cx.waker());
+        if state.phase == Phase::Disabled {
+            return Drawn::Closed(Closed::Disabled);
+        }
+        if had_chance {
+            // Somebody else may have room.
+            self.wake(state);
+        }
+        Drawn::Nothing
+    }
+
+    /// Claims one control SET: it leaves alone, before all others.
+    fn claim_control(self: &Arc<Self>, state: &mut State, slot: Slot, asking: Asking<'_>, cx: &Context<'_>) -> Drawn {
+        state.taps.took(asking.drawer.tap);
+        let probe = match state.leaves(asking.now) {
+            Ok(probe) => probe,
+            Err(NotNow) => {
+                state.control.queue.push_front(slot);
+                return self.refused(state, &asking, cx);
+            }
+        };
+        let draw = self.enter(state, vec![slot], asking.drawer, &Arc::default(), probe);
+        state.control.busy = true;
+        state.breaker.left();
+        self.wake(state);
+        Drawn::Slots(draw, asking.served)
+    }
+
+    /// Claims what the lanes have ready, as much as wish, method, windows and breaker let through.
+    fn claim_lanes(
+        self: &Arc<Self>,
+        state: &mut State,
+        allowance: usize,
+        asking: Asking<'_>,
+        waiter: &mut Waiter,
+        cx: &mut Context<'_>,
+    ) -> Drawn {
+        let Asking { drawer, want, served, now } = &asking;
         let limits = served.profile.limits;
         let windows: Vec<_> = served.profile.windows.iter().chain([&self.own_window]).cloned().collect();
         let room = windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
@@ -113,66 +131,47 @@ impl Feed {
         if most == allowance {
             state.breaker.limited();
         }
-        let (mut slots, again) =
-            state.lanes.draw(tap, drawer.order, most, want.bytes.min(limits.bytes), limits.overhead);
+        let bytes = want.bytes.min(limits.bytes);
+        let (mut slots, again) = state.lanes.draw(drawer.tap, drawer.order, most, bytes, limits.overhead);
         if let Some(again) = again {
             state.rewind(again);
         }
-        let ticket = loop {
-            let bytes = slots.iter().map(|slot| slot.head.body_len as usize + limits.overhead).sum();
-            let count = slots.len();
-            match Ticket::take(windows.clone(), count, bytes) {
-                Ok(ticket) => break ticket,
-                // Half of it may fit: who waited for all of it would wait as long as others take what comes back.
-                Err(_) if count > 1 => {
-                    for slot in slots.split_off(count / 2).into_iter().rev() {
-                        state.lanes.put_back(slot, None);
-                    }
-                }
-                Err(full) => {
-                    for slot in slots.into_iter().rev() {
-                        state.lanes.put_back(slot, None);
-                    }
-                    waiter.wait_to_fit(&full, count, bytes, cx);
-                    return Drawn::Nothing;
-                }
-            }
+        let Some(ticket) = take_room(state, &windows, &mut slots, limits.overhead, waiter, cx) else {
+            return Drawn::Nothing;
         };
-        let Ok(probe) = state.leaves(now) else {
+        let Ok(probe) = state.leaves(*now) else {
             for slot in slots.into_iter().rev() {
                 ticket.give(slot.head.body_len as usize + limits.overhead);
                 state.lanes.put_back(slot, None);
             }
-            return self.refused(&mut state, &served, tap, now, cx);
+            return self.refused(state, &asking, cx);
         };
-        state.taps.took(tap);
+        state.taps.took(drawer.tap);
         state.breaker.left();
-        let draw = self.enter(&mut state, slots, drawer, &ticket, probe);
+        let draw = self.enter(state, slots, *drawer, &ticket, probe);
         // Others may take what is left, and there is room for more.
-        self.wake(&mut state);
-        Drawn::Slots(draw, served)
+        self.wake(state);
+        Drawn::Slots(draw, asking.served)
     }
 
     /// What the line shares with others is held, or another's probe was sooner: the tap waits, or its line is run again later.
-    fn refused(
-        self: &Arc<Self>,
-        state: &mut State,
-        served: &Served,
-        tap: TapNo,
-        now: Duration,
-        cx: &Context<'_>,
-    ) -> Drawn {
-        if !self.is_refused(state, now) {
+    fn refused(self: &Arc<Self>, state: &mut State, asking: &Asking<'_>, cx: &Context<'_>) -> Drawn {
+        if !self.is_refused(state, asking.now) {
             // It is well by now.
             cx.waker().wake_by_ref();
             return Drawn::Nothing;
         }
-        let over = state.in_flight.claimed.is_empty() || state.patient;
-        if state.phase == Phase::Disabled && over {
+        Self::close_or_wait(state, asking)
+    }
+
+    /// There is nothing to claim: a disabled stream closes the tap, a sender with nothing out ends, others wait.
+    fn close_or_wait(state: &mut State, asking: &Asking<'_>) -> Drawn {
+        let none_out = state.in_flight.claimed.is_empty();
+        if state.phase == Phase::Disabled && (none_out || state.patient) {
             return Drawn::Closed(Closed::Disabled);
         }
-        if served.profile.voice == Voice::Sender && state.in_flight.claimed.is_empty() {
-            state.taps.took(tap);
+        if asking.served.profile.voice == Voice::Sender && none_out {
+            state.taps.took(asking.drawer.tap);
             return Drawn::Closed(Closed::Idle);
         }
         Drawn::Nothing
@@ -225,5 +224,36 @@ impl Feed {
             (slot, jti)
         };
         Draw { no, slots: slots.into_iter().map(enter).collect() }
+    }
+}
+
+/// Takes room in all windows for what is drawn, or for as many of it as fit; the others go back. Without room for one, waits.
+fn take_room(
+    state: &mut State,
+    windows: &[Window],
+    slots: &mut Vec<Slot>,
+    overhead: usize,
+    waiter: &mut Waiter,
+    cx: &mut Context<'_>,
+) -> Option<Arc<Ticket>> {
+    loop {
+        let bytes = slots.iter().map(|slot| slot.head.body_len as usize + overhead).sum();
+        let count = slots.len();
+        match Ticket::take(windows.to_vec(), count, bytes) {
+            Ok(ticket) => return Some(ticket),
+            // Half of it may fit: who waited for all of it would wait as long as others take what comes back.
+            Err(_) if count > 1 => {
+                for slot in slots.split_off(count / 2).into_iter().rev() {
+                    state.lanes.put_back(slot, None);
+                }
+            }
+            Err(full) => {
+                for slot in slots.drain(..).rev() {
+                    state.lanes.put_back(slot, None);
+                }
+                waiter.wait_to_fit(&full, count, bytes, cx);
+                return None;
+            }
+        }
     }
 }

@@ -1,0 +1,125 @@
+//! Drawing: which SETs leave now, lane by lane.
+
+use setgate_delivery::Order;
+use setgate_set::OrderKey;
+
+use super::{Lane, Lanes, Listed};
+use crate::{number::TapNo, slot::Slot};
+
+/// What one draw takes, and how much it may take.
+struct Portion {
+    slots: Vec<Slot>,
+    /// Bytes of `slots`.
+    total: usize,
+    /// SETs.
+    most: usize,
+    bytes: usize,
+    /// Bytes that a SET has beside its body.
+    overhead: usize,
+    /// The next SET did not fit, or must leave alone.
+    full: bool,
+}
+
+impl Portion {
+    fn has_enough(&self) -> bool {
+        self.full || self.slots.len() >= self.most
+    }
+}
+
+impl Lane {
+    /// Moves from its front what may leave together, and says how many.
+    fn draw(&mut self, portion: &mut Portion, order: Order) -> usize {
+        let mut taken = 0;
+        while !portion.has_enough() && (taken == 0 || order != Order::PerSet) {
+            let Some(next) = self.queue.front() else { break };
+            let size = next.head.body_len as usize + portion.overhead;
+            // What may be the reason why others fail with it leaves alone.
+            let apart = order != Order::PerSet && next.is_apart();
+            portion.full = apart;
+            if !portion.slots.is_empty() && (apart || portion.total + size > portion.bytes) {
+                portion.full = true;
+                break;
+            }
+            portion.total += size;
+            self.out.insert(next.seq());
+            portion.slots.extend(self.queue.pop_front());
+            taken += 1;
+        }
+        taken
+    }
+}
+
+impl Lanes {
+    /// Takes for a tap up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
+    ///
+    /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a tap that holds
+    /// a key may go on with what of it was passed over.
+    pub(crate) fn draw(
+        &mut self,
+        tap: TapNo,
+        order: Order,
+        most: usize,
+        bytes: usize,
+        overhead: usize,
+    ) -> (Vec<Slot>, Option<u64>) {
+        let mut portion = Portion { slots: Vec::new(), total: 0, most, bytes, overhead, full: false };
+        let mut again = None;
+        while !portion.has_enough() {
+            let Some((key, was)) = self.next_lane(tap) else { break };
+            let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            let taken = lane.draw(&mut portion, order);
+            self.queued -= taken;
+            if taken == 0 && !portion.full {
+                continue;
+            }
+            if taken == 0 {
+                self.relist_first(key, was, tap);
+            } else if order == Order::PerTap {
+                lane.holder = tap;
+                self.held.entry(tap).or_default();
+                if lane.queue.is_empty()
+                    && let Some(missed) = lane.missed.take()
+                {
+                    again = Some(again.map_or(missed, |other: u64| other.min(missed)));
+                }
+                self.list(key);
+            }
+        }
+        (portion.slots, self.found_again(again))
+    }
+
+    /// Nothing of this lane fitted any more: it is first next time.
+    fn relist_first(&mut self, key: OrderKey, was: Listed, tap: TapNo) {
+        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        lane.listed = was;
+        self.retries += usize::from(lane.since.is_zero());
+        match was {
+            Listed::Free => {
+                self.free += 1;
+                self.ready.push_front(key);
+            }
+            Listed::Held => self.held.entry(tap).or_default().push_front(key),
+            Listed::No => {}
+        }
+    }
+
+    /// The lane whose turn it is, no more listed.
+    fn next_lane(&mut self, tap: TapNo) -> Option<(OrderKey, Listed)> {
+        let free_first = self.free_next;
+        self.free_next = !free_first;
+        let wanted = if free_first { [Listed::Free, Listed::Held] } else { [Listed::Held, Listed::Free] };
+        wanted.into_iter().find_map(|listed| {
+            loop {
+                let line = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&tap) };
+                let key = line?.pop_front()?;
+                if let Some(lane) = self.lanes.get_mut(&key)
+                    && lane.listed == listed
+                    && (listed == Listed::Free || lane.holder == tap)
+                {
+                    self.unlist(key);
+                    return Some((key, listed));
+                }
+            }
+        })
+    }
+}
