@@ -3,6 +3,7 @@
 mod claim;
 mod come_back;
 mod end;
+mod failed;
 mod hand_over;
 #[cfg(test)]
 mod neglect;

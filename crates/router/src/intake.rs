@@ -2,12 +2,13 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use bytes::Bytes;
 use setgate_set::Event;
 use setgate_store::{
     Appended, Done, Durability, Kind, NewEvent, Obstacle, Once, Position, ProducerNo, StoreError, Unit, Version,
 };
 
-use crate::{Inner, Issuer, Router};
+use crate::{Index, Inner, Issuer, Router};
 
 /// The producer of events, and the issuer under which they are put in.
 #[derive(Clone, Copy, Debug)]
@@ -129,75 +130,45 @@ impl Router {
         }
         let mut answers: Vec<Option<Accepted>> = events.iter().map(|event| inner.refuse(event)).collect();
         let bodies: Vec<_> = events.iter().map(Event::body).collect();
-        let size = bodies.iter().map(bytes::Bytes::len).sum();
+        let size = bodies.iter().map(Bytes::len).sum();
         inner.held_bytes.fetch_add(size, Ordering::AcqRel);
         let _held = Held(inner, size);
-        let names = inner.shared.store.names();
-        let issuer = source.issuer;
         loop {
             let index = inner.index.load_full();
-            let mut asked = Vec::new();
-            let mut append = Vec::new();
-            for (at, (event, body)) in events.iter().zip(&bodies).enumerate() {
-                if answers.get(at).is_some_and(Option::is_some) {
-                    continue;
-                }
-                let decided = index.decide(&issuer.url, event);
-                let once = event.id.as_deref().map(|id| Once {
-                    key: names.once(issuer.no, source.producer, id),
-                    digest: event.digest(),
-                    txn: event.txn.clone().unwrap_or_default(),
-                });
-                asked.push(at);
-                append.push(NewEvent {
-                    kind: Kind::Intake,
-                    issuer: issuer.no,
-                    producer: source.producer,
-                    config: index.version(),
-                    order: names.order(&event.order_text()),
-                    targets: decided.targets,
-                    body: body.clone(),
-                    once,
-                });
-            }
+            let (asked, append): (Vec<_>, Vec<_>) = events
+                .iter()
+                .zip(&bodies)
+                .zip(&answers)
+                .enumerate()
+                .filter(|(_, (_, answer))| answer.is_none())
+                .map(|(at, ((event, body), _))| (at, inner.new_event(&index, source, event, body)))
+                .unzip();
             if append.is_empty() {
                 break;
             }
-            let stale = match inner.shared.store.commit(vec![Unit::Append { events: append }], Durability::Sync).await {
-                Ok(done) => {
-                    let Some(Done::Appended(appended)) = done.into_iter().next() else { break };
-                    let mut stale = None;
-                    for (at, appended) in asked.into_iter().zip(appended) {
-                        let txn = events.get(at).and_then(|event| event.txn.clone()).unwrap_or_default();
-                        let answer = match appended {
-                            Appended::New { at, .. } => {
-                                inner.shared.observed.accepted.inc();
-                                Accepted::New { at, txn }
-                            }
-                            Appended::Repeat { txn, .. } => {
-                                inner.shared.observed.repeated.inc();
-                                Accepted::Repeat { txn }
-                            }
-                            Appended::Conflict { .. } => Accepted::Conflict,
-                            Appended::Stale { now } => {
-                                stale = Some(now);
-                                continue;
-                            }
-                        };
-                        if let Some(place) = answers.get_mut(at) {
-                            *place = Some(answer);
-                        }
-                    }
-                    stale
-                }
+            let done = match inner.shared.store.commit(vec![Unit::Append { events: append }], Durability::Sync).await {
+                Ok(done) => done,
                 Err(error) => {
                     let closed = Closed::of(&error, inner.shared.store.health().obstacle.as_ref());
                     answers.iter_mut().filter(|answer| answer.is_none()).for_each(|answer| {
                         *answer = Some(Accepted::Unavailable(closed.clone()));
                     });
-                    None
+                    break;
                 }
             };
+            let Some(Done::Appended(appended)) = done.into_iter().next() else { break };
+            let mut stale = None;
+            for (at, appended) in asked.into_iter().zip(appended) {
+                let txn = events.get(at).and_then(|event| event.txn.clone()).unwrap_or_default();
+                match inner.answer(appended, txn) {
+                    Ok(answer) => {
+                        if let Some(place) = answers.get_mut(at) {
+                            *place = Some(answer);
+                        }
+                    }
+                    Err(Stale(now)) => stale = Some(now),
+                }
+            }
             match stale {
                 Some(now) => inner.index_of(now).await,
                 None => break,
@@ -208,7 +179,46 @@ impl Router {
     }
 }
 
+/// It was decided by an older configuration than this version, and was not appended.
+struct Stale(Version);
+
 impl Inner {
+    /// An event as it is appended: whom it is owed to is decided by this index.
+    fn new_event(&self, index: &Index, source: Source<'_>, event: &Event, body: &Bytes) -> NewEvent {
+        let names = self.shared.store.names();
+        let issuer = source.issuer;
+        NewEvent {
+            kind: Kind::Intake,
+            issuer: issuer.no,
+            producer: source.producer,
+            config: index.version(),
+            order: names.order(&event.order_text()),
+            targets: index.decide(&issuer.url, event).targets,
+            body: body.clone(),
+            once: event.id.as_deref().map(|id| Once {
+                key: names.once(issuer.no, source.producer, id),
+                digest: event.digest(),
+                txn: event.txn.clone().unwrap_or_default(),
+            }),
+        }
+    }
+
+    /// What the producer is told of an event, counted.
+    fn answer(&self, appended: Appended, txn: Box<str>) -> Result<Accepted, Stale> {
+        match appended {
+            Appended::New { at, .. } => {
+                self.shared.observed.accepted.inc();
+                Ok(Accepted::New { at, txn })
+            }
+            Appended::Repeat { txn, .. } => {
+                self.shared.observed.repeated.inc();
+                Ok(Accepted::Repeat { txn })
+            }
+            Appended::Conflict { .. } => Ok(Accepted::Conflict),
+            Appended::Stale { now } => Err(Stale(now)),
+        }
+    }
+
     /// Waits until the index in force is at least of this version.
     async fn index_of(&self, version: Version) {
         let mut published = self.published.subscribe();

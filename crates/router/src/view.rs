@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use setgate_delivery::{Form, Profile, Voice};
+use setgate_delivery::{Cause, Form, Profile, Voice};
 use setgate_set::{Audience, Timestamp};
 use setgate_store::{Cursor, Obstacle, StoreError, StreamNo};
 use setgate_stream::{Owner, Stream};
 
-use crate::{Inner, counts::rule_name, endpoint::Endpoint, visit};
+use crate::{Inner, counts::rule_name, endpoint::Endpoint, feed::Feed, visit};
 
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
@@ -111,7 +111,53 @@ impl HeldView {
     }
 }
 
+/// What a feed's state tells, read under its lock.
+#[derive(Default)]
+struct StateView {
+    in_flight: usize,
+    last_error: Option<(Timestamp, Cause)>,
+    last_success: Option<Timestamp>,
+    last_visit: Option<Timestamp>,
+}
+
+impl StateView {
+    fn of(feed: &Feed, now: Timestamp) -> Self {
+        let voice = feed.served.load().profile.voice;
+        let state = feed.state.lock();
+        let stalled = state.shown.stalled.clone().map(|cause| (now, cause));
+        Self {
+            in_flight: state.in_flight.claimed.len(),
+            last_error: stalled.or_else(|| state.shown.last_error.clone()),
+            last_success: state.shown.last_success,
+            last_visit: state.visits.last(now).filter(|_| voice == Voice::Responder),
+        }
+    }
+}
+
 impl Inner {
+    /// Why nothing can come to this stream, the widest reason first.
+    fn nothing_because(&self, stream: &Stream, feed: Option<&Feed>, unread: Option<StoreError>) -> Option<String> {
+        self.nothing_comes(unread).or_else(|| setgate_stream::why_nothing(stream)).or_else(|| {
+            let Some(feed) = feed else {
+                return Some(
+                    "The stream's method or issuer is not configured; the log of the start says which.".into(),
+                );
+            };
+            self.no_key(stream, &feed.served.load().profile)
+        })
+    }
+
+    /// Where the stream's SETs go, without what may be secret.
+    fn endpoint_label(&self, stream: &Stream, feed: Option<&Feed>) -> Option<String> {
+        let Some(feed) = feed else {
+            let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
+            return url.map(setgate_telemetry::endpoint_label);
+        };
+        visit::endpoint(&feed.served.load(), |terms, at| {
+            setgate_delivery::find(&self.methods, &stream.delivery.method)?.publish(terms, at).ok()
+        })
+    }
+
     /// Why no stream gets anything, or why nobody knows what this one has.
     fn nothing_comes(&self, unread: Option<StoreError>) -> Option<String> {
         let obstacle = self.shared.store.health().obstacle.filter(Obstacle::stops_delivery);
@@ -141,35 +187,15 @@ impl Inner {
         let limited = self.limited.lock().get(&no).copied();
         let feed = self.feed(no);
         let ago = |at: Timestamp| now.since(at).as_secs();
-        let (in_flight, last_error, last_success, last_visit) = feed.as_ref().map_or((0, None, None, None), |feed| {
-            let voice = feed.served.load().profile.voice;
-            let state = feed.state.lock();
-            let stalled = state.shown.stalled.clone().map(|cause| (now, cause));
-            (
-                state.in_flight.claimed.len(),
-                stalled.or_else(|| state.shown.last_error.clone()),
-                state.shown.last_success,
-                state.visits.last(now).filter(|_| voice == Voice::Responder),
-            )
-        });
-        let endpoint = feed.as_ref().map_or_else(
-            || {
-                let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
-                url.map(setgate_telemetry::endpoint_label)
-            },
-            |feed| {
-                visit::endpoint(&feed.served.load(), |terms, at| {
-                    setgate_delivery::find(&self.methods, &stream.delivery.method)?.publish(terms, at).ok()
-                })
-            },
-        );
+        let state = feed.as_ref().map_or_else(StateView::default, |feed| StateView::of(feed, now));
+        let last_error = state.last_error;
         StreamView {
             id: stream.id.to_string(),
             no: stream.no,
             issuer: stream.issuer.to_string(),
             audience: stream.audience.clone(),
             method: stream.delivery.method.clone(),
-            endpoint,
+            endpoint: self.endpoint_label(stream, feed.as_deref()),
             status: stream.status.word(),
             reason: stream.status.why().map(|why| why.text().to_owned()),
             algorithm: stream.algorithm.clone(),
@@ -178,7 +204,7 @@ impl Inner {
                 Owner::Client(client) => client.clone(),
             },
             waiting: cursor.tally.waiting,
-            in_flight,
+            in_flight: state.in_flight,
             parked: cursor.parked_now,
             acknowledged: cursor.tally.acknowledged_receiver + cursor.tally.acknowledged_broker,
             parked_total: cursor.tally.parked,
@@ -191,8 +217,8 @@ impl Inner {
             last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
             last_error: last_error.map(|(_, cause)| setgate_telemetry::clean(&cause.to_string(), 512)),
             warning: feed.as_ref().and_then(|feed| feed.served.load().line.remark()),
-            last_success_seconds_ago: last_success.map(ago),
-            last_visit_seconds_ago: last_visit.map(ago),
+            last_success_seconds_ago: state.last_success.map(ago),
+            last_visit_seconds_ago: state.last_visit.map(ago),
             next_attempt_seconds: feed
                 .as_ref()
                 .filter(|_| cursor.tally.waiting > 0)
@@ -206,14 +232,7 @@ impl Inner {
                 dropped: limited.dropped,
                 seconds_ago: ago(limited.at),
             }),
-            nothing_because: self.nothing_comes(unread).or_else(|| setgate_stream::why_nothing(stream)).or_else(|| {
-                let Some(feed) = &feed else {
-                    return Some(
-                        "The stream's method or issuer is not configured; the log of the start says which.".into(),
-                    );
-                };
-                self.no_key(stream, &feed.served.load().profile)
-            }),
+            nothing_because: self.nothing_because(stream, feed.as_deref(), unread),
             description: stream.description.clone(),
         }
     }

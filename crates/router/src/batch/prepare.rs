@@ -62,25 +62,11 @@ pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) ->
         Err(error) => return Err(fail(store_cause(&error), &slots)),
     };
     let generation = KeyGeneration::of(&served.seal.keyring);
-    let mut jobs = Vec::with_capacity(slots.len());
-    let mut cached = Vec::with_capacity(slots.len());
-    for ((slot, jti), body) in slots.iter().zip(&bodies) {
-        let kept = if slot.attempts > 0 || slot.sealed_before { feed.shared.cache.find(jti, generation) } else { None };
-        if let (None, Ok(Some(body))) = (&kept, body) {
-            jobs.push(Job { jti: *jti, iat: slot.head.accepted, body: body.clone() });
-        }
-        cached.push(kept);
-    }
+    let (jobs, cached) = jobs(&feed, &slots, &bodies, generation);
     let count = jobs.len() as u64;
     let sealed = match served.seal.batch(&feed.shared.pool, jobs).await {
         Ok(sealed) => sealed,
-        Err(error) => {
-            let code = match error {
-                SealError::NoKey(_) => "no_key",
-                SealError::Sign(_) => "sign",
-            };
-            return Err(fail(Cause::new(code, error.to_string()), &slots));
-        }
+        Err(error) => return Err(fail(seal_cause(&error), &slots)),
     };
     feed.shared.observed.sealed.inc_by(count);
     feed.shared.observed.sealing.observe(feed.shared.runtime.clock.monotonic().saturating_sub(started).as_secs_f64());
@@ -111,6 +97,25 @@ pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) ->
     Ok(prepared)
 }
 
+/// What is to be sealed, and beside it the tokens of earlier attempts: a repeat leaves as it was.
+fn jobs(
+    feed: &Feed,
+    slots: &[(Slot, Jti)],
+    bodies: &[Result<Option<Bytes>, Cause>],
+    generation: KeyGeneration,
+) -> (Vec<Job>, Vec<Option<Bytes>>) {
+    let mut jobs = Vec::with_capacity(slots.len());
+    let mut cached = Vec::with_capacity(slots.len());
+    for ((slot, jti), body) in slots.iter().zip(bodies) {
+        let kept = if slot.attempts > 0 || slot.sealed_before { feed.shared.cache.find(jti, generation) } else { None };
+        if let (None, Ok(Some(body))) = (&kept, body) {
+            jobs.push(Job { jti: *jti, iat: slot.head.accepted, body: body.clone() });
+        }
+        cached.push(kept);
+    }
+    (jobs, cached)
+}
+
 /// Reads bodies; where one of them has rotted, each by itself, so that it holds up no other.
 async fn read(
     feed: &Feed,
@@ -136,4 +141,12 @@ async fn read(
 
 fn store_cause(error: &StoreError) -> Cause {
     Cause::new("store", error.to_string())
+}
+
+fn seal_cause(error: &SealError) -> Cause {
+    let code = match error {
+        SealError::NoKey(_) => "no_key",
+        SealError::Sign(_) => "sign",
+    };
+    Cause::new(code, error.to_string())
 }

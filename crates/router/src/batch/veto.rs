@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     feed::{Phase, Served},
-    number::KeyGeneration,
+    number::{ClaimNo, KeyGeneration},
     slot::Slot,
 };
 
@@ -29,32 +29,8 @@ impl StreamTap {
         if self.kept.is_empty() {
             return None;
         }
-        self.kept.retain(|(prepared, _)| {
-            let Made::Unread(cause) = &prepared.made else { return true };
-            // What was drawn behind it comes back with it, before anything of its subject leaves.
-            self.feed.cannot_read(prepared.claim(), cause);
-            false
-        });
-        let mut held = Vec::new();
-        let paused = {
-            let state = self.feed.state.lock();
-            let open = state.is_endpoint_open();
-            // What failed meanwhile has taken back what was drawn behind it.
-            self.kept.retain(|(prepared, _)| {
-                let claim = prepared.claim();
-                let claimed = state.in_flight.claim(claim);
-                // What was drawn before its endpoint failed waits, too.
-                let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
-                if !leaves && claimed.is_some() {
-                    held.push(claim);
-                }
-                leaves
-            });
-            !matches!(state.phase, Phase::Open)
-        };
-        if !held.is_empty() {
-            self.feed.hand_back(&held);
-        }
+        self.drop_unread();
+        let paused = self.recall();
         // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
         let in_force = self.feed.served.load_full();
         let moved = in_force.generation != self.drawer.generation;
@@ -71,26 +47,7 @@ impl StreamTap {
                 back.push(claim);
                 continue;
             }
-            let token = match made {
-                Made::Token(token) => token,
-                Made::Gone(rule) => {
-                    self.feed.drop_by_rule(claim, rule);
-                    continue;
-                }
-                Made::Unread(cause) => {
-                    self.feed.cannot_read(claim, &cause);
-                    continue;
-                }
-                Made::TooLarge(size) => {
-                    let most = served.profile.limits.set_bytes;
-                    self.feed.park_unsent(
-                        claim,
-                        ErrorCode::TooLarge,
-                        &format!("{size} bytes; the method carries at most {most}"),
-                    );
-                    continue;
-                }
-            };
+            let Some(token) = self.token(claim, made, &served) else { continue };
             if token.generation != KeyGeneration::of(&served.seal.keyring) {
                 // Its key may have been revoked since: it is sealed again (hardening H49).
                 back.push(claim);
@@ -116,17 +73,8 @@ impl StreamTap {
                 order: slot.head.order,
             });
         }
-        if self.drawer.order == Order::PerBatch && !self.kept.is_empty() {
-            // Drawn for one batch, and two are made of it: what follows a SET of the first comes back until that is settled.
-            let first: HashSet<OrderKey> = sets.iter().map(|set| set.order).collect();
-            self.kept.retain(|(prepared, _)| {
-                let head = &prepared.slot.head;
-                let goes = first.contains(&head.order) && head.kind != Kind::Control;
-                if goes {
-                    back.push(prepared.claim());
-                }
-                !goes
-            });
+        if self.drawer.order == Order::PerBatch {
+            back.extend(self.part_behind(&sets));
         }
         if !back.is_empty() {
             self.feed.hand_back(&back);
@@ -134,11 +82,87 @@ impl StreamTap {
         if sets.is_empty() {
             return None;
         }
-        let more = !self.kept.is_empty() || {
+        Some(Batch::new(
+            sets,
+            self.has_more(),
+            Box::new(DrawnClaim { feed: self.feed.clone(), sets: claims, handed: false }),
+        ))
+    }
+
+    /// Whether there is more for this tap now.
+    fn has_more(&self) -> bool {
+        !self.kept.is_empty() || {
             let mut state = self.feed.state.lock();
             state.lanes.has_ready() || state.lanes.has_held(self.drawer.tap)
+        }
+    }
+
+    /// Lets go of what the store cannot read.
+    fn drop_unread(&mut self) {
+        self.kept.retain(|(prepared, _)| {
+            let Made::Unread(cause) = &prepared.made else { return true };
+            // What was drawn behind it comes back with it, before anything of its subject leaves.
+            self.feed.cannot_read(prepared.claim(), cause);
+            false
+        });
+    }
+
+    /// Hands back what may not leave since its endpoint failed, and tells whether the stream is paused.
+    fn recall(&mut self) -> bool {
+        let mut held = Vec::new();
+        let paused = {
+            let state = self.feed.state.lock();
+            let open = state.is_endpoint_open();
+            // What failed meanwhile has taken back what was drawn behind it.
+            self.kept.retain(|(prepared, _)| {
+                let claim = prepared.claim();
+                let claimed = state.in_flight.claim(claim);
+                // What was drawn before its endpoint failed waits, too.
+                let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
+                if !leaves && claimed.is_some() {
+                    held.push(claim);
+                }
+                leaves
+            });
+            !matches!(state.phase, Phase::Open)
         };
-        Some(Batch::new(sets, more, Box::new(DrawnClaim { feed: self.feed.clone(), sets: claims, handed: false })))
+        if !held.is_empty() {
+            self.feed.hand_back(&held);
+        }
+        paused
+    }
+
+    /// The sealed token; of a SET without one its end is told.
+    fn token(&self, claim: ClaimNo, made: Made, served: &Served) -> Option<Token> {
+        match made {
+            Made::Token(token) => return Some(token),
+            Made::Gone(rule) => self.feed.drop_by_rule(claim, rule),
+            Made::Unread(cause) => self.feed.cannot_read(claim, &cause),
+            Made::TooLarge(size) => {
+                let most = served.profile.limits.set_bytes;
+                let text = format!("{size} bytes; the method carries at most {most}");
+                self.feed.park_unsent(claim, ErrorCode::TooLarge, &text);
+            }
+        }
+        None
+    }
+
+    /// What was drawn for one batch of which two are made: what follows a SET of the first comes back until that is settled.
+    fn part_behind(&mut self, first: &[SealedSet]) -> Vec<ClaimNo> {
+        let mut back = Vec::new();
+        if self.kept.is_empty() {
+            return back;
+        }
+        let first: HashSet<OrderKey> = first.iter().map(|set| set.order).collect();
+        self.kept.retain(|(prepared, _)| {
+            let head = &prepared.slot.head;
+            let goes = first.contains(&head.order) && head.kind != Kind::Control;
+            if goes {
+                back.push(prepared.claim());
+            }
+            !goes
+        });
+        back
     }
 
     /// Why a SET must not leave any more, though it was owed when it was accepted.

@@ -2,19 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use setgate_delivery::{Attempt, Cause, Class, Outcome, Verdict, Voice};
-use setgate_set::{Jti, OrderKey, Timestamp};
-use setgate_store::{Attempted, Head, Kind, Note, Rule, Settlement};
+use setgate_delivery::{Attempt, Cause, Outcome, Verdict};
+use setgate_set::{Jti, OrderKey, Receipt, Timestamp};
+use setgate_store::{Head, Kind, Note, Rule, Settlement};
 use setgate_stream::OnRefusal;
 
-use super::{Feed, LONE_FAILURES_OF_A_LINE, PARKED_KEYS_MOST, Phase, Served, State, parts::Claimed};
+use super::{Feed, PARKED_KEYS_MOST, Phase, Served, State, parts::Claimed};
 use crate::{
-    backoff::pause,
     batch::Returned,
     decision::{Disposition, classify},
-    endpoint::Fault,
     number::ClaimNo,
-    shared::{Command, Shared},
+    shared::Command,
     slot::Slot,
 };
 
@@ -24,13 +22,13 @@ impl Feed {
     pub(crate) fn settle(self: &Arc<Self>, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         let mut ended = 0;
         let names = self.shared.store.names();
-        let mut notes = Vec::with_capacity(all.len());
         let mut late = Vec::new();
-        let times = self.times();
+        let (now, wall) = self.times();
         {
             let mut state = self.state.lock();
             let served = self.served.load();
-            state.lanes.tell(times.0);
+            let mut settling = Settling { served: &served, now, wall, notes: Vec::with_capacity(all.len()) };
+            state.lanes.tell(now);
             let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, _, outcome)| {
                 // What failed takes back all that was drawn behind it: what of that has arrived is settled first.
                 matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
@@ -41,7 +39,7 @@ impl Feed {
                 let seq = named.at.seq;
                 if state.in_flight.claimed.get(&seq).is_some_and(|claimed| claimed.jti == jti) {
                     ended += usize::from(matches!(outcome, Ok(_) | Err(Verdict::Refuse(_))));
-                    self.settle_one(&mut state, (&served, times), seq, (attempt, outcome), &mut notes);
+                    self.settle_one(&mut state, &mut settling, seq, (attempt, outcome));
                 } else if matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
                     && !state.in_flight.ending.contains(&seq)
                     && self.shared.store.is_owed(self.no, named.at)
@@ -49,9 +47,9 @@ impl Feed {
                     late.push((named, jti, outcome));
                 }
             }
-            if !notes.is_empty() {
+            if !settling.notes.is_empty() {
                 // Under the lock: a scan that begins behind it must wait for these, or it finds them owed.
-                self.shared.settler.note(notes);
+                self.shared.settler.note(settling.notes);
             }
             // Given back before anybody is woken to draw.
             state.in_flight.returned = None;
@@ -119,18 +117,18 @@ impl Feed {
     /// this returns is to be let go with [`Feed::visible`] once its settlement is visible in the store. Called once for each
     /// [`Command::Late`], whatever was found: taps wait for it.
     pub(crate) fn settle_late(self: &Arc<Self>, all: Vec<(Head, Jti, Outcome)>) -> Vec<u64> {
-        let mut notes = Vec::with_capacity(all.len());
+        let (now, wall) = self.times();
         let mut acknowledged = Vec::new();
-        let times = self.times();
         let mut state = self.state.lock();
         state.in_flight.late = state.in_flight.late.saturating_sub(1);
         let served = self.served.load();
+        let mut settling = Settling { served: &served, now, wall, notes: Vec::with_capacity(all.len()) };
         let order = served.profile.order;
         for (head, jti, outcome) in all {
             let seq = head.at.seq;
             if state.in_flight.claimed.contains_key(&seq) {
                 // It was drawn again in between.
-                self.settle_one(&mut state, (&served, times), seq, (None, outcome), &mut notes);
+                self.settle_one(&mut state, &mut settling, seq, (None, outcome));
                 continue;
             }
             if state.in_flight.ending.contains(&seq) || !self.shared.store.is_owed(self.no, head.at) {
@@ -148,8 +146,8 @@ impl Feed {
                     acknowledged.push(seq);
                     state.breaker.success();
                     state.endpoint_took();
-                    Self::well(&mut state, times.1, head.order, seq);
-                    notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
+                    Self::well(&mut state, wall, head.order, seq);
+                    settling.notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
                 }
                 Disposition::Park { code, text, stream_fault } => {
                     let slot = if head.kind == Kind::Control {
@@ -168,8 +166,8 @@ impl Feed {
                 _ => {}
             }
         }
-        if !notes.is_empty() {
-            self.shared.settler.note(notes);
+        if !settling.notes.is_empty() {
+            self.shared.settler.note(settling.notes);
         }
         if state.in_flight.late == 0 {
             state.taps.wake_all();
@@ -197,7 +195,7 @@ impl Feed {
         }
     }
 
-    fn park(
+    pub(super) fn park(
         self: &Arc<Self>,
         state: &mut State,
         end: End,
@@ -246,18 +244,15 @@ impl Feed {
         if last > seq { Some(true) } else { (seq >= from).then_some(false) }
     }
 
-    /// What is in force and the times are read once for many reports.
     fn settle_one(
         self: &Arc<Self>,
         state: &mut State,
-        (served, times): (&Served, (Duration, Timestamp)),
+        settling: &mut Settling<'_>,
         seq: u64,
         (attempt, outcome): (Option<Attempt>, Outcome),
-        notes: &mut Vec<Settlement>,
     ) {
-        let (now, wall) = times;
+        let served = settling.served;
         let Some(claimed) = state.in_flight.claimed.get(&seq) else { return };
-        let responder = served.profile.voice == Voice::Responder;
         let disposition = classify(outcome, claimed.order, served.endpoint.is_some());
         let is_end = matches!(disposition, Disposition::Acknowledge(_) | Disposition::Park { .. });
         let current =
@@ -269,30 +264,14 @@ impl Feed {
         if let Some(settled) = &mut state.scan.settled_meanwhile {
             settled.insert(seq);
         }
-        let Shared { config, runtime, observed, .. } = &*self.shared;
-        let at = claimed.slot.head.at;
         let disposition = if is_end || current { disposition } else { Disposition::Return };
         match disposition {
-            Disposition::Acknowledge(receipt) => {
-                if claimed.reached {
-                    // How long its hand-over took is known already.
-                    state.breaker.success();
-                } else {
-                    state.breaker.took(claimed.handed.unwrap_or(now), now);
-                }
-                if claimed.generation == served.generation {
-                    state.endpoint_took();
-                }
-                Self::well(state, wall, claimed.slot.head.order, seq);
-                state.finish(&claimed.slot);
-                observed.delivered_after.observe(wall.since(claimed.slot.head.accepted).as_secs_f64());
-                notes.push(Settlement { stream: self.no, at, note: Note::Acknowledged(receipt) });
-            }
+            Disposition::Acknowledge(receipt) => self.acknowledged(state, settling, &claimed, receipt),
             Disposition::Park { code, text, stream_fault } => {
-                state.shown.last_error = Some((wall, Cause::new("refused", format!("{code}: {text}"))));
+                state.shown.last_error = Some((settling.wall, Cause::new("refused", format!("{code}: {text}"))));
                 if stream_fault {
                     // The endpoint answers, and says nothing of the others: a probe that ends so must not be the last.
-                    state.breaker.unknown(now);
+                    state.breaker.unknown(settling.now);
                 } else {
                     state.breaker.success();
                 }
@@ -301,135 +280,60 @@ impl Feed {
             Disposition::RetrySet { after, cause } => {
                 claimed.slot.troubles().failed(state.streaks.fared);
                 let tries = claimed.attempt.0;
-                self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
+                self.failed_alone(state, settling, claimed, tries, after, cause);
             }
-            Disposition::RetryLine { after, cause } => {
-                if state.is_this_set(&mut claimed) {
-                    let tries = claimed.slot.troubles().lone_failures;
-                    self.failed_alone(state, served, claimed, times, (tries, after, cause), notes);
-                    return;
-                }
-                claimed.slot.attempts = claimed.attempt.0;
-                claimed.slot.failed_at(wall);
-                observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
-                let after = after.unwrap_or_default().min(config.retry_after_most());
-                if responder {
-                    // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
-                    state.shown.last_error = Some((wall, cause));
-                    let due = (!after.is_zero()).then(|| now + after);
-                    notes.push(self.retry(state, claimed, wall.plus(after), due));
-                    return;
-                }
-                let until = state
-                    .breaker
-                    .fault(now, cause.class, |failures| pause(config, &*runtime.random, failures).max(after));
-                self.pause_if_hopeless(state, now, &cause);
-                state.shown.last_error = Some((wall, cause));
-                notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
+            Disposition::RetryLine { after, cause } => self.line_failed(state, settling, claimed, after, cause),
+            Disposition::Halt { cause } => self.halted(state, settling, claimed, cause),
+            Disposition::Endpoint { after, cause, ours: false } => {
+                self.endpoint_failed(state, settling, claimed, after, cause);
             }
-            Disposition::Halt { cause } => {
-                self.shared.tell(Command::Pause(self.no, cause.to_string()));
-                state.breaker.fault(now, Class::Configuration, |failures| pause(config, &*runtime.random, failures));
-                state.shown.last_error = Some((wall, cause));
-                self.come_back(state, claimed, None);
-            }
-            Disposition::Endpoint { after, cause, ours } => {
-                let after = after.unwrap_or_default().min(config.retry_after_most());
-                let fault = if ours { Fault::Ours } else { Fault::Theirs(after) };
-                let until = state
-                    .endpoint
-                    .as_ref()
-                    .map_or(now, |endpoint| endpoint.failed(now, claimed.probe.as_ref(), fault, &cause));
-                if !ours && state.is_this_set(&mut claimed) {
-                    let (tries, after) = (claimed.slot.troubles().lone_failures, until.saturating_sub(now));
-                    self.failed_alone(state, served, claimed, times, (tries, Some(after), cause), notes);
-                    return;
-                }
-                // It says nothing of the line.
-                state.breaker.unknown(now);
-                observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
-                state.shown.last_error = Some((wall, cause));
-                if ours {
-                    self.come_back(state, claimed, None);
-                } else {
-                    claimed.slot.attempts = claimed.attempt.0;
-                    claimed.slot.failed_at(wall);
-                    notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
-                }
+            Disposition::Endpoint { cause, ours: true, .. } => {
+                self.endpoint_unusable(state, settling, claimed, cause);
             }
             Disposition::Return => {
-                state.breaker.unknown(now);
+                state.breaker.unknown(settling.now);
                 self.come_back(state, claimed, None);
             }
         }
     }
 
-    /// A SET failed while others pass: it waits for its time, the longer the oftener it was tried, or is given up, and its line
-    /// goes on.
-    fn failed_alone(
-        self: &Arc<Self>,
-        state: &mut State,
-        served: &Served,
-        mut claimed: Claimed,
-        (now, wall): (Duration, Timestamp),
-        (tries, after, cause): (u32, Option<Duration>, Cause),
-        notes: &mut Vec<Settlement>,
-    ) {
-        let Shared { config, runtime, observed, .. } = &*self.shared;
-        claimed.slot.attempts = claimed.attempt.0;
-        claimed.slot.failed_at(wall);
-        observed.failed.get_or_create(&[("method", served.method), ("cause", cause.code)]).inc();
-        let lone_failures = claimed.slot.troubles().lone_failures;
-        if lone_failures >= config.poison_after {
-            // It may have been the probe: another one may leave.
-            state.breaker.unknown(now);
-            let text = format!("failed {lone_failures} times while others passed; the last: {cause}");
-            self.park(state, End::of(claimed), setgate_set::ErrorCode::Poison, text.into(), false);
-            return;
-        }
-        state.streaks.lone_failures += 1;
-        let wait = pause(config, &*runtime.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
-        if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
-            state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures));
-            self.pause_if_hopeless(state, now, &cause);
+    fn acknowledged(&self, state: &mut State, settling: &mut Settling<'_>, claimed: &Claimed, receipt: Receipt) {
+        let &mut Settling { served, now, wall, .. } = settling;
+        let head = &claimed.slot.head;
+        if claimed.reached {
+            // How long its hand-over took is known already.
+            state.breaker.success();
         } else {
-            state.breaker.unknown(now);
+            state.breaker.took(claimed.handed.unwrap_or(now), now);
         }
-        state.shown.last_error = Some((wall, cause));
-        notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
-    }
-
-    /// Pauses a stream that failed by its own fault often and long enough.
-    fn pause_if_hopeless(&self, state: &State, now: Duration, cause: &Cause) {
-        let config = &self.shared.config;
-        if state.breaker.gives_up(now, config) && state.phase == Phase::Open {
-            let why = format!("{} faults in a row, the last: {cause}", config.pause_after_faults);
-            self.shared.tell(Command::Pause(self.no, why));
+        if claimed.generation == served.generation {
+            state.endpoint_took();
         }
-    }
-
-    /// Puts a failed SET back and says what to note of it. `due`: its own lane waits until then.
-    fn retry(&self, state: &mut State, claimed: Claimed, next_at: Timestamp, due: Option<Duration>) -> Settlement {
-        let attempted = Attempted {
-            count: claimed.slot.attempts,
-            first_failed: claimed.slot.first_failed().unwrap_or(next_at),
-            next_at,
-        };
-        let at = claimed.slot.head.at;
-        self.come_back(state, claimed, due);
-        Settlement { stream: self.no, at, note: Note::Attempt(attempted) }
+        Self::well(state, wall, head.order, head.at.seq);
+        state.finish(&claimed.slot);
+        self.shared.observed.delivered_after.observe(wall.since(head.accepted).as_secs_f64());
+        settling.notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
     }
 }
 
+/// What is read once for many reports, and what is to be written down of them.
+pub(super) struct Settling<'a> {
+    /// What is in force.
+    pub(super) served: &'a Served,
+    pub(super) now: Duration,
+    pub(super) wall: Timestamp,
+    pub(super) notes: Vec<Settlement>,
+}
+
 /// A SET that has found its end.
-struct End {
+pub(super) struct End {
     slot: Slot,
     jti: Jti,
     attempts: u32,
 }
 
 impl End {
-    fn of(claimed: Claimed) -> Self {
+    pub(super) fn of(claimed: Claimed) -> Self {
         Self { slot: claimed.slot, jti: claimed.jti, attempts: claimed.attempt.0 }
     }
 }

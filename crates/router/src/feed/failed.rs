@@ -1,0 +1,176 @@
+//! What became of a drawn SET that failed: when it is due again, and what of its stream waits with it.
+
+use std::{sync::Arc, time::Duration};
+
+use setgate_delivery::{Cause, Class, Voice};
+use setgate_set::{ErrorCode, Timestamp};
+use setgate_store::{Attempted, Note, Settlement};
+
+use super::{
+    Feed, LONE_FAILURES_OF_A_LINE, Phase, State,
+    end::{End, Settling},
+    parts::Claimed,
+};
+use crate::{
+    backoff::pause,
+    endpoint::Fault,
+    shared::{Command, Shared},
+};
+
+impl Feed {
+    /// A SET failed while others pass: it waits for its time, the longer the oftener it was tried, or is given up, and its line
+    /// goes on.
+    pub(super) fn failed_alone(
+        self: &Arc<Self>,
+        state: &mut State,
+        settling: &mut Settling<'_>,
+        mut claimed: Claimed,
+        tries: u32,
+        after: Option<Duration>,
+        cause: Cause,
+    ) {
+        let &mut Settling { served, now, wall, .. } = settling;
+        let Shared { config, runtime, .. } = &*self.shared;
+        self.count_failure(settling, &mut claimed, &cause);
+        let lone_failures = claimed.slot.troubles().lone_failures;
+        if lone_failures >= config.poison_after {
+            // It may have been the probe: another one may leave.
+            state.breaker.unknown(now);
+            let text = format!("failed {lone_failures} times while others passed; the last: {cause}");
+            self.park(state, End::of(claimed), ErrorCode::Poison, text.into(), false);
+            return;
+        }
+        state.streaks.lone_failures += 1;
+        let wait = pause(config, &*runtime.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
+        if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
+            state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures));
+            self.pause_if_hopeless(state, now, &cause);
+        } else {
+            state.breaker.unknown(now);
+        }
+        state.shown.last_error = Some((wall, cause));
+        settling.notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
+    }
+
+    /// The line failed: all of its stream waits, unless it was this SET alone that failed.
+    pub(super) fn line_failed(
+        self: &Arc<Self>,
+        state: &mut State,
+        settling: &mut Settling<'_>,
+        mut claimed: Claimed,
+        after: Option<Duration>,
+        cause: Cause,
+    ) {
+        if state.is_this_set(&mut claimed) {
+            let tries = claimed.slot.troubles().lone_failures;
+            self.failed_alone(state, settling, claimed, tries, after, cause);
+            return;
+        }
+        let &mut Settling { served, now, wall, .. } = settling;
+        let Shared { config, runtime, .. } = &*self.shared;
+        self.count_failure(settling, &mut claimed, &cause);
+        let after = after.unwrap_or_default().min(config.retry_after_most());
+        if served.profile.voice == Voice::Responder {
+            // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
+            state.shown.last_error = Some((wall, cause));
+            let due = (!after.is_zero()).then(|| now + after);
+            settling.notes.push(self.retry(state, claimed, wall.plus(after), due));
+            return;
+        }
+        let until =
+            state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures).max(after));
+        self.pause_if_hopeless(state, now, &cause);
+        state.shown.last_error = Some((wall, cause));
+        settling.notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
+    }
+
+    /// A human is needed for this stream: it is paused at once.
+    pub(super) fn halted(self: &Arc<Self>, state: &mut State, settling: &Settling<'_>, claimed: Claimed, cause: Cause) {
+        let Shared { config, runtime, .. } = &*self.shared;
+        self.shared.tell(Command::Pause(self.no, cause.to_string()));
+        let fault = |failures| pause(config, &*runtime.random, failures);
+        state.breaker.fault(settling.now, Class::Configuration, fault);
+        state.shown.last_error = Some((settling.wall, cause));
+        self.come_back(state, claimed, None);
+    }
+
+    /// What the line shares with others is away: all of them wait, unless it was this SET alone that failed.
+    pub(super) fn endpoint_failed(
+        self: &Arc<Self>,
+        state: &mut State,
+        settling: &mut Settling<'_>,
+        mut claimed: Claimed,
+        after: Option<Duration>,
+        cause: Cause,
+    ) {
+        let &mut Settling { now, wall, .. } = settling;
+        let after = after.unwrap_or_default().min(self.shared.config.retry_after_most());
+        let until = hold(state, &claimed, now, Fault::Theirs(after), &cause);
+        let wait = until.saturating_sub(now);
+        if state.is_this_set(&mut claimed) {
+            let tries = claimed.slot.troubles().lone_failures;
+            self.failed_alone(state, settling, claimed, tries, Some(wait), cause);
+            return;
+        }
+        // It says nothing of the line.
+        state.breaker.unknown(now);
+        self.count_failure(settling, &mut claimed, &cause);
+        state.shown.last_error = Some((wall, cause));
+        settling.notes.push(self.retry(state, claimed, wall.plus(wait), None));
+    }
+
+    /// A human is needed for what the line shares with others: all of them wait, and no attempt is counted.
+    pub(super) fn endpoint_unusable(
+        self: &Arc<Self>,
+        state: &mut State,
+        settling: &Settling<'_>,
+        claimed: Claimed,
+        cause: Cause,
+    ) {
+        hold(state, &claimed, settling.now, Fault::Ours, &cause);
+        // It says nothing of the line.
+        state.breaker.unknown(settling.now);
+        self.observe_failure(settling, &cause);
+        state.shown.last_error = Some((settling.wall, cause));
+        self.come_back(state, claimed, None);
+    }
+
+    /// Counts a failed attempt, in the SET and for all to see.
+    fn count_failure(&self, settling: &Settling<'_>, claimed: &mut Claimed, cause: &Cause) {
+        claimed.slot.attempts = claimed.attempt.0;
+        claimed.slot.failed_at(settling.wall);
+        self.observe_failure(settling, cause);
+    }
+
+    fn observe_failure(&self, settling: &Settling<'_>, cause: &Cause) {
+        let labels = [("method", settling.served.method), ("cause", cause.code)];
+        self.shared.observed.failed.get_or_create(&labels).inc();
+    }
+
+    /// Pauses a stream that failed by its own fault often and long enough.
+    fn pause_if_hopeless(&self, state: &State, now: Duration, cause: &Cause) {
+        let config = &self.shared.config;
+        if state.breaker.gives_up(now, config) && state.phase == Phase::Open {
+            let why = format!("{} faults in a row, the last: {cause}", config.pause_after_faults);
+            self.shared.tell(Command::Pause(self.no, why));
+        }
+    }
+
+    /// Puts a failed SET back and says what to note of it. `due`: its own lane waits until then.
+    fn retry(&self, state: &mut State, claimed: Claimed, next_at: Timestamp, due: Option<Duration>) -> Settlement {
+        let attempted = Attempted {
+            count: claimed.slot.attempts,
+            first_failed: claimed.slot.first_failed().unwrap_or(next_at),
+            next_at,
+        };
+        let at = claimed.slot.head.at;
+        self.come_back(state, claimed, due);
+        Settlement { stream: self.no, at, note: Note::Attempt(attempted) }
+    }
+}
+
+/// Holds the endpoint after a fault. Returns when the next SET may try it.
+fn hold(state: &State, claimed: &Claimed, now: Duration, fault: Fault, cause: &Cause) -> Duration {
+    let endpoint = state.endpoint.as_ref();
+    endpoint.map_or(now, |endpoint| endpoint.failed(now, claimed.probe.as_ref(), fault, cause))
+}
