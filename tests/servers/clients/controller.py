@@ -1,19 +1,15 @@
 """Clients that are not ours against the real gateway: httpx, websockets, ws, a browser, nginx in front."""
 
-import argparse
 import asyncio
 import base64
 import contextlib
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 import httpx
@@ -21,6 +17,9 @@ import jwt
 import websockets
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from running import arguments, demand, free_ports, play, say  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
@@ -66,22 +65,6 @@ STREAMS = {
     "page": ("one", "websocket", "ES256"),
     "other": ("two", "websocket", "EdDSA"),
 }
-
-
-def free_ports(number):
-    found = []
-    while len(found) < number:
-        port = random.SystemRandom().randrange(10_000, 30_000)
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
-
-
-def demand(true, what):
-    if not true:
-        raise AssertionError(what)
 
 
 class Run:
@@ -418,31 +401,27 @@ class Run:
                 process.kill()
 
 
+def run(options, folder):
+    clients = Run(options, folder)
+    try:
+        asyncio.run(clients.all())
+    finally:
+        clients.end()
+        picture = folder / "page.png"
+        if options.screenshot and picture.exists():
+            shutil.copy(picture, options.screenshot)
+    say(f"clients: {len(clients.passed)} passed (websockets {websockets.__version__}, httpx {httpx.__version__}, PyJWT {jwt.__version__})")
+    return True
+
+
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--gateway", required=True)
+    parser = arguments()
     parser.add_argument("--modules", type=pathlib.Path, help="the node_modules that has ws")
     parser.add_argument("--chromium", default="")
     parser.add_argument("--nginx", default="")
     parser.add_argument("--screenshot", type=pathlib.Path)
-    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="setgate-clients-"))
-    run = Run(options, folder)
-    try:
-        asyncio.run(run.all())
-    except BaseException:
-        print(f"  the folder is kept: {folder}", flush=True)
-        options.keep = True
-        raise
-    finally:
-        run.end()
-        picture = folder / "page.png"
-        if options.screenshot and picture.exists():
-            shutil.copy(picture, options.screenshot)
-        if not options.keep:
-            shutil.rmtree(folder, ignore_errors=True)
-    print(f"  clients: {len(run.passed)} passed (websockets {websockets.__version__}, httpx {httpx.__version__}, PyJWT {jwt.__version__})")
+    play("clients", options, lambda folder: run(options, folder))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,12 @@
 """Runs the crash test: starts gateway, receivers and producer, kills the gateway at random moments and in the middle of what it does
 with its store, fills its disk, rotates its keys, and compares the books."""
 
-import argparse
 import asyncio
 import json
-import os
 import pathlib
 import random
-import shutil
 import signal
-import socket
 import sys
-import tempfile
 import time
 
 import checker
@@ -21,6 +16,9 @@ from gateway import Gateway
 from http11 import Client, Closed, get_json
 from watch import STEPS
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from running import arguments, free_ports, play, say  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 # A run with fewer kills cannot meet every step with one.
@@ -29,25 +27,6 @@ ENOUGH = 40
 AIMED = STEPS - {"disk full", "open again"}
 FULL_BY = {step for step in AIMED if step.startswith("segment full")}
 SHORT, LONG = 0.01, 0.5
-
-
-def say(text):
-    print(f"  {text}", flush=True)
-
-
-def free_ports(number):
-    """Ports that nobody listens on, below those that the system gives to outgoing connections."""
-    found = []
-    while len(found) < number:
-        port = random.SystemRandom().randrange(10_000, 30_000)
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
 
 
 class Run:
@@ -365,30 +344,16 @@ async def run(options, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--gateway", required=True)
+    parser = arguments(seed=True)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
     parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--life", type=float, default=4.0, help="the longest that the gateway lives, in seconds")
     parser.add_argument("--no-soak", dest="soak", action="store_false")
-    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     if options.kills < 1:
         parser.error("at least one kill")
-    options.gateway = pathlib.Path(options.gateway).resolve()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="setgate-crash-", dir=options.gateway.parent))
-    say(f"{options.kills} kills, seed {options.seed}, in {folder}")
-    good = False
-    try:
-        good = asyncio.run(run(options, folder))
-    except (Exception, asyncio.CancelledError) as error:
-        say(f"FAULT {type(error).__name__}: {error}")
-    if good and not options.keep:
-        shutil.rmtree(folder)
-    else:
-        say(f"books and log are kept in {folder}")
-    sys.exit(not good)
+    say(f"{options.kills} kills, seed {options.seed}")
+    play("crash", options, lambda folder: asyncio.run(run(options, folder)))
 
 
 main()

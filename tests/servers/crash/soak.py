@@ -1,10 +1,15 @@
 """After the storm: rounds of large events, all of them acknowledged. What the store takes on the disk does not grow with them."""
 
 import asyncio
+import pathlib
+import sys
 import time
 
 import scene
 from disk import deleted
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from running import say  # noqa: E402
 
 ROUNDS = 6
 EVENTS = 700
@@ -12,10 +17,6 @@ EVENTS = 700
 BACK = 30
 # Deleted files that the engine may still hold for a moment.
 HELD = 16 << 20
-
-
-def say(text):
-    print(f"  {text}", flush=True)
 
 
 async def soak(test):

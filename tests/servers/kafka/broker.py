@@ -7,11 +7,10 @@ import contextlib
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import time
 
 from confluent_kafka.admin import AdminClient
@@ -19,24 +18,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from running import free_ports  # noqa: E402
+
 HERE = pathlib.Path(__file__).resolve().parent
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 # Of the broker's own kinds of users: name -> password.
 PLAIN = {"gw": "gw-secret", "admin": "admin-secret"}
 SCRAM = {"gw": "gw-secret", "admin": "admin-secret"}
 LISTENERS = ("plaintext", "controller", "sasl_ssl", "mtls")
-
-
-def free_ports(number):
-    """Ports that nobody listens on, below those that the system gives to outgoing connections."""
-    found = []
-    while len(found) < number:
-        port = random.SystemRandom().randrange(10_000, 30_000)
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
 
 
 def quiet(_):

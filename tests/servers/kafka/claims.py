@@ -1,11 +1,8 @@
 """Shows with a real Apache Kafka, one by one, what the gateway promises about Kafka."""
 
-import argparse
 import contextlib
 import pathlib
-import shutil
 import sys
-import tempfile
 import time
 import traceback
 
@@ -15,6 +12,7 @@ import show_failures
 import show_sources
 import show_ways
 from broker import Cluster, archive
+from running import arguments, play
 from tokens import Tokens
 
 GROUPS = {
@@ -100,23 +98,12 @@ def run(options, folder):
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = arguments()
     parser.add_argument("--jars", required=True, type=pathlib.Path)
-    parser.add_argument("--gateway", required=True)
     parser.add_argument("--kcat", default="kcat")
     parser.add_argument("--only", help="groups of claims: " + ", ".join(GROUPS))
-    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="setgate-kafka-", dir=pathlib.Path(options.gateway).absolute().parent))
-    good = False
-    try:
-        good = run(options, folder)
-    finally:
-        if good and not options.keep:
-            shutil.rmtree(folder)
-        else:
-            print(f"  logs are kept in {folder}", flush=True)
-    sys.exit(not good)
+    play("kafka", options, lambda folder: run(options, folder))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,8 @@
 """The crash test with a broker: SIGKILL of gateway and broker in turn under load, then every topic is read back and compared."""
 
-import argparse
 import json
-import os
 import pathlib
 import random
-import shutil
-import sys
-import tempfile
 import threading
 import time
 
@@ -16,6 +11,7 @@ import httpx
 from broker import Cluster, archive
 from gateway import Gateway, event, until
 from receivers import Pushed
+from running import arguments, play, say
 from topics import Verifier, make, read
 
 SUBJECTS = [f"subject-{number}" for number in range(40)]
@@ -30,10 +26,6 @@ STREAMS = {
     "shared-b": {"topic": "crash.shared"},
 }
 PUSHED = "pushed"
-
-
-def say(text):
-    print(f"  {text}", flush=True)
 
 
 class Producer:
@@ -201,43 +193,36 @@ class Run:
         self.pushed.stop()
 
 
+def run(options, folder):
+    archive(options.jars, options.jars.parent / "archive")
+    began, test = time.monotonic(), Run(options, folder)
+    try:
+        test.prepare()
+        test.storm()
+        faults, few = test.compare()
+    except Exception:
+        if test.gateway is not None:
+            say(f"gateway: {test.gateway.last_words()}")
+        raise
+    finally:
+        test.end()
+    for fault in faults[:40]:
+        say(f"FAULT {fault}")
+    for reason in few:
+        say(f"TOO LITTLE {reason}")
+    say(f"{len(faults)} faults in {time.monotonic() - began:.0f} s, seed {options.seed}")
+    return not faults and not few
+
+
 def main():
-    parser = argparse.ArgumentParser()
+    parser = arguments(seed=True)
     parser.add_argument("--jars", required=True, type=pathlib.Path)
-    parser.add_argument("--gateway", required=True)
     parser.add_argument("--kills", type=int, default=18)
-    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
     parser.add_argument("--rate", type=float, default=160.0, help="events a second")
     parser.add_argument("--life", type=float, default=1.0, help="the longest time between work and the next kill, in seconds")
-    parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="setgate-kafka-crash-", dir=pathlib.Path(options.gateway).absolute().parent))
-    say(f"{options.kills} kills, seed {options.seed}, in {folder}")
-    archive(options.jars, options.jars.parent / "archive")
-    began, good, run = time.monotonic(), False, None
-    try:
-        run = Run(options, folder)
-        run.prepare()
-        run.storm()
-        faults, few = run.compare()
-        for fault in faults[:40]:
-            say(f"FAULT {fault}")
-        for reason in few:
-            say(f"TOO LITTLE {reason}")
-        say(f"{len(faults)} faults in {time.monotonic() - began:.0f} s, seed {options.seed}")
-        good = not faults and not few
-    except Exception as error:  # noqa: BLE001 - whatever it is, the run shows nothing
-        say(f"FAULT {type(error).__name__}: {error}")
-        if run is not None and run.gateway is not None:
-            say(f"gateway: {run.gateway.last_words()}")
-    finally:
-        if run is not None:
-            run.end()
-    if good and not options.keep:
-        shutil.rmtree(folder)
-    else:
-        say(f"logs and topics are kept in {folder}")
-    sys.exit(not good)
+    say(f"{options.kills} kills, seed {options.seed}")
+    play("kafka-crash", options, lambda folder: run(options, folder))
 
 
 main()

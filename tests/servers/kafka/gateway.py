@@ -7,7 +7,8 @@ import subprocess
 import time
 
 import httpx
-from broker import bound, free_ports
+from broker import bound
+from running import demand, free_ports
 
 REVOKED = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 
@@ -53,11 +54,6 @@ def toml(value):
     if isinstance(value, list):
         return "[" + ", ".join(toml(one) for one in value) + "]"
     return json.dumps(value)
-
-
-def demand(true, what):
-    if not true:
-        raise AssertionError(what)
 
 
 def until(condition, seconds, what):
