@@ -199,7 +199,8 @@ fn again_sealed(all: &[Record], record: &Record, old: &Kek, new: &Kek) -> Result
         let url = issuers::url_of(all, no).ok_or_else(|| wrong("it is of no issuer".to_owned()))?;
         return Ring::reseal(old, new, &url, &record.value).map(Some).map_err(|error| wrong(error.to_string()));
     }
-    let sealed = setgate_router::reseal(&record.key, &record.value, old, new).map_err(wrong)?;
+    let sealed =
+        setgate_router::reseal(&record.key, &record.value, old, new).map_err(|error| wrong(error.to_string()))?;
     match sealed {
         Some(value) if !old.sealed_any(&value) => Ok(Some(value)),
         _ => Err(wrong("something in it is sealed in a way that this version does not know".to_owned())),

@@ -19,6 +19,7 @@ mod number;
 mod observe;
 mod pace;
 mod parked;
+mod record;
 mod repair;
 mod retain;
 mod seal;
@@ -43,8 +44,8 @@ pub use observe::Observed;
 pub use parked::{ParkedView, Reissued};
 pub use setgate_delivery::Entry as Method;
 pub use start::{Issuer, Parts, Router, StartError};
-pub use streams::{ChangeError, ReconcileError, Reconciled};
-pub use vault::reseal;
+pub use streams::{ChangeError, ReconcileError, Reconciled, StreamError};
+pub use vault::{VaultError, reseal};
 pub use view::{HeldView, StreamView};
 pub use visit::Visited;
 

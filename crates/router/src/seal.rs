@@ -12,7 +12,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use setgate_delivery::Form;
-use setgate_jose::{Algorithm, Keyring, Signer};
+use setgate_jose::{Algorithm, JoseError, Keyring, Signer};
 use setgate_set::{Jti, Timestamp};
 use tokio::sync::oneshot;
 
@@ -43,7 +43,9 @@ pub(crate) enum SealError {
     #[error("the issuer has no current {0} key: add one with `setgate keys rotate`, or change the stream's algorithm")]
     NoKey(Algorithm),
     #[error("signing failed: {0}")]
-    Sign(String),
+    Sign(#[from] JoseError),
+    #[error("signing failed: the sealing pool has ended")]
+    PoolEnded,
 }
 
 /// How long one signature takes, about; it weighs batches.
@@ -79,7 +81,7 @@ impl Seal {
         let payload = setgate_set::payload(&self.iss_json, &job.jti, job.iat, &self.aud_json, &job.body);
         match signer {
             None => Ok(payload.into()),
-            Some(signer) => signer.sign(&payload).map(Bytes::from).map_err(|error| SealError::Sign(error.to_string())),
+            Some(signer) => Ok(signer.sign(&payload)?.into()),
         }
     }
 
@@ -111,7 +113,7 @@ impl Seal {
         }
         let mut sealed = Vec::new();
         for part in parts {
-            sealed.extend(part.await.map_err(|_| SealError::Sign("the sealing pool has ended".into()))??);
+            sealed.extend(part.await.map_err(|_| SealError::PoolEnded)??);
         }
         Ok(sealed)
     }

@@ -15,7 +15,7 @@ use setgate_store::{IssuerNo, Store, StoreError, StreamNo, Version};
 use tokio::sync::watch;
 
 use crate::{
-    Config, Index, Method, Observed, commands,
+    Config, Index, Method, Observed, VaultError, commands,
     feed::Feed,
     hash::Map,
     intake, retain,
@@ -65,12 +65,12 @@ pub enum StartError {
     #[error("cannot read the streams: {0}")]
     Store(#[from] StoreError),
     /// A record cannot be understood.
-    #[error("the record of stream number {no} cannot be read: {why}; `setgate store check` looks closer")]
+    #[error("the record of stream number {no} cannot be read: {source}; `setgate store check` looks closer")]
     Record {
         /// The number of the stream.
         no: String,
         /// The reason.
-        why: String,
+        source: VaultError,
     },
 }
 

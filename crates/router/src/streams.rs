@@ -1,29 +1,26 @@
 //! Streams as control-plane records: loaded at start, reconciled with the configuration, changed one at a time.
 
 mod reconcile;
+mod served;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::Value as Json;
-use setgate_delivery::{About, spi::AnyLine};
 use setgate_set::Timestamp;
 use setgate_store::{
     Done, Durability, Key, Parked, ParkedFilter, Position, Put, Rule, StoreError, StreamNo, Unit, Version,
 };
-use setgate_stream::{Owner, Reason, Status, Stream};
+use setgate_stream::{InvalidTransition, Reason, Status, Stream};
 
 use crate::{
-    Index, Inner, Router, StartError, StreamView,
+    Index, Inner, Router, StartError, StreamView, VaultError,
     announce::Announcement,
     feed::{Feed, Served},
-    number::Generation,
-    seal::Seal,
-    vault::{self, Secrets},
+    record::{PREFIX, key},
+    vault,
 };
 
 pub use reconcile::{ReconcileError, Reconciled};
-
-pub(crate) const PREFIX: &str = "stream/";
+pub use served::StreamError;
 
 /// All streams, by number, with the version in which the filter of each last changed.
 #[derive(Default)]
@@ -33,6 +30,17 @@ pub(crate) struct Kept {
     pub(crate) unsure: bool,
     /// Whether all that is parked is known to be of streams that are there: a delete may have broken off, here or before the start.
     pub(crate) swept: bool,
+}
+
+impl Kept {
+    /// The stream with this id.
+    pub(crate) fn by_id(&self, id: &str) -> Option<&Arc<Stream>> {
+        self.streams.values().map(|(stream, _)| stream).find(|stream| stream.id.as_str() == id)
+    }
+
+    fn named(&self, id: &str) -> Result<Arc<Stream>, ChangeError> {
+        self.by_id(id).cloned().ok_or_else(|| ChangeError::Unknown(format!("stream `{id}`")))
+    }
 }
 
 /// The reason why a stream was not changed.
@@ -45,13 +53,15 @@ pub enum ChangeError {
     /// The change cannot be made now; the text says why.
     #[error("{0}")]
     Invalid(String),
+    /// Its status does not allow it.
+    #[error(transparent)]
+    Transition(#[from] InvalidTransition),
+    /// Its record cannot be written.
+    #[error(transparent)]
+    Record(#[from] VaultError),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-fn key(no: StreamNo) -> Key {
-    Key(format!("{PREFIX}{:010}", no.0))
 }
 
 impl Inner {
@@ -68,13 +78,19 @@ impl Inner {
     pub(crate) async fn read_streams(&self) -> Result<BTreeMap<StreamNo, (Arc<Stream>, Version)>, StartError> {
         let mut streams = BTreeMap::new();
         for record in self.shared.store.range(Key::from(PREFIX)).await? {
-            let fail = |why: String| StartError::Record { no: record.key.0.clone(), why };
-            let mut stream: Stream = serde_json::from_slice(&record.value).map_err(|error| fail(error.to_string()))?;
-            let secrets = self.secrets(&stream.delivery.method);
-            vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery, secrets).map_err(fail)?;
+            let opened = self.open(&record.value);
+            let stream = opened.map_err(|source| StartError::Record { no: record.key.0.clone(), source })?;
             streams.insert(StreamNo(stream.no), (Arc::new(stream), record.version));
         }
         Ok(streams)
+    }
+
+    /// A stream as its record has it, with its secrets in the clear.
+    fn open(&self, record: &[u8]) -> Result<Stream, VaultError> {
+        let mut stream: Stream = serde_json::from_slice(record)?;
+        let secrets = self.secrets(&stream.delivery.method);
+        vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery, secrets)?;
+        Ok(stream)
     }
 
     pub(crate) async fn put_in_force(
@@ -85,76 +101,12 @@ impl Inner {
     ) -> Result<(), StoreError> {
         match self.served(stream, filter_changed) {
             Ok(served) => self.install(stream, served, last).await?,
-            Err(why) => tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait"),
+            Err(error) => {
+                let why = setgate_telemetry::chain(&error);
+                tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait");
+            }
         }
         Ok(())
-    }
-
-    fn secrets(&self, method: &str) -> Secrets {
-        setgate_delivery::find(&self.methods, method).map_or_else(Secrets::default, |method| Secrets {
-            terms: method.secret_terms(),
-            grant: method.secret_grant(),
-        })
-    }
-
-    /// What a stream needs to be delivered, or why it cannot.
-    fn served(&self, stream: &Arc<Stream>, filter_changed: Version) -> Result<Served, String> {
-        let issuer = self.issuer(&stream.issuer).ok_or_else(|| {
-            let known: Vec<_> = self.issuers.iter().map(|issuer| &*issuer.url).collect();
-            format!("`issuer` {} is not among [[issuers]] ({})", stream.issuer, known.join(", "))
-        })?;
-        let method = setgate_delivery::find(&self.methods, &stream.delivery.method).ok_or_else(|| {
-            let known: Vec<_> = self.methods.iter().map(|method| method.entry().uri).collect();
-            format!(
-                "`delivery.method` {} is not linked and enabled; there are: {}",
-                stream.delivery.method,
-                known.join(", ")
-            )
-        })?;
-        let algorithm = stream.algorithm.parse().map_err(|error: setgate_jose::UnknownAlgorithm| error.to_string())?;
-        let operator_owned = stream.owner == Owner::Operator;
-        let about = About { stream: stream.id.shared(), issuer: stream.issuer.clone(), operator_owned };
-        let line = match self.line_in_force(stream) {
-            Some(line) => line,
-            None => method
-                .line(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())
-                .map_err(|fault| fault.to_string())?,
-        };
-        let mut profile = line.profile();
-        let at_most = |limit: usize, asked: Option<std::num::NonZeroU32>| {
-            asked.and_then(|asked| usize::try_from(asked.get()).ok()).map_or(limit, |asked| asked.min(limit))
-        };
-        profile.limits.sets = at_most(profile.limits.sets, stream.batch.sets);
-        profile.limits.bytes = at_most(profile.limits.bytes, stream.batch.bytes);
-        let seal = Seal {
-            iss_json: Json::from(&*stream.issuer).to_string(),
-            aud_json: serde_json::to_string(&stream.audience).unwrap_or_default(),
-            algorithm,
-            form: profile.form,
-            keyring: issuer.keyring.clone(),
-        };
-        let endpoint = profile.endpoint.as_ref().map(|name| self.shared.endpoint(name));
-        Ok(Served {
-            stream: stream.clone(),
-            endpoint,
-            line,
-            profile,
-            seal: Arc::new(seal),
-            method: method.entry().name,
-            filter_changed,
-            generation: Generation::default(),
-        })
-    }
-
-    /// The line of a stream whose delivery stays as it is: what its method keeps there (waiting polls, windows) outlives a pause.
-    fn line_in_force(&self, stream: &Stream) -> Option<Arc<dyn AnyLine>> {
-        let served = self.feed(StreamNo(stream.no))?.served.load_full();
-        let before = &served.stream;
-        let same = before.id == stream.id
-            && before.delivery == stream.delivery
-            && before.issuer == stream.issuer
-            && before.owner == stream.owner;
-        same.then(|| served.line.clone())
     }
 
     async fn install(self: &Arc<Self>, stream: &Stream, served: Served, last: Position) -> Result<(), StoreError> {
@@ -195,11 +147,11 @@ impl Inner {
         self.published.send_replace(version);
     }
 
-    fn put(&self, stream: &Stream) -> Result<Put, String> {
+    fn put(&self, stream: &Stream) -> Result<Put, VaultError> {
         let mut sealed = stream.clone();
         let secrets = self.secrets(&stream.delivery.method);
         vault::seal(&self.kek, stream.id.as_str(), &mut sealed.delivery, secrets)?;
-        let value = serde_json::to_vec(&sealed).map_err(|error| error.to_string())?;
+        let value = serde_json::to_vec(&sealed)?;
         Ok(Put { key: key(StreamNo(stream.no)), value: Some(value.into()) })
     }
 
@@ -218,8 +170,7 @@ impl Inner {
                 notice.push(announcement.record(self, issuer, &stream, now));
             }
         }
-        let change =
-            changed.iter().map(|stream| self.put(stream)).collect::<Result<_, _>>().map_err(ChangeError::Invalid)?;
+        let change = changed.iter().map(|stream| self.put(stream)).collect::<Result<_, _>>()?;
         let membership = true;
         let unit = Unit::Configure { change, expect: None, membership, drop_through, notice };
         kept.unsure = true;
@@ -339,13 +290,7 @@ impl Router {
     pub async fn delete(&self, id: &str) -> Result<(), ChangeError> {
         let inner = &self.0;
         let mut kept = inner.kept.lock().await;
-        let unknown = || ChangeError::Unknown(format!("stream `{id}`"));
-        let stream = kept
-            .streams
-            .values()
-            .find(|(stream, _)| stream.id.as_str() == id)
-            .map(|(stream, _)| stream.clone())
-            .ok_or_else(unknown)?;
+        let stream = kept.named(id)?;
         let no = StreamNo(stream.no);
         let unit = Unit::Configure {
             change: vec![Put { key: key(no), value: None }],
@@ -389,26 +334,19 @@ impl Inner {
     }
 
     pub(crate) async fn stream(&self, id: &str) -> Option<Arc<Stream>> {
-        let kept = self.kept.lock().await;
-        kept.streams.values().find(|(stream, _)| stream.id.as_str() == id).map(|(stream, _)| stream.clone())
+        self.kept.lock().await.by_id(id).cloned()
     }
 
     async fn change_status(
         self: &Arc<Self>,
         id: &str,
-        change: impl Fn(Status, Timestamp) -> Result<Status, setgate_stream::InvalidTransition>,
+        change: impl Fn(Status, Timestamp) -> Result<Status, InvalidTransition>,
         reason: Option<&String>,
     ) -> Result<StreamView, ChangeError> {
         let mut kept = self.kept.lock().await;
-        let unknown = || ChangeError::Unknown(format!("stream `{id}`"));
-        let stream = kept
-            .streams
-            .values()
-            .find(|(stream, _)| stream.id.as_str() == id)
-            .map(|(stream, _)| stream.clone())
-            .ok_or_else(unknown)?;
+        let stream = kept.named(id)?;
         let mut stream = Stream::clone(&stream);
-        stream.status = change(stream.status, self.now()).map_err(|error| ChangeError::Invalid(error.to_string()))?;
+        stream.status = change(stream.status, self.now())?;
         let stream = Arc::new(stream);
         let announcement = Announcement::StreamUpdated {
             status: stream.status.word(),

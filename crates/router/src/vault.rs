@@ -2,9 +2,11 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use serde_json::{Value as Json, json};
-use setgate_jose::Kek;
+use setgate_jose::{Kek, SealError};
 use setgate_store::Key;
 use setgate_stream::{Delivery, Stream};
+
+use crate::record::PREFIX;
 
 const SEALED: &str = "$sealed";
 
@@ -17,14 +19,40 @@ pub(crate) struct Secrets {
     pub(crate) grant: &'static [&'static str],
 }
 
+/// Why a stream's record cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VaultError {
+    /// It is no JSON of a stream.
+    #[error(transparent)]
+    Record(#[from] serde_json::Error),
+    /// A secret cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// A sealed value cannot be opened.
+    #[error("`{place}` cannot be opened: {source}")]
+    Open {
+        /// Where it lies.
+        place: String,
+        /// Why not: the seal, its base64, or the JSON in it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl VaultError {
+    fn open(place: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Open { place: place.to_owned(), source: source.into() }
+    }
+}
+
 /// Seals the secrets of a stream's delivery.
 ///
 /// # Errors
-/// The text says what cannot be sealed.
-pub(crate) fn seal(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), String> {
+/// [`VaultError`] says what cannot be sealed.
+pub(crate) fn seal(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), VaultError> {
     each(stream, delivery, secrets, |place, value| {
         if !value.is_null() {
-            let sealed = kek.seal_secret(place, value.to_string().as_bytes()).map_err(|error| error.to_string())?;
+            let sealed = kek.seal_secret(place, value.to_string().as_bytes())?;
             *value = json!({ SEALED: STANDARD_NO_PAD.encode(sealed) });
         }
         Ok(())
@@ -34,14 +62,13 @@ pub(crate) fn seal(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Se
 /// Opens what [`seal`] sealed.
 ///
 /// # Errors
-/// The text says which value cannot be opened and why.
-pub(crate) fn open(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), String> {
+/// [`VaultError`] says which value cannot be opened and why.
+pub(crate) fn open(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), VaultError> {
     each(stream, delivery, secrets, |place, value| {
         let Some(text) = value.get(SEALED).and_then(Json::as_str) else { return Ok(()) };
-        let wrong = |why: String| format!("`{place}` cannot be opened: {why}");
-        let sealed = STANDARD_NO_PAD.decode(text).map_err(|error| wrong(error.to_string()))?;
-        let plain = kek.open_secret(place, &sealed).map_err(|error| wrong(error.to_string()))?;
-        *value = serde_json::from_slice(&plain).map_err(|error| wrong(error.to_string()))?;
+        let sealed = STANDARD_NO_PAD.decode(text).map_err(|error| VaultError::open(place, error))?;
+        let plain = kek.open_secret(place, &sealed).map_err(|error| VaultError::open(place, error))?;
+        *value = serde_json::from_slice(&plain).map_err(|error| VaultError::open(place, error))?;
         Ok(())
     })
 }
@@ -49,12 +76,12 @@ pub(crate) fn open(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Se
 /// Seals with `next` what `kek` sealed in the record of a stream; nothing when it is none, or holds nothing of that key.
 ///
 /// # Errors
-/// The text says what cannot be opened or sealed.
-pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<Vec<u8>>, String> {
-    if !key.0.starts_with(crate::streams::PREFIX) {
+/// [`VaultError`] says what cannot be opened or sealed.
+pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<Vec<u8>>, VaultError> {
+    if !key.0.starts_with(PREFIX) {
         return Ok(None);
     }
-    let mut stream: Stream = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let mut stream: Stream = serde_json::from_slice(value)?;
     let id = stream.id.as_str().to_owned();
     let delivery = &mut stream.delivery;
     let mut changed = false;
@@ -65,9 +92,7 @@ pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<V
             if Kek::id_of(&sealed).is_none_or(|id| id != kek.id()) {
                 return Ok(());
             }
-            let sealed = kek
-                .reseal_secret(next, place, &sealed)
-                .map_err(|error| format!("`{place}` cannot be opened: {error}"))?;
+            let sealed = kek.reseal_secret(next, place, &sealed).map_err(|error| VaultError::open(place, error))?;
             *text = STANDARD_NO_PAD.encode(sealed);
             changed = true;
             Ok(())
@@ -76,15 +101,15 @@ pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<V
     if !changed {
         return Ok(None);
     }
-    serde_json::to_vec(&stream).map(Some).map_err(|error| error.to_string())
+    Ok(Some(serde_json::to_vec(&stream)?))
 }
 
 /// Visits every sealed value below, with its place.
 fn walk(
     place: &mut String,
     json: &mut Json,
-    visit: &mut impl FnMut(&str, &mut String) -> Result<(), String>,
-) -> Result<(), String> {
+    visit: &mut impl FnMut(&str, &mut String) -> Result<(), VaultError>,
+) -> Result<(), VaultError> {
     let at = place.len();
     match json {
         Json::Object(members) => {
@@ -115,8 +140,8 @@ fn each(
     stream: &str,
     delivery: &mut Delivery,
     secrets: Secrets,
-    mut visit: impl FnMut(&str, &mut Json) -> Result<(), String>,
-) -> Result<(), String> {
+    mut visit: impl FnMut(&str, &mut Json) -> Result<(), VaultError>,
+) -> Result<(), VaultError> {
     for (part, json, pointers) in
         [("delivery", &mut delivery.terms, secrets.terms), ("grant", &mut delivery.grant, secrets.grant)]
     {
@@ -146,7 +171,14 @@ mod tests {
         seal(&kek, "a", &mut sealed, secrets).unwrap();
         assert!(!serde_json::to_string(&sealed).unwrap().contains("canary"));
         let mut moved = sealed.clone();
-        assert!(open(&kek, "b", &mut moved, secrets).is_err(), "to another stream");
+        let error = open(&kek, "b", &mut moved, secrets).unwrap_err();
+        assert_eq!(
+            setgate_telemetry::chain(&error),
+            "`stream/b/delivery/authorization_header` cannot be opened: the sealed value was changed, or does not belong here",
+            "to another stream"
+        );
+        let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<SealError>());
+        assert_eq!(source, Some(&SealError::Tampered));
         let mut swapped = sealed.clone();
         swapped.grant["client_key_pem"] = swapped.terms["authorization_header"].clone();
         assert!(open(&kek, "a", &mut swapped, secrets).is_err(), "to another member");

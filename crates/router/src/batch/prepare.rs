@@ -146,7 +146,7 @@ fn store_cause(error: &StoreError) -> Cause {
 fn seal_cause(error: &SealError) -> Cause {
     let code = match error {
         SealError::NoKey(_) => "no_key",
-        SealError::Sign(_) => "sign",
+        SealError::Sign(_) | SealError::PoolEnded => "sign",
     };
     Cause::new(code, error.to_string())
 }

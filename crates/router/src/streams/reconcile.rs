@@ -1,10 +1,12 @@
 //! The streams that the configuration declares, held against those that are kept.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use setgate_set::Timestamp;
 use setgate_store::{Done, Durability, Rule, Space, StoreError, StreamNo, Unit, Version};
 use setgate_stream::{Delivery, Owner, Reason, Roster, Status, Stream};
 
+use super::{Kept, StreamError};
 use crate::{ChangeError, Declared, DeclaredStatus, Inner, Router};
 
 /// What a reconciliation did; nothing is ever deleted by it (hardening H15).
@@ -25,12 +27,12 @@ pub struct Reconciled {
 #[non_exhaustive]
 pub enum ReconcileError {
     /// A stream's configuration is not acceptable.
-    #[error("stream `{stream}`: {why}")]
+    #[error("stream `{stream}`: {source}")]
     Stream {
         /// Its id.
         stream: String,
         /// Why, and what to do.
-        why: String,
+        source: StreamError,
     },
     /// More than a tenth of the streams would go.
     #[error("{absent} of {all} streams are declared no more, {first} among them: refused without --force")]
@@ -42,25 +44,41 @@ pub enum ReconcileError {
         /// One of them.
         first: String,
     },
+    /// The streams cannot be written as they are wanted.
+    #[error(transparent)]
+    Change(ChangeError),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+impl From<ChangeError> for ReconcileError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Store(error) => Self::Store(error),
+            other => Self::Change(other),
+        }
+    }
+}
+
+/// What a reconciliation is about to write.
+#[derive(Default)]
+struct Plan {
+    report: Reconciled,
+    changed: Vec<Arc<Stream>>,
+    /// Streams whose SETs are given up.
+    drop_through: Vec<(StreamNo, Rule)>,
+    /// Streams that have no number yet.
+    fresh: Vec<Stream>,
+}
+
 impl Inner {
     /// What the configuration asks for, as a stream; `before` keeps what the configuration does not say.
-    fn wanted(&self, declared: &Declared, before: Option<&Stream>, no: StreamNo) -> Result<Stream, String> {
-        let issuer = self.issuer(&declared.issuer).ok_or_else(|| {
-            let known: Vec<_> = self.issuers.iter().map(|issuer| &*issuer.url).collect();
-            format!("`issuer` {} is not among [[issuers]] ({})", declared.issuer, known.join(", "))
-        })?;
+    fn wanted(&self, declared: &Declared, before: Option<&Stream>, no: StreamNo) -> Result<Stream, StreamError> {
+        let issuer = self.issuer_of(&declared.issuer)?;
         let algorithm = declared.algorithm.clone().unwrap_or_else(|| issuer.algorithm.to_string());
-        let parsed: setgate_jose::Algorithm =
-            algorithm.parse().map_err(|error: setgate_jose::UnknownAlgorithm| error.to_string())?;
-        if issuer.keyring.signer(parsed).is_none() {
-            return Err(format!(
-                "`algorithm` {algorithm}: the issuer has no such key; list it under `algorithms` of [[issuers]]"
-            ));
+        if issuer.keyring.signer(algorithm.parse()?).is_none() {
+            return Err(StreamError::NoKey(algorithm));
         }
         let mut roster = Roster::default();
         for subject in &declared.add_subjects {
@@ -70,30 +88,7 @@ impl Inner {
             roster.remove(subject);
         }
         let at = self.now();
-        let kept_status = before.map(|before| &before.status);
-        let status = match (declared.status, kept_status) {
-            // A stream paused by fault, or by hand, is resumed by hand, never by a reload.
-            (
-                DeclaredStatus::Enabled,
-                Some(
-                    status @ Status::Paused {
-                        why: Reason::Fault(_) | Reason::Receiver(_) | Reason::Inactive(_), ..
-                    },
-                ),
-            ) => status.clone(),
-            (DeclaredStatus::Enabled, Some(status @ Status::Paused { why: Reason::Operator(text), .. }))
-                if text != DECLARED =>
-            {
-                status.clone()
-            }
-            (DeclaredStatus::Enabled, _) => Status::Enabled,
-            (DeclaredStatus::Paused, Some(status @ Status::Paused { .. })) => status.clone(),
-            (DeclaredStatus::Paused, _) => Status::Paused { at, why: Reason::Operator(DECLARED.into()) },
-            (DeclaredStatus::Disabled, Some(status @ Status::Disabled { why: Reason::Operator(_), .. })) => {
-                status.clone()
-            }
-            (DeclaredStatus::Disabled, _) => Status::Disabled { at, why: Reason::Operator(DECLARED.into()) },
-        };
+        let status = wanted_status(declared.status, before.map(|before| &before.status), at);
         Ok(Stream {
             no: no.0,
             id: declared.id.clone(),
@@ -119,6 +114,91 @@ impl Inner {
             created: before.map_or(at, |before| before.created),
         })
     }
+
+    /// What becomes of a declared stream.
+    fn plan(&self, plan: &mut Plan, kept: &Kept, declared: &Declared) -> Result<(), StreamError> {
+        let id = declared.id.as_str();
+        let before = kept.by_id(id);
+        if before.is_some_and(|before| before.owner != Owner::Operator) {
+            return Err(StreamError::OfReceiver);
+        }
+        let no = before.map_or(StreamNo(0), |before| StreamNo(before.no));
+        let wanted = self.wanted(declared, before.map(Arc::as_ref), no)?;
+        self.served(&Arc::new(wanted.clone()), Version::default())?;
+        let Some(before) = before else {
+            plan.fresh.push(wanted);
+            return Ok(());
+        };
+        if **before == wanted {
+            plan.report.unchanged += 1;
+            return Ok(());
+        }
+        let moved = before.audience != wanted.audience || before.issuer != wanted.issuer;
+        let waiting = self.shared.store.waiting(no);
+        if moved && waiting > 0 {
+            return Err(StreamError::Moved { waiting });
+        }
+        let was_disabled = matches!(before.status, Status::Disabled { .. });
+        if matches!(wanted.status, Status::Disabled { .. }) && !was_disabled {
+            plan.drop_through.push((no, Rule::Disabled));
+        }
+        plan.report.changed.push(id.to_owned());
+        plan.changed.push(Arc::new(wanted));
+        Ok(())
+    }
+
+    /// Disables the streams that are declared no more.
+    fn plan_absent(
+        &self,
+        plan: &mut Plan,
+        kept: &Kept,
+        declared: &BTreeSet<&str>,
+        force: bool,
+    ) -> Result<(), ReconcileError> {
+        // Those that were absent before are no streams that could go: a heap of them must not hide that all others do.
+        let own: Vec<_> = kept
+            .streams
+            .values()
+            .map(|(stream, _)| stream)
+            .filter(|stream| stream.owner == Owner::Operator)
+            .filter(|stream| !matches!(stream.status, Status::Disabled { why: Reason::AbsentFromConfiguration, .. }))
+            .collect();
+        let absent: Vec<_> = own.iter().filter(|stream| !declared.contains(stream.id.as_str())).collect();
+        // With few streams each of them is more than a tenth.
+        if let Some(first) = absent.first().filter(|_| !force && absent.len() * 10 > own.len()) {
+            let first = format!("`{}`", first.id);
+            return Err(ReconcileError::TooManyAbsent { absent: absent.len(), all: own.len(), first });
+        }
+        for stream in absent {
+            let mut stream = Stream::clone(stream);
+            stream.status = Status::Disabled { at: self.now(), why: Reason::AbsentFromConfiguration };
+            plan.report.absent.push(stream.id.to_string());
+            // Its cursor is kept, and so is what it is owed: an accident in the file must not cost a backlog.
+            plan.changed.push(Arc::new(stream));
+        }
+        Ok(())
+    }
+}
+
+/// The status that the configuration asks for, beside the one that is kept.
+fn wanted_status(declared: DeclaredStatus, kept: Option<&Status>, at: Timestamp) -> Status {
+    match (declared, kept) {
+        // A stream paused by fault, or by hand, is resumed by hand, never by a reload.
+        (
+            DeclaredStatus::Enabled,
+            Some(status @ Status::Paused { why: Reason::Fault(_) | Reason::Receiver(_) | Reason::Inactive(_), .. }),
+        ) => status.clone(),
+        (DeclaredStatus::Enabled, Some(status @ Status::Paused { why: Reason::Operator(text), .. }))
+            if text != DECLARED =>
+        {
+            status.clone()
+        }
+        (DeclaredStatus::Enabled, _) => Status::Enabled,
+        (DeclaredStatus::Paused, Some(status @ Status::Paused { .. })) => status.clone(),
+        (DeclaredStatus::Paused, _) => Status::Paused { at, why: Reason::Operator(DECLARED.into()) },
+        (DeclaredStatus::Disabled, Some(status @ Status::Disabled { why: Reason::Operator(_), .. })) => status.clone(),
+        (DeclaredStatus::Disabled, _) => Status::Disabled { at, why: Reason::Operator(DECLARED.into()) },
+    }
 }
 
 const DECLARED: &str = "declared so in the configuration";
@@ -133,84 +213,29 @@ impl Router {
     pub async fn reconcile(&self, declared: Vec<Declared>, force: bool) -> Result<Reconciled, ReconcileError> {
         let inner = &self.0;
         let mut kept = inner.kept.lock().await;
-        let mut report = Reconciled::default();
-        let of = |stream: &str, why: String| ReconcileError::Stream { stream: stream.to_owned(), why };
-        let mut seen = std::collections::BTreeSet::new();
-        let mut changed = Vec::new();
-        let mut drop_through = Vec::new();
-        let mut fresh = Vec::new();
+        let mut plan = Plan::default();
+        let mut seen = BTreeSet::new();
         for one in &declared {
             let id = one.id.as_str();
-            if !seen.insert(id) {
-                return Err(of(id, "it is declared twice".into()));
-            }
-            let before =
-                kept.streams.values().find(|(stream, _)| stream.id == one.id).map(|(stream, _)| stream.clone());
-            if before.as_ref().is_some_and(|before| before.owner != Owner::Operator) {
-                return Err(of(id, "a receiver's stream has this id: choose another".into()));
-            }
-            let no = before.as_ref().map_or(StreamNo(0), |before| StreamNo(before.no));
-            let wanted = inner.wanted(one, before.as_deref(), no).map_err(|why| of(id, why))?;
-            inner.served(&Arc::new(wanted.clone()), Version::default()).map_err(|why| of(id, why))?;
-            match before {
-                None => fresh.push(wanted),
-                Some(before) if *before == wanted => report.unchanged += 1,
-                Some(before) => {
-                    let moved = before.audience != wanted.audience || before.issuer != wanted.issuer;
-                    let waiting = inner.shared.store.waiting(no);
-                    if moved && waiting > 0 {
-                        let why = format!(
-                            "`audience` or `issuer` changed while {waiting} SETs wait: pause intake and let them drain, or delete the stream and declare it under a new id"
-                        );
-                        return Err(of(id, why));
-                    }
-                    if matches!(wanted.status, Status::Disabled { .. })
-                        && !matches!(before.status, Status::Disabled { .. })
-                    {
-                        drop_through.push((no, Rule::Disabled));
-                    }
-                    report.changed.push(id.to_owned());
-                    changed.push(Arc::new(wanted));
-                }
-            }
+            let planned = if seen.insert(id) { inner.plan(&mut plan, &kept, one) } else { Err(StreamError::Twice) };
+            planned.map_err(|source| ReconcileError::Stream { stream: id.to_owned(), source })?;
         }
-        // Those that were absent before are no streams that could go: a heap of them must not hide that all others do.
-        let own: Vec<_> = kept
-            .streams
-            .values()
-            .map(|(stream, _)| stream.clone())
-            .filter(|stream| stream.owner == Owner::Operator)
-            .filter(|stream| !matches!(stream.status, Status::Disabled { why: Reason::AbsentFromConfiguration, .. }))
-            .collect();
-        let absent: Vec<_> = own.iter().filter(|stream| !seen.contains(stream.id.as_str())).collect();
-        // With few streams each of them is more than a tenth.
-        if let Some(first) = absent.first().filter(|_| !force && absent.len() * 10 > own.len()) {
-            let first = format!("`{}`", first.id);
-            return Err(ReconcileError::TooManyAbsent { absent: absent.len(), all: own.len(), first });
-        }
-        for stream in absent {
-            let mut stream = Stream::clone(stream);
-            stream.status = Status::Disabled { at: inner.now(), why: Reason::AbsentFromConfiguration };
-            report.absent.push(stream.id.to_string());
-            // Its cursor is kept, and so is what it is owed: an accident in the file must not cost a backlog.
-            changed.push(Arc::new(stream));
-        }
+        inner.plan_absent(&mut plan, &kept, &seen, force)?;
+        let Plan { mut report, mut changed, drop_through, fresh } = plan;
         // One commit for all numbers: thousands of streams must not wait for thousands of syncs.
         let units = fresh.iter().map(|_| Unit::Allocate { space: Space::Stream }).collect();
         let mut numbers = inner.shared.store.commit(units, Durability::Sync).await?.into_iter();
         for mut stream in fresh {
             let Some(Done::Allocated(no)) = numbers.next() else {
-                return Err(of(stream.id.as_str(), "the store gave no number".into()));
+                let stream = stream.id.to_string();
+                return Err(ReconcileError::Stream { stream, source: StreamError::NoNumber });
             };
             stream.no = no;
             report.created.push(stream.id.to_string());
             changed.push(Arc::new(stream));
         }
         if !changed.is_empty() {
-            inner.write(&mut kept, changed, drop_through, vec![]).await.map_err(|error| match error {
-                ChangeError::Store(error) => ReconcileError::Store(error),
-                other => of("", other.to_string()),
-            })?;
+            inner.write(&mut kept, changed, drop_through, vec![]).await?;
         }
         Ok(report)
     }
