@@ -5,9 +5,6 @@
 mod hand_over;
 mod prepare;
 mod veto;
-mod window;
-
-pub(crate) use window::{Returned, Ticket, Waiter};
 
 use std::{
     collections::VecDeque,
@@ -21,6 +18,7 @@ use self::prepare::{Failed, Prepared, prepare};
 use crate::{
     feed::{Drawer, Drawn, Feed, Served, poll_settled},
     number::{ClaimNo, Generation, TapNo},
+    window::Waiter,
 };
 
 type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;

@@ -10,7 +10,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     Inner,
-    feed::{Core, Feed},
+    contract::Core,
+    feed::Feed,
     shared::{Command, Shared},
     slot::Slot,
 };

@@ -25,10 +25,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use setgate_delivery::{
-    Attempt, Cause, Class, Closed, Manner, Order, Outcome, Profile, Voice,
-    spi::{AnyLine, FeedCore, TapCore},
-};
+use setgate_delivery::{Class, Closed, Order, Profile, Voice, spi::AnyLine};
 use setgate_set::{Jti, Timestamp};
 use setgate_store::{Entry, Head, Kind, Position, StreamNo, Version};
 use setgate_stream::Stream;
@@ -36,7 +33,6 @@ use setgate_stream::Stream;
 use self::parts::{Claimed, Linger, inactivity, phase_of};
 use crate::{
     backoff::pause,
-    batch::StreamTap,
     breaker::Breaker,
     endpoint::{Endpoint, Member},
     number::{DrawNo, Generation},
@@ -268,7 +264,7 @@ impl Feed {
     }
 
     /// The clock that never jumps, and the wall's.
-    fn times(&self) -> (Duration, Timestamp) {
+    pub(crate) fn times(&self) -> (Duration, Timestamp) {
         let clock = &self.shared.runtime.clock;
         (clock.monotonic(), Timestamp::from_millis(clock.wall_millis()))
     }
@@ -380,48 +376,5 @@ impl Drop for Feed {
     fn drop(&mut self) {
         self.shared.timers.forget(self.no);
         self.shared.ready.fetch_sub(self.state.get_mut().accounted, Ordering::Relaxed);
-    }
-}
-
-/// A feed behind an [`Arc`], as the contract wants it.
-pub(crate) struct Core(pub(crate) Arc<Feed>);
-
-impl FeedCore for Core {
-    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
-        let (now, wall) = self.0.times();
-        let served = self.0.served.load();
-        let manner = manner.unwrap_or(Manner { order: served.profile.order, redelivery: served.profile.redelivery });
-        let tap = {
-            let mut state = self.0.state.lock();
-            state.visits.come(now, wall);
-            state.taps.open(manner)
-        };
-        Box::new(StreamTap::new(self.0.clone(), tap, manner.order, served.generation))
-    }
-
-    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
-        self.0.settle(all)
-    }
-
-    fn reached(&self, sets: &[(Jti, Attempt)]) {
-        self.0.reached(sets);
-    }
-
-    fn counts(&self) -> (usize, usize) {
-        let handed = self.0.state.lock().in_flight.handed;
-        let waiting = usize::try_from(self.0.shared.store.waiting(self.0.no)).unwrap_or(usize::MAX);
-        (handed, waiting.saturating_sub(handed))
-    }
-
-    fn stalled(&self, why: Option<Cause>) {
-        self.0.state.lock().shown.stalled = why;
-    }
-
-    fn has_due(&self) -> bool {
-        self.0.has_due()
-    }
-
-    fn is_paused(&self) -> bool {
-        self.0.state.lock().phase == Phase::Paused
     }
 }

@@ -6,6 +6,7 @@ mod batch;
 mod breaker;
 mod commands;
 mod config;
+mod contract;
 mod counts;
 mod decision;
 mod declare;
@@ -35,6 +36,7 @@ mod upkeep;
 mod vault;
 mod view;
 mod visit;
+mod window;
 
 pub use config::Config;
 pub use declare::{Declared, DeclaredDelivery, DeclaredRetention, DeclaredStatus};

@@ -7,7 +7,8 @@ use setgate_stream::{Owner, Stream};
 
 use crate::{
     Router,
-    feed::{Core, Feed, Served},
+    contract::Core,
+    feed::{Feed, Served},
 };
 
 /// A stream that a receiver asks for: everything that its session needs, without a look into the store.

@@ -6,10 +6,10 @@ use setgate_delivery::{Attempt, Closed, Order, Redelivery, Voice, Want, Window};
 
 use super::{Draw, Drawn, Feed, Phase, Served, State, parts::Claimed, taps::For};
 use crate::{
-    batch::{Ticket, Waiter},
     endpoint::{NotNow, Probe},
     number::{Generation, TapNo},
     slot::Slot,
+    window::{Ticket, Waiter},
 };
 
 /// Who draws.

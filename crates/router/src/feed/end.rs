@@ -9,11 +9,11 @@ use setgate_stream::OnRefusal;
 
 use super::{Feed, PARKED_KEYS_MOST, Phase, Served, State, parts::Claimed};
 use crate::{
-    batch::Returned,
     decision::{Disposition, classify},
     number::ClaimNo,
     shared::Command,
     slot::Slot,
+    window::Returned,
 };
 
 impl Feed {

@@ -14,7 +14,6 @@ use setgate_stream::Status;
 
 use super::{Phase, Served, taps::Taps, visits::Visits};
 use crate::{
-    batch::{Returned, Ticket},
     breaker::Breaker,
     endpoint::{Member, Probe},
     hash::{Map, Set},
@@ -22,6 +21,7 @@ use crate::{
     number::{ClaimNo, DrawNo, Generation, KeyGeneration, TapNo},
     shared::Shared,
     slot::{Fared, Slot},
+    window::{Returned, Ticket},
 };
 
 /// What one stream is about now.
@@ -72,7 +72,7 @@ pub(crate) struct InFlight {
     /// The last draw.
     pub(super) draws: DrawNo,
     /// SETs handed over and unsettled.
-    pub(super) handed: usize,
+    pub(crate) handed: usize,
     /// Of these, SETs whose hand-over has ended well: they are in flight no more.
     pub(super) reached: usize,
     /// When those of them are due again that outlive their tap, with their place in the ledger.

@@ -185,7 +185,7 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     // It is acknowledged; its lane runs empty. Before the scan begins the tail tells of one more.
     bench.emit(0, 3).await;
     let jti = feed.state.lock().in_flight.claimed.values().next().map(|claimed| claimed.jti).unwrap();
-    FeedCore::settle(&crate::feed::Core(feed.clone()), vec![(jti, None, ack())]);
+    FeedCore::settle(&crate::contract::Core(feed.clone()), vec![(jti, None, ack())]);
     let limits = setgate_store::Limits { records: 100, bytes: usize::MAX };
     let entries = bench.store.tail(setgate_store::Position::new(3), limits, Duration::ZERO).await.unwrap();
     feed.push(&entries.iter().collect::<Vec<_>>());

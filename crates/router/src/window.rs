@@ -88,16 +88,16 @@ impl Waiter {
         }
     }
 
-    pub(super) fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         self.0.is_some()
     }
 
     /// Waits no more. Tells of which window room was announced in the meantime.
-    pub(super) fn withdraw(&mut self) -> Option<Window> {
+    pub(crate) fn withdraw(&mut self) -> Option<Window> {
         self.0.take().filter(|(window, ticket)| !window.core().withdraw(*ticket)).map(|(window, _)| window)
     }
 
-    pub(super) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         if let Some((window, ticket)) = self.0.take()
             && !window.core().withdraw(ticket)
         {

@@ -1,0 +1,57 @@
+//! A stream as its delivery method sees it.
+
+use std::sync::Arc;
+
+use setgate_delivery::{
+    Attempt, Cause, Manner, Outcome,
+    spi::{FeedCore, TapCore},
+};
+use setgate_set::Jti;
+
+use crate::{
+    batch::StreamTap,
+    feed::{Feed, Phase},
+};
+
+/// A feed behind an [`Arc`], as the contract wants it.
+pub(crate) struct Core(pub(crate) Arc<Feed>);
+
+impl FeedCore for Core {
+    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+        let (now, wall) = self.0.times();
+        let served = self.0.served.load();
+        let manner = manner.unwrap_or(Manner { order: served.profile.order, redelivery: served.profile.redelivery });
+        let tap = {
+            let mut state = self.0.state.lock();
+            state.visits.come(now, wall);
+            state.taps.open(manner)
+        };
+        Box::new(StreamTap::new(self.0.clone(), tap, manner.order, served.generation))
+    }
+
+    fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
+        self.0.settle(all)
+    }
+
+    fn reached(&self, sets: &[(Jti, Attempt)]) {
+        self.0.reached(sets);
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        let handed = self.0.state.lock().in_flight.handed;
+        let waiting = usize::try_from(self.0.shared.store.waiting(self.0.no)).unwrap_or(usize::MAX);
+        (handed, waiting.saturating_sub(handed))
+    }
+
+    fn stalled(&self, why: Option<Cause>) {
+        self.0.state.lock().shown.stalled = why;
+    }
+
+    fn has_due(&self) -> bool {
+        self.0.has_due()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.0.state.lock().phase == Phase::Paused
+    }
+}
