@@ -1,19 +1,14 @@
 //! A router in this process with a method that acknowledges everything at once: what is left is ours.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use setgate_clock::Runtime;
 use setgate_delivery::{
-    About, Closed, Entry, Fault, Feed, Finding, Form, Ingest, Limits, Order, Profile, Receipt, Redelivery, Stop, Tap,
-    Voice, Want, Window,
+    About, Closed, Entry, Fault, Feed, Form, Limits, Order, Profile, Receipt, Redelivery, Tap, Voice, Want, Window,
     spi::{AnyLine, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Key, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -90,24 +85,6 @@ impl AnyMethod for Quiet {
     }
     fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
         Ok(terms)
-    }
-    fn secret_terms(&self) -> &'static [&'static str] {
-        &[]
-    }
-    fn routes(&self) -> Option<axum::Router> {
-        None
-    }
-    fn receive_routes(&self) -> Option<axum::Router> {
-        None
-    }
-    fn collect(&self, _: Value, _: Arc<dyn Ingest>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
-        Box::pin(async { Err(Fault::Unsupported("this method does not collect")) })
-    }
-    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
-        Box::pin(async { Vec::new() })
-    }
-    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
     }
 }
 

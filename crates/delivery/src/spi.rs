@@ -202,17 +202,25 @@ pub trait AnyMethod: Send + Sync {
     /// [`Fault::Terms`] when the terms are not the method's own.
     fn publish(&self, terms: Json, at: &str) -> Result<Json, Fault>;
     /// Returns JSON pointers of the secret terms.
-    fn secret_terms(&self) -> &'static [&'static str];
+    fn secret_terms(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Returns JSON pointers of the secret members of the grant.
     fn secret_grant(&self) -> &'static [&'static str] {
         &[]
     }
     /// Returns a responder's routes.
-    fn routes(&self) -> Option<axum::Router>;
+    fn routes(&self) -> Option<axum::Router> {
+        None
+    }
     /// Returns the routes of the receiving end.
-    fn receive_routes(&self) -> Option<axum::Router>;
+    fn receive_routes(&self) -> Option<axum::Router> {
+        None
+    }
     /// Takes SETs or events from a peer until `stop` is raised.
-    fn collect(&self, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>>;
+    fn collect(&self, _from: Json, _into: Arc<dyn Ingest>, _stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async { Err(Fault::Unsupported("this method does not collect")) })
+    }
     /// Checks what would be collected, without I/O.
     ///
     /// # Errors
@@ -229,13 +237,17 @@ pub trait AnyMethod: Send + Sync {
         true
     }
     /// Looks at what the section names, for `setgate check --connect`.
-    fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
+    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(async { Vec::new() })
+    }
     /// Looks at the place of a source, for `setgate check --connect`.
     fn probe_source(&self, _from: Json) -> BoxFuture<'_, Vec<Finding>> {
         Box::pin(async { Vec::new() })
     }
     /// Flushes and hangs up within `within`.
-    fn close(&self, within: Duration) -> BoxFuture<'_, ()>;
+    fn close(&self, _within: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// A channel behind a trait object.

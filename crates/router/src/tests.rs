@@ -12,8 +12,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
-    About, Cause, Closed as Ended, Entry, Fault, Feed, Finding, Form, Ingest, Limits, Order, Outcome, Profile, Receipt,
-    Redelivery, Refusal, Scope, SealedSet, Stop, Tap, Verdict, Voice, Window, drive,
+    About, Cause, Closed as Ended, Entry, Fault, Feed, Form, Limits, Order, Outcome, Profile, Receipt, Redelivery,
+    Refusal, Scope, SealedSet, Tap, Verdict, Voice, Window, drive,
     spi::{AnyLine, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -137,21 +137,6 @@ impl AnyMethod for Handle {
     }
     fn secret_terms(&self) -> &'static [&'static str] {
         &["/secret"]
-    }
-    fn routes(&self) -> Option<setgate_delivery::axum::Router> {
-        None
-    }
-    fn receive_routes(&self) -> Option<setgate_delivery::axum::Router> {
-        None
-    }
-    fn collect(&self, _: Value, _: Arc<dyn Ingest>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
-        Box::pin(async { vec![] })
-    }
-    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
     }
 }
 

@@ -127,15 +127,6 @@ impl AnyMethod for Any {
     fn publish(&self, _: Json, _: &str) -> Result<Json, Fault> {
         Ok(Json::Null)
     }
-    fn secret_terms(&self) -> &'static [&'static str] {
-        &[]
-    }
-    fn routes(&self) -> Option<axum::Router> {
-        None
-    }
-    fn receive_routes(&self) -> Option<axum::Router> {
-        None
-    }
     fn collect(&self, from: Json, into: Arc<dyn Ingest>, stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         let method = self.0.clone();
         Box::pin(async move { method.collect(from, into, stop).await })
@@ -147,12 +138,6 @@ impl AnyMethod for Any {
         let text = |member: &str| from.get(member).and_then(Json::as_str).map(str::to_owned);
         let all = |member: &str| text(member).into_iter().collect();
         Places { reads: all("place"), writes: all("errors"), joins: text("group") }
-    }
-    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
-        Box::pin(std::future::ready(Vec::new()))
-    }
-    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
     }
 }
 

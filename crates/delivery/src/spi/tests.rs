@@ -70,3 +70,102 @@ fn a_withdrawn_waiter_is_not_woken() {
     window.give(1, 1, 1);
     assert_eq!(rung.load(Ordering::SeqCst), 0);
 }
+
+/// A method that has an answer of its own to everything.
+struct Full(Arc<AtomicUsize>);
+
+struct FullLine;
+
+impl Line for FullLine {
+    fn profile(&self) -> Profile {
+        unreachable!("nothing is delivered")
+    }
+}
+
+#[derive(PartialEq, serde::Deserialize)]
+struct Secretive {}
+
+impl Options for Secretive {
+    const SECRETS: &'static [&'static str] = &["/secret"];
+}
+
+impl Method for Full {
+    const ENTRY: Entry = Entry { name: "full", uri: "urn:test:full", aliases: &["full-1"] };
+    type Section = crate::NoOptions;
+    type Grant = Secretive;
+    type Terms = Secretive;
+    type Line = FullLine;
+
+    async fn start(_: crate::NoOptions, _: Env) -> Result<Self, Fault> {
+        Ok(Self(Arc::default()))
+    }
+
+    fn line(self: &Arc<Self>, _: &About, _: Secretive, _: Secretive) -> Result<FullLine, Fault> {
+        Ok(FullLine)
+    }
+
+    fn publish(&self, _: &Secretive, at: &str) -> Json {
+        at.into()
+    }
+
+    fn routes(self: &Arc<Self>) -> Option<axum::Router> {
+        Some(axum::Router::new())
+    }
+
+    fn receive_routes(self: &Arc<Self>) -> Option<axum::Router> {
+        Some(axum::Router::new())
+    }
+
+    async fn collect(self: &Arc<Self>, _: Json, _: Arc<dyn Ingest>, _: Stop) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn source(&self, _: Json) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn places(&self, _: &Json) -> Places {
+        Places { reads: vec!["a".into()], ..Places::default() }
+    }
+
+    fn is_offered(&self) -> bool {
+        false
+    }
+
+    async fn probe(&self) -> Vec<Finding> {
+        vec![Finding { good: true, what: "it".into(), remedy: String::new() }]
+    }
+
+    async fn probe_source(&self, _: Json) -> Vec<Finding> {
+        vec![Finding { good: true, what: "it".into(), remedy: String::new() }; 2]
+    }
+
+    async fn close(&self, _: Duration) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Nobody;
+
+impl Ingest for Nobody {
+    fn take<'a>(&'a self, _: &'a str, _: Vec<crate::Incoming>) -> BoxFuture<'a, Vec<crate::Answer>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+#[tokio::test]
+async fn a_method_whose_type_is_forgotten_answers_as_before() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let method: Arc<dyn AnyMethod> = Arc::new(Erased(Arc::new(Full(closed.clone()))));
+    assert_eq!(method.entry(), Full::ENTRY);
+    assert_eq!((method.secret_terms(), method.secret_grant()), (&["/secret"][..], &["/secret"][..]));
+    assert_eq!(method.publish(serde_json::json!({}), "there").unwrap(), "there");
+    assert!(method.routes().is_some() && method.receive_routes().is_some());
+    assert!(method.source(Json::Null).is_ok() && !method.is_offered());
+    assert_eq!(method.places(&Json::Null).reads, ["a"]);
+    let (_sender, stop) = tokio::sync::watch::channel(false);
+    assert!(method.collect(Json::Null, Arc::new(Nobody), stop).await.is_ok());
+    assert_eq!((method.probe().await.len(), method.probe_source(Json::Null).await.len()), (1, 2));
+    method.close(Duration::ZERO).await;
+    assert_eq!(closed.load(Ordering::SeqCst), 1);
+}

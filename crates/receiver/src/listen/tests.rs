@@ -1,8 +1,6 @@
-use std::time::Duration;
-
 use axum::{Extension, Router, body::Bytes, http::StatusCode, routing::post};
 use parking_lot::Mutex;
-use setgate_delivery::{About, Entry, Fault, Finding, Json, spi::AnyLine};
+use setgate_delivery::{About, Entry, Fault, Json, spi::AnyLine};
 use setgate_net::{HttpRequest, Outbound, OutboundConfig, OwnAddresses, TlsPolicy, Url, http};
 
 use super::*;
@@ -36,14 +34,6 @@ impl AnyMethod for Plain {
         Ok(Json::Null)
     }
 
-    fn secret_terms(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn routes(&self) -> Option<Router> {
-        None
-    }
-
     fn receive_routes(&self) -> Option<Router> {
         Some(Router::new().route("/", post(receive)).fallback(post(receive)))
     }
@@ -63,14 +53,6 @@ impl AnyMethod for Plain {
             let _ = stop.wait_for(|stop| *stop).await;
             Ok(())
         })
-    }
-
-    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
-        Box::pin(async { Vec::new() })
-    }
-
-    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
     }
 }
 

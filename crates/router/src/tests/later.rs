@@ -93,24 +93,6 @@ impl AnyMethod for Later {
     fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
         Ok(terms)
     }
-    fn secret_terms(&self) -> &'static [&'static str] {
-        &[]
-    }
-    fn routes(&self) -> Option<setgate_delivery::axum::Router> {
-        None
-    }
-    fn receive_routes(&self) -> Option<setgate_delivery::axum::Router> {
-        None
-    }
-    fn collect(&self, _: Value, _: Arc<dyn Ingest>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
-        Box::pin(async { vec![] })
-    }
-    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
 }
 
 pub(super) fn later(id: &str) -> Value {

@@ -41,24 +41,6 @@ impl AnyMethod for Asked {
     fn publish(&self, _: Value, at: &str) -> Result<Value, Fault> {
         Ok(json!({ "method": "urn:example:asked", "endpoint_url": at }))
     }
-    fn secret_terms(&self) -> &'static [&'static str] {
-        &[]
-    }
-    fn routes(&self) -> Option<setgate_delivery::axum::Router> {
-        None
-    }
-    fn receive_routes(&self) -> Option<setgate_delivery::axum::Router> {
-        None
-    }
-    fn collect(&self, _: Value, _: Arc<dyn Ingest>, _: Stop) -> BoxFuture<'static, Result<(), Fault>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
-        Box::pin(async { vec![] })
-    }
-    fn close(&self, _: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
 }
 
 /// A stream on [`Asked`]: `PerBatch`, due again after a minute.
