@@ -1,9 +1,12 @@
 //! What lines that send over HTTP have in common: their pool key, their endpoint, what an answer says beside its protocol.
 
+mod trust;
+
+pub use trust::{Trust, Trusting};
+
 use serde::Deserialize;
 use setgate_net::{
-    ClientIdentity, GuardPolicy, HttpClient, HttpError, HttpFault, HttpResponse, IpNet, Outbound, Roots, Secret,
-    TlsPolicy, Url,
+    HttpClient, HttpError, HttpFault, HttpResponse, Outbound, Secret, TlsPolicy, Url,
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use setgate_set::ErrorCode;
@@ -13,56 +16,6 @@ use crate::{Cause, Class, Fault, Scope, Verdict, fields};
 
 /// Longest `endpoint_url` in bytes.
 pub const LONGEST_URL: usize = 2048;
-
-/// The members of a grant that say where a channel may connect to and whom it trusts.
-#[derive(Clone, Copy, Debug)]
-pub struct Trust<'a> {
-    /// `allow_networks`.
-    pub networks: &'a [IpNet],
-    /// `allow_ports`.
-    pub ports: &'a [u16],
-    /// `allow_http`.
-    pub http: bool,
-    /// `ca_pem`.
-    pub ca_pem: Option<&'a str>,
-    /// `client_certificate_pem`.
-    pub certificate_pem: Option<&'a str>,
-    /// `client_key_pem`.
-    pub key_pem: Option<&'a Secret<String>>,
-}
-
-impl Trust<'_> {
-    /// Makes the pool key. Channels share connections only where all of this is equal (hardening H20).
-    ///
-    /// # Errors
-    /// [`Fault::Terms`] names the member of the grant that is not acceptable.
-    pub fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
-        let fault = |member: &str, why: String| Fault::Terms {
-            pointer: format!("/grant/{member}"),
-            cause: Cause::configuration("invalid", why),
-        };
-        let identity = match (self.certificate_pem, self.key_pem) {
-            (None, None) => None,
-            (Some(chain), Some(key)) => Some(
-                ClientIdentity::from_pem(chain.as_bytes(), key.expose().as_bytes())
-                    .map_err(|error| fault("client_certificate_pem", error.to_string()))?,
-            ),
-            (Some(_), None) => return Err(fault("client_key_pem", "`client_certificate_pem` needs it".to_owned())),
-            (None, Some(_)) => return Err(fault("client_certificate_pem", "`client_key_pem` needs it".to_owned())),
-        };
-        let extra_roots = self.ca_pem.map(|pem| Roots::from_pem(pem.as_bytes())).transpose();
-        Ok(TlsPolicy {
-            issuer: issuer.into(),
-            identity,
-            extra_roots: extra_roots.map_err(|error| fault("ca_pem", error.to_string()))?,
-            guard: GuardPolicy {
-                allow_networks: self.networks.to_vec(),
-                allow_http: self.http,
-                allow_ports: self.ports.to_vec(),
-            },
-        })
-    }
-}
 
 /// The checked endpoint of a channel, with the client of its pool key.
 #[derive(Clone, Debug)]
@@ -222,26 +175,6 @@ const fn meaning(status: u16) -> (Class, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOBODY: Trust<'static> =
-        Trust { networks: &[], ports: &[], http: false, ca_pem: None, certificate_pem: None, key_pem: None };
-
-    #[test]
-    fn a_grant_names_the_member_that_is_wrong() {
-        let pointer = |trust: Trust<'_>| match trust.policy("i").unwrap_err() {
-            Fault::Terms { pointer, .. } => pointer,
-            other => other.to_string(),
-        };
-        let key = Secret::from("no".to_owned());
-        assert_eq!(pointer(Trust { ca_pem: Some("no"), ..NOBODY }), "/grant/ca_pem");
-        assert_eq!(pointer(Trust { key_pem: Some(&key), ..NOBODY }), "/grant/client_certificate_pem");
-        assert_eq!(pointer(Trust { certificate_pem: Some("no"), ..NOBODY }), "/grant/client_key_pem");
-        assert_eq!(
-            pointer(Trust { certificate_pem: Some("no"), key_pem: Some(&key), ..NOBODY }),
-            "/grant/client_certificate_pem"
-        );
-        assert!(NOBODY.policy("i").is_ok());
-    }
 
     #[test]
     fn what_an_answer_says_cannot_steer_a_terminal() {

@@ -3,7 +3,7 @@
 //! Poll (RFC 8936 §2.2, §2.3), multi-SET push (draft-deshpande-secevent-http-multi-set-push §4.3, §4.4) and push-pull
 //! (draft-tulshibagwale-saag-pushpull-delivery §5) use the same members, so they are read and written here once.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -49,8 +49,8 @@ pub struct Exchange {
     pub more_available: bool,
 }
 
-/// The reason why an object is not acceptable.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why an object is not acceptable.
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
     /// The object holds more than [`Bounds`] allow; the text names the limit.
@@ -58,7 +58,7 @@ pub enum Malformed {
     TooLarge(String),
     /// The text is no such object.
     #[error("it is no acceptable JSON object: {0}")]
-    Invalid(String),
+    Invalid(#[source] Arc<serde_json::Error>),
 }
 
 impl Exchange {
@@ -75,7 +75,7 @@ impl Exchange {
         let read = json.deserialize_map(&reader).and_then(|exchange| json.end().map(|()| exchange));
         read.map_err(|error| match reader.passed.take() {
             Some(limit) => Malformed::TooLarge(limit),
-            None => Malformed::Invalid(error.to_string()),
+            None => Malformed::Invalid(Arc::new(error)),
         })
     }
 

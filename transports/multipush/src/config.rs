@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use serde::Deserialize;
-use setgate_delivery::{Cause, Fault, IpNet, Json, Options, Secret, TlsPolicy, endpoint::Trust};
+use setgate_delivery::{Cause, Fault, Json, Options, Secret};
 
 use crate::wire::Receives;
 
@@ -96,7 +96,7 @@ pub(crate) struct Measures {
     pub(crate) ack_probe: Duration,
 }
 
-/// The operator's word on one stream.
+/// The operator's word on one stream, beside whom its line trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
@@ -112,23 +112,9 @@ pub struct Grant {
     pub ack_within_seconds: Option<u64>,
     /// Seconds after which an empty request asks for outstanding acknowledgements; instead of the section's.
     pub knock_seconds: Option<u64>,
-    /// Networks that the endpoint may lie in although they are not global; any port of them.
-    pub allow_networks: Vec<IpNet>,
-    /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
-    pub allow_http: bool,
-    /// Ports that the endpoint may have beside 443 and 8443.
-    pub allow_ports: Vec<u16>,
-    /// Further certificate authorities for this endpoint, as PEM.
-    pub ca_pem: Option<String>,
-    /// The client certificate to show, with its chain, as PEM.
-    pub client_certificate_pem: Option<String>,
-    /// The client certificate's key, as PEM.
-    pub client_key_pem: Option<Secret<String>>,
 }
 
-impl Options for Grant {
-    const SECRETS: &'static [&'static str] = &["/client_key_pem"];
-}
+impl Options for Grant {}
 
 impl Grant {
     /// What holds for a line: the section, the grant, and what the receiver says that it takes.
@@ -151,19 +137,6 @@ impl Grant {
             measures.sets = measures.sets.min(most);
         }
         Ok(measures)
-    }
-
-    /// The pool key (hardening H20).
-    pub(crate) fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
-        let trust = Trust {
-            networks: &self.allow_networks,
-            ports: &self.allow_ports,
-            http: self.allow_http,
-            ca_pem: self.ca_pem.as_deref(),
-            certificate_pem: self.client_certificate_pem.as_deref(),
-            key_pem: self.client_key_pem.as_ref(),
-        };
-        trust.policy(issuer)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_delivery::{About, Entry, Env, Fault, Json, Method, axum};
+use setgate_delivery::{About, Entry, Env, Fault, Json, Method, axum, endpoint::Trusting};
 
 mod config;
 mod pace;
@@ -25,7 +25,7 @@ pub struct MultiPush {
 impl Method for MultiPush {
     const ENTRY: Entry = Entry { name: "multipush", uri: URI, aliases: &[] };
     type Section = Section;
-    type Grant = Grant;
+    type Grant = Trusting<Grant>;
     type Terms = Terms;
     type Line = MultiLine;
 
@@ -34,7 +34,7 @@ impl Method for MultiPush {
         Ok(Self { section, env })
     }
 
-    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<MultiLine, Fault> {
+    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Trusting<Grant>) -> Result<MultiLine, Fault> {
         MultiLine::new(&self.section, &self.env, about, &terms, &grant)
     }
 

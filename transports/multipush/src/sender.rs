@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use setgate_delivery::{
     About, Attempt, Cause, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Jti, Limits, Line,
     Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Tap, Timestamp, Verdict, Voice, Want,
-    endpoint::{self, Endpoint},
+    endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
 
@@ -53,9 +53,10 @@ impl MultiLine {
         env: &Env,
         about: &About,
         terms: &Terms,
-        grant: &Grant,
+        grant: &Trusting<Grant>,
     ) -> Result<Self, Fault> {
-        let policy = grant.policy(&about.issuer)?;
+        let Trusting { own: grant, trust } = grant;
+        let policy = trust.policy(&about.issuer)?;
         let endpoint = Endpoint::new(&env.http, &policy, &terms.endpoint_url, terms.authorization_header.as_ref())?;
         let measures = grant.measures(section, terms)?;
         Ok(Self {

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use setgate_delivery::{
-    Cause, Env, Fault, IpNet, Options, Secret, Url,
+    Cause, Env, Fault, Options, Secret, Url,
     endpoint::{Endpoint, Trust},
 };
 
@@ -109,7 +109,7 @@ fn forget<'de, D: Deserializer<'de>>(json: D) -> Result<(), D::Error> {
     IgnoredAny::deserialize(json).map(|_| ())
 }
 
-/// Where the receiving half collects, and how.
+/// Where the receiving half collects, and how, beside whom it trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
@@ -124,24 +124,6 @@ pub struct Source {
     /// Seconds that a poll may take, 2 to 600: longer than the transmitter holds it.
     #[serde(default = "Source::timeout_seconds")]
     pub timeout_seconds: u64,
-    /// Networks that the endpoint may lie in although they are not global; any port of them.
-    #[serde(default)]
-    pub allow_networks: Vec<IpNet>,
-    /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
-    #[serde(default)]
-    pub allow_http: bool,
-    /// Ports that the endpoint may have beside 443 and 8443.
-    #[serde(default)]
-    pub allow_ports: Vec<u16>,
-    /// Further certificate authorities for this endpoint, as PEM.
-    #[serde(default)]
-    pub ca_pem: Option<String>,
-    /// The client certificate to show, with its chain, as PEM.
-    #[serde(default)]
-    pub client_certificate_pem: Option<String>,
-    /// The client certificate's key, as PEM.
-    #[serde(default)]
-    pub client_key_pem: Option<Secret<String>>,
 }
 
 impl Source {
@@ -162,16 +144,8 @@ impl Source {
     }
 
     /// Checks everything that the transmitter's operator wrote, without I/O.
-    pub(crate) fn endpoint(&self, env: &Env) -> Result<Endpoint, Fault> {
+    pub(crate) fn endpoint(&self, trust: &Trust, env: &Env) -> Result<Endpoint, Fault> {
         self.validate()?;
-        let trust = Trust {
-            networks: &self.allow_networks,
-            ports: &self.allow_ports,
-            http: self.allow_http,
-            ca_pem: self.ca_pem.as_deref(),
-            certificate_pem: self.client_certificate_pem.as_deref(),
-            key_pem: self.client_key_pem.as_ref(),
-        };
         // There is no issuer here: what is alike and goes to one origin shares connections (hardening H20).
         let origin =
             Url::parse(&self.endpoint_url).map_or_else(|_| String::new(), |url| url.origin().ascii_serialization());

@@ -5,7 +5,7 @@ use std::{future::Future, mem, sync::Arc, time::Duration};
 use setgate_delivery::{
     Answer, Backoff, Bytes, Cause, Env, Fault, HttpRequest, Incoming, Ingest, Jitter, Json, Refusal, Runtime, Stop,
     Timestamp,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Trusting},
     exchange::Exchange,
     fields,
     http::{Method, StatusCode},
@@ -106,9 +106,9 @@ struct Collector {
 
 impl Collector {
     fn new(env: &Env, from: Json, ingest: Arc<dyn Ingest>) -> Result<Self, Fault> {
-        let source: Source = serde_json::from_value(from)
+        let Trusting { own: source, trust }: Trusting<Source> = serde_json::from_value(from)
             .map_err(|error| Fault::Start(Cause::configuration("configuration", error.to_string())))?;
-        let endpoint = source.endpoint(env)?;
+        let endpoint = source.endpoint(&trust, env)?;
         Ok(Self {
             peer: endpoint.url.origin().ascii_serialization(),
             endpoint,

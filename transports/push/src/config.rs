@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use setgate_delivery::{Cause, Fault, IpNet, Json, Options, Secret, TlsPolicy, endpoint::Trust};
+use setgate_delivery::{Cause, Fault, Json, Options, Secret};
 
 use crate::wire::Taken;
 
@@ -42,7 +42,7 @@ impl Section {
     }
 }
 
-/// The operator's word on one stream.
+/// The operator's word on one stream, beside whom its line trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
@@ -52,23 +52,9 @@ pub struct Grant {
     pub timeout_seconds: Option<u64>,
     /// Whether 202 alone acknowledges a SET; instead of the section's.
     pub accept_only_202: Option<bool>,
-    /// Networks that the endpoint may lie in although they are not global; any port of them.
-    pub allow_networks: Vec<IpNet>,
-    /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
-    pub allow_http: bool,
-    /// Ports that the endpoint may have beside 443 and 8443.
-    pub allow_ports: Vec<u16>,
-    /// Further certificate authorities for this endpoint, as PEM.
-    pub ca_pem: Option<String>,
-    /// The client certificate to show, with its chain, as PEM.
-    pub client_certificate_pem: Option<String>,
-    /// The client certificate's key, as PEM.
-    pub client_key_pem: Option<Secret<String>>,
 }
 
-impl Options for Grant {
-    const SECRETS: &'static [&'static str] = &["/client_key_pem"];
-}
+impl Options for Grant {}
 
 impl Grant {
     pub(crate) fn window(&self, section: &Section) -> Result<usize, Fault> {
@@ -83,19 +69,6 @@ impl Grant {
     pub(crate) fn taken(&self, section: &Section, terms: &Terms) -> Taken {
         let letter = terms.accept_only_202 || self.accept_only_202.unwrap_or(section.accept_only_202);
         if letter { Taken::ByTheLetter } else { Taken::Tolerant }
-    }
-
-    /// The pool key (hardening H20).
-    pub(crate) fn policy(&self, issuer: &str) -> Result<TlsPolicy, Fault> {
-        let trust = Trust {
-            networks: &self.allow_networks,
-            ports: &self.allow_ports,
-            http: self.allow_http,
-            ca_pem: self.ca_pem.as_deref(),
-            certificate_pem: self.client_certificate_pem.as_deref(),
-            key_pem: self.client_key_pem.as_ref(),
-        };
-        trust.policy(issuer)
     }
 }
 
@@ -224,11 +197,6 @@ mod tests {
         assert_eq!(
             pointer(grant(r#"{"timeout_seconds":301}"#).timeout(&section).unwrap_err()),
             "/grant/timeout_seconds"
-        );
-        assert_eq!(pointer(grant(r#"{"ca_pem":"no"}"#).policy("i").unwrap_err()), "/grant/ca_pem");
-        assert_eq!(
-            pointer(grant(r#"{"client_key_pem":"no"}"#).policy("i").unwrap_err()),
-            "/grant/client_certificate_pem"
         );
         assert!(Section { window: 0, ..Section::default() }.validate().is_err());
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_delivery::{About, Entry, Env, Fault, Json, Method, axum};
+use setgate_delivery::{About, Entry, Env, Fault, Json, Method, axum, endpoint::Trusting};
 
 mod config;
 mod receiver;
@@ -25,7 +25,7 @@ impl Method for Push {
         aliases: &["https://schemas.openid.net/secevent/risc/delivery-method/push"],
     };
     type Section = Section;
-    type Grant = Grant;
+    type Grant = Trusting<Grant>;
     type Terms = Terms;
     type Line = PushLine;
 
@@ -34,7 +34,7 @@ impl Method for Push {
         Ok(Self { section, env })
     }
 
-    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<PushLine, Fault> {
+    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Trusting<Grant>) -> Result<PushLine, Fault> {
         PushLine::new(&self.section, &self.env, about, &terms, &grant)
     }
 

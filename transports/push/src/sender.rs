@@ -11,7 +11,7 @@ use std::{
 use setgate_delivery::{
     About, Closed, Env, Fault, Feed, Form, HttpRequest, Limits, Line, Order, Outcome, Profile, Receipt, Redelivery,
     Runtime, SealedSet, Tap, Timestamp, Voice, Window, drive,
-    endpoint::{self, Endpoint},
+    endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
 
@@ -41,9 +41,10 @@ impl PushLine {
         env: &Env,
         about: &About,
         terms: &Terms,
-        grant: &Grant,
+        grant: &Trusting<Grant>,
     ) -> Result<Self, Fault> {
-        let policy = grant.policy(&about.issuer)?;
+        let Trusting { own: grant, trust } = grant;
+        let policy = trust.policy(&about.issuer)?;
         let endpoint = Endpoint::new(&env.http, &policy, &terms.endpoint_url, terms.authorization_header.as_ref())?;
         let sets_at_once = grant.window(section)?;
         Ok(Self {

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use setgate_delivery::{
     About, Arrival, BoxFuture, Env, Ingest, Method, Runtime,
     axum::Extension,
+    endpoint::Trusting,
     spi::AnyLine,
     testkit::{
         Fixture, Opened, Relay, clock, conform,
@@ -43,7 +44,7 @@ async fn method(runtime: &Runtime, section: Json) -> Arc<MultiPush> {
 fn line(method: &Arc<MultiPush>, terms: Json, grant: Json) -> Arc<dyn AnyLine> {
     let about = About { stream: "stream".into(), issuer: "https://issuer.example".into(), operator_owned: true };
     let terms: Terms = serde_json::from_value(terms).unwrap();
-    let grant: Grant = serde_json::from_value(grant).unwrap();
+    let grant: Trusting<Grant> = serde_json::from_value(grant).unwrap();
     Arc::new(method.line(&about, terms, grant).unwrap())
 }
 

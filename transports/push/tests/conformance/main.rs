@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use setgate_delivery::{
     About, Arrival, BoxFuture, Bytes, Env, Fault, Ingest, Method, Outcome, Receipt, Runtime, Scope, Verdict,
     axum::Extension,
+    endpoint::Trusting,
     spi::AnyLine,
     testkit::{
         Fixture, Opened, Relay, clock, conform,
@@ -58,7 +59,7 @@ fn about() -> About {
 
 fn line(push: &Arc<Push>, terms: Json, grant: Json) -> Result<Arc<dyn AnyLine>, Fault> {
     let terms: Terms = serde_json::from_value(terms).unwrap();
-    let grant: Grant = serde_json::from_value(grant).unwrap();
+    let grant: Trusting<Grant> = serde_json::from_value(grant).unwrap();
     Ok(Arc::new(push.line(&about(), terms, grant)?))
 }
 
