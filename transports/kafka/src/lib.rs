@@ -20,6 +20,7 @@ mod sender;
 mod tokens;
 mod told;
 mod wire;
+mod words;
 
 use cluster::Cluster;
 pub use config::{

@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use setgate_delivery::{BrokerEvent, Cause, Runtime, clean};
 
+use crate::words::{is_certificate_alert, is_of_mechanism};
+
 /// Longest text that is kept, in bytes.
 const LONGEST: usize = 400;
 /// For so long a success says that what was said before concerns one broker only.
@@ -230,8 +232,7 @@ fn kind(code: RDKafkaErrorCode, reason: &str) -> Kind {
         | RDKafkaErrorCode::IllegalSASLState
         | RDKafkaErrorCode::ClusterAuthorizationFailed => Kind::Credentials,
         RDKafkaErrorCode::SSL => Kind::Tls,
-        // Whom a broker asks for a certificate and does not know, it tells so by an alert (RFC 8446 §6.2) and hangs up; the
-        // library has no code for it, only these words of OpenSSL.
+        // Whom a broker asks for a certificate and does not know, it tells so by an alert (RFC 8446 §6.2) and hangs up.
         RDKafkaErrorCode::BrokerTransportFailure if is_certificate_alert(reason) => Kind::Tls,
         RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::OperationTimedOut => {
             Kind::Lost
@@ -239,14 +240,6 @@ fn kind(code: RDKafkaErrorCode, reason: &str) -> Kind {
         RDKafkaErrorCode::AllBrokersDown => Kind::AllLost,
         _ => Kind::Other,
     }
-}
-
-/// Whether a broker does not offer the mechanism by which the gateway wants to show who it is. The library has a code for it, and gives the one
-/// of wrong credentials with these words instead.
-pub(crate) fn is_of_mechanism(code: RDKafkaErrorCode, reason: &str) -> bool {
-    code == RDKafkaErrorCode::UnsupportedSASLMechanism
-        || code == RDKafkaErrorCode::Authentication
-            && reason.to_ascii_lowercase().contains("unsupported sasl mechanism")
 }
 
 /// Whether a broker did not take what the gateway said of itself.
@@ -257,12 +250,6 @@ pub(crate) fn is_of_credentials(error: &KafkaError) -> bool {
 /// What the library adds changes each time, and says nothing of the cause: how long it took, how often it was the same.
 fn lasting(reason: &str) -> &str {
     reason.rfind(" (after ").filter(|_| reason.ends_with(')')).map_or(reason, |at| &reason[..at])
-}
-
-fn is_certificate_alert(reason: &str) -> bool {
-    let reason = reason.to_ascii_lowercase();
-    reason.contains("alert")
-        && ["certificate", "unknown ca", "handshake failure", "access denied"].iter().any(|word| reason.contains(word))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
     client::{Role, client_config},
     config::{ClusterSection, From, SaslSection},
     tokens::Tokens,
-    told,
+    words,
 };
 
 /// How long one wait for a sign of life takes.
@@ -139,7 +139,7 @@ fn enough(code: RDKafkaErrorCode, said: &str) -> Duration {
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::UnsupportedSASLMechanism => {
             Duration::ZERO
         }
-        _ if said.contains("alert") => Duration::ZERO,
+        _ if words::alert(said).is_some() => Duration::ZERO,
         _ => HUNG_UP,
     }
 }
@@ -149,32 +149,29 @@ pub(super) fn explain(section: &ClusterSection, why: Option<(RDKafkaErrorCode, S
     let Some((code, said)) = why else {
         return format!("no answer within {} s: is the port right, does a firewall drop packets?", PATIENCE.as_secs());
     };
-    let low = said.to_ascii_lowercase();
     let advice = match code {
-        RDKafkaErrorCode::Authentication if low.contains("sasl state") => {
+        _ if words::is_without_sasl(code, &said) => {
             "the port does not speak SASL: take the one that does, or leave `sasl` out"
         }
-        _ if told::is_of_mechanism(code, &said) => {
+        _ if words::is_of_mechanism(code, &said) => {
             "the listener does not offer this `sasl.mechanism`: write one that it offers, or have it offered; user and password were not asked for"
         }
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => match &section.sasl {
             Some(SaslSection::OauthBearer(_)) => "the broker refuses the token: its issuer, audience, scope and clock",
             _ => "the broker does not know this user and password: fix `sasl.username` and `sasl.password`",
         },
-        RDKafkaErrorCode::SSL
-            if low.contains("hostname") || low.contains("ip address") || low.contains("host name") =>
-        {
+        RDKafkaErrorCode::SSL if words::is_other_name(&said) => {
             "the broker's certificate is for another name: write a name in `bootstrap` that is in it"
         }
-        RDKafkaErrorCode::SSL if low.contains("certificate verify failed") || low.contains("issuer") => {
+        RDKafkaErrorCode::SSL if words::is_unknown_authority(&said) => {
             "the broker's certificate is of an authority that is not trusted: write that authority's certificate into `tls.ca_pem`"
         }
         RDKafkaErrorCode::SSL => "TLS with the broker fails: does the port speak TLS, are `tls` and its files right?",
         RDKafkaErrorCode::Resolve => "the name cannot be resolved: fix `bootstrap`, or the name service",
-        _ if low.contains("alert") => {
+        _ if words::alert(&said).is_some() => {
             "the broker does not take our certificate: fix `tls.certificate_pem` and `tls.key_pem`"
         }
-        _ if low.contains("refused") => "nothing listens there: is the broker up, is the port right?",
+        _ if words::is_nobody_there(&said) => "nothing listens there: is the broker up, is the port right?",
         _ if section.tls.is_none() => "it hangs up: does the port want TLS or SASL, which `tls` and `sasl` configure?",
         _ if section.sasl.is_none() => {
             "it hangs up: does the port want SASL, which `sasl` configures, or no TLS at all?"

@@ -45,34 +45,14 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
     }
     let settings = match settings {
         Settings::Are(settings) => settings,
-        Settings::Forbidden => {
-            let allow = commands.allow_describe_configs(topic);
-            findings.insert(
-                0,
-                good(format!("{told}; its settings are not shown, the right DescribeConfigs is missing: {allow}")),
-            );
-            return findings;
-        }
-        Settings::NotWithTokens => {
-            findings.insert(
-                0,
-                good(format!(
-                    "{told}; its settings cannot be asked for with bearer tokens: see that cleanup.policy=delete"
-                )),
-            );
-            return findings;
-        }
-        Settings::Untold(why) => {
-            findings.insert(0, good(format!("{told}; its settings were not told: {why}")));
+        unread => {
+            findings.insert(0, good(format!("{told}; {}", why_unread(unread, subject, topic))));
             return findings;
         }
     };
     let number = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
     if let Some(least) = number("min.insync.replicas") {
-        told += &format!(", acknowledged by {least}");
-        if shape.copies > 1 && least == 1 {
-            told += " (one is enough, and may be the one that is lost: min.insync.replicas=2 is safer)";
-        }
+        told += &acknowledged_by(least, shape);
         // Kafka caps it at the number of copies.
         let needed = usize::try_from(least).unwrap_or_default().min(shape.copies);
         if shape.fewest_in_sync < needed {
@@ -86,14 +66,7 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
         }
     }
     if let Some(kept) = number("retention.ms") {
-        told += &match kept {
-            ..0 => ", kept for ever".to_owned(),
-            0..3_600_000 => format!(", kept {} s", kept / 1000),
-            _ => format!(", kept {} h", kept / 3_600_000),
-        };
-        if (0..SHORT_MS).contains(&kept) {
-            told += " (whoever reads later misses some)";
-        }
+        told += &kept_for(kept);
     }
     if settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
         findings.push(wrong(
@@ -104,22 +77,56 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
             ),
         ));
     }
-    if let Some(most) = number("max.message.bytes") {
-        let record_bytes = i64::try_from(subject.section.record_bytes).unwrap_or(i64::MAX);
-        if most < record_bytes {
-            findings.push(wrong(
-                what,
-                format!(
-                    "it takes batches of {most} bytes, and `record_bytes` is {record_bytes}: write `record_bytes = {most}` in \
-                     [methods.kafka.clusters.{}], or {}",
-                    subject.name,
-                    commands.alter(topic, &format!("max.message.bytes={record_bytes}"))
-                ),
-            ));
-        }
+    let record_bytes = i64::try_from(subject.section.record_bytes).unwrap_or(i64::MAX);
+    if let Some(most) = number("max.message.bytes").filter(|most| *most < record_bytes) {
+        findings.push(wrong(
+            what,
+            format!(
+                "it takes batches of {most} bytes, and `record_bytes` is {record_bytes}: write `record_bytes = {most}` in \
+                 [methods.kafka.clusters.{}], or {}",
+                subject.name,
+                commands.alter(topic, &format!("max.message.bytes={record_bytes}"))
+            ),
+        ));
     }
     findings.insert(0, good(told));
     findings
+}
+
+/// Why its settings are not known.
+fn why_unread(settings: Settings, subject: &Subject, topic: &str) -> String {
+    match settings {
+        Settings::Are(_) => String::new(),
+        Settings::Forbidden => {
+            let allow = subject.commands().allow_describe_configs(topic);
+            format!("its settings are not shown, the right DescribeConfigs is missing: {allow}")
+        }
+        Settings::NotWithTokens => {
+            "its settings cannot be asked for with bearer tokens: see that cleanup.policy=delete".to_owned()
+        }
+        Settings::Untold(why) => format!("its settings were not told: {why}"),
+    }
+}
+
+fn acknowledged_by(least: i64, shape: &Shape) -> String {
+    let mut told = format!(", acknowledged by {least}");
+    if shape.copies > 1 && least == 1 {
+        told += " (one is enough, and may be the one that is lost: min.insync.replicas=2 is safer)";
+    }
+    told
+}
+
+/// `kept`: in milliseconds, negative for ever.
+fn kept_for(kept: i64) -> String {
+    let mut told = match kept {
+        ..0 => ", kept for ever".to_owned(),
+        0..3_600_000 => format!(", kept {} s", kept / 1000),
+        _ => format!(", kept {} h", kept / 3_600_000),
+    };
+    if (0..SHORT_MS).contains(&kept) {
+        told += " (whoever reads later misses some)";
+    }
+    told
 }
 
 /// A number and what it counts.

@@ -55,12 +55,12 @@ fn what_changes_each_time_is_left_out_and_a_certificate_alert_is_said_in_words()
     hear(
         &told,
         RDKafkaErrorCode::BrokerTransportFailure,
-        "ssl://b:9093/1: ssl/tls alert bad certificate (after 9ms in state SSL_HANDSHAKE)",
+        "ssl://b:9093/1: error:0A000412:SSL routines::ssl/tls alert bad certificate (after 9ms in state UP)",
     );
     let Why::Refused(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
     assert_eq!(
         &*cause.text,
-        "the broker does not take the gateway's client certificate: ssl://b:9093/1: ssl/tls alert bad certificate"
+        "the broker does not take the gateway's client certificate: ssl://b:9093/1: error:0A000412:SSL routines::ssl/tls alert bad certificate"
     );
 }
 

@@ -35,42 +35,142 @@ pub(crate) const fn is_of_topic(code: Code) -> bool {
     )
 }
 
+/// Whether the record was not sent, or by a producer that is replaced; or the other record of its batch is refused and this one was
+/// well.
+const fn is_untried(code: Code) -> bool {
+    matches!(
+        code,
+        Code::PurgeQueue
+            | Code::PurgeInflight
+            | Code::Fatal
+            | Code::QueueFull
+            | Code::DestroyBroker
+            | Code::BrokerDestroy
+            | Code::OutOfOrderSequenceNumber
+            | Code::DuplicateSequenceNumber
+            | Code::UnknownProducerId
+            | Code::InvalidProducerEpoch
+            | Code::InvalidProducerIdMapping
+            | Code::ProducerFenced
+            | Code::Fenced
+            | Code::GaplessGuarantee
+            | Code::State
+            | Code::InvalidDifferentRecord
+    )
+}
+
+/// Whether the brokers and the gateway do not accept each other.
+const fn is_of_credentials(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::SecurityDisabled
+            | Code::SSL
+            | Code::UnsupportedFeature
+    )
+}
+
+/// Whether no broker took the record in time.
+const fn is_silence(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageTimedOut
+            | Code::TimedOutQueue
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Resolve
+            | Code::NetworkException
+            | Code::BrokerNotAvailable
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::ReplicaNotAvailable
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::ISRInsufficient
+            | Code::KafkaStorageError
+            | Code::ThrottlingQuotaExceeded
+    )
+}
+
 /// The verdict on one record.
 pub(crate) fn of(code: Code, known: &Circumstances<'_>) -> Verdict {
-    let topic = known.topic;
-    let halt = |scope, code, text: String| Verdict::Halt { scope, cause: Cause::configuration(code, text) };
-    let retry = |scope, code, text: String| Verdict::Retry { scope, after: None, cause: Cause::new(code, text) };
     match code {
-        // Not sent, or with a producer that is replaced.
-        Code::PurgeQueue
-        | Code::PurgeInflight
-        | Code::Fatal
-        | Code::QueueFull
-        | Code::DestroyBroker
-        | Code::BrokerDestroy
-        | Code::OutOfOrderSequenceNumber
-        | Code::DuplicateSequenceNumber
-        | Code::UnknownProducerId
-        | Code::InvalidProducerEpoch
-        | Code::InvalidProducerIdMapping
-        | Code::ProducerFenced
-        | Code::Fenced
-        | Code::GaplessGuarantee
-        | Code::State
-        // The other record of its batch is refused; this one was well.
-        | Code::InvalidDifferentRecord => Verdict::Return,
-        code if is_of_batch(code) && !known.alone => Verdict::Return,
-        code if is_too_large(code) => refuse(
+        code if is_untried(code) => Verdict::Return,
+        code if is_of_batch(code) => of_batch(code, known),
+        code if is_of_credentials(code) => of_credentials(code, known),
+        code if is_silence(code) => of_silence(code, known),
+        Code::ClusterAuthorizationFailed => halt(
+            Scope::Endpoint,
+            "cluster_authorization",
+            "the gateway may not write idempotently: grant its principal the operation IdempotentWrite on the cluster"
+                .to_owned(),
+        ),
+        code => of_topic(code, known),
+    }
+}
+
+fn of_batch(code: Code, known: &Circumstances<'_>) -> Verdict {
+    let topic = known.topic;
+    if !known.alone {
+        return Verdict::Return;
+    }
+    if is_too_large(code) {
+        return refuse(
             ErrorCode::TooLarge,
-            format!("the record is larger than the topic `{topic}` takes: raise `max.message.bytes` of the topic, or lower `record_bytes` of the cluster"),
+            format!(
+                "the record is larger than the topic `{topic}` takes: raise `max.message.bytes` of the topic, or lower `record_bytes` of the cluster"
+            ),
+        );
+    }
+    let why = if code == Code::InvalidTimestamp {
+        format!(
+            "the topic `{topic}` takes no record of that time: see `message.timestamp.before.max.ms`, or choose the timestamp `hand-over`"
+        )
+    } else {
+        format!(
+            "the broker finds the record invalid for the topic `{topic}`: it may want a key (`cleanup.policy = compact`)"
+        )
+    };
+    refuse(ErrorCode::InvalidRequest, why)
+}
+
+fn of_credentials(code: Code, known: &Circumstances<'_>) -> Verdict {
+    match (known.why)() {
+        Why::Refused(cause) => Verdict::Halt { scope: Scope::Endpoint, cause },
+        _ => halt(
+            Scope::Endpoint,
+            "credentials",
+            format!("the brokers and the gateway do not accept each other ({code:?})"),
         ),
-        Code::InvalidRecord | Code::InvalidMessage => {
-            refuse(ErrorCode::InvalidRequest, format!("the broker finds the record invalid for the topic `{topic}`: it may want a key (`cleanup.policy = compact`)"))
+    }
+}
+
+fn of_silence(code: Code, known: &Circumstances<'_>) -> Verdict {
+    let topic = known.topic;
+    match (known.why)() {
+        Why::Refused(cause) => Verdict::Halt { scope: Scope::Endpoint, cause },
+        Why::Lost(cause) => Verdict::Retry { scope: Scope::Endpoint, after: None, cause },
+        Why::OnlyHere => retry(
+            Scope::Line,
+            "timeout",
+            format!(
+                "no broker acknowledged a record for the topic `{topic}` in time, while others got through: its leader is away, or fewer replicas are in sync than `min.insync.replicas` ({code:?})"
+            ),
+        ),
+        Why::Unknown => {
+            retry(Scope::Endpoint, "timeout", format!("no broker acknowledged a record in time ({code:?})"))
         }
-        Code::InvalidTimestamp => refuse(
-            ErrorCode::InvalidRequest,
-            format!("the topic `{topic}` takes no record of that time: see `message.timestamp.before.max.ms`, or choose the timestamp `hand-over`"),
-        ),
+    }
+}
+
+fn of_topic(code: Code, known: &Circumstances<'_>) -> Verdict {
+    let topic = known.topic;
+    match code {
         Code::TopicAuthorizationFailed => halt(
             Scope::Line,
             "topic_authorization",
@@ -82,60 +182,37 @@ pub(crate) fn of(code: Code, known: &Circumstances<'_>) -> Verdict {
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => halt(
             Scope::Line,
             "topic_unknown",
-            format!("the topic `{topic}` is not there, or not for the gateway: create it, or let the cluster's `create_topics` make it"),
+            format!(
+                "the topic `{topic}` is not there, or not for the gateway: create it, or let the cluster's `create_topics` make it"
+            ),
         ),
         Code::InvalidTopic => halt(
             Scope::Line,
             "topic_invalid",
             format!("the cluster takes no records into a topic of the name `{topic}`: name another one"),
         ),
-        Code::UnsupportedForMessageFormat | Code::UnsupportedCompressionType | Code::InvalidConfig | Code::PolicyViolation
-        | Code::InvalidRequiredAcks | Code::UnsupportedVersion => {
-            halt(Scope::Line, "topic_settings", format!("the settings of the topic `{topic}` do not let it take records as the gateway sends them ({code:?})"))
-        }
-        Code::ClusterAuthorizationFailed => halt(
-            Scope::Endpoint,
-            "cluster_authorization",
-            "the gateway may not write idempotently: grant its principal the operation IdempotentWrite on the cluster".to_owned(),
-        ),
-        Code::Authentication
-        | Code::SaslAuthenticationFailed
-        | Code::UnsupportedSASLMechanism
-        | Code::IllegalSASLState
-        | Code::SecurityDisabled
-        | Code::SSL
-        | Code::UnsupportedFeature => match (known.why)() {
-            Why::Refused(cause) => Verdict::Halt { scope: Scope::Endpoint, cause },
-            _ => halt(Scope::Endpoint, "credentials", format!("the brokers and the gateway do not accept each other ({code:?})")),
-        },
-        Code::MessageTimedOut
-        | Code::TimedOutQueue
-        | Code::OperationTimedOut
-        | Code::RequestTimedOut
-        | Code::BrokerTransportFailure
-        | Code::AllBrokersDown
-        | Code::Resolve
-        | Code::NetworkException
-        | Code::BrokerNotAvailable
-        | Code::LeaderNotAvailable
-        | Code::NotLeaderForPartition
-        | Code::ReplicaNotAvailable
-        | Code::NotEnoughReplicas
-        | Code::NotEnoughReplicasAfterAppend
-        | Code::ISRInsufficient
-        | Code::KafkaStorageError
-        | Code::ThrottlingQuotaExceeded => match (known.why)() {
-            Why::Refused(cause) => Verdict::Halt { scope: Scope::Endpoint, cause },
-            Why::Lost(cause) => Verdict::Retry { scope: Scope::Endpoint, after: None, cause },
-            Why::OnlyHere => retry(
-                Scope::Line,
-                "timeout",
-                format!("no broker acknowledged a record for the topic `{topic}` in time, while others got through: its leader is away, or fewer replicas are in sync than `min.insync.replicas` ({code:?})"),
+        Code::UnsupportedForMessageFormat
+        | Code::UnsupportedCompressionType
+        | Code::InvalidConfig
+        | Code::PolicyViolation
+        | Code::InvalidRequiredAcks
+        | Code::UnsupportedVersion => halt(
+            Scope::Line,
+            "topic_settings",
+            format!(
+                "the settings of the topic `{topic}` do not let it take records as the gateway sends them ({code:?})"
             ),
-            Why::Unknown => retry(Scope::Endpoint, "timeout", format!("no broker acknowledged a record in time ({code:?})")),
-        },
+        ),
         other => retry(Scope::Line, "kafka", format!("a record for the topic `{topic}` failed ({other:?})")),
     }
+}
+
+fn halt(scope: Scope, code: &'static str, text: String) -> Verdict {
+    Verdict::Halt { scope, cause: Cause::configuration(code, text) }
+}
+
+fn retry(scope: Scope, code: &'static str, text: String) -> Verdict {
+    Verdict::Retry { scope, after: None, cause: Cause::new(code, text) }
 }
 
 fn refuse(code: ErrorCode, text: String) -> Verdict {
