@@ -38,12 +38,29 @@ pub(crate) struct Dial {
     start: tokio::time::Instant,
     wall: AtomicU64,
     monotonic: AtomicU64,
+    /// At which the time of the process stands still.
+    held: parking_lot::Mutex<Option<Duration>>,
 }
 
 impl Dial {
     fn new() -> Arc<Self> {
         let wall = AtomicU64::new(1_700_000_000_000);
-        Arc::new(Self { start: tokio::time::Instant::now(), wall, monotonic: AtomicU64::new(0) })
+        Arc::new(Self {
+            start: tokio::time::Instant::now(),
+            wall,
+            monotonic: AtomicU64::new(0),
+            held: parking_lot::Mutex::default(),
+        })
+    }
+
+    /// The time of the process stands still until [`Dial::release`]: what waits for a time goes on waiting.
+    pub(crate) fn hold(&self) {
+        let now = self.monotonic();
+        *self.held.lock() = Some(now);
+    }
+
+    pub(crate) fn release(&self) {
+        *self.held.lock() = None;
     }
 
     /// Time passes.
@@ -69,6 +86,9 @@ impl Clock for Dial {
     }
 
     fn monotonic(&self) -> Duration {
+        if let Some(held) = *self.held.lock() {
+            return held;
+        }
         self.start.elapsed() + Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
     }
 

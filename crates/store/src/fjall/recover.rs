@@ -132,7 +132,8 @@ impl Writer {
                         return false;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => return true,
+                // The store's clock decides whether the time has come.
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
