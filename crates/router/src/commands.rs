@@ -6,6 +6,7 @@ use setgate_clock::{Backoff, Jitter};
 use setgate_delivery::{Cause, Closed, Outcome};
 use setgate_set::Jti;
 use setgate_store::{Durability, Named, Settlement, Unit};
+use setgate_telemetry::chain;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
@@ -64,7 +65,7 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
         match shared.store.commit(vec![unit], Durability::Sync).await {
             Ok(_) => break,
             Err(error) => {
-                tracing::error!(%error, "cannot write what was parked or dropped; trying again");
+                tracing::error!(error = chain(&error), "cannot write what was parked or dropped; trying again");
                 failures += 1;
                 shared.runtime.clock.sleep(RETRY.wait(failures, Jitter::None)).await;
             }
@@ -90,7 +91,10 @@ async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
     let heads = match store.heads(all.iter().map(|(named, ..)| named.at).collect()).await {
         Ok(heads) => heads,
         Err(error) => {
-            tracing::warn!(%error, "cannot read what late outcomes are about; their SETs will be handed over again");
+            tracing::warn!(
+                error = chain(&error),
+                "cannot read what late outcomes are about; their SETs will be handed over again"
+            );
             feed.settle_late(Vec::new());
             return;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use setgate_store::{Durability, ParkedFilter, Position, StoreError, StreamNo, Unit};
+use setgate_telemetry::chain;
 
 use crate::{Inner, StartError, streams::Kept};
 
@@ -18,7 +19,7 @@ impl Inner {
         }
         tracing::warn!("a change of the streams broke off; they are read again");
         if let Err(error) = self.read_again(&mut kept).await {
-            tracing::error!(%error, "the streams cannot be read; trying again");
+            tracing::error!(error = chain(&error), "the streams cannot be read; trying again");
         }
     }
 
@@ -46,7 +47,9 @@ impl Inner {
     pub(crate) async fn sweep(&self, kept: &mut Kept) {
         match self.parked_of_nobody(kept).await {
             Ok(()) => kept.swept = true,
-            Err(error) => tracing::debug!(%error, "cannot drop what is parked of deleted streams; trying again"),
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "cannot drop what is parked of deleted streams; trying again")
+            }
         }
     }
 

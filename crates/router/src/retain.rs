@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use setgate_set::Timestamp;
 use setgate_store::{Done, Durability, Health, Position, Rule, StoreError, StreamNo, Unit};
 use setgate_stream::Stream;
+use setgate_telemetry::chain;
 
 use crate::{Inner, counts::rule_name};
 
@@ -18,11 +19,11 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
         let streams: Vec<_> = inner.kept.lock().await.streams.values().map(|(stream, _)| stream.clone()).collect();
         for stream in streams {
             if let Err(error) = look(&inner, &stream).await {
-                tracing::warn!(stream = %stream.id, %error, "cannot apply the stream's limits");
+                tracing::warn!(stream = %stream.id, error = chain(&error), "cannot apply the stream's limits");
             }
         }
         if let Err(error) = relieve(&inner).await {
-            tracing::warn!(%error, "the store could not tidy up");
+            tracing::warn!(error = chain(&error), "the store could not tidy up");
         }
         // The store may have forgotten parked SETs.
         for feed in inner.feeds() {

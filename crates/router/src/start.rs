@@ -12,6 +12,7 @@ use setgate_clock::Runtime;
 use setgate_delivery::{Closed, spi::AnyMethod};
 use setgate_jose::{Kek, Keyring};
 use setgate_store::{IssuerNo, Store, StoreError, StreamNo, Version};
+use setgate_telemetry::chain;
 use tokio::sync::watch;
 
 use crate::{
@@ -144,7 +145,10 @@ impl Router {
             settler.run(store, clock, inner.shared.config.flush(), move |error| match error {
                 Some(error) => {
                     shared.halted.store(true, std::sync::atomic::Ordering::Release);
-                    tracing::error!(%error, "cannot write what was settled; nothing is handed over until it can");
+                    tracing::error!(
+                        error = chain(error),
+                        "cannot write what was settled; nothing is handed over until it can"
+                    );
                 }
                 None => {
                     shared.halted.store(false, std::sync::atomic::Ordering::Release);

@@ -3,6 +3,7 @@
 
 use setgate_store::{StoreError, StreamNo};
 use setgate_stream::OnRefusal;
+use setgate_telemetry::chain;
 
 use crate::{Inner, hash::Set};
 
@@ -29,7 +30,7 @@ impl Inner {
         match self.all_parked(no).await {
             Ok(parked) => feed.let_go(&look, &parked.iter().map(|parked| parked.order).collect()),
             Err(error) => {
-                tracing::warn!(stream = %feed.served.load().stream.id, %error, "cannot read what is parked; stopped subjects go on later");
+                tracing::warn!(stream = %feed.served.load().stream.id, error = chain(&error), "cannot read what is parked; stopped subjects go on later");
             }
         }
     }

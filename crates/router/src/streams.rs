@@ -10,6 +10,7 @@ use setgate_store::{
     Done, Durability, Key, Parked, ParkedFilter, Position, Put, Rule, StoreError, StreamNo, Unit, Version,
 };
 use setgate_stream::{InvalidTransition, Reason, Status, Stream};
+use setgate_telemetry::chain;
 
 use crate::{
     Index, Inner, Router, StartError, StreamView, VaultError,
@@ -102,7 +103,7 @@ impl Inner {
         match self.served(stream, filter_changed) {
             Ok(served) => self.install(stream, served, last).await?,
             Err(error) => {
-                let why = setgate_telemetry::chain(&error);
+                let why = chain(&error);
                 tracing::error!(stream = %stream.id, why, "the stream cannot be delivered; its SETs wait");
             }
         }
@@ -225,7 +226,7 @@ impl Inner {
         let stream = Arc::new(stream);
         let announcement = Announcement::StreamUpdated { status: "paused", reason: Some(announced.into()) };
         if let Err(error) = self.write(kept, vec![stream.clone()], vec![], vec![(stream.clone(), announcement)]).await {
-            tracing::error!(stream = %stream.id, %error, "cannot pause the stream");
+            tracing::error!(stream = %stream.id, error = chain(&error), "cannot pause the stream");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use setgate_store::{Entry, Limits, Position, StreamNo};
+use setgate_telemetry::chain;
 
 use crate::{Inner, hash::Map};
 
@@ -18,7 +19,7 @@ pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
                 if *router.ended.borrow() {
                     return;
                 }
-                tracing::warn!(%error, "cannot follow the ledger; trying again");
+                tracing::warn!(error = chain(&error), "cannot follow the ledger; trying again");
                 clock.sleep(Duration::from_millis(500)).await;
                 continue;
             }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use setgate_store::Obstacle;
+use setgate_telemetry::chain;
 
 use crate::{Inner, intake::Closed, retain};
 
@@ -30,7 +31,7 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
         if clock.monotonic().saturating_sub(tidied) >= TIDY && (full || retain::is_pressed(&health)) {
             // A full store frees at once what was acknowledged, so that it recovers by itself. What can be cut is cut before.
             if let Err(error) = retain::relieve(&inner).await {
-                tracing::debug!(%error, "the store could not tidy up");
+                tracing::debug!(error = chain(&error), "the store could not tidy up");
             }
             tidied = clock.monotonic();
         }

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use setgate_set::Timestamp;
 use setgate_store::{Head, Kind, Position};
+use setgate_telemetry::chain;
 
 use super::{Feed, PASSED_OVER_MOST, State};
 use crate::{hash::Set, lane::Offered, shared::Command, slot::Slot};
@@ -47,7 +48,7 @@ impl Feed {
                 self.place(&mut state, heads, &settled, whole.then_some(upto));
             }
             Err(error) => {
-                tracing::warn!(stream = %self.served.load().stream.id, %error, "cannot read what is owed; trying again");
+                tracing::warn!(stream = %self.served.load().stream.id, error = chain(&error), "cannot read what is owed; trying again");
                 state.scan.asked = true;
                 let feed = self.clone();
                 let clock = self.shared.runtime.clock.clone();
