@@ -210,7 +210,10 @@ impl Gateway {
         self.world.close(&self.runtime, left(2).min(Duration::from_secs(2))).await;
         self.operator.close(&self.runtime, left(2).min(Duration::from_secs(1))).await;
         if let Err(error) = self.kept.store.close().await {
-            tracing::warn!(%error, "the store was not closed in order; the next start replays");
+            tracing::warn!(
+                error = setgate_telemetry::chain(&error),
+                "the store was not closed in order; the next start replays"
+            );
         }
     }
 }

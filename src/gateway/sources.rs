@@ -310,7 +310,11 @@ impl Ingest for SourceIngest {
             match self.shown.park(&self.source, what.into_iter().map(bad).collect()).await {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::warn!(source = self.source.name(), %error, "records of a source could not be parked");
+                    tracing::warn!(
+                        source = self.source.name(),
+                        error = setgate_telemetry::chain(&error),
+                        "records of a source could not be parked"
+                    );
                     false
                 }
             }

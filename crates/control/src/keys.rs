@@ -8,6 +8,7 @@ use setgate_clock::Runtime;
 use setgate_jose::{Algorithm, JoseError, Kek, KeyState, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_net::Secret;
 use setgate_store::{Durability, IssuerNo, Key, Put, Store, StoreError, Time, Unit};
+use setgate_telemetry::chain;
 use tokio::sync::{mpsc, oneshot};
 
 /// How often time is asked whether a key's hour has come.
@@ -196,7 +197,7 @@ impl Writer {
             match self.keep(of, ring).await {
                 Ok(()) => tracing::info!(issuer = %of.issuer, "signing keys moved on"),
                 Err(error) => {
-                    tracing::warn!(issuer = %of.issuer, %error, "signing keys could not move on; it is tried again")
+                    tracing::warn!(issuer = %of.issuer, error = chain(&error), "signing keys could not move on; it is tried again")
                 }
             }
         }

@@ -15,6 +15,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use setgate_telemetry::chain;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -222,7 +223,7 @@ impl Listener {
                 Ok(caller) => caller,
                 Err(error) if is_of_one_connection(&error) => continue,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tracing::warn!(error = chain(&error), "a connection cannot be accepted");
                     limiter.make_room();
                     runtime.clock.sleep(Duration::from_millis(100)).await;
                     continue;
@@ -308,7 +309,7 @@ impl ServeState {
             () = raised(&mut stop) => return None,
             accepted = acceptor.accept(tcp) => accepted,
         };
-        accepted.map(Box::new).inspect_err(|error| tracing::debug!(%error, "a TLS handshake failed")).ok()
+        accepted.map(Box::new).inspect_err(|error| tracing::debug!(error = chain(error), "a TLS handshake failed")).ok()
     }
 
     async fn http(
@@ -343,7 +344,7 @@ impl ServeState {
                 biased;
                 end = connection.as_mut() => {
                     if let Err(error) = end {
-                        tracing::debug!(%error, "a connection broke");
+                        tracing::debug!(error = chain(&*error), "a connection broke");
                         permit.broke(&*error);
                     }
                     return;

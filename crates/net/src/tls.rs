@@ -14,6 +14,7 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use setgate_telemetry::chain;
 
 use crate::{GuardPolicy, NetError, OutboundConfig};
 
@@ -98,7 +99,7 @@ pub(crate) fn base_roots(config: &OutboundConfig) -> Result<RootCertStore, NetEr
     if config.system_roots {
         let found = rustls_native_certs::load_native_certs();
         if let Some(error) = found.errors.first() {
-            tracing::warn!(%error, "some of the system's certificate authorities cannot be read");
+            tracing::warn!(error = chain(error), "some of the system's certificate authorities cannot be read");
         }
         let (taken, _) = store.add_parsable_certificates(found.certs);
         if taken == 0 && config.ca_files.is_empty() {
