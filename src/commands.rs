@@ -5,10 +5,9 @@
 //! | `init.rs` | `init`, `store check`, `store adopt` |
 //! | `repair.rs` | `store repair`, `store export` |
 //! | `rekey.rs` | `keys rotate-kek` |
-//! | `serve.rs`, `check.rs`, `listen.rs`, `demo.rs`, `bench.rs` | the command of that name |
+//! | `serve.rs`, `check.rs`, `listen.rs`, `demo.rs` | the command of that name |
 //! | `configuration.rs`, `signals.rs` | what they share |
 
-mod bench;
 mod check;
 mod configuration;
 mod demo;
@@ -23,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use setgate_cli::{
     AdminAddress, Context, Ended, Failure, Holder, Minted,
-    args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
+    args::{CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
 };
 
 use crate::config;
@@ -53,10 +52,6 @@ impl setgate_cli::Gateway for Root {
 
     fn check<'a>(&'a self, context: &'a Context, args: CheckArgs) -> Ending<'a> {
         Box::pin(check::run(context, args))
-    }
-
-    fn bench<'a>(&'a self, context: &'a Context, args: BenchArgs) -> Ending<'a> {
-        Box::pin(bench::run(context, args))
     }
 
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> Ending<'a> {

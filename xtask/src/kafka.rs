@@ -36,7 +36,7 @@ pub(crate) fn up(words: &[&str]) -> Result<()> {
     Err(command.exec()).context("could not start Python")
 }
 
-/// Brings a broker up, runs `setgate bench kafka kafka-source` of a release build beside it, and ends it.
+/// Brings a broker up, runs `setgate_bench kafka kafka-source` beside it, and ends it.
 ///
 /// # Errors
 /// Something that a broker needs is missing, or the bench fails.

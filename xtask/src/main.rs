@@ -40,7 +40,7 @@ commands:
   kafka up [--three] [--folder F]
                        brings up a broker, or three, with TLS, users and ACLs, and stays until ^C
   bench-kafka [OPTIONS OF BENCH]
-                       `setgate bench kafka kafka-source` beside a broker that is brought up for it; a release build
+                       `setgate_bench kafka kafka-source` beside a broker that is brought up for it; a release build
   api-docs             writes docs/api.md anew from the OpenAPI documents
   tutorial             runs the commands of docs/tutorial.md
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz

@@ -157,14 +157,17 @@ pub struct Plan {
     pub algorithms: Vec<Algorithm>,
     /// The folder under which stores are made; on a real disk.
     pub folder: PathBuf,
-    /// The program that is measured: `serve`, `producers new` and the far side of this room.
+    /// The program that is measured: `serve`, `producers new`.
     pub program: PathBuf,
+    /// This program, which has the far side of some measurements.
+    pub own: PathBuf,
     /// The broker of the Kafka figures, `HOST:PORT`, without TLS.
     pub kafka: Option<String>,
 }
 
 /// What is said where the figures of Kafka are wanted of a program that has no Kafka.
-pub(crate) const NO_KAFKA: &str = "this program was built without Kafka: build it with the feature `kafka`";
+pub(crate) const NO_KAFKA: &str =
+    "this program was built without Kafka: leave `--no-default-features` out when you build it";
 
 impl Plan {
     /// Whether everything is named that the shapes need.
@@ -208,11 +211,12 @@ mod tests {
             algorithms: Vec::new(),
             folder: PathBuf::new(),
             program: PathBuf::new(),
+            own: PathBuf::new(),
             kafka: kafka.map(str::to_owned),
         };
         assert!(plan(Shape::Signing, None).check().is_ok());
         let refused = plan(Shape::Kafka, None).check().unwrap_err().to_string();
-        let (way, place) = if cfg!(feature = "kafka") { ("--kafka", true) } else { ("feature", false) };
+        let (way, place) = if cfg!(feature = "kafka") { ("--kafka", true) } else { ("without Kafka", false) };
         assert!(refused.contains(way), "{refused}");
         assert_eq!(plan(Shape::Kafka, Some("127.0.0.1:9092")).check().is_ok(), place);
     }

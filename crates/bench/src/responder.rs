@@ -73,8 +73,8 @@ impl Bare {
         issuer: &str,
     ) -> Result<Self, BenchError> {
         let (port, _) = two_free_ports()?;
-        let mut child = Command::new(&bench.plan.program)
-            .args(["bench", "--task", &format!("{TASK}:{port}:{algorithm}:{issuer}")])
+        let mut child = Command::new(&bench.plan.own)
+            .args(["--task", &format!("{TASK}:{port}:{algorithm}:{issuer}")])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

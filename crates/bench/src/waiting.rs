@@ -151,7 +151,7 @@ impl Found {
 
 fn far_side(bench: &Bench<'_>, what: &str, folder: &Path, events: usize) -> Result<Found, BenchError> {
     let task = format!("{what}:{events}:{}", folder.display());
-    let done = Command::new(&bench.plan.program).args(["bench", "--task", &task]).output();
+    let done = Command::new(&bench.plan.own).args(["--task", &task]).output();
     let done = done.map_err(BenchError::failed("the far side cannot be started"))?;
     serde_json::from_slice(&done.stdout)
         .map_err(|_| BenchError::Failed(format!("{what}: {}", String::from_utf8_lossy(&done.stderr).trim())))

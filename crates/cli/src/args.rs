@@ -118,7 +118,8 @@ pub enum Command {
     /// The store on the disk.
     #[command(subcommand)]
     Store(StoreCommand),
-    /// Measure this machine, always beside a limit taken in the same run.
+    /// Says where the measurements are: this program does not carry them.
+    #[command(hide = true)]
     Bench(BenchArgs),
 }
 
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn every_command_has_help_with_an_example() {
         fn walk(command: &clap::Command, path: &str) {
-            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
                 let path = format!("{path} {}", sub.get_name());
                 assert!(sub.get_about().is_some(), "{path} says nothing about itself");
                 if sub.has_subcommands() {
@@ -161,13 +162,28 @@ mod tests {
     }
 
     #[test]
+    fn bench_says_what_to_run_instead() {
+        for (typed, command) in [
+            (&["setgate", "bench"][..], "`cargo run --release -p setgate_bench`"),
+            (&["setgate", "bench", "--help"], "`cargo run --release -p setgate_bench -- --help`"),
+            (
+                &["setgate", "bench", "end-to-end", "--algorithm", "ES256", "--json"],
+                "`cargo run --release -p setgate_bench -- end-to-end --algorithm ES256 --json`",
+            ),
+        ] {
+            let Command::Bench(args) = Cli::try_parse_from(typed).unwrap().command else { panic!("{typed:?}") };
+            let told = args.elsewhere().to_string();
+            assert!(told.contains(command), "{told}");
+        }
+    }
+
+    #[test]
     fn the_help_is_as_reviewed() {
         fn walk(command: &mut clap::Command, path: &str, all: &mut String) {
             let help = command.render_long_help().to_string();
             let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
             all.push_str(&format!("===== {path}\n{}\n\n", lines.join("\n")));
-            // What `bench` measures changes with what there is to measure.
-            for sub in command.get_subcommands_mut().filter(|sub| !["help", "bench"].contains(&sub.get_name())) {
+            for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
                 let path = format!("{path} {}", sub.get_name());
                 walk(sub, &path, all);
             }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     Context, Ended, Failure,
-    args::{BenchArgs, CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
+    args::{CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
 };
 
 /// Where the admin listener of the configured gateway is.
@@ -61,8 +61,6 @@ pub trait Gateway: Send + Sync {
     fn listen<'a>(&'a self, context: &'a Context, args: ListenArgs) -> BoxFuture<'a, Ended>;
     /// `setgate check`.
     fn check<'a>(&'a self, context: &'a Context, args: CheckArgs) -> BoxFuture<'a, Ended>;
-    /// `setgate bench`.
-    fn bench<'a>(&'a self, context: &'a Context, args: BenchArgs) -> BoxFuture<'a, Ended>;
     /// `setgate store check`.
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> BoxFuture<'a, Ended>;
     /// `setgate store repair`.

@@ -55,7 +55,7 @@ async fn run(gateway: &dyn Gateway, context: &Context, command: Command) -> Ende
         Command::Demo(args) => gateway.demo(context, args).await,
         Command::Listen(args) => gateway.listen(context, args).await,
         Command::Check(args) => gateway.check(context, args).await,
-        Command::Bench(args) => gateway.bench(context, args).await,
+        Command::Bench(args) => Err(args.elsewhere()),
         Command::Emit(args) => emit::run(context, args).await,
         Command::Streams(command) => streams::run(gateway, context, command).await,
         Command::Parked(command) => parked::run(gateway, context, command).await,

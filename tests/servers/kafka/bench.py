@@ -21,12 +21,13 @@ def main():
     shutil.rmtree(options.folder, ignore_errors=True)
     # The build is done before the broker is there: nothing but the two sides and it shall be at work.
     cargo = [os.environ.get("CARGO", "cargo")]
-    subprocess.run([*cargo, "build", "--release", "--locked", "--package", "setgate", "--bin", "setgate"], cwd=ROOT, check=True)
+    for package in ["setgate", "setgate_bench"]:
+        subprocess.run([*cargo, "build", "--release", "--locked", "--package", package, "--bin", package], cwd=ROOT, check=True)
     cluster = Cluster(options.jars, options.folder)
     try:
         cluster.start_all()
-        run = [*cargo, "run", "--release", "--locked", "--quiet", "--package", "setgate", "--"]
-        done = subprocess.run([*run, "bench", "kafka", "kafka-source", "--kafka", cluster.address("plaintext"), *words], cwd=ROOT, check=False)
+        run = [*cargo, "run", "--release", "--locked", "--quiet", "--package", "setgate_bench", "--"]
+        done = subprocess.run([*run, "kafka", "kafka-source", "--kafka", cluster.address("plaintext"), *words], cwd=ROOT, check=False)
     finally:
         cluster.stop()
         shutil.rmtree(options.folder, ignore_errors=True)

@@ -118,41 +118,26 @@ pub struct CheckArgs {
     pub connect: bool,
 }
 
-/// `setgate bench`.
+/// `setgate bench`, with whatever stands behind it.
 #[derive(Clone, Debug, Default, Args)]
-#[command(after_help = "Examples:\n  \
-    setgate bench                                    # all but fan-out and idle, in about two minutes\n  \
-    setgate bench end-to-end --algorithm ES256\n  \
-    setgate bench fan-out idle                       # 10,000 subscribers, 10,000 long polls\n  \
-    setgate bench kafka --kafka 127.0.0.1:9092       # beside bare loops over the same broker\n  \
-    setgate bench --folder /var/lib/setgate-bench --json\n\n\
-    WHAT is signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle, kafka or\n\
-    kafka-source; fan-out and idle need minutes and 11,000 open files, and run when they are named and with --full; those of\n\
-    Kafka need a broker, and run where --kafka names one. Each figure stands beside its limit, taken in the same run. A figure whose\n\
-    counts are not right is not printed, and the command fails; a promise that is not kept is printed as such, and the command does\n\
-    not fail: docs/performance.md says what is promised, and how it is measured.")]
+#[command(disable_help_flag = true)]
 pub struct BenchArgs {
-    /// What to measure [default: everything but fan-out and idle].
-    #[arg(value_name = "WHAT")]
-    pub what: Vec<String>,
-    /// Only whether it works: rough figures, in seconds.
-    #[arg(long, conflicts_with = "full")]
-    pub quick: bool,
-    /// The full shapes: longer runs, a backlog of a million. Takes about a quarter of an hour.
-    #[arg(long)]
-    pub full: bool,
-    /// Where to put the stores that are measured; a real disk, never tmpfs [default: target, else the current folder].
-    #[arg(long, value_name = "FOLDER")]
-    pub folder: Option<PathBuf>,
-    /// The broker of the Kafka figures, without TLS; topics of new names are made there, and deleted.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub kafka: Option<String>,
-    /// Signature algorithms of the figures with signatures [default: RS256,ES256,EdDSA].
-    #[arg(long, value_name = "ALG", value_delimiter = ',')]
-    pub algorithm: Vec<String>,
-    /// The far side of a measurement, in a process of its own.
-    #[arg(long, value_name = "TASK", hide = true)]
-    pub task: Option<String>,
+    /// What would be measured.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub rest: Vec<String>,
+}
+
+impl BenchArgs {
+    /// What to run instead.
+    pub(crate) fn elsewhere(&self) -> crate::Failure {
+        let mut command = String::from("cargo run --release -p setgate_bench --");
+        for word in self.rest.iter() {
+            command.push(' ');
+            command.push_str(&setgate_telemetry::clean(word, 200));
+        }
+        crate::Failure::usage("the measurements are a program of their own")
+            .remedy(format!("run `{}` in the source", command.trim_end_matches(" --")))
+    }
 }
 
 /// Reads a time such as `250ms`, `30s`, `5m` or `2h`; a bare number is seconds.

@@ -1,0 +1,22 @@
+//! The measurements as a program.
+
+mod args;
+mod command;
+mod gateway;
+
+use std::process::ExitCode;
+
+// The bare loops have the allocator that the gateway has: else they would be compared with each other's allocators.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // As the gateway does for itself (`setgate::main`): ten thousand receivers are as many descriptors, and small buffers.
+    let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    files.current = files.maximum;
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    command::main()
+}
