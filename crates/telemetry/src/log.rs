@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use serde::Deserialize;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -66,13 +66,18 @@ pub fn start_log(config: &LogConfig) -> Result<(), LogError> {
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().map_err(|_| LogError::Twice)
 }
 
-fn filter(level: &str) -> Result<EnvFilter, LogError> {
+fn filter(level: &str) -> Result<Targets, LogError> {
+    // Parts of lines (`[span{field}]`) are no modules, and would be taken for the name of one.
+    if level.contains(['[', ']']) {
+        return Err(LogError::Level(format!("`{level}` names more than modules")));
+    }
     // A lone word that is no level would be taken for the name of a module.
     if level.is_empty() || !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err()
     {
         return Err(LogError::Level(format!("`{level}` is no level")));
     }
-    EnvFilter::builder().parse(level).map_err(|error| LogError::Level(error.to_string()))
+    let directives: Vec<_> = level.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    directives.join(",").parse().map_err(|error| LogError::Level(format!("`{level}`: {error}")))
 }
 
 #[cfg(test)]
@@ -84,7 +89,20 @@ mod tests {
         assert!(filter("loud").is_err());
         assert!(filter("info,setgate_router=loud").is_err());
         assert!(filter("").is_err());
+        assert!(filter("info,setgate_router[attempt]=debug").is_err());
         assert!(filter("info,setgate_router=debug").is_ok());
         assert!(filter("WARN").is_ok());
+    }
+
+    #[test]
+    fn a_directive_is_for_its_module_and_what_is_in_it() {
+        use tracing::Level;
+        for level in ["warn,setgate_router=debug", "setgate_router=debug, warn,"] {
+            let filter = filter(level).unwrap();
+            assert!(filter.would_enable("setgate_router::settle", &Level::DEBUG), "{level}");
+            assert!(!filter.would_enable("setgate_router::settle", &Level::TRACE), "{level}");
+            assert!(filter.would_enable("setgate_store", &Level::WARN), "{level}");
+            assert!(!filter.would_enable("setgate_store", &Level::INFO), "{level}");
+        }
     }
 }
