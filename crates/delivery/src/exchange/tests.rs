@@ -15,7 +15,7 @@ fn sealed(number: u128, token: &str) -> SealedSet {
         jti: jti(number),
         attempt: Attempt(1),
         body: Bytes::copy_from_slice(token.as_bytes()),
-        envelope: std::sync::Arc::new(Envelope::new(Timestamp::from_seconds(1), Bytes::from_static(b"{}"))),
+        envelope: Arc::new(Envelope::new(Timestamp::from_seconds(1), Bytes::from_static(b"{}"))),
         order: OrderKey::from_bits(1),
     }
 }
