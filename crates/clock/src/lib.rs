@@ -3,6 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 mod backoff;
+pub mod duration;
 pub mod manual;
 mod mock;
 mod system;

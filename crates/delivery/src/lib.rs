@@ -28,7 +28,7 @@ pub use inventory;
 pub use outcome::{Attempt, Cause, Class, Fault, Outcome, Refusal, Scope, Verdict};
 pub use registry::{Registration, RegistryError, Starting, find, methods};
 pub use serde_json::Value as Json;
-pub use setgate_clock::{Backoff, Jitter, Runtime};
+pub use setgate_clock::{Backoff, Jitter, Runtime, duration};
 pub use setgate_net::{
     ClientIdentity, Dialed, GuardPolicy, HttpClient, HttpError, HttpFault, HttpRequest, HttpResponse, IpNet, NetError,
     Roots, Secret, TlsPolicy, Url, http,
