@@ -79,15 +79,15 @@ impl setgate_cli::Gateway for Root {
         let tried = Path::new("setgate-dev/secrets").is_dir();
         let source = config::find(config, tried)?;
         let config = config::load(source, false, configuration::variables())?.config;
-        let scheme = if config.listen.operator_tls.certificate.is_some() { "https" } else { "http" };
-        let mut address = config.listen.operator;
+        let scheme = if config.listen.admin_tls.certificate.is_some() { "https" } else { "http" };
+        let mut address = config.listen.admin;
         if address.ip().is_unspecified() {
             address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
         Ok(AdminAddress {
             url: format!("{scheme}://{address}"),
             token_file: config.secrets.admin_token(),
-            ca: config.listen.operator_tls.certificate.into_iter().collect(),
+            ca: config.listen.admin_tls.certificate.into_iter().collect(),
         })
     }
 

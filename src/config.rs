@@ -5,6 +5,7 @@
 mod error;
 mod load;
 mod options;
+mod renamed;
 mod secrets;
 mod validate;
 
@@ -33,7 +34,7 @@ pub struct Config {
     /// Where it listens.
     pub listen: ListenSection,
     /// Who may look in at the admin listener.
-    pub operator: setgate_control::OperatorConfig,
+    pub admin: setgate_control::OperatorConfig,
     /// Where secrets of its own lie.
     pub secrets: SecretsSection,
     /// Signing keys.
@@ -43,7 +44,7 @@ pub struct Config {
     /// What one request to the intake may bring.
     pub intake: setgate_control::IntakeConfig,
     /// Receivers that come for their SETs.
-    pub visits: crate::sessions::VisitsConfig,
+    pub sessions: crate::sessions::VisitsConfig,
     /// Retries, back-off, sharing.
     pub router: setgate_router::Config,
     /// Requests that leave.
@@ -70,15 +71,17 @@ pub struct Config {
 pub struct GatewaySection {
     /// For a first try: loopback only; `http` issuers and receivers on loopback are allowed. The same as `serve --dev`.
     pub dev: bool,
-    /// Seconds between saying "not ready" and closing the listeners, so that load balancers look away.
-    pub drain_delay_seconds: u64,
-    /// Seconds in which everything in flight must have ended, from the signal on.
-    pub shutdown_seconds: u64,
+    /// The time between saying "not ready" and closing the listeners, so that load balancers look away.
+    #[serde(with = "setgate_clock::duration")]
+    pub drain_delay: Duration,
+    /// The time in which everything in flight must have ended, from the signal on.
+    #[serde(with = "setgate_clock::duration")]
+    pub shutdown_timeout: Duration,
 }
 
 impl Default for GatewaySection {
     fn default() -> Self {
-        Self { dev: false, drain_delay_seconds: 5, shutdown_seconds: 25 }
+        Self { dev: false, drain_delay: Duration::from_secs(5), shutdown_timeout: Duration::from_secs(25) }
     }
 }
 
@@ -87,15 +90,15 @@ impl Default for GatewaySection {
 #[serde(deny_unknown_fields, default)]
 pub struct ListenSection {
     /// The public listener: intake, discovery, responders' routes. Port 0 takes a free one.
-    pub world: SocketAddr,
+    pub public: SocketAddr,
     /// The admin listener: health, metrics, the admin API.
-    pub operator: SocketAddr,
+    pub admin: SocketAddr,
     /// Who speaks TLS.
     pub tls: Tls,
     /// Certificate of the public listener.
-    pub world_tls: TlsFiles,
+    pub public_tls: TlsFiles,
     /// Certificate of the admin listener.
-    pub operator_tls: TlsFiles,
+    pub admin_tls: TlsFiles,
     /// What callers may do, at each of the listeners.
     pub limits: setgate_net::Limits,
 }
@@ -103,11 +106,11 @@ pub struct ListenSection {
 impl Default for ListenSection {
     fn default() -> Self {
         Self {
-            world: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            operator: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            public: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 8081)),
             tls: Tls::Own,
-            world_tls: TlsFiles::default(),
-            operator_tls: TlsFiles::default(),
+            public_tls: TlsFiles::default(),
+            admin_tls: TlsFiles::default(),
             limits: setgate_net::Limits::default(),
         }
     }
@@ -180,15 +183,17 @@ impl SecretsSection {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeysSection {
-    /// Seconds for which receivers may keep metadata and key set; a new key signs no sooner than this after it was published.
-    pub max_age_seconds: u64,
-    /// Days for which a key that signs no more stays published.
-    pub retire_after_days: u64,
+    /// How long receivers may keep metadata and key set; a new key signs no sooner than this after it was published.
+    #[serde(with = "setgate_clock::duration")]
+    pub max_age: Duration,
+    /// How long a key that signs no more stays published.
+    #[serde(with = "setgate_clock::duration")]
+    pub retire_after: Duration,
 }
 
 impl Default for KeysSection {
     fn default() -> Self {
-        Self { max_age_seconds: 900, retire_after_days: 30 }
+        Self { max_age: Duration::from_secs(15 * 60), retire_after: Duration::from_secs(30 * 24 * 3600) }
     }
 }
 
@@ -196,10 +201,7 @@ impl KeysSection {
     /// As the keys take it.
     #[must_use]
     pub const fn rotation(&self) -> setgate_jose::Rotation {
-        setgate_jose::Rotation {
-            max_age: Duration::from_secs(self.max_age_seconds),
-            retire_after: Duration::from_secs(self.retire_after_days * 24 * 3600),
-        }
+        setgate_jose::Rotation { max_age: self.max_age, retire_after: self.retire_after }
     }
 }
 
@@ -289,15 +291,15 @@ mod tests {
             &[][..],
             &["gateway"],
             &["listen"],
-            &["listen", "world_tls"],
-            &["listen", "operator_tls"],
+            &["listen", "public_tls"],
+            &["listen", "admin_tls"],
             &["listen", "limits"],
-            &["operator"],
+            &["admin"],
             &["secrets"],
             &["keys"],
             &["store"],
             &["intake"],
-            &["visits"],
+            &["sessions"],
             &["router"],
             &["net"],
             &["log"],
@@ -360,7 +362,7 @@ mod tests {
     #[test]
     fn the_file_for_a_first_try_is_good() {
         let loaded = load(Source::Dev, true, Vec::new()).unwrap();
-        assert!(loaded.config.listen.world.ip().is_loopback() && loaded.config.net.allow_http);
+        assert!(loaded.config.listen.public.ip().is_loopback() && loaded.config.net.allow_http);
     }
 
     #[test]
@@ -369,7 +371,7 @@ mod tests {
         let place = concat!(env!("CARGO_MANIFEST_DIR"), "/config/kafka-bridge.toml");
         let text = std::fs::read_to_string(place).unwrap();
         let config = parse(&text, Source::File(place.into()), Vec::new()).unwrap().config;
-        assert!(config.gateway.dev && config.listen.world.ip().is_loopback());
+        assert!(config.gateway.dev && config.listen.public.ip().is_loopback());
         let section: setgate_transports::kafka::Section =
             serde_json::from_value(config.methods["kafka"].clone()).unwrap();
         let topics: Vec<_> = config.streams.iter().filter(|stream| stream.delivery.method == "kafka").collect();
@@ -393,7 +395,7 @@ mod tests {
         };
         assert_eq!(of("log.level"), Some(("\"debug\"", "SETGATE__LOG__LEVEL")));
         assert_eq!(of("net.allow_http"), Some(("true", "a.toml")));
-        assert_eq!(of("net.timeout_seconds"), Some(("30", "default")));
+        assert_eq!(of("net.timeout"), Some(("\"30s\"", "default")));
         assert!(!format!("{all:?}").contains("canary"));
     }
 }

@@ -43,7 +43,7 @@ use tickets::{Issued, Tickets};
 pub(crate) use budget::Observed;
 pub(crate) use path::CollisionError;
 
-/// `[visits]`: receivers that come for their SETs.
+/// `[sessions]`: receivers that come for their SETs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VisitsConfig {

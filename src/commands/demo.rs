@@ -227,9 +227,9 @@ fn folder(runtime: &Runtime) -> Result<PathBuf, Failure> {
 fn configuration(listeners: &Listeners, issuer: &str, hashes: &[String; 2], receivers: &[DemoReceiver]) -> String {
     let [producer, receiver] = hashes;
     let mut text = format!(
-        "[gateway]\ndev = true\n\n[listen]\nworld = \"{}\"\noperator = \"{}\"\n\n\
+        "[gateway]\ndev = true\n\n[listen]\npublic = \"{}\"\nadmin = \"{}\"\n\n\
          [store]\npath = \"store\"\nreserve_bytes = 16777216\n\n[secrets]\nfolder = \"secrets\"\n\n\
-         [router]\nbackoff_first_ms = 200\n\n\
+         [router]\nbackoff_initial = \"200ms\"\n\n\
          [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"RS256\", \"ES256\", \"EdDSA\"]\n\n\
          [[producers]]\nname = \"demo\"\ntoken_hashes = [\"{producer}\"]\nissuers = [\"{issuer}\"]\nevents = \"all\"\nsubjects = \"any\"\n\n\
          [[receivers]]\nname = \"demo\"\ntoken_hashes = [\"{receiver}\"]\nissuers = [\"{issuer}\"]\nstreams = \"all\"\n",

@@ -146,7 +146,7 @@ fn asks(
     };
     if args.method == PUSH_PULL {
         from.insert("transport".to_owned(), "http".into());
-        from.insert("poll_seconds".to_owned(), 1.into());
+        from.insert("poll_interval".to_owned(), "1s".into());
     }
     Ok((from.into(), endpoint))
 }

@@ -32,10 +32,9 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
     };
     // The listeners open last: whoever is let in finds everything in place.
     let listeners = Listeners::open(&config).await?;
-    let shutdown =
-        (Duration::from_secs(config.gateway.drain_delay_seconds), Duration::from_secs(config.gateway.shutdown_seconds));
+    let shutdown = (config.gateway.drain_delay, config.gateway.shutdown_timeout);
     let gateway = Gateway::assemble(Parts { runtime, config, kept, listeners, force: args.force }).await?;
-    tracing::info!(world = %gateway.world(), operator = %gateway.operator(), "the gateway is ready");
+    tracing::info!(public = %gateway.world(), admin = %gateway.operator(), "the gateway is ready");
 
     let fatal = gateway.fatal();
     let broken = tokio::select! {
@@ -78,7 +77,7 @@ const ROOM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// # Errors
 /// When it cannot be opened, or that process still has it after the time that one has for its end.
 async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<Kept, Failure> {
-    let patience = Duration::from_secs(config.gateway.shutdown_seconds) + CLOSING;
+    let patience = config.gateway.shutdown_timeout + CLOSING;
     let until = runtime.clock.monotonic() + patience;
     let mut told = false;
     let mut tell = runtime.clock.monotonic();
@@ -110,8 +109,8 @@ fn banner(context: &Context, config: &Config, built_in: bool) {
     let out = context.out;
     out.warn("dev mode: plain http and loopback receivers are allowed. Nothing here is fit for production.");
     out.note(format!(
-        "  issuer   {issuer}\n  listen   {} (world), {} (operator)",
-        config.listen.world, config.listen.operator
+        "  issuer   {issuer}\n  listen   {} (public), {} (admin)",
+        config.listen.public, config.listen.admin
     ));
     if built_in {
         out.note(format!(

@@ -7,6 +7,7 @@ use serde::Deserialize as _;
 use super::{
     Config, ConfigError, DEV,
     error::{Place, nearest},
+    renamed::Renamed,
     secrets, validate,
 };
 
@@ -105,9 +106,12 @@ pub fn parse(
     source: Source,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    // Once typed for the errors with their lines, once as a table for the variables.
-    let mut config: Config = toml::from_str(text).map_err(|error| explain(&error, text, &source))?;
+    // Once as a table for old names and for the variables, once typed for the errors with their lines.
     let file: toml::Table = text.parse().map_err(|error| explain(&error, text, &source))?;
+    if let Some(renamed) = Renamed::of_file(&file) {
+        return Err(renamed.in_file(&source, text));
+    }
+    let mut config: Config = toml::from_str(text).map_err(|error| explain(&error, text, &source))?;
     let mut merged = file.clone();
     let mut applied = Vec::new();
     let mut variables: Vec<_> = variables.into_iter().filter(|(name, _)| name.starts_with("SETGATE_")).collect();
@@ -117,6 +121,9 @@ pub fn parse(
             continue;
         }
         let path = path_of(&name)?;
+        if let Some(renamed) = Renamed::of_variable(&path, &value) {
+            return Err(renamed.in_variable(&name));
+        }
         (merged, config) = apply(&merged, &name, &path, &value)?;
         applied.push((name, path));
     }
@@ -137,7 +144,7 @@ fn path_of(name: &str) -> Result<Vec<String>, ConfigError> {
     let path: Vec<String> = rest.split("__").map(str::to_ascii_lowercase).collect();
     if path.len() < 2 || path.iter().any(String::is_empty) {
         return Err(unknown(
-            "options are written SETGATE__SECTION__KEY, for example SETGATE__LISTEN__WORLD".to_owned(),
+            "options are written SETGATE__SECTION__KEY, for example SETGATE__LISTEN__PUBLIC".to_owned(),
         ));
     }
     Ok(path)
@@ -290,7 +297,7 @@ mod tests {
                 ("SETGATE__NET__ALLOW_PORTS", "[8000, 8001]"),
                 ("SETGATE__LOG__LEVEL", "debug"),
                 ("SETGATE__NET__ALLOW_HTTP", "true"),
-                ("SETGATE__LISTEN__WORLD", "127.0.0.1:9"),
+                ("SETGATE__LISTEN__PUBLIC", "127.0.0.1:9"),
                 ("SETGATE_TOKEN", "x"),
                 ("HOME", "x"),
             ],
@@ -299,7 +306,7 @@ mod tests {
         assert_eq!(loaded.config.net.allow_ports, [8000, 8001]);
         assert_eq!(loaded.config.log.level, "debug");
         assert!(loaded.config.net.allow_http);
-        assert_eq!(loaded.config.listen.world.port(), 9);
+        assert_eq!(loaded.config.listen.public.port(), 9);
         assert_eq!(loaded.variables.len(), 4);
     }
 
@@ -321,7 +328,7 @@ mod tests {
     #[test]
     fn unknown_variables_are_errors() {
         for name in
-            ["SETGATE_LISTEN_WORLD", "SETGATE__LISTEN", "SETGATE__LISTEN__WRLD", "SETGATE__NOTHING__X", "SETGATE__"]
+            ["SETGATE_LISTEN_PUBLIC", "SETGATE__LISTEN", "SETGATE__LISTEN__WRLD", "SETGATE__NOTHING__X", "SETGATE__"]
         {
             let error = parse_text("", &[(name, "127.0.0.1:1")]).unwrap_err();
             assert_eq!(error.place, Place::Variable(name.to_owned()), "{error}");

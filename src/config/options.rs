@@ -1,13 +1,14 @@
 //! Which option has which value, and who said so.
 
 use serde::Serialize;
+use setgate_clock::duration;
 
 use super::{DEFAULTS, Loaded, Source};
 
 /// One option in force.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Effective {
-    /// Its path, for example `net.timeout_seconds`.
+    /// Its path, for example `net.timeout`.
     pub key: String,
     /// Its value; hidden where it may be a secret.
     pub value: String,
@@ -48,7 +49,7 @@ pub fn effective(loaded: &Loaded) -> Vec<Effective> {
         let networks: Vec<String> = loaded.config.net.allow_networks.iter().map(|net| format!("\"{net}\"")).collect();
         let changed = [
             ("gateway.dev", "true".to_owned()),
-            ("gateway.drain_delay_seconds", loaded.config.gateway.drain_delay_seconds.to_string()),
+            ("gateway.drain_delay", format!("\"{}\"", duration::show(loaded.config.gateway.drain_delay))),
             ("net.allow_networks", format!("[{}]", networks.join(", "))),
             ("net.allow_http", loaded.config.net.allow_http.to_string()),
         ];

@@ -15,7 +15,7 @@ pub(super) fn absolute(config: &mut Config, base: &Path) {
     };
     whole(&mut config.store.path);
     whole(&mut config.secrets.folder);
-    for files in [&mut config.listen.world_tls, &mut config.listen.operator_tls] {
+    for files in [&mut config.listen.public_tls, &mut config.listen.admin_tls] {
         files.certificate.iter_mut().for_each(whole);
         files.key.iter_mut().for_each(whole);
     }

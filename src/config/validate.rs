@@ -1,6 +1,6 @@
 //! What sections must say together.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use setgate_discovery::IssuerUrl;
 
@@ -19,17 +19,14 @@ pub(super) fn whole(config: &mut Config, source: &Source, text: &str) -> Result<
     if config.gateway.dev {
         config.net.allow_networks.extend(LOOPBACK.iter().filter_map(|net| net.parse::<setgate_net::IpNet>().ok()));
         config.net.allow_http = true;
-        config.gateway.drain_delay_seconds = 0;
+        config.gateway.drain_delay = Duration::ZERO;
     }
-    if config.gateway.shutdown_seconds <= config.gateway.drain_delay_seconds {
-        return Err(wrong("gateway.shutdown_seconds", "it must be longer than drain_delay_seconds".to_owned()));
+    if config.gateway.shutdown_timeout <= config.gateway.drain_delay {
+        return Err(wrong("gateway.shutdown_timeout", "it must be longer than `drain_delay`".to_owned()));
     }
-    if config.keys.max_age_seconds == 0 || config.keys.retire_after_days == 0 {
-        return Err(wrong(
-            "keys.max_age_seconds",
-            "key sets that nobody may keep cannot be rotated without a gap".to_owned(),
-        )
-        .remedy("write at least 1"));
+    if config.keys.max_age < Duration::from_secs(1) || config.keys.retire_after.is_zero() {
+        return Err(wrong("keys.max_age", "key sets that nobody may keep cannot be rotated without a gap".to_owned())
+            .remedy("write \"1s\" or more for `max_age`, and more than \"0s\" for `retire_after`"));
     }
     if config.secrets.folder.starts_with(&config.store.path) {
         return Err(wrong(
@@ -46,7 +43,7 @@ pub(super) fn whole(config: &mut Config, source: &Source, text: &str) -> Result<
 fn listeners(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
     let listen = &config.listen;
     for (key, address, files) in
-        [("listen.world", listen.world, &listen.world_tls), ("listen.operator", listen.operator, &listen.operator_tls)]
+        [("listen.public", listen.public, &listen.public_tls), ("listen.admin", listen.admin, &listen.admin_tls)]
     {
         let TlsFiles { certificate, key: private } = files;
         if certificate.is_some() != private.is_some() {
@@ -64,8 +61,8 @@ fn listeners(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> R
             )));
         }
     }
-    if listen.world == listen.operator && listen.world.port() != 0 {
-        return Err(wrong("listen.operator", "both listeners have the same address".to_owned()));
+    if listen.public == listen.admin && listen.public.port() != 0 {
+        return Err(wrong("listen.admin", "both listeners have the same address".to_owned()));
     }
     Ok(())
 }
@@ -188,12 +185,12 @@ mod tests {
 
     #[test]
     fn plain_http_beyond_loopback_is_said_explicitly() {
-        let open = format!("[listen]\nworld = \"0.0.0.0:8080\"\n{GOOD}");
+        let open = format!("[listen]\npublic = \"0.0.0.0:8080\"\n{GOOD}");
         let error = load(&open).unwrap_err();
-        assert_eq!(error.key, "listen.world");
+        assert_eq!(error.key, "listen.public");
         assert!(matches!(error.place, Place::File(_, Some(2))), "{error}");
         assert!(error.remedy.unwrap().contains("terminated-by-proxy"));
-        assert!(load(&format!("[listen]\nworld = \"0.0.0.0:8080\"\ntls = \"terminated-by-proxy\"\n{GOOD}")).is_ok());
+        assert!(load(&format!("[listen]\npublic = \"0.0.0.0:8080\"\ntls = \"terminated-by-proxy\"\n{GOOD}")).is_ok());
     }
 
     #[test]
@@ -207,9 +204,9 @@ mod tests {
     #[test]
     fn dev_mode_never_listens_beyond_loopback() {
         let error = load(
-            "[gateway]\ndev = true\n[listen]\ntls = \"terminated-by-proxy\"\noperator = \"0.0.0.0:1\"\n[[issuers]]\nurl = \"http://localhost:1\"\n",
+            "[gateway]\ndev = true\n[listen]\ntls = \"terminated-by-proxy\"\nadmin = \"0.0.0.0:1\"\n[[issuers]]\nurl = \"http://localhost:1\"\n",
         );
-        assert_eq!(error.unwrap_err().key, "listen.operator");
+        assert_eq!(error.unwrap_err().key, "listen.admin");
     }
 
     #[test]

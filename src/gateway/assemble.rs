@@ -113,7 +113,7 @@ impl Gateway {
             find: sessions::finder(&router),
             issuers: urls,
             methods: &methods,
-            config: config.visits.clone(),
+            config: config.sessions.clone(),
             observed: sessions::Observed::register(&kept.registry),
         })
         .map_err(|error| Failure::usage(error.to_string()))?;
@@ -142,11 +142,11 @@ impl Gateway {
         };
         let (world, operator) = (routes.world()?, routes.operator(&listeners.operator, &ready));
         let observed = kept.registry.lend(certificates::Observed::register);
-        certificates::watch("world", &listeners.world, &config.listen.world_tls, &runtime, &observed);
-        certificates::watch("operator", &listeners.operator, &config.listen.operator_tls, &runtime, &observed);
+        certificates::watch("public", &listeners.world, &config.listen.public_tls, &runtime, &observed);
+        certificates::watch("admin", &listeners.operator, &config.listen.admin_tls, &runtime, &observed);
         let connections = setgate_net::Observed::register(&kept.registry);
-        let world = serve(listeners.world.observed(connections.clone(), "world"), world, &runtime, "world");
-        let operator = serve(listeners.operator.observed(connections, "operator"), operator, &runtime, "operator");
+        let world = serve(listeners.world.observed(connections.clone(), "public"), world, &runtime, "public");
+        let operator = serve(listeners.operator.observed(connections, "admin"), operator, &runtime, "admin");
         let sources = sources.start(&runtime);
         Ok(Self { runtime, router, kept, issuers, world, operator, visits, sources, ready })
     }
@@ -237,8 +237,8 @@ pub(crate) async fn methods_of(
     runtime: &Runtime,
 ) -> Result<(Vec<Arc<dyn AnyMethod>>, Outbound), Failure> {
     let own = OwnAddresses::new();
-    own.add(config.listen.world);
-    own.add(config.listen.operator);
+    own.add(config.listen.public);
+    own.add(config.listen.admin);
     let outbound = outbound(config, runtime, own)?;
     Ok((start_methods(config, &outbound, runtime, Arc::new(|_| {})).await?, outbound))
 }
@@ -342,7 +342,7 @@ mod tests {
     fn config(folder: &std::path::Path, extra: &str) -> Config {
         let file = folder.join("setgate.toml");
         let text = format!(
-            "{extra}\n[gateway]\ndev = true\n[listen]\nworld = \"127.0.0.1:0\"\noperator = \"127.0.0.1:0\"\n\
+            "{extra}\n[gateway]\ndev = true\n[listen]\npublic = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
              [store]\nreserve_bytes = 1048576\n[[issuers]]\nurl = \"http://127.0.0.1:1/a\"\nalgorithms = [\"ES256\"]\n\
              [[issuers]]\nurl = \"http://127.0.0.1:1/b\"\nalgorithms = [\"EdDSA\"]\n"
         );

@@ -146,7 +146,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (chain, key) = write(folder.path(), "one.example");
         let certificate = ServerCertificate::from_files(chain.clone(), key.clone()).unwrap();
-        let mut watched = Watched::new("world", certificate, chain.clone(), key);
+        let mut watched = Watched::new("public", certificate, chain.clone(), key);
         assert_eq!(watched.look(), Looked::Same);
         write(folder.path(), "a-longer-name.example");
         assert_eq!(watched.look(), Looked::Fresh);

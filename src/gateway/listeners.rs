@@ -52,7 +52,7 @@ impl Listeners {
 
 /// The option, the address and the certificate of both listeners.
 pub(crate) fn of(listen: &ListenSection) -> [(&'static str, SocketAddr, &TlsFiles); 2] {
-    [("listen.world", listen.world, &listen.world_tls), ("listen.operator", listen.operator, &listen.operator_tls)]
+    [("listen.public", listen.public, &listen.public_tls), ("listen.admin", listen.admin, &listen.admin_tls)]
 }
 
 /// Why a listener does not open, and what to do.
@@ -154,7 +154,7 @@ impl Routes<'_> {
             guard: Arc::new(AdminGuard::new(&kept.admin)),
             producers: guard.clone(),
             sources: sources.clone(),
-            config: config.operator.clone(),
+            config: config.admin.clone(),
             address: listener.address(),
             // What receivers do is no matter of readiness; of the store the listener asks by itself (hardening H33).
             ready: Arc::new(move || {

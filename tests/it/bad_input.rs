@@ -104,7 +104,7 @@ fn limits_answer_413_and_name_themselves() {
 #[test]
 fn a_slow_body_is_ended_and_others_are_not_held_up() {
     let sink = Sink::good();
-    let gateway = Plan::new().stream("crm", &sink.url()).options("[intake]\nidle_seconds = 1\n").start();
+    let gateway = Plan::new().stream("crm", &sink.url()).options("[intake]\nidle_timeout = \"1s\"\n").start();
     let mut bearer = String::new();
     let mut fields = gateway.fields(&mut bearer, "application/json").to_vec();
     fields.push(("content-length", "1000"));
@@ -134,7 +134,7 @@ fn a_mistake_in_the_configuration_names_file_key_and_remedy() {
     for (change, told) in [
         ("[router]\nflush_milis = 3\n", "flush_milis"),
         ("[nowhere]\nx = 1\n", "nowhere"),
-        ("[net]\ntimeout_seconds = \"soon\"\n", "timeout_seconds"),
+        ("[net]\ntimeout = \"soon\"\n", "timeout"),
     ] {
         let base = if change.starts_with("[router]") {
             text.replace("[router]", "[methods]").replace("backoff", "#")

@@ -111,7 +111,7 @@ impl Plan {
         let made: Value = serde_json::from_slice(&made.stdout).unwrap();
         gateway.token = made["token"].as_str().unwrap().to_owned();
         let mut text = format!(
-            "[gateway]\ndev = {}\ndrain_delay_seconds = 0\n\n[listen]\nworld = \"127.0.0.1:{world}\"\noperator = \"127.0.0.1:{operator}\"\n\n",
+            "[gateway]\ndev = {}\ndrain_delay = \"0s\"\n\n[listen]\npublic = \"127.0.0.1:{world}\"\nadmin = \"127.0.0.1:{operator}\"\n\n",
             self.dev
         );
         text.push_str(&self.options);
@@ -119,7 +119,9 @@ impl Plan {
             text.push_str("[store]\nreserve_bytes = 16777216\n");
         }
         if !self.options.contains("[router]") {
-            text.push_str("\n[router]\nbackoff_first_ms = 50\nbackoff_most_s = 1\nretention_every_s = 1\n");
+            text.push_str(
+                "\n[router]\nbackoff_initial = \"50ms\"\nbackoff_max = \"1s\"\nretention_interval = \"1s\"\n",
+            );
         }
         for url in &urls {
             text.push_str(&format!("\n[[issuers]]\nurl = \"{url}\"\nalgorithms = [\"ES256\"]\n"));

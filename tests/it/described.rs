@@ -64,7 +64,7 @@ struct PublicListener {
 
 impl PublicListener {
     fn open() -> Self {
-        let budgets = "[visits]\nconnections = 6\nper_receiver = 3\ntickets = 2\ntickets_per_receiver = 1\n";
+        let budgets = "[sessions]\nconnections = 6\nper_receiver = 3\ntickets = 2\ntickets_per_receiver = 1\n";
         let mut gateway = Plan::new()
             .issuer("/two")
             .options(budgets)

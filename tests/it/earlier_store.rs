@@ -9,13 +9,28 @@ use crate::boxed::{Gateway, Plan};
 use crate::http::{self, request};
 use crate::sink::{Arrived, Reply, Sink};
 
+/// What an operator changes in the configuration of an archive, as the gateway asks for it.
+const RENAMED: &[(&str, &str)] = &[
+    ("drain_delay_seconds = 0", "drain_delay = \"0s\""),
+    ("world =", "public ="),
+    ("operator =", "admin ="),
+    ("keep_settled_seconds = 0", "keep_settled = \"0s\""),
+    ("flush_milliseconds = 50", "flush = \"50ms\""),
+    ("backoff_first_ms = 50", "backoff_initial = \"50ms\""),
+    ("backoff_most_s = 1", "backoff_max = \"1s\""),
+    ("retention_every_s = 1", "retention_interval = \"1s\""),
+];
+
 /// The gateway of an archive, on ports of its own, with all its receivers at the sink.
 fn unpacked(archive: &str, sink: &Sink) -> Gateway {
     let mut gateway = Plan::new().prepare();
     let archive = format!("{}/tests/stores/{archive}", env!("CARGO_MANIFEST_DIR"));
     let mut tar = Command::new("tar");
     assert!(tar.arg("-C").arg(gateway.folder.path()).args(["-xzf", &archive]).status().unwrap().success());
-    let config = std::fs::read_to_string(gateway.config()).unwrap();
+    let mut config = std::fs::read_to_string(gateway.config()).unwrap();
+    for (old, new) in RENAMED {
+        config = config.replace(old, new);
+    }
     let config = config
         .replace("127.0.0.1:18080", &format!("127.0.0.1:{}", gateway.world))
         .replace("127.0.0.1:18081", &format!("127.0.0.1:{}", gateway.operator))

@@ -44,7 +44,7 @@ fn hostile_receivers_leave_the_others_alone_and_are_told_apart() {
         .stream("login", &login.url())
         .stream("wrong", &format!("https://localhost:{}/", wrong.port))
         .stream("nobody", &nobody)
-        .options("[methods.push]\ntimeout_seconds = 2\n")
+        .options("[methods.push]\ntimeout = \"2s\"\n")
         .start();
     for round in 0..10 {
         gateway.accept_all((round * 20..round * 20 + 20).map(|number| event(number, &format!("key-{}", number % 7))));

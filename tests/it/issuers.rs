@@ -124,7 +124,7 @@ fn a_revoked_key_is_gone_at_once_and_what_waits_is_signed_with_another() {
 #[test]
 fn a_rotation_has_no_gap_for_receivers_that_keep_the_key_set() {
     let sink = Sink::good();
-    let mut gateway = Plan::new().stream("crm", &sink.url()).options("[keys]\nmax_age_seconds = 2\n").start();
+    let mut gateway = Plan::new().stream("crm", &sink.url()).options("[keys]\nmax_age = \"2s\"\n").start();
     gateway.accept(&event(0, "a"));
     let old = sink.until_numbers([0])[0].kid();
     // A fresh gateway's key is younger than the key set's time to live: rotate once that has passed.

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::boxed::{Gateway, Plan, TYPE, binary, event};
 
 /// What is not acknowledged comes again soon.
-const SOON: &str = "[methods.poll]\nack_within_seconds = 5\n[methods.websocket]\nack_within_seconds = 5\n\
-    [methods.multipush]\nack_within_seconds = 2\ntimeout_seconds = 5\n";
+const SOON: &str = "[methods.poll]\nredelivery_timeout = \"5s\"\n[methods.websocket]\nredelivery_timeout = \"5s\"\n\
+    [methods.multipush]\nredelivery_timeout = \"2s\"\ntimeout = \"5s\"\n";
 
 /// A gateway that is not running, with a stream of this method, and its listener, which is.
 struct Pair {

@@ -172,7 +172,7 @@ fn an_acknowledgement_after_a_crash_counts_and_the_rest_comes_again() {
 
 #[test]
 fn what_is_not_acknowledged_comes_again_byte_for_byte() {
-    let polled = Polled::start("[methods.poll]\nack_within_seconds = 5");
+    let polled = Polled::start("[methods.poll]\nredelivery_timeout = \"5s\"");
     polled.gateway.accept_all((0..10).map(|number| event(number, &format!("key-{}", number % 3))));
     let mut first = BTreeMap::new();
     while first.len() < 10 {

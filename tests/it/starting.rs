@@ -43,7 +43,7 @@ fn certificates(gateway: &Gateway, own_key: bool) {
     std::fs::write(gateway.path("world.pem"), one.cert.pem()).unwrap();
     let key = if own_key { one.signing_key.serialize_pem() } else { other.signing_key.serialize_pem() };
     write(gateway, "world.key", &key);
-    append(gateway, "[listen.world_tls]\ncertificate = \"world.pem\"\nkey = \"world.key\"");
+    append(gateway, "[listen.public_tls]\ncertificate = \"world.pem\"\nkey = \"world.key\"");
 }
 
 const FAULTS: &[Fault] = &[
@@ -87,28 +87,28 @@ const FAULTS: &[Fault] = &[
         write(gateway, "secrets/init-unfinished", "");
         None
     }),
-    ("an address that is taken", 10, &["listen.world", "process", "stop it, or write another address"], |gateway| {
+    ("an address that is taken", 10, &["listen.public", "process", "stop it, or write another address"], |gateway| {
         Some(TcpListener::bind(("127.0.0.1", gateway.world)).unwrap())
     }),
-    ("the operators' address taken", 10, &["listen.operator", "process"], |gateway| {
+    ("the operators' address taken", 10, &["listen.admin", "process"], |gateway| {
         Some(TcpListener::bind(("127.0.0.1", gateway.operator)).unwrap())
     }),
-    ("an address of another machine", 10, &["listen.world", "an address of this machine"], |gateway| {
+    ("an address of another machine", 10, &["listen.public", "an address of this machine"], |gateway| {
         configure(
             gateway,
-            &format!("world = \"127.0.0.1:{}\"", gateway.world),
-            "world = \"192.0.2.1:8080\"\ntls = \"terminated-by-proxy\"",
+            &format!("public = \"127.0.0.1:{}\"", gateway.world),
+            "public = \"192.0.2.1:8080\"\ntls = \"terminated-by-proxy\"",
         );
         None
     }),
-    ("a certificate that is not there", 8, &["listen.world", "nothing.pem"], |gateway| {
-        append(gateway, "[listen.world_tls]\ncertificate = \"nothing.pem\"\nkey = \"nothing.key\"");
+    ("a certificate that is not there", 8, &["listen.public", "nothing.pem"], |gateway| {
+        append(gateway, "[listen.public_tls]\ncertificate = \"nothing.pem\"\nkey = \"nothing.key\"");
         None
     }),
     (
         "a certificate with another's key",
         8,
-        &["listen.world", "[listen.world_tls]", "the key that belongs to it"],
+        &["listen.public", "[listen.public_tls]", "the key that belongs to it"],
         |gateway| {
             certificates(gateway, false);
             None

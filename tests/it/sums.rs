@@ -124,7 +124,7 @@ fn metrics_and_streams_add_up_and_agree_whatever_becomes_of_deliveries() {
         .stream_of("", "dead", &dead.url(), "retention = { sets = 5 }")
         .stream("gone", &dead.url())
         .options(
-            "[router]\nbackoff_first_ms = 50\nbackoff_most_s = 1\nretention_every_s = 1\npause_after_parked = 1000\n",
+            "[router]\nbackoff_initial = \"50ms\"\nbackoff_max = \"1s\"\nretention_interval = \"1s\"\npause_after_parked = 1000\n",
         )
         .start();
     let (nothing, none) = (Sums::default(), Sums::default());

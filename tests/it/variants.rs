@@ -41,7 +41,7 @@ mod with_kafka {
         for (more, says) in [
             ("bootstrap = [\"kafka.example:9092\"]", "`allow_plaintext = true`"),
             ("bootstrap = [\"127.0.0.1:9092\"]\nproperties = { acks = \"1\" }", "`acks`"),
-            ("bootstrap = [\"127.0.0.1:9092\"]\nlinger_ms = 1001", "`linger_ms`"),
+            ("bootstrap = [\"127.0.0.1:9092\"]\nlinger = \"1001ms\"", "`linger`"),
             ("bootstrap = [\"127.0.0.1\"]", "HOST:PORT"),
         ] {
             let output = Plan::new().options(&cluster(more)).prepare().run(&["check"]);

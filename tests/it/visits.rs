@@ -216,7 +216,7 @@ fn a_ticket_opens_one_socket_and_stands_in_no_log() {
 #[test]
 fn waiting_receivers_never_take_the_places_of_intake() {
     let mut gateway = Plan::new()
-        .options("[listen.limits]\nconnections = 3\nconnections_per_address = 3\n[visits]\nconnections = 8\n")
+        .options("[listen.limits]\nconnections = 3\nconnections_per_address = 3\n[sessions]\nconnections = 8\n")
         .stream_by("s1", "{ method = \"poll\" }")
         .stream_by("s2", "{ method = \"poll\" }")
         .stream_by("s3", "{ method = \"poll\" }")

@@ -88,7 +88,7 @@ fn a_clock_that_is_set_back_changes_neither_order_nor_payload_and_iat_never_fall
 fn a_clock_that_is_set_far_ahead_destroys_nothing_that_waits_and_forgets_no_id() {
     let sink = Sink::new(|_, _| Reply::status(202));
     sink.hold();
-    let mut gateway = gateway(&sink, "[methods.push]\ntimeout_seconds = 1\n");
+    let mut gateway = gateway(&sink, "[methods.push]\ntimeout = \"1s\"\n");
     let first = gateway.accept(&event(0, "a"));
     gateway.accept(&event(1, "b"));
     sink.until("an attempt", |all| !all.is_empty());
@@ -124,7 +124,7 @@ fn a_clock_that_is_set_far_ahead_destroys_nothing_that_waits_and_forgets_no_id()
 #[test]
 fn a_clock_that_leaps_is_believed_when_it_lasts_and_when_an_operator_says_so() {
     let sink = Sink::good();
-    let store = "[store]\nreserve_bytes = 16777216\nclock_steady_seconds = 8\n";
+    let store = "[store]\nreserve_bytes = 16777216\nclock_steady = \"8s\"\n";
     let mut gateway = gateway(&sink, store);
     gateway.accept(&event(0, "a"));
     set(&gateway, DAY);

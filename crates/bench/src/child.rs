@@ -102,7 +102,7 @@ impl Home {
         let issuer = format!("http://127.0.0.1:{world}");
         let Minted { token, toml } = minted(&plan.program, "producers", &issuer, &[])?;
         let text = format!(
-            "[gateway]\ndev = true\n\n[listen]\nworld = \"127.0.0.1:{world}\"\noperator = \"127.0.0.1:{operator}\"\n\n\
+            "[gateway]\ndev = true\n\n[listen]\npublic = \"127.0.0.1:{world}\"\nadmin = \"127.0.0.1:{operator}\"\n\n\
              [store]\npath = \"store\"\n\n[secrets]\nfolder = \"secrets\"\n\n\
              [[issuers]]\nurl = \"{issuer}\"\nalgorithms = [\"{algorithm}\"]\n\n{toml}\n"
         );
@@ -129,7 +129,7 @@ impl Home {
         home.text.push_str(&format!(
             "\n[listen.limits]\nconnections = {connections}\nconnections_per_address = {connections}\n\
              unauthenticated_connections = {connections}\nconnections_per_client = {connections}\n\n\
-             [visits]\nconnections = {connections}\nper_receiver = {connections}\n\n{toml}\n"
+             [sessions]\nconnections = {connections}\nper_receiver = {connections}\n\n{toml}\n"
         ));
         home.declare(streams)?;
         Ok(home)

@@ -1,4 +1,4 @@
-//! The options of the listeners: `[intake]` and `[operator]`.
+//! The options of the listeners: `[intake]` and `[admin]`.
 
 use std::time::Duration;
 
@@ -29,12 +29,14 @@ pub struct IntakeConfig {
     pub commit_items: usize,
     /// Bytes of events that are committed together at most; one larger event is committed alone.
     pub commit_bytes: usize,
-    /// Seconds without a byte of the body.
-    pub idle_seconds: u64,
+    /// How long a body may bring no byte.
+    #[serde(with = "setgate_clock::duration")]
+    pub idle_timeout: Duration,
     /// Bytes a second that a body must bring on average …
-    pub minimum_rate: u64,
-    /// … after so many seconds of waiting for it.
-    pub grace_seconds: u64,
+    pub minimum_bytes_per_second: u64,
+    /// … after so long a wait for it.
+    #[serde(with = "setgate_clock::duration")]
+    pub grace_period: Duration,
     /// Requests at once; further ones are answered 503.
     pub requests: usize,
     /// Compressed requests at once: each may take a decompression window.
@@ -54,9 +56,9 @@ impl Default for IntakeConfig {
             zstd_window_log: 23,
             commit_items: 128,
             commit_bytes: 256 << 10,
-            idle_seconds: 30,
-            minimum_rate: 256,
-            grace_seconds: 10,
+            idle_timeout: Duration::from_secs(30),
+            minimum_bytes_per_second: 256,
+            grace_period: Duration::from_secs(10),
             requests: 1024,
             compressed_requests: 32,
         }
@@ -71,17 +73,9 @@ impl IntakeConfig {
     pub(crate) fn event(&self) -> EventLimits {
         EventLimits::default()
     }
-
-    pub(crate) fn idle(&self) -> Duration {
-        Duration::from_secs(self.idle_seconds)
-    }
-
-    pub(crate) fn grace(&self) -> Duration {
-        Duration::from_secs(self.grace_seconds)
-    }
 }
 
-/// `[operator]`: who may look in at the admin listener (hardening H6).
+/// `[admin]`: who may look in at the admin listener (hardening H6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OperatorConfig {

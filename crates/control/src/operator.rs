@@ -35,7 +35,7 @@ pub struct OperatorParts {
     pub producers: Arc<Guard>,
     /// Where events are collected.
     pub sources: Arc<Sources>,
-    /// The `[operator]` section.
+    /// The `[admin]` section.
     pub config: OperatorConfig,
     /// Where the listener is bound: that address may stand in `Host`.
     pub address: SocketAddr,

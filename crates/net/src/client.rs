@@ -77,8 +77,8 @@ impl Outbound {
         own: OwnAddresses,
         resolver: Arc<dyn Resolve>,
     ) -> Result<Self, NetError> {
-        if config.timeout_seconds == 0 {
-            return Err(NetError::Option { option: "net.timeout_seconds", why: "write at least 1".to_owned() });
+        if config.timeout.is_zero() {
+            return Err(NetError::Option { option: "net.timeout", why: "write more than 0s".to_owned() });
         }
         let egress = Egress::of(config)?;
         if let Some(egress) = &egress {
@@ -98,7 +98,7 @@ impl Outbound {
             config: config.clone(),
             own,
             roots,
-            way: Way { resolver: Resolver::new(resolver), runtime, egress, timeout: config.timeout() },
+            way: Way { resolver: Resolver::new(resolver), runtime, egress, timeout: config.timeout },
             clients: Mutex::default(),
         })))
     }
@@ -273,7 +273,7 @@ impl ClientInner {
             connector,
             runtime: shared.way.runtime.clone(),
             egress: shared.way.egress.clone(),
-            timeout: shared.config.timeout(),
+            timeout: shared.config.timeout,
             pool: ArcSwap::from_pointee(None),
         }
     }

@@ -23,8 +23,9 @@ pub struct OutboundConfig {
     pub system_roots: bool,
     /// PEM files with further certificate authorities.
     pub ca_files: Vec<PathBuf>,
-    /// Seconds from resolving the name to the answer's head, for requests that name no time of their own.
-    pub timeout_seconds: u64,
+    /// From resolving the name to the answer's head, for requests that name no time of their own.
+    #[serde(with = "setgate_clock::duration")]
+    pub timeout: Duration,
     /// The proxy that everything leaves through, `http://HOST:PORT`; empty: none. Proxies of the environment are ignored.
     pub egress_proxy: String,
     /// Whether that proxy resolves names. Then its rules are the guard: the gateway checks literal addresses alone.
@@ -42,17 +43,11 @@ impl Default for OutboundConfig {
             allow_ports: Vec::new(),
             system_roots: true,
             ca_files: Vec::new(),
-            timeout_seconds: 30,
+            timeout: Duration::from_secs(30),
             egress_proxy: String::new(),
             egress_proxy_resolves: false,
             egress_proxy_credentials: SecretRef::Literal(Secret::new(String::new())),
         }
-    }
-}
-
-impl OutboundConfig {
-    pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_seconds)
     }
 }
 
@@ -69,22 +64,27 @@ pub struct Limits {
     pub connections_per_address: usize,
     /// Connections at once of one client that nobody else gets the place of; further ones count as if they had shown no credential.
     pub connections_per_client: usize,
-    /// Seconds for the TLS handshake, and again for the first request's head.
-    pub handshake_seconds: u64,
-    /// Seconds without an open request.
-    pub idle_seconds: u64,
-    /// Seconds in which the peer takes nothing of what is written.
-    pub write_stall_seconds: u64,
-    /// Seconds for each request's head, waiting for it included.
-    pub header_seconds: u64,
+    /// For the TLS handshake, and again for the first request's head.
+    #[serde(with = "setgate_clock::duration")]
+    pub handshake_timeout: Duration,
+    /// How long a connection may have no open request.
+    #[serde(with = "setgate_clock::duration")]
+    pub idle_timeout: Duration,
+    /// How long the peer may take nothing of what is written.
+    #[serde(with = "setgate_clock::duration")]
+    pub write_timeout: Duration,
+    /// For each request's head, waiting for it included.
+    #[serde(with = "setgate_clock::duration")]
+    pub header_timeout: Duration,
     /// Bytes of a request's head.
     pub header_bytes: usize,
     /// Header fields of a request.
     pub headers: usize,
     /// Streams at once on one HTTP/2 connection.
     pub http2_streams: u32,
-    /// Seconds that open requests get after the listener was told to stop.
-    pub drain_seconds: u64,
+    /// How long open requests get after the listener was told to stop.
+    #[serde(with = "setgate_clock::duration")]
+    pub drain_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -94,14 +94,14 @@ impl Default for Limits {
             unauthenticated_connections: 5_000,
             connections_per_address: 1_000,
             connections_per_client: 5_000,
-            handshake_seconds: 10,
-            idle_seconds: 60,
-            write_stall_seconds: 30,
-            header_seconds: 10,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(10),
             header_bytes: 32 * 1024,
             headers: 100,
             http2_streams: 128,
-            drain_seconds: 30,
+            drain_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -198,7 +198,7 @@ impl Listener {
     ) {
         // Nothing is ever sent: that all senders are gone says that all connections are.
         let (alive, mut living) = mpsc::channel(1);
-        let drain = Duration::from_secs(self.limits.drain_seconds);
+        let drain = self.limits.drain_timeout;
         let state = Arc::new(ServeState {
             app,
             tls: self.tls,
@@ -370,7 +370,7 @@ impl ServeState {
         server
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_secs(self.limits.header_seconds))
+            .header_read_timeout(self.limits.header_timeout)
             .max_buf_size(self.limits.header_bytes.max(8 * 1024));
         // Setting what is hyper's default anyway would cost an allocation per request.
         if self.limits.headers != 100 {

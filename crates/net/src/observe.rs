@@ -93,12 +93,12 @@ impl Limit {
             Self::Connections => "connections",
             Self::Unauthenticated => "unauthenticated_connections",
             Self::PerAddress => "connections_per_address",
-            Self::Handshake => "handshake_seconds",
-            Self::Header => "header_seconds",
+            Self::Handshake => "handshake_timeout",
+            Self::Header => "header_timeout",
             Self::Ping => "http2_ping",
-            Self::Idle => "idle_seconds",
-            Self::WriteStall => "write_stall_seconds",
-            Self::Drain => "drain_seconds",
+            Self::Idle => "idle_timeout",
+            Self::WriteStall => "write_timeout",
+            Self::Drain => "drain_timeout",
             Self::Descriptors => "descriptors",
         }
     }

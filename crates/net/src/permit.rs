@@ -181,22 +181,21 @@ impl ConnectionPermit {
     /// What has to become of it now, and for which limit.
     pub(crate) fn due(&self, now: Duration) -> Option<(End, Limit)> {
         let limits = self.0.limiter.limits();
-        let seconds = Duration::from_secs;
         let life = self.0.life();
         let stalls = life.handed.iter().map(|(_, since)| *since).chain(life.stalled);
-        if stalls.min().is_some_and(|since| now >= since + seconds(limits.write_stall_seconds)) {
+        if stalls.min().is_some_and(|since| now >= since + limits.write_timeout) {
             return Some((End::Cut, Limit::WriteStall));
         }
         if self.0.taken_over.load(Ordering::Acquire) || life.requests > 0 {
             return None;
         }
         if !life.asked {
-            let over = now >= life.since + seconds(limits.handshake_seconds);
+            let over = now >= life.since + limits.handshake_timeout;
             return over.then_some((End::Cut, Limit::Handshake));
         }
         match life.told {
             Some(told) => (now >= told.max(life.since) + GRACE).then_some((End::Cut, Limit::Idle)),
-            None => (now >= life.since + seconds(limits.idle_seconds)).then_some((End::Soon, Limit::Idle)),
+            None => (now >= life.since + limits.idle_timeout).then_some((End::Soon, Limit::Idle)),
         }
     }
 

@@ -8,8 +8,8 @@ use crate::Config;
 
 /// How long to wait after the `failures`-th failure in a row: full jitter, doubling, capped.
 pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Duration {
-    let first = Duration::from_millis(config.backoff_first_ms.max(1));
-    let most = Duration::from_secs(config.backoff_most_s).max(first);
+    let first = config.backoff_initial.max(Duration::from_millis(1));
+    let most = config.backoff_max.max(first);
     Backoff::new(first, most).wait(failures, Jitter::Full(random))
 }
 

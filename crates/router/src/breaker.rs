@@ -127,7 +127,7 @@ impl Breaker {
     /// Whether the stream failed by its own fault often and long enough to be paused.
     pub(crate) fn gives_up(&self, now: Duration, config: &Config) -> bool {
         self.own_in_row >= config.pause_after_faults
-            && self.own_since.is_some_and(|since| now.saturating_sub(since) >= config.pause_after())
+            && self.own_since.is_some_and(|since| now.saturating_sub(since) >= config.pause_after)
     }
 
     /// When the next probe may leave, if it is open.

@@ -4,6 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value as Json};
+use setgate_clock::duration;
 use setgate_set::{Audience, Subject};
 use setgate_stream::{Batching, DefaultSubjects, EventsWanted, OnRefusal, Retention, StreamId};
 
@@ -47,9 +48,9 @@ pub struct Declared {
     /// How many SETs leave together, and how long they wait for each other.
     #[serde(default, deserialize_with = "batch")]
     pub batch: Batching,
-    /// Pause the stream when its receiver, who comes and fetches, has not come for so many seconds (SSF 1.0 §8.1.1).
-    #[serde(default)]
-    pub inactivity_timeout_seconds: Option<NonZeroU32>,
+    /// Pause the stream when its receiver, who comes and fetches, has not come for so long: whole seconds (SSF 1.0 §8.1.1).
+    #[serde(default, deserialize_with = "whole_seconds")]
+    pub inactivity_timeout: Option<NonZeroU32>,
     /// The operator's description.
     #[serde(default)]
     pub description: Option<String>,
@@ -88,7 +89,7 @@ pub struct DeclaredDelivery {
 #[serde(deny_unknown_fields)]
 pub struct DeclaredRetention {
     /// `90s`, `15m`, `12h`, `7d`.
-    #[serde(default, deserialize_with = "age")]
+    #[serde(default, with = "setgate_clock::duration::optional")]
     pub age: Option<Duration>,
     /// The number of SETs.
     pub sets: Option<u64>,
@@ -142,26 +143,32 @@ fn delivery<'de, D: Deserializer<'de>>(from: D) -> Result<DeclaredDelivery, D::E
     }
 }
 
-fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<Batching, D::Error> {
-    let batch = Batching::deserialize(from)?;
-    if batch.linger_ms > Batching::LINGER_MOST {
-        return Err(D::Error::custom(format!("`batch.linger_ms` is at most {}", Batching::LINGER_MOST)));
-    }
-    Ok(batch)
+/// `batch = { sets = 100, bytes = 262144, linger = "0ms" }`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeclaredBatch {
+    #[serde(default)]
+    sets: Option<NonZeroU32>,
+    #[serde(default)]
+    bytes: Option<NonZeroU32>,
+    #[serde(default, with = "setgate_clock::duration")]
+    linger: Duration,
 }
 
-fn age<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    let wrong =
-        || D::Error::custom(format!("`{text}` is no age: a number with s, m, h or d is expected, for example \"7d\""));
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let number: u64 = text.strip_suffix(unit).and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    Ok(Some(Duration::from_secs(number.saturating_mul(seconds))))
+fn batch<'de, D: Deserializer<'de>>(from: D) -> Result<Batching, D::Error> {
+    let DeclaredBatch { sets, bytes, linger } = DeclaredBatch::deserialize(from)?;
+    let most = Duration::from_millis(Batching::LINGER_MOST.into());
+    if let Some(why) = duration::outside(linger, Duration::ZERO, most) {
+        return Err(D::Error::custom(format!("`batch.linger`: {why}")));
+    }
+    Ok(Batching { sets, bytes, linger_ms: u32::try_from(linger.as_millis()).unwrap_or(Batching::LINGER_MOST) })
+}
+
+fn whole_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
+    let timeout = duration::deserialize(from)?;
+    let seconds = u32::try_from(timeout.as_secs()).ok().filter(|_| timeout.subsec_nanos() == 0);
+    seconds
+        .and_then(NonZeroU32::new)
+        .map(Some)
+        .ok_or_else(|| D::Error::custom("`inactivity_timeout` is whole seconds, at least \"1s\""))
 }

@@ -383,7 +383,7 @@ fn wait(shared: &Shared, fault: Fault, in_row: u32) -> Duration {
     match fault {
         Fault::Theirs(asked) => pause(config, &*runtime.random, in_row).max(asked),
         Fault::Ours => {
-            let most = Duration::from_secs(config.backoff_most_s);
+            let most = config.backoff_max;
             let least = OURS_LEAST.min(most);
             let ceiling = Backoff::new(least, most).wait(in_row.saturating_add(1), Jitter::None);
             let spread = u64::try_from(ceiling.saturating_sub(least).as_millis()).unwrap_or(u64::MAX);

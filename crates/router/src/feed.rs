@@ -105,7 +105,7 @@ pub(crate) enum Drawn {
 impl Feed {
     pub(crate) fn new(no: StreamNo, shared: Arc<Shared>, served: Served, last: Position) -> Arc<Self> {
         let own_window =
-            setgate_delivery::Window::of(shared.config.handed_out_sets, usize::MAX, shared.config.handed_out_bytes);
+            setgate_delivery::Window::of(shared.config.in_flight_sets, usize::MAX, shared.config.in_flight_bytes);
         let state = State::new(no, &shared, &served, last);
         Arc::new(Self { no, shared, served: ArcSwap::from_pointee(served), state: Mutex::new(state), own_window })
     }
@@ -223,7 +223,7 @@ impl Feed {
         } else {
             self.shared.ready.fetch_sub(before - queued, Ordering::Relaxed)
         };
-        let own = self.shared.config.ready_set;
+        let own = self.shared.config.ready_sets;
         state.lanes.set_most(if all >= READY_MOST { own.min(READY_LEAST) } else { own });
     }
 

@@ -12,7 +12,7 @@ use crate::{Inner, counts::rule_name};
 /// Looks at all streams now and then, and lets the store free what nobody needs.
 pub(crate) async fn watch(inner: Arc<Inner>) {
     let clock = inner.shared.runtime.clock.clone();
-    let every = Duration::from_secs(inner.shared.config.retention_every_s.max(1));
+    let every = inner.shared.config.retention_interval.max(Duration::from_secs(1));
     while !*inner.ended.borrow() {
         clock.sleep(every).await;
         // Also those that nothing can deliver now: what they keep waiting has limits all the same.

@@ -74,7 +74,7 @@ impl Shared {
         observed: Observed,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Command>) {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let threads = match config.seal_threads {
+        let threads = match config.signing_threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };

@@ -142,7 +142,7 @@ impl Router {
         let (store, clock, shared) = (inner.shared.store.clone(), runtime.clock.clone(), inner.shared.clone());
         runtime.spawn(
             "settle",
-            settler.run(store, clock, inner.shared.config.flush(), move |error| match error {
+            settler.run(store, clock, inner.shared.config.flush, move |error| match error {
                 Some(error) => {
                     shared.halted.store(true, std::sync::atomic::Ordering::Release);
                     tracing::error!(

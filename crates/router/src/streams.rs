@@ -1,5 +1,6 @@
 //! Streams as control-plane records: loaded at start, reconciled with the configuration, changed one at a time.
 
+mod grant;
 mod reconcile;
 mod served;
 
@@ -91,6 +92,7 @@ impl Inner {
         let mut stream: Stream = serde_json::from_slice(record)?;
         let secrets = self.secrets(&stream.delivery.method);
         vault::open(&self.kek, stream.id.as_str(), &mut stream.delivery, secrets)?;
+        grant::with_units(&mut stream.delivery.grant);
         Ok(stream)
     }
 

@@ -363,7 +363,12 @@ async fn every_event_reaches_every_stream_that_wants_it_once() {
 #[tokio::test(start_paused = true)]
 async fn order_per_subject_and_identity_hold_under_every_kind_of_failure() {
     for seed in 0..12 {
-        let config = Config { ready_set: 24, poison_after: 1000, pause_after_s: 1_000_000, ..Config::default() };
+        let config = Config {
+            ready_sets: 24,
+            poison_after: 1000,
+            pause_after: Duration::from_secs(1_000_000),
+            ..Config::default()
+        };
         let mut bench = Bench::new(config.clone(), &[stream("a")]).await;
         let dice = SeededRandom::new(seed);
         bench.method.answer_with(move |_| match dice.below(12) {
@@ -393,7 +398,11 @@ async fn order_per_subject_and_identity_hold_under_every_kind_of_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn order_identity_and_the_pause_hold_where_the_pool_seals() {
-    let mut bench = Bench::new(Config { seal_threads: 2, pause_after_s: 1_000_000, ..Config::default() }, &[]).await;
+    let mut bench = Bench::new(
+        Config { signing_threads: 2, pause_after: Duration::from_secs(1_000_000), ..Config::default() },
+        &[],
+    )
+    .await;
     let now = Moment::default();
     let ring = bench.keyring.ring();
     bench
@@ -418,7 +427,7 @@ async fn order_identity_and_the_pause_hold_where_the_pool_seals() {
     let left = events();
     bench.pass(Duration::from_secs(600)).await;
     assert_eq!(events(), left, "nothing that was sealed leaves a paused stream");
-    bench.restart(Config { seal_threads: 2, ..Config::default() }).await;
+    bench.restart(Config { signing_threads: 2, ..Config::default() }).await;
     bench.router.resume("a", false).await.unwrap();
     bench.settled().await;
     let seen: Vec<_> = bench.method.seen.lock().iter().filter(|set| is_event(set)).cloned().collect();
@@ -431,7 +440,7 @@ fn is_event(set: &SealedSet) -> bool {
 
 #[tokio::test(start_paused = true)]
 async fn a_backlog_of_one_subject_larger_than_the_ready_set_drains_in_order() {
-    let config = Config { ready_set: 16, ..Config::default() };
+    let config = Config { ready_sets: 16, ..Config::default() };
     let bench = Bench::new(config, &[stream("a")]).await;
     bench.router.pause("a", "test".into()).await.unwrap();
     for n in 0..500 {

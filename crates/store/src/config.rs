@@ -17,22 +17,27 @@ pub struct Options {
     /// Bytes kept free on the file system for settling, trimming and parking: once only they are left, intake is closed. 0: an eighth of
     /// the file system, but 192 MiB to 512 MiB, and never more than half of it.
     pub reserve_bytes: u64,
-    /// How long an event's `id` is remembered, in seconds.
-    pub idempotency_window_seconds: u64,
+    /// How long an event's `id` is remembered.
+    #[serde(with = "setgate_clock::duration")]
+    pub idempotency_window: Duration,
     /// How many `id`s of one producer are remembered at most; more of them shorten the window of that producer.
     pub idempotency_keys_per_producer: u64,
-    /// How long records are kept after every stream has settled them, in seconds. 0: no longer than needed.
-    pub keep_settled_seconds: u64,
-    /// How long a parked SET is kept, in seconds.
-    pub parked_seconds: u64,
+    /// How long records are kept after every stream has settled them. 0s: no longer than needed.
+    #[serde(with = "setgate_clock::duration")]
+    pub keep_settled: Duration,
+    /// How long a parked SET is kept.
+    #[serde(with = "setgate_clock::duration")]
+    pub parked_age: Duration,
     /// How many parked SETs of one stream are kept; the oldest make room.
     pub parked_count: u64,
     /// How many bytes of parked SETs of one stream are kept; the oldest make room.
     pub parked_bytes: u64,
-    /// How long a wall clock that jumped by more than an hour must go on evenly before it is believed, in seconds.
-    pub clock_steady_seconds: u64,
-    /// How long an acknowledgement may wait before it is made durable, in milliseconds.
-    pub flush_milliseconds: u64,
+    /// How long a wall clock that jumped by more than an hour must go on evenly before it is believed.
+    #[serde(with = "setgate_clock::duration")]
+    pub clock_steady: Duration,
+    /// How long an acknowledgement may wait before it is made durable.
+    #[serde(with = "setgate_clock::duration")]
+    pub flush: Duration,
     /// How many acknowledgements may wait before they are made durable.
     pub flush_count: usize,
     /// Bytes of the newest records that are kept in memory.
@@ -49,14 +54,14 @@ impl Default for Options {
             path: PathBuf::from("store"),
             budget_bytes: 0,
             reserve_bytes: 0,
-            idempotency_window_seconds: 24 * 60 * 60,
+            idempotency_window: Duration::from_secs(24 * 60 * 60),
             idempotency_keys_per_producer: 5_000_000,
-            keep_settled_seconds: 0,
-            parked_seconds: 30 * 24 * 60 * 60,
+            keep_settled: Duration::ZERO,
+            parked_age: Duration::from_secs(30 * 24 * 60 * 60),
             parked_count: 10_000,
             parked_bytes: 1024 * MIB,
-            clock_steady_seconds: 60 * 60,
-            flush_milliseconds: 50,
+            clock_steady: Duration::from_secs(60 * 60),
+            flush: Duration::from_millis(50),
             flush_count: 1000,
             recent_bytes: 16 * 1024 * 1024,
             segment_records: 65_536,
@@ -66,11 +71,6 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How long an acknowledgement may wait before it is made durable.
-    pub(crate) fn flush(&self) -> Duration {
-        Duration::from_millis(self.flush_milliseconds)
-    }
-
     /// Bytes kept free on a file system of this size.
     ///
     /// What goes on when only the reserve is left needs room for two journals of the engine, and for tables that it writes meanwhile.

@@ -29,8 +29,8 @@ CONFIG = """\
 dev = true
 
 [listen]
-world = "127.0.0.1:{world}"
-operator = "127.0.0.1:{operator}"
+public = "127.0.0.1:{world}"
+admin = "127.0.0.1:{operator}"
 
 [store]
 path = "{folder}/store"

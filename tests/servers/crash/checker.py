@@ -31,7 +31,7 @@ LEAST = {
 ONCE = {"keys", "retried", "answers lost", "answered 500", "answered 503", "dropped", "refused", "repeats", "left unanswered", "hang-ups"}
 
 
-# How long before a kill an acknowledgement may have been heard and still be lost: `router.flush_ms` and `store.flush_milliseconds`
+# How long before a kill an acknowledgement may have been heard and still be lost: `router.flush` and `store.flush`
 # at their defaults, and what a busy machine adds to them: one round of the writer that has housekeeping to do, and one that then flushes.
 FLUSH = 0.02 + 0.05 + 0.93
 

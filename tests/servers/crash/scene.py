@@ -90,8 +90,8 @@ CONFIG = """\
 dev = true
 
 [listen]
-world = "127.0.0.1:{world}"
-operator = "127.0.0.1:{operator}"
+public = "127.0.0.1:{world}"
+admin = "127.0.0.1:{operator}"
 
 [log]
 level = "info,setgate_store=debug"
@@ -103,18 +103,18 @@ reserve_bytes = {reserve}
 budget_bytes = {budget}
 segment_records = {records}
 segment_bytes = {bytes}
-keep_settled_seconds = {keep}
+keep_settled = "{keep}s"
 
 [secrets]
 folder = "{folder}/secrets"
 
 [keys]
-max_age_seconds = {max_age}
+max_age = "{max_age}s"
 
 [router]
-backoff_first_ms = 100
-backoff_most_s = 2
-retention_every_s = {every}
+backoff_initial = "100ms"
+backoff_max = "2s"
+retention_interval = "{every}s"
 
 [[issuers]]
 url = "{issuer}"
@@ -122,12 +122,12 @@ algorithms = ["RS256", "ES256", "EdDSA"]
 
 # What is left unanswered comes again soon, so that the end of the run stays short.
 [methods.poll]
-hold_seconds = 3
-ack_within_seconds = 5
+hold = "3s"
+redelivery_timeout = "5s"
 
 [methods.multipush]
-timeout_seconds = 3
-ack_within_seconds = 3
+timeout = "3s"
+redelivery_timeout = "3s"
 
 {sections}
 """

@@ -98,7 +98,7 @@ class Run:
         make(address, *{stream["topic"] for stream in STREAMS.values()})
         streams = {name: {"cluster": "main", **terms} for name, terms in STREAMS.items()} | {PUSHED: self.pushed.delivery}
         self.gateway = Gateway(
-            self.options.gateway, self.folder / "gateway", {"main": {"bootstrap": [address], "timeout_seconds": 8}}, streams
+            self.options.gateway, self.folder / "gateway", {"main": {"bootstrap": [address], "timeout": "8s"}}, streams
         )  # fmt: skip
         self.gateway.start()
         self.producer = Producer(self.gateway, self.options.rate)

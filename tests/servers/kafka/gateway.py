@@ -17,8 +17,8 @@ CONFIG = """\
 dev = true
 
 [listen]
-world = "127.0.0.1:{world}"
-operator = "127.0.0.1:{operator}"
+public = "127.0.0.1:{world}"
+admin = "127.0.0.1:{operator}"
 
 [store]
 path = "{folder}/store"
@@ -28,8 +28,8 @@ reserve_bytes = 67108864
 folder = "{folder}/secrets"
 
 [router]
-backoff_first_ms = 100
-backoff_most_s = 2
+backoff_initial = "100ms"
+backoff_max = "2s"
 
 [[issuers]]
 url = "{issuer}"

@@ -14,7 +14,7 @@ def scram(broker, **more):
     certs = broker.certificates.folder
     return {
         "bootstrap": [broker.address("sasl_ssl")], "tls": {"ca_pem": (certs / "ca.pem").read_text(encoding="utf-8")},
-        "sasl": {"mechanism": "SCRAM-SHA-512", "username": "gw", "password": "gw-secret"}, "timeout_seconds": 5, **more,
+        "sasl": {"mechanism": "SCRAM-SHA-512", "username": "gw", "password": "gw-secret"}, "timeout": "5s", **more,
     }  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def show(stage):
     make(address, "access.open", "access.closed")
     make(address, "access.small", partitions=1, **{"max.message.bytes": 2000})
     grant(address, ["gw"], [(TOPIC, "access.open", WRITE)])
-    plain = {"bootstrap": [address], "timeout_seconds": 5}
+    plain = {"bootstrap": [address], "timeout": "5s"}
     gateway = Gateway(
         stage.binary, stage.folder / "access",
         {"judged": scram(broker), "plain": plain, "maker": {**plain, "create_topics": {"partitions": 2, "replication": 1}}},

@@ -59,7 +59,7 @@ def one(stage):
     address = broker.address("plaintext")
     make(address, "broker.a", "broker.b")
     streams = {name: {"cluster": "main", "topic": f"broker.{name}"} for name in ("a", "b")}
-    gateway = Gateway(stage.binary, stage.folder / "broker", {"main": {"bootstrap": [address], "timeout_seconds": 5}}, streams)
+    gateway = Gateway(stage.binary, stage.folder / "broker", {"main": {"bootstrap": [address], "timeout": "5s"}}, streams)
     stage.gateways.append(gateway)
     gateway.start()
     with stage.claim("the only broker killed and started again in the middle: nothing is missing, each subject keeps its order"):
@@ -94,7 +94,7 @@ def three(stage):
     address = cluster.address("plaintext")
     make(address, "three.a", "three.b")
     streams = {name: {"cluster": "main", "topic": f"three.{name}"} for name in ("a", "b")}
-    gateway = Gateway(stage.binary, stage.folder / "three-gateway", {"main": {"bootstrap": address.split(","), "timeout_seconds": 20}}, streams)
+    gateway = Gateway(stage.binary, stage.folder / "three-gateway", {"main": {"bootstrap": address.split(","), "timeout": "20s"}}, streams)
     stage.gateways.append(gateway)
     gateway.start()
     with stage.claim("of three brokers the leader killed under load: nothing is missing, each subject keeps its order"):

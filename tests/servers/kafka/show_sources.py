@@ -100,7 +100,7 @@ def show(stage):
         "name": "topic", "kind": "kafka", "events": "all", "subjects": "any",
         "from": {"cluster": "main", "topics": ["source.in"], "group": GROUP_NAME, "error_topic": "source.errors"},
     }  # fmt: skip
-    main = {"bootstrap": [address], "timeout_seconds": 10}
+    main = {"bootstrap": [address], "timeout": "10s"}
     gateway = Gateway(
         stage.binary, stage.folder / "sources", {"main": main},
         {"pushed": pushed.delivery, "polled": {"method": "urn:ietf:rfc:8936"}}, [source],

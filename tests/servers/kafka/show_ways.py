@@ -26,7 +26,7 @@ CAUSES = {
     "wrong-certificate": r"(?i)client certificate|alert bad certificate|alert certificate unknown",
     "wrong-authority": r"(?i)certificate verify|authorit|\bCA\b|ca_pem",
 }
-SHARED = {"timeout_seconds": 5}
+SHARED = {"timeout": "5s"}
 
 
 def show(stage):

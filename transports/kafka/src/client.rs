@@ -11,7 +11,7 @@ use crate::config::{ClusterSection, Compression, SaslSection, in_cluster};
 /// Requests to one broker that may be on their way; what keeps the order of an idempotent producer.
 const REQUESTS: usize = 5;
 /// Most milliseconds for which a topic may be unknown before records for it are given back.
-const PROPAGATION_MS: u32 = 5000;
+const PROPAGATION_MS: u128 = 5000;
 /// KiB of records that a consumer holds ahead of what was asked for, unless the operator says otherwise.
 const AHEAD_KIB: u32 = 16 << 10;
 /// Bytes of one answer to a consumer, unless the operator says otherwise.
@@ -66,8 +66,8 @@ pub(crate) fn client_config(name: &str, section: &ClusterSection, role: Role<'_>
         Role::Consumer { group } => consumer(group, &mut config),
         Role::Look => {}
     }
-    if role != Role::Look && section.statistics_seconds > 0 {
-        config.set("statistics.interval.ms", (u64::from(section.statistics_seconds) * 1000).to_string());
+    if role != Role::Look && !section.statistics_interval.is_zero() {
+        config.set("statistics.interval.ms", section.statistics_interval.as_millis().to_string());
     }
     Ok(config)
 }
@@ -151,7 +151,7 @@ fn security(section: &ClusterSection, config: &mut ClientConfig) {
 }
 
 fn producer(section: &ClusterSection, config: &mut ClientConfig) {
-    let timeout_ms = section.timeout_seconds.saturating_mul(1000);
+    let timeout_ms = section.timeout.as_millis();
     let compression = match section.compression {
         Compression::None => "none",
         Compression::Gzip => "gzip",
@@ -162,7 +162,7 @@ fn producer(section: &ClusterSection, config: &mut ClientConfig) {
     config.set("acks", "all").set("enable.idempotence", "true").set("compression.type", compression);
     config.set("max.in.flight.requests.per.connection", REQUESTS.to_string());
     config.set("message.timeout.ms", timeout_ms.to_string());
-    config.set("linger.ms", section.linger_ms.to_string());
+    config.set("linger.ms", section.linger.as_millis().to_string());
     // A broker's limit holds for a whole batch: a batch of ours is no larger than one record may be.
     config.set("batch.size", section.record_bytes.to_string());
     config.set("message.max.bytes", section.record_bytes.to_string());

@@ -57,7 +57,7 @@ impl Cluster {
         // Figures are told of the main one alone.
         alone.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
         let broker: Arc<str> = format!("kafka/{name}").into();
-        let timeout = Duration::from_secs(u64::from(section.timeout_seconds));
+        let timeout = section.timeout;
         let tokens = match &section.sasl {
             Some(SaslSection::OauthBearer(token)) => Some(Tokens::start(env, token)),
             _ => None,

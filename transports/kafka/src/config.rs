@@ -2,7 +2,7 @@
 
 mod validate;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use setgate_delivery::{Options, Secret};
@@ -41,12 +41,12 @@ pub struct ClusterSection {
     /// Bytes of records under way at once, of all streams together, 1 MiB to 1 GiB.
     #[serde(default = "in_flight_bytes")]
     pub in_flight_bytes: usize,
-    /// Milliseconds for which records wait for others to travel with them, 0 to 1000.
-    #[serde(default = "linger_ms")]
-    pub linger_ms: u32,
-    /// Seconds after which a record that no broker has acknowledged is tried again later, 5 to 600.
-    #[serde(default = "timeout_seconds")]
-    pub timeout_seconds: u32,
+    /// How long records wait for others to travel with them, 0s to 1s.
+    #[serde(default = "linger", with = "setgate_delivery::duration")]
+    pub linger: Duration,
+    /// After which a record that no broker has acknowledged is tried again later, 5s to 10m.
+    #[serde(default = "timeout", with = "setgate_delivery::duration")]
+    pub timeout: Duration,
     /// How records are compressed: "none", "gzip", "snappy", "lz4" or "zstd". SETs are base64 of signed bytes: only zstd gains something.
     #[serde(default)]
     pub compression: Compression,
@@ -56,9 +56,9 @@ pub struct ClusterSection {
     /// Topics that are not there are made with this shape; without it they are not made.
     #[serde(default)]
     pub create_topics: Option<TopicShape>,
-    /// Seconds between two readings of the client's figures for the metrics, 1 to 3600; 0: none.
-    #[serde(default = "statistics_seconds")]
-    pub statistics_seconds: u32,
+    /// The time between two readings of the client's figures for the metrics, at most 1h; 0s: none.
+    #[serde(default = "statistics_interval", with = "setgate_delivery::duration")]
+    pub statistics_interval: Duration,
     /// Further properties of librdkafka by name. Those that would break a promise are refused.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
@@ -70,17 +70,17 @@ const fn in_flight() -> usize {
 const fn in_flight_bytes() -> usize {
     64 << 20
 }
-const fn linger_ms() -> u32 {
-    5
+const fn linger() -> Duration {
+    Duration::from_millis(5)
 }
-const fn timeout_seconds() -> u32 {
-    60
+const fn timeout() -> Duration {
+    Duration::from_secs(60)
 }
 const fn record_bytes() -> usize {
     1_000_000
 }
-const fn statistics_seconds() -> u32 {
-    10
+const fn statistics_interval() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// TLS to the brokers.

@@ -3,16 +3,16 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use serde::Deserialize;
-use setgate_delivery::{Cause, Fault, Json, Options, Secret};
+use setgate_delivery::{Cause, Fault, Json, Options, Secret, duration};
 
 use crate::wire::Receives;
 
 const REQUESTS: RangeInclusive<usize> = 1..=64;
 const SETS: RangeInclusive<usize> = 1..=1000;
 const BYTES: RangeInclusive<usize> = 4096..=(16 << 20);
-const TIMEOUT: RangeInclusive<u64> = 1..=300;
-const ACK_WITHIN: RangeInclusive<u64> = 1..=3600;
-const ACK_PROBE: RangeInclusive<u64> = 1..=300;
+const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const REDELIVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
+const ACK_PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 const RECEIVE_SETS: RangeInclusive<usize> = 1..=10_000;
 const RECEIVE_BYTES: RangeInclusive<usize> = 4096..=(64 << 20);
 
@@ -26,12 +26,15 @@ pub struct Section {
     pub sets: usize,
     /// Bytes of one request's SETs at most, 4096 to 16 MiB; a larger SET travels alone.
     pub bytes: usize,
-    /// Seconds from resolving the receiver's name to its answer, 1 to 300.
-    pub timeout_seconds: u64,
-    /// Seconds that the receiver may take to acknowledge or refuse a SET, 1 to 3600; then it is sent again.
-    pub ack_within_seconds: u64,
-    /// Seconds after which an empty request asks for outstanding acknowledgements, 1 to 300; longer while none come.
-    pub knock_seconds: u64,
+    /// From resolving the receiver's name to its answer, 1s to 5m.
+    #[serde(with = "setgate_delivery::duration")]
+    pub timeout: Duration,
+    /// How long the receiver may take to acknowledge or refuse a SET, 1s to 1h; then it is sent again.
+    #[serde(with = "setgate_delivery::duration")]
+    pub redelivery_timeout: Duration,
+    /// After which an empty request asks for outstanding acknowledgements, 1s to 5m; longer while none come.
+    #[serde(with = "setgate_delivery::duration")]
+    pub ack_probe_after: Duration,
     /// SETs of one request that the receiving half takes, 1 to 10,000.
     pub receive_sets: usize,
     /// Bytes of one request that the receiving half reads, 4096 to 64 MiB.
@@ -44,9 +47,9 @@ impl Default for Section {
             requests: 4,
             sets: 200,
             bytes: 768 << 10,
-            timeout_seconds: 30,
-            ack_within_seconds: 30,
-            knock_seconds: 1,
+            timeout: Duration::from_secs(30),
+            redelivery_timeout: Duration::from_secs(30),
+            ack_probe_after: Duration::from_secs(1),
             receive_sets: 1000,
             receive_bytes: 4 << 20,
         }
@@ -78,9 +81,9 @@ impl Section {
             requests: within("requests", self.requests, &REQUESTS)?,
             sets: within("sets", self.sets, &SETS)?,
             bytes: within("bytes", self.bytes, &BYTES)?,
-            timeout: Duration::from_secs(within("timeout_seconds", self.timeout_seconds, &TIMEOUT)?),
-            ack_within: Duration::from_secs(within("ack_within_seconds", self.ack_within_seconds, &ACK_WITHIN)?),
-            ack_probe: Duration::from_secs(within("knock_seconds", self.knock_seconds, &ACK_PROBE)?),
+            timeout: between("timeout", self.timeout, TIMEOUT)?,
+            ack_within: between("redelivery_timeout", self.redelivery_timeout, REDELIVERY)?,
+            ack_probe: between("ack_probe_after", self.ack_probe_after, ACK_PROBE)?,
         })
     }
 }
@@ -106,12 +109,15 @@ pub struct Grant {
     pub sets: Option<usize>,
     /// Bytes of one request's SETs at most; instead of the section's.
     pub bytes: Option<usize>,
-    /// Seconds from resolving the receiver's name to its answer; instead of the section's.
-    pub timeout_seconds: Option<u64>,
-    /// Seconds that the receiver may take to acknowledge or refuse a SET; instead of the section's.
-    pub ack_within_seconds: Option<u64>,
-    /// Seconds after which an empty request asks for outstanding acknowledgements; instead of the section's.
-    pub knock_seconds: Option<u64>,
+    /// From resolving the receiver's name to its answer; instead of the section's.
+    #[serde(with = "setgate_delivery::duration::optional")]
+    pub timeout: Option<Duration>,
+    /// How long the receiver may take to acknowledge or refuse a SET; instead of the section's.
+    #[serde(with = "setgate_delivery::duration::optional")]
+    pub redelivery_timeout: Option<Duration>,
+    /// After which an empty request asks for outstanding acknowledgements; instead of the section's.
+    #[serde(with = "setgate_delivery::duration::optional")]
+    pub ack_probe_after: Option<Duration>,
 }
 
 impl Options for Grant {}
@@ -124,9 +130,9 @@ impl Grant {
             requests: self.requests.unwrap_or(section.requests),
             sets: self.sets.unwrap_or(section.sets),
             bytes: self.bytes.unwrap_or(section.bytes),
-            timeout_seconds: self.timeout_seconds.unwrap_or(section.timeout_seconds),
-            ack_within_seconds: self.ack_within_seconds.unwrap_or(section.ack_within_seconds),
-            knock_seconds: self.knock_seconds.unwrap_or(section.knock_seconds),
+            timeout: self.timeout.unwrap_or(section.timeout),
+            redelivery_timeout: self.redelivery_timeout.unwrap_or(section.redelivery_timeout),
+            ack_probe_after: self.ack_probe_after.unwrap_or(section.ack_probe_after),
             ..section.clone()
         };
         let mut measures = own.pace().map_err(|(member, why)| fault(format!("/grant/{member}"), why))?;
@@ -138,6 +144,10 @@ impl Grant {
         }
         Ok(measures)
     }
+}
+
+fn between(option: &'static str, value: Duration, (least, most): (Duration, Duration)) -> Result<Duration, Wrong> {
+    duration::outside(value, least, most).map_or(Ok(value), |why| Err((option, why)))
 }
 
 fn within<T: Copy + PartialOrd + std::fmt::Display>(
@@ -224,9 +234,12 @@ mod tests {
     #[test]
     fn a_number_out_of_range_is_named() {
         let terms = terms(r#"{"endpoint_url":"https://a.example"}"#);
-        for member in ["requests", "sets", "bytes", "timeout_seconds", "ack_within_seconds", "knock_seconds"] {
-            for bad in [0, 1 << 30] {
-                let grant: Grant = serde_json::from_value(serde_json::json!({ member: bad })).unwrap();
+        let numbers = ["requests", "sets", "bytes"].map(|member| (member, [Json::from(0), Json::from(1 << 30)]));
+        let durations = ["timeout", "redelivery_timeout", "ack_probe_after"];
+        let durations = durations.map(|member| (member, [Json::from("0s"), Json::from("99d")]));
+        for (member, wrong) in numbers.into_iter().chain(durations) {
+            for bad in wrong {
+                let grant: Grant = serde_json::from_value(serde_json::json!({ member: bad.clone() })).unwrap();
                 let Err(Fault::Terms { pointer, .. }) = grant.measures(&Section::default(), &terms) else {
                     panic!("{member} {bad}")
                 };
@@ -235,6 +248,6 @@ mod tests {
         }
         assert!(Section::default().validate().is_ok());
         assert!(Section { receive_sets: 0, ..Section::default() }.validate().is_err());
-        assert!(Section { knock_seconds: 0, ..Section::default() }.validate().is_err());
+        assert!(Section { ack_probe_after: Duration::ZERO, ..Section::default() }.validate().is_err());
     }
 }

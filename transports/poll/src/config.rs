@@ -4,24 +4,26 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use setgate_delivery::{
-    Cause, Env, Fault, Options, Secret, Url,
+    Cause, Env, Fault, Options, Secret, Url, duration,
     endpoint::{Endpoint, Trust},
 };
 
-const HOLD: RangeInclusive<u64> = 1..=300;
-const ACK_WITHIN: RangeInclusive<u64> = 5..=86_400;
+const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const REDELIVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(86_400));
 const SETS: RangeInclusive<usize> = 1..=10_000;
 const BYTES: RangeInclusive<usize> = 1 << 20..=16 << 20;
-const TIMEOUT: RangeInclusive<u64> = 2..=600;
+const TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
 
 /// `[methods.poll]`: what holds for every polled stream unless its grant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
-    /// Seconds that a long poll is held while nothing is due, 1 to 300. Proxies on the way must be more patient.
-    pub hold_seconds: u64,
-    /// Seconds after which SETs that were handed over and not acknowledged are handed over again, 5 to 86400.
-    pub ack_within_seconds: u64,
+    /// How long a long poll is held while nothing is due, 1s to 5m. Proxies on the way must be more patient.
+    #[serde(with = "setgate_delivery::duration")]
+    pub hold: Duration,
+    /// After which SETs that were handed over and not acknowledged are handed over again, 5s to 1d.
+    #[serde(with = "setgate_delivery::duration")]
+    pub redelivery_timeout: Duration,
     /// SETs in one answer at most, 1 to 10000; a receiver asks for fewer by `maxEvents`.
     pub answer_sets: usize,
     /// Bytes of the SETs in one answer at most, 1 MiB to 16 MiB.
@@ -30,7 +32,12 @@ pub struct Section {
 
 impl Default for Section {
     fn default() -> Self {
-        Self { hold_seconds: 25, ack_within_seconds: 60, answer_sets: 1000, answer_bytes: 4 << 20 }
+        Self {
+            hold: Duration::from_secs(25),
+            redelivery_timeout: Duration::from_secs(60),
+            answer_sets: 1000,
+            answer_bytes: 4 << 20,
+        }
     }
 }
 
@@ -38,9 +45,9 @@ impl Options for Section {}
 
 impl Section {
     pub(crate) fn validate(&self) -> Result<(), Fault> {
-        let validated = within("hold_seconds", self.hold_seconds, &HOLD)
-            .and_then(|_| within("ack_within_seconds", self.ack_within_seconds, &ACK_WITHIN))
-            .and_then(|_| within("answer_sets", self.answer_sets, &SETS).map(|_| 0))
+        let validated = between("hold", self.hold, HOLD)
+            .and_then(|_| between("redelivery_timeout", self.redelivery_timeout, REDELIVERY))
+            .and_then(|_| within("answer_sets", self.answer_sets, &SETS))
             .and_then(|_| within("answer_bytes", self.answer_bytes, &BYTES));
         validated.map(|_| ()).map_err(|(option, why)| {
             Fault::Start(Cause::configuration("configuration", format!("[methods.poll]: `{option}`: {why}")))
@@ -52,10 +59,12 @@ impl Section {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
-    /// Seconds that a long poll is held, at most the section's.
-    pub hold_seconds: Option<u64>,
-    /// Seconds after which what is not acknowledged is handed over again, 5 to 86400; instead of the section's.
-    pub ack_within_seconds: Option<u64>,
+    /// How long a long poll is held, at most the section's.
+    #[serde(with = "setgate_delivery::duration::optional")]
+    pub hold: Option<Duration>,
+    /// After which what is not acknowledged is handed over again, 5s to 1d; instead of the section's.
+    #[serde(with = "setgate_delivery::duration::optional")]
+    pub redelivery_timeout: Option<Duration>,
     /// SETs in one answer, at most the section's.
     pub answer_sets: Option<usize>,
 }
@@ -64,13 +73,13 @@ impl Options for Grant {}
 
 impl Grant {
     pub(crate) fn hold(&self, section: &Section) -> Result<Duration, Fault> {
-        let lowered = self.hold_seconds.unwrap_or(section.hold_seconds);
-        within("hold_seconds", lowered, &(*HOLD.start()..=section.hold_seconds)).map(Duration::from_secs).map_err(fault)
+        let lowered = self.hold.unwrap_or(section.hold);
+        between("hold", lowered, (HOLD.0, section.hold)).map_err(fault)
     }
 
-    pub(crate) fn ack_within(&self, section: &Section) -> Result<Duration, Fault> {
-        let seconds = self.ack_within_seconds.unwrap_or(section.ack_within_seconds);
-        within("ack_within_seconds", seconds, &ACK_WITHIN).map(Duration::from_secs).map_err(fault)
+    pub(crate) fn redelivery_timeout(&self, section: &Section) -> Result<Duration, Fault> {
+        let timeout = self.redelivery_timeout.unwrap_or(section.redelivery_timeout);
+        between("redelivery_timeout", timeout, REDELIVERY).map_err(fault)
     }
 
     pub(crate) fn answer_sets(&self, section: &Section) -> Result<usize, Fault> {
@@ -81,6 +90,14 @@ impl Grant {
 
 fn fault((member, why): (&'static str, String)) -> Fault {
     Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::configuration("invalid", why) }
+}
+
+fn between(
+    option: &'static str,
+    value: Duration,
+    (least, most): (Duration, Duration),
+) -> Result<Duration, (&'static str, String)> {
+    duration::outside(value, least, most).map_or(Ok(value), |why| Err((option, why)))
 }
 
 fn within<N: PartialOrd + std::fmt::Display + Copy>(
@@ -121,9 +138,9 @@ pub struct Source {
     /// SETs that one answer may bring, 1 to 10000.
     #[serde(default = "Source::max_events")]
     pub max_events: usize,
-    /// Seconds that a poll may take, 2 to 600: longer than the transmitter holds it.
-    #[serde(default = "Source::timeout_seconds")]
-    pub timeout_seconds: u64,
+    /// How long a poll may take, 2s to 10m: longer than the transmitter holds it.
+    #[serde(default = "Source::timeout", with = "setgate_delivery::duration")]
+    pub timeout: Duration,
 }
 
 impl Source {
@@ -131,14 +148,13 @@ impl Source {
         100
     }
 
-    const fn timeout_seconds() -> u64 {
-        90
+    const fn timeout() -> Duration {
+        Duration::from_secs(90)
     }
 
     fn validate(&self) -> Result<(), Fault> {
         within("max_events", self.max_events, &SETS)
-            .map(|_| 0)
-            .and_then(|_| within("timeout_seconds", self.timeout_seconds, &TIMEOUT))
+            .and_then(|_| between("timeout", self.timeout, TIMEOUT))
             .map(|_| ())
             .map_err(|(member, why)| of_source(member, &why))
     }
@@ -183,18 +199,18 @@ mod tests {
             Fault::Terms { pointer, .. } => pointer,
             other => other.to_string(),
         };
-        assert_eq!(grant(r#"{"hold_seconds":5}"#).hold(&section).unwrap(), Duration::from_secs(5));
-        assert_eq!(pointer(grant(r#"{"hold_seconds":26}"#).hold(&section).unwrap_err()), "/grant/hold_seconds");
-        assert_eq!(pointer(grant(r#"{"hold_seconds":0}"#).hold(&section).unwrap_err()), "/grant/hold_seconds");
+        assert_eq!(grant(r#"{"hold":"5s"}"#).hold(&section).unwrap(), Duration::from_secs(5));
+        assert_eq!(pointer(grant(r#"{"hold":"26s"}"#).hold(&section).unwrap_err()), "/grant/hold");
+        assert_eq!(pointer(grant(r#"{"hold":"0s"}"#).hold(&section).unwrap_err()), "/grant/hold");
         assert_eq!(
-            pointer(grant(r#"{"ack_within_seconds":4}"#).ack_within(&section).unwrap_err()),
-            "/grant/ack_within_seconds"
+            pointer(grant(r#"{"redelivery_timeout":"4s"}"#).redelivery_timeout(&section).unwrap_err()),
+            "/grant/redelivery_timeout"
         );
         assert_eq!(pointer(grant(r#"{"answer_sets":1001}"#).answer_sets(&section).unwrap_err()), "/grant/answer_sets");
         assert!(section.validate().is_ok());
         for wrong in [
-            Section { hold_seconds: 0, ..Section::default() },
-            Section { ack_within_seconds: 1, ..Section::default() },
+            Section { hold: Duration::ZERO, ..Section::default() },
+            Section { redelivery_timeout: Duration::from_secs(1), ..Section::default() },
             Section { answer_sets: 0, ..Section::default() },
             Section { answer_bytes: 1, ..Section::default() },
         ] {
@@ -209,6 +225,6 @@ mod tests {
         assert!(source.validate().is_ok() && !format!("{source:?}").contains("canary"));
         assert!(read(r#"{"endpoint_url":"https://a.example","endpoint":1}"#).is_err());
         assert!(Source { max_events: 0, ..source.clone() }.validate().is_err());
-        assert!(Source { timeout_seconds: 1, ..source }.validate().is_err());
+        assert!(Source { timeout: Duration::from_secs(1), ..source }.validate().is_err());
     }
 }

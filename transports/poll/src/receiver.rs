@@ -112,7 +112,7 @@ impl Collector {
         Ok(Self {
             peer: endpoint.url.origin().ascii_serialization(),
             endpoint,
-            timeout: Duration::from_secs(source.timeout_seconds),
+            timeout: source.timeout,
             most: source.max_events,
             ids: IDS,
             runtime: env.runtime.clone(),

@@ -55,7 +55,7 @@ impl PollLine {
         Ok(Self {
             stream: about.stream.clone(),
             hold: grant.hold(section)?,
-            ack_within: grant.ack_within(section)?,
+            ack_within: grant.redelivery_timeout(section)?,
             answer_sets: grant.answer_sets(section)?,
             answer_bytes: section.answer_bytes,
             places: Places::default(),

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use setgate_delivery::{Cause, Fault, Json, Options, Secret};
+use setgate_delivery::{Cause, Fault, Json, Options, Secret, duration};
 
 use crate::wire::Taken;
 
 /// Largest window: requests of one stream under way at once.
 const WIDEST: usize = 1024;
-/// Longest time for one request, in seconds.
-const SLOWEST: u64 = 300;
+/// Shortest and longest time for one request.
+const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 /// `[methods.push]`: what holds for every push stream unless its grant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -18,8 +18,9 @@ const SLOWEST: u64 = 300;
 pub struct Section {
     /// SETs of one stream that may be under way at once, 1 to 1024.
     pub window: usize,
-    /// Seconds from resolving the receiver's name to its answer, 1 to 300.
-    pub timeout_seconds: u64,
+    /// From resolving the receiver's name to its answer, 1s to 5m.
+    #[serde(with = "setgate_delivery::duration")]
+    pub timeout: Duration,
     /// Whether a SET is acknowledged by 202 alone, as RFC 8935 §2.2 has it; else by 200, 201 and 204 too, unless the body contradicts.
     pub accept_only_202: bool,
     /// Whether the receiving half takes `application/jwt` beside `application/secevent+jwt`.
@@ -28,7 +29,7 @@ pub struct Section {
 
 impl Default for Section {
     fn default() -> Self {
-        Self { window: 64, timeout_seconds: 30, accept_only_202: false, accept_legacy: false }
+        Self { window: 64, timeout: Duration::from_secs(30), accept_only_202: false, accept_legacy: false }
     }
 }
 
@@ -36,7 +37,7 @@ impl Options for Section {}
 
 impl Section {
     pub(crate) fn validate(&self) -> Result<(), Fault> {
-        window(self.window).and_then(|_| timeout(self.timeout_seconds)).map(|_| ()).map_err(|(option, why)| {
+        window(self.window).and_then(|_| timeout(self.timeout)).map(|_| ()).map_err(|(option, why)| {
             Fault::Start(Cause::configuration("configuration", format!("[methods.push]: `{option}`: {why}")))
         })
     }
@@ -48,8 +49,9 @@ impl Section {
 pub struct Grant {
     /// SETs that may be under way at once, 1 to 1024; instead of the section's.
     pub window: Option<usize>,
-    /// Seconds from resolving the receiver's name to its answer, 1 to 300; instead of the section's.
-    pub timeout_seconds: Option<u64>,
+    /// From resolving the receiver's name to its answer, 1s to 5m; instead of the section's.
+    #[serde(with = "setgate_delivery::duration::optional")]
+    pub timeout: Option<Duration>,
     /// Whether 202 alone acknowledges a SET; instead of the section's.
     pub accept_only_202: Option<bool>,
 }
@@ -62,7 +64,7 @@ impl Grant {
     }
 
     pub(crate) fn timeout(&self, section: &Section) -> Result<Duration, Fault> {
-        timeout(self.timeout_seconds.unwrap_or(section.timeout_seconds)).map_err(fault)
+        timeout(self.timeout.unwrap_or(section.timeout)).map_err(fault)
     }
 
     /// Which successes acknowledge a SET: whoever wants the letter gets it.
@@ -80,11 +82,10 @@ fn window(sets: usize) -> Result<usize, (&'static str, String)> {
     if (1..=WIDEST).contains(&sets) { Ok(sets) } else { Err(("window", format!("write 1 to {WIDEST}"))) }
 }
 
-fn timeout(seconds: u64) -> Result<Duration, (&'static str, String)> {
-    if (1..=SLOWEST).contains(&seconds) {
-        Ok(Duration::from_secs(seconds))
-    } else {
-        Err(("timeout_seconds", format!("write 1 to {SLOWEST}")))
+fn timeout(timeout: Duration) -> Result<Duration, (&'static str, String)> {
+    match duration::outside(timeout, TIMEOUT.0, TIMEOUT.1) {
+        None => Ok(timeout),
+        Some(why) => Err(("timeout", why)),
     }
 }
 
@@ -194,9 +195,11 @@ mod tests {
             other => other.to_string(),
         };
         assert_eq!(pointer(grant(r#"{"window":0}"#).window(&section).unwrap_err()), "/grant/window");
+        assert_eq!(pointer(grant(r#"{"timeout":"301s"}"#).timeout(&section).unwrap_err()), "/grant/timeout");
+        assert_eq!(pointer(grant(r#"{"ca_pem":"no"}"#).policy("i").unwrap_err()), "/grant/ca_pem");
         assert_eq!(
-            pointer(grant(r#"{"timeout_seconds":301}"#).timeout(&section).unwrap_err()),
-            "/grant/timeout_seconds"
+            pointer(grant(r#"{"client_key_pem":"no"}"#).policy("i").unwrap_err()),
+            "/grant/client_certificate_pem"
         );
         assert!(Section { window: 0, ..Section::default() }.validate().is_err());
     }

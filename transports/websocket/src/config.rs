@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use setgate_delivery::{Cause, Fault, Options, Secret, Url};
+use setgate_delivery::{Cause, Fault, Options, Secret, Url, duration};
 
 use crate::wire::Subprotocol;
 
@@ -12,10 +12,12 @@ use crate::wire::Subprotocol;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
-    /// Seconds between two pings; a peer that is silent for twice as long is hung up on. 5 to 300.
-    pub ping_seconds: u64,
-    /// Seconds in which a socket that holds SETs must settle at least one, 10 to 3600; then it is closed.
-    pub settle_seconds: u64,
+    /// The time between two pings; a peer that is silent for twice as long is hung up on. 5s to 5m.
+    #[serde(with = "setgate_delivery::duration")]
+    pub ping_interval: Duration,
+    /// The time in which a socket that holds SETs must settle at least one, 10s to 1h; then it is closed.
+    #[serde(with = "setgate_delivery::duration")]
+    pub settle_timeout: Duration,
     /// SETs of one frame, 1 to 1000.
     pub frame_sets: usize,
     /// Bytes of SETs in one frame, 4096 to 1048576; a larger SET travels alone.
@@ -24,10 +26,12 @@ pub struct Section {
     pub message_bytes: usize,
     /// SETs that a `pushpull` socket, which knows no credit, may hold unsettled, 1 to 1024.
     pub in_flight: usize,
-    /// Seconds after which SETs of an answer to a POST fall due again, 5 to 3600.
-    pub ack_within_seconds: u64,
-    /// Milliseconds that a POST waits for a SET before it is answered without, 0 to 10000.
-    pub post_wait_ms: u64,
+    /// After which SETs of an answer to a POST fall due again, 5s to 1h.
+    #[serde(with = "setgate_delivery::duration")]
+    pub redelivery_timeout: Duration,
+    /// How long a POST waits for a SET before it is answered without, 0s to 10s.
+    #[serde(with = "setgate_delivery::duration")]
+    pub post_wait: Duration,
     /// Sockets of all streams together, 1 to 1000000.
     pub sockets: usize,
     /// Sockets of one stream, 1 to 1024.
@@ -37,14 +41,14 @@ pub struct Section {
 impl Default for Section {
     fn default() -> Self {
         Self {
-            ping_seconds: 25,
-            settle_seconds: 300,
+            ping_interval: Duration::from_secs(25),
+            settle_timeout: Duration::from_secs(300),
             frame_sets: 64,
             frame_bytes: 32 << 10,
             message_bytes: 256 << 10,
             in_flight: 64,
-            ack_within_seconds: 60,
-            post_wait_ms: 0,
+            redelivery_timeout: Duration::from_secs(60),
+            post_wait: Duration::ZERO,
             sockets: 20_000,
             sockets_per_stream: 16,
         }
@@ -55,25 +59,32 @@ impl Options for Section {}
 
 impl Section {
     pub(crate) fn validate(&self) -> Result<(), Fault> {
+        let durations = [
+            ("ping_interval", self.ping_interval, 5, 300),
+            ("settle_timeout", self.settle_timeout, 10, 3600),
+            ("redelivery_timeout", self.redelivery_timeout, 5, 3600),
+            ("post_wait", self.post_wait, 0, 10),
+        ];
+        let seconds = Duration::from_secs;
+        let wrong = durations.into_iter().find_map(|(option, value, least, most)| {
+            duration::outside(value, seconds(least), seconds(most)).map(|why| (option, why))
+        });
         let ranges = [
-            ("ping_seconds", self.ping_seconds, 5, 300),
-            ("settle_seconds", self.settle_seconds, 10, 3600),
             ("frame_sets", self.frame_sets as u64, 1, 1000),
             ("frame_bytes", self.frame_bytes as u64, 4096, 1 << 20),
             ("message_bytes", self.message_bytes as u64, 4096, 1 << 20),
             ("in_flight", self.in_flight as u64, 1, 1024),
-            ("ack_within_seconds", self.ack_within_seconds, 5, 3600),
-            ("post_wait_ms", self.post_wait_ms, 0, 10_000),
             ("sockets", self.sockets as u64, 1, 1_000_000),
             ("sockets_per_stream", self.sockets_per_stream as u64, 1, 1024),
         ];
-        match ranges.into_iter().find(|(_, value, least, most)| value < least || value > most) {
-            None => Ok(()),
-            Some((option, _, least, most)) => Err(Fault::Start(Cause::configuration(
-                "configuration",
-                format!("[methods.websocket]: `{option}`: write {least} to {most}"),
-            ))),
-        }
+        let wrong = wrong.or_else(|| {
+            let out = ranges.into_iter().find(|(_, value, least, most)| value < least || value > most);
+            out.map(|(option, _, least, most)| (option, format!("write {least} to {most}")))
+        });
+        wrong.map_or(Ok(()), |(option, why)| {
+            let why = format!("[methods.websocket]: `{option}`: {why}");
+            Err(Fault::Start(Cause::configuration("configuration", why)))
+        })
     }
 }
 
@@ -161,9 +172,9 @@ pub(crate) struct Source {
     /// SETs that may be here unsettled, 1 to 10000.
     #[serde(default)]
     credit: Option<u32>,
-    /// Seconds between two requests over HTTP while nothing comes, 1 to 3600.
-    #[serde(default)]
-    poll_seconds: Option<u32>,
+    /// The time between two requests over HTTP while nothing comes, 1s to 1h.
+    #[serde(default, with = "setgate_delivery::duration::optional")]
+    poll_interval: Option<Duration>,
 }
 
 /// How the other end asks for SETs.
@@ -203,11 +214,10 @@ impl Source {
     }
 
     pub(crate) fn pause(&self) -> Result<Duration, Fault> {
-        let seconds = self.poll_seconds.unwrap_or(5);
-        if (1..=3600).contains(&seconds) {
-            Ok(Duration::from_secs(seconds.into()))
-        } else {
-            Err(wrong("poll_seconds", "write 1 to 3600".to_owned()))
+        let pause = self.poll_interval.unwrap_or(Duration::from_secs(5));
+        match duration::outside(pause, Duration::from_secs(1), Duration::from_secs(3600)) {
+            None => Ok(pause),
+            Some(why) => Err(wrong("poll_interval", why)),
         }
     }
 }
@@ -256,8 +266,8 @@ mod tests {
     #[test]
     fn a_section_and_a_grant_name_the_option_that_is_out_of_range() {
         assert!(Section::default().validate().is_ok());
-        let bad = Section { ping_seconds: 4, ..Section::default() };
-        assert!(bad.validate().unwrap_err().to_string().contains("`ping_seconds`: write 5 to 300"));
+        let bad = Section { ping_interval: Duration::from_secs(4), ..Section::default() };
+        assert!(bad.validate().unwrap_err().to_string().contains("`ping_interval`: write \"5s\" to \"5m\""));
         assert!(Section { frame_bytes: 4095, ..Section::default() }.validate().is_err());
         let grant = Grant { in_flight: Some(0), ..Grant::default() };
         assert_eq!(pointer(grant.over(&Section::default()).unwrap_err()), "/grant/in_flight");

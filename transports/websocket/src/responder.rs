@@ -53,8 +53,8 @@ impl SocketLine {
     pub(crate) fn new(section: &Section, _about: &About, grant: &Grant) -> Result<Self, Fault> {
         let merged = grant.over(section)?;
         let rules = Rules {
-            ping: Duration::from_secs(merged.ping_seconds),
-            settle: Duration::from_secs(merged.settle_seconds),
+            ping: merged.ping_interval,
+            settle: merged.settle_timeout,
             frame_sets: merged.frame_sets,
             frame_bytes: merged.frame_bytes,
             in_flight: merged.in_flight,
@@ -65,8 +65,8 @@ impl SocketLine {
             rules: Arc::new(rules),
             most: merged.sockets_per_stream,
             open: Arc::default(),
-            ack_within: Duration::from_secs(merged.ack_within_seconds),
-            wait: Duration::from_millis(merged.post_wait_ms),
+            ack_within: merged.redelivery_timeout,
+            wait: merged.post_wait,
         })
     }
 }

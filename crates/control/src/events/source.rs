@@ -56,9 +56,8 @@ impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Early => Self::bad("the body ends early"),
-            Fault::Slow => {
-                Self::new(http::StatusCode::REQUEST_TIMEOUT, "the body comes too slowly").ruled("minimum_rate")
-            }
+            Fault::Slow => Self::new(http::StatusCode::REQUEST_TIMEOUT, "the body comes too slowly")
+                .ruled("minimum_bytes_per_second"),
             Fault::Limit(option, detail) => Self::limit(option, detail),
             Fault::Coding(detail) => Self::bad(detail),
         }
@@ -246,9 +245,9 @@ impl Pace {
         let now = self.runtime.clock.monotonic();
         let since = *self.since.get_or_insert(now);
         let waiting = now.saturating_sub(since);
-        let idle = config.idle().saturating_sub(waiting);
-        let Some(earned) = arrived.checked_div(config.minimum_rate) else { return idle };
-        let in_all = config.grace().saturating_add(Duration::from_secs(earned));
+        let idle = config.idle_timeout.saturating_sub(waiting);
+        let Some(earned) = arrived.checked_div(config.minimum_bytes_per_second) else { return idle };
+        let in_all = config.grace_period.saturating_add(Duration::from_secs(earned));
         idle.min(in_all.saturating_sub(self.waited + waiting))
     }
 

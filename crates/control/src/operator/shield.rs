@@ -34,7 +34,7 @@ impl Shield {
         // Probes call a pod by its address: harmless for what is open anyway, and no name can be rebound to it.
         let is_probe = is_open(request.uri().path()) && name.parse::<IpAddr>().is_ok();
         if !is_probe && !self.hosts.contains(&name) {
-            let detail = "the admin listener is not called so: `hosts` in [operator] lists its names";
+            let detail = "the admin listener is not called so: `hosts` in [admin] lists its names";
             return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
         }
         same_origin(request.headers(), &host)?;

@@ -57,7 +57,7 @@ impl Proxy {
             system_roots: false,
             egress_proxy: format!("http://{}", self.address),
             egress_proxy_resolves: resolves,
-            timeout_seconds: 2,
+            timeout: Duration::from_secs(2),
             ..OutboundConfig::default()
         }
     }

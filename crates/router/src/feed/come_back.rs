@@ -89,7 +89,7 @@ impl Feed {
         // It may have been the probe: another one may leave.
         state.breaker.unknown(now);
         state.shown.last_error = Some((wall, cause.clone()));
-        let due = now + Duration::from_secs(self.shared.config.backoff_most_s);
+        let due = now + self.shared.config.backoff_max;
         self.come_back(&mut state, claimed, Some(due));
         self.wake(&mut state);
     }

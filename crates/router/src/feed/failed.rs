@@ -41,7 +41,7 @@ impl Feed {
             return;
         }
         state.streaks.lone_failures += 1;
-        let wait = pause(config, &*runtime.random, tries).max(after.unwrap_or_default().min(config.retry_after_most()));
+        let wait = pause(config, &*runtime.random, tries).max(after.unwrap_or_default().min(config.retry_after_max));
         if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
             state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures));
             self.pause_if_hopeless(state, now, &cause);
@@ -69,7 +69,7 @@ impl Feed {
         let &mut Settling { served, now, wall, .. } = settling;
         let Shared { config, runtime, .. } = &*self.shared;
         self.count_failure(settling, &mut claimed, &cause);
-        let after = after.unwrap_or_default().min(config.retry_after_most());
+        let after = after.unwrap_or_default().min(config.retry_after_max);
         if served.profile.voice == Voice::Responder {
             // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
             state.shown.last_error = Some((wall, cause));
@@ -104,7 +104,7 @@ impl Feed {
         cause: Cause,
     ) {
         let &mut Settling { now, wall, .. } = settling;
-        let after = after.unwrap_or_default().min(self.shared.config.retry_after_most());
+        let after = after.unwrap_or_default().min(self.shared.config.retry_after_max);
         let until = hold(state, &claimed, now, Fault::Theirs(after), &cause);
         let wait = until.saturating_sub(now);
         if state.is_this_set(&mut claimed) {

@@ -141,7 +141,7 @@ impl State {
         let owes = shared.store.waiting(no) > 0;
         Self {
             no,
-            lanes: Lanes::new(shared.config.ready_set),
+            lanes: Lanes::new(shared.config.ready_sets),
             accounted: 0,
             control: ControlQueue::default(),
             in_flight: InFlight::default(),

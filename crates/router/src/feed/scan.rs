@@ -35,7 +35,7 @@ impl Feed {
             self.shared.settler.flush().await;
         }
         let upto = self.shared.store.bounds().last.seq;
-        let most = self.shared.config.ready_set.clamp(64, READ_MOST);
+        let most = self.shared.config.ready_sets.clamp(64, READ_MOST);
         let read = self.shared.store.owed(self.no, Position::new(from), most).await;
         let mut state = self.state.lock();
         state.scan.reading = false;
@@ -89,7 +89,7 @@ impl Feed {
             let due = state.scan.attempted.get(&seq).map(|attempted| {
                 slot.attempts = attempted.count;
                 slot.failed_at(attempted.first_failed);
-                let wait = attempted.next_at.since(wall).min(Duration::from_secs(self.shared.config.backoff_most_s));
+                let wait = attempted.next_at.since(wall).min(self.shared.config.backoff_max);
                 // Who fetches comes when it likes: nothing needs to be spread.
                 let spread = if state.patient { 0 } else { self.shared.runtime.random.below(1000) };
                 now + wait + Duration::from_millis(spread)

@@ -110,7 +110,7 @@ impl Inner {
             on_refusal: declared.on_refusal,
             match_by_the_letter: declared.match_by_the_letter,
             batch: declared.batch,
-            inactivity_timeout_seconds: declared.inactivity_timeout_seconds,
+            inactivity_timeout_seconds: declared.inactivity_timeout,
             created: before.map_or(at, |before| before.created),
         })
     }

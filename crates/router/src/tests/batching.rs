@@ -25,7 +25,7 @@ async fn wait_for(bench: &Bench, tap: &mut Tap, most: usize) -> (Vec<u64>, Durat
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
-    let bench = Bench::new(Config::default(), &[batched(asked("a"), &json!({ "sets": 3, "linger_ms": 400 }))]).await;
+    let bench = Bench::new(Config::default(), &[batched(asked("a"), &json!({ "sets": 3, "linger": "400ms" }))]).await;
     let mut tap = bench.router.visit("a").unwrap().feed.tap();
     for n in 0..2 {
         bench.emit(n, n).await;
@@ -48,7 +48,7 @@ async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
 #[tokio::test(start_paused = true)]
 async fn bytes_fill_a_batch_too() {
     let bench =
-        Bench::new(Config::default(), &[batched(asked("a"), &json!({ "bytes": 600, "linger_ms": 10_000 }))]).await;
+        Bench::new(Config::default(), &[batched(asked("a"), &json!({ "bytes": 600, "linger": "10000ms" }))]).await;
     let mut tap = bench.router.visit("a").unwrap().feed.tap();
     for n in 0..12 {
         bench.emit(n, n).await;
@@ -60,7 +60,7 @@ async fn bytes_fill_a_batch_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_repeat_and_a_control_set_linger_for_nobody() {
-    let slow = batched(asked("a"), &json!({ "linger_ms": 10_000 }));
+    let slow = batched(asked("a"), &json!({ "linger": "10000ms" }));
     let bench = Bench::new(Config::default(), &[slow]).await;
     let feed = bench.router.visit("a").unwrap().feed;
     bench.emit(0, 0).await;
@@ -76,7 +76,7 @@ async fn a_repeat_and_a_control_set_linger_for_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn single_pushes_linger_too() {
-    let bench = Bench::new(Config::default(), &[batched(stream("a"), &json!({ "linger_ms": 300 }))]).await;
+    let bench = Bench::new(Config::default(), &[batched(stream("a"), &json!({ "linger": "300ms" }))]).await;
     // Fewer than leave at once at first.
     for n in 0..3 {
         bench.emit(n, n).await;
@@ -90,19 +90,20 @@ async fn single_pushes_linger_too() {
 
 #[test]
 fn a_linger_of_more_than_ten_seconds_is_refused() {
-    let declared =
-        |linger: u32| serde_json::from_value::<crate::Declared>(batched(stream("a"), &json!({ "linger_ms": linger })));
+    let declared = |linger: u32| {
+        serde_json::from_value::<crate::Declared>(batched(stream("a"), &json!({ "linger": format!("{linger}ms") })))
+    };
     assert!(declared(10_000).is_ok());
-    assert!(declared(10_001).unwrap_err().to_string().contains("linger_ms"));
+    assert!(declared(10_001).unwrap_err().to_string().contains("write \"0s\" to \"10s\""));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_time() {
     let mut left = asked("a");
-    left["inactivity_timeout_seconds"] = 100.into();
+    left["inactivity_timeout"] = "100s".into();
     // Who is called does not have to come.
     let mut called = stream("b");
-    called["inactivity_timeout_seconds"] = 100.into();
+    called["inactivity_timeout"] = "100s".into();
     let bench = Bench::new(Config::default(), &[left, called]).await;
     let status = async || bench.router.stream("a").await.unwrap().status;
     bench.pass(Duration::from_secs(90)).await;

@@ -21,7 +21,8 @@ async fn on_disk(folder: &std::path::Path, budget_bytes: u64) -> Bench {
     FjallStore::init(&place, &options, &[9; 32], &runtime).unwrap();
     let store =
         FjallStore::open(&place, &options, &[9; 32], &runtime, setgate_store::Observed::default()).unwrap().store;
-    Bench::over(store, clock, runtime, Config { retention_every_s: 3600, ..Config::default() }).await
+    Bench::over(store, clock, runtime, Config { retention_interval: Duration::from_secs(3600), ..Config::default() })
+        .await
 }
 
 fn wants(id: &str, event: &str) -> Value {
@@ -82,7 +83,7 @@ async fn dead_streams_are_cut_before_intake_closes_and_the_good_one_loses_nothin
 async fn a_stream_is_cut_to_its_share_only_if_freeing_what_nobody_needs_is_not_enough() {
     let mut dead = wants("dead", "changed");
     dead["retention"] = json!({ "budget_percent": 10 });
-    let config = Config { retention_every_s: 2, ..Config::default() };
+    let config = Config { retention_interval: Duration::from_secs(2), ..Config::default() };
     let (bench, store) = faulty::faulty(config, &[dead]).await;
     bench.router.pause("dead", "nobody is there".into()).await.unwrap();
     for n in 0..20 {

@@ -99,7 +99,7 @@ fn declared(id: &str, narrow: bool) -> Value {
 }
 
 fn config() -> Config {
-    Config { retention_every_s: 1, ..Config::default() }
+    Config { retention_interval: Duration::from_secs(1), ..Config::default() }
 }
 
 /// (owed, acknowledged, parked, dropped, waiting)

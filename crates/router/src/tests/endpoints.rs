@@ -162,7 +162,7 @@ fn carried() -> Outcome {
 /// A bench with so many streams on one cluster.
 async fn bench(streams: usize) -> (Bench, Arc<Cluster>) {
     let declared: Vec<Value> = (0..streams).map(|n| clustered(&format!("s{n:03}"))).collect();
-    let config = Config { pause_after_s: 0, ..Config::default() };
+    let config = Config { pause_after: Duration::from_secs(0), ..Config::default() };
     let bench = Bench::new(config, &declared).await;
     let cluster = bench.method.cluster.clone();
     (bench, cluster)

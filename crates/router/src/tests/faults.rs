@@ -112,7 +112,7 @@ async fn a_stream_without_a_key_waits_instead_of_spinning() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stopped_key_with_a_full_ready_set_holds_up_no_other() {
-    let config = Config { ready_set: 64, ..Config::default() };
+    let config = Config { ready_sets: 64, ..Config::default() };
     let mut stopping = stream("a");
     stopping["on_refusal"] = "stop_key".into();
     let (bench, store) = faulty(config, &[stopping]).await;
@@ -132,7 +132,7 @@ async fn a_stopped_key_with_a_full_ready_set_holds_up_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn lanes_that_all_wait_cost_no_reading() {
-    let config = Config { ready_set: 64, poison_after: 1000, ..Config::default() };
+    let config = Config { ready_sets: 64, poison_after: 1000, ..Config::default() };
     let (bench, store) = faulty(config, &[stream("a")]).await;
     // One in two fails alone, so that the line stays well while more and more keys wait.
     bench
@@ -150,7 +150,7 @@ async fn lanes_that_all_wait_cost_no_reading() {
 
 #[tokio::test(start_paused = true)]
 async fn a_window_without_room_for_the_next_bytes_is_waited_for_quietly() {
-    let config = Config { handed_out_bytes: 10_000, ..Config::default() };
+    let config = Config { in_flight_bytes: 10_000, ..Config::default() };
     let bench = Bench::new(config, &[stream("a")]).await;
     let blob = "x".repeat(3000);
     for n in 0..12 {
@@ -169,7 +169,7 @@ async fn a_window_without_room_for_the_next_bytes_is_waited_for_quietly() {
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
-    let bench = Bench::new(Config { ready_set: 2, ..Config::default() }, &[stream("a")]).await;
+    let bench = Bench::new(Config { ready_sets: 2, ..Config::default() }, &[stream("a")]).await;
     let feed = bench.router.0.feed(StreamNo(1)).unwrap();
     bench.method.answer_with(|set| if number(set) == 0 { after(Duration::from_secs(5)) } else { ack() });
     bench.emit(0, 0).await;

@@ -11,7 +11,7 @@ fn keeping(sets: u64) -> Value {
 }
 
 fn often() -> Config {
-    Config { retention_every_s: 1, ..Config::default() }
+    Config { retention_interval: Duration::from_secs(1), ..Config::default() }
 }
 
 #[tokio::test(start_paused = true)]

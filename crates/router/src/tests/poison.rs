@@ -127,7 +127,9 @@ async fn two_such_sets_do_not_shelter_each_other() {
 async fn a_stream_that_is_unhealthy_makes_no_poison() {
     // Of ten answers so many are failures; and a receiver that is away every other half minute.
     for failing in [3, 5, 8, 9, 0] {
-        let bench = Bench::new(Config { pause_after_s: 1_000_000, ..Config::default() }, &[stream("a")]).await;
+        let bench =
+            Bench::new(Config { pause_after: Duration::from_secs(1_000_000), ..Config::default() }, &[stream("a")])
+                .await;
         let (dice, away) = (SeededRandom::new(11 + failing), Arc::new(AtomicBool::new(false)));
         let is_away = away.clone();
         bench.method.answer_with(move |_| {

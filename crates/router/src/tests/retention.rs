@@ -13,7 +13,7 @@ fn limited(id: &str, retention: Value) -> Value {
 }
 
 fn config() -> Config {
-    Config { retention_every_s: 60, ..Config::default() }
+    Config { retention_interval: Duration::from_secs(60), ..Config::default() }
 }
 
 async fn tally(bench: &Bench, id: &str) -> Tally {

@@ -86,7 +86,7 @@ struct Play {
 }
 
 fn config() -> Config {
-    Config { ready_set: 24, handed_out_sets: 40, pause_after_parked: u32::MAX, ..Config::default() }
+    Config { ready_sets: 24, in_flight_sets: 40, pause_after_parked: u32::MAX, ..Config::default() }
 }
 
 impl Play {

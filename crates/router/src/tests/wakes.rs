@@ -93,8 +93,8 @@ async fn a_store_that_settles_again_soon_wakes_who_was_turned_away() {
 #[tokio::test(start_paused = true)]
 async fn timers_are_as_many_as_streams() {
     let mut month = asked("a");
-    month["inactivity_timeout_seconds"] = (30 * 86_400).into();
-    month["batch"] = json!({ "linger_ms": 10 });
+    month["inactivity_timeout"] = "30d".into();
+    month["batch"] = json!({ "linger": "10ms" });
     let bench = Bench::new(Config::default(), &[month, stream("b")]).await;
     let feed = bench.router.visit("a").unwrap().feed;
     for n in 0..1000 {
@@ -138,7 +138,7 @@ async fn a_line_that_waits_for_what_is_in_flight_rings_no_timer_in_a_circle() {
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_stays_away_from_a_store_that_takes_no_pause_is_told_of_now_and_then() {
     let mut soon = asked("a");
-    soon["inactivity_timeout_seconds"] = 5.into();
+    soon["inactivity_timeout"] = "5s".into();
     let (bench, store) = faulty(Config::default(), &[soon]).await;
     store.refuse_configure.store(true, Ordering::Relaxed);
     let rang = rings(&bench, Duration::from_secs(300)).await;

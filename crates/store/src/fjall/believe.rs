@@ -1,8 +1,6 @@
 //! The wall clock, where it is believed anew: what was accepted meanwhile must not count as older than it is, and what was accepted
 //! under a clock that was ahead must not hold time still for years.
 
-use std::time::Duration;
-
 use setgate_set::Timestamp;
 
 use crate::{
@@ -99,7 +97,7 @@ impl Writer {
         let offset = strayed.map_or(0, |strayed| strayed.offset);
         if let Some(strayed) = strayed.filter(|_| offset > 0) {
             let from = strayed.last.unwrap_or(last);
-            let longest = Duration::from_secs(self.shared.options.parked_seconds);
+            let longest = self.shared.options.parked_age;
             let times = (strayed.began, self.shared.sanity.now(&self.shared.runtime));
             HeldBack { first: from + 1, last, times, until: now }.add(&mut runs, first, longest);
         }

@@ -67,7 +67,7 @@ pub(crate) fn read_row(number: u64, value: &[u8]) -> Option<(Timestamp, u64)> {
 impl Options {
     /// How long one bucket of idempotency keys collects: a quarter of the window.
     fn bucket_millis(&self) -> u64 {
-        (self.idempotency_window_seconds.saturating_mul(1000) / 4).max(1)
+        u64::try_from(self.idempotency_window.as_millis() / 4).unwrap_or(u64::MAX).max(1)
     }
 
     /// How many keys of one producer one bucket takes.
@@ -105,7 +105,7 @@ impl Engine {
     pub(crate) fn date_buckets(&self, options: &Options, now: Timestamp) -> Result<(), StoreError> {
         let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
         let mut changed = 0;
-        let window = std::time::Duration::from_secs(options.idempotency_window_seconds);
+        let window = options.idempotency_window;
         for item in self.meta.prefix(ROW) {
             let (key, value) = item.into_inner().map_err(engine_error)?;
             let Some(number) = number_of(&key).filter(|number| !self.once.read().contains_key(number)) else {
@@ -137,7 +137,7 @@ impl Shared {
         if time.suspect {
             return 0;
         }
-        let window = std::time::Duration::from_secs(self.options.idempotency_window_seconds);
+        let window = self.options.idempotency_window;
         let once = engine.once.read();
         let asked = |bucket: &Bucket| bucket.until.is_none_or(|until| time.now.since(until) < window);
         let oldest = once.iter().find(|(_, bucket)| asked(bucket)).map(|(number, _)| *number);

@@ -146,7 +146,7 @@ pub(crate) fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreE
     }
     let owed = owed_by_anyone(shared);
     let now = shared.sanity.now(&shared.runtime);
-    let keep = Duration::from_secs(shared.options.keep_settled_seconds);
+    let keep = shared.options.keep_settled;
     let held_back = shared.state.read().held_back.clone();
     let frozen = shared.sanity.check(&shared.runtime);
     let mut trim = Trim::default();
@@ -403,7 +403,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
         };
         let mut what = Vec::new();
         if due {
-            let limit = Duration::from_secs(options.parked_seconds);
+            let limit = options.parked_age;
             let wall = shared.sanity.now(&shared.runtime);
             let held_back = shared.state.read().held_back.clone();
             for item in engine.parked.iter() {

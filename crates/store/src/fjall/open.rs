@@ -169,7 +169,7 @@ impl FjallStore {
         let epoch = loaded.epoch.max(mark.epoch) + 1;
         let boot = Shared::fresh_boot(runtime);
         let heard = (mark.heartbeat, mark.beat.unwrap_or_default());
-        let steady = Duration::from_secs(options.clock_steady_seconds);
+        let steady = options.clock_steady;
         let sanity = Sanity::new(runtime, steady, observed.clock.clone(), Some(heard));
         if mark.last == 0 {
             // Nothing was ever accepted: there is nothing that a wrong clock could destroy, and it may have been made long ago.

@@ -187,7 +187,7 @@ impl Writer {
 
     /// How long acknowledgements wait to be made durable.
     fn flush_after(&self) -> Duration {
-        let flush = self.shared.options.flush();
+        let flush = self.shared.options.flush;
         if self.is_short() { flush.max(FLUSH_SHORT) } else { flush }
     }
 

@@ -32,7 +32,7 @@ fn a_segment_that_closes_during_a_round_is_given_up_only_when_its_end_is_written
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let mut folder = Folder::with(|options| {
-            (options.segment_records, options.recent_bytes, options.flush_milliseconds) = (12, 0, 3_600_000);
+            (options.segment_records, options.recent_bytes, options.flush) = (12, 0, Duration::from_secs(3600));
         });
         let store = folder.store() as Arc<dyn Store>;
         for seq in 1..=10 {

@@ -24,7 +24,7 @@ async fn new_ones(store: &dyn Store, ids: impl Iterator<Item = u64>) -> usize {
 #[tokio::test]
 async fn no_known_id_is_new_over_restarts_housekeeping_and_buckets() {
     let mut folder = Folder::with(|options| {
-        options.idempotency_window_seconds = 4000;
+        options.idempotency_window = Duration::from_secs(4000);
         options.segment_records = 512;
     });
     for round in 0..4u64 {

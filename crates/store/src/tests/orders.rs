@@ -157,7 +157,7 @@ impl Run {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let mut folder = Folder::in_folder(folder.unwrap(), |options| {
-            (options.segment_records, options.recent_bytes, options.flush_milliseconds) = (SEGMENT, 0, 3_600_000);
+            (options.segment_records, options.recent_bytes, options.flush) = (SEGMENT, 0, Duration::from_secs(3600));
         });
         let store = folder.store();
         let run = Self { folder, store, model: Model::default(), plans: Default::default(), passed: 0, cut_at };

@@ -286,7 +286,8 @@ async fn whole_keyspaces_may_be_gone() {
 
 #[tokio::test]
 async fn a_bucket_that_was_dropped_while_the_process_ended_is_not_missed() {
-    let mut folder = Folder::with(|options| (options.segment_records, options.idempotency_window_seconds) = (64, 600));
+    let mut folder =
+        Folder::with(|options| (options.segment_records, options.idempotency_window) = (64, Duration::from_secs(600)));
     lively(&mut folder, true).await;
     let number = {
         let engine = crate::fjall::engine::Engine::open(&folder.place().store.join("engine")).unwrap();

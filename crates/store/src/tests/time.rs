@@ -44,7 +44,7 @@ async fn an_id_is_remembered_for_its_window_and_not_much_longer() {
 
 #[tokio::test]
 async fn a_clock_that_leaps_ahead_destroys_nothing_and_moves_no_time() {
-    let mut folder = Folder::with(|options| options.parked_seconds = 3600);
+    let mut folder = Folder::with(|options| options.parked_age = Duration::from_secs(3600));
     let store = folder.store() as Arc<dyn Store>;
     assert!(!repeats(&store).await);
     settle(&store, vec![parked(1, 1)], Durability::Sync).await;
@@ -119,7 +119,7 @@ async fn a_leap_that_lasts_is_believed_and_times_are_right_again() {
 
 #[tokio::test]
 async fn what_was_parked_while_the_clock_was_suspect_is_as_young_as_it_is() {
-    let mut folder = Folder::with(|options| options.parked_seconds = 24 * 3600);
+    let mut folder = Folder::with(|options| options.parked_age = Duration::from_secs(24 * 3600));
     let mut store = folder.store() as Arc<dyn Store>;
     for _ in 0..2 {
         append(&store, event("a", &[1])).await;
@@ -169,7 +169,8 @@ async fn an_event_that_is_accepted_while_the_clock_is_ahead_at_the_opening_does_
 
 #[tokio::test]
 async fn an_operator_lets_times_go_back_that_were_given_under_a_clock_that_was_ahead() {
-    let mut folder = Folder::with(|options| (options.segment_records, options.clock_steady_seconds) = (2, 60));
+    let mut folder =
+        Folder::with(|options| (options.segment_records, options.clock_steady) = (2, Duration::from_secs(60)));
     let mut store = folder.store() as Arc<dyn Store>;
     append(&store, event("a", &[1])).await;
     // It is ahead for so long that it is believed.
@@ -229,7 +230,8 @@ async fn an_operator_can_confirm_the_clock() {
 
 #[tokio::test]
 async fn parked_sets_beyond_their_limits_are_forgotten_oldest_first() {
-    let mut folder = Folder::with(|options| (options.parked_count, options.parked_seconds) = (3, 24 * 3600));
+    let mut folder =
+        Folder::with(|options| (options.parked_count, options.parked_age) = (3, Duration::from_secs(24 * 3600)));
     let store = folder.store() as Arc<dyn Store>;
     for _ in 0..5 {
         append(&store, event("x", &[1])).await;
@@ -252,7 +254,7 @@ async fn parked_sets_beyond_their_limits_are_forgotten_oldest_first() {
 #[tokio::test]
 async fn what_was_parked_under_a_clock_that_was_ahead_is_forgotten_in_its_time() {
     for confirms in [true, false] {
-        let mut folder = Folder::with(|options| options.parked_seconds = 24 * 3600);
+        let mut folder = Folder::with(|options| options.parked_age = Duration::from_secs(24 * 3600));
         folder.dial.leap(HOUR * 24 * 400);
         let store = folder.store() as Arc<dyn Store>;
         append(&store, event("x", &[1])).await;
@@ -318,7 +320,7 @@ async fn a_producer_with_too_many_ids_loses_its_oldest_and_nobody_elses() {
 
 #[tokio::test]
 async fn settled_records_are_kept_as_long_as_configured() {
-    let mut folder = Folder::with(|options| options.keep_settled_seconds = 2 * 3600);
+    let mut folder = Folder::with(|options| options.keep_settled = Duration::from_secs(2 * 3600));
     let store = folder.store() as Arc<dyn Store>;
     for _ in 0..20 {
         append(&store, event("x", &[1])).await;
@@ -360,7 +362,7 @@ async fn a_segment_that_was_full_at_the_opening_is_as_old_as_its_records() {
 
 #[tokio::test]
 async fn a_segment_that_was_full_at_the_opening_is_kept_as_long_as_configured() {
-    let mut folder = Folder::with(|options| options.keep_settled_seconds = 2 * 3600);
+    let mut folder = Folder::with(|options| options.keep_settled = Duration::from_secs(2 * 3600));
     let store = just_full(&mut folder).await;
     let last = folder.options.segment_records;
     settle(&store, (1..=last).map(|seq| acknowledged(1, seq)).collect(), Durability::Sync).await;

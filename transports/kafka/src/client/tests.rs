@@ -24,10 +24,8 @@ fn with(property: &str, value: &str) -> ClusterSection {
 
 #[test]
 fn a_producer_waits_for_all_replicas_and_keeps_the_order() {
-    let config = config(
-        r#"{"in_flight": 1000, "record_bytes": 4096, "timeout_seconds": 6, "compression": "zstd"}"#,
-        Role::Producer,
-    );
+    let config =
+        config(r#"{"in_flight": 1000, "record_bytes": 4096, "timeout": "6s", "compression": "zstd"}"#, Role::Producer);
     for (key, value) in [
         ("acks", "all"),
         ("enable.idempotence", "true"),
@@ -109,10 +107,10 @@ fn each_mechanism_goes_with_its_protocol() {
 fn the_library_takes_what_it_is_told() {
     for more in [
         "{}",
-        r#"{"tls": {}, "in_flight": 1000000, "in_flight_bytes": 1073741824, "record_bytes": 67108864, "linger_ms": 1000,
-            "timeout_seconds": 600, "statistics_seconds": 3600, "compression": "zstd"}"#,
-        r#"{"in_flight": 1, "in_flight_bytes": 1048576, "record_bytes": 1024, "linger_ms": 0, "timeout_seconds": 5,
-            "statistics_seconds": 0, "compression": "lz4"}"#,
+        r#"{"tls": {}, "in_flight": 1000000, "in_flight_bytes": 1073741824, "record_bytes": 67108864, "linger": "1000ms",
+            "timeout": "600s", "statistics_interval": "3600s", "compression": "zstd"}"#,
+        r#"{"in_flight": 1, "in_flight_bytes": 1048576, "record_bytes": 1024, "linger": "0s", "timeout": "5s",
+            "statistics_interval": "0s", "compression": "lz4"}"#,
         r#"{"properties": {"client.id": "gw", "partitioner": "murmur2_random", "session.timeout.ms": "10000"}}"#,
     ] {
         validate("main", &cluster(more)).unwrap();
@@ -140,9 +138,9 @@ fn refuses_what_would_break_a_promise_and_says_why() {
     for (property, value, says) in [
         ("acks", "1", "in-sync"),
         ("request.required.acks", "0", "in-sync"),
-        ("delivery.timeout.ms", "1", "`timeout_seconds`"),
+        ("delivery.timeout.ms", "1", "`timeout`"),
         ("compression.codec", "gzip", "`compression`"),
-        ("queue.buffering.max.ms", "1", "`linger_ms`"),
+        ("queue.buffering.max.ms", "1", "`linger`"),
         ("security.protocol", "plaintext", "`tls`"),
         ("enable.ssl.certificate.verification", "false", "verified"),
         ("ssl.cipher.suites", "NULL:@SECLEVEL=0", "weaken"),

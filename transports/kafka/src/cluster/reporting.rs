@@ -49,7 +49,7 @@ impl ClientContext for Reporting {
             tracing::warn!(
                 broker = %self.shared.told.broker(),
                 bytes = statistics.len(),
-                "the figures of the Kafka client are large, since they list each partition of each topic: raise `statistics_seconds` \
+                "the figures of the Kafka client are large, since they list each partition of each topic: raise `statistics_interval` \
                  of the cluster"
             );
         }

@@ -1,8 +1,8 @@
 //! Which options are acceptable: rules that name the place, the key and the remedy.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
-use setgate_delivery::{Cause, ClientIdentity, Fault, Roots, Url};
+use setgate_delivery::{Cause, ClientIdentity, Fault, Roots, Url, duration};
 
 use super::{ClusterSection, From, Grant, Password, SaslSection, Section, Terms, TlsSection, TokenSection};
 use crate::client;
@@ -65,15 +65,24 @@ impl ClusterSection {
         let ranges = [
             ("in_flight", self.in_flight as u64, 1, 1_000_000),
             ("in_flight_bytes", self.in_flight_bytes as u64, 1 << 20, 1 << 30),
-            ("linger_ms", u64::from(self.linger_ms), 0, 1000),
-            ("timeout_seconds", u64::from(self.timeout_seconds), 5, 600),
             ("record_bytes", self.record_bytes as u64, 1 << 10, 64 << 20),
-            ("statistics_seconds", u64::from(self.statistics_seconds), 0, 3600),
         ];
         if let Some((key, _, least, most)) =
             ranges.into_iter().find(|(_, value, least, most)| value < least || value > most)
         {
             return fault(key, &format!("write {least} to {most}"));
+        }
+        let durations = [
+            ("linger", self.linger, 0, 1),
+            ("timeout", self.timeout, 5, 600),
+            ("statistics_interval", self.statistics_interval, 0, 3600),
+        ];
+        let seconds = Duration::from_secs;
+        let wrong = durations.into_iter().find_map(|(key, value, least, most)| {
+            duration::outside(value, seconds(least), seconds(most)).map(|why| (key, why))
+        });
+        if let Some((key, why)) = wrong {
+            return fault(key, &why);
         }
         if self.record_bytes > self.in_flight_bytes {
             return fault("record_bytes", "not more than `in_flight_bytes`, or the largest record never travels");

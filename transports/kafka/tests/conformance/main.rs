@@ -106,7 +106,7 @@ async fn a_topic_that_is_forbidden_halts_the_line_and_works_when_it_is_granted()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_not_there_halts_the_line() {
     let mock = Mock::with("sets", 1);
-    let method = mock.method(json!({ "timeout_seconds": 5 })).await;
+    let method = mock.method(json!({ "timeout": "5s" })).await;
     let line = method.line(json!({ "topic": "other" }));
     let feed = feed(&line, 3, 3);
     run(&line, &feed).await;
@@ -135,7 +135,7 @@ async fn a_fatal_error_replaces_the_producer_and_costs_no_attempt() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_is_too_large_is_sent_record_by_record() {
     let mock = Mock::with("sets", 1);
-    let method = mock.method(json!({ "linger_ms": 200 })).await;
+    let method = mock.method(json!({ "linger": "200ms" })).await;
     let line = method.line(json!({ "topic": "sets" }));
     // A batch is refused, then the first of those that come alone.
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
@@ -154,7 +154,7 @@ async fn a_batch_that_is_too_large_is_sent_record_by_record() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_is_away_is_told_with_its_cause_and_comes_back() {
     let mock = Mock::with("sets", 1);
-    let method = mock.method(json!({ "timeout_seconds": 5 })).await;
+    let method = mock.method(json!({ "timeout": "5s" })).await;
     let line = method.line(json!({ "topic": "sets" }));
     run(&line, &feed(&line, 1, 1)).await;
     mock.brokers().broker_down(-1).unwrap();
@@ -196,7 +196,7 @@ async fn many_streams_share_one_window() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_deleted_hears_what_it_had_handed_over() {
     let mock = Mock::with("sets", 1);
-    let method = mock.method(json!({ "linger_ms": 500, "in_flight": 50 })).await;
+    let method = mock.method(json!({ "linger": "500ms", "in_flight": 50 })).await;
     let line: Arc<dyn AnyLine> = method.line(json!({ "topic": "sets" }));
     let feed = feed(&line, 200, 200);
     let deletes = async {
@@ -213,7 +213,7 @@ async fn a_stream_that_is_deleted_hears_what_it_had_handed_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_waits_for_what_is_under_way_and_gives_back_the_rest() {
     let mock = Mock::with("sets", 1);
-    let method = mock.method(json!({ "linger_ms": 1000, "in_flight": 50 })).await;
+    let method = mock.method(json!({ "linger": "1000ms", "in_flight": 50 })).await;
     let line = method.line(json!({ "topic": "sets" }));
     let kept = feed(&line, 50, 50);
     let closes = async {

@@ -111,7 +111,7 @@ pub(crate) struct Started {
 
 pub(crate) async fn start(bootstrap: &str, options: Json) -> Started {
     let mut cluster =
-        json!({ "bootstrap": [bootstrap], "linger_ms": 1, "timeout_seconds": 30, "statistics_seconds": 1 });
+        json!({ "bootstrap": [bootstrap], "linger": "1ms", "timeout": "30s", "statistics_interval": "1s" });
     cluster["bootstrap"] = bootstrap.split(',').collect();
     for (name, value) in options.as_object().unwrap() {
         cluster[name] = value.clone();

@@ -105,7 +105,7 @@ async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_is_refused_without_saying_which_record_costs_the_guilty_one_alone() {
     let mock = Mock::with("sets", 1);
-    let method = mock.method(json!({ "linger_ms": 200 })).await;
+    let method = mock.method(json!({ "linger": "200ms" })).await;
     let line = method.line(json!({ "topic": "sets" }));
     for error in [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP]
     {
@@ -125,7 +125,7 @@ async fn a_topic_that_nobody_leads_leaves_room_for_others() {
     let mock = Mock::with("sets", 1);
     mock.brokers().create_topic("stuck", 1, 1).unwrap();
     mock.brokers().partition_leader("stuck", 0, None).unwrap();
-    let method = mock.method(json!({ "in_flight": 200, "timeout_seconds": 30 })).await;
+    let method = mock.method(json!({ "in_flight": 200, "timeout": "30s" })).await;
     let (stuck, line) = (method.line(json!({ "topic": "stuck" })), method.line_of("other", json!({ "topic": "sets" })));
     let (waits, goes) = (feed(&stuck, 1000, 1000), feed(&line, 500, 500));
     let others = async {

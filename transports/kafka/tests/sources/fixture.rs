@@ -119,7 +119,7 @@ impl Mock {
     pub(crate) async fn method(&self) -> Arc<Kafka> {
         let cluster = json!({
             "bootstrap": self.brokers.bootstrap_servers().split(',').collect::<Vec<_>>(),
-            "linger_ms": 1, "timeout_seconds": 30, "statistics_seconds": 1,
+            "linger": "1ms", "timeout": "30s", "statistics_interval": "1s",
             // The mock answers a fetch at its end late.
             "properties": { "fetch.wait.max.ms": "50" },
         });

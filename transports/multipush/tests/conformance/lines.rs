@@ -168,7 +168,7 @@ async fn an_acknowledgement_counts_before_the_request_that_carried_its_set_is_an
         }
     })
     .await;
-    let case = Case::new(&sink, json!({ "timeout_seconds": 1 }), 40, 40).await;
+    let case = Case::new(&sink, json!({ "timeout": "1s" }), 40, 40).await;
     let mut run = case.run();
     tokio::select! {
         biased;
@@ -295,7 +295,7 @@ async fn draining_asks_for_what_is_outstanding_and_sends_nothing_new() {
 #[tokio::test]
 async fn what_is_not_acknowledged_in_time_is_sent_again_under_its_jti() {
     let sink = Sink::new(|number, ids| async move { if number == 0 { ack(&[]) } else { ack(&ids) } }).await;
-    let case = Case::new(&sink, json!({ "knock_seconds": 300 }), 5, 1).await;
+    let case = Case::new(&sink, json!({ "ack_probe_after": "5m" }), 5, 1).await;
     let mut run = case.run();
     tokio::select! {
         biased;

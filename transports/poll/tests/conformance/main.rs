@@ -426,14 +426,16 @@ async fn poll_is_registered_and_reads_its_options_strictly() {
         let http = Outbound::new(&config, runtime.clone(), OwnAddresses::new()).unwrap();
         Env { http, runtime, report: Arc::new(|_| ()) }
     };
-    for wrong in [json!({ "hold_seconds": 0 }), json!({ "ack_within_seconds": 1 }), json!({ "hold": 1 })] {
+    for wrong in
+        [json!({ "hold": "0s" }), json!({ "redelivery_timeout": "1s" }), json!({ "hold": 1 }), json!({ "holds": "1s" })]
+    {
         let fault = (registration.start)(wrong, env().await).await.err().unwrap().to_string();
         assert!(fault.contains("[methods.poll]"), "{fault}");
     }
     let poll = (registration.start)(json!({}), env().await).await.unwrap();
     let about = About { stream: "s".into(), issuer: "https://issuer.example".into(), operator_owned: false };
     assert!(poll.line(&about, json!({ "endpoint_url": "https://idp/poll/s" }), json!({})).is_ok());
-    assert!(poll.line(&about, json!({}), json!({ "hold_seconds": 26 })).is_err());
+    assert!(poll.line(&about, json!({}), json!({ "hold": "26s" })).is_err());
     let shown = poll.publish(json!({}), "https://issuer.example/poll/s").unwrap();
     assert_eq!(shown, json!({ "method": "urn:ietf:rfc:8936", "endpoint_url": "https://issuer.example/poll/s" }));
     let all = [poll];

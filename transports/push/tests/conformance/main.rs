@@ -292,7 +292,7 @@ async fn an_acknowledgement_counts_though_its_body_drips_or_breaks_off() {
         let push = method(&clock::system(), &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
         let mut grant = local();
         // Nothing tells a server that its head was read, so the deadline has to come by itself.
-        grant["timeout_seconds"] = 2.into();
+        grant["timeout"] = "2s".into();
         let line = line(&push, json!({ "endpoint_url": format!("http://{}/", server.address()) }), grant).unwrap();
         let (outcome, _caller) = tokio::join!(outcome(&line), async {
             let mut caller = server.accept().await;
@@ -517,7 +517,7 @@ async fn push_is_registered_and_reads_its_options_strictly() {
         let http = Outbound::new(&no_roots(), runtime.clone(), OwnAddresses::new()).unwrap();
         Env { http, runtime: runtime.clone(), report: Arc::new(|_| ()) }
     };
-    for wrong in [json!({ "window": 0 }), json!({ "timeout_seconds": 0 }), json!({ "windw": 1 })] {
+    for wrong in [json!({ "window": 0 }), json!({ "timeout": "0s" }), json!({ "windw": 1 })] {
         let fault = (registration.start)(wrong.clone(), env()).await.err().unwrap().to_string();
         assert!(fault.contains("[methods.push]"), "{fault}");
     }

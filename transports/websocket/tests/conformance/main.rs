@@ -100,5 +100,5 @@ async fn plain_push_pull_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn push_pull_over_http_keeps_the_contract() {
-    conform(&Loopback { from: json!({ "transport": "http", "poll_seconds": 1 }) }).await;
+    conform(&Loopback { from: json!({ "transport": "http", "poll_interval": "1s" }) }).await;
 }

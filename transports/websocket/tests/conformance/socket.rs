@@ -303,7 +303,7 @@ async fn a_peer_is_pinged_and_a_silent_one_is_hung_up_on() {
 async fn a_peer_that_settles_nothing_gives_its_sets_back() {
     let ledger = Ledger::owing(2, 100);
     let (mock, runtime) = still();
-    let section = Section { settle_seconds: 60, ..Section::default() };
+    let section = Section { settle_timeout: Duration::from_secs(60), ..Section::default() };
     let served = serve(&ledger, &runtime, section, json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 2 })).await;
@@ -331,7 +331,7 @@ async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
     for protocol in ["setgate.v1", "pushpull"] {
         let ledger = Ledger::owing(2, 100);
         let (mock, runtime) = still();
-        let section = Section { settle_seconds: 60, ..Section::default() };
+        let section = Section { settle_timeout: Duration::from_secs(60), ..Section::default() };
         let served = serve(&ledger, &runtime, section, json!({}), None).await;
         let mut peer = Peer::of(served.host.address(), protocol).await;
         peer.say(json!({ "maxEvents": 2 })).await;

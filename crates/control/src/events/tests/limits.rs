@@ -207,7 +207,7 @@ async fn a_body_that_stands_still_is_given_up() {
     let still = || Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
     for kind in ["application/json", "application/x-ndjson"] {
         let answer = fixture.post(kind, still()).await;
-        assert_eq!((answer.status, answer.json()["rule"].as_str()), (408, Some("minimum_rate")), "{kind}");
+        assert_eq!((answer.status, answer.json()["rule"].as_str()), (408, Some("minimum_bytes_per_second")), "{kind}");
     }
 }
 

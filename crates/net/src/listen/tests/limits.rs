@@ -56,7 +56,7 @@ async fn an_http2_peer_that_asks_nothing_more_is_closed() {
     }
     open.mock.advance(Duration::from_secs(1));
     connection.await.unwrap().unwrap();
-    assert_eq!(counted(&open, &closed_for("idle_seconds")), 1);
+    assert_eq!(counted(&open, &closed_for("idle_timeout")), 1);
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn an_http2_peer_with_a_shut_window_is_cut() {
     assert_eq!(answer.status(), 200);
     open.mock.advance(Duration::from_secs(30));
     let _ = connection.await.unwrap();
-    assert_eq!(counted(&open, &closed_for("write_stall_seconds")), 1);
+    assert_eq!(counted(&open, &closed_for("write_timeout")), 1);
 }
 
 /// Tells when it is dropped.
@@ -121,7 +121,7 @@ async fn who_does_not_read_the_answer_is_cut() {
     tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     tcp.readable().await.unwrap();
     passes(&open, || gone.load(Ordering::SeqCst)).await;
-    assert_eq!(counted(&open, &closed_for("write_stall_seconds")), 1);
+    assert_eq!(counted(&open, &closed_for("write_timeout")), 1);
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_socket_that_does_not_read_is_cut() {
     tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();
     tcp.readable().await.unwrap();
     passes(&open, || gone.load(Ordering::SeqCst)).await;
-    assert_eq!(counted(&open, &closed_for("write_stall_seconds")), 1);
+    assert_eq!(counted(&open, &closed_for("write_timeout")), 1);
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn who_asks_nothing_after_the_handshake_is_closed() {
     let name = "a.example".try_into().unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let mut tls = connector.connect(name, connect(&open).await).await.unwrap();
-    passes(&open, || counted(&open, &closed_for("handshake_seconds")) == 1).await;
+    passes(&open, || counted(&open, &closed_for("handshake_timeout")) == 1).await;
     let mut rest = Vec::new();
     let _ = tls.read_to_end(&mut rest).await;
     assert!(rest.is_empty());

@@ -23,7 +23,12 @@ struct Play {
 impl Play {
     async fn new(seed: u64) -> Self {
         let declared: Vec<Value> = (0..STREAMS).map(|n| clustered(&format!("s{n:03}"))).collect();
-        let config = Config { ready_set: 16, pause_after_parked: u32::MAX, backoff_most_s: 20, ..Config::default() };
+        let config = Config {
+            ready_sets: 16,
+            pause_after_parked: u32::MAX,
+            backoff_max: Duration::from_secs(20),
+            ..Config::default()
+        };
         let bench = Bench::new(config, &declared).await;
         let cluster = bench.method.cluster.clone();
         let (last, jtis, ended) = Default::default();

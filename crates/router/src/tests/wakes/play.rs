@@ -27,12 +27,12 @@ struct Play {
 
 fn config() -> Config {
     Config {
-        ready_set: 24,
-        handed_out_sets: 40,
+        ready_sets: 24,
+        in_flight_sets: 40,
         pause_after_parked: u32::MAX,
-        pause_after_s: 1_000_000,
-        backoff_most_s: 20,
-        retention_every_s: 7,
+        pause_after: Duration::from_secs(1_000_000),
+        backoff_max: Duration::from_secs(20),
+        retention_interval: Duration::from_secs(7),
         ..Config::default()
     }
 }
@@ -43,11 +43,11 @@ fn declared(window: usize) -> Vec<Value> {
     push["retention"] = json!({ "sets": 60 });
     let mut poll = asked("poll");
     poll["delivery"]["after"] = 20.into();
-    poll["inactivity_timeout_seconds"] = 90.into();
-    poll["batch"] = json!({ "linger_ms": 400 });
+    poll["inactivity_timeout"] = "90s".into();
+    poll["batch"] = json!({ "linger": "400ms" });
     let socket =
         json!({ "id": "socket", "issuer": ISSUER, "audience": "s", "delivery": { "method": "asked", "order": "tap" } });
-    let on = |id: &str, linger: u32| json!({ "id": id, "issuer": ISSUER, "audience": id, "delivery": { "method": "clustered" }, "batch": { "linger_ms": linger } });
+    let on = |id: &str, linger: u32| json!({ "id": id, "issuer": ISSUER, "audience": id, "delivery": { "method": "clustered" }, "batch": { "linger": format!("{linger}ms") } });
     vec![push, poll, socket, on("c0", 0), on("c1", 250)]
 }
 

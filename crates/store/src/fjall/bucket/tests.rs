@@ -104,7 +104,7 @@ async fn a_bucket_that_an_earlier_version_made_in_the_future_comes_to_an_end() {
 
 #[tokio::test]
 async fn buckets_that_were_filled_under_a_clock_that_was_ahead_end_by_the_right_one() {
-    let mut folder = Folder::with(|options| options.clock_steady_seconds = 60);
+    let mut folder = Folder::with(|options| options.clock_steady = Duration::from_secs(60));
     let store = folder.store() as Arc<dyn Store>;
     assert!(is_new(&*store, 1, 1).await);
     let ten_years = HOUR * 24 * 3650;
