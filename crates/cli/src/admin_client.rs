@@ -104,7 +104,7 @@ impl AdminClient {
                 Exit::Unreachable,
                 format!("the gateway's admin listener at {} cannot be reached: {error}", self.base),
             )
-            .remedy("is the gateway running? `setgate serve` starts it; --door names another address")
+            .remedy("is the gateway running? `setgate serve` starts it; --admin-url names another address")
         })?;
         if !answer.status.is_success() {
             return Err(client::failure(&what, answer.status, &answer.headers, &answer.body));

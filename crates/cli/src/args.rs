@@ -57,6 +57,9 @@ pub struct Global {
         hide_env = true,
         help_heading = "Admin listener"
     )]
+    pub admin_url: Option<String>,
+    /// What `--admin-url` was called before.
+    #[arg(long, global = true, hide = true, value_parser = |_: &str| Err::<String, _>("it is now --admin-url"))]
     pub door: Option<String>,
     /// The file with the admin token [default: from the configuration]; SETGATE_ADMIN_TOKEN holds the token itself.
     #[arg(
@@ -175,6 +178,15 @@ mod tests {
             let told = args.elsewhere().to_string();
             assert!(told.contains(command), "{told}");
         }
+    }
+
+    #[test]
+    fn an_old_flag_and_a_time_without_a_unit_are_refused_with_what_to_write() {
+        let refused = |words: &[&str]| Cli::try_parse_from(words).unwrap_err().to_string();
+        assert!(
+            refused(&["setgate", "streams", "list", "--door", "http://127.0.0.1:1"]).contains("it is now --admin-url")
+        );
+        assert!(refused(&["setgate", "demo", "--within", "30"]).contains("write \"30s\" for seconds"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl Context {
             runtime,
             out: Out::new(global.json),
             config: global.config.clone(),
-            admin_url: global.door.clone(),
+            admin_url: global.admin_url.clone(),
             admin_token_file: global.admin_token_file.clone(),
         }
     }

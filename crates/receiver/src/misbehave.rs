@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use setgate_clock::Random;
+use setgate_clock::{Random, duration};
 use setgate_delivery::ErrorCode;
 
 /// How a receiver misbehaves, as the command line says it.
@@ -151,12 +151,7 @@ fn parts(text: &str) -> Option<u32> {
 }
 
 fn time(text: &str) -> Option<Duration> {
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1),
-        None => (text.strip_suffix('s')?, 1000),
-    };
-    let millis = number.parse::<u64>().ok()?.checked_mul(unit)?;
-    (millis <= 3_600_000).then(|| Duration::from_millis(millis))
+    duration::parse(text).ok().filter(|delay| *delay <= Duration::from_secs(3600))
 }
 
 #[cfg(test)]

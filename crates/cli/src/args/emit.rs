@@ -3,8 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
-
-use super::run::parse_time;
+use setgate_clock::duration;
 
 /// `setgate emit`.
 #[derive(Clone, Debug, Args)]
@@ -45,7 +44,7 @@ pub struct EmitArgs {
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// How long to try again while the gateway cannot be reached or is overloaded.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse)]
     pub retry_for: Duration,
     /// Different subjects of made events.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use setgate_clock::duration;
 
 /// `setgate init`.
 #[derive(Clone, Debug, Args)]
@@ -48,7 +49,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub keep: bool,
     /// Give up after so long.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse)]
     pub within: Duration,
 }
 
@@ -137,43 +138,5 @@ impl BenchArgs {
         }
         crate::Failure::usage("the measurements are a program of their own")
             .remedy(format!("run `{}` in the source", command.trim_end_matches(" --")))
-    }
-}
-
-/// Reads a time such as `250ms`, `30s`, `5m` or `2h`; a bare number is seconds.
-///
-/// # Errors
-/// What is expected, for people.
-pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let wrong = || format!("`{text}` is no time: write 250ms, 30s, 5m or 2h");
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(wrong),
-        "h" => number.checked_mul(3600).map(Duration::from_secs).ok_or_else(wrong),
-        _ => Err(wrong()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_with_their_unit() {
-        for (text, time) in [
-            ("250ms", Duration::from_millis(250)),
-            ("30", Duration::from_secs(30)),
-            ("5m", Duration::from_secs(300)),
-            ("2h", Duration::from_secs(7200)),
-        ] {
-            assert_eq!(parse_time(text), Ok(time));
-        }
-        for text in ["", "s", "-1s", "1d", "1.5s", "99999999999999999999h"] {
-            assert!(parse_time(text).is_err(), "{text}");
-        }
     }
 }
