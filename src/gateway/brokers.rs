@@ -1,18 +1,23 @@
 //! What becomes of what many streams share (clusters, connections) and of sources: a gauge each, and a line in the log on change.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use prometheus_client::{
-    metrics::{family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{
+        MetricType,
+        counter::ConstCounter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
     registry::Registry,
 };
 use setgate_delivery::BrokerEvent;
 
-type Labels<const N: usize> = [(&'static str, String); N];
+/// By figure, the value that each broker told last.
+type Told = BTreeMap<&'static str, BTreeMap<Arc<str>, f64>>;
 
 /// Brokers that are remembered: they are named in the configuration, so there are few.
 const MOST: usize = 4096;
@@ -20,8 +25,8 @@ const MOST: usize = 4096;
 /// The brokers of the gateway. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Brokers {
-    up: Family<Labels<1>, Gauge>,
-    figures: Family<Labels<2>, Gauge<f64, AtomicU64>>,
+    up: Family<[(&'static str, String); 1], Gauge>,
+    figures: Figures,
     /// Whether each is there, and by which code it is not.
     known: Arc<Mutex<BTreeMap<Arc<str>, Option<&'static str>>>>,
 }
@@ -30,8 +35,8 @@ impl Brokers {
     /// Brokers that are shown under `/metrics`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
-        registry.register("carrier_up", "Whether what several streams share is there: 1 or 0", this.up.clone());
-        registry.register("carrier_figure", "What a broker or source tells of itself", this.figures.clone());
+        registry.register("broker_up", "Whether a broker or source is there, by its name: 1 or 0", this.up.clone());
+        registry.register_collector(Box::new(this.figures.clone()));
         this
     }
 
@@ -52,9 +57,9 @@ impl Brokers {
                 if self.known.lock().len() >= MOST {
                     return;
                 }
+                let mut told = self.figures.0.lock();
                 for (figure, value) in figures {
-                    let labels = [("carrier", broker.to_string()), ("figure", figure.to_owned())];
-                    self.figures.get_or_create(&labels).set(value);
+                    told.entry(figure).or_default().insert(broker.clone(), value);
                 }
             }
         }
@@ -65,8 +70,34 @@ impl Brokers {
         if known.len() >= MOST && !known.contains_key(broker) {
             return false;
         }
-        self.up.get_or_create(&[("carrier", broker.to_string())]).set(i64::from(now.is_none()));
+        self.up.get_or_create(&[("broker", broker.to_string())]).set(i64::from(now.is_none()));
         known.insert(broker.clone(), now) != Some(now)
+    }
+}
+
+/// What brokers and sources tell of themselves: a metric for each figure, a counter where the figure's name ends in `_total`.
+#[derive(Clone, Debug, Default)]
+struct Figures(Arc<Mutex<Told>>);
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (figure, values) in &*self.0.lock() {
+            let counter = figure.strip_suffix("_total");
+            let name = counter.unwrap_or(figure);
+            let help = format!("The {} of a broker or source, as it tells them.", name.replace('_', " "));
+            let kind = if counter.is_some() { MetricType::Counter } else { MetricType::Gauge };
+            let name = format!("broker_{name}");
+            let mut family = encoder.encode_descriptor(&name, &help, None, kind)?;
+            for (broker, value) in values {
+                let label = [("broker", &**broker)];
+                let one = family.encode_family(&label)?;
+                match kind {
+                    MetricType::Counter => ConstCounter::new(*value).encode(one)?,
+                    _ => ConstGauge::new(*value).encode(one)?,
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -85,12 +116,14 @@ mod tests {
         assert!(brokers.changed(&broker, None) && !brokers.changed(&broker, None));
         brokers.report(down("tls"));
         assert!(!brokers.changed(&broker, Some("tls")) && brokers.changed(&broker, Some("credentials")));
-        let figures = vec![("lag_records", 7.5)];
+        let figures = vec![("lag_records", 7.5), ("taken_records_total", 3.0)];
         brokers.report(BrokerEvent::Figures { broker: broker.clone(), figures });
         let text = registry.text();
-        assert!(text.contains("setgate_carrier_up{carrier=\"kafka/main\"} 0\n"), "{text}");
-        assert!(text.contains("setgate_carrier_figure{carrier=\"kafka/main\",figure=\"lag_records\"} 7.5\n"), "{text}");
+        assert!(text.contains("# TYPE setgate_broker_taken_records counter\n"), "{text}");
+        assert!(text.contains("setgate_broker_taken_records_total{broker=\"kafka/main\"} 3.0\n"), "{text}");
+        assert!(text.contains("setgate_broker_up{broker=\"kafka/main\"} 0\n"), "{text}");
+        assert!(text.contains("setgate_broker_lag_records{broker=\"kafka/main\"} 7.5\n"), "{text}");
         brokers.report(BrokerEvent::Up { broker });
-        assert!(registry.text().contains("setgate_carrier_up{carrier=\"kafka/main\"} 1\n"));
+        assert!(registry.text().contains("setgate_broker_up{broker=\"kafka/main\"} 1\n"));
     }
 }

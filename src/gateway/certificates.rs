@@ -23,8 +23,8 @@ pub(crate) struct Observed(Family<[(&'static str, &'static str); 1], Gauge<u64, 
 impl Observed {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let observed = Self::default();
-        let help = "When the first certificate of a listener's chain ends, in seconds since 1970";
-        registry.register("certificate_ends_seconds", help, observed.0.clone());
+        let help = "When the first certificate of a listener's chain ends, in seconds since 1970, by listener";
+        registry.register("certificate_expiry_timestamp_seconds", help, observed.0.clone());
         observed
     }
 }
@@ -87,7 +87,7 @@ impl Watched {
                 }
             }
             if let Ok(end) = setgate_net::chain_ends(&self.chain) {
-                observed.0.get_or_create(&[("door", self.listener_name)]).set(end);
+                observed.0.get_or_create(&[("listener", self.listener_name)]).set(end);
                 let now = runtime.clock.wall_millis() / 1000;
                 let days = days_left(end, now);
                 if days < DAYS_AHEAD && warned_on.replace(now / DAY) != Some(now / DAY) {

@@ -29,10 +29,18 @@ impl Observed {
     /// Counters that are shown under `/metrics`.
     pub(crate) fn register(registry: &Registry) -> Self {
         let all = Self::default();
-        registry.register("visits_open", "Polls and sockets of receivers", all.open.clone());
-        registry.register("visits_refused", "Requests of receivers that were not let in", all.refused.clone());
-        registry.register("tickets_issued", "Tickets given to receivers for browsers", all.tickets.clone());
-        registry.register("tickets_refused", "Tickets that opened nothing", all.tickets_refused.clone());
+        registry.register(
+            "sessions_open",
+            "Polls that are held and sockets that are open, by method",
+            all.open.clone(),
+        );
+        registry.register(
+            "sessions_refused",
+            "Requests of receivers that were not let in, by reason",
+            all.refused.clone(),
+        );
+        registry.register("tickets_issued", "Tickets that receivers were given for browsers", all.tickets.clone());
+        registry.register("tickets_refused", "Tickets that opened no socket, by reason", all.tickets_refused.clone());
         all
     }
 

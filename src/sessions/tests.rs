@@ -494,7 +494,7 @@ async fn visits_are_bounded_for_all_and_for_each_and_room_comes_back() {
         assert!(pending);
         open.push(waiting);
     }
-    assert!(fixture.registry.text().contains("setgate_visits_open{method=\"tiny\"} 3\n"));
+    assert!(fixture.registry.text().contains("setgate_sessions_open{method=\"tiny\"} 3\n"));
     let busy = fixture.get("/one/tiny/crm", &fixture.all).await;
     assert_eq!((busy.status, busy.headers.contains_key("retry-after")), (503, true));
     open.pop();
@@ -504,8 +504,8 @@ async fn visits_are_bounded_for_all_and_for_each_and_room_comes_back() {
     open.clear();
     assert_eq!(fixture.get("/one/tiny/crm", &fixture.crm).await.status, 200);
     let text = fixture.registry.text();
-    assert!(text.contains("setgate_visits_open{method=\"tiny\"} 0\n"), "{text}");
-    assert!(text.contains("setgate_visits_refused_total{reason=\"per_receiver\"} 1\n"), "{text}");
+    assert!(text.contains("setgate_sessions_open{method=\"tiny\"} 0\n"), "{text}");
+    assert!(text.contains("setgate_sessions_refused_total{reason=\"per_receiver\"} 1\n"), "{text}");
 }
 
 #[tokio::test]
@@ -532,7 +532,7 @@ async fn a_visit_ends_with_its_credential_and_with_the_router() {
         })
     };
     let (ends, stays) = (wait(&fixture.ends), wait(&fixture.crm));
-    while !fixture.registry.text().contains("setgate_visits_open{method=\"tiny\"} 2\n") {
+    while !fixture.registry.text().contains("setgate_sessions_open{method=\"tiny\"} 2\n") {
         tokio::task::yield_now().await;
     }
     fixture.clock.advance(Duration::from_secs(60));

@@ -329,7 +329,7 @@ impl Gateway {
 
     /// As [`Gateway::until`]; the error says what is not so yet.
     #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
-    fn until_or(&mut self, mut is: impl FnMut(&mut Self) -> Result<(), String>) {
+    pub(crate) fn until_or(&mut self, mut is: impl FnMut(&mut Self) -> Result<(), String>) {
         let end = Instant::now() + PATIENCE;
         while let Err(what) = is(self) {
             assert!(Instant::now() < end, "not in time: {what}");

@@ -136,7 +136,7 @@ impl PublicListener {
 
     fn until_open(&mut self, method: &str, count: usize) {
         let metrics = request("GET", "/metrics", &[], b"");
-        let line = format!("setgate_visits_open{{method=\"{method}\"}} {count}\n");
+        let line = format!("setgate_sessions_open{{method=\"{method}\"}} {count}\n");
         let open = |gateway: &mut Gateway| http::send(gateway.operator, &metrics).text().contains(&line);
         self.gateway.until(&line, open);
     }

@@ -27,6 +27,8 @@ mod issuers;
 #[cfg(test)]
 mod listening;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod multipush;
 #[cfg(test)]
 mod own_method;

@@ -59,7 +59,7 @@ impl Polled {
     fn wait(&mut self) -> TcpStream {
         let stream = self.begin(&json!({}));
         let metrics = request("GET", "/metrics", &[], b"");
-        let line = "setgate_visits_open{method=\"poll\"} 1\n";
+        let line = "setgate_sessions_open{method=\"poll\"} 1\n";
         self.gateway.until("a poll waits", |gateway| http::send(gateway.operator, &metrics).text().contains(line));
         stream
     }

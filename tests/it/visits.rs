@@ -89,7 +89,7 @@ fn plan() -> Plan {
 /// Until a poll of this stream waits.
 fn until_open(gateway: &mut Gateway, method: &str, count: usize) {
     let metrics = request("GET", "/metrics", &[], b"");
-    let line = format!("setgate_visits_open{{method=\"{method}\"}} {count}\n");
+    let line = format!("setgate_sessions_open{{method=\"{method}\"}} {count}\n");
     gateway.until(&line, |gateway| http::send(gateway.operator, &metrics).text().contains(&line));
 }
 

@@ -120,6 +120,6 @@ impl Side<'_> {
     async fn counters(&self, client: &Client) -> Result<(u64, u64), BenchError> {
         let Far::Gateway(gateway, ..) = &self.far else { return Ok((0, 0)) };
         let page = gateway.metrics(client).await?;
-        Ok((page.sum("setgate_sets_sealed_total") as u64, page.sum("setgate_store_settled_total") as u64))
+        Ok((page.sum("setgate_sets_sealed_total") as u64, page.sum("setgate_store_deliveries_settled_total") as u64))
     }
 }

@@ -279,7 +279,7 @@ impl Gateway<'_> {
     pub(crate) async fn settled(&self, bench: &Bench<'_>, client: &Client, count: u64) -> Result<(), BenchError> {
         let began = bench.clock.now();
         loop {
-            let settled = self.metrics(client).await?.sum("setgate_store_settled_total");
+            let settled = self.metrics(client).await?.sum("setgate_store_deliveries_settled_total");
             if settled >= count as f64 {
                 return Ok(());
             }

@@ -147,7 +147,7 @@ async fn gateway(
     let (mut first, mut last) = (None, (0, bench.clock.now()));
     let metrics = loop {
         let metrics = gateway.metrics(client).await?;
-        let (appended, now) = (metrics.sum("setgate_store_appended_total") as u64, bench.clock.now());
+        let (appended, now) = (metrics.sum("setgate_store_records_appended_total") as u64, bench.clock.now());
         if appended > last.0 {
             last = (appended, now);
             first.get_or_insert(last);
@@ -165,9 +165,9 @@ async fn gateway(
     };
     let busy = cpu_time(gateway.pid())?;
     let broker_busy = broker.cpu()?.saturating_sub(broker_busy);
-    let syncs = metrics.sum("setgate_store_sync_seconds_count") as u64;
+    let syncs = metrics.sum("setgate_store_sync_duration_seconds_count") as u64;
     bench.clock.pause(Duration::from_millis(100)).await;
-    let appended = gateway.metrics(client).await?.sum("setgate_store_appended_total") as u64;
+    let appended = gateway.metrics(client).await?.sum("setgate_store_records_appended_total") as u64;
     gateway.stop(bench).await?;
     let committed = broker.committed(topic, &group)?;
     if appended != expected || committed != expected {

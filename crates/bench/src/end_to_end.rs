@@ -136,7 +136,7 @@ impl Run {
         sink: &Sink,
     ) -> Result<Passed, BenchError> {
         let target = Target::intake(client, gateway, self.several)?;
-        let settled = gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64;
+        let settled = gateway.metrics(client).await?.sum("setgate_store_deliveries_settled_total") as u64;
         let arrived = sink.begin(KEYS, 0);
         let (busy, own) = (cpu_time(gateway.pid())?, cpu_time(std::process::id())?);
         let began = bench.clock.now();

@@ -169,7 +169,9 @@ impl Side<'_> {
         let pid = self.far.pid();
         let all = count(subscribers);
         let settled = match &self.far {
-            Far::Gateway(gateway, ..) => gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64,
+            Far::Gateway(gateway, ..) => {
+                gateway.metrics(client).await?.sum("setgate_store_deliveries_settled_total") as u64
+            }
             Far::Bare(..) => 0,
         };
         let own = std::process::id();

@@ -98,13 +98,13 @@ async fn taken(
     let busy = cpu_time(gateway.pid())?.saturating_sub(busy);
     let after = gateway.metrics(client).await?;
     let grown = |name: &str| after.sum(name) - before.sum(name);
-    let appended = grown("setgate_store_appended_total") as u64;
+    let appended = grown("setgate_store_records_appended_total") as u64;
     if appended != events {
         return Err(BenchError::Miscounted(format!("no figure: {events} events were accepted, {appended} appended")));
     }
-    let syncs = grown("setgate_store_sync_seconds_count").max(1.0);
+    let syncs = grown("setgate_store_sync_duration_seconds_count").max(1.0);
     let group = (events as f64 / syncs).round().max(1.0) as usize;
-    let sync = Duration::from_secs_f64((grown("setgate_store_sync_seconds_sum") / syncs).max(0.0));
+    let sync = Duration::from_secs_f64((grown("setgate_store_sync_duration_seconds_sum") / syncs).max(0.0));
     Ok(Taken { events, took, busy, group, sync })
 }
 

@@ -63,7 +63,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     arrived.all(accepted, &bench.clock).await?;
     arrived.check(accepted)?;
     verify::samples(&arrived.samples(), &gateway.jwks(&client).await?, gateway.issuer())?;
-    let failed = gateway.metrics(&client).await?.sum("setgate_attempts_failed_total");
+    let failed = gateway.metrics(&client).await?.sum("setgate_delivery_attempts_failed_total");
     gateway.stop(bench).await?;
     if failed < 1.0 {
         return Err(BenchError::Miscounted("no figure: no attempt failed, so no endpoint was dead".into()));

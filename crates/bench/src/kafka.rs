@@ -193,7 +193,7 @@ async fn backlog(bench: &Bench<'_>, broker: &Broker, raw: Took) -> Result<Figure
     let (mut first, mut since) = (None, bench.clock.now());
     let mut seen = 0;
     let (settled, now) = loop {
-        let settled = gateway.metrics(&client).await?.sum("setgate_store_settled_total") as u64;
+        let settled = gateway.metrics(&client).await?.sum("setgate_store_deliveries_settled_total") as u64;
         let now = bench.clock.now();
         if settled > accepted / 20 && first.is_none() {
             first = Some((settled, now, cpu_time(gateway.pid())?, broker.cpu()?));
@@ -260,7 +260,8 @@ async fn settle(
 ) -> Result<(), BenchError> {
     let (mut seen, mut since) = (0, bench.clock.now());
     loop {
-        let settled = (gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64).saturating_sub(before);
+        let settled = (gateway.metrics(client).await?.sum("setgate_store_deliveries_settled_total") as u64)
+            .saturating_sub(before);
         let now = bench.clock.now();
         if settled >= events {
             return Ok(());
@@ -292,7 +293,7 @@ async fn through(
 ) -> Result<(Took, usize), BenchError> {
     let requests = event::requests(lines, LINES, PRODUCERS);
     let target = Target::intake(client, gateway, true)?;
-    let settled = gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64;
+    let settled = gateway.metrics(client).await?.sum("setgate_store_deliveries_settled_total") as u64;
     let (busy, own, broker_busy) = (cpu_time(gateway.pid())?, cpu_time(std::process::id())?, broker.cpu()?);
     let began = bench.clock.now();
     let events = send_all(&target, &requests).await?;

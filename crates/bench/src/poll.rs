@@ -83,7 +83,7 @@ fn figure(algorithm: Algorithm, pollers: usize, ours: &Drained, theirs: &Drained
 }
 
 async fn settled(gateway: &Gateway<'_>, client: &Client) -> Result<u64, BenchError> {
-    Ok(gateway.metrics(client).await?.sum("setgate_store_settled_total") as u64)
+    Ok(gateway.metrics(client).await?.sum("setgate_store_deliveries_settled_total") as u64)
 }
 
 /// What was polled.

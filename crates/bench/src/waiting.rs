@@ -58,7 +58,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     bench.watch.step("starting the gateway, streams paused");
     let gateway = home.start(bench, &client).await?;
     let (paused, restart) = (quiet(bench, gateway.pid()).await?, gateway.ready_after);
-    let waiting = gateway.metrics(&client).await?.sum("setgate_store_waiting");
+    let waiting = gateway.metrics(&client).await?.sum("setgate_store_deliveries_waiting");
     gateway.stop(bench).await?;
     bench.watch.step("starting the gateway, receivers refuse");
     home.declare(&streams("enabled"))?;

@@ -42,19 +42,23 @@ impl Observed {
     pub fn register(registry: &Registry) -> Self {
         let all = Self::default();
         for (name, help, counter) in [
-            ("intake_accepted", "Events accepted", &all.accepted),
-            ("intake_repeated", "Events that had been accepted before", &all.repeated),
-            ("intake_conflict", "Events whose id had been used for another event", &all.conflict),
+            ("intake_events_accepted", "Events accepted at the public listener", &all.accepted),
+            ("intake_events_repeated", "Events that had been accepted before under the same id", &all.repeated),
+            ("intake_events_conflicting", "Events whose id had been used for another event", &all.conflict),
             ("intake_invalid", "Events and requests that are malformed or beyond a limit", &all.invalid),
-            ("intake_forbidden", "Events that their producer may not put in", &all.forbidden),
-            ("intake_unavailable", "Events and requests that were put off", &all.unavailable),
-            ("intake_denied", "Requests without a token that is good here", &all.denied),
-            ("intake_bytes", "Bytes of bodies read, after decompression", &all.bytes),
+            ("intake_events_forbidden", "Events that their producer may not put in", &all.forbidden),
+            ("intake_unavailable", "Events and requests that were answered 503", &all.unavailable),
+            ("intake_requests_unauthorized", "Requests without a valid token", &all.denied),
+            ("intake_body_bytes", "Bytes of request bodies that were read, after decompression", &all.bytes),
         ] {
             registry.register(name, help, counter.clone());
         }
-        registry.register("intake_refused", "Events refused by a rule of their producer", all.refused.clone());
-        registry.register("intake_open", "Intake requests at work", all.open.clone());
+        registry.register(
+            "intake_events_refused",
+            "Events that a rule of their producer refused, by producer and rule",
+            all.refused.clone(),
+        );
+        registry.register("intake_requests_open", "Intake requests that are being served", all.open.clone());
         all
     }
 

@@ -131,12 +131,12 @@ impl Sources {
             sources.insert(one.about.name.clone(), Arc::new(one));
         }
         registry.register(
-            "source_parked",
-            "Records of a source that are no events and wait for a look",
+            "source_records_parked",
+            "Records of a source that are no acceptable events and are kept to be looked at",
             parked.clone(),
         );
-        let help = "Parked records that made room for newer ones";
-        registry.register("source_parked_forgotten", help, forgotten.clone());
+        let help = "Parked records of a source that made room for newer ones";
+        registry.register("source_records_parked_forgotten", help, forgotten.clone());
         let this = Self { store, runtime, all: sources, parked, forgotten };
         for one in this.all.values() {
             this.count(one, one.parked.lock().await.len());

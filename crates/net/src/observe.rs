@@ -21,10 +21,22 @@ impl Observed {
     /// Counters that are shown under `/metrics`.
     pub fn register(registry: &Registry) -> Self {
         let all = Self::default();
-        registry.register("connections_open", "Connections, by what they count as", all.open.clone());
-        registry.register("connections_accepted", "Connections that were let in", all.accepted.clone());
-        registry.register("connections_refused", "Connections that were not let in", all.refused.clone());
-        registry.register("connections_closed", "Connections that a limit ended", all.closed.clone());
+        registry.register(
+            "connections_open",
+            "Connections that are open, by listener and by what they count as",
+            all.open.clone(),
+        );
+        registry.register("connections_accepted", "Connections that were let in, by listener", all.accepted.clone());
+        registry.register(
+            "connections_refused",
+            "Connections that were not let in, by listener and limit",
+            all.refused.clone(),
+        );
+        registry.register(
+            "connections_closed",
+            "Connections that a limit ended, by listener and limit",
+            all.closed.clone(),
+        );
         all
     }
 

@@ -58,7 +58,7 @@ impl Witness for Counts {
                     let method = counted.methods.get(stream).copied().unwrap_or("none");
                     let (by, label) = match ending {
                         Ending::Acknowledged(Receipt::Receiver) => (&mut counted.acknowledged, "receiver"),
-                        Ending::Acknowledged(Receipt::Broker) => (&mut counted.acknowledged, "carrier"),
+                        Ending::Acknowledged(Receipt::Broker) => (&mut counted.acknowledged, "broker"),
                         Ending::Parked(code) => (&mut counted.parked, code_label(code)),
                         Ending::Dropped(rule) => (&mut counted.dropped, rule_name(*rule)),
                     };
@@ -72,7 +72,7 @@ impl Witness for Counts {
 impl Collector for Counts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counted = self.0.lock();
-        let help = "Deliveries owed, by origin: an event counts once for each stream that wants it.";
+        let help = "Deliveries that were owed, by origin: an event counts once for each stream that wants it.";
         let mut owed = encoder.encode_descriptor("deliveries_owed", help, None, MetricType::Counter)?;
         for (origin, count) in &counted.owed {
             ConstCounter::new(*count).encode(owed.encode_family(&[("origin", *origin)])?)?;
@@ -80,12 +80,12 @@ impl Collector for Counts {
         let families = [
             (
                 "deliveries_acknowledged",
-                "Deliveries acknowledged, by method and who answered.",
+                "Deliveries that were acknowledged, by method and who answered.",
                 "receipt",
                 &counted.acknowledged,
             ),
-            ("deliveries_parked", "Deliveries parked, by method and code.", "code", &counted.parked),
-            ("deliveries_dropped", "Deliveries dropped, by method and rule.", "rule", &counted.dropped),
+            ("deliveries_parked", "Deliveries that were parked, by method and code.", "code", &counted.parked),
+            ("deliveries_dropped", "Deliveries that were dropped, by method and rule.", "rule", &counted.dropped),
         ];
         for (name, help, second, all) in families {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -93,7 +93,7 @@ impl Collector for Counts {
                 ConstCounter::new(*count).encode(family.encode_family(&[("method", *method), (second, *label)])?)?;
             }
         }
-        let help = "Deliveries owed and not settled.";
+        let help = "Deliveries that are owed and not settled.";
         let waiting = encoder.encode_descriptor("deliveries_waiting", help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::try_from(counted.waiting).unwrap_or(i64::MAX)).encode(waiting)
     }

@@ -50,7 +50,11 @@ impl Observed {
             intake_closed: Family::default(),
             intake_closings: Family::default(),
         };
-        registry.register("events_accepted", "Events accepted, durable and answered", observed.accepted.clone());
+        registry.register(
+            "events_accepted",
+            "Events that were accepted: durable, and answered",
+            observed.accepted.clone(),
+        );
         registry.register(
             "events_repeated",
             "Events that were accepted before with the same id",
@@ -59,38 +63,42 @@ impl Observed {
         registry.register_collector(Box::new(observed.counts.clone()));
         registry.register(
             "sets_sealed",
-            "SETs sealed; a repeat from the cache does not count",
+            "SETs that were sealed; a repeat from the cache does not count",
             observed.sealed.clone(),
         );
-        registry.register("attempts_failed", "Attempts that failed, by method and cause", observed.failed.clone());
+        registry.register(
+            "delivery_attempts_failed",
+            "Attempts at delivery that failed, by method and cause",
+            observed.failed.clone(),
+        );
         registry.register(
             "streams_paused_by_fault",
-            "Streams paused because of their own faults",
+            "Streams that were paused because of their own faults",
             observed.paused_by_fault.clone(),
         );
         registry.register(
-            "delivered_after_seconds",
-            "Time from acceptance to acknowledgement",
+            "delivery_duration_seconds",
+            "Time from the acceptance of an event to the acknowledgement of a SET of it",
             observed.delivered_after.clone(),
         );
         registry.register(
-            "sealing_seconds",
+            "sealing_duration_seconds",
             "Time to read and seal one batch, waiting for the signing pool included",
             observed.sealing.clone(),
         );
-        registry.register("streams", "Streams by status", observed.streams.clone());
+        registry.register("streams", "Streams, by status", observed.streams.clone());
         registry.register(
             "endpoint_held",
-            "Whether what many streams share fails and its streams wait: 1, else 0",
+            "Whether an endpoint that many streams share fails, so that they wait: 1 or 0",
             observed.endpoint_held.clone(),
         );
         registry.register(
             "intake_closed",
-            "Whether no event is taken, by the limit or the state that closes intake: 1, else 0",
+            "Whether intake is closed, by the limit or the state that closes it: 1 or 0",
             observed.intake_closed.clone(),
         );
-        registry.register("intake_closings", "How often intake closed, by reason", observed.intake_closings.clone());
-        registry.register("endpoint_holds", "How often an endpoint was held", observed.endpoint_holds.clone());
+        registry.register("intake_closings", "Times that intake closed, by reason", observed.intake_closings.clone());
+        registry.register("endpoint_holds", "Times that an endpoint began to be held", observed.endpoint_holds.clone());
         observed
     }
 }

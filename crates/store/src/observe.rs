@@ -71,7 +71,7 @@ impl Observed {
     /// Shows what the store takes of the disk, and what is left.
     pub(crate) fn measured(&self, figures: [(&'static str, u64); 4]) {
         for (what, bytes) in figures {
-            self.disk.get_or_create(&[("what", what)]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            self.disk.get_or_create(&[("kind", what)]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 
@@ -81,28 +81,37 @@ impl Observed {
         let seen = Self::default();
         let page = registry.sub_registry_with_prefix("store");
         page.register_with_unit(
-            "commit",
-            "From the queue to the answer of a durable commit",
+            "commit_duration",
+            "Time from the queue to the answer of a durable commit",
             Unit::Seconds,
             seen.commit.clone(),
         );
-        page.register_with_unit("sync", "One flush to the disk", Unit::Seconds, seen.sync.clone());
-        page.register("group_units", "Units that share one flush", seen.group.clone());
-        page.register("appended", "Records appended", seen.appended.clone());
-        page.register_with_unit("appended_bodies", "Bodies appended", Unit::Bytes, seen.appended_bytes.clone());
-        page.register("settled", "Deliveries settled", seen.settled.clone());
-        page.register("reopened", "Openings of the engine after a failure", seen.reopened.clone());
-        page.register("parked_forgotten", "Parked SETs forgotten by a limit", seen.parked_forgotten.clone());
-        page.register("keys_forgotten", "Idempotency keys forgotten before their time", seen.keys_forgotten.clone());
-        page.register("waiting", "Deliveries owed", seen.waiting.clone());
+        page.register_with_unit("sync_duration", "Time of one flush to the disk", Unit::Seconds, seen.sync.clone());
+        page.register("sync_commits", "Commits that shared one flush to the disk", seen.group.clone());
+        page.register("records_appended", "Records that were appended to the ledger", seen.appended.clone());
+        page.register_with_unit(
+            "records_appended",
+            "Bytes of the bodies of records that were appended",
+            Unit::Bytes,
+            seen.appended_bytes.clone(),
+        );
+        page.register("deliveries_settled", "Deliveries that were settled", seen.settled.clone());
+        page.register("reopenings", "Openings of the engine after a failure", seen.reopened.clone());
+        page.register("parked_forgotten", "Parked SETs that a limit made forgotten", seen.parked_forgotten.clone());
+        page.register(
+            "idempotency_keys_forgotten",
+            "Idempotency keys that were forgotten before their time",
+            seen.keys_forgotten.clone(),
+        );
+        page.register("deliveries_waiting", "Deliveries that are owed and not settled", seen.waiting.clone());
         page.register_with_unit(
             "disk",
-            "The store on its disk: taken, budget, free, reserve",
+            "Bytes on the disk, by kind: used by the store, its budget, free on the file system, and the reserve of that",
             Unit::Bytes,
             seen.disk.clone(),
         );
         let clock = &seen.clock;
-        page.register("clock_suspect", "1 while the wall clock is not believed", clock.suspect.clone());
+        page.register("clock_suspect", "Whether the wall clock is not believed: 1 or 0", clock.suspect.clone());
         page.register_with_unit(
             "clock_offset",
             "How far the wall clock is ahead of the believed time",
@@ -110,12 +119,12 @@ impl Observed {
             clock.offset.clone(),
         );
         page.register_with_unit(
-            "accepted_ahead",
+            "clock_accepted_ahead",
             "How far times of acceptance are ahead of the wall clock and stand still",
             Unit::Seconds,
             clock.accepted_ahead.clone(),
         );
-        page.register("clock_leaps", "Jumps of the wall clock by more than an hour", clock.leaps.clone());
+        page.register("clock_jumps", "Jumps of the wall clock by more than an hour", clock.leaps.clone());
         seen
     }
 }
@@ -132,9 +141,9 @@ mod tests {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         for name in [
-            "setgate_store_commit_seconds_count",
-            "setgate_store_sync_seconds_count",
-            "setgate_store_appended_bodies_bytes_total 3",
+            "setgate_store_commit_duration_seconds_count",
+            "setgate_store_sync_duration_seconds_count",
+            "setgate_store_records_appended_bytes_total 3",
         ] {
             assert!(page.contains(name), "{name}: {page}");
         }

@@ -263,9 +263,9 @@ async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
         .await;
     let text = fixture.registry.text();
     for line in [
-        "setgate_carrier_up{carrier=\"source/hr\"} 1\n",
-        "setgate_carrier_figure{carrier=\"source/hr\",figure=\"lag_records\"} 5.0\n",
-        "setgate_source_parked{source=\"hr\"} 1\n",
+        "setgate_broker_up{broker=\"source/hr\"} 1\n",
+        "setgate_broker_lag_records{broker=\"source/hr\"} 5.0\n",
+        "setgate_source_records_parked{source=\"hr\"} 1\n",
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
@@ -301,7 +301,7 @@ async fn a_source_that_ends_with_a_fault_is_started_again_with_growing_rests() {
     assert_eq!(*fixture.method.runs.borrow(), 9);
     let rests: Vec<_> = rests.lock().iter().map(Duration::as_secs).collect();
     assert_eq!(rests, [1, 2, 4, 8, 16, 32, 60, 60]);
-    assert!(fixture.registry.text().contains("setgate_carrier_up{carrier=\"source/hr\"} 0\n"));
+    assert!(fixture.registry.text().contains("setgate_broker_up{broker=\"source/hr\"} 0\n"));
     fixture.running.end(&setgate_clock::system(), Duration::from_secs(20)).await;
     assert_eq!(*fixture.method.runs.borrow(), 9, "what was told to stop is not started again");
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::observe::Observed;
 
 fn limiter(limits: Limits) -> Arc<ConnectionLimiter> {
-    ConnectionLimiter::new(&limits, MockClock::at(0), Observed::default().of("world"))
+    ConnectionLimiter::new(&limits, MockClock::at(0), Observed::default().of("public"))
 }
 
 fn come(limiter: &Arc<ConnectionLimiter>, ip: impl Into<IpAddr>) -> Result<HeldPermit, Limit> {

@@ -26,7 +26,7 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
     let config = ListenConfig { limits, ..ListenConfig::default() };
     let registry = setgate_telemetry::Registry::new();
     let listener = Listener::open(SocketAddr::from(([127, 0, 0, 1], 0)), &config).await.unwrap();
-    let mut listener = listener.observed(Observed::register(&registry), "world");
+    let mut listener = listener.observed(Observed::register(&registry), "public");
     if let Some(certificate) = certificate {
         listener = listener.with_tls(certificate).unwrap();
     }
@@ -159,7 +159,7 @@ async fn one_address_has_no_more_than_its_share_of_connections() {
     ask(&mut first, "X-Known: a\r\n").await;
     ask(&mut second, "X-Known: b\r\n").await;
     assert!(closed(&mut connect(&open).await).await.is_empty());
-    let refused = r#"setgate_connections_refused_total{listener="world",limit="connections_per_address"}"#;
+    let refused = r#"setgate_connections_refused_total{listener="public",limit="connections_per_address"}"#;
     assert_eq!(counted(&open, refused), 1);
     // A place that is given back is free again.
     ask(&mut first, "Connection: close\r\n").await;
@@ -203,9 +203,9 @@ async fn who_has_shown_no_credential_makes_room_and_who_has_does_not() {
             stranger = next;
         }
         assert!(ask(&mut known, "").await.starts_with("HTTP/1.1 200 "));
-        assert_eq!(counted(&open, r#"setgate_connections_open{listener="world",kind="authenticated"}"#), 1);
-        assert_eq!(counted(&open, r#"setgate_connections_open{listener="world",kind="unauthenticated"}"#), 1);
-        assert_eq!(counted(&open, r#"setgate_connections_accepted_total{listener="world"}"#), 5);
+        assert_eq!(counted(&open, r#"setgate_connections_open{listener="public",kind="authenticated"}"#), 1);
+        assert_eq!(counted(&open, r#"setgate_connections_open{listener="public",kind="unauthenticated"}"#), 1);
+        assert_eq!(counted(&open, r#"setgate_connections_accepted_total{listener="public"}"#), 5);
     }
 }
 

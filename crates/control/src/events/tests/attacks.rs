@@ -42,7 +42,7 @@ async fn each_pair_of_producer_issuer_type_and_subject_gets_what_it_may() {
     assert_eq!(fixture.fake.taken.load(Ordering::SeqCst), 5, "four of the one, one of the other");
     let text = fixture.registry.text();
     for (rule, count) in [("events", 2), ("subjects.iss", 1)] {
-        let line = format!("setgate_intake_refused_total{{producer=\"narrow-at-b\",rule=\"{rule}\"}} {count}");
+        let line = format!("setgate_intake_events_refused_total{{producer=\"narrow-at-b\",rule=\"{rule}\"}} {count}");
         assert!(text.contains(&line), "{line} is not in {text}");
     }
 }
@@ -111,7 +111,11 @@ async fn credentials_are_validated_as_rfc_6750_says() {
         .body(Body::from(format!("access_token={token}")))
         .unwrap();
     assert_eq!(fixture.send(form).await.status, 401, "a token in the body is no credential");
-    assert!(fixture.registry.text().contains("setgate_intake_denied_total 7"), "{}", fixture.registry.text());
+    assert!(
+        fixture.registry.text().contains("setgate_intake_requests_unauthorized_total 7"),
+        "{}",
+        fixture.registry.text()
+    );
 }
 
 #[tokio::test]

@@ -152,11 +152,11 @@ async fn counts_what_became_of_each_event() {
     fixture.many(&[event("a"), event("a"), bad, event("names-stream")]).await;
     let text = fixture.registry.text();
     for line in [
-        "setgate_intake_accepted_total 1",
-        "setgate_intake_repeated_total 1",
+        "setgate_intake_events_accepted_total 1",
+        "setgate_intake_events_repeated_total 1",
         "setgate_intake_invalid_total 1",
-        "setgate_intake_forbidden_total 1",
-        "setgate_intake_open 0",
+        "setgate_intake_events_forbidden_total 1",
+        "setgate_intake_requests_open 0",
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }

@@ -56,7 +56,7 @@ async fn a_bomb_is_refused_by_its_ratio_before_it_grows() {
         .registry
         .text()
         .lines()
-        .find_map(|line| line.strip_prefix("setgate_intake_bytes_total "))
+        .find_map(|line| line.strip_prefix("setgate_intake_body_bytes_total "))
         .unwrap()
         .parse()
         .unwrap();

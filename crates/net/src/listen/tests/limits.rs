@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 
 fn closed_for(limit: &str) -> String {
-    format!(r#"setgate_connections_closed_total{{listener="world",limit="{limit}"}}"#)
+    format!(r#"setgate_connections_closed_total{{listener="public",limit="{limit}"}}"#)
 }
 
 /// Time passes, a second at a turn, until it is so.
@@ -67,7 +67,7 @@ async fn an_http2_peer_that_does_not_hear_that_it_is_over_is_cut() {
     let open = open(Limits::default(), None, hello()).await;
     let mut tcp = connect(&open).await;
     tcp.write_all(&says).await.unwrap();
-    let open_streams = r#"setgate_connections_open{listener="world",kind="unauthenticated"}"#;
+    let open_streams = r#"setgate_connections_open{listener="public",kind="unauthenticated"}"#;
     let mut read = Vec::new();
     // The answer's body is the only frame of DATA.
     while !read.windows(9).any(|head| head[3] == 0 && head[5..9] == [0, 0, 0, 1]) {
