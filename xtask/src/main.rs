@@ -8,6 +8,7 @@ mod front;
 mod fuzz;
 mod kafka;
 mod licence;
+mod metrics;
 mod process;
 mod python;
 mod suite;

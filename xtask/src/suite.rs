@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::process::{Watch, build_gateway, cargo, finish, follow, need_curl, say};
-use crate::{api, clients, crash, deny, front, kafka, tutorial};
+use crate::{api, clients, crash, deny, front, kafka, metrics, tutorial};
 
 /// Tests that one step has counted.
 #[derive(Clone, Copy, Default)]
@@ -28,6 +28,11 @@ const STEPS: &[Step] = &[
     Step { name: "docs", what: "rustdoc, warnings denied", run: docs },
     Step { name: "api-docs", what: "docs/api.md is what the OpenAPI documents say", run: |_| api::check() },
     Step { name: "tests", what: "unit and integration tests of all rooms", run: tests },
+    Step {
+        name: "metrics",
+        what: "promtool finds nothing in the metrics of a gateway at work",
+        run: |_| metrics::check(),
+    },
     Step { name: "doctests", what: "examples in the documentation", run: doctests },
     Step { name: "examples", what: "the programs of examples/", run: examples },
     Step { name: "demo", what: "setgate demo prints what the README shows", run: demo },
