@@ -18,8 +18,8 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 
 use serde::Deserialize;
 use setgate_delivery::{
-    About, Cause, Closed, Entry, Env, Fault, Feed, Form, Json, Limits, Line, Method, NoOptions, Options, Order,
-    Outcome, Profile, Receipt, Redelivery, Scope, SealedSet, Tap, Verdict, Voice, Window, drive,
+    About, Cause, Closed, Entry, Env, Fault, Feed, Form, Initiator, Json, Limits, Line, Method, NoOptions, Options,
+    Order, Outcome, Profile, Receipt, Redelivery, Scope, SealedSet, Tap, Verdict, Window, drive,
 };
 use tokio::{fs::File, io::AsyncWriteExt as _};
 
@@ -106,7 +106,7 @@ impl SpoolLine {
 impl Line for SpoolLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             // A batch that fails half-way is written again as a whole; what was written of it is a prefix.
             order: Order::PerBatch,
             receipt: Receipt::Broker,

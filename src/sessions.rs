@@ -27,7 +27,7 @@ use axum::{
 };
 use serde::Deserialize;
 use setgate_clock::Runtime;
-use setgate_delivery::{BoxFuture, Visit, Voice, spi::AnyMethod};
+use setgate_delivery::{BoxFuture, Initiator, Visit, spi::AnyMethod};
 use setgate_net::ConnectionPermit;
 use setgate_oauth::{Admitted, Denied, Guard};
 use setgate_router::{Router, Visited};
@@ -245,7 +245,7 @@ impl Inner {
         let visited = (self.find)(asked.stream)?;
         // A client's own stream is that client's alone, who comes with OAuth.
         let own = visited.owner == Owner::Operator && *visited.issuer == **asked.issuer;
-        (own && visited.method == asked.method.name && visited.voice == Voice::Responder).then_some(visited)
+        (own && visited.method == asked.method.name && visited.initiator == Initiator::Receiver).then_some(visited)
     }
 
     async fn ticket(&self, asking: Asking) -> Response {

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use serde::Serialize;
 use setgate_cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
 use setgate_delivery::{
-    About, Voice,
+    About, Initiator,
     spi::{AnyLine, AnyMethod},
 };
 
@@ -61,7 +61,7 @@ struct Served<'a> {
 impl Served<'_> {
     /// Whether its receiver has to come.
     fn is_visited(&self) -> bool {
-        self.line.profile().voice == Voice::Responder
+        self.line.profile().initiator == Initiator::Receiver
     }
 }
 

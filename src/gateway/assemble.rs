@@ -11,7 +11,7 @@ use std::{
 
 use setgate_cli::{Exit, Failure};
 use setgate_clock::Runtime;
-use setgate_delivery::{BrokerEvent, Env, Voice, spi::AnyMethod};
+use setgate_delivery::{BrokerEvent, Env, Initiator, spi::AnyMethod};
 use setgate_net::{Outbound, OwnAddresses};
 use setgate_oauth::{Guard, Receiver};
 use setgate_router::{Issuer, Router};
@@ -322,7 +322,7 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
 /// Names the streams that wait for a receiver that cannot come.
 fn unvisited(router: &Router, config: &Config, receivers: &[Receiver]) {
     for stream in &config.streams {
-        let waits = router.visit(stream.id.as_str()).is_some_and(|visited| visited.voice == Voice::Responder);
+        let waits = router.visit(stream.id.as_str()).is_some_and(|visited| visited.initiator == Initiator::Receiver);
         if waits && !receivers.iter().any(|receiver| receiver.may_visit(&stream.issuer, stream.id.as_str())) {
             tracing::warn!(stream = %stream.id, "no receiver may visit the stream: `setgate receivers new` makes one");
         }

@@ -31,7 +31,7 @@ struct TinyLine;
 impl Line for TinyLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Responder,
+            initiator: Initiator::Receiver,
             order: Order::PerBatch,
             receipt: setgate_set::Receipt::Receiver,
             form: Form::Token,

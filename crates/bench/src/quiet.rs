@@ -8,7 +8,7 @@ use std::sync::{
 use serde_json::{Value, json};
 use setgate_clock::Runtime;
 use setgate_delivery::{
-    About, Closed, Entry, Fault, Feed, Form, Limits, Order, Profile, Receipt, Redelivery, Tap, Voice, Want, Window,
+    About, Closed, Entry, Fault, Feed, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, Tap, Want, Window,
     spi::{AnyLine, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Key, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -96,7 +96,7 @@ struct QuietLine {
 impl setgate_delivery::Line for QuietLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             order: Order::PerSet,
             receipt: Receipt::Receiver,
             form: Form::Claims,

@@ -172,7 +172,7 @@ pub trait Line: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// The side that speaks first.
-    pub voice: Voice,
+    pub initiator: Initiator,
     /// The way in which a hand-over can fail, and so which SETs may be in flight together.
     pub order: Order,
     /// The side that acknowledges.
@@ -194,11 +194,11 @@ pub struct Profile {
 
 /// The side that speaks first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Voice {
-    /// The gateway connects to the receiver.
-    Sender,
-    /// The receiver connects to the gateway.
-    Responder,
+pub enum Initiator {
+    /// The gateway: it connects and sends SETs when they are due. Its channel is a sender's.
+    Gateway,
+    /// The receiver: it connects or asks, and the gateway responds.
+    Receiver,
 }
 
 /// The condition under which a SET may leave while earlier SETs of its order key are unsettled.

@@ -8,7 +8,7 @@ use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Feed, Ingest, Voice, spi::AnyLine};
+use crate::{Feed, Ingest, Initiator, spi::AnyLine};
 
 mod case;
 mod cases;
@@ -92,7 +92,7 @@ pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure>
         }
     };
     // What a fixture opens for nothing but its profile goes away again unused.
-    let voice = fixture.open(Arc::new(peer::Nobody)).await.line.profile().voice;
+    let initiator = fixture.open(Arc::new(peer::Nobody)).await.line.profile().initiator;
     note("it delivers every SET once", within(patience, cases::delivers_all(fixture, 300, 40)).await);
     note("SETs of few order keys arrive in order", within(patience, cases::delivers_all(fixture, 60, 3)).await);
     note(
@@ -112,12 +112,12 @@ pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure>
     note("a run that is dropped loses nothing", within(patience, cases::survives_a_dropped_run(fixture)).await);
     note("a draw can be interrupted at every poll", within(patience, cases::draws_interrupted(fixture)).await);
     note("a flood does not lock up", within(patience, cases::survives_a_flood(fixture)).await);
-    match voice {
-        Voice::Sender => {
+    match initiator {
+        Initiator::Gateway => {
             note("draining finishes what was handed over", within(patience, cases::drains(fixture)).await);
             note("an end is heard while nothing may be drawn", within(patience, cases::hears_the_end(fixture)).await);
         }
-        Voice::Responder => {
+        Initiator::Receiver => {
             note("two drawers share a stream", within(patience, visiting::shares(fixture)).await);
             note("an end answers who waits", within(patience, visiting::hears_ends(fixture)).await);
             note("a drain hears what is answered", within(patience, visiting::drains(fixture)).await);

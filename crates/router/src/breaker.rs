@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use setgate_delivery::{Class, Profile, Voice};
+use setgate_delivery::{Class, Initiator, Profile};
 
 use crate::{Config, pace::Pace};
 
@@ -35,10 +35,10 @@ enum State {
 impl Breaker {
     /// The breaker of a line.
     pub(crate) fn of(profile: &Profile) -> Self {
-        match (profile.voice, &profile.endpoint) {
-            (Voice::Sender, None) => Self::of_sender(),
-            (Voice::Sender, Some(_)) => Self { pace: None, ..Self::of_sender() },
-            (Voice::Responder, _) => Self::of_responder(),
+        match (profile.initiator, &profile.endpoint) {
+            (Initiator::Gateway, None) => Self::of_sender(),
+            (Initiator::Gateway, Some(_)) => Self { pace: None, ..Self::of_sender() },
+            (Initiator::Receiver, _) => Self::of_responder(),
         }
     }
 

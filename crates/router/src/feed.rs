@@ -25,7 +25,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use setgate_delivery::{Class, Closed, Order, Profile, Voice, spi::AnyLine};
+use setgate_delivery::{Class, Closed, Initiator, Order, Profile, spi::AnyLine};
 use setgate_set::{Jti, Timestamp};
 use setgate_store::{Entry, Head, Kind, Position, StreamNo, Version};
 use setgate_stream::Stream;
@@ -275,7 +275,8 @@ impl Feed {
         let moved = before.stream.delivery != served.stream.delivery;
         served.generation = if moved { before.generation.next() } else { before.generation };
         let phase = phase_of(&served.stream.status);
-        let (voice, breaker, endpoint) = (served.profile.voice, Breaker::of(&served.profile), served.endpoint.clone());
+        let (initiator, breaker, endpoint) =
+            (served.profile.initiator, Breaker::of(&served.profile), served.endpoint.clone());
         let (linger, inactivity) = (Linger::of(&served), inactivity(&served));
         let one_by_one = served.profile.order == Order::PerSet;
         self.served.store(Arc::new(served));
@@ -284,8 +285,8 @@ impl Feed {
             state.parked_keys.one_by_one_from = u64::MAX;
         }
         let elsewhere = endpoint.as_ref().map(Arc::as_ptr) != before.endpoint.as_ref().map(Arc::as_ptr);
-        if voice != before.profile.voice || endpoint.is_some() != before.endpoint.is_some() {
-            state.patient = voice == Voice::Responder;
+        if initiator != before.profile.initiator || endpoint.is_some() != before.endpoint.is_some() {
+            state.patient = initiator == Initiator::Receiver;
             state.breaker = breaker;
         }
         if elsewhere {

@@ -11,8 +11,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
-    About, Cause, Closed as Ended, Entry, Fault, Feed, Form, Limits, Order, Outcome, Profile, Receipt, Redelivery,
-    Refusal, Scope, SealedSet, Tap, Verdict, Voice, Window, drive,
+    About, Cause, Closed as Ended, Entry, Fault, Feed, Form, Initiator, Limits, Order, Outcome, Profile, Receipt,
+    Redelivery, Refusal, Scope, SealedSet, Tap, Verdict, Window, drive,
     spi::{AnyLine, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -66,7 +66,7 @@ struct ScriptedLine(Arc<Scripted>, Window);
 impl setgate_delivery::Line for ScriptedLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             order: Order::PerSet,
             receipt: Receipt::Receiver,
             form: Form::Token,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use setgate_delivery::{Cause, Form, Profile, Voice};
+use setgate_delivery::{Cause, Form, Initiator, Profile};
 use setgate_set::{Audience, Timestamp};
 use setgate_store::{Cursor, Obstacle, StoreError, StreamNo};
 use setgate_stream::{Owner, Stream};
@@ -122,14 +122,14 @@ struct StateView {
 
 impl StateView {
     fn of(feed: &Feed, now: Timestamp) -> Self {
-        let voice = feed.served.load().profile.voice;
+        let initiator = feed.served.load().profile.initiator;
         let state = feed.state.lock();
         let stalled = state.shown.stalled.clone().map(|cause| (now, cause));
         Self {
             in_flight: state.in_flight.claimed.len(),
             last_error: stalled.or_else(|| state.shown.last_error.clone()),
             last_success: state.shown.last_success,
-            last_visit: state.visits.last(now).filter(|_| voice == Voice::Responder),
+            last_visit: state.visits.last(now).filter(|_| initiator == Initiator::Receiver),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_delivery::{Voice, spi::AnyLine};
+use setgate_delivery::{Initiator, spi::AnyLine};
 use setgate_stream::{Owner, Stream};
 
 use crate::{
@@ -21,7 +21,7 @@ pub struct Visited {
     /// The method's name, as in the path.
     pub method: &'static str,
     /// The side that speaks first; only a responder's stream can be visited.
-    pub voice: Voice,
+    pub initiator: Initiator,
     /// The stream's id.
     pub stream: Arc<str>,
     /// The issuer's URL.
@@ -56,7 +56,7 @@ impl Router {
             feed: setgate_delivery::Feed::new(Arc::new(Core(core.clone()))),
             line: served.line.clone(),
             method: served.method,
-            voice: served.profile.voice,
+            initiator: served.profile.initiator,
             stream: served.stream.id.shared(),
             issuer: served.stream.issuer.clone(),
             owner: served.stream.owner.clone(),
@@ -76,13 +76,13 @@ pub(crate) fn endpoint(
     publish: impl FnOnce(serde_json::Value, &str) -> Option<serde_json::Value>,
 ) -> Option<String> {
     let Stream { issuer, id, delivery, .. } = &*served.stream;
-    match served.profile.voice {
-        Voice::Sender => {
+    match served.profile.initiator {
+        Initiator::Gateway => {
             let url = delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
             url.map(setgate_telemetry::endpoint_label)
                 .or_else(|| served.profile.endpoint.as_ref().map(ToString::to_string))
         }
-        Voice::Responder => {
+        Initiator::Receiver => {
             let at = address(issuer, served.method, id.as_str());
             let shown = publish(delivery.terms.clone(), &at);
             let shown = shown.as_ref().and_then(|shown| shown.get("endpoint_url")).and_then(serde_json::Value::as_str);

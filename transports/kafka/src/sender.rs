@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    About, Closed, Feed, Finding, Form, Limits, Line, Order, Profile, Receipt, Redelivery, SealedSet, Tap, Voice, Want,
-    Window,
+    About, Closed, Feed, Finding, Form, Initiator, Limits, Line, Order, Profile, Receipt, Redelivery, SealedSet, Tap,
+    Want, Window,
 };
 use tokio::sync::watch;
 
@@ -143,7 +143,7 @@ impl Line for KafkaLine {
     fn profile(&self) -> Profile {
         let section = self.cluster.section();
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             // When a record fails for good, its successors may be in the log already, so a subject has one under way.
             order: Order::PerSet,
             // A broker's word; whoever reads the topic says nothing.

@@ -11,8 +11,8 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About, Attempt, Cause, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Jti, Limits, Line,
-    Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Tap, Timestamp, Verdict, Voice, Want,
+    About, Attempt, Cause, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Initiator, Jti,
+    Limits, Line, Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Tap, Timestamp, Verdict, Want,
     endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -171,7 +171,7 @@ impl Line for MultiLine {
     fn profile(&self) -> Profile {
         let Measures { sets, bytes, timeout, ack_within, .. } = self.measures;
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             // A request arrives whole or not at all, and others that run beside it hold other order keys.
             order: Order::PerBatch,
             receipt: Receipt::Receiver,

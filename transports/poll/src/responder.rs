@@ -9,8 +9,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, Limits, Line, Order, Profile, Receipt, Redelivery,
-    Runtime, Tap, Visit, Voice, Want,
+    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, Initiator, Limits, Line, Order, Profile, Receipt,
+    Redelivery, Runtime, Tap, Visit, Want,
     axum::{
         Router,
         body::Body,
@@ -66,7 +66,7 @@ impl PollLine {
 impl Line for PollLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Responder,
+            initiator: Initiator::Receiver,
             // An answer arrives whole or not at all: a receiver with a backlog about one subject gets it in one answer.
             order: Order::PerBatch,
             receipt: Receipt::Receiver,

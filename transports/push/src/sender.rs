@@ -9,8 +9,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Closed, Env, Fault, Feed, Form, HttpRequest, Limits, Line, Order, Outcome, Profile, Receipt, Redelivery,
-    Runtime, SealedSet, Tap, Timestamp, Voice, Window, drive,
+    About, Closed, Env, Fault, Feed, Form, HttpRequest, Initiator, Limits, Line, Order, Outcome, Profile, Receipt,
+    Redelivery, Runtime, SealedSet, Tap, Timestamp, Window, drive,
     endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -91,7 +91,7 @@ impl PushLine {
 impl Line for PushLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             // Requests run in parallel: a SET's successor leaves when its predecessor is nowhere.
             order: Order::PerSet,
             receipt: Receipt::Receiver,

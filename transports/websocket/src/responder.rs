@@ -13,8 +13,8 @@ use std::{
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use setgate_delivery::{
-    About, Answer, Batch, BodyFault, Bytes, Fault, Form, Incoming, Limits, Line, Manner, Order, Profile, Receipt,
-    Redelivery, Refusal, Runtime, Stop, Tap, Visit, Voice, Want,
+    About, Answer, Batch, BodyFault, Bytes, Fault, Form, Incoming, Initiator, Limits, Line, Manner, Order, Profile,
+    Receipt, Redelivery, Refusal, Runtime, Stop, Tap, Visit, Want,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
     http::{Method, StatusCode, header},
@@ -74,7 +74,7 @@ impl SocketLine {
 impl Line for SocketLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Responder,
+            initiator: Initiator::Receiver,
             // A connection delivers in order or not at all: its peer has seen a prefix.
             order: Order::PerTap,
             receipt: Receipt::Receiver,

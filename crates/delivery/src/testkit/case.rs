@@ -9,7 +9,7 @@ use super::{
     feed::{self, End, Simulated},
     peer::{Act, Meeting, Peer, PeerIngest},
 };
-use crate::{Cause, Closed, Receipt, Redelivery, Voice};
+use crate::{Cause, Closed, Initiator, Receipt, Redelivery};
 
 /// One case's feed, peer and line.
 pub(super) struct Case {
@@ -42,7 +42,7 @@ impl Case {
         let profile = opened.line.profile();
         let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
         peer.expect(feed::owed(count, keys, padding), profile.order, opened.cut.clone());
-        if (profile.voice == Voice::Responder) != opened.visits.is_some() {
+        if (profile.initiator == Initiator::Receiver) != opened.visits.is_some() {
             return Err("a responder, and nothing else, is opened with `visits`".to_owned());
         }
         let window = profile.windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);

@@ -10,7 +10,7 @@ use super::{
     feed::{End, Simulated},
     peer::{Act, Meeting},
 };
-use crate::{Closed, ErrorCode, Order, Redelivery, Refusal, Voice};
+use crate::{Closed, ErrorCode, Initiator, Order, Redelivery, Refusal};
 
 pub(super) async fn delivers_all(fixture: &impl Fixture, count: usize, keys: usize) -> Result<(), String> {
     let case = Case::open(fixture, count, keys, |_| Act::Take).await?;
@@ -30,7 +30,7 @@ pub(super) async fn survives_cuts(fixture: &impl Fixture, act: Act) -> Result<()
         return Ok(());
     }
     // A responder's peer may answer on its next connection what it has taken on the last one.
-    let repeats = untaken || case.opened.line.profile().voice == Voice::Sender;
+    let repeats = untaken || case.opened.line.profile().initiator == Initiator::Gateway;
     case.run_out_retrying().await?;
     case.all_acknowledged()?;
     if repeats && case.peer.met().iter().all(|met| *met == 1) {

@@ -13,7 +13,7 @@ use setgate_set::Jti;
 use tokio::sync::watch;
 
 use crate::{
-    Attempt, Cause, Closed, Feed, Form, Manner, Order, Outcome, Profile, Redelivery, Refusal, Verdict, Voice, Want,
+    Attempt, Cause, Closed, Feed, Form, Initiator, Manner, Order, Outcome, Profile, Redelivery, Refusal, Verdict, Want,
     spi::{FeedCore, TapCore, WindowCore},
 };
 
@@ -286,7 +286,7 @@ impl Simulated {
     /// is called and takes less, or nothing, or goes away, hands the chance on, since each of that is a change.
     fn whom_to_wake(&self, state: &mut State) -> Vec<Waker> {
         let mut wakers = std::mem::take(&mut state.settling);
-        if state.end.is_some() || (self.0.profile.voice == Voice::Sender && state.is_settled()) {
+        if state.end.is_some() || (self.0.profile.initiator == Initiator::Gateway && state.is_settled()) {
             wakers.extend(state.waiting.drain(..).map(|waiter| waiter.waker));
             return wakers;
         }

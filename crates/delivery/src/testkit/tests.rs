@@ -81,7 +81,7 @@ impl InMemory {
 impl Line for InMemory {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             order: if self.manner == Manner::Reverses { Order::PerTap } else { Order::PerSet },
             receipt: Receipt::Receiver,
             form: Form::Token,

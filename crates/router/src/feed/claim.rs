@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, task::Context, time::Duration};
 
-use setgate_delivery::{Attempt, Closed, Order, Redelivery, Voice, Want, Window};
+use setgate_delivery::{Attempt, Closed, Initiator, Order, Redelivery, Want, Window};
 
 use super::{Draw, Drawn, Feed, Phase, Served, State, parts::Claimed, taps::For};
 use crate::{
@@ -170,7 +170,7 @@ impl Feed {
         if state.phase == Phase::Disabled && (none_out || state.patient) {
             return Drawn::Closed(Closed::Disabled);
         }
-        if asking.served.profile.voice == Voice::Sender && none_out {
+        if asking.served.profile.initiator == Initiator::Gateway && none_out {
             state.taps.took(asking.drawer.tap);
             return Drawn::Closed(Closed::Idle);
         }
@@ -180,7 +180,7 @@ impl Feed {
     /// Whether a tap draws one batch more than it was asked for: where the pool seals, and no other tap waits for the same SETs.
     pub(crate) fn draws_ahead(&self) -> bool {
         let served = self.served.load();
-        served.profile.voice == Voice::Sender && served.seal.is_slow(&self.shared.pool)
+        served.profile.initiator == Initiator::Gateway && served.seal.is_slow(&self.shared.pool)
     }
 
     /// `probe`: where the endpoint is held, the right to let one SET leave.

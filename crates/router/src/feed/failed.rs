@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use setgate_delivery::{Cause, Class, Voice};
+use setgate_delivery::{Cause, Class, Initiator};
 use setgate_set::{ErrorCode, Timestamp};
 use setgate_store::{Attempted, Note, Settlement};
 
@@ -42,7 +42,7 @@ impl Feed {
         }
         state.streaks.lone_failures += 1;
         let wait = pause(config, &*runtime.random, tries).max(after.unwrap_or_default().min(config.retry_after_max));
-        if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.voice == Voice::Sender {
+        if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.initiator == Initiator::Gateway {
             state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures));
             self.pause_if_hopeless(state, now, &cause);
         } else {
@@ -70,7 +70,7 @@ impl Feed {
         let Shared { config, runtime, .. } = &*self.shared;
         self.count_failure(settling, &mut claimed, &cause);
         let after = after.unwrap_or_default().min(config.retry_after_max);
-        if served.profile.voice == Voice::Responder {
+        if served.profile.initiator == Initiator::Receiver {
             // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
             state.shown.last_error = Some((wall, cause));
             let due = (!after.is_zero()).then(|| now + after);

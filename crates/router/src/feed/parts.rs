@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use setgate_delivery::{Attempt, Cause, Limits, Order, Voice};
+use setgate_delivery::{Attempt, Cause, Initiator, Limits, Order};
 use setgate_set::{Jti, OrderKey, Timestamp};
 use setgate_store::{Attempted, Position, StreamNo};
 use setgate_stream::Status;
@@ -167,7 +167,7 @@ impl State {
             linger: Linger::of(served),
             shown: Shown::default(),
             running: false,
-            patient: served.profile.voice == Voice::Responder,
+            patient: served.profile.initiator == Initiator::Receiver,
             timed: None,
         }
     }
@@ -190,7 +190,7 @@ impl Linger {
 /// How long a receiver may stay away from a stream that it visits.
 pub(super) fn inactivity(served: &Served) -> Option<Duration> {
     let seconds = served.stream.inactivity_timeout_seconds?;
-    (served.profile.voice == Voice::Responder).then(|| Duration::from_secs(seconds.get().into()))
+    (served.profile.initiator == Initiator::Receiver).then(|| Duration::from_secs(seconds.get().into()))
 }
 
 /// A drawn SET.

@@ -99,7 +99,7 @@ impl Cluster {
 impl setgate_delivery::Line for ClusterLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             order: Order::PerSet,
             receipt: Receipt::Broker,
             form: self.2,

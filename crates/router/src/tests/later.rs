@@ -45,7 +45,7 @@ impl Requests {
 impl setgate_delivery::Line for LaterLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Sender,
+            initiator: Initiator::Gateway,
             order: Order::PerBatch,
             receipt: Receipt::Receiver,
             form: Form::Token,

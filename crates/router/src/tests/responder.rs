@@ -14,7 +14,7 @@ pub(super) struct AskedLine {
 impl setgate_delivery::Line for AskedLine {
     fn profile(&self) -> Profile {
         Profile {
-            voice: Voice::Responder,
+            initiator: Initiator::Receiver,
             order: self.order,
             receipt: Receipt::Receiver,
             form: Form::Token,
@@ -71,7 +71,7 @@ mod visit {
         assert!(bench.router.visit("c").is_none());
         let visited = bench.router.visit("a").unwrap();
         assert_eq!((visited.method, &*visited.issuer, &*visited.stream), ("asked", ISSUER, "a"));
-        assert_eq!((visited.voice, &visited.owner), (Voice::Responder, &::setgate_stream::Owner::Operator));
+        assert_eq!((visited.initiator, &visited.owner), (Initiator::Receiver, &::setgate_stream::Owner::Operator));
         assert!(visited.line.as_any().downcast_ref::<AskedLine>().is_some());
         bench.emit(0, 0).await;
         let mut tap = visited.feed.tap();

@@ -10,7 +10,7 @@ use setgate_set::{Envelope, OrderKey, Timestamp};
 
 use super::{Drawer, Held, Simulated, Stage, State, Waiter};
 use crate::{
-    Attempt, Batch, Closed, Redelivery, SealedSet, Voice, Want,
+    Attempt, Batch, Closed, Initiator, Redelivery, SealedSet, Want,
     spi::{Claim, TapCore},
 };
 
@@ -33,7 +33,7 @@ impl SimulatedTap {
         if let Some(end) = &state.end {
             return Poll::Ready(Err(end.clone()));
         }
-        if feed.0.profile.voice == Voice::Sender && state.is_settled() {
+        if feed.0.profile.initiator == Initiator::Gateway && state.is_settled() {
             return Poll::Ready(Err(Closed::Idle));
         }
         let due = |state: &State| if want.sets == 0 { Vec::new() } else { feed.due(state, self.drawer, want) };
@@ -152,7 +152,7 @@ impl Claim for SimulatedClaim {
     fn handed_over(mut self: Box<Self>) {
         self.begun = true;
         let (ours, drawer) = (self.batch, self.drawer);
-        let sender = self.feed.0.profile.voice == Voice::Sender;
+        let sender = self.feed.0.profile.initiator == Initiator::Gateway;
         self.feed.change(|state| {
             if !state.taps.contains(&drawer.number) {
                 state

@@ -7,7 +7,7 @@ use crate::{Batch, Limits, Receipt, Tap};
 
 fn profile(order: Order, redelivery: Redelivery) -> Profile {
     Profile {
-        voice: Voice::Responder,
+        initiator: Initiator::Receiver,
         order,
         receipt: Receipt::Receiver,
         form: Form::Token,

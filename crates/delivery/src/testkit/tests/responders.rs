@@ -49,7 +49,7 @@ impl Line for InMemory {
     fn profile(&self) -> Profile {
         let socket = self.0 == Habit::KeepsASocket;
         Profile {
-            voice: Voice::Responder,
+            initiator: Initiator::Receiver,
             order: if socket { Order::PerTap } else { Order::PerBatch },
             receipt: Receipt::Receiver,
             form: Form::Token,
