@@ -34,8 +34,8 @@ impl Feed {
 
     /// Opens a consumer with a delivery mode of its own, such as a request beside the sockets of one URL.
     #[must_use]
-    pub fn tap_in(&self, manner: Manner) -> Tap {
-        Tap::new(self.0.tap(Some(manner)))
+    pub fn tap_in(&self, mode: DeliveryMode) -> Tap {
+        Tap::new(self.0.tap(Some(mode)))
     }
 
     /// Reports an outcome: in any order, from any thread, at any time. An unknown `jti` is ignored.
@@ -159,7 +159,7 @@ impl Tap {
 /// One URL may serve sockets, whose SETs fall due again when the socket is gone, and requests, whose SETs outlive the
 /// answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
+pub struct DeliveryMode {
     /// The way in which a hand-over of this consumer can fail.
     pub order: Order,
     /// The time at which a SET that it handed over is due again.

@@ -20,7 +20,7 @@ pub use contract::{
     About, BrokerEvent, Entry, Env, Finding, Form, Initiator, Limits, Line, Method, NoOptions, Options, Order, Profile,
     Redelivery, Reload, Stop, Visit, raised,
 };
-pub use feed::{Batch, Closed, Feed, Manner, SealedSet, Tap, Want, Window};
+pub use feed::{Batch, Closed, DeliveryMode, Feed, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;
 pub use ingest::{Answer, Arrival, Identity, Incoming, Ingest, Places, Rejected};
 #[doc(hidden)]

@@ -14,14 +14,14 @@ use serde_json::Value as Json;
 use setgate_set::Jti;
 
 use crate::{
-    About, Attempt, Batch, Cause, Closed, Entry, Env, Fault, Feed, Finding, Ingest, Line, Manner, Method, Options,
-    Outcome, Places, Profile, Stop, Tap, Want,
+    About, Attempt, Batch, Cause, Closed, DeliveryMode, Entry, Env, Fault, Feed, Finding, Ingest, Line, Method,
+    Options, Outcome, Places, Profile, Stop, Tap, Want,
 };
 
 /// The router's side of a [`Feed`].
 pub trait FeedCore: Send + Sync {
-    /// Opens a consumer; `manner` is its delivery mode where that differs from the channel's.
-    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore>;
+    /// Opens a consumer; `mode` is its delivery mode where that differs from the channel's.
+    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore>;
     /// Takes outcomes; returns how many SETs in flight found their end.
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize;
     /// Takes note that the peer has these SETs and that their outcomes come later.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use setgate_delivery::{
-    Attempt, Cause, Manner, Outcome,
+    Attempt, Cause, DeliveryMode, Outcome,
     spi::{FeedCore, TapCore},
 };
 use setgate_set::Jti;
@@ -17,16 +17,16 @@ use crate::{
 pub(crate) struct Core(pub(crate) Arc<Feed>);
 
 impl FeedCore for Core {
-    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
         let (now, wall) = self.0.times();
         let served = self.0.served.load();
-        let manner = manner.unwrap_or(Manner { order: served.profile.order, redelivery: served.profile.redelivery });
+        let mode = mode.unwrap_or(DeliveryMode { order: served.profile.order, redelivery: served.profile.redelivery });
         let tap = {
             let mut state = self.0.state.lock();
             state.visits.come(now, wall);
-            state.taps.open(manner)
+            state.taps.open(mode)
         };
-        Box::new(StreamTap::new(self.0.clone(), tap, manner.order, served.generation))
+        Box::new(StreamTap::new(self.0.clone(), tap, mode.order, served.generation))
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {

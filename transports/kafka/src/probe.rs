@@ -153,7 +153,7 @@ async fn reach(subject: &Subject, brokers: Vec<String>, advertised: bool) -> Vec
         let asked = broker.clone();
         match subject.blocking(move |subject| look::reach(subject, Some(&asked))).await {
             Ok(Seen { took, .. }) => (
-                good(subject.says(&format!("{broker}{how} answers in {} ms{}", took.as_millis(), subject.manner()))),
+                good(subject.says(&format!("{broker}{how} answers in {} ms{}", took.as_millis(), subject.security()))),
                 true,
             ),
             Err(found) => (found, false),
@@ -163,7 +163,7 @@ async fn reach(subject: &Subject, brokers: Vec<String>, advertised: bool) -> Vec
 }
 
 impl Subject {
-    fn manner(&self) -> String {
+    fn security(&self) -> String {
         let tls = match &self.section.tls {
             Some(tls) if tls.certificate_pem.is_some() => " over TLS with our certificate",
             Some(_) => " over TLS",

@@ -13,8 +13,8 @@ use std::{
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use setgate_delivery::{
-    About, Answer, Batch, BodyFault, Bytes, Fault, Form, Incoming, Initiator, Limits, Line, Manner, Order, Profile,
-    Receipt, Redelivery, Refusal, Runtime, Stop, Tap, Visit, Want,
+    About, Answer, Batch, BodyFault, Bytes, DeliveryMode, Fault, Form, Incoming, Initiator, Limits, Line, Order,
+    Profile, Receipt, Redelivery, Refusal, Runtime, Stop, Tap, Visit, Want,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
     http::{Method, StatusCode, header},
@@ -216,8 +216,8 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, line: &SocketLine, 
     visit.feed.settle_all(object.outcomes());
     let (acks, errors) = answer(visit, object.sets.take().unwrap_or_default()).await;
     let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let manner = Manner { order: Order::PerBatch, redelivery: Redelivery::After(line.ack_within) };
-    let mut tap = visit.feed.tap_in(manner);
+    let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(line.ack_within) };
+    let mut tap = visit.feed.tap_in(mode);
     // Whoever brings something is answered at once.
     let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { line.wait } else { Duration::ZERO };
     let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };

@@ -13,7 +13,8 @@ use setgate_set::Jti;
 use tokio::sync::watch;
 
 use crate::{
-    Attempt, Cause, Closed, Feed, Form, Initiator, Manner, Order, Outcome, Profile, Redelivery, Refusal, Verdict, Want,
+    Attempt, Cause, Closed, DeliveryMode, Feed, Form, Initiator, Order, Outcome, Profile, Redelivery, Refusal, Verdict,
+    Want,
     spi::{FeedCore, TapCore, WindowCore},
 };
 
@@ -79,7 +80,7 @@ struct Waiter {
 #[derive(Clone, Copy)]
 struct Drawer {
     number: u64,
-    manner: Manner,
+    mode: DeliveryMode,
 }
 
 #[derive(Default)]
@@ -228,9 +229,9 @@ impl Simulated {
     /// Returns whether a consumer that came now would be given something.
     #[must_use]
     pub fn has_free(&self) -> bool {
-        let manner = Manner { order: self.0.profile.order, redelivery: self.0.profile.redelivery };
+        let mode = DeliveryMode { order: self.0.profile.order, redelivery: self.0.profile.redelivery };
         let state = self.0.state.lock();
-        !self.due(&state, Drawer { number: u64::MAX, manner }, &Want::ALL).is_empty()
+        !self.due(&state, Drawer { number: u64::MAX, mode }, &Want::ALL).is_empty()
     }
 
     /// The most SETs that one drawer had at once: of a batch, or of a tap whose SETs go with it.
@@ -356,7 +357,7 @@ impl Simulated {
         let room = profile.windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
         let most = want.sets.min(profile.limits.sets).min(room);
         let mut bytes = want.bytes.min(profile.limits.bytes);
-        let order = drawer.manner.order;
+        let order = drawer.mode.order;
         let mut blocked = BTreeSet::new();
         let mut due = Vec::new();
         for (at, entry) in state.sets.iter().enumerate() {
@@ -443,15 +444,15 @@ impl State {
 }
 
 impl FeedCore for Simulated {
-    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
         let profile = &self.0.profile;
-        let manner = manner.unwrap_or(Manner { order: profile.order, redelivery: profile.redelivery });
+        let mode = mode.unwrap_or(DeliveryMode { order: profile.order, redelivery: profile.redelivery });
         let number = self.change(|state| {
             state.numbers += 1;
             state.taps.insert(state.numbers);
             state.numbers
         });
-        Box::new(SimulatedTap::new(self.clone(), Drawer { number, manner }))
+        Box::new(SimulatedTap::new(self.clone(), Drawer { number, mode }))
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {

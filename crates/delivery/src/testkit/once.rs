@@ -37,7 +37,7 @@ struct OnceState {
 }
 
 impl FeedCore for Once {
-    fn tap(&self, _manner: Option<crate::Manner>) -> Box<dyn TapCore> {
+    fn tap(&self, _mode: Option<crate::DeliveryMode>) -> Box<dyn TapCore> {
         Box::new(self.clone())
     }
 

@@ -12,7 +12,7 @@ use crate::{
 
 /// How a line of the tests behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Manner {
+enum Behaviour {
     Honest,
     HonestInBatches,
     /// Says acknowledged before it has asked the peer.
@@ -37,7 +37,7 @@ enum Manner {
 
 /// A line whose connection is a function call; a cut loses the answers of all calls under way.
 struct InMemory {
-    manner: Manner,
+    behaviour: Behaviour,
     ingest: Arc<dyn Ingest>,
     cuts: Arc<AtomicUsize>,
     window: Window,
@@ -46,12 +46,13 @@ struct InMemory {
 impl InMemory {
     async fn send(&self, set: SealedSet) -> Outcome {
         let before = self.cuts.load(Ordering::SeqCst);
-        let token = if self.manner == Manner::Rewrites { [&set.body[..], b" "].concat().into() } else { set.body };
+        let token =
+            if self.behaviour == Behaviour::Rewrites { [&set.body[..], b" "].concat().into() } else { set.body };
         let incoming = Incoming::Set { named: None, token };
-        if self.manner == Manner::AcknowledgesUnseen {
+        if self.behaviour == Behaviour::AcknowledgesUnseen {
             return Ok(Receipt::Receiver);
         }
-        if self.manner == Manner::Doubles {
+        if self.behaviour == Behaviour::Doubles {
             let (_, _) = tokio::join!(
                 self.ingest.take("test", vec![incoming.clone()]),
                 self.ingest.take("test", vec![incoming.clone()])
@@ -60,16 +61,16 @@ impl InMemory {
         let answer = self.ingest.take("test", vec![incoming]).await.pop().unwrap();
         let retry = |code| Err(Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(code, "test") });
         if self.cuts.load(Ordering::SeqCst) != before {
-            return match self.manner {
-                Manner::TakesLossForSuccess => Ok(Receipt::Receiver),
-                Manner::Forgets => std::future::pending().await,
+            return match self.behaviour {
+                Behaviour::TakesLossForSuccess => Ok(Receipt::Receiver),
+                Behaviour::Forgets => std::future::pending().await,
                 _ => retry("closed"),
             };
         }
         match answer {
-            Answer::Taken if self.manner == Manner::MistakesReceipt => Ok(Receipt::Broker),
+            Answer::Taken if self.behaviour == Behaviour::MistakesReceipt => Ok(Receipt::Broker),
             Answer::Taken => Ok(Receipt::Receiver),
-            Answer::Refused(_) if self.manner == Manner::Rewords => {
+            Answer::Refused(_) if self.behaviour == Behaviour::Rewords => {
                 Err(Verdict::Refuse(Refusal { code: ErrorCode::InvalidRequest, description: None, language: None }))
             }
             Answer::Refused(refusal) => Err(Verdict::Refuse(refusal)),
@@ -82,7 +83,7 @@ impl Line for InMemory {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
-            order: if self.manner == Manner::Reverses { Order::PerTap } else { Order::PerSet },
+            order: if self.behaviour == Behaviour::Reverses { Order::PerTap } else { Order::PerSet },
             receipt: Receipt::Receiver,
             form: Form::Token,
             redelivery: Redelivery::WhenConsumerEnds,
@@ -93,8 +94,8 @@ impl Line for InMemory {
     }
 
     async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
-        match self.manner {
-            Manner::HonestInBatches => {
+        match self.behaviour {
+            Behaviour::HonestInBatches => {
                 drive::batches(&feed, tap, async |sets| {
                     let mut outcomes = Vec::new();
                     for set in sets {
@@ -104,7 +105,7 @@ impl Line for InMemory {
                 })
                 .await
             }
-            Manner::Leaves => {
+            Behaviour::Leaves => {
                 let work = drive::each(&feed, feed.tap(), |set| self.send(set));
                 let end = async {
                     loop {
@@ -119,7 +120,7 @@ impl Line for InMemory {
                     end = work => end,
                 }
             }
-            Manner::Reverses => loop {
+            Behaviour::Reverses => loop {
                 match tap.next(Want::ALL).await {
                     Ok(batch) => {
                         for set in batch.hand_over().into_iter().rev() {
@@ -135,46 +136,46 @@ impl Line for InMemory {
     }
 }
 
-struct InMemoryFixture(Manner);
+struct InMemoryFixture(Behaviour);
 
 impl Fixture for InMemoryFixture {
     fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         let cuts = Arc::new(AtomicUsize::new(0));
-        let line = Arc::new(InMemory { manner: self.0, ingest, cuts: cuts.clone(), window: Window::of_sets(8) });
+        let line = Arc::new(InMemory { behaviour: self.0, ingest, cuts: cuts.clone(), window: Window::of_sets(8) });
         let cut = Arc::new(move || {
             cuts.fetch_add(1, Ordering::SeqCst);
         });
-        let parallel = self.0 != Manner::HonestInBatches;
+        let parallel = self.0 != Behaviour::HonestInBatches;
         Box::pin(async move {
             Opened { line, cut, cut_after: None, parallel, most: None, visits: None, keep: Box::new(()) }
         })
     }
 }
 
-async fn failures(manner: Manner) -> Vec<&'static str> {
-    examine(&InMemoryFixture(manner), Duration::from_secs(1)).await.into_iter().map(|failure| failure.case).collect()
+async fn failures(behaviour: Behaviour) -> Vec<&'static str> {
+    examine(&InMemoryFixture(behaviour), Duration::from_secs(1)).await.into_iter().map(|failure| failure.case).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_honest_line_passes() {
-    conform(&InMemoryFixture(Manner::Honest)).await;
-    conform(&InMemoryFixture(Manner::HonestInBatches)).await;
+    conform(&InMemoryFixture(Behaviour::Honest)).await;
+    conform(&InMemoryFixture(Behaviour::HonestInBatches)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_kind_of_liar_is_found_out() {
-    for (manner, case) in [
-        (Manner::AcknowledgesUnseen, "it delivers every SET once"),
-        (Manner::TakesLossForSuccess, "a connection lost before reading loses nothing"),
-        (Manner::Forgets, "a connection lost after reading repeats"),
-        (Manner::Leaves, "draining finishes what was handed over"),
-        (Manner::Rewords, "refusals are reported as the peer words them"),
-        (Manner::Doubles, "it delivers every SET once"),
-        (Manner::Reverses, "SETs of few order keys arrive in order"),
-        (Manner::MistakesReceipt, "it delivers every SET once"),
-        (Manner::Rewrites, "it delivers every SET once"),
+    for (behaviour, case) in [
+        (Behaviour::AcknowledgesUnseen, "it delivers every SET once"),
+        (Behaviour::TakesLossForSuccess, "a connection lost before reading loses nothing"),
+        (Behaviour::Forgets, "a connection lost after reading repeats"),
+        (Behaviour::Leaves, "draining finishes what was handed over"),
+        (Behaviour::Rewords, "refusals are reported as the peer words them"),
+        (Behaviour::Doubles, "it delivers every SET once"),
+        (Behaviour::Reverses, "SETs of few order keys arrive in order"),
+        (Behaviour::MistakesReceipt, "it delivers every SET once"),
+        (Behaviour::Rewrites, "it delivers every SET once"),
     ] {
-        let failed = failures(manner).await;
-        assert!(failed.contains(&case), "{manner:?} failed only {failed:?}");
+        let failed = failures(behaviour).await;
+        assert!(failed.contains(&case), "{behaviour:?} failed only {failed:?}");
     }
 }

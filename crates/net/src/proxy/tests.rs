@@ -19,7 +19,7 @@ use crate::{
 
 /// What a proxy answers to `CONNECT`.
 #[derive(Clone)]
-enum Manner {
+enum Behaviour {
     /// Connects to where the name (or address) lies.
     Good,
     /// Says this and closes.
@@ -35,14 +35,14 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn start(manner: Manner, names: HashMap<String, SocketAddr>) -> Self {
+    async fn start(behaviour: Behaviour, names: HashMap<String, SocketAddr>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let proxy = Self { address: listener.local_addr().unwrap(), asked: Arc::default() };
         let asked = proxy.asked.clone();
         tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(tcp, manner.clone(), names.clone(), asked.clone()));
+                tokio::spawn(serve(tcp, behaviour.clone(), names.clone(), asked.clone()));
             }
         });
         proxy
@@ -65,7 +65,7 @@ impl Proxy {
 
 async fn serve(
     mut tcp: TcpStream,
-    manner: Manner,
+    behaviour: Behaviour,
     names: HashMap<String, SocketAddr>,
     asked: Arc<Mutex<Vec<String>>>,
 ) -> io::Result<()> {
@@ -75,15 +75,15 @@ async fn serve(
     }
     let text = String::from_utf8(head).unwrap();
     asked.lock().unwrap().push(text.clone());
-    match manner {
-        Manner::Silent => {
+    match behaviour {
+        Behaviour::Silent => {
             let _ = tcp.read_u8().await;
         }
-        Manner::Says(bytes) => {
+        Behaviour::Says(bytes) => {
             tcp.write_all(bytes).await?;
             tcp.shutdown().await?;
         }
-        Manner::Good => {
+        Behaviour::Good => {
             let mut words = text.split(' ');
             let (method, target) = (words.next().unwrap(), words.next().unwrap());
             if method != "CONNECT" {
@@ -139,7 +139,7 @@ async fn target(runtime: &Runtime) -> Target {
 async fn the_checked_address_is_asked_for_and_the_certificate_is_checked_end_to_end() {
     let runtime = setgate_clock::system();
     let target = target(&runtime).await;
-    let proxy = Proxy::start(Manner::Good, HashMap::new()).await;
+    let proxy = Proxy::start(Behaviour::Good, HashMap::new()).await;
     let names = || Names(vec![("receiver.example", vec![[127, 0, 0, 1]]), ("impostor.example", vec![[127, 0, 0, 1]])]);
     let client = out(&proxy.config(false), names()).client(&local(Some(target.roots.clone()), None));
     let answer = client.send(get(&format!("https://receiver.example:{}/x", target.port))).await.unwrap();
@@ -159,7 +159,7 @@ async fn the_checked_address_is_asked_for_and_the_certificate_is_checked_end_to_
 
 #[tokio::test]
 async fn names_that_lead_inside_are_refused_and_the_proxy_is_not_asked() {
-    let proxy = Proxy::start(Manner::Good, HashMap::new()).await;
+    let proxy = Proxy::start(Behaviour::Good, HashMap::new()).await;
     let names = || Names(vec![("inside.example", vec![[10, 0, 0, 1]])]);
     let strict = TlsPolicy::default();
     for resolves in [false, true] {
@@ -187,7 +187,7 @@ async fn a_proxy_that_resolves_is_asked_for_the_name_and_nobody_else_is() {
     let target = target(&runtime).await;
     let at = SocketAddr::from(([127, 0, 0, 1], target.port));
     let name = format!("receiver.example:{}", target.port);
-    let proxy = Proxy::start(Manner::Good, HashMap::from([(name.clone(), at)])).await;
+    let proxy = Proxy::start(Behaviour::Good, HashMap::from([(name.clone(), at)])).await;
     let client = out(&proxy.config(true), Names(Vec::new())).client(&local(Some(target.roots.clone()), None));
     assert_eq!(client.send(get(&format!("https://{name}/"))).await.unwrap().status, 200);
     assert!(proxy.asked()[0].starts_with(&format!("CONNECT {name} HTTP/1.1\r\n")));
@@ -197,7 +197,7 @@ async fn a_proxy_that_resolves_is_asked_for_the_name_and_nobody_else_is() {
 async fn the_credentials_are_for_the_proxy_alone() {
     let runtime = setgate_clock::system();
     let target = target(&runtime).await;
-    let proxy = Proxy::start(Manner::Good, HashMap::new()).await;
+    let proxy = Proxy::start(Behaviour::Good, HashMap::new()).await;
     let credentials = SecretRef::from("gate:canary".to_owned());
     let config = OutboundConfig { egress_proxy_credentials: credentials, ..proxy.config(false) };
     let names = Names(vec![("receiver.example", vec![[127, 0, 0, 1]])]);
@@ -212,7 +212,7 @@ async fn the_credentials_are_for_the_proxy_alone() {
 
 #[tokio::test]
 async fn plain_http_is_handed_to_a_proxy_that_resolves_and_tunnelled_otherwise() {
-    let proxy = Proxy::start(Manner::Good, HashMap::new()).await;
+    let proxy = Proxy::start(Behaviour::Good, HashMap::new()).await;
     let credentials = SecretRef::from("gate:canary".to_owned());
     let config = OutboundConfig { egress_proxy_credentials: credentials, ..proxy.config(true) };
     let client = out(&config, Names(Vec::new())).client(&local(None, None));
@@ -257,14 +257,14 @@ async fn what_a_proxy_refuses_or_mumbles_is_a_fault_of_its_own() {
         (b"", "without an answer", 1),
         (huge, "8192 bytes", 1),
     ] {
-        let proxy = Proxy::start(Manner::Says(said), HashMap::new()).await;
+        let proxy = Proxy::start(Behaviour::Says(said), HashMap::new()).await;
         let client = out(&proxy.config(false), names()).client(&TlsPolicy::default());
         let fault = client.send(get("https://receiver.example/")).await.unwrap_err();
         assert_eq!(fault.code(), "proxy", "{fault}");
         assert!(fault.text.contains(says), "{says}: {fault}");
         assert_eq!(proxy.asked().len(), times, "{says}: another address is tried only where that may help");
     }
-    let proxy = Proxy::start(Manner::Says(b"HTTP/1.1 407 Who?\r\ncontent-length: 0\r\n\r\n"), HashMap::new()).await;
+    let proxy = Proxy::start(Behaviour::Says(b"HTTP/1.1 407 Who?\r\ncontent-length: 0\r\n\r\n"), HashMap::new()).await;
     let client = out(&proxy.config(true), names()).client(&local(None, None));
     assert_eq!(client.send(get("http://receiver.example/")).await.unwrap_err().fault, HttpFault::Proxy);
 }
@@ -272,7 +272,7 @@ async fn what_a_proxy_refuses_or_mumbles_is_a_fault_of_its_own() {
 #[tokio::test]
 async fn a_proxy_that_is_silent_or_not_there_holds_nothing_up() {
     let names = || Names(vec![("receiver.example", vec![[93, 184, 216, 34]])]);
-    let proxy = Proxy::start(Manner::Silent, HashMap::new()).await;
+    let proxy = Proxy::start(Behaviour::Silent, HashMap::new()).await;
     let client = out(&proxy.config(false), names()).client(&TlsPolicy::default());
     let mut request = get("https://receiver.example/");
     request.timeout = Some(Duration::from_millis(50));
@@ -285,7 +285,7 @@ async fn a_proxy_that_is_silent_or_not_there_holds_nothing_up() {
 
 #[tokio::test]
 async fn a_listener_of_the_gateway_is_no_proxy() {
-    let proxy = Proxy::start(Manner::Good, HashMap::new()).await;
+    let proxy = Proxy::start(Behaviour::Good, HashMap::new()).await;
     let own = OwnAddresses::new();
     own.add(proxy.address);
     let names = Names(vec![("receiver.example", vec![[93, 184, 216, 34]])]);

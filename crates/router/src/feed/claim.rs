@@ -194,7 +194,7 @@ impl Feed {
     ) -> Draw {
         let names = self.shared.store.names();
         let overhead = self.served.load().profile.limits.overhead;
-        let redelivery = match state.taps.manner(drawer.tap).map(|manner| manner.redelivery) {
+        let redelivery = match state.taps.mode(drawer.tap).map(|mode| mode.redelivery) {
             Some(Redelivery::After(after)) => Some(after),
             Some(Redelivery::WhenConsumerEnds) | None => None,
         };

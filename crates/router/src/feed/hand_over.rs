@@ -36,7 +36,7 @@ impl Feed {
             if let Some(at) = claimed.redelivery_at() {
                 redeliveries.insert((at, *seq));
                 redelivery = true;
-            } else if taps.manner(claimed.tap).is_none() {
+            } else if taps.mode(claimed.tap).is_none() {
                 // Its batch outlived its tap, with which it would have fallen due again.
                 orphans.push(*seq);
             }
@@ -86,7 +86,7 @@ impl Feed {
         state.visits.leave(now, wall);
         self.take_back(&mut state, unsent);
         let closed = state.taps.close(tap);
-        if closed.is_some_and(|(manner, owes)| owes && manner.redelivery == Redelivery::WhenConsumerEnds) {
+        if closed.is_some_and(|(mode, owes)| owes && mode.redelivery == Redelivery::WhenConsumerEnds) {
             let of_tap =
                 |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed.is_some()).then_some(*seq);
             let mut sent: Vec<u64> = state.in_flight.claimed.iter().filter_map(of_tap).collect();

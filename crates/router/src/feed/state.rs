@@ -81,7 +81,7 @@ impl State {
         if until <= now {
             return None;
         }
-        let order = tap.and_then(|tap| self.taps.manner(tap)).map_or(order, |manner| manner.order);
+        let order = tap.and_then(|tap| self.taps.mode(tap)).map_or(order, |mode| mode.order);
         let sets = sets.min(limits.sets).min(self.allowance(now));
         (!self.lanes.is_enough(tap, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
     }

@@ -2,7 +2,7 @@
 
 use std::{task::Waker, time::Duration};
 
-use setgate_delivery::{Manner, Order, Redelivery};
+use setgate_delivery::{DeliveryMode, Order, Redelivery};
 
 use crate::number::TapNo;
 
@@ -43,18 +43,12 @@ pub(crate) struct Taps {
 
 impl Taps {
     /// A new tap with a number of its own.
-    pub(crate) fn open(&mut self, manner: Manner) -> TapNo {
+    pub(crate) fn open(&mut self, mode: DeliveryMode) -> TapNo {
         self.last = self.last.next();
         if self.all.len() < 4 {
             self.all.reserve_exact(1);
         }
-        self.all.push(OneTap {
-            id: self.last,
-            order: manner.order,
-            redelivery: manner.redelivery,
-            handed: 0,
-            waits: None,
-        });
+        self.all.push(OneTap { id: self.last, order: mode.order, redelivery: mode.redelivery, handed: 0, waits: None });
         self.last
     }
 
@@ -63,19 +57,22 @@ impl Taps {
     }
 
     /// How the tap hands over; nothing when it is gone.
-    pub(crate) fn manner(&self, id: TapNo) -> Option<Manner> {
-        self.all.iter().find(|tap| tap.id == id).map(|tap| Manner { order: tap.order, redelivery: tap.redelivery })
+    pub(crate) fn mode(&self, id: TapNo) -> Option<DeliveryMode> {
+        self.all
+            .iter()
+            .find(|tap| tap.id == id)
+            .map(|tap| DeliveryMode { order: tap.order, redelivery: tap.redelivery })
     }
 
     /// It is gone. Tells how it handed over and whether something that it handed over is unsettled.
-    pub(crate) fn close(&mut self, id: TapNo) -> Option<(Manner, bool)> {
+    pub(crate) fn close(&mut self, id: TapNo) -> Option<(DeliveryMode, bool)> {
         let at = self.all.iter().position(|tap| tap.id == id)?;
         let tap = self.all.swap_remove(at);
         if self.all.is_empty() {
             self.all = Vec::new();
         }
         self.took(id);
-        Some((Manner { order: tap.order, redelivery: tap.redelivery }, tap.handed > 0))
+        Some((DeliveryMode { order: tap.order, redelivery: tap.redelivery }, tap.handed > 0))
     }
 
     /// It waits; its place in line stays when it waited for the same before.
@@ -199,11 +196,11 @@ mod tests {
         }
     }
 
-    const MANNER: Manner = Manner { order: Order::PerBatch, redelivery: Redelivery::WhenConsumerEnds };
+    const MODE: DeliveryMode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::WhenConsumerEnds };
 
     fn four() -> (Taps, Vec<TapNo>, Vec<Arc<Count>>) {
         let mut taps = Taps::default();
-        let ids: Vec<TapNo> = (0..4).map(|_| taps.open(MANNER)).collect();
+        let ids: Vec<TapNo> = (0..4).map(|_| taps.open(MODE)).collect();
         let counts: Vec<Arc<Count>> = ids.iter().map(|_| Arc::default()).collect();
         for (id, count) in ids.iter().zip(&counts) {
             taps.wait(*id, For::Sets, &Waker::from(count.clone()));
@@ -235,7 +232,7 @@ mod tests {
     #[test]
     fn who_has_no_room_hears_of_the_end_alone() {
         let mut taps = Taps::default();
-        let (count, id) = (Arc::<Count>::default(), taps.open(MANNER));
+        let (count, id) = (Arc::<Count>::default(), taps.open(MODE));
         taps.wait(id, For::End, &Waker::from(count.clone()));
         taps.wake_one(Duration::ZERO);
         assert!(!taps.somebody_comes());

@@ -1,6 +1,6 @@
 //! What a receiver says of SETs that are not drawn, and what is out when a stream changes.
 
-use setgate_delivery::{Batch, Manner, Want};
+use setgate_delivery::{Batch, DeliveryMode, Want};
 
 use super::{responder::*, *};
 
@@ -63,7 +63,7 @@ async fn a_batch_that_leaves_after_its_socket_is_gone_is_due_again() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
     let feed = bench.router.visit("a").unwrap().feed;
     bench.emit(0, 0).await;
-    let mut tap = feed.tap_in(Manner { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
+    let mut tap = feed.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
     let batch = tap.next(soon(9)).await.unwrap();
     drop(tap);
     assert_eq!(batch.hand_over().len(), 1);

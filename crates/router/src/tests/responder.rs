@@ -111,7 +111,7 @@ mod visit {
 }
 
 mod redelivery {
-    use setgate_delivery::{Attempt, Manner};
+    use setgate_delivery::{Attempt, DeliveryMode};
 
     use super::*;
 
@@ -182,10 +182,10 @@ mod redelivery {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_socket_and_a_request_of_one_url_fail_each_in_its_manner() {
+    async fn a_socket_and_a_request_of_one_url_fail_each_in_its_mode() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let feed = bench.router.visit("a").unwrap().feed;
-        let mut socket = feed.tap_in(Manner { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
+        let mut socket = feed.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
         bench.emit(0, 0).await;
         assert_eq!(numbers(&take(&mut socket, 1).await), [0]);
         bench.emit(0, 1).await;

@@ -1,11 +1,11 @@
-//! Several taps of several manners on one stream, against a small model of P4.
+//! Several taps of several delivery modes on one stream, against a small model of P4.
 //!
 //! Checked by the first arrival of each `jti`: nothing arrives before every earlier one of its key has arrived or is settled;
 //! nothing is lost; nothing is handed out twice while it is held.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use setgate_delivery::{Batch, Manner};
+use setgate_delivery::{Batch, DeliveryMode};
 
 use super::{responder::*, *};
 
@@ -109,8 +109,8 @@ impl Play {
     }
 
     fn open(&mut self, socket: bool) {
-        let manner = Manner { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds };
-        let tap = if socket { self.feed().tap_in(manner) } else { self.feed().tap() };
+        let mode = DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds };
+        let tap = if socket { self.feed().tap_in(mode) } else { self.feed().tap() };
         self.opened += 1;
         self.peers.push(Peer { no: self.opened, tap, pipe: socket.then(VecDeque::new) });
     }
@@ -283,7 +283,7 @@ impl Play {
 }
 
 #[tokio::test(start_paused = true)]
-async fn taps_of_all_manners_share_a_stream_without_breaking_order() {
+async fn taps_of_all_modes_share_a_stream_without_breaking_order() {
     let mut repeats = 0;
     for seed in 0..24 {
         let mut play = Play::new(seed).await;

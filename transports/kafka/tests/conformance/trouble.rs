@@ -11,7 +11,7 @@ use std::{
 use rdkafka::types::RDKafkaRespErr;
 use serde_json::json;
 use setgate_delivery::{
-    Attempt, Cause, Closed, Feed, Jti, Manner, Method, Outcome, Profile, Verdict,
+    Attempt, Cause, Closed, DeliveryMode, Feed, Jti, Method, Outcome, Profile, Verdict,
     spi::{FeedCore, TapCore},
     testkit::{End, Simulated},
 };
@@ -31,8 +31,8 @@ struct Counting {
 }
 
 impl FeedCore for Counting {
-    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
-        self.inner.tap(manner)
+    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
+        self.inner.tap(mode)
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {

@@ -1,4 +1,4 @@
-//! The receiving half, asked by callers with and without manners.
+//! The receiving half, asked by callers that keep to the protocol and by callers that do not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! A server without manners: raw sockets, told byte by byte what to do.
+//! A server that keeps to no protocol: raw sockets, told byte by byte what to do.
 
 use std::net::SocketAddr;
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    Attempt, Batch, Bytes, Cause, Closed, Envelope, Feed, Jti, Manner, OrderKey, Outcome, SealedSet, Timestamp, Want,
+    Attempt, Batch, Bytes, Cause, Closed, DeliveryMode, Envelope, Feed, Jti, OrderKey, Outcome, SealedSet, Timestamp,
+    Want,
     spi::{Claim, FeedCore, TapCore},
 };
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ struct State {
     handed: BTreeMap<usize, u64>,
     ends: BTreeMap<usize, Outcome>,
     attempts: BTreeMap<usize, u32>,
-    manners: Vec<Option<Manner>>,
+    modes: Vec<Option<DeliveryMode>>,
     taps: u64,
     size: usize,
     closed: Option<Closed>,
@@ -118,19 +119,19 @@ impl Ledger {
         self.state().handed.len()
     }
 
-    pub(crate) fn manners(&self) -> Vec<Option<Manner>> {
-        self.state().manners.clone()
+    pub(crate) fn modes(&self) -> Vec<Option<DeliveryMode>> {
+        self.state().modes.clone()
     }
 }
 
 impl FeedCore for Ledger {
-    fn tap(&self, manner: Option<Manner>) -> Box<dyn TapCore> {
+    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
         let number = self.change(|state| {
-            state.manners.push(manner);
+            state.modes.push(mode);
             state.taps += 1;
             state.taps
         });
-        Box::new(LedgerTap { ledger: self.clone(), number, stays: manner.is_some() })
+        Box::new(LedgerTap { ledger: self.clone(), number, stays: mode.is_some() })
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use setgate_delivery::{Closed, Manner, Order, Receipt, Redelivery, testkit::clock};
+use setgate_delivery::{Closed, DeliveryMode, Order, Receipt, Redelivery, testkit::clock};
 use setgate_websocket::Section;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -51,8 +51,8 @@ async fn a_request_settles_first_and_gets_what_is_there() {
     assert_eq!(post(&served, json!({})).await, json!({ "sets": {} }));
     // What left in an answer outlives it.
     assert_eq!(ledger.handed(), 3);
-    let manner = Manner { order: Order::PerBatch, redelivery: Redelivery::After(Duration::from_secs(60)) };
-    assert!(ledger.manners().iter().all(|one| *one == Some(manner)));
+    let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(Duration::from_secs(60)) };
+    assert!(ledger.modes().iter().all(|one| *one == Some(mode)));
 }
 
 #[tokio::test]

@@ -165,17 +165,14 @@ impl Claim for SimulatedClaim {
                     && batch == ours
                 {
                     entry.attempts += 1;
-                    entry.stage = Stage::Handed { tap, batch, redelivery: drawer.manner.redelivery };
+                    entry.stage = Stage::Handed { tap, batch, redelivery: drawer.mode.redelivery };
                     of_batch += 1;
                 }
                 let held = matches!(entry.stage, Stage::Handed { tap, .. } if tap == drawer.number);
                 of_tap += usize::from(held);
             }
-            state.most = state.most.max(if drawer.manner.redelivery == Redelivery::WhenConsumerEnds {
-                of_tap
-            } else {
-                of_batch
-            });
+            state.most =
+                state.most.max(if drawer.mode.redelivery == Redelivery::WhenConsumerEnds { of_tap } else { of_batch });
             // A request may be in the middle of its answer; a run hears the end before it draws.
             if sender && state.end.is_some() {
                 state.wrongs.push("a batch was handed over after its tap had ended".to_owned());

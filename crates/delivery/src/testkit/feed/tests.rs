@@ -33,7 +33,7 @@ fn a_drawer_has_an_order_and_a_redelivery_of_its_own() {
     let simulated = Simulated::new(profile(Order::PerTap, Redelivery::WhenConsumerEnds), 6, 1);
     let feed = simulated.feed();
     let mut socket = feed.tap();
-    let mut request = feed.tap_in(Manner { order: Order::PerBatch, redelivery: LATER });
+    let mut request = feed.tap_in(DeliveryMode { order: Order::PerBatch, redelivery: LATER });
     assert_eq!(hand_over(&mut socket, 1).len(), 1);
     assert!(draw(&mut request, 9).is_none(), "the key is the socket's");
     assert_eq!(hand_over(&mut socket, 1).len(), 1, "the socket may have its successor");
