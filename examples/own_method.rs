@@ -18,7 +18,7 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 
 use serde::Deserialize;
 use setgate_delivery::{
-    About, Cause, Closed, Entry, Env, Fault, Feed, Form, Initiator, Json, Limits, Line, Method, NoOptions, Options,
+    About, Cause, Channel, Closed, Entry, Env, Fault, Feed, Form, Initiator, Json, Limits, Method, NoOptions, Options,
     Order, Outcome, Profile, Receipt, Redelivery, Scope, SealedSet, Tap, Verdict, Window, drive,
 };
 use tokio::{fs::File, io::AsyncWriteExt as _};
@@ -49,15 +49,15 @@ impl Method for Spool {
     type Section = Section;
     type Grant = NoOptions;
     type Terms = NoOptions;
-    type Line = SpoolLine;
+    type Channel = SpoolChannel;
 
     async fn start(section: Section, _env: Env) -> Result<Self, Fault> {
         Ok(Self { folder: section.folder })
     }
 
-    fn line(self: &Arc<Self>, about: &About, _terms: NoOptions, _grant: NoOptions) -> Result<SpoolLine, Fault> {
+    fn channel(self: &Arc<Self>, about: &About, _terms: NoOptions, _grant: NoOptions) -> Result<SpoolChannel, Fault> {
         // A stream's id has no separator in it, so it is a file name; `.` and `..` are folders and fail when they are opened.
-        Ok(SpoolLine {
+        Ok(SpoolChannel {
             folder: self.folder.clone(),
             file: self.folder.join(&*about.stream),
             window: Window::of_sets(256),
@@ -70,13 +70,13 @@ impl Method for Spool {
 }
 
 /// One stream's file.
-struct SpoolLine {
+struct SpoolChannel {
     folder: PathBuf,
     file: PathBuf,
     window: Window,
 }
 
-impl SpoolLine {
+impl SpoolChannel {
     /// Writes a batch; it counts when all of it is on the disk.
     async fn append(&self, sets: &[SealedSet]) -> io::Result<()> {
         tokio::fs::create_dir_all(&self.folder).await?;
@@ -94,7 +94,7 @@ impl SpoolLine {
         let outcome = match self.append(&sets).await {
             Ok(()) => Ok(Receipt::Broker),
             Err(error) => Err(Verdict::Retry {
-                scope: Scope::Line,
+                scope: Scope::Channel,
                 after: None,
                 cause: Cause::new("io", format!("could not write the spool: {error}")),
             }),
@@ -103,7 +103,7 @@ impl SpoolLine {
     }
 }
 
-impl Line for SpoolLine {
+impl Channel for SpoolChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,

@@ -227,7 +227,7 @@ impl Inner {
         let permit = head.extensions.get::<ConnectionPermit>().cloned();
         head.extensions.insert(Visit {
             feed: visited.feed,
-            line: visited.line,
+            channel: visited.channel,
             ingest: None,
             peer: admitted.receiver.name.clone(),
             ends: self.ends.of(admitted.until_millis),

@@ -7,7 +7,7 @@ use serde::Serialize;
 use setgate_cli::{Align, Cell, Context, Ended, Exit, Failure, Table, args::CheckArgs};
 use setgate_delivery::{
     About, Initiator,
-    spi::{AnyLine, AnyMethod},
+    spi::{AnyChannel, AnyMethod},
 };
 
 use super::configuration;
@@ -55,13 +55,13 @@ impl From<setgate_delivery::Finding> for Finding {
 /// A stream that a method is ready to serve.
 struct Served<'a> {
     stream: &'a setgate_router::Declared,
-    line: Arc<dyn AnyLine>,
+    channel: Arc<dyn AnyChannel>,
 }
 
 impl Served<'_> {
     /// Whether its receiver has to come.
     fn is_visited(&self) -> bool {
-        self.line.profile().initiator == Initiator::Receiver
+        self.channel.profile().initiator == Initiator::Receiver
     }
 }
 
@@ -171,9 +171,9 @@ fn streams<'a>(
         config::resolve(&mut terms, &format!("streams.{}.delivery", stream.id))?;
         config::resolve(&mut grant, &format!("streams.{}.grant", stream.id))?;
         let about = About { stream: stream.id.shared(), issuer: stream.issuer.as_str().into(), operator_owned: true };
-        match method.line(&about, terms, grant) {
-            Ok(line) => {
-                served.push(Served { stream, line });
+        match method.channel(&about, terms, grant) {
+            Ok(channel) => {
+                served.push(Served { stream, channel });
                 findings.push(Finding::good(what));
             }
             Err(fault) => {

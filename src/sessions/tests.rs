@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use serde_json::{Value as Json, json};
 use setgate_clock::{MockClock, manual::SeededRandom};
 use setgate_delivery::{
-    About, Closed, Entry, Env, Fault, Form, Limits, Line, NoOptions, Order, Profile, Redelivery, Want,
+    About, Channel, Closed, Entry, Env, Fault, Form, Limits, NoOptions, Order, Profile, Redelivery, Want,
 };
 use setgate_jose::Algorithm;
 use setgate_oauth::{
@@ -26,9 +26,9 @@ const NOW: u64 = 1_800_000_000_000;
 /// A responder that tells what it was given; at `/wait` it waits for the end of its visit.
 struct Tiny<const N: usize>;
 
-struct TinyLine;
+struct TinyChannel;
 
-impl Line for TinyLine {
+impl Channel for TinyChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Receiver,
@@ -52,14 +52,14 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
     type Section = NoOptions;
     type Grant = NoOptions;
     type Terms = NoOptions;
-    type Line = TinyLine;
+    type Channel = TinyChannel;
 
     async fn start(_: NoOptions, _: Env) -> Result<Self, Fault> {
         Ok(Self)
     }
 
-    fn line(self: &Arc<Self>, _: &About, _: NoOptions, _: NoOptions) -> Result<TinyLine, Fault> {
-        Ok(TinyLine)
+    fn channel(self: &Arc<Self>, _: &About, _: NoOptions, _: NoOptions) -> Result<TinyChannel, Fault> {
+        Ok(TinyChannel)
     }
 
     fn publish(&self, _: &NoOptions, at: &str) -> Json {
@@ -72,7 +72,7 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
             let offered = request.headers().get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
             axum::Json(json!({
                 "method": Self::ENTRY.name, "uri": request.uri().to_string(), "headers": names, "offered": offered,
-                "peer": &*visit.peer, "line": visit.line::<TinyLine>().is_some(),
+                "peer": &*visit.peer, "channel": visit.channel::<TinyChannel>().is_some(),
             }))
         };
         let wait = |Extension(mut visit): Extension<Visit>| async move {
@@ -335,7 +335,7 @@ async fn a_method_sees_its_own_path_and_no_credential() {
     {
         let fields = if path.is_empty() { &fields[..2] } else { &fields[..1] };
         let told = fixture.send("POST", &format!("/one/tiny/crm{path}"), fields, "").await.json();
-        assert_eq!((&told["uri"], &told["peer"], &told["line"]), (&json!(inner), &json!("crm"), &json!(true)));
+        assert_eq!((&told["uri"], &told["peer"], &told["channel"]), (&json!(inner), &json!("crm"), &json!(true)));
         assert_eq!(told["headers"], json!([]), "{told}");
     }
     // A ticket is taken out although the bearer's token counts; two credentials at once do not pass.

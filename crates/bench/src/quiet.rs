@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use setgate_clock::Runtime;
 use setgate_delivery::{
     About, Closed, Entry, Fault, Feed, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, Tap, Want, Window,
-    spi::{AnyLine, AnyMethod},
+    spi::{AnyChannel, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Key, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_router::{Declared, Router};
@@ -80,20 +80,20 @@ impl AnyMethod for Quiet {
     fn entry(&self) -> Entry {
         Entry { name: "quiet", uri: Self::URI, aliases: &[] }
     }
-    fn line(&self, _: &About, _: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
-        Ok(Arc::new(QuietLine { handed: self.0.clone(), window: Window::of_sets(64) }))
+    fn channel(&self, _: &About, _: Value, _: Value) -> Result<Arc<dyn AnyChannel>, Fault> {
+        Ok(Arc::new(QuietChannel { handed: self.0.clone(), window: Window::of_sets(64) }))
     }
     fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
         Ok(terms)
     }
 }
 
-struct QuietLine {
+struct QuietChannel {
     handed: Arc<AtomicU64>,
     window: Window,
 }
 
-impl setgate_delivery::Line for QuietLine {
+impl setgate_delivery::Channel for QuietChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,

@@ -1,4 +1,4 @@
-//! Method and line: what a transport implements.
+//! Method and channel: what a transport implements.
 
 use std::{any::Any, future::Future, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 use setgate_clock::Runtime;
 
-use crate::{Arrival, Cause, Closed, Fault, Feed, Ingest, Places, Tap, Window, spi::AnyLine};
+use crate::{Arrival, Cause, Closed, Fault, Feed, Ingest, Places, Tap, Window, spi::AnyChannel};
 
 /// The name and the URI of a method: its key in the registry and in `delivery_methods_supported` (SSF 1.0 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub trait Method: Sized + Send + Sync + 'static {
     /// The members that a receiver may write in `delivery` beside `method`.
     type Terms: Options;
     /// The channel: one stream on this method.
-    type Line: Line;
+    type Channel: Channel;
 
     /// Starts the method from its section. A section that is not acceptable is a [`Fault::Start`].
     fn start(section: Self::Section, env: Env) -> impl Future<Output = Result<Self, Fault>> + Send;
@@ -68,7 +68,8 @@ pub trait Method: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
-    fn line(self: &Arc<Self>, about: &About, terms: Self::Terms, grant: Self::Grant) -> Result<Self::Line, Fault>;
+    fn channel(self: &Arc<Self>, about: &About, terms: Self::Terms, grant: Self::Grant)
+    -> Result<Self::Channel, Fault>;
 
     /// Returns `delivery` as the API shows it, without secrets. `at` is the gateway's own URL of the stream, for
     /// responders.
@@ -144,7 +145,7 @@ pub trait Method: Sized + Send + Sync + 'static {
 }
 
 /// A channel: one stream on one method.
-pub trait Line: Send + Sync + 'static {
+pub trait Channel: Send + Sync + 'static {
     /// Returns what this channel is and can. The test kit tests each claim.
     fn profile(&self) -> Profile;
 
@@ -314,7 +315,7 @@ pub struct Visit {
     /// The subscription: the stream as the method sees it.
     pub feed: Feed,
     /// The stream's channel.
-    pub line: Arc<dyn AnyLine>,
+    pub channel: Arc<dyn AnyChannel>,
     /// The place for SETs of the peer, when it may send any (hardening H25).
     pub ingest: Option<Arc<dyn Ingest>>,
     /// The name of the receiver, as the guard knows it: for logs and for the ingest.
@@ -328,8 +329,8 @@ pub struct Visit {
 impl Visit {
     /// Returns the channel as the method made it; `None` for another method's.
     #[must_use]
-    pub fn line<L: Line>(&self) -> Option<&L> {
-        (self.line.as_any() as &dyn Any).downcast_ref()
+    pub fn channel<C: Channel>(&self) -> Option<&C> {
+        (self.channel.as_any() as &dyn Any).downcast_ref()
     }
 }
 

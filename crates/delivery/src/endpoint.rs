@@ -1,4 +1,4 @@
-//! What lines that send over HTTP have in common: their pool key, their endpoint, what an answer says beside its protocol.
+//! What channels that send over HTTP have in common: their pool key, their endpoint, what an answer says beside its protocol.
 
 mod trust;
 
@@ -64,7 +64,7 @@ pub fn no_answer(error: &HttpError) -> Verdict {
         _ => error.text.clone(),
     };
     let class = if error.fault.is_lasting() { Class::Configuration } else { Class::Transient };
-    Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::of(class, error.code(), clean(&text, 512)) }
+    Verdict::Retry { scope: Scope::Channel, after: None, cause: Cause::of(class, error.code(), clean(&text, 512)) }
 }
 
 /// The error in an answer's body (RFC 8935 §2.3), read tolerantly: other members, a missing description and any content type

@@ -17,8 +17,8 @@ pub use axum;
 pub use body::{BodyFault, read_body};
 pub use bytes::Bytes;
 pub use contract::{
-    About, BrokerEvent, Entry, Env, Finding, Form, Initiator, Limits, Line, Method, NoOptions, Options, Order, Profile,
-    Redelivery, Reload, Stop, Visit, raised,
+    About, BrokerEvent, Channel, Entry, Env, Finding, Form, Initiator, Limits, Method, NoOptions, Options, Order,
+    Profile, Redelivery, Reload, Stop, Visit, raised,
 };
 pub use feed::{Batch, Closed, DeliveryMode, Feed, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;

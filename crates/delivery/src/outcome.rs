@@ -43,7 +43,7 @@ pub enum Scope {
     /// This SET alone; others may pass.
     Set,
     /// The stream's channel.
-    Line,
+    Channel,
     /// The endpoint that an operator owns and many channels share ([`crate::Profile::endpoint`]); the channel, where it
     /// names none.
     ///

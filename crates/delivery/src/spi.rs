@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use setgate_set::Jti;
 
 use crate::{
-    About, Attempt, Batch, Cause, Closed, DeliveryMode, Entry, Env, Fault, Feed, Finding, Ingest, Line, Method,
+    About, Attempt, Batch, Cause, Channel, Closed, DeliveryMode, Entry, Env, Fault, Feed, Finding, Ingest, Method,
     Options, Outcome, Places, Profile, Stop, Tap, Want,
 };
 
@@ -195,7 +195,7 @@ pub trait AnyMethod: Send + Sync {
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
-    fn line(&self, about: &About, terms: Json, grant: Json) -> Result<Arc<dyn AnyLine>, Fault>;
+    fn channel(&self, about: &About, terms: Json, grant: Json) -> Result<Arc<dyn AnyChannel>, Fault>;
     /// Returns `delivery` as the API shows it.
     ///
     /// # Errors
@@ -251,7 +251,7 @@ pub trait AnyMethod: Send + Sync {
 }
 
 /// A channel behind a trait object.
-pub trait AnyLine: Send + Sync {
+pub trait AnyChannel: Send + Sync {
     /// Returns what the channel is and can.
     fn profile(&self) -> Profile;
     /// Returns a remark on a peer that works and does not do as the method has it.
@@ -266,21 +266,21 @@ pub trait AnyLine: Send + Sync {
     fn as_any(&self) -> &(dyn Any + Send + Sync);
 }
 
-impl<L: Line> AnyLine for L {
+impl<C: Channel> AnyChannel for C {
     fn profile(&self) -> Profile {
-        Line::profile(self)
+        Channel::profile(self)
     }
 
     fn remark(&self) -> Option<String> {
-        Line::remark(self)
+        Channel::remark(self)
     }
 
     fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed> {
-        Box::pin(async move { Line::run(&*self, feed, tap).await })
+        Box::pin(async move { Channel::run(&*self, feed, tap).await })
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
-        Box::pin(Line::probe(self))
+        Box::pin(Channel::probe(self))
     }
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {
@@ -295,8 +295,8 @@ impl<M: Method> AnyMethod for Erased<M> {
         M::ENTRY
     }
 
-    fn line(&self, about: &About, terms: Json, grant: Json) -> Result<Arc<dyn AnyLine>, Fault> {
-        Ok(Arc::new(self.0.line(about, read(terms, "")?, read(grant, "/grant")?)?))
+    fn channel(&self, about: &About, terms: Json, grant: Json) -> Result<Arc<dyn AnyChannel>, Fault> {
+        Ok(Arc::new(self.0.channel(about, read(terms, "")?, read(grant, "/grant")?)?))
     }
 
     fn publish(&self, terms: Json, at: &str) -> Result<Json, Fault> {

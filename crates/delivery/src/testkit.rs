@@ -1,14 +1,14 @@
-//! The suite that every delivery method passes: a simulated feed, the method's own line, a cuttable connection, the method's
+//! The suite that every delivery method passes: a simulated feed, the method's own channel, a cuttable connection, the method's
 //! own receiving half, and a peer that takes, refuses, delays and loses by script.
 //!
-//! The line's [`Profile`](crate::Profile) chooses what is demanded. Nothing here sleeps; `patience` only ends a case that
+//! The channel's [`Profile`](crate::Profile) chooses what is demanded. Nothing here sleeps; `patience` only ends a case that
 //! would hang.
 
 use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Feed, Ingest, Initiator, spi::AnyLine};
+use crate::{Feed, Ingest, Initiator, spi::AnyChannel};
 
 mod case;
 mod cases;
@@ -39,7 +39,7 @@ pub trait Fixture: Sync {
 /// A channel with a peer at its other end.
 pub struct Opened {
     /// The channel.
-    pub line: Arc<dyn AnyLine>,
+    pub channel: Arc<dyn AnyChannel>,
     /// Cuts all connections of this moment between channel and peer; [`Relay::cutter`] is one.
     pub cut: Arc<dyn Fn() + Send + Sync>,
     /// Cuts all connections after so many more bytes, in the middle of what is being said; [`Relay::breaker`] is one.
@@ -92,7 +92,7 @@ pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure>
         }
     };
     // What a fixture opens for nothing but its profile goes away again unused.
-    let initiator = fixture.open(Arc::new(peer::Nobody)).await.line.profile().initiator;
+    let initiator = fixture.open(Arc::new(peer::Nobody)).await.channel.profile().initiator;
     note("it delivers every SET once", within(patience, cases::delivers_all(fixture, 300, 40)).await);
     note("SETs of few order keys arrive in order", within(patience, cases::delivers_all(fixture, 60, 3)).await);
     note(

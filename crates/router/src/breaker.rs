@@ -8,8 +8,8 @@ use crate::{Config, pace::Pace};
 
 /// The breaker of one stream: closed, open until a time, or letting one probe through.
 ///
-/// Closed, it lets through what the [`Pace`] of its line allows: a thousand endpoints that turn out dead cost a few SETs each, not
-/// a window each. Where lines share an endpoint, windows that they share tell how much it bears, and nothing is tried out.
+/// Closed, it lets through what the [`Pace`] of its channel allows: a thousand endpoints that turn out dead cost a few SETs each, not
+/// a window each. Where channels share an endpoint, windows that they share tell how much it bears, and nothing is tried out.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: State,
@@ -33,7 +33,7 @@ enum State {
 }
 
 impl Breaker {
-    /// The breaker of a line.
+    /// The breaker of a channel.
     pub(crate) fn of(profile: &Profile) -> Self {
         match (profile.initiator, &profile.endpoint) {
             (Initiator::Gateway, None) => Self::of_sender(),
@@ -42,13 +42,13 @@ impl Breaker {
         }
     }
 
-    /// The breaker of a line that speaks first.
+    /// The breaker of a channel that speaks first.
     pub(crate) fn of_sender() -> Self {
         let pace = Some(Pace::new());
         Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, is_asked: false, pace }
     }
 
-    /// The breaker of a line whose peer comes and asks: who asks is there.
+    /// The breaker of a channel whose peer comes and asks: who asks is there.
     pub(crate) fn of_responder() -> Self {
         Self { is_asked: true, pace: None, ..Self::of_sender() }
     }
@@ -100,7 +100,7 @@ impl Breaker {
         }
     }
 
-    /// The line failed. Returns when the next probe may leave.
+    /// The channel failed. Returns when the next probe may leave.
     pub(crate) fn fault(&mut self, now: Duration, class: Class, wait: impl FnOnce(u32) -> Duration) -> Duration {
         if let State::Open(until) = self.state
             && (now < until || !self.is_asked)

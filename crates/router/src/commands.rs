@@ -109,7 +109,7 @@ async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
     }
 }
 
-/// Tells the feed that its line has ended, also when the method's code panicked.
+/// Tells the feed that its channel has ended, also when the method's code panicked.
 struct Running(Arc<Feed>, Option<Closed>);
 
 impl Drop for Running {
@@ -118,17 +118,17 @@ impl Drop for Running {
             .1
             .take()
             .unwrap_or_else(|| Closed::Fault(Cause::new("panic", "the delivery method ended unexpectedly")));
-        self.0.line_ended(&closed);
+        self.0.channel_ended(&closed);
     }
 }
 
 fn run(router: &Inner, feed: Arc<Feed>) {
-    let line = feed.served.load().line.clone();
+    let channel = feed.served.load().channel.clone();
     let running = Running(feed.clone(), None);
-    router.shared.runtime.spawn("line", async move {
+    router.shared.runtime.spawn("channel", async move {
         let mut running = running;
         let core = setgate_delivery::Feed::new(Arc::new(Core(feed)));
         let tap = core.tap();
-        running.1 = Some(line.run(core, tap).await);
+        running.1 = Some(channel.run(core, tap).await);
     });
 }

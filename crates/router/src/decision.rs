@@ -20,7 +20,7 @@ pub(crate) enum Disposition {
     /// The SET failed; others may pass.
     RetrySet { after: Option<Duration>, cause: Cause },
     /// The channel failed; the class of the cause tells whether waiting fixes it.
-    RetryLine { after: Option<Duration>, cause: Cause },
+    RetryChannel { after: Option<Duration>, cause: Cause },
     /// A human is needed: the stream is paused at once.
     Halt { cause: Cause },
     /// The endpoint that many channels share failed; the stream has no part in it.
@@ -34,7 +34,7 @@ pub(crate) enum Disposition {
 /// The one table of codes: whose fault a refusal is.
 ///
 /// A refusal of a single push answers one attempt and is tried again when the fault is the stream's; where the receiver has
-/// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares`: the line names an endpoint.
+/// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares`: the channel names an endpoint.
 pub(crate) fn classify(outcome: Outcome, order: Order, shares: bool) -> Disposition {
     match outcome {
         Err(Verdict::Retry { scope: Scope::Endpoint, after, cause }) if shares => {
@@ -45,14 +45,14 @@ pub(crate) fn classify(outcome: Outcome, order: Order, shares: bool) -> Disposit
         }
         Ok(receipt) => Disposition::Acknowledge(receipt),
         Err(Verdict::Retry { scope: Scope::Set, after, cause }) => Disposition::RetrySet { after, cause },
-        Err(Verdict::Retry { scope: Scope::Line | Scope::Endpoint, after, cause }) => {
-            Disposition::RetryLine { after, cause }
+        Err(Verdict::Retry { scope: Scope::Channel | Scope::Endpoint, after, cause }) => {
+            Disposition::RetryChannel { after, cause }
         }
         Err(Verdict::Refuse(refusal)) => refused(refusal, order),
         Err(Verdict::Halt { scope: Scope::Set, cause }) => {
             Disposition::Park { code: ErrorCode::from_wire(cause.code), text: cause.text, stream_fault: false }
         }
-        Err(Verdict::Halt { scope: Scope::Line | Scope::Endpoint, cause }) => Disposition::Halt { cause },
+        Err(Verdict::Halt { scope: Scope::Channel | Scope::Endpoint, cause }) => Disposition::Halt { cause },
         // `Verdict` may grow: what is not known was not tried.
         Err(_) => Disposition::Return,
     }
@@ -76,7 +76,7 @@ fn refused(refusal: Refusal, order: Order) -> Disposition {
             ErrorCode::AuthenticationFailed => "authentication_failed",
             _ => "access_denied",
         };
-        return Disposition::RetryLine { after: None, cause: Cause::configuration(code, text) };
+        return Disposition::RetryChannel { after: None, cause: Cause::configuration(code, text) };
     }
     Disposition::Park { code: refusal.code, text, stream_fault }
 }
@@ -102,7 +102,10 @@ mod tests {
         ] {
             let classified = classify(refuse(code.clone()), Order::PerSet, false);
             assert!(
-                matches!(classified, Disposition::RetryLine { cause: Cause { class: Class::Configuration, .. }, .. }),
+                matches!(
+                    classified,
+                    Disposition::RetryChannel { cause: Cause { class: Class::Configuration, .. }, .. }
+                ),
                 "{code}"
             );
             let classified = classify(refuse(code.clone()), Order::PerBatch, false);
@@ -126,12 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_a_line_does_not_name_is_the_line() {
+    fn an_endpoint_that_a_channel_does_not_name_is_the_channel() {
         let cause = || Cause::configuration("tls", "x");
         let retry = || Err(Verdict::Retry { scope: Scope::Endpoint, after: None, cause: cause() });
         let halt = || Err(Verdict::Halt { scope: Scope::Endpoint, cause: cause() });
         assert!(
-            matches!(classify(retry(), Order::PerSet, false), Disposition::RetryLine { cause: said, .. } if said == cause())
+            matches!(classify(retry(), Order::PerSet, false), Disposition::RetryChannel { cause: said, .. } if said == cause())
         );
         assert!(matches!(classify(halt(), Order::PerSet, false), Disposition::Halt { .. }));
         assert!(matches!(classify(retry(), Order::PerSet, true), Disposition::Endpoint { ours: false, .. }));

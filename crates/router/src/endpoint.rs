@@ -1,4 +1,4 @@
-//! What an operator owns and many lines share: when it fails, all its lines wait, and one SET at a time finds out whether it is well.
+//! What an operator owns and many channels share: when it fails, all its channels wait, and one SET at a time finds out whether it is well.
 //!
 //! The lock of an endpoint is taken under that of a feed, and no feed is touched under it. Feeds that are refused stand in a queue,
 //! each once; they are invited by the timer one by one when a probe may leave, and woken all by a command when it is well.
@@ -43,14 +43,14 @@ pub(crate) enum Fault {
     Ours,
 }
 
-/// What many lines share.
+/// What many channels share.
 pub(crate) struct Endpoint {
     name: Arc<str>,
     shared: Weak<Shared>,
     /// Whether it is held: looked at before the lock.
     held: AtomicBool,
     /// Streams that it serves.
-    lines: AtomicUsize,
+    channels: AtomicUsize,
     gauge: Gauge,
     holds: Counter,
     state: Mutex<State>,
@@ -101,7 +101,7 @@ impl Endpoint {
             name,
             shared: Arc::downgrade(shared),
             held: AtomicBool::new(false),
-            lines: AtomicUsize::new(0),
+            channels: AtomicUsize::new(0),
             gauge: shared.observed.endpoint_held.get_or_create(&label).clone(),
             holds: shared.observed.endpoint_holds.get_or_create(&label).clone(),
             state: Mutex::default(),
@@ -367,7 +367,7 @@ impl State {
         }
         hold.alarmed = true;
         self.last_alarm = Some(now);
-        let streams = endpoint.lines.load(Ordering::Relaxed);
+        let streams = endpoint.channels.load(Ordering::Relaxed);
         tracing::error!(
             endpoint = %endpoint.name,
             cause = %setgate_telemetry::clean(&hold.cause.to_string(), 512),
@@ -413,7 +413,7 @@ pub(crate) struct Member(Arc<Endpoint>);
 
 impl Member {
     pub(crate) fn of(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.lines.fetch_add(1, Ordering::Relaxed);
+        endpoint.channels.fetch_add(1, Ordering::Relaxed);
         Self(endpoint)
     }
 }
@@ -428,6 +428,6 @@ impl std::ops::Deref for Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.0.lines.fetch_sub(1, Ordering::Relaxed);
+        self.0.channels.fetch_sub(1, Ordering::Relaxed);
     }
 }

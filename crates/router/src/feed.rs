@@ -25,7 +25,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use setgate_delivery::{Class, Closed, Initiator, Order, Profile, spi::AnyLine};
+use setgate_delivery::{Class, Closed, Initiator, Order, Profile, spi::AnyChannel};
 use setgate_set::{Jti, Timestamp};
 use setgate_store::{Entry, Head, Kind, Position, StreamNo, Version};
 use setgate_stream::Stream;
@@ -43,8 +43,8 @@ use crate::{
 
 /// At most so many SETs are passed over because their keys are blocked; then scanning stops until something moves.
 const PASSED_OVER_MOST: usize = 16_384;
-/// Failures of single SETs in a row, without one success, that count as a failure of the line.
-const LONE_FAILURES_OF_A_LINE: u32 = 5;
+/// Failures of single SETs in a row, without one success, that count as a failure of the channel.
+const LONE_FAILURES_OF_A_CHANNEL: u32 = 5;
 /// Order keys with a parked SET that are watched for later acknowledgements.
 const PARKED_KEYS_MOST: usize = 10_000;
 
@@ -56,10 +56,10 @@ const READY_LEAST: usize = 32;
 /// What is in force for a stream now; replaced whole when its configuration changes.
 pub(crate) struct Served {
     pub(crate) stream: Arc<Stream>,
-    pub(crate) line: Arc<dyn AnyLine>,
+    pub(crate) channel: Arc<dyn AnyChannel>,
     pub(crate) profile: Profile,
     pub(crate) seal: Arc<Seal>,
-    /// What it shares with other lines.
+    /// What it shares with other channels.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
     /// The method's name: it labels metrics.
     pub(crate) method: &'static str,
@@ -85,7 +85,7 @@ pub(crate) struct Feed {
     pub(crate) shared: Arc<Shared>,
     pub(crate) served: ArcSwap<Served>,
     pub(crate) state: Mutex<State>,
-    /// Room for SETs that are handed out and unsettled, which every line has without asking.
+    /// Room for SETs that are handed out and unsettled, which every channel has without asking.
     own_window: setgate_delivery::Window,
 }
 
@@ -147,7 +147,7 @@ impl Feed {
 
     /// Whatever the state calls for; here alone it is decided when the feed is looked at next. Whoever changes the state calls it last.
     ///
-    /// What is due by now is done, who is to draw is woken, a sender's line is started, a scan is asked for, and a timer is set for
+    /// What is due by now is done, who is to draw is woken, a sender's channel is started, a scan is asked for, and a timer is set for
     /// the next time at which something is due. Tells whether somebody is on the way to draw.
     pub(crate) fn wake(self: &Arc<Self>, state: &mut State) -> bool {
         // Read under the lock: what another time of day left as due later may be due by now.
@@ -170,7 +170,7 @@ impl Feed {
         comes
     }
 
-    /// Wakes who is to draw, or starts a sender's line. Tells whether somebody is on the way, and when to look at this again.
+    /// Wakes who is to draw, or starts a sender's channel. Tells whether somebody is on the way, and when to look at this again.
     fn rouse(self: &Arc<Self>, state: &mut State, now: Duration) -> (bool, Option<Duration>) {
         let mut again = None;
         if state.phase == Phase::Open {
@@ -209,7 +209,7 @@ impl Feed {
         }
     }
 
-    /// Whether what its line shares with others is held and it is not its turn to try; it is told when that changes.
+    /// Whether what its channel shares with others is held and it is not its turn to try; it is told when that changes.
     pub(super) fn is_refused(self: &Arc<Self>, state: &State, now: Duration) -> bool {
         state.endpoint.as_ref().is_some_and(|endpoint| endpoint.refuses(now, self))
     }
@@ -235,8 +235,8 @@ impl Feed {
         self.wake(&mut state)
     }
 
-    /// A sender's line has ended.
-    pub(crate) fn line_ended(self: &Arc<Self>, closed: &Closed) {
+    /// A sender's channel has ended.
+    pub(crate) fn channel_ended(self: &Arc<Self>, closed: &Closed) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
         state.running = false;
@@ -332,7 +332,7 @@ impl Feed {
         state.taps.wake_all();
     }
 
-    /// Whether a line still runs, or something is drawn that must be settled now or never.
+    /// Whether a channel still runs, or something is drawn that must be settled now or never.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
         // What outlives its tap outlives the process too: it may be acknowledged after a restart.

@@ -8,7 +8,7 @@ use prometheus_client::{
 use crate::counts::Counts;
 
 type Label = [(&'static str, &'static str); 1];
-/// By the name of what lines share, which the operator chose.
+/// By the name of what channels share, which the operator chose.
 type ByEndpoint<M> = Family<[(&'static str, String); 1], M>;
 /// Counted by method and one more label.
 type ByMethod = Family<[(&'static str, &'static str); 2], Counter>;

@@ -41,14 +41,14 @@ pub(crate) struct Shared {
     pub(crate) held: AtomicBool,
     /// SETs that stand in the lanes of all streams.
     pub(crate) ready: AtomicUsize,
-    /// What lines share, by name, as long as a stream is served by it.
+    /// What channels share, by name, as long as a stream is served by it.
     endpoints: Mutex<HashMap<Arc<str>, Weak<Endpoint>>>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
 /// What a feed asks of the router from any thread.
 pub(crate) enum Command {
-    /// Run the line of a sender.
+    /// Run the channel of a sender.
     Run(Arc<Feed>),
     /// Read on in the store.
     Scan(Arc<Feed>),
@@ -101,7 +101,7 @@ impl Shared {
         self.halted.load(Ordering::Acquire) || self.held.load(Ordering::Acquire)
     }
 
-    /// What the lines share that name it so.
+    /// What the channels share that name it so.
     pub(crate) fn endpoint(self: &Arc<Self>, name: &Arc<str>) -> Arc<Endpoint> {
         let mut all = self.endpoints.lock();
         if let Some(known) = all.get(name).and_then(Weak::upgrade) {

@@ -15,7 +15,7 @@ pub(crate) struct Slot {
     troubles: Option<Box<Troubles>>,
 }
 
-/// For each SET that failed so many others must have passed until a failure of the line is taken for that of one SET.
+/// For each SET that failed so many others must have passed until a failure of the channel is taken for that of one SET.
 const PASSED_FOR_EACH: u64 = 3;
 
 /// So many failures of one SET tell something of the stream.
@@ -26,7 +26,7 @@ const SAYS_SOMETHING: u32 = 2;
 pub(crate) struct Fared {
     /// SETs that were taken.
     pub(crate) passed: u64,
-    /// Failures as if the line had failed, the first two of each SET.
+    /// Failures as if the channel had failed, the first two of each SET.
     pub(crate) failed: u64,
 }
 
@@ -37,8 +37,8 @@ pub(crate) struct Troubles {
     pub(crate) first_failed: Option<Timestamp>,
     /// Failures of this SET alone, each with a success of another SET since the one before.
     pub(crate) lone_failures: u32,
-    /// Failures as if the line had failed.
-    line_failures: u32,
+    /// Failures as if the channel had failed.
+    channel_failures: u32,
     /// How the stream had fared at the last failure.
     then: Fared,
     /// It failed together with others, and may be the reason: it leaves alone next time.
@@ -54,15 +54,15 @@ impl Troubles {
         }
     }
 
-    /// It failed, and the answer was about the line or what lies behind it. Tells whether it is this SET nevertheless: it left
+    /// It failed, and the answer was about the channel or what lies behind it. Tells whether it is this SET nevertheless: it left
     /// alone, and since its failure before nearly all others passed.
     ///
     /// What a stream that is unhealthy makes fail must not be taken for poison: there, others fail too.
-    pub(crate) fn failed_with_line(&mut self, fared: &mut Fared, alone: bool) -> bool {
+    pub(crate) fn failed_with_channel(&mut self, fared: &mut Fared, alone: bool) -> bool {
         let (passed, failed) = (fared.passed - self.then.passed, fared.failed - self.then.failed);
         // What fails again and again says nothing more of the stream: two such SETs must not shelter each other.
-        fared.failed += u64::from(self.line_failures < SAYS_SOMETHING);
-        self.line_failures += 1;
+        fared.failed += u64::from(self.channel_failures < SAYS_SOMETHING);
+        self.channel_failures += 1;
         self.then = *fared;
         if self.lone_failures == 0 {
             self.lone_failures = 1;

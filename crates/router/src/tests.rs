@@ -13,7 +13,7 @@ use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
     About, Cause, Closed as Ended, Entry, Fault, Feed, Form, Initiator, Limits, Order, Outcome, Profile, Receipt,
     Redelivery, Refusal, Scope, SealedSet, Tap, Verdict, Window, drive,
-    spi::{AnyLine, AnyMethod},
+    spi::{AnyChannel, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_set::{ErrorCode, Event, EventLimits, Jti};
@@ -53,17 +53,17 @@ struct Scripted {
     /// Beside a little, how long it takes to answer.
     latency: Mutex<Duration>,
     runtime: Runtime,
-    /// What its lines remark on.
+    /// What its channels remark on.
     remark: Mutex<Option<String>>,
-    /// Of the other method, whose lines share one.
+    /// Of the other method, whose channels share one.
     cluster: Arc<endpoints::Cluster>,
     /// Of the method that is answered later.
     requests: Arc<later::Requests>,
 }
 
-struct ScriptedLine(Arc<Scripted>, Window);
+struct ScriptedChannel(Arc<Scripted>, Window);
 
-impl setgate_delivery::Line for ScriptedLine {
+impl setgate_delivery::Channel for ScriptedChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
@@ -127,9 +127,9 @@ impl AnyMethod for Handle {
     fn entry(&self) -> Entry {
         Entry { name: "scripted", uri: "urn:example:scripted", aliases: &[] }
     }
-    fn line(&self, _: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
+    fn channel(&self, _: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyChannel>, Fault> {
         let window = terms.get("window").and_then(Value::as_u64).unwrap_or(16);
-        Ok(Arc::new(ScriptedLine(self.0.clone(), Window::of_sets(usize::try_from(window).unwrap()))))
+        Ok(Arc::new(ScriptedChannel(self.0.clone(), Window::of_sets(usize::try_from(window).unwrap()))))
     }
     fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
         Ok(terms)
@@ -160,7 +160,7 @@ fn retry(scope: Scope, code: &'static str) -> Outcome {
     Err(Verdict::Retry { scope, after: None, cause: Cause::new(code, "as scripted") })
 }
 
-/// A line that fails until a human fixes it.
+/// A channel that fails until a human fixes it.
 fn misconfigured(scope: Scope, code: &'static str) -> Outcome {
     Err(Verdict::Retry { scope, after: None, cause: Cause::configuration(code, "as scripted") })
 }
@@ -373,7 +373,7 @@ async fn order_per_subject_and_identity_hold_under_every_kind_of_failure() {
         let dice = SeededRandom::new(seed);
         bench.method.answer_with(move |_| match dice.below(12) {
             0 => retry(Scope::Set, "http_500"),
-            1 => retry(Scope::Line, "connect"),
+            1 => retry(Scope::Channel, "connect"),
             2 => Err(Verdict::Return),
             3 => refuse(ErrorCode::InvalidKey),
             _ => ack(),
@@ -413,7 +413,7 @@ async fn order_identity_and_the_pause_hold_where_the_pool_seals() {
     bench.declare(&[slow]).await;
     let dice = SeededRandom::new(3);
     bench.method.answer_with(move |_| match dice.below(10) {
-        0 => retry(Scope::Line, "connect"),
+        0 => retry(Scope::Channel, "connect"),
         1 => Err(Verdict::Return),
         _ => ack(),
     });
@@ -535,7 +535,7 @@ async fn a_stream_with_a_fault_of_its_own_is_paused_with_its_sets_waiting() {
 #[tokio::test(start_paused = true)]
 async fn an_absent_endpoint_is_waited_for_without_end() {
     let bench = Bench::new(Config::default(), &[stream("a")]).await;
-    bench.method.answer_with(|_| retry(Scope::Line, "connect"));
+    bench.method.answer_with(|_| retry(Scope::Channel, "connect"));
     for n in 0..5 {
         bench.emit(n, n).await;
     }
@@ -552,7 +552,7 @@ async fn an_absent_endpoint_is_waited_for_without_end() {
 #[tokio::test(start_paused = true)]
 async fn what_was_in_flight_at_a_restart_is_handed_over_again_with_the_same_jti() {
     let mut bench = Bench::new(Config::default(), &[stream("a")]).await;
-    bench.method.answer_with(|_| retry(Scope::Line, "timeout"));
+    bench.method.answer_with(|_| retry(Scope::Channel, "timeout"));
     for n in 0..40 {
         bench.emit(n, n).await;
     }
@@ -593,7 +593,7 @@ async fn producers_cannot_speak_of_streams() {
 #[tokio::test(start_paused = true)]
 async fn reconciling_never_deletes() {
     let bench = Bench::new(Config::default(), &[stream("a"), stream("b")]).await;
-    bench.method.answer_with(|_| retry(Scope::Line, "connect"));
+    bench.method.answer_with(|_| retry(Scope::Channel, "connect"));
     for n in 0..10 {
         bench.emit(n, n).await;
     }
@@ -638,7 +638,7 @@ async fn more_than_a_tenth_of_the_streams_goes_only_when_asked_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_changed_audience_is_refused_while_sets_wait() {
     let bench = Bench::new(Config::default(), &[stream("a")]).await;
-    bench.method.answer_with(|_| retry(Scope::Line, "connect"));
+    bench.method.answer_with(|_| retry(Scope::Channel, "connect"));
     bench.emit(0, 0).await;
     let mut moved = stream("a");
     moved["audience"] = "https://thief.example".into();
@@ -704,7 +704,7 @@ async fn a_dead_stream_does_not_hold_up_another() {
     .await;
     bench
         .method
-        .answer_with(|set| if claims(&set.body)["aud"] == "dead" { retry(Scope::Line, "connect") } else { ack() });
+        .answer_with(|set| if claims(&set.body)["aud"] == "dead" { retry(Scope::Channel, "connect") } else { ack() });
     for n in 0..100 {
         bench.emit(n % 4, n).await;
     }

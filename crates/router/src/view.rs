@@ -216,7 +216,7 @@ impl Inner {
                 .map(|head| self.shared.store.time().now.since(head.accepted).as_secs()),
             last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
             last_error: last_error.map(|(_, cause)| setgate_telemetry::clean(&cause.to_string(), 512)),
-            warning: feed.as_ref().and_then(|feed| feed.served.load().line.remark()),
+            warning: feed.as_ref().and_then(|feed| feed.served.load().channel.remark()),
             last_success_seconds_ago: state.last_success.map(ago),
             last_visit_seconds_ago: state.last_visit.map(ago),
             next_attempt_seconds: feed

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use setgate_delivery::{Initiator, spi::AnyLine};
+use setgate_delivery::{Initiator, spi::AnyChannel};
 use setgate_stream::{Owner, Stream};
 
 use crate::{
@@ -17,7 +17,7 @@ pub struct Visited {
     /// The subscription.
     pub feed: setgate_delivery::Feed,
     /// The channel, as the method made it; it lives as long as the stream's delivery is configured so.
-    pub line: Arc<dyn AnyLine>,
+    pub channel: Arc<dyn AnyChannel>,
     /// The method's name, as in the path.
     pub method: &'static str,
     /// The side that speaks first; only a responder's stream can be visited.
@@ -54,7 +54,7 @@ impl Router {
         let served = core.served.load();
         Some(Visited {
             feed: setgate_delivery::Feed::new(Arc::new(Core(core.clone()))),
-            line: served.line.clone(),
+            channel: served.channel.clone(),
             method: served.method,
             initiator: served.profile.initiator,
             stream: served.stream.id.shared(),

@@ -1,10 +1,10 @@
-//! Room in the windows of a line: taken for a batch, given back SET by SET, waited for.
+//! Room in the windows of a channel: taken for a batch, given back SET by SET, waited for.
 
 use std::{sync::Arc, task::Context};
 
 use setgate_delivery::Window;
 
-/// Room taken for one batch in all windows of its line; given back SET by SET.
+/// Room taken for one batch in all windows of its channel; given back SET by SET.
 #[derive(Debug, Default)]
 pub(crate) struct Ticket {
     windows: Vec<Window>,

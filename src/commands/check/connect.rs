@@ -53,7 +53,7 @@ async fn of_source(source: &ValidatedSource) -> Seen {
 
 async fn of_stream(served: &Served<'_>, outbound: &setgate_net::Outbound) -> Seen {
     let what = format!("stream {}", served.stream.id);
-    let found = served.line.probe().await.into_iter().map(Finding::from);
+    let found = served.channel.probe().await.into_iter().map(Finding::from);
     let found = found.map(|found| Finding { what: format!("{what}: {}", found.what), ..found });
     let found = found.chain(endpoint(served.stream, outbound).await).collect();
     Seen { what, found }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use setgate_delivery::{About as LineAbout, Closed, Entry, Env, Feed, Finding, Line, Method, NoOptions, Profile, Tap};
+use setgate_delivery::{
+    About as ChannelAbout, Channel, Closed, Entry, Env, Feed, Finding, Method, NoOptions, Profile, Tap,
+};
 use setgate_store::Position;
 
 use super::*;
@@ -26,9 +28,9 @@ struct Collector {
     wake: tokio::sync::Notify,
 }
 
-struct NoLine;
+struct NoChannel;
 
-impl Line for NoLine {
+impl Channel for NoChannel {
     fn profile(&self) -> Profile {
         unreachable!("nothing is delivered")
     }
@@ -43,14 +45,14 @@ impl Method for Collector {
     type Section = NoOptions;
     type Grant = NoOptions;
     type Terms = NoOptions;
-    type Line = NoLine;
+    type Channel = NoChannel;
 
     async fn start(_: NoOptions, _: Env) -> Result<Self, Fault> {
         Ok(Self::new())
     }
 
-    fn line(self: &Arc<Self>, _: &LineAbout, _: NoOptions, _: NoOptions) -> Result<NoLine, Fault> {
-        Ok(NoLine)
+    fn channel(self: &Arc<Self>, _: &ChannelAbout, _: NoOptions, _: NoOptions) -> Result<NoChannel, Fault> {
+        Ok(NoChannel)
     }
 
     fn publish(&self, _: &NoOptions, _: &str) -> Json {
@@ -121,7 +123,7 @@ impl AnyMethod for Any {
     fn entry(&self) -> Entry {
         Collector::ENTRY
     }
-    fn line(&self, _: &LineAbout, _: Json, _: Json) -> Result<Arc<dyn setgate_delivery::spi::AnyLine>, Fault> {
+    fn channel(&self, _: &ChannelAbout, _: Json, _: Json) -> Result<Arc<dyn setgate_delivery::spi::AnyChannel>, Fault> {
         Err(Fault::Unsupported("nothing is delivered"))
     }
     fn publish(&self, _: Json, _: &str) -> Result<Json, Fault> {

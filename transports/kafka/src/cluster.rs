@@ -1,4 +1,4 @@
-//! One configured cluster: its producer, made at first use and shared by all lines, its window, and what it is told of it.
+//! One configured cluster: its producer, made at first use and shared by all channels, its window, and what it is told of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -94,12 +94,12 @@ impl Cluster {
         self.shared.tokens.as_ref()
     }
 
-    /// `kafka/<cluster>`: the endpoint of lines, the broker of reports.
+    /// `kafka/<cluster>`: the endpoint of channels, the broker of reports.
     pub(crate) fn broker(&self) -> &Arc<str> {
         self.shared.told.broker()
     }
 
-    /// The room that all its lines share.
+    /// The room that all its channels share.
     pub(crate) fn window(&self) -> &Window {
         &self.shared.gate.window
     }

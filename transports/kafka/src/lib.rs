@@ -28,7 +28,7 @@ pub use config::{
     Section, Start, Terms, TlsSection, TokenSection, TopicShape, Value,
 };
 pub use receiver::record;
-pub use sender::KafkaLine;
+pub use sender::KafkaChannel;
 
 /// The method's name; of our own, since no specification has one.
 const URI: &str = "urn:setgate:delivery:kafka";
@@ -65,7 +65,7 @@ impl Method for Kafka {
     type Section = Section;
     type Grant = Grant;
     type Terms = Terms;
-    type Line = KafkaLine;
+    type Channel = KafkaChannel;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
         section.validate()?;
@@ -76,14 +76,14 @@ impl Method for Kafka {
         Ok(Self { section, clusters, taken: Mutex::default() })
     }
 
-    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<KafkaLine, Fault> {
+    fn channel(self: &Arc<Self>, about: &About, terms: Terms, grant: Grant) -> Result<KafkaChannel, Fault> {
         terms.validate(&self.section, &grant, about.operator_owned)?;
         let cluster = self.section.same(&terms.cluster).to_owned();
         if self.taken.lock().contains(&(cluster, terms.topic.clone())) {
             let why = "a source of this gateway takes from this topic: what the stream writes there would come back";
             return Err(Fault::Terms { pointer: "/topic".to_owned(), cause: Cause::configuration("invalid", why) });
         }
-        Ok(KafkaLine::new(self.cluster(&terms.cluster)?.clone(), about, &terms))
+        Ok(KafkaChannel::new(self.cluster(&terms.cluster)?.clone(), about, &terms))
     }
 
     fn publish(&self, terms: &Terms, _at: &str) -> Json {

@@ -180,7 +180,7 @@ impl Subject {
     }
 }
 
-/// Looks at the topic that a line writes to.
+/// Looks at the topic that a channel writes to.
 pub(crate) async fn topic(subject: &Subject, topic: &str) -> Vec<Finding> {
     if let Some(token) = subject.token().await.filter(|token| !token.good) {
         return vec![token];

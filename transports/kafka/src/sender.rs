@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    About, Closed, Feed, Finding, Form, Initiator, Limits, Line, Order, Profile, Receipt, Redelivery, SealedSet, Tap,
-    Want, Window,
+    About, Channel, Closed, Feed, Finding, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, SealedSet,
+    Tap, Want, Window,
 };
 use tokio::sync::watch;
 
@@ -27,7 +27,7 @@ const SHARE_LEAST: usize = 64;
 const REST: Duration = Duration::from_millis(100);
 
 /// One stream that goes to a topic: one SET a record, as many under way as the cluster's window has room for.
-pub struct KafkaLine {
+pub struct KafkaChannel {
     cluster: Arc<Cluster>,
     topic: Arc<str>,
     shape: Shape,
@@ -36,7 +36,7 @@ pub struct KafkaLine {
     share: Window,
 }
 
-impl KafkaLine {
+impl KafkaChannel {
     pub(crate) fn new(cluster: Arc<Cluster>, about: &About, terms: &Terms) -> Self {
         let form = match terms.value {
             Value::Set => Form::Token,
@@ -87,7 +87,7 @@ impl KafkaLine {
                 changed = producer_state.changed() => if changed.is_err() { return Err(Closed::Draining) },
                 // Nothing is drawn; only an end comes out of this.
                 end = tap.next(Want { sets: 0, ..Want::ALL }) => { end?; }
-                // Its thread could not be started, and no other line may come to try it again.
+                // Its thread could not be started, and no other channel may come to try it again.
                 () = self.cluster.runtime().clock.sleep(AGAIN) => drop(self.cluster.begin()),
             }
         }
@@ -139,7 +139,7 @@ impl KafkaLine {
     }
 }
 
-impl Line for KafkaLine {
+impl Channel for KafkaChannel {
     fn profile(&self) -> Profile {
         let section = self.cluster.section();
         Profile {

@@ -88,7 +88,7 @@ impl Section {
     }
 }
 
-/// How much a line sends, and how long it waits.
+/// How much a channel sends, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Measures {
     pub(crate) requests: usize,
@@ -99,7 +99,7 @@ pub(crate) struct Measures {
     pub(crate) ack_probe: Duration,
 }
 
-/// The operator's word on one stream, beside whom its line trusts.
+/// The operator's word on one stream, beside whom its channel trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
@@ -123,7 +123,7 @@ pub struct Grant {
 impl Options for Grant {}
 
 impl Grant {
-    /// What holds for a line: the section, the grant, and what the receiver says that it takes.
+    /// What holds for a channel: the section, the grant, and what the receiver says that it takes.
     pub(crate) fn measures(&self, section: &Section, terms: &Terms) -> Result<Measures, Fault> {
         let fault = |pointer: String, why| Fault::Terms { pointer, cause: Cause::configuration("invalid", why) };
         let own = Section {

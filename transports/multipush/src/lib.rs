@@ -11,7 +11,7 @@ mod sender;
 pub mod wire;
 
 pub use config::{Grant, Section, Terms};
-pub use sender::MultiLine;
+pub use sender::MultiChannel;
 
 /// The method's name; provisional, since the draft registers none.
 const URI: &str = "urn:setgate:delivery:multi-push";
@@ -27,15 +27,15 @@ impl Method for MultiPush {
     type Section = Section;
     type Grant = Trusting<Grant>;
     type Terms = Terms;
-    type Line = MultiLine;
+    type Channel = MultiChannel;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
         section.validate()?;
         Ok(Self { section, env })
     }
 
-    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Trusting<Grant>) -> Result<MultiLine, Fault> {
-        MultiLine::new(&self.section, &self.env, about, &terms, &grant)
+    fn channel(self: &Arc<Self>, about: &About, terms: Terms, grant: Trusting<Grant>) -> Result<MultiChannel, Fault> {
+        MultiChannel::new(&self.section, &self.env, about, &terms, &grant)
     }
 
     fn publish(&self, terms: &Terms, _at: &str) -> Json {

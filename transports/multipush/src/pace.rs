@@ -1,11 +1,11 @@
 //! How many SETs the next request may hold: more while they are taken, half when they are too many.
 
-/// Where a line begins: what the draft of 2025 names as the most that should be sent at once.
+/// Where a channel begins: what the draft of 2025 names as the most that should be sent at once.
 const FIRST: usize = 20;
 /// Requests of full size after which a size that was refused once is tried again.
 const PATIENCE: u32 = 256;
 
-/// The size of a line's requests.
+/// The size of a channel's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pace {
     size: usize,

@@ -11,8 +11,8 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About, Attempt, Cause, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Initiator, Jti,
-    Limits, Line, Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Tap, Timestamp, Verdict, Want,
+    About, Attempt, Cause, Channel, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Initiator,
+    Jti, Limits, Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Tap, Timestamp, Verdict, Want,
     endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -29,7 +29,7 @@ const SLOWEST_ACK_PROBE: Duration = Duration::from_secs(60);
 const LONGEST_REST: Duration = Duration::from_secs(3600);
 
 /// One stream that is pushed by the batch: a few requests at once, each with as many SETs as are due and the receiver takes.
-pub struct MultiLine {
+pub struct MultiChannel {
     endpoint: Endpoint,
     runtime: Runtime,
     stream: Arc<str>,
@@ -47,7 +47,7 @@ struct Done {
     answer: Result<HttpResponse, HttpError>,
 }
 
-impl MultiLine {
+impl MultiChannel {
     pub(crate) fn new(
         section: &Section,
         env: &Env,
@@ -86,7 +86,7 @@ impl MultiLine {
         Done { sent, answer: self.endpoint.client.send(request).await }
     }
 
-    /// Reports what an answer says. Returns how long the receiver asks to be left alone, and why the line must end, if it must.
+    /// Reports what an answer says. Returns how long the receiver asks to be left alone, and why the channel must end, if it must.
     fn settle(&self, feed: &Feed, done: Done) -> (Duration, Option<Cause>) {
         let Done { sent, answer } = done;
         let meaning = match &answer {
@@ -167,7 +167,7 @@ impl AckProbes {
     }
 }
 
-impl Line for MultiLine {
+impl Channel for MultiChannel {
     fn profile(&self) -> Profile {
         let Measures { sets, bytes, timeout, ack_within, .. } = self.measures;
         Profile {

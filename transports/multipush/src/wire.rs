@@ -21,7 +21,7 @@ pub const ANSWER: Bounds = Bounds::OF_RECEIVER;
 /// The code of a request that holds more SETs than the receiver takes (draft §4.4.2); registered nowhere.
 pub const TOO_MANY: &str = "too_many_sets";
 
-/// The header fields of every request of a line (draft §4.3).
+/// The header fields of every request of a channel (draft §4.3).
 #[must_use]
 pub fn request_fields(authorization: Option<HeaderValue>) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(6);
@@ -65,7 +65,7 @@ pub fn meaning(answer: &HttpResponse, sent: usize, now: Timestamp) -> Meaning {
     match status {
         200..=299 => match read(answer) {
             Ok(mut said) => Meaning::Understood(said.outcomes()),
-            Err(cause) => retry(Scope::Line, cause),
+            Err(cause) => retry(Scope::Channel, cause),
         },
         413 => too_many(ErrorCode::TooLarge, "the receiver answered 413", answer, sent),
         // The draft has 400 only; receivers that validate say 422.
@@ -74,19 +74,19 @@ pub fn meaning(answer: &HttpResponse, sent: usize, now: Timestamp) -> Meaning {
                 let text = said.description.as_deref().unwrap_or("the receiver takes no SETs at all");
                 too_many(ErrorCode::from_wire(TOO_MANY), text, answer, sent)
             }
-            Some(said) if said.err == "authentication_failed" => retry(Scope::Line, refused("http_401", &said)),
-            Some(said) if said.err == "access_denied" => retry(Scope::Line, refused("http_403", &said)),
+            Some(said) if said.err == "authentication_failed" => retry(Scope::Channel, refused("http_401", &said)),
+            Some(said) if said.err == "access_denied" => retry(Scope::Channel, refused("http_403", &said)),
             Some(said) if said.err == "invalid_request" && sent == 1 => {
                 let refusal = fields::refusal(&said.err, said.description.as_deref(), &answer.headers);
                 Meaning::Each(Verdict::Refuse(refusal))
             }
             // Other codes say nothing of the request as a whole (draft §4.4.2), so nothing is settled by them.
-            Some(said) if said.err != "invalid_request" => retry(Scope::Line, plain()),
+            Some(said) if said.err != "invalid_request" => retry(Scope::Channel, plain()),
             _ => alone(sent, retry(Scope::Set, plain())),
         },
         // The receiver's handler failed; whether on one of these SETs is seen when they are tried in smaller requests.
         500 => alone(sent, retry(Scope::Set, plain())),
-        _ => retry(Scope::Line, plain()),
+        _ => retry(Scope::Channel, plain()),
     }
 }
 

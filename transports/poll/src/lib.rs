@@ -12,7 +12,7 @@ mod responder;
 pub mod wire;
 
 pub use config::{Grant, Section, Source, Terms};
-pub use responder::PollLine;
+pub use responder::PollChannel;
 
 /// Poll over HTTP: the receiver asks and acknowledges in one request (RFC 8936).
 pub struct Poll {
@@ -29,15 +29,15 @@ impl Method for Poll {
     type Section = Section;
     type Grant = Grant;
     type Terms = Terms;
-    type Line = PollLine;
+    type Channel = PollChannel;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
         section.validate()?;
         Ok(Self { section, env })
     }
 
-    fn line(self: &Arc<Self>, about: &About, _: Terms, grant: Grant) -> Result<PollLine, Fault> {
-        PollLine::new(&self.section, about, &grant)
+    fn channel(self: &Arc<Self>, about: &About, _: Terms, grant: Grant) -> Result<PollChannel, Fault> {
+        PollChannel::new(&self.section, about, &grant)
     }
 
     fn publish(&self, _: &Terms, at: &str) -> Json {

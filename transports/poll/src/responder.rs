@@ -9,7 +9,7 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Batch, BodyFault, BoxFuture, Closed, Fault, Form, Initiator, Limits, Line, Order, Profile, Receipt,
+    About, Batch, BodyFault, BoxFuture, Channel, Closed, Fault, Form, Initiator, Limits, Order, Profile, Receipt,
     Redelivery, Runtime, Tap, Visit, Want,
     axum::{
         Router,
@@ -41,7 +41,7 @@ const OVERHEAD: usize = 30;
 const SET: usize = 1 << 20;
 
 /// One stream that is polled.
-pub struct PollLine {
+pub struct PollChannel {
     stream: Arc<str>,
     hold: Duration,
     ack_within: Duration,
@@ -50,7 +50,7 @@ pub struct PollLine {
     places: Places,
 }
 
-impl PollLine {
+impl PollChannel {
     pub(crate) fn new(section: &Section, about: &About, grant: &Grant) -> Result<Self, Fault> {
         Ok(Self {
             stream: about.stream.clone(),
@@ -63,7 +63,7 @@ impl PollLine {
     }
 }
 
-impl Line for PollLine {
+impl Channel for PollChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Receiver,
@@ -99,11 +99,11 @@ fn poll(mut request: Request, runtime: Runtime) -> BoxFuture<'static, Response> 
 }
 
 async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
-    let Some(line) = visit.line::<PollLine>() else {
+    let Some(channel) = visit.channel::<PollChannel>() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the stream has another method");
     };
     if ask.unknown > 0 {
-        tracing::debug!(stream = %line.stream, unknown = ask.unknown, "a poll names ids that are none of ours");
+        tracing::debug!(stream = %channel.stream, unknown = ask.unknown, "a poll names ids that are none of ours");
     }
     // RFC 8936 §2.4: what is acknowledged is taken first, whatever becomes of the rest of the request.
     if !ask.outcomes.is_empty() {
@@ -113,7 +113,7 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
         return nothing(visit.feed.has_due());
     }
     let started = runtime.clock.monotonic();
-    match draw(&visit, line, ask.sets, ask.waits, &runtime).await {
+    match draw(&visit, channel, ask.sets, ask.waits, &runtime).await {
         Drawn::Batch(batch, tap) => {
             let mut response = Response::new(Body::new(Answer::new(batch, tap, runtime)));
             label(&mut response);
@@ -124,7 +124,7 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
         Drawn::Deleted => refuse(StatusCode::NOT_FOUND, "there is no such stream"),
         Drawn::Displaced => {
             if ask.waits {
-                linger(&visit, line, started, &runtime).await;
+                linger(&visit, channel, started, &runtime).await;
             }
             nothing(false)
         }
@@ -149,7 +149,7 @@ struct Waiting {
     capped: bool,
 }
 
-async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, runtime: &Runtime) -> Drawn {
+async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, runtime: &Runtime) -> Drawn {
     let mut tap = visit.feed.tap();
     let want = Want { sets, ..Want::ALL };
     let started = runtime.clock.monotonic();
@@ -174,9 +174,9 @@ async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, runtime:
             return Poll::Ready(Err(Drawn::Nothing));
         }
         let waiting = waiting.get_or_insert_with(|| Waiting {
-            deadline: runtime.clock.sleep(line.hold),
-            place: line.places.enter(),
-            capped: line.hold <= PAUSED,
+            deadline: runtime.clock.sleep(channel.hold),
+            place: channel.places.enter(),
+            capped: channel.hold <= PAUSED,
         });
         if !waiting.capped && visit.feed.is_paused() {
             waiting.capped = true;
@@ -197,9 +197,9 @@ async fn draw(visit: &Visit, line: &PollLine, sets: usize, waits: bool, runtime:
 
 /// Five replicas that end each other's polls, or a receiver of a disabled stream, get an answer a second, not as many as the
 /// network carries.
-async fn linger(visit: &Visit, line: &PollLine, started: Duration, runtime: &Runtime) {
+async fn linger(visit: &Visit, channel: &PollChannel, started: Duration, runtime: &Runtime) {
     let left = LINGER.saturating_sub(runtime.clock.monotonic().saturating_sub(started));
-    let Some(_place) = line.places.linger() else { return };
+    let Some(_place) = channel.places.linger() else { return };
     let mut ends = visit.ends.clone();
     tokio::select! {
         biased;

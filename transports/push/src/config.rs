@@ -43,7 +43,7 @@ impl Section {
     }
 }
 
-/// The operator's word on one stream, beside whom its line trusts.
+/// The operator's word on one stream, beside whom its channel trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {

@@ -10,7 +10,7 @@ mod sender;
 pub mod wire;
 
 pub use config::{ContentType, Grant, Section, Terms};
-pub use sender::PushLine;
+pub use sender::PushChannel;
 
 /// Push over HTTP: one SET a request (RFC 8935).
 pub struct Push {
@@ -27,15 +27,15 @@ impl Method for Push {
     type Section = Section;
     type Grant = Trusting<Grant>;
     type Terms = Terms;
-    type Line = PushLine;
+    type Channel = PushChannel;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
         section.validate()?;
         Ok(Self { section, env })
     }
 
-    fn line(self: &Arc<Self>, about: &About, terms: Terms, grant: Trusting<Grant>) -> Result<PushLine, Fault> {
-        PushLine::new(&self.section, &self.env, about, &terms, &grant)
+    fn channel(self: &Arc<Self>, about: &About, terms: Terms, grant: Trusting<Grant>) -> Result<PushChannel, Fault> {
+        PushChannel::new(&self.section, &self.env, about, &terms, &grant)
     }
 
     fn publish(&self, terms: &Terms, _at: &str) -> Json {

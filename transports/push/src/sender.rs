@@ -9,7 +9,7 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Closed, Env, Fault, Feed, Form, HttpRequest, Initiator, Limits, Line, Order, Outcome, Profile, Receipt,
+    About, Channel, Closed, Env, Fault, Feed, Form, HttpRequest, Initiator, Limits, Order, Outcome, Profile, Receipt,
     Redelivery, Runtime, SealedSet, Tap, Timestamp, Window, drive,
     endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// One stream that is pushed: one SET a request, as many requests at once as its window has room.
-pub struct PushLine {
+pub struct PushChannel {
     endpoint: Endpoint,
     runtime: Runtime,
     stream: Arc<str>,
@@ -35,7 +35,7 @@ pub struct PushLine {
     warned: AtomicBool,
 }
 
-impl PushLine {
+impl PushChannel {
     pub(crate) fn new(
         section: &Section,
         env: &Env,
@@ -88,7 +88,7 @@ impl PushLine {
     }
 }
 
-impl Line for PushLine {
+impl Channel for PushChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,

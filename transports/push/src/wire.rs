@@ -16,7 +16,7 @@ pub const LARGEST: usize = 1024 * 1024;
 /// Bytes of an answer's body that are read for the error in it.
 pub const ANSWER: usize = 8 * 1024;
 
-/// The header fields of every request of a line (RFC 8935 §2.1).
+/// The header fields of every request of a channel (RFC 8935 §2.1).
 #[must_use]
 pub fn request_fields(content_type: ContentType, authorization: Option<HeaderValue>) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(6);

@@ -13,7 +13,7 @@ mod session;
 pub mod wire;
 
 pub use config::{Grant, Section, Terms};
-pub use responder::SocketLine;
+pub use responder::SocketChannel;
 
 /// No text registers a method for SETs over WebSocket: this name is ours and provisional.
 const URI: &str = "urn:setgate:delivery:websocket";
@@ -30,7 +30,7 @@ impl Method for Websocket {
     type Section = Section;
     type Grant = Grant;
     type Terms = Terms;
-    type Line = SocketLine;
+    type Channel = SocketChannel;
 
     async fn start(section: Section, env: Env) -> Result<Self, Fault> {
         section.validate()?;
@@ -39,8 +39,8 @@ impl Method for Websocket {
         Ok(Self { section, env, responder: Arc::new(responder) })
     }
 
-    fn line(self: &Arc<Self>, about: &About, _terms: Terms, grant: Grant) -> Result<SocketLine, Fault> {
-        SocketLine::new(&self.section, about, &grant)
+    fn channel(self: &Arc<Self>, about: &About, _terms: Terms, grant: Grant) -> Result<SocketChannel, Fault> {
+        SocketChannel::new(&self.section, about, &grant)
     }
 
     fn publish(&self, _terms: &Terms, at: &str) -> Json {

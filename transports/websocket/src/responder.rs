@@ -13,7 +13,7 @@ use std::{
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use setgate_delivery::{
-    About, Answer, Batch, BodyFault, Bytes, DeliveryMode, Fault, Form, Incoming, Initiator, Limits, Line, Order,
+    About, Answer, Batch, BodyFault, Bytes, Channel, DeliveryMode, Fault, Form, Incoming, Initiator, Limits, Order,
     Profile, Receipt, Redelivery, Refusal, Runtime, Stop, Tap, Visit, Want,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
@@ -40,7 +40,7 @@ const CREDIT: usize = 64;
 const OVERHEAD: usize = 32;
 
 /// One stream that is subscribed to.
-pub struct SocketLine {
+pub struct SocketChannel {
     pub(crate) origins: Box<[Box<str>]>,
     rules: Arc<Rules>,
     most: usize,
@@ -49,7 +49,7 @@ pub struct SocketLine {
     wait: Duration,
 }
 
-impl SocketLine {
+impl SocketChannel {
     pub(crate) fn new(section: &Section, _about: &About, grant: &Grant) -> Result<Self, Fault> {
         let merged = grant.over(section)?;
         let rules = Rules {
@@ -71,7 +71,7 @@ impl SocketLine {
     }
 }
 
-impl Line for SocketLine {
+impl Channel for SocketChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Receiver,
@@ -87,7 +87,7 @@ impl Line for SocketLine {
     }
 }
 
-/// What all lines share: the runtime, and the count of open sockets.
+/// What all channels share: the runtime, and the count of open sockets.
 pub(crate) struct Responder {
     pub(crate) runtime: Runtime,
     pub(crate) most: usize,
@@ -95,8 +95,8 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// A place for one more socket of the line, if there is one.
-    fn permit(self: &Arc<Self>, line: &SocketLine) -> Option<SocketPermit> {
+    /// A place for one more socket of the channel, if there is one.
+    fn permit(self: &Arc<Self>, channel: &SocketChannel) -> Option<SocketPermit> {
         let mut room = false;
         self.open.send_if_modified(|open| {
             room = *open < self.most;
@@ -106,21 +106,21 @@ impl Responder {
         if !room {
             return None;
         }
-        line.open.fetch_add(1, Ordering::Relaxed);
-        let permit = SocketPermit { responder: self.clone(), line: line.open.clone() };
-        (line.open.load(Ordering::Relaxed) <= line.most).then_some(permit)
+        channel.open.fetch_add(1, Ordering::Relaxed);
+        let permit = SocketPermit { responder: self.clone(), channel: channel.open.clone() };
+        (channel.open.load(Ordering::Relaxed) <= channel.most).then_some(permit)
     }
 }
 
 /// Counts a socket for as long as it is open.
 struct SocketPermit {
     responder: Arc<Responder>,
-    line: Arc<AtomicUsize>,
+    channel: Arc<AtomicUsize>,
 }
 
 impl Drop for SocketPermit {
     fn drop(&mut self) {
-        self.line.fetch_sub(1, Ordering::Relaxed);
+        self.channel.fetch_sub(1, Ordering::Relaxed);
         self.responder.open.send_modify(|open| *open -= 1);
     }
 }
@@ -135,14 +135,14 @@ pub(crate) fn routes(responder: Arc<Responder>) -> Router {
 }
 
 async fn serve(responder: &Arc<Responder>, visit: Visit, mut request: Request) -> Response {
-    let Some(line) = visit.line::<SocketLine>() else {
+    let Some(channel) = visit.channel::<SocketChannel>() else {
         return plain(Declined(StatusCode::NOT_FOUND, "there is no such stream\n"));
     };
-    if let Err(declined) = wire::origin(request.headers(), &line.origins) {
+    if let Err(declined) = wire::origin(request.headers(), &channel.origins) {
         return plain(declined);
     }
     if request.method() == Method::POST {
-        return exchange(responder, &visit, line, request).await;
+        return exchange(responder, &visit, channel, request).await;
     }
     let opening = match wire::opening(request.method(), request.headers()) {
         Ok(opening) => opening,
@@ -171,9 +171,9 @@ async fn converse(responder: Arc<Responder>, visit: Visit, opening: Opening, upg
     drop(opening);
     let Ok(io) = upgraded.await else { return };
     let (session, _permit) = {
-        let Some(line) = visit.line::<SocketLine>() else { return };
-        let rules = line.rules.clone();
-        let permit = responder.permit(line);
+        let Some(channel) = visit.channel::<SocketChannel>() else { return };
+        let rules = channel.rules.clone();
+        let permit = responder.permit(channel);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(rules.buffers())).await;
         let mut session = Session::new(socket, protocol, rules, responder.runtime.clone());
         if permit.is_none() {
@@ -196,7 +196,7 @@ async fn credential(mut ends: Stop) -> Goodbye {
 
 /// Push-pull over HTTP (draft-tulshibagwale-saag-pushpull-delivery §6.3): what the peer settles is settled first, then it is
 /// given what is there.
-async fn exchange(responder: &Arc<Responder>, visit: &Visit, line: &SocketLine, request: Request) -> Response {
+async fn exchange(responder: &Arc<Responder>, visit: &Visit, channel: &SocketChannel, request: Request) -> Response {
     let (head, body) = request.into_parts();
     if !wire::is_json(&head.headers) {
         return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be `application/json`, without an encoding");
@@ -216,10 +216,10 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, line: &SocketLine, 
     visit.feed.settle_all(object.outcomes());
     let (acks, errors) = answer(visit, object.sets.take().unwrap_or_default()).await;
     let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(line.ack_within) };
+    let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(channel.ack_within) };
     let mut tap = visit.feed.tap_in(mode);
     // Whoever brings something is answered at once.
-    let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { line.wait } else { Duration::ZERO };
+    let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { channel.wait } else { Duration::ZERO };
     let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };
     let batch = match tap.next(want).await {
         Ok(batch) => batch,

@@ -1,4 +1,4 @@
-//! Whom a line may connect to and whom it trusts: options that every method has which sends over HTTP.
+//! Whom a channel may connect to and whom it trusts: options that every method has which sends over HTTP.
 
 use serde::{
     Deserialize, Deserializer,
@@ -9,7 +9,7 @@ use setgate_net::{ClientIdentity, GuardPolicy, IpNet, Roots, Secret, TlsPolicy};
 
 use crate::{Cause, Fault, Options};
 
-/// The members that say whom a line may connect to and whom it trusts.
+/// The members that say whom a channel may connect to and whom it trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Trust {
@@ -35,7 +35,7 @@ impl Trust {
     const MEMBERS: [&'static str; 6] =
         ["allow_networks", "allow_http", "allow_ports", "ca_pem", "client_certificate_pem", "client_key_pem"];
 
-    /// The pool key: a line's connections are shared only with lines that are alike in all of this (hardening H20).
+    /// The pool key: a channel's connections are shared only with channels that are alike in all of this (hardening H20).
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member of the grant that is not acceptable.
@@ -72,7 +72,7 @@ impl Trust {
 pub struct Trusting<T> {
     /// The method's own.
     pub own: T,
-    /// Whom the line may connect to and whom it trusts.
+    /// Whom the channel may connect to and whom it trusts.
     pub trust: Trust,
 }
 

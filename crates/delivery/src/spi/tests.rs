@@ -74,9 +74,9 @@ fn a_withdrawn_waiter_is_not_woken() {
 /// A method that has an answer of its own to everything.
 struct Full(Arc<AtomicUsize>);
 
-struct FullLine;
+struct FullChannel;
 
-impl Line for FullLine {
+impl Channel for FullChannel {
     fn profile(&self) -> Profile {
         unreachable!("nothing is delivered")
     }
@@ -94,14 +94,14 @@ impl Method for Full {
     type Section = crate::NoOptions;
     type Grant = Secretive;
     type Terms = Secretive;
-    type Line = FullLine;
+    type Channel = FullChannel;
 
     async fn start(_: crate::NoOptions, _: Env) -> Result<Self, Fault> {
         Ok(Self(Arc::default()))
     }
 
-    fn line(self: &Arc<Self>, _: &About, _: Secretive, _: Secretive) -> Result<FullLine, Fault> {
-        Ok(FullLine)
+    fn channel(self: &Arc<Self>, _: &About, _: Secretive, _: Secretive) -> Result<FullChannel, Fault> {
+        Ok(FullChannel)
     }
 
     fn publish(&self, _: &Secretive, at: &str) -> Json {

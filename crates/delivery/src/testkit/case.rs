@@ -1,4 +1,4 @@
-//! One case: a feed, a peer, and the method's line or its visits between them.
+//! One case: a feed, a peer, and the method's channel or its visits between them.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Cause, Closed, Initiator, Receipt, Redelivery};
 
-/// One case's feed, peer and line.
+/// One case's feed, peer and channel.
 pub(super) struct Case {
     pub(super) feed: Simulated,
     pub(super) peer: Arc<Peer>,
@@ -39,7 +39,7 @@ impl Case {
     ) -> Result<Self, String> {
         let peer = Peer::new(script);
         let opened = fixture.open(Arc::new(PeerIngest(peer.clone()))).await;
-        let profile = opened.line.profile();
+        let profile = opened.channel.profile();
         let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
         peer.expect(feed::owed(count, keys, padding), profile.order, opened.cut.clone());
         if (profile.initiator == Initiator::Receiver) != opened.visits.is_some() {
@@ -49,12 +49,12 @@ impl Case {
         Ok(Self { feed: Simulated::padded(profile, count, keys, padding), peer, opened, window })
     }
 
-    /// One run of the line on a tap of its own, or one round of visits until nothing is owed.
+    /// One run of the channel on a tap of its own, or one round of visits until nothing is owed.
     pub(super) fn run(&self) -> BoxFuture<'static, Closed> {
         let feed = self.feed.feed();
         let Some(visits) = &self.opened.visits else {
             let tap = feed.tap();
-            return self.opened.line.clone().run(feed, tap);
+            return self.opened.channel.clone().run(feed, tap);
         };
         let (visits, simulated) = (visits(feed), self.feed.clone());
         Box::pin(async move {
@@ -66,7 +66,7 @@ impl Case {
         })
     }
 
-    /// Runs the line until nothing is owed.
+    /// Runs the channel until nothing is owed.
     pub(super) async fn run_out(&self) -> Result<(), String> {
         match self.run().await {
             Closed::Idle => Ok(()),
@@ -82,10 +82,10 @@ impl Case {
 
     /// Whether the receipt is a broker's: the peer only reads what was carried, later, and its answers reach nobody.
     pub(super) fn is_carried(&self) -> bool {
-        self.opened.line.profile().receipt == Receipt::Broker
+        self.opened.channel.profile().receipt == Receipt::Broker
     }
 
-    /// Ends when the line has something under way: of what is carried, when it is handed over.
+    /// Ends when the channel has something under way: of what is carried, when it is handed over.
     pub(super) async fn under_way(&self) {
         if self.is_carried() {
             self.feed.until(|feed| feed.handed() > 0).await;
@@ -106,7 +106,7 @@ impl Case {
         if let Some(wrong) = self.feed.wrongs().into_iter().chain(self.peer.wrongs()).next() {
             return Err(wrong);
         }
-        let taken_by_peer = self.opened.line.profile().receipt == Receipt::Receiver;
+        let taken_by_peer = self.opened.channel.profile().receipt == Receipt::Receiver;
         for (at, (end, taken)) in self.feed.ends().into_iter().zip(self.peer.taken()).enumerate() {
             match end {
                 Some(End::Acknowledged) if taken == 0 && taken_by_peer => {
@@ -141,7 +141,7 @@ impl Case {
     fn within_window(&self) -> Result<(), String> {
         let (most, window) = (self.peer.most(), self.window);
         // Room is given back when time is up, though the peer may still be at it.
-        if most > window && self.opened.line.profile().redelivery == Redelivery::WhenConsumerEnds {
+        if most > window && self.opened.channel.profile().redelivery == Redelivery::WhenConsumerEnds {
             return Err(format!("{most} SETs were under way, the window has {window}"));
         }
         match (self.feed.most(), self.opened.most) {

@@ -30,7 +30,7 @@ pub(super) async fn survives_cuts(fixture: &impl Fixture, act: Act) -> Result<()
         return Ok(());
     }
     // A responder's peer may answer on its next connection what it has taken on the last one.
-    let repeats = untaken || case.opened.line.profile().initiator == Initiator::Gateway;
+    let repeats = untaken || case.opened.channel.profile().initiator == Initiator::Gateway;
     case.run_out_retrying().await?;
     case.all_acknowledged()?;
     if repeats && case.peer.met().iter().all(|met| *met == 1) {
@@ -65,7 +65,7 @@ pub(super) async fn reports_refusals(fixture: &impl Fixture) -> Result<(), Strin
     case.run_out().await?;
     case.audit()?;
     // An object has one language for all its texts, and a frame has none.
-    let has_languages = case.opened.line.profile().order == Order::PerSet;
+    let has_languages = case.opened.channel.profile().order == Order::PerSet;
     for (at, end) in case.feed.ends().into_iter().enumerate() {
         let mut due = refusal(at).map_or(End::Acknowledged, End::Refused);
         if let (false, Some(End::Refused(Refusal { language: None, .. })), End::Refused(due)) =
@@ -114,7 +114,7 @@ pub(super) async fn survives_breaks(fixture: &impl Fixture) -> Result<(), String
     case.all_acknowledged()
 }
 
-/// SETs as large as the line lets them be, up to 64 KiB, faster than anybody reads: both ends speak while both are full.
+/// SETs as large as the channel lets them be, up to 64 KiB, faster than anybody reads: both ends speak while both are full.
 pub(super) async fn survives_a_flood(fixture: &impl Fixture) -> Result<(), String> {
     let padding = |most: usize| most.saturating_sub(1024).min(64 << 10);
     let case = Case::padded(fixture, 100, 25, padding, |_| Act::Take).await?;
@@ -127,7 +127,7 @@ pub(super) async fn survives_a_flood(fixture: &impl Fixture) -> Result<(), Strin
 pub(super) async fn takes_overdue_answers(fixture: &impl Fixture) -> Result<(), String> {
     let script = |meeting: Meeting| if meeting.at == 0 && meeting.times == 1 { Act::Hold } else { Act::Take };
     let case = Case::open(fixture, 20, 4, script).await?;
-    if case.opened.line.profile().redelivery == Redelivery::WhenConsumerEnds {
+    if case.opened.channel.profile().redelivery == Redelivery::WhenConsumerEnds {
         return Ok(());
     }
     let mut run = pin!(case.run());
@@ -154,7 +154,7 @@ pub(super) async fn takes_late_answers(fixture: &impl Fixture) -> Result<(), Str
         ends.iter().enumerate().all(|(at, end)| at % keys == 0 || end.is_some())
     };
     let mut run = pin!(case.run());
-    let alone = !case.opened.parallel || case.window == 1 || case.opened.line.profile().order != Order::PerSet;
+    let alone = !case.opened.parallel || case.window == 1 || case.opened.channel.profile().order != Order::PerSet;
     let others = async {
         case.peer.holds(1).await;
         if !alone {
@@ -231,7 +231,7 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
 
 pub(super) async fn hears_the_end(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 5, 5, |_| Act::Take).await?;
-    let windows = case.opened.line.profile().windows;
+    let windows = case.opened.channel.profile().windows;
     if windows.is_empty() {
         return Ok(());
     }

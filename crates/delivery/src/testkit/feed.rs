@@ -114,7 +114,7 @@ pub(super) fn owed(count: usize, keys: usize, padding: usize) -> Vec<([Bytes; 2]
         .collect()
 }
 
-/// The simulated feed of one line: what the router is to a method, without store, keys and time.
+/// The simulated feed of one channel: what the router is to a method, without store, keys and time.
 ///
 /// The suite drives it; tests of a method's own wire may do so too.
 #[derive(Clone)]
@@ -304,7 +304,7 @@ impl Simulated {
         wakers
     }
 
-    /// Others may have the room: of a window that lines share, or that is shut for a while.
+    /// Others may have the room: of a window that channels share, or that is shut for a while.
     fn call_when_room(&self, waiter: &mut Waiter) {
         let full = self.0.profile.windows.iter().find(|window| window.core().room() == 0);
         if let (Some(window), false) = (full, waiter.called) {
@@ -412,7 +412,7 @@ impl Simulated {
             Ok(receipt) => {
                 let declared = self.0.profile.receipt;
                 if receipt != declared {
-                    state.wrongs.push(format!("the line declares {declared:?} and reports {receipt:?}"));
+                    state.wrongs.push(format!("the channel declares {declared:?} and reports {receipt:?}"));
                 }
                 Stage::Settled(End::Acknowledged)
             }

@@ -9,7 +9,7 @@ use setgate_net::Listener;
 use tokio::sync::watch;
 
 use super::{Cuts, Opened, Relay};
-use crate::{Fault, Feed, Ingest, Stop, Visit, spi::AnyLine};
+use crate::{Fault, Feed, Ingest, Stop, Visit, spi::AnyChannel};
 
 /// The routes of a method on loopback, as the root mounts them: every request has a visit of one feed. Dropped, it stops and
 /// hangs up on all callers.
@@ -26,8 +26,8 @@ impl Host {
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn open(routes: Router, line: Arc<dyn AnyLine>, feed: Feed, runtime: &Runtime) -> io::Result<Self> {
-        Self::with(Cuts::default(), routes, line, feed, None, runtime).await
+    pub async fn open(routes: Router, channel: Arc<dyn AnyChannel>, feed: Feed, runtime: &Runtime) -> io::Result<Self> {
+        Self::with(Cuts::default(), routes, channel, feed, None, runtime).await
     }
 
     /// Serves `routes` behind a relay with these scissors, and with an ingest for what the peer sends.
@@ -37,7 +37,7 @@ impl Host {
     pub async fn with(
         cuts: Cuts,
         routes: Router,
-        line: Arc<dyn AnyLine>,
+        channel: Arc<dyn AnyChannel>,
         feed: Feed,
         ingest: Option<Arc<dyn Ingest>>,
         runtime: &Runtime,
@@ -46,7 +46,7 @@ impl Host {
         let relay = Relay::with(cuts, listener.address(), runtime).await?;
         let (ends, ended) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit = Visit { feed, line, ingest, peer: "test".into(), ends: ended };
+        let visit = Visit { feed, channel, ingest, peer: "test".into(), ends: ended };
         runtime.spawn("host", listener.serve(routes.layer(Extension(visit)), stopped, runtime.clone()));
         Ok(Self { relay, ends, _stop: stop })
     }
@@ -75,23 +75,23 @@ impl Host {
 }
 
 impl Opened {
-    /// A responder's line: `routes` are its method's, and `collect` runs the method's own other end against a URL until it ends.
+    /// A responder's channel: `routes` are its method's, and `collect` runs the method's own other end against a URL until it ends.
     ///
     /// Each call of [`Opened::visits`] is a host and a collector of its own; [`Opened::cut`] reaches all of them.
     #[must_use]
     pub fn responder(
-        line: Arc<dyn AnyLine>,
+        channel: Arc<dyn AnyChannel>,
         routes: Router,
         runtime: Runtime,
         collect: impl Fn(String, Stop) -> BoxFuture<'static, Result<(), Fault>> + Send + Sync + 'static,
     ) -> Self {
         let (cuts, collect) = (Cuts::default(), Arc::new(collect));
-        let (scissors, of) = (cuts.clone(), line.clone());
+        let (scissors, of) = (cuts.clone(), channel.clone());
         let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
-            let (scissors, routes, line) = (scissors.clone(), routes.clone(), of.clone());
+            let (scissors, routes, channel) = (scissors.clone(), routes.clone(), of.clone());
             let (runtime, collect) = (runtime.clone(), collect.clone());
             Box::pin(async move {
-                let host = match Host::with(scissors, routes, line, feed, None, &runtime).await {
+                let host = match Host::with(scissors, routes, channel, feed, None, &runtime).await {
                     Ok(host) => host,
                     Err(error) => return told(&error.to_string()),
                 };
@@ -103,7 +103,7 @@ impl Opened {
             })
         };
         Self {
-            line,
+            channel,
             cut: cuts.cutter(),
             cut_after: Some(cuts.breaker()),
             parallel: false,

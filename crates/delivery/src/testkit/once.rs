@@ -11,18 +11,18 @@ use setgate_set::{Envelope, Jti, OrderKey, Timestamp};
 
 use crate::{
     Attempt, Batch, Cause, Closed, Feed, Outcome, SealedSet, Want,
-    spi::{AnyLine, Claim, FeedCore, TapCore},
+    spi::{AnyChannel, Claim, FeedCore, TapCore},
 };
 
 /// Hands each body over once, all at the same time, and tells the first outcome of each.
 ///
 /// For tests of single answers: nothing is retried, no window is taken.
-pub async fn outcomes(line: Arc<dyn AnyLine>, bodies: Vec<Bytes>) -> Vec<Option<Outcome>> {
+pub async fn outcomes(channel: Arc<dyn AnyChannel>, bodies: Vec<Bytes>) -> Vec<Option<Outcome>> {
     let once =
         Once(Arc::new(Mutex::new(OnceState { outcomes: vec![None; bodies.len()], bodies, drawn: false, waker: None })));
     let feed = Feed::new(Arc::new(once.clone()));
     let tap = feed.tap();
-    line.run(feed, tap).await;
+    channel.run(feed, tap).await;
     std::mem::take(&mut once.0.lock().outcomes)
 }
 

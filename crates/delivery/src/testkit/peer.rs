@@ -83,12 +83,12 @@ impl Peer {
         })
     }
 
-    /// What may come, in which order a line of this kind brings it, and how its connection is cut.
+    /// What may come, in which order a channel of this kind brings it, and how its connection is cut.
     pub(super) fn expect(&self, owed: Vec<([Bytes; 2], u64)>, order: Order, cut: Arc<dyn Fn() + Send + Sync>) {
         self.state.lock().seen = vec![Seen::default(); owed.len()];
         let keys = owed.iter().map(|(_, key)| *key).collect();
         let known = owed.into_iter().enumerate().flat_map(|(at, (bodies, _))| bodies.map(|body| (body, at))).collect();
-        // A peer belongs to one case, and a case opens one line.
+        // A peer belongs to one case, and a case opens one channel.
         let _ = self.expected.set(Expected { known, keys, order, cut });
     }
 

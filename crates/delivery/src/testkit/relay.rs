@@ -77,7 +77,7 @@ impl Cuts {
     }
 }
 
-/// Stands between a line and its peer. Dropped, it stops and cuts what it relays.
+/// Stands between a channel and its peer. Dropped, it stops and cuts what it relays.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,

@@ -1,4 +1,4 @@
-//! The suite passes an honest line and finds out each kind of liar.
+//! The suite passes an honest channel and finds out each kind of liar.
 
 mod responders;
 
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::{
-    Answer, Attempt, Cause, Closed, ErrorCode, Feed, Form, Incoming, Limits, Line, Order, Outcome, Profile, Receipt,
+    Answer, Attempt, Cause, Channel, Closed, ErrorCode, Feed, Form, Incoming, Limits, Order, Outcome, Profile, Receipt,
     Redelivery, Refusal, Scope, SealedSet, Tap, Verdict, Want, Window, drive,
 };
 
-/// How a line of the tests behaves.
+/// How a channel of the tests behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Behaviour {
     Honest,
@@ -35,7 +35,7 @@ enum Behaviour {
     Rewrites,
 }
 
-/// A line whose connection is a function call; a cut loses the answers of all calls under way.
+/// A channel whose connection is a function call; a cut loses the answers of all calls under way.
 struct InMemory {
     behaviour: Behaviour,
     ingest: Arc<dyn Ingest>,
@@ -59,7 +59,7 @@ impl InMemory {
             );
         }
         let answer = self.ingest.take("test", vec![incoming]).await.pop().unwrap();
-        let retry = |code| Err(Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new(code, "test") });
+        let retry = |code| Err(Verdict::Retry { scope: Scope::Channel, after: None, cause: Cause::new(code, "test") });
         if self.cuts.load(Ordering::SeqCst) != before {
             return match self.behaviour {
                 Behaviour::TakesLossForSuccess => Ok(Receipt::Receiver),
@@ -79,7 +79,7 @@ impl InMemory {
     }
 }
 
-impl Line for InMemory {
+impl Channel for InMemory {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
@@ -141,13 +141,13 @@ struct InMemoryFixture(Behaviour);
 impl Fixture for InMemoryFixture {
     fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         let cuts = Arc::new(AtomicUsize::new(0));
-        let line = Arc::new(InMemory { behaviour: self.0, ingest, cuts: cuts.clone(), window: Window::of_sets(8) });
+        let channel = Arc::new(InMemory { behaviour: self.0, ingest, cuts: cuts.clone(), window: Window::of_sets(8) });
         let cut = Arc::new(move || {
             cuts.fetch_add(1, Ordering::SeqCst);
         });
         let parallel = self.0 != Behaviour::HonestInBatches;
         Box::pin(async move {
-            Opened { line, cut, cut_after: None, parallel, most: None, visits: None, keep: Box::new(()) }
+            Opened { channel, cut, cut_after: None, parallel, most: None, visits: None, keep: Box::new(()) }
         })
     }
 }
@@ -157,7 +157,7 @@ async fn failures(behaviour: Behaviour) -> Vec<&'static str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_honest_line_passes() {
+async fn an_honest_channel_passes() {
     conform(&InMemoryFixture(Behaviour::Honest)).await;
     conform(&InMemoryFixture(Behaviour::HonestInBatches)).await;
 }

@@ -74,7 +74,7 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
     tokio::select! {
         biased;
         () = &mut left => {}
-        end = &mut run => match case.opened.line.profile().redelivery {
+        end = &mut run => match case.opened.channel.profile().redelivery {
             Redelivery::After(_) if case.feed.handed() > 0 => {
                 return Err(format!("{end:?}, and {} SETs are handed over and not answered", case.feed.handed()));
             }

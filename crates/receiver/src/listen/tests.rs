@@ -1,6 +1,6 @@
 use axum::{Extension, Router, body::Bytes, http::StatusCode, routing::post};
 use parking_lot::Mutex;
-use setgate_delivery::{About, Entry, Fault, Json, spi::AnyLine};
+use setgate_delivery::{About, Entry, Fault, Json, spi::AnyChannel};
 use setgate_net::{HttpRequest, Outbound, OutboundConfig, OwnAddresses, TlsPolicy, Url, http};
 
 use super::*;
@@ -26,7 +26,7 @@ impl AnyMethod for Plain {
         Entry { name: "plain", uri: "urn:example:plain", aliases: &[] }
     }
 
-    fn line(&self, _: &About, _: Json, _: Json) -> Result<Arc<dyn AnyLine>, Fault> {
+    fn channel(&self, _: &About, _: Json, _: Json) -> Result<Arc<dyn AnyChannel>, Fault> {
         Err(Fault::Unsupported("receives only"))
     }
 

@@ -124,7 +124,7 @@ async fn read(
 ) -> Result<Vec<Result<Option<Bytes>, Cause>>, StoreError> {
     let store = &feed.shared.store;
     match store.bodies(at.clone()).await {
-        // A control SET leaves by itself: its line waits.
+        // A control SET leaves by itself: its channel waits.
         Err(StoreError::Corrupt(_)) if slots.iter().all(|(slot, _)| slot.head.kind != Kind::Control) => {}
         read => return Ok(read?.into_iter().map(Ok).collect()),
     }

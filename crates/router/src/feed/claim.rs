@@ -1,4 +1,4 @@
-//! What a tap claims: what may leave now, within the windows of its line.
+//! What a tap claims: what may leave now, within the windows of its channel.
 
 use std::{sync::Arc, task::Context, time::Duration};
 
@@ -73,7 +73,7 @@ impl Feed {
             return Self::close_or_wait(&mut state, &asking);
         }
         if let Some(until) = state.lingers(now, Some(tap), want.sets, want.bytes) {
-            // The line of a sender is run again when the time has come.
+            // The channel of a sender is run again when the time has come.
             self.look_again(&mut state, until);
             return Self::close_or_wait(&mut state, &asking);
         }
@@ -154,7 +154,7 @@ impl Feed {
         Drawn::Slots(draw, asking.served)
     }
 
-    /// What the line shares with others is held, or another's probe was sooner: the tap waits, or its line is run again later.
+    /// What the channel shares with others is held, or another's probe was sooner: the tap waits, or its channel is run again later.
     fn refused(self: &Arc<Self>, state: &mut State, asking: &Asking<'_>, cx: &Context<'_>) -> Drawn {
         if !self.is_refused(state, asking.now) {
             // It is well by now.

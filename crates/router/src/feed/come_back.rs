@@ -62,7 +62,7 @@ impl Feed {
         slot
     }
 
-    /// Sealing or reading failed for the whole draw: everything goes back and the line waits.
+    /// Sealing or reading failed for the whole draw: everything goes back and the channel waits.
     pub(crate) fn draw_failed(self: &Arc<Self>, sets: &[ClaimNo], cause: Cause) {
         let now = self.shared.runtime.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());

@@ -63,7 +63,7 @@ impl Feed {
         ended
     }
 
-    /// Hand-overs have ended well, and outcomes come later: line and endpoint are well, whatever becomes of the SETs.
+    /// Hand-overs have ended well, and outcomes come later: channel and endpoint are well, whatever becomes of the SETs.
     pub(crate) fn reached(self: &Arc<Self>, sets: &[(Jti, Attempt)]) {
         let now = self.shared.runtime.clock.monotonic();
         let names = self.shared.store.names();
@@ -282,7 +282,7 @@ impl Feed {
                 let tries = claimed.attempt.0;
                 self.failed_alone(state, settling, claimed, tries, after, cause);
             }
-            Disposition::RetryLine { after, cause } => self.line_failed(state, settling, claimed, after, cause),
+            Disposition::RetryChannel { after, cause } => self.channel_failed(state, settling, claimed, after, cause),
             Disposition::Halt { cause } => self.halted(state, settling, claimed, cause),
             Disposition::Endpoint { after, cause, ours: false } => {
                 self.endpoint_failed(state, settling, claimed, after, cause);

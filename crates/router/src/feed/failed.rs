@@ -7,7 +7,7 @@ use setgate_set::{ErrorCode, Timestamp};
 use setgate_store::{Attempted, Note, Settlement};
 
 use super::{
-    Feed, LONE_FAILURES_OF_A_LINE, Phase, State,
+    Feed, LONE_FAILURES_OF_A_CHANNEL, Phase, State,
     end::{End, Settling},
     parts::Claimed,
 };
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Feed {
-    /// A SET failed while others pass: it waits for its time, the longer the oftener it was tried, or is given up, and its line
+    /// A SET failed while others pass: it waits for its time, the longer the oftener it was tried, or is given up, and its channel
     /// goes on.
     pub(super) fn failed_alone(
         self: &Arc<Self>,
@@ -42,7 +42,7 @@ impl Feed {
         }
         state.streaks.lone_failures += 1;
         let wait = pause(config, &*runtime.random, tries).max(after.unwrap_or_default().min(config.retry_after_max));
-        if state.streaks.lone_failures >= LONE_FAILURES_OF_A_LINE && served.profile.initiator == Initiator::Gateway {
+        if state.streaks.lone_failures >= LONE_FAILURES_OF_A_CHANNEL && served.profile.initiator == Initiator::Gateway {
             state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures));
             self.pause_if_hopeless(state, now, &cause);
         } else {
@@ -52,8 +52,8 @@ impl Feed {
         settling.notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
     }
 
-    /// The line failed: all of its stream waits, unless it was this SET alone that failed.
-    pub(super) fn line_failed(
+    /// The channel failed: all of its stream waits, unless it was this SET alone that failed.
+    pub(super) fn channel_failed(
         self: &Arc<Self>,
         state: &mut State,
         settling: &mut Settling<'_>,
@@ -94,7 +94,7 @@ impl Feed {
         self.come_back(state, claimed, None);
     }
 
-    /// What the line shares with others is away: all of them wait, unless it was this SET alone that failed.
+    /// What the channel shares with others is away: all of them wait, unless it was this SET alone that failed.
     pub(super) fn endpoint_failed(
         self: &Arc<Self>,
         state: &mut State,
@@ -112,14 +112,14 @@ impl Feed {
             self.failed_alone(state, settling, claimed, tries, Some(wait), cause);
             return;
         }
-        // It says nothing of the line.
+        // It says nothing of the channel.
         state.breaker.unknown(now);
         self.count_failure(settling, &mut claimed, &cause);
         state.shown.last_error = Some((wall, cause));
         settling.notes.push(self.retry(state, claimed, wall.plus(wait), None));
     }
 
-    /// A human is needed for what the line shares with others: all of them wait, and no attempt is counted.
+    /// A human is needed for what the channel shares with others: all of them wait, and no attempt is counted.
     pub(super) fn endpoint_unusable(
         self: &Arc<Self>,
         state: &mut State,
@@ -128,7 +128,7 @@ impl Feed {
         cause: Cause,
     ) {
         hold(state, &claimed, settling.now, Fault::Ours, &cause);
-        // It says nothing of the line.
+        // It says nothing of the channel.
         state.breaker.unknown(settling.now);
         self.observe_failure(settling, &cause);
         state.shown.last_error = Some((settling.wall, cause));

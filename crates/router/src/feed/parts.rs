@@ -36,14 +36,14 @@ pub(crate) struct State {
     pub(super) streaks: Streaks,
     pub(super) parked_keys: ParkedKeys,
     pub(crate) breaker: Breaker,
-    /// What its line shares with others.
+    /// What its channel shares with others.
     pub(super) endpoint: Option<Member>,
     pub(crate) phase: Phase,
     pub(crate) taps: Taps,
     pub(crate) visits: Visits,
     pub(super) linger: Linger,
     pub(crate) shown: Shown,
-    /// The line of a sender runs.
+    /// The channel of a sender runs.
     pub(super) running: bool,
     /// The receiver comes and fetches: what is out may stay out for long.
     pub(super) patient: bool,
@@ -131,7 +131,7 @@ pub(super) struct ParkedKeys {
 pub(crate) struct Shown {
     pub(crate) last_error: Option<(Timestamp, Cause)>,
     pub(crate) last_success: Option<Timestamp>,
-    /// Why its line takes nothing, as the line tells.
+    /// Why its channel takes nothing, as the channel tells.
     pub(crate) stalled: Option<Cause>,
 }
 

@@ -18,13 +18,13 @@ use crate::{
 const ABSENCE_AGAIN: Duration = Duration::from_secs(10);
 
 impl State {
-    /// How many SETs may leave now, as far as line and endpoint are known to be well.
+    /// How many SETs may leave now, as far as channel and endpoint are known to be well.
     pub(super) fn allowance(&self, now: Duration) -> usize {
         let shared = self.endpoint.as_ref().map_or(usize::MAX, |endpoint| endpoint.allowance(now, self.no));
         shared.min(self.breaker.allowance(now, self.in_flight.count()))
     }
 
-    /// Whether what the line shares with others is not held.
+    /// Whether what the channel shares with others is not held.
     pub(crate) fn is_endpoint_open(&self) -> bool {
         self.endpoint.as_ref().is_none_or(|endpoint| endpoint.is_open())
     }
@@ -34,17 +34,17 @@ impl State {
         self.endpoint.as_ref().is_none_or(|endpoint| endpoint.lets_pass(claimed.probe.as_ref()))
     }
 
-    /// What the line shares with others took a SET.
+    /// What the channel shares with others took a SET.
     pub(super) fn endpoint_took(&self) {
         if let Some(endpoint) = &self.endpoint {
             endpoint.took();
         }
     }
 
-    /// A SET failed as if its line had. Tells whether it is this SET nevertheless, and no other.
+    /// A SET failed as if its channel had. Tells whether it is this SET nevertheless, and no other.
     pub(super) fn is_this_set(&mut self, claimed: &mut Claimed) -> bool {
         let alone = claimed.alone;
-        claimed.slot.troubles().failed_with_line(&mut self.streaks.fared, alone)
+        claimed.slot.troubles().failed_with_channel(&mut self.streaks.fared, alone)
     }
 
     /// SETs leave now: with the right to be a probe, where only one may.
@@ -56,7 +56,7 @@ impl State {
         self.would_draw(now) && self.allowance(now) > 0
     }
 
-    /// Whether something may leave now, whatever the line shares with others.
+    /// Whether something may leave now, whatever the channel shares with others.
     pub(super) fn would_draw(&self, now: Duration) -> bool {
         let waits = match self.phase {
             Phase::Ending(_) => false,

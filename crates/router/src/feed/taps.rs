@@ -75,7 +75,7 @@ impl Taps {
         Some((DeliveryMode { order: tap.order, redelivery: tap.redelivery }, tap.handed > 0))
     }
 
-    /// It waits; its place in line stays when it waited for the same before.
+    /// It waits; its place in the queue stays when it waited for the same before.
     pub(crate) fn wait(&mut self, id: TapNo, what: For, waker: &Waker) {
         self.turns += 1;
         let turn = self.turns;

@@ -110,8 +110,8 @@ impl Lanes {
         let wanted = if free_first { [Listed::Free, Listed::Held] } else { [Listed::Held, Listed::Free] };
         wanted.into_iter().find_map(|listed| {
             loop {
-                let line = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&tap) };
-                let key = line?.pop_front()?;
+                let channel = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&tap) };
+                let key = channel?.pop_front()?;
                 if let Some(lane) = self.lanes.get_mut(&key)
                     && lane.listed == listed
                     && (listed == Listed::Free || lane.holder == tap)

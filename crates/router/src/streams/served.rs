@@ -1,9 +1,9 @@
-//! What a stream needs to be delivered: its issuer, its method's line, its seal.
+//! What a stream needs to be delivered: its issuer, its method's channel, its seal.
 
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use setgate_delivery::{About, Fault, spi::AnyLine};
+use setgate_delivery::{About, Fault, spi::AnyChannel};
 use setgate_jose::UnknownAlgorithm;
 use setgate_store::{StreamNo, Version};
 use setgate_stream::{Owner, Stream};
@@ -77,11 +77,11 @@ impl Inner {
         let algorithm = stream.algorithm.parse()?;
         let operator_owned = stream.owner == Owner::Operator;
         let about = About { stream: stream.id.shared(), issuer: stream.issuer.clone(), operator_owned };
-        let line = match self.line_in_force(stream) {
-            Some(line) => line,
-            None => method.line(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())?,
+        let channel = match self.channel_in_force(stream) {
+            Some(channel) => channel,
+            None => method.channel(&about, stream.delivery.terms.clone(), stream.delivery.grant.clone())?,
         };
-        let mut profile = line.profile();
+        let mut profile = channel.profile();
         let at_most = |limit: usize, asked: Option<std::num::NonZeroU32>| {
             asked.and_then(|asked| usize::try_from(asked.get()).ok()).map_or(limit, |asked| asked.min(limit))
         };
@@ -98,7 +98,7 @@ impl Inner {
         Ok(Served {
             stream: stream.clone(),
             endpoint,
-            line,
+            channel,
             profile,
             seal: Arc::new(seal),
             method: method.entry().name,
@@ -115,14 +115,14 @@ impl Inner {
         })
     }
 
-    /// The line of a stream whose delivery stays as it is: what its method keeps there (waiting polls, windows) outlives a pause.
-    fn line_in_force(&self, stream: &Stream) -> Option<Arc<dyn AnyLine>> {
+    /// The channel of a stream whose delivery stays as it is: what its method keeps there (waiting polls, windows) outlives a pause.
+    fn channel_in_force(&self, stream: &Stream) -> Option<Arc<dyn AnyChannel>> {
         let served = self.feed(StreamNo(stream.no))?.served.load_full();
         let before = &served.stream;
         let same = before.id == stream.id
             && before.delivery == stream.delivery
             && before.issuer == stream.issuer
             && before.owner == stream.owner;
-        same.then(|| served.line.clone())
+        same.then(|| served.channel.clone())
     }
 }

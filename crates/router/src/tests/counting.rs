@@ -56,7 +56,7 @@ enum Answers {
     Take,
     Refuse,
     FailSets,
-    FailLine,
+    FailChannel,
     Mixed,
 }
 
@@ -68,7 +68,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => Just(Answers::Take),
         2 => Just(Answers::Refuse),
         1 => Just(Answers::FailSets),
-        1 => Just(Answers::FailLine),
+        1 => Just(Answers::FailChannel),
         3 => Just(Answers::Mixed)
     ];
     let step = prop_oneof![
@@ -151,7 +151,7 @@ impl History {
                 Answers::Take => ack(),
                 Answers::Refuse => refuse(ErrorCode::InvalidRequest),
                 Answers::FailSets => retry(Scope::Set, "http_500"),
-                Answers::FailLine => retry(Scope::Line, "connect"),
+                Answers::FailChannel => retry(Scope::Channel, "connect"),
                 Answers::Mixed => match set.jti.as_str().bytes().map(u32::from).sum::<u32>() % 5 {
                     0 => refuse(ErrorCode::Other("vendor".into())),
                     1 => retry(Scope::Set, "http_500"),

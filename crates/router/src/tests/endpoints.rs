@@ -1,4 +1,4 @@
-//! Lines that share what an operator owns: it fails for all of them, and one SET at a time finds out whether it is well.
+//! Channels that share what an operator owns: it fails for all of them, and one SET at a time finds out whether it is well.
 
 use std::{
     collections::BTreeSet,
@@ -9,17 +9,17 @@ use setgate_delivery::Want;
 
 use super::*;
 
-/// SETs and bytes that all lines share.
+/// SETs and bytes that all channels share.
 const ROOM: usize = 10_000;
 
-/// A method whose lines share a cluster: what they hand over lies there until the test says what became of it.
+/// A method whose channels share a cluster: what they hand over lies there until the test says what became of it.
 pub(super) struct Cluster {
     runtime: Runtime,
     pub(super) window: Window,
     pub(super) out: Mutex<Vec<Out>>,
     /// Every hand-over: when, of which stream, the SET.
     pub(super) log: Mutex<Vec<(Duration, Arc<str>, SealedSet)>>,
-    /// Lines ever run.
+    /// Channels ever run.
     pub(super) runs: AtomicUsize,
     /// SETs that may leave while the endpoint is held: the model's word.
     pub(super) held: Mutex<Option<Vec<Jti>>>,
@@ -40,7 +40,7 @@ impl Out {
     }
 }
 
-struct ClusterLine(Arc<Cluster>, Arc<str>, Form);
+struct ClusterChannel(Arc<Cluster>, Arc<str>, Form);
 
 impl Cluster {
     pub(super) fn new(runtime: Runtime) -> Arc<Self> {
@@ -96,7 +96,7 @@ impl Cluster {
     }
 }
 
-impl setgate_delivery::Line for ClusterLine {
+impl setgate_delivery::Channel for ClusterChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
@@ -130,9 +130,9 @@ impl AnyMethod for Clustered {
     fn entry(&self) -> Entry {
         Entry { name: "clustered", uri: "urn:example:clustered", aliases: &[] }
     }
-    fn line(&self, about: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
+    fn channel(&self, about: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyChannel>, Fault> {
         let form = if terms["value"] == "claims" { Form::Claims } else { Form::Token };
-        Ok(Arc::new(ClusterLine(self.0.clone(), about.stream.clone(), form)))
+        Ok(Arc::new(ClusterChannel(self.0.clone(), about.stream.clone(), form)))
     }
     fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
         Ok(terms)
@@ -197,7 +197,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_volley_that_fails_holds_all_lines_and_pauses_none() {
+async fn a_volley_that_fails_holds_all_channels_and_pauses_none() {
     let (bench, cluster) = bench(3).await;
     for n in 0..20 {
         bench.emit(n, n).await;
@@ -230,7 +230,7 @@ async fn a_volley_that_fails_holds_all_lines_and_pauses_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_take_turns_with_the_probe_and_nobody_gives_up() {
+async fn channels_take_turns_with_the_probe_and_nobody_gives_up() {
     let (bench, cluster) = bench(4).await;
     bench.emit(0, 0).await;
     bench.until("all are out", async || cluster.out.lock().len() == 4).await;
@@ -245,7 +245,7 @@ async fn lines_take_turns_with_the_probe_and_nobody_gives_up() {
     let log = cluster.log.lock().clone();
     let turns: Vec<_> = log.iter().skip(4).map(|(_, stream, _)| stream.clone()).collect();
     for four in turns.chunks(4) {
-        assert_eq!(four.iter().collect::<BTreeSet<_>>().len(), 4, "another line's turn each time: {turns:?}");
+        assert_eq!(four.iter().collect::<BTreeSet<_>>().len(), 4, "another channel's turn each time: {turns:?}");
     }
     let mean = (times[79] - times[30]) / 49;
     assert!(mean > Duration::from_secs(60), "the back-off doubles up to its cap: {mean:?}");
@@ -318,11 +318,11 @@ async fn a_probe_that_returns_untried_passes_the_chance_on_and_nothing_spins() {
         bench.pass(Duration::from_millis(5)).await;
     }
     assert!(cluster.count() < 120, "{} probes in a minute", cluster.count());
-    // A line whose own fault comes in between leaves the chance to others.
-    let line = Err(Verdict::Retry { scope: Scope::Line, after: None, cause: cluster_error() });
+    // A channel whose own fault comes in between leaves the chance to others.
+    let channel = Err(Verdict::Retry { scope: Scope::Channel, after: None, cause: cluster_error() });
     bench.until("a probe", async || !cluster.out.lock().is_empty()).await;
     let (before, who) = (cluster.count(), cluster.out.lock()[0].stream.clone());
-    cluster.settle_all(&line);
+    cluster.settle_all(&channel);
     bench.until("the next", async || cluster.count() > before).await;
     assert_ne!(cluster.out.lock()[0].stream, who);
     cluster.settle_all(&carried());
@@ -384,7 +384,7 @@ async fn five_hundred_streams_on_a_held_endpoint_wait_quietly_and_are_woken_once
     }
     assert_eq!(bench.endpoint().waiting(), 500, "each stands in the queue once");
     let more = cluster.runs.load(Ordering::Relaxed) - runs;
-    assert_eq!(more, 0, "no line runs for nothing");
+    assert_eq!(more, 0, "no channel runs for nothing");
     let mut probes = 500;
     while probes < 520 {
         probes += 1;
@@ -408,15 +408,15 @@ async fn five_hundred_streams_on_a_held_endpoint_wait_quietly_and_are_woken_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_of_an_endpoint_have_no_window_of_their_own() {
+async fn channels_of_an_endpoint_have_no_window_of_their_own() {
     let (bench, cluster) = bench(1).await;
     for n in 0..300 {
         bench.emit(n, n).await;
     }
     bench.until("all are out", async || cluster.out.lock().len() == 300).await;
-    // A line's own fault is a line's own still: one probe, then all.
-    let line = Err(Verdict::Retry { scope: Scope::Line, after: None, cause: cluster_error() });
-    cluster.settle_all(&line);
+    // A channel's own fault is a channel's own still: one probe, then all.
+    let channel = Err(Verdict::Retry { scope: Scope::Channel, after: None, cause: cluster_error() });
+    cluster.settle_all(&channel);
     bench.until("its probe", async || cluster.count() == 301).await;
     bench.pass(Duration::from_secs(60)).await;
     assert_eq!(cluster.count(), 301);
@@ -428,7 +428,7 @@ async fn lines_of_an_endpoint_have_no_window_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_hundred_lines_share_a_window_that_is_shut_opened_and_settled_from_a_foreign_thread() {
+async fn five_hundred_channels_share_a_window_that_is_shut_opened_and_settled_from_a_foreign_thread() {
     let (bench, cluster) = bench(500).await;
     cluster.window.limit(0, 0, 0);
     for n in 0..24 {
@@ -440,7 +440,7 @@ async fn five_hundred_lines_share_a_window_that_is_shut_opened_and_settled_from_
     let full = async || cluster.out.lock().len() == ROOM;
     bench.until("it is full", full).await;
     let served: BTreeSet<_> = cluster.out.lock().iter().map(|out| out.stream.clone()).collect();
-    assert!(served.len() > 400, "{} lines have a part in it", served.len());
+    assert!(served.len() > 400, "{} channels have a part in it", served.len());
     cluster.window.limit(0, 0, 0);
     let settle_all = |all: Vec<Out>| {
         // Its poll thread knows no runtime.
@@ -478,7 +478,7 @@ async fn five_hundred_lines_share_a_window_that_is_shut_opened_and_settled_from_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_that_needs_no_room_any_more_passes_it_on() {
+async fn a_channel_that_needs_no_room_any_more_passes_it_on() {
     let (bench, cluster) = bench(3).await;
     cluster.window.limit(1, usize::MAX, 64 << 20);
     bench.emit(0, 0).await;

@@ -81,7 +81,7 @@ async fn a_revoked_key_signs_no_repeat() {
         // The operator revokes while the request is under way.
         let (keyring, old) = &revoke;
         keyring.install(keyring.ring().revoke(old, Moment::default()).unwrap());
-        retry(Scope::Line, "timeout")
+        retry(Scope::Channel, "timeout")
     });
     bench.emit(0, 0).await;
     bench.settled().await;
@@ -134,7 +134,7 @@ async fn a_stopped_key_with_a_full_ready_set_holds_up_no_other() {
 async fn lanes_that_all_wait_cost_no_reading() {
     let config = Config { ready_sets: 64, poison_after: 1000, ..Config::default() };
     let (bench, store) = faulty(config, &[stream("a")]).await;
-    // One in two fails alone, so that the line stays well while more and more keys wait.
+    // One in two fails alone, so that the channel stays well while more and more keys wait.
     bench
         .method
         .answer_with(|set| if !number(set).is_multiple_of(2) { after(Duration::from_secs(600)) } else { ack() });

@@ -19,7 +19,7 @@ pub(super) struct Requests {
     out: Mutex<Vec<(Feed, Jti, Attempt)>>,
 }
 
-struct LaterLine(Arc<Requests>);
+struct LaterChannel(Arc<Requests>);
 
 impl Requests {
     pub(super) fn new(runtime: Runtime) -> Arc<Self> {
@@ -42,7 +42,7 @@ impl Requests {
     }
 }
 
-impl setgate_delivery::Line for LaterLine {
+impl setgate_delivery::Channel for LaterChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
@@ -87,8 +87,8 @@ impl AnyMethod for Later {
     fn entry(&self) -> Entry {
         Entry { name: "later", uri: "urn:example:later", aliases: &[] }
     }
-    fn line(&self, _: &About, _: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
-        Ok(Arc::new(LaterLine(self.0.clone())))
+    fn channel(&self, _: &About, _: Value, _: Value) -> Result<Arc<dyn AnyChannel>, Fault> {
+        Ok(Arc::new(LaterChannel(self.0.clone())))
     }
     fn publish(&self, terms: Value, _: &str) -> Result<Value, Fault> {
         Ok(terms)
@@ -99,15 +99,15 @@ pub(super) fn later(id: &str) -> Value {
     json!({ "id": id, "issuer": ISSUER, "audience": id, "delivery": { "method": "later" } })
 }
 
-fn line_fails() -> Verdict {
-    Verdict::Retry { scope: Scope::Line, after: None, cause: Cause::new("timeout", "as scripted") }
+fn channel_fails() -> Verdict {
+    Verdict::Retry { scope: Scope::Channel, after: None, cause: Cause::new("timeout", "as scripted") }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_answered_ends_the_trouble_of_its_line_before_anything_is_acknowledged() {
+async fn a_probe_that_is_answered_ends_the_trouble_of_its_channel_before_anything_is_acknowledged() {
     let bench = Bench::new(Config::default(), &[later("a")]).await;
     let requests = bench.method.requests.clone();
-    requests.answer_with(|_| Some(line_fails()));
+    requests.answer_with(|_| Some(channel_fails()));
     for n in 0..100 {
         bench.emit(n, n).await;
     }
@@ -129,7 +129,7 @@ async fn a_failure_now_and_then_does_not_wait_for_acknowledgements_that_are_outs
     let bench = Bench::new(Config::default(), &[later("a")]).await;
     let requests = bench.method.requests.clone();
     let dice = SeededRandom::new(5);
-    requests.answer_with(move |_| (dice.below(50) == 0).then(line_fails));
+    requests.answer_with(move |_| (dice.below(50) == 0).then(channel_fails));
     // Acknowledged half a minute after it is handed over.
     for n in 0..3000 {
         bench.emit(n % 997, n).await;

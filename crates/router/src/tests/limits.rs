@@ -18,7 +18,7 @@ fn often() -> Config {
 async fn a_limit_of_none_keeps_none() {
     for (sets, waiting) in [(0, 0), (1, 1), (2, 2)] {
         let bench = Bench::new(often(), &[keeping(sets)]).await;
-        bench.method.answer_with(|_| retry(Scope::Line, "connect"));
+        bench.method.answer_with(|_| retry(Scope::Channel, "connect"));
         for n in 0..5 {
             bench.emit(n, n).await;
         }

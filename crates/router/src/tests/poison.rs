@@ -8,10 +8,10 @@ const BAD: u64 = 3;
 
 /// The kinds of failure that are not the SET's by their name.
 fn kinds() -> Vec<(&'static str, Outcome)> {
-    let line = |code| (code, retry(Scope::Line, code));
-    let wrong = |code| (code, misconfigured(Scope::Line, code));
+    let channel = |code| (code, retry(Scope::Channel, code));
+    let wrong = |code| (code, misconfigured(Scope::Channel, code));
     let rest = Err(Verdict::Retry {
-        scope: Scope::Line,
+        scope: Scope::Channel,
         after: Some(Duration::from_secs(2)),
         cause: Cause::new("http_429", "as scripted"),
     });
@@ -20,8 +20,8 @@ fn kinds() -> Vec<(&'static str, Outcome)> {
         wrong("http_401"),
         wrong("http_403"),
         wrong("http_404"),
-        line("http_503"),
-        line("timeout"),
+        channel("http_503"),
+        channel("timeout"),
         ("http_429", rest),
         ("invalid_key", refuse(ErrorCode::InvalidKey)),
         ("authentication_failed", refuse(ErrorCode::AuthenticationFailed)),
@@ -62,7 +62,7 @@ async fn one_set_that_always_fails_is_parked_whatever_its_receiver_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_set_that_an_endpoint_never_takes_is_parked_and_its_lines_go_on() {
+async fn one_set_that_an_endpoint_never_takes_is_parked_and_its_channels_go_on() {
     let bench = Bench::new(Config::default(), &[clustered("a")]).await;
     let cluster = bench.method.cluster.clone();
     for n in 0..900 {
@@ -86,7 +86,7 @@ async fn one_set_that_a_receiver_who_comes_never_takes_is_parked() {
             bench.emit(n, n).await;
         }
         let all = take(&mut feed.tap(), 50).await;
-        let said = |set: &SealedSet| if number(set) == BAD { retry(Scope::Line, "http_503") } else { ack() };
+        let said = |set: &SealedSet| if number(set) == BAD { retry(Scope::Channel, "http_503") } else { ack() };
         feed.settle_all(all.iter().map(|set| (set.jti, Some(set.attempt), said(set))).collect());
         bench.pass(Duration::from_secs(1)).await;
     }
@@ -100,7 +100,7 @@ async fn one_set_for_which_whole_requests_fail_is_found_out_and_costs_none_of_th
     requests.answer_with(|sets| {
         let cause = Cause::configuration("http_403", "as scripted");
         let bad = sets.iter().any(|set| number(set) == BAD);
-        bad.then_some(Verdict::Retry { scope: Scope::Line, after: None, cause })
+        bad.then_some(Verdict::Retry { scope: Scope::Channel, after: None, cause })
     });
     for n in 0..900 {
         for m in 0..5 {
@@ -117,7 +117,9 @@ async fn one_set_for_which_whole_requests_fail_is_found_out_and_costs_none_of_th
 #[tokio::test(start_paused = true)]
 async fn two_such_sets_do_not_shelter_each_other() {
     let bench = Bench::new(Config::default(), &[stream("a")]).await;
-    bench.method.answer_with(|set| if [7, 9].contains(&number(set)) { retry(Scope::Line, "http_503") } else { ack() });
+    bench
+        .method
+        .answer_with(|set| if [7, 9].contains(&number(set)) { retry(Scope::Channel, "http_503") } else { ack() });
     one_a_second(&bench, 900).await;
     let view = bench.router.stream("a").await.unwrap();
     assert_eq!((view.parked, view.waiting), (2, 0), "{view:?}");
@@ -134,7 +136,7 @@ async fn a_stream_that_is_unhealthy_makes_no_poison() {
         let is_away = away.clone();
         bench.method.answer_with(move |_| {
             let fails = is_away.load(Ordering::Relaxed) || dice.below(10) < failing;
-            if fails { retry(Scope::Line, "http_503") } else { ack() }
+            if fails { retry(Scope::Channel, "http_503") } else { ack() }
         });
         for n in 0..400 {
             bench.emit(n % 60, n).await;
@@ -161,7 +163,7 @@ async fn a_probe_that_is_given_up_is_not_the_last() {
     bench.until("it failed", async || feed.state.lock().shown.last_error.is_some()).await;
     bench.emit(1, 1).await;
     bench.until("another passed", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
-    // So many fail alone that the line is taken to be unhealthy. The next to leave is the first, for the last time.
+    // So many fail alone that the channel is taken to be unhealthy. The next to leave is the first, for the last time.
     for n in 2..7 {
         bench.emit(n, n).await;
     }

@@ -6,12 +6,12 @@ use super::*;
 
 pub(super) struct Asked;
 
-pub(super) struct AskedLine {
+pub(super) struct AskedChannel {
     order: Order,
     redelivery: Redelivery,
 }
 
-impl setgate_delivery::Line for AskedLine {
+impl setgate_delivery::Channel for AskedChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Receiver,
@@ -30,9 +30,9 @@ impl AnyMethod for Asked {
     fn entry(&self) -> Entry {
         Entry { name: "asked", uri: "urn:example:asked", aliases: &[] }
     }
-    fn line(&self, _: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyLine>, Fault> {
+    fn channel(&self, _: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyChannel>, Fault> {
         let redelivery = terms.get("after").and_then(Value::as_u64);
-        Ok(Arc::new(AskedLine {
+        Ok(Arc::new(AskedChannel {
             order: if terms["order"] == "tap" { Order::PerTap } else { Order::PerBatch },
             redelivery: redelivery
                 .map_or(Redelivery::WhenConsumerEnds, |after| Redelivery::After(Duration::from_secs(after))),
@@ -72,7 +72,7 @@ mod visit {
         let visited = bench.router.visit("a").unwrap();
         assert_eq!((visited.method, &*visited.issuer, &*visited.stream), ("asked", ISSUER, "a"));
         assert_eq!((visited.initiator, &visited.owner), (Initiator::Receiver, &::setgate_stream::Owner::Operator));
-        assert!(visited.line.as_any().downcast_ref::<AskedLine>().is_some());
+        assert!(visited.channel.as_any().downcast_ref::<AskedChannel>().is_some());
         bench.emit(0, 0).await;
         let mut tap = visited.feed.tap();
         assert_eq!(numbers(&take(&mut tap, 10).await), [0]);
@@ -82,15 +82,18 @@ mod visit {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_line_outlives_a_pause_and_not_a_change_of_its_terms() {
+    async fn a_channel_outlives_a_pause_and_not_a_change_of_its_terms() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let line = bench.router.visit("a").unwrap().line;
+        let channel = bench.router.visit("a").unwrap().channel;
         bench.router.pause("a", "test".into()).await.unwrap();
-        assert!(Arc::ptr_eq(&line, &bench.router.visit("a").unwrap().line), "what its method keeps there is lost");
+        assert!(
+            Arc::ptr_eq(&channel, &bench.router.visit("a").unwrap().channel),
+            "what its method keeps there is lost"
+        );
         let mut changed = asked("a");
         changed["delivery"]["after"] = 30.into();
         bench.declare(&[changed]).await;
-        assert!(!Arc::ptr_eq(&line, &bench.router.visit("a").unwrap().line));
+        assert!(!Arc::ptr_eq(&channel, &bench.router.visit("a").unwrap().channel));
     }
 
     #[tokio::test(start_paused = true)]
@@ -283,7 +286,7 @@ mod waking {
 #[test]
 fn an_idle_stream_costs_little() {
     let fixed = size_of::<crate::feed::Feed>() + size_of::<crate::feed::Served>() + size_of::<crate::seal::Seal>();
-    assert!(fixed <= 1536, "{fixed} bytes beside its record, its line and its names");
+    assert!(fixed <= 1536, "{fixed} bytes beside its record, its channel and its names");
     let lane = crate::lane::Lanes::LANE + size_of::<crate::slot::Slot>();
     assert!(lane <= 256, "{lane} bytes for a lane of one SET");
 }

@@ -32,7 +32,7 @@ async fn delivered(bench: &Bench) -> Vec<u64> {
 }
 
 fn down() -> Outcome {
-    retry(Scope::Line, "http_503")
+    retry(Scope::Channel, "http_503")
 }
 
 #[tokio::test(start_paused = true)]

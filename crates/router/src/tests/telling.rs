@@ -6,13 +6,13 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn what_waiting_does_not_repair_pauses_the_stream() {
     let codes = [
-        (Scope::Line, "http_415"),
-        (Scope::Line, "http_2xx"),
-        (Scope::Line, "answer_contradicts"),
-        (Scope::Line, "answer_invalid"),
-        (Scope::Line, "http_501"),
-        (Scope::Line, "http_other"),
-        (Scope::Line, "protocol"),
+        (Scope::Channel, "http_415"),
+        (Scope::Channel, "http_2xx"),
+        (Scope::Channel, "answer_contradicts"),
+        (Scope::Channel, "answer_invalid"),
+        (Scope::Channel, "http_501"),
+        (Scope::Channel, "http_other"),
+        (Scope::Channel, "protocol"),
         // Nobody took any SET: it is not this one's fault.
         (Scope::Set, "http_400"),
     ];
@@ -38,9 +38,12 @@ async fn what_waiting_does_not_repair_pauses_the_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_only_unhealthy_is_waited_for() {
-    for (scope, code) in
-        [(Scope::Line, "http_503"), (Scope::Line, "http_5xx"), (Scope::Line, "proxy"), (Scope::Set, "http_500")]
-    {
+    for (scope, code) in [
+        (Scope::Channel, "http_503"),
+        (Scope::Channel, "http_5xx"),
+        (Scope::Channel, "proxy"),
+        (Scope::Set, "http_500"),
+    ] {
         let bench = Bench::new(Config::default(), &[stream("a")]).await;
         bench.method.answer_with(move |_| retry(scope, code));
         for n in 0..20 {

@@ -121,11 +121,11 @@ async fn rings(bench: &Bench, time: Duration) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_that_waits_for_what_is_in_flight_rings_no_timer_in_a_circle() {
+async fn a_channel_that_waits_for_what_is_in_flight_rings_no_timer_in_a_circle() {
     // Its breaker is open and its time has come, while a request takes ten minutes.
     let bench = Bench::new(Config::default(), &[stream("a")]).await;
     let feed = bench.router.0.feed(StreamNo(1)).unwrap();
-    bench.method.answer_with(|_| retry(Scope::Line, "connect"));
+    bench.method.answer_with(|_| retry(Scope::Channel, "connect"));
     bench.emit(0, 0).await;
     bench.until("it failed", async || feed.state.lock().shown.last_error.is_some()).await;
     *bench.method.latency.lock() = Duration::from_secs(600);

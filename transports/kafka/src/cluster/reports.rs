@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use setgate_delivery::{Attempt, Cause, Feed, Jti, Outcome};
 use tokio::sync::{Notify, oneshot};
 
-/// One run of a line: where the outcomes of its records go.
+/// One run of a channel: where the outcomes of its records go.
 pub(crate) struct DeliveryContext {
     pub(crate) feed: Feed,
     pub(crate) topic: Arc<str>,

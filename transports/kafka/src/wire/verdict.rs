@@ -156,7 +156,7 @@ fn of_silence(code: Code, known: &Circumstances<'_>) -> Verdict {
         Why::Refused(cause) => Verdict::Halt { scope: Scope::Endpoint, cause },
         Why::Lost(cause) => Verdict::Retry { scope: Scope::Endpoint, after: None, cause },
         Why::OnlyHere => retry(
-            Scope::Line,
+            Scope::Channel,
             "timeout",
             format!(
                 "no broker acknowledged a record for the topic `{topic}` in time, while others got through: its leader is away, or fewer replicas are in sync than `min.insync.replicas` ({code:?})"
@@ -172,22 +172,22 @@ fn of_topic(code: Code, known: &Circumstances<'_>) -> Verdict {
     let topic = known.topic;
     match code {
         Code::TopicAuthorizationFailed => halt(
-            Scope::Line,
+            Scope::Channel,
             "topic_authorization",
             format!("the gateway may not write to the topic `{topic}`: grant its principal the operation Write on it"),
         ),
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition if known.makes_topics => {
-            retry(Scope::Line, "topic_unknown", format!("the topic `{topic}` is not there and is being made"))
+            retry(Scope::Channel, "topic_unknown", format!("the topic `{topic}` is not there and is being made"))
         }
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => halt(
-            Scope::Line,
+            Scope::Channel,
             "topic_unknown",
             format!(
                 "the topic `{topic}` is not there, or not for the gateway: create it, or let the cluster's `create_topics` make it"
             ),
         ),
         Code::InvalidTopic => halt(
-            Scope::Line,
+            Scope::Channel,
             "topic_invalid",
             format!("the cluster takes no records into a topic of the name `{topic}`: name another one"),
         ),
@@ -197,13 +197,13 @@ fn of_topic(code: Code, known: &Circumstances<'_>) -> Verdict {
         | Code::PolicyViolation
         | Code::InvalidRequiredAcks
         | Code::UnsupportedVersion => halt(
-            Scope::Line,
+            Scope::Channel,
             "topic_settings",
             format!(
                 "the settings of the topic `{topic}` do not let it take records as the gateway sends them ({code:?})"
             ),
         ),
-        other => retry(Scope::Line, "kafka", format!("a record for the topic `{topic}` failed ({other:?})")),
+        other => retry(Scope::Channel, "kafka", format!("a record for the topic `{topic}` failed ({other:?})")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The line in front of mock brokers, and a reader that hands what it reads to the suite's peer.
+//! The channel in front of mock brokers, and a reader that hands what it reads to the suite's peer.
 
 use std::{
     sync::{Arc, mpsc},
@@ -17,7 +17,7 @@ use setgate_delivery::{
 
 use super::mock::{Mock, start};
 
-/// Mock brokers for each line; `value` is that of its terms.
+/// Mock brokers for each channel; `value` is that of its terms.
 pub(crate) struct Carried {
     pub(crate) value: &'static str,
 }
@@ -36,10 +36,10 @@ impl Fixture for Carried {
             });
             let bootstrap = told.recv_timeout(Duration::from_secs(10)).unwrap();
             let started = start(&bootstrap, json!({ "in_flight": 40, "in_flight_bytes": 1 << 20 })).await;
-            let line = started.line(json!({ "topic": "sets", "value": self.value }));
+            let channel = started.channel(json!({ "topic": "sets", "value": self.value }));
             let reader = tokio::spawn(read(bootstrap, ingest, stop.clone()));
             Opened {
-                line,
+                channel,
                 cut: Arc::new(|| ()),
                 cut_after: None,
                 parallel: true,

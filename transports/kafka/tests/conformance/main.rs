@@ -7,7 +7,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::json;
 use setgate_delivery::{
     BrokerEvent, Cause, Closed, Method,
-    spi::AnyLine,
+    spi::AnyChannel,
     testkit::{End, Simulated, conform},
 };
 mod fixture;
@@ -24,12 +24,12 @@ fn all_acknowledged(feed: &Simulated) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_line_keeps_the_contract_with_tokens() {
+async fn the_channel_keeps_the_contract_with_tokens() {
     conform(&fixture::Carried { value: "set" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_line_keeps_the_contract_with_claims() {
+async fn the_channel_keeps_the_contract_with_claims() {
     conform(&fixture::Carried { value: "claims" }).await;
 }
 
@@ -37,9 +37,9 @@ async fn the_line_keeps_the_contract_with_claims() {
 async fn a_set_is_a_record_with_key_headers_and_time() {
     let mock = Mock::with("sets.acme", 3);
     let method = mock.method(json!({})).await;
-    let line = method.line(json!({ "topic": "sets.acme", "timestamp": "iat" }));
-    let feed = feed(&line, 40, 8);
-    assert_eq!(run(&line, &feed).await, Closed::Idle);
+    let channel = method.channel(json!({ "topic": "sets.acme", "timestamp": "iat" }));
+    let feed = feed(&channel, 40, 8);
+    assert_eq!(run(&channel, &feed).await, Closed::Idle);
     all_acknowledged(&feed);
     assert_eq!(feed.attempts(), vec![1; 40]);
 
@@ -72,44 +72,44 @@ async fn a_set_is_a_record_with_key_headers_and_time() {
 async fn what_passes_by_itself_is_retried_inside() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({})).await;
-    let line = method.line(json!({ "topic": "sets" }));
+    let channel = method.channel(json!({ "topic": "sets" }));
     for error in [
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
     ] {
         mock.brokers().request_errors(PRODUCE, &[error; 3]);
-        let feed = feed(&line, 10, 10);
-        assert_eq!(run(&line, &feed).await, Closed::Idle);
+        let feed = feed(&channel, 10, 10);
+        assert_eq!(run(&channel, &feed).await, Closed::Idle);
         all_acknowledged(&feed);
         assert_eq!(feed.attempts(), vec![1; 10], "{error:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_forbidden_halts_the_line_and_works_when_it_is_granted() {
+async fn a_topic_that_is_forbidden_halts_the_channel_and_works_when_it_is_granted() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({})).await;
-    let line = method.line(json!({ "topic": "sets" }));
+    let channel = method.channel(json!({ "topic": "sets" }));
     mock.brokers().request_errors(PRODUCE, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
-    let refused = feed(&line, 1, 1);
-    run(&line, &refused).await;
+    let refused = feed(&channel, 1, 1);
+    run(&channel, &refused).await;
     let Some(End::Halted(Cause { code, text, .. })) = &refused.ends()[0] else { panic!("{:?}", refused.ends()) };
     assert_eq!(*code, "topic_authorization");
     assert!(text.contains("`sets`") && text.contains("Write"), "{text}");
     // The producer would refuse this one out of memory if it did not look again.
-    let granted = feed(&line, 5, 5);
-    run(&line, &granted).await;
+    let granted = feed(&channel, 5, 5);
+    run(&channel, &granted).await;
     all_acknowledged(&granted);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_is_not_there_halts_the_line() {
+async fn a_topic_that_is_not_there_halts_the_channel() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "timeout": "5s" })).await;
-    let line = method.line(json!({ "topic": "other" }));
-    let feed = feed(&line, 3, 3);
-    run(&line, &feed).await;
+    let channel = method.channel(json!({ "topic": "other" }));
+    let feed = feed(&channel, 3, 3);
+    run(&channel, &feed).await;
     for end in feed.ends() {
         let Some(End::Halted(cause)) = end else { panic!("{end:?}") };
         assert_eq!(cause.code, "topic_unknown");
@@ -120,12 +120,12 @@ async fn a_topic_that_is_not_there_halts_the_line() {
 async fn a_fatal_error_replaces_the_producer_and_costs_no_attempt() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({})).await;
-    let line = method.line(json!({ "topic": "sets" }));
-    let before = feed(&line, 5, 5);
-    run(&line, &before).await;
+    let channel = method.channel(json!({ "topic": "sets" }));
+    let before = feed(&channel, 5, 5);
+    run(&channel, &before).await;
     mock.brokers().request_errors(PRODUCE, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    let during = feed(&line, 500, 500);
-    assert_eq!(run(&line, &during).await, Closed::Idle);
+    let during = feed(&channel, 500, 500);
+    assert_eq!(run(&channel, &during).await, Closed::Idle);
     all_acknowledged(&during);
     assert_eq!(during.attempts(), vec![1; 500]);
     method.told(|event| matches!(event, BrokerEvent::Down { cause, .. } if cause.code == "fatal")).await;
@@ -136,12 +136,12 @@ async fn a_fatal_error_replaces_the_producer_and_costs_no_attempt() {
 async fn a_batch_that_is_too_large_is_sent_record_by_record() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "linger": "200ms" })).await;
-    let line = method.line(json!({ "topic": "sets" }));
+    let channel = method.channel(json!({ "topic": "sets" }));
     // A batch is refused, then the first of those that come alone.
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
     mock.brokers().request_errors(PRODUCE, &[error, error]);
-    let feed = feed(&line, 20, 20);
-    assert_eq!(run(&line, &feed).await, Closed::Idle);
+    let feed = feed(&channel, 20, 20);
+    assert_eq!(run(&channel, &feed).await, Closed::Idle);
     let refused: Vec<_> = feed.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
     let [Some(End::Refused(refusal))] = &refused[..] else { panic!("{refused:?}") };
     assert_eq!(refusal.code.as_str(), "too_large");
@@ -155,17 +155,17 @@ async fn a_batch_that_is_too_large_is_sent_record_by_record() {
 async fn a_cluster_that_is_away_is_told_with_its_cause_and_comes_back() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "timeout": "5s" })).await;
-    let line = method.line(json!({ "topic": "sets" }));
-    run(&line, &feed(&line, 1, 1)).await;
+    let channel = method.channel(json!({ "topic": "sets" }));
+    run(&channel, &feed(&channel, 1, 1)).await;
     mock.brokers().broker_down(-1).unwrap();
-    let feed = feed(&line, 10, 10);
+    let feed = feed(&channel, 10, 10);
     let waits = async {
         feed.until(|feed| !feed.causes().is_empty()).await;
         // It is the endpoint's, and the operator reads why.
         assert_eq!(feed.causes().keys().collect::<Vec<_>>(), [&"unreachable"]);
         mock.brokers().broker_up(-1).unwrap();
     };
-    let (end, ()) = tokio::join!(run(&line, &feed), waits);
+    let (end, ()) = tokio::join!(run(&channel, &feed), waits);
     assert_eq!(end, Closed::Idle);
     all_acknowledged(&feed);
     let down = method.told(|event| matches!(event, BrokerEvent::Down { .. })).await;
@@ -178,10 +178,10 @@ async fn many_streams_share_one_window() {
     let mock = Mock::with("sets", 4);
     let method = mock.method(json!({ "in_flight": 90 })).await;
     let runs = (0..20).map(|number| {
-        let line = method.line_of(&format!("stream-{number}"), json!({ "topic": "sets" }));
+        let channel = method.channel_of(&format!("stream-{number}"), json!({ "topic": "sets" }));
         tokio::spawn(async move {
-            let feed = feed(&line, 150, 50);
-            assert_eq!(run(&line, &feed).await, Closed::Idle);
+            let feed = feed(&channel, 150, 50);
+            assert_eq!(run(&channel, &feed).await, Closed::Idle);
             all_acknowledged(&feed);
             assert_eq!(feed.attempts(), vec![1; 150]);
         })
@@ -189,7 +189,7 @@ async fn many_streams_share_one_window() {
     for run in runs.collect::<Vec<_>>() {
         run.await.unwrap();
     }
-    let window = method.line(json!({ "topic": "sets" })).profile().windows[0].clone();
+    let window = method.channel(json!({ "topic": "sets" })).profile().windows[0].clone();
     assert_eq!(window.core().room(), 90, "something was not given back");
 }
 
@@ -197,13 +197,13 @@ async fn many_streams_share_one_window() {
 async fn a_stream_that_is_deleted_hears_what_it_had_handed_over() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "linger": "500ms", "in_flight": 50 })).await;
-    let line: Arc<dyn AnyLine> = method.line(json!({ "topic": "sets" }));
-    let feed = feed(&line, 200, 200);
+    let channel: Arc<dyn AnyChannel> = method.channel(json!({ "topic": "sets" }));
+    let feed = feed(&channel, 200, 200);
     let deletes = async {
         feed.until(|feed| feed.handed() == 50).await;
         feed.end(Closed::Deleted);
     };
-    let (end, ()) = tokio::join!(run(&line, &feed), deletes);
+    let (end, ()) = tokio::join!(run(&channel, &feed), deletes);
     assert_eq!(end, Closed::Deleted);
     assert_eq!(feed.handed(), 0);
     assert_eq!(feed.ends().iter().filter(|end| **end == Some(End::Acknowledged)).count(), 50);
@@ -214,29 +214,29 @@ async fn a_stream_that_is_deleted_hears_what_it_had_handed_over() {
 async fn closing_waits_for_what_is_under_way_and_gives_back_the_rest() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "linger": "1000ms", "in_flight": 50 })).await;
-    let line = method.line(json!({ "topic": "sets" }));
-    let kept = feed(&line, 50, 50);
+    let channel = method.channel(json!({ "topic": "sets" }));
+    let kept = feed(&channel, 50, 50);
     let closes = async {
         kept.until(|feed| feed.handed() == 50).await;
         method.kafka.close(Duration::from_secs(20)).await;
         // Every report is settled when this is over.
         assert!(kept.ends().iter().all(Option::is_some));
     };
-    let (end, ()) = tokio::join!(run(&line, &kept), closes);
+    let (end, ()) = tokio::join!(run(&channel, &kept), closes);
     assert_eq!(end, Closed::Idle);
     all_acknowledged(&kept);
 
     let method = mock.method(json!({ "in_flight": 50 })).await;
-    let line = method.line(json!({ "topic": "sets" }));
-    run(&line, &feed(&line, 1, 1)).await;
+    let channel = method.channel(json!({ "topic": "sets" }));
+    run(&channel, &feed(&channel, 1, 1)).await;
     mock.brokers().broker_down(-1).unwrap();
-    let given_back = feed(&line, 50, 50);
+    let given_back = feed(&channel, 50, 50);
     let closes = async {
         given_back.until(|feed| feed.handed() == 50).await;
         given_back.end(Closed::Draining);
         method.kafka.close(Duration::from_millis(300)).await;
     };
-    let (end, ()) = tokio::join!(run(&line, &given_back), closes);
+    let (end, ()) = tokio::join!(run(&channel, &given_back), closes);
     assert_eq!(end, Closed::Draining);
     assert_eq!((given_back.handed(), given_back.attempts()), (0, vec![0; 50]));
 }

@@ -15,7 +15,7 @@ use rdkafka::{
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
     About, BrokerEvent, Env, Method,
-    spi::AnyLine,
+    spi::AnyChannel,
     testkit::{
         Simulated, clock,
         net::{Outbound, OutboundConfig, OwnAddresses},
@@ -132,15 +132,15 @@ pub(crate) async fn start(bootstrap: &str, options: Json) -> Started {
 }
 
 impl Started {
-    pub(crate) fn line(&self, terms: Json) -> Arc<dyn AnyLine> {
-        self.line_of("stream", terms)
+    pub(crate) fn channel(&self, terms: Json) -> Arc<dyn AnyChannel> {
+        self.channel_of("stream", terms)
     }
 
-    pub(crate) fn line_of(&self, stream: &str, mut terms: Json) -> Arc<dyn AnyLine> {
+    pub(crate) fn channel_of(&self, stream: &str, mut terms: Json) -> Arc<dyn AnyChannel> {
         terms["cluster"] = "main".into();
         let about = About { stream: stream.into(), issuer: "https://issuer.example/ä".into(), operator_owned: true };
         let terms = serde_json::from_value(terms).unwrap();
-        Arc::new(self.kafka.line(&about, terms, setgate_kafka::Grant::default()).unwrap())
+        Arc::new(self.kafka.channel(&about, terms, setgate_kafka::Grant::default()).unwrap())
     }
 
     /// Waits for something that the method tells of its brokers.
@@ -161,19 +161,19 @@ impl Started {
     }
 }
 
-/// A feed of so many SETs for a line, and its run.
-pub(crate) fn feed(line: &Arc<dyn AnyLine>, count: usize, keys: usize) -> Simulated {
-    Simulated::new(line.profile(), count, keys)
+/// A feed of so many SETs for a channel, and its run.
+pub(crate) fn feed(channel: &Arc<dyn AnyChannel>, count: usize, keys: usize) -> Simulated {
+    Simulated::new(channel.profile(), count, keys)
 }
 
-/// Runs a line on a feed until nothing is owed.
-pub(crate) async fn run(line: &Arc<dyn AnyLine>, feed: &Simulated) -> setgate_delivery::Closed {
+/// Runs a channel on a feed until nothing is owed.
+pub(crate) async fn run(channel: &Arc<dyn AnyChannel>, feed: &Simulated) -> setgate_delivery::Closed {
     let (of, tap) = (feed.feed(), feed.feed().tap());
-    let mut running = std::pin::pin!(line.clone().run(of, tap));
+    let mut running = std::pin::pin!(channel.clone().run(of, tap));
     tokio::select! {
         end = &mut running => end,
         () = tokio::time::sleep(Duration::from_secs(25)) => {
-            let windows = line.profile().windows;
+            let windows = channel.profile().windows;
             let (handed, waiters) = (feed.handed(), feed.waiters());
             panic!("it hangs: {handed} handed over, {waiters} wait, {:?}, {:?} {:?}", feed.causes(), windows, feed.attempts())
         }

@@ -52,15 +52,15 @@ impl FeedCore for Counting {
 async fn what_comes_back_at_once_is_not_handed_over_again_at_once() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({})).await;
-    let line = method.line(json!({ "topic": "sets" }));
+    let channel = method.channel(json!({ "topic": "sets" }));
     // A second producer that breaks before it has worked is replaced after a rest.
     mock.brokers().request_errors(PRODUCE, &[OUT_OF_ORDER, OUT_OF_ORDER]);
     // Control SETs take no room, so a shut window does not hold them.
-    let inner = Simulated::new(Profile { windows: Vec::new(), ..line.profile() }, 3, 3);
+    let inner = Simulated::new(Profile { windows: Vec::new(), ..channel.profile() }, 3, 3);
     let counting = Arc::new(Counting { inner: inner.clone(), returned: AtomicUsize::new(0) });
     let of = Feed::new(counting.clone());
     let tap = of.tap();
-    let end = tokio::time::timeout(Duration::from_secs(25), line.clone().run(of, tap)).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(25), channel.clone().run(of, tap)).await.unwrap();
     assert_eq!(end, Closed::Idle);
     all_acknowledged(&inner);
     let returned = counting.returned.load(Ordering::Relaxed);
@@ -71,33 +71,34 @@ async fn what_comes_back_at_once_is_not_handed_over_again_at_once() {
 async fn a_producer_that_breaks_again_and_again_leaves_the_window_open() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "in_flight": 70 })).await;
-    let line = method.line(json!({ "topic": "sets" }));
+    let channel = method.channel(json!({ "topic": "sets" }));
     mock.brokers().request_errors(PRODUCE, &[OUT_OF_ORDER; 3]);
-    let feed = feed(&line, 500, 500);
-    assert_eq!(run(&line, &feed).await, Closed::Idle);
+    let feed = feed(&channel, 500, 500);
+    assert_eq!(run(&channel, &feed).await, Closed::Idle);
     all_acknowledged(&feed);
-    assert_eq!(line.profile().windows[0].core().room(), 70);
+    assert_eq!(channel.profile().windows[0].core().room(), 70);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_room_meanwhile() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "in_flight": 20 })).await;
-    let lines: Vec<_> = (0..4).map(|n| method.line_of(&format!("stream-{n}"), json!({ "topic": "sets" }))).collect();
+    let channels: Vec<_> =
+        (0..4).map(|n| method.channel_of(&format!("stream-{n}"), json!({ "topic": "sets" }))).collect();
     mock.brokers().request_errors(PRODUCE, &[FORBIDDEN]);
-    let refused = feed(&lines[0], 1, 1);
-    run(&lines[0], &refused).await;
+    let refused = feed(&channels[0], 1, 1);
+    run(&channels[0], &refused).await;
     assert!(matches!(&refused.ends()[0], Some(End::Halted(cause)) if cause.code == "topic_authorization"));
     // The operator grants it and resumes all streams; the brokers take their time.
     mock.brokers().broker_round_trip_time(1, Duration::from_millis(1500)).unwrap();
-    let resumed: Vec<_> = lines.iter().map(|line| feed(line, 5, 5)).collect();
-    let window = lines[0].profile().windows[0].clone();
+    let resumed: Vec<_> = channels.iter().map(|channel| feed(channel, 5, 5)).collect();
+    let window = channels[0].profile().windows[0].clone();
     let looks = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert_eq!(window.core().room(), 20, "nothing has left, and others could not leave");
         mock.brokers().broker_round_trip_time(1, Duration::ZERO).unwrap();
     };
-    let all = futures_util::future::join_all(lines.iter().zip(&resumed).map(|(line, feed)| run(line, feed)));
+    let all = futures_util::future::join_all(channels.iter().zip(&resumed).map(|(channel, feed)| run(channel, feed)));
     tokio::join!(all, looks);
     resumed.iter().for_each(all_acknowledged);
 }
@@ -106,13 +107,13 @@ async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_
 async fn a_batch_that_is_refused_without_saying_which_record_costs_the_guilty_one_alone() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "linger": "200ms" })).await;
-    let line = method.line(json!({ "topic": "sets" }));
+    let channel = method.channel(json!({ "topic": "sets" }));
     for error in [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP]
     {
         // A batch is refused, then the first of those that come alone.
         mock.brokers().request_errors(PRODUCE, &[error, error]);
-        let feed = feed(&line, 20, 20);
-        assert_eq!(run(&line, &feed).await, Closed::Idle);
+        let feed = feed(&channel, 20, 20);
+        assert_eq!(run(&channel, &feed).await, Closed::Idle);
         let refused: Vec<_> = feed.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
         let [Some(End::Refused(refusal))] = &refused[..] else { panic!("{error:?}: {} are refused", refused.len()) };
         assert_eq!(refusal.code.as_str(), "invalid_request");
@@ -126,12 +127,15 @@ async fn a_topic_that_nobody_leads_leaves_room_for_others() {
     mock.brokers().create_topic("stuck", 1, 1).unwrap();
     mock.brokers().partition_leader("stuck", 0, None).unwrap();
     let method = mock.method(json!({ "in_flight": 200, "timeout": "30s" })).await;
-    let (stuck, line) = (method.line(json!({ "topic": "stuck" })), method.line_of("other", json!({ "topic": "sets" })));
-    let (waits, goes) = (feed(&stuck, 1000, 1000), feed(&line, 500, 500));
+    let (stuck, channel) =
+        (method.channel(json!({ "topic": "stuck" })), method.channel_of("other", json!({ "topic": "sets" })));
+    let (waits, goes) = (feed(&stuck, 1000, 1000), feed(&channel, 500, 500));
     let others = async {
         waits.until(|feed| feed.handed() >= 100).await;
         // The first look at a topic takes its time.
-        tokio::time::timeout(Duration::from_secs(10), run(&line, &goes)).await.expect("it waits for another's topic");
+        tokio::time::timeout(Duration::from_secs(10), run(&channel, &goes))
+            .await
+            .expect("it waits for another's topic");
         waits.end(Closed::Draining);
         method.kafka.close(Duration::ZERO).await;
     };
@@ -144,17 +148,17 @@ async fn a_topic_that_nobody_leads_leaves_room_for_others() {
 async fn closing_does_not_wait_for_a_look_at_a_cluster_that_is_away() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({})).await;
-    let line = method.line(json!({ "topic": "sets" }));
+    let channel = method.channel(json!({ "topic": "sets" }));
     mock.brokers().request_errors(PRODUCE, &[FORBIDDEN]);
-    run(&line, &feed(&line, 1, 1)).await;
+    run(&channel, &feed(&channel, 1, 1)).await;
     mock.brokers().broker_down(-1).unwrap();
-    let looking = feed(&line, 10, 10);
+    let looking = feed(&channel, 10, 10);
     let closes = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         looking.end(Closed::Draining);
         let close = method.kafka.close(Duration::from_millis(300));
         tokio::time::timeout(Duration::from_millis(2500), close).await.expect("it waits for the answer to a look");
     };
-    let (end, ()) = tokio::join!(run(&line, &looking), closes);
+    let (end, ()) = tokio::join!(run(&channel, &looking), closes);
     assert_eq!((end, looking.handed()), (Closed::Draining, 0));
 }

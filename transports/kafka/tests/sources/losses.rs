@@ -96,17 +96,17 @@ async fn offsets_that_a_broker_refuses_are_committed_later() {
 async fn no_stream_writes_where_a_source_takes_from() {
     let mock = Mock::new(&[("events", 1)]);
     let method = mock.method().await;
-    let line = |cluster: &str, topic: &str| {
+    let channel = |cluster: &str, topic: &str| {
         let about = About { stream: "s".into(), issuer: "https://issuer.example".into(), operator_owned: true };
         let terms = serde_json::from_value(json!({ "cluster": cluster, "topic": topic })).unwrap();
-        method.line(&about, terms, setgate_kafka::Grant::default())
+        method.channel(&about, terms, setgate_kafka::Grant::default())
     };
-    assert!(line("main", "events").is_ok());
+    assert!(channel("main", "events").is_ok());
     method.source(from(json!({}))).unwrap();
     // The same brokers with other credentials are the same cluster.
     for cluster in ["main", "other"] {
-        assert!(matches!(line(cluster, "events").err(), Some(Fault::Terms { pointer, .. }) if pointer == "/topic"));
-        assert!(line(cluster, "sets").is_ok());
+        assert!(matches!(channel(cluster, "events").err(), Some(Fault::Terms { pointer, .. }) if pointer == "/topic"));
+        assert!(channel(cluster, "sets").is_ok());
     }
     let of = |cluster: &str| method.places(&from(json!({ "cluster": cluster, "error_topic": "bad" })));
     assert_eq!(of("main"), of("other"));

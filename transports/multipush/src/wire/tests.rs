@@ -28,7 +28,7 @@ fn word(meaning: &Meaning) -> String {
         Meaning::Halve => "halve".to_owned(),
         Meaning::Each(Verdict::Refuse(refusal)) => format!("refused {}", refusal.code),
         Meaning::Each(Verdict::Retry { scope: Scope::Set, cause, .. }) => format!("set {}", cause.code),
-        Meaning::Each(Verdict::Retry { scope: Scope::Line, cause, .. }) => format!("line {}", cause.code),
+        Meaning::Each(Verdict::Retry { scope: Scope::Channel, cause, .. }) => format!("channel {}", cause.code),
         Meaning::Fault(cause) => format!("fault {}", cause.code),
         other => format!("{other:?}"),
     }
@@ -53,7 +53,7 @@ fn every_row_of_the_readmes_table_is_what_the_code_does() {
         for sent in counts {
             let meant_here = meaning(&answer(status, body), *sent, NOW);
             assert_eq!(word(&meant_here), *meant, "{sent}: {line}");
-            if let Meaning::Each(Verdict::Retry { scope: Scope::Line, cause, .. }) = meant_here {
+            if let Meaning::Each(Verdict::Retry { scope: Scope::Channel, cause, .. }) = meant_here {
                 assert_eq!(cause.class == Class::Configuration, line.contains("fault of the stream"), "{line}");
             }
         }
@@ -89,7 +89,7 @@ fn every_fault_of_the_network_and_every_cause_of_ours_is_in_the_readme() {
         let Verdict::Retry { scope, after: None, cause } = endpoint::no_answer(&HttpError::new(fault, "why")) else {
             panic!()
         };
-        assert_eq!((scope, cause.code), (Scope::Line, fault.code()));
+        assert_eq!((scope, cause.code), (Scope::Channel, fault.code()));
         assert_eq!(told(fault.code()), Some(cause.class == Class::Configuration), "{}", fault.code());
     }
     let ids = format!(r#"{{"ack":["{}x"]}}"#, r#"x",""#.repeat(10_000));
@@ -98,7 +98,7 @@ fn every_fault_of_the_network_and_every_cause_of_ours_is_in_the_readme() {
         [(cut, "answer_cut"), (answer(202, &ids), "answer_too_large"), (answer(202, "[]"), "answer_invalid")]
     {
         let meant = meaning(&answer, 3, NOW);
-        assert_eq!(word(&meant), format!("line {code}"));
+        assert_eq!(word(&meant), format!("channel {code}"));
         let Meaning::Each(Verdict::Retry { cause, .. }) = meant else { panic!() };
         assert_eq!(told(code), Some(cause.class == Class::Configuration), "{code}");
     }
@@ -162,7 +162,7 @@ fn the_figures_of_the_draft_mean_what_it_says() {
                 let meant = meaning(&answer(status, &value["body"].to_string()), 2, NOW);
                 // Their ids are not ours, hence unknown and ignored.
                 let due = match value["body"]["err"].as_str() {
-                    Some(_) => "line http_401",
+                    Some(_) => "channel http_401",
                     None => "understood",
                 };
                 assert_eq!(word(&meant), due, "{name}");
@@ -173,8 +173,8 @@ fn the_figures_of_the_draft_mean_what_it_says() {
                     let due = match code.as_str().unwrap() {
                         "too_many_sets" => "too many",
                         "invalid_request" => "halve",
-                        "authentication_failed" => "line http_401",
-                        "access_denied" => "line http_403",
+                        "authentication_failed" => "channel http_401",
+                        "access_denied" => "channel http_403",
                         other => panic!("{other}"),
                     };
                     assert_eq!(word(&meaning(&answer(400, &body), 2, NOW)), due, "{code}");

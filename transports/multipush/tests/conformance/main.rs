@@ -11,7 +11,7 @@ use setgate_delivery::{
     About, Arrival, BoxFuture, Env, Ingest, Method, Runtime,
     axum::Extension,
     endpoint::Trusting,
-    spi::AnyLine,
+    spi::AnyChannel,
     testkit::{
         Fixture, Opened, Relay, clock, conform,
         net::{Listener, Outbound, OutboundConfig, OwnAddresses, Resolve, ServerCertificate},
@@ -19,7 +19,7 @@ use setgate_delivery::{
 };
 use setgate_multipush::{Grant, MultiPush, Section, Terms};
 use tokio::sync::watch;
-mod lines;
+mod channels;
 mod receiving;
 mod sink;
 
@@ -41,11 +41,11 @@ async fn method(runtime: &Runtime, section: Json) -> Arc<MultiPush> {
     Arc::new(MultiPush::start(section, env).await.unwrap())
 }
 
-fn line(method: &Arc<MultiPush>, terms: Json, grant: Json) -> Arc<dyn AnyLine> {
+fn channel(method: &Arc<MultiPush>, terms: Json, grant: Json) -> Arc<dyn AnyChannel> {
     let about = About { stream: "stream".into(), issuer: "https://issuer.example".into(), operator_owned: true };
     let terms: Terms = serde_json::from_value(terms).unwrap();
     let grant: Trusting<Grant> = serde_json::from_value(grant).unwrap();
-    Arc::new(method.line(&about, terms, grant).unwrap())
+    Arc::new(method.channel(&about, terms, grant).unwrap())
 }
 
 /// A grant for receivers on this machine.
@@ -80,9 +80,9 @@ impl Fixture for Loopback {
             let app = method.receive_routes().unwrap().layer(Extension(arrival));
             runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
             let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());
-            let line = line(&method, json!({ "endpoint_url": url }), grant);
+            let channel = channel(&method, json!({ "endpoint_url": url }), grant);
             Opened {
-                line,
+                channel,
                 cut: relay.cutter(),
                 cut_after: Some(relay.breaker()),
                 parallel: false,

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use setgate_delivery::{
     About, BoxFuture, Closed, Env, Ingest, Method, Runtime, Visit,
     axum::Extension,
-    spi::AnyLine,
+    spi::AnyChannel,
     testkit::{
         End, Fixture, Opened, Simulated, clock, conform,
         net::{Listener, Outbound, OutboundConfig, OwnAddresses},
@@ -30,10 +30,10 @@ async fn method(section: Json, runtime: &Runtime) -> Arc<Poll> {
     Arc::new(Poll::start(section, env).await.unwrap())
 }
 
-fn line(poll: &Arc<Poll>, grant: Json) -> Arc<dyn AnyLine> {
+fn channel(poll: &Arc<Poll>, grant: Json) -> Arc<dyn AnyChannel> {
     let about = About { stream: "stream".into(), issuer: "https://issuer.example".into(), operator_owned: true };
     let grant: Grant = serde_json::from_value(grant).unwrap();
-    Arc::new(poll.line(&about, Terms::default(), grant).unwrap())
+    Arc::new(poll.channel(&about, Terms::default(), grant).unwrap())
 }
 
 fn mock_clock() -> (Arc<clock::MockClock>, Runtime) {
@@ -58,11 +58,11 @@ impl Stand {
     async fn padded(count: usize, keys: usize, padding: usize) -> Self {
         let (mock, runtime) = mock_clock();
         let poll = method(json!({ "answer_bytes": 16 << 20 }), &runtime).await;
-        let line = line(&poll, json!({}));
-        let feed = Simulated::padded(line.profile(), count, keys, padding);
+        let channel = channel(&poll, json!({}));
+        let feed = Simulated::padded(channel.profile(), count, keys, padding);
         let (end, ends) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit = Visit { feed: feed.feed(), line, ingest: None, peer: "test".into(), ends };
+        let visit = Visit { feed: feed.feed(), channel, ingest: None, peer: "test".into(), ends };
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.address();
         runtime.spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(visit)), stopped, runtime.clone()));
@@ -103,8 +103,8 @@ impl Fixture for Loopback {
         Box::pin(async move {
             let runtime = with_fast_clock(clock::system());
             let poll = method(json!({}), &runtime).await;
-            let (line, routes) = (line(&poll, json!({})), poll.routes().unwrap());
-            Opened::responder(line, routes, runtime, move |url, stop| {
+            let (channel, routes) = (channel(&poll, json!({})), poll.routes().unwrap());
+            Opened::responder(channel, routes, runtime, move |url, stop| {
                 let (poll, ingest) = (poll.clone(), ingest.clone());
                 let from = json!({ "endpoint_url": url, "allow_networks": ["127.0.0.0/8"], "allow_http": true });
                 Box::pin(async move { poll.collect(from, ingest, stop).await })
@@ -434,8 +434,8 @@ async fn poll_is_registered_and_reads_its_options_strictly() {
     }
     let poll = (registration.start)(json!({}), env().await).await.unwrap();
     let about = About { stream: "s".into(), issuer: "https://issuer.example".into(), operator_owned: false };
-    assert!(poll.line(&about, json!({ "endpoint_url": "https://idp/poll/s" }), json!({})).is_ok());
-    assert!(poll.line(&about, json!({}), json!({ "hold": "26s" })).is_err());
+    assert!(poll.channel(&about, json!({ "endpoint_url": "https://idp/poll/s" }), json!({})).is_ok());
+    assert!(poll.channel(&about, json!({}), json!({ "hold": "26s" })).is_err());
     let shown = poll.publish(json!({}), "https://issuer.example/poll/s").unwrap();
     assert_eq!(shown, json!({ "method": "urn:ietf:rfc:8936", "endpoint_url": "https://issuer.example/poll/s" }));
     let all = [poll];

@@ -24,7 +24,7 @@ pub fn outcome(answer: &HttpResponse, taken: Taken, now: Timestamp) -> Outcome {
     let because = |scope, cause| Err(Verdict::Retry { scope, after: fields::retry_after(&answer.headers, now), cause });
     let retry = |scope| because(scope, endpoint::cause(status, &answer.body, hint(status, taken)));
     let unless_contradicted = || match endpoint::contradiction(answer).filter(|_| !says_taken(&answer.body)) {
-        Some(cause) => because(Scope::Line, cause),
+        Some(cause) => because(Scope::Channel, cause),
         None => Ok(Receipt::Receiver),
     };
     match status {
@@ -47,7 +47,7 @@ pub fn outcome(answer: &HttpResponse, taken: Taken, now: Timestamp) -> Outcome {
         })),
         // The receiver's handler failed on this SET; whether on others as well is seen when they are tried.
         500 => retry(Scope::Set),
-        _ => retry(Scope::Line),
+        _ => retry(Scope::Channel),
     }
 }
 

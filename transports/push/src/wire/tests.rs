@@ -27,7 +27,7 @@ fn word(outcome: &Outcome) -> String {
         Ok(Receipt::Broker) => "carrier".to_owned(),
         Err(Verdict::Refuse(refusal)) => format!("refused {}", refusal.code),
         Err(Verdict::Retry { scope: Scope::Set, cause, .. }) => format!("set {}", cause.code),
-        Err(Verdict::Retry { scope: Scope::Line, cause, .. }) => format!("line {}", cause.code),
+        Err(Verdict::Retry { scope: Scope::Channel, cause, .. }) => format!("channel {}", cause.code),
         Err(other) => format!("{other:?}"),
     }
 }
@@ -44,7 +44,7 @@ fn every_row_of_the_readmes_table_is_what_the_code_does() {
         let body = if *body == "any" { "" } else { body };
         let outcome = meaning(status, body);
         assert_eq!(word(&outcome), *meant, "{line}");
-        if let Err(Verdict::Retry { scope: Scope::Line, cause, .. }) = outcome {
+        if let Err(Verdict::Retry { scope: Scope::Channel, cause, .. }) = outcome {
             assert_eq!(cause.class == Class::Configuration, line.contains("fault of the stream"), "{line}");
         }
         rows += 1;
@@ -79,15 +79,15 @@ fn a_page_for_people_acknowledges_nothing() {
     };
     let word_of = |answer: &HttpResponse| word(&outcome(answer, Taken::Tolerant, Timestamp::from_seconds(1)));
     for media in ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml"] {
-        assert_eq!(word_of(&typed(200, PAGE, media)), "line answer_contradicts", "{media}");
-        assert_eq!(word_of(&typed(201, PAGE, media)), "line answer_contradicts", "{media}");
+        assert_eq!(word_of(&typed(200, PAGE, media)), "channel answer_contradicts", "{media}");
+        assert_eq!(word_of(&typed(201, PAGE, media)), "channel answer_contradicts", "{media}");
         assert_eq!(word_of(&typed(202, PAGE, media)), "accepted", "the status is the protocol's own");
         assert_eq!(word_of(&typed(200, " \r\n", media)), "accepted", "servers give their type to an empty body");
         let broken = HttpResponse { truncated: true, ..typed(200, "", media) };
-        assert_eq!(word_of(&broken), "line answer_contradicts", "its beginning is missing");
+        assert_eq!(word_of(&broken), "channel answer_contradicts", "its beginning is missing");
     }
     for body in ["<!DOCTYPE html><p>", "\u{feff}\n <HTML lang=de>"] {
-        assert_eq!(word_of(&answer(200, body)), "line answer_contradicts", "{body}: whatever type it claims");
+        assert_eq!(word_of(&answer(200, body)), "channel answer_contradicts", "{body}: whatever type it claims");
     }
     for (media, body) in [("text/plain", "OK"), ("application/json", r#"{"status":"ok"}"#), ("text/plain", "<3")] {
         assert_eq!(word_of(&typed(200, body, media)), "accepted", "{body}");
@@ -103,7 +103,7 @@ fn a_page_for_people_acknowledges_nothing() {
 #[test]
 fn an_error_under_a_success_acknowledges_nothing() {
     for status in [200, 201, 202, 204] {
-        assert_eq!(word(&meaning(status, r#"{"err":"invalid_key","description":"d"}"#)), "line answer_contradicts");
+        assert_eq!(word(&meaning(status, r#"{"err":"invalid_key","description":"d"}"#)), "channel answer_contradicts");
         assert_eq!(word(&meaning(status, r#"{"err":"dup"}"#)), "accepted", "the receiver has it already");
     }
     let Err(Verdict::Retry { cause, .. }) = meaning(202, r#"{"err":"authentication_failed"}"#) else { panic!() };
@@ -115,7 +115,7 @@ fn who_wants_the_letter_is_told_so() {
     let letter = |status| outcome(&answer(status, ""), Taken::ByTheLetter, Timestamp::from_seconds(1));
     assert_eq!(word(&letter(202)), "accepted");
     for status in [200, 201, 203, 204, 205, 206, 207, 208, 226, 299] {
-        assert_eq!(word(&letter(status)), "line http_2xx", "{status}");
+        assert_eq!(word(&letter(status)), "channel http_2xx", "{status}");
     }
     let Err(Verdict::Retry { cause, .. }) = letter(200) else { panic!() };
     let told = "the receiver answered 200; with `accept_only_202` only 202 acknowledges a SET";
@@ -220,13 +220,13 @@ fn what_a_peer_says_cannot_steer_a_terminal() {
 }
 
 #[test]
-fn every_fault_of_the_network_is_the_lines() {
+fn every_fault_of_the_network_is_the_channels() {
     use HttpFault::{Closed, Connect, Guard, Protocol, Proxy, Resolve, Timeout, Tls, TooLarge};
     let readme = include_str!("../../README.md");
     for fault in [Guard, Resolve, Connect, Proxy, Tls, Timeout, Closed, Protocol, TooLarge] {
         let verdict = endpoint::no_answer(&HttpError::new(fault, "why"));
         let Verdict::Retry { scope, after: None, cause } = verdict else { panic!() };
-        assert_eq!((scope, cause.code), (Scope::Line, fault.code()));
+        assert_eq!((scope, cause.code), (Scope::Channel, fault.code()));
         let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", fault.code())));
         let told = row.map(|row| row.contains("fault of the stream"));
         assert_eq!(told, Some(cause.class == Class::Configuration), "{}", fault.code());

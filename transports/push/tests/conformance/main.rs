@@ -12,7 +12,7 @@ use setgate_delivery::{
     About, Arrival, BoxFuture, Bytes, Env, Fault, Ingest, Method, Outcome, Receipt, Runtime, Scope, Verdict,
     axum::Extension,
     endpoint::Trusting,
-    spi::AnyLine,
+    spi::AnyChannel,
     testkit::{
         Fixture, Opened, Relay, clock, conform,
         net::{Listener, Outbound, OutboundConfig, OwnAddresses, Resolve, ServerCertificate},
@@ -57,10 +57,10 @@ fn about() -> About {
     About { stream: "stream".into(), issuer: "https://issuer.example".into(), operator_owned: true }
 }
 
-fn line(push: &Arc<Push>, terms: Json, grant: Json) -> Result<Arc<dyn AnyLine>, Fault> {
+fn channel(push: &Arc<Push>, terms: Json, grant: Json) -> Result<Arc<dyn AnyChannel>, Fault> {
     let terms: Terms = serde_json::from_value(terms).unwrap();
     let grant: Trusting<Grant> = serde_json::from_value(grant).unwrap();
-    Ok(Arc::new(push.line(&about(), terms, grant)?))
+    Ok(Arc::new(push.channel(&about(), terms, grant)?))
 }
 
 /// A grant for receivers on this machine.
@@ -72,14 +72,14 @@ fn no_roots() -> OutboundConfig {
     OutboundConfig { system_roots: false, ..OutboundConfig::default() }
 }
 
-/// A line on this machine whose clock stands still.
-async fn still(runtime: &Runtime, address: SocketAddr) -> Arc<dyn AnyLine> {
+/// A channel on this machine whose clock stands still.
+async fn still(runtime: &Runtime, address: SocketAddr) -> Arc<dyn AnyChannel> {
     let push = method(runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
-    line(&push, json!({ "endpoint_url": format!("http://{address}/sets") }), local()).unwrap()
+    channel(&push, json!({ "endpoint_url": format!("http://{address}/sets") }), local()).unwrap()
 }
 
-async fn outcome(line: &Arc<dyn AnyLine>) -> Outcome {
-    let mut all = setgate_delivery::testkit::outcomes(line.clone(), vec![Bytes::from_static(b"a.b.c")]).await;
+async fn outcome(channel: &Arc<dyn AnyChannel>) -> Outcome {
+    let mut all = setgate_delivery::testkit::outcomes(channel.clone(), vec![Bytes::from_static(b"a.b.c")]).await;
     all.pop().unwrap().unwrap()
 }
 
@@ -124,9 +124,9 @@ impl Fixture for Loopback {
             let app = push.receive_routes().unwrap().layer(Extension(arrival));
             runtime.spawn("receiver", listener.serve(app, stopped, runtime.clone()));
             let url = format!("{scheme}://receiver.example:{}/sets", relay.address().port());
-            let line = line(&push, json!({ "endpoint_url": url }), grant).unwrap();
+            let channel = channel(&push, json!({ "endpoint_url": url }), grant).unwrap();
             Opened {
-                line,
+                channel,
                 cut: relay.cutter(),
                 cut_after: Some(relay.breaker()),
                 parallel: true,
@@ -157,14 +157,14 @@ async fn a_request_is_exactly_what_rfc_8935_2_1_says() {
         "endpoint_url": format!("http://{}/sets?tenant=7", server.address()),
         "authorization_header": "Custom  a b:c==",
     });
-    let line = line(&push, terms, local()).unwrap();
+    let channel = channel(&push, terms, local()).unwrap();
     let sent = async {
         let mut caller = server.accept().await;
         let request = caller.read_request().await;
         caller.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
         request
     };
-    let (outcome, request) = tokio::join!(outcome(&line), sent);
+    let (outcome, request) = tokio::join!(outcome(&channel), sent);
     assert_eq!(outcome, Ok(Receipt::Receiver));
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
@@ -189,8 +189,8 @@ async fn without_an_authorization_none_is_sent_and_old_receivers_get_their_conte
     let mut server = server::Server::new().await;
     let push = method(&clock::system(), &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     let terms = json!({ "endpoint_url": format!("http://{}/", server.address()), "content_type": "application/jwt" });
-    let line = line(&push, terms, local()).unwrap();
-    let (_, request) = tokio::join!(outcome(&line), async {
+    let channel = channel(&push, terms, local()).unwrap();
+    let (_, request) = tokio::join!(outcome(&channel), async {
         let mut caller = server.accept().await;
         let request = caller.read_request().await;
         caller.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await;
@@ -205,7 +205,7 @@ async fn without_an_authorization_none_is_sent_and_old_receivers_get_their_conte
 async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_on() {
     let mut server = server::Server::new().await;
     let push = method(&clock::system(), &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
-    let line = line(&push, json!({ "endpoint_url": format!("http://{}/", server.address()) }), local()).unwrap();
+    let channel = channel(&push, json!({ "endpoint_url": format!("http://{}/", server.address()) }), local()).unwrap();
     let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<form>"
         .as_slice();
     let error =
@@ -218,7 +218,7 @@ async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_o
         (error, false, Some("answers 200 instead of 202")),
         (accepted, true, None),
     ] {
-        let (outcome, ()) = tokio::join!(outcome(&line), async {
+        let (outcome, ()) = tokio::join!(outcome(&channel), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
             caller.write(said).await;
@@ -227,9 +227,9 @@ async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_o
         if taken {
             assert_eq!(outcome, Ok(Receipt::Receiver), "{told}");
         } else {
-            assert_eq!(retry(&outcome), (Scope::Line, "answer_contradicts"), "{told}");
+            assert_eq!(retry(&outcome), (Scope::Channel, "answer_contradicts"), "{told}");
         }
-        assert_eq!(line.remark().as_deref(), remark, "{told}");
+        assert_eq!(channel.remark().as_deref(), remark, "{told}");
     }
 }
 
@@ -237,14 +237,14 @@ async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_o
 async fn a_server_that_never_answers_costs_one_deadline() {
     let (mock, runtime) = mock_clock();
     let mut server = server::Server::new().await;
-    let line = still(&runtime, server.address()).await;
-    let (outcome, _caller) = tokio::join!(outcome(&line), async {
+    let channel = still(&runtime, server.address()).await;
+    let (outcome, _caller) = tokio::join!(outcome(&channel), async {
         let mut caller = server.accept().await;
         caller.read_request().await;
         mock.advance(Duration::from_secs(30));
         caller
     });
-    assert_eq!(retry(&outcome), (Scope::Line, "timeout"));
+    assert_eq!(retry(&outcome), (Scope::Channel, "timeout"));
 }
 
 #[tokio::test]
@@ -253,14 +253,14 @@ async fn a_server_that_never_accepts_costs_one_deadline() {
     // TLS to a server that says nothing: the handshake is under the same deadline.
     let mut server = server::Server::new().await;
     let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
-    let line = line(&push, json!({ "endpoint_url": format!("https://{}/", server.address()) }), local()).unwrap();
-    let (outcome, _caller) = tokio::join!(outcome(&line), async {
+    let channel = channel(&push, json!({ "endpoint_url": format!("https://{}/", server.address()) }), local()).unwrap();
+    let (outcome, _caller) = tokio::join!(outcome(&channel), async {
         let mut caller = server.accept().await;
         caller.read_some().await;
         mock.advance(Duration::from_secs(30));
         caller
     });
-    assert_eq!(retry(&outcome), (Scope::Line, "timeout"));
+    assert_eq!(retry(&outcome), (Scope::Channel, "timeout"));
 }
 
 #[tokio::test]
@@ -268,8 +268,8 @@ async fn a_head_that_drips_costs_one_deadline() {
     for drip in [b"X-Drip: drip\r\n".as_slice(), b"H".as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n".as_slice()] {
         let (mock, runtime) = mock_clock();
         let mut server = server::Server::new().await;
-        let line = still(&runtime, server.address()).await;
-        let (outcome, _caller) = tokio::join!(outcome(&line), async {
+        let channel = still(&runtime, server.address()).await;
+        let (outcome, _caller) = tokio::join!(outcome(&channel), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
             if drip.starts_with(b"X") {
@@ -281,7 +281,7 @@ async fn a_head_that_drips_costs_one_deadline() {
             mock.advance(Duration::from_secs(30));
             caller
         });
-        assert_eq!(retry(&outcome), (Scope::Line, "timeout"), "{}", String::from_utf8_lossy(drip));
+        assert_eq!(retry(&outcome), (Scope::Channel, "timeout"), "{}", String::from_utf8_lossy(drip));
     }
 }
 
@@ -293,8 +293,9 @@ async fn an_acknowledgement_counts_though_its_body_drips_or_breaks_off() {
         let mut grant = local();
         // Nothing tells a server that its head was read, so the deadline has to come by itself.
         grant["timeout"] = "2s".into();
-        let line = line(&push, json!({ "endpoint_url": format!("http://{}/", server.address()) }), grant).unwrap();
-        let (outcome, _caller) = tokio::join!(outcome(&line), async {
+        let channel =
+            channel(&push, json!({ "endpoint_url": format!("http://{}/", server.address()) }), grant).unwrap();
+        let (outcome, _caller) = tokio::join!(outcome(&channel), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
             caller.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 1000\r\n\r\nx").await;
@@ -309,12 +310,12 @@ async fn an_endless_answer_is_cut_off() {
     for (status, expected) in [("202 Accepted", None), ("400 Bad Request", Some((Scope::Set, "http_400")))] {
         let (_mock, runtime) = mock_clock();
         let mut server = server::Server::new().await;
-        let line = still(&runtime, server.address()).await;
-        let (outcome, ()) = tokio::join!(outcome(&line), async {
+        let channel = still(&runtime, server.address()).await;
+        let (outcome, ()) = tokio::join!(outcome(&channel), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
             caller.write(format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes()).await;
-            // Ends only because the line hangs up.
+            // Ends only because the channel hangs up.
             let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
             while caller.try_write(&chunk).await {}
         });
@@ -328,7 +329,7 @@ async fn an_endless_answer_is_cut_off() {
 #[tokio::test]
 async fn a_small_body_is_read_so_that_the_connection_is_used_again() {
     let mut server = server::Server::new().await;
-    let line = still(&mock_clock().1, server.address()).await;
+    let channel = still(&mock_clock().1, server.address()).await;
     let mut caller = None;
     for _ in 0..3 {
         let served = async {
@@ -341,7 +342,7 @@ async fn a_small_body_is_read_so_that_the_connection_is_used_again() {
             caller.write(&[b' '; 20_000]).await;
             caller
         };
-        let (outcome, used) = tokio::join!(outcome(&line), served);
+        let (outcome, used) = tokio::join!(outcome(&channel), served);
         assert_eq!(outcome, Ok(Receipt::Receiver));
         caller = Some(used);
     }
@@ -360,25 +361,25 @@ async fn a_broken_connection_and_a_broken_answer_are_told_apart() {
         (&many, "too_large_head"),
     ] {
         let mut server = server::Server::new().await;
-        let line = still(&mock_clock().1, server.address()).await;
-        let (outcome, ()) = tokio::join!(outcome(&line), async {
+        let channel = still(&mock_clock().1, server.address()).await;
+        let (outcome, ()) = tokio::join!(outcome(&channel), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
             caller.try_write(answer.as_bytes()).await;
         });
         assert!(outcome.is_err(), "{answer:.50}");
-        assert_eq!(retry(&outcome), (Scope::Line, cause), "{answer:.50}");
+        assert_eq!(retry(&outcome), (Scope::Channel, cause), "{answer:.50}");
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_is_refused_or_closed_unread_is_the_lines() {
+async fn a_connection_that_is_refused_or_closed_unread_is_the_channels() {
     let mut server = server::Server::new().await;
-    let line = still(&mock_clock().1, server.address()).await;
-    let (unread, ()) = tokio::join!(outcome(&line), async { drop(server.accept().await) });
-    assert_eq!(retry(&unread), (Scope::Line, "closed"));
+    let channel = still(&mock_clock().1, server.address()).await;
+    let (unread, ()) = tokio::join!(outcome(&channel), async { drop(server.accept().await) });
+    assert_eq!(retry(&unread), (Scope::Channel, "closed"));
     drop(server);
-    assert_eq!(retry(&outcome(&line).await), (Scope::Line, "connect"));
+    assert_eq!(retry(&outcome(&channel).await), (Scope::Channel, "connect"));
 }
 
 #[tokio::test]
@@ -399,12 +400,12 @@ async fn a_certificate_of_another_name_or_authority_is_refused() {
         let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[&["127.0.0.1"]])).await;
         let mut grant = local();
         grant["ca_pem"] = trusted.cert.pem().into();
-        let line = line(&push, json!({ "endpoint_url": url }), grant).unwrap();
-        let outcome = outcome(&line).await;
+        let channel = channel(&push, json!({ "endpoint_url": url }), grant).unwrap();
+        let outcome = outcome(&channel).await;
         if fine {
             assert_eq!(outcome, Ok(Receipt::Receiver));
         } else {
-            assert_eq!(retry(&outcome), (Scope::Line, "tls"));
+            assert_eq!(retry(&outcome), (Scope::Channel, "tls"));
         }
     }
 }
@@ -412,10 +413,10 @@ async fn a_certificate_of_another_name_or_authority_is_refused() {
 #[tokio::test]
 async fn a_redirect_is_not_followed_inside_or_anywhere() {
     let (mut server, mut inside) = (server::Server::new().await, server::Server::new().await);
-    let line = still(&mock_clock().1, server.address()).await;
+    let channel = still(&mock_clock().1, server.address()).await;
     for status in [301, 302, 303, 307, 308] {
         let target = inside.address();
-        let (outcome, ()) = tokio::join!(outcome(&line), async {
+        let (outcome, ()) = tokio::join!(outcome(&channel), async {
             let mut caller = server.accept().await;
             caller.read_request().await;
             let answer = format!(
@@ -423,7 +424,7 @@ async fn a_redirect_is_not_followed_inside_or_anywhere() {
             );
             caller.write(answer.as_bytes()).await;
         });
-        assert_eq!(retry(&outcome), (Scope::Line, "redirect"));
+        assert_eq!(retry(&outcome), (Scope::Channel, "redirect"));
     }
     assert!(!inside.has_a_caller(), "the redirect was followed");
 }
@@ -436,10 +437,10 @@ async fn a_name_that_resolves_to_an_inside_address_is_refused() {
     let config = OutboundConfig { allow_ports: vec![inside.address().port()], ..no_roots() };
     let push = method(&clock::system(), &config, &OwnAddresses::new(), answers).await;
     let url = format!("https://receiver.example:{}/", inside.address().port());
-    let line = line(&push, json!({ "endpoint_url": url }), json!({})).unwrap();
+    let channel = channel(&push, json!({ "endpoint_url": url }), json!({})).unwrap();
     for _ in 0..4 {
-        let outcome = outcome(&line).await;
-        assert_eq!(retry(&outcome), (Scope::Line, "guard"));
+        let outcome = outcome(&channel).await;
+        assert_eq!(retry(&outcome), (Scope::Channel, "guard"));
     }
     assert!(!inside.has_a_caller(), "an inside address was connected to");
 }
@@ -452,17 +453,17 @@ async fn a_name_that_changes_its_address_is_validated_at_every_connection() {
     let push = method(&clock::system(), &no_roots(), &OwnAddresses::new(), answers).await;
     let grant = json!({ "allow_networks": ["127.0.0.2/32"], "allow_http": true });
     let url = format!("http://receiver.example:{}/", outside.address().port());
-    let line = line(&push, json!({ "endpoint_url": url }), grant).unwrap();
+    let channel = channel(&push, json!({ "endpoint_url": url }), grant).unwrap();
     let answer = b"HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-    let (first, ()) = tokio::join!(outcome(&line), async {
+    let (first, ()) = tokio::join!(outcome(&channel), async {
         let mut caller = outside.accept().await;
         caller.read_request().await;
         caller.write(answer).await;
     });
     assert_eq!(first, Ok(Receipt::Receiver));
-    assert_eq!(retry(&outcome(&line).await), (Scope::Line, "guard"));
-    let (mixed, ()) = tokio::join!(outcome(&line), async {
+    assert_eq!(retry(&outcome(&channel).await), (Scope::Channel, "guard"));
+    let (mixed, ()) = tokio::join!(outcome(&channel), async {
         let mut caller = outside.accept().await;
         caller.read_request().await;
         caller.write(answer).await;
@@ -476,7 +477,7 @@ async fn an_endpoint_is_validated_when_the_stream_is_made() {
     let own = OwnAddresses::new();
     own.add(SocketAddr::from(([0, 0, 0, 0], 8443)));
     let push = method(&clock::system(), &no_roots(), &own, Answers::new(&[])).await;
-    let pointer = |terms: Json, grant: Json| match line(&push, terms, grant) {
+    let pointer = |terms: Json, grant: Json| match channel(&push, terms, grant) {
         Err(Fault::Terms { pointer, cause }) => format!("{pointer} {}", cause.code),
         Err(other) => other.to_string(),
         Ok(_) => "fine".to_owned(),
@@ -524,8 +525,8 @@ async fn push_is_registered_and_reads_its_options_strictly() {
     let push = (registration.start)(json!({}), env()).await.unwrap();
     assert_eq!(push.secret_terms(), ["/authorization_header"]);
     let terms = json!({ "endpoint_url": "https://a.example/x", "authorization_header": "Bearer canary" });
-    assert!(push.line(&about(), terms.clone(), json!({})).is_ok());
-    assert!(push.line(&about(), terms.clone(), json!({ "widow": 1 })).is_err());
+    assert!(push.channel(&about(), terms.clone(), json!({})).is_ok());
+    assert!(push.channel(&about(), terms.clone(), json!({ "widow": 1 })).is_err());
     let shown = push.publish(terms, "https://issuer.example/push/stream").unwrap();
     assert_eq!(shown, json!({ "method": "urn:ietf:rfc:8935", "endpoint_url": "https://a.example/x" }));
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
     About, BoxFuture, Env, Ingest, Method, Runtime,
-    spi::AnyLine,
+    spi::AnyChannel,
     testkit::{
         Fixture, Host, Opened, clock, conform,
         net::{Outbound, OutboundConfig, OwnAddresses},
@@ -30,10 +30,10 @@ async fn method(runtime: &Runtime, section: Section) -> Arc<Websocket> {
     Arc::new(Websocket::start(section, env).await.unwrap())
 }
 
-fn line(method: &Arc<Websocket>, grant: Json) -> Arc<dyn AnyLine> {
+fn channel(method: &Arc<Websocket>, grant: Json) -> Arc<dyn AnyChannel> {
     let about = About { stream: "stream".into(), issuer: "https://issuer.example".into(), operator_owned: true };
     let grant: Grant = serde_json::from_value(grant).unwrap();
-    Arc::new(method.line(&about, Terms::default(), grant).unwrap())
+    Arc::new(method.channel(&about, Terms::default(), grant).unwrap())
 }
 
 /// The method served for a ledger of SETs, and a clock that stands still where a test moves it.
@@ -50,9 +50,10 @@ async fn serve(
     ingest: Option<Arc<dyn Ingest>>,
 ) -> Served {
     let method = method(runtime, section).await;
-    let line = line(&method, grant);
-    let host =
-        Host::with(Default::default(), method.routes().unwrap(), line, ledger.feed(), ingest, runtime).await.unwrap();
+    let channel = channel(&method, grant);
+    let host = Host::with(Default::default(), method.routes().unwrap(), channel, ledger.feed(), ingest, runtime)
+        .await
+        .unwrap();
     Served { host, method }
 }
 
@@ -71,14 +72,14 @@ impl Fixture for Loopback {
         Box::pin(async move {
             let runtime = with_fast_clock(clock::system());
             let method = method(&runtime, Section::default()).await;
-            let (routes, line) = (method.routes().unwrap(), line(&method, json!({})));
+            let (routes, channel) = (method.routes().unwrap(), channel(&method, json!({})));
             let from = self.from.clone();
             let collect = move |url: String, stop| -> BoxFuture<'static, _> {
                 let (method, ingest, mut from) = (method.clone(), ingest.clone(), from.clone());
                 from["endpoint_url"] = url.into();
                 Box::pin(async move { method.collect(from, ingest, stop).await })
             };
-            Opened::responder(line, routes, runtime, collect)
+            Opened::responder(channel, routes, runtime, collect)
         })
     }
 }

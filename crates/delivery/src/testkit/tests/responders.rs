@@ -45,7 +45,7 @@ enum Habit {
 
 struct InMemory(Habit);
 
-impl Line for InMemory {
+impl Channel for InMemory {
     fn profile(&self) -> Profile {
         let socket = self.0 == Habit::KeepsASocket;
         Profile {
@@ -289,7 +289,7 @@ impl Fixture for ResponderFixture {
             })
         };
         let opened = Opened {
-            line: Arc::new(InMemory(habit)),
+            channel: Arc::new(InMemory(habit)),
             cut: Arc::new(move || cutter.cut()),
             cut_after: Some(Arc::new(cut_after)),
             parallel: false,

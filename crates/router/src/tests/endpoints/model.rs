@@ -64,7 +64,7 @@ impl Play {
 
     fn verdict(&self) -> Outcome {
         let cause = cluster_error();
-        let scope = [Scope::Set, Scope::Line, Scope::Endpoint][self.below(3)];
+        let scope = [Scope::Set, Scope::Channel, Scope::Endpoint][self.below(3)];
         let after = (self.below(4) == 0).then(|| Duration::from_secs(self.dice.below(30)));
         match self.below(16) {
             0..3 => Err(Verdict::Retry { scope, after, cause }),

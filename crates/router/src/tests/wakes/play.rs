@@ -197,7 +197,7 @@ impl Play {
 /// What a peer may say, good news more often than bad.
 fn outcome(dice: &SeededRandom) -> Outcome {
     let after = (dice.below(3) == 0).then(|| Duration::from_millis(dice.below(30_000)));
-    let scope = [Scope::Set, Scope::Set, Scope::Line, Scope::Endpoint][usize::try_from(dice.below(4)).unwrap()];
+    let scope = [Scope::Set, Scope::Set, Scope::Channel, Scope::Endpoint][usize::try_from(dice.below(4)).unwrap()];
     match dice.below(20) {
         0..5 => Err(Verdict::Retry { scope, after, cause: Cause::new("http_503", "as thrown") }),
         5 => refuse(ErrorCode::InvalidRequest),

@@ -56,7 +56,7 @@ fn errors_mean_what_the_readme_says() {
     for code in all_codes().filter(|code| !told.contains(&format!("{code:?}"))) {
         assert_eq!(
             shown(&verdict(code, true, Why::Unknown, false)),
-            "retries line kafka",
+            "retries channel kafka",
             "{code:?} is not in the table"
         );
     }

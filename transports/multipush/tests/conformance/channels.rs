@@ -1,4 +1,4 @@
-//! A line against receivers that acknowledge when they like.
+//! A channel against receivers that acknowledge when they like.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,10 +19,10 @@ use super::{
     *,
 };
 
-/// A feed of so many SETs and keys, and the line that serves it.
+/// A feed of so many SETs and keys, and the channel that serves it.
 struct Case {
     feed: Simulated,
-    line: Arc<dyn AnyLine>,
+    channel: Arc<dyn AnyChannel>,
 }
 
 impl Case {
@@ -32,14 +32,14 @@ impl Case {
 
     async fn of(runtime: &Runtime, sink: &Sink, section: Json, sets: usize, keys: usize) -> Self {
         let terms = json!({ "endpoint_url": sink.url(), "authorization_header": "Custom  a b:c==" });
-        let line = line(&method(runtime, section).await, terms, local());
-        Self { feed: Simulated::new(line.profile(), sets, keys), line }
+        let channel = channel(&method(runtime, section).await, terms, local());
+        Self { feed: Simulated::new(channel.profile(), sets, keys), channel }
     }
 
     fn run(&self) -> BoxFuture<'static, Closed> {
         let feed = self.feed.feed();
         let tap = feed.tap();
-        self.line.clone().run(feed, tap)
+        self.channel.clone().run(feed, tap)
     }
 
     fn all_acknowledged(&self) {
@@ -94,7 +94,7 @@ async fn acknowledgements_come_with_later_answers_and_the_last_with_an_empty_req
     let case = Case::new(&sink, json!({ "requests": 1 }), 60, 60).await;
     assert_eq!(case.run().await, Closed::Idle);
     case.once();
-    // A 202 says that the line is well, long before the acknowledgement.
+    // A 202 says that the channel is well, long before the acknowledgement.
     assert_eq!(case.feed.reached(), 60);
     // Not one empty request more than it takes.
     assert_eq!(sink.sizes(), [20, 26, 14, 0]);
@@ -136,7 +136,7 @@ async fn too_many_sets_halve_the_request_and_count_as_not_sent() {
 }
 
 #[tokio::test]
-async fn a_single_set_that_is_too_many_is_refused_and_an_empty_request_that_is_ends_the_line() {
+async fn a_single_set_that_is_too_many_is_refused_and_an_empty_request_that_is_ends_the_channel() {
     let sink = Sink::new(|_, _| async { (413, Json::Null) }).await;
     let case = Case::new(&sink, json!({}), 3, 1).await;
     assert_eq!(case.run().await, Closed::Idle);
