@@ -226,7 +226,7 @@ impl Inner {
         head.uri = asked.inner_uri(uri.query());
         let permit = head.extensions.get::<ConnectionPermit>().cloned();
         head.extensions.insert(Visit {
-            feed: visited.feed,
+            subscription: visited.subscription,
             channel: visited.channel,
             ingest: None,
             peer: admitted.receiver.name.clone(),

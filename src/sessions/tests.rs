@@ -76,7 +76,7 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
             }))
         };
         let wait = |Extension(mut visit): Extension<Visit>| async move {
-            let mut tap = visit.feed.tap();
+            let mut tap = visit.subscription.tap();
             tokio::select! {
                 _ = visit.ends.wait_for(|ended| *ended) => "credential",
                 closed = tap.next(Want::ALL) => match closed {

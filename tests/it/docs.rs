@@ -124,7 +124,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "SLOWEST_ACK_PROBE",
     ),
     ("transports/multipush/README.md", "from 20 SETs up to the limit", "transports/multipush/src/pace.rs", "FIRST"),
-    ("crates/router/README.md", "about 32,768 of all streams", "crates/router/src/feed.rs", "READY_MOST"),
+    ("crates/router/README.md", "about 32,768 of all streams", "crates/router/src/subscription.rs", "READY_MOST"),
 ];
 
 fn root() -> PathBuf {

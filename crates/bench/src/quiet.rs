@@ -8,7 +8,8 @@ use std::sync::{
 use serde_json::{Value, json};
 use setgate_clock::Runtime;
 use setgate_delivery::{
-    About, Closed, Entry, Fault, Feed, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, Tap, Want, Window,
+    About, Closed, Entry, Fault, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, Subscription, Tap, Want,
+    Window,
     spi::{AnyChannel, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Key, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -107,13 +108,13 @@ impl setgate_delivery::Channel for QuietChannel {
         }
     }
 
-    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
+    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
         loop {
             match tap.next(Want::ALL).await {
                 Ok(batch) => {
                     let sets = batch.hand_over();
                     self.handed.fetch_add(u64::try_from(sets.len()).unwrap_or_default(), Ordering::Release);
-                    feed.settle_all(
+                    subscription.settle_all(
                         sets.into_iter().map(|set| (set.jti, Some(set.attempt), Ok(Receipt::Receiver))).collect(),
                     );
                 }

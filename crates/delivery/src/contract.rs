@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 use setgate_clock::Runtime;
 
-use crate::{Arrival, Cause, Closed, Fault, Feed, Ingest, Places, Tap, Window, spi::AnyChannel};
+use crate::{Arrival, Cause, Closed, Fault, Ingest, Places, Subscription, Tap, Window, spi::AnyChannel};
 
 /// The name and the URI of a method: its key in the registry and in `delivery_methods_supported` (SSF 1.0 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub trait Channel: Send + Sync + 'static {
     /// Runs a sender's channel: started when something is due; returns the reason for which its consumer ended.
     ///
     /// Responders keep the default and serve sessions.
-    fn run(&self, _feed: Feed, _tap: Tap) -> impl Future<Output = Closed> + Send {
+    fn run(&self, _subscription: Subscription, _tap: Tap) -> impl Future<Output = Closed> + Send {
         async { Closed::Idle }
     }
 
@@ -313,7 +313,7 @@ pub async fn raised(stop: &mut Stop) {
 #[derive(Clone)]
 pub struct Visit {
     /// The subscription: the stream as the method sees it.
-    pub feed: Feed,
+    pub subscription: Subscription,
     /// The stream's channel.
     pub channel: Arc<dyn AnyChannel>,
     /// The place for SETs of the peer, when it may send any (hardening H25).

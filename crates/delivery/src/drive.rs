@@ -4,14 +4,14 @@ use std::future::Future;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::{Closed, Feed, Outcome, SealedSet, Tap, Want};
+use crate::{Closed, Outcome, SealedSet, Subscription, Tap, Want};
 
 /// Hands over SET by SET, as many at once as the channel's windows let through, each with an outcome of its own.
 ///
 /// One task drives all of them: a hand-over is a future in it, not a task. Returns the reason for which the consumer
 /// ended.
 pub async fn each<F: Future<Output = Outcome> + Send>(
-    feed: &Feed,
+    subscription: &Subscription,
     mut tap: Tap,
     hand_over: impl Fn(SealedSet) -> F,
 ) -> Closed {
@@ -30,7 +30,7 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
                 while let Some(Some(more)) = futures_util::FutureExt::now_or_never(busy.next()) {
                     all.push(more);
                 }
-                feed.settle_all(all);
+                subscription.settle_all(all);
             }
             next = tap.next(Want::ALL) => match next {
                 Ok(batch) => busy.extend(batch.hand_over().into_iter().map(&report)),
@@ -39,7 +39,7 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
         }
     };
     while let Some((jti, attempt, outcome)) = busy.next().await {
-        feed.settle(jti, attempt, outcome);
+        subscription.settle(jti, attempt, outcome);
     }
     end
 }
@@ -48,7 +48,7 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
 ///
 /// Returns the reason for which the consumer ended.
 pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(
-    feed: &Feed,
+    subscription: &Subscription,
     mut tap: Tap,
     hand_over: impl Fn(Vec<SealedSet>) -> F,
 ) -> Closed {
@@ -58,7 +58,7 @@ pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(
                 let sets = batch.hand_over();
                 let ids: Vec<_> = sets.iter().map(|set| (set.jti, Some(set.attempt))).collect();
                 let outcomes = hand_over(sets).await;
-                feed.settle_all(
+                subscription.settle_all(
                     ids.into_iter().zip(outcomes).map(|((jti, attempt), outcome)| (jti, attempt, outcome)).collect(),
                 );
             }

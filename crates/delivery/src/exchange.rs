@@ -79,7 +79,7 @@ impl Exchange {
         })
     }
 
-    /// Returns the outcomes that the peer reports, ready for [`crate::Feed::settle_all`].
+    /// Returns the outcomes that the peer reports, ready for [`crate::Subscription::settle_all`].
     ///
     /// An id that is both acknowledged and refused counts as refused; RFC 8936 leaves it open.
     #[must_use]

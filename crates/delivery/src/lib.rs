@@ -5,12 +5,12 @@ mod contract;
 pub mod drive;
 pub mod endpoint;
 pub mod exchange;
-mod feed;
 pub mod fields;
 mod ingest;
 mod outcome;
 mod registry;
 pub mod spi;
+mod subscription;
 pub mod testkit;
 
 pub use axum;
@@ -20,7 +20,6 @@ pub use contract::{
     About, BrokerEvent, Channel, Entry, Env, Finding, Form, Initiator, Limits, Method, NoOptions, Options, Order,
     Profile, Redelivery, Reload, Stop, Visit, raised,
 };
-pub use feed::{Batch, Closed, DeliveryMode, Feed, SealedSet, Tap, Want, Window};
 pub use futures_util::future::BoxFuture;
 pub use ingest::{Answer, Arrival, Identity, Incoming, Ingest, Places, Rejected};
 #[doc(hidden)]
@@ -35,3 +34,4 @@ pub use setgate_net::{
 };
 pub use setgate_set::{Envelope, ErrorCode, Facts, JsonLimits, Jti, OrderKey, Receipt, Timestamp, parse_json};
 pub use setgate_telemetry::clean;
+pub use subscription::{Batch, Closed, DeliveryMode, SealedSet, Subscription, Tap, Want, Window};

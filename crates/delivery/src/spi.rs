@@ -14,12 +14,12 @@ use serde_json::Value as Json;
 use setgate_set::Jti;
 
 use crate::{
-    About, Attempt, Batch, Cause, Channel, Closed, DeliveryMode, Entry, Env, Fault, Feed, Finding, Ingest, Method,
-    Options, Outcome, Places, Profile, Stop, Tap, Want,
+    About, Attempt, Batch, Cause, Channel, Closed, DeliveryMode, Entry, Env, Fault, Finding, Ingest, Method, Options,
+    Outcome, Places, Profile, Stop, Subscription, Tap, Want,
 };
 
-/// The router's side of a [`Feed`].
-pub trait FeedCore: Send + Sync {
+/// The router's side of a [`Subscription`].
+pub trait SubscriptionCore: Send + Sync {
     /// Opens a consumer; `mode` is its delivery mode where that differs from the channel's.
     fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore>;
     /// Takes outcomes; returns how many SETs in flight found their end.
@@ -259,7 +259,7 @@ pub trait AnyChannel: Send + Sync {
         None
     }
     /// Runs a sender's channel.
-    fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed>;
+    fn run(self: Arc<Self>, subscription: Subscription, tap: Tap) -> BoxFuture<'static, Closed>;
     /// Looks at the place that the channel delivers to, for `setgate check --connect`.
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
     /// Returns the channel itself, for the method that made it.
@@ -275,8 +275,8 @@ impl<C: Channel> AnyChannel for C {
         Channel::remark(self)
     }
 
-    fn run(self: Arc<Self>, feed: Feed, tap: Tap) -> BoxFuture<'static, Closed> {
-        Box::pin(async move { Channel::run(&*self, feed, tap).await })
+    fn run(self: Arc<Self>, subscription: Subscription, tap: Tap) -> BoxFuture<'static, Closed> {
+        Box::pin(async move { Channel::run(&*self, subscription, tap).await })
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {

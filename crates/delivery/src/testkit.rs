@@ -1,4 +1,4 @@
-//! The suite that every delivery method passes: a simulated feed, the method's own channel, a cuttable connection, the method's
+//! The suite that every delivery method passes: a simulated subscription, the method's own channel, a cuttable connection, the method's
 //! own receiving half, and a peer that takes, refuses, delays and loses by script.
 //!
 //! The channel's [`Profile`](crate::Profile) chooses what is demanded. Nothing here sleeps; `patience` only ends a case that
@@ -8,25 +8,25 @@ use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 
-use crate::{Feed, Ingest, Initiator, spi::AnyChannel};
+use crate::{Ingest, Initiator, Subscription, spi::AnyChannel};
 
 mod case;
 mod cases;
-mod feed;
 mod host;
 mod once;
 mod peer;
 mod relay;
+mod subscription;
 mod visiting;
 
 /// What a transport's tests need of the workspace to stand up a peer.
 pub use setgate_clock as clock;
 pub use setgate_net as net;
 
-pub use feed::{End, Simulated};
 pub use host::{Host, with_fast_clock};
 pub use once::outcomes;
 pub use relay::{Cuts, Relay};
+pub use subscription::{End, Simulated};
 
 use peer::Act;
 
@@ -53,7 +53,7 @@ pub struct Opened {
     /// For a responder: serves the method's routes with sessions of a subscription and runs the method's own collector
     /// against them, until the future is dropped. [`Opened::responder`] makes it. The suite runs it instead of the
     /// channel.
-    pub visits: Option<Arc<dyn Fn(Feed) -> BoxFuture<'static, ()> + Send + Sync>>,
+    pub visits: Option<Arc<dyn Fn(Subscription) -> BoxFuture<'static, ()> + Send + Sync>>,
     /// An object that must live as long as the channel.
     pub keep: Box<dyn Any + Send + Sync>,
 }

@@ -1,4 +1,4 @@
-//! One drawer of a stream, by phase: SETs are claimed ([`crate::feed::Feed::claim`]), prepared, looked at a last time, and handed over.
+//! One drawer of a stream, by phase: SETs are claimed ([`crate::subscription::Subscription::claim`]), prepared, looked at a last time, and handed over.
 //!
 //! The work is kept in the tap, so that a cancelled `next` loses nothing.
 
@@ -16,8 +16,8 @@ use setgate_delivery::{Batch, BoxFuture, Closed, Order, Want, spi::TapCore};
 
 use self::prepare::{Failed, Prepared, prepare};
 use crate::{
-    feed::{Drawer, Drawn, Feed, Served, poll_settled},
     number::{ClaimNo, Generation, TapNo},
+    subscription::{Drawer, Drawn, Served, Subscription, poll_settled},
     window::Waiter,
 };
 
@@ -42,7 +42,7 @@ enum Progress {
 
 /// One drawer of one stream.
 pub(crate) struct StreamTap {
-    feed: Arc<Feed>,
+    subscription: Arc<Subscription>,
     drawer: Drawer,
     /// Oldest first.
     work: VecDeque<Underway>,
@@ -52,9 +52,9 @@ pub(crate) struct StreamTap {
 }
 
 impl StreamTap {
-    pub(crate) fn new(feed: Arc<Feed>, tap: TapNo, order: Order, generation: Generation) -> Self {
+    pub(crate) fn new(subscription: Arc<Subscription>, tap: TapNo, order: Order, generation: Generation) -> Self {
         let drawer = Drawer { tap, order, generation };
-        Self { feed, drawer, work: VecDeque::new(), kept: VecDeque::new(), waiter: Waiter::default() }
+        Self { subscription, drawer, work: VecDeque::new(), kept: VecDeque::new(), waiter: Waiter::default() }
     }
 
     /// Works on what is being sealed, and takes what is ready in the order in which it was drawn.
@@ -70,7 +70,7 @@ impl StreamTap {
             let Some(Underway { work: Progress::Done(done), served, .. }) = self.work.pop_front() else { return };
             match done {
                 Ok(prepared) => self.kept.extend(prepared.into_iter().map(|one| (one, served.clone()))),
-                Err(failed) => self.feed.draw_failed(&failed.sets, failed.cause),
+                Err(failed) => self.subscription.draw_failed(&failed.sets, failed.cause),
             }
         }
     }
@@ -78,7 +78,7 @@ impl StreamTap {
     /// Draws for this want; nothing when a draw is under way.
     fn draw(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
         let chance = self.waiter.withdraw();
-        let drawn = self.feed.claim(self.drawer, want, &mut self.waiter, cx);
+        let drawn = self.subscription.claim(self.drawer, want, &mut self.waiter, cx);
         if let Some(window) = chance
             && !self.waiter.waits()
         {
@@ -88,7 +88,7 @@ impl StreamTap {
         match drawn {
             Drawn::Slots(draw, served) => {
                 let sets = draw.slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), draw: draw.no }).collect();
-                let work = Progress::Busy(Box::pin(prepare(self.feed.clone(), served.clone(), draw)));
+                let work = Progress::Busy(Box::pin(prepare(self.subscription.clone(), served.clone(), draw)));
                 self.work.push_back(Underway { work, served, sets });
                 None
             }
@@ -99,14 +99,14 @@ impl StreamTap {
 
     /// Draws on where the pool seals, for a sender: the pool then works while a batch is handed over.
     fn draw_ahead(&mut self, want: &Want, cx: &mut Context<'_>) {
-        if !self.feed.draws_ahead() {
+        if !self.subscription.draws_ahead() {
             return;
         }
         while self.work.len() < AHEAD && self.kept.is_empty() {
             if self.draw(want, cx).is_some() {
                 if self.work.is_empty() {
                     // It does not wait now: a batch is on its way to its peer.
-                    self.feed.state.lock().taps.took(self.drawer.tap);
+                    self.subscription.state.lock().taps.took(self.drawer.tap);
                 }
                 return;
             }
@@ -146,11 +146,11 @@ impl TapCore for StreamTap {
     }
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        poll_settled(&self.feed, self.drawer.tap, cx)
+        poll_settled(&self.subscription, self.drawer.tap, cx)
     }
 
     fn is_drawing(&self) -> bool {
-        !self.work.is_empty() || self.feed.state.lock().in_flight.late > 0
+        !self.work.is_empty() || self.subscription.state.lock().in_flight.late > 0
     }
 }
 
@@ -159,6 +159,6 @@ impl Drop for StreamTap {
         self.waiter.give_up();
         let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| prepared.claim()).collect();
         unsent.extend(self.work.drain(..).flat_map(|underway| underway.sets));
-        self.feed.tap_gone(self.drawer.tap, &unsent);
+        self.subscription.tap_gone(self.drawer.tap, &unsent);
     }
 }

@@ -1,4 +1,4 @@
-//! What feeds ask of the router from any thread, done in one task.
+//! What subscriptions ask of the router from any thread, done in one task.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,9 +12,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::{
     Inner,
     contract::Core,
-    feed::Feed,
     shared::{Command, Shared},
     slot::Slot,
+    subscription::Subscription,
 };
 
 /// Obeys until the router is gone.
@@ -24,11 +24,11 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
         let (mut ends, mut slots) = (Vec::new(), Vec::new());
         for command in all.drain(..) {
             match command {
-                Command::Run(feed) => run(&router, feed),
-                Command::Scan(feed) => router.shared.runtime.spawn("scan", feed.scan()),
-                Command::End(feed, slot, settlement) => {
+                Command::Run(subscription) => run(&router, subscription),
+                Command::Scan(subscription) => router.shared.runtime.spawn("scan", subscription.scan()),
+                Command::End(subscription, slot, settlement) => {
                     ends.push(settlement);
-                    slots.push((feed, slot));
+                    slots.push((subscription, slot));
                 }
                 Command::Pause(no, why) => {
                     let router = router.clone();
@@ -38,13 +38,13 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
                     let router = router.clone();
                     router.clone().shared.runtime.spawn("pause", async move { router.pause_by_absence(no).await });
                 }
-                Command::Wake(feeds) => {
-                    for feed in feeds.iter().filter_map(std::sync::Weak::upgrade) {
-                        feed.tick();
+                Command::Wake(subscriptions) => {
+                    for subscription in subscriptions.iter().filter_map(std::sync::Weak::upgrade) {
+                        subscription.tick();
                     }
                 }
-                Command::WakeAll => router.feeds().iter().for_each(|feed| _ = feed.tick()),
-                Command::Late(feed, all) => router.shared.runtime.spawn("late", settle_late(feed, all)),
+                Command::WakeAll => router.subscriptions().iter().for_each(|subscription| _ = subscription.tick()),
+                Command::Late(subscription, all) => router.shared.runtime.spawn("late", settle_late(subscription, all)),
             }
         }
         if !ends.is_empty() {
@@ -58,7 +58,7 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_millis(6400));
 
 /// Parks and drops, durably before anything later of the same order key leaves. A store that cannot write is waited for.
-async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<Feed>, Slot)>) {
+async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<Subscription>, Slot)>) {
     let mut failures = 0u32;
     loop {
         let unit = Unit::Settle { fence: shared.store.fence(), what: ends.clone() };
@@ -71,8 +71,8 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
             }
         }
     }
-    for (feed, slot) in slots {
-        feed.ended(&slot);
+    for (subscription, slot) in slots {
+        subscription.ended(&slot);
     }
 }
 
@@ -80,12 +80,12 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
 const VISIBLE: Duration = Duration::from_secs(1);
 
 /// Outcomes of SETs that are not drawn: one read says what they are, one commit settles them.
-async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
-    let store = feed.shared.store.clone();
+async fn settle_late(subscription: Arc<Subscription>, mut all: Vec<(Named, Jti, Outcome)>) {
+    let store = subscription.shared.store.clone();
     // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since taps wait.
     tokio::select! {
-        () = feed.shared.settler.flush() => {}
-        () = feed.shared.runtime.clock.sleep(VISIBLE) => {}
+        () = subscription.shared.settler.flush() => {}
+        () = subscription.shared.runtime.clock.sleep(VISIBLE) => {}
     }
     all.sort_by_key(|(named, ..)| named.at);
     let heads = match store.heads(all.iter().map(|(named, ..)| named.at).collect()).await {
@@ -95,22 +95,22 @@ async fn settle_late(feed: Arc<Feed>, mut all: Vec<(Named, Jti, Outcome)>) {
                 error = chain(&error),
                 "cannot read what late outcomes are about; their SETs will be handed over again"
             );
-            feed.settle_late(Vec::new());
+            subscription.settle_late(Vec::new());
             return;
         }
     };
     let known = heads.into_iter().zip(all).filter_map(|(head, (named, jti, outcome))| {
         head.filter(|head| head.boot == named.boot).map(|head| (head, jti, outcome))
     });
-    let settled = feed.settle_late(known.collect());
+    let settled = subscription.settle_late(known.collect());
     if !settled.is_empty() {
-        feed.shared.settler.flush().await;
-        feed.visible(&settled);
+        subscription.shared.settler.flush().await;
+        subscription.visible(&settled);
     }
 }
 
-/// Tells the feed that its channel has ended, also when the method's code panicked.
-struct Running(Arc<Feed>, Option<Closed>);
+/// Tells the subscription that its channel has ended, also when the method's code panicked.
+struct Running(Arc<Subscription>, Option<Closed>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -122,12 +122,12 @@ impl Drop for Running {
     }
 }
 
-fn run(router: &Inner, feed: Arc<Feed>) {
-    let channel = feed.served.load().channel.clone();
-    let running = Running(feed.clone(), None);
+fn run(router: &Inner, subscription: Arc<Subscription>) {
+    let channel = subscription.served.load().channel.clone();
+    let running = Running(subscription.clone(), None);
     router.shared.runtime.spawn("channel", async move {
         let mut running = running;
-        let core = setgate_delivery::Feed::new(Arc::new(Core(feed)));
+        let core = setgate_delivery::Subscription::new(Arc::new(Core(subscription)));
         let tap = core.tap();
         running.1 = Some(channel.run(core, tap).await);
     });

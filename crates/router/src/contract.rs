@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use setgate_delivery::{
     Attempt, Cause, DeliveryMode, Outcome,
-    spi::{FeedCore, TapCore},
+    spi::{SubscriptionCore, TapCore},
 };
 use setgate_set::Jti;
 
 use crate::{
     batch::StreamTap,
-    feed::{Feed, Phase},
+    subscription::{Phase, Subscription},
 };
 
-/// A feed behind an [`Arc`], as the contract wants it.
-pub(crate) struct Core(pub(crate) Arc<Feed>);
+/// A subscription behind an [`Arc`], as the contract wants it.
+pub(crate) struct Core(pub(crate) Arc<Subscription>);
 
-impl FeedCore for Core {
+impl SubscriptionCore for Core {
     fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
         let (now, wall) = self.0.times();
         let served = self.0.served.load();

@@ -1,6 +1,6 @@
 //! What an operator owns and many channels share: when it fails, all its channels wait, and one SET at a time finds out whether it is well.
 //!
-//! The lock of an endpoint is taken under that of a feed, and no feed is touched under it. Feeds that are refused stand in a queue,
+//! The lock of an endpoint is taken under that of a subscription, and no subscription is touched under it. Subscriptions that are refused stand in a queue,
 //! each once; they are invited by the timer one by one when a probe may leave, and woken all by a command when it is well.
 
 use std::{
@@ -20,9 +20,9 @@ use setgate_store::StreamNo;
 
 use crate::{
     backoff::pause,
-    feed::Feed,
     hash::Set,
     shared::{Command, Shared},
+    subscription::Subscription,
 };
 
 /// Who is invited to send the probe does so within this time; after it the next is invited too.
@@ -60,7 +60,7 @@ pub(crate) struct Endpoint {
 struct State {
     hold: Option<Hold>,
     /// Streams that have something for it, in the order in which they were refused; each once.
-    waiting: VecDeque<Weak<Feed>>,
+    waiting: VecDeque<Weak<Subscription>>,
     known: Set<StreamNo>,
     /// Probes ever made.
     probes: u64,
@@ -125,16 +125,16 @@ impl Endpoint {
     }
 
     /// Whether this stream must wait. It is woken then, once.
-    pub(crate) fn refuses(&self, now: Duration, feed: &Arc<Feed>) -> bool {
+    pub(crate) fn refuses(&self, now: Duration, subscription: &Arc<Subscription>) -> bool {
         if self.is_open() {
             return false;
         }
         let mut state = self.state.lock();
-        if state.allowance(now, feed.no) > 0 {
+        if state.allowance(now, subscription.no) > 0 {
             return false;
         }
-        if state.known.insert(feed.no) {
-            state.waiting.push_back(Arc::downgrade(feed));
+        if state.known.insert(subscription.no) {
+            state.waiting.push_back(Arc::downgrade(subscription));
         }
         true
     }
@@ -284,8 +284,8 @@ impl Endpoint {
                 state.invite(now + CHANCE)
             };
             // When nobody waits, who comes by itself may try.
-            let Some(feed) = next else { return };
-            if feed.tick() {
+            let Some(subscription) = next else { return };
+            if subscription.tick() {
                 shared.timers.at_endpoint(now + CHANCE, self);
                 return;
             }
@@ -345,13 +345,13 @@ impl State {
     }
 
     /// The next who waits and is still there may send the probe; others are waited for until `chance` only.
-    fn invite(&mut self, chance: Duration) -> Option<Arc<Feed>> {
-        while let Some(feed) = self.waiting.pop_front() {
-            if let (Some(feed), Some(hold)) = (feed.upgrade(), &mut self.hold) {
-                self.known.remove(&feed.no);
-                hold.invited.insert(feed.no);
+    fn invite(&mut self, chance: Duration) -> Option<Arc<Subscription>> {
+        while let Some(subscription) = self.waiting.pop_front() {
+            if let (Some(subscription), Some(hold)) = (subscription.upgrade(), &mut self.hold) {
+                self.known.remove(&subscription.no);
+                hold.invited.insert(subscription.no);
                 hold.chance = chance;
-                return Some(feed);
+                return Some(subscription);
             }
         }
         // Numbers of streams that are gone.

@@ -96,8 +96,8 @@ impl Later {
 impl Inner {
     /// What is known of later SETs of its order key: from memory, where all of it was seen here, else from the ledger.
     async fn later(&self, parked: &Parked) -> Result<Later, StoreError> {
-        let feed = self.feed(parked.stream);
-        match feed.and_then(|feed| feed.acknowledged_after(parked.order, parked.at.seq)) {
+        let subscription = self.subscription(parked.stream);
+        match subscription.and_then(|subscription| subscription.acknowledged_after(parked.order, parked.at.seq)) {
             Some(true) => return Ok(Later::Acknowledged),
             Some(false) => return Ok(Later::None),
             None => {}

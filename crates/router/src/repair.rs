@@ -74,8 +74,8 @@ impl Inner {
     /// A deleted stream is no more.
     pub(crate) fn forget(&self, kept: &mut Kept, no: StreamNo) {
         kept.streams.remove(&no);
-        if let Some(feed) = self.feeds.write().remove(&no) {
-            feed.end(setgate_delivery::Closed::Deleted);
+        if let Some(subscription) = self.subscriptions.write().remove(&no) {
+            subscription.end(setgate_delivery::Closed::Deleted);
         }
         self.shared.observed.counts.forget(no);
     }

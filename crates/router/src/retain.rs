@@ -26,8 +26,8 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
             tracing::warn!(error = chain(&error), "the store could not tidy up");
         }
         // The store may have forgotten parked SETs.
-        for feed in inner.feeds() {
-            inner.let_go_what_is_not_parked(feed.no).await;
+        for subscription in inner.subscriptions() {
+            inner.let_go_what_is_not_parked(subscription.no).await;
         }
     }
 }
@@ -156,8 +156,8 @@ async fn cut(inner: &Inner, stream: StreamNo, below: Position, rule: Rule) -> Re
             "a stream passed its limit; its oldest SETs were dropped"
         );
         inner.limit(stream, rule, dropped as u64);
-        if let Some(feed) = inner.feed(stream) {
-            feed.forget_below(below.seq);
+        if let Some(subscription) = inner.subscription(stream) {
+            subscription.forget_below(below.seq);
         }
     }
     Ok(dropped)

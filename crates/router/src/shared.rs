@@ -1,4 +1,4 @@
-//! What all feeds of a router share, and what they ask of it from any thread.
+//! What all subscriptions of a router share, and what they ask of it from any thread.
 
 use std::{
     collections::HashMap,
@@ -18,14 +18,14 @@ use tokio::sync::mpsc;
 use crate::{
     Config, Observed,
     endpoint::Endpoint,
-    feed::Feed,
     seal::{Pool, SealCache},
     settle::Settler,
     slot::Slot,
+    subscription::Subscription,
     timers::Timers,
 };
 
-/// What all feeds share.
+/// What all subscriptions share.
 pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn Store>,
@@ -46,22 +46,22 @@ pub(crate) struct Shared {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-/// What a feed asks of the router from any thread.
+/// What a subscription asks of the router from any thread.
 pub(crate) enum Command {
     /// Run the channel of a sender.
-    Run(Arc<Feed>),
+    Run(Arc<Subscription>),
     /// Read on in the store.
-    Scan(Arc<Feed>),
+    Scan(Arc<Subscription>),
     /// Write down that a SET is parked or dropped, durably, then let its lane go on.
-    End(Arc<Feed>, Slot, Settlement),
+    End(Arc<Subscription>, Slot, Settlement),
     /// Pause a stream whose fault it is.
     Pause(StreamNo, String),
     /// Pause a stream whose receiver does not come.
     Abandoned(StreamNo),
     /// Acknowledgements and refusals of SETs that are not drawn.
-    Late(Arc<Feed>, Vec<(Named, Jti, Outcome)>),
+    Late(Arc<Subscription>, Vec<(Named, Jti, Outcome)>),
     /// What these waited for is well.
-    Wake(Vec<Weak<Feed>>),
+    Wake(Vec<Weak<Subscription>>),
     /// What all waited for is well.
     WakeAll,
 }
@@ -114,7 +114,7 @@ impl Shared {
     }
 
     pub(crate) fn tell(&self, command: Command) {
-        // The router outlives its feeds; when it is gone, so is the process.
+        // The router outlives its subscriptions; when it is gone, so is the process.
         let _ = self.commands.send(command);
     }
 }

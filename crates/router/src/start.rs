@@ -17,11 +17,11 @@ use tokio::sync::watch;
 
 use crate::{
     Config, Index, Method, Observed, VaultError, commands,
-    feed::Feed,
     hash::Map,
     intake, retain,
     shared::{Command, Shared},
     streams::Kept,
+    subscription::Subscription,
     tail,
     timers::Timers,
     upkeep,
@@ -87,7 +87,7 @@ pub(crate) struct Inner {
     pub(crate) index: ArcSwap<Index>,
     pub(crate) streams_by_id: ArcSwap<HashMap<String, StreamNo>>,
     pub(crate) published: watch::Sender<Version>,
-    pub(crate) feeds: RwLock<Map<StreamNo, Arc<Feed>>>,
+    pub(crate) subscriptions: RwLock<Map<StreamNo, Arc<Subscription>>>,
     /// All streams; whoever changes one holds this.
     pub(crate) kept: tokio::sync::Mutex<Kept>,
     pub(crate) intake_closed: ArcSwapOption<intake::Closed>,
@@ -98,12 +98,12 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn feed(&self, no: StreamNo) -> Option<Arc<Feed>> {
-        self.feeds.read().get(&no).cloned()
+    pub(crate) fn subscription(&self, no: StreamNo) -> Option<Arc<Subscription>> {
+        self.subscriptions.read().get(&no).cloned()
     }
 
-    pub(crate) fn feeds(&self) -> Vec<Arc<Feed>> {
-        self.feeds.read().values().cloned().collect()
+    pub(crate) fn subscriptions(&self) -> Vec<Arc<Subscription>> {
+        self.subscriptions.read().values().cloned().collect()
     }
 
     pub(crate) fn issuer(&self, url: &str) -> Option<&Issuer> {
@@ -129,7 +129,7 @@ impl Router {
             index: ArcSwap::from_pointee(Index::build(&[], Version::default())),
             streams_by_id: ArcSwap::default(),
             published: watch::channel(Version::default()).0,
-            feeds: RwLock::default(),
+            subscriptions: RwLock::default(),
             kept: tokio::sync::Mutex::default(),
             intake_closed: ArcSwapOption::empty(),
             held_bytes: AtomicUsize::new(0),
@@ -163,7 +163,7 @@ impl Router {
         runtime.spawn("commands", commands::obey(inner.clone(), inbox));
         runtime.spawn("gate", upkeep::watch_gate(inner.clone()));
         runtime.spawn("retain", retain::watch(inner.clone()));
-        inner.feeds().iter().for_each(|feed| _ = feed.tick());
+        inner.subscriptions().iter().for_each(|subscription| _ = subscription.tick());
         Ok(Self(inner))
     }
 
@@ -204,9 +204,9 @@ impl Router {
         inner.ended.send_replace(true);
         let clock = &inner.shared.runtime.clock;
         let by = clock.monotonic() + within;
-        let feeds = inner.feeds();
-        feeds.iter().for_each(|feed| feed.end(Closed::Draining));
-        while feeds.iter().any(|feed| feed.is_busy()) && clock.monotonic() < by {
+        let subscriptions = inner.subscriptions();
+        subscriptions.iter().for_each(|subscription| subscription.end(Closed::Draining));
+        while subscriptions.iter().any(|subscription| subscription.is_busy()) && clock.monotonic() < by {
             clock.sleep(Duration::from_millis(20)).await;
         }
         let left = by.saturating_sub(clock.monotonic());
@@ -223,6 +223,6 @@ impl Router {
 
 impl std::fmt::Debug for Router {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Router({} streams)", self.0.feeds.read().len())
+        write!(f, "Router({} streams)", self.0.subscriptions.read().len())
     }
 }

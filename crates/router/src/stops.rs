@@ -10,27 +10,27 @@ use crate::{Inner, hash::Set};
 impl Inner {
     /// Stops the keys of a stream of which a SET is parked, and no other; none, where a refusal stops none.
     pub(crate) async fn stop_as_parked(&self, no: StreamNo) -> Result<(), StoreError> {
-        let Some(feed) = self.feed(no) else { return Ok(()) };
-        let stops = feed.served.load().stream.on_refusal == OnRefusal::StopKey;
-        let look = feed.looks_at_stops();
+        let Some(subscription) = self.subscription(no) else { return Ok(()) };
+        let stops = subscription.served.load().stream.on_refusal == OnRefusal::StopKey;
+        let look = subscription.looks_at_stops();
         let keys =
             if stops { self.all_parked(no).await?.iter().map(|parked| parked.order).collect() } else { Set::default() };
         if stops {
-            feed.stop_keys(&keys);
+            subscription.stop_keys(&keys);
         }
-        feed.let_go(&look, &keys);
+        subscription.let_go(&look, &keys);
         Ok(())
     }
 
     /// Lets the keys go on of which nothing is parked any more. Where that cannot be read, the next look at the stream's limits
     /// does it.
     pub(crate) async fn let_go_what_is_not_parked(&self, no: StreamNo) {
-        let Some(feed) = self.feed(no).filter(|feed| feed.has_stops()) else { return };
-        let look = feed.looks_at_stops();
+        let Some(subscription) = self.subscription(no).filter(|subscription| subscription.has_stops()) else { return };
+        let look = subscription.looks_at_stops();
         match self.all_parked(no).await {
-            Ok(parked) => feed.let_go(&look, &parked.iter().map(|parked| parked.order).collect()),
+            Ok(parked) => subscription.let_go(&look, &parked.iter().map(|parked| parked.order).collect()),
             Err(error) => {
-                tracing::warn!(stream = %feed.served.load().stream.id, error = chain(&error), "cannot read what is parked; stopped subjects go on later");
+                tracing::warn!(stream = %subscription.served.load().stream.id, error = chain(&error), "cannot read what is parked; stopped subjects go on later");
             }
         }
     }

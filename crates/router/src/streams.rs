@@ -16,8 +16,8 @@ use setgate_telemetry::chain;
 use crate::{
     Index, Inner, Router, StartError, StreamView, VaultError,
     announce::Announcement,
-    feed::{Feed, Served},
     record::{PREFIX, key},
+    subscription::{Served, Subscription},
     vault,
 };
 
@@ -115,21 +115,21 @@ impl Inner {
     async fn install(self: &Arc<Self>, stream: &Stream, served: Served, last: Position) -> Result<(), StoreError> {
         let no = StreamNo(stream.no);
         self.shared.observed.counts.served_by(no, served.method);
-        if let Some(feed) = self.feed(no) {
-            let changed = feed.served.load().stream.on_refusal != stream.on_refusal;
-            feed.serve(served);
+        if let Some(subscription) = self.subscription(no) {
+            let changed = subscription.served.load().stream.on_refusal != stream.on_refusal;
+            subscription.serve(served);
             if changed {
                 self.stop_as_parked(no).await?;
             }
             return Ok(());
         }
-        let feed = Feed::new(no, self.shared.clone(), served, last);
+        let subscription = Subscription::new(no, self.shared.clone(), served, last);
         if stream.on_refusal == setgate_stream::OnRefusal::StopKey {
-            feed.stop_keys(&self.all_parked(no).await?.iter().map(|parked| parked.order).collect());
+            subscription.stop_keys(&self.all_parked(no).await?.iter().map(|parked| parked.order).collect());
         }
         let control = self.shared.store.owed_control(no).await?;
-        self.feeds.write().insert(no, feed.clone());
-        feed.push_control(control);
+        self.subscriptions.write().insert(no, subscription.clone());
+        subscription.push_control(control);
         Ok(())
     }
 
@@ -213,7 +213,9 @@ impl Inner {
     pub(crate) async fn pause_by_absence(self: &Arc<Self>, no: StreamNo) {
         let mut kept = self.kept.lock().await;
         let Some((stream, _)) = kept.streams.get(&no).cloned() else { return };
-        if stream.status != Status::Enabled || self.feed(no).is_none_or(|feed| !feed.is_abandoned()) {
+        if stream.status != Status::Enabled
+            || self.subscription(no).is_none_or(|subscription| !subscription.is_abandoned())
+        {
             return;
         }
         let seconds = stream.inactivity_timeout_seconds.map_or(0, std::num::NonZeroU32::get);

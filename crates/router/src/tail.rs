@@ -52,8 +52,8 @@ fn tell<'a>(router: &Inner, entries: &'a [Entry]) -> &'a [Entry] {
     if let [entry] = now {
         // One event may be for thousands: each is told at once.
         for no in entry.targets.iter() {
-            if let Some(feed) = router.feed(StreamNo(no)) {
-                feed.push(&[entry]);
+            if let Some(subscription) = router.subscription(StreamNo(no)) {
+                subscription.push(&[entry]);
             }
         }
         return later;
@@ -65,8 +65,8 @@ fn tell<'a>(router: &Inner, entries: &'a [Entry]) -> &'a [Entry] {
         }
     }
     for (no, entries) in of_stream {
-        if let Some(feed) = router.feed(no) {
-            feed.push(&entries);
+        if let Some(subscription) = router.subscription(no) {
+            subscription.push(&entries);
         }
     }
     later

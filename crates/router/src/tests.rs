@@ -11,8 +11,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
-    About, Cause, Closed as Ended, Entry, Fault, Feed, Form, Initiator, Limits, Order, Outcome, Profile, Receipt,
-    Redelivery, Refusal, Scope, SealedSet, Tap, Verdict, Window, drive,
+    About, Cause, Closed as Ended, Entry, Fault, Form, Initiator, Limits, Order, Outcome, Profile, Receipt, Redelivery,
+    Refusal, Scope, SealedSet, Subscription, Tap, Verdict, Window, drive,
     spi::{AnyChannel, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -81,9 +81,9 @@ impl setgate_delivery::Channel for ScriptedChannel {
         self.0.remark.lock().clone()
     }
 
-    async fn run(&self, feed: Feed, tap: Tap) -> Ended {
+    async fn run(&self, subscription: Subscription, tap: Tap) -> Ended {
         let up = &self.0;
-        drive::each(&feed, tap, |set| async move {
+        drive::each(&subscription, tap, |set| async move {
             up.seen.lock().push(set.clone());
             {
                 let mut flying = up.in_flight.lock();
@@ -274,11 +274,15 @@ impl Bench {
     fn clocks(&self) -> String {
         let clock = &self.runtime.clock;
         let mut text = format!("wall {} ms, monotonic {:?}", clock.wall_millis(), clock.monotonic());
-        for feed in self.router.0.feeds() {
-            let timer = feed.shared.timers.scheduled(feed.no);
-            let next = feed.next_attempt();
-            let state = feed.state.lock();
-            text += &format!("\nstream {}: next attempt {next:?} {}", feed.no, state.debug(clock.monotonic(), timer));
+        for subscription in self.router.0.subscriptions() {
+            let timer = subscription.shared.timers.scheduled(subscription.no);
+            let next = subscription.next_attempt();
+            let state = subscription.state.lock();
+            text += &format!(
+                "\nstream {}: next attempt {next:?} {}",
+                subscription.no,
+                state.debug(clock.monotonic(), timer)
+            );
         }
         text
     }
@@ -288,7 +292,8 @@ impl Bench {
         for _ in 0..300 {
             tokio::task::yield_now().await;
         }
-        let neglected: Vec<_> = self.router.0.feeds().iter().filter_map(|feed| feed.neglected()).collect();
+        let neglected: Vec<_> =
+            self.router.0.subscriptions().iter().filter_map(|subscription| subscription.neglected()).collect();
         assert!(neglected.is_empty(), "{}\n{}", neglected.join("\n"), self.clocks());
     }
 

@@ -1,4 +1,4 @@
-//! Wakes feeds and endpoints when a time has come.
+//! Wakes subscriptions and endpoints when a time has come.
 
 #[cfg(test)]
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use setgate_store::StreamNo;
 use tokio::sync::Notify;
 
-use crate::{endpoint::Endpoint, feed::Feed, hash::Map, shared::Shared};
+use crate::{endpoint::Endpoint, hash::Map, shared::Shared, subscription::Subscription};
 
-/// Wakes feeds when a time has come: one task for all.
+/// Wakes subscriptions when a time has come: one task for all.
 #[derive(Default)]
 pub(crate) struct Timers {
     due: Mutex<Due>,
@@ -25,8 +25,8 @@ pub(crate) struct Timers {
 
 #[derive(Default)]
 struct Due {
-    /// One time of each feed, the soonest.
-    feeds: Map<StreamNo, (Duration, Weak<Feed>)>,
+    /// One time of each subscription, the soonest.
+    subscriptions: Map<StreamNo, (Duration, Weak<Subscription>)>,
     /// The same, in the order of time.
     in_order: BTreeSet<(Duration, StreamNo)>,
     /// There are few.
@@ -34,27 +34,27 @@ struct Due {
 }
 
 impl Timers {
-    /// Wakes the feed at the latest then; an earlier time stays.
-    pub(crate) fn at(&self, when: Duration, feed: &Arc<Feed>) {
+    /// Wakes the subscription at the latest then; an earlier time stays.
+    pub(crate) fn at(&self, when: Duration, subscription: &Arc<Subscription>) {
         let mut due = self.due.lock();
-        let Due { feeds, in_order, .. } = &mut *due;
-        if let Some((at, _)) = feeds.get(&feed.no) {
+        let Due { subscriptions, in_order, .. } = &mut *due;
+        if let Some((at, _)) = subscriptions.get(&subscription.no) {
             if *at <= when {
                 return;
             }
-            in_order.remove(&(*at, feed.no));
+            in_order.remove(&(*at, subscription.no));
         }
-        feeds.insert(feed.no, (when, Arc::downgrade(feed)));
-        in_order.insert((when, feed.no));
-        if in_order.first() == Some(&(when, feed.no)) {
+        subscriptions.insert(subscription.no, (when, Arc::downgrade(subscription)));
+        in_order.insert((when, subscription.no));
+        if in_order.first() == Some(&(when, subscription.no)) {
             self.sooner.notify_one();
         }
     }
 
-    /// The feed is gone.
+    /// The subscription is gone.
     pub(crate) fn forget(&self, no: StreamNo) {
-        let Due { feeds, in_order, .. } = &mut *self.due.lock();
-        if let Some((at, _)) = feeds.remove(&no) {
+        let Due { subscriptions, in_order, .. } = &mut *self.due.lock();
+        if let Some((at, _)) = subscriptions.remove(&no) {
             in_order.remove(&(at, no));
         }
     }
@@ -82,8 +82,8 @@ impl Timers {
             let (expired, next) = shared.timers.expired(now);
             #[cfg(test)]
             shared.timers.rung.fetch_add(expired.len(), Ordering::Relaxed);
-            for feed in expired {
-                feed.tick();
+            for subscription in expired {
+                subscription.tick();
             }
             let (expired, endpoint) = shared.timers.expired_endpoints(now);
             for endpoint in expired {
@@ -107,26 +107,26 @@ impl Timers {
         (expired, due.endpoints.iter().map(|(at, _)| *at).min())
     }
 
-    fn expired(&self, now: Duration) -> (Vec<Arc<Feed>>, Option<Duration>) {
-        let Due { feeds, in_order, .. } = &mut *self.due.lock();
+    fn expired(&self, now: Duration) -> (Vec<Arc<Subscription>>, Option<Duration>) {
+        let Due { subscriptions, in_order, .. } = &mut *self.due.lock();
         let mut expired = Vec::new();
         while let Some((at, no)) = in_order.first().copied() {
             if at > now {
                 return (expired, Some(at));
             }
             in_order.pop_first();
-            expired.extend(feeds.remove(&no).and_then(|(_, feed)| feed.upgrade()));
+            expired.extend(subscriptions.remove(&no).and_then(|(_, subscription)| subscription.upgrade()));
         }
         (expired, None)
     }
 
-    /// When a feed is woken at the latest.
+    /// When a subscription is woken at the latest.
     #[cfg(test)]
     pub(crate) fn scheduled(&self, no: StreamNo) -> Option<Duration> {
-        self.due.lock().feeds.get(&no).map(|(at, _)| *at)
+        self.due.lock().subscriptions.get(&no).map(|(at, _)| *at)
     }
 
-    /// How often a feed was woken.
+    /// How often a subscription was woken.
     #[cfg(test)]
     pub(crate) fn rung(&self) -> usize {
         self.rung.load(Ordering::Relaxed)
@@ -136,6 +136,6 @@ impl Timers {
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         let due = self.due.lock();
-        due.feeds.len().max(due.in_order.len())
+        due.subscriptions.len().max(due.in_order.len())
     }
 }

@@ -38,7 +38,7 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
         inner.repair_streams().await;
         inner.shared.held.store(health.held, Ordering::Release);
         if std::mem::replace(&mut halted, inner.shared.is_halted()) && !halted {
-            inner.feeds().iter().for_each(|feed| _ = feed.tick());
+            inner.subscriptions().iter().for_each(|subscription| _ = subscription.tick());
         }
         clock.sleep(Duration::from_millis(250)).await;
     }

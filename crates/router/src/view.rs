@@ -8,7 +8,7 @@ use setgate_set::{Audience, Timestamp};
 use setgate_store::{Cursor, Obstacle, StoreError, StreamNo};
 use setgate_stream::{Owner, Stream};
 
-use crate::{Inner, counts::rule_name, endpoint::Endpoint, feed::Feed, visit};
+use crate::{Inner, counts::rule_name, endpoint::Endpoint, subscription::Subscription, visit};
 
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
@@ -111,7 +111,7 @@ impl HeldView {
     }
 }
 
-/// What a feed's state tells, read under its lock.
+/// What a subscription's state tells, read under its lock.
 #[derive(Default)]
 struct StateView {
     in_flight: usize,
@@ -121,9 +121,9 @@ struct StateView {
 }
 
 impl StateView {
-    fn of(feed: &Feed, now: Timestamp) -> Self {
-        let initiator = feed.served.load().profile.initiator;
-        let state = feed.state.lock();
+    fn of(subscription: &Subscription, now: Timestamp) -> Self {
+        let initiator = subscription.served.load().profile.initiator;
+        let state = subscription.state.lock();
         let stalled = state.shown.stalled.clone().map(|cause| (now, cause));
         Self {
             in_flight: state.in_flight.claimed.len(),
@@ -136,24 +136,29 @@ impl StateView {
 
 impl Inner {
     /// Why nothing can come to this stream, the widest reason first.
-    fn nothing_because(&self, stream: &Stream, feed: Option<&Feed>, unread: Option<StoreError>) -> Option<String> {
+    fn nothing_because(
+        &self,
+        stream: &Stream,
+        subscription: Option<&Subscription>,
+        unread: Option<StoreError>,
+    ) -> Option<String> {
         self.nothing_comes(unread).or_else(|| setgate_stream::why_nothing(stream)).or_else(|| {
-            let Some(feed) = feed else {
+            let Some(subscription) = subscription else {
                 return Some(
                     "The stream's method or issuer is not configured; the log of the start says which.".into(),
                 );
             };
-            self.no_key(stream, &feed.served.load().profile)
+            self.no_key(stream, &subscription.served.load().profile)
         })
     }
 
     /// Where the stream's SETs go, without what may be secret.
-    fn endpoint_label(&self, stream: &Stream, feed: Option<&Feed>) -> Option<String> {
-        let Some(feed) = feed else {
+    fn endpoint_label(&self, stream: &Stream, subscription: Option<&Subscription>) -> Option<String> {
+        let Some(subscription) = subscription else {
             let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
             return url.map(setgate_telemetry::endpoint_label);
         };
-        visit::endpoint(&feed.served.load(), |terms, at| {
+        visit::endpoint(&subscription.served.load(), |terms, at| {
             setgate_delivery::find(&self.methods, &stream.delivery.method)?.publish(terms, at).ok()
         })
     }
@@ -185,9 +190,10 @@ impl Inner {
             Err(error) => (Cursor::default(), Some(error)),
         };
         let limited = self.limited.lock().get(&no).copied();
-        let feed = self.feed(no);
+        let subscription = self.subscription(no);
         let ago = |at: Timestamp| now.since(at).as_secs();
-        let state = feed.as_ref().map_or_else(StateView::default, |feed| StateView::of(feed, now));
+        let state =
+            subscription.as_ref().map_or_else(StateView::default, |subscription| StateView::of(subscription, now));
         let last_error = state.last_error;
         StreamView {
             id: stream.id.to_string(),
@@ -195,7 +201,7 @@ impl Inner {
             issuer: stream.issuer.to_string(),
             audience: stream.audience.clone(),
             method: stream.delivery.method.clone(),
-            endpoint: self.endpoint_label(stream, feed.as_deref()),
+            endpoint: self.endpoint_label(stream, subscription.as_deref()),
             status: stream.status.word(),
             reason: stream.status.why().map(|why| why.text().to_owned()),
             algorithm: stream.algorithm.clone(),
@@ -216,23 +222,23 @@ impl Inner {
                 .map(|head| self.shared.store.time().now.since(head.accepted).as_secs()),
             last_error_seconds_ago: last_error.as_ref().map(|(at, _)| ago(*at)),
             last_error: last_error.map(|(_, cause)| setgate_telemetry::clean(&cause.to_string(), 512)),
-            warning: feed.as_ref().and_then(|feed| feed.served.load().channel.remark()),
+            warning: subscription.as_ref().and_then(|subscription| subscription.served.load().channel.remark()),
             last_success_seconds_ago: state.last_success.map(ago),
             last_visit_seconds_ago: state.last_visit.map(ago),
-            next_attempt_seconds: feed
+            next_attempt_seconds: subscription
                 .as_ref()
                 .filter(|_| cursor.tally.waiting > 0)
-                .and_then(|feed| feed.next_attempt())
+                .and_then(|subscription| subscription.next_attempt())
                 .map(|wait| wait.as_secs()),
-            held: feed.as_ref().and_then(|feed| {
-                HeldView::of(feed.served.load().endpoint.as_ref()?, self.shared.runtime.clock.monotonic())
+            held: subscription.as_ref().and_then(|subscription| {
+                HeldView::of(subscription.served.load().endpoint.as_ref()?, self.shared.runtime.clock.monotonic())
             }),
             limited: limited.filter(|limited| now.since(limited.at) < LIMITED_SHOWN).map(|limited| LimitedView {
                 rule: rule_name(limited.rule),
                 dropped: limited.dropped,
                 seconds_ago: ago(limited.at),
             }),
-            nothing_because: self.nothing_because(stream, feed.as_deref(), unread),
+            nothing_because: self.nothing_because(stream, subscription.as_deref(), unread),
             description: stream.description.clone(),
         }
     }

@@ -8,14 +8,14 @@ use setgate_stream::{Owner, Stream};
 use crate::{
     Router,
     contract::Core,
-    feed::{Feed, Served},
+    subscription::{Served, Subscription},
 };
 
 /// A stream that a receiver asks for: everything that its session needs, without a look into the store.
 #[derive(Clone)]
 pub struct Visited {
     /// The subscription.
-    pub feed: setgate_delivery::Feed,
+    pub subscription: setgate_delivery::Subscription,
     /// The channel, as the method made it; it lives as long as the stream's delivery is configured so.
     pub channel: Arc<dyn AnyChannel>,
     /// The method's name, as in the path.
@@ -28,7 +28,7 @@ pub struct Visited {
     pub issuer: Arc<str>,
     /// The owner of the stream.
     pub owner: Owner,
-    core: Arc<Feed>,
+    core: Arc<Subscription>,
 }
 
 impl Visited {
@@ -50,10 +50,10 @@ impl Router {
     #[must_use]
     pub fn visit(&self, stream_id: &str) -> Option<Visited> {
         let no = self.0.streams_by_id.load().get(stream_id).copied()?;
-        let core = self.0.feed(no)?;
+        let core = self.0.subscription(no)?;
         let served = core.served.load();
         Some(Visited {
-            feed: setgate_delivery::Feed::new(Arc::new(Core(core.clone()))),
+            subscription: setgate_delivery::Subscription::new(Arc::new(Core(core.clone()))),
             channel: served.channel.clone(),
             method: served.method,
             initiator: served.profile.initiator,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About as ChannelAbout, Channel, Closed, Entry, Env, Feed, Finding, Method, NoOptions, Profile, Tap,
+    About as ChannelAbout, Channel, Closed, Entry, Env, Finding, Method, NoOptions, Profile, Subscription, Tap,
 };
 use setgate_store::Position;
 
@@ -35,7 +35,7 @@ impl Channel for NoChannel {
         unreachable!("nothing is delivered")
     }
 
-    async fn run(&self, _: Feed, _: Tap) -> Closed {
+    async fn run(&self, _: Subscription, _: Tap) -> Closed {
         Closed::Idle
     }
 }

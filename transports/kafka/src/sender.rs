@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    About, Channel, Closed, Feed, Finding, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, SealedSet,
-    Tap, Want, Window,
+    About, Channel, Closed, Finding, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, SealedSet,
+    Subscription, Tap, Want, Window,
 };
 use tokio::sync::watch;
 
@@ -66,14 +66,14 @@ impl KafkaChannel {
     /// Waits until there is a producer; hears meanwhile if the tap ends.
     async fn ready(
         &self,
-        feed: &Feed,
+        subscription: &Subscription,
         tap: &mut Tap,
         producer_state: &mut watch::Receiver<ProducerState>,
     ) -> Result<(), Closed> {
         loop {
             let cause = match &*producer_state.borrow_and_update() {
                 ProducerState::Ready => {
-                    feed.stalled(None);
+                    subscription.stalled(None);
                     return Ok(());
                 }
                 ProducerState::Absent => None,
@@ -81,7 +81,7 @@ impl KafkaChannel {
                 ProducerState::Over => return Err(Closed::Draining),
             };
             if cause.is_some() {
-                feed.stalled(cause);
+                subscription.stalled(cause);
             }
             tokio::select! {
                 changed = producer_state.changed() => if changed.is_err() { return Err(Closed::Draining) },
@@ -93,10 +93,10 @@ impl KafkaChannel {
         }
     }
 
-    async fn hand_over(&self, feed: &Feed, tap: &mut Tap) -> Closed {
-        let context = Arc::new(DeliveryContext { feed: feed.clone(), topic: self.topic.clone() });
+    async fn hand_over(&self, subscription: &Subscription, tap: &mut Tap) -> Closed {
+        let context = Arc::new(DeliveryContext { subscription: subscription.clone(), topic: self.topic.clone() });
         let mut producer_state = self.cluster.begin();
-        if let Err(closed) = self.ready(feed, tap, &mut producer_state).await {
+        if let Err(closed) = self.ready(subscription, tap, &mut producer_state).await {
             return closed;
         }
         loop {
@@ -108,7 +108,7 @@ impl KafkaChannel {
             let is_ready = matches!(*producer_state.borrow(), ProducerState::Ready);
             if !is_ready || self.cluster.doubts(&self.topic) {
                 drop(batch);
-                if let Err(closed) = self.settle_doubts(feed, tap, &mut producer_state).await {
+                if let Err(closed) = self.settle_doubts(subscription, tap, &mut producer_state).await {
                     return closed;
                 }
                 continue;
@@ -126,11 +126,11 @@ impl KafkaChannel {
     /// Waits for a producer that knows the topic anew.
     async fn settle_doubts(
         &self,
-        feed: &Feed,
+        subscription: &Subscription,
         tap: &mut Tap,
         producer_state: &mut watch::Receiver<ProducerState>,
     ) -> Result<(), Closed> {
-        self.ready(feed, tap, producer_state).await?;
+        self.ready(subscription, tap, producer_state).await?;
         tokio::select! {
             () = self.cluster.trust(&self.topic) => Ok(()),
             // Nothing is drawn; only an end comes out of this.
@@ -166,8 +166,8 @@ impl Channel for KafkaChannel {
         probe::topic(&Subject::of(&self.cluster), &self.topic).await
     }
 
-    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
-        let closed = self.hand_over(&feed, &mut tap).await;
+    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
+        let closed = self.hand_over(&subscription, &mut tap).await;
         // Dropping the tap now would hand back thousands that are about to be acknowledged.
         tap.settled().await;
         closed

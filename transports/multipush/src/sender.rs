@@ -11,8 +11,8 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About, Attempt, Cause, Channel, Closed, Env, Fault, Feed, Form, HttpError, HttpRequest, HttpResponse, Initiator,
-    Jti, Limits, Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Tap, Timestamp, Verdict, Want,
+    About, Attempt, Cause, Channel, Closed, Env, Fault, Form, HttpError, HttpRequest, HttpResponse, Initiator, Jti,
+    Limits, Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Subscription, Tap, Timestamp, Verdict, Want,
     endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -87,7 +87,7 @@ impl MultiChannel {
     }
 
     /// Reports what an answer says. Returns how long the receiver asks to be left alone, and why the channel must end, if it must.
-    fn settle(&self, feed: &Feed, done: Done) -> (Duration, Option<Cause>) {
+    fn settle(&self, subscription: &Subscription, done: Done) -> (Duration, Option<Cause>) {
         let Done { sent, answer } = done;
         let meaning = match &answer {
             Ok(answer) => {
@@ -104,14 +104,14 @@ impl MultiChannel {
             // The last first: what comes back before its predecessors do takes nothing along that was not asked for.
             let back = sent.iter().rev();
             let outcomes = back.map(|(jti, attempt)| (*jti, Some(*attempt), Err(verdict.clone())));
-            feed.settle_all(outcomes.collect());
+            subscription.settle_all(outcomes.collect());
         };
         match meaning {
             Meaning::Understood(outcomes) => {
                 self.pace.lock().understood(sent.len());
                 // Draft §4.4: a 202 says that the request was understood; acknowledgements may come in any later answer.
-                feed.reached(&sent);
-                feed.settle_all(outcomes);
+                subscription.reached(&sent);
+                subscription.settle_all(outcomes);
             }
             Meaning::TooMany => {
                 self.pace.lock().too_many(sent.len());
@@ -191,14 +191,14 @@ impl Channel for MultiChannel {
         }
     }
 
-    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
+    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
         let clock = &self.runtime.clock;
         let mut busy = FuturesUnordered::new();
         let mut ack_probes = AckProbes::new(&self.measures, clock.monotonic());
         let mut end: Option<Closed> = None;
         loop {
             // While a request is under way its answer may bring what is outstanding.
-            let owed = if busy.is_empty() { feed.outstanding() } else { 0 };
+            let owed = if busy.is_empty() { subscription.outstanding() } else { 0 };
             if busy.is_empty()
                 && let Some(closed) = end.take_if(|closed| owed == 0 || *closed != Closed::Draining)
             {
@@ -212,9 +212,9 @@ impl Channel for MultiChannel {
                 biased;
                 Some(done) = busy.next(), if !busy.is_empty() => {
                     let done: Done = done;
-                    let before = if done.sent.is_empty() { feed.outstanding() } else { usize::MAX };
-                    let (rest, fault) = self.settle(&feed, done);
-                    ack_probes.answered(clock.monotonic(), feed.outstanding() < before, rest);
+                    let before = if done.sent.is_empty() { subscription.outstanding() } else { usize::MAX };
+                    let (rest, fault) = self.settle(&subscription, done);
+                    ack_probes.answered(clock.monotonic(), subscription.outstanding() < before, rest);
                     if let Some(cause) = fault {
                         end.get_or_insert(Closed::Fault(cause));
                     }

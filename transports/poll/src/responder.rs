@@ -107,10 +107,10 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
     }
     // RFC 8936 §2.4: what is acknowledged is taken first, whatever becomes of the rest of the request.
     if !ask.outcomes.is_empty() {
-        visit.feed.settle_all(ask.outcomes);
+        visit.subscription.settle_all(ask.outcomes);
     }
     if ask.sets == 0 {
-        return nothing(visit.feed.has_due());
+        return nothing(visit.subscription.has_due());
     }
     let started = runtime.clock.monotonic();
     match draw(&visit, channel, ask.sets, ask.waits, &runtime).await {
@@ -119,7 +119,7 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
             label(&mut response);
             response
         }
-        Drawn::Nothing => nothing(visit.feed.has_due()),
+        Drawn::Nothing => nothing(visit.subscription.has_due()),
         Drawn::Ended => nothing(false),
         Drawn::Deleted => refuse(StatusCode::NOT_FOUND, "there is no such stream"),
         Drawn::Displaced => {
@@ -150,7 +150,7 @@ struct Waiting {
 }
 
 async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, runtime: &Runtime) -> Drawn {
-    let mut tap = visit.feed.tap();
+    let mut tap = visit.subscription.tap();
     let want = Want { sets, ..Want::ALL };
     let started = runtime.clock.monotonic();
     let mut ends = visit.ends.clone();
@@ -178,7 +178,7 @@ async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, ru
             place: channel.places.enter(),
             capped: channel.hold <= PAUSED,
         });
-        if !waiting.capped && visit.feed.is_paused() {
+        if !waiting.capped && visit.subscription.is_paused() {
             waiting.capped = true;
             let waited = runtime.clock.monotonic().saturating_sub(started);
             waiting.deadline = runtime.clock.sleep(PAUSED.saturating_sub(waited));

@@ -181,7 +181,7 @@ async fn converse(responder: Arc<Responder>, visit: Visit, opening: Opening, upg
         } else {
             let inbox =
                 visit.ingest.map(|ingest| Inbox::new(ingest, visit.peer, protocol, CREDIT, responder.runtime.clone()));
-            session = session.giving(visit.feed).taking(inbox).until(credential(visit.ends));
+            session = session.giving(visit.subscription).taking(inbox).until(credential(visit.ends));
         }
         (session, permit)
     };
@@ -213,11 +213,11 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, channel: &SocketCha
         Err(why) => return error(StatusCode::BAD_REQUEST, &why.to_string()),
     };
     drop(text);
-    visit.feed.settle_all(object.outcomes());
+    visit.subscription.settle_all(object.outcomes());
     let (acks, errors) = answer(visit, object.sets.take().unwrap_or_default()).await;
     let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(channel.ack_within) };
-    let mut tap = visit.feed.tap_in(mode);
+    let mut tap = visit.subscription.tap_in(mode);
     // Whoever brings something is answered at once.
     let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { channel.wait } else { Duration::ZERO };
     let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };

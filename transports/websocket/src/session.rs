@@ -19,7 +19,7 @@ use std::{
 
 use futures_util::Stream;
 use setgate_delivery::{
-    BoxFuture, Feed, Jti, Runtime, Tap, Want,
+    BoxFuture, Jti, Runtime, Subscription, Tap, Want,
     exchange::{Bounds, Exchange},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -84,7 +84,7 @@ impl Rules {
 
 /// The side that has SETs to give.
 pub(crate) struct Draws {
-    feed: Feed,
+    subscription: Subscription,
     tap: Tap,
     /// How many more SETs the peer takes, as it said.
     credit: u64,
@@ -100,16 +100,25 @@ pub(crate) struct Draws {
 }
 
 impl Draws {
-    pub(crate) fn new(feed: Feed) -> Self {
-        let tap = feed.tap();
-        Self { feed, tap, credit: 0, handed: HashSet::new(), since: None, heard: false, stalled: false, asked: None }
+    pub(crate) fn new(subscription: Subscription) -> Self {
+        let tap = subscription.tap();
+        Self {
+            subscription,
+            tap,
+            credit: 0,
+            handed: HashSet::new(),
+            since: None,
+            heard: false,
+            stalled: false,
+            asked: None,
+        }
     }
 }
 
 impl Drop for Draws {
     fn drop(&mut self) {
         if self.stalled {
-            self.feed.stalled(None);
+            self.subscription.stalled(None);
         }
     }
 }
@@ -142,7 +151,7 @@ pub(crate) struct Session<S> {
     runtime: Runtime,
     draws: Option<Draws>,
     /// For acknowledgements that come after the last draw.
-    feed: Option<Feed>,
+    subscription: Option<Subscription>,
     inbox: Option<Box<Inbox>>,
     refusals: Vec<Box<str>>,
     ends: Option<BoxFuture<'static, Goodbye>>,
@@ -173,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             rules,
             runtime,
             draws: None,
-            feed: None,
+            subscription: None,
             inbox: None,
             refusals: Vec::new(),
             ends: None,
@@ -194,10 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Gives the SETs of a feed.
-    pub(crate) fn giving(mut self, feed: Feed) -> Self {
-        self.feed = Some(feed.clone());
-        self.draws = Some(Draws::new(feed));
+    /// Gives the SETs of a subscription.
+    pub(crate) fn giving(mut self, subscription: Subscription) -> Self {
+        self.subscription = Some(subscription.clone());
+        self.draws = Some(Draws::new(subscription));
         self
     }
 
@@ -266,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         more |= self.write()?;
         if self.stage == Stage::Draining
             && let Some(draws) = &mut self.draws
-            && pin!(draws.tap.settled()).poll(&mut Context::from_waker(self.bells.feed.waker())).is_ready()
+            && pin!(draws.tap.settled()).poll(&mut Context::from_waker(self.bells.subscription.waker())).is_ready()
         {
             self.part(Goodbye::DRAINING);
         }
@@ -321,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         {
             // It waits for outcomes then: it is to be asked for SETs once more.
             draws.asked = None;
-            let cx = &mut Context::from_waker(self.bells.feed.waker());
+            let cx = &mut Context::from_waker(self.bells.subscription.waker());
             if pin!(draws.tap.settled()).poll(cx).is_ready() {
                 draws.since = None;
             } else if now.saturating_sub(since) >= settle {
@@ -412,7 +421,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn settle(&mut self, object: &mut Exchange) {
         let outcomes = object.outcomes();
-        let Some(feed) = self.feed.as_ref().filter(|_| !outcomes.is_empty()) else { return };
+        let Some(subscription) = self.subscription.as_ref().filter(|_| !outcomes.is_empty()) else { return };
         if let Some(draws) = &mut self.draws {
             outcomes.iter().for_each(|(jti, ..)| {
                 draws.handed.remove(jti);
@@ -420,7 +429,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             draws.heard = true;
         }
         // Whoever names SETs that are none of its own, or those that it settled before, has settled nothing.
-        let settled = feed.settle_all(outcomes);
+        let settled = subscription.settle_all(outcomes);
         if let Some(draws) = self.draws.as_mut().filter(|_| settled > 0) {
             draws.since = draws.since.map(|_| self.runtime.clock.monotonic());
         }

@@ -1,4 +1,4 @@
-//! One case: a feed, a peer, and the method's channel or its visits between them.
+//! One case: a subscription, a peer, and the method's channel or its visits between them.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use futures_util::future::BoxFuture;
 
 use super::{
     Fixture, Opened,
-    feed::{self, End, Simulated},
     peer::{Act, Meeting, Peer, PeerIngest},
+    subscription::{self, End, Simulated},
 };
 use crate::{Cause, Closed, Initiator, Receipt, Redelivery};
 
-/// One case's feed, peer and channel.
+/// One case's subscription, peer and channel.
 pub(super) struct Case {
-    pub(super) feed: Simulated,
+    pub(super) subscription: Simulated,
     pub(super) peer: Arc<Peer>,
     pub(super) opened: Opened,
     pub(super) window: usize,
@@ -41,27 +41,27 @@ impl Case {
         let opened = fixture.open(Arc::new(PeerIngest(peer.clone()))).await;
         let profile = opened.channel.profile();
         let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
-        peer.expect(feed::owed(count, keys, padding), profile.order, opened.cut.clone());
+        peer.expect(subscription::owed(count, keys, padding), profile.order, opened.cut.clone());
         if (profile.initiator == Initiator::Receiver) != opened.visits.is_some() {
             return Err("a responder, and nothing else, is opened with `visits`".to_owned());
         }
         let window = profile.windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
-        Ok(Self { feed: Simulated::padded(profile, count, keys, padding), peer, opened, window })
+        Ok(Self { subscription: Simulated::padded(profile, count, keys, padding), peer, opened, window })
     }
 
     /// One run of the channel on a tap of its own, or one round of visits until nothing is owed.
     pub(super) fn run(&self) -> BoxFuture<'static, Closed> {
-        let feed = self.feed.feed();
+        let subscription = self.subscription.subscription();
         let Some(visits) = &self.opened.visits else {
-            let tap = feed.tap();
-            return self.opened.channel.clone().run(feed, tap);
+            let tap = subscription.tap();
+            return self.opened.channel.clone().run(subscription, tap);
         };
-        let (visits, simulated) = (visits(feed), self.feed.clone());
+        let (visits, simulated) = (visits(subscription), self.subscription.clone());
         Box::pin(async move {
             tokio::select! {
                 biased;
                 () = simulated.until_settled() => Closed::Idle,
-                () = visits => Closed::Fault(Cause::new("ended", "the visits ended, and nothing had ended the feed")),
+                () = visits => Closed::Fault(Cause::new("ended", "the visits ended, and nothing had ended the subscription")),
             }
         })
     }
@@ -70,13 +70,13 @@ impl Case {
     pub(super) async fn run_out(&self) -> Result<(), String> {
         match self.run().await {
             Closed::Idle => Ok(()),
-            other => Err(format!("the run ended with {other:?} where the feed said Idle")),
+            other => Err(format!("the run ended with {other:?} where the subscription said Idle")),
         }
     }
 
     /// The same in a case where SETs are lost: their time is over as soon as somebody asks for more.
     pub(super) async fn run_out_retrying(&self) -> Result<(), String> {
-        self.feed.retry_now();
+        self.subscription.retry_now();
         self.run_out().await
     }
 
@@ -88,7 +88,7 @@ impl Case {
     /// Ends when the channel has something under way: of what is carried, when it is handed over.
     pub(super) async fn under_way(&self) {
         if self.is_carried() {
-            self.feed.until(|feed| feed.handed() > 0).await;
+            self.subscription.until(|subscription| subscription.handed() > 0).await;
         } else {
             self.peer.holds(1).await;
         }
@@ -103,11 +103,11 @@ impl Case {
 
     /// What holds in every case, however it ended.
     pub(super) fn audit(&self) -> Result<(), String> {
-        if let Some(wrong) = self.feed.wrongs().into_iter().chain(self.peer.wrongs()).next() {
+        if let Some(wrong) = self.subscription.wrongs().into_iter().chain(self.peer.wrongs()).next() {
             return Err(wrong);
         }
         let taken_by_peer = self.opened.channel.profile().receipt == Receipt::Receiver;
-        for (at, (end, taken)) in self.feed.ends().into_iter().zip(self.peer.taken()).enumerate() {
+        for (at, (end, taken)) in self.subscription.ends().into_iter().zip(self.peer.taken()).enumerate() {
             match end {
                 Some(End::Acknowledged) if taken == 0 && taken_by_peer => {
                     return Err(format!("SET {at} is reported as acknowledged and was never taken"));
@@ -122,10 +122,12 @@ impl Case {
     /// The same, and every SET is acknowledged.
     pub(super) fn all_acknowledged(&self) -> Result<(), String> {
         self.audit()?;
-        let ends = self.feed.ends();
+        let ends = self.subscription.ends();
         match ends.iter().position(|end| *end != Some(End::Acknowledged)) {
             None => Ok(()),
-            Some(at) => Err(format!("SET {at} ended as {:?}; retries so far: {:?}", ends.get(at), self.feed.causes())),
+            Some(at) => {
+                Err(format!("SET {at} ended as {:?}; retries so far: {:?}", ends.get(at), self.subscription.causes()))
+            }
         }
     }
 
@@ -144,7 +146,7 @@ impl Case {
         if most > window && self.opened.channel.profile().redelivery == Redelivery::WhenConsumerEnds {
             return Err(format!("{most} SETs were under way, the window has {window}"));
         }
-        match (self.feed.most(), self.opened.most) {
+        match (self.subscription.most(), self.opened.most) {
             (drawn, Some(most)) if drawn > most => {
                 Err(format!("{drawn} SETs were handed over where {most} were asked for"))
             }

@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use super::{
     Fixture,
     case::Case,
-    feed::{End, Simulated},
     peer::{Act, Meeting},
+    subscription::{End, Simulated},
 };
 use crate::{Closed, ErrorCode, Initiator, Order, Redelivery, Refusal};
 
@@ -66,7 +66,7 @@ pub(super) async fn reports_refusals(fixture: &impl Fixture) -> Result<(), Strin
     case.audit()?;
     // An object has one language for all its texts, and a frame has none.
     let has_languages = case.opened.channel.profile().order == Order::PerSet;
-    for (at, end) in case.feed.ends().into_iter().enumerate() {
+    for (at, end) in case.subscription.ends().into_iter().enumerate() {
         let mut due = refusal(at).map_or(End::Acknowledged, End::Refused);
         if let (false, Some(End::Refused(Refusal { language: None, .. })), End::Refused(due)) =
             (has_languages, &end, &mut due)
@@ -136,7 +136,7 @@ pub(super) async fn takes_overdue_answers(fixture: &impl Fixture) -> Result<(), 
         end = &mut run => return Err(format!("the run ended with {end:?} although an answer was outstanding")),
         () = case.peer.holds(1) => {}
     }
-    case.feed.redeliver();
+    case.subscription.redeliver();
     case.peer.release();
     run.await;
     case.all_acknowledged()
@@ -149,8 +149,8 @@ pub(super) async fn takes_late_answers(fixture: &impl Fixture) -> Result<(), Str
     if case.is_carried() {
         return Ok(());
     }
-    let free = |feed: &Simulated| {
-        let ends = feed.ends();
+    let free = |subscription: &Simulated| {
+        let ends = subscription.ends();
         ends.iter().enumerate().all(|(at, end)| at % keys == 0 || end.is_some())
     };
     let mut run = pin!(case.run());
@@ -158,7 +158,7 @@ pub(super) async fn takes_late_answers(fixture: &impl Fixture) -> Result<(), Str
     let others = async {
         case.peer.holds(1).await;
         if !alone {
-            case.feed.until(free).await;
+            case.subscription.until(free).await;
         }
     };
     tokio::select! {
@@ -166,7 +166,7 @@ pub(super) async fn takes_late_answers(fixture: &impl Fixture) -> Result<(), Str
         end = &mut run => return Err(format!("the run ended with {end:?} although an answer was outstanding")),
         () = others => {}
     }
-    if case.feed.ends().first() != Some(&None) {
+    if case.subscription.ends().first() != Some(&None) {
         return Err("SET 0 is settled before its answer".to_owned());
     }
     case.peer.release();
@@ -207,8 +207,8 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
         end = &mut run => return Err(format!("the run ended with {end:?} although answers were outstanding")),
         () = case.under_way() => {}
     }
-    case.feed.end(Closed::Draining);
-    let before = case.feed.attempts();
+    case.subscription.end(Closed::Draining);
+    let before = case.subscription.attempts();
     // A broker may have answered all of it by now.
     let early = if case.is_carried() { None } else { run.as_mut().now_or_never() };
     if let Some(end) = early {
@@ -220,10 +220,10 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
         other => return Err(format!("the run ended with {other:?}, expected Draining")),
     }
     case.audit()?;
-    if case.feed.handed() > 0 {
-        return Err(format!("{} SETs are handed over and not settled after the drain", case.feed.handed()));
+    if case.subscription.handed() > 0 {
+        return Err(format!("{} SETs are handed over and not settled after the drain", case.subscription.handed()));
     }
-    if case.feed.attempts() != before {
+    if case.subscription.attempts() != before {
         return Err("SETs were handed over after the drain began".to_owned());
     }
     Ok(())
@@ -240,7 +240,7 @@ pub(super) async fn hears_the_end(fixture: &impl Fixture) -> Result<(), String> 
     if let Some(end) = run.as_mut().now_or_never() {
         return Err(format!("the run ended with {end:?} although SETs are owed"));
     }
-    case.feed.end(Closed::Deleted);
+    case.subscription.end(Closed::Deleted);
     match run.await {
         Closed::Deleted => {}
         other => return Err(format!("the run ended with {other:?}, expected Deleted")),
@@ -268,8 +268,8 @@ pub(super) async fn survives_a_dropped_run(fixture: &impl Fixture) -> Result<(),
         }
     }
     // Whoever served the visits notices that nobody is there any more.
-    case.feed.until(|feed| feed.taps().is_empty()).await;
-    case.feed.redeliver();
+    case.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    case.subscription.redeliver();
     case.peer.release();
     case.run_out().await?;
     case.all_acknowledged()
@@ -279,7 +279,7 @@ pub(super) async fn draws_interrupted(fixture: &impl Fixture) -> Result<(), Stri
     let script =
         |meeting: Meeting| if meeting.at.is_multiple_of(5) && meeting.times == 1 { Act::Busy } else { Act::Take };
     let case = Case::open(fixture, 120, 30, script).await?;
-    case.feed.stutter();
+    case.subscription.stutter();
     case.run_out_retrying().await?;
     case.all_acknowledged()
 }

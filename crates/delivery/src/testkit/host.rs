@@ -1,4 +1,4 @@
-//! What every fixture of a responder needs: its routes on loopback with visits of a feed, and a clock that does not dawdle.
+//! What every fixture of a responder needs: its routes on loopback with visits of a subscription, and a clock that does not dawdle.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,9 +9,9 @@ use setgate_net::Listener;
 use tokio::sync::watch;
 
 use super::{Cuts, Opened, Relay};
-use crate::{Fault, Feed, Ingest, Stop, Visit, spi::AnyChannel};
+use crate::{Fault, Ingest, Stop, Subscription, Visit, spi::AnyChannel};
 
-/// The routes of a method on loopback, as the root mounts them: every request has a visit of one feed. Dropped, it stops and
+/// The routes of a method on loopback, as the root mounts them: every request has a visit of one subscription. Dropped, it stops and
 /// hangs up on all callers.
 ///
 /// Credentials are the guard's matter, so none are asked for.
@@ -26,8 +26,13 @@ impl Host {
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn open(routes: Router, channel: Arc<dyn AnyChannel>, feed: Feed, runtime: &Runtime) -> io::Result<Self> {
-        Self::with(Cuts::default(), routes, channel, feed, None, runtime).await
+    pub async fn open(
+        routes: Router,
+        channel: Arc<dyn AnyChannel>,
+        subscription: Subscription,
+        runtime: &Runtime,
+    ) -> io::Result<Self> {
+        Self::with(Cuts::default(), routes, channel, subscription, None, runtime).await
     }
 
     /// Serves `routes` behind a relay with these scissors, and with an ingest for what the peer sends.
@@ -38,7 +43,7 @@ impl Host {
         cuts: Cuts,
         routes: Router,
         channel: Arc<dyn AnyChannel>,
-        feed: Feed,
+        subscription: Subscription,
         ingest: Option<Arc<dyn Ingest>>,
         runtime: &Runtime,
     ) -> io::Result<Self> {
@@ -46,7 +51,7 @@ impl Host {
         let relay = Relay::with(cuts, listener.address(), runtime).await?;
         let (ends, ended) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit = Visit { feed, channel, ingest, peer: "test".into(), ends: ended };
+        let visit = Visit { subscription, channel, ingest, peer: "test".into(), ends: ended };
         runtime.spawn("host", listener.serve(routes.layer(Extension(visit)), stopped, runtime.clone()));
         Ok(Self { relay, ends, _stop: stop })
     }
@@ -87,11 +92,11 @@ impl Opened {
     ) -> Self {
         let (cuts, collect) = (Cuts::default(), Arc::new(collect));
         let (scissors, of) = (cuts.clone(), channel.clone());
-        let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
+        let visits = move |subscription: Subscription| -> BoxFuture<'static, ()> {
             let (scissors, routes, channel) = (scissors.clone(), routes.clone(), of.clone());
             let (runtime, collect) = (runtime.clone(), collect.clone());
             Box::pin(async move {
-                let host = match Host::with(scissors, routes, channel, feed, None, &runtime).await {
+                let host = match Host::with(scissors, routes, channel, subscription, None, &runtime).await {
                     Ok(host) => host,
                     Err(error) => return told(&error.to_string()),
                 };

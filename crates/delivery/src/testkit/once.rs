@@ -1,4 +1,4 @@
-//! A feed that gives each SET once and notes what was said of it.
+//! A subscription that gives each SET once and notes what was said of it.
 
 use std::{
     sync::Arc,
@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use setgate_set::{Envelope, Jti, OrderKey, Timestamp};
 
 use crate::{
-    Attempt, Batch, Cause, Closed, Feed, Outcome, SealedSet, Want,
-    spi::{AnyChannel, Claim, FeedCore, TapCore},
+    Attempt, Batch, Cause, Closed, Outcome, SealedSet, Subscription, Want,
+    spi::{AnyChannel, Claim, SubscriptionCore, TapCore},
 };
 
 /// Hands each body over once, all at the same time, and tells the first outcome of each.
@@ -20,9 +20,9 @@ use crate::{
 pub async fn outcomes(channel: Arc<dyn AnyChannel>, bodies: Vec<Bytes>) -> Vec<Option<Outcome>> {
     let once =
         Once(Arc::new(Mutex::new(OnceState { outcomes: vec![None; bodies.len()], bodies, drawn: false, waker: None })));
-    let feed = Feed::new(Arc::new(once.clone()));
-    let tap = feed.tap();
-    channel.run(feed, tap).await;
+    let subscription = Subscription::new(Arc::new(once.clone()));
+    let tap = subscription.tap();
+    channel.run(subscription, tap).await;
     std::mem::take(&mut once.0.lock().outcomes)
 }
 
@@ -36,7 +36,7 @@ struct OnceState {
     waker: Option<Waker>,
 }
 
-impl FeedCore for Once {
+impl SubscriptionCore for Once {
     fn tap(&self, _mode: Option<crate::DeliveryMode>) -> Box<dyn TapCore> {
         Box::new(self.clone())
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::{
-    Answer, Attempt, Cause, Channel, Closed, ErrorCode, Feed, Form, Incoming, Limits, Order, Outcome, Profile, Receipt,
-    Redelivery, Refusal, Scope, SealedSet, Tap, Verdict, Want, Window, drive,
+    Answer, Attempt, Cause, Channel, Closed, ErrorCode, Form, Incoming, Limits, Order, Outcome, Profile, Receipt,
+    Redelivery, Refusal, Scope, SealedSet, Subscription, Tap, Verdict, Want, Window, drive,
 };
 
 /// How a channel of the tests behaves.
@@ -93,10 +93,10 @@ impl Channel for InMemory {
         }
     }
 
-    async fn run(&self, feed: Feed, mut tap: Tap) -> Closed {
+    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
         match self.behaviour {
             Behaviour::HonestInBatches => {
-                drive::batches(&feed, tap, async |sets| {
+                drive::batches(&subscription, tap, async |sets| {
                     let mut outcomes = Vec::new();
                     for set in sets {
                         outcomes.push(self.send(set).await);
@@ -106,7 +106,7 @@ impl Channel for InMemory {
                 .await
             }
             Behaviour::Leaves => {
-                let work = drive::each(&feed, feed.tap(), |set| self.send(set));
+                let work = drive::each(&subscription, subscription.tap(), |set| self.send(set));
                 let end = async {
                     loop {
                         if let Err(end) = tap.next(Want { sets: 0, ..Want::ALL }).await {
@@ -125,13 +125,13 @@ impl Channel for InMemory {
                     Ok(batch) => {
                         for set in batch.hand_over().into_iter().rev() {
                             let (jti, attempt): (_, Attempt) = (set.jti, set.attempt);
-                            feed.settle(jti, Some(attempt), self.send(set).await);
+                            subscription.settle(jti, Some(attempt), self.send(set).await);
                         }
                     }
                     Err(end) => return end,
                 }
             },
-            _ => drive::each(&feed, tap, |set| self.send(set)).await,
+            _ => drive::each(&subscription, tap, |set| self.send(set)).await,
         }
     }
 }

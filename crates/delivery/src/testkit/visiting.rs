@@ -16,7 +16,7 @@ pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
     let both = async { tokio::join!(case.run(), case.run()) };
     let others = async {
         case.peer.holds(1).await;
-        case.feed.until(|feed| !feed.has_free()).await;
+        case.subscription.until(|subscription| !subscription.has_free()).await;
         case.peer.release();
         std::future::pending::<()>().await;
     };
@@ -34,15 +34,15 @@ pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
 pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
     for end in [Closed::Draining, Closed::Deleted, Closed::Disabled, Closed::Superseded, Closed::Reconfigured] {
         let case = Case::open(fixture, 5, 5, |_| Act::Take).await?;
-        case.feed.pause(true);
+        case.subscription.pause(true);
         let mut run = pin!(case.run());
         tokio::select! {
             biased;
-            () = case.feed.until(|feed| feed.waiters() > 0) => {}
+            () = case.subscription.until(|subscription| subscription.waiters() > 0) => {}
             early = &mut run => return Err(format!("before the end: {early:?}")),
         }
-        case.feed.end(end.clone());
-        let left = case.feed.until(|feed| feed.taps().is_empty());
+        case.subscription.end(end.clone());
+        let left = case.subscription.until(|subscription| subscription.taps().is_empty());
         let mut left = pin!(left);
         tokio::select! {
             biased;
@@ -67,16 +67,16 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
         end = &mut run => return Err(format!("the run ended with {end:?} although answers were outstanding")),
         () = case.peer.holds(1) => {}
     }
-    case.feed.end(Closed::Draining);
+    case.subscription.end(Closed::Draining);
     case.peer.release();
-    let left = case.feed.until(|feed| feed.taps().is_empty() && feed.handed() == 0);
+    let left = case.subscription.until(|subscription| subscription.taps().is_empty() && subscription.handed() == 0);
     let mut left = pin!(left);
     tokio::select! {
         biased;
         () = &mut left => {}
         end = &mut run => match case.opened.channel.profile().redelivery {
-            Redelivery::After(_) if case.feed.handed() > 0 => {
-                return Err(format!("{end:?}, and {} SETs are handed over and not answered", case.feed.handed()));
+            Redelivery::After(_) if case.subscription.handed() > 0 => {
+                return Err(format!("{end:?}, and {} SETs are handed over and not answered", case.subscription.handed()));
             }
             _ => left.await,
         },
@@ -87,17 +87,17 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
 /// A pause is no end: who waits, waits, and is given what is due afterwards.
 pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 40, 10, |_| Act::Take).await?;
-    case.feed.pause(true);
+    case.subscription.pause(true);
     let mut run = pin!(case.run());
     tokio::select! {
         biased;
         end = &mut run => return Err(format!("the visits ended with {end:?} at a paused stream")),
-        () = case.feed.until(|feed| feed.waiters() > 0) => {}
+        () = case.subscription.until(|subscription| subscription.waiters() > 0) => {}
     }
     if case.peer.met().iter().any(|met| *met > 0) {
         return Err("a SET of a paused stream was handed over".to_owned());
     }
-    case.feed.pause(false);
+    case.subscription.pause(false);
     match run.await {
         Closed::Idle => case.all_acknowledged_once(),
         other => Err(format!("the visits ended with {other:?} at a stream that was paused")),
@@ -107,25 +107,25 @@ pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), Str
 /// The drawer of a caller that hung up while it waited goes away by itself, and nothing is given to it.
 pub(super) async fn forgets_who_hung_up(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 30, 10, |_| Act::Take).await?;
-    case.feed.pause(true);
+    case.subscription.pause(true);
     let mut run = pin!(case.run());
     for _ in 0..3 {
-        let waits = case.feed.until(|feed| feed.waiters() > 0);
+        let waits = case.subscription.until(|subscription| subscription.waiters() > 0);
         tokio::select! {
             biased;
             () = waits => {}
             end = &mut run => return Err(format!("the visits ended with {end:?}")),
         }
-        let Some(last) = case.feed.taps().last().copied() else { continue };
+        let Some(last) = case.subscription.taps().last().copied() else { continue };
         (case.opened.cut)();
-        let gone = case.feed.until(|feed| feed.taps().iter().all(|tap| *tap > last));
+        let gone = case.subscription.until(|subscription| subscription.taps().iter().all(|tap| *tap > last));
         tokio::select! {
             biased;
             () = gone => {}
             end = &mut run => return Err(format!("the visits ended with {end:?} when the connection did")),
         }
     }
-    case.feed.pause(false);
+    case.subscription.pause(false);
     match run.await {
         Closed::Idle => case.all_acknowledged_once(),
         other => Err(format!("the visits ended with {other:?}")),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use setgate_delivery::spi::Claim;
 
-use crate::{feed::Feed, number::ClaimNo};
+use crate::{number::ClaimNo, subscription::Subscription};
 
 /// What a batch holds until it is handed over.
 pub(super) struct DrawnClaim {
-    pub(super) feed: Arc<Feed>,
+    pub(super) subscription: Arc<Subscription>,
     pub(super) sets: Vec<ClaimNo>,
     pub(super) handed: bool,
 }
@@ -16,14 +16,14 @@ pub(super) struct DrawnClaim {
 impl Claim for DrawnClaim {
     fn handed_over(mut self: Box<Self>) {
         self.handed = true;
-        self.feed.handed_over(&self.sets);
+        self.subscription.handed_over(&self.sets);
     }
 }
 
 impl Drop for DrawnClaim {
     fn drop(&mut self) {
         if !self.handed {
-            self.feed.hand_back(&self.sets);
+            self.subscription.hand_back(&self.sets);
         }
     }
 }

@@ -8,10 +8,10 @@ use setgate_set::Jti;
 use setgate_store::{Kind, Position, Rule, StoreError};
 
 use crate::{
-    feed::{Draw, Feed, Served},
     number::{ClaimNo, DrawNo, KeyGeneration},
     seal::{Job, SealError},
     slot::Slot,
+    subscription::{Draw, Served, Subscription},
 };
 
 /// A drawn SET with its sealed token, or what became of it instead.
@@ -49,32 +49,40 @@ pub(super) struct Failed {
 }
 
 /// Reads the bodies of a draw in one range and seals them in one job.
-pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) -> Result<Vec<Prepared>, Failed> {
+pub(super) async fn prepare(
+    subscription: Arc<Subscription>,
+    served: Arc<Served>,
+    draw: Draw,
+) -> Result<Vec<Prepared>, Failed> {
     let Draw { no: draw, slots } = draw;
     let fail = |cause: Cause, slots: &[(Slot, Jti)]| Failed {
         sets: slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), draw }).collect(),
         cause,
     };
-    let started = feed.shared.runtime.clock.monotonic();
+    let started = subscription.shared.runtime.clock.monotonic();
     let at = slots.iter().map(|(slot, _)| slot.head.at).collect();
-    let bodies = match read(&feed, at, &slots).await {
+    let bodies = match read(&subscription, at, &slots).await {
         Ok(bodies) => bodies,
         Err(error) => return Err(fail(store_cause(&error), &slots)),
     };
     let generation = KeyGeneration::of(&served.seal.keyring);
-    let (jobs, cached) = jobs(&feed, &slots, &bodies, generation);
+    let (jobs, cached) = jobs(&subscription, &slots, &bodies, generation);
     let count = jobs.len() as u64;
-    let sealed = match served.seal.batch(&feed.shared.pool, jobs).await {
+    let sealed = match served.seal.batch(&subscription.shared.pool, jobs).await {
         Ok(sealed) => sealed,
         Err(error) => return Err(fail(seal_cause(&error), &slots)),
     };
-    feed.shared.observed.sealed.inc_by(count);
-    feed.shared.observed.sealing.observe(feed.shared.runtime.clock.monotonic().saturating_sub(started).as_secs_f64());
+    subscription.shared.observed.sealed.inc_by(count);
+    subscription
+        .shared
+        .observed
+        .sealing
+        .observe(subscription.shared.runtime.clock.monotonic().saturating_sub(started).as_secs_f64());
     let mut sealed = sealed.into_iter();
     let most = served.profile.limits.set_bytes;
     let mut prepared = Vec::with_capacity(slots.len());
     {
-        let mut state = feed.state.lock();
+        let mut state = subscription.state.lock();
         for (((slot, jti), body), kept) in slots.into_iter().zip(bodies).zip(cached) {
             let made = match (body, kept) {
                 (Err(cause), _) => Made::Unread(cause),
@@ -99,7 +107,7 @@ pub(super) async fn prepare(feed: Arc<Feed>, served: Arc<Served>, draw: Draw) ->
 
 /// What is to be sealed, and beside it the tokens of earlier attempts: a repeat leaves as it was.
 fn jobs(
-    feed: &Feed,
+    subscription: &Subscription,
     slots: &[(Slot, Jti)],
     bodies: &[Result<Option<Bytes>, Cause>],
     generation: KeyGeneration,
@@ -107,7 +115,11 @@ fn jobs(
     let mut jobs = Vec::with_capacity(slots.len());
     let mut cached = Vec::with_capacity(slots.len());
     for ((slot, jti), body) in slots.iter().zip(bodies) {
-        let kept = if slot.attempts > 0 || slot.sealed_before { feed.shared.cache.find(jti, generation) } else { None };
+        let kept = if slot.attempts > 0 || slot.sealed_before {
+            subscription.shared.cache.find(jti, generation)
+        } else {
+            None
+        };
         if let (None, Ok(Some(body))) = (&kept, body) {
             jobs.push(Job { jti: *jti, iat: slot.head.accepted, body: body.clone() });
         }
@@ -118,11 +130,11 @@ fn jobs(
 
 /// Reads bodies; where one of them has rotted, each by itself, so that it holds up no other.
 async fn read(
-    feed: &Feed,
+    subscription: &Subscription,
     at: Vec<Position>,
     slots: &[(Slot, Jti)],
 ) -> Result<Vec<Result<Option<Bytes>, Cause>>, StoreError> {
-    let store = &feed.shared.store;
+    let store = &subscription.shared.store;
     match store.bodies(at.clone()).await {
         // A control SET leaves by itself: its channel waits.
         Err(StoreError::Corrupt(_)) if slots.iter().all(|(slot, _)| slot.head.kind != Kind::Control) => {}

@@ -14,9 +14,9 @@ use super::{
     prepare::{Made, Prepared, Token},
 };
 use crate::{
-    feed::{Phase, Served},
     number::{ClaimNo, KeyGeneration},
     slot::Slot,
+    subscription::{Phase, Served},
 };
 
 /// What was accepted is read whatever its limits were then.
@@ -32,7 +32,7 @@ impl StreamTap {
         self.drop_unread();
         let paused = self.recall();
         // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
-        let in_force = self.feed.served.load_full();
+        let in_force = self.subscription.served.load_full();
         let moved = in_force.generation != self.drawer.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
         let mut claims = Vec::with_capacity(sets.capacity());
@@ -54,7 +54,7 @@ impl StreamTap {
                 continue;
             }
             if let Some(rule) = self.veto(&in_force, &slot, &token.body) {
-                self.feed.drop_by_rule(claim, rule);
+                self.subscription.drop_by_rule(claim, rule);
                 continue;
             }
             if !sets.is_empty() && bytes + token.token.len() > want.bytes {
@@ -77,7 +77,7 @@ impl StreamTap {
             back.extend(self.part_behind(&sets));
         }
         if !back.is_empty() {
-            self.feed.hand_back(&back);
+            self.subscription.hand_back(&back);
         }
         if sets.is_empty() {
             return None;
@@ -85,14 +85,14 @@ impl StreamTap {
         Some(Batch::new(
             sets,
             self.has_more(),
-            Box::new(DrawnClaim { feed: self.feed.clone(), sets: claims, handed: false }),
+            Box::new(DrawnClaim { subscription: self.subscription.clone(), sets: claims, handed: false }),
         ))
     }
 
     /// Whether there is more for this tap now.
     fn has_more(&self) -> bool {
         !self.kept.is_empty() || {
-            let mut state = self.feed.state.lock();
+            let mut state = self.subscription.state.lock();
             state.lanes.has_ready() || state.lanes.has_held(self.drawer.tap)
         }
     }
@@ -102,7 +102,7 @@ impl StreamTap {
         self.kept.retain(|(prepared, _)| {
             let Made::Unread(cause) = &prepared.made else { return true };
             // What was drawn behind it comes back with it, before anything of its subject leaves.
-            self.feed.cannot_read(prepared.claim(), cause);
+            self.subscription.cannot_read(prepared.claim(), cause);
             false
         });
     }
@@ -111,7 +111,7 @@ impl StreamTap {
     fn recall(&mut self) -> bool {
         let mut held = Vec::new();
         let paused = {
-            let state = self.feed.state.lock();
+            let state = self.subscription.state.lock();
             let open = state.is_endpoint_open();
             // What failed meanwhile has taken back what was drawn behind it.
             self.kept.retain(|(prepared, _)| {
@@ -127,7 +127,7 @@ impl StreamTap {
             !matches!(state.phase, Phase::Open)
         };
         if !held.is_empty() {
-            self.feed.hand_back(&held);
+            self.subscription.hand_back(&held);
         }
         paused
     }
@@ -136,12 +136,12 @@ impl StreamTap {
     fn token(&self, claim: ClaimNo, made: Made, served: &Served) -> Option<Token> {
         match made {
             Made::Token(token) => return Some(token),
-            Made::Gone(rule) => self.feed.drop_by_rule(claim, rule),
-            Made::Unread(cause) => self.feed.cannot_read(claim, &cause),
+            Made::Gone(rule) => self.subscription.drop_by_rule(claim, rule),
+            Made::Unread(cause) => self.subscription.cannot_read(claim, &cause),
             Made::TooLarge(size) => {
                 let most = served.profile.limits.set_bytes;
                 let text = format!("{size} bytes; the method carries at most {most}");
-                self.feed.park_unsent(claim, ErrorCode::TooLarge, &text);
+                self.subscription.park_unsent(claim, ErrorCode::TooLarge, &text);
             }
         }
         None
@@ -167,7 +167,7 @@ impl StreamTap {
 
     /// Why a SET must not leave any more, though it was owed when it was accepted.
     fn veto(&self, served: &Served, slot: &Slot, body: &Bytes) -> Option<Rule> {
-        if !self.feed.shared.store.is_owed(self.feed.no, slot.head.at) {
+        if !self.subscription.shared.store.is_owed(self.subscription.no, slot.head.at) {
             return Some(Rule::Deleted);
         }
         if slot.head.kind == Kind::Control || slot.head.config >= served.filter_changed {

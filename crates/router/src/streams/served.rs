@@ -8,7 +8,7 @@ use setgate_jose::UnknownAlgorithm;
 use setgate_store::{StreamNo, Version};
 use setgate_stream::{Owner, Stream};
 
-use crate::{Inner, Issuer, feed::Served, number::Generation, seal::Seal, vault::Secrets};
+use crate::{Inner, Issuer, number::Generation, seal::Seal, subscription::Served, vault::Secrets};
 
 /// Why a stream cannot be delivered as it is configured, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +117,7 @@ impl Inner {
 
     /// The channel of a stream whose delivery stays as it is: what its method keeps there (waiting polls, windows) outlives a pause.
     fn channel_in_force(&self, stream: &Stream) -> Option<Arc<dyn AnyChannel>> {
-        let served = self.feed(StreamNo(stream.no))?.served.load_full();
+        let served = self.subscription(StreamNo(stream.no))?.served.load_full();
         let before = &served.stream;
         let same = before.id == stream.id
             && before.delivery == stream.delivery

@@ -94,15 +94,15 @@ async fn a_subject_goes_on_after_a_re_issue_that_could_read_nothing_any_more() {
 async fn a_re_issue_does_not_overtake_what_was_acknowledged_in_the_same_message() {
     for acknowledged_first in [true, false] {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let feed = bench.router.visit("a").unwrap().feed;
+        let subscription = bench.router.visit("a").unwrap().subscription;
         bench.emit(0, 0).await;
         bench.emit(0, 1).await;
-        let all = take(&mut feed.tap(), 9).await;
+        let all = take(&mut subscription.tap(), 9).await;
         let mut said = vec![(all[1].jti, None, ack()), (all[0].jti, None, refuse(ErrorCode::InvalidRequest))];
         if !acknowledged_first {
             said.reverse();
         }
-        feed.settle_all(said);
+        subscription.settle_all(said);
         bench.settled().await;
         let answer = bench.router.reissue(vec![all[0].jti.to_string()], false).await.unwrap();
         assert!(answer[0].error.as_deref().is_some_and(|why| why.contains("--out-of-order")), "{answer:?}");

@@ -26,7 +26,7 @@ async fn wait_for(bench: &Bench, tap: &mut Tap, most: usize) -> (Vec<u64>, Durat
 #[tokio::test(start_paused = true)]
 async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
     let bench = Bench::new(Config::default(), &[batched(asked("a"), &json!({ "sets": 3, "linger": "400ms" }))]).await;
-    let mut tap = bench.router.visit("a").unwrap().feed.tap();
+    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
     for n in 0..2 {
         bench.emit(n, n).await;
     }
@@ -49,7 +49,7 @@ async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
 async fn bytes_fill_a_batch_too() {
     let bench =
         Bench::new(Config::default(), &[batched(asked("a"), &json!({ "bytes": 600, "linger": "10000ms" }))]).await;
-    let mut tap = bench.router.visit("a").unwrap().feed.tap();
+    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
     for n in 0..12 {
         bench.emit(n, n).await;
     }
@@ -62,9 +62,9 @@ async fn bytes_fill_a_batch_too() {
 async fn a_repeat_and_a_control_set_linger_for_nobody() {
     let slow = batched(asked("a"), &json!({ "linger": "10000ms" }));
     let bench = Bench::new(Config::default(), &[slow]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let mut tap = feed.tap();
+    let mut tap = subscription.tap();
     assert_eq!(wait_for(&bench, &mut tap, 10).await.0, [0]);
     bench.pass(Duration::from_secs(60)).await;
     let (sets, after) = wait_for(&bench, &mut tap, 10).await;
@@ -110,7 +110,7 @@ async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_t
     bench.router.visit("a").unwrap().touch();
     bench.pass(Duration::from_secs(90)).await;
     assert_eq!(status().await, "enabled");
-    let socket = bench.router.visit("a").unwrap().feed.tap();
+    let socket = bench.router.visit("a").unwrap().subscription.tap();
     bench.pass(Duration::from_secs(500)).await;
     assert_eq!(status().await, "enabled", "it is here");
     drop(socket);
@@ -120,7 +120,7 @@ async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_t
     bench.until("paused", async || status().await == "paused").await;
     let view = bench.router.stream("a").await.unwrap();
     assert!(view.reason.unwrap().contains("100 seconds"));
-    let announced = take(&mut bench.router.visit("a").unwrap().feed.tap(), 10).await;
+    let announced = take(&mut bench.router.visit("a").unwrap().subscription.tap(), 10).await;
     assert_eq!(claims(&announced[0].body)["events"][setgate_set::framework::STREAM_UPDATED]["status"], "paused");
     bench.router.resume("a", false).await.unwrap();
     bench.pass(Duration::from_secs(90)).await;

@@ -163,7 +163,7 @@ impl History {
             Step::Resume { stream, reissue } => drop(bench.router.resume(id(stream), reissue).await),
             Step::Fetch { sets } => {
                 if let Some(visit) = bench.router.visit("c") {
-                    let batch = visit.feed.tap().next(soon(sets)).await;
+                    let batch = visit.subscription.tap().next(soon(sets)).await;
                     let sets = batch.map(setgate_delivery::Batch::hand_over).unwrap_or_default();
                     self.left.extend(sets.iter().map(|set| set.jti));
                 }
@@ -174,9 +174,9 @@ impl History {
                 self.left.dedup();
                 let Some(jti) = self.left.get(pick % self.left.len().max(1)) else { return };
                 let named = bench.store.names().read(jti).unwrap();
-                if let Some(feed) = bench.router.0.feed(named.stream) {
+                if let Some(subscription) = bench.router.0.subscription(named.stream) {
                     let outcome = if taken { ack() } else { refuse(ErrorCode::InvalidState) };
-                    feed.settle(vec![(*jti, None, outcome)]);
+                    subscription.settle(vec![(*jti, None, outcome)]);
                 }
             }
             Step::Reissue { pick } => {

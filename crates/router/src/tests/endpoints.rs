@@ -29,14 +29,14 @@ pub(super) struct Cluster {
 
 /// A SET that was handed over and of which nobody has told yet.
 pub(super) struct Out {
-    feed: Feed,
+    subscription: Subscription,
     stream: Arc<str>,
     set: SealedSet,
 }
 
 impl Out {
     fn settle(self, outcome: Outcome) {
-        self.feed.settle(self.set.jti, Some(self.set.attempt), outcome);
+        self.subscription.settle(self.set.jti, Some(self.set.attempt), outcome);
     }
 }
 
@@ -85,14 +85,14 @@ impl Cluster {
         self.take_all().into_iter().for_each(|out| out.settle(outcome.clone()));
     }
 
-    fn handed(&self, feed: &Feed, stream: &Arc<str>, set: SealedSet) {
+    fn handed(&self, subscription: &Subscription, stream: &Arc<str>, set: SealedSet) {
         if let Some(probes) = &mut *self.held.lock() {
             probes.push(set.jti);
             let most = &mut *self.most_held.lock();
             *most = probes.len().max(*most);
         }
         self.log.lock().push((self.runtime.clock.monotonic(), stream.clone(), set.clone()));
-        self.out.lock().push(Out { feed: feed.clone(), stream: stream.clone(), set });
+        self.out.lock().push(Out { subscription: subscription.clone(), stream: stream.clone(), set });
     }
 }
 
@@ -110,11 +110,11 @@ impl setgate_delivery::Channel for ClusterChannel {
         }
     }
 
-    async fn run(&self, feed: Feed, mut tap: Tap) -> Ended {
+    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Ended {
         self.0.runs.fetch_add(1, Ordering::Relaxed);
         loop {
             match tap.next(Want::ALL).await {
-                Ok(batch) => batch.hand_over().into_iter().for_each(|set| self.0.handed(&feed, &self.1, set)),
+                Ok(batch) => batch.hand_over().into_iter().for_each(|set| self.0.handed(&subscription, &self.1, set)),
                 Err(closed) => {
                     tap.settled().await;
                     return closed;
@@ -355,18 +355,19 @@ async fn what_was_sealed_before_the_fault_waits_too() {
         bench.emit(n, n).await;
     }
     bench.until("the other's", async || cluster.out.lock().len() == 13).await;
-    bench.router.0.feed(setgate_store::StreamNo(1)).unwrap().state.lock().phase = crate::feed::Phase::Open;
+    bench.router.0.subscription(setgate_store::StreamNo(1)).unwrap().state.lock().phase =
+        crate::subscription::Phase::Open;
     // Bodies are smaller than tokens: more is drawn than one answer may carry.
-    let mut tap = bench.router.visit("s000").unwrap().feed.tap();
+    let mut tap = bench.router.visit("s000").unwrap().subscription.tap();
     let want = Want { sets: 8, bytes: 1200, wait: Some(Duration::from_millis(10)) };
     let first = tap.next(want).await.unwrap();
     assert!(first.more && !first.sets.is_empty());
     let first = first.hand_over();
     cluster.settle_all(&unhealthy(Some(Duration::from_secs(50))));
     assert!(tap.next(want).await.unwrap().sets.is_empty(), "it left though the endpoint is held");
-    let feed = bench.router.visit("s000").unwrap().feed;
-    assert_eq!(feed.outstanding(), first.len());
-    feed.settle_all(first.iter().map(|set| (set.jti, Some(set.attempt), carried())).collect());
+    let subscription = bench.router.visit("s000").unwrap().subscription;
+    assert_eq!(subscription.outstanding(), first.len());
+    subscription.settle_all(first.iter().map(|set| (set.jti, Some(set.attempt), carried())).collect());
     assert!(!tap.next(want).await.unwrap().sets.is_empty(), "it is well");
 }
 
@@ -445,13 +446,13 @@ async fn five_hundred_channels_share_a_window_that_is_shut_opened_and_settled_fr
     let settle_all = |all: Vec<Out>| {
         // Its poll thread knows no runtime.
         std::thread::spawn(move || {
-            let mut feeds: BTreeMap<Arc<str>, (Feed, Vec<_>)> = BTreeMap::new();
-            for Out { feed, stream, set } in all {
-                let reports = &mut feeds.entry(stream).or_insert_with(|| (feed, Vec::new())).1;
+            let mut subscriptions: BTreeMap<Arc<str>, (Subscription, Vec<_>)> = BTreeMap::new();
+            for Out { subscription, stream, set } in all {
+                let reports = &mut subscriptions.entry(stream).or_insert_with(|| (subscription, Vec::new())).1;
                 reports.push((set.jti, Some(set.attempt), carried()));
             }
-            feeds.into_values().for_each(|(feed, all)| {
-                feed.settle_all(all);
+            subscriptions.into_values().for_each(|(subscription, all)| {
+                subscription.settle_all(all);
             });
         })
         .join()
@@ -487,7 +488,8 @@ async fn a_channel_that_needs_no_room_any_more_passes_it_on() {
     // Of the two that wait, the first has nothing to send when room comes.
     let first = ["s000", "s001", "s002"].into_iter().find(|id| **id != *cluster.out.lock()[0].stream).unwrap();
     let no = bench.router.stream(first).await.unwrap().no;
-    bench.router.0.feed(setgate_store::StreamNo(no)).unwrap().state.lock().phase = crate::feed::Phase::Paused;
+    bench.router.0.subscription(setgate_store::StreamNo(no)).unwrap().state.lock().phase =
+        crate::subscription::Phase::Paused;
     cluster.settle_all(&carried());
     bench.until("the second", async || cluster.out.lock().len() == 1).await;
     assert_ne!(&*cluster.out.lock()[0].stream, first);

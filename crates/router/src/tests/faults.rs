@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use setgate_delivery::spi::FeedCore;
+use setgate_delivery::spi::SubscriptionCore;
 use setgate_store::StreamNo;
 
 use super::{
@@ -170,25 +170,25 @@ async fn a_window_without_room_for_the_next_bytes_is_waited_for_quietly() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     let bench = Bench::new(Config { ready_sets: 2, ..Config::default() }, &[stream("a")]).await;
-    let feed = bench.router.0.feed(StreamNo(1)).unwrap();
+    let subscription = bench.router.0.subscription(StreamNo(1)).unwrap();
     bench.method.answer_with(|set| if number(set) == 0 { after(Duration::from_secs(5)) } else { ack() });
     bench.emit(0, 0).await;
-    bench.until("it waits", async || feed.state.lock().lanes.next_due().is_some()).await;
+    bench.until("it waits", async || subscription.state.lock().lanes.next_due().is_some()).await;
     // The other key finds its place, and the second of the first key becomes a bit in the store.
     bench.emit(0, 1).await;
     bench.emit(1, 2).await;
     bench.until("the other key", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
-    assert_eq!(feed.state.lock().lanes.passed_over(), 1);
-    while feed.state.lock().in_flight.claimed.values().all(|claimed| claimed.handed.is_none()) {
+    assert_eq!(subscription.state.lock().lanes.passed_over(), 1);
+    while subscription.state.lock().in_flight.claimed.values().all(|claimed| claimed.handed.is_none()) {
         bench.pass(Duration::from_millis(1)).await;
     }
     // It is acknowledged; its lane runs empty. Before the scan begins the tail tells of one more.
     bench.emit(0, 3).await;
-    let jti = feed.state.lock().in_flight.claimed.values().next().map(|claimed| claimed.jti).unwrap();
-    FeedCore::settle(&crate::contract::Core(feed.clone()), vec![(jti, None, ack())]);
+    let jti = subscription.state.lock().in_flight.claimed.values().next().map(|claimed| claimed.jti).unwrap();
+    SubscriptionCore::settle(&crate::contract::Core(subscription.clone()), vec![(jti, None, ack())]);
     let limits = setgate_store::Limits { records: 100, bytes: usize::MAX };
     let entries = bench.store.tail(setgate_store::Position::new(3), limits, Duration::ZERO).await.unwrap();
-    feed.push(&entries.iter().collect::<Vec<_>>());
+    subscription.push(&entries.iter().collect::<Vec<_>>());
     bench.settled().await;
     assert_eq!(assert_order_and_identity(&bench.method.seen.lock()), 4);
 }
@@ -198,22 +198,22 @@ async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
     use super::responder::{asked, numbers, take};
 
     let (bench, store) = faulty(Config::default(), &[asked("a")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     for n in 0..2 {
         bench.emit(n, n).await;
     }
-    let all = take(&mut feed.tap(), 9).await;
+    let all = take(&mut subscription.tap(), 9).await;
     bench.pass(Duration::from_secs(61)).await;
     bench.pass(Duration::from_secs(1)).await;
     store.settle_fail.store(true, Ordering::Relaxed);
     // Something else is on its way into the store; then comes a late acknowledgement.
     bench.emit(2, 2).await;
-    let other = take(&mut feed.tap(), 1).await;
-    feed.settle(other[0].jti, None, ack());
+    let other = take(&mut subscription.tap(), 1).await;
+    subscription.settle(other[0].jti, None, ack());
     let left: Vec<_> = all.iter().filter(|set| set.jti != other[0].jti).collect();
-    feed.settle(left[0].jti, None, ack());
+    subscription.settle(left[0].jti, None, ack());
     bench.pass(Duration::from_millis(10)).await;
-    let mut tap = feed.tap();
+    let mut tap = subscription.tap();
     let drawn = tokio::spawn(async move { numbers(&take(&mut tap, 9).await) });
     for _ in 0..5 {
         bench.pass(Duration::from_secs(1)).await;
@@ -224,5 +224,5 @@ async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
     for _ in 0..10 {
         bench.pass(Duration::from_secs(1)).await;
     }
-    assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [2]);
+    assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [2]);
 }

@@ -11,8 +11,8 @@ async fn after_a_restart(scanned: bool) -> (Bench, Vec<SealedSet>) {
     for n in 0..20 {
         bench.emit(n, n).await;
     }
-    let feed = bench.router.visit("a").unwrap().feed;
-    let all = take(&mut feed.tap(), 20).await;
+    let subscription = bench.router.visit("a").unwrap().subscription;
+    let all = take(&mut subscription.tap(), 20).await;
     assert_eq!(all.len(), 20);
     bench.restart(config()).await;
     if scanned {
@@ -26,12 +26,12 @@ async fn what_a_request_settles_after_a_restart_is_not_in_its_own_answer() {
     for scanned in [true, false] {
         for outcome in [ack(), refuse(ErrorCode::InvalidRequest)] {
             let (bench, all) = after_a_restart(scanned).await;
-            let feed = bench.router.visit("a").unwrap().feed;
-            feed.settle_all(all.iter().take(10).map(|set| (set.jti, None, outcome.clone())).collect());
+            let subscription = bench.router.visit("a").unwrap().subscription;
+            subscription.settle_all(all.iter().take(10).map(|set| (set.jti, None, outcome.clone())).collect());
             let want = Want { sets: 100, bytes: usize::MAX, wait: Some(Duration::ZERO) };
-            let mut again = numbers(&feed.tap().next(want).await.map(Batch::hand_over).unwrap());
+            let mut again = numbers(&subscription.tap().next(want).await.map(Batch::hand_over).unwrap());
             while again.len() < 10 {
-                again.extend(numbers(&take(&mut feed.tap(), 100).await));
+                again.extend(numbers(&take(&mut subscription.tap(), 100).await));
             }
             again.sort_unstable();
             assert_eq!(again, (10..20).collect::<Vec<_>>(), "scanned: {scanned}");
@@ -47,8 +47,8 @@ async fn what_is_out_by_another_method_does_not_hold_up_a_changed_stream() {
     for n in 0..20 {
         bench.emit(n, n).await;
     }
-    let feed = bench.router.visit("a").unwrap().feed;
-    assert_eq!(take(&mut feed.tap(), 20).await.len(), 20);
+    let subscription = bench.router.visit("a").unwrap().subscription;
+    assert_eq!(take(&mut subscription.tap(), 20).await.len(), 20);
     bench.declare(&[stream("a")]).await;
     bench.emit(30, 30).await;
     for _ in 0..60 {
@@ -61,31 +61,31 @@ async fn what_is_out_by_another_method_does_not_hold_up_a_changed_stream() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_leaves_after_its_socket_is_gone_is_due_again() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let mut tap = feed.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
+    let mut tap = subscription.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
     let batch = tap.next(soon(9)).await.unwrap();
     drop(tap);
     assert_eq!(batch.hand_over().len(), 1);
     bench.pass(Duration::from_secs(5)).await;
-    assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [0]);
+    assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn saying_it_twice_counts_once() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let all = take(&mut feed.tap(), 9).await;
+    let all = take(&mut subscription.tap(), 9).await;
     for _ in 0..3 {
-        feed.settle(all[0].jti, None, ack());
+        subscription.settle(all[0].jti, None, ack());
         tokio::task::yield_now().await;
     }
     bench.settled().await;
     bench.pass(Duration::from_secs(1)).await;
     let counted = "deliveries_acknowledged_total{method=\"asked\",receipt=\"receiver\"} 1\n";
     assert!(bench.page().contains(counted), "{}", bench.page());
-    feed.settle(all[0].jti, None, refuse(ErrorCode::InvalidRequest));
+    subscription.settle(all[0].jti, None, refuse(ErrorCode::InvalidRequest));
     bench.pass(Duration::from_secs(1)).await;
     assert_eq!(bench.router.stream("a").await.unwrap().parked, 0);
 }
@@ -93,13 +93,13 @@ async fn saying_it_twice_counts_once() {
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_set_is_not_parked_by_what_is_said_right_after() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
     bench.emit(0, 1).await;
-    let all = take(&mut feed.tap(), 9).await;
-    feed.settle(all[0].jti, None, ack());
-    feed.settle(all[0].jti, None, refuse(ErrorCode::InvalidRequest));
-    feed.settle(all[1].jti, None, ack());
+    let all = take(&mut subscription.tap(), 9).await;
+    subscription.settle(all[0].jti, None, ack());
+    subscription.settle(all[0].jti, None, refuse(ErrorCode::InvalidRequest));
+    subscription.settle(all[1].jti, None, ack());
     bench.settled().await;
     bench.pass(Duration::from_secs(1)).await;
     let view = bench.router.stream("a").await.unwrap();
@@ -109,18 +109,18 @@ async fn an_acknowledged_set_is_not_parked_by_what_is_said_right_after() {
 #[tokio::test(start_paused = true)]
 async fn a_key_goes_on_when_the_set_it_waits_for_was_taken_after_all() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
     bench.emit(0, 1).await;
-    let all = take(&mut feed.tap(), 1).await;
+    let all = take(&mut subscription.tap(), 1).await;
     let later = Verdict::Retry {
         scope: Scope::Set,
         after: Some(Duration::from_secs(1800)),
         cause: Cause::new("http_503", "later"),
     };
-    feed.settle(all[0].jti, Some(all[0].attempt), Err(later));
+    subscription.settle(all[0].jti, Some(all[0].attempt), Err(later));
     bench.pass(Duration::from_secs(1)).await;
-    feed.settle(all[0].jti, None, ack());
+    subscription.settle(all[0].jti, None, ack());
     bench.pass(Duration::from_secs(1)).await;
-    assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [1]);
+    assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [1]);
 }

@@ -16,7 +16,7 @@ pub(super) struct Requests {
     verdicts: Mutex<Verdicts>,
     pub(super) seen: Mutex<Vec<Vec<u64>>>,
     /// What the peer has and has not acknowledged.
-    out: Mutex<Vec<(Feed, Jti, Attempt)>>,
+    out: Mutex<Vec<(Subscription, Jti, Attempt)>>,
 }
 
 struct LaterChannel(Arc<Requests>);
@@ -36,8 +36,8 @@ impl Requests {
     }
 
     pub(super) fn acknowledge_all(&self) {
-        for (feed, jti, attempt) in std::mem::take(&mut *self.out.lock()) {
-            feed.settle(jti, Some(attempt), ack());
+        for (subscription, jti, attempt) in std::mem::take(&mut *self.out.lock()) {
+            subscription.settle(jti, Some(attempt), ack());
         }
     }
 }
@@ -56,7 +56,7 @@ impl setgate_delivery::Channel for LaterChannel {
         }
     }
 
-    async fn run(&self, feed: Feed, mut tap: Tap) -> Ended {
+    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Ended {
         let up = &self.0;
         loop {
             let sets = match tap.next(Want::ALL).await {
@@ -69,12 +69,13 @@ impl setgate_delivery::Channel for LaterChannel {
             let names: Vec<_> = sets.iter().map(|set| (set.jti, set.attempt)).collect();
             match verdicts(&sets) {
                 None => {
-                    feed.reached(&names);
-                    up.out.lock().extend(names.into_iter().map(|(jti, attempt)| (feed.clone(), jti, attempt)));
+                    subscription.reached(&names);
+                    up.out.lock().extend(names.into_iter().map(|(jti, attempt)| (subscription.clone(), jti, attempt)));
                 }
                 Some(verdict) => {
                     let all = names.into_iter().rev();
-                    feed.settle_all(all.map(|(jti, attempt)| (jti, Some(attempt), Err(verdict.clone()))).collect());
+                    subscription
+                        .settle_all(all.map(|(jti, attempt)| (jti, Some(attempt), Err(verdict.clone()))).collect());
                 }
             }
         }

@@ -80,14 +80,14 @@ async fn one_set_that_an_endpoint_never_takes_is_parked_and_its_channels_go_on()
 #[tokio::test(start_paused = true)]
 async fn one_set_that_a_receiver_who_comes_never_takes_is_parked() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     for n in 0..610 {
         if n < 600 {
             bench.emit(n, n).await;
         }
-        let all = take(&mut feed.tap(), 50).await;
+        let all = take(&mut subscription.tap(), 50).await;
         let said = |set: &SealedSet| if number(set) == BAD { retry(Scope::Channel, "http_503") } else { ack() };
-        feed.settle_all(all.iter().map(|set| (set.jti, Some(set.attempt), said(set))).collect());
+        subscription.settle_all(all.iter().map(|set| (set.jti, Some(set.attempt), said(set))).collect());
         bench.pass(Duration::from_secs(1)).await;
     }
     assert_poison(&bench, "responder", 600).await;
@@ -153,14 +153,14 @@ async fn a_stream_that_is_unhealthy_makes_no_poison() {
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_is_given_up_is_not_the_last() {
     let bench = Bench::new(Config { poison_after: 2, ..Config::default() }, &[stream("a")]).await;
-    let feed = bench.router.0.feed(setgate_store::StreamNo(1)).unwrap();
+    let subscription = bench.router.0.subscription(setgate_store::StreamNo(1)).unwrap();
     let far = |set: &SealedSet| -> Outcome {
         let after = Duration::from_secs(if number(set) == 0 { 5 } else { 3000 });
         Err(Verdict::Retry { scope: Scope::Set, after: Some(after), cause: Cause::new("http_500", "as scripted") })
     };
     bench.method.answer_with(move |set| if number(set) == 1 || number(set) > 6 { ack() } else { far(set) });
     bench.emit(0, 0).await;
-    bench.until("it failed", async || feed.state.lock().shown.last_error.is_some()).await;
+    bench.until("it failed", async || subscription.state.lock().shown.last_error.is_some()).await;
     bench.emit(1, 1).await;
     bench.until("another passed", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
     // So many fail alone that the channel is taken to be unhealthy. The next to leave is the first, for the last time.

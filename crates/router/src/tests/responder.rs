@@ -74,7 +74,7 @@ mod visit {
         assert_eq!((visited.initiator, &visited.owner), (Initiator::Receiver, &::setgate_stream::Owner::Operator));
         assert!(visited.channel.as_any().downcast_ref::<AskedChannel>().is_some());
         bench.emit(0, 0).await;
-        let mut tap = visited.feed.tap();
+        let mut tap = visited.subscription.tap();
         assert_eq!(numbers(&take(&mut tap, 10).await), [0]);
         let view = bench.router.stream("a").await.unwrap();
         assert_eq!(view.endpoint.as_deref(), Some("https://idp.example/asked/a"));
@@ -104,7 +104,7 @@ mod visit {
         bench.router.visit("a").unwrap().touch();
         bench.pass(Duration::from_secs(9)).await;
         assert_eq!(last().await, Some(9));
-        let tap = bench.router.visit("a").unwrap().feed.tap();
+        let tap = bench.router.visit("a").unwrap().subscription.tap();
         bench.pass(Duration::from_secs(9)).await;
         assert_eq!(last().await, Some(0), "it is here still");
         drop(tap);
@@ -121,16 +121,16 @@ mod redelivery {
     #[tokio::test(start_paused = true)]
     async fn what_is_not_acknowledged_in_time_comes_again_unsigned_and_counted() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let feed = bench.router.visit("a").unwrap().feed;
+        let subscription = bench.router.visit("a").unwrap().subscription;
         for n in 0..3 {
             bench.emit(0, n).await;
         }
-        let first = take(&mut feed.tap(), 10).await;
+        let first = take(&mut subscription.tap(), 10).await;
         assert_eq!(numbers(&first), [0, 1, 2]);
-        feed.settle(first[1].jti, None, ack());
-        assert!(take(&mut feed.tap(), 10).await.is_empty(), "its tap is long gone, and it is held still");
+        subscription.settle(first[1].jti, None, ack());
+        assert!(take(&mut subscription.tap(), 10).await.is_empty(), "its tap is long gone, and it is held still");
         bench.pass(Duration::from_secs(61)).await;
-        let again = take(&mut feed.tap(), 10).await;
+        let again = take(&mut subscription.tap(), 10).await;
         assert_eq!(numbers(&again), [0, 2]);
         assert_eq!((again[0].jti, again[0].attempt), (first[0].jti, Attempt(2)));
         assert_eq!(again[0].body, first[0].body, "signed again");
@@ -143,15 +143,15 @@ mod redelivery {
     #[tokio::test(start_paused = true)]
     async fn the_time_of_an_answer_starts_when_it_leaves() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let feed = bench.router.visit("a").unwrap().feed;
+        let subscription = bench.router.visit("a").unwrap().subscription;
         bench.emit(0, 0).await;
-        let batch = feed.tap().next(soon(10)).await.unwrap();
+        let batch = subscription.tap().next(soon(10)).await.unwrap();
         bench.pass(Duration::from_secs(50)).await;
         assert_eq!(batch.hand_over().len(), 1);
         bench.pass(Duration::from_secs(50)).await;
-        assert!(take(&mut feed.tap(), 10).await.is_empty());
+        assert!(take(&mut subscription.tap(), 10).await.is_empty());
         bench.pass(Duration::from_secs(11)).await;
-        assert_eq!(numbers(&take(&mut feed.tap(), 10).await), [0]);
+        assert_eq!(numbers(&take(&mut subscription.tap(), 10).await), [0]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -160,46 +160,47 @@ mod redelivery {
         for n in 0..1000 {
             bench.emit(n, n).await;
         }
-        let feed = bench.router.visit("a").unwrap().feed;
+        let subscription = bench.router.visit("a").unwrap().subscription;
         let mut all = Vec::new();
         while all.len() < 1000 {
-            let taken = take(&mut feed.tap(), 100).await;
+            let taken = take(&mut subscription.tap(), 100).await;
             assert!(!taken.is_empty());
             all.extend(taken);
         }
         bench.restart(Config::default()).await;
         bench.pass(Duration::from_secs(1)).await;
-        let feed = bench.router.visit("a").unwrap().feed;
+        let subscription = bench.router.visit("a").unwrap().subscription;
         // One is refused (`setErrs`), the others are acknowledged, twice.
         let refused = all[7].jti;
         let outcomes: Vec<_> = all
             .iter()
             .map(|set| (set.jti, None, if set.jti == refused { refuse(ErrorCode::InvalidRequest) } else { ack() }))
             .collect();
-        feed.settle_all(outcomes.clone());
-        feed.settle_all(outcomes);
+        subscription.settle_all(outcomes.clone());
+        subscription.settle_all(outcomes);
         bench.settled().await;
         let view = bench.router.stream("a").await.unwrap();
         assert_eq!((view.acknowledged, view.parked), (999, 1));
-        assert!(take(&mut feed.tap(), 10).await.is_empty(), "what was settled comes again");
+        assert!(take(&mut subscription.tap(), 10).await.is_empty(), "what was settled comes again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_and_a_request_of_one_url_fail_each_in_its_mode() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let feed = bench.router.visit("a").unwrap().feed;
-        let mut socket = feed.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
+        let subscription = bench.router.visit("a").unwrap().subscription;
+        let mut socket =
+            subscription.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
         bench.emit(0, 0).await;
         assert_eq!(numbers(&take(&mut socket, 1).await), [0]);
         bench.emit(0, 1).await;
         bench.emit(1, 2).await;
         bench.pass(Duration::from_millis(10)).await;
-        assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [2], "the socket holds the other key");
+        assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [2], "the socket holds the other key");
         assert_eq!(numbers(&take(&mut socket, 9).await), [1], "and may go on with it");
         drop(socket);
-        assert_eq!(numbers(&take(&mut feed.tap(), 9).await), [0, 1], "at once");
+        assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [0, 1], "at once");
         bench.pass(Duration::from_secs(61)).await;
-        let mut again = numbers(&take(&mut feed.tap(), 9).await);
+        let mut again = numbers(&take(&mut subscription.tap(), 9).await);
         again.sort_by_key(|n| *n == 2);
         assert_eq!(again, [0, 1, 2]);
     }
@@ -207,18 +208,18 @@ mod redelivery {
     #[tokio::test(start_paused = true)]
     async fn a_draw_cut_in_two_keeps_a_key_in_one_batch() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let feed = bench.router.visit("a").unwrap().feed;
+        let subscription = bench.router.visit("a").unwrap().subscription;
         for n in 0..6 {
             bench.emit(n % 2, n).await;
         }
-        let mut tap = feed.tap();
+        let mut tap = subscription.tap();
         // Bodies fit, tokens do not: the batch is cut where they are known.
         let want = Want { bytes: 1200, ..soon(10) };
         let first = tap.next(want).await.map(Batch::hand_over).unwrap();
         assert!((1..6).contains(&first.len()), "{}", first.len());
         let mut second = take(&mut tap, 10).await;
         let keys: Vec<_> = first.iter().map(|set| set.order).collect();
-        second.extend(take(&mut feed.tap(), 10).await);
+        second.extend(take(&mut subscription.tap(), 10).await);
         assert!(!second.is_empty(), "the other key waits for nobody");
         assert!(
             second.iter().all(|set| !keys.contains(&set.order)),
@@ -250,14 +251,14 @@ mod waking {
     #[tokio::test(start_paused = true)]
     async fn one_new_set_wakes_one_of_four_waiting_taps_and_the_next_when_that_is_gone() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let feed = bench.router.visit("a").unwrap().feed;
+        let subscription = bench.router.visit("a").unwrap().subscription;
         let counts: Vec<Arc<Count>> = (0..4).map(|_| Arc::default()).collect();
         let woken = || counts.iter().map(|count| count.0.load(Atomic::Relaxed)).collect::<Vec<_>>();
         let want = Want { wait: None, ..soon(1) };
         let mut waiting: Vec<_> = counts
             .iter()
             .map(|count| {
-                let mut tap = feed.tap();
+                let mut tap = subscription.tap();
                 let mut next = Box::pin(async move { tap.next(want).await });
                 let waker = Waker::from(count.clone());
                 assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -285,7 +286,9 @@ mod waking {
 
 #[test]
 fn an_idle_stream_costs_little() {
-    let fixed = size_of::<crate::feed::Feed>() + size_of::<crate::feed::Served>() + size_of::<crate::seal::Seal>();
+    let fixed = size_of::<crate::subscription::Subscription>()
+        + size_of::<crate::subscription::Served>()
+        + size_of::<crate::seal::Seal>();
     assert!(fixed <= 1536, "{fixed} bytes beside its record, its channel and its names");
     let lane = crate::lane::Lanes::LANE + size_of::<crate::slot::Slot>();
     assert!(lane <= 256, "{lane} bytes for a lane of one SET");

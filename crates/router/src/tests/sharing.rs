@@ -104,13 +104,13 @@ impl Play {
         self.bench.runtime.clock.monotonic()
     }
 
-    fn feed(&self) -> Feed {
-        self.bench.router.visit("a").unwrap().feed
+    fn subscription(&self) -> Subscription {
+        self.bench.router.visit("a").unwrap().subscription
     }
 
     fn open(&mut self, socket: bool) {
         let mode = DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds };
-        let tap = if socket { self.feed().tap_in(mode) } else { self.feed().tap() };
+        let tap = if socket { self.subscription().tap_in(mode) } else { self.subscription().tap() };
         self.opened += 1;
         self.peers.push(Peer { no: self.opened, tap, pipe: socket.then(VecDeque::new) });
     }
@@ -160,7 +160,7 @@ impl Play {
         let tail: Vec<_> = pipe.drain(pipe.len() / 2..).collect();
         tail.iter().for_each(|set| self.model.falls_back(number(set)));
         let all = tail.iter().map(|set| (set.jti, Some(set.attempt), Err(Verdict::Return))).collect();
-        self.feed().settle_all(all);
+        self.subscription().settle_all(all);
     }
 
     fn acknowledge(&mut self, most: usize) {
@@ -174,7 +174,7 @@ impl Play {
             self.model.held.remove(&n);
             all.push((self.model.jtis[&n], None, outcome));
         }
-        self.feed().settle_all(all);
+        self.subscription().settle_all(all);
     }
 
     fn hang_up(&mut self, at: usize) {
@@ -260,7 +260,7 @@ impl Play {
             }
             let unsettled: Vec<u64> = self.model.arrived.difference(&self.model.settled).copied().collect();
             let all = unsettled.iter().map(|n| (self.model.jtis[n], None, ack())).collect();
-            self.feed().settle_all(all);
+            self.subscription().settle_all(all);
             for n in unsettled {
                 self.model.settled.insert(n);
                 self.model.held.remove(&n);
@@ -276,7 +276,7 @@ impl Play {
         let lost: Vec<u64> = (0..self.emitted).filter(|n| !self.model.arrived.contains(n)).collect();
         assert!(lost.is_empty(), "lost {lost:?}");
         assert_eq!(view.acknowledged + view.parked_total, self.emitted);
-        let state = self.bench.router.0.feed(setgate_store::StreamNo(1)).unwrap();
+        let state = self.bench.router.0.subscription(setgate_store::StreamNo(1)).unwrap();
         let state = state.state.lock();
         assert!(state.in_flight.claimed.is_empty() && state.is_at_rest(), "something is left over");
     }

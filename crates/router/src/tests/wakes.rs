@@ -28,7 +28,7 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
     for n in 0..40 {
         bench.emit(n, n).await;
     }
-    let mut tap = bench.router.visit("a").unwrap().feed.tap();
+    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
     assert_eq!(take(&mut tap, 40).await.len(), 40);
     drop(tap);
     // Their time is over: that was an attempt.
@@ -36,7 +36,7 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
         bench.pass(Duration::from_secs(1)).await;
     }
     bench.restart(Config::default()).await;
-    let mut tap = bench.router.visit("a").unwrap().feed.tap();
+    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
     let start = bench.runtime.clock.monotonic();
     // It waits before the store is read.
     let batch = tap.next(long(40)).await.map(Batch::hand_over).unwrap();
@@ -70,14 +70,14 @@ async fn what_is_due_in_the_moment_in_which_it_is_read_leaves() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_settles_again_soon_wakes_who_was_turned_away() {
     let (bench, store) = faulty(Config::default(), &[asked("a")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let first = take(&mut feed.tap(), 9).await;
+    let first = take(&mut subscription.tap(), 9).await;
     store.settle_fail.store(true, Ordering::Relaxed);
-    feed.settle(first[0].jti, None, ack());
+    subscription.settle(first[0].jti, None, ack());
     bench.until("halted", async || bench.router.0.shared.is_halted()).await;
     bench.emit(1, 1).await;
-    let mut tap = feed.tap();
+    let mut tap = subscription.tap();
     let drawn = tokio::spawn(async move { tap.next(long(9)).await.map(Batch::hand_over).unwrap() });
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -96,13 +96,13 @@ async fn timers_are_as_many_as_streams() {
     month["inactivity_timeout"] = "30d".into();
     month["batch"] = json!({ "linger": "10ms" });
     let bench = Bench::new(Config::default(), &[month, stream("b")]).await;
-    let feed = bench.router.visit("a").unwrap().feed;
+    let subscription = bench.router.visit("a").unwrap().subscription;
     for n in 0..1000 {
         bench.emit(n, n).await;
         // A timer rings when it has waited for others, and the one for the month is set again.
         bench.pass(Duration::from_millis(20)).await;
-        let all = take(&mut feed.tap(), 1).await;
-        feed.settle(all[0].jti, None, ack());
+        let all = take(&mut subscription.tap(), 1).await;
+        subscription.settle(all[0].jti, None, ack());
     }
     let kept = bench.router.0.shared.timers.kept();
     assert!(kept <= 2, "{kept} timers for two streams");
@@ -124,10 +124,10 @@ async fn rings(bench: &Bench, time: Duration) -> usize {
 async fn a_channel_that_waits_for_what_is_in_flight_rings_no_timer_in_a_circle() {
     // Its breaker is open and its time has come, while a request takes ten minutes.
     let bench = Bench::new(Config::default(), &[stream("a")]).await;
-    let feed = bench.router.0.feed(StreamNo(1)).unwrap();
+    let subscription = bench.router.0.subscription(StreamNo(1)).unwrap();
     bench.method.answer_with(|_| retry(Scope::Channel, "connect"));
     bench.emit(0, 0).await;
-    bench.until("it failed", async || feed.state.lock().shown.last_error.is_some()).await;
+    bench.until("it failed", async || subscription.state.lock().shown.last_error.is_some()).await;
     *bench.method.latency.lock() = Duration::from_secs(600);
     bench.until("the probe is out", async || bench.method.count() == 2).await;
     bench.emit(1, 1).await;

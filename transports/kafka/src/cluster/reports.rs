@@ -9,12 +9,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use setgate_delivery::{Attempt, Cause, Feed, Jti, Outcome};
+use setgate_delivery::{Attempt, Cause, Jti, Outcome, Subscription};
 use tokio::sync::{Notify, oneshot};
 
 /// One run of a channel: where the outcomes of its records go.
 pub(crate) struct DeliveryContext {
-    pub(crate) feed: Feed,
+    pub(crate) subscription: Subscription,
     pub(crate) topic: Arc<str>,
 }
 
@@ -84,7 +84,7 @@ impl Reports {
                     well();
                 }
                 settle(all);
-                // Reports gather meanwhile: the next lock of a feed settles more of them.
+                // Reports gather meanwhile: the next lock of a subscription settles more of them.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -116,7 +116,7 @@ impl Reports {
     }
 }
 
-/// One lock of a feed for all of its reports.
+/// One lock of a subscription for all of its reports.
 fn settle(mut all: Vec<Report>) {
     all.sort_by_key(|report| Arc::as_ptr(&report.context).addr());
     let mut all = all.into_iter().peekable();
@@ -126,6 +126,6 @@ fn settle(mut all: Vec<Report>) {
         while let Some(next) = all.next_if(|next| Arc::ptr_eq(&next.context, &context)) {
             outcomes.push((next.jti, Some(next.attempt), next.outcome));
         }
-        context.feed.settle_all(outcomes);
+        context.subscription.settle_all(outcomes);
     }
 }

@@ -14,13 +14,18 @@ mod fixture;
 mod mock;
 mod trouble;
 
-use mock::{Mock, feed, run};
+use mock::{Mock, run, subscription};
 
 const PRODUCE: RDKafkaApiKey = RDKafkaApiKey::Produce;
 
-fn all_acknowledged(feed: &Simulated) {
-    assert!(feed.ends().iter().all(|end| *end == Some(End::Acknowledged)), "{:?} {:?}", feed.ends(), feed.causes());
-    assert_eq!(feed.wrongs(), Vec::<String>::new());
+fn all_acknowledged(subscription: &Simulated) {
+    assert!(
+        subscription.ends().iter().all(|end| *end == Some(End::Acknowledged)),
+        "{:?} {:?}",
+        subscription.ends(),
+        subscription.causes()
+    );
+    assert_eq!(subscription.wrongs(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,14 +43,14 @@ async fn a_set_is_a_record_with_key_headers_and_time() {
     let mock = Mock::with("sets.acme", 3);
     let method = mock.method(json!({})).await;
     let channel = method.channel(json!({ "topic": "sets.acme", "timestamp": "iat" }));
-    let feed = feed(&channel, 40, 8);
-    assert_eq!(run(&channel, &feed).await, Closed::Idle);
-    all_acknowledged(&feed);
-    assert_eq!(feed.attempts(), vec![1; 40]);
+    let subscription = subscription(&channel, 40, 8);
+    assert_eq!(run(&channel, &subscription).await, Closed::Idle);
+    all_acknowledged(&subscription);
+    assert_eq!(subscription.attempts(), vec![1; 40]);
 
     let records = mock.read("sets.acme", 3, 40);
-    let bodies = feed.bodies();
-    for (at, jti) in feed.ids().iter().enumerate() {
+    let bodies = subscription.bodies();
+    for (at, jti) in subscription.ids().iter().enumerate() {
         let record = records.iter().find(|record| record.header("set_jti") == Some(jti.as_str())).unwrap();
         assert_eq!(record.value, bodies[at]);
         assert_eq!(record.key.as_deref(), Some(format!("{:016x}", at % 8).as_str()));
@@ -79,10 +84,10 @@ async fn what_passes_by_itself_is_retried_inside() {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
     ] {
         mock.brokers().request_errors(PRODUCE, &[error; 3]);
-        let feed = feed(&channel, 10, 10);
-        assert_eq!(run(&channel, &feed).await, Closed::Idle);
-        all_acknowledged(&feed);
-        assert_eq!(feed.attempts(), vec![1; 10], "{error:?}");
+        let subscription = subscription(&channel, 10, 10);
+        assert_eq!(run(&channel, &subscription).await, Closed::Idle);
+        all_acknowledged(&subscription);
+        assert_eq!(subscription.attempts(), vec![1; 10], "{error:?}");
     }
 }
 
@@ -92,13 +97,13 @@ async fn a_topic_that_is_forbidden_halts_the_channel_and_works_when_it_is_grante
     let method = mock.method(json!({})).await;
     let channel = method.channel(json!({ "topic": "sets" }));
     mock.brokers().request_errors(PRODUCE, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
-    let refused = feed(&channel, 1, 1);
+    let refused = subscription(&channel, 1, 1);
     run(&channel, &refused).await;
     let Some(End::Halted(Cause { code, text, .. })) = &refused.ends()[0] else { panic!("{:?}", refused.ends()) };
     assert_eq!(*code, "topic_authorization");
     assert!(text.contains("`sets`") && text.contains("Write"), "{text}");
     // The producer would refuse this one out of memory if it did not look again.
-    let granted = feed(&channel, 5, 5);
+    let granted = subscription(&channel, 5, 5);
     run(&channel, &granted).await;
     all_acknowledged(&granted);
 }
@@ -108,9 +113,9 @@ async fn a_topic_that_is_not_there_halts_the_channel() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "timeout": "5s" })).await;
     let channel = method.channel(json!({ "topic": "other" }));
-    let feed = feed(&channel, 3, 3);
-    run(&channel, &feed).await;
-    for end in feed.ends() {
+    let subscription = subscription(&channel, 3, 3);
+    run(&channel, &subscription).await;
+    for end in subscription.ends() {
         let Some(End::Halted(cause)) = end else { panic!("{end:?}") };
         assert_eq!(cause.code, "topic_unknown");
     }
@@ -121,10 +126,10 @@ async fn a_fatal_error_replaces_the_producer_and_costs_no_attempt() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({})).await;
     let channel = method.channel(json!({ "topic": "sets" }));
-    let before = feed(&channel, 5, 5);
+    let before = subscription(&channel, 5, 5);
     run(&channel, &before).await;
     mock.brokers().request_errors(PRODUCE, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    let during = feed(&channel, 500, 500);
+    let during = subscription(&channel, 500, 500);
     assert_eq!(run(&channel, &during).await, Closed::Idle);
     all_acknowledged(&during);
     assert_eq!(during.attempts(), vec![1; 500]);
@@ -140,13 +145,13 @@ async fn a_batch_that_is_too_large_is_sent_record_by_record() {
     // A batch is refused, then the first of those that come alone.
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
     mock.brokers().request_errors(PRODUCE, &[error, error]);
-    let feed = feed(&channel, 20, 20);
-    assert_eq!(run(&channel, &feed).await, Closed::Idle);
-    let refused: Vec<_> = feed.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
+    let subscription = subscription(&channel, 20, 20);
+    assert_eq!(run(&channel, &subscription).await, Closed::Idle);
+    let refused: Vec<_> = subscription.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
     let [Some(End::Refused(refusal))] = &refused[..] else { panic!("{refused:?}") };
     assert_eq!(refusal.code.as_str(), "too_large");
     assert!(refusal.description.as_ref().unwrap().contains("max.message.bytes"));
-    assert_eq!(feed.attempts(), vec![1; 20]);
+    assert_eq!(subscription.attempts(), vec![1; 20]);
     let records = mock.read("sets", 1, 19);
     assert!(records.iter().all(|record| record.header("set_iss").is_some() && record.key.is_some()), "{records:?}");
 }
@@ -156,18 +161,18 @@ async fn a_cluster_that_is_away_is_told_with_its_cause_and_comes_back() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "timeout": "5s" })).await;
     let channel = method.channel(json!({ "topic": "sets" }));
-    run(&channel, &feed(&channel, 1, 1)).await;
+    run(&channel, &subscription(&channel, 1, 1)).await;
     mock.brokers().broker_down(-1).unwrap();
-    let feed = feed(&channel, 10, 10);
+    let subscription = subscription(&channel, 10, 10);
     let waits = async {
-        feed.until(|feed| !feed.causes().is_empty()).await;
+        subscription.until(|subscription| !subscription.causes().is_empty()).await;
         // It is the endpoint's, and the operator reads why.
-        assert_eq!(feed.causes().keys().collect::<Vec<_>>(), [&"unreachable"]);
+        assert_eq!(subscription.causes().keys().collect::<Vec<_>>(), [&"unreachable"]);
         mock.brokers().broker_up(-1).unwrap();
     };
-    let (end, ()) = tokio::join!(run(&channel, &feed), waits);
+    let (end, ()) = tokio::join!(run(&channel, &subscription), waits);
     assert_eq!(end, Closed::Idle);
-    all_acknowledged(&feed);
+    all_acknowledged(&subscription);
     let down = method.told(|event| matches!(event, BrokerEvent::Down { .. })).await;
     assert!(matches!(down, BrokerEvent::Down { cause, .. } if cause.code == "unreachable"));
     assert_eq!(method.ups_and_downs(), ["up", "down", "up"]);
@@ -180,10 +185,10 @@ async fn many_streams_share_one_window() {
     let runs = (0..20).map(|number| {
         let channel = method.channel_of(&format!("stream-{number}"), json!({ "topic": "sets" }));
         tokio::spawn(async move {
-            let feed = feed(&channel, 150, 50);
-            assert_eq!(run(&channel, &feed).await, Closed::Idle);
-            all_acknowledged(&feed);
-            assert_eq!(feed.attempts(), vec![1; 150]);
+            let subscription = subscription(&channel, 150, 50);
+            assert_eq!(run(&channel, &subscription).await, Closed::Idle);
+            all_acknowledged(&subscription);
+            assert_eq!(subscription.attempts(), vec![1; 150]);
         })
     });
     for run in runs.collect::<Vec<_>>() {
@@ -198,16 +203,16 @@ async fn a_stream_that_is_deleted_hears_what_it_had_handed_over() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "linger": "500ms", "in_flight": 50 })).await;
     let channel: Arc<dyn AnyChannel> = method.channel(json!({ "topic": "sets" }));
-    let feed = feed(&channel, 200, 200);
+    let subscription = subscription(&channel, 200, 200);
     let deletes = async {
-        feed.until(|feed| feed.handed() == 50).await;
-        feed.end(Closed::Deleted);
+        subscription.until(|subscription| subscription.handed() == 50).await;
+        subscription.end(Closed::Deleted);
     };
-    let (end, ()) = tokio::join!(run(&channel, &feed), deletes);
+    let (end, ()) = tokio::join!(run(&channel, &subscription), deletes);
     assert_eq!(end, Closed::Deleted);
-    assert_eq!(feed.handed(), 0);
-    assert_eq!(feed.ends().iter().filter(|end| **end == Some(End::Acknowledged)).count(), 50);
-    assert_eq!(feed.wrongs(), Vec::<String>::new());
+    assert_eq!(subscription.handed(), 0);
+    assert_eq!(subscription.ends().iter().filter(|end| **end == Some(End::Acknowledged)).count(), 50);
+    assert_eq!(subscription.wrongs(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,9 +220,9 @@ async fn closing_waits_for_what_is_under_way_and_gives_back_the_rest() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "linger": "1000ms", "in_flight": 50 })).await;
     let channel = method.channel(json!({ "topic": "sets" }));
-    let kept = feed(&channel, 50, 50);
+    let kept = subscription(&channel, 50, 50);
     let closes = async {
-        kept.until(|feed| feed.handed() == 50).await;
+        kept.until(|subscription| subscription.handed() == 50).await;
         method.kafka.close(Duration::from_secs(20)).await;
         // Every report is settled when this is over.
         assert!(kept.ends().iter().all(Option::is_some));
@@ -228,11 +233,11 @@ async fn closing_waits_for_what_is_under_way_and_gives_back_the_rest() {
 
     let method = mock.method(json!({ "in_flight": 50 })).await;
     let channel = method.channel(json!({ "topic": "sets" }));
-    run(&channel, &feed(&channel, 1, 1)).await;
+    run(&channel, &subscription(&channel, 1, 1)).await;
     mock.brokers().broker_down(-1).unwrap();
-    let given_back = feed(&channel, 50, 50);
+    let given_back = subscription(&channel, 50, 50);
     let closes = async {
-        given_back.until(|feed| feed.handed() == 50).await;
+        given_back.until(|subscription| subscription.handed() == 50).await;
         given_back.end(Closed::Draining);
         method.kafka.close(Duration::from_millis(300)).await;
     };

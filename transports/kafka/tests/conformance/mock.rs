@@ -161,21 +161,21 @@ impl Started {
     }
 }
 
-/// A feed of so many SETs for a channel, and its run.
-pub(crate) fn feed(channel: &Arc<dyn AnyChannel>, count: usize, keys: usize) -> Simulated {
+/// A subscription of so many SETs for a channel, and its run.
+pub(crate) fn subscription(channel: &Arc<dyn AnyChannel>, count: usize, keys: usize) -> Simulated {
     Simulated::new(channel.profile(), count, keys)
 }
 
-/// Runs a channel on a feed until nothing is owed.
-pub(crate) async fn run(channel: &Arc<dyn AnyChannel>, feed: &Simulated) -> setgate_delivery::Closed {
-    let (of, tap) = (feed.feed(), feed.feed().tap());
+/// Runs a channel on a subscription until nothing is owed.
+pub(crate) async fn run(channel: &Arc<dyn AnyChannel>, subscription: &Simulated) -> setgate_delivery::Closed {
+    let (of, tap) = (subscription.subscription(), subscription.subscription().tap());
     let mut running = std::pin::pin!(channel.clone().run(of, tap));
     tokio::select! {
         end = &mut running => end,
         () = tokio::time::sleep(Duration::from_secs(25)) => {
             let windows = channel.profile().windows;
-            let (handed, waiters) = (feed.handed(), feed.waiters());
-            panic!("it hangs: {handed} handed over, {waiters} wait, {:?}, {:?} {:?}", feed.causes(), windows, feed.attempts())
+            let (handed, waiters) = (subscription.handed(), subscription.waiters());
+            panic!("it hangs: {handed} handed over, {waiters} wait, {:?}, {:?} {:?}", subscription.causes(), windows, subscription.attempts())
         }
     }
 }

@@ -11,26 +11,26 @@ use std::{
 use rdkafka::types::RDKafkaRespErr;
 use serde_json::json;
 use setgate_delivery::{
-    Attempt, Cause, Closed, DeliveryMode, Feed, Jti, Method, Outcome, Profile, Verdict,
-    spi::{FeedCore, TapCore},
+    Attempt, Cause, Closed, DeliveryMode, Jti, Method, Outcome, Profile, Subscription, Verdict,
+    spi::{SubscriptionCore, TapCore},
     testkit::{End, Simulated},
 };
 
 use super::{
     PRODUCE, all_acknowledged,
-    mock::{Mock, feed, run},
+    mock::{Mock, run, subscription},
 };
 
 const OUT_OF_ORDER: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
 const FORBIDDEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
 
-/// A feed that counts what comes back untried.
+/// A subscription that counts what comes back untried.
 struct Counting {
     inner: Simulated,
     returned: AtomicUsize,
 }
 
-impl FeedCore for Counting {
+impl SubscriptionCore for Counting {
     fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
         self.inner.tap(mode)
     }
@@ -58,7 +58,7 @@ async fn what_comes_back_at_once_is_not_handed_over_again_at_once() {
     // Control SETs take no room, so a shut window does not hold them.
     let inner = Simulated::new(Profile { windows: Vec::new(), ..channel.profile() }, 3, 3);
     let counting = Arc::new(Counting { inner: inner.clone(), returned: AtomicUsize::new(0) });
-    let of = Feed::new(counting.clone());
+    let of = Subscription::new(counting.clone());
     let tap = of.tap();
     let end = tokio::time::timeout(Duration::from_secs(25), channel.clone().run(of, tap)).await.unwrap();
     assert_eq!(end, Closed::Idle);
@@ -73,9 +73,9 @@ async fn a_producer_that_breaks_again_and_again_leaves_the_window_open() {
     let method = mock.method(json!({ "in_flight": 70 })).await;
     let channel = method.channel(json!({ "topic": "sets" }));
     mock.brokers().request_errors(PRODUCE, &[OUT_OF_ORDER; 3]);
-    let feed = feed(&channel, 500, 500);
-    assert_eq!(run(&channel, &feed).await, Closed::Idle);
-    all_acknowledged(&feed);
+    let subscription = subscription(&channel, 500, 500);
+    assert_eq!(run(&channel, &subscription).await, Closed::Idle);
+    all_acknowledged(&subscription);
     assert_eq!(channel.profile().windows[0].core().room(), 70);
 }
 
@@ -86,19 +86,21 @@ async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_
     let channels: Vec<_> =
         (0..4).map(|n| method.channel_of(&format!("stream-{n}"), json!({ "topic": "sets" }))).collect();
     mock.brokers().request_errors(PRODUCE, &[FORBIDDEN]);
-    let refused = feed(&channels[0], 1, 1);
+    let refused = subscription(&channels[0], 1, 1);
     run(&channels[0], &refused).await;
     assert!(matches!(&refused.ends()[0], Some(End::Halted(cause)) if cause.code == "topic_authorization"));
     // The operator grants it and resumes all streams; the brokers take their time.
     mock.brokers().broker_round_trip_time(1, Duration::from_millis(1500)).unwrap();
-    let resumed: Vec<_> = channels.iter().map(|channel| feed(channel, 5, 5)).collect();
+    let resumed: Vec<_> = channels.iter().map(|channel| subscription(channel, 5, 5)).collect();
     let window = channels[0].profile().windows[0].clone();
     let looks = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert_eq!(window.core().room(), 20, "nothing has left, and others could not leave");
         mock.brokers().broker_round_trip_time(1, Duration::ZERO).unwrap();
     };
-    let all = futures_util::future::join_all(channels.iter().zip(&resumed).map(|(channel, feed)| run(channel, feed)));
+    let all = futures_util::future::join_all(
+        channels.iter().zip(&resumed).map(|(channel, subscription)| run(channel, subscription)),
+    );
     tokio::join!(all, looks);
     resumed.iter().for_each(all_acknowledged);
 }
@@ -112,12 +114,12 @@ async fn a_batch_that_is_refused_without_saying_which_record_costs_the_guilty_on
     {
         // A batch is refused, then the first of those that come alone.
         mock.brokers().request_errors(PRODUCE, &[error, error]);
-        let feed = feed(&channel, 20, 20);
-        assert_eq!(run(&channel, &feed).await, Closed::Idle);
-        let refused: Vec<_> = feed.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
+        let subscription = subscription(&channel, 20, 20);
+        assert_eq!(run(&channel, &subscription).await, Closed::Idle);
+        let refused: Vec<_> = subscription.ends().into_iter().filter(|end| *end != Some(End::Acknowledged)).collect();
         let [Some(End::Refused(refusal))] = &refused[..] else { panic!("{error:?}: {} are refused", refused.len()) };
         assert_eq!(refusal.code.as_str(), "invalid_request");
-        assert_eq!(feed.attempts(), vec![1; 20]);
+        assert_eq!(subscription.attempts(), vec![1; 20]);
     }
 }
 
@@ -129,9 +131,9 @@ async fn a_topic_that_nobody_leads_leaves_room_for_others() {
     let method = mock.method(json!({ "in_flight": 200, "timeout": "30s" })).await;
     let (stuck, channel) =
         (method.channel(json!({ "topic": "stuck" })), method.channel_of("other", json!({ "topic": "sets" })));
-    let (waits, goes) = (feed(&stuck, 1000, 1000), feed(&channel, 500, 500));
+    let (waits, goes) = (subscription(&stuck, 1000, 1000), subscription(&channel, 500, 500));
     let others = async {
-        waits.until(|feed| feed.handed() >= 100).await;
+        waits.until(|subscription| subscription.handed() >= 100).await;
         // The first look at a topic takes its time.
         tokio::time::timeout(Duration::from_secs(10), run(&channel, &goes))
             .await
@@ -150,9 +152,9 @@ async fn closing_does_not_wait_for_a_look_at_a_cluster_that_is_away() {
     let method = mock.method(json!({})).await;
     let channel = method.channel(json!({ "topic": "sets" }));
     mock.brokers().request_errors(PRODUCE, &[FORBIDDEN]);
-    run(&channel, &feed(&channel, 1, 1)).await;
+    run(&channel, &subscription(&channel, 1, 1)).await;
     mock.brokers().broker_down(-1).unwrap();
-    let looking = feed(&channel, 10, 10);
+    let looking = subscription(&channel, 10, 10);
     let closes = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         looking.end(Closed::Draining);

@@ -19,9 +19,9 @@ use super::{
     *,
 };
 
-/// A feed of so many SETs and keys, and the channel that serves it.
+/// A subscription of so many SETs and keys, and the channel that serves it.
 struct Case {
-    feed: Simulated,
+    subscription: Simulated,
     channel: Arc<dyn AnyChannel>,
 }
 
@@ -33,18 +33,18 @@ impl Case {
     async fn of(runtime: &Runtime, sink: &Sink, section: Json, sets: usize, keys: usize) -> Self {
         let terms = json!({ "endpoint_url": sink.url(), "authorization_header": "Custom  a b:c==" });
         let channel = channel(&method(runtime, section).await, terms, local());
-        Self { feed: Simulated::new(channel.profile(), sets, keys), channel }
+        Self { subscription: Simulated::new(channel.profile(), sets, keys), channel }
     }
 
     fn run(&self) -> BoxFuture<'static, Closed> {
-        let feed = self.feed.feed();
-        let tap = feed.tap();
-        self.channel.clone().run(feed, tap)
+        let subscription = self.subscription.subscription();
+        let tap = subscription.tap();
+        self.channel.clone().run(subscription, tap)
     }
 
     fn all_acknowledged(&self) {
-        assert_eq!(self.feed.wrongs(), Vec::<String>::new());
-        let ends = self.feed.ends();
+        assert_eq!(self.subscription.wrongs(), Vec::<String>::new());
+        let ends = self.subscription.ends();
         let open = ends.iter().position(|end| *end != Some(End::Acknowledged));
         assert_eq!(open, None, "{:?}", ends[open.unwrap()]);
     }
@@ -52,7 +52,11 @@ impl Case {
     /// No hand-over counted twice.
     fn once(&self) {
         self.all_acknowledged();
-        assert!(self.feed.attempts().iter().all(|attempts| *attempts == 1), "{:?}", self.feed.attempts());
+        assert!(
+            self.subscription.attempts().iter().all(|attempts| *attempts == 1),
+            "{:?}",
+            self.subscription.attempts()
+        );
     }
 }
 
@@ -95,7 +99,7 @@ async fn acknowledgements_come_with_later_answers_and_the_last_with_an_empty_req
     assert_eq!(case.run().await, Closed::Idle);
     case.once();
     // A 202 says that the channel is well, long before the acknowledgement.
-    assert_eq!(case.feed.reached(), 60);
+    assert_eq!(case.subscription.reached(), 60);
     // Not one empty request more than it takes.
     assert_eq!(sink.sizes(), [20, 26, 14, 0]);
 }
@@ -140,7 +144,7 @@ async fn a_single_set_that_is_too_many_is_refused_and_an_empty_request_that_is_e
     let sink = Sink::new(|_, _| async { (413, Json::Null) }).await;
     let case = Case::new(&sink, json!({}), 3, 1).await;
     assert_eq!(case.run().await, Closed::Idle);
-    for end in case.feed.ends() {
+    for end in case.subscription.ends() {
         let Some(End::Refused(refusal)) = end else { panic!("{end:?}") };
         assert_eq!(refusal.code, ErrorCode::TooLarge);
     }
@@ -173,7 +177,7 @@ async fn an_acknowledgement_counts_before_the_request_that_carried_its_set_is_an
     tokio::select! {
         biased;
         end = &mut run => panic!("{end:?}: the first request has no answer yet"),
-        () = case.feed.until_settled() => {}
+        () = case.subscription.until_settled() => {}
     }
     // Its deadline passes, and repeats nothing.
     assert_eq!(run.await, Closed::Idle);
@@ -209,7 +213,9 @@ async fn requests_run_at_once_and_never_share_an_order_key() {
     })
     .await;
     let case = Case::new(&sink, json!({}), 500, KEYS).await;
-    keys.lock().unwrap().extend(case.feed.ids().iter().enumerate().map(|(at, jti)| (jti.to_string(), at % KEYS)));
+    keys.lock()
+        .unwrap()
+        .extend(case.subscription.ids().iter().enumerate().map(|(at, jti)| (jti.to_string(), at % KEYS)));
     assert_eq!(case.run().await, Closed::Idle);
     case.once();
     assert_eq!(at_once.load(Ordering::SeqCst), 4);
@@ -226,7 +232,7 @@ async fn a_set_that_spoils_its_request_is_found_and_the_others_pass() {
     .await;
     let case = Case::new(&sink, json!({}), 100, 10).await;
     assert_eq!(case.run().await, Closed::Idle);
-    for (at, end) in case.feed.ends().into_iter().enumerate() {
+    for (at, end) in case.subscription.ends().into_iter().enumerate() {
         match end {
             Some(End::Acknowledged) if at != 33 => {}
             Some(End::Refused(refusal)) if at == 33 => assert_eq!(refusal.code, ErrorCode::InvalidRequest),
@@ -249,7 +255,7 @@ async fn errors_in_any_answer_park_and_unknown_ids_are_ignored() {
     let case = Case::new(&sink, json!({}), 10, 1).await;
     assert_eq!(case.run().await, Closed::Idle);
     let codes: Vec<_> = case
-        .feed
+        .subscription
         .ends()
         .into_iter()
         .filter_map(|end| match end {
@@ -259,7 +265,7 @@ async fn errors_in_any_answer_park_and_unknown_ids_are_ignored() {
         .collect();
     assert_eq!(codes, [ErrorCode::InvalidAudience, ErrorCode::InvalidRequest]);
     assert_eq!(sink.sizes(), [10]);
-    assert_eq!(case.feed.unknown(), 1, "of the ids that are none of ours nobody is told");
+    assert_eq!(case.subscription.unknown(), 1, "of the ids that are none of ours nobody is told");
 }
 
 #[tokio::test]
@@ -285,10 +291,10 @@ async fn draining_asks_for_what_is_outstanding_and_sends_nothing_new() {
         end = &mut run => panic!("{end:?}"),
         () = came.notified() => {}
     }
-    case.feed.end(Closed::Draining);
+    case.subscription.end(Closed::Draining);
     assert_eq!(run.await, Closed::Draining);
-    assert_eq!((case.feed.handed(), case.feed.wrongs()), (0, Vec::<String>::new()));
-    assert_eq!(case.feed.ends().iter().flatten().count(), 20);
+    assert_eq!((case.subscription.handed(), case.subscription.wrongs()), (0, Vec::<String>::new()));
+    assert_eq!(case.subscription.ends().iter().flatten().count(), 20);
     assert_eq!(sink.sizes(), [20, 0]);
 }
 
@@ -300,10 +306,10 @@ async fn what_is_not_acknowledged_in_time_is_sent_again_under_its_jti() {
     tokio::select! {
         biased;
         end = &mut run => panic!("{end:?}"),
-        () = case.feed.until(|feed| feed.handed() == 5) => {}
+        () = case.subscription.until(|subscription| subscription.handed() == 5) => {}
     }
     // The answer to the first request acknowledges nothing, whenever it comes.
-    case.feed.redeliver();
+    case.subscription.redeliver();
     assert_eq!(run.await, Closed::Idle);
     case.all_acknowledged();
     let came = sink.came();

@@ -44,7 +44,7 @@ fn mock_clock() -> (Arc<clock::MockClock>, Runtime) {
 /// A stream with so many SETs, served on loopback; its clock stands still.
 struct Stand {
     mock: Arc<clock::MockClock>,
-    feed: Simulated,
+    subscription: Simulated,
     address: SocketAddr,
     end: watch::Sender<bool>,
     _stop: watch::Sender<bool>,
@@ -59,14 +59,15 @@ impl Stand {
         let (mock, runtime) = mock_clock();
         let poll = method(json!({ "answer_bytes": 16 << 20 }), &runtime).await;
         let channel = channel(&poll, json!({}));
-        let feed = Simulated::padded(channel.profile(), count, keys, padding);
+        let subscription = Simulated::padded(channel.profile(), count, keys, padding);
         let (end, ends) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit = Visit { feed: feed.feed(), channel, ingest: None, peer: "test".into(), ends };
+        let visit =
+            Visit { subscription: subscription.subscription(), channel, ingest: None, peer: "test".into(), ends };
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.address();
         runtime.spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(visit)), stopped, runtime.clone()));
-        Self { mock, feed, address, end, _stop: stop }
+        Self { mock, subscription, address, end, _stop: stop }
     }
 
     async fn caller(&self) -> Caller {
@@ -83,11 +84,11 @@ impl Stand {
     }
 
     async fn waiters(&self, count: usize) {
-        self.feed.until(|feed| feed.waiters() == count).await;
+        self.subscription.until(|subscription| subscription.waiters() == count).await;
     }
 
     fn names(&self) -> Vec<String> {
-        self.feed.ids().iter().map(ToString::to_string).collect()
+        self.subscription.ids().iter().map(ToString::to_string).collect()
     }
 }
 
@@ -130,16 +131,16 @@ async fn a_short_poll_brings_what_is_due_in_order_and_says_that_it_is_json() {
     let places: Vec<_> = stand.names().iter().map(|name| answer.text().find(name).unwrap()).collect();
     assert!(places.is_sorted(), "SETs of one key stand in order: {places:?}");
     let json = answer.json();
-    for (name, body) in stand.names().iter().zip(stand.feed.bodies()) {
+    for (name, body) in stand.names().iter().zip(stand.subscription.bodies()) {
         assert_eq!(json["sets"][name], String::from_utf8_lossy(&body).as_ref());
     }
     assert!(json.get("moreAvailable").is_none());
-    stand.feed.until(|feed| feed.handed() == 5).await;
+    stand.subscription.until(|subscription| subscription.handed() == 5).await;
     // The connection goes on; acknowledgement on it, and nothing is left.
     caller.ask(&json!({ "ack": stand.names(), "returnImmediately": true })).await;
     assert_eq!(caller.answer().await.unwrap().text(), r#"{"sets":{}}"#);
-    assert!(stand.feed.ends().iter().all(|end| *end == Some(End::Acknowledged)));
-    assert_eq!(stand.feed.wrongs(), Vec::<String>::new());
+    assert!(stand.subscription.ends().iter().all(|end| *end == Some(End::Acknowledged)));
+    assert_eq!(stand.subscription.wrongs(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -165,7 +166,7 @@ async fn acknowledging_only_is_answered_at_once_with_or_without_the_flag() {
         let answer = stand.poll(ask).await;
         assert_eq!((names(&answer).len(), &answer["moreAvailable"]), (0, &true.into()));
     }
-    assert_eq!(stand.feed.ends().iter().flatten().count(), 2);
+    assert_eq!(stand.subscription.ends().iter().flatten().count(), 2);
     let rest = names(&stand.poll(json!({ "returnImmediately": true })).await);
     assert_eq!(stand.poll(json!({ "maxEvents": 0, "ack": rest })).await, json!({ "sets": {} }));
 }
@@ -181,7 +182,7 @@ async fn acknowledgements_count_before_the_wait_and_errors_keep_their_language()
         .ask_with("Content-Language: de\r\n", &json!({ "ack": [drawn[0], drawn[1], "foreign"], "setErrs": errors }))
         .await;
     stand.waiters(1).await;
-    let ends = stand.feed.ends();
+    let ends = stand.subscription.ends();
     assert_eq!(ends.iter().filter(|end| **end == Some(End::Acknowledged)).count(), 1);
     let refused: Vec<_> = ends
         .iter()
@@ -195,36 +196,36 @@ async fn acknowledgements_count_before_the_wait_and_errors_keep_their_language()
     );
     // A caller that hangs up now has been heard.
     drop(caller);
-    stand.feed.until(|feed| feed.taps().is_empty()).await;
+    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
 }
 
 #[tokio::test]
 async fn partial_acknowledgement_leaves_the_rest_to_the_redelivery_time() {
     let stand = Stand::new(4, 1).await;
     let first = stand.poll(json!({})).await;
-    stand.feed.until(|feed| feed.handed() == 4).await;
+    stand.subscription.until(|subscription| subscription.handed() == 4).await;
     let ids = stand.names();
     assert_eq!(stand.poll(json!({ "ack": [ids[0], ids[2]], "returnImmediately": true })).await, json!({ "sets": {} }));
-    stand.feed.redeliver();
+    stand.subscription.redeliver();
     let again = stand.poll(json!({ "returnImmediately": true })).await;
     assert_eq!(names(&again).len(), 2);
     for name in names(&again) {
         assert_eq!(again["sets"][&name], first["sets"][&name], "a repeat has the same token");
     }
     stand.poll(json!({ "ack": names(&again), "maxEvents": 0 })).await;
-    assert!(stand.feed.ends().iter().all(|end| *end == Some(End::Acknowledged)));
+    assert!(stand.subscription.ends().iter().all(|end| *end == Some(End::Acknowledged)));
 }
 
 #[tokio::test]
 async fn a_long_poll_is_woken_at_once_or_answered_empty_when_the_hold_is_over() {
     let stand = Stand::new(2, 2).await;
-    stand.feed.pause(true);
+    stand.subscription.pause(true);
     let mut caller = stand.caller().await;
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
-    stand.feed.pause(false);
+    stand.subscription.pause(false);
     assert_eq!(names(&caller.answer().await.unwrap().json()).len(), 2);
-    stand.feed.until(|feed| feed.taps().is_empty()).await;
+    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
     stand.mock.advance(Duration::from_secs(24));
@@ -236,7 +237,7 @@ async fn a_long_poll_is_woken_at_once_or_answered_empty_when_the_hold_is_over() 
 #[tokio::test]
 async fn a_paused_stream_is_answered_after_ten_seconds() {
     let stand = Stand::new(2, 2).await;
-    stand.feed.pause(true);
+    stand.subscription.pause(true);
     let mut caller = stand.caller().await;
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
@@ -258,7 +259,7 @@ async fn ends_answer_who_waits() {
         stand.waiters(1).await;
         // Whoever has waited a second is answered at once.
         stand.mock.advance(Duration::from_secs(1));
-        stand.feed.end(end.clone());
+        stand.subscription.end(end.clone());
         let answer = caller.answer().await.unwrap();
         assert_eq!(answer.status, status, "{end:?}");
         assert!(body.is_none_or(|body| answer.text() == body), "{end:?}: {}", answer.text());
@@ -268,7 +269,7 @@ async fn ends_answer_who_waits() {
 #[tokio::test]
 async fn a_disabled_stream_is_answered_at_once_or_after_a_second_so_that_nobody_spins() {
     let stand = Stand::new(1, 1).await;
-    stand.feed.end(Closed::Disabled);
+    stand.subscription.end(Closed::Disabled);
     assert_eq!(stand.poll(json!({ "returnImmediately": true })).await, json!({ "sets": {} }));
     let mut caller = stand.caller().await;
     caller.ask(&json!({})).await;
@@ -302,27 +303,27 @@ async fn a_fifth_waiting_poll_ends_the_oldest() {
     let mut fifth = stand.caller().await;
     fifth.ask(&json!({})).await;
     // The oldest's tap is gone at once, its answer comes when it has waited a second: replicas do not spin each other.
-    stand.feed.until(|feed| feed.taps() == [2, 3, 4, 5]).await;
+    stand.subscription.until(|subscription| subscription.taps() == [2, 3, 4, 5]).await;
     assert!(callers[0].is_silent());
     stand.mock.advance(Duration::from_secs(1));
     assert_eq!(callers[0].answer().await.unwrap().text(), r#"{"sets":{}}"#);
     assert!(callers[1..].iter().all(Caller::is_silent) && fifth.is_silent());
-    assert_eq!(stand.feed.waiters(), 4);
+    assert_eq!(stand.subscription.waiters(), 4);
 }
 
 #[tokio::test]
 async fn who_hangs_up_in_the_long_poll_costs_nothing() {
     let stand = Stand::new(3, 1).await;
-    stand.feed.pause(true);
+    stand.subscription.pause(true);
     let mut caller = stand.caller().await;
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
     drop(caller);
-    stand.feed.until(|feed| feed.taps().is_empty()).await;
-    stand.feed.pause(false);
+    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    stand.subscription.pause(false);
     assert_eq!(names(&stand.poll(json!({ "returnImmediately": true })).await).len(), 3);
-    stand.feed.until(|feed| feed.handed() == 3).await;
-    assert_eq!(stand.feed.attempts(), [1, 1, 1]);
+    stand.subscription.until(|subscription| subscription.handed() == 3).await;
+    assert_eq!(stand.subscription.attempts(), [1, 1, 1]);
 }
 
 #[tokio::test]
@@ -332,13 +333,13 @@ async fn who_hangs_up_in_the_middle_of_an_answer_costs_nothing() {
     let mut caller = Caller::slow(stand.address).await;
     caller.ask(&json!({})).await;
     caller.read_some().await;
-    assert_eq!(stand.feed.handed(), 0, "handed over before the last byte was written");
+    assert_eq!(stand.subscription.handed(), 0, "handed over before the last byte was written");
     drop(caller);
-    stand.feed.until(|feed| feed.taps().is_empty()).await;
-    assert_eq!((stand.feed.handed(), stand.feed.attempts()), (0, vec![0; 14]));
+    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    assert_eq!((stand.subscription.handed(), stand.subscription.attempts()), (0, vec![0; 14]));
     assert_eq!(names(&stand.poll(json!({ "returnImmediately": true })).await).len(), 14);
-    stand.feed.until(|feed| feed.handed() == 14).await;
-    assert_eq!(stand.feed.wrongs(), Vec::<String>::new());
+    stand.subscription.until(|subscription| subscription.handed() == 14).await;
+    assert_eq!(stand.subscription.wrongs(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -348,7 +349,7 @@ async fn who_reads_too_slowly_is_hung_up_on() {
     caller.ask(&json!({})).await;
     caller.read_some().await;
     // The writer stands still once all buffers on the way are full; each piece before that has a time of its own.
-    let gone = stand.feed.until(|feed| feed.taps().is_empty());
+    let gone = stand.subscription.until(|subscription| subscription.taps().is_empty());
     let mut gone = std::pin::pin!(gone);
     loop {
         stand.mock.advance(Duration::from_secs(30));
@@ -358,7 +359,7 @@ async fn who_reads_too_slowly_is_hung_up_on() {
             () = tokio::task::yield_now() => {}
         }
     }
-    assert_eq!(stand.feed.attempts(), vec![0; 14]);
+    assert_eq!(stand.subscription.attempts(), vec![0; 14]);
 }
 
 #[tokio::test]
@@ -412,7 +413,7 @@ async fn bad_requests_are_refused_shortly_and_draw_nothing() {
         .write(b"POST /more HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
         .await;
     assert_eq!(caller.answer().await.unwrap().status, 404);
-    assert_eq!((stand.feed.attempts(), stand.feed.taps().len()), (vec![0, 0], 0));
+    assert_eq!((stand.subscription.attempts(), stand.subscription.taps().len()), (vec![0, 0], 0));
 }
 
 #[tokio::test]

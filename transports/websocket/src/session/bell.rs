@@ -80,14 +80,14 @@ pub(super) struct Bells {
     /// The socket, in both directions.
     pub(super) io: Bell,
     /// The tap.
-    pub(super) feed: Bell,
+    pub(super) subscription: Bell,
     /// Whom they wake.
     task: Option<Waker>,
 }
 
 impl Bells {
     pub(super) fn new() -> Self {
-        Self { signals: Bell::new(), io: Bell::new(), feed: Bell::new(), task: None }
+        Self { signals: Bell::new(), io: Bell::new(), subscription: Bell::new(), task: None }
     }
 
     /// From now on this task is woken.
@@ -95,7 +95,7 @@ impl Bells {
         if self.task.as_ref().is_some_and(|known| known.will_wake(task)) {
             return;
         }
-        for bell in [&self.signals, &self.io, &self.feed] {
+        for bell in [&self.signals, &self.io, &self.subscription] {
             bell.wakes(task);
         }
         self.task = Some(task.clone());

@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Nothing can be said to who does not read, and nothing is drawn for it: that the stream or the gateway ends is heard all the same.
     fn listen_for_the_end(&mut self) {
         let Some(draws) = self.draws.as_mut().filter(|_| self.stage == Stage::Open) else { return };
-        let cx = &mut Context::from_waker(self.bells.feed.waker());
+        let cx = &mut Context::from_waker(self.bells.subscription.waker());
         // It is to be asked for SETs once more.
         draws.asked = None;
         match draws.tap.poll_next(&Want { sets: 0, ..Want::ALL }, cx) {
@@ -107,8 +107,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn draw(&mut self) -> Option<Message> {
         let draws = self.draws.as_mut()?;
-        let rang = self.bells.feed.take();
-        let cx = &mut Context::from_waker(self.bells.feed.waker());
+        let rang = self.bells.subscription.take();
+        let cx = &mut Context::from_waker(self.bells.subscription.waker());
         let room = match self.protocol {
             Subprotocol::Setgate => usize::try_from(draws.credit).unwrap_or(usize::MAX),
             Subprotocol::PushPull => {
@@ -122,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if draws.stalled != (room == 0) {
             draws.stalled = room == 0;
             let why = Cause::new("no_credit", "the subscriber takes no more SETs until it settles or grants credit");
-            draws.feed.stalled(draws.stalled.then_some(why));
+            draws.subscription.stalled(draws.stalled.then_some(why));
         }
         if std::mem::take(&mut draws.heard) {
             if pin!(draws.tap.settled()).poll(cx).is_ready() {

@@ -11,9 +11,8 @@ use tokio::{
 };
 
 use crate::{
-    Served,
-    feed::{Ledger, jti},
-    plain, serve,
+    Served, plain, serve,
+    subscription::{Ledger, jti},
 };
 
 /// Status, head and body of the answer to a request.

@@ -15,10 +15,10 @@ use setgate_delivery::{
 };
 use setgate_websocket::{Grant, Section, Terms, Websocket};
 mod collector;
-mod feed;
 mod http;
 mod peer;
 mod socket;
+mod subscription;
 
 /// A method as the gateway starts it, with a way out to this machine.
 async fn method(runtime: &Runtime, section: Section) -> Arc<Websocket> {
@@ -43,7 +43,7 @@ struct Served {
 }
 
 async fn serve(
-    ledger: &feed::Ledger,
+    ledger: &subscription::Ledger,
     runtime: &Runtime,
     section: Section,
     grant: Json,
@@ -51,14 +51,15 @@ async fn serve(
 ) -> Served {
     let method = method(runtime, section).await;
     let channel = channel(&method, grant);
-    let host = Host::with(Default::default(), method.routes().unwrap(), channel, ledger.feed(), ingest, runtime)
-        .await
-        .unwrap();
+    let host =
+        Host::with(Default::default(), method.routes().unwrap(), channel, ledger.subscription(), ingest, runtime)
+            .await
+            .unwrap();
     Served { host, method }
 }
 
 /// The usual: nothing special, no ingest.
-async fn plain(ledger: &feed::Ledger) -> Served {
+async fn plain(ledger: &subscription::Ledger) -> Served {
     serve(ledger, &clock::system(), Section::default(), json!({}), None).await
 }
 

@@ -11,7 +11,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-use crate::feed::jti;
+use crate::subscription::jti;
 
 /// A subscriber.
 pub(crate) struct Peer(pub(crate) WebSocketStream<TcpStream>);

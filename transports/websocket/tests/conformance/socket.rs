@@ -19,9 +19,9 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use crate::{
-    feed::{Ledger, jti},
     peer::{Peer, open, request},
     plain, serve,
+    subscription::{Ledger, jti},
 };
 
 fn said(goodbye: Goodbye) -> (u16, String) {
@@ -80,7 +80,7 @@ async fn room_taken_by_what_was_settled_elsewhere_comes_back() {
         serve(&ledger, &clock::system(), Section { in_flight: 2, ..Section::default() }, json!({}), None).await;
     let mut peer = Peer::of(served.host.address(), "pushpull").await;
     assert_eq!(peer.sets(2).await, [0, 1]);
-    ledger.feed().settle_all((0..2).map(|at| (jti(at), None, Ok(Receipt::Receiver))).collect());
+    ledger.subscription().settle_all((0..2).map(|at| (jti(at), None, Ok(Receipt::Receiver))).collect());
     assert_eq!(peer.sets(2).await, [2, 3]);
 }
 

@@ -91,7 +91,7 @@ impl Wire {
 
 struct Session {
     habit: Habit,
-    feed: Feed,
+    subscription: Subscription,
     ingest: Arc<dyn Ingest>,
     wire: Wire,
     queue: Arc<tokio::sync::Mutex<()>>,
@@ -138,15 +138,15 @@ impl Session {
             if let Some(next) = tap.next(self.want()).now_or_never() {
                 return next;
             }
-            *tap = self.feed.tap();
+            *tap = self.subscription.tap();
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     /// One poll.
     async fn polls(&self) -> Option<Closed> {
-        let mut tap = self.feed.tap();
-        if self.habit == Habit::IsImpatient && self.feed.waiting() > 0 {
+        let mut tap = self.subscription.tap();
+        if self.habit == Habit::IsImpatient && self.subscription.waiting() > 0 {
             return match tap.next(self.want()).now_or_never() {
                 Some(Ok(batch)) => self.answer(batch, tap).await,
                 Some(Err(closed)) => Some(closed),
@@ -181,7 +181,7 @@ impl Session {
         let acknowledge = |jti| (jti, None, Ok(Receipt::Receiver));
         if !arrives {
             if self.habit == Habit::TakesLossForSuccess {
-                self.feed.settle_all(ids.into_iter().map(acknowledge).collect());
+                self.subscription.settle_all(ids.into_iter().map(acknowledge).collect());
             }
             return None;
         }
@@ -203,13 +203,13 @@ impl Session {
         }
         if self.habit == Habit::ForgetsAnswers {
             // The next poll carries the answers, and is itself answered before they are read.
-            let mut next = self.feed.tap();
+            let mut next = self.subscription.tap();
             let mut end = std::pin::pin!(next.next(Want { sets: 0, ..Want::ALL }));
             if let Some(Err(closed)) = (&mut end).now_or_never() {
                 return Some(closed);
             }
         }
-        self.feed.settle_all(outcomes);
+        self.subscription.settle_all(outcomes);
         drop(tap);
         None
     }
@@ -235,7 +235,7 @@ impl Session {
 
     /// One socket with room for twenty, whose peer asks its ingest again where that was busy.
     async fn socket(&self) -> Option<Closed> {
-        let mut tap = self.feed.tap();
+        let mut tap = self.subscription.tap();
         let mut cut = self.wire.cuts.subscribe();
         loop {
             let mut left = match self.next(&mut tap).await? {
@@ -258,8 +258,10 @@ impl Session {
                 let mut again = Vec::new();
                 for (set, answer) in left.into_iter().zip(answers) {
                     match answer {
-                        Answer::Taken => self.feed.settle(set.jti, None, Ok(Receipt::Receiver)),
-                        Answer::Refused(refusal) => self.feed.settle(set.jti, None, Err(Verdict::Refuse(refusal))),
+                        Answer::Taken => self.subscription.settle(set.jti, None, Ok(Receipt::Receiver)),
+                        Answer::Refused(refusal) => {
+                            self.subscription.settle(set.jti, None, Err(Verdict::Refuse(refusal)))
+                        }
                         Answer::Busy { .. } | Answer::Status(_) => again.push(set),
                     }
                 }
@@ -277,9 +279,9 @@ impl Fixture for ResponderFixture {
         let wire = Wire { cuts: Arc::new(watch::Sender::new(0)), left: Arc::new(Mutex::new(usize::MAX)) };
         let (cutter, breaker) = (wire.clone(), wire.clone());
         let queue = Arc::default();
-        let visits = move |feed: Feed| -> BoxFuture<'static, ()> {
+        let visits = move |subscription: Subscription| -> BoxFuture<'static, ()> {
             let (ingest, wire, queue) = (ingest.clone(), wire.clone(), Arc::clone(&queue));
-            Box::pin(Session { habit, feed, ingest, wire, queue, lingering: Mutex::default() }.visits())
+            Box::pin(Session { habit, subscription, ingest, wire, queue, lingering: Mutex::default() }.visits())
         };
         let cut_after = move |bytes| -> BoxFuture<'static, ()> {
             let mut cut = breaker.cuts.subscribe();

@@ -164,8 +164,8 @@ impl Play {
             let lost = (0..self.emitted as u64).filter(|n| !self.ended.contains(&(view.id.as_str().into(), *n)));
             // Poison and what was parked on the way are ends, too.
             assert!(lost.count() as u64 <= view.parked_total, "{} lost SETs", view.id);
-            let feed = self.bench.router.0.feed(setgate_store::StreamNo(view.no)).unwrap();
-            let state = feed.state.lock();
+            let subscription = self.bench.router.0.subscription(setgate_store::StreamNo(view.no)).unwrap();
+            let state = subscription.state.lock();
             assert!(state.in_flight.claimed.is_empty() && state.is_at_rest(), "something is left over");
         }
         assert!(self.bench.endpoint().is_open());

@@ -85,7 +85,7 @@ impl Play {
         let wait = Duration::from_millis(self.dice.below(60_000));
         let fetched = self.fetched.clone();
         self.peers.push(tokio::spawn(async move {
-            let mut tap = visited.feed.tap();
+            let mut tap = visited.subscription.tap();
             for _ in 0..rounds {
                 let want = Want { sets, bytes: usize::MAX, wait: Some(wait) };
                 let Ok(batch) = tap.next(want).await else { return };
@@ -106,7 +106,7 @@ impl Play {
             let (id, jti, attempt) = self.fetched.lock().swap_remove(self.below(count));
             let Some(visited) = self.bench.router.visit(id) else { continue };
             let said = if self.well.load(Ordering::Relaxed) { ack() } else { outcome(&self.dice) };
-            visited.feed.settle(jti, (self.below(2) == 0).then_some(attempt), said);
+            visited.subscription.settle(jti, (self.below(2) == 0).then_some(attempt), said);
         }
     }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Context, time::Duration};
 
 use setgate_delivery::{Attempt, Closed, Initiator, Order, Redelivery, Want, Window};
 
-use super::{Draw, Drawn, Feed, Phase, Served, State, parts::Claimed, taps::For};
+use super::{Draw, Drawn, Phase, Served, State, Subscription, parts::Claimed, taps::For};
 use crate::{
     endpoint::{NotNow, Probe},
     number::{Generation, TapNo},
@@ -30,7 +30,7 @@ struct Asking<'a> {
     now: Duration,
 }
 
-impl Feed {
+impl Subscription {
     /// Claims what may leave now for a tap.
     pub(crate) fn claim(
         self: &Arc<Self>,

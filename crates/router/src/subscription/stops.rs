@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use setgate_set::OrderKey;
 
-use super::Feed;
+use super::Subscription;
 use crate::hash::Set;
 
 /// What was not yet to be seen in the store when somebody looked at what is parked there.
@@ -15,7 +15,7 @@ pub(crate) struct Look {
     ending: Set<u64>,
 }
 
-impl Feed {
+impl Subscription {
     pub(crate) fn has_stops(&self) -> bool {
         self.state.lock().lanes.stopped().next().is_some()
     }

@@ -1,4 +1,4 @@
-//! Taps of the simulated feed: drawing, handing back, and the claim of a batch.
+//! Taps of the simulated subscription: drawing, handing back, and the claim of a batch.
 
 use std::{
     sync::Arc,
@@ -15,36 +15,37 @@ use crate::{
 };
 
 pub(super) struct SimulatedTap {
-    feed: Simulated,
+    subscription: Simulated,
     drawer: Drawer,
     interrupted: bool,
 }
 
 impl SimulatedTap {
-    pub(super) fn new(feed: Simulated, drawer: Drawer) -> Self {
-        Self { feed, drawer, interrupted: false }
+    pub(super) fn new(subscription: Simulated, drawer: Drawer) -> Self {
+        Self { subscription, drawer, interrupted: false }
     }
 
     fn draw(&mut self, state: &mut State, want: &Want, cx: &Context<'_>) -> Poll<Result<Batch, Closed>> {
-        let feed = &self.feed;
+        let subscription = &self.subscription;
         let number = self.drawer.number;
         state.waiting.retain(|waiter| waiter.drawer.number != number);
         state.called.remove(&number);
         if let Some(end) = &state.end {
             return Poll::Ready(Err(end.clone()));
         }
-        if feed.0.profile.initiator == Initiator::Gateway && state.is_settled() {
+        if subscription.0.profile.initiator == Initiator::Gateway && state.is_settled() {
             return Poll::Ready(Err(Closed::Idle));
         }
-        let due = |state: &State| if want.sets == 0 { Vec::new() } else { feed.due(state, self.drawer, want) };
+        let due = |state: &State| if want.sets == 0 { Vec::new() } else { subscription.due(state, self.drawer, want) };
         let mut mine = due(state);
-        if mine.is_empty() && want.sets > 0 && state.retry_now && !state.paused && feed.redeliver_all(state) > 0 {
+        if mine.is_empty() && want.sets > 0 && state.retry_now && !state.paused && subscription.redeliver_all(state) > 0
+        {
             mine = due(state);
         }
         let bytes = mine.iter().filter_map(|at| state.sets.get(*at)).map(|entry| entry.body.len()).sum();
         if mine.is_empty() || !self.take(mine.len(), bytes, cx.waker()) {
             let mut waiter = Waiter { drawer: self.drawer, want: *want, waker: cx.waker().clone(), called: false };
-            feed.call_when_room(&mut waiter);
+            subscription.call_when_room(&mut waiter);
             if !waiter.called && mine.is_empty() && !due(state).is_empty() {
                 // Room came between the look at what is due and the look at the window.
                 cx.waker().wake_by_ref();
@@ -68,14 +69,14 @@ impl SimulatedTap {
                 order: OrderKey::from_bits(entry.key),
             });
         }
-        let more = !feed.due(state, self.drawer, &Want::ALL).is_empty();
-        let claim = SimulatedClaim { feed: feed.clone(), drawer: self.drawer, batch, begun: false };
+        let more = !subscription.due(state, self.drawer, &Want::ALL).is_empty();
+        let claim = SimulatedClaim { subscription: subscription.clone(), drawer: self.drawer, batch, begun: false };
         Poll::Ready(Ok(Batch::new(sets, more, Box::new(claim))))
     }
 
     /// Room in all windows, or in none.
     fn take(&self, sets: usize, bytes: usize, waker: &Waker) -> bool {
-        let windows = &self.feed.0.profile.windows;
+        let windows = &self.subscription.0.profile.windows;
         for (at, window) in windows.iter().enumerate() {
             if !window.core().take(sets, bytes) {
                 windows.iter().take(at).for_each(|window| window.core().give(sets, 1, bytes));
@@ -89,9 +90,9 @@ impl SimulatedTap {
 
 impl TapCore for SimulatedTap {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
-        let feed = self.feed.clone();
+        let subscription = self.subscription.clone();
         let (drawn, wakers) = {
-            let mut state = feed.0.state.lock();
+            let mut state = subscription.0.state.lock();
             if state.stutter && !std::mem::replace(&mut self.interrupted, true) {
                 // Whoever selects over this future and something else drops it here; the tap remembers.
                 cx.waker().wake_by_ref();
@@ -106,14 +107,14 @@ impl TapCore for SimulatedTap {
                 return drawn;
             }
             // The chance that called this tap may be another's.
-            (drawn, feed.whom_to_wake(&mut state))
+            (drawn, subscription.whom_to_wake(&mut state))
         };
-        feed.tell(wakers);
+        subscription.tell(wakers);
         drawn
     }
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.feed.0.state.lock();
+        let mut state = self.subscription.0.state.lock();
         let number = self.drawer.number;
         if !state.sets.iter().any(|entry| matches!(entry.stage, Stage::Handed { tap, .. } if tap == number)) {
             return Poll::Ready(());
@@ -125,13 +126,13 @@ impl TapCore for SimulatedTap {
 
 impl Drop for SimulatedTap {
     fn drop(&mut self) {
-        let (feed, number) = (&self.feed, self.drawer.number);
-        feed.change(|state| {
+        let (subscription, number) = (&self.subscription, self.drawer.number);
+        subscription.change(|state| {
             state.taps.remove(&number);
             state.called.remove(&number);
             state.waiting.retain(|waiter| waiter.drawer.number != number);
             // What it drew and did not hand over goes back, and what goes with it.
-            feed.put_back(state, |stage| match stage {
+            subscription.put_back(state, |stage| match stage {
                 Stage::Claimed { tap, .. } | Stage::Handed { tap, redelivery: Redelivery::WhenConsumerEnds, .. } => {
                     *tap == number
                 }
@@ -142,7 +143,7 @@ impl Drop for SimulatedTap {
 }
 
 struct SimulatedClaim {
-    feed: Simulated,
+    subscription: Simulated,
     drawer: Drawer,
     batch: u64,
     begun: bool,
@@ -152,8 +153,8 @@ impl Claim for SimulatedClaim {
     fn handed_over(mut self: Box<Self>) {
         self.begun = true;
         let (ours, drawer) = (self.batch, self.drawer);
-        let sender = self.feed.0.profile.initiator == Initiator::Gateway;
-        self.feed.change(|state| {
+        let sender = self.subscription.0.profile.initiator == Initiator::Gateway;
+        self.subscription.change(|state| {
             if !state.taps.contains(&drawer.number) {
                 state
                     .wrongs
@@ -185,9 +186,9 @@ impl Drop for SimulatedClaim {
     fn drop(&mut self) {
         if !self.begun {
             let number = self.batch;
-            let feed = &self.feed;
-            feed.change(|state| {
-                feed.put_back(state, |stage| matches!(stage, Stage::Claimed { batch, .. } if *batch == number));
+            let subscription = &self.subscription;
+            subscription.change(|state| {
+                subscription.put_back(state, |stage| matches!(stage, Stage::Claimed { batch, .. } if *batch == number));
             });
         }
     }

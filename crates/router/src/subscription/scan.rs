@@ -6,13 +6,13 @@ use setgate_set::Timestamp;
 use setgate_store::{Head, Kind, Position};
 use setgate_telemetry::chain;
 
-use super::{Feed, PASSED_OVER_MOST, State};
+use super::{PASSED_OVER_MOST, State, Subscription};
 use crate::{hash::Set, lane::Offered, shared::Command, slot::Slot};
 
 /// Heads of one read. A thousand streams may read at once, when a gateway starts.
 const READ_MOST: usize = 256;
 
-impl Feed {
+impl Subscription {
     /// Reads on in the store: places owed SETs into lanes, as far as one read goes and there is room. Where more is wanted it is
     /// asked for again.
     pub(crate) async fn scan(self: Arc<Self>) {
@@ -50,11 +50,11 @@ impl Feed {
             Err(error) => {
                 tracing::warn!(stream = %self.served.load().stream.id, error = chain(&error), "cannot read what is owed; trying again");
                 state.scan.asked = true;
-                let feed = self.clone();
+                let subscription = self.clone();
                 let clock = self.shared.runtime.clock.clone();
                 self.shared.runtime.spawn("scan again", async move {
                     clock.sleep(Duration::from_secs(1)).await;
-                    feed.shared.tell(Command::Scan(feed.clone()));
+                    subscription.shared.tell(Command::Scan(subscription.clone()));
                 });
             }
         }

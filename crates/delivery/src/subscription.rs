@@ -17,12 +17,12 @@ use crate::{Attempt, Cause, Order, Outcome, Redelivery, spi};
 ///
 /// Clones share it. It may be called from any thread and needs no runtime.
 #[derive(Clone)]
-pub struct Feed(Arc<dyn spi::FeedCore>);
+pub struct Subscription(Arc<dyn spi::SubscriptionCore>);
 
-impl Feed {
+impl Subscription {
     /// Makes the handle of a core.
     #[must_use]
-    pub fn new(core: Arc<dyn spi::FeedCore>) -> Self {
+    pub fn new(core: Arc<dyn spi::SubscriptionCore>) -> Self {
         Self(core)
     }
 
@@ -288,9 +288,9 @@ impl fmt::Debug for Window {
         f.write_str("Window")
     }
 }
-impl fmt::Debug for Feed {
+impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Feed")
+        f.write_str("Subscription")
     }
 }
 impl fmt::Debug for Tap {

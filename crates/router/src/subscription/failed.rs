@@ -7,7 +7,7 @@ use setgate_set::{ErrorCode, Timestamp};
 use setgate_store::{Attempted, Note, Settlement};
 
 use super::{
-    Feed, LONE_FAILURES_OF_A_CHANNEL, Phase, State,
+    LONE_FAILURES_OF_A_CHANNEL, Phase, State, Subscription,
     end::{End, Settling},
     parts::Claimed,
 };
@@ -17,7 +17,7 @@ use crate::{
     shared::{Command, Shared},
 };
 
-impl Feed {
+impl Subscription {
     /// A SET failed while others pass: it waits for its time, the longer the oftener it was tried, or is given up, and its channel
     /// goes on.
     pub(super) fn failed_alone(

@@ -1,4 +1,4 @@
-//! A feed over an in-memory queue that keeps the router's side of the contract and notes when a method breaks its own.
+//! A subscription over an in-memory queue that keeps the router's side of the contract and notes when a method breaks its own.
 
 use std::{
     cell::Cell,
@@ -13,9 +13,9 @@ use setgate_set::Jti;
 use tokio::sync::watch;
 
 use crate::{
-    Attempt, Cause, Closed, DeliveryMode, Feed, Form, Initiator, Order, Outcome, Profile, Redelivery, Refusal, Verdict,
-    Want,
-    spi::{FeedCore, TapCore, WindowCore},
+    Attempt, Cause, Closed, DeliveryMode, Form, Initiator, Order, Outcome, Profile, Redelivery, Refusal, Subscription,
+    Verdict, Want,
+    spi::{SubscriptionCore, TapCore, WindowCore},
 };
 
 mod tap;
@@ -114,7 +114,7 @@ pub(super) fn owed(count: usize, keys: usize, padding: usize) -> Vec<([Bytes; 2]
         .collect()
 }
 
-/// The simulated feed of one channel: what the router is to a method, without store, keys and time.
+/// The simulated subscription of one channel: what the router is to a method, without store, keys and time.
 ///
 /// The suite drives it; tests of a method's own wire may do so too.
 #[derive(Clone)]
@@ -127,7 +127,7 @@ struct Shared {
 }
 
 impl Simulated {
-    /// A feed that owes `count` SETs, of `keys` order keys in turn.
+    /// A subscription that owes `count` SETs, of `keys` order keys in turn.
     #[must_use]
     pub fn new(profile: Profile, count: usize, keys: usize) -> Self {
         Self::padded(profile, count, keys, 0)
@@ -142,10 +142,10 @@ impl Simulated {
         Self(Arc::new(Shared { profile, state: Mutex::new(state), changes: watch::Sender::new(0) }))
     }
 
-    /// The feed as the method sees it.
+    /// The subscription as the method sees it.
     #[must_use]
-    pub fn feed(&self) -> Feed {
-        Feed::new(Arc::new(self.clone()))
+    pub fn subscription(&self) -> Subscription {
+        Subscription::new(Arc::new(self.clone()))
     }
 
     /// Hand-overs of which was told that they had ended well, before anything was said of their SETs.
@@ -240,21 +240,21 @@ impl Simulated {
         self.0.state.lock().most
     }
 
-    /// Outcomes of ids that this feed does not know: ignored.
+    /// Outcomes of ids that this subscription does not know: ignored.
     #[must_use]
     pub fn unknown(&self) -> usize {
         self.0.state.lock().unknown
     }
 
-    /// Ends when the feed is so.
+    /// Ends when the subscription is so.
     pub async fn until(&self, so: impl Fn(&Self) -> bool) {
-        // The sender is part of the feed, so there is always another change to wait for.
+        // The sender is part of the subscription, so there is always another change to wait for.
         let _ = self.0.changes.subscribe().wait_for(|_| so(self)).await;
     }
 
     /// Ends when every SET is settled.
     pub async fn until_settled(&self) {
-        self.until(|feed| feed.0.state.lock().is_settled()).await;
+        self.until(|subscription| subscription.0.state.lock().is_settled()).await;
     }
 
     /// Returns the breaches of the contract by the method.
@@ -443,7 +443,7 @@ impl State {
     }
 }
 
-impl FeedCore for Simulated {
+impl SubscriptionCore for Simulated {
     fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
         let profile = &self.0.profile;
         let mode = mode.unwrap_or(DeliveryMode { order: profile.order, redelivery: profile.redelivery });

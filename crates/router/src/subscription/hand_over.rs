@@ -11,13 +11,13 @@ use setgate_set::Timestamp;
 use setgate_store::{Attempted, Note, Settlement};
 
 use super::{
-    Feed, State,
+    State, Subscription,
     parts::{Claimed, InFlight},
     taps::For,
 };
 use crate::number::{ClaimNo, TapNo};
 
-impl Feed {
+impl Subscription {
     /// The hand-over of these SETs, each with its draw, begins.
     pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
         let now = self.shared.runtime.clock.monotonic();
@@ -99,8 +99,8 @@ impl Feed {
 }
 
 /// For [`TapCore::poll_settled`]: ready when nothing this tap handed over is unsettled.
-pub(crate) fn poll_settled(feed: &Arc<Feed>, tap: TapNo, cx: &Context<'_>) -> Poll<()> {
-    let mut state = feed.state.lock();
+pub(crate) fn poll_settled(subscription: &Arc<Subscription>, tap: TapNo, cx: &Context<'_>) -> Poll<()> {
+    let mut state = subscription.state.lock();
     if state.taps.owes_outcomes(tap) {
         state.taps.wait(tap, For::Outcomes, cx.waker());
         Poll::Pending

@@ -3,11 +3,11 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{
-    Feed, State,
+    State, Subscription,
     parts::{InFlight, Scan},
 };
 
-impl Feed {
+impl Subscription {
     /// What is due here though nobody is on the way to it and nothing will look at it; asked when all tasks are at rest.
     pub(crate) fn neglected(&self) -> Option<String> {
         let now = self.shared.runtime.clock.monotonic();

@@ -1,4 +1,4 @@
-//! A feed of a fixed number of SETs that notes what becomes of them.
+//! A subscription of a fixed number of SETs that notes what becomes of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,9 +7,9 @@ use std::{
 };
 
 use setgate_delivery::{
-    Attempt, Batch, Bytes, Cause, Closed, DeliveryMode, Envelope, Feed, Jti, OrderKey, Outcome, SealedSet, Timestamp,
-    Want,
-    spi::{Claim, FeedCore, TapCore},
+    Attempt, Batch, Bytes, Cause, Closed, DeliveryMode, Envelope, Jti, OrderKey, Outcome, SealedSet, Subscription,
+    Timestamp, Want,
+    spi::{Claim, SubscriptionCore, TapCore},
 };
 use tokio::sync::watch;
 
@@ -33,7 +33,7 @@ enum For {
     Outcomes,
 }
 
-/// The feed.
+/// The subscription.
 #[derive(Clone)]
 pub(crate) struct Ledger(Arc<(Mutex<State>, watch::Sender<u64>)>);
 
@@ -52,8 +52,8 @@ impl Ledger {
         Self(Arc::new((Mutex::new(state), watch::Sender::new(0))))
     }
 
-    pub(crate) fn feed(&self) -> Feed {
-        Feed::new(Arc::new(self.clone()))
+    pub(crate) fn subscription(&self) -> Subscription {
+        Subscription::new(Arc::new(self.clone()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -124,7 +124,7 @@ impl Ledger {
     }
 }
 
-impl FeedCore for Ledger {
+impl SubscriptionCore for Ledger {
     fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
         let number = self.change(|state| {
             state.modes.push(mode);

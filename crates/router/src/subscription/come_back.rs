@@ -6,10 +6,10 @@ use setgate_delivery::{Cause, Class};
 use setgate_set::Timestamp;
 use setgate_store::Kind;
 
-use super::{Feed, State, parts::Claimed};
+use super::{State, Subscription, parts::Claimed};
 use crate::{backoff::pause, number::ClaimNo, shared::Shared, slot::Slot};
 
-impl Feed {
+impl Subscription {
     /// These claims were made and not handed over: it never happened.
     pub(crate) fn hand_back(self: &Arc<Self>, sets: &[ClaimNo]) {
         let mut state = self.state.lock();

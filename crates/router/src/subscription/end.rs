@@ -7,7 +7,7 @@ use setgate_set::{Jti, OrderKey, Receipt, Timestamp};
 use setgate_store::{Head, Kind, Note, Rule, Settlement};
 use setgate_stream::OnRefusal;
 
-use super::{Feed, PARKED_KEYS_MOST, Phase, Served, State, parts::Claimed};
+use super::{PARKED_KEYS_MOST, Phase, Served, State, Subscription, parts::Claimed};
 use crate::{
     decision::{Disposition, classify},
     number::ClaimNo,
@@ -16,7 +16,7 @@ use crate::{
     window::Returned,
 };
 
-impl Feed {
+impl Subscription {
     /// Outcomes in any order: of SETs that are drawn at once, of others when the ledger has told what they are.
     /// Tells how many that are drawn found their end.
     pub(crate) fn settle(self: &Arc<Self>, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
@@ -114,7 +114,7 @@ impl Feed {
     /// Acknowledgements and refusals of SETs that are not drawn: from before a restart, or of an attempt that timed out.
     ///
     /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. What is in `ending` when
-    /// this returns is to be let go with [`Feed::visible`] once its settlement is visible in the store. Called once for each
+    /// this returns is to be let go with [`Subscription::visible`] once its settlement is visible in the store. Called once for each
     /// [`Command::Late`], whatever was found: taps wait for it.
     pub(crate) fn settle_late(self: &Arc<Self>, all: Vec<(Head, Jti, Outcome)>) -> Vec<u64> {
         let (now, wall) = self.times();

@@ -31,9 +31,9 @@ fn hand_over(tap: &mut Tap, sets: usize) -> Vec<Jti> {
 #[test]
 fn a_drawer_has_an_order_and_a_redelivery_of_its_own() {
     let simulated = Simulated::new(profile(Order::PerTap, Redelivery::WhenConsumerEnds), 6, 1);
-    let feed = simulated.feed();
-    let mut socket = feed.tap();
-    let mut request = feed.tap_in(DeliveryMode { order: Order::PerBatch, redelivery: LATER });
+    let subscription = simulated.subscription();
+    let mut socket = subscription.tap();
+    let mut request = subscription.tap_in(DeliveryMode { order: Order::PerBatch, redelivery: LATER });
     assert_eq!(hand_over(&mut socket, 1).len(), 1);
     assert!(draw(&mut request, 9).is_none(), "the key is the socket's");
     assert_eq!(hand_over(&mut socket, 1).len(), 1, "the socket may have its successor");
@@ -52,21 +52,21 @@ fn a_drawer_has_an_order_and_a_redelivery_of_its_own() {
 #[test]
 fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
-    let feed = simulated.feed();
+    let subscription = simulated.subscription();
     let ids = simulated.ids();
-    let mut tap = feed.tap();
+    let mut tap = subscription.tap();
     let batch = draw(&mut tap, 2).unwrap();
-    feed.settle(ids[0], None, Ok(Receipt::Receiver));
+    subscription.settle(ids[0], None, Ok(Receipt::Receiver));
     drop(batch);
     assert_eq!(simulated.ends()[..2], [Some(End::Acknowledged), None]);
     assert_eq!(hand_over(&mut tap, 1), [ids[1]]);
     simulated.redeliver();
-    feed.settle(ids[1], Some(Attempt(1)), Ok(Receipt::Receiver));
+    subscription.settle(ids[1], Some(Attempt(1)), Ok(Receipt::Receiver));
     assert_eq!(simulated.ends()[1], Some(End::Acknowledged), "its time was over, and it counts");
     assert!(simulated.wrongs().is_empty());
-    feed.settle(Jti::from_block(b't', [7; 16]), None, Ok(Receipt::Receiver));
+    subscription.settle(Jti::from_block(b't', [7; 16]), None, Ok(Receipt::Receiver));
     assert_eq!((simulated.unknown(), simulated.wrongs().len()), (1, 0), "a foreign id is ignored");
-    feed.settle(ids[3], None, Ok(Receipt::Receiver));
+    subscription.settle(ids[3], None, Ok(Receipt::Receiver));
     assert_eq!(simulated.wrongs().len(), 1, "nobody can know what was never drawn");
     assert_eq!(simulated.ends()[3], None);
 }
@@ -74,8 +74,8 @@ fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
 #[test]
 fn a_tap_that_goes_hands_back_what_it_drew() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
-    let feed = simulated.feed();
-    let mut tap = feed.tap();
+    let subscription = simulated.subscription();
+    let mut tap = subscription.tap();
     let batch = draw(&mut tap, 4).unwrap();
     drop(tap);
     assert!(simulated.has_free());
@@ -96,11 +96,11 @@ impl Wake for Counted {
 #[test]
 fn one_waiting_tap_is_woken_per_set_and_the_chance_is_handed_on() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 1, 1);
-    let feed = simulated.feed();
+    let subscription = simulated.subscription();
     simulated.pause(true);
     let woken: [Arc<Counted>; 3] = std::array::from_fn(|_| Arc::default());
     let count = || woken.each_ref().map(|woken| woken.0.load(std::sync::atomic::Ordering::SeqCst));
-    let mut taps: Vec<Option<Tap>> = (0..3).map(|_| Some(feed.tap())).collect();
+    let mut taps: Vec<Option<Tap>> = (0..3).map(|_| Some(subscription.tap())).collect();
     let poll = |taps: &mut [Option<Tap>], at: usize| {
         let waker = Waker::from(woken[at].clone());
         let tap = taps[at].as_mut().unwrap();
@@ -130,8 +130,8 @@ fn one_waiting_tap_is_woken_per_set_and_the_chance_is_handed_on() {
 #[test]
 fn more_says_whether_more_is_due_now() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 6, 2);
-    let feed = simulated.feed();
-    let mut tap = feed.tap();
+    let subscription = simulated.subscription();
+    let mut tap = subscription.tap();
     let one = draw(&mut tap, 1).unwrap();
     assert!(one.more);
     let rest = draw(&mut tap, 9).unwrap();

@@ -80,7 +80,7 @@ pub(crate) enum Phase {
 }
 
 /// A stream as the router runs it.
-pub(crate) struct Feed {
+pub(crate) struct Subscription {
     pub(crate) no: StreamNo,
     pub(crate) shared: Arc<Shared>,
     pub(crate) served: ArcSwap<Served>,
@@ -95,14 +95,14 @@ pub(crate) struct Draw {
     pub(crate) slots: Vec<(Slot, Jti)>,
 }
 
-/// What [`Feed::claim`] found.
+/// What [`Subscription::claim`] found.
 pub(crate) enum Drawn {
     Slots(Draw, Arc<Served>),
     Nothing,
     Closed(Closed),
 }
 
-impl Feed {
+impl Subscription {
     pub(crate) fn new(no: StreamNo, shared: Arc<Shared>, served: Served, last: Position) -> Arc<Self> {
         let own_window =
             setgate_delivery::Window::of(shared.config.in_flight_sets, usize::MAX, shared.config.in_flight_bytes);
@@ -145,7 +145,7 @@ impl Feed {
         self.wake(&mut state);
     }
 
-    /// Whatever the state calls for; here alone it is decided when the feed is looked at next. Whoever changes the state calls it last.
+    /// Whatever the state calls for; here alone it is decided when the subscription is looked at next. Whoever changes the state calls it last.
     ///
     /// What is due by now is done, who is to draw is woken, a sender's channel is started, a scan is asked for, and a timer is set for
     /// the next time at which something is due. Tells whether somebody is on the way to draw.
@@ -201,7 +201,7 @@ impl Feed {
         (true, again)
     }
 
-    /// The feed is woken at this time at the latest.
+    /// The subscription is woken at this time at the latest.
     fn look_again(self: &Arc<Self>, state: &mut State, at: Duration) {
         if state.timed.is_none_or(|timed| at < timed) {
             state.timed = Some(at);
@@ -373,7 +373,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for Subscription {
     fn drop(&mut self) {
         self.shared.timers.forget(self.no);
         self.shared.ready.fetch_sub(self.state.get_mut().accounted, Ordering::Relaxed);

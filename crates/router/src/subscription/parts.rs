@@ -47,7 +47,7 @@ pub(crate) struct State {
     pub(super) running: bool,
     /// The receiver comes and fetches: what is out may stay out for long.
     pub(super) patient: bool,
-    /// When the feed is looked at next without being asked to, at the latest.
+    /// When the subscription is looked at next without being asked to, at the latest.
     pub(super) timed: Option<Duration>,
 }
 
