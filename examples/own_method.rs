@@ -18,8 +18,8 @@ use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 
 use serde::Deserialize;
 use setgate_delivery::{
-    About, Cause, Channel, Closed, Entry, Env, Fault, Form, Initiator, Json, Limits, Method, NoOptions, Options, Order,
-    Outcome, Profile, Receipt, Redelivery, Scope, SealedSet, Subscription, Tap, Verdict, Window, drive,
+    About, Cause, Channel, Closed, Consumer, Entry, Env, Fault, Form, Initiator, Json, Limits, Method, NoOptions,
+    Options, Order, Outcome, Profile, Receipt, Redelivery, Scope, SealedSet, Subscription, Verdict, Window, drive,
 };
 use tokio::{fs::File, io::AsyncWriteExt as _};
 
@@ -118,8 +118,8 @@ impl Channel for SpoolChannel {
         }
     }
 
-    async fn run(&self, subscription: Subscription, tap: Tap) -> Closed {
-        drive::batches(&subscription, tap, |sets| self.hand_over(sets)).await
+    async fn run(&self, subscription: Subscription, consumer: Consumer) -> Closed {
+        drive::batches(&subscription, consumer, |sets| self.hand_over(sets)).await
     }
 }
 

@@ -143,7 +143,7 @@ impl Visits {
         }
     }
 
-    /// From now on nobody is let in; visits that last are ended by their taps.
+    /// From now on nobody is let in; visits that last are ended by their consumers.
     pub(crate) fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
     }

@@ -202,7 +202,7 @@ impl Gateway {
         self.ready.store(false, Ordering::SeqCst);
         clock.sleep(delay.min(within)).await;
         // Requests under way get their answers while the router still takes and delivers. Polls and sockets wait for something that may
-        // never come: the drain tells their taps, and their answers leave before the listener is cut.
+        // never come: the drain tells their consumers, and their answers leave before the listener is cut.
         self.visits.close();
         // Sources end with intake: their last events are taken, and their offsets committed, while the router still takes.
         tokio::join!(self.world.shut(&self.runtime, left(2)), self.sources.end(&self.runtime, left(2)));

@@ -76,10 +76,10 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
             }))
         };
         let wait = |Extension(mut visit): Extension<Visit>| async move {
-            let mut tap = visit.subscription.tap();
+            let mut consumer = visit.subscription.consumer();
             tokio::select! {
                 _ = visit.ends.wait_for(|ended| *ended) => "credential",
-                closed = tap.next(Want::ALL) => match closed {
+                closed = consumer.next(Want::ALL) => match closed {
                     Err(Closed::Draining) => "draining",
                     _ => "else",
                 },

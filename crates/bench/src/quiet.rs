@@ -8,8 +8,8 @@ use std::sync::{
 use serde_json::{Value, json};
 use setgate_clock::Runtime;
 use setgate_delivery::{
-    About, Closed, Entry, Fault, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, Subscription, Tap, Want,
-    Window,
+    About, Closed, Consumer, Entry, Fault, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, Subscription,
+    Want, Window,
     spi::{AnyChannel, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Key, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -108,9 +108,9 @@ impl setgate_delivery::Channel for QuietChannel {
         }
     }
 
-    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
+    async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Closed {
         loop {
-            match tap.next(Want::ALL).await {
+            match consumer.next(Want::ALL).await {
                 Ok(batch) => {
                     let sets = batch.hand_over();
                     self.handed.fetch_add(u64::try_from(sets.len()).unwrap_or_default(), Ordering::Release);

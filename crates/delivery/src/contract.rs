@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 use setgate_clock::Runtime;
 
-use crate::{Arrival, Cause, Closed, Fault, Ingest, Places, Subscription, Tap, Window, spi::AnyChannel};
+use crate::{Arrival, Cause, Closed, Consumer, Fault, Ingest, Places, Subscription, Window, spi::AnyChannel};
 
 /// The name and the URI of a method: its key in the registry and in `delivery_methods_supported` (SSF 1.0 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub trait Channel: Send + Sync + 'static {
     /// Runs a sender's channel: started when something is due; returns the reason for which its consumer ended.
     ///
     /// Responders keep the default and serve sessions.
-    fn run(&self, _subscription: Subscription, _tap: Tap) -> impl Future<Output = Closed> + Send {
+    fn run(&self, _subscription: Subscription, _consumer: Consumer) -> impl Future<Output = Closed> + Send {
         async { Closed::Idle }
     }
 
@@ -210,7 +210,7 @@ pub enum Order {
     /// The earlier ones are in the same batch, which arrives whole or not at all.
     PerBatch,
     /// The earlier ones are held by the same consumer, whose peer has always seen a prefix of what was handed over.
-    PerTap,
+    PerConsumer,
 }
 
 /// The form in which a SET is handed over.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::{Closed, Outcome, SealedSet, Subscription, Tap, Want};
+use crate::{Closed, Consumer, Outcome, SealedSet, Subscription, Want};
 
 /// Hands over SET by SET, as many at once as the channel's windows let through, each with an outcome of its own.
 ///
@@ -12,7 +12,7 @@ use crate::{Closed, Outcome, SealedSet, Subscription, Tap, Want};
 /// ended.
 pub async fn each<F: Future<Output = Outcome> + Send>(
     subscription: &Subscription,
-    mut tap: Tap,
+    mut consumer: Consumer,
     hand_over: impl Fn(SealedSet) -> F,
 ) -> Closed {
     let mut busy = FuturesUnordered::new();
@@ -32,7 +32,7 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
                 }
                 subscription.settle_all(all);
             }
-            next = tap.next(Want::ALL) => match next {
+            next = consumer.next(Want::ALL) => match next {
                 Ok(batch) => busy.extend(batch.hand_over().into_iter().map(&report)),
                 Err(closed) => break closed,
             },
@@ -49,11 +49,11 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
 /// Returns the reason for which the consumer ended.
 pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(
     subscription: &Subscription,
-    mut tap: Tap,
+    mut consumer: Consumer,
     hand_over: impl Fn(Vec<SealedSet>) -> F,
 ) -> Closed {
     loop {
-        match tap.next(Want::ALL).await {
+        match consumer.next(Want::ALL).await {
             Ok(batch) => {
                 let sets = batch.hand_over();
                 let ids: Vec<_> = sets.iter().map(|set| (set.jti, Some(set.attempt))).collect();

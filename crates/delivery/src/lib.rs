@@ -34,4 +34,4 @@ pub use setgate_net::{
 };
 pub use setgate_set::{Envelope, ErrorCode, Facts, JsonLimits, Jti, OrderKey, Receipt, Timestamp, parse_json};
 pub use setgate_telemetry::clean;
-pub use subscription::{Batch, Closed, DeliveryMode, SealedSet, Subscription, Tap, Want, Window};
+pub use subscription::{Batch, Closed, Consumer, DeliveryMode, SealedSet, Subscription, Want, Window};

@@ -14,14 +14,14 @@ use serde_json::Value as Json;
 use setgate_set::Jti;
 
 use crate::{
-    About, Attempt, Batch, Cause, Channel, Closed, DeliveryMode, Entry, Env, Fault, Finding, Ingest, Method, Options,
-    Outcome, Places, Profile, Stop, Subscription, Tap, Want,
+    About, Attempt, Batch, Cause, Channel, Closed, Consumer, DeliveryMode, Entry, Env, Fault, Finding, Ingest, Method,
+    Options, Outcome, Places, Profile, Stop, Subscription, Want,
 };
 
 /// The router's side of a [`Subscription`].
 pub trait SubscriptionCore: Send + Sync {
     /// Opens a consumer; `mode` is its delivery mode where that differs from the channel's.
-    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore>;
+    fn consumer(&self, mode: Option<DeliveryMode>) -> Box<dyn ConsumerCore>;
     /// Takes outcomes; returns how many SETs in flight found their end.
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize;
     /// Takes note that the peer has these SETs and that their outcomes come later.
@@ -40,8 +40,8 @@ pub trait SubscriptionCore: Send + Sync {
     }
 }
 
-/// The router's side of a [`Tap`]. The state of its work lives here, not in futures.
-pub trait TapCore: Send {
+/// The router's side of a [`Consumer`]. The state of its work lives here, not in futures.
+pub trait ConsumerCore: Send {
     /// Works towards the next batch.
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>>;
     /// Is ready when nothing that this consumer handed over is unsettled, or the drain deadline has passed.
@@ -259,7 +259,7 @@ pub trait AnyChannel: Send + Sync {
         None
     }
     /// Runs a sender's channel.
-    fn run(self: Arc<Self>, subscription: Subscription, tap: Tap) -> BoxFuture<'static, Closed>;
+    fn run(self: Arc<Self>, subscription: Subscription, consumer: Consumer) -> BoxFuture<'static, Closed>;
     /// Looks at the place that the channel delivers to, for `setgate check --connect`.
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
     /// Returns the channel itself, for the method that made it.
@@ -275,8 +275,8 @@ impl<C: Channel> AnyChannel for C {
         Channel::remark(self)
     }
 
-    fn run(self: Arc<Self>, subscription: Subscription, tap: Tap) -> BoxFuture<'static, Closed> {
-        Box::pin(async move { Channel::run(&*self, subscription, tap).await })
+    fn run(self: Arc<Self>, subscription: Subscription, consumer: Consumer) -> BoxFuture<'static, Closed> {
+        Box::pin(async move { Channel::run(&*self, subscription, consumer).await })
     }
 
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {

@@ -28,14 +28,14 @@ impl Subscription {
 
     /// Opens a consumer with the delivery mode of the channel.
     #[must_use]
-    pub fn tap(&self) -> Tap {
-        Tap::new(self.0.tap(None))
+    pub fn consumer(&self) -> Consumer {
+        Consumer::new(self.0.consumer(None))
     }
 
     /// Opens a consumer with a delivery mode of its own, such as a request beside the sockets of one URL.
     #[must_use]
-    pub fn tap_in(&self, mode: DeliveryMode) -> Tap {
-        Tap::new(self.0.tap(Some(mode)))
+    pub fn consumer_with(&self, mode: DeliveryMode) -> Consumer {
+        Consumer::new(self.0.consumer(Some(mode)))
     }
 
     /// Reports an outcome: in any order, from any thread, at any time. An unknown `jti` is ignored.
@@ -97,12 +97,12 @@ impl Subscription {
 /// A consumer of a subscription: one run of a sender, one poll, one socket.
 ///
 /// Dropping it gives back what it leased and did not hand over.
-pub struct Tap(Box<dyn spi::TapCore>);
+pub struct Consumer(Box<dyn spi::ConsumerCore>);
 
-impl Tap {
+impl Consumer {
     /// Makes the handle of a core.
     #[must_use]
-    pub fn new(core: Box<dyn spi::TapCore>) -> Self {
+    pub fn new(core: Box<dyn spi::ConsumerCore>) -> Self {
         Self(core)
     }
 
@@ -134,7 +134,7 @@ impl Tap {
     /// Polls for the next batch, for callers that wait in their own way; `want.wait` is ignored.
     ///
     /// # Errors
-    /// As [`Tap::next`].
+    /// As [`Consumer::next`].
     pub fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         self.0.poll_next(want, cx)
     }
@@ -293,9 +293,9 @@ impl fmt::Debug for Subscription {
         f.write_str("Subscription")
     }
 }
-impl fmt::Debug for Tap {
+impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tap")
+        f.write_str("Consumer")
     }
 }
 impl fmt::Debug for Batch {
@@ -311,7 +311,7 @@ mod tests {
     /// Claims at the first look, is ready at the third.
     struct Slow(u32);
 
-    impl spi::TapCore for Slow {
+    impl spi::ConsumerCore for Slow {
         fn poll_next(&mut self, _: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
             self.0 += 1;
             cx.waker().wake_by_ref();
@@ -329,8 +329,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_wait_gets_what_is_being_made_ready() {
-        let mut tap = Tap::new(Box::new(Slow(0)));
-        let batch = tap.next(Want { wait: Some(Duration::ZERO), ..Want::ALL }).await.unwrap();
+        let mut consumer = Consumer::new(Box::new(Slow(0)));
+        let batch = consumer.next(Want { wait: Some(Duration::ZERO), ..Want::ALL }).await.unwrap();
         assert!(batch.more, "the wait was over before the batch was ready");
     }
 }

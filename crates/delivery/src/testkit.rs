@@ -118,7 +118,7 @@ pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure>
             note("an end is heard while nothing may be drawn", within(patience, cases::hears_the_end(fixture)).await);
         }
         Initiator::Receiver => {
-            note("two drawers share a stream", within(patience, visiting::shares(fixture)).await);
+            note("two consumers share a stream", within(patience, visiting::shares(fixture)).await);
             note("an end answers who waits", within(patience, visiting::hears_ends(fixture)).await);
             note("a drain hears what is answered", within(patience, visiting::drains(fixture)).await);
             note("a paused stream is waited for", within(patience, visiting::waits_while_paused(fixture)).await);

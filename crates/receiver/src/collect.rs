@@ -26,7 +26,7 @@ pub struct Collect {
 
 impl Collect {
     /// Collects until `stop` turns true. Nothing is asked for before it can be verified: what is drawn and put off would be
-    /// away from other drawers for as long as the transmitter waits for its acknowledgement.
+    /// away from other consumers for as long as the transmitter waits for its acknowledgement.
     ///
     /// # Errors
     /// [`ListenError`] when the method cannot collect, an issuer's metadata is not acceptable, or the transmitter turns us away.

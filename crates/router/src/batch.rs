@@ -1,6 +1,6 @@
-//! One drawer of a stream, by phase: SETs are claimed ([`crate::subscription::Subscription::claim`]), prepared, looked at a last time, and handed over.
+//! One consumer of a stream, by phase: SETs are claimed ([`crate::subscription::Subscription::claim`]), prepared, looked at a last time, and handed over.
 //!
-//! The work is kept in the tap, so that a cancelled `next` loses nothing.
+//! The work is kept in the consumer, so that a cancelled `next` loses nothing.
 
 mod hand_over;
 mod prepare;
@@ -12,18 +12,18 @@ use std::{
     task::{Context, Poll},
 };
 
-use setgate_delivery::{Batch, BoxFuture, Closed, Order, Want, spi::TapCore};
+use setgate_delivery::{Batch, BoxFuture, Closed, Order, Want, spi::ConsumerCore};
 
 use self::prepare::{Failed, Prepared, prepare};
 use crate::{
-    number::{ClaimNo, Generation, TapNo},
-    subscription::{Drawer, Drawn, Served, Subscription, poll_settled},
+    number::{ClaimNo, ConsumerNo, Generation},
+    subscription::{Drawn, LeaseHolder, Served, Subscription, poll_settled},
     window::Waiter,
 };
 
 type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;
 
-/// Draws of one tap that are sealed at the same time where the pool seals: one more than is waited for, so that sealing never
+/// Draws of one consumer that are sealed at the same time where the pool seals: one more than is waited for, so that sealing never
 /// waits for handing over.
 const AHEAD: usize = 2;
 
@@ -40,10 +40,10 @@ enum Progress {
     Done(Result<Vec<Prepared>, Failed>),
 }
 
-/// One drawer of one stream.
-pub(crate) struct StreamTap {
+/// One consumer of one stream.
+pub(crate) struct StreamConsumer {
     subscription: Arc<Subscription>,
-    drawer: Drawer,
+    holder: LeaseHolder,
     /// Oldest first.
     work: VecDeque<Underway>,
     /// Sealed, and more than was wanted.
@@ -51,10 +51,15 @@ pub(crate) struct StreamTap {
     waiter: Waiter,
 }
 
-impl StreamTap {
-    pub(crate) fn new(subscription: Arc<Subscription>, tap: TapNo, order: Order, generation: Generation) -> Self {
-        let drawer = Drawer { tap, order, generation };
-        Self { subscription, drawer, work: VecDeque::new(), kept: VecDeque::new(), waiter: Waiter::default() }
+impl StreamConsumer {
+    pub(crate) fn new(
+        subscription: Arc<Subscription>,
+        consumer: ConsumerNo,
+        order: Order,
+        generation: Generation,
+    ) -> Self {
+        let holder = LeaseHolder { consumer, order, generation };
+        Self { subscription, holder, work: VecDeque::new(), kept: VecDeque::new(), waiter: Waiter::default() }
     }
 
     /// Works on what is being sealed, and takes what is ready in the order in which it was drawn.
@@ -78,7 +83,7 @@ impl StreamTap {
     /// Draws for this want; nothing when a draw is under way.
     fn draw(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
         let chance = self.waiter.withdraw();
-        let drawn = self.subscription.claim(self.drawer, want, &mut self.waiter, cx);
+        let drawn = self.subscription.claim(self.holder, want, &mut self.waiter, cx);
         if let Some(window) = chance
             && !self.waiter.waits()
         {
@@ -106,7 +111,7 @@ impl StreamTap {
             if self.draw(want, cx).is_some() {
                 if self.work.is_empty() {
                     // It does not wait now: a batch is on its way to its peer.
-                    self.subscription.state.lock().taps.took(self.drawer.tap);
+                    self.subscription.state.lock().consumers.took(self.holder.consumer);
                 }
                 return;
             }
@@ -116,7 +121,7 @@ impl StreamTap {
     }
 }
 
-impl TapCore for StreamTap {
+impl ConsumerCore for StreamConsumer {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         loop {
             self.proceed(cx);
@@ -146,7 +151,7 @@ impl TapCore for StreamTap {
     }
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        poll_settled(&self.subscription, self.drawer.tap, cx)
+        poll_settled(&self.subscription, self.holder.consumer, cx)
     }
 
     fn is_drawing(&self) -> bool {
@@ -154,11 +159,11 @@ impl TapCore for StreamTap {
     }
 }
 
-impl Drop for StreamTap {
+impl Drop for StreamConsumer {
     fn drop(&mut self) {
         self.waiter.give_up();
         let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| prepared.claim()).collect();
         unsent.extend(self.work.drain(..).flat_map(|underway| underway.sets));
-        self.subscription.tap_gone(self.drawer.tap, &unsent);
+        self.subscription.consumer_gone(self.holder.consumer, &unsent);
     }
 }

@@ -82,7 +82,7 @@ const VISIBLE: Duration = Duration::from_secs(1);
 /// Outcomes of SETs that are not drawn: one read says what they are, one commit settles them.
 async fn settle_late(subscription: Arc<Subscription>, mut all: Vec<(Named, Jti, Outcome)>) {
     let store = subscription.shared.store.clone();
-    // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since taps wait.
+    // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since consumers wait.
     tokio::select! {
         () = subscription.shared.settler.flush() => {}
         () = subscription.shared.runtime.clock.sleep(VISIBLE) => {}
@@ -128,7 +128,7 @@ fn run(router: &Inner, subscription: Arc<Subscription>) {
     router.shared.runtime.spawn("channel", async move {
         let mut running = running;
         let core = setgate_delivery::Subscription::new(Arc::new(Core(subscription)));
-        let tap = core.tap();
-        running.1 = Some(channel.run(core, tap).await);
+        let consumer = core.consumer();
+        running.1 = Some(channel.run(core, consumer).await);
     });
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use setgate_delivery::{
     Attempt, Cause, DeliveryMode, Outcome,
-    spi::{SubscriptionCore, TapCore},
+    spi::{ConsumerCore, SubscriptionCore},
 };
 use setgate_set::Jti;
 
 use crate::{
-    batch::StreamTap,
+    batch::StreamConsumer,
     subscription::{Phase, Subscription},
 };
 
@@ -17,16 +17,16 @@ use crate::{
 pub(crate) struct Core(pub(crate) Arc<Subscription>);
 
 impl SubscriptionCore for Core {
-    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
+    fn consumer(&self, mode: Option<DeliveryMode>) -> Box<dyn ConsumerCore> {
         let (now, wall) = self.0.times();
         let served = self.0.served.load();
         let mode = mode.unwrap_or(DeliveryMode { order: served.profile.order, redelivery: served.profile.redelivery });
-        let tap = {
+        let consumer = {
             let mut state = self.0.state.lock();
             state.visits.come(now, wall);
-            state.taps.open(mode)
+            state.consumers.open(mode)
         };
-        Box::new(StreamTap::new(self.0.clone(), tap, mode.order, served.generation))
+        Box::new(StreamConsumer::new(self.0.clone(), consumer, mode.order, served.generation))
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {

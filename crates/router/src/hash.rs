@@ -1,4 +1,4 @@
-//! Maps by numbers that nobody outside can choose: positions of the ledger, numbers of streams and taps, order keys.
+//! Maps by numbers that nobody outside can choose: positions of the ledger, numbers of streams and consumers, order keys.
 //!
 //! Order keys come from a keyed hash, the others are counted here. So a multiplication spreads them well enough, and who sends
 //! events cannot make them collide.

@@ -13,7 +13,7 @@ use setgate_delivery::Order;
 use setgate_set::OrderKey;
 
 use self::{out::Out, waits::Waits};
-use crate::{hash::Map, number::TapNo, slot::Slot};
+use crate::{hash::Map, number::ConsumerNo, slot::Slot};
 
 /// Who may draw a listed lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,9 @@ enum Listed {
     /// It is not listed: empty, waiting, stopped, or its SETs are out.
     #[default]
     No,
-    /// Any tap.
+    /// Any consumer.
     Free,
-    /// The tap that holds what is out of it.
+    /// The consumer that holds what is out of it.
     Held,
 }
 
@@ -32,8 +32,8 @@ struct Lane {
     queue: VecDeque<Slot>,
     /// Drawn and not settled.
     out: Out,
-    /// The tap that holds all that is out and may take more.
-    holder: TapNo,
+    /// The consumer that holds all that is out and may take more.
+    holder: ConsumerNo,
     /// Not before then.
     waits: Option<Duration>,
     listed: Listed,
@@ -70,8 +70,8 @@ pub(crate) struct Lanes {
     ready: VecDeque<OrderKey>,
     /// Lanes listed as free.
     free: usize,
-    /// The same for lanes that a tap holds, by tap.
-    held: Map<TapNo, VecDeque<OrderKey>>,
+    /// The same for lanes that a consumer holds, by consumer.
+    held: Map<ConsumerNo, VecDeque<OrderKey>>,
     /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
     free_next: bool,
     waits: Waits,
@@ -114,8 +114,8 @@ impl Lanes {
         self.now = now;
     }
 
-    /// Since when the oldest stands ready that this tap may take, or any tap; zero when it was tried before.
-    pub(crate) fn ready_since(&mut self, tap: Option<TapNo>) -> Option<Duration> {
+    /// Since when the oldest stands ready that this consumer may take, or any consumer; zero when it was tried before.
+    pub(crate) fn ready_since(&mut self, consumer: Option<ConsumerNo>) -> Option<Duration> {
         if self.retries > 0 {
             return Some(Duration::ZERO);
         }
@@ -125,15 +125,16 @@ impl Lanes {
             }
             self.ready.pop_front();
         }
-        let held = tap.filter(|tap| self.has_held(*tap)).and_then(|tap| self.held.get(&tap)?.front());
+        let held =
+            consumer.filter(|consumer| self.has_held(*consumer)).and_then(|consumer| self.held.get(&consumer)?.front());
         let fronts = [self.ready.front(), held];
         fronts.into_iter().flatten().filter_map(|key| self.lanes.get(key)).map(|lane| lane.since).min()
     }
 
-    /// Whether so many SETs or bytes stand ready, for this tap or for any.
+    /// Whether so many SETs or bytes stand ready, for this consumer or for any.
     pub(crate) fn is_enough(
         &self,
-        tap: Option<TapNo>,
+        consumer: Option<ConsumerNo>,
         order: Order,
         sets: usize,
         bytes: usize,
@@ -142,7 +143,7 @@ impl Lanes {
         if self.queued < sets && bytes == usize::MAX {
             return false;
         }
-        let held = tap.and_then(|tap| self.held.get(&tap));
+        let held = consumer.and_then(|consumer| self.held.get(&consumer));
         let (mut count, mut size) = (0, 0);
         for (key, listed) in self
             .ready
@@ -178,16 +179,16 @@ impl Lanes {
         self.most.saturating_sub(self.queued)
     }
 
-    /// Whether something may leave now by any tap.
+    /// Whether something may leave now by any consumer.
     pub(crate) fn has_ready(&self) -> bool {
         self.free > 0
     }
 
-    /// Whether something may leave now by this tap alone: the next SETs of keys of which it holds the earlier ones.
-    pub(crate) fn has_held(&mut self, tap: TapNo) -> bool {
-        let Some(held) = self.held.get_mut(&tap) else { return false };
+    /// Whether something may leave now by this consumer alone: the next SETs of keys of which it holds the earlier ones.
+    pub(crate) fn has_held(&mut self, consumer: ConsumerNo) -> bool {
+        let Some(held) = self.held.get_mut(&consumer) else { return false };
         while let Some(key) = held.front() {
-            if self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Held && lane.holder == tap) {
+            if self.lanes.get(key).is_some_and(|lane| lane.listed == Listed::Held && lane.holder == consumer) {
                 return true;
             }
             held.pop_front();
@@ -195,15 +196,16 @@ impl Lanes {
         false
     }
 
-    /// Taps for which something may leave that no other may take.
-    pub(crate) fn holders(&mut self) -> Vec<TapNo> {
-        let taps: Vec<TapNo> = self.held.iter().filter(|(_, held)| !held.is_empty()).map(|(tap, _)| *tap).collect();
-        taps.into_iter().filter(|tap| self.has_held(*tap)).collect()
+    /// Consumers for which something may leave that no other may take.
+    pub(crate) fn holders(&mut self) -> Vec<ConsumerNo> {
+        let consumers: Vec<ConsumerNo> =
+            self.held.iter().filter(|(_, held)| !held.is_empty()).map(|(consumer, _)| *consumer).collect();
+        consumers.into_iter().filter(|consumer| self.has_held(*consumer)).collect()
     }
 
-    /// A tap is gone: what it holds waits for its end, or comes back.
-    pub(crate) fn tap_gone(&mut self, tap: TapNo) {
-        self.held.remove(&tap);
+    /// A consumer is gone: what it holds waits for its end, or comes back.
+    pub(crate) fn consumer_gone(&mut self, consumer: ConsumerNo) {
+        self.held.remove(&consumer);
     }
 
     /// SETs passed over because their key is blocked.
@@ -275,7 +277,7 @@ impl Lanes {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.out.remove(seq);
         if lane.out.is_empty() {
-            lane.holder = TapNo::NOBODY;
+            lane.holder = ConsumerNo::NOBODY;
             if lane.listed == Listed::Held {
                 self.unlist(key);
             }

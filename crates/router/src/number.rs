@@ -1,20 +1,20 @@
 //! Numbers of one stream that must not be taken for one another.
 
-/// A tap of one stream: a run of a sender, a request, a connection.
+/// A consumer of one stream: a run of a sender, a request, a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TapNo(u64);
+pub(crate) struct ConsumerNo(u64);
 
-impl TapNo {
-    /// No tap.
+impl ConsumerNo {
+    /// No consumer.
     pub(crate) const NOBODY: Self = Self(0);
 
-    /// The tap that is opened after this one.
+    /// The consumer that is opened after this one.
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// A draw of one stream: what one tap claimed at once.
+/// A draw of one stream: what one consumer claimed at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DrawNo(u64);
 

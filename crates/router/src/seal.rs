@@ -1,7 +1,7 @@
 //! Sealing: from a record's body to a signed token for one stream, late, at hand-over.
 //!
-//! Fast keys sign where they are drawn. RSA signs on a pool sized to the cores: one batch of a tap is at most
-//! [`BUDGET`] of work and a tap has one batch in the pool, so streams share it in turn.
+//! Fast keys sign where they are drawn. RSA signs on a pool sized to the cores: one batch of a consumer is at most
+//! [`BUDGET`] of work and a consumer has one batch in the pool, so streams share it in turn.
 
 mod cache;
 
@@ -16,7 +16,7 @@ use setgate_jose::{Algorithm, JoseError, Keyring, Signer};
 use setgate_set::{Jti, Timestamp};
 use tokio::sync::oneshot;
 
-/// Work of one batch: what a tap may put into the pool at once.
+/// Work of one batch: what a consumer may put into the pool at once.
 pub(crate) const BUDGET: Duration = Duration::from_millis(4);
 
 /// What every SET of a stream shares, made once per change of its configuration.
@@ -106,7 +106,7 @@ impl Seal {
             let (done, answer) = oneshot::channel();
             let (seal, signer) = (self.clone(), signer.clone());
             pool.put(Box::new(move || {
-                // Nobody waits any more when the tap was dropped.
+                // Nobody waits any more when the consumer was dropped.
                 let _ = done.send(seal.all(signer.as_deref(), &part));
             }));
             parts.push(answer);

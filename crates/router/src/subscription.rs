@@ -2,6 +2,7 @@
 
 mod claim;
 mod come_back;
+mod consumers;
 mod end;
 mod failed;
 mod hand_over;
@@ -11,10 +12,9 @@ mod parts;
 mod scan;
 mod state;
 mod stops;
-mod taps;
 mod visits;
 
-pub(crate) use claim::Drawer;
+pub(crate) use claim::LeaseHolder;
 pub(crate) use hand_over::poll_settled;
 pub(crate) use parts::State;
 
@@ -89,7 +89,7 @@ pub(crate) struct Subscription {
     own_window: setgate_delivery::Window,
 }
 
-/// What a tap drew: its number, and the SETs.
+/// What a consumer drew: its number, and the SETs.
 pub(crate) struct Draw {
     pub(crate) no: DrawNo,
     pub(crate) slots: Vec<(Slot, Jti)>,
@@ -174,10 +174,10 @@ impl Subscription {
     fn rouse(self: &Arc<Self>, state: &mut State, now: Duration) -> (bool, Option<Duration>) {
         let mut again = None;
         if state.phase == Phase::Open {
-            for tap in state.lanes.holders() {
-                match state.lingers(now, Some(tap), usize::MAX, usize::MAX) {
+            for consumer in state.lanes.holders() {
+                match state.lingers(now, Some(consumer), usize::MAX, usize::MAX) {
                     Some(until) => again = Some(again.map_or(until, |other: Duration| other.min(until))),
-                    None => state.taps.wake_holder(tap),
+                    None => state.consumers.wake_holder(consumer),
                 }
             }
         }
@@ -190,8 +190,8 @@ impl Subscription {
         } else if let Some(until) = state.lingers(now, None, usize::MAX, usize::MAX) {
             return (false, sooner(Some(until)));
         }
-        if state.taps.somebody_comes() {
-            return (true, sooner(state.taps.wake_one(now)));
+        if state.consumers.somebody_comes() {
+            return (true, sooner(state.consumers.wake_one(now)));
         }
         if state.running || state.patient {
             return (false, again);
@@ -321,21 +321,21 @@ impl Subscription {
         if !matches!(state.phase, Phase::Ending(_)) {
             state.phase = phase;
         }
-        state.taps.wake_all();
+        state.consumers.wake_all();
         self.wake(&mut state);
     }
 
-    /// Ends every tap.
+    /// Ends every consumer.
     pub(crate) fn end(&self, why: Closed) {
         let mut state = self.state.lock();
         state.phase = Phase::Ending(why);
-        state.taps.wake_all();
+        state.consumers.wake_all();
     }
 
     /// Whether a channel still runs, or something is drawn that must be settled now or never.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
-        // What outlives its tap outlives the process too: it may be acknowledged after a restart.
+        // What outlives its consumer outlives the process too: it may be acknowledged after a restart.
         let waits = |claimed: &Claimed| claimed.handed.is_none() || claimed.redelivery.is_none();
         state.running || !state.in_flight.ending.is_empty() || state.in_flight.claimed.values().any(waits)
     }
@@ -349,7 +349,7 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// Whether a tap that asked now would get something, or will as soon as the store was read.
+    /// Whether a consumer that asked now would get something, or will as soon as the store was read.
     pub(crate) fn has_due(&self) -> bool {
         if self.shared.is_halted() || self.own_window.core().room() == 0 {
             return false;

@@ -11,8 +11,8 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use setgate_clock::{Random, Runtime, manual::ManualClock, manual::SeededRandom};
 use setgate_delivery::{
-    About, Cause, Closed as Ended, Entry, Fault, Form, Initiator, Limits, Order, Outcome, Profile, Receipt, Redelivery,
-    Refusal, Scope, SealedSet, Subscription, Tap, Verdict, Window, drive,
+    About, Cause, Closed as Ended, Consumer, Entry, Fault, Form, Initiator, Limits, Order, Outcome, Profile, Receipt,
+    Redelivery, Refusal, Scope, SealedSet, Subscription, Verdict, Window, drive,
     spi::{AnyChannel, AnyMethod},
 };
 use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
@@ -81,9 +81,9 @@ impl setgate_delivery::Channel for ScriptedChannel {
         self.0.remark.lock().clone()
     }
 
-    async fn run(&self, subscription: Subscription, tap: Tap) -> Ended {
+    async fn run(&self, subscription: Subscription, consumer: Consumer) -> Ended {
         let up = &self.0;
-        drive::each(&subscription, tap, |set| async move {
+        drive::each(&subscription, consumer, |set| async move {
             up.seen.lock().push(set.clone());
             {
                 let mut flying = up.in_flight.lock();

@@ -60,7 +60,7 @@ impl Drop for Ticket {
     }
 }
 
-/// A tap that waits for room in a window. A chance that comes too late is passed on to the next who waits.
+/// A consumer that waits for room in a window. A chance that comes too late is passed on to the next who waits.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter(Option<(Window, u64)>);
 

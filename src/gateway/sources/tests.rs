@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About as ChannelAbout, Channel, Closed, Entry, Env, Finding, Method, NoOptions, Profile, Subscription, Tap,
+    About as ChannelAbout, Channel, Closed, Consumer, Entry, Env, Finding, Method, NoOptions, Profile, Subscription,
 };
 use setgate_store::Position;
 
@@ -35,7 +35,7 @@ impl Channel for NoChannel {
         unreachable!("nothing is delivered")
     }
 
-    async fn run(&self, _: Subscription, _: Tap) -> Closed {
+    async fn run(&self, _: Subscription, _: Consumer) -> Closed {
         Closed::Idle
     }
 }

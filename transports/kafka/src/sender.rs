@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use setgate_delivery::{
-    About, Channel, Closed, Finding, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, SealedSet,
-    Subscription, Tap, Want, Window,
+    About, Channel, Closed, Consumer, Finding, Form, Initiator, Limits, Order, Profile, Receipt, Redelivery, SealedSet,
+    Subscription, Want, Window,
 };
 use tokio::sync::watch;
 
@@ -63,11 +63,11 @@ impl KafkaChannel {
         self.cluster.send(record, Box::new(ticket))
     }
 
-    /// Waits until there is a producer; hears meanwhile if the tap ends.
+    /// Waits until there is a producer; hears meanwhile if the consumer ends.
     async fn ready(
         &self,
         subscription: &Subscription,
-        tap: &mut Tap,
+        consumer: &mut Consumer,
         producer_state: &mut watch::Receiver<ProducerState>,
     ) -> Result<(), Closed> {
         loop {
@@ -86,21 +86,21 @@ impl KafkaChannel {
             tokio::select! {
                 changed = producer_state.changed() => if changed.is_err() { return Err(Closed::Draining) },
                 // Nothing is drawn; only an end comes out of this.
-                end = tap.next(Want { sets: 0, ..Want::ALL }) => { end?; }
+                end = consumer.next(Want { sets: 0, ..Want::ALL }) => { end?; }
                 // Its thread could not be started, and no other channel may come to try it again.
                 () = self.cluster.runtime().clock.sleep(AGAIN) => drop(self.cluster.begin()),
             }
         }
     }
 
-    async fn hand_over(&self, subscription: &Subscription, tap: &mut Tap) -> Closed {
+    async fn hand_over(&self, subscription: &Subscription, consumer: &mut Consumer) -> Closed {
         let context = Arc::new(DeliveryContext { subscription: subscription.clone(), topic: self.topic.clone() });
         let mut producer_state = self.cluster.begin();
-        if let Err(closed) = self.ready(subscription, tap, &mut producer_state).await {
+        if let Err(closed) = self.ready(subscription, consumer, &mut producer_state).await {
             return closed;
         }
         loop {
-            let batch = match tap.next(Want::ALL).await {
+            let batch = match consumer.next(Want::ALL).await {
                 Ok(batch) => batch,
                 Err(closed) => return closed,
             };
@@ -108,7 +108,7 @@ impl KafkaChannel {
             let is_ready = matches!(*producer_state.borrow(), ProducerState::Ready);
             if !is_ready || self.cluster.doubts(&self.topic) {
                 drop(batch);
-                if let Err(closed) = self.settle_doubts(subscription, tap, &mut producer_state).await {
+                if let Err(closed) = self.settle_doubts(subscription, consumer, &mut producer_state).await {
                     return closed;
                 }
                 continue;
@@ -127,14 +127,14 @@ impl KafkaChannel {
     async fn settle_doubts(
         &self,
         subscription: &Subscription,
-        tap: &mut Tap,
+        consumer: &mut Consumer,
         producer_state: &mut watch::Receiver<ProducerState>,
     ) -> Result<(), Closed> {
-        self.ready(subscription, tap, producer_state).await?;
+        self.ready(subscription, consumer, producer_state).await?;
         tokio::select! {
             () = self.cluster.trust(&self.topic) => Ok(()),
             // Nothing is drawn; only an end comes out of this.
-            end = tap.next(Want { sets: 0, ..Want::ALL }) => end.map(drop),
+            end = consumer.next(Want { sets: 0, ..Want::ALL }) => end.map(drop),
         }
     }
 }
@@ -166,10 +166,10 @@ impl Channel for KafkaChannel {
         probe::topic(&Subject::of(&self.cluster), &self.topic).await
     }
 
-    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
-        let closed = self.hand_over(&subscription, &mut tap).await;
-        // Dropping the tap now would hand back thousands that are about to be acknowledged.
-        tap.settled().await;
+    async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Closed {
+        let closed = self.hand_over(&subscription, &mut consumer).await;
+        // Dropping the consumer now would hand back thousands that are about to be acknowledged.
+        consumer.settled().await;
         closed
     }
 }

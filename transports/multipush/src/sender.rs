@@ -11,8 +11,9 @@ use std::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
 use setgate_delivery::{
-    About, Attempt, Cause, Channel, Closed, Env, Fault, Form, HttpError, HttpRequest, HttpResponse, Initiator, Jti,
-    Limits, Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Subscription, Tap, Timestamp, Verdict, Want,
+    About, Attempt, Cause, Channel, Closed, Consumer, Env, Fault, Form, HttpError, HttpRequest, HttpResponse,
+    Initiator, Jti, Limits, Order, Profile, Receipt, Redelivery, Runtime, SealedSet, Subscription, Timestamp, Verdict,
+    Want,
     endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -191,7 +192,7 @@ impl Channel for MultiChannel {
         }
     }
 
-    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
+    async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Closed {
         let clock = &self.runtime.clock;
         let mut busy = FuturesUnordered::new();
         let mut ack_probes = AckProbes::new(&self.measures, clock.monotonic());
@@ -219,7 +220,7 @@ impl Channel for MultiChannel {
                         end.get_or_insert(Closed::Fault(cause));
                     }
                 }
-                next = tap.next(want), if end.is_none() => match next {
+                next = consumer.next(want), if end.is_none() => match next {
                     Ok(batch) => {
                         let sets = batch.hand_over();
                         if !sets.is_empty() {

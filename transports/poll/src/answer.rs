@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
-use setgate_delivery::{Batch, BoxFuture, Bytes, Runtime, SealedSet, Tap, axum::body::HttpBody};
+use setgate_delivery::{Batch, BoxFuture, Bytes, Consumer, Runtime, SealedSet, axum::body::HttpBody};
 
 use crate::wire;
 
@@ -36,14 +36,14 @@ pub(crate) struct Answer {
     /// Bytes that are not given yet.
     left: usize,
     under_way: Option<(Arc<Written>, BoxFuture<'static, ()>)>,
-    // The tap takes back what its batch did not hand over, so it lives as long.
-    holds: Option<(Batch, Tap)>,
+    // The consumer takes back what its batch did not hand over, so it lives as long.
+    holds: Option<(Batch, Consumer)>,
     runtime: Runtime,
 }
 
 impl Answer {
     /// The answer with these SETs.
-    pub(crate) fn new(mut batch: Batch, tap: Tap, runtime: Runtime) -> Self {
+    pub(crate) fn new(mut batch: Batch, consumer: Consumer, runtime: Runtime) -> Self {
         let more = batch.more;
         // The tokens stand here now, and only here.
         let sets = std::mem::take(&mut batch.sets);
@@ -55,7 +55,7 @@ impl Answer {
             rest: Bytes::new(),
             left,
             under_way: None,
-            holds: Some((batch, tap)),
+            holds: Some((batch, consumer)),
             runtime,
         }
     }
@@ -125,10 +125,10 @@ impl HttpBody for Answer {
             0 => return Poll::Ready(None),
             1 => {
                 let last = self.piece(Bytes::from_static(wire::LAST));
-                if let Some((batch, tap)) = self.holds.take() {
+                if let Some((batch, consumer)) = self.holds.take() {
                     // All but this byte is out of our hands: RFC 8936 §2.4, from here on it is the receiver's to acknowledge.
                     let _ = batch.hand_over();
-                    drop(tap);
+                    drop(consumer);
                 }
                 last
             }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Batch, BodyFault, BoxFuture, Channel, Closed, Fault, Form, Initiator, Limits, Order, Profile, Receipt,
-    Redelivery, Runtime, Tap, Visit, Want,
+    About, Batch, BodyFault, BoxFuture, Channel, Closed, Consumer, Fault, Form, Initiator, Limits, Order, Profile,
+    Receipt, Redelivery, Runtime, Visit, Want,
     axum::{
         Router,
         body::Body,
@@ -114,8 +114,8 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
     }
     let started = runtime.clock.monotonic();
     match draw(&visit, channel, ask.sets, ask.waits, &runtime).await {
-        Drawn::Batch(batch, tap) => {
-            let mut response = Response::new(Body::new(Answer::new(batch, tap, runtime)));
+        Drawn::Batch(batch, consumer) => {
+            let mut response = Response::new(Body::new(Answer::new(batch, consumer, runtime)));
             label(&mut response);
             response
         }
@@ -133,7 +133,7 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
 
 /// What became of a draw.
 enum Drawn {
-    Batch(Batch, Tap),
+    Batch(Batch, Consumer),
     Nothing,
     /// The gateway shuts down, or the credential is over.
     Ended,
@@ -142,7 +142,7 @@ enum Drawn {
     Displaced,
 }
 
-/// What a poll that waits needs beside its tap.
+/// What a poll that waits needs beside its consumer.
 struct Waiting {
     deadline: BoxFuture<'static, ()>,
     place: Place,
@@ -150,7 +150,7 @@ struct Waiting {
 }
 
 async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, runtime: &Runtime) -> Drawn {
-    let mut tap = visit.subscription.tap();
+    let mut consumer = visit.subscription.consumer();
     let want = Want { sets, ..Want::ALL };
     let started = runtime.clock.monotonic();
     let mut ends = visit.ends.clone();
@@ -160,14 +160,14 @@ async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, ru
         if ended.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Drawn::Ended));
         }
-        match tap.poll_next(&want, cx) {
+        match consumer.poll_next(&want, cx) {
             Poll::Ready(Ok(batch)) if batch.sets.is_empty() => return Poll::Ready(Err(Drawn::Nothing)),
             Poll::Ready(Ok(batch)) => return Poll::Ready(Ok(batch)),
             Poll::Ready(Err(Closed::Deleted)) => return Poll::Ready(Err(Drawn::Deleted)),
             Poll::Ready(Err(Closed::Draining)) => return Poll::Ready(Err(Drawn::Ended)),
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Drawn::Displaced)),
             // SETs are being signed: the wait for something to come is over, whatever the clock says.
-            Poll::Pending if tap.is_drawing() => return Poll::Pending,
+            Poll::Pending if consumer.is_drawing() => return Poll::Pending,
             Poll::Pending => {}
         }
         if !waits {
@@ -190,7 +190,7 @@ async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, ru
     })
     .await;
     match drawn {
-        Ok(batch) => Drawn::Batch(batch, tap),
+        Ok(batch) => Drawn::Batch(batch, consumer),
         Err(drawn) => drawn,
     }
 }

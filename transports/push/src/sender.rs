@@ -9,8 +9,8 @@ use std::{
 };
 
 use setgate_delivery::{
-    About, Channel, Closed, Env, Fault, Form, HttpRequest, Initiator, Limits, Order, Outcome, Profile, Receipt,
-    Redelivery, Runtime, SealedSet, Subscription, Tap, Timestamp, Window, drive,
+    About, Channel, Closed, Consumer, Env, Fault, Form, HttpRequest, Initiator, Limits, Order, Outcome, Profile,
+    Receipt, Redelivery, Runtime, SealedSet, Subscription, Timestamp, Window, drive,
     endpoint::{self, Endpoint, Trusting},
     http::{HeaderMap, Method, StatusCode},
 };
@@ -111,7 +111,7 @@ impl Channel for PushChannel {
         }
     }
 
-    async fn run(&self, subscription: Subscription, tap: Tap) -> Closed {
-        drive::each(&subscription, tap, |set| self.push(set)).await
+    async fn run(&self, subscription: Subscription, consumer: Consumer) -> Closed {
+        drive::each(&subscription, consumer, |set| self.push(set)).await
     }
 }

@@ -13,8 +13,8 @@ use std::{
 use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use setgate_delivery::{
-    About, Answer, Batch, BodyFault, Bytes, Channel, DeliveryMode, Fault, Form, Incoming, Initiator, Limits, Order,
-    Profile, Receipt, Redelivery, Refusal, Runtime, Stop, Tap, Visit, Want,
+    About, Answer, Batch, BodyFault, Bytes, Channel, Consumer, DeliveryMode, Fault, Form, Incoming, Initiator, Limits,
+    Order, Profile, Receipt, Redelivery, Refusal, Runtime, Stop, Visit, Want,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
     http::{Method, StatusCode, header},
@@ -76,7 +76,7 @@ impl Channel for SocketChannel {
         Profile {
             initiator: Initiator::Receiver,
             // A connection delivers in order or not at all: its peer has seen a prefix.
-            order: Order::PerTap,
+            order: Order::PerConsumer,
             receipt: Receipt::Receiver,
             form: Form::Token,
             redelivery: Redelivery::WhenConsumerEnds,
@@ -217,11 +217,11 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, channel: &SocketCha
     let (acks, errors) = answer(visit, object.sets.take().unwrap_or_default()).await;
     let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(channel.ack_within) };
-    let mut tap = visit.subscription.tap_in(mode);
+    let mut consumer = visit.subscription.consumer_with(mode);
     // Whoever brings something is answered at once.
     let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { channel.wait } else { Duration::ZERO };
     let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };
-    let batch = match tap.next(want).await {
+    let batch = match consumer.next(want).await {
         Ok(batch) => batch,
         Err(setgate_delivery::Closed::Deleted) => {
             return plain(Declined(StatusCode::NOT_FOUND, "the stream was deleted\n"));
@@ -237,7 +237,8 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, channel: &SocketCha
         ..Speech::default()
     };
     let json = Bytes::from(speech.to_json());
-    let mut response = Response::new(Body::new(Handing { json: Some(json), batch: Some(batch), tap: Some(tap) }));
+    let mut response =
+        Response::new(Body::new(Handing { json: Some(json), batch: Some(batch), consumer: Some(consumer) }));
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     fields.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
@@ -269,12 +270,12 @@ async fn answer(visit: &Visit, sets: Vec<(Box<str>, Bytes)>) -> Answered {
     said
 }
 
-/// An answer's body. It owns the batch and the tap that drew it: handed over when the connection takes the bytes; dropped
+/// An answer's body. It owns the batch and the consumer that drew it: handed over when the connection takes the bytes; dropped
 /// before, it never happened.
 struct Handing {
     json: Option<Bytes>,
     batch: Option<Batch>,
-    tap: Option<Tap>,
+    consumer: Option<Consumer>,
 }
 
 impl http_body::Body for Handing {
@@ -285,7 +286,7 @@ impl http_body::Body for Handing {
         if let Some(batch) = self.batch.take() {
             drop(batch.hand_over());
         }
-        self.tap = None;
+        self.consumer = None;
         Poll::Ready(self.json.take().map(|json| Ok(Frame::data(json))))
     }
 

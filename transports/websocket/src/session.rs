@@ -19,7 +19,7 @@ use std::{
 
 use futures_util::Stream;
 use setgate_delivery::{
-    BoxFuture, Jti, Runtime, Subscription, Tap, Want,
+    BoxFuture, Consumer, Jti, Runtime, Subscription, Want,
     exchange::{Bounds, Exchange},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -85,7 +85,7 @@ impl Rules {
 /// The side that has SETs to give.
 pub(crate) struct Draws {
     subscription: Subscription,
-    tap: Tap,
+    consumer: Consumer,
     /// How many more SETs the peer takes, as it said.
     credit: u64,
     /// Without credit: what is handed over here and not settled.
@@ -95,16 +95,16 @@ pub(crate) struct Draws {
     /// The peer has reported something since the last draw.
     heard: bool,
     stalled: bool,
-    /// What the tap was asked for last, while it has not answered: it rings when it can.
+    /// What the consumer was asked for last, while it has not answered: it rings when it can.
     asked: Option<Want>,
 }
 
 impl Draws {
     pub(crate) fn new(subscription: Subscription) -> Self {
-        let tap = subscription.tap();
+        let consumer = subscription.consumer();
         Self {
             subscription,
-            tap,
+            consumer,
             credit: 0,
             handed: HashSet::new(),
             since: None,
@@ -275,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         more |= self.write()?;
         if self.stage == Stage::Draining
             && let Some(draws) = &mut self.draws
-            && pin!(draws.tap.settled()).poll(&mut Context::from_waker(self.bells.subscription.waker())).is_ready()
+            && pin!(draws.consumer.settled()).poll(&mut Context::from_waker(self.bells.subscription.waker())).is_ready()
         {
             self.part(Goodbye::DRAINING);
         }
@@ -331,7 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             // It waits for outcomes then: it is to be asked for SETs once more.
             draws.asked = None;
             let cx = &mut Context::from_waker(self.bells.subscription.waker());
-            if pin!(draws.tap.settled()).poll(cx).is_ready() {
+            if pin!(draws.consumer.settled()).poll(cx).is_ready() {
                 draws.since = None;
             } else if now.saturating_sub(since) >= settle {
                 self.part(Goodbye::UNSETTLED);

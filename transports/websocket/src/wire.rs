@@ -175,16 +175,16 @@ goodbyes! {
     OVER_BOUND = 1013, "more SETs than can be taken now";
     /// Enough sockets are open.
     TOO_MANY = 1013, "too many sockets are open";
-    /// Another drawer took the place.
+    /// Another consumer took the place.
     SUPERSEDED = 1013, "another connection took this one's place";
     /// The credential is over.
     CREDENTIAL = 4401, "the credential has expired or was taken away";
 }
 
 impl Goodbye {
-    /// What a tap's end means for the socket; draining is told first and waits for acknowledgements.
+    /// What a consumer's end means for the socket; draining is told first and waits for acknowledgements.
     #[must_use]
-    pub const fn of_tap(closed: &Closed) -> Self {
+    pub const fn of_consumer(closed: &Closed) -> Self {
         match closed {
             Closed::Idle => Self::IDLE,
             Closed::Draining => Self::DRAINING,

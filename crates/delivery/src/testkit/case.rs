@@ -49,12 +49,12 @@ impl Case {
         Ok(Self { subscription: Simulated::padded(profile, count, keys, padding), peer, opened, window })
     }
 
-    /// One run of the channel on a tap of its own, or one round of visits until nothing is owed.
+    /// One run of the channel on a consumer of its own, or one round of visits until nothing is owed.
     pub(super) fn run(&self) -> BoxFuture<'static, Closed> {
         let subscription = self.subscription.subscription();
         let Some(visits) = &self.opened.visits else {
-            let tap = subscription.tap();
-            return self.opened.channel.clone().run(subscription, tap);
+            let consumer = subscription.consumer();
+            return self.opened.channel.clone().run(subscription, consumer);
         };
         let (visits, simulated) = (visits(subscription), self.subscription.clone());
         Box::pin(async move {

@@ -268,7 +268,7 @@ pub(super) async fn survives_a_dropped_run(fixture: &impl Fixture) -> Result<(),
         }
     }
     // Whoever served the visits notices that nobody is there any more.
-    case.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    case.subscription.until(|subscription| subscription.consumers().is_empty()).await;
     case.subscription.redeliver();
     case.peer.release();
     case.run_out().await?;

@@ -11,7 +11,7 @@ use setgate_set::{Envelope, Jti, OrderKey, Timestamp};
 
 use crate::{
     Attempt, Batch, Cause, Closed, Outcome, SealedSet, Subscription, Want,
-    spi::{AnyChannel, Claim, SubscriptionCore, TapCore},
+    spi::{AnyChannel, Claim, ConsumerCore, SubscriptionCore},
 };
 
 /// Hands each body over once, all at the same time, and tells the first outcome of each.
@@ -21,8 +21,8 @@ pub async fn outcomes(channel: Arc<dyn AnyChannel>, bodies: Vec<Bytes>) -> Vec<O
     let once =
         Once(Arc::new(Mutex::new(OnceState { outcomes: vec![None; bodies.len()], bodies, drawn: false, waker: None })));
     let subscription = Subscription::new(Arc::new(once.clone()));
-    let tap = subscription.tap();
-    channel.run(subscription, tap).await;
+    let consumer = subscription.consumer();
+    channel.run(subscription, consumer).await;
     std::mem::take(&mut once.0.lock().outcomes)
 }
 
@@ -37,7 +37,7 @@ struct OnceState {
 }
 
 impl SubscriptionCore for Once {
-    fn tap(&self, _mode: Option<crate::DeliveryMode>) -> Box<dyn TapCore> {
+    fn consumer(&self, _mode: Option<crate::DeliveryMode>) -> Box<dyn ConsumerCore> {
         Box::new(self.clone())
     }
 
@@ -66,7 +66,7 @@ impl SubscriptionCore for Once {
     fn stalled(&self, _: Option<Cause>) {}
 }
 
-impl TapCore for Once {
+impl ConsumerCore for Once {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         let mut state = self.0.lock();
         if state.outcomes.iter().all(Option::is_some) {

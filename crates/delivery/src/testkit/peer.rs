@@ -142,7 +142,7 @@ impl Peer {
         let key = expected.keys.get(at);
         let nowhere = |seen: &Seen| match expected.order {
             Order::PerSet => seen.taken == 0 && !seen.refused,
-            Order::PerBatch | Order::PerTap => seen.times == 0,
+            Order::PerBatch | Order::PerConsumer => seen.times == 0,
         };
         let early =
             state.seen.iter().zip(&expected.keys).take(at).position(|(seen, of)| Some(of) == key && nowhere(seen));

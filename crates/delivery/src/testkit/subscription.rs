@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use crate::{
     Attempt, Cause, Closed, DeliveryMode, Form, Initiator, Order, Outcome, Profile, Redelivery, Refusal, Subscription,
     Verdict, Want,
-    spi::{SubscriptionCore, TapCore, WindowCore},
+    spi::{ConsumerCore, SubscriptionCore, WindowCore},
 };
 
-mod tap;
+mod consumer;
 
-use tap::SimulatedTap;
+use consumer::SimulatedConsumer;
 
 /// Attempts after which a case is given up.
 const HOPELESS: u32 = 100;
@@ -39,13 +39,13 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
     Waiting,
-    /// Drawn by a tap, in a batch.
+    /// Drawn by a consumer, in a batch.
     Claimed {
-        tap: u64,
+        consumer: u64,
         batch: u64,
     },
     Handed {
-        tap: u64,
+        consumer: u64,
         batch: u64,
         redelivery: Redelivery,
     },
@@ -57,7 +57,7 @@ struct Entry {
     key: u64,
     body: Bytes,
     attempts: u32,
-    /// Whether a tap has ever drawn it: from then on a final outcome counts.
+    /// Whether a consumer has ever drawn it: from then on a final outcome counts.
     drawn: bool,
     stage: Stage,
 }
@@ -67,18 +67,18 @@ struct Held {
     bytes: usize,
 }
 
-/// A tap that waits, in the order of waiting.
+/// A consumer that waits, in the order of waiting.
 struct Waiter {
-    drawer: Drawer,
+    holder: LeaseHolder,
     want: Want,
     waker: Waker,
     /// Whether a full window will wake it.
     called: bool,
 }
 
-/// A tap as the rules of order see it.
+/// A consumer as the rules of order see it.
 #[derive(Clone, Copy)]
-struct Drawer {
+struct LeaseHolder {
     number: u64,
     mode: DeliveryMode,
 }
@@ -89,9 +89,9 @@ struct State {
     by_jti: HashMap<Jti, usize>,
     batches: HashMap<u64, Held>,
     numbers: u64,
-    taps: BTreeSet<u64>,
+    consumers: BTreeSet<u64>,
     waiting: Vec<Waiter>,
-    /// Taps that were woken for a SET and have neither polled since nor gone.
+    /// Consumers that were woken for a SET and have neither polled since nor gone.
     called: BTreeSet<u64>,
     /// Who waits for what was handed over to be settled.
     settling: Vec<Waker>,
@@ -176,17 +176,17 @@ impl Simulated {
         self.change(|state| state.retry_now = true);
     }
 
-    /// Stops and resumes the stream: a paused one gives nothing, and its taps wait.
+    /// Stops and resumes the stream: a paused one gives nothing, and its consumers wait.
     pub fn pause(&self, paused: bool) {
         self.change(|state| state.paused = paused);
     }
 
-    /// Ends all taps with this, those to come too.
+    /// Ends all consumers with this, those to come too.
     pub fn end(&self, why: Closed) {
         self.change(|state| state.end = Some(why));
     }
 
-    /// Time passes: what was handed over and is not settled falls due again, if its tap says so.
+    /// Time passes: what was handed over and is not settled falls due again, if its consumer says so.
     pub fn redeliver(&self) {
         self.change(|state| self.redeliver_all(state));
     }
@@ -214,13 +214,13 @@ impl Simulated {
         self.counts().0
     }
 
-    /// Taps that live, by number; later ones have higher numbers.
+    /// Consumers that live, by number; later ones have higher numbers.
     #[must_use]
-    pub fn taps(&self) -> Vec<u64> {
-        self.0.state.lock().taps.iter().copied().collect()
+    pub fn consumers(&self) -> Vec<u64> {
+        self.0.state.lock().consumers.iter().copied().collect()
     }
 
-    /// Taps that wait for SETs.
+    /// Consumers that wait for SETs.
     #[must_use]
     pub fn waiters(&self) -> usize {
         self.0.state.lock().waiting.iter().filter(|waiter| waiter.want.sets > 0).count()
@@ -231,10 +231,10 @@ impl Simulated {
     pub fn has_free(&self) -> bool {
         let mode = DeliveryMode { order: self.0.profile.order, redelivery: self.0.profile.redelivery };
         let state = self.0.state.lock();
-        !self.due(&state, Drawer { number: u64::MAX, mode }, &Want::ALL).is_empty()
+        !self.due(&state, LeaseHolder { number: u64::MAX, mode }, &Want::ALL).is_empty()
     }
 
-    /// The most SETs that one drawer had at once: of a batch, or of a tap whose SETs go with it.
+    /// The most SETs that one consumer had at once: of a batch, or of a consumer whose SETs go with it.
     #[must_use]
     pub fn most(&self) -> usize {
         self.0.state.lock().most
@@ -283,7 +283,7 @@ impl Simulated {
         self.0.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Everybody when it is over; else one waiting tap that would be given something, and no more of them than SETs wait. Who
+    /// Everybody when it is over; else one waiting consumer that would be given something, and no more of them than SETs wait. Who
     /// is called and takes less, or nothing, or goes away, hands the chance on, since each of that is a change.
     fn whom_to_wake(&self, state: &mut State) -> Vec<Waker> {
         let mut wakers = std::mem::take(&mut state.settling);
@@ -293,9 +293,9 @@ impl Simulated {
         }
         let sets = state.sets.iter().filter(|entry| entry.stage == Stage::Waiting).count();
         if state.called.len() < sets {
-            let next = state.waiting.iter().position(|waiter| !self.due(state, waiter.drawer, &waiter.want).is_empty());
+            let next = state.waiting.iter().position(|waiter| !self.due(state, waiter.holder, &waiter.want).is_empty());
             if let Some(waiter) = next.map(|place| state.waiting.remove(place)) {
-                state.called.insert(waiter.drawer.number);
+                state.called.insert(waiter.holder.number);
                 wakers.push(waiter.waker);
             } else if sets > 0 {
                 state.waiting.iter_mut().for_each(|waiter| self.call_when_room(waiter));
@@ -348,8 +348,8 @@ impl Simulated {
         }
     }
 
-    /// The SETs that a tap may have now (the one rule of `Order`), within `want`, limits and windows.
-    fn due(&self, state: &State, drawer: Drawer, want: &Want) -> Vec<usize> {
+    /// The SETs that a consumer may have now (the one rule of `Order`), within `want`, limits and windows.
+    fn due(&self, state: &State, holder: LeaseHolder, want: &Want) -> Vec<usize> {
         if state.paused {
             return Vec::new();
         }
@@ -357,13 +357,13 @@ impl Simulated {
         let room = profile.windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
         let most = want.sets.min(profile.limits.sets).min(room);
         let mut bytes = want.bytes.min(profile.limits.bytes);
-        let order = drawer.mode.order;
+        let order = holder.mode.order;
         let mut blocked = BTreeSet::new();
         let mut due = Vec::new();
         for (at, entry) in state.sets.iter().enumerate() {
             match &entry.stage {
                 Stage::Settled(_) => {}
-                Stage::Handed { tap, .. } if order == Order::PerTap && *tap == drawer.number => {}
+                Stage::Handed { consumer, .. } if order == Order::PerConsumer && *consumer == holder.number => {}
                 Stage::Claimed { .. } | Stage::Handed { .. } => {
                     blocked.insert(entry.key);
                 }
@@ -396,7 +396,7 @@ impl Simulated {
             return;
         }
         if !entry.drawn {
-            state.wrongs.push(format!("an outcome for {jti}, which no tap ever drew: {outcome:?}"));
+            state.wrongs.push(format!("an outcome for {jti}, which no consumer ever drew: {outcome:?}"));
             return;
         }
         // A claim has the number that its hand-over will have.
@@ -444,15 +444,15 @@ impl State {
 }
 
 impl SubscriptionCore for Simulated {
-    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
+    fn consumer(&self, mode: Option<DeliveryMode>) -> Box<dyn ConsumerCore> {
         let profile = &self.0.profile;
         let mode = mode.unwrap_or(DeliveryMode { order: profile.order, redelivery: profile.redelivery });
         let number = self.change(|state| {
             state.numbers += 1;
-            state.taps.insert(state.numbers);
+            state.consumers.insert(state.numbers);
             state.numbers
         });
-        Box::new(SimulatedTap::new(self.clone(), Drawer { number, mode }))
+        Box::new(SimulatedConsumer::new(self.clone(), LeaseHolder { number, mode }))
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {

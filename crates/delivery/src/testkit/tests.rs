@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::{
-    Answer, Attempt, Cause, Channel, Closed, ErrorCode, Form, Incoming, Limits, Order, Outcome, Profile, Receipt,
-    Redelivery, Refusal, Scope, SealedSet, Subscription, Tap, Verdict, Want, Window, drive,
+    Answer, Attempt, Cause, Channel, Closed, Consumer, ErrorCode, Form, Incoming, Limits, Order, Outcome, Profile,
+    Receipt, Redelivery, Refusal, Scope, SealedSet, Subscription, Verdict, Want, Window, drive,
 };
 
 /// How a channel of the tests behaves.
@@ -27,7 +27,7 @@ enum Behaviour {
     Rewords,
     /// Sends everything twice at once.
     Doubles,
-    /// Declares `PerTap` and hands over in reverse.
+    /// Declares `PerConsumer` and hands over in reverse.
     Reverses,
     /// Reports another receipt than it declares.
     MistakesReceipt,
@@ -83,7 +83,7 @@ impl Channel for InMemory {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
-            order: if self.behaviour == Behaviour::Reverses { Order::PerTap } else { Order::PerSet },
+            order: if self.behaviour == Behaviour::Reverses { Order::PerConsumer } else { Order::PerSet },
             receipt: Receipt::Receiver,
             form: Form::Token,
             redelivery: Redelivery::WhenConsumerEnds,
@@ -93,10 +93,10 @@ impl Channel for InMemory {
         }
     }
 
-    async fn run(&self, subscription: Subscription, mut tap: Tap) -> Closed {
+    async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Closed {
         match self.behaviour {
             Behaviour::HonestInBatches => {
-                drive::batches(&subscription, tap, async |sets| {
+                drive::batches(&subscription, consumer, async |sets| {
                     let mut outcomes = Vec::new();
                     for set in sets {
                         outcomes.push(self.send(set).await);
@@ -106,10 +106,10 @@ impl Channel for InMemory {
                 .await
             }
             Behaviour::Leaves => {
-                let work = drive::each(&subscription, subscription.tap(), |set| self.send(set));
+                let work = drive::each(&subscription, subscription.consumer(), |set| self.send(set));
                 let end = async {
                     loop {
-                        if let Err(end) = tap.next(Want { sets: 0, ..Want::ALL }).await {
+                        if let Err(end) = consumer.next(Want { sets: 0, ..Want::ALL }).await {
                             return end;
                         }
                     }
@@ -121,7 +121,7 @@ impl Channel for InMemory {
                 }
             }
             Behaviour::Reverses => loop {
-                match tap.next(Want::ALL).await {
+                match consumer.next(Want::ALL).await {
                     Ok(batch) => {
                         for set in batch.hand_over().into_iter().rev() {
                             let (jti, attempt): (_, Attempt) = (set.jti, set.attempt);
@@ -131,7 +131,7 @@ impl Channel for InMemory {
                     Err(end) => return end,
                 }
             },
-            _ => drive::each(&subscription, tap, |set| self.send(set)).await,
+            _ => drive::each(&subscription, consumer, |set| self.send(set)).await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What responders are asked beside what every method is asked: drawers come, wait, share, hang up.
+//! What responders are asked beside what every method is asked: consumers come, wait, share, hang up.
 
 use std::pin::pin;
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Closed, Redelivery};
 
-/// Two drawers at once: never the same SET while one has it, order kept, and one that is busy holds up nobody else.
+/// Two consumers at once: never the same SET while one has it, order kept, and one that is busy holds up nobody else.
 pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
     let script = |meeting: Meeting| if meeting.at == 0 { Act::Hold } else { Act::Take };
     let case = Case::open(fixture, 300, 100, script).await?;
@@ -30,7 +30,7 @@ pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
     case.all_acknowledged_once()
 }
 
-/// Each kind of end answers who waits, and every drawer leaves.
+/// Each kind of end answers who waits, and every consumer leaves.
 pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
     for end in [Closed::Draining, Closed::Deleted, Closed::Disabled, Closed::Superseded, Closed::Reconfigured] {
         let case = Case::open(fixture, 5, 5, |_| Act::Take).await?;
@@ -42,7 +42,7 @@ pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
             early = &mut run => return Err(format!("before the end: {early:?}")),
         }
         case.subscription.end(end.clone());
-        let left = case.subscription.until(|subscription| subscription.taps().is_empty());
+        let left = case.subscription.until(|subscription| subscription.consumers().is_empty());
         let mut left = pin!(left);
         tokio::select! {
             biased;
@@ -58,7 +58,7 @@ pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
     Ok(())
 }
 
-/// What a peer has before it when a drain begins is heard, if its answer does not need the drawer that is leaving.
+/// What a peer has before it when a drain begins is heard, if its answer does not need the consumer that is leaving.
 pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 40, 40, |_| Act::Hold).await?;
     let mut run = pin!(case.run());
@@ -69,7 +69,8 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
     }
     case.subscription.end(Closed::Draining);
     case.peer.release();
-    let left = case.subscription.until(|subscription| subscription.taps().is_empty() && subscription.handed() == 0);
+    let left =
+        case.subscription.until(|subscription| subscription.consumers().is_empty() && subscription.handed() == 0);
     let mut left = pin!(left);
     tokio::select! {
         biased;
@@ -104,7 +105,7 @@ pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), Str
     }
 }
 
-/// The drawer of a caller that hung up while it waited goes away by itself, and nothing is given to it.
+/// The consumer of a caller that hung up while it waited goes away by itself, and nothing is given to it.
 pub(super) async fn forgets_who_hung_up(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 30, 10, |_| Act::Take).await?;
     case.subscription.pause(true);
@@ -116,9 +117,10 @@ pub(super) async fn forgets_who_hung_up(fixture: &impl Fixture) -> Result<(), St
             () = waits => {}
             end = &mut run => return Err(format!("the visits ended with {end:?}")),
         }
-        let Some(last) = case.subscription.taps().last().copied() else { continue };
+        let Some(last) = case.subscription.consumers().last().copied() else { continue };
         (case.opened.cut)();
-        let gone = case.subscription.until(|subscription| subscription.taps().iter().all(|tap| *tap > last));
+        let gone =
+            case.subscription.until(|subscription| subscription.consumers().iter().all(|consumer| *consumer > last));
         tokio::select! {
             biased;
             () = gone => {}

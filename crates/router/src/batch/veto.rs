@@ -9,7 +9,7 @@ use setgate_store::{Kind, Rule};
 use setgate_stream::{Decision, Why};
 
 use super::{
-    StreamTap,
+    StreamConsumer,
     hand_over::DrawnClaim,
     prepare::{Made, Prepared, Token},
 };
@@ -23,7 +23,7 @@ use crate::{
 const UNLIMITED: setgate_set::EventLimits =
     setgate_set::EventLimits { types: usize::MAX, uri: usize::MAX, name: usize::MAX };
 
-impl StreamTap {
+impl StreamConsumer {
     /// The last look before SETs leave: paused, dropped, removed or no longer wanted since the decision.
     pub(super) fn pass(&mut self, want: &Want) -> Option<Batch> {
         if self.kept.is_empty() {
@@ -33,7 +33,7 @@ impl StreamTap {
         let paused = self.recall();
         // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
         let in_force = self.subscription.served.load_full();
-        let moved = in_force.generation != self.drawer.generation;
+        let moved = in_force.generation != self.holder.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
         let mut claims = Vec::with_capacity(sets.capacity());
         let mut back = Vec::new();
@@ -73,7 +73,7 @@ impl StreamTap {
                 order: slot.head.order,
             });
         }
-        if self.drawer.order == Order::PerBatch {
+        if self.holder.order == Order::PerBatch {
             back.extend(self.part_behind(&sets));
         }
         if !back.is_empty() {
@@ -89,11 +89,11 @@ impl StreamTap {
         ))
     }
 
-    /// Whether there is more for this tap now.
+    /// Whether there is more for this consumer now.
     fn has_more(&self) -> bool {
         !self.kept.is_empty() || {
             let mut state = self.subscription.state.lock();
-            state.lanes.has_ready() || state.lanes.has_held(self.drawer.tap)
+            state.lanes.has_ready() || state.lanes.has_held(self.holder.consumer)
         }
     }
 

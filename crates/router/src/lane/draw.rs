@@ -4,7 +4,7 @@ use setgate_delivery::Order;
 use setgate_set::OrderKey;
 
 use super::{Lane, Lanes, Listed};
-use crate::{number::TapNo, slot::Slot};
+use crate::{number::ConsumerNo, slot::Slot};
 
 /// What one draw takes, and how much it may take.
 struct Portion {
@@ -50,13 +50,13 @@ impl Lane {
 }
 
 impl Lanes {
-    /// Takes for a tap up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
+    /// Takes for a consumer up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
     ///
-    /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a tap that holds
+    /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a consumer that holds
     /// a key may go on with what of it was passed over.
     pub(crate) fn draw(
         &mut self,
-        tap: TapNo,
+        consumer: ConsumerNo,
         order: Order,
         most: usize,
         bytes: usize,
@@ -65,7 +65,7 @@ impl Lanes {
         let mut portion = Portion { slots: Vec::new(), total: 0, most, bytes, overhead, full: false };
         let mut again = None;
         while !portion.has_enough() {
-            let Some((key, was)) = self.next_lane(tap) else { break };
+            let Some((key, was)) = self.next_lane(consumer) else { break };
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
             let taken = lane.draw(&mut portion, order);
             self.queued -= taken;
@@ -73,10 +73,10 @@ impl Lanes {
                 continue;
             }
             if taken == 0 {
-                self.relist_first(key, was, tap);
-            } else if order == Order::PerTap {
-                lane.holder = tap;
-                self.held.entry(tap).or_default();
+                self.relist_first(key, was, consumer);
+            } else if order == Order::PerConsumer {
+                lane.holder = consumer;
+                self.held.entry(consumer).or_default();
                 if lane.queue.is_empty()
                     && let Some(missed) = lane.missed.take()
                 {
@@ -89,7 +89,7 @@ impl Lanes {
     }
 
     /// Nothing of this lane fitted any more: it is first next time.
-    fn relist_first(&mut self, key: OrderKey, was: Listed, tap: TapNo) {
+    fn relist_first(&mut self, key: OrderKey, was: Listed, consumer: ConsumerNo) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.listed = was;
         self.retries += usize::from(lane.since.is_zero());
@@ -98,23 +98,23 @@ impl Lanes {
                 self.free += 1;
                 self.ready.push_front(key);
             }
-            Listed::Held => self.held.entry(tap).or_default().push_front(key),
+            Listed::Held => self.held.entry(consumer).or_default().push_front(key),
             Listed::No => {}
         }
     }
 
     /// The lane whose turn it is, no more listed.
-    fn next_lane(&mut self, tap: TapNo) -> Option<(OrderKey, Listed)> {
+    fn next_lane(&mut self, consumer: ConsumerNo) -> Option<(OrderKey, Listed)> {
         let free_first = self.free_next;
         self.free_next = !free_first;
         let wanted = if free_first { [Listed::Free, Listed::Held] } else { [Listed::Held, Listed::Free] };
         wanted.into_iter().find_map(|listed| {
             loop {
-                let channel = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&tap) };
+                let channel = if listed == Listed::Free { Some(&mut self.ready) } else { self.held.get_mut(&consumer) };
                 let key = channel?.pop_front()?;
                 if let Some(lane) = self.lanes.get_mut(&key)
                     && lane.listed == listed
-                    && (listed == Listed::Free || lane.holder == tap)
+                    && (listed == Listed::Free || lane.holder == consumer)
                 {
                     self.unlist(key);
                     return Some((key, listed));

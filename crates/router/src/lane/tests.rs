@@ -17,8 +17,8 @@ fn slot(seq: u64, key: u64) -> Slot {
     })
 }
 
-const ONE: TapNo = TapNo::NOBODY.next();
-const TWO: TapNo = ONE.next();
+const ONE: ConsumerNo = ConsumerNo::NOBODY.next();
+const TWO: ConsumerNo = ONE.next();
 
 fn draw(lanes: &mut Lanes, order: Order, most: usize, bytes: usize) -> Vec<Slot> {
     lanes.draw(ONE, order, most, bytes, 0).0
@@ -144,18 +144,18 @@ fn who_holds_a_key_may_go_on_with_it_and_nobody_else() {
     for (seq, key) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
         lanes.offer(slot(seq, key), None);
     }
-    assert_eq!(seqs(&lanes.draw(ONE, Order::PerTap, 1, usize::MAX, 0).0), [1]);
+    assert_eq!(seqs(&lanes.draw(ONE, Order::PerConsumer, 1, usize::MAX, 0).0), [1]);
     assert_eq!(seqs(&lanes.draw(TWO, Order::PerBatch, 9, usize::MAX, 0).0), [3], "the first key is held");
     assert_eq!((lanes.has_ready(), lanes.holders()), (false, vec![ONE]));
-    let mut second = lanes.draw(ONE, Order::PerTap, 1, usize::MAX, 0).0;
+    let mut second = lanes.draw(ONE, Order::PerConsumer, 1, usize::MAX, 0).0;
     assert_eq!(seqs(&second), [2]);
-    assert_eq!(seqs(&lanes.draw(ONE, Order::PerTap, 9, usize::MAX, 0).0), [4]);
+    assert_eq!(seqs(&lanes.draw(ONE, Order::PerConsumer, 9, usize::MAX, 0).0), [4]);
     assert_eq!(lanes.put_back(second.remove(0), None), [4], "what left behind it comes back too");
     lanes.put_back(slot(4, 7), None);
     lanes.settled(key, 1);
     assert!(lanes.has_ready() && !lanes.has_held(ONE), "all are nowhere: anybody may go on");
     assert_eq!(seqs(&lanes.draw(TWO, Order::PerBatch, 9, usize::MAX, 0).0), [2, 4]);
-    lanes.tap_gone(ONE);
+    lanes.consumer_gone(ONE);
     assert!(lanes.holders().is_empty());
 }
 

@@ -1,59 +1,59 @@
-//! What a tap claims: what may leave now, within the windows of its channel.
+//! What a consumer claims: what may leave now, within the windows of its channel.
 
 use std::{sync::Arc, task::Context, time::Duration};
 
 use setgate_delivery::{Attempt, Closed, Initiator, Order, Redelivery, Want, Window};
 
-use super::{Draw, Drawn, Phase, Served, State, Subscription, parts::Claimed, taps::For};
+use super::{Draw, Drawn, Phase, Served, State, Subscription, consumers::For, parts::Claimed};
 use crate::{
     endpoint::{NotNow, Probe},
-    number::{Generation, TapNo},
+    number::{ConsumerNo, Generation},
     slot::Slot,
     window::{Ticket, Waiter},
 };
 
 /// Who draws.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Drawer {
-    pub(crate) tap: TapNo,
+pub(crate) struct LeaseHolder {
+    pub(crate) consumer: ConsumerNo,
     /// How its hand-over can fail.
     pub(crate) order: Order,
     /// In which it was opened: it ends when method or endpoint change.
     pub(crate) generation: Generation,
 }
 
-/// A tap that asks for SETs, with what is in force and the time.
+/// A consumer that asks for SETs, with what is in force and the time.
 struct Asking<'a> {
-    drawer: Drawer,
+    holder: LeaseHolder,
     want: &'a Want,
     served: Arc<Served>,
     now: Duration,
 }
 
 impl Subscription {
-    /// Claims what may leave now for a tap.
+    /// Claims what may leave now for a consumer.
     pub(crate) fn claim(
         self: &Arc<Self>,
-        drawer: Drawer,
+        holder: LeaseHolder,
         want: &Want,
         waiter: &mut Waiter,
         cx: &mut Context<'_>,
     ) -> Drawn {
-        let tap = drawer.tap;
+        let consumer = holder.consumer;
         let now = self.shared.runtime.clock.monotonic();
-        let asking = Asking { drawer, want, served: self.served.load_full(), now };
+        let asking = Asking { holder, want, served: self.served.load_full(), now };
         let mut state = self.state.lock();
-        if drawer.generation != asking.served.generation {
+        if holder.generation != asking.served.generation {
             return Drawn::Closed(Closed::Reconfigured);
         }
         if let Phase::Ending(closed) = &state.phase {
             return Drawn::Closed(closed.clone());
         }
-        let had_chance = state.taps.use_chance(tap);
+        let had_chance = state.consumers.use_chance(consumer);
         if want.sets == 0 {
-            return self.await_end(&mut state, tap, had_chance, cx);
+            return self.await_end(&mut state, consumer, had_chance, cx);
         }
-        state.taps.wait(tap, For::Sets, cx.waker());
+        state.consumers.wait(consumer, For::Sets, cx.waker());
         if self.shared.is_halted() || state.in_flight.late > 0 {
             return Drawn::Nothing;
         }
@@ -63,7 +63,7 @@ impl Subscription {
         }
         let open = state.phase == Phase::Open;
         let allowance = if open { state.allowance(now) } else { 0 };
-        if allowance == 0 || !state.lanes.has_ready() && !state.lanes.has_held(tap) {
+        if allowance == 0 || !state.lanes.has_ready() && !state.lanes.has_held(consumer) {
             if open && state.lanes.has_ready() {
                 state.breaker.limited();
             }
@@ -72,7 +72,7 @@ impl Subscription {
             }
             return Self::close_or_wait(&mut state, &asking);
         }
-        if let Some(until) = state.lingers(now, Some(tap), want.sets, want.bytes) {
+        if let Some(until) = state.lingers(now, Some(consumer), want.sets, want.bytes) {
             // The channel of a sender is run again when the time has come.
             self.look_again(&mut state, until);
             return Self::close_or_wait(&mut state, &asking);
@@ -80,9 +80,15 @@ impl Subscription {
         self.claim_lanes(&mut state, allowance, asking, waiter, cx)
     }
 
-    /// The tap asks for nothing, and is told when the stream ends.
-    fn await_end(self: &Arc<Self>, state: &mut State, tap: TapNo, had_chance: bool, cx: &Context<'_>) -> Drawn {
-        state.taps.wait(tap, For::End, cx.waker());
+    /// The consumer asks for nothing, and is told when the stream ends.
+    fn await_end(
+        self: &Arc<Self>,
+        state: &mut State,
+        consumer: ConsumerNo,
+        had_chance: bool,
+        cx: &Context<'_>,
+    ) -> Drawn {
+        state.consumers.wait(consumer, For::End, cx.waker());
         if state.phase == Phase::Disabled {
             return Drawn::Closed(Closed::Disabled);
         }
@@ -95,7 +101,7 @@ impl Subscription {
 
     /// Claims one control SET: it leaves alone, before all others.
     fn claim_control(self: &Arc<Self>, state: &mut State, slot: Slot, asking: Asking<'_>, cx: &Context<'_>) -> Drawn {
-        state.taps.took(asking.drawer.tap);
+        state.consumers.took(asking.holder.consumer);
         let probe = match state.leaves(asking.now) {
             Ok(probe) => probe,
             Err(NotNow) => {
@@ -103,7 +109,7 @@ impl Subscription {
                 return self.refused(state, &asking, cx);
             }
         };
-        let draw = self.enter(state, vec![slot], asking.drawer, &Arc::default(), probe);
+        let draw = self.enter(state, vec![slot], asking.holder, &Arc::default(), probe);
         state.control.busy = true;
         state.breaker.left();
         self.wake(state);
@@ -119,7 +125,7 @@ impl Subscription {
         waiter: &mut Waiter,
         cx: &mut Context<'_>,
     ) -> Drawn {
-        let Asking { drawer, want, served, now } = &asking;
+        let Asking { holder, want, served, now } = &asking;
         let limits = served.profile.limits;
         let windows: Vec<_> = served.profile.windows.iter().chain([&self.own_window]).cloned().collect();
         let room = windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
@@ -132,7 +138,7 @@ impl Subscription {
             state.breaker.limited();
         }
         let bytes = want.bytes.min(limits.bytes);
-        let (mut slots, again) = state.lanes.draw(drawer.tap, drawer.order, most, bytes, limits.overhead);
+        let (mut slots, again) = state.lanes.draw(holder.consumer, holder.order, most, bytes, limits.overhead);
         if let Some(again) = again {
             state.rewind(again);
         }
@@ -146,15 +152,15 @@ impl Subscription {
             }
             return self.refused(state, &asking, cx);
         };
-        state.taps.took(drawer.tap);
+        state.consumers.took(holder.consumer);
         state.breaker.left();
-        let draw = self.enter(state, slots, *drawer, &ticket, probe);
+        let draw = self.enter(state, slots, *holder, &ticket, probe);
         // Others may take what is left, and there is room for more.
         self.wake(state);
         Drawn::Slots(draw, asking.served)
     }
 
-    /// What the channel shares with others is held, or another's probe was sooner: the tap waits, or its channel is run again later.
+    /// What the channel shares with others is held, or another's probe was sooner: the consumer waits, or its channel is run again later.
     fn refused(self: &Arc<Self>, state: &mut State, asking: &Asking<'_>, cx: &Context<'_>) -> Drawn {
         if !self.is_refused(state, asking.now) {
             // It is well by now.
@@ -164,20 +170,20 @@ impl Subscription {
         Self::close_or_wait(state, asking)
     }
 
-    /// There is nothing to claim: a disabled stream closes the tap, a sender with nothing out ends, others wait.
+    /// There is nothing to claim: a disabled stream closes the consumer, a sender with nothing out ends, others wait.
     fn close_or_wait(state: &mut State, asking: &Asking<'_>) -> Drawn {
         let none_out = state.in_flight.claimed.is_empty();
         if state.phase == Phase::Disabled && (none_out || state.patient) {
             return Drawn::Closed(Closed::Disabled);
         }
         if asking.served.profile.initiator == Initiator::Gateway && none_out {
-            state.taps.took(asking.drawer.tap);
+            state.consumers.took(asking.holder.consumer);
             return Drawn::Closed(Closed::Idle);
         }
         Drawn::Nothing
     }
 
-    /// Whether a tap draws one batch more than it was asked for: where the pool seals, and no other tap waits for the same SETs.
+    /// Whether a consumer draws one batch more than it was asked for: where the pool seals, and no other consumer waits for the same SETs.
     pub(crate) fn draws_ahead(&self) -> bool {
         let served = self.served.load();
         served.profile.initiator == Initiator::Gateway && served.seal.is_slow(&self.shared.pool)
@@ -188,32 +194,32 @@ impl Subscription {
         &self,
         state: &mut State,
         slots: Vec<Slot>,
-        drawer: Drawer,
+        holder: LeaseHolder,
         ticket: &Arc<Ticket>,
         mut probe: Option<Probe>,
     ) -> Draw {
         let names = self.shared.store.names();
         let overhead = self.served.load().profile.limits.overhead;
-        let redelivery = match state.taps.mode(drawer.tap).map(|mode| mode.redelivery) {
+        let redelivery = match state.consumers.mode(holder.consumer).map(|mode| mode.redelivery) {
             Some(Redelivery::After(after)) => Some(after),
             Some(Redelivery::WhenConsumerEnds) | None => None,
         };
         state.in_flight.draws = state.in_flight.draws.next();
         let no = state.in_flight.draws;
-        let alone = slots.len() == 1 || drawer.order == Order::PerSet;
+        let alone = slots.len() == 1 || holder.order == Order::PerSet;
         let enter = |slot: Slot| {
             let jti = names.jti(slot.head.at, self.no, slot.head.boot);
             let claimed = Claimed {
                 jti,
                 attempt: Attempt(slot.attempts + 1),
-                tap: drawer.tap,
+                consumer: holder.consumer,
                 draw: no,
-                order: drawer.order,
+                order: holder.order,
                 alone,
                 handed: None,
                 reached: false,
                 redelivery,
-                generation: drawer.generation,
+                generation: holder.generation,
                 sealed: None,
                 ticket: ticket.clone(),
                 probe: probe.take(),

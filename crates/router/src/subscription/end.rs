@@ -115,7 +115,7 @@ impl Subscription {
     ///
     /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. What is in `ending` when
     /// this returns is to be let go with [`Subscription::visible`] once its settlement is visible in the store. Called once for each
-    /// [`Command::Late`], whatever was found: taps wait for it.
+    /// [`Command::Late`], whatever was found: consumers wait for it.
     pub(crate) fn settle_late(self: &Arc<Self>, all: Vec<(Head, Jti, Outcome)>) -> Vec<u64> {
         let (now, wall) = self.times();
         let mut acknowledged = Vec::new();
@@ -170,7 +170,7 @@ impl Subscription {
             self.shared.settler.note(settling.notes);
         }
         if state.in_flight.late == 0 {
-            state.taps.wake_all();
+            state.consumers.wake_all();
         }
         self.wake(&mut state);
         acknowledged

@@ -1,4 +1,4 @@
-//! What is handed over: until it is settled, its time is over, or its tap is gone.
+//! What is handed over: until it is settled, its time is over, or its consumer is gone.
 
 use std::{
     sync::Arc,
@@ -12,17 +12,17 @@ use setgate_store::{Attempted, Note, Settlement};
 
 use super::{
     State, Subscription,
+    consumers::For,
     parts::{Claimed, InFlight},
-    taps::For,
 };
-use crate::number::{ClaimNo, TapNo};
+use crate::number::{ClaimNo, ConsumerNo};
 
 impl Subscription {
     /// The hand-over of these SETs, each with its draw, begins.
     pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
-        let State { in_flight: InFlight { claimed, redeliveries, handed, .. }, taps, .. } = &mut *state;
+        let State { in_flight: InFlight { claimed, redeliveries, handed, .. }, consumers, .. } = &mut *state;
         let (mut redelivery, mut orphans) = (false, Vec::new());
         for ClaimNo { seq, draw } in sets {
             let Some(claimed) =
@@ -32,12 +32,12 @@ impl Subscription {
             };
             claimed.handed = Some(now);
             *handed += 1;
-            taps.handed(claimed.tap);
+            consumers.handed(claimed.consumer);
             if let Some(at) = claimed.redelivery_at() {
                 redeliveries.insert((at, *seq));
                 redelivery = true;
-            } else if taps.mode(claimed.tap).is_none() {
-                // Its batch outlived its tap, with which it would have fallen due again.
+            } else if consumers.mode(claimed.consumer).is_none() {
+                // Its batch outlived its consumer, with which it would have fallen due again.
                 orphans.push(*seq);
             }
         }
@@ -79,30 +79,31 @@ impl Subscription {
         }
     }
 
-    /// A tap is gone: what it drew and did not hand over goes back, and what ends with it is due again.
-    pub(crate) fn tap_gone(self: &Arc<Self>, tap: TapNo, unsent: &[ClaimNo]) {
+    /// A consumer is gone: what it drew and did not hand over goes back, and what ends with it is due again.
+    pub(crate) fn consumer_gone(self: &Arc<Self>, consumer: ConsumerNo, unsent: &[ClaimNo]) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
         state.visits.leave(now, wall);
         self.take_back(&mut state, unsent);
-        let closed = state.taps.close(tap);
+        let closed = state.consumers.close(consumer);
         if closed.is_some_and(|(mode, owes)| owes && mode.redelivery == Redelivery::WhenConsumerEnds) {
-            let of_tap =
-                |(seq, claimed): (&u64, &Claimed)| (claimed.tap == tap && claimed.handed.is_some()).then_some(*seq);
-            let mut sent: Vec<u64> = state.in_flight.claimed.iter().filter_map(of_tap).collect();
+            let of_consumer = |(seq, claimed): (&u64, &Claimed)| {
+                (claimed.consumer == consumer && claimed.handed.is_some()).then_some(*seq)
+            };
+            let mut sent: Vec<u64> = state.in_flight.claimed.iter().filter_map(of_consumer).collect();
             sent.sort_unstable();
             self.due_again(&mut state, &sent, now);
         }
-        state.lanes.tap_gone(tap);
+        state.lanes.consumer_gone(consumer);
         self.wake(&mut state);
     }
 }
 
-/// For [`TapCore::poll_settled`]: ready when nothing this tap handed over is unsettled.
-pub(crate) fn poll_settled(subscription: &Arc<Subscription>, tap: TapNo, cx: &Context<'_>) -> Poll<()> {
+/// For [`ConsumerCore::poll_settled`]: ready when nothing this consumer handed over is unsettled.
+pub(crate) fn poll_settled(subscription: &Arc<Subscription>, consumer: ConsumerNo, cx: &Context<'_>) -> Poll<()> {
     let mut state = subscription.state.lock();
-    if state.taps.owes_outcomes(tap) {
-        state.taps.wait(tap, For::Outcomes, cx.waker());
+    if state.consumers.owes_outcomes(consumer) {
+        state.consumers.wait(consumer, For::Outcomes, cx.waker());
         Poll::Pending
     } else {
         Poll::Ready(())

@@ -52,10 +52,10 @@ impl State {
             && self
                 .lingers(now, None, usize::MAX, usize::MAX)
                 .is_some_and(|until| timer.is_some_and(|timer| timer <= until));
-        if lingers || self.taps.is_called() {
+        if lingers || self.consumers.is_called() {
             return None;
         }
-        if self.taps.somebody_comes() {
+        if self.consumers.somebody_comes() {
             return (!full).then_some("somebody waits for SETs, and SETs wait for somebody");
         }
         (!self.running && !self.patient).then_some("nobody draws")
@@ -63,10 +63,10 @@ impl State {
 
     /// For a test that fails: with the clock that never jumps, on which its times are.
     pub(crate) fn debug(&self, now: Duration, timer: Option<Duration>) -> String {
-        let Self { breaker, taps, running, in_flight: InFlight { ending, .. }, .. } = self;
+        let Self { breaker, consumers, running, in_flight: InFlight { ending, .. }, .. } = self;
         let Scan { upto, seen, reading, asked, rewind, .. } = &self.scan;
         let mut text = format!(
-            "now {now:?} timer {timer:?} due {:?} redeliveries {:?} absent {:?} in flight {} handed {} {breaker:?} {taps:?}",
+            "now {now:?} timer {timer:?} due {:?} redeliveries {:?} absent {:?} in flight {} handed {} {breaker:?} {consumers:?}",
             self.lanes.next_due(),
             self.in_flight.redeliveries.first(),
             self.absent_at(),

@@ -12,13 +12,13 @@ use setgate_set::{Jti, OrderKey, Timestamp};
 use setgate_store::{Attempted, Position, StreamNo};
 use setgate_stream::Status;
 
-use super::{Phase, Served, taps::Taps, visits::Visits};
+use super::{Phase, Served, consumers::Consumers, visits::Visits};
 use crate::{
     breaker::Breaker,
     endpoint::{Member, Probe},
     hash::{Map, Set},
     lane::Lanes,
-    number::{ClaimNo, DrawNo, Generation, KeyGeneration, TapNo},
+    number::{ClaimNo, ConsumerNo, DrawNo, Generation, KeyGeneration},
     shared::Shared,
     slot::{Fared, Slot},
     window::{Returned, Ticket},
@@ -39,7 +39,7 @@ pub(crate) struct State {
     /// What its channel shares with others.
     pub(super) endpoint: Option<Member>,
     pub(crate) phase: Phase,
-    pub(crate) taps: Taps,
+    pub(crate) consumers: Consumers,
     pub(crate) visits: Visits,
     pub(super) linger: Linger,
     pub(crate) shown: Shown,
@@ -75,7 +75,7 @@ pub(crate) struct InFlight {
     pub(crate) handed: usize,
     /// Of these, SETs whose hand-over has ended well: they are in flight no more.
     pub(super) reached: usize,
-    /// When those of them are due again that outlive their tap, with their place in the ledger.
+    /// When those of them are due again that outlive their consumer, with their place in the ledger.
     pub(super) redeliveries: BTreeSet<(Duration, u64)>,
 }
 
@@ -162,7 +162,7 @@ impl State {
             breaker: Breaker::of(&served.profile),
             endpoint: served.endpoint.clone().map(Member::of),
             phase: phase_of(&served.stream.status),
-            taps: Taps::default(),
+            consumers: Consumers::default(),
             visits: Visits::new(shared.runtime.clock.monotonic(), inactivity(served)),
             linger: Linger::of(served),
             shown: Shown::default(),
@@ -198,7 +198,7 @@ pub(crate) struct Claimed {
     pub(crate) slot: Slot,
     pub(crate) jti: Jti,
     pub(crate) attempt: Attempt,
-    pub(crate) tap: TapNo,
+    pub(crate) consumer: ConsumerNo,
     /// The draw that took it: the same SET drawn again is another claim.
     pub(crate) draw: DrawNo,
     /// How its hand-over can fail: a refusal after a batch settles it.
@@ -209,7 +209,7 @@ pub(crate) struct Claimed {
     pub(crate) handed: Option<Duration>,
     /// The hand-over has ended well; what becomes of it is told later.
     pub(crate) reached: bool,
-    /// How long after the hand-over it is due again; without it, when its tap is gone.
+    /// How long after the hand-over it is due again; without it, when its consumer is gone.
     pub(crate) redelivery: Option<Duration>,
     pub(crate) generation: Generation,
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
@@ -221,7 +221,7 @@ pub(crate) struct Claimed {
 }
 
 impl Claimed {
-    /// When it is due again, whatever becomes of its tap.
+    /// When it is due again, whatever becomes of its consumer.
     pub(super) fn redelivery_at(&self) -> Option<Duration> {
         Some(self.handed? + self.redelivery?)
     }

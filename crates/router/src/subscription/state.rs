@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     endpoint::{NotNow, Probe},
-    number::{ClaimNo, TapNo},
+    number::{ClaimNo, ConsumerNo},
     slot::Slot,
 };
 
@@ -70,20 +70,26 @@ impl State {
         !self.control.queue.is_empty() && !self.control.busy
     }
 
-    /// Until when what stands ready waits for others to leave with it, for this tap or for any. A retry waits for nobody,
+    /// Until when what stands ready waits for others to leave with it, for this consumer or for any. A retry waits for nobody,
     /// and neither does a probe.
-    pub(super) fn lingers(&mut self, now: Duration, tap: Option<TapNo>, sets: usize, bytes: usize) -> Option<Duration> {
+    pub(super) fn lingers(
+        &mut self,
+        now: Duration,
+        consumer: Option<ConsumerNo>,
+        sets: usize,
+        bytes: usize,
+    ) -> Option<Duration> {
         let Linger { wait, order, limits } = self.linger;
         if wait.is_zero() {
             return None;
         }
-        let until = self.lanes.ready_since(tap)? + wait;
+        let until = self.lanes.ready_since(consumer)? + wait;
         if until <= now {
             return None;
         }
-        let order = tap.and_then(|tap| self.taps.mode(tap)).map_or(order, |mode| mode.order);
+        let order = consumer.and_then(|consumer| self.consumers.mode(consumer)).map_or(order, |mode| mode.order);
         let sets = sets.min(limits.sets).min(self.allowance(now));
-        (!self.lanes.is_enough(tap, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
+        (!self.lanes.is_enough(consumer, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
     }
 
     /// When the receiver will have stayed away for longer than it may.
@@ -166,7 +172,7 @@ impl State {
         if claimed.handed.is_some() {
             self.in_flight.handed -= 1;
             self.in_flight.reached -= usize::from(claimed.reached);
-            self.taps.came_back(claimed.tap);
+            self.consumers.came_back(claimed.consumer);
         }
         Some(claimed)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use setgate_set::Timestamp;
 
-/// When a receiver was here last. A tap that stands is a receiver that is here.
+/// When a receiver was here last. A consumer that stands is a receiver that is here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Visits {
     last: Option<Timestamp>,

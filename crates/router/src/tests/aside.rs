@@ -97,7 +97,7 @@ async fn a_re_issue_does_not_overtake_what_was_acknowledged_in_the_same_message(
         let subscription = bench.router.visit("a").unwrap().subscription;
         bench.emit(0, 0).await;
         bench.emit(0, 1).await;
-        let all = take(&mut subscription.tap(), 9).await;
+        let all = take(&mut subscription.consumer(), 9).await;
         let mut said = vec![(all[1].jti, None, ack()), (all[0].jti, None, refuse(ErrorCode::InvalidRequest))];
         if !acknowledged_first {
             said.reverse();

@@ -10,11 +10,11 @@ fn batched(mut stream: Value, batch: &Value) -> Value {
 }
 
 /// Polls without end; tells what came and after which virtual time.
-async fn wait_for(bench: &Bench, tap: &mut Tap, most: usize) -> (Vec<u64>, Duration) {
+async fn wait_for(bench: &Bench, consumer: &mut Consumer, most: usize) -> (Vec<u64>, Duration) {
     let from = bench.runtime.clock.monotonic();
     for _ in 0..2000 {
         let want = Want { wait: Some(Duration::from_millis(1)), ..soon(most) };
-        let batch = tap.next(want).await.unwrap();
+        let batch = consumer.next(want).await.unwrap();
         if !batch.sets.is_empty() {
             return (numbers(&batch.hand_over()), bench.runtime.clock.monotonic().saturating_sub(from));
         }
@@ -26,21 +26,21 @@ async fn wait_for(bench: &Bench, tap: &mut Tap, most: usize) -> (Vec<u64>, Durat
 #[tokio::test(start_paused = true)]
 async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
     let bench = Bench::new(Config::default(), &[batched(asked("a"), &json!({ "sets": 3, "linger": "400ms" }))]).await;
-    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
+    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
     for n in 0..2 {
         bench.emit(n, n).await;
     }
-    let (sets, after) = wait_for(&bench, &mut tap, 10).await;
+    let (sets, after) = wait_for(&bench, &mut consumer, 10).await;
     assert_eq!(sets, [0, 1]);
     assert!((380..450).contains(&after.as_millis()), "{after:?}");
     for n in 2..9 {
         bench.emit(n, n).await;
     }
     bench.pass(Duration::from_millis(5)).await;
-    let (sets, after) = wait_for(&bench, &mut tap, 10).await;
+    let (sets, after) = wait_for(&bench, &mut consumer, 10).await;
     assert_eq!(sets, [2, 3, 4], "the stream's limit, at once");
     assert!(after.as_millis() < 50, "{after:?}");
-    let (sets, after) = wait_for(&bench, &mut tap, 2).await;
+    let (sets, after) = wait_for(&bench, &mut consumer, 2).await;
     assert_eq!(sets, [5, 6], "what is wanted is full");
     assert!(after.as_millis() < 50, "{after:?}");
 }
@@ -49,12 +49,12 @@ async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
 async fn bytes_fill_a_batch_too() {
     let bench =
         Bench::new(Config::default(), &[batched(asked("a"), &json!({ "bytes": 600, "linger": "10000ms" }))]).await;
-    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
+    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
     for n in 0..12 {
         bench.emit(n, n).await;
     }
     bench.pass(Duration::from_millis(5)).await;
-    let (sets, after) = wait_for(&bench, &mut tap, 100).await;
+    let (sets, after) = wait_for(&bench, &mut consumer, 100).await;
     assert!((2..6).contains(&sets.len()) && after.as_millis() < 50, "{sets:?} after {after:?}");
 }
 
@@ -64,14 +64,14 @@ async fn a_repeat_and_a_control_set_linger_for_nobody() {
     let bench = Bench::new(Config::default(), &[slow]).await;
     let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let mut tap = subscription.tap();
-    assert_eq!(wait_for(&bench, &mut tap, 10).await.0, [0]);
+    let mut consumer = subscription.consumer();
+    assert_eq!(wait_for(&bench, &mut consumer, 10).await.0, [0]);
     bench.pass(Duration::from_secs(60)).await;
-    let (sets, after) = wait_for(&bench, &mut tap, 10).await;
+    let (sets, after) = wait_for(&bench, &mut consumer, 10).await;
     assert_eq!((sets, after.as_millis() < 50), (vec![0], true), "{after:?}");
     bench.router.pause("a", "test".into()).await.unwrap();
     bench.pass(Duration::from_millis(5)).await;
-    assert_eq!(take(&mut tap, 10).await.len(), 1, "the announcement");
+    assert_eq!(take(&mut consumer, 10).await.len(), 1, "the announcement");
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,7 +110,7 @@ async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_t
     bench.router.visit("a").unwrap().touch();
     bench.pass(Duration::from_secs(90)).await;
     assert_eq!(status().await, "enabled");
-    let socket = bench.router.visit("a").unwrap().subscription.tap();
+    let socket = bench.router.visit("a").unwrap().subscription.consumer();
     bench.pass(Duration::from_secs(500)).await;
     assert_eq!(status().await, "enabled", "it is here");
     drop(socket);
@@ -120,7 +120,7 @@ async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_t
     bench.until("paused", async || status().await == "paused").await;
     let view = bench.router.stream("a").await.unwrap();
     assert!(view.reason.unwrap().contains("100 seconds"));
-    let announced = take(&mut bench.router.visit("a").unwrap().subscription.tap(), 10).await;
+    let announced = take(&mut bench.router.visit("a").unwrap().subscription.consumer(), 10).await;
     assert_eq!(claims(&announced[0].body)["events"][setgate_set::framework::STREAM_UPDATED]["status"], "paused");
     bench.router.resume("a", false).await.unwrap();
     bench.pass(Duration::from_secs(90)).await;

@@ -202,19 +202,19 @@ async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
     for n in 0..2 {
         bench.emit(n, n).await;
     }
-    let all = take(&mut subscription.tap(), 9).await;
+    let all = take(&mut subscription.consumer(), 9).await;
     bench.pass(Duration::from_secs(61)).await;
     bench.pass(Duration::from_secs(1)).await;
     store.settle_fail.store(true, Ordering::Relaxed);
     // Something else is on its way into the store; then comes a late acknowledgement.
     bench.emit(2, 2).await;
-    let other = take(&mut subscription.tap(), 1).await;
+    let other = take(&mut subscription.consumer(), 1).await;
     subscription.settle(other[0].jti, None, ack());
     let left: Vec<_> = all.iter().filter(|set| set.jti != other[0].jti).collect();
     subscription.settle(left[0].jti, None, ack());
     bench.pass(Duration::from_millis(10)).await;
-    let mut tap = subscription.tap();
-    let drawn = tokio::spawn(async move { numbers(&take(&mut tap, 9).await) });
+    let mut consumer = subscription.consumer();
+    let drawn = tokio::spawn(async move { numbers(&take(&mut consumer, 9).await) });
     for _ in 0..5 {
         bench.pass(Duration::from_secs(1)).await;
     }
@@ -224,5 +224,5 @@ async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
     for _ in 0..10 {
         bench.pass(Duration::from_secs(1)).await;
     }
-    assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [2]);
+    assert_eq!(numbers(&take(&mut subscription.consumer(), 9).await), [2]);
 }

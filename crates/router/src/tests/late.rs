@@ -12,7 +12,7 @@ async fn after_a_restart(scanned: bool) -> (Bench, Vec<SealedSet>) {
         bench.emit(n, n).await;
     }
     let subscription = bench.router.visit("a").unwrap().subscription;
-    let all = take(&mut subscription.tap(), 20).await;
+    let all = take(&mut subscription.consumer(), 20).await;
     assert_eq!(all.len(), 20);
     bench.restart(config()).await;
     if scanned {
@@ -29,9 +29,9 @@ async fn what_a_request_settles_after_a_restart_is_not_in_its_own_answer() {
             let subscription = bench.router.visit("a").unwrap().subscription;
             subscription.settle_all(all.iter().take(10).map(|set| (set.jti, None, outcome.clone())).collect());
             let want = Want { sets: 100, bytes: usize::MAX, wait: Some(Duration::ZERO) };
-            let mut again = numbers(&subscription.tap().next(want).await.map(Batch::hand_over).unwrap());
+            let mut again = numbers(&subscription.consumer().next(want).await.map(Batch::hand_over).unwrap());
             while again.len() < 10 {
-                again.extend(numbers(&take(&mut subscription.tap(), 100).await));
+                again.extend(numbers(&take(&mut subscription.consumer(), 100).await));
             }
             again.sort_unstable();
             assert_eq!(again, (10..20).collect::<Vec<_>>(), "scanned: {scanned}");
@@ -48,7 +48,7 @@ async fn what_is_out_by_another_method_does_not_hold_up_a_changed_stream() {
         bench.emit(n, n).await;
     }
     let subscription = bench.router.visit("a").unwrap().subscription;
-    assert_eq!(take(&mut subscription.tap(), 20).await.len(), 20);
+    assert_eq!(take(&mut subscription.consumer(), 20).await.len(), 20);
     bench.declare(&[stream("a")]).await;
     bench.emit(30, 30).await;
     for _ in 0..60 {
@@ -63,12 +63,13 @@ async fn a_batch_that_leaves_after_its_socket_is_gone_is_due_again() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
     let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let mut tap = subscription.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
-    let batch = tap.next(soon(9)).await.unwrap();
-    drop(tap);
+    let mut consumer = subscription
+        .consumer_with(DeliveryMode { order: Order::PerConsumer, redelivery: Redelivery::WhenConsumerEnds });
+    let batch = consumer.next(soon(9)).await.unwrap();
+    drop(consumer);
     assert_eq!(batch.hand_over().len(), 1);
     bench.pass(Duration::from_secs(5)).await;
-    assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [0]);
+    assert_eq!(numbers(&take(&mut subscription.consumer(), 9).await), [0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +77,7 @@ async fn saying_it_twice_counts_once() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
     let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let all = take(&mut subscription.tap(), 9).await;
+    let all = take(&mut subscription.consumer(), 9).await;
     for _ in 0..3 {
         subscription.settle(all[0].jti, None, ack());
         tokio::task::yield_now().await;
@@ -96,7 +97,7 @@ async fn an_acknowledged_set_is_not_parked_by_what_is_said_right_after() {
     let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
     bench.emit(0, 1).await;
-    let all = take(&mut subscription.tap(), 9).await;
+    let all = take(&mut subscription.consumer(), 9).await;
     subscription.settle(all[0].jti, None, ack());
     subscription.settle(all[0].jti, None, refuse(ErrorCode::InvalidRequest));
     subscription.settle(all[1].jti, None, ack());
@@ -112,7 +113,7 @@ async fn a_key_goes_on_when_the_set_it_waits_for_was_taken_after_all() {
     let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
     bench.emit(0, 1).await;
-    let all = take(&mut subscription.tap(), 1).await;
+    let all = take(&mut subscription.consumer(), 1).await;
     let later = Verdict::Retry {
         scope: Scope::Set,
         after: Some(Duration::from_secs(1800)),
@@ -122,5 +123,5 @@ async fn a_key_goes_on_when_the_set_it_waits_for_was_taken_after_all() {
     bench.pass(Duration::from_secs(1)).await;
     subscription.settle(all[0].jti, None, ack());
     bench.pass(Duration::from_secs(1)).await;
-    assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [1]);
+    assert_eq!(numbers(&take(&mut subscription.consumer(), 9).await), [1]);
 }

@@ -85,7 +85,7 @@ async fn one_set_that_a_receiver_who_comes_never_takes_is_parked() {
         if n < 600 {
             bench.emit(n, n).await;
         }
-        let all = take(&mut subscription.tap(), 50).await;
+        let all = take(&mut subscription.consumer(), 50).await;
         let said = |set: &SealedSet| if number(set) == BAD { retry(Scope::Channel, "http_503") } else { ack() };
         subscription.settle_all(all.iter().map(|set| (set.jti, Some(set.attempt), said(set))).collect());
         bench.pass(Duration::from_secs(1)).await;

@@ -33,7 +33,7 @@ impl AnyMethod for Asked {
     fn channel(&self, _: &About, terms: Value, _: Value) -> Result<Arc<dyn AnyChannel>, Fault> {
         let redelivery = terms.get("after").and_then(Value::as_u64);
         Ok(Arc::new(AskedChannel {
-            order: if terms["order"] == "tap" { Order::PerTap } else { Order::PerBatch },
+            order: if terms["order"] == "consumer" { Order::PerConsumer } else { Order::PerBatch },
             redelivery: redelivery
                 .map_or(Redelivery::WhenConsumerEnds, |after| Redelivery::After(Duration::from_secs(after))),
         }))
@@ -54,8 +54,8 @@ pub(super) fn soon(sets: usize) -> Want {
 }
 
 /// Draws and hands over.
-pub(super) async fn take(tap: &mut Tap, sets: usize) -> Vec<SealedSet> {
-    tap.next(soon(sets)).await.map(Batch::hand_over).unwrap()
+pub(super) async fn take(consumer: &mut Consumer, sets: usize) -> Vec<SealedSet> {
+    consumer.next(soon(sets)).await.map(Batch::hand_over).unwrap()
 }
 
 pub(super) fn numbers(sets: &[SealedSet]) -> Vec<u64> {
@@ -74,8 +74,8 @@ mod visit {
         assert_eq!((visited.initiator, &visited.owner), (Initiator::Receiver, &::setgate_stream::Owner::Operator));
         assert!(visited.channel.as_any().downcast_ref::<AskedChannel>().is_some());
         bench.emit(0, 0).await;
-        let mut tap = visited.subscription.tap();
-        assert_eq!(numbers(&take(&mut tap, 10).await), [0]);
+        let mut consumer = visited.subscription.consumer();
+        assert_eq!(numbers(&take(&mut consumer, 10).await), [0]);
         let view = bench.router.stream("a").await.unwrap();
         assert_eq!(view.endpoint.as_deref(), Some("https://idp.example/asked/a"));
         assert_eq!(view.last_visit_seconds_ago, Some(0));
@@ -104,10 +104,10 @@ mod visit {
         bench.router.visit("a").unwrap().touch();
         bench.pass(Duration::from_secs(9)).await;
         assert_eq!(last().await, Some(9));
-        let tap = bench.router.visit("a").unwrap().subscription.tap();
+        let consumer = bench.router.visit("a").unwrap().subscription.consumer();
         bench.pass(Duration::from_secs(9)).await;
         assert_eq!(last().await, Some(0), "it is here still");
-        drop(tap);
+        drop(consumer);
         bench.pass(Duration::from_secs(2)).await;
         assert_eq!(last().await, Some(2));
     }
@@ -125,12 +125,15 @@ mod redelivery {
         for n in 0..3 {
             bench.emit(0, n).await;
         }
-        let first = take(&mut subscription.tap(), 10).await;
+        let first = take(&mut subscription.consumer(), 10).await;
         assert_eq!(numbers(&first), [0, 1, 2]);
         subscription.settle(first[1].jti, None, ack());
-        assert!(take(&mut subscription.tap(), 10).await.is_empty(), "its tap is long gone, and it is held still");
+        assert!(
+            take(&mut subscription.consumer(), 10).await.is_empty(),
+            "its consumer is long gone, and it is held still"
+        );
         bench.pass(Duration::from_secs(61)).await;
-        let again = take(&mut subscription.tap(), 10).await;
+        let again = take(&mut subscription.consumer(), 10).await;
         assert_eq!(numbers(&again), [0, 2]);
         assert_eq!((again[0].jti, again[0].attempt), (first[0].jti, Attempt(2)));
         assert_eq!(again[0].body, first[0].body, "signed again");
@@ -145,13 +148,13 @@ mod redelivery {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let subscription = bench.router.visit("a").unwrap().subscription;
         bench.emit(0, 0).await;
-        let batch = subscription.tap().next(soon(10)).await.unwrap();
+        let batch = subscription.consumer().next(soon(10)).await.unwrap();
         bench.pass(Duration::from_secs(50)).await;
         assert_eq!(batch.hand_over().len(), 1);
         bench.pass(Duration::from_secs(50)).await;
-        assert!(take(&mut subscription.tap(), 10).await.is_empty());
+        assert!(take(&mut subscription.consumer(), 10).await.is_empty());
         bench.pass(Duration::from_secs(11)).await;
-        assert_eq!(numbers(&take(&mut subscription.tap(), 10).await), [0]);
+        assert_eq!(numbers(&take(&mut subscription.consumer(), 10).await), [0]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -163,7 +166,7 @@ mod redelivery {
         let subscription = bench.router.visit("a").unwrap().subscription;
         let mut all = Vec::new();
         while all.len() < 1000 {
-            let taken = take(&mut subscription.tap(), 100).await;
+            let taken = take(&mut subscription.consumer(), 100).await;
             assert!(!taken.is_empty());
             all.extend(taken);
         }
@@ -181,26 +184,26 @@ mod redelivery {
         bench.settled().await;
         let view = bench.router.stream("a").await.unwrap();
         assert_eq!((view.acknowledged, view.parked), (999, 1));
-        assert!(take(&mut subscription.tap(), 10).await.is_empty(), "what was settled comes again");
+        assert!(take(&mut subscription.consumer(), 10).await.is_empty(), "what was settled comes again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_socket_and_a_request_of_one_url_fail_each_in_its_mode() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let subscription = bench.router.visit("a").unwrap().subscription;
-        let mut socket =
-            subscription.tap_in(DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds });
+        let mut socket = subscription
+            .consumer_with(DeliveryMode { order: Order::PerConsumer, redelivery: Redelivery::WhenConsumerEnds });
         bench.emit(0, 0).await;
         assert_eq!(numbers(&take(&mut socket, 1).await), [0]);
         bench.emit(0, 1).await;
         bench.emit(1, 2).await;
         bench.pass(Duration::from_millis(10)).await;
-        assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [2], "the socket holds the other key");
+        assert_eq!(numbers(&take(&mut subscription.consumer(), 9).await), [2], "the socket holds the other key");
         assert_eq!(numbers(&take(&mut socket, 9).await), [1], "and may go on with it");
         drop(socket);
-        assert_eq!(numbers(&take(&mut subscription.tap(), 9).await), [0, 1], "at once");
+        assert_eq!(numbers(&take(&mut subscription.consumer(), 9).await), [0, 1], "at once");
         bench.pass(Duration::from_secs(61)).await;
-        let mut again = numbers(&take(&mut subscription.tap(), 9).await);
+        let mut again = numbers(&take(&mut subscription.consumer(), 9).await);
         again.sort_by_key(|n| *n == 2);
         assert_eq!(again, [0, 1, 2]);
     }
@@ -212,14 +215,14 @@ mod redelivery {
         for n in 0..6 {
             bench.emit(n % 2, n).await;
         }
-        let mut tap = subscription.tap();
+        let mut consumer = subscription.consumer();
         // Bodies fit, tokens do not: the batch is cut where they are known.
         let want = Want { bytes: 1200, ..soon(10) };
-        let first = tap.next(want).await.map(Batch::hand_over).unwrap();
+        let first = consumer.next(want).await.map(Batch::hand_over).unwrap();
         assert!((1..6).contains(&first.len()), "{}", first.len());
-        let mut second = take(&mut tap, 10).await;
+        let mut second = take(&mut consumer, 10).await;
         let keys: Vec<_> = first.iter().map(|set| set.order).collect();
-        second.extend(take(&mut subscription.tap(), 10).await);
+        second.extend(take(&mut subscription.consumer(), 10).await);
         assert!(!second.is_empty(), "the other key waits for nobody");
         assert!(
             second.iter().all(|set| !keys.contains(&set.order)),
@@ -249,7 +252,7 @@ mod waking {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_new_set_wakes_one_of_four_waiting_taps_and_the_next_when_that_is_gone() {
+    async fn one_new_set_wakes_one_of_four_waiting_consumers_and_the_next_when_that_is_gone() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let subscription = bench.router.visit("a").unwrap().subscription;
         let counts: Vec<Arc<Count>> = (0..4).map(|_| Arc::default()).collect();
@@ -258,8 +261,8 @@ mod waking {
         let mut waiting: Vec<_> = counts
             .iter()
             .map(|count| {
-                let mut tap = subscription.tap();
-                let mut next = Box::pin(async move { tap.next(want).await });
+                let mut consumer = subscription.consumer();
+                let mut next = Box::pin(async move { consumer.next(want).await });
                 let waker = Waker::from(count.clone());
                 assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
                 next

@@ -1,4 +1,4 @@
-//! Several taps of several delivery modes on one stream, against a small model of P4.
+//! Several consumers of several delivery modes on one stream, against a small model of P4.
 //!
 //! Checked by the first arrival of each `jti`: nothing arrives before every earlier one of its key has arrived or is settled;
 //! nothing is lost; nothing is handed out twice while it is held.
@@ -12,10 +12,10 @@ use super::{responder::*, *};
 const REDELIVERY: Duration = Duration::from_secs(60);
 const KEYS: u64 = 6;
 
-/// Who holds a SET, and until when if it is not until the end of the tap.
+/// Who holds a SET, and until when if it is not until the end of the consumer.
 #[derive(Clone, Copy)]
 struct Hold {
-    tap: usize,
+    consumer: usize,
     until: Option<Duration>,
 }
 
@@ -59,9 +59,9 @@ impl Model {
         over.into_iter().for_each(|n| self.falls_back(n));
     }
 
-    fn tap_gone(&mut self, tap: usize) {
-        let of_tap = |hold: &Hold| hold.tap == tap && hold.until.is_none();
-        let over: Vec<u64> = self.held.iter().filter(|(_, hold)| of_tap(hold)).map(|(n, _)| *n).collect();
+    fn consumer_gone(&mut self, consumer: usize) {
+        let of_consumer = |hold: &Hold| hold.consumer == consumer && hold.until.is_none();
+        let over: Vec<u64> = self.held.iter().filter(|(_, hold)| of_consumer(hold)).map(|(n, _)| *n).collect();
         over.into_iter().for_each(|n| self.falls_back(n));
     }
 }
@@ -69,7 +69,7 @@ impl Model {
 /// A request or a socket of the receiver.
 struct Peer {
     no: usize,
-    tap: Tap,
+    consumer: Consumer,
     /// Written to the socket and not arrived; a request has none.
     pipe: Option<VecDeque<SealedSet>>,
 }
@@ -79,7 +79,7 @@ struct Play {
     dice: Arc<SeededRandom>,
     model: Model,
     peers: Vec<Peer>,
-    /// Answers that have not left yet: they outlive their tap.
+    /// Answers that have not left yet: they outlive their consumer.
     answers: Vec<(usize, Batch)>,
     emitted: u64,
     opened: usize,
@@ -109,15 +109,15 @@ impl Play {
     }
 
     fn open(&mut self, socket: bool) {
-        let mode = DeliveryMode { order: Order::PerTap, redelivery: Redelivery::WhenConsumerEnds };
-        let tap = if socket { self.subscription().tap_in(mode) } else { self.subscription().tap() };
+        let mode = DeliveryMode { order: Order::PerConsumer, redelivery: Redelivery::WhenConsumerEnds };
+        let consumer = if socket { self.subscription().consumer_with(mode) } else { self.subscription().consumer() };
         self.opened += 1;
-        self.peers.push(Peer { no: self.opened, tap, pipe: socket.then(VecDeque::new) });
+        self.peers.push(Peer { no: self.opened, consumer, pipe: socket.then(VecDeque::new) });
     }
 
     async fn draw(&mut self, at: usize, most: usize) {
         let peer = &mut self.peers[at];
-        let batch = peer.tap.next(soon(most)).await.unwrap();
+        let batch = peer.consumer.next(soon(most)).await.unwrap();
         assert!(batch.sets.len() <= most);
         let no = peer.no;
         if peer.pipe.is_none() {
@@ -126,19 +126,19 @@ impl Play {
         }
         let now = self.now();
         for set in batch.hand_over() {
-            self.model.handed(now, number(&set), Hold { tap: no, until: None });
+            self.model.handed(now, number(&set), Hold { consumer: no, until: None });
             self.peers[at].pipe.as_mut().unwrap().push_back(set);
         }
     }
 
     /// The answer of a request leaves; it arrives whole or not at all.
     fn answer(&mut self, at: usize, arrives: bool) {
-        let (tap, batch) = self.answers.swap_remove(at);
+        let (consumer, batch) = self.answers.swap_remove(at);
         let now = self.now();
         for set in batch.hand_over() {
             let n = number(&set);
             self.model.jtis.insert(n, set.jti);
-            self.model.handed(now, n, Hold { tap, until: Some(now + REDELIVERY) });
+            self.model.handed(now, n, Hold { consumer, until: Some(now + REDELIVERY) });
             if arrives {
                 self.model.arrives(n);
             }
@@ -179,7 +179,7 @@ impl Play {
 
     fn hang_up(&mut self, at: usize) {
         let peer = self.peers.swap_remove(at);
-        self.model.tap_gone(peer.no);
+        self.model.consumer_gone(peer.no);
     }
 
     async fn step(&mut self) {
@@ -283,7 +283,7 @@ impl Play {
 }
 
 #[tokio::test(start_paused = true)]
-async fn taps_of_all_modes_share_a_stream_without_breaking_order() {
+async fn consumers_of_all_modes_share_a_stream_without_breaking_order() {
     let mut repeats = 0;
     for seed in 0..24 {
         let mut play = Play::new(seed).await;

@@ -28,18 +28,18 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
     for n in 0..40 {
         bench.emit(n, n).await;
     }
-    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
-    assert_eq!(take(&mut tap, 40).await.len(), 40);
-    drop(tap);
+    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
+    assert_eq!(take(&mut consumer, 40).await.len(), 40);
+    drop(consumer);
     // Their time is over: that was an attempt.
     for _ in 0..62 {
         bench.pass(Duration::from_secs(1)).await;
     }
     bench.restart(Config::default()).await;
-    let mut tap = bench.router.visit("a").unwrap().subscription.tap();
+    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
     let start = bench.runtime.clock.monotonic();
     // It waits before the store is read.
-    let batch = tap.next(long(40)).await.map(Batch::hand_over).unwrap();
+    let batch = consumer.next(long(40)).await.map(Batch::hand_over).unwrap();
     let took = bench.runtime.clock.monotonic() - start;
     assert_eq!(batch.len(), 40);
     assert!(took < Duration::from_secs(1), "after {took:?}; {}", bench.clocks());
@@ -72,13 +72,13 @@ async fn a_store_that_settles_again_soon_wakes_who_was_turned_away() {
     let (bench, store) = faulty(Config::default(), &[asked("a")]).await;
     let subscription = bench.router.visit("a").unwrap().subscription;
     bench.emit(0, 0).await;
-    let first = take(&mut subscription.tap(), 9).await;
+    let first = take(&mut subscription.consumer(), 9).await;
     store.settle_fail.store(true, Ordering::Relaxed);
     subscription.settle(first[0].jti, None, ack());
     bench.until("halted", async || bench.router.0.shared.is_halted()).await;
     bench.emit(1, 1).await;
-    let mut tap = subscription.tap();
-    let drawn = tokio::spawn(async move { tap.next(long(9)).await.map(Batch::hand_over).unwrap() });
+    let mut consumer = subscription.consumer();
+    let drawn = tokio::spawn(async move { consumer.next(long(9)).await.map(Batch::hand_over).unwrap() });
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -101,7 +101,7 @@ async fn timers_are_as_many_as_streams() {
         bench.emit(n, n).await;
         // A timer rings when it has waited for others, and the one for the month is set again.
         bench.pass(Duration::from_millis(20)).await;
-        let all = take(&mut subscription.tap(), 1).await;
+        let all = take(&mut subscription.consumer(), 1).await;
         subscription.settle(all[0].jti, None, ack());
     }
     let kept = bench.router.0.shared.timers.kept();

@@ -168,8 +168,8 @@ pub(crate) fn subscription(channel: &Arc<dyn AnyChannel>, count: usize, keys: us
 
 /// Runs a channel on a subscription until nothing is owed.
 pub(crate) async fn run(channel: &Arc<dyn AnyChannel>, subscription: &Simulated) -> setgate_delivery::Closed {
-    let (of, tap) = (subscription.subscription(), subscription.subscription().tap());
-    let mut running = std::pin::pin!(channel.clone().run(of, tap));
+    let (of, consumer) = (subscription.subscription(), subscription.subscription().consumer());
+    let mut running = std::pin::pin!(channel.clone().run(of, consumer));
     tokio::select! {
         end = &mut running => end,
         () = tokio::time::sleep(Duration::from_secs(25)) => {

@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use serde_json::json;
 use setgate_delivery::{
     Attempt, Cause, Closed, DeliveryMode, Jti, Method, Outcome, Profile, Subscription, Verdict,
-    spi::{SubscriptionCore, TapCore},
+    spi::{ConsumerCore, SubscriptionCore},
     testkit::{End, Simulated},
 };
 
@@ -31,8 +31,8 @@ struct Counting {
 }
 
 impl SubscriptionCore for Counting {
-    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
-        self.inner.tap(mode)
+    fn consumer(&self, mode: Option<DeliveryMode>) -> Box<dyn ConsumerCore> {
+        self.inner.consumer(mode)
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
@@ -59,8 +59,8 @@ async fn what_comes_back_at_once_is_not_handed_over_again_at_once() {
     let inner = Simulated::new(Profile { windows: Vec::new(), ..channel.profile() }, 3, 3);
     let counting = Arc::new(Counting { inner: inner.clone(), returned: AtomicUsize::new(0) });
     let of = Subscription::new(counting.clone());
-    let tap = of.tap();
-    let end = tokio::time::timeout(Duration::from_secs(25), channel.clone().run(of, tap)).await.unwrap();
+    let consumer = of.consumer();
+    let end = tokio::time::timeout(Duration::from_secs(25), channel.clone().run(of, consumer)).await.unwrap();
     assert_eq!(end, Closed::Idle);
     all_acknowledged(&inner);
     let returned = counting.returned.load(Ordering::Relaxed);

@@ -38,8 +38,8 @@ impl Case {
 
     fn run(&self) -> BoxFuture<'static, Closed> {
         let subscription = self.subscription.subscription();
-        let tap = subscription.tap();
-        self.channel.clone().run(subscription, tap)
+        let consumer = subscription.consumer();
+        self.channel.clone().run(subscription, consumer)
     }
 
     fn all_acknowledged(&self) {

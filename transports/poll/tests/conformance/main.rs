@@ -196,7 +196,7 @@ async fn acknowledgements_count_before_the_wait_and_errors_keep_their_language()
     );
     // A caller that hangs up now has been heard.
     drop(caller);
-    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    stand.subscription.until(|subscription| subscription.consumers().is_empty()).await;
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn a_long_poll_is_woken_at_once_or_answered_empty_when_the_hold_is_over() 
     stand.waiters(1).await;
     stand.subscription.pause(false);
     assert_eq!(names(&caller.answer().await.unwrap().json()).len(), 2);
-    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    stand.subscription.until(|subscription| subscription.consumers().is_empty()).await;
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
     stand.mock.advance(Duration::from_secs(24));
@@ -273,7 +273,7 @@ async fn a_disabled_stream_is_answered_at_once_or_after_a_second_so_that_nobody_
     assert_eq!(stand.poll(json!({ "returnImmediately": true })).await, json!({ "sets": {} }));
     let mut caller = stand.caller().await;
     caller.ask(&json!({})).await;
-    // Its tap has come and gone by the time another poll was answered.
+    // Its consumer has come and gone by the time another poll was answered.
     stand.poll(json!({ "returnImmediately": true })).await;
     assert!(caller.is_silent());
     stand.mock.advance(Duration::from_secs(1));
@@ -302,8 +302,8 @@ async fn a_fifth_waiting_poll_ends_the_oldest() {
     }
     let mut fifth = stand.caller().await;
     fifth.ask(&json!({})).await;
-    // The oldest's tap is gone at once, its answer comes when it has waited a second: replicas do not spin each other.
-    stand.subscription.until(|subscription| subscription.taps() == [2, 3, 4, 5]).await;
+    // The oldest's consumer is gone at once, its answer comes when it has waited a second: replicas do not spin each other.
+    stand.subscription.until(|subscription| subscription.consumers() == [2, 3, 4, 5]).await;
     assert!(callers[0].is_silent());
     stand.mock.advance(Duration::from_secs(1));
     assert_eq!(callers[0].answer().await.unwrap().text(), r#"{"sets":{}}"#);
@@ -319,7 +319,7 @@ async fn who_hangs_up_in_the_long_poll_costs_nothing() {
     caller.ask(&json!({})).await;
     stand.waiters(1).await;
     drop(caller);
-    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    stand.subscription.until(|subscription| subscription.consumers().is_empty()).await;
     stand.subscription.pause(false);
     assert_eq!(names(&stand.poll(json!({ "returnImmediately": true })).await).len(), 3);
     stand.subscription.until(|subscription| subscription.handed() == 3).await;
@@ -335,7 +335,7 @@ async fn who_hangs_up_in_the_middle_of_an_answer_costs_nothing() {
     caller.read_some().await;
     assert_eq!(stand.subscription.handed(), 0, "handed over before the last byte was written");
     drop(caller);
-    stand.subscription.until(|subscription| subscription.taps().is_empty()).await;
+    stand.subscription.until(|subscription| subscription.consumers().is_empty()).await;
     assert_eq!((stand.subscription.handed(), stand.subscription.attempts()), (0, vec![0; 14]));
     assert_eq!(names(&stand.poll(json!({ "returnImmediately": true })).await).len(), 14);
     stand.subscription.until(|subscription| subscription.handed() == 14).await;
@@ -349,7 +349,7 @@ async fn who_reads_too_slowly_is_hung_up_on() {
     caller.ask(&json!({})).await;
     caller.read_some().await;
     // The writer stands still once all buffers on the way are full; each piece before that has a time of its own.
-    let gone = stand.subscription.until(|subscription| subscription.taps().is_empty());
+    let gone = stand.subscription.until(|subscription| subscription.consumers().is_empty());
     let mut gone = std::pin::pin!(gone);
     loop {
         stand.mock.advance(Duration::from_secs(30));
@@ -413,7 +413,7 @@ async fn bad_requests_are_refused_shortly_and_draw_nothing() {
         .write(b"POST /more HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
         .await;
     assert_eq!(caller.answer().await.unwrap().status, 404);
-    assert_eq!((stand.subscription.attempts(), stand.subscription.taps().len()), (vec![0, 0], 0));
+    assert_eq!((stand.subscription.attempts(), stand.subscription.consumers().len()), (vec![0, 0], 0));
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ pub(super) struct Bells {
     pub(super) signals: Bell,
     /// The socket, in both directions.
     pub(super) io: Bell,
-    /// The tap.
+    /// The consumer.
     pub(super) subscription: Bell,
     /// Whom they wake.
     task: Option<Waker>,

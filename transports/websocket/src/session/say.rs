@@ -98,10 +98,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let cx = &mut Context::from_waker(self.bells.subscription.waker());
         // It is to be asked for SETs once more.
         draws.asked = None;
-        match draws.tap.poll_next(&Want { sets: 0, ..Want::ALL }, cx) {
+        match draws.consumer.poll_next(&Want { sets: 0, ..Want::ALL }, cx) {
             Poll::Pending | Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(Closed::Draining)) => self.drain(),
-            Poll::Ready(Err(closed)) => self.part(Goodbye::of_tap(&closed)),
+            Poll::Ready(Err(closed)) => self.part(Goodbye::of_consumer(&closed)),
         }
     }
 
@@ -113,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Subprotocol::Setgate => usize::try_from(draws.credit).unwrap_or(usize::MAX),
             Subprotocol::PushPull => {
                 // What was settled elsewhere is noticed when all is.
-                if draws.handed.len() >= self.rules.in_flight && pin!(draws.tap.settled()).poll(cx).is_ready() {
+                if draws.handed.len() >= self.rules.in_flight && pin!(draws.consumer.settled()).poll(cx).is_ready() {
                     draws.handed.clear();
                 }
                 self.rules.in_flight.saturating_sub(draws.handed.len())
@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             draws.subscription.stalled(draws.stalled.then_some(why));
         }
         if std::mem::take(&mut draws.heard) {
-            if pin!(draws.tap.settled()).poll(cx).is_ready() {
+            if pin!(draws.consumer.settled()).poll(cx).is_ready() {
                 // Nothing is here: the time of what comes next begins with it.
                 draws.since = None;
             } else {
@@ -134,12 +134,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         }
         let want = Want { sets: room.min(self.rules.frame_sets), bytes: self.rules.frame_bytes, wait: None };
-        // Who grants credit says when there is room: until the tap rings or more is wanted, it has nothing new to tell.
+        // Who grants credit says when there is room: until the consumer rings or more is wanted, it has nothing new to tell.
         if !rang && self.protocol == Subprotocol::Setgate && draws.asked == Some(want) {
             return None;
         }
         draws.asked = None;
-        let batch = match draws.tap.poll_next(&want, cx) {
+        let batch = match draws.consumer.poll_next(&want, cx) {
             Poll::Pending => {
                 draws.asked = Some(want);
                 return None;
@@ -150,7 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return None;
             }
             Poll::Ready(Err(closed)) => {
-                self.part(Goodbye::of_tap(&closed));
+                self.part(Goodbye::of_consumer(&closed));
                 return self.say();
             }
         };

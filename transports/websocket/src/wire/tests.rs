@@ -167,12 +167,12 @@ fn every_goodbye_stands_in_the_documentation() {
 }
 
 #[test]
-fn a_tap_that_ends_says_why() {
-    let code = |closed| Goodbye::of_tap(&closed).code;
+fn a_consumer_that_ends_says_why() {
+    let code = |closed| Goodbye::of_consumer(&closed).code;
     assert_eq!(code(Closed::Draining), 1012);
     assert_eq!(code(Closed::Reconfigured), 1012);
-    assert_eq!(Goodbye::of_tap(&Closed::Deleted), Goodbye::DELETED);
-    assert_eq!(Goodbye::of_tap(&Closed::Disabled), Goodbye::DISABLED);
+    assert_eq!(Goodbye::of_consumer(&Closed::Deleted), Goodbye::DELETED);
+    assert_eq!(Goodbye::of_consumer(&Closed::Disabled), Goodbye::DISABLED);
     assert_eq!((Goodbye::DELETED.code, Goodbye::DISABLED.code), (1008, 1008));
 }
 

@@ -619,7 +619,7 @@ async fn what_comes_while_others_are_unsettled_leaves_at_once() {
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 100 })).await;
     assert_eq!(peer.sets(2).await, [0, 1]);
-    // Looking whether all is settled must not make the tap forget that SETs are waited for.
+    // Looking whether all is settled must not make the consumer forget that SETs are waited for.
     peer.ack(0..1).await;
     ledger.settled(1).await;
     peer.0.send(Message::Ping("after the report".into())).await.unwrap();

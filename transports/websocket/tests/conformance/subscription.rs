@@ -9,7 +9,7 @@ use std::{
 use setgate_delivery::{
     Attempt, Batch, Bytes, Cause, Closed, DeliveryMode, Envelope, Jti, OrderKey, Outcome, SealedSet, Subscription,
     Timestamp, Want,
-    spi::{Claim, SubscriptionCore, TapCore},
+    spi::{Claim, ConsumerCore, SubscriptionCore},
 };
 use tokio::sync::watch;
 
@@ -20,10 +20,10 @@ struct State {
     ends: BTreeMap<usize, Outcome>,
     attempts: BTreeMap<usize, u32>,
     modes: Vec<Option<DeliveryMode>>,
-    taps: u64,
+    consumers: u64,
     size: usize,
     closed: Option<Closed>,
-    /// A tap waits for one thing at a time, as the router's do: for SETs, or for outcomes.
+    /// A consumer waits for one thing at a time, as the router's do: for SETs, or for outcomes.
     waits: BTreeMap<u64, (For, Waker)>,
 }
 
@@ -88,7 +88,7 @@ impl Ledger {
         self.until(|state| state.ends.len() >= count).await;
     }
 
-    /// Ends when no tap is left that holds anything.
+    /// Ends when no consumer is left that holds anything.
     pub(crate) async fn returned(&self) {
         self.until(|state| state.handed.is_empty()).await;
     }
@@ -125,13 +125,13 @@ impl Ledger {
 }
 
 impl SubscriptionCore for Ledger {
-    fn tap(&self, mode: Option<DeliveryMode>) -> Box<dyn TapCore> {
+    fn consumer(&self, mode: Option<DeliveryMode>) -> Box<dyn ConsumerCore> {
         let number = self.change(|state| {
             state.modes.push(mode);
-            state.taps += 1;
-            state.taps
+            state.consumers += 1;
+            state.consumers
         });
-        Box::new(LedgerTap { ledger: self.clone(), number, stays: mode.is_some() })
+        Box::new(LedgerConsumer { ledger: self.clone(), number, stays: mode.is_some() })
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
@@ -155,13 +155,13 @@ impl SubscriptionCore for Ledger {
     fn stalled(&self, _: Option<Cause>) {}
 }
 
-struct LedgerTap {
+struct LedgerConsumer {
     ledger: Ledger,
     number: u64,
     stays: bool,
 }
 
-impl TapCore for LedgerTap {
+impl ConsumerCore for LedgerConsumer {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         let mut guard = self.ledger.state();
         let state = &mut *guard;
@@ -197,7 +197,7 @@ impl TapCore for LedgerTap {
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.ledger.state();
-        if state.handed.values().any(|tap| *tap == self.number) {
+        if state.handed.values().any(|consumer| *consumer == self.number) {
             state.waits.insert(self.number, (For::Outcomes, cx.waker().clone()));
             return Poll::Pending;
         }
@@ -205,7 +205,7 @@ impl TapCore for LedgerTap {
     }
 }
 
-impl Drop for LedgerTap {
+impl Drop for LedgerConsumer {
     fn drop(&mut self) {
         if self.stays {
             return;
@@ -213,7 +213,7 @@ impl Drop for LedgerTap {
         let number = self.number;
         self.ledger.change(|state| {
             let (ours, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut state.handed).into_iter().partition(|(_, tap)| *tap == number);
+                std::mem::take(&mut state.handed).into_iter().partition(|(_, consumer)| *consumer == number);
             state.handed = rest.into_iter().collect();
             state.waiting.extend(ours.into_iter().map(|(at, _)| at));
         });

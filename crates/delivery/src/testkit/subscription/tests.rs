@@ -3,7 +3,7 @@ use std::{sync::atomic::AtomicUsize, task::Context, task::Wake};
 use futures_util::FutureExt;
 
 use super::*;
-use crate::{Batch, Limits, Receipt, Tap};
+use crate::{Batch, Consumer, Limits, Receipt};
 
 fn profile(order: Order, redelivery: Redelivery) -> Profile {
     Profile {
@@ -20,20 +20,20 @@ fn profile(order: Order, redelivery: Redelivery) -> Profile {
 
 const LATER: Redelivery = Redelivery::After(std::time::Duration::from_secs(60));
 
-fn draw(tap: &mut Tap, sets: usize) -> Option<Batch> {
-    tap.next(Want { sets, ..Want::ALL }).now_or_never().map(Result::unwrap)
+fn draw(consumer: &mut Consumer, sets: usize) -> Option<Batch> {
+    consumer.next(Want { sets, ..Want::ALL }).now_or_never().map(Result::unwrap)
 }
 
-fn hand_over(tap: &mut Tap, sets: usize) -> Vec<Jti> {
-    draw(tap, sets).map(Batch::hand_over).unwrap_or_default().iter().map(|set| set.jti).collect()
+fn hand_over(consumer: &mut Consumer, sets: usize) -> Vec<Jti> {
+    draw(consumer, sets).map(Batch::hand_over).unwrap_or_default().iter().map(|set| set.jti).collect()
 }
 
 #[test]
-fn a_drawer_has_an_order_and_a_redelivery_of_its_own() {
-    let simulated = Simulated::new(profile(Order::PerTap, Redelivery::WhenConsumerEnds), 6, 1);
+fn a_consumer_has_an_order_and_a_redelivery_of_its_own() {
+    let simulated = Simulated::new(profile(Order::PerConsumer, Redelivery::WhenConsumerEnds), 6, 1);
     let subscription = simulated.subscription();
-    let mut socket = subscription.tap();
-    let mut request = subscription.tap_in(DeliveryMode { order: Order::PerBatch, redelivery: LATER });
+    let mut socket = subscription.consumer();
+    let mut request = subscription.consumer_with(DeliveryMode { order: Order::PerBatch, redelivery: LATER });
     assert_eq!(hand_over(&mut socket, 1).len(), 1);
     assert!(draw(&mut request, 9).is_none(), "the key is the socket's");
     assert_eq!(hand_over(&mut socket, 1).len(), 1, "the socket may have its successor");
@@ -54,12 +54,12 @@ fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
     let subscription = simulated.subscription();
     let ids = simulated.ids();
-    let mut tap = subscription.tap();
-    let batch = draw(&mut tap, 2).unwrap();
+    let mut consumer = subscription.consumer();
+    let batch = draw(&mut consumer, 2).unwrap();
     subscription.settle(ids[0], None, Ok(Receipt::Receiver));
     drop(batch);
     assert_eq!(simulated.ends()[..2], [Some(End::Acknowledged), None]);
-    assert_eq!(hand_over(&mut tap, 1), [ids[1]]);
+    assert_eq!(hand_over(&mut consumer, 1), [ids[1]]);
     simulated.redeliver();
     subscription.settle(ids[1], Some(Attempt(1)), Ok(Receipt::Receiver));
     assert_eq!(simulated.ends()[1], Some(End::Acknowledged), "its time was over, and it counts");
@@ -72,12 +72,12 @@ fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
 }
 
 #[test]
-fn a_tap_that_goes_hands_back_what_it_drew() {
+fn a_consumer_that_goes_hands_back_what_it_drew() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
     let subscription = simulated.subscription();
-    let mut tap = subscription.tap();
-    let batch = draw(&mut tap, 4).unwrap();
-    drop(tap);
+    let mut consumer = subscription.consumer();
+    let batch = draw(&mut consumer, 4).unwrap();
+    drop(consumer);
     assert!(simulated.has_free());
     assert_eq!(batch.hand_over().len(), 4);
     assert_eq!(simulated.wrongs().len(), 1, "handing over after that is a fault");
@@ -94,29 +94,29 @@ impl Wake for Counted {
 }
 
 #[test]
-fn one_waiting_tap_is_woken_per_set_and_the_chance_is_handed_on() {
+fn one_waiting_consumer_is_woken_per_set_and_the_chance_is_handed_on() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 1, 1);
     let subscription = simulated.subscription();
     simulated.pause(true);
     let woken: [Arc<Counted>; 3] = std::array::from_fn(|_| Arc::default());
     let count = || woken.each_ref().map(|woken| woken.0.load(std::sync::atomic::Ordering::SeqCst));
-    let mut taps: Vec<Option<Tap>> = (0..3).map(|_| Some(subscription.tap())).collect();
-    let poll = |taps: &mut [Option<Tap>], at: usize| {
+    let mut consumers: Vec<Option<Consumer>> = (0..3).map(|_| Some(subscription.consumer())).collect();
+    let poll = |consumers: &mut [Option<Consumer>], at: usize| {
         let waker = Waker::from(woken[at].clone());
-        let tap = taps[at].as_mut().unwrap();
-        let mut next = std::pin::pin!(tap.next(Want::ALL));
+        let consumer = consumers[at].as_mut().unwrap();
+        let mut next = std::pin::pin!(consumer.next(Want::ALL));
         next.as_mut().poll_unpin(&mut Context::from_waker(&waker))
     };
     for at in 0..3 {
-        assert!(poll(&mut taps, at).is_pending());
+        assert!(poll(&mut consumers, at).is_pending());
     }
     simulated.pause(false);
     assert_eq!(count(), [1, 0, 0]);
     simulated.retry_now();
     assert_eq!(count(), [1, 0, 0], "there is one SET, and somebody was called for it");
-    taps[0] = None;
+    consumers[0] = None;
     assert_eq!(count(), [1, 1, 0], "who was called is gone");
-    let batch = match poll(&mut taps, 1) {
+    let batch = match poll(&mut consumers, 1) {
         std::task::Poll::Ready(batch) => batch.unwrap(),
         std::task::Poll::Pending => panic!("it was called for nothing"),
     };
@@ -124,17 +124,19 @@ fn one_waiting_tap_is_woken_per_set_and_the_chance_is_handed_on() {
     drop(batch);
     assert_eq!(count(), [1, 1, 1], "what was drawn and not handed over is another's");
     simulated.end(Closed::Deleted);
-    let std::task::Poll::Ready(Err(Closed::Deleted)) = poll(&mut taps, 2) else { panic!("the end is everybody's") };
+    let std::task::Poll::Ready(Err(Closed::Deleted)) = poll(&mut consumers, 2) else {
+        panic!("the end is everybody's")
+    };
 }
 
 #[test]
 fn more_says_whether_more_is_due_now() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 6, 2);
     let subscription = simulated.subscription();
-    let mut tap = subscription.tap();
-    let one = draw(&mut tap, 1).unwrap();
+    let mut consumer = subscription.consumer();
+    let one = draw(&mut consumer, 1).unwrap();
     assert!(one.more);
-    let rest = draw(&mut tap, 9).unwrap();
+    let rest = draw(&mut consumer, 9).unwrap();
     assert_eq!((rest.sets.len(), rest.more), (3, false), "the others wait for the first of their key");
 }
 

@@ -23,18 +23,18 @@ enum Habit {
     Reverses,
     /// Draws more than it was asked for.
     Overdraws,
-    /// Draws with a new tap whenever it was interrupted.
+    /// Draws with a new consumer whenever it was interrupted.
     StartsAnew,
-    /// Keeps the drawer of a caller that hung up.
+    /// Keeps the consumer of a caller that hung up.
     Lingers,
-    /// Does not listen to how a tap ends.
+    /// Does not listen to how a consumer ends.
     IsDeaf,
     /// Ends the visit of a paused stream.
     IsImpatient,
     /// Lets one caller in at a time.
     Queues,
-    /// Drops the tap and hands over after that.
-    DropsItsTap,
+    /// Drops the consumer and hands over after that.
+    DropsItsConsumer,
     /// Forgets what was answered when it drains.
     ForgetsAnswers,
     /// Has room for small SETs only, and waits for more of it.
@@ -50,7 +50,7 @@ impl Channel for InMemory {
         let socket = self.0 == Habit::KeepsASocket;
         Profile {
             initiator: Initiator::Receiver,
-            order: if socket { Order::PerTap } else { Order::PerBatch },
+            order: if socket { Order::PerConsumer } else { Order::PerBatch },
             receipt: Receipt::Receiver,
             form: Form::Token,
             redelivery: if socket { Redelivery::WhenConsumerEnds } else { Redelivery::After(Duration::from_secs(60)) },
@@ -95,7 +95,7 @@ struct Session {
     ingest: Arc<dyn Ingest>,
     wire: Wire,
     queue: Arc<tokio::sync::Mutex<()>>,
-    lingering: Mutex<Vec<Tap>>,
+    lingering: Mutex<Vec<Consumer>>,
 }
 
 impl Session {
@@ -120,42 +120,42 @@ impl Session {
         }
     }
 
-    async fn next(&self, tap: &mut Tap) -> Option<Result<crate::Batch, Closed>> {
+    async fn next(&self, consumer: &mut Consumer) -> Option<Result<crate::Batch, Closed>> {
         let mut cut = self.wire.cuts.subscribe();
         if self.habit == Habit::StartsAnew {
-            return Some(self.next_of_a_new_tap_each_time(tap).await);
+            return Some(self.next_of_a_new_consumer_each_time(consumer).await);
         }
         tokio::select! {
             biased;
             _ = cut.changed() => None,
-            next = tap.next(self.want()) => Some(next),
+            next = consumer.next(self.want()) => Some(next),
         }
     }
 
-    /// Other things happen to a connection; none of them makes a drawer begin again, but here all do.
-    async fn next_of_a_new_tap_each_time(&self, tap: &mut Tap) -> Result<crate::Batch, Closed> {
+    /// Other things happen to a connection; none of them makes a consumer begin again, but here all do.
+    async fn next_of_a_new_consumer_each_time(&self, consumer: &mut Consumer) -> Result<crate::Batch, Closed> {
         loop {
-            if let Some(next) = tap.next(self.want()).now_or_never() {
+            if let Some(next) = consumer.next(self.want()).now_or_never() {
                 return next;
             }
-            *tap = self.subscription.tap();
+            *consumer = self.subscription.consumer();
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     /// One poll.
     async fn polls(&self) -> Option<Closed> {
-        let mut tap = self.subscription.tap();
+        let mut consumer = self.subscription.consumer();
         if self.habit == Habit::IsImpatient && self.subscription.waiting() > 0 {
-            return match tap.next(self.want()).now_or_never() {
-                Some(Ok(batch)) => self.answer(batch, tap).await,
+            return match consumer.next(self.want()).now_or_never() {
+                Some(Ok(batch)) => self.answer(batch, consumer).await,
                 Some(Err(closed)) => Some(closed),
                 None => Some(Closed::Deleted),
             };
         }
-        match self.next(&mut tap).await {
+        match self.next(&mut consumer).await {
             None if self.habit == Habit::Lingers => {
-                self.lingering.lock().push(tap);
+                self.lingering.lock().push(consumer);
                 None
             }
             None => None,
@@ -165,14 +165,14 @@ impl Session {
                 None
             }
             Some(Err(closed)) => Some(closed),
-            Some(Ok(batch)) => self.answer(batch, tap).await,
+            Some(Ok(batch)) => self.answer(batch, consumer).await,
         }
     }
 
-    async fn answer(&self, batch: crate::Batch, tap: Tap) -> Option<Closed> {
-        let mut tap = Some(tap);
-        if self.habit == Habit::DropsItsTap {
-            tap = None;
+    async fn answer(&self, batch: crate::Batch, consumer: Consumer) -> Option<Closed> {
+        let mut consumer = Some(consumer);
+        if self.habit == Habit::DropsItsConsumer {
+            consumer = None;
         }
         let bytes = batch.sets.iter().map(|set| set.body.len()).sum();
         let arrives = self.wire.passes(bytes);
@@ -203,14 +203,14 @@ impl Session {
         }
         if self.habit == Habit::ForgetsAnswers {
             // The next poll carries the answers, and is itself answered before they are read.
-            let mut next = self.subscription.tap();
+            let mut next = self.subscription.consumer();
             let mut end = std::pin::pin!(next.next(Want { sets: 0, ..Want::ALL }));
             if let Some(Err(closed)) = (&mut end).now_or_never() {
                 return Some(closed);
             }
         }
         self.subscription.settle_all(outcomes);
-        drop(tap);
+        drop(consumer);
         None
     }
 
@@ -235,10 +235,10 @@ impl Session {
 
     /// One socket with room for twenty, whose peer asks its ingest again where that was busy.
     async fn socket(&self) -> Option<Closed> {
-        let mut tap = self.subscription.tap();
+        let mut consumer = self.subscription.consumer();
         let mut cut = self.wire.cuts.subscribe();
         loop {
-            let mut left = match self.next(&mut tap).await? {
+            let mut left = match self.next(&mut consumer).await? {
                 Ok(batch) => batch.hand_over(),
                 Err(closed) => return Some(closed),
             };
@@ -323,8 +323,8 @@ async fn each_kind_of_lying_responder_is_found_out() {
         (Habit::Lingers, "who hangs up while waiting costs nothing"),
         (Habit::IsDeaf, "an end answers who waits"),
         (Habit::IsImpatient, "a paused stream is waited for"),
-        (Habit::Queues, "two drawers share a stream"),
-        (Habit::DropsItsTap, "it delivers every SET once"),
+        (Habit::Queues, "two consumers share a stream"),
+        (Habit::DropsItsConsumer, "it delivers every SET once"),
         (Habit::ForgetsAnswers, "a drain hears what is answered"),
         (Habit::LocksUp, "a flood does not lock up"),
         (Habit::Guesses, "it delivers every SET once"),

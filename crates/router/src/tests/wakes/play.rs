@@ -45,8 +45,7 @@ fn declared(window: usize) -> Vec<Value> {
     poll["delivery"]["after"] = 20.into();
     poll["inactivity_timeout"] = "90s".into();
     poll["batch"] = json!({ "linger": "400ms" });
-    let socket =
-        json!({ "id": "socket", "issuer": ISSUER, "audience": "s", "delivery": { "method": "asked", "order": "tap" } });
+    let socket = json!({ "id": "socket", "issuer": ISSUER, "audience": "s", "delivery": { "method": "asked", "order": "consumer" } });
     let on = |id: &str, linger: u32| json!({ "id": id, "issuer": ISSUER, "audience": id, "delivery": { "method": "clustered" }, "batch": { "linger": format!("{linger}ms") } });
     vec![push, poll, socket, on("c0", 0), on("c1", 250)]
 }
@@ -85,14 +84,14 @@ impl Play {
         let wait = Duration::from_millis(self.dice.below(60_000));
         let fetched = self.fetched.clone();
         self.peers.push(tokio::spawn(async move {
-            let mut tap = visited.subscription.tap();
+            let mut consumer = visited.subscription.consumer();
             for _ in 0..rounds {
                 let want = Want { sets, bytes: usize::MAX, wait: Some(wait) };
-                let Ok(batch) = tap.next(want).await else { return };
+                let Ok(batch) = consumer.next(want).await else { return };
                 fetched.lock().extend(batch.hand_over().iter().map(|set| (id, set.jti, set.attempt)));
             }
             if id == "socket" {
-                tap.settled().await;
+                consumer.settled().await;
             }
         }));
     }

@@ -1,4 +1,4 @@
-//! Taps of the simulated subscription: drawing, handing back, and the claim of a batch.
+//! Consumers of the simulated subscription: drawing, handing back, and the claim of a batch.
 
 use std::{
     sync::Arc,
@@ -8,27 +8,27 @@ use std::{
 use bytes::Bytes;
 use setgate_set::{Envelope, OrderKey, Timestamp};
 
-use super::{Drawer, Held, Simulated, Stage, State, Waiter};
+use super::{Held, LeaseHolder, Simulated, Stage, State, Waiter};
 use crate::{
     Attempt, Batch, Closed, Initiator, Redelivery, SealedSet, Want,
-    spi::{Claim, TapCore},
+    spi::{Claim, ConsumerCore},
 };
 
-pub(super) struct SimulatedTap {
+pub(super) struct SimulatedConsumer {
     subscription: Simulated,
-    drawer: Drawer,
+    holder: LeaseHolder,
     interrupted: bool,
 }
 
-impl SimulatedTap {
-    pub(super) fn new(subscription: Simulated, drawer: Drawer) -> Self {
-        Self { subscription, drawer, interrupted: false }
+impl SimulatedConsumer {
+    pub(super) fn new(subscription: Simulated, holder: LeaseHolder) -> Self {
+        Self { subscription, holder, interrupted: false }
     }
 
     fn draw(&mut self, state: &mut State, want: &Want, cx: &Context<'_>) -> Poll<Result<Batch, Closed>> {
         let subscription = &self.subscription;
-        let number = self.drawer.number;
-        state.waiting.retain(|waiter| waiter.drawer.number != number);
+        let number = self.holder.number;
+        state.waiting.retain(|waiter| waiter.holder.number != number);
         state.called.remove(&number);
         if let Some(end) = &state.end {
             return Poll::Ready(Err(end.clone()));
@@ -36,7 +36,7 @@ impl SimulatedTap {
         if subscription.0.profile.initiator == Initiator::Gateway && state.is_settled() {
             return Poll::Ready(Err(Closed::Idle));
         }
-        let due = |state: &State| if want.sets == 0 { Vec::new() } else { subscription.due(state, self.drawer, want) };
+        let due = |state: &State| if want.sets == 0 { Vec::new() } else { subscription.due(state, self.holder, want) };
         let mut mine = due(state);
         if mine.is_empty() && want.sets > 0 && state.retry_now && !state.paused && subscription.redeliver_all(state) > 0
         {
@@ -44,7 +44,7 @@ impl SimulatedTap {
         }
         let bytes = mine.iter().filter_map(|at| state.sets.get(*at)).map(|entry| entry.body.len()).sum();
         if mine.is_empty() || !self.take(mine.len(), bytes, cx.waker()) {
-            let mut waiter = Waiter { drawer: self.drawer, want: *want, waker: cx.waker().clone(), called: false };
+            let mut waiter = Waiter { holder: self.holder, want: *want, waker: cx.waker().clone(), called: false };
             subscription.call_when_room(&mut waiter);
             if !waiter.called && mine.is_empty() && !due(state).is_empty() {
                 // Room came between the look at what is due and the look at the window.
@@ -59,7 +59,7 @@ impl SimulatedTap {
         let mut sets = Vec::with_capacity(mine.len());
         for at in &mine {
             let Some(entry) = state.sets.get_mut(*at) else { continue };
-            entry.stage = Stage::Claimed { tap: number, batch };
+            entry.stage = Stage::Claimed { consumer: number, batch };
             entry.drawn = true;
             sets.push(SealedSet {
                 jti: entry.jti,
@@ -69,8 +69,8 @@ impl SimulatedTap {
                 order: OrderKey::from_bits(entry.key),
             });
         }
-        let more = !subscription.due(state, self.drawer, &Want::ALL).is_empty();
-        let claim = SimulatedClaim { subscription: subscription.clone(), drawer: self.drawer, batch, begun: false };
+        let more = !subscription.due(state, self.holder, &Want::ALL).is_empty();
+        let claim = SimulatedClaim { subscription: subscription.clone(), holder: self.holder, batch, begun: false };
         Poll::Ready(Ok(Batch::new(sets, more, Box::new(claim))))
     }
 
@@ -88,25 +88,25 @@ impl SimulatedTap {
     }
 }
 
-impl TapCore for SimulatedTap {
+impl ConsumerCore for SimulatedConsumer {
     fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         let subscription = self.subscription.clone();
         let (drawn, wakers) = {
             let mut state = subscription.0.state.lock();
             if state.stutter && !std::mem::replace(&mut self.interrupted, true) {
-                // Whoever selects over this future and something else drops it here; the tap remembers.
+                // Whoever selects over this future and something else drops it here; the consumer remembers.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             self.interrupted = false;
-            let same = |waiter: &Waiter| waiter.drawer.number == self.drawer.number && waiter.want == *want;
+            let same = |waiter: &Waiter| waiter.holder.number == self.holder.number && waiter.want == *want;
             let waited = state.waiting.iter().any(same);
             let drawn = self.draw(&mut state, want, cx);
             if waited && drawn.is_pending() {
                 // Nothing has changed; to say that it has would keep whoever looks on and polls this awake for ever.
                 return drawn;
             }
-            // The chance that called this tap may be another's.
+            // The chance that called this consumer may be another's.
             (drawn, subscription.whom_to_wake(&mut state))
         };
         subscription.tell(wakers);
@@ -115,8 +115,8 @@ impl TapCore for SimulatedTap {
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.subscription.0.state.lock();
-        let number = self.drawer.number;
-        if !state.sets.iter().any(|entry| matches!(entry.stage, Stage::Handed { tap, .. } if tap == number)) {
+        let number = self.holder.number;
+        if !state.sets.iter().any(|entry| matches!(entry.stage, Stage::Handed { consumer, .. } if consumer == number)) {
             return Poll::Ready(());
         }
         state.settling.push(cx.waker().clone());
@@ -124,18 +124,17 @@ impl TapCore for SimulatedTap {
     }
 }
 
-impl Drop for SimulatedTap {
+impl Drop for SimulatedConsumer {
     fn drop(&mut self) {
-        let (subscription, number) = (&self.subscription, self.drawer.number);
+        let (subscription, number) = (&self.subscription, self.holder.number);
         subscription.change(|state| {
-            state.taps.remove(&number);
+            state.consumers.remove(&number);
             state.called.remove(&number);
-            state.waiting.retain(|waiter| waiter.drawer.number != number);
+            state.waiting.retain(|waiter| waiter.holder.number != number);
             // What it drew and did not hand over goes back, and what goes with it.
             subscription.put_back(state, |stage| match stage {
-                Stage::Claimed { tap, .. } | Stage::Handed { tap, redelivery: Redelivery::WhenConsumerEnds, .. } => {
-                    *tap == number
-                }
+                Stage::Claimed { consumer, .. }
+                | Stage::Handed { consumer, redelivery: Redelivery::WhenConsumerEnds, .. } => *consumer == number,
                 _ => false,
             });
         });
@@ -144,7 +143,7 @@ impl Drop for SimulatedTap {
 
 struct SimulatedClaim {
     subscription: Simulated,
-    drawer: Drawer,
+    holder: LeaseHolder,
     batch: u64,
     begun: bool,
 }
@@ -152,31 +151,34 @@ struct SimulatedClaim {
 impl Claim for SimulatedClaim {
     fn handed_over(mut self: Box<Self>) {
         self.begun = true;
-        let (ours, drawer) = (self.batch, self.drawer);
+        let (ours, holder) = (self.batch, self.holder);
         let sender = self.subscription.0.profile.initiator == Initiator::Gateway;
         self.subscription.change(|state| {
-            if !state.taps.contains(&drawer.number) {
-                state
-                    .wrongs
-                    .push("a batch was handed over after its tap was dropped, which had handed it back".to_owned());
+            if !state.consumers.contains(&holder.number) {
+                state.wrongs.push(
+                    "a batch was handed over after its consumer was dropped, which had handed it back".to_owned(),
+                );
             }
-            let (mut of_batch, mut of_tap) = (0, 0);
+            let (mut of_batch, mut of_consumer) = (0, 0);
             for entry in &mut state.sets {
-                if let Stage::Claimed { tap, batch } = entry.stage
+                if let Stage::Claimed { consumer, batch } = entry.stage
                     && batch == ours
                 {
                     entry.attempts += 1;
-                    entry.stage = Stage::Handed { tap, batch, redelivery: drawer.mode.redelivery };
+                    entry.stage = Stage::Handed { consumer, batch, redelivery: holder.mode.redelivery };
                     of_batch += 1;
                 }
-                let held = matches!(entry.stage, Stage::Handed { tap, .. } if tap == drawer.number);
-                of_tap += usize::from(held);
+                let held = matches!(entry.stage, Stage::Handed { consumer, .. } if consumer == holder.number);
+                of_consumer += usize::from(held);
             }
-            state.most =
-                state.most.max(if drawer.mode.redelivery == Redelivery::WhenConsumerEnds { of_tap } else { of_batch });
+            state.most = state.most.max(if holder.mode.redelivery == Redelivery::WhenConsumerEnds {
+                of_consumer
+            } else {
+                of_batch
+            });
             // A request may be in the middle of its answer; a run hears the end before it draws.
             if sender && state.end.is_some() {
-                state.wrongs.push("a batch was handed over after its tap had ended".to_owned());
+                state.wrongs.push("a batch was handed over after its consumer had ended".to_owned());
             }
         });
     }
