@@ -79,7 +79,7 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
             let mut consumer = visit.subscription.consumer();
             tokio::select! {
                 _ = visit.ends.wait_for(|ended| *ended) => "credential",
-                closed = consumer.next(Want::ALL) => match closed {
+                closed = consumer.next_batch(Want::ALL) => match closed {
                     Err(Closed::Draining) => "draining",
                     _ => "else",
                 },

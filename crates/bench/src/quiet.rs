@@ -110,7 +110,7 @@ impl setgate_delivery::Channel for QuietChannel {
 
     async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Closed {
         loop {
-            match consumer.next(Want::ALL).await {
+            match consumer.next_batch(Want::ALL).await {
                 Ok(batch) => {
                     let sets = batch.hand_over();
                     self.handed.fetch_add(u64::try_from(sets.len()).unwrap_or_default(), Ordering::Release);

@@ -32,7 +32,7 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
                 }
                 subscription.settle_all(all);
             }
-            next = consumer.next(Want::ALL) => match next {
+            next = consumer.next_batch(Want::ALL) => match next {
                 Ok(batch) => busy.extend(batch.hand_over().into_iter().map(&report)),
                 Err(closed) => break closed,
             },
@@ -53,7 +53,7 @@ pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(
     hand_over: impl Fn(Vec<SealedSet>) -> F,
 ) -> Closed {
     loop {
-        match consumer.next(Want::ALL).await {
+        match consumer.next_batch(Want::ALL).await {
             Ok(batch) => {
                 let sets = batch.hand_over();
                 let ids: Vec<_> = sets.iter().map(|set| (set.jti, Some(set.attempt))).collect();

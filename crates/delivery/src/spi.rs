@@ -43,11 +43,11 @@ pub trait SubscriptionCore: Send + Sync {
 /// The router's side of a [`Consumer`]. The state of its work lives here, not in futures.
 pub trait ConsumerCore: Send {
     /// Works towards the next batch.
-    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>>;
+    fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>>;
     /// Is ready when nothing that this consumer handed over is unsettled, or the drain deadline has passed.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Returns whether SETs are leased and being made ready; a caller whose wait is over still waits for these.
-    fn is_drawing(&self) -> bool {
+    fn is_preparing(&self) -> bool {
         false
     }
 }

@@ -1,4 +1,4 @@
-//! What a method draws from and reports to.
+//! What a method fetches from and reports to.
 
 use std::{
     fmt,
@@ -114,19 +114,19 @@ impl Consumer {
     ///
     /// # Errors
     /// [`Closed`] says why nothing will come any more.
-    pub async fn next(&mut self, want: Want) -> Result<Batch, Closed> {
+    pub async fn next_batch(&mut self, want: Want) -> Result<Batch, Closed> {
         let Some(wait) = want.wait else {
-            return std::future::poll_fn(|cx| self.0.poll_next(&want, cx)).await;
+            return std::future::poll_fn(|cx| self.0.poll_next_batch(&want, cx)).await;
         };
         let sleep = tokio::time::sleep(wait);
         tokio::pin!(sleep);
         let mut over = false;
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(batch) = self.poll_next(&want, cx) {
+            if let Poll::Ready(batch) = self.poll_next_batch(&want, cx) {
                 return Poll::Ready(batch);
             }
             over = over || sleep.as_mut().poll(cx).is_ready();
-            if over && !self.is_drawing() { Poll::Ready(Ok(Batch::empty())) } else { Poll::Pending }
+            if over && !self.is_preparing() { Poll::Ready(Ok(Batch::empty())) } else { Poll::Pending }
         })
         .await
     }
@@ -134,9 +134,9 @@ impl Consumer {
     /// Polls for the next batch, for callers that wait in their own way; `want.wait` is ignored.
     ///
     /// # Errors
-    /// As [`Consumer::next`].
-    pub fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
-        self.0.poll_next(want, cx)
+    /// As [`Consumer::next_batch`].
+    pub fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+        self.0.poll_next_batch(want, cx)
     }
 
     /// Returns whether SETs are leased and being made ready for this consumer.
@@ -144,8 +144,8 @@ impl Consumer {
     /// A caller that stops waiting for *something to come* still waits for these: otherwise a request that does not
     /// wait at all would never get what has to be signed first.
     #[must_use]
-    pub fn is_drawing(&self) -> bool {
-        self.0.is_drawing()
+    pub fn is_preparing(&self) -> bool {
+        self.0.is_preparing()
     }
 
     /// Waits until nothing that this consumer handed over is unsettled, or the drain deadline has passed.
@@ -312,7 +312,7 @@ mod tests {
     struct Slow(u32);
 
     impl spi::ConsumerCore for Slow {
-        fn poll_next(&mut self, _: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+        fn poll_next_batch(&mut self, _: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
             self.0 += 1;
             cx.waker().wake_by_ref();
             if self.0 < 3 { Poll::Pending } else { Poll::Ready(Ok(Batch { more: true, ..Batch::empty() })) }
@@ -322,7 +322,7 @@ mod tests {
             Poll::Ready(())
         }
 
-        fn is_drawing(&self) -> bool {
+        fn is_preparing(&self) -> bool {
             self.0 > 0
         }
     }
@@ -330,7 +330,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_wait_gets_what_is_being_made_ready() {
         let mut consumer = Consumer::new(Box::new(Slow(0)));
-        let batch = consumer.next(Want { wait: Some(Duration::ZERO), ..Want::ALL }).await.unwrap();
+        let batch = consumer.next_batch(Want { wait: Some(Duration::ZERO), ..Want::ALL }).await.unwrap();
         assert!(batch.more, "the wait was over before the batch was ready");
     }
 }

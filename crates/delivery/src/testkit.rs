@@ -110,12 +110,12 @@ pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure>
     note("an answer counts after its time is over", within(patience, cases::takes_overdue_answers(fixture)).await);
     note("the window is never exceeded", within(patience, cases::keeps_the_window(fixture)).await);
     note("a run that is dropped loses nothing", within(patience, cases::survives_a_dropped_run(fixture)).await);
-    note("a draw can be interrupted at every poll", within(patience, cases::draws_interrupted(fixture)).await);
+    note("a fetch can be interrupted at every poll", within(patience, cases::fetches_interrupted(fixture)).await);
     note("a flood does not lock up", within(patience, cases::survives_a_flood(fixture)).await);
     match initiator {
         Initiator::Gateway => {
             note("draining finishes what was handed over", within(patience, cases::drains(fixture)).await);
-            note("an end is heard while nothing may be drawn", within(patience, cases::hears_the_end(fixture)).await);
+            note("an end is heard while nothing may be fetched", within(patience, cases::hears_the_end(fixture)).await);
         }
         Initiator::Receiver => {
             note("two consumers share a stream", within(patience, visiting::shares(fixture)).await);

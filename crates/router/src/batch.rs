@@ -1,6 +1,6 @@
 //! One consumer of a stream, by phase: SETs are claimed ([`crate::subscription::Subscription::claim`]), prepared, looked at a last time, and handed over.
 //!
-//! The work is kept in the consumer, so that a cancelled `next` loses nothing.
+//! The work is kept in the consumer, so that a cancelled `next_batch` loses nothing.
 
 mod hand_over;
 mod prepare;
@@ -17,21 +17,21 @@ use setgate_delivery::{Batch, BoxFuture, Closed, Order, Want, spi::ConsumerCore}
 use self::prepare::{Failed, Prepared, prepare};
 use crate::{
     number::{ClaimNo, ConsumerNo, Generation},
-    subscription::{Drawn, LeaseHolder, Served, Subscription, poll_settled},
+    subscription::{Fetched, LeaseHolder, Served, Subscription, poll_settled},
     window::Waiter,
 };
 
 type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;
 
-/// Draws of one consumer that are sealed at the same time where the pool seals: one more than is waited for, so that sealing never
+/// Batches of one consumer that are sealed at the same time where the pool seals: one more than is waited for, so that sealing never
 /// waits for handing over.
 const AHEAD: usize = 2;
 
-/// A draw that is being sealed.
+/// A batch that is being sealed.
 struct Underway {
     work: Progress,
     served: Arc<Served>,
-    /// What it holds, with its draw.
+    /// What it holds, with its batch.
     sets: Vec<ClaimNo>,
 }
 
@@ -62,7 +62,7 @@ impl StreamConsumer {
         Self { subscription, holder, work: VecDeque::new(), kept: VecDeque::new(), waiter: Waiter::default() }
     }
 
-    /// Works on what is being sealed, and takes what is ready in the order in which it was drawn.
+    /// Works on what is being sealed, and takes what is ready in the order in which it was fetched.
     fn proceed(&mut self, cx: &mut Context<'_>) {
         for underway in &mut self.work {
             if let Progress::Busy(work) = &mut underway.work
@@ -75,40 +75,40 @@ impl StreamConsumer {
             let Some(Underway { work: Progress::Done(done), served, .. }) = self.work.pop_front() else { return };
             match done {
                 Ok(prepared) => self.kept.extend(prepared.into_iter().map(|one| (one, served.clone()))),
-                Err(failed) => self.subscription.draw_failed(&failed.sets, failed.cause),
+                Err(failed) => self.subscription.fetch_failed(&failed.sets, failed.cause),
             }
         }
     }
 
-    /// Draws for this want; nothing when a draw is under way.
-    fn draw(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
+    /// Fetches for this want; nothing when a batch is under way.
+    fn fetch(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
         let chance = self.waiter.withdraw();
-        let drawn = self.subscription.claim(self.holder, want, &mut self.waiter, cx);
+        let fetched = self.subscription.claim(self.holder, want, &mut self.waiter, cx);
         if let Some(window) = chance
             && !self.waiter.waits()
         {
             // It took less than there is, or nothing: the next who waits may have the rest.
             window.core().pass_on();
         }
-        match drawn {
-            Drawn::Slots(draw, served) => {
-                let sets = draw.slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), draw: draw.no }).collect();
-                let work = Progress::Busy(Box::pin(prepare(self.subscription.clone(), served.clone(), draw)));
+        match fetched {
+            Fetched::Slots(batch, served) => {
+                let sets = batch.slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), batch: batch.no }).collect();
+                let work = Progress::Busy(Box::pin(prepare(self.subscription.clone(), served.clone(), batch)));
                 self.work.push_back(Underway { work, served, sets });
                 None
             }
-            Drawn::Closed(closed) => Some(Poll::Ready(closed)),
-            Drawn::Nothing => Some(Poll::Pending),
+            Fetched::Closed(closed) => Some(Poll::Ready(closed)),
+            Fetched::Nothing => Some(Poll::Pending),
         }
     }
 
-    /// Draws on where the pool seals, for a sender: the pool then works while a batch is handed over.
-    fn draw_ahead(&mut self, want: &Want, cx: &mut Context<'_>) {
-        if !self.subscription.draws_ahead() {
+    /// Fetches on where the pool seals, for a sender: the pool then works while a batch is handed over.
+    fn prefetch(&mut self, want: &Want, cx: &mut Context<'_>) {
+        if !self.subscription.prefetches() {
             return;
         }
         while self.work.len() < AHEAD && self.kept.is_empty() {
-            if self.draw(want, cx).is_some() {
+            if self.fetch(want, cx).is_some() {
                 if self.work.is_empty() {
                     // It does not wait now: a batch is on its way to its peer.
                     self.subscription.state.lock().consumers.took(self.holder.consumer);
@@ -122,18 +122,18 @@ impl StreamConsumer {
 }
 
 impl ConsumerCore for StreamConsumer {
-    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+    fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         loop {
             self.proceed(cx);
             if want.sets > 0
                 && let Some(batch) = self.pass(want)
             {
-                self.draw_ahead(want, cx);
+                self.prefetch(want, cx);
                 return Poll::Ready(Ok(batch));
             }
             if !self.work.is_empty() {
                 if want.sets > 0 {
-                    self.draw_ahead(want, cx);
+                    self.prefetch(want, cx);
                 }
                 if self.kept.is_empty() && !self.work.is_empty() {
                     return Poll::Pending;
@@ -142,7 +142,7 @@ impl ConsumerCore for StreamConsumer {
                     continue;
                 }
             }
-            match self.draw(want, cx) {
+            match self.fetch(want, cx) {
                 None => {}
                 Some(Poll::Ready(closed)) => return Poll::Ready(Err(closed)),
                 Some(Poll::Pending) => return Poll::Pending,
@@ -154,7 +154,7 @@ impl ConsumerCore for StreamConsumer {
         poll_settled(&self.subscription, self.holder.consumer, cx)
     }
 
-    fn is_drawing(&self) -> bool {
+    fn is_preparing(&self) -> bool {
         !self.work.is_empty() || self.subscription.state.lock().in_flight.late > 0
     }
 }

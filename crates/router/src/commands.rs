@@ -79,7 +79,7 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
 /// How long late outcomes wait for earlier ones to be visible.
 const VISIBLE: Duration = Duration::from_secs(1);
 
-/// Outcomes of SETs that are not drawn: one read says what they are, one commit settles them.
+/// Outcomes of SETs that are not fetched: one read says what they are, one commit settles them.
 async fn settle_late(subscription: Arc<Subscription>, mut all: Vec<(Named, Jti, Outcome)>) {
     let store = subscription.shared.store.clone();
     // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since consumers wait.

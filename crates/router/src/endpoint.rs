@@ -159,7 +159,7 @@ impl Endpoint {
         Ok(Some(Probe { endpoint: self.clone(), no: *probes }))
     }
 
-    /// Whether a SET that was drawn may leave still.
+    /// Whether a SET that was fetched may leave still.
     pub(crate) fn lets_pass(&self, probe: Option<&Probe>) -> bool {
         self.is_open()
             || self

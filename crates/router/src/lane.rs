@@ -3,7 +3,7 @@
 //! A lane is the queue of one order key. Lanes hold the *ready set*; what is owed beyond it stays a bit in the store
 //! until there is room. Pure: no clock, no lock, no I/O.
 
-mod draw;
+mod fetch;
 mod out;
 mod waits;
 
@@ -15,7 +15,7 @@ use setgate_set::OrderKey;
 use self::{out::Out, waits::Waits};
 use crate::{hash::Map, number::ConsumerNo, slot::Slot};
 
-/// Who may draw a listed lane.
+/// Who may fetch a listed lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Listed {
     /// It is not listed: empty, waiting, stopped, or its SETs are out.
@@ -30,7 +30,7 @@ enum Listed {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Slot>,
-    /// Drawn and not settled.
+    /// Fetched and not settled.
     out: Out,
     /// The consumer that holds all that is out and may take more.
     holder: ConsumerNo,
@@ -72,7 +72,7 @@ pub(crate) struct Lanes {
     free: usize,
     /// The same for lanes that a consumer holds, by consumer.
     held: Map<ConsumerNo, VecDeque<OrderKey>>,
-    /// Whose turn it is: lanes that are held and lanes that are free are drawn in turn.
+    /// Whose turn it is: lanes that are held and lanes that are free are fetched in turn.
     free_next: bool,
     waits: Waits,
     /// With a count of stops that grows, and the SET that stopped it.
@@ -245,9 +245,9 @@ impl Lanes {
         Offered::Taken
     }
 
-    /// A drawn SET comes back to its place; it leaves again when `due` has come.
+    /// A fetched SET comes back to its place; it leaves again when `due` has come.
     ///
-    /// Returns what of its key was drawn behind it and is out still: it must come back too, since it may not arrive first.
+    /// Returns what of its key was fetched behind it and is out still: it must come back too, since it may not arrive first.
     pub(crate) fn put_back(&mut self, slot: Slot, due: Option<Duration>) -> Vec<u64> {
         let (key, seq) = (slot.head.order, slot.seq());
         let lane = self.lanes.entry(key).or_default();
@@ -266,7 +266,7 @@ impl Lanes {
         behind
     }
 
-    /// A drawn SET is settled. Returns the first SET of its key that was passed over, when the lane has run empty: scan again from there.
+    /// A fetched SET is settled. Returns the first SET of its key that was passed over, when the lane has run empty: scan again from there.
     pub(crate) fn settled(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
         self.came_in(key, seq);
         self.remove_if_empty(key)
@@ -299,7 +299,7 @@ impl Lanes {
         self.found_again(missed)
     }
 
-    /// Takes a SET that is not drawn out of its lane: it was acknowledged late. Returns from where to scan again, if anywhere.
+    /// Takes a SET that is not fetched out of its lane: it was acknowledged late. Returns from where to scan again, if anywhere.
     pub(crate) fn withdraw(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
         let lane = self.lanes.get_mut(&key)?;
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
@@ -315,7 +315,7 @@ impl Lanes {
         self.remove_if_empty(key)
     }
 
-    /// Takes a SET out of its lane as if it were drawn, and stops the lane until it is settled: it was refused late.
+    /// Takes a SET out of its lane as if it were fetched, and stops the lane until it is settled: it was refused late.
     pub(crate) fn take(&mut self, key: OrderKey, seq: u64) -> Option<Slot> {
         let lane = self.lanes.get_mut(&key)?;
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
@@ -402,7 +402,7 @@ impl Lanes {
         }
     }
 
-    /// Forgets SETs before `below` that are not drawn: they were dropped by a limit. Returns from where to scan again, if anywhere.
+    /// Forgets SETs before `below` that are not fetched: they were dropped by a limit. Returns from where to scan again, if anywhere.
     pub(crate) fn forget_below(&mut self, below: u64) -> Option<u64> {
         let (mut gone, mut again) = (0, None::<u64>);
         let mut go_on = Vec::new();
@@ -441,7 +441,7 @@ impl Lanes {
         missed
     }
 
-    /// Forgets everything that is not drawn; the scan finds it again.
+    /// Forgets everything that is not fetched; the scan finds it again.
     pub(crate) fn forget_all(&mut self) {
         self.lanes.retain(|_, lane| {
             lane.queue.clear();

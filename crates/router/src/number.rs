@@ -14,24 +14,24 @@ impl ConsumerNo {
     }
 }
 
-/// A draw of one stream: what one consumer claimed at once.
+/// A batch of one stream: what one consumer claimed at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DrawNo(u64);
+pub(crate) struct BatchNo(u64);
 
-impl DrawNo {
-    /// The draw that is made after this one.
+impl BatchNo {
+    /// The batch after this one.
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// A claim of one stream: the same SET drawn again is another claim.
+/// A claim of one stream: the same SET fetched again is another claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClaimNo {
     /// The SET's place in the ledger.
     pub(crate) seq: u64,
-    /// The draw that took it.
-    pub(crate) draw: DrawNo,
+    /// The batch in which it was fetched.
+    pub(crate) batch: BatchNo,
 }
 
 /// Counts changes of a stream's method or endpoint.

@@ -1,6 +1,6 @@
 //! Sealing: from a record's body to a signed token for one stream, late, at hand-over.
 //!
-//! Fast keys sign where they are drawn. RSA signs on a pool sized to the cores: one batch of a consumer is at most
+//! Fast keys sign where they are fetched. RSA signs on a pool sized to the cores: one batch of a consumer is at most
 //! [`BUDGET`] of work and a consumer has one batch in the pool, so streams share it in turn.
 
 mod cache;

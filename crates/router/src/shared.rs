@@ -35,9 +35,9 @@ pub(crate) struct Shared {
     pub(crate) cache: SealCache,
     pub(crate) timers: Timers,
     pub(crate) observed: Observed,
-    /// The store takes no settlements: nothing is drawn until it does.
+    /// The store takes no settlements: nothing is fetched until it does.
     pub(crate) halted: AtomicBool,
-    /// The store was opened as a copy: nothing is drawn until it is adopted.
+    /// The store was opened as a copy: nothing is fetched until it is adopted.
     pub(crate) held: AtomicBool,
     /// SETs that stand in the lanes of all streams.
     pub(crate) ready: AtomicUsize,
@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Pause(StreamNo, String),
     /// Pause a stream whose receiver does not come.
     Abandoned(StreamNo),
-    /// Acknowledgements and refusals of SETs that are not drawn.
+    /// Acknowledgements and refusals of SETs that are not fetched.
     Late(Arc<Subscription>, Vec<(Named, Jti, Outcome)>),
     /// What these waited for is well.
     Wake(Vec<Weak<Subscription>>),

@@ -3,7 +3,7 @@
 use setgate_set::Timestamp;
 use setgate_store::Head;
 
-/// An owed SET that stands in a lane or is drawn.
+/// An owed SET that stands in a lane or is fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     pub(crate) head: Head,

@@ -152,7 +152,7 @@ impl Router {
                 }
                 None => {
                     shared.halted.store(false, std::sync::atomic::Ordering::Release);
-                    // However short it was: who was woken meanwhile drew nothing, and nobody wakes it again.
+                    // However short it was: who was woken meanwhile fetched nothing, and nobody wakes it again.
                     shared.tell(Command::WakeAll);
                     tracing::info!("what was settled is written again");
                 }

@@ -1,4 +1,4 @@
-//! One stream as the router runs it: its lanes, its breaker, what is drawn of it, and what became of that.
+//! One stream as the router runs it: its lanes, its breaker, what is fetched of it, and what became of that.
 
 mod claim;
 mod come_back;
@@ -35,7 +35,7 @@ use crate::{
     backoff::pause,
     breaker::Breaker,
     endpoint::{Endpoint, Member},
-    number::{DrawNo, Generation},
+    number::{BatchNo, Generation},
     seal::Seal,
     shared::{Command, Shared},
     slot::Slot,
@@ -89,15 +89,15 @@ pub(crate) struct Subscription {
     own_window: setgate_delivery::Window,
 }
 
-/// What a consumer drew: its number, and the SETs.
-pub(crate) struct Draw {
-    pub(crate) no: DrawNo,
+/// What a consumer fetched: its number, and the SETs.
+pub(crate) struct FetchedBatch {
+    pub(crate) no: BatchNo,
     pub(crate) slots: Vec<(Slot, Jti)>,
 }
 
 /// What [`Subscription::claim`] found.
-pub(crate) enum Drawn {
-    Slots(Draw, Arc<Served>),
+pub(crate) enum Fetched {
+    Slots(FetchedBatch, Arc<Served>),
     Nothing,
     Closed(Closed),
 }
@@ -147,8 +147,8 @@ impl Subscription {
 
     /// Whatever the state calls for; here alone it is decided when the subscription is looked at next. Whoever changes the state calls it last.
     ///
-    /// What is due by now is done, who is to draw is woken, a sender's channel is started, a scan is asked for, and a timer is set for
-    /// the next time at which something is due. Tells whether somebody is on the way to draw.
+    /// What is due by now is done, who is to fetch is woken, a sender's channel is started, a scan is asked for, and a timer is set for
+    /// the next time at which something is due. Tells whether somebody is on the way to fetch.
     pub(crate) fn wake(self: &Arc<Self>, state: &mut State) -> bool {
         // Read under the lock: what another time of day left as due later may be due by now.
         let now = self.shared.runtime.clock.monotonic();
@@ -170,7 +170,7 @@ impl Subscription {
         comes
     }
 
-    /// Wakes who is to draw, or starts a sender's channel. Tells whether somebody is on the way, and when to look at this again.
+    /// Wakes who is to fetch, or starts a sender's channel. Tells whether somebody is on the way, and when to look at this again.
     fn rouse(self: &Arc<Self>, state: &mut State, now: Duration) -> (bool, Option<Duration>) {
         let mut again = None;
         if state.phase == Phase::Open {
@@ -181,7 +181,7 @@ impl Subscription {
                 }
             }
         }
-        if self.shared.is_halted() || !state.would_draw(now) || self.is_refused(state, now) {
+        if self.shared.is_halted() || !state.would_fetch(now) || self.is_refused(state, now) {
             return (false, again);
         }
         let sooner = |at: Option<Duration>| [again, at].into_iter().flatten().min();
@@ -227,7 +227,7 @@ impl Subscription {
         state.lanes.set_most(if all >= READY_MOST { own.min(READY_LEAST) } else { own });
     }
 
-    /// A time has come, or what it waited for outside is well. Tells whether somebody is on the way to draw.
+    /// A time has come, or what it waited for outside is well. Tells whether somebody is on the way to fetch.
     pub(crate) fn tick(self: &Arc<Self>) -> bool {
         let mut state = self.state.lock();
         // Its timer may have rung.
@@ -332,7 +332,7 @@ impl Subscription {
         state.consumers.wake_all();
     }
 
-    /// Whether a channel still runs, or something is drawn that must be settled now or never.
+    /// Whether a channel still runs, or something is fetched that must be settled now or never.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
         // What outlives its consumer outlives the process too: it may be acknowledged after a restart.
@@ -357,7 +357,7 @@ impl Subscription {
         let now = self.shared.runtime.clock.monotonic();
         let state = self.state.lock();
         let reading = state.phase == Phase::Open && (state.scan.reading || state.scan.asked);
-        state.drawable(now) || reading && state.allowance(now) > 0
+        state.fetchable(now) || reading && state.allowance(now) > 0
     }
 
     /// When the next attempt is due, if everything waits.

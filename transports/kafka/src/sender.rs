@@ -15,15 +15,15 @@ use crate::{
     wire::{OVERHEAD, Shape},
 };
 
-/// SETs of one draw: sealed together, settled whenever their reports come.
-const DRAW: usize = 256;
-/// Bytes of one draw.
-const DRAW_BYTES: usize = 1 << 20;
+/// SETs of one fetch: sealed together, settled whenever their reports come.
+const BATCH_SETS: usize = 256;
+/// Bytes of one fetch.
+const BATCH_BYTES: usize = 1 << 20;
 /// For so long a producer that is not there is waited for, before it is made sure that it is being made.
 const AGAIN: Duration = Duration::from_secs(5);
 /// SETs of one stream that may be under way whatever its share is: a smaller window is not worth dividing.
 const SHARE_LEAST: usize = 64;
-/// For so long nothing is drawn when something came straight back: drawn again at once, it would come back at once.
+/// For so long nothing is fetched when something came straight back: fetched again at once, it would come back at once.
 const REST: Duration = Duration::from_millis(100);
 
 /// One stream that goes to a topic: one SET a record, as many under way as the cluster's window has room for.
@@ -85,8 +85,8 @@ impl KafkaChannel {
             }
             tokio::select! {
                 changed = producer_state.changed() => if changed.is_err() { return Err(Closed::Draining) },
-                // Nothing is drawn; only an end comes out of this.
-                end = consumer.next(Want { sets: 0, ..Want::ALL }) => { end?; }
+                // Nothing is fetched; only an end comes out of this.
+                end = consumer.next_batch(Want { sets: 0, ..Want::ALL }) => { end?; }
                 // Its thread could not be started, and no other channel may come to try it again.
                 () = self.cluster.runtime().clock.sleep(AGAIN) => drop(self.cluster.begin()),
             }
@@ -100,7 +100,7 @@ impl KafkaChannel {
             return closed;
         }
         loop {
-            let batch = match consumer.next(Want::ALL).await {
+            let batch = match consumer.next_batch(Want::ALL).await {
                 Ok(batch) => batch,
                 Err(closed) => return closed,
             };
@@ -133,8 +133,8 @@ impl KafkaChannel {
         self.ready(subscription, consumer, producer_state).await?;
         tokio::select! {
             () = self.cluster.trust(&self.topic) => Ok(()),
-            // Nothing is drawn; only an end comes out of this.
-            end = consumer.next(Want { sets: 0, ..Want::ALL }) => end.map(drop),
+            // Nothing is fetched; only an end comes out of this.
+            end = consumer.next_batch(Want { sets: 0, ..Want::ALL }) => end.map(drop),
         }
     }
 }
@@ -152,8 +152,8 @@ impl Channel for KafkaChannel {
             // Every record gets a report, at the latest by its time-out.
             redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits {
-                sets: DRAW.min(section.in_flight),
-                bytes: DRAW_BYTES.max(section.record_bytes).min(section.in_flight_bytes),
+                sets: BATCH_SETS.min(section.in_flight),
+                bytes: BATCH_BYTES.max(section.record_bytes).min(section.in_flight_bytes),
                 overhead: OVERHEAD.min(section.record_bytes / 4),
                 set_bytes: section.record_bytes - OVERHEAD.min(section.record_bytes / 4),
             },

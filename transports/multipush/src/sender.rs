@@ -220,7 +220,7 @@ impl Channel for MultiChannel {
                         end.get_or_insert(Closed::Fault(cause));
                     }
                 }
-                next = consumer.next(want), if end.is_none() => match next {
+                next = consumer.next_batch(want), if end.is_none() => match next {
                     Ok(batch) => {
                         let sets = batch.hand_over();
                         if !sets.is_empty() {

@@ -113,16 +113,16 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
         return nothing(visit.subscription.has_due());
     }
     let started = runtime.clock.monotonic();
-    match draw(&visit, channel, ask.sets, ask.waits, &runtime).await {
-        Drawn::Batch(batch, consumer) => {
+    match fetch(&visit, channel, ask.sets, ask.waits, &runtime).await {
+        Fetched::Batch(batch, consumer) => {
             let mut response = Response::new(Body::new(Answer::new(batch, consumer, runtime)));
             label(&mut response);
             response
         }
-        Drawn::Nothing => nothing(visit.subscription.has_due()),
-        Drawn::Ended => nothing(false),
-        Drawn::Deleted => refuse(StatusCode::NOT_FOUND, "there is no such stream"),
-        Drawn::Displaced => {
+        Fetched::Nothing => nothing(visit.subscription.has_due()),
+        Fetched::Ended => nothing(false),
+        Fetched::Deleted => refuse(StatusCode::NOT_FOUND, "there is no such stream"),
+        Fetched::Displaced => {
             if ask.waits {
                 linger(&visit, channel, started, &runtime).await;
             }
@@ -131,8 +131,8 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
     }
 }
 
-/// What became of a draw.
-enum Drawn {
+/// What became of a fetch.
+enum Fetched {
     Batch(Batch, Consumer),
     Nothing,
     /// The gateway shuts down, or the credential is over.
@@ -149,29 +149,29 @@ struct Waiting {
     capped: bool,
 }
 
-async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, runtime: &Runtime) -> Drawn {
+async fn fetch(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, runtime: &Runtime) -> Fetched {
     let mut consumer = visit.subscription.consumer();
     let want = Want { sets, ..Want::ALL };
     let started = runtime.clock.monotonic();
     let mut ends = visit.ends.clone();
     let mut ended = pin!(raised(&mut ends));
     let mut waiting: Option<Waiting> = None;
-    let drawn = poll_fn(|cx| {
+    let fetched = poll_fn(|cx| {
         if ended.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Drawn::Ended));
+            return Poll::Ready(Err(Fetched::Ended));
         }
-        match consumer.poll_next(&want, cx) {
-            Poll::Ready(Ok(batch)) if batch.sets.is_empty() => return Poll::Ready(Err(Drawn::Nothing)),
+        match consumer.poll_next_batch(&want, cx) {
+            Poll::Ready(Ok(batch)) if batch.sets.is_empty() => return Poll::Ready(Err(Fetched::Nothing)),
             Poll::Ready(Ok(batch)) => return Poll::Ready(Ok(batch)),
-            Poll::Ready(Err(Closed::Deleted)) => return Poll::Ready(Err(Drawn::Deleted)),
-            Poll::Ready(Err(Closed::Draining)) => return Poll::Ready(Err(Drawn::Ended)),
-            Poll::Ready(Err(_)) => return Poll::Ready(Err(Drawn::Displaced)),
+            Poll::Ready(Err(Closed::Deleted)) => return Poll::Ready(Err(Fetched::Deleted)),
+            Poll::Ready(Err(Closed::Draining)) => return Poll::Ready(Err(Fetched::Ended)),
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Fetched::Displaced)),
             // SETs are being signed: the wait for something to come is over, whatever the clock says.
-            Poll::Pending if consumer.is_drawing() => return Poll::Pending,
+            Poll::Pending if consumer.is_preparing() => return Poll::Pending,
             Poll::Pending => {}
         }
         if !waits {
-            return Poll::Ready(Err(Drawn::Nothing));
+            return Poll::Ready(Err(Fetched::Nothing));
         }
         let waiting = waiting.get_or_insert_with(|| Waiting {
             deadline: runtime.clock.sleep(channel.hold),
@@ -184,14 +184,14 @@ async fn draw(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, ru
             waiting.deadline = runtime.clock.sleep(PAUSED.saturating_sub(waited));
         }
         if waiting.deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Drawn::Nothing));
+            return Poll::Ready(Err(Fetched::Nothing));
         }
-        waiting.place.poll_ended(cx).map(|()| Err(Drawn::Displaced))
+        waiting.place.poll_ended(cx).map(|()| Err(Fetched::Displaced))
     })
     .await;
-    match drawn {
-        Ok(batch) => Drawn::Batch(batch, consumer),
-        Err(drawn) => drawn,
+    match fetched {
+        Ok(batch) => Fetched::Batch(batch, consumer),
+        Err(fetched) => fetched,
     }
 }
 

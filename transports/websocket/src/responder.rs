@@ -221,7 +221,7 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, channel: &SocketCha
     // Whoever brings something is answered at once.
     let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { channel.wait } else { Duration::ZERO };
     let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };
-    let batch = match consumer.next(want).await {
+    let batch = match consumer.next_batch(want).await {
         Ok(batch) => batch,
         Err(setgate_delivery::Closed::Deleted) => {
             return plain(Declined(StatusCode::NOT_FOUND, "the stream was deleted\n"));
@@ -270,7 +270,7 @@ async fn answer(visit: &Visit, sets: Vec<(Box<str>, Bytes)>) -> Answered {
     said
 }
 
-/// An answer's body. It owns the batch and the consumer that drew it: handed over when the connection takes the bytes; dropped
+/// An answer's body. It owns the batch and the consumer that fetched it: handed over when the connection takes the bytes; dropped
 /// before, it never happened.
 struct Handing {
     json: Option<Bytes>,

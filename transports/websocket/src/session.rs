@@ -83,7 +83,7 @@ impl Rules {
 }
 
 /// The side that has SETs to give.
-pub(crate) struct Draws {
+pub(crate) struct Delivering {
     subscription: Subscription,
     consumer: Consumer,
     /// How many more SETs the peer takes, as it said.
@@ -92,14 +92,14 @@ pub(crate) struct Draws {
     handed: HashSet<Jti>,
     /// Since when SETs have been here without one being settled.
     since: Option<Duration>,
-    /// The peer has reported something since the last draw.
+    /// The peer has reported something since the last fetch.
     heard: bool,
     stalled: bool,
     /// What the consumer was asked for last, while it has not answered: it rings when it can.
     asked: Option<Want>,
 }
 
-impl Draws {
+impl Delivering {
     pub(crate) fn new(subscription: Subscription) -> Self {
         let consumer = subscription.consumer();
         Self {
@@ -115,7 +115,7 @@ impl Draws {
     }
 }
 
-impl Drop for Draws {
+impl Drop for Delivering {
     fn drop(&mut self) {
         if self.stalled {
             self.subscription.stalled(None);
@@ -135,7 +135,7 @@ pub(crate) struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// Draws nothing more, waits for what is handed over.
+    /// Fetches nothing more, waits for what is handed over.
     Draining,
     /// The close frame is still to be said.
     Parting(Goodbye),
@@ -149,8 +149,8 @@ pub(crate) struct Session<S> {
     protocol: Subprotocol,
     rules: Arc<Rules>,
     runtime: Runtime,
-    draws: Option<Draws>,
-    /// For acknowledgements that come after the last draw.
+    delivering: Option<Delivering>,
+    /// For acknowledgements that come after the last fetch.
     subscription: Option<Subscription>,
     inbox: Option<Box<Inbox>>,
     refusals: Vec<Box<str>>,
@@ -181,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             protocol,
             rules,
             runtime,
-            draws: None,
+            delivering: None,
             subscription: None,
             inbox: None,
             refusals: Vec::new(),
@@ -206,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Gives the SETs of a subscription.
     pub(crate) fn giving(mut self, subscription: Subscription) -> Self {
         self.subscription = Some(subscription.clone());
-        self.draws = Some(Draws::new(subscription));
+        self.delivering = Some(Delivering::new(subscription));
         self
     }
 
@@ -222,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self
     }
 
-    /// The gateway stops: nothing more is drawn, and what is here has a little time to be settled.
+    /// The gateway stops: nothing more is fetched, and what is here has a little time to be settled.
     fn drain(&mut self) {
         if self.stage == Stage::Open {
             self.stage = Stage::Draining;
@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn let_go(&mut self) {
-        self.draws = None;
+        self.delivering = None;
         self.inbox = None;
         self.refusals = Vec::new();
         self.tick = self.runtime.clock.sleep(LINGER);
@@ -274,8 +274,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         more |= self.write()?;
         if self.stage == Stage::Draining
-            && let Some(draws) = &mut self.draws
-            && pin!(draws.consumer.settled()).poll(&mut Context::from_waker(self.bells.subscription.waker())).is_ready()
+            && let Some(delivering) = &mut self.delivering
+            && pin!(delivering.consumer.settled())
+                .poll(&mut Context::from_waker(self.bells.subscription.waker()))
+                .is_ready()
         {
             self.part(Goodbye::DRAINING);
         }
@@ -325,14 +327,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.ping_due = true;
         let now = self.runtime.clock.monotonic();
         let settle = self.rules.settle;
-        if let Some(draws) = &mut self.draws
-            && let Some(since) = draws.since
+        if let Some(delivering) = &mut self.delivering
+            && let Some(since) = delivering.since
         {
             // It waits for outcomes then: it is to be asked for SETs once more.
-            draws.asked = None;
+            delivering.asked = None;
             let cx = &mut Context::from_waker(self.bells.subscription.waker());
-            if pin!(draws.consumer.settled()).poll(cx).is_ready() {
-                draws.since = None;
+            if pin!(delivering.consumer.settled()).poll(cx).is_ready() {
+                delivering.since = None;
             } else if now.saturating_sub(since) >= settle {
                 self.part(Goodbye::UNSETTLED);
             }
@@ -398,8 +400,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if !matches!(self.stage, Stage::Open | Stage::Draining) {
             return;
         }
-        if let (Some(draws), Subprotocol::Setgate, Some(more)) = (&mut self.draws, self.protocol, object.max_events) {
-            draws.credit = draws.credit.saturating_add(more).min(CREDIT);
+        if let (Some(delivering), Subprotocol::Setgate, Some(more)) =
+            (&mut self.delivering, self.protocol, object.max_events)
+        {
+            delivering.credit = delivering.credit.saturating_add(more).min(CREDIT);
         }
         let sets = object.sets.unwrap_or_default();
         match &mut self.inbox {
@@ -422,16 +426,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn settle(&mut self, object: &mut Exchange) {
         let outcomes = object.outcomes();
         let Some(subscription) = self.subscription.as_ref().filter(|_| !outcomes.is_empty()) else { return };
-        if let Some(draws) = &mut self.draws {
+        if let Some(delivering) = &mut self.delivering {
             outcomes.iter().for_each(|(jti, ..)| {
-                draws.handed.remove(jti);
+                delivering.handed.remove(jti);
             });
-            draws.heard = true;
+            delivering.heard = true;
         }
         // Whoever names SETs that are none of its own, or those that it settled before, has settled nothing.
         let settled = subscription.settle_all(outcomes);
-        if let Some(draws) = self.draws.as_mut().filter(|_| settled > 0) {
-            draws.since = draws.since.map(|_| self.runtime.clock.monotonic());
+        if let Some(delivering) = self.delivering.as_mut().filter(|_| settled > 0) {
+            delivering.since = delivering.since.map(|_| self.runtime.clock.monotonic());
         }
     }
 

@@ -147,8 +147,8 @@ impl Case {
             return Err(format!("{most} SETs were under way, the window has {window}"));
         }
         match (self.subscription.most(), self.opened.most) {
-            (drawn, Some(most)) if drawn > most => {
-                Err(format!("{drawn} SETs were handed over where {most} were asked for"))
+            (fetched, Some(most)) if fetched > most => {
+                Err(format!("{fetched} SETs were handed over where {most} were asked for"))
             }
             _ => Ok(()),
         }

@@ -275,7 +275,7 @@ pub(super) async fn survives_a_dropped_run(fixture: &impl Fixture) -> Result<(),
     case.all_acknowledged()
 }
 
-pub(super) async fn draws_interrupted(fixture: &impl Fixture) -> Result<(), String> {
+pub(super) async fn fetches_interrupted(fixture: &impl Fixture) -> Result<(), String> {
     let script =
         |meeting: Meeting| if meeting.at.is_multiple_of(5) && meeting.times == 1 { Act::Busy } else { Act::Take };
     let case = Case::open(fixture, 120, 30, script).await?;

@@ -18,8 +18,12 @@ use crate::{
 ///
 /// For tests of single answers: nothing is retried, no window is taken.
 pub async fn outcomes(channel: Arc<dyn AnyChannel>, bodies: Vec<Bytes>) -> Vec<Option<Outcome>> {
-    let once =
-        Once(Arc::new(Mutex::new(OnceState { outcomes: vec![None; bodies.len()], bodies, drawn: false, waker: None })));
+    let once = Once(Arc::new(Mutex::new(OnceState {
+        outcomes: vec![None; bodies.len()],
+        bodies,
+        fetched: false,
+        waker: None,
+    })));
     let subscription = Subscription::new(Arc::new(once.clone()));
     let consumer = subscription.consumer();
     channel.run(subscription, consumer).await;
@@ -32,7 +36,7 @@ struct Once(Arc<Mutex<OnceState>>);
 struct OnceState {
     bodies: Vec<Bytes>,
     outcomes: Vec<Option<Outcome>>,
-    drawn: bool,
+    fetched: bool,
     waker: Option<Waker>,
 }
 
@@ -60,23 +64,23 @@ impl SubscriptionCore for Once {
     fn counts(&self) -> (usize, usize) {
         let state = self.0.lock();
         let open = state.outcomes.iter().filter(|outcome| outcome.is_none()).count();
-        if state.drawn { (open, 0) } else { (0, open) }
+        if state.fetched { (open, 0) } else { (0, open) }
     }
 
     fn stalled(&self, _: Option<Cause>) {}
 }
 
 impl ConsumerCore for Once {
-    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+    fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         let mut state = self.0.lock();
         if state.outcomes.iter().all(Option::is_some) {
             return Poll::Ready(Err(Closed::Idle));
         }
-        if state.drawn || want.sets == 0 {
+        if state.fetched || want.sets == 0 {
             state.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        state.drawn = true;
+        state.fetched = true;
         let set = |(at, body): (usize, &Bytes)| SealedSet {
             jti: Jti::from_block(b't', (at as u128 + 1).to_be_bytes()),
             attempt: Attempt(1),

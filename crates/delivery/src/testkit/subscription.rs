@@ -39,7 +39,7 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
     Waiting,
-    /// Drawn by a consumer, in a batch.
+    /// Fetched by a consumer, in a batch.
     Claimed {
         consumer: u64,
         batch: u64,
@@ -57,8 +57,8 @@ struct Entry {
     key: u64,
     body: Bytes,
     attempts: u32,
-    /// Whether a consumer has ever drawn it: from then on a final outcome counts.
-    drawn: bool,
+    /// Whether a consumer has ever fetched it: from then on a final outcome counts.
+    fetched: bool,
     stage: Stage,
 }
 
@@ -395,8 +395,8 @@ impl Simulated {
         if matches!(entry.stage, Stage::Settled(_)) {
             return;
         }
-        if !entry.drawn {
-            state.wrongs.push(format!("an outcome for {jti}, which no consumer ever drew: {outcome:?}"));
+        if !entry.fetched {
+            state.wrongs.push(format!("an outcome for {jti}, which no consumer ever fetched: {outcome:?}"));
             return;
         }
         // A claim has the number that its hand-over will have.
@@ -541,7 +541,7 @@ fn entry(form: Form, at: usize, key: usize, padding: usize) -> Entry {
         Form::Token => format!("eyJ0eXAiOiJzZWNldmVudCtqd3QifQ.{jti}{padding}.c2lnbmF0dXJl"),
         Form::Claims => format!(r#"{{"jti":"{jti}{padding}"}}"#),
     };
-    Entry { jti, key: key as u64, body: body.into(), attempts: 0, drawn: false, stage: Stage::Waiting }
+    Entry { jti, key: key as u64, body: body.into(), attempts: 0, fetched: false, stage: Stage::Waiting }
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl Channel for InMemory {
                 let work = drive::each(&subscription, subscription.consumer(), |set| self.send(set));
                 let end = async {
                     loop {
-                        if let Err(end) = consumer.next(Want { sets: 0, ..Want::ALL }).await {
+                        if let Err(end) = consumer.next_batch(Want { sets: 0, ..Want::ALL }).await {
                             return end;
                         }
                     }
@@ -121,7 +121,7 @@ impl Channel for InMemory {
                 }
             }
             Behaviour::Reverses => loop {
-                match consumer.next(Want::ALL).await {
+                match consumer.next_batch(Want::ALL).await {
                     Ok(batch) => {
                         for set in batch.hand_over().into_iter().rev() {
                             let (jti, attempt): (_, Attempt) = (set.jti, set.attempt);

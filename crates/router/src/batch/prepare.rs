@@ -8,23 +8,23 @@ use setgate_set::Jti;
 use setgate_store::{Kind, Position, Rule, StoreError};
 
 use crate::{
-    number::{ClaimNo, DrawNo, KeyGeneration},
+    number::{BatchNo, ClaimNo, KeyGeneration},
     seal::{Job, SealError},
     slot::Slot,
-    subscription::{Draw, Served, Subscription},
+    subscription::{FetchedBatch, Served, Subscription},
 };
 
-/// A drawn SET with its sealed token, or what became of it instead.
+/// A fetched SET with its sealed token, or what became of it instead.
 pub(super) struct Prepared {
     pub(super) slot: Slot,
-    pub(super) draw: DrawNo,
+    pub(super) batch: BatchNo,
     pub(super) jti: Jti,
     pub(super) made: Made,
 }
 
 impl Prepared {
     pub(super) fn claim(&self) -> ClaimNo {
-        ClaimNo { seq: self.slot.seq(), draw: self.draw }
+        ClaimNo { seq: self.slot.seq(), batch: self.batch }
     }
 }
 
@@ -48,15 +48,15 @@ pub(super) struct Failed {
     pub(super) cause: Cause,
 }
 
-/// Reads the bodies of a draw in one range and seals them in one job.
+/// Reads the bodies of a batch in one range and seals them in one job.
 pub(super) async fn prepare(
     subscription: Arc<Subscription>,
     served: Arc<Served>,
-    draw: Draw,
+    batch: FetchedBatch,
 ) -> Result<Vec<Prepared>, Failed> {
-    let Draw { no: draw, slots } = draw;
+    let FetchedBatch { no: batch, slots } = batch;
     let fail = |cause: Cause, slots: &[(Slot, Jti)]| Failed {
-        sets: slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), draw }).collect(),
+        sets: slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), batch }).collect(),
         cause,
     };
     let started = subscription.shared.runtime.clock.monotonic();
@@ -95,11 +95,11 @@ pub(super) async fn prepare(
                 },
             };
             if let (Made::Token(made), Some(claimed)) = (&made, state.in_flight.claimed.get_mut(&slot.seq()))
-                && claimed.draw == draw
+                && claimed.batch == batch
             {
                 claimed.sealed = Some((generation, made.token.clone()));
             }
-            prepared.push(Prepared { slot, draw, jti, made });
+            prepared.push(Prepared { slot, batch, jti, made });
         }
     }
     Ok(prepared)

@@ -10,7 +10,7 @@ use setgate_stream::{Decision, Why};
 
 use super::{
     StreamConsumer,
-    hand_over::DrawnClaim,
+    hand_over::FetchedClaim,
     prepare::{Made, Prepared, Token},
 };
 use crate::{
@@ -41,7 +41,7 @@ impl StreamConsumer {
         while sets.len() < want.sets {
             let Some((prepared, served)) = self.kept.pop_front() else { break };
             let claim = prepared.claim();
-            let Prepared { slot, draw, jti, made } = prepared;
+            let Prepared { slot, batch, jti, made } = prepared;
             let control = slot.head.kind == Kind::Control;
             if moved || paused && !control {
                 back.push(claim);
@@ -59,7 +59,7 @@ impl StreamConsumer {
             }
             if !sets.is_empty() && bytes + token.token.len() > want.bytes {
                 let made = Made::Token(token);
-                self.kept.push_front((Prepared { slot, draw, jti, made }, served));
+                self.kept.push_front((Prepared { slot, batch, jti, made }, served));
                 break;
             }
             let Token { token, body, .. } = token;
@@ -85,7 +85,7 @@ impl StreamConsumer {
         Some(Batch::new(
             sets,
             self.has_more(),
-            Box::new(DrawnClaim { subscription: self.subscription.clone(), sets: claims, handed: false }),
+            Box::new(FetchedClaim { subscription: self.subscription.clone(), sets: claims, handed: false }),
         ))
     }
 
@@ -101,7 +101,7 @@ impl StreamConsumer {
     fn drop_unread(&mut self) {
         self.kept.retain(|(prepared, _)| {
             let Made::Unread(cause) = &prepared.made else { return true };
-            // What was drawn behind it comes back with it, before anything of its subject leaves.
+            // What was fetched behind it comes back with it, before anything of its subject leaves.
             self.subscription.cannot_read(prepared.claim(), cause);
             false
         });
@@ -113,11 +113,11 @@ impl StreamConsumer {
         let paused = {
             let state = self.subscription.state.lock();
             let open = state.is_endpoint_open();
-            // What failed meanwhile has taken back what was drawn behind it.
+            // What failed meanwhile has taken back what was fetched behind it.
             self.kept.retain(|(prepared, _)| {
                 let claim = prepared.claim();
                 let claimed = state.in_flight.claim(claim);
-                // What was drawn before its endpoint failed waits, too.
+                // What was fetched before its endpoint failed waits, too.
                 let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
                 if !leaves && claimed.is_some() {
                     held.push(claim);
@@ -147,7 +147,7 @@ impl StreamConsumer {
         None
     }
 
-    /// What was drawn for one batch of which two are made: what follows a SET of the first comes back until that is settled.
+    /// What was fetched for one batch of which two are made: what follows a SET of the first comes back until that is settled.
     fn part_behind(&mut self, first: &[SealedSet]) -> Vec<ClaimNo> {
         let mut back = Vec::new();
         if self.kept.is_empty() {

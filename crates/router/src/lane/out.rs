@@ -1,4 +1,4 @@
-//! The drawn and unsettled SETs of one order key.
+//! The fetched and unsettled SETs of one order key.
 
 /// Positions in the order of the ledger. Most lanes have one at a time: it needs no room of its own.
 #[derive(Debug, Default)]

@@ -20,8 +20,8 @@ fn slot(seq: u64, key: u64) -> Slot {
 const ONE: ConsumerNo = ConsumerNo::NOBODY.next();
 const TWO: ConsumerNo = ONE.next();
 
-fn draw(lanes: &mut Lanes, order: Order, most: usize, bytes: usize) -> Vec<Slot> {
-    lanes.draw(ONE, order, most, bytes, 0).0
+fn fetch(lanes: &mut Lanes, order: Order, most: usize, bytes: usize) -> Vec<Slot> {
+    lanes.fetch(ONE, order, most, bytes, 0).0
 }
 
 fn seqs(slots: &[Slot]) -> Vec<u64> {
@@ -29,31 +29,31 @@ fn seqs(slots: &[Slot]) -> Vec<u64> {
 }
 
 #[test]
-fn per_set_draws_one_of_each_key() {
+fn per_set_fetches_one_of_each_key() {
     let mut lanes = Lanes::new(100);
     for (seq, key) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
         assert_eq!(lanes.offer(slot(seq, key), None), Offered::Taken);
     }
-    let drawn = draw(&mut lanes, Order::PerSet, 10, usize::MAX);
-    assert_eq!(seqs(&drawn), [1, 3]);
-    assert!(draw(&mut lanes, Order::PerSet, 10, usize::MAX).is_empty());
+    let fetched = fetch(&mut lanes, Order::PerSet, 10, usize::MAX);
+    assert_eq!(seqs(&fetched), [1, 3]);
+    assert!(fetch(&mut lanes, Order::PerSet, 10, usize::MAX).is_empty());
     assert_eq!(lanes.settled(OrderKey::from_bits(7), 1), None);
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerSet, 10, usize::MAX)), [2]);
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerSet, 10, usize::MAX)), [2]);
 }
 
 #[test]
-fn per_batch_draws_a_key_in_order_and_keeps_it_until_all_are_settled() {
+fn per_batch_fetches_a_key_in_order_and_keeps_it_until_all_are_settled() {
     let mut lanes = Lanes::new(100);
     for (seq, key) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
         lanes.offer(slot(seq, key), None);
     }
-    let mut drawn = draw(&mut lanes, Order::PerBatch, 3, usize::MAX);
-    assert_eq!(seqs(&drawn), [1, 2, 4]);
+    let mut fetched = fetch(&mut lanes, Order::PerBatch, 3, usize::MAX);
+    assert_eq!(seqs(&fetched), [1, 2, 4]);
     lanes.settled(OrderKey::from_bits(7), 1);
-    assert_eq!(lanes.put_back(drawn.remove(1), None), [4], "it was drawn behind it");
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerBatch, 3, usize::MAX)), [3], "4 is still held");
-    lanes.put_back(drawn.remove(1), None);
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerBatch, 3, usize::MAX)), [2, 4]);
+    assert_eq!(lanes.put_back(fetched.remove(1), None), [4], "it was fetched behind it");
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerBatch, 3, usize::MAX)), [3], "4 is still held");
+    lanes.put_back(fetched.remove(1), None);
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerBatch, 3, usize::MAX)), [2, 4]);
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn a_batch_keeps_to_its_bytes_but_never_starves() {
     for seq in 1..=5 {
         lanes.offer(slot(seq, seq), None);
     }
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerSet, 10, 250)), [1, 2]);
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerSet, 10, 1)), [3], "one SET always fits");
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerSet, 10, 250)), [1, 2]);
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerSet, 10, 1)), [3], "one SET always fits");
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn a_blocked_key_costs_a_bit_when_the_ready_set_is_full() {
     assert_eq!(lanes.offer(slot(2, 7), None), Offered::Taken);
     assert_eq!(lanes.offer(slot(3, 7), None), Offered::PassedOver);
     assert_eq!(lanes.offer(slot(4, 8), None), Offered::Taken, "another key is not held up");
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerSet, 10, usize::MAX)), [1, 4]);
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerSet, 10, usize::MAX)), [1, 4]);
     assert_eq!(lanes.settled(OrderKey::from_bits(7), 1), None);
     assert_eq!(lanes.offer(slot(5, 7), None), Offered::PassedOver, "it must not overtake 3");
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerSet, 10, usize::MAX)), [2]);
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerSet, 10, usize::MAX)), [2]);
     assert_eq!(lanes.settled(OrderKey::from_bits(7), 2), Some(3), "scan again from there");
 }
 
@@ -84,8 +84,8 @@ fn a_blocked_key_costs_a_bit_when_the_ready_set_is_full() {
 fn a_waiting_lane_wakes_in_time_and_a_late_acknowledgement_takes_it_away() {
     let mut lanes = Lanes::new(10);
     lanes.offer(slot(1, 7), None);
-    let mut drawn = draw(&mut lanes, Order::PerSet, 1, usize::MAX);
-    lanes.put_back(drawn.remove(0), Some(Duration::from_secs(5)));
+    let mut fetched = fetch(&mut lanes, Order::PerSet, 1, usize::MAX);
+    lanes.put_back(fetched.remove(0), Some(Duration::from_secs(5)));
     assert!(!lanes.has_ready());
     lanes.wake(Duration::from_secs(4));
     assert!(!lanes.has_ready());
@@ -93,7 +93,7 @@ fn a_waiting_lane_wakes_in_time_and_a_late_acknowledgement_takes_it_away() {
     assert!(lanes.has_ready());
     assert_eq!(lanes.withdraw(OrderKey::from_bits(7), 1), None);
     assert_eq!(lanes.queued(), 0);
-    assert!(draw(&mut lanes, Order::PerSet, 1, usize::MAX).is_empty());
+    assert!(fetch(&mut lanes, Order::PerSet, 1, usize::MAX).is_empty());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_key_that_was_forgotten_while_it_stood_ready_does_not_leave_twice() {
     for seq in 4..=6 {
         lanes.offer(slot(seq, 7), None);
     }
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerSet, 10, usize::MAX)), [4], "5 and 6 wait until 4 is settled");
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerSet, 10, usize::MAX)), [4], "5 and 6 wait until 4 is settled");
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn a_stopped_key_gives_its_room_to_others() {
     lanes.stop(OrderKey::from_bits(7), 1);
     lanes.shrink(false);
     assert_eq!((lanes.queued(), lanes.room()), (1, 1));
-    assert!(draw(&mut lanes, Order::PerSet, 10, usize::MAX).is_empty(), "it is stopped");
+    assert!(fetch(&mut lanes, Order::PerSet, 10, usize::MAX).is_empty(), "it is stopped");
     lanes.go_on(OrderKey::from_bits(7));
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerSet, 10, usize::MAX)), [1]);
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerSet, 10, usize::MAX)), [1]);
     assert_eq!(lanes.settled(OrderKey::from_bits(7), 1), Some(2));
 }
 
@@ -144,17 +144,17 @@ fn who_holds_a_key_may_go_on_with_it_and_nobody_else() {
     for (seq, key) in [(1, 7), (2, 7), (3, 8), (4, 7)] {
         lanes.offer(slot(seq, key), None);
     }
-    assert_eq!(seqs(&lanes.draw(ONE, Order::PerConsumer, 1, usize::MAX, 0).0), [1]);
-    assert_eq!(seqs(&lanes.draw(TWO, Order::PerBatch, 9, usize::MAX, 0).0), [3], "the first key is held");
+    assert_eq!(seqs(&lanes.fetch(ONE, Order::PerConsumer, 1, usize::MAX, 0).0), [1]);
+    assert_eq!(seqs(&lanes.fetch(TWO, Order::PerBatch, 9, usize::MAX, 0).0), [3], "the first key is held");
     assert_eq!((lanes.has_ready(), lanes.holders()), (false, vec![ONE]));
-    let mut second = lanes.draw(ONE, Order::PerConsumer, 1, usize::MAX, 0).0;
+    let mut second = lanes.fetch(ONE, Order::PerConsumer, 1, usize::MAX, 0).0;
     assert_eq!(seqs(&second), [2]);
-    assert_eq!(seqs(&lanes.draw(ONE, Order::PerConsumer, 9, usize::MAX, 0).0), [4]);
+    assert_eq!(seqs(&lanes.fetch(ONE, Order::PerConsumer, 9, usize::MAX, 0).0), [4]);
     assert_eq!(lanes.put_back(second.remove(0), None), [4], "what left behind it comes back too");
     lanes.put_back(slot(4, 7), None);
     lanes.settled(key, 1);
     assert!(lanes.has_ready() && !lanes.has_held(ONE), "all are nowhere: anybody may go on");
-    assert_eq!(seqs(&lanes.draw(TWO, Order::PerBatch, 9, usize::MAX, 0).0), [2, 4]);
+    assert_eq!(seqs(&lanes.fetch(TWO, Order::PerBatch, 9, usize::MAX, 0).0), [2, 4]);
     lanes.consumer_gone(ONE);
     assert!(lanes.holders().is_empty());
 }
@@ -169,5 +169,5 @@ fn a_lane_refused_late_stands_until_its_end_is_written() {
     assert_eq!(lanes.take(key, 1).map(|slot| slot.seq()), Some(1));
     assert!(!lanes.has_ready());
     lanes.settled(key, 1);
-    assert_eq!(seqs(&draw(&mut lanes, Order::PerBatch, 9, usize::MAX)), [2, 3]);
+    assert_eq!(seqs(&fetch(&mut lanes, Order::PerBatch, 9, usize::MAX)), [2, 3]);
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Context, time::Duration};
 
 use setgate_delivery::{Attempt, Closed, Initiator, Order, Redelivery, Want, Window};
 
-use super::{Draw, Drawn, Phase, Served, State, Subscription, consumers::For, parts::Claimed};
+use super::{Fetched, FetchedBatch, Phase, Served, State, Subscription, consumers::For, parts::Claimed};
 use crate::{
     endpoint::{NotNow, Probe},
     number::{ConsumerNo, Generation},
@@ -12,7 +12,7 @@ use crate::{
     window::{Ticket, Waiter},
 };
 
-/// Who draws.
+/// Who fetches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeaseHolder {
     pub(crate) consumer: ConsumerNo,
@@ -38,16 +38,16 @@ impl Subscription {
         want: &Want,
         waiter: &mut Waiter,
         cx: &mut Context<'_>,
-    ) -> Drawn {
+    ) -> Fetched {
         let consumer = holder.consumer;
         let now = self.shared.runtime.clock.monotonic();
         let asking = Asking { holder, want, served: self.served.load_full(), now };
         let mut state = self.state.lock();
         if holder.generation != asking.served.generation {
-            return Drawn::Closed(Closed::Reconfigured);
+            return Fetched::Closed(Closed::Reconfigured);
         }
         if let Phase::Ending(closed) = &state.phase {
-            return Drawn::Closed(closed.clone());
+            return Fetched::Closed(closed.clone());
         }
         let had_chance = state.consumers.use_chance(consumer);
         if want.sets == 0 {
@@ -55,7 +55,7 @@ impl Subscription {
         }
         state.consumers.wait(consumer, For::Sets, cx.waker());
         if self.shared.is_halted() || state.in_flight.late > 0 {
-            return Drawn::Nothing;
+            return Fetched::Nothing;
         }
         state.lanes.wake(now);
         if let Some(slot) = state.next_control(now) {
@@ -67,7 +67,7 @@ impl Subscription {
             if open && state.lanes.has_ready() {
                 state.breaker.limited();
             }
-            if allowance == 0 && state.would_draw(now) {
+            if allowance == 0 && state.would_fetch(now) {
                 return self.refused(&mut state, &asking, cx);
             }
             return Self::close_or_wait(&mut state, &asking);
@@ -87,20 +87,20 @@ impl Subscription {
         consumer: ConsumerNo,
         had_chance: bool,
         cx: &Context<'_>,
-    ) -> Drawn {
+    ) -> Fetched {
         state.consumers.wait(consumer, For::End, cx.waker());
         if state.phase == Phase::Disabled {
-            return Drawn::Closed(Closed::Disabled);
+            return Fetched::Closed(Closed::Disabled);
         }
         if had_chance {
             // Somebody else may have room.
             self.wake(state);
         }
-        Drawn::Nothing
+        Fetched::Nothing
     }
 
     /// Claims one control SET: it leaves alone, before all others.
-    fn claim_control(self: &Arc<Self>, state: &mut State, slot: Slot, asking: Asking<'_>, cx: &Context<'_>) -> Drawn {
+    fn claim_control(self: &Arc<Self>, state: &mut State, slot: Slot, asking: Asking<'_>, cx: &Context<'_>) -> Fetched {
         state.consumers.took(asking.holder.consumer);
         let probe = match state.leaves(asking.now) {
             Ok(probe) => probe,
@@ -109,11 +109,11 @@ impl Subscription {
                 return self.refused(state, &asking, cx);
             }
         };
-        let draw = self.enter(state, vec![slot], asking.holder, &Arc::default(), probe);
+        let batch = self.enter(state, vec![slot], asking.holder, &Arc::default(), probe);
         state.control.busy = true;
         state.breaker.left();
         self.wake(state);
-        Drawn::Slots(draw, asking.served)
+        Fetched::Slots(batch, asking.served)
     }
 
     /// Claims what the lanes have ready, as much as wish, method, windows and breaker let through.
@@ -124,26 +124,26 @@ impl Subscription {
         asking: Asking<'_>,
         waiter: &mut Waiter,
         cx: &mut Context<'_>,
-    ) -> Drawn {
+    ) -> Fetched {
         let Asking { holder, want, served, now } = &asking;
         let limits = served.profile.limits;
         let windows: Vec<_> = served.profile.windows.iter().chain([&self.own_window]).cloned().collect();
         let room = windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
         if room == 0 {
             waiter.wait(&windows, cx);
-            return Drawn::Nothing;
+            return Fetched::Nothing;
         }
         let most = [want.sets, limits.sets, room, allowance, served.seal.quantum()].into_iter().min().unwrap_or(1);
         if most == allowance {
             state.breaker.limited();
         }
         let bytes = want.bytes.min(limits.bytes);
-        let (mut slots, again) = state.lanes.draw(holder.consumer, holder.order, most, bytes, limits.overhead);
+        let (mut slots, again) = state.lanes.fetch(holder.consumer, holder.order, most, bytes, limits.overhead);
         if let Some(again) = again {
             state.rewind(again);
         }
         let Some(ticket) = take_room(state, &windows, &mut slots, limits.overhead, waiter, cx) else {
-            return Drawn::Nothing;
+            return Fetched::Nothing;
         };
         let Ok(probe) = state.leaves(*now) else {
             for slot in slots.into_iter().rev() {
@@ -154,37 +154,37 @@ impl Subscription {
         };
         state.consumers.took(holder.consumer);
         state.breaker.left();
-        let draw = self.enter(state, slots, *holder, &ticket, probe);
+        let batch = self.enter(state, slots, *holder, &ticket, probe);
         // Others may take what is left, and there is room for more.
         self.wake(state);
-        Drawn::Slots(draw, asking.served)
+        Fetched::Slots(batch, asking.served)
     }
 
     /// What the channel shares with others is held, or another's probe was sooner: the consumer waits, or its channel is run again later.
-    fn refused(self: &Arc<Self>, state: &mut State, asking: &Asking<'_>, cx: &Context<'_>) -> Drawn {
+    fn refused(self: &Arc<Self>, state: &mut State, asking: &Asking<'_>, cx: &Context<'_>) -> Fetched {
         if !self.is_refused(state, asking.now) {
             // It is well by now.
             cx.waker().wake_by_ref();
-            return Drawn::Nothing;
+            return Fetched::Nothing;
         }
         Self::close_or_wait(state, asking)
     }
 
     /// There is nothing to claim: a disabled stream closes the consumer, a sender with nothing out ends, others wait.
-    fn close_or_wait(state: &mut State, asking: &Asking<'_>) -> Drawn {
+    fn close_or_wait(state: &mut State, asking: &Asking<'_>) -> Fetched {
         let none_out = state.in_flight.claimed.is_empty();
         if state.phase == Phase::Disabled && (none_out || state.patient) {
-            return Drawn::Closed(Closed::Disabled);
+            return Fetched::Closed(Closed::Disabled);
         }
         if asking.served.profile.initiator == Initiator::Gateway && none_out {
             state.consumers.took(asking.holder.consumer);
-            return Drawn::Closed(Closed::Idle);
+            return Fetched::Closed(Closed::Idle);
         }
-        Drawn::Nothing
+        Fetched::Nothing
     }
 
-    /// Whether a consumer draws one batch more than it was asked for: where the pool seals, and no other consumer waits for the same SETs.
-    pub(crate) fn draws_ahead(&self) -> bool {
+    /// Whether a consumer fetches one batch more than it was asked for: where the pool seals, and no other consumer waits for the same SETs.
+    pub(crate) fn prefetches(&self) -> bool {
         let served = self.served.load();
         served.profile.initiator == Initiator::Gateway && served.seal.is_slow(&self.shared.pool)
     }
@@ -197,15 +197,15 @@ impl Subscription {
         holder: LeaseHolder,
         ticket: &Arc<Ticket>,
         mut probe: Option<Probe>,
-    ) -> Draw {
+    ) -> FetchedBatch {
         let names = self.shared.store.names();
         let overhead = self.served.load().profile.limits.overhead;
         let redelivery = match state.consumers.mode(holder.consumer).map(|mode| mode.redelivery) {
             Some(Redelivery::After(after)) => Some(after),
             Some(Redelivery::WhenConsumerEnds) | None => None,
         };
-        state.in_flight.draws = state.in_flight.draws.next();
-        let no = state.in_flight.draws;
+        state.in_flight.batches = state.in_flight.batches.next();
+        let no = state.in_flight.batches;
         let alone = slots.len() == 1 || holder.order == Order::PerSet;
         let enter = |slot: Slot| {
             let jti = names.jti(slot.head.at, self.no, slot.head.boot);
@@ -213,7 +213,7 @@ impl Subscription {
                 jti,
                 attempt: Attempt(slot.attempts + 1),
                 consumer: holder.consumer,
-                draw: no,
+                batch: no,
                 order: holder.order,
                 alone,
                 handed: None,
@@ -229,11 +229,11 @@ impl Subscription {
             state.in_flight.claimed.insert(slot.seq(), claimed);
             (slot, jti)
         };
-        Draw { no, slots: slots.into_iter().map(enter).collect() }
+        FetchedBatch { no, slots: slots.into_iter().map(enter).collect() }
     }
 }
 
-/// Takes room in all windows for what is drawn, or for as many of it as fit; the others go back. Without room for one, waits.
+/// Takes room in all windows for what is fetched, or for as many of it as fit; the others go back. Without room for one, waits.
 fn take_room(
     state: &mut State,
     windows: &[Window],

@@ -29,7 +29,7 @@ impl Subscription {
         }
     }
 
-    /// A claim comes back to its place, and with it all that was drawn behind it: nothing later may arrive first.
+    /// A claim comes back to its place, and with it all that was fetched behind it: nothing later may arrive first.
     pub(super) fn come_back(&self, state: &mut State, claimed: Claimed, due: Option<Duration>) {
         let slot = self.keep_sealed(claimed);
         if slot.head.kind == Kind::Control {
@@ -62,8 +62,8 @@ impl Subscription {
         slot
     }
 
-    /// Sealing or reading failed for the whole draw: everything goes back and the channel waits.
-    pub(crate) fn draw_failed(self: &Arc<Self>, sets: &[ClaimNo], cause: Cause) {
+    /// Sealing or reading failed for the whole batch: everything goes back and the channel waits.
+    pub(crate) fn fetch_failed(self: &Arc<Self>, sets: &[ClaimNo], cause: Cause) {
         let now = self.shared.runtime.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         tracing::warn!(stream = %self.served.load().stream.id, cause = %cause, "cannot prepare SETs");
@@ -77,7 +77,7 @@ impl Subscription {
         self.hand_back(sets);
     }
 
-    /// A drawn SET is there and cannot be read: it waits for who repairs the store, its subject with it, and no other does.
+    /// A fetched SET is there and cannot be read: it waits for who repairs the store, its subject with it, and no other does.
     pub(crate) fn cannot_read(self: &Arc<Self>, claim: ClaimNo, cause: &Cause) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();

@@ -1,4 +1,4 @@
-//! What became of a drawn SET: acknowledged, parked, dropped, or due again.
+//! What became of a fetched SET: acknowledged, parked, dropped, or due again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl Subscription {
-    /// Outcomes in any order: of SETs that are drawn at once, of others when the ledger has told what they are.
-    /// Tells how many that are drawn found their end.
+    /// Outcomes in any order: of SETs that are fetched at once, of others when the ledger has told what they are.
+    /// Tells how many that are fetched found their end.
     pub(crate) fn settle(self: &Arc<Self>, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         let mut ended = 0;
         let names = self.shared.store.names();
@@ -30,7 +30,7 @@ impl Subscription {
             let mut settling = Settling { served: &served, now, wall, notes: Vec::with_capacity(all.len()) };
             state.lanes.tell(now);
             let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, _, outcome)| {
-                // What failed takes back all that was drawn behind it: what of that has arrived is settled first.
+                // What failed takes back all that was fetched behind it: what of that has arrived is settled first.
                 matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
             });
             state.in_flight.returned = Some(Returned::default());
@@ -51,7 +51,7 @@ impl Subscription {
                 // Under the lock: a scan that begins behind it must wait for these, or it finds them owed.
                 self.shared.settler.note(settling.notes);
             }
-            // Given back before anybody is woken to draw.
+            // Given back before anybody is woken to fetch.
             state.in_flight.returned = None;
             // A request may settle and ask for more at once: its answer must not hold what it settles.
             state.in_flight.late += usize::from(!late.is_empty());
@@ -89,7 +89,7 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// A drawn SET must not leave any more: dropped by a rule, counted.
+    /// A fetched SET must not leave any more: dropped by a rule, counted.
     pub(crate) fn drop_by_rule(self: &Arc<Self>, claim: ClaimNo, rule: Rule) {
         let mut state = self.state.lock();
         if let Some(claimed) = state.unclaim_if(claim) {
@@ -101,7 +101,7 @@ impl Subscription {
         }
     }
 
-    /// A drawn SET cannot be carried: parked without an attempt.
+    /// A fetched SET cannot be carried: parked without an attempt.
     pub(crate) fn park_unsent(self: &Arc<Self>, claim: ClaimNo, code: setgate_set::ErrorCode, text: &str) {
         let mut state = self.state.lock();
         if let Some(claimed) = state.unclaim_if(claim) {
@@ -111,7 +111,7 @@ impl Subscription {
         }
     }
 
-    /// Acknowledgements and refusals of SETs that are not drawn: from before a restart, or of an attempt that timed out.
+    /// Acknowledgements and refusals of SETs that are not fetched: from before a restart, or of an attempt that timed out.
     ///
     /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. What is in `ending` when
     /// this returns is to be let go with [`Subscription::visible`] once its settlement is visible in the store. Called once for each
@@ -127,7 +127,7 @@ impl Subscription {
         for (head, jti, outcome) in all {
             let seq = head.at.seq;
             if state.in_flight.claimed.contains_key(&seq) {
-                // It was drawn again in between.
+                // It was fetched again in between.
                 self.settle_one(&mut state, &mut settling, seq, (None, outcome));
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What became of a drawn SET that failed: when it is due again, and what of its stream waits with it.
+//! What became of a fetched SET that failed: when it is due again, and what of its stream waits with it.
 
 use std::{sync::Arc, time::Duration};
 

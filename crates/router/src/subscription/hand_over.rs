@@ -18,15 +18,15 @@ use super::{
 use crate::number::{ClaimNo, ConsumerNo};
 
 impl Subscription {
-    /// The hand-over of these SETs, each with its draw, begins.
+    /// The hand-over of these SETs, each with its batch, begins.
     pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
         let State { in_flight: InFlight { claimed, redeliveries, handed, .. }, consumers, .. } = &mut *state;
         let (mut redelivery, mut orphans) = (false, Vec::new());
-        for ClaimNo { seq, draw } in sets {
+        for ClaimNo { seq, batch } in sets {
             let Some(claimed) =
-                claimed.get_mut(seq).filter(|claimed| claimed.draw == *draw && claimed.handed.is_none())
+                claimed.get_mut(seq).filter(|claimed| claimed.batch == *batch && claimed.handed.is_none())
             else {
                 continue;
             };
@@ -79,7 +79,7 @@ impl Subscription {
         }
     }
 
-    /// A consumer is gone: what it drew and did not hand over goes back, and what ends with it is due again.
+    /// A consumer is gone: what it fetched and did not hand over goes back, and what ends with it is due again.
     pub(crate) fn consumer_gone(self: &Arc<Self>, consumer: ConsumerNo, unsent: &[ClaimNo]) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();

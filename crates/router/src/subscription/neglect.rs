@@ -39,7 +39,7 @@ impl State {
         if self.wants_scan() && !self.scan.reading && !self.scan.asked {
             return Some("it is to be read on in the store and nobody does");
         }
-        if halted || self.in_flight.late > 0 || !self.would_draw(now) {
+        if halted || self.in_flight.late > 0 || !self.would_fetch(now) {
             return None;
         }
         if self.allowance(now) == 0 {
@@ -58,7 +58,7 @@ impl State {
         if self.consumers.somebody_comes() {
             return (!full).then_some("somebody waits for SETs, and SETs wait for somebody");
         }
-        (!self.running && !self.patient).then_some("nobody draws")
+        (!self.running && !self.patient).then_some("nobody fetches")
     }
 
     /// For a test that fails: with the clock that never jumps, on which its times are.

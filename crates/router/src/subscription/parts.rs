@@ -18,7 +18,7 @@ use crate::{
     endpoint::{Member, Probe},
     hash::{Map, Set},
     lane::Lanes,
-    number::{ClaimNo, ConsumerNo, DrawNo, Generation, KeyGeneration},
+    number::{BatchNo, ClaimNo, ConsumerNo, Generation, KeyGeneration},
     shared::Shared,
     slot::{Fared, Slot},
     window::{Returned, Ticket},
@@ -59,7 +59,7 @@ pub(super) struct ControlQueue {
     pub(super) busy: bool,
 }
 
-/// What is drawn, and on its way to its end.
+/// What is fetched, and on its way to its end.
 #[derive(Default)]
 pub(crate) struct InFlight {
     pub(crate) claimed: Map<u64, Claimed>,
@@ -67,10 +67,10 @@ pub(crate) struct InFlight {
     pub(super) ending: Set<u64>,
     /// Room that is given back when all reports of one call are settled.
     pub(super) returned: Option<Returned>,
-    /// Reports of SETs that are not drawn, which the ledger is asked about: until it has told, nothing is drawn.
+    /// Reports of SETs that are not fetched, which the ledger is asked about: until it has told, nothing is fetched.
     pub(crate) late: usize,
-    /// The last draw.
-    pub(super) draws: DrawNo,
+    /// The last batch.
+    pub(super) batches: BatchNo,
     /// SETs handed over and unsettled.
     pub(crate) handed: usize,
     /// Of these, SETs whose hand-over has ended well: they are in flight no more.
@@ -80,20 +80,20 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// SETs that are drawn and whose hand-over has not ended.
+    /// SETs that are fetched and whose hand-over has not ended.
     pub(super) fn count(&self) -> usize {
         self.claimed.len() - self.reached
     }
 
     /// This claim, unless it has ended or come back meanwhile.
     pub(crate) fn claim(&self, claim: ClaimNo) -> Option<&Claimed> {
-        self.claimed.get(&claim.seq).filter(|claimed| claimed.draw == claim.draw)
+        self.claimed.get(&claim.seq).filter(|claimed| claimed.batch == claim.batch)
     }
 }
 
 /// How far the stream is read in the store.
 pub(super) struct Scan {
-    /// Everything owed up to here stands in a lane, is drawn, settled, or passed over.
+    /// Everything owed up to here stands in a lane, is fetched, settled, or passed over.
     pub(super) upto: u64,
     /// The tail has told of a SET here.
     pub(super) seen: u64,
@@ -193,17 +193,17 @@ pub(super) fn inactivity(served: &Served) -> Option<Duration> {
     (served.profile.initiator == Initiator::Receiver).then(|| Duration::from_secs(seconds.get().into()))
 }
 
-/// A drawn SET.
+/// A fetched SET.
 pub(crate) struct Claimed {
     pub(crate) slot: Slot,
     pub(crate) jti: Jti,
     pub(crate) attempt: Attempt,
     pub(crate) consumer: ConsumerNo,
-    /// The draw that took it: the same SET drawn again is another claim.
-    pub(crate) draw: DrawNo,
+    /// The batch in which it was fetched: the same SET fetched again is another claim.
+    pub(crate) batch: BatchNo,
     /// How its hand-over can fail: a refusal after a batch settles it.
     pub(crate) order: Order,
-    /// Nothing else was drawn with it that fails with it.
+    /// Nothing else was fetched with it that fails with it.
     pub(crate) alone: bool,
     /// When it was handed over.
     pub(crate) handed: Option<Duration>,

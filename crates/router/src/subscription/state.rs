@@ -1,4 +1,4 @@
-//! What the state of one stream calls for: who may draw, what waits, when a time comes.
+//! What the state of one stream calls for: who may fetch, what waits, when a time comes.
 
 use std::time::Duration;
 
@@ -52,12 +52,12 @@ impl State {
         self.endpoint.as_ref().map_or(Ok(None), |endpoint| endpoint.leave(now, self.no))
     }
 
-    pub(super) fn drawable(&self, now: Duration) -> bool {
-        self.would_draw(now) && self.allowance(now) > 0
+    pub(super) fn fetchable(&self, now: Duration) -> bool {
+        self.would_fetch(now) && self.allowance(now) > 0
     }
 
     /// Whether something may leave now, whatever the channel shares with others.
-    pub(super) fn would_draw(&self, now: Duration) -> bool {
+    pub(super) fn would_fetch(&self, now: Duration) -> bool {
         let waits = match self.phase {
             Phase::Ending(_) => false,
             Phase::Open => self.control_waits() || self.lanes.has_ready(),

@@ -14,7 +14,7 @@ async fn wait_for(bench: &Bench, consumer: &mut Consumer, most: usize) -> (Vec<u
     let from = bench.runtime.clock.monotonic();
     for _ in 0..2000 {
         let want = Want { wait: Some(Duration::from_millis(1)), ..soon(most) };
-        let batch = consumer.next(want).await.unwrap();
+        let batch = consumer.next_batch(want).await.unwrap();
         if !batch.sets.is_empty() {
             return (numbers(&batch.hand_over()), bench.runtime.clock.monotonic().saturating_sub(from));
         }

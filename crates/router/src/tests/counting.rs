@@ -163,7 +163,7 @@ impl History {
             Step::Resume { stream, reissue } => drop(bench.router.resume(id(stream), reissue).await),
             Step::Fetch { sets } => {
                 if let Some(visit) = bench.router.visit("c") {
-                    let batch = visit.subscription.consumer().next(soon(sets)).await;
+                    let batch = visit.subscription.consumer().next_batch(soon(sets)).await;
                     let sets = batch.map(setgate_delivery::Batch::hand_over).unwrap_or_default();
                     self.left.extend(sets.iter().map(|set| set.jti));
                 }

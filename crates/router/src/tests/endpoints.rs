@@ -113,7 +113,7 @@ impl setgate_delivery::Channel for ClusterChannel {
     async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Ended {
         self.0.runs.fetch_add(1, Ordering::Relaxed);
         loop {
-            match consumer.next(Want::ALL).await {
+            match consumer.next_batch(Want::ALL).await {
                 Ok(batch) => batch.hand_over().into_iter().for_each(|set| self.0.handed(&subscription, &self.1, set)),
                 Err(closed) => {
                     consumer.settled().await;
@@ -357,18 +357,18 @@ async fn what_was_sealed_before_the_fault_waits_too() {
     bench.until("the other's", async || cluster.out.lock().len() == 13).await;
     bench.router.0.subscription(setgate_store::StreamNo(1)).unwrap().state.lock().phase =
         crate::subscription::Phase::Open;
-    // Bodies are smaller than tokens: more is drawn than one answer may carry.
+    // Bodies are smaller than tokens: more is fetched than one answer may carry.
     let mut consumer = bench.router.visit("s000").unwrap().subscription.consumer();
     let want = Want { sets: 8, bytes: 1200, wait: Some(Duration::from_millis(10)) };
-    let first = consumer.next(want).await.unwrap();
+    let first = consumer.next_batch(want).await.unwrap();
     assert!(first.more && !first.sets.is_empty());
     let first = first.hand_over();
     cluster.settle_all(&unhealthy(Some(Duration::from_secs(50))));
-    assert!(consumer.next(want).await.unwrap().sets.is_empty(), "it left though the endpoint is held");
+    assert!(consumer.next_batch(want).await.unwrap().sets.is_empty(), "it left though the endpoint is held");
     let subscription = bench.router.visit("s000").unwrap().subscription;
     assert_eq!(subscription.outstanding(), first.len());
     subscription.settle_all(first.iter().map(|set| (set.jti, Some(set.attempt), carried())).collect());
-    assert!(!consumer.next(want).await.unwrap().sets.is_empty(), "it is well");
+    assert!(!consumer.next_batch(want).await.unwrap().sets.is_empty(), "it is well");
 }
 
 #[tokio::test(start_paused = true)]

@@ -214,12 +214,12 @@ async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
     subscription.settle(left[0].jti, None, ack());
     bench.pass(Duration::from_millis(10)).await;
     let mut consumer = subscription.consumer();
-    let drawn = tokio::spawn(async move { numbers(&take(&mut consumer, 9).await) });
+    let fetched = tokio::spawn(async move { numbers(&take(&mut consumer, 9).await) });
     for _ in 0..5 {
         bench.pass(Duration::from_secs(1)).await;
     }
-    let drawn = tokio::time::timeout(Duration::from_secs(1), drawn).await.expect("it waits for the store").unwrap();
-    assert!(drawn.is_empty(), "nothing leaves while nothing can be written: {drawn:?}");
+    let fetched = tokio::time::timeout(Duration::from_secs(1), fetched).await.expect("it waits for the store").unwrap();
+    assert!(fetched.is_empty(), "nothing leaves while nothing can be written: {fetched:?}");
     store.settle_fail.store(false, Ordering::Relaxed);
     for _ in 0..10 {
         bench.pass(Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! What a receiver says of SETs that are not drawn, and what is out when a stream changes.
+//! What a receiver says of SETs that are not fetched, and what is out when a stream changes.
 
 use setgate_delivery::{Batch, DeliveryMode, Want};
 
@@ -29,7 +29,7 @@ async fn what_a_request_settles_after_a_restart_is_not_in_its_own_answer() {
             let subscription = bench.router.visit("a").unwrap().subscription;
             subscription.settle_all(all.iter().take(10).map(|set| (set.jti, None, outcome.clone())).collect());
             let want = Want { sets: 100, bytes: usize::MAX, wait: Some(Duration::ZERO) };
-            let mut again = numbers(&subscription.consumer().next(want).await.map(Batch::hand_over).unwrap());
+            let mut again = numbers(&subscription.consumer().next_batch(want).await.map(Batch::hand_over).unwrap());
             while again.len() < 10 {
                 again.extend(numbers(&take(&mut subscription.consumer(), 100).await));
             }
@@ -65,7 +65,7 @@ async fn a_batch_that_leaves_after_its_socket_is_gone_is_due_again() {
     bench.emit(0, 0).await;
     let mut consumer = subscription
         .consumer_with(DeliveryMode { order: Order::PerConsumer, redelivery: Redelivery::WhenConsumerEnds });
-    let batch = consumer.next(soon(9)).await.unwrap();
+    let batch = consumer.next_batch(soon(9)).await.unwrap();
     drop(consumer);
     assert_eq!(batch.hand_over().len(), 1);
     bench.pass(Duration::from_secs(5)).await;

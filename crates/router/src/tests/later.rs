@@ -59,7 +59,7 @@ impl setgate_delivery::Channel for LaterChannel {
     async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Ended {
         let up = &self.0;
         loop {
-            let sets = match consumer.next(Want::ALL).await {
+            let sets = match consumer.next_batch(Want::ALL).await {
                 Ok(batch) => batch.hand_over(),
                 Err(closed) => return closed,
             };

@@ -1,4 +1,4 @@
-//! A method whose receivers come and ask, for tests that draw by hand.
+//! A method whose receivers come and ask, for tests that fetch by hand.
 
 use setgate_delivery::{Batch, Want};
 
@@ -48,14 +48,14 @@ pub(super) fn asked(id: &str) -> Value {
     json!({ "id": id, "issuer": ISSUER, "audience": "https://receiver.example", "delivery": { "method": "asked", "after": 60 } })
 }
 
-/// What poll draws when it does not wait long.
+/// What poll fetches when it does not wait long.
 pub(super) fn soon(sets: usize) -> Want {
     Want { sets, bytes: usize::MAX, wait: Some(Duration::from_millis(100)) }
 }
 
-/// Draws and hands over.
+/// Fetches and hands over.
 pub(super) async fn take(consumer: &mut Consumer, sets: usize) -> Vec<SealedSet> {
-    consumer.next(soon(sets)).await.map(Batch::hand_over).unwrap()
+    consumer.next_batch(soon(sets)).await.map(Batch::hand_over).unwrap()
 }
 
 pub(super) fn numbers(sets: &[SealedSet]) -> Vec<u64> {
@@ -148,7 +148,7 @@ mod redelivery {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let subscription = bench.router.visit("a").unwrap().subscription;
         bench.emit(0, 0).await;
-        let batch = subscription.consumer().next(soon(10)).await.unwrap();
+        let batch = subscription.consumer().next_batch(soon(10)).await.unwrap();
         bench.pass(Duration::from_secs(50)).await;
         assert_eq!(batch.hand_over().len(), 1);
         bench.pass(Duration::from_secs(50)).await;
@@ -209,7 +209,7 @@ mod redelivery {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_draw_cut_in_two_keeps_a_key_in_one_batch() {
+    async fn a_batch_cut_in_two_keeps_a_key_together() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let subscription = bench.router.visit("a").unwrap().subscription;
         for n in 0..6 {
@@ -218,7 +218,7 @@ mod redelivery {
         let mut consumer = subscription.consumer();
         // Bodies fit, tokens do not: the batch is cut where they are known.
         let want = Want { bytes: 1200, ..soon(10) };
-        let first = consumer.next(want).await.map(Batch::hand_over).unwrap();
+        let first = consumer.next_batch(want).await.map(Batch::hand_over).unwrap();
         assert!((1..6).contains(&first.len()), "{}", first.len());
         let mut second = take(&mut consumer, 10).await;
         let keys: Vec<_> = first.iter().map(|set| set.order).collect();
@@ -262,7 +262,7 @@ mod waking {
             .iter()
             .map(|count| {
                 let mut consumer = subscription.consumer();
-                let mut next = Box::pin(async move { consumer.next(want).await });
+                let mut next = Box::pin(async move { consumer.next_batch(want).await });
                 let waker = Waker::from(count.clone());
                 assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
                 next

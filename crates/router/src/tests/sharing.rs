@@ -32,7 +32,7 @@ impl Model {
     fn handed(&mut self, now: Duration, n: u64, hold: Hold) {
         self.redeliver(now);
         assert!(!self.held.contains_key(&n), "{n} is handed out while it is held");
-        // What was drawn when a late acknowledgement came may still leave: a repeat of a settled SET harms nobody.
+        // What was fetched when a late acknowledgement came may still leave: a repeat of a settled SET harms nobody.
         if !self.settled.contains(&n) {
             self.held.insert(n, hold);
         }
@@ -48,7 +48,7 @@ impl Model {
         assert!(missing.is_empty(), "{n} arrives before {missing:?}");
     }
 
-    /// It is due again, and with it what was drawn behind it.
+    /// It is due again, and with it what was fetched behind it.
     fn falls_back(&mut self, n: u64) {
         self.held.retain(|m, _| *m < n || m % KEYS != n % KEYS);
     }
@@ -115,9 +115,9 @@ impl Play {
         self.peers.push(Peer { no: self.opened, consumer, pipe: socket.then(VecDeque::new) });
     }
 
-    async fn draw(&mut self, at: usize, most: usize) {
+    async fn fetch(&mut self, at: usize, most: usize) {
         let peer = &mut self.peers[at];
-        let batch = peer.consumer.next(soon(most)).await.unwrap();
+        let batch = peer.consumer.next_batch(soon(most)).await.unwrap();
         assert!(batch.sets.len() <= most);
         let no = peer.no;
         if peer.pipe.is_none() {
@@ -199,7 +199,7 @@ impl Play {
             }
             28..50 if peers > 0 => {
                 let (at, most) = (self.below(peers), 1 + self.below(12));
-                self.draw(at, most).await;
+                self.fetch(at, most).await;
             }
             50..60 if answers > 0 => {
                 let (at, arrives) = (self.below(answers), self.below(5) > 0);
@@ -252,7 +252,7 @@ impl Play {
         for round in 0..2000 {
             self.open(round % 2 == 0);
             let socket = self.peers[0].pipe.is_some();
-            self.draw(0, 10).await;
+            self.fetch(0, 10).await;
             if socket {
                 self.arrive(0, 100);
             } else {

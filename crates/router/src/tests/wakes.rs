@@ -39,7 +39,7 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
     let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
     let start = bench.runtime.clock.monotonic();
     // It waits before the store is read.
-    let batch = consumer.next(long(40)).await.map(Batch::hand_over).unwrap();
+    let batch = consumer.next_batch(long(40)).await.map(Batch::hand_over).unwrap();
     let took = bench.runtime.clock.monotonic() - start;
     assert_eq!(batch.len(), 40);
     assert!(took < Duration::from_secs(1), "after {took:?}; {}", bench.clocks());
@@ -78,7 +78,7 @@ async fn a_store_that_settles_again_soon_wakes_who_was_turned_away() {
     bench.until("halted", async || bench.router.0.shared.is_halted()).await;
     bench.emit(1, 1).await;
     let mut consumer = subscription.consumer();
-    let drawn = tokio::spawn(async move { consumer.next(long(9)).await.map(Batch::hand_over).unwrap() });
+    let fetched = tokio::spawn(async move { consumer.next_batch(long(9)).await.map(Batch::hand_over).unwrap() });
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -86,8 +86,8 @@ async fn a_store_that_settles_again_soon_wakes_who_was_turned_away() {
     for _ in 0..30 {
         bench.pass(Duration::from_secs(1)).await;
     }
-    assert!(drawn.is_finished(), "it waits though the store is well; {}", bench.clocks());
-    assert_eq!(numbers(&drawn.await.unwrap()), [1]);
+    assert!(fetched.is_finished(), "it waits though the store is well; {}", bench.clocks());
+    assert_eq!(numbers(&fetched.await.unwrap()), [1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,12 +156,12 @@ async fn max_events_is_kept_and_more_is_told() {
 #[tokio::test]
 async fn acknowledging_only_is_answered_at_once_with_or_without_the_flag() {
     let stand = Stand::new(4, 4).await;
-    let drawn = names(&stand.poll(json!({ "maxEvents": 2, "returnImmediately": true })).await);
+    let fetched = names(&stand.poll(json!({ "maxEvents": 2, "returnImmediately": true })).await);
     for (at, ask) in
         [json!({ "maxEvents": 0 }), json!({ "maxEvents": 0, "returnImmediately": true })].iter().enumerate()
     {
         let mut ask = ask.clone();
-        ask["ack"] = json!([drawn[at]]);
+        ask["ack"] = json!([fetched[at]]);
         // Another connection than the one that brought them.
         let answer = stand.poll(ask).await;
         assert_eq!((names(&answer).len(), &answer["moreAvailable"]), (0, &true.into()));
@@ -174,12 +174,12 @@ async fn acknowledging_only_is_answered_at_once_with_or_without_the_flag() {
 #[tokio::test]
 async fn acknowledgements_count_before_the_wait_and_errors_keep_their_language() {
     let stand = Stand::new(3, 3).await;
-    let drawn = names(&stand.poll(json!({})).await);
+    let fetched = names(&stand.poll(json!({})).await);
     let mut caller = stand.caller().await;
     let errors =
-        json!({ &drawn[1]: { "err": "invalid_key", "description": "kein Schlüssel" }, "foreign": { "err": "x" } });
+        json!({ &fetched[1]: { "err": "invalid_key", "description": "kein Schlüssel" }, "foreign": { "err": "x" } });
     caller
-        .ask_with("Content-Language: de\r\n", &json!({ "ack": [drawn[0], drawn[1], "foreign"], "setErrs": errors }))
+        .ask_with("Content-Language: de\r\n", &json!({ "ack": [fetched[0], fetched[1], "foreign"], "setErrs": errors }))
         .await;
     stand.waiters(1).await;
     let ends = stand.subscription.ends();
@@ -377,7 +377,7 @@ async fn a_big_backlog_comes_in_bounded_answers() {
 }
 
 #[tokio::test]
-async fn bad_requests_are_refused_shortly_and_draw_nothing() {
+async fn bad_requests_are_refused_shortly_and_fetch_nothing() {
     let stand = Stand::new(2, 2).await;
     let head = |method: &str, fields: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\n{fields}");
     let json = "Content-Type: application/json\r\n";

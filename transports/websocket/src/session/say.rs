@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.stage == Stage::Draining {
             return None;
         }
-        self.draw()
+        self.fetch()
     }
 
     fn reply(&mut self) -> Option<Message> {
@@ -92,56 +92,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         text(replies.to_json())
     }
 
-    /// Nothing can be said to who does not read, and nothing is drawn for it: that the stream or the gateway ends is heard all the same.
+    /// Nothing can be said to who does not read, and nothing is fetched for it: that the stream or the gateway ends is heard all the same.
     fn listen_for_the_end(&mut self) {
-        let Some(draws) = self.draws.as_mut().filter(|_| self.stage == Stage::Open) else { return };
+        let Some(delivering) = self.delivering.as_mut().filter(|_| self.stage == Stage::Open) else { return };
         let cx = &mut Context::from_waker(self.bells.subscription.waker());
         // It is to be asked for SETs once more.
-        draws.asked = None;
-        match draws.consumer.poll_next(&Want { sets: 0, ..Want::ALL }, cx) {
+        delivering.asked = None;
+        match delivering.consumer.poll_next_batch(&Want { sets: 0, ..Want::ALL }, cx) {
             Poll::Pending | Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(Closed::Draining)) => self.drain(),
             Poll::Ready(Err(closed)) => self.part(Goodbye::of_consumer(&closed)),
         }
     }
 
-    fn draw(&mut self) -> Option<Message> {
-        let draws = self.draws.as_mut()?;
+    fn fetch(&mut self) -> Option<Message> {
+        let delivering = self.delivering.as_mut()?;
         let rang = self.bells.subscription.take();
         let cx = &mut Context::from_waker(self.bells.subscription.waker());
         let room = match self.protocol {
-            Subprotocol::Setgate => usize::try_from(draws.credit).unwrap_or(usize::MAX),
+            Subprotocol::Setgate => usize::try_from(delivering.credit).unwrap_or(usize::MAX),
             Subprotocol::PushPull => {
                 // What was settled elsewhere is noticed when all is.
-                if draws.handed.len() >= self.rules.in_flight && pin!(draws.consumer.settled()).poll(cx).is_ready() {
-                    draws.handed.clear();
+                if delivering.handed.len() >= self.rules.in_flight
+                    && pin!(delivering.consumer.settled()).poll(cx).is_ready()
+                {
+                    delivering.handed.clear();
                 }
-                self.rules.in_flight.saturating_sub(draws.handed.len())
+                self.rules.in_flight.saturating_sub(delivering.handed.len())
             }
         };
-        if draws.stalled != (room == 0) {
-            draws.stalled = room == 0;
+        if delivering.stalled != (room == 0) {
+            delivering.stalled = room == 0;
             let why = Cause::new("no_credit", "the subscriber takes no more SETs until it settles or grants credit");
-            draws.subscription.stalled(draws.stalled.then_some(why));
+            delivering.subscription.stalled(delivering.stalled.then_some(why));
         }
-        if std::mem::take(&mut draws.heard) {
-            if pin!(draws.consumer.settled()).poll(cx).is_ready() {
+        if std::mem::take(&mut delivering.heard) {
+            if pin!(delivering.consumer.settled()).poll(cx).is_ready() {
                 // Nothing is here: the time of what comes next begins with it.
-                draws.since = None;
+                delivering.since = None;
             } else {
                 // It waits for outcomes now: it is to be asked for SETs once more.
-                draws.asked = None;
+                delivering.asked = None;
             }
         }
         let want = Want { sets: room.min(self.rules.frame_sets), bytes: self.rules.frame_bytes, wait: None };
         // Who grants credit says when there is room: until the consumer rings or more is wanted, it has nothing new to tell.
-        if !rang && self.protocol == Subprotocol::Setgate && draws.asked == Some(want) {
+        if !rang && self.protocol == Subprotocol::Setgate && delivering.asked == Some(want) {
             return None;
         }
-        draws.asked = None;
-        let batch = match draws.consumer.poll_next(&want, cx) {
+        delivering.asked = None;
+        let batch = match delivering.consumer.poll_next_batch(&want, cx) {
             Poll::Pending => {
-                draws.asked = Some(want);
+                delivering.asked = Some(want);
                 return None;
             }
             Poll::Ready(Ok(batch)) => batch,
@@ -155,12 +157,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
         };
         let sets = batch.hand_over();
-        draws.credit = draws.credit.saturating_sub(sets.len() as u64);
+        delivering.credit = delivering.credit.saturating_sub(sets.len() as u64);
         if self.protocol == Subprotocol::PushPull {
-            draws.handed.extend(sets.iter().map(|set| set.jti));
+            delivering.handed.extend(sets.iter().map(|set| set.jti));
         }
-        if draws.since.is_none() {
-            draws.since = Some(self.runtime.clock.monotonic());
+        if delivering.since.is_none() {
+            delivering.since = Some(self.runtime.clock.monotonic());
         }
         text(Speech { sets: Some(&sets), ..Speech::default() }.to_json())
     }

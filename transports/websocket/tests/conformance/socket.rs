@@ -558,7 +558,7 @@ async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 10_000 })).await;
     ledger.handing(50).await;
-    // What fits into the system's buffers has left; nothing else is drawn while nobody reads.
+    // What fits into the system's buffers has left; nothing else is fetched while nobody reads.
     let before = ledger.handed();
     assert!(before < 9_000, "{before}");
     while ledger.handed() > 0 {

@@ -162,20 +162,20 @@ struct LedgerConsumer {
 }
 
 impl ConsumerCore for LedgerConsumer {
-    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+    fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         let mut guard = self.ledger.state();
         let state = &mut *guard;
         if let Some(closed) = &state.closed {
             return Poll::Ready(Err(closed.clone()));
         }
         let most = want.sets.min((want.bytes / state.size).max(1));
-        let drawn: Vec<usize> = state.waiting.iter().copied().take(most).collect();
-        if drawn.is_empty() || want.sets == 0 {
+        let fetched: Vec<usize> = state.waiting.iter().copied().take(most).collect();
+        if fetched.is_empty() || want.sets == 0 {
             state.waits.insert(self.number, (For::Sets, cx.waker().clone()));
             return Poll::Pending;
         }
         let mut sets = Vec::new();
-        for at in drawn {
+        for at in fetched {
             state.waiting.remove(&at);
             state.handed.insert(at, self.number);
             let attempt = state.attempts.entry(at).or_default();

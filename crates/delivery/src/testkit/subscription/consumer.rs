@@ -1,4 +1,4 @@
-//! Consumers of the simulated subscription: drawing, handing back, and the claim of a batch.
+//! Consumers of the simulated subscription: fetching, handing back, and the claim of a batch.
 
 use std::{
     sync::Arc,
@@ -25,7 +25,7 @@ impl SimulatedConsumer {
         Self { subscription, holder, interrupted: false }
     }
 
-    fn draw(&mut self, state: &mut State, want: &Want, cx: &Context<'_>) -> Poll<Result<Batch, Closed>> {
+    fn fetch(&mut self, state: &mut State, want: &Want, cx: &Context<'_>) -> Poll<Result<Batch, Closed>> {
         let subscription = &self.subscription;
         let number = self.holder.number;
         state.waiting.retain(|waiter| waiter.holder.number != number);
@@ -60,7 +60,7 @@ impl SimulatedConsumer {
         for at in &mine {
             let Some(entry) = state.sets.get_mut(*at) else { continue };
             entry.stage = Stage::Claimed { consumer: number, batch };
-            entry.drawn = true;
+            entry.fetched = true;
             sets.push(SealedSet {
                 jti: entry.jti,
                 attempt: Attempt(entry.attempts + 1),
@@ -89,9 +89,9 @@ impl SimulatedConsumer {
 }
 
 impl ConsumerCore for SimulatedConsumer {
-    fn poll_next(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
+    fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         let subscription = self.subscription.clone();
-        let (drawn, wakers) = {
+        let (fetched, wakers) = {
             let mut state = subscription.0.state.lock();
             if state.stutter && !std::mem::replace(&mut self.interrupted, true) {
                 // Whoever selects over this future and something else drops it here; the consumer remembers.
@@ -101,16 +101,16 @@ impl ConsumerCore for SimulatedConsumer {
             self.interrupted = false;
             let same = |waiter: &Waiter| waiter.holder.number == self.holder.number && waiter.want == *want;
             let waited = state.waiting.iter().any(same);
-            let drawn = self.draw(&mut state, want, cx);
-            if waited && drawn.is_pending() {
+            let fetched = self.fetch(&mut state, want, cx);
+            if waited && fetched.is_pending() {
                 // Nothing has changed; to say that it has would keep whoever looks on and polls this awake for ever.
-                return drawn;
+                return fetched;
             }
             // The chance that called this consumer may be another's.
-            (drawn, subscription.whom_to_wake(&mut state))
+            (fetched, subscription.whom_to_wake(&mut state))
         };
         subscription.tell(wakers);
-        drawn
+        fetched
     }
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -131,7 +131,7 @@ impl Drop for SimulatedConsumer {
             state.consumers.remove(&number);
             state.called.remove(&number);
             state.waiting.retain(|waiter| waiter.holder.number != number);
-            // What it drew and did not hand over goes back, and what goes with it.
+            // What it fetched and did not hand over goes back, and what goes with it.
             subscription.put_back(state, |stage| match stage {
                 Stage::Claimed { consumer, .. }
                 | Stage::Handed { consumer, redelivery: Redelivery::WhenConsumerEnds, .. } => *consumer == number,
@@ -176,7 +176,7 @@ impl Claim for SimulatedClaim {
             } else {
                 of_batch
             });
-            // A request may be in the middle of its answer; a run hears the end before it draws.
+            // A request may be in the middle of its answer; a run hears the end before it fetches.
             if sender && state.end.is_some() {
                 state.wrongs.push("a batch was handed over after its consumer had ended".to_owned());
             }

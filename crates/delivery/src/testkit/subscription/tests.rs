@@ -20,12 +20,12 @@ fn profile(order: Order, redelivery: Redelivery) -> Profile {
 
 const LATER: Redelivery = Redelivery::After(std::time::Duration::from_secs(60));
 
-fn draw(consumer: &mut Consumer, sets: usize) -> Option<Batch> {
-    consumer.next(Want { sets, ..Want::ALL }).now_or_never().map(Result::unwrap)
+fn fetch(consumer: &mut Consumer, sets: usize) -> Option<Batch> {
+    consumer.next_batch(Want { sets, ..Want::ALL }).now_or_never().map(Result::unwrap)
 }
 
 fn hand_over(consumer: &mut Consumer, sets: usize) -> Vec<Jti> {
-    draw(consumer, sets).map(Batch::hand_over).unwrap_or_default().iter().map(|set| set.jti).collect()
+    fetch(consumer, sets).map(Batch::hand_over).unwrap_or_default().iter().map(|set| set.jti).collect()
 }
 
 #[test]
@@ -35,12 +35,12 @@ fn a_consumer_has_an_order_and_a_redelivery_of_its_own() {
     let mut socket = subscription.consumer();
     let mut request = subscription.consumer_with(DeliveryMode { order: Order::PerBatch, redelivery: LATER });
     assert_eq!(hand_over(&mut socket, 1).len(), 1);
-    assert!(draw(&mut request, 9).is_none(), "the key is the socket's");
+    assert!(fetch(&mut request, 9).is_none(), "the key is the socket's");
     assert_eq!(hand_over(&mut socket, 1).len(), 1, "the socket may have its successor");
     drop(socket);
     assert_eq!(simulated.handed(), 0, "what a socket holds goes with it");
     let first = hand_over(&mut request, 2);
-    assert!(draw(&mut request, 9).is_none(), "another batch waits for the first");
+    assert!(fetch(&mut request, 9).is_none(), "another batch waits for the first");
     drop(request);
     assert_eq!((first.len(), simulated.handed()), (2, 2), "what a request took outlives it");
     simulated.redeliver();
@@ -55,7 +55,7 @@ fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
     let subscription = simulated.subscription();
     let ids = simulated.ids();
     let mut consumer = subscription.consumer();
-    let batch = draw(&mut consumer, 2).unwrap();
+    let batch = fetch(&mut consumer, 2).unwrap();
     subscription.settle(ids[0], None, Ok(Receipt::Receiver));
     drop(batch);
     assert_eq!(simulated.ends()[..2], [Some(End::Acknowledged), None]);
@@ -67,16 +67,16 @@ fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
     subscription.settle(Jti::from_block(b't', [7; 16]), None, Ok(Receipt::Receiver));
     assert_eq!((simulated.unknown(), simulated.wrongs().len()), (1, 0), "a foreign id is ignored");
     subscription.settle(ids[3], None, Ok(Receipt::Receiver));
-    assert_eq!(simulated.wrongs().len(), 1, "nobody can know what was never drawn");
+    assert_eq!(simulated.wrongs().len(), 1, "nobody can know what was never fetched");
     assert_eq!(simulated.ends()[3], None);
 }
 
 #[test]
-fn a_consumer_that_goes_hands_back_what_it_drew() {
+fn a_consumer_that_goes_hands_back_what_it_fetched() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
     let subscription = simulated.subscription();
     let mut consumer = subscription.consumer();
-    let batch = draw(&mut consumer, 4).unwrap();
+    let batch = fetch(&mut consumer, 4).unwrap();
     drop(consumer);
     assert!(simulated.has_free());
     assert_eq!(batch.hand_over().len(), 4);
@@ -104,7 +104,7 @@ fn one_waiting_consumer_is_woken_per_set_and_the_chance_is_handed_on() {
     let poll = |consumers: &mut [Option<Consumer>], at: usize| {
         let waker = Waker::from(woken[at].clone());
         let consumer = consumers[at].as_mut().unwrap();
-        let mut next = std::pin::pin!(consumer.next(Want::ALL));
+        let mut next = std::pin::pin!(consumer.next_batch(Want::ALL));
         next.as_mut().poll_unpin(&mut Context::from_waker(&waker))
     };
     for at in 0..3 {
@@ -122,7 +122,7 @@ fn one_waiting_consumer_is_woken_per_set_and_the_chance_is_handed_on() {
     };
     assert_eq!(count(), [1, 1, 0]);
     drop(batch);
-    assert_eq!(count(), [1, 1, 1], "what was drawn and not handed over is another's");
+    assert_eq!(count(), [1, 1, 1], "what was fetched and not handed over is another's");
     simulated.end(Closed::Deleted);
     let std::task::Poll::Ready(Err(Closed::Deleted)) = poll(&mut consumers, 2) else {
         panic!("the end is everybody's")
@@ -134,9 +134,9 @@ fn more_says_whether_more_is_due_now() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 6, 2);
     let subscription = simulated.subscription();
     let mut consumer = subscription.consumer();
-    let one = draw(&mut consumer, 1).unwrap();
+    let one = fetch(&mut consumer, 1).unwrap();
     assert!(one.more);
-    let rest = draw(&mut consumer, 9).unwrap();
+    let rest = fetch(&mut consumer, 9).unwrap();
     assert_eq!((rest.sets.len(), rest.more), (3, false), "the others wait for the first of their key");
 }
 

@@ -21,9 +21,9 @@ enum Habit {
     Doubles,
     /// Shows a batch from its end.
     Reverses,
-    /// Draws more than it was asked for.
-    Overdraws,
-    /// Draws with a new consumer whenever it was interrupted.
+    /// Fetches more than it was asked for.
+    WantsTooMuch,
+    /// Fetches with a new consumer whenever it was interrupted.
     StartsAnew,
     /// Keeps the consumer of a caller that hung up.
     Lingers,
@@ -39,7 +39,7 @@ enum Habit {
     ForgetsAnswers,
     /// Has room for small SETs only, and waits for more of it.
     LocksUp,
-    /// Reports outcomes of SETs that nobody has drawn.
+    /// Reports outcomes of SETs that nobody has fetched.
     Guesses,
 }
 
@@ -100,7 +100,7 @@ struct Session {
 
 impl Session {
     fn want(&self) -> Want {
-        Want { sets: if self.habit == Habit::Overdraws { 21 } else { 20 }, ..Want::ALL }
+        Want { sets: if self.habit == Habit::WantsTooMuch { 21 } else { 20 }, ..Want::ALL }
     }
 
     /// The collector: one connection after the other until it is told that there is no such stream.
@@ -128,14 +128,14 @@ impl Session {
         tokio::select! {
             biased;
             _ = cut.changed() => None,
-            next = consumer.next(self.want()) => Some(next),
+            next = consumer.next_batch(self.want()) => Some(next),
         }
     }
 
     /// Other things happen to a connection; none of them makes a consumer begin again, but here all do.
     async fn next_of_a_new_consumer_each_time(&self, consumer: &mut Consumer) -> Result<crate::Batch, Closed> {
         loop {
-            if let Some(next) = consumer.next(self.want()).now_or_never() {
+            if let Some(next) = consumer.next_batch(self.want()).now_or_never() {
                 return next;
             }
             *consumer = self.subscription.consumer();
@@ -147,7 +147,7 @@ impl Session {
     async fn polls(&self) -> Option<Closed> {
         let mut consumer = self.subscription.consumer();
         if self.habit == Habit::IsImpatient && self.subscription.waiting() > 0 {
-            return match consumer.next(self.want()).now_or_never() {
+            return match consumer.next_batch(self.want()).now_or_never() {
                 Some(Ok(batch)) => self.answer(batch, consumer).await,
                 Some(Err(closed)) => Some(closed),
                 None => Some(Closed::Deleted),
@@ -204,7 +204,7 @@ impl Session {
         if self.habit == Habit::ForgetsAnswers {
             // The next poll carries the answers, and is itself answered before they are read.
             let mut next = self.subscription.consumer();
-            let mut end = std::pin::pin!(next.next(Want { sets: 0, ..Want::ALL }));
+            let mut end = std::pin::pin!(next.next_batch(Want { sets: 0, ..Want::ALL }));
             if let Some(Err(closed)) = (&mut end).now_or_never() {
                 return Some(closed);
             }
@@ -318,8 +318,8 @@ async fn each_kind_of_lying_responder_is_found_out() {
         (Habit::TakesLossForSuccess, "a connection lost in the middle loses nothing"),
         (Habit::Doubles, "it delivers every SET once"),
         (Habit::Reverses, "SETs of few order keys arrive in order"),
-        (Habit::Overdraws, "it delivers every SET once"),
-        (Habit::StartsAnew, "a draw can be interrupted at every poll"),
+        (Habit::WantsTooMuch, "it delivers every SET once"),
+        (Habit::StartsAnew, "a fetch can be interrupted at every poll"),
         (Habit::Lingers, "who hangs up while waiting costs nothing"),
         (Habit::IsDeaf, "an end answers who waits"),
         (Habit::IsImpatient, "a paused stream is waited for"),

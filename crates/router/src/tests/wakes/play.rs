@@ -87,7 +87,7 @@ impl Play {
             let mut consumer = visited.subscription.consumer();
             for _ in 0..rounds {
                 let want = Want { sets, bytes: usize::MAX, wait: Some(wait) };
-                let Ok(batch) = consumer.next(want).await else { return };
+                let Ok(batch) = consumer.next_batch(want).await else { return };
                 fetched.lock().extend(batch.hand_over().iter().map(|set| (id, set.jti, set.attempt)));
             }
             if id == "socket" {

@@ -1,4 +1,4 @@
-//! Drawing: which SETs leave now, lane by lane.
+//! Fetching: which SETs leave now, lane by lane.
 
 use setgate_delivery::Order;
 use setgate_set::OrderKey;
@@ -6,7 +6,7 @@ use setgate_set::OrderKey;
 use super::{Lane, Lanes, Listed};
 use crate::{number::ConsumerNo, slot::Slot};
 
-/// What one draw takes, and how much it may take.
+/// What one fetch takes, and how much it may take.
 struct Portion {
     slots: Vec<Slot>,
     /// Bytes of `slots`.
@@ -28,7 +28,7 @@ impl Portion {
 
 impl Lane {
     /// Moves from its front what may leave together, and says how many.
-    fn draw(&mut self, portion: &mut Portion, order: Order) -> usize {
+    fn fetch(&mut self, portion: &mut Portion, order: Order) -> usize {
         let mut taken = 0;
         while !portion.has_enough() && (taken == 0 || order != Order::PerSet) {
             let Some(next) = self.queue.front() else { break };
@@ -54,7 +54,7 @@ impl Lanes {
     ///
     /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a consumer that holds
     /// a key may go on with what of it was passed over.
-    pub(crate) fn draw(
+    pub(crate) fn fetch(
         &mut self,
         consumer: ConsumerNo,
         order: Order,
@@ -67,7 +67,7 @@ impl Lanes {
         while !portion.has_enough() {
             let Some((key, was)) = self.next_lane(consumer) else { break };
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
-            let taken = lane.draw(&mut portion, order);
+            let taken = lane.fetch(&mut portion, order);
             self.queued -= taken;
             if taken == 0 && !portion.full {
                 continue;
