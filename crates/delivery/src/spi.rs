@@ -53,7 +53,7 @@ pub trait ConsumerCore: Send {
 }
 
 /// The lease of a batch, held until the hand-over. Dropping it gives everything back.
-pub trait Claim: Send {
+pub trait Lease: Send {
     /// Begins the hand-over.
     fn handed_over(self: Box<Self>);
 }

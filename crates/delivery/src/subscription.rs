@@ -212,27 +212,27 @@ pub struct Batch {
     pub sets: Vec<SealedSet>,
     /// True when more SETs are due now.
     pub more: bool,
-    claim: Option<Box<dyn spi::Claim>>,
+    lease: Option<Box<dyn spi::Lease>>,
 }
 
 impl Batch {
     /// Makes a batch with its lease.
     #[must_use]
-    pub fn new(sets: Vec<SealedSet>, more: bool, claim: Box<dyn spi::Claim>) -> Self {
-        Self { sets, more, claim: Some(claim) }
+    pub fn new(sets: Vec<SealedSet>, more: bool, lease: Box<dyn spi::Lease>) -> Self {
+        Self { sets, more, lease: Some(lease) }
     }
 
     /// Makes the empty batch of a wait that was over.
     #[must_use]
     pub fn empty() -> Self {
-        Self { sets: Vec::new(), more: false, claim: None }
+        Self { sets: Vec::new(), more: false, lease: None }
     }
 
     /// Begins the hand-over and returns the SETs: their attempts count and their redelivery timeouts start.
     #[must_use]
     pub fn hand_over(mut self) -> Vec<SealedSet> {
-        if let Some(claim) = self.claim.take() {
-            claim.handed_over();
+        if let Some(lease) = self.lease.take() {
+            lease.handed_over();
         }
         std::mem::take(&mut self.sets)
     }
@@ -308,7 +308,7 @@ impl fmt::Debug for Batch {
 mod tests {
     use super::*;
 
-    /// Claims at the first look, is ready at the third.
+    /// Leases at the first look, is ready at the third.
     struct Slow(u32);
 
     impl spi::ConsumerCore for Slow {

@@ -1,4 +1,4 @@
-//! One consumer of a stream, by phase: SETs are claimed ([`crate::subscription::Subscription::claim`]), prepared, looked at a last time, and handed over.
+//! One consumer of a stream, by phase: SETs are leased ([`crate::subscription::Subscription::lease`]), prepared, looked at a last time, and handed over.
 //!
 //! The work is kept in the consumer, so that a cancelled `next_batch` loses nothing.
 
@@ -16,7 +16,7 @@ use setgate_delivery::{Batch, BoxFuture, Closed, Order, Want, spi::ConsumerCore}
 
 use self::prepare::{Failed, Prepared, prepare};
 use crate::{
-    number::{ClaimNo, ConsumerNo, Generation},
+    number::{ConsumerNo, Generation, LeaseNo},
     subscription::{Fetched, LeaseHolder, Served, Subscription, poll_settled},
     window::Waiter,
 };
@@ -32,7 +32,7 @@ struct Underway {
     work: Progress,
     served: Arc<Served>,
     /// What it holds, with its batch.
-    sets: Vec<ClaimNo>,
+    sets: Vec<LeaseNo>,
 }
 
 enum Progress {
@@ -83,7 +83,7 @@ impl StreamConsumer {
     /// Fetches for this want; nothing when a batch is under way.
     fn fetch(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
         let chance = self.waiter.withdraw();
-        let fetched = self.subscription.claim(self.holder, want, &mut self.waiter, cx);
+        let fetched = self.subscription.lease(self.holder, want, &mut self.waiter, cx);
         if let Some(window) = chance
             && !self.waiter.waits()
         {
@@ -92,7 +92,7 @@ impl StreamConsumer {
         }
         match fetched {
             Fetched::Slots(batch, served) => {
-                let sets = batch.slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), batch: batch.no }).collect();
+                let sets = batch.slots.iter().map(|(slot, _)| LeaseNo { seq: slot.seq(), batch: batch.no }).collect();
                 let work = Progress::Busy(Box::pin(prepare(self.subscription.clone(), served.clone(), batch)));
                 self.work.push_back(Underway { work, served, sets });
                 None
@@ -162,7 +162,7 @@ impl ConsumerCore for StreamConsumer {
 impl Drop for StreamConsumer {
     fn drop(&mut self) {
         self.waiter.give_up();
-        let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| prepared.claim()).collect();
+        let mut unsent: Vec<_> = self.kept.iter().map(|(prepared, _)| prepared.lease()).collect();
         unsent.extend(self.work.drain(..).flat_map(|underway| underway.sets));
         self.subscription.consumer_gone(self.holder.consumer, &unsent);
     }

@@ -14,7 +14,7 @@ impl ConsumerNo {
     }
 }
 
-/// A batch of one stream: what one consumer claimed at once.
+/// A batch of one stream: what one consumer leased at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchNo(u64);
 
@@ -25,9 +25,9 @@ impl BatchNo {
     }
 }
 
-/// A claim of one stream: the same SET fetched again is another claim.
+/// A lease of one stream: the same SET fetched again is another lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClaimNo {
+pub(crate) struct LeaseNo {
     /// The SET's place in the ledger.
     pub(crate) seq: u64,
     /// The batch in which it was fetched.

@@ -1,11 +1,11 @@
 //! One stream as the router runs it: its lanes, its breaker, what is fetched of it, and what became of that.
 
-mod claim;
 mod come_back;
 mod consumers;
 mod end;
 mod failed;
 mod hand_over;
+mod lease;
 #[cfg(test)]
 mod neglect;
 mod parts;
@@ -14,8 +14,8 @@ mod state;
 mod stops;
 mod visits;
 
-pub(crate) use claim::LeaseHolder;
 pub(crate) use hand_over::poll_settled;
+pub(crate) use lease::LeaseHolder;
 pub(crate) use parts::State;
 
 use std::{
@@ -30,7 +30,7 @@ use setgate_set::{Jti, Timestamp};
 use setgate_store::{Entry, Head, Kind, Position, StreamNo, Version};
 use setgate_stream::Stream;
 
-use self::parts::{Claimed, Linger, inactivity, phase_of};
+use self::parts::{Leased, Linger, inactivity, phase_of};
 use crate::{
     backoff::pause,
     breaker::Breaker,
@@ -95,7 +95,7 @@ pub(crate) struct FetchedBatch {
     pub(crate) slots: Vec<(Slot, Jti)>,
 }
 
-/// What [`Subscription::claim`] found.
+/// What [`Subscription::lease`] found.
 pub(crate) enum Fetched {
     Slots(FetchedBatch, Arc<Served>),
     Nothing,
@@ -307,8 +307,8 @@ impl Subscription {
         }
         if moved {
             // What was fetched at the old place is not waited for: nobody may come back to it for a day.
-            let out = |(seq, claimed): (&u64, &Claimed)| claimed.redelivery_at().map(|_| *seq);
-            let mut out: Vec<u64> = state.in_flight.claimed.iter().filter_map(out).collect();
+            let out = |(seq, leased): (&u64, &Leased)| leased.redelivery_at().map(|_| *seq);
+            let mut out: Vec<u64> = state.in_flight.leased.iter().filter_map(out).collect();
             out.sort_unstable();
             self.due_again(&mut state, &out, self.shared.runtime.clock.monotonic());
         }
@@ -336,8 +336,8 @@ impl Subscription {
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
         // What outlives its consumer outlives the process too: it may be acknowledged after a restart.
-        let waits = |claimed: &Claimed| claimed.handed.is_none() || claimed.redelivery.is_none();
-        state.running || !state.in_flight.ending.is_empty() || state.in_flight.claimed.values().any(waits)
+        let waits = |leased: &Leased| leased.handed.is_none() || leased.redelivery.is_none();
+        state.running || !state.in_flight.ending.is_empty() || state.in_flight.leased.values().any(waits)
     }
 
     /// SETs before `below` were dropped by a limit.

@@ -126,7 +126,7 @@ impl StateView {
         let state = subscription.state.lock();
         let stalled = state.shown.stalled.clone().map(|cause| (now, cause));
         Self {
-            in_flight: state.in_flight.claimed.len(),
+            in_flight: state.in_flight.leased.len(),
             last_error: stalled.or_else(|| state.shown.last_error.clone()),
             last_success: state.shown.last_success,
             last_visit: state.visits.last(now).filter(|_| initiator == Initiator::Receiver),

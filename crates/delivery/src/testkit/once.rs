@@ -11,7 +11,7 @@ use setgate_set::{Envelope, Jti, OrderKey, Timestamp};
 
 use crate::{
     Attempt, Batch, Cause, Closed, Outcome, SealedSet, Subscription, Want,
-    spi::{AnyChannel, Claim, ConsumerCore, SubscriptionCore},
+    spi::{AnyChannel, ConsumerCore, Lease, SubscriptionCore},
 };
 
 /// Hands each body over once, all at the same time, and tells the first outcome of each.
@@ -88,7 +88,7 @@ impl ConsumerCore for Once {
             envelope: Arc::new(Envelope::new(Timestamp::from_seconds(1_700_000_000), Bytes::from_static(b"{}"))),
             order: OrderKey::from_bits(at as u64),
         };
-        Poll::Ready(Ok(Batch::new(state.bodies.iter().enumerate().map(set).collect(), false, Box::new(NoClaim))))
+        Poll::Ready(Ok(Batch::new(state.bodies.iter().enumerate().map(set).collect(), false, Box::new(NoLease))))
     }
 
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -101,8 +101,8 @@ impl ConsumerCore for Once {
     }
 }
 
-struct NoClaim;
+struct NoLease;
 
-impl Claim for NoClaim {
+impl Lease for NoLease {
     fn handed_over(self: Box<Self>) {}
 }

@@ -40,7 +40,7 @@ pub enum End {
 enum Stage {
     Waiting,
     /// Fetched by a consumer, in a batch.
-    Claimed {
+    Leased {
         consumer: u64,
         batch: u64,
     },
@@ -335,7 +335,7 @@ impl Simulated {
 
     /// Gives the windows back what a SET took.
     fn give(&self, state: &mut State, from: &Stage, bytes: usize) {
-        let (Stage::Claimed { batch, .. } | Stage::Handed { batch, .. }) = from else { return };
+        let (Stage::Leased { batch, .. } | Stage::Handed { batch, .. }) = from else { return };
         let Some(held) = state.batches.get_mut(batch) else { return };
         held.sets -= 1;
         held.bytes -= bytes;
@@ -364,7 +364,7 @@ impl Simulated {
             match &entry.stage {
                 Stage::Settled(_) => {}
                 Stage::Handed { consumer, .. } if order == Order::PerConsumer && *consumer == holder.number => {}
-                Stage::Claimed { .. } | Stage::Handed { .. } => {
+                Stage::Leased { .. } | Stage::Handed { .. } => {
                     blocked.insert(entry.key);
                 }
                 Stage::Waiting => {
@@ -399,9 +399,9 @@ impl Simulated {
             state.wrongs.push(format!("an outcome for {jti}, which no consumer ever fetched: {outcome:?}"));
             return;
         }
-        // A claim has the number that its hand-over will have.
-        let claimed = matches!(entry.stage, Stage::Claimed { .. });
-        let last = entry.attempts + u32::from(claimed);
+        // A lease has the number that its hand-over will have.
+        let leased = matches!(entry.stage, Stage::Leased { .. });
+        let last = entry.attempts + u32::from(leased);
         if attempt.is_some_and(|attempt| attempt.0 == 0 || attempt.0 > last) {
             state.wrongs.push(format!("an outcome for attempt {attempt:?} of {jti}, which has had {}", entry.attempts));
         }
@@ -470,7 +470,7 @@ impl SubscriptionCore for Simulated {
         let count = |which: fn(&Stage) -> bool| state.sets.iter().filter(|entry| which(&entry.stage)).count();
         (
             count(|stage| matches!(stage, Stage::Handed { .. })),
-            count(|stage| matches!(stage, Stage::Waiting | Stage::Claimed { .. })),
+            count(|stage| matches!(stage, Stage::Waiting | Stage::Leased { .. })),
         )
     }
 

@@ -2,25 +2,25 @@
 
 use std::sync::Arc;
 
-use setgate_delivery::spi::Claim;
+use setgate_delivery::spi::Lease;
 
-use crate::{number::ClaimNo, subscription::Subscription};
+use crate::{number::LeaseNo, subscription::Subscription};
 
 /// What a batch holds until it is handed over.
-pub(super) struct FetchedClaim {
+pub(super) struct BatchLease {
     pub(super) subscription: Arc<Subscription>,
-    pub(super) sets: Vec<ClaimNo>,
+    pub(super) sets: Vec<LeaseNo>,
     pub(super) handed: bool,
 }
 
-impl Claim for FetchedClaim {
+impl Lease for BatchLease {
     fn handed_over(mut self: Box<Self>) {
         self.handed = true;
         self.subscription.handed_over(&self.sets);
     }
 }
 
-impl Drop for FetchedClaim {
+impl Drop for BatchLease {
     fn drop(&mut self) {
         if !self.handed {
             self.subscription.hand_back(&self.sets);

@@ -1,4 +1,4 @@
-//! Preparing what was claimed: bodies are read, tokens sealed.
+//! Preparing what was leased: bodies are read, tokens sealed.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use setgate_set::Jti;
 use setgate_store::{Kind, Position, Rule, StoreError};
 
 use crate::{
-    number::{BatchNo, ClaimNo, KeyGeneration},
+    number::{BatchNo, KeyGeneration, LeaseNo},
     seal::{Job, SealError},
     slot::Slot,
     subscription::{FetchedBatch, Served, Subscription},
@@ -23,8 +23,8 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn claim(&self) -> ClaimNo {
-        ClaimNo { seq: self.slot.seq(), batch: self.batch }
+    pub(super) fn lease(&self) -> LeaseNo {
+        LeaseNo { seq: self.slot.seq(), batch: self.batch }
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Token {
 }
 
 pub(super) struct Failed {
-    pub(super) sets: Vec<ClaimNo>,
+    pub(super) sets: Vec<LeaseNo>,
     pub(super) cause: Cause,
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn prepare(
 ) -> Result<Vec<Prepared>, Failed> {
     let FetchedBatch { no: batch, slots } = batch;
     let fail = |cause: Cause, slots: &[(Slot, Jti)]| Failed {
-        sets: slots.iter().map(|(slot, _)| ClaimNo { seq: slot.seq(), batch }).collect(),
+        sets: slots.iter().map(|(slot, _)| LeaseNo { seq: slot.seq(), batch }).collect(),
         cause,
     };
     let started = subscription.shared.runtime.clock.monotonic();
@@ -94,10 +94,10 @@ pub(super) async fn prepare(
                     None => Made::Gone(Rule::Lost),
                 },
             };
-            if let (Made::Token(made), Some(claimed)) = (&made, state.in_flight.claimed.get_mut(&slot.seq()))
-                && claimed.batch == batch
+            if let (Made::Token(made), Some(leased)) = (&made, state.in_flight.leased.get_mut(&slot.seq()))
+                && leased.batch == batch
             {
-                claimed.sealed = Some((generation, made.token.clone()));
+                leased.sealed = Some((generation, made.token.clone()));
             }
             prepared.push(Prepared { slot, batch, jti, made });
         }

@@ -10,11 +10,11 @@ use setgate_stream::{Decision, Why};
 
 use super::{
     StreamConsumer,
-    hand_over::FetchedClaim,
+    hand_over::BatchLease,
     prepare::{Made, Prepared, Token},
 };
 use crate::{
-    number::{ClaimNo, KeyGeneration},
+    number::{KeyGeneration, LeaseNo},
     slot::Slot,
     subscription::{Phase, Served},
 };
@@ -35,26 +35,26 @@ impl StreamConsumer {
         let in_force = self.subscription.served.load_full();
         let moved = in_force.generation != self.holder.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
-        let mut claims = Vec::with_capacity(sets.capacity());
+        let mut leases = Vec::with_capacity(sets.capacity());
         let mut back = Vec::new();
         let mut bytes = 0usize;
         while sets.len() < want.sets {
             let Some((prepared, served)) = self.kept.pop_front() else { break };
-            let claim = prepared.claim();
+            let lease = prepared.lease();
             let Prepared { slot, batch, jti, made } = prepared;
             let control = slot.head.kind == Kind::Control;
             if moved || paused && !control {
-                back.push(claim);
+                back.push(lease);
                 continue;
             }
-            let Some(token) = self.token(claim, made, &served) else { continue };
+            let Some(token) = self.token(lease, made, &served) else { continue };
             if token.generation != KeyGeneration::of(&served.seal.keyring) {
                 // Its key may have been revoked since: it is sealed again (hardening H49).
-                back.push(claim);
+                back.push(lease);
                 continue;
             }
             if let Some(rule) = self.veto(&in_force, &slot, &token.body) {
-                self.subscription.drop_by_rule(claim, rule);
+                self.subscription.drop_by_rule(lease, rule);
                 continue;
             }
             if !sets.is_empty() && bytes + token.token.len() > want.bytes {
@@ -64,7 +64,7 @@ impl StreamConsumer {
             }
             let Token { token, body, .. } = token;
             bytes += token.len();
-            claims.push(claim);
+            leases.push(lease);
             sets.push(SealedSet {
                 jti,
                 attempt: Attempt(slot.attempts + 1),
@@ -85,7 +85,7 @@ impl StreamConsumer {
         Some(Batch::new(
             sets,
             self.has_more(),
-            Box::new(FetchedClaim { subscription: self.subscription.clone(), sets: claims, handed: false }),
+            Box::new(BatchLease { subscription: self.subscription.clone(), sets: leases, handed: false }),
         ))
     }
 
@@ -102,7 +102,7 @@ impl StreamConsumer {
         self.kept.retain(|(prepared, _)| {
             let Made::Unread(cause) = &prepared.made else { return true };
             // What was fetched behind it comes back with it, before anything of its subject leaves.
-            self.subscription.cannot_read(prepared.claim(), cause);
+            self.subscription.cannot_read(prepared.lease(), cause);
             false
         });
     }
@@ -115,12 +115,12 @@ impl StreamConsumer {
             let open = state.is_endpoint_open();
             // What failed meanwhile has taken back what was fetched behind it.
             self.kept.retain(|(prepared, _)| {
-                let claim = prepared.claim();
-                let claimed = state.in_flight.claim(claim);
+                let lease = prepared.lease();
+                let leased = state.in_flight.lease(lease);
                 // What was fetched before its endpoint failed waits, too.
-                let leaves = claimed.is_some_and(|claimed| open || state.lets_pass(claimed));
-                if !leaves && claimed.is_some() {
-                    held.push(claim);
+                let leaves = leased.is_some_and(|leased| open || state.lets_pass(leased));
+                if !leaves && leased.is_some() {
+                    held.push(lease);
                 }
                 leaves
             });
@@ -133,22 +133,22 @@ impl StreamConsumer {
     }
 
     /// The sealed token; of a SET without one its end is told.
-    fn token(&self, claim: ClaimNo, made: Made, served: &Served) -> Option<Token> {
+    fn token(&self, lease: LeaseNo, made: Made, served: &Served) -> Option<Token> {
         match made {
             Made::Token(token) => return Some(token),
-            Made::Gone(rule) => self.subscription.drop_by_rule(claim, rule),
-            Made::Unread(cause) => self.subscription.cannot_read(claim, &cause),
+            Made::Gone(rule) => self.subscription.drop_by_rule(lease, rule),
+            Made::Unread(cause) => self.subscription.cannot_read(lease, &cause),
             Made::TooLarge(size) => {
                 let most = served.profile.limits.set_bytes;
                 let text = format!("{size} bytes; the method carries at most {most}");
-                self.subscription.park_unsent(claim, ErrorCode::TooLarge, &text);
+                self.subscription.park_unsent(lease, ErrorCode::TooLarge, &text);
             }
         }
         None
     }
 
     /// What was fetched for one batch of which two are made: what follows a SET of the first comes back until that is settled.
-    fn part_behind(&mut self, first: &[SealedSet]) -> Vec<ClaimNo> {
+    fn part_behind(&mut self, first: &[SealedSet]) -> Vec<LeaseNo> {
         let mut back = Vec::new();
         if self.kept.is_empty() {
             return back;
@@ -158,7 +158,7 @@ impl StreamConsumer {
             let head = &prepared.slot.head;
             let goes = first.contains(&head.order) && head.kind != Kind::Control;
             if goes {
-                back.push(prepared.claim());
+                back.push(prepared.lease());
             }
             !goes
         });

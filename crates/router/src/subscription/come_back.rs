@@ -1,4 +1,4 @@
-//! How claims come back to their lanes: untried, failed, or unreadable.
+//! How leases come back to their lanes: untried, failed, or unreadable.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,39 +6,39 @@ use setgate_delivery::{Cause, Class};
 use setgate_set::Timestamp;
 use setgate_store::Kind;
 
-use super::{State, Subscription, parts::Claimed};
-use crate::{backoff::pause, number::ClaimNo, shared::Shared, slot::Slot};
+use super::{State, Subscription, parts::Leased};
+use crate::{backoff::pause, number::LeaseNo, shared::Shared, slot::Slot};
 
 impl Subscription {
-    /// These claims were made and not handed over: it never happened.
-    pub(crate) fn hand_back(self: &Arc<Self>, sets: &[ClaimNo]) {
+    /// These leases were made and not handed over: it never happened.
+    pub(crate) fn hand_back(self: &Arc<Self>, sets: &[LeaseNo]) {
         let mut state = self.state.lock();
         self.take_back(&mut state, sets);
         self.wake(&mut state);
     }
 
-    pub(super) fn take_back(&self, state: &mut State, sets: &[ClaimNo]) {
+    pub(super) fn take_back(&self, state: &mut State, sets: &[LeaseNo]) {
         let now = self.shared.runtime.clock.monotonic();
-        for claim in sets {
-            if state.in_flight.claim(*claim).is_some_and(|claimed| claimed.handed.is_none())
-                && let Some(claimed) = state.unclaim_if(*claim)
+        for lease in sets {
+            if state.in_flight.lease(*lease).is_some_and(|leased| leased.handed.is_none())
+                && let Some(leased) = state.end_lease_if(*lease)
             {
                 state.breaker.unknown(now);
-                self.come_back(state, claimed, None);
+                self.come_back(state, leased, None);
             }
         }
     }
 
-    /// A claim comes back to its place, and with it all that was fetched behind it: nothing later may arrive first.
-    pub(super) fn come_back(&self, state: &mut State, claimed: Claimed, due: Option<Duration>) {
-        let slot = self.keep_sealed(claimed);
+    /// A lease comes back to its place, and with it all that was fetched behind it: nothing later may arrive first.
+    pub(super) fn come_back(&self, state: &mut State, leased: Leased, due: Option<Duration>) {
+        let slot = self.keep_sealed(leased);
         if slot.head.kind == Kind::Control {
             state.control.busy = false;
             state.control.queue.push_front(slot);
             return;
         }
         for seq in state.lanes.put_back(slot, due) {
-            if let Some(mut behind) = state.unclaim(seq) {
+            if let Some(mut behind) = state.end_lease(seq) {
                 if behind.handed.is_some() {
                     behind.slot.attempts = behind.attempt.0;
                 }
@@ -52,8 +52,8 @@ impl Subscription {
     }
 
     /// Keeps the token of a SET that comes back: a repeat is not signed again.
-    fn keep_sealed(&self, claimed: Claimed) -> Slot {
-        let Claimed { mut slot, jti, sealed, .. } = claimed;
+    fn keep_sealed(&self, leased: Leased) -> Slot {
+        let Leased { mut slot, jti, sealed, .. } = leased;
         if let Some((generation, sealed)) = sealed {
             // The generation it was sealed in, not that of now: a key may have been revoked while it was handed over.
             self.shared.cache.keep(jti, generation, sealed);
@@ -63,7 +63,7 @@ impl Subscription {
     }
 
     /// Sealing or reading failed for the whole batch: everything goes back and the channel waits.
-    pub(crate) fn fetch_failed(self: &Arc<Self>, sets: &[ClaimNo], cause: Cause) {
+    pub(crate) fn fetch_failed(self: &Arc<Self>, sets: &[LeaseNo], cause: Cause) {
         let now = self.shared.runtime.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         tracing::warn!(stream = %self.served.load().stream.id, cause = %cause, "cannot prepare SETs");
@@ -78,10 +78,10 @@ impl Subscription {
     }
 
     /// A fetched SET is there and cannot be read: it waits for who repairs the store, its subject with it, and no other does.
-    pub(crate) fn cannot_read(self: &Arc<Self>, claim: ClaimNo, cause: &Cause) {
+    pub(crate) fn cannot_read(self: &Arc<Self>, lease: LeaseNo, cause: &Cause) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
-        let Some(claimed) = state.unclaim_if(claim) else { return };
+        let Some(leased) = state.end_lease_if(lease) else { return };
         tracing::error!(
             stream = %self.served.load().stream.id, cause = %cause,
             "a SET cannot be read and waits: stop the gateway and run `setgate store check`"
@@ -90,7 +90,7 @@ impl Subscription {
         state.breaker.unknown(now);
         state.shown.last_error = Some((wall, cause.clone()));
         let due = now + self.shared.config.backoff_max;
-        self.come_back(&mut state, claimed, Some(due));
+        self.come_back(&mut state, leased, Some(due));
         self.wake(&mut state);
     }
 }

@@ -7,10 +7,10 @@ use setgate_set::{Jti, OrderKey, Receipt, Timestamp};
 use setgate_store::{Head, Kind, Note, Rule, Settlement};
 use setgate_stream::OnRefusal;
 
-use super::{PARKED_KEYS_MOST, Phase, Served, State, Subscription, parts::Claimed};
+use super::{PARKED_KEYS_MOST, Phase, Served, State, Subscription, parts::Leased};
 use crate::{
     decision::{Disposition, classify},
-    number::ClaimNo,
+    number::LeaseNo,
     shared::Command,
     slot::Slot,
     window::Returned,
@@ -37,7 +37,7 @@ impl Subscription {
             for (jti, attempt, outcome) in ends.into_iter().chain(others) {
                 let Some(named) = names.read(&jti).filter(|named| named.stream == self.no) else { continue };
                 let seq = named.at.seq;
-                if state.in_flight.claimed.get(&seq).is_some_and(|claimed| claimed.jti == jti) {
+                if state.in_flight.leased.get(&seq).is_some_and(|leased| leased.jti == jti) {
                     ended += usize::from(matches!(outcome, Ok(_) | Err(Verdict::Refuse(_))));
                     self.settle_one(&mut state, &mut settling, seq, (attempt, outcome));
                 } else if matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
@@ -72,14 +72,14 @@ impl Subscription {
         let State { in_flight, breaker, endpoint, .. } = &mut *state;
         for (jti, attempt) in sets {
             let Some(named) = names.read(jti).filter(|named| named.stream == self.no) else { continue };
-            let Some(claimed) = in_flight.claimed.get_mut(&named.at.seq) else { continue };
-            let Some(handed) = claimed.handed.filter(|_| !claimed.reached && claimed.attempt == *attempt) else {
+            let Some(leased) = in_flight.leased.get_mut(&named.at.seq) else { continue };
+            let Some(handed) = leased.handed.filter(|_| !leased.reached && leased.attempt == *attempt) else {
                 continue;
             };
-            if claimed.jti != *jti || claimed.generation != generation {
+            if leased.jti != *jti || leased.generation != generation {
                 continue;
             }
-            claimed.reached = true;
+            leased.reached = true;
             in_flight.reached += 1;
             breaker.took(handed, now);
             if let Some(endpoint) = endpoint {
@@ -90,24 +90,24 @@ impl Subscription {
     }
 
     /// A fetched SET must not leave any more: dropped by a rule, counted.
-    pub(crate) fn drop_by_rule(self: &Arc<Self>, claim: ClaimNo, rule: Rule) {
+    pub(crate) fn drop_by_rule(self: &Arc<Self>, lease: LeaseNo, rule: Rule) {
         let mut state = self.state.lock();
-        if let Some(claimed) = state.unclaim_if(claim) {
+        if let Some(leased) = state.end_lease_if(lease) {
             // A probe that does not leave tells nothing: another one may.
             state.breaker.unknown(self.shared.runtime.clock.monotonic());
-            state.in_flight.ending.insert(claim.seq);
-            let settlement = Settlement { stream: self.no, at: claimed.slot.head.at, note: Note::Dropped(rule) };
-            self.shared.tell(Command::End(self.clone(), claimed.slot, settlement));
+            state.in_flight.ending.insert(lease.seq);
+            let settlement = Settlement { stream: self.no, at: leased.slot.head.at, note: Note::Dropped(rule) };
+            self.shared.tell(Command::End(self.clone(), leased.slot, settlement));
         }
     }
 
     /// A fetched SET cannot be carried: parked without an attempt.
-    pub(crate) fn park_unsent(self: &Arc<Self>, claim: ClaimNo, code: setgate_set::ErrorCode, text: &str) {
+    pub(crate) fn park_unsent(self: &Arc<Self>, lease: LeaseNo, code: setgate_set::ErrorCode, text: &str) {
         let mut state = self.state.lock();
-        if let Some(claimed) = state.unclaim_if(claim) {
+        if let Some(leased) = state.end_lease_if(lease) {
             // A probe that does not leave tells nothing: another one may.
             state.breaker.unknown(self.shared.runtime.clock.monotonic());
-            self.park(&mut state, End::of(claimed), code, text.into(), false);
+            self.park(&mut state, End::of(leased), code, text.into(), false);
         }
     }
 
@@ -126,7 +126,7 @@ impl Subscription {
         let order = served.profile.order;
         for (head, jti, outcome) in all {
             let seq = head.at.seq;
-            if state.in_flight.claimed.contains_key(&seq) {
+            if state.in_flight.leased.contains_key(&seq) {
                 // It was fetched again in between.
                 self.settle_one(&mut state, &mut settling, seq, (None, outcome));
                 continue;
@@ -252,21 +252,20 @@ impl Subscription {
         (attempt, outcome): (Option<Attempt>, Outcome),
     ) {
         let served = settling.served;
-        let Some(claimed) = state.in_flight.claimed.get(&seq) else { return };
-        let disposition = classify(outcome, claimed.order, served.endpoint.is_some());
+        let Some(leased) = state.in_flight.leased.get(&seq) else { return };
+        let disposition = classify(outcome, leased.order, served.endpoint.is_some());
         let is_end = matches!(disposition, Disposition::Acknowledge(_) | Disposition::Park { .. });
-        let current =
-            attempt.is_none_or(|attempt| attempt == claimed.attempt) && claimed.generation == served.generation;
-        if !is_end && attempt.is_some_and(|attempt| attempt != claimed.attempt) {
+        let current = attempt.is_none_or(|attempt| attempt == leased.attempt) && leased.generation == served.generation;
+        if !is_end && attempt.is_some_and(|attempt| attempt != leased.attempt) {
             return;
         }
-        let Some(mut claimed) = state.unclaim(seq) else { return };
+        let Some(mut leased) = state.end_lease(seq) else { return };
         if let Some(settled) = &mut state.scan.settled_meanwhile {
             settled.insert(seq);
         }
         let disposition = if is_end || current { disposition } else { Disposition::Return };
         match disposition {
-            Disposition::Acknowledge(receipt) => self.acknowledged(state, settling, &claimed, receipt),
+            Disposition::Acknowledge(receipt) => self.acknowledged(state, settling, &leased, receipt),
             Disposition::Park { code, text, stream_fault } => {
                 state.shown.last_error = Some((settling.wall, Cause::new("refused", format!("{code}: {text}"))));
                 if stream_fault {
@@ -275,42 +274,42 @@ impl Subscription {
                 } else {
                     state.breaker.success();
                 }
-                self.park(state, End::of(claimed), code, text, stream_fault);
+                self.park(state, End::of(leased), code, text, stream_fault);
             }
             Disposition::RetrySet { after, cause } => {
-                claimed.slot.troubles().failed(state.streaks.fared);
-                let tries = claimed.attempt.0;
-                self.failed_alone(state, settling, claimed, tries, after, cause);
+                leased.slot.troubles().failed(state.streaks.fared);
+                let tries = leased.attempt.0;
+                self.failed_alone(state, settling, leased, tries, after, cause);
             }
-            Disposition::RetryChannel { after, cause } => self.channel_failed(state, settling, claimed, after, cause),
-            Disposition::Halt { cause } => self.halted(state, settling, claimed, cause),
+            Disposition::RetryChannel { after, cause } => self.channel_failed(state, settling, leased, after, cause),
+            Disposition::Halt { cause } => self.halted(state, settling, leased, cause),
             Disposition::Endpoint { after, cause, ours: false } => {
-                self.endpoint_failed(state, settling, claimed, after, cause);
+                self.endpoint_failed(state, settling, leased, after, cause);
             }
             Disposition::Endpoint { cause, ours: true, .. } => {
-                self.endpoint_unusable(state, settling, claimed, cause);
+                self.endpoint_unusable(state, settling, leased, cause);
             }
             Disposition::Return => {
                 state.breaker.unknown(settling.now);
-                self.come_back(state, claimed, None);
+                self.come_back(state, leased, None);
             }
         }
     }
 
-    fn acknowledged(&self, state: &mut State, settling: &mut Settling<'_>, claimed: &Claimed, receipt: Receipt) {
+    fn acknowledged(&self, state: &mut State, settling: &mut Settling<'_>, leased: &Leased, receipt: Receipt) {
         let &mut Settling { served, now, wall, .. } = settling;
-        let head = &claimed.slot.head;
-        if claimed.reached {
+        let head = &leased.slot.head;
+        if leased.reached {
             // How long its hand-over took is known already.
             state.breaker.success();
         } else {
-            state.breaker.took(claimed.handed.unwrap_or(now), now);
+            state.breaker.took(leased.handed.unwrap_or(now), now);
         }
-        if claimed.generation == served.generation {
+        if leased.generation == served.generation {
             state.endpoint_took();
         }
         Self::well(state, wall, head.order, head.at.seq);
-        state.finish(&claimed.slot);
+        state.finish(&leased.slot);
         self.shared.observed.delivered_after.observe(wall.since(head.accepted).as_secs_f64());
         settling.notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
     }
@@ -333,7 +332,7 @@ pub(super) struct End {
 }
 
 impl End {
-    pub(super) fn of(claimed: Claimed) -> Self {
-        Self { slot: claimed.slot, jti: claimed.jti, attempts: claimed.attempt.0 }
+    pub(super) fn of(leased: Leased) -> Self {
+        Self { slot: leased.slot, jti: leased.jti, attempts: leased.attempt.0 }
     }
 }

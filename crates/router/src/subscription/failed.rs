@@ -9,7 +9,7 @@ use setgate_store::{Attempted, Note, Settlement};
 use super::{
     LONE_FAILURES_OF_A_CHANNEL, Phase, State, Subscription,
     end::{End, Settling},
-    parts::Claimed,
+    parts::Leased,
 };
 use crate::{
     backoff::pause,
@@ -24,20 +24,20 @@ impl Subscription {
         self: &Arc<Self>,
         state: &mut State,
         settling: &mut Settling<'_>,
-        mut claimed: Claimed,
+        mut leased: Leased,
         tries: u32,
         after: Option<Duration>,
         cause: Cause,
     ) {
         let &mut Settling { served, now, wall, .. } = settling;
         let Shared { config, runtime, .. } = &*self.shared;
-        self.count_failure(settling, &mut claimed, &cause);
-        let lone_failures = claimed.slot.troubles().lone_failures;
+        self.count_failure(settling, &mut leased, &cause);
+        let lone_failures = leased.slot.troubles().lone_failures;
         if lone_failures >= config.poison_after {
             // It may have been the probe: another one may leave.
             state.breaker.unknown(now);
             let text = format!("failed {lone_failures} times while others passed; the last: {cause}");
-            self.park(state, End::of(claimed), ErrorCode::Poison, text.into(), false);
+            self.park(state, End::of(leased), ErrorCode::Poison, text.into(), false);
             return;
         }
         state.streaks.lone_failures += 1;
@@ -49,7 +49,7 @@ impl Subscription {
             state.breaker.unknown(now);
         }
         state.shown.last_error = Some((wall, cause));
-        settling.notes.push(self.retry(state, claimed, wall.plus(wait), Some(now + wait)));
+        settling.notes.push(self.retry(state, leased, wall.plus(wait), Some(now + wait)));
     }
 
     /// The channel failed: all of its stream waits, unless it was this SET alone that failed.
@@ -57,41 +57,41 @@ impl Subscription {
         self: &Arc<Self>,
         state: &mut State,
         settling: &mut Settling<'_>,
-        mut claimed: Claimed,
+        mut leased: Leased,
         after: Option<Duration>,
         cause: Cause,
     ) {
-        if state.is_this_set(&mut claimed) {
-            let tries = claimed.slot.troubles().lone_failures;
-            self.failed_alone(state, settling, claimed, tries, after, cause);
+        if state.is_this_set(&mut leased) {
+            let tries = leased.slot.troubles().lone_failures;
+            self.failed_alone(state, settling, leased, tries, after, cause);
             return;
         }
         let &mut Settling { served, now, wall, .. } = settling;
         let Shared { config, runtime, .. } = &*self.shared;
-        self.count_failure(settling, &mut claimed, &cause);
+        self.count_failure(settling, &mut leased, &cause);
         let after = after.unwrap_or_default().min(config.retry_after_max);
         if served.profile.initiator == Initiator::Receiver {
             // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
             state.shown.last_error = Some((wall, cause));
             let due = (!after.is_zero()).then(|| now + after);
-            settling.notes.push(self.retry(state, claimed, wall.plus(after), due));
+            settling.notes.push(self.retry(state, leased, wall.plus(after), due));
             return;
         }
         let until =
             state.breaker.fault(now, cause.class, |failures| pause(config, &*runtime.random, failures).max(after));
         self.pause_if_hopeless(state, now, &cause);
         state.shown.last_error = Some((wall, cause));
-        settling.notes.push(self.retry(state, claimed, wall.plus(until.saturating_sub(now)), None));
+        settling.notes.push(self.retry(state, leased, wall.plus(until.saturating_sub(now)), None));
     }
 
     /// A human is needed for this stream: it is paused at once.
-    pub(super) fn halted(self: &Arc<Self>, state: &mut State, settling: &Settling<'_>, claimed: Claimed, cause: Cause) {
+    pub(super) fn halted(self: &Arc<Self>, state: &mut State, settling: &Settling<'_>, leased: Leased, cause: Cause) {
         let Shared { config, runtime, .. } = &*self.shared;
         self.shared.tell(Command::Pause(self.no, cause.to_string()));
         let fault = |failures| pause(config, &*runtime.random, failures);
         state.breaker.fault(settling.now, Class::Configuration, fault);
         state.shown.last_error = Some((settling.wall, cause));
-        self.come_back(state, claimed, None);
+        self.come_back(state, leased, None);
     }
 
     /// What the channel shares with others is away: all of them wait, unless it was this SET alone that failed.
@@ -99,24 +99,24 @@ impl Subscription {
         self: &Arc<Self>,
         state: &mut State,
         settling: &mut Settling<'_>,
-        mut claimed: Claimed,
+        mut leased: Leased,
         after: Option<Duration>,
         cause: Cause,
     ) {
         let &mut Settling { now, wall, .. } = settling;
         let after = after.unwrap_or_default().min(self.shared.config.retry_after_max);
-        let until = hold(state, &claimed, now, Fault::Theirs(after), &cause);
+        let until = hold(state, &leased, now, Fault::Theirs(after), &cause);
         let wait = until.saturating_sub(now);
-        if state.is_this_set(&mut claimed) {
-            let tries = claimed.slot.troubles().lone_failures;
-            self.failed_alone(state, settling, claimed, tries, Some(wait), cause);
+        if state.is_this_set(&mut leased) {
+            let tries = leased.slot.troubles().lone_failures;
+            self.failed_alone(state, settling, leased, tries, Some(wait), cause);
             return;
         }
         // It says nothing of the channel.
         state.breaker.unknown(now);
-        self.count_failure(settling, &mut claimed, &cause);
+        self.count_failure(settling, &mut leased, &cause);
         state.shown.last_error = Some((wall, cause));
-        settling.notes.push(self.retry(state, claimed, wall.plus(wait), None));
+        settling.notes.push(self.retry(state, leased, wall.plus(wait), None));
     }
 
     /// A human is needed for what the channel shares with others: all of them wait, and no attempt is counted.
@@ -124,21 +124,21 @@ impl Subscription {
         self: &Arc<Self>,
         state: &mut State,
         settling: &Settling<'_>,
-        claimed: Claimed,
+        leased: Leased,
         cause: Cause,
     ) {
-        hold(state, &claimed, settling.now, Fault::Ours, &cause);
+        hold(state, &leased, settling.now, Fault::Ours, &cause);
         // It says nothing of the channel.
         state.breaker.unknown(settling.now);
         self.observe_failure(settling, &cause);
         state.shown.last_error = Some((settling.wall, cause));
-        self.come_back(state, claimed, None);
+        self.come_back(state, leased, None);
     }
 
     /// Counts a failed attempt, in the SET and for all to see.
-    fn count_failure(&self, settling: &Settling<'_>, claimed: &mut Claimed, cause: &Cause) {
-        claimed.slot.attempts = claimed.attempt.0;
-        claimed.slot.failed_at(settling.wall);
+    fn count_failure(&self, settling: &Settling<'_>, leased: &mut Leased, cause: &Cause) {
+        leased.slot.attempts = leased.attempt.0;
+        leased.slot.failed_at(settling.wall);
         self.observe_failure(settling, cause);
     }
 
@@ -157,20 +157,20 @@ impl Subscription {
     }
 
     /// Puts a failed SET back and says what to note of it. `due`: its own lane waits until then.
-    fn retry(&self, state: &mut State, claimed: Claimed, next_at: Timestamp, due: Option<Duration>) -> Settlement {
+    fn retry(&self, state: &mut State, leased: Leased, next_at: Timestamp, due: Option<Duration>) -> Settlement {
         let attempted = Attempted {
-            count: claimed.slot.attempts,
-            first_failed: claimed.slot.first_failed().unwrap_or(next_at),
+            count: leased.slot.attempts,
+            first_failed: leased.slot.first_failed().unwrap_or(next_at),
             next_at,
         };
-        let at = claimed.slot.head.at;
-        self.come_back(state, claimed, due);
+        let at = leased.slot.head.at;
+        self.come_back(state, leased, due);
         Settlement { stream: self.no, at, note: Note::Attempt(attempted) }
     }
 }
 
 /// Holds the endpoint after a fault. Returns when the next SET may try it.
-fn hold(state: &State, claimed: &Claimed, now: Duration, fault: Fault, cause: &Cause) -> Duration {
+fn hold(state: &State, leased: &Leased, now: Duration, fault: Fault, cause: &Cause) -> Duration {
     let endpoint = state.endpoint.as_ref();
-    endpoint.map_or(now, |endpoint| endpoint.failed(now, claimed.probe.as_ref(), fault, cause))
+    endpoint.map_or(now, |endpoint| endpoint.failed(now, leased.probe.as_ref(), fault, cause))
 }

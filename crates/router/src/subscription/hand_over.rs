@@ -13,30 +13,29 @@ use setgate_store::{Attempted, Note, Settlement};
 use super::{
     State, Subscription,
     consumers::For,
-    parts::{Claimed, InFlight},
+    parts::{InFlight, Leased},
 };
-use crate::number::{ClaimNo, ConsumerNo};
+use crate::number::{ConsumerNo, LeaseNo};
 
 impl Subscription {
     /// The hand-over of these SETs, each with its batch, begins.
-    pub(crate) fn handed_over(self: &Arc<Self>, sets: &[ClaimNo]) {
+    pub(crate) fn handed_over(self: &Arc<Self>, sets: &[LeaseNo]) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
-        let State { in_flight: InFlight { claimed, redeliveries, handed, .. }, consumers, .. } = &mut *state;
+        let State { in_flight: InFlight { leased, redeliveries, handed, .. }, consumers, .. } = &mut *state;
         let (mut redelivery, mut orphans) = (false, Vec::new());
-        for ClaimNo { seq, batch } in sets {
-            let Some(claimed) =
-                claimed.get_mut(seq).filter(|claimed| claimed.batch == *batch && claimed.handed.is_none())
+        for LeaseNo { seq, batch } in sets {
+            let Some(leased) = leased.get_mut(seq).filter(|leased| leased.batch == *batch && leased.handed.is_none())
             else {
                 continue;
             };
-            claimed.handed = Some(now);
+            leased.handed = Some(now);
             *handed += 1;
-            consumers.handed(claimed.consumer);
-            if let Some(at) = claimed.redelivery_at() {
+            consumers.handed(leased.consumer);
+            if let Some(at) = leased.redelivery_at() {
                 redeliveries.insert((at, *seq));
                 redelivery = true;
-            } else if consumers.mode(claimed.consumer).is_none() {
+            } else if consumers.mode(leased.consumer).is_none() {
                 // Its batch outlived its consumer, with which it would have fallen due again.
                 orphans.push(*seq);
             }
@@ -63,15 +62,15 @@ impl Subscription {
     pub(super) fn due_again(&self, state: &mut State, seqs: &[u64], now: Duration) {
         let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         let mut notes = Vec::with_capacity(seqs.len());
-        let all: Vec<Claimed> = seqs.iter().filter_map(|seq| state.unclaim(*seq)).collect();
-        for mut claimed in all {
-            let (slot, count) = (&mut claimed.slot, claimed.attempt.0);
+        let all: Vec<Leased> = seqs.iter().filter_map(|seq| state.end_lease(*seq)).collect();
+        for mut leased in all {
+            let (slot, count) = (&mut leased.slot, leased.attempt.0);
             slot.attempts = count;
             slot.failed_at(wall);
             let first_failed = slot.first_failed().unwrap_or(wall);
             let note = Note::Attempt(Attempted { count, first_failed, next_at: wall });
             notes.push(Settlement { stream: self.no, at: slot.head.at, note });
-            self.come_back(state, claimed, None);
+            self.come_back(state, leased, None);
         }
         if !notes.is_empty() {
             state.breaker.unknown(now);
@@ -80,17 +79,17 @@ impl Subscription {
     }
 
     /// A consumer is gone: what it fetched and did not hand over goes back, and what ends with it is due again.
-    pub(crate) fn consumer_gone(self: &Arc<Self>, consumer: ConsumerNo, unsent: &[ClaimNo]) {
+    pub(crate) fn consumer_gone(self: &Arc<Self>, consumer: ConsumerNo, unsent: &[LeaseNo]) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
         state.visits.leave(now, wall);
         self.take_back(&mut state, unsent);
         let closed = state.consumers.close(consumer);
         if closed.is_some_and(|(mode, owes)| owes && mode.redelivery == Redelivery::WhenConsumerEnds) {
-            let of_consumer = |(seq, claimed): (&u64, &Claimed)| {
-                (claimed.consumer == consumer && claimed.handed.is_some()).then_some(*seq)
+            let of_consumer = |(seq, leased): (&u64, &Leased)| {
+                (leased.consumer == consumer && leased.handed.is_some()).then_some(*seq)
             };
-            let mut sent: Vec<u64> = state.in_flight.claimed.iter().filter_map(of_consumer).collect();
+            let mut sent: Vec<u64> = state.in_flight.leased.iter().filter_map(of_consumer).collect();
             sent.sort_unstable();
             self.due_again(&mut state, &sent, now);
         }

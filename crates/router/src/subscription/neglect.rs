@@ -70,7 +70,7 @@ impl State {
             self.lanes.next_due(),
             self.in_flight.redeliveries.first(),
             self.absent_at(),
-            self.in_flight.claimed.len(),
+            self.in_flight.leased.len(),
             self.in_flight.handed,
         );
         let _ = write!(

@@ -18,7 +18,7 @@ use crate::{
     endpoint::{Member, Probe},
     hash::{Map, Set},
     lane::Lanes,
-    number::{BatchNo, ClaimNo, ConsumerNo, Generation, KeyGeneration},
+    number::{BatchNo, ConsumerNo, Generation, KeyGeneration, LeaseNo},
     shared::Shared,
     slot::{Fared, Slot},
     window::{Returned, Ticket},
@@ -62,7 +62,7 @@ pub(super) struct ControlQueue {
 /// What is fetched, and on its way to its end.
 #[derive(Default)]
 pub(crate) struct InFlight {
-    pub(crate) claimed: Map<u64, Claimed>,
+    pub(crate) leased: Map<u64, Leased>,
     /// Parked or dropped, on the way into the store.
     pub(super) ending: Set<u64>,
     /// Room that is given back when all reports of one call are settled.
@@ -82,12 +82,12 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// SETs that are fetched and whose hand-over has not ended.
     pub(super) fn count(&self) -> usize {
-        self.claimed.len() - self.reached
+        self.leased.len() - self.reached
     }
 
-    /// This claim, unless it has ended or come back meanwhile.
-    pub(crate) fn claim(&self, claim: ClaimNo) -> Option<&Claimed> {
-        self.claimed.get(&claim.seq).filter(|claimed| claimed.batch == claim.batch)
+    /// This lease, unless it has ended or come back meanwhile.
+    pub(crate) fn lease(&self, lease: LeaseNo) -> Option<&Leased> {
+        self.leased.get(&lease.seq).filter(|leased| leased.batch == lease.batch)
     }
 }
 
@@ -194,12 +194,12 @@ pub(super) fn inactivity(served: &Served) -> Option<Duration> {
 }
 
 /// A fetched SET.
-pub(crate) struct Claimed {
+pub(crate) struct Leased {
     pub(crate) slot: Slot,
     pub(crate) jti: Jti,
     pub(crate) attempt: Attempt,
     pub(crate) consumer: ConsumerNo,
-    /// The batch in which it was fetched: the same SET fetched again is another claim.
+    /// The batch in which it was fetched: the same SET fetched again is another lease.
     pub(crate) batch: BatchNo,
     /// How its hand-over can fail: a refusal after a batch settles it.
     pub(crate) order: Order,
@@ -220,7 +220,7 @@ pub(crate) struct Claimed {
     pub(crate) bytes: usize,
 }
 
-impl Claimed {
+impl Leased {
     /// When it is due again, whatever becomes of its consumer.
     pub(super) fn redelivery_at(&self) -> Option<Duration> {
         Some(self.handed? + self.redelivery?)

@@ -66,7 +66,7 @@ impl Subscription {
         let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         for head in heads {
             let seq = head.at.seq;
-            let known = state.in_flight.claimed.contains_key(&seq)
+            let known = state.in_flight.leased.contains_key(&seq)
                 || state.in_flight.ending.contains(&seq)
                 || settled.contains(&seq);
             if known || head.kind == Kind::Control {

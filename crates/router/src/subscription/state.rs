@@ -6,11 +6,11 @@ use setgate_store::Kind;
 
 use super::{
     PASSED_OVER_MOST, Phase, State,
-    parts::{Claimed, Linger},
+    parts::{Leased, Linger},
 };
 use crate::{
     endpoint::{NotNow, Probe},
-    number::{ClaimNo, ConsumerNo},
+    number::{ConsumerNo, LeaseNo},
     slot::Slot,
 };
 
@@ -30,8 +30,8 @@ impl State {
     }
 
     /// Whether this SET may leave though its endpoint may be held.
-    pub(crate) fn lets_pass(&self, claimed: &Claimed) -> bool {
-        self.endpoint.as_ref().is_none_or(|endpoint| endpoint.lets_pass(claimed.probe.as_ref()))
+    pub(crate) fn lets_pass(&self, leased: &Leased) -> bool {
+        self.endpoint.as_ref().is_none_or(|endpoint| endpoint.lets_pass(leased.probe.as_ref()))
     }
 
     /// What the channel shares with others took a SET.
@@ -42,9 +42,9 @@ impl State {
     }
 
     /// A SET failed as if its channel had. Tells whether it is this SET nevertheless, and no other.
-    pub(super) fn is_this_set(&mut self, claimed: &mut Claimed) -> bool {
-        let alone = claimed.alone;
-        claimed.slot.troubles().failed_with_channel(&mut self.streaks.fared, alone)
+    pub(super) fn is_this_set(&mut self, leased: &mut Leased) -> bool {
+        let alone = leased.alone;
+        leased.slot.troubles().failed_with_channel(&mut self.streaks.fared, alone)
     }
 
     /// SETs leave now: with the right to be a probe, where only one may.
@@ -122,7 +122,7 @@ impl State {
     }
 
     pub(super) fn knows_control(&self, seq: u64) -> bool {
-        self.in_flight.claimed.contains_key(&seq) || self.control.queue.iter().any(|slot| slot.seq() == seq)
+        self.in_flight.leased.contains_key(&seq) || self.control.queue.iter().any(|slot| slot.seq() == seq)
     }
 
     /// Whether nothing that is owed waits in the store for its place: what comes now may go to its lane without overtaking it.
@@ -153,28 +153,28 @@ impl State {
         }
     }
 
-    /// Takes this claim away, unless it has ended or come back meanwhile.
-    pub(super) fn unclaim_if(&mut self, claim: ClaimNo) -> Option<Claimed> {
-        self.in_flight.claim(claim)?;
-        self.unclaim(claim.seq)
+    /// Ends this lease, unless it has ended or come back meanwhile.
+    pub(super) fn end_lease_if(&mut self, lease: LeaseNo) -> Option<Leased> {
+        self.in_flight.lease(lease)?;
+        self.end_lease(lease.seq)
     }
 
-    /// Takes a claim away: it is settled, or comes back. Its room is given back.
-    pub(super) fn unclaim(&mut self, seq: u64) -> Option<Claimed> {
-        let claimed = self.in_flight.claimed.remove(&seq)?;
+    /// Ends a lease: it is settled, or comes back. Its room is given back.
+    pub(super) fn end_lease(&mut self, seq: u64) -> Option<Leased> {
+        let leased = self.in_flight.leased.remove(&seq)?;
         match &mut self.in_flight.returned {
-            Some(returned) => returned.add(&claimed.ticket, claimed.bytes),
-            None => claimed.ticket.give(claimed.bytes),
+            Some(returned) => returned.add(&leased.ticket, leased.bytes),
+            None => leased.ticket.give(leased.bytes),
         }
-        if let Some(at) = claimed.redelivery_at() {
+        if let Some(at) = leased.redelivery_at() {
             self.in_flight.redeliveries.remove(&(at, seq));
         }
-        if claimed.handed.is_some() {
+        if leased.handed.is_some() {
             self.in_flight.handed -= 1;
-            self.in_flight.reached -= usize::from(claimed.reached);
-            self.consumers.came_back(claimed.consumer);
+            self.in_flight.reached -= usize::from(leased.reached);
+            self.consumers.came_back(leased.consumer);
         }
-        Some(claimed)
+        Some(leased)
     }
 
     /// Whether nothing is out and nothing left over of what was.

@@ -179,12 +179,12 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     bench.emit(1, 2).await;
     bench.until("the other key", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
     assert_eq!(subscription.state.lock().lanes.passed_over(), 1);
-    while subscription.state.lock().in_flight.claimed.values().all(|claimed| claimed.handed.is_none()) {
+    while subscription.state.lock().in_flight.leased.values().all(|leased| leased.handed.is_none()) {
         bench.pass(Duration::from_millis(1)).await;
     }
     // It is acknowledged; its lane runs empty. Before the scan begins the tail tells of one more.
     bench.emit(0, 3).await;
-    let jti = subscription.state.lock().in_flight.claimed.values().next().map(|claimed| claimed.jti).unwrap();
+    let jti = subscription.state.lock().in_flight.leased.values().next().map(|leased| leased.jti).unwrap();
     SubscriptionCore::settle(&crate::contract::Core(subscription.clone()), vec![(jti, None, ack())]);
     let limits = setgate_store::Limits { records: 100, bytes: usize::MAX };
     let entries = bench.store.tail(setgate_store::Position::new(3), limits, Duration::ZERO).await.unwrap();

@@ -278,7 +278,7 @@ impl Play {
         assert_eq!(view.acknowledged + view.parked_total, self.emitted);
         let state = self.bench.router.0.subscription(setgate_store::StreamNo(1)).unwrap();
         let state = state.state.lock();
-        assert!(state.in_flight.claimed.is_empty() && state.is_at_rest(), "something is left over");
+        assert!(state.in_flight.leased.is_empty() && state.is_at_rest(), "something is left over");
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use setgate_delivery::{
     Attempt, Batch, Bytes, Cause, Closed, DeliveryMode, Envelope, Jti, OrderKey, Outcome, SealedSet, Subscription,
     Timestamp, Want,
-    spi::{Claim, ConsumerCore, SubscriptionCore},
+    spi::{ConsumerCore, Lease, SubscriptionCore},
 };
 use tokio::sync::watch;
 
@@ -222,6 +222,6 @@ impl Drop for LedgerConsumer {
 
 struct Nothing;
 
-impl Claim for Nothing {
+impl Lease for Nothing {
     fn handed_over(self: Box<Self>) {}
 }

@@ -1,4 +1,4 @@
-//! Consumers of the simulated subscription: fetching, handing back, and the claim of a batch.
+//! Consumers of the simulated subscription: fetching, handing back, and the lease of a batch.
 
 use std::{
     sync::Arc,
@@ -11,7 +11,7 @@ use setgate_set::{Envelope, OrderKey, Timestamp};
 use super::{Held, LeaseHolder, Simulated, Stage, State, Waiter};
 use crate::{
     Attempt, Batch, Closed, Initiator, Redelivery, SealedSet, Want,
-    spi::{Claim, ConsumerCore},
+    spi::{ConsumerCore, Lease},
 };
 
 pub(super) struct SimulatedConsumer {
@@ -59,7 +59,7 @@ impl SimulatedConsumer {
         let mut sets = Vec::with_capacity(mine.len());
         for at in &mine {
             let Some(entry) = state.sets.get_mut(*at) else { continue };
-            entry.stage = Stage::Claimed { consumer: number, batch };
+            entry.stage = Stage::Leased { consumer: number, batch };
             entry.fetched = true;
             sets.push(SealedSet {
                 jti: entry.jti,
@@ -70,8 +70,8 @@ impl SimulatedConsumer {
             });
         }
         let more = !subscription.due(state, self.holder, &Want::ALL).is_empty();
-        let claim = SimulatedClaim { subscription: subscription.clone(), holder: self.holder, batch, begun: false };
-        Poll::Ready(Ok(Batch::new(sets, more, Box::new(claim))))
+        let lease = SimulatedLease { subscription: subscription.clone(), holder: self.holder, batch, begun: false };
+        Poll::Ready(Ok(Batch::new(sets, more, Box::new(lease))))
     }
 
     /// Room in all windows, or in none.
@@ -133,7 +133,7 @@ impl Drop for SimulatedConsumer {
             state.waiting.retain(|waiter| waiter.holder.number != number);
             // What it fetched and did not hand over goes back, and what goes with it.
             subscription.put_back(state, |stage| match stage {
-                Stage::Claimed { consumer, .. }
+                Stage::Leased { consumer, .. }
                 | Stage::Handed { consumer, redelivery: Redelivery::WhenConsumerEnds, .. } => *consumer == number,
                 _ => false,
             });
@@ -141,14 +141,14 @@ impl Drop for SimulatedConsumer {
     }
 }
 
-struct SimulatedClaim {
+struct SimulatedLease {
     subscription: Simulated,
     holder: LeaseHolder,
     batch: u64,
     begun: bool,
 }
 
-impl Claim for SimulatedClaim {
+impl Lease for SimulatedLease {
     fn handed_over(mut self: Box<Self>) {
         self.begun = true;
         let (ours, holder) = (self.batch, self.holder);
@@ -161,7 +161,7 @@ impl Claim for SimulatedClaim {
             }
             let (mut of_batch, mut of_consumer) = (0, 0);
             for entry in &mut state.sets {
-                if let Stage::Claimed { consumer, batch } = entry.stage
+                if let Stage::Leased { consumer, batch } = entry.stage
                     && batch == ours
                 {
                     entry.attempts += 1;
@@ -184,13 +184,13 @@ impl Claim for SimulatedClaim {
     }
 }
 
-impl Drop for SimulatedClaim {
+impl Drop for SimulatedLease {
     fn drop(&mut self) {
         if !self.begun {
             let number = self.batch;
             let subscription = &self.subscription;
             subscription.change(|state| {
-                subscription.put_back(state, |stage| matches!(stage, Stage::Claimed { batch, .. } if *batch == number));
+                subscription.put_back(state, |stage| matches!(stage, Stage::Leased { batch, .. } if *batch == number));
             });
         }
     }

@@ -50,7 +50,7 @@ fn a_consumer_has_an_order_and_a_redelivery_of_its_own() {
 }
 
 #[test]
-fn a_final_outcome_counts_from_the_claim_on_and_from_any_attempt() {
+fn a_final_outcome_counts_from_the_lease_on_and_from_any_attempt() {
     let simulated = Simulated::new(profile(Order::PerBatch, LATER), 4, 4);
     let subscription = simulated.subscription();
     let ids = simulated.ids();

@@ -166,7 +166,7 @@ impl Play {
             assert!(lost.count() as u64 <= view.parked_total, "{} lost SETs", view.id);
             let subscription = self.bench.router.0.subscription(setgate_store::StreamNo(view.no)).unwrap();
             let state = subscription.state.lock();
-            assert!(state.in_flight.claimed.is_empty() && state.is_at_rest(), "something is left over");
+            assert!(state.in_flight.leased.is_empty() && state.is_at_rest(), "something is left over");
         }
         assert!(self.bench.endpoint().is_open());
         assert_eq!(self.cluster.window.core().room(), ROOM, "room was not given back");

@@ -1,10 +1,10 @@
-//! What a consumer claims: what may leave now, within the windows of its channel.
+//! What a consumer leases: what may leave now, within the windows of its channel.
 
 use std::{sync::Arc, task::Context, time::Duration};
 
 use setgate_delivery::{Attempt, Closed, Initiator, Order, Redelivery, Want, Window};
 
-use super::{Fetched, FetchedBatch, Phase, Served, State, Subscription, consumers::For, parts::Claimed};
+use super::{Fetched, FetchedBatch, Phase, Served, State, Subscription, consumers::For, parts::Leased};
 use crate::{
     endpoint::{NotNow, Probe},
     number::{ConsumerNo, Generation},
@@ -31,8 +31,8 @@ struct Asking<'a> {
 }
 
 impl Subscription {
-    /// Claims what may leave now for a consumer.
-    pub(crate) fn claim(
+    /// Leases what may leave now for a consumer.
+    pub(crate) fn lease(
         self: &Arc<Self>,
         holder: LeaseHolder,
         want: &Want,
@@ -59,7 +59,7 @@ impl Subscription {
         }
         state.lanes.wake(now);
         if let Some(slot) = state.next_control(now) {
-            return self.claim_control(&mut state, slot, asking, cx);
+            return self.lease_control(&mut state, slot, asking, cx);
         }
         let open = state.phase == Phase::Open;
         let allowance = if open { state.allowance(now) } else { 0 };
@@ -77,7 +77,7 @@ impl Subscription {
             self.look_again(&mut state, until);
             return Self::close_or_wait(&mut state, &asking);
         }
-        self.claim_lanes(&mut state, allowance, asking, waiter, cx)
+        self.lease_lanes(&mut state, allowance, asking, waiter, cx)
     }
 
     /// The consumer asks for nothing, and is told when the stream ends.
@@ -99,8 +99,8 @@ impl Subscription {
         Fetched::Nothing
     }
 
-    /// Claims one control SET: it leaves alone, before all others.
-    fn claim_control(self: &Arc<Self>, state: &mut State, slot: Slot, asking: Asking<'_>, cx: &Context<'_>) -> Fetched {
+    /// Leases one control SET: it leaves alone, before all others.
+    fn lease_control(self: &Arc<Self>, state: &mut State, slot: Slot, asking: Asking<'_>, cx: &Context<'_>) -> Fetched {
         state.consumers.took(asking.holder.consumer);
         let probe = match state.leaves(asking.now) {
             Ok(probe) => probe,
@@ -116,8 +116,8 @@ impl Subscription {
         Fetched::Slots(batch, asking.served)
     }
 
-    /// Claims what the lanes have ready, as much as wish, method, windows and breaker let through.
-    fn claim_lanes(
+    /// Leases what the lanes have ready, as much as wish, method, windows and breaker let through.
+    fn lease_lanes(
         self: &Arc<Self>,
         state: &mut State,
         allowance: usize,
@@ -170,9 +170,9 @@ impl Subscription {
         Self::close_or_wait(state, asking)
     }
 
-    /// There is nothing to claim: a disabled stream closes the consumer, a sender with nothing out ends, others wait.
+    /// There is nothing to lease: a disabled stream closes the consumer, a sender with nothing out ends, others wait.
     fn close_or_wait(state: &mut State, asking: &Asking<'_>) -> Fetched {
-        let none_out = state.in_flight.claimed.is_empty();
+        let none_out = state.in_flight.leased.is_empty();
         if state.phase == Phase::Disabled && (none_out || state.patient) {
             return Fetched::Closed(Closed::Disabled);
         }
@@ -209,7 +209,7 @@ impl Subscription {
         let alone = slots.len() == 1 || holder.order == Order::PerSet;
         let enter = |slot: Slot| {
             let jti = names.jti(slot.head.at, self.no, slot.head.boot);
-            let claimed = Claimed {
+            let leased = Leased {
                 jti,
                 attempt: Attempt(slot.attempts + 1),
                 consumer: holder.consumer,
@@ -226,7 +226,7 @@ impl Subscription {
                 bytes: slot.head.body_len as usize + overhead,
                 slot: slot.clone(),
             };
-            state.in_flight.claimed.insert(slot.seq(), claimed);
+            state.in_flight.leased.insert(slot.seq(), leased);
             (slot, jti)
         };
         FetchedBatch { no, slots: slots.into_iter().map(enter).collect() }
