@@ -44,7 +44,7 @@ pub struct Config {
     /// What one request to the intake may bring.
     pub intake: setgate_control::IntakeConfig,
     /// Receivers that come for their SETs.
-    pub sessions: crate::sessions::VisitsConfig,
+    pub sessions: crate::sessions::SessionsConfig,
     /// Retries, back-off, sharing.
     pub router: setgate_router::Config,
     /// Requests that leave.

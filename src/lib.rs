@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use setgate_transports as _;
 
 pub use gateway::{Gateway, Listeners};
-pub use sessions::VisitsConfig;
+pub use sessions::SessionsConfig;
 
 /// Runs the command line of this process.
 #[must_use]

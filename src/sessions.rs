@@ -1,8 +1,8 @@
 //! Receivers that come for their SETs: every responder's routes, at `{issuer path}/{method}/{stream}`, behind the guard.
 //!
 //! A request passes in this order: credential (before a byte of the body is read, and before `100 Continue`), path, stream, budget. What a
-//! receiver may not visit and what is not there are answered alike, so that ids cannot be probed. The method then sees its own path, a
-//! [`Visit`], and no credential of any kind. CORS is not offered: a browser opens a socket with a ticket that its page's own server has
+//! receiver may not open and what is not there are answered alike, so that ids cannot be probed. The method then sees its own path, a
+//! [`Session`], and no credential of any kind. CORS is not offered: a browser opens a socket with a ticket that its page's own server has
 //! fetched, and sockets need no preflight.
 mod budget;
 mod expiry;
@@ -27,10 +27,10 @@ use axum::{
 };
 use serde::Deserialize;
 use setgate_clock::Runtime;
-use setgate_delivery::{BoxFuture, Initiator, Visit, spi::AnyMethod};
+use setgate_delivery::{BoxFuture, Initiator, Session, spi::AnyMethod};
 use setgate_net::ConnectionPermit;
 use setgate_oauth::{Admitted, Denied, Guard};
-use setgate_router::{Router, Visited};
+use setgate_router::{Router, SessionTarget};
 use setgate_stream::Owner;
 use tower::Service as _;
 
@@ -43,10 +43,10 @@ use tickets::{Issued, Tickets};
 pub(crate) use budget::Observed;
 pub(crate) use path::CollisionError;
 
-/// `[sessions]`: receivers that come for their SETs.
+/// `[visits]`: receivers that come for their SETs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct VisitsConfig {
+pub struct SessionsConfig {
     /// Polls and sockets at once; their connections do not count in `[listen.limits]` meanwhile.
     pub connections: usize,
     /// Of one receiver.
@@ -57,16 +57,16 @@ pub struct VisitsConfig {
     pub tickets_per_receiver: usize,
 }
 
-impl Default for VisitsConfig {
+impl Default for SessionsConfig {
     fn default() -> Self {
         Self { connections: 20_000, per_receiver: 12_000, tickets: 10_000, tickets_per_receiver: 100 }
     }
 }
 
 /// Finds the stream with an id.
-pub(crate) type Find = Arc<dyn Fn(&str) -> Option<Visited> + Send + Sync>;
+pub(crate) type Find = Arc<dyn Fn(&str) -> Option<SessionTarget> + Send + Sync>;
 
-/// What visits are made of.
+/// What sessions are made of.
 pub(crate) struct Parts<'a> {
     pub(crate) runtime: Runtime,
     pub(crate) guard: Arc<Guard>,
@@ -74,13 +74,13 @@ pub(crate) struct Parts<'a> {
     /// The URLs of the issuers.
     pub(crate) issuers: Vec<&'a str>,
     pub(crate) methods: &'a [Arc<dyn AnyMethod>],
-    pub(crate) config: VisitsConfig,
+    pub(crate) config: SessionsConfig,
     pub(crate) observed: Observed,
 }
 
 /// Admits receivers that connect. Clones share their state.
 #[derive(Clone)]
-pub(crate) struct Visits(Arc<Inner>);
+pub(crate) struct Sessions(Arc<Inner>);
 
 struct Inner {
     paths: Paths,
@@ -96,10 +96,10 @@ struct Inner {
 /// How a stream is found in a router.
 pub(crate) fn finder(router: &Router) -> Find {
     let router = router.clone();
-    Arc::new(move |stream| router.visit(stream))
+    Arc::new(move |stream| router.session_target(stream))
 }
 
-impl Visits {
+impl Sessions {
     /// Makes it.
     ///
     /// # Errors
@@ -120,8 +120,8 @@ impl Visits {
 
     /// Adds itself to the routes of the public listener: whatever they do not know is looked for here.
     pub(crate) fn mount(&self, world: axum::Router) -> axum::Router {
-        let visits = self.clone();
-        world.fallback_service(tower::service_fn(move |request: Request| visits.serve(request)))
+        let sessions = self.clone();
+        world.fallback_service(tower::service_fn(move |request: Request| sessions.serve(request)))
     }
 
     /// What waits is boxed alone: of ten thousand polls, none carries what letting it in took.
@@ -130,8 +130,8 @@ impl Visits {
         match self.0.admit(request) {
             Ok(Next::Serve(serving)) => Box::pin(async move { Ok(serving.answer().await) }),
             Ok(Next::Ticket(asking)) => {
-                let visits = self.clone();
-                Box::pin(async move { Ok(visits.0.ticket(*asking).await) })
+                let sessions = self.clone();
+                Box::pin(async move { Ok(sessions.0.ticket(*asking).await) })
             }
             Err(mut refusal) => {
                 if unread {
@@ -143,7 +143,7 @@ impl Visits {
         }
     }
 
-    /// From now on nobody is let in; visits that last are ended by their consumers.
+    /// From now on nobody is let in; sessions that last are ended by their consumers.
     pub(crate) fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
     }
@@ -208,26 +208,26 @@ impl Inner {
         if self.closing.load(Ordering::Acquire) {
             return Err(Box::new(self.full(Full::Closing)));
         }
-        let visited = self.stream(&asked, &admitted).ok_or_else(|| Box::new(self.unknown()))?;
+        let target = self.stream(&asked, &admitted).ok_or_else(|| Box::new(self.unknown()))?;
         // Methods have no use for what lets somebody in; what they do not have they do not log.
         for credential in [header::AUTHORIZATION, header::COOKIE] {
             head.headers.remove(credential);
         }
         if asked.rest == "/ticket" {
-            visited.touch();
-            tracing::debug!(receiver = %admitted.receiver.name, stream = %visited.stream, "a receiver asks for a ticket");
-            let (issuer, stream) = (visited.issuer, visited.stream);
+            target.touch();
+            tracing::debug!(receiver = %admitted.receiver.name, stream = %target.stream, "a receiver asks for a ticket");
+            let (issuer, stream) = (target.issuer, target.stream);
             return Ok(Next::Ticket(Box::new(Asking { admitted, issuer, stream, head, body })));
         }
         let held =
             self.budget.enter(&admitted.receiver, asked.method.name).map_err(|full| Box::new(self.full(full)))?;
-        visited.touch();
-        tracing::debug!(receiver = %admitted.receiver.name, stream = %visited.stream, "a receiver visits");
+        target.touch();
+        tracing::debug!(receiver = %admitted.receiver.name, stream = %target.stream, "a receiver visits");
         head.uri = asked.inner_uri(uri.query());
         let permit = head.extensions.get::<ConnectionPermit>().cloned();
-        head.extensions.insert(Visit {
-            subscription: visited.subscription,
-            channel: visited.channel,
+        head.extensions.insert(Session {
+            subscription: target.subscription,
+            channel: target.channel,
             ingest: None,
             peer: admitted.receiver.name.clone(),
             ends: self.ends.of(admitted.until_millis),
@@ -236,16 +236,16 @@ impl Inner {
         Ok(Next::Serve(Serving { answering, place: Place::new(permit, Held::new(held)) }))
     }
 
-    /// The stream that was asked for, if it is there, of this issuer and method, and this receiver's to visit.
-    fn stream(&self, asked: &Asked<'_>, admitted: &Admitted) -> Option<Visited> {
+    /// The stream that was asked for, if it is there, of this issuer and method, and this receiver's to open.
+    fn stream(&self, asked: &Asked<'_>, admitted: &Admitted) -> Option<SessionTarget> {
         // The receiver's list first: for what is not on it nothing is looked up, so nothing differs.
-        if !asked.is_plain() || !admitted.receiver.may_visit(asked.issuer, asked.stream) {
+        if !asked.is_plain() || !admitted.receiver.may_open(asked.issuer, asked.stream) {
             return None;
         }
-        let visited = (self.find)(asked.stream)?;
+        let target = (self.find)(asked.stream)?;
         // A client's own stream is that client's alone, who comes with OAuth.
-        let own = visited.owner == Owner::Operator && *visited.issuer == **asked.issuer;
-        (own && visited.method == asked.method.name && visited.initiator == Initiator::Receiver).then_some(visited)
+        let own = target.owner == Owner::Operator && *target.issuer == **asked.issuer;
+        (own && target.method == asked.method.name && target.initiator == Initiator::Receiver).then_some(target)
     }
 
     async fn ticket(&self, asking: Asking) -> Response {

@@ -60,7 +60,7 @@ struct Served<'a> {
 
 impl Served<'_> {
     /// Whether its receiver has to come.
-    fn is_visited(&self) -> bool {
+    fn waits_for_receivers(&self) -> bool {
         self.channel.profile().initiator == Initiator::Receiver
     }
 }
@@ -262,7 +262,7 @@ fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure
     Ok(())
 }
 
-/// Receivers, and streams that nobody may visit.
+/// Receivers, and streams that nobody may open.
 fn receivers(config: &Config, served: &[Served<'_>], findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let receivers =
@@ -277,8 +277,8 @@ fn receivers(config: &Config, served: &[Served<'_>], findings: &mut Vec<Finding>
         };
         findings.push(Finding::good(what));
     }
-    for stream in served.iter().filter(|served| served.is_visited()).map(|served| served.stream) {
-        if !receivers.iter().any(|receiver| receiver.may_visit(&stream.issuer, stream.id.as_str())) {
+    for stream in served.iter().filter(|served| served.waits_for_receivers()).map(|served| served.stream) {
+        if !receivers.iter().any(|receiver| receiver.may_open(&stream.issuer, stream.id.as_str())) {
             findings.push(Finding::wrong(
                 format!("receivers of the stream {}", stream.id),
                 format!(

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::{Config, resolve},
-    sessions::{self, Visits},
+    sessions::{self, Sessions},
     state::{self, Kept, issuers},
 };
 
@@ -46,7 +46,7 @@ pub struct Gateway {
     issuers: Vec<Issuer>,
     world: Running,
     operator: Running,
-    visits: Visits,
+    sessions: Sessions,
     sources: sources::Running,
     ready: Arc<AtomicBool>,
 }
@@ -105,9 +105,9 @@ impl Gateway {
         issuers::note(&*kept.store, &config.issuers).await?;
 
         let receivers = Receiver::all(&config.receivers, &urls).map_err(|error| Failure::usage(error.to_string()))?;
-        unvisited(&router, &config, &receivers);
+        warn_without_receivers(&router, &config, &receivers);
         let guard = Arc::new(Guard::new(producers, runtime.clock.clone()).with_receivers(receivers));
-        let visits = Visits::new(sessions::Parts {
+        let sessions = Sessions::new(sessions::Parts {
             runtime: runtime.clone(),
             guard: guard.clone(),
             find: sessions::finder(&router),
@@ -134,7 +134,7 @@ impl Gateway {
             config: &config,
             router: &router,
             guard,
-            visits: visits.clone(),
+            sessions: sessions.clone(),
             sources: sources.shown.clone(),
             observed,
             kept: &kept,
@@ -148,7 +148,7 @@ impl Gateway {
         let world = serve(listeners.world.observed(connections.clone(), "public"), world, &runtime, "public");
         let operator = serve(listeners.operator.observed(connections, "admin"), operator, &runtime, "admin");
         let sources = sources.start(&runtime);
-        Ok(Self { runtime, router, kept, issuers, world, operator, visits, sources, ready })
+        Ok(Self { runtime, router, kept, issuers, world, operator, sessions, sources, ready })
     }
 
     /// The address of the public listener.
@@ -203,7 +203,7 @@ impl Gateway {
         clock.sleep(delay.min(within)).await;
         // Requests under way get their answers while the router still takes and delivers. Polls and sockets wait for something that may
         // never come: the drain tells their consumers, and their answers leave before the listener is cut.
-        self.visits.close();
+        self.sessions.close();
         // Sources end with intake: their last events are taken, and their offsets committed, while the router still takes.
         tokio::join!(self.world.shut(&self.runtime, left(2)), self.sources.end(&self.runtime, left(2)));
         self.router.drain(left(1).saturating_sub(Duration::from_secs(1)).max(Duration::from_millis(500))).await;
@@ -320,10 +320,11 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
 }
 
 /// Names the streams that wait for a receiver that cannot come.
-fn unvisited(router: &Router, config: &Config, receivers: &[Receiver]) {
+fn warn_without_receivers(router: &Router, config: &Config, receivers: &[Receiver]) {
     for stream in &config.streams {
-        let waits = router.visit(stream.id.as_str()).is_some_and(|visited| visited.initiator == Initiator::Receiver);
-        if waits && !receivers.iter().any(|receiver| receiver.may_visit(&stream.issuer, stream.id.as_str())) {
+        let waits =
+            router.session_target(stream.id.as_str()).is_some_and(|target| target.initiator == Initiator::Receiver);
+        if waits && !receivers.iter().any(|receiver| receiver.may_open(&stream.issuer, stream.id.as_str())) {
             tracing::warn!(stream = %stream.id, "no receiver may visit the stream: `setgate receivers new` makes one");
         }
     }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::holder::Holder;
 use crate::{
     config::{Config, ListenSection, TlsFiles},
-    sessions::Visits,
+    sessions::Sessions,
     state::Kept,
 };
 
@@ -88,7 +88,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Stops letting callers in, and waits for requests under way; those of visits may last.
+    /// Stops letting callers in, and waits for requests under way; those of sessions may last.
     pub(crate) async fn shut(&self, runtime: &Runtime, within: Duration) {
         self.stop.send_replace(true);
         self.wait(self.quiet.clone(), runtime, within).await;
@@ -126,7 +126,7 @@ pub(crate) struct Routes<'a> {
     pub(crate) config: &'a Config,
     pub(crate) router: &'a Router,
     pub(crate) guard: Arc<Guard>,
-    pub(crate) visits: Visits,
+    pub(crate) sessions: Sessions,
     pub(crate) sources: Arc<Sources>,
     pub(crate) observed: setgate_control::Observed,
     pub(crate) kept: &'a Kept,
@@ -177,7 +177,7 @@ impl Routes<'_> {
     /// # Errors
     /// When an issuer's URL cannot be served.
     pub(crate) fn world(&self) -> Result<axum::Router, Failure> {
-        let Routes { config, router, guard, visits, observed, runtime, .. } = self;
+        let Routes { config, router, guard, sessions, observed, runtime, .. } = self;
         let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();
         let max_age = config.keys.rotation().max_age;
         let published = router
@@ -197,6 +197,6 @@ impl Routes<'_> {
             observed: observed.clone(),
         })
         .map_err(|error| Failure::usage(error.to_string()))?;
-        Ok(visits.mount(discovery.merge(intake)))
+        Ok(sessions.mount(discovery.merge(intake)))
     }
 }

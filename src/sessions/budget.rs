@@ -1,4 +1,4 @@
-//! How many visit at once, and what is counted.
+//! How many sessions there are at once, and what is counted.
 
 use std::{
     collections::HashMap,
@@ -63,7 +63,7 @@ pub(super) enum Full {
     /// The gateway shuts down.
     Closing,
     /// All places are taken.
-    Visits,
+    Sessions,
     /// The receiver has its share.
     Receiver,
     /// All tickets are out.
@@ -75,7 +75,7 @@ pub(super) enum Full {
 impl Full {
     pub(super) const fn status(self) -> StatusCode {
         match self {
-            Self::Closing | Self::Visits | Self::Tickets => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Closing | Self::Sessions | Self::Tickets => StatusCode::SERVICE_UNAVAILABLE,
             Self::Receiver | Self::ReceiverTickets => StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -83,7 +83,7 @@ impl Full {
     pub(super) const fn reason(self) -> &'static str {
         match self {
             Self::Closing => "closing",
-            Self::Visits => "connections",
+            Self::Sessions => "connections",
             Self::Receiver => "per_receiver",
             Self::Tickets => "tickets",
             Self::ReceiverTickets => "tickets_per_receiver",
@@ -93,7 +93,7 @@ impl Full {
     pub(super) const fn detail(self) -> &'static str {
         match self {
             Self::Closing => "the gateway is shutting down; try again",
-            Self::Visits => "too many polls and sockets at once",
+            Self::Sessions => "too many polls and sockets at once",
             Self::Receiver => "too many polls and sockets of this receiver at once",
             Self::Tickets => "too many tickets are out",
             Self::ReceiverTickets => "too many tickets of this receiver are out",
@@ -102,13 +102,13 @@ impl Full {
 
     pub(super) const fn retry_after(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Closing | Self::Visits | Self::Receiver => 5,
+            Self::Closing | Self::Sessions | Self::Receiver => 5,
             Self::Tickets | Self::ReceiverTickets => 30,
         })
     }
 }
 
-/// The places of visits: so many in all, and so many for one receiver.
+/// The places of sessions: so many in all, and so many for one receiver.
 pub(super) struct Budget {
     most: usize,
     most_of_one: usize,
@@ -135,7 +135,7 @@ impl Budget {
         let who = number(receiver);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= self.most {
-            return Err(Full::Visits);
+            return Err(Full::Sessions);
         }
         let of_one = taken.by_receiver.entry(who).or_default();
         if *of_one >= self.most_of_one {

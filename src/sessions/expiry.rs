@@ -1,4 +1,4 @@
-//! When visits end because their credentials do.
+//! When sessions end because their credentials do.
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +13,9 @@ use tokio::sync::{Notify, watch};
 /// How long the one task sleeps at most: the wall clock may jump.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Tells visits that their credential has ended.
+/// Tells sessions that their credential has ended.
 ///
-/// All visits that end at one moment share one signal, and one task watches over all signals while there is a visit that ends: ten thousand
+/// All sessions that end at one moment share one signal, and one task watches over all signals while there is a session that ends: ten thousand
 /// sockets with one token cost one timer.
 pub(super) struct Ends {
     runtime: Runtime,
@@ -43,7 +43,7 @@ impl Ends {
         let stop = watched.signals.entry(until).or_default().subscribe();
         if !std::mem::replace(&mut watched.watching, true) {
             let ends = self.clone();
-            self.runtime.spawn("ends of visits", async move {
+            self.runtime.spawn("ends of sessions", async move {
                 while let Some(wait) = ends.look() {
                     tokio::select! {
                         () = ends.runtime.clock.sleep(wait) => {}
@@ -57,7 +57,7 @@ impl Ends {
         stop
     }
 
-    /// Tells what has ended; how long to sleep then, or nothing when no visit ends.
+    /// Tells what has ended; how long to sleep then, or nothing when no session ends.
     fn look(&self) -> Option<Duration> {
         let now = self.runtime.clock.wall_millis();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_visit_ends_with_its_credential_and_no_other_does() {
+    async fn a_session_ends_with_its_credential_and_no_other_does() {
         let (clock, ends) = ends();
         // The one that ends last is watched first.
         let [later, mut soon, same, never] =
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_watched_when_nobody_visits() {
+    async fn nothing_is_watched_without_sessions() {
         let (clock, ends) = ends();
         drop(ends.of(Some(2_000_000)));
         while ends.watched.lock().unwrap().watching {

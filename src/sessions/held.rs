@@ -1,4 +1,4 @@
-//! What a visit holds while it lasts: its place among visits, and the connection's place left to others.
+//! What a session holds while it lasts: its place among sessions, and the connection's place left to others.
 
 use std::{
     pin::Pin,
@@ -15,7 +15,7 @@ use setgate_net::{Away, ConnectionPermit};
 
 use super::budget::Taking;
 
-/// A place among visits.
+/// A place among sessions.
 pub(super) struct Held {
     _taking: Taking,
 }
@@ -26,13 +26,13 @@ impl Held {
     }
 }
 
-/// A visit's place, and the connection that left its own for it.
+/// A session's place, and the connection that left its own for it.
 pub(super) struct Place {
     permit: Option<ConnectionPermit>,
     held: Both,
 }
 
-/// Given back in this order: the connection looks for a place of its own before the visit's is free.
+/// Given back in this order: the connection looks for a place of its own before the session's is free.
 struct Both {
     _away: Option<Away>,
     _held: Held,
@@ -43,7 +43,7 @@ impl Place {
         Self { held: Both { _away: permit.as_ref().map(ConnectionPermit::leave), _held: held }, permit }
     }
 
-    /// Ends the visit with the last byte of its answer, or with its connection when that speaks another protocol from now on.
+    /// Ends the session with the last byte of its answer, or with its connection when that speaks another protocol from now on.
     pub(super) fn hold(self, answer: Response) -> Response {
         let Self { permit, held } = self;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {

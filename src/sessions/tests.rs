@@ -23,7 +23,7 @@ const B: &str = "https://a.example/two";
 const ORIGIN: &str = "https://page.example";
 const NOW: u64 = 1_800_000_000_000;
 
-/// A responder that tells what it was given; at `/wait` it waits for the end of its visit.
+/// A responder that tells what it was given; at `/wait` it waits for the end of its session.
 struct Tiny<const N: usize>;
 
 struct TinyChannel;
@@ -67,18 +67,18 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
     }
 
     fn routes(self: &Arc<Self>) -> Option<axum::Router> {
-        let tell = |Extension(visit): Extension<Visit>, request: Request| async move {
+        let tell = |Extension(session): Extension<Session>, request: Request| async move {
             let names: Vec<_> = request.headers().keys().map(ToString::to_string).collect();
             let offered = request.headers().get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
             axum::Json(json!({
                 "method": Self::ENTRY.name, "uri": request.uri().to_string(), "headers": names, "offered": offered,
-                "peer": &*visit.peer, "channel": visit.channel::<TinyChannel>().is_some(),
+                "peer": &*session.peer, "channel": session.channel::<TinyChannel>().is_some(),
             }))
         };
-        let wait = |Extension(mut visit): Extension<Visit>| async move {
-            let mut consumer = visit.subscription.consumer();
+        let wait = |Extension(mut session): Extension<Session>| async move {
+            let mut consumer = session.subscription.consumer();
             tokio::select! {
-                _ = visit.ends.wait_for(|ended| *ended) => "credential",
+                _ = session.ends.wait_for(|ended| *ended) => "credential",
                 closed = consumer.next_batch(Want::ALL) => match closed {
                     Err(Closed::Draining) => "draining",
                     _ => "else",
@@ -98,7 +98,7 @@ impl<const N: usize> setgate_delivery::Method for Tiny<N> {
 
 struct Fixture {
     app: axum::Router,
-    visits: Visits,
+    sessions: Sessions,
     router: Router,
     clock: Arc<MockClock>,
     registry: setgate_telemetry::Registry,
@@ -110,7 +110,7 @@ struct Fixture {
     producer: Minted,
 }
 
-async fn fixture(config: VisitsConfig) -> Fixture {
+async fn fixture(config: SessionsConfig) -> Fixture {
     let clock = MockClock::at(NOW);
     let runtime =
         Runtime { clock: clock.clone(), random: SeededRandom::new(1), tasks: Arc::new(setgate_clock::TokioTasks) };
@@ -186,9 +186,9 @@ async fn fixture(config: VisitsConfig) -> Fixture {
         config,
         observed: Observed::register(&registry),
     };
-    let visits = Visits::new(parts).unwrap();
-    let app = visits.mount(axum::Router::new());
-    Fixture { app, visits, router, clock, registry, crm, all, b, ends, producer }
+    let sessions = Sessions::new(parts).unwrap();
+    let app = sessions.mount(axum::Router::new());
+    Fixture { app, sessions, router, clock, registry, crm, all, b, ends, producer }
 }
 
 struct Answer {
@@ -241,7 +241,7 @@ fn bearer(token: &Minted) -> String {
 
 #[tokio::test]
 async fn the_attack_matrix_has_one_answer_for_each_row() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     fixture.clock.advance(Duration::from_secs(60));
     let wrong = mint(TokenKind::Receiver, &*SeededRandom::new(99));
     let disguised = fixture.producer.token.expose().replace("sgp_", "sgr_");
@@ -279,7 +279,7 @@ async fn the_attack_matrix_has_one_answer_for_each_row() {
 
 #[tokio::test]
 async fn a_stream_of_somebody_else_and_none_are_answered_alike() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     let [other, none, method, foreign] = [
         fixture.get("/one/tiny/hr", &fixture.crm).await,
         fixture.get("/one/tiny/nowhere", &fixture.crm).await,
@@ -293,7 +293,7 @@ async fn a_stream_of_somebody_else_and_none_are_answered_alike() {
 
 #[tokio::test]
 async fn no_spelling_of_a_path_leads_to_another_stream() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     for path in [
         "/one/tiny/%63rm",
         "/one/tiny/crm%2f",
@@ -324,7 +324,7 @@ async fn no_spelling_of_a_path_leads_to_another_stream() {
 
 #[tokio::test]
 async fn a_method_sees_its_own_path_and_no_credential() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     let fields = [
         ("authorization", &*bearer(&fixture.crm)),
         ("cookie", "session=x"),
@@ -347,7 +347,7 @@ async fn a_method_sees_its_own_path_and_no_credential() {
 
 #[tokio::test]
 async fn a_ticket_opens_one_socket_and_is_not_seen_again() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     for (offer, left) in [
         ("setgate.v1, ticket.T", json!("setgate.v1")),
         ("ticket.T,setgate.v1 , pushpull", json!("setgate.v1, pushpull")),
@@ -367,7 +367,7 @@ async fn a_ticket_opens_one_socket_and_is_not_seen_again() {
 
 #[tokio::test]
 async fn a_ticket_shown_at_the_wrong_place_is_used_up() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     for (target, origin) in [
         ("/one/tiny/hr", ORIGIN),
         ("/two/tiny/of-b", ORIGIN),
@@ -388,7 +388,7 @@ async fn a_ticket_shown_at_the_wrong_place_is_used_up() {
 
 #[tokio::test]
 async fn a_ticket_counts_for_a_socket_only() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     let offer = format!("ticket.{}", fixture.ticket(&fixture.crm).await);
     let fields = [("origin", ORIGIN), ("sec-websocket-protocol", &*offer)];
     assert_eq!(fixture.send("GET", "/one/tiny/crm", &fields, "").await.status, 401, "no upgrade");
@@ -408,7 +408,7 @@ async fn a_ticket_counts_for_a_socket_only() {
 
 #[tokio::test]
 async fn a_ticket_lives_thirty_seconds() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     for (after, status) in [(29_999, 200), (30_000, 401)] {
         let offer = format!("ticket.{}", fixture.ticket(&fixture.crm).await);
         fixture.clock.advance(Duration::from_millis(after));
@@ -418,7 +418,7 @@ async fn a_ticket_lives_thirty_seconds() {
 
 #[tokio::test]
 async fn a_ticket_does_not_outlive_the_token_that_fetched_it() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     fixture.clock.advance(Duration::from_secs(45));
     let offer = format!("ticket.{}", fixture.ticket(&fixture.ends).await);
     fixture.clock.advance(Duration::from_secs(15));
@@ -427,7 +427,7 @@ async fn a_ticket_does_not_outlive_the_token_that_fetched_it() {
 
 #[tokio::test]
 async fn a_ticket_is_for_an_origin_that_is_named_once() {
-    let fixture = fixture(VisitsConfig::default()).await;
+    let fixture = fixture(SessionsConfig::default()).await;
     let token = bearer(&fixture.crm);
     let ask = async |origin: Option<&str>, body: &str| {
         let mut fields = vec![("authorization", token.as_str())];
@@ -462,7 +462,7 @@ async fn a_ticket_is_for_an_origin_that_is_named_once() {
 
 #[tokio::test]
 async fn tickets_are_bounded_for_all_and_for_each_and_room_comes_back() {
-    let fixture = fixture(VisitsConfig { tickets: 3, tickets_per_receiver: 2, ..VisitsConfig::default() }).await;
+    let fixture = fixture(SessionsConfig { tickets: 3, tickets_per_receiver: 2, ..SessionsConfig::default() }).await;
     let ask = async |token: &Minted| {
         let fields = [("authorization", &*bearer(token)), ("origin", ORIGIN)];
         let answer = fixture.send("POST", "/one/tiny/crm/ticket", &fields, "").await;
@@ -481,8 +481,8 @@ async fn tickets_are_bounded_for_all_and_for_each_and_room_comes_back() {
 }
 
 #[tokio::test]
-async fn visits_are_bounded_for_all_and_for_each_and_room_comes_back() {
-    let fixture = fixture(VisitsConfig { connections: 3, per_receiver: 2, ..VisitsConfig::default() }).await;
+async fn sessions_are_bounded_for_all_and_for_each_and_room_comes_back() {
+    let fixture = fixture(SessionsConfig { connections: 3, per_receiver: 2, ..SessionsConfig::default() }).await;
     let begin = |token: &Minted| {
         let request = Request::get("/one/tiny/crm/wait").header("authorization", bearer(token));
         let mut waiting = Box::pin(fixture.app.clone().oneshot(request.body(Body::empty()).unwrap()));
@@ -509,8 +509,8 @@ async fn visits_are_bounded_for_all_and_for_each_and_room_comes_back() {
 }
 
 #[tokio::test]
-async fn a_visit_holds_its_place_until_its_answer_was_read() {
-    let fixture = fixture(VisitsConfig { connections: 1, ..VisitsConfig::default() }).await;
+async fn a_session_holds_its_place_until_its_answer_was_read() {
+    let fixture = fixture(SessionsConfig { connections: 1, ..SessionsConfig::default() }).await;
     let request =
         Request::get("/one/tiny/crm").header("authorization", bearer(&fixture.crm)).body(Body::empty()).unwrap();
     let answer = fixture.app.clone().oneshot(request).await.unwrap();
@@ -520,8 +520,8 @@ async fn a_visit_holds_its_place_until_its_answer_was_read() {
 }
 
 #[tokio::test]
-async fn a_visit_ends_with_its_credential_and_with_the_router() {
-    let fixture = fixture(VisitsConfig::default()).await;
+async fn a_session_ends_with_its_credential_and_with_the_router() {
+    let fixture = fixture(SessionsConfig::default()).await;
     let wait = |token: &Minted| {
         let (app, token) = (fixture.app.clone(), bearer(token));
         tokio::spawn(async move {
@@ -537,7 +537,7 @@ async fn a_visit_ends_with_its_credential_and_with_the_router() {
     }
     fixture.clock.advance(Duration::from_secs(60));
     assert_eq!(ends.await.unwrap(), "credential");
-    fixture.visits.close();
+    fixture.sessions.close();
     let late = fixture.get("/one/tiny/crm", &fixture.crm).await;
     assert_eq!((late.status, late.headers.contains_key("retry-after")), (503, true));
     fixture.router.drain(Duration::from_secs(5)).await;

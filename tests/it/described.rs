@@ -55,7 +55,7 @@ impl Description {
     }
 }
 
-/// A gateway with places for three visits of a receiver and six of all, and for one ticket of a receiver and two of all.
+/// A gateway with places for three sessions of a receiver and six of all, and for one ticket of a receiver and two of all.
 struct PublicListener {
     gateway: Gateway,
     bearers: BTreeMap<&'static str, String>,
@@ -188,13 +188,13 @@ fn every_answer_to_a_receiver_is_described_and_every_described_answer_is_given()
         assert_eq!(ticket["ticket"].is_string(), ticket["status"].is_null(), "{ticket}");
     }
 
-    let visits = [(POLL, "crm", vec![JSON]), (PUSH_PULL, "live", vec![JSON]), (SOCKET, "live", OPENING.to_vec())];
+    let sessions = [(POLL, "crm", vec![JSON]), (PUSH_PULL, "live", vec![JSON]), (SOCKET, "live", OPENING.to_vec())];
     let _of_one = listener.wait("a", "crm", 3, 3);
-    for (operation, stream, fields) in &visits {
+    for (operation, stream, fields) in &sessions {
         listener.ask(operation, stream, "a", fields, "{}");
     }
     let _of_all = listener.wait("b", "hr", 3, 6);
-    for (operation, stream, fields) in &visits {
+    for (operation, stream, fields) in &sessions {
         listener.ask(operation, stream, "c", fields, "{}");
     }
     listener.description.all_seen();

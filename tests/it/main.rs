@@ -41,6 +41,8 @@ mod repairing;
 #[cfg(test)]
 mod repeats;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod sink;
 #[cfg(test)]
 mod starting;
@@ -54,7 +56,5 @@ mod store_folder;
 mod sums;
 #[cfg(test)]
 mod variants;
-#[cfg(test)]
-mod visits;
 #[cfg(test)]
 mod wall_clock;

@@ -77,7 +77,7 @@ pub trait Method: Sized + Send + Sync + 'static {
 
     /// Returns a responder's routes, relative to the URL of one stream.
     ///
-    /// Handlers take a [`Visit`] extension. Authentication, ownership and the answers 401, 403 and 404 have happened
+    /// Handlers take a [`Session`] extension. Authentication, ownership and the answers 401, 403 and 404 have happened
     /// before.
     fn routes(self: &Arc<Self>) -> Option<axum::Router> {
         None
@@ -311,7 +311,7 @@ pub async fn raised(stop: &mut Stop) {
 
 /// A session: a request or connection that was let in, for one stream, until its credential ends.
 #[derive(Clone)]
-pub struct Visit {
+pub struct Session {
     /// The subscription: the stream as the method sees it.
     pub subscription: Subscription,
     /// The stream's channel.
@@ -326,7 +326,7 @@ pub struct Visit {
     pub ends: Stop,
 }
 
-impl Visit {
+impl Session {
     /// Returns the channel as the method made it; `None` for another method's.
     #[must_use]
     pub fn channel<C: Channel>(&self) -> Option<&C> {

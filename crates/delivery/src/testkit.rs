@@ -16,8 +16,8 @@ mod host;
 mod once;
 mod peer;
 mod relay;
+mod sessions;
 mod subscription;
-mod visiting;
 
 /// What a transport's tests need of the workspace to stand up a peer.
 pub use setgate_clock as clock;
@@ -53,7 +53,7 @@ pub struct Opened {
     /// For a responder: serves the method's routes with sessions of a subscription and runs the method's own collector
     /// against them, until the future is dropped. [`Opened::responder`] makes it. The suite runs it instead of the
     /// channel.
-    pub visits: Option<Arc<dyn Fn(Subscription) -> BoxFuture<'static, ()> + Send + Sync>>,
+    pub sessions: Option<Arc<dyn Fn(Subscription) -> BoxFuture<'static, ()> + Send + Sync>>,
     /// An object that must live as long as the channel.
     pub keep: Box<dyn Any + Send + Sync>,
 }
@@ -118,13 +118,13 @@ pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure>
             note("an end is heard while nothing may be fetched", within(patience, cases::hears_the_end(fixture)).await);
         }
         Initiator::Receiver => {
-            note("two consumers share a stream", within(patience, visiting::shares(fixture)).await);
-            note("an end answers who waits", within(patience, visiting::hears_ends(fixture)).await);
-            note("a drain hears what is answered", within(patience, visiting::drains(fixture)).await);
-            note("a paused stream is waited for", within(patience, visiting::waits_while_paused(fixture)).await);
+            note("two consumers share a stream", within(patience, sessions::shares(fixture)).await);
+            note("an end answers who waits", within(patience, sessions::hears_ends(fixture)).await);
+            note("a drain hears what is answered", within(patience, sessions::drains(fixture)).await);
+            note("a paused stream is waited for", within(patience, sessions::waits_while_paused(fixture)).await);
             note(
                 "who hangs up while waiting costs nothing",
-                within(patience, visiting::forgets_who_hung_up(fixture)).await,
+                within(patience, sessions::forgets_who_hung_up(fixture)).await,
             );
         }
     }

@@ -128,13 +128,13 @@ pub struct ReceiverSection {
     pub name: String,
     /// The hashes of its tokens, as those of a producer.
     pub token_hashes: Vec<TokenHashSection>,
-    /// The URLs of the issuers whose streams it may visit.
+    /// The URLs of the issuers whose streams it may open.
     pub issuers: Vec<String>,
-    /// `"all"`, or the ids of the streams it may visit.
+    /// `"all"`, or the ids of the streams it may open.
     pub streams: StreamsSection,
 }
 
-/// Which streams a receiver may visit.
+/// Which streams a receiver may open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamsSection {
     /// Every stream of its issuers.

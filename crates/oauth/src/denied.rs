@@ -29,7 +29,7 @@ pub enum Denied {
 impl Denied {
     /// The scope of putting events in.
     pub const INTAKE: &'static str = "setgate.intake";
-    /// The scope of visiting streams.
+    /// The scope of opening streams.
     pub const READ: &'static str = "ssf.read";
 
     /// The status of the answer.

@@ -1,4 +1,4 @@
-//! The guard of the public listeners: intake and visits.
+//! The guard of the public listeners: intake and sessions.
 
 use std::sync::Arc;
 
@@ -84,8 +84,8 @@ impl Guard {
         Ok(producer.clone())
     }
 
-    /// The receiver that sent this request head, if it may visit streams of this issuer at all. Which of them is asked of
-    /// [`Receiver::may_visit`], whose no is answered as if there were no such stream: ids cannot be probed.
+    /// The receiver that sent this request head, if it may open streams of this issuer at all. Which of them is asked of
+    /// [`Receiver::may_open`], whose no is answered as if there were no such stream: ids cannot be probed.
     ///
     /// # Errors
     /// [`Denied`], which answers as RFC 6750 §3 says.

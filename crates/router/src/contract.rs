@@ -23,7 +23,7 @@ impl SubscriptionCore for Core {
         let mode = mode.unwrap_or(DeliveryMode { order: served.profile.order, redelivery: served.profile.redelivery });
         let consumer = {
             let mut state = self.0.state.lock();
-            state.visits.come(now, wall);
+            state.presence.come(now, wall);
             state.consumers.open(mode)
         };
         Box::new(StreamConsumer::new(self.0.clone(), consumer, mode.order, served.generation))

@@ -23,6 +23,7 @@ mod record;
 mod repair;
 mod retain;
 mod seal;
+mod session;
 mod settle;
 mod shared;
 mod slot;
@@ -35,7 +36,6 @@ mod timers;
 mod upkeep;
 mod vault;
 mod view;
-mod visit;
 mod window;
 
 pub use config::Config;
@@ -44,12 +44,12 @@ pub use index::Index;
 pub use intake::{Accepted, Closed, Source};
 pub use observe::Observed;
 pub use parked::{ParkedView, Reissued};
+pub use session::SessionTarget;
 pub use setgate_delivery::Entry as Method;
 pub use start::{Issuer, Parts, Router, StartError};
 pub use streams::{ChangeError, ReconcileError, Reconciled, StreamError};
 pub use vault::{VaultError, reseal};
 pub use view::{HeldView, StreamView};
-pub use visit::Visited;
 
 pub(crate) use start::Inner;
 

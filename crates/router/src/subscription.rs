@@ -9,10 +9,10 @@ mod lease;
 #[cfg(test)]
 mod neglect;
 mod parts;
+mod presence;
 mod scan;
 mod state;
 mod stops;
-mod visits;
 
 pub(crate) use hand_over::poll_settled;
 pub(crate) use lease::LeaseHolder;
@@ -156,7 +156,7 @@ impl Subscription {
         state.lanes.wake(now);
         self.share(state);
         if state.absent_at().is_some_and(|at| at <= now) {
-            state.visits.absence_told = Some(now);
+            state.presence.absence_told = Some(now);
             self.shared.tell(Command::Abandoned(self.no));
         }
         if !state.scan.reading && !state.scan.asked && state.wants_scan() {
@@ -253,7 +253,7 @@ impl Subscription {
     pub(crate) fn touch(self: &Arc<Self>) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
-        state.visits.note(now, wall);
+        state.presence.note(now, wall);
         self.wake(&mut state);
     }
 
@@ -292,7 +292,7 @@ impl Subscription {
         if elsewhere {
             state.endpoint = endpoint.map(Member::of);
         }
-        (state.linger, state.visits.inactivity) = (linger, inactivity);
+        (state.linger, state.presence.inactivity) = (linger, inactivity);
         if phase == Phase::Open && state.phase != Phase::Open || moved {
             // A human looked at it: everything may be tried at once.
             let now = self.shared.runtime.clock.monotonic();
@@ -303,7 +303,7 @@ impl Subscription {
             state.streaks.parked = 0;
             state.streaks.lone_failures = 0;
             state.lanes.retry_now();
-            state.visits.restart(now);
+            state.presence.restart(now);
         }
         if moved {
             // What was fetched at the old place is not waited for: nobody may come back to it for a day.

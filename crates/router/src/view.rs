@@ -8,7 +8,7 @@ use setgate_set::{Audience, Timestamp};
 use setgate_store::{Cursor, Obstacle, StoreError, StreamNo};
 use setgate_stream::{Owner, Stream};
 
-use crate::{Inner, counts::rule_name, endpoint::Endpoint, subscription::Subscription, visit};
+use crate::{Inner, counts::rule_name, endpoint::Endpoint, session, subscription::Subscription};
 
 /// A stream with its lag, its last error and, where nothing can come, the reason.
 #[derive(Clone, Debug, Serialize)]
@@ -117,7 +117,7 @@ struct StateView {
     in_flight: usize,
     last_error: Option<(Timestamp, Cause)>,
     last_success: Option<Timestamp>,
-    last_visit: Option<Timestamp>,
+    last_session: Option<Timestamp>,
 }
 
 impl StateView {
@@ -129,7 +129,7 @@ impl StateView {
             in_flight: state.in_flight.leased.len(),
             last_error: stalled.or_else(|| state.shown.last_error.clone()),
             last_success: state.shown.last_success,
-            last_visit: state.visits.last(now).filter(|_| initiator == Initiator::Receiver),
+            last_session: state.presence.last(now).filter(|_| initiator == Initiator::Receiver),
         }
     }
 }
@@ -158,7 +158,7 @@ impl Inner {
             let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
             return url.map(setgate_telemetry::endpoint_label);
         };
-        visit::endpoint(&subscription.served.load(), |terms, at| {
+        session::endpoint(&subscription.served.load(), |terms, at| {
             setgate_delivery::find(&self.methods, &stream.delivery.method)?.publish(terms, at).ok()
         })
     }
@@ -224,7 +224,7 @@ impl Inner {
             last_error: last_error.map(|(_, cause)| setgate_telemetry::clean(&cause.to_string(), 512)),
             warning: subscription.as_ref().and_then(|subscription| subscription.served.load().channel.remark()),
             last_success_seconds_ago: state.last_success.map(ago),
-            last_visit_seconds_ago: state.last_visit.map(ago),
+            last_visit_seconds_ago: state.last_session.map(ago),
             next_attempt_seconds: subscription
                 .as_ref()
                 .filter(|_| cursor.tally.waiting > 0)

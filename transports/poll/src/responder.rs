@@ -10,7 +10,7 @@ use std::{
 
 use setgate_delivery::{
     About, Batch, BodyFault, BoxFuture, Channel, Closed, Consumer, Fault, Form, Initiator, Limits, Order, Profile,
-    Receipt, Redelivery, Runtime, Visit, Want,
+    Receipt, Redelivery, Runtime, Session, Want,
     axum::{
         Router,
         body::Body,
@@ -86,20 +86,20 @@ pub(crate) fn routes(runtime: Runtime) -> Router {
 
 /// A poll in two stages, each in a box of its own: neither the request nor what reads it is part of what waits.
 fn poll(mut request: Request, runtime: Runtime) -> BoxFuture<'static, Response> {
-    let Some(visit) = request.extensions_mut().remove::<Visit>() else {
+    let Some(session) = request.extensions_mut().remove::<Session>() else {
         return Box::pin(ready(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the listener is not in order")));
     };
     let reading = Box::pin(read(request, runtime.clone()));
     Box::pin(async move {
         match reading.await {
-            Ok(ask) => answer(visit, ask, runtime).await,
+            Ok(ask) => answer(session, ask, runtime).await,
             Err(refused) => refused,
         }
     })
 }
 
-async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
-    let Some(channel) = visit.channel::<PollChannel>() else {
+async fn answer(session: Session, ask: Ask, runtime: Runtime) -> Response {
+    let Some(channel) = session.channel::<PollChannel>() else {
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "the stream has another method");
     };
     if ask.unknown > 0 {
@@ -107,24 +107,24 @@ async fn answer(visit: Visit, ask: Ask, runtime: Runtime) -> Response {
     }
     // RFC 8936 §2.4: what is acknowledged is taken first, whatever becomes of the rest of the request.
     if !ask.outcomes.is_empty() {
-        visit.subscription.settle_all(ask.outcomes);
+        session.subscription.settle_all(ask.outcomes);
     }
     if ask.sets == 0 {
-        return nothing(visit.subscription.has_due());
+        return nothing(session.subscription.has_due());
     }
     let started = runtime.clock.monotonic();
-    match fetch(&visit, channel, ask.sets, ask.waits, &runtime).await {
+    match fetch(&session, channel, ask.sets, ask.waits, &runtime).await {
         Fetched::Batch(batch, consumer) => {
             let mut response = Response::new(Body::new(Answer::new(batch, consumer, runtime)));
             label(&mut response);
             response
         }
-        Fetched::Nothing => nothing(visit.subscription.has_due()),
+        Fetched::Nothing => nothing(session.subscription.has_due()),
         Fetched::Ended => nothing(false),
         Fetched::Deleted => refuse(StatusCode::NOT_FOUND, "there is no such stream"),
         Fetched::Displaced => {
             if ask.waits {
-                linger(&visit, channel, started, &runtime).await;
+                linger(&session, channel, started, &runtime).await;
             }
             nothing(false)
         }
@@ -149,11 +149,11 @@ struct Waiting {
     capped: bool,
 }
 
-async fn fetch(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, runtime: &Runtime) -> Fetched {
-    let mut consumer = visit.subscription.consumer();
+async fn fetch(session: &Session, channel: &PollChannel, sets: usize, waits: bool, runtime: &Runtime) -> Fetched {
+    let mut consumer = session.subscription.consumer();
     let want = Want { sets, ..Want::ALL };
     let started = runtime.clock.monotonic();
-    let mut ends = visit.ends.clone();
+    let mut ends = session.ends.clone();
     let mut ended = pin!(raised(&mut ends));
     let mut waiting: Option<Waiting> = None;
     let fetched = poll_fn(|cx| {
@@ -178,7 +178,7 @@ async fn fetch(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, r
             place: channel.places.enter(),
             capped: channel.hold <= PAUSED,
         });
-        if !waiting.capped && visit.subscription.is_paused() {
+        if !waiting.capped && session.subscription.is_paused() {
             waiting.capped = true;
             let waited = runtime.clock.monotonic().saturating_sub(started);
             waiting.deadline = runtime.clock.sleep(PAUSED.saturating_sub(waited));
@@ -197,10 +197,10 @@ async fn fetch(visit: &Visit, channel: &PollChannel, sets: usize, waits: bool, r
 
 /// Five replicas that end each other's polls, or a receiver of a disabled stream, get an answer a second, not as many as the
 /// network carries.
-async fn linger(visit: &Visit, channel: &PollChannel, started: Duration, runtime: &Runtime) {
+async fn linger(session: &Session, channel: &PollChannel, started: Duration, runtime: &Runtime) {
     let left = LINGER.saturating_sub(runtime.clock.monotonic().saturating_sub(started));
     let Some(_place) = channel.places.linger() else { return };
-    let mut ends = visit.ends.clone();
+    let mut ends = session.ends.clone();
     tokio::select! {
         biased;
         () = raised(&mut ends) => {}

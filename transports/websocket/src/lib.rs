@@ -6,10 +6,10 @@ use setgate_delivery::{About, Entry, Env, Fault, Ingest, Json, Method, Stop, axu
 use tokio::sync::watch;
 
 mod config;
+mod conversation;
 mod inbox;
 mod receiver;
 mod responder;
-mod session;
 pub mod wire;
 
 pub use config::{Grant, Section, Terms};

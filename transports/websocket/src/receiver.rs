@@ -16,8 +16,8 @@ use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::clie
 
 use crate::{
     config::{Source, Transport, wrong},
+    conversation::{Conversation, Ended, Rules},
     inbox::Inbox,
-    session::{Ended, Rules, Session},
     wire::{self, Goodbye, Refused, Subprotocol},
 };
 
@@ -166,8 +166,8 @@ impl Collection {
             let _ = all_answered.await;
             Goodbye::LEAVING
         };
-        let session = Session::new(socket, protocol, self.rules.clone(), self.runtime.clone());
-        Ok(Box::pin(session.taking(Some(inbox)).until(leaving)).await)
+        let conversation = Conversation::new(socket, protocol, self.rules.clone(), self.runtime.clone());
+        Ok(Box::pin(conversation.taking(Some(inbox)).until(leaving)).await)
     }
 
     async fn open(

@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use hyper_util::rt::TokioIo;
 use setgate_delivery::{
     About, Answer, Batch, BodyFault, Bytes, Channel, Consumer, DeliveryMode, Fault, Form, Incoming, Initiator, Limits,
-    Order, Profile, Receipt, Redelivery, Refusal, Runtime, Stop, Visit, Want,
+    Order, Profile, Receipt, Redelivery, Refusal, Runtime, Session, Stop, Want,
     axum::{Extension, Router, body::Body, extract::Request, response::Response},
     exchange::{Bounds, Malformed, Speech},
     http::{Method, StatusCode, header},
@@ -25,8 +25,8 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::protocol::Role};
 
 use crate::{
     config::{Grant, Section},
+    conversation::{Conversation, Rules},
     inbox::Inbox,
-    session::{Rules, Session},
     wire::{self, Declined, Goodbye, Opening},
 };
 
@@ -125,24 +125,24 @@ impl Drop for SocketPermit {
     }
 }
 
-/// The method's routes: the guard has let the visit in.
+/// The method's routes: the guard has let the session in.
 pub(crate) fn routes(responder: Arc<Responder>) -> Router {
-    Router::new().fallback(move |Extension(visit): Extension<Visit>, request: Request| {
+    Router::new().fallback(move |Extension(session): Extension<Session>, request: Request| {
         let responder = responder.clone();
         // Boxed: most of what a request needs is needed once in the life of a socket.
-        Box::pin(async move { serve(&responder, visit, request).await })
+        Box::pin(async move { serve(&responder, session, request).await })
     })
 }
 
-async fn serve(responder: &Arc<Responder>, visit: Visit, mut request: Request) -> Response {
-    let Some(channel) = visit.channel::<SocketChannel>() else {
+async fn serve(responder: &Arc<Responder>, session: Session, mut request: Request) -> Response {
+    let Some(channel) = session.channel::<SocketChannel>() else {
         return plain(Declined(StatusCode::NOT_FOUND, "there is no such stream\n"));
     };
     if let Err(declined) = wire::origin(request.headers(), &channel.origins) {
         return plain(declined);
     }
     if request.method() == Method::POST {
-        return exchange(responder, &visit, channel, request).await;
+        return exchange(responder, &session, channel, request).await;
     }
     let opening = match wire::opening(request.method(), request.headers()) {
         Ok(opening) => opening,
@@ -152,7 +152,7 @@ async fn serve(responder: &Arc<Responder>, visit: Visit, mut request: Request) -
     drop(request);
     let accept = opening.accept.clone();
     let protocol = opening.protocol;
-    let work = converse(responder.clone(), visit, opening, upgraded);
+    let work = converse(responder.clone(), session, opening, upgraded);
     responder.runtime.spawn("websocket", work);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -166,27 +166,28 @@ async fn serve(responder: &Arc<Responder>, visit: Visit, mut request: Request) -
     response
 }
 
-async fn converse(responder: Arc<Responder>, visit: Visit, opening: Opening, upgraded: hyper::upgrade::OnUpgrade) {
+async fn converse(responder: Arc<Responder>, session: Session, opening: Opening, upgraded: hyper::upgrade::OnUpgrade) {
     let protocol = opening.protocol;
     drop(opening);
     let Ok(io) = upgraded.await else { return };
-    let (session, _permit) = {
-        let Some(channel) = visit.channel::<SocketChannel>() else { return };
+    let (conversation, _permit) = {
+        let Some(channel) = session.channel::<SocketChannel>() else { return };
         let rules = channel.rules.clone();
         let permit = responder.permit(channel);
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, Some(rules.buffers())).await;
-        let mut session = Session::new(socket, protocol, rules, responder.runtime.clone());
+        let mut conversation = Conversation::new(socket, protocol, rules, responder.runtime.clone());
         if permit.is_none() {
-            session.part(Goodbye::TOO_MANY);
+            conversation.part(Goodbye::TOO_MANY);
         } else {
-            let inbox =
-                visit.ingest.map(|ingest| Inbox::new(ingest, visit.peer, protocol, CREDIT, responder.runtime.clone()));
-            session = session.giving(visit.subscription).taking(inbox).until(credential(visit.ends));
+            let inbox = session
+                .ingest
+                .map(|ingest| Inbox::new(ingest, session.peer, protocol, CREDIT, responder.runtime.clone()));
+            conversation = conversation.giving(session.subscription).taking(inbox).until(credential(session.ends));
         }
-        (session, permit)
+        (conversation, permit)
     };
     drop(responder);
-    session.await;
+    conversation.await;
 }
 
 async fn credential(mut ends: Stop) -> Goodbye {
@@ -196,7 +197,12 @@ async fn credential(mut ends: Stop) -> Goodbye {
 
 /// Push-pull over HTTP (draft-tulshibagwale-saag-pushpull-delivery §6.3): what the peer settles is settled first, then it is
 /// given what is there.
-async fn exchange(responder: &Arc<Responder>, visit: &Visit, channel: &SocketChannel, request: Request) -> Response {
+async fn exchange(
+    responder: &Arc<Responder>,
+    session: &Session,
+    channel: &SocketChannel,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
     if !wire::is_json(&head.headers) {
         return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be `application/json`, without an encoding");
@@ -213,11 +219,11 @@ async fn exchange(responder: &Arc<Responder>, visit: &Visit, channel: &SocketCha
         Err(why) => return error(StatusCode::BAD_REQUEST, &why.to_string()),
     };
     drop(text);
-    visit.subscription.settle_all(object.outcomes());
-    let (acks, errors) = answer(visit, object.sets.take().unwrap_or_default()).await;
+    session.subscription.settle_all(object.outcomes());
+    let (acks, errors) = answer(session, object.sets.take().unwrap_or_default()).await;
     let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(channel.ack_within) };
-    let mut consumer = visit.subscription.consumer_with(mode);
+    let mut consumer = session.subscription.consumer_with(mode);
     // Whoever brings something is answered at once.
     let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { channel.wait } else { Duration::ZERO };
     let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };
@@ -252,13 +258,13 @@ type Answered = (Vec<Box<str>>, Vec<(Box<str>, Refusal)>);
 
 /// What becomes of SETs that the peer brought (hardening H25). Those the ingest has no time for are not mentioned: the peer
 /// brings them again.
-async fn answer(visit: &Visit, sets: Vec<(Box<str>, Bytes)>) -> Answered {
-    let Some(ingest) = visit.ingest.as_ref().filter(|_| !sets.is_empty()) else {
+async fn answer(session: &Session, sets: Vec<(Box<str>, Bytes)>) -> Answered {
+    let Some(ingest) = session.ingest.as_ref().filter(|_| !sets.is_empty()) else {
         return (Vec::new(), sets.into_iter().map(|(named, _)| (named, wire::not_allowed())).collect());
     };
     let incoming =
         |(named, token): &(Box<str>, Bytes)| Incoming::Set { named: Some(named.clone()), token: token.clone() };
-    let answers = ingest.take(&visit.peer, sets.iter().map(incoming).collect()).await;
+    let answers = ingest.take(&session.peer, sets.iter().map(incoming).collect()).await;
     let mut said = Answered::default();
     for ((named, _), answer) in sets.into_iter().zip(answers) {
         match answer {

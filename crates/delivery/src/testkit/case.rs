@@ -1,4 +1,4 @@
-//! One case: a subscription, a peer, and the method's channel or its visits between them.
+//! One case: a subscription, a peer, and the method's channel or its sessions between them.
 
 use std::sync::Arc;
 
@@ -42,26 +42,26 @@ impl Case {
         let profile = opened.channel.profile();
         let padding = padding(profile.limits.set_bytes.min(profile.limits.bytes));
         peer.expect(subscription::owed(count, keys, padding), profile.order, opened.cut.clone());
-        if (profile.initiator == Initiator::Receiver) != opened.visits.is_some() {
-            return Err("a responder, and nothing else, is opened with `visits`".to_owned());
+        if (profile.initiator == Initiator::Receiver) != opened.sessions.is_some() {
+            return Err("a responder, and nothing else, is opened with `sessions`".to_owned());
         }
         let window = profile.windows.iter().map(|window| window.core().room()).min().unwrap_or(usize::MAX);
         Ok(Self { subscription: Simulated::padded(profile, count, keys, padding), peer, opened, window })
     }
 
-    /// One run of the channel on a consumer of its own, or one round of visits until nothing is owed.
+    /// One run of the channel on a consumer of its own, or one round of sessions until nothing is owed.
     pub(super) fn run(&self) -> BoxFuture<'static, Closed> {
         let subscription = self.subscription.subscription();
-        let Some(visits) = &self.opened.visits else {
+        let Some(sessions) = &self.opened.sessions else {
             let consumer = subscription.consumer();
             return self.opened.channel.clone().run(subscription, consumer);
         };
-        let (visits, simulated) = (visits(subscription), self.subscription.clone());
+        let (sessions, simulated) = (sessions(subscription), self.subscription.clone());
         Box::pin(async move {
             tokio::select! {
                 biased;
                 () = simulated.until_settled() => Closed::Idle,
-                () = visits => Closed::Fault(Cause::new("ended", "the visits ended, and nothing had ended the subscription")),
+                () = sessions => Closed::Fault(Cause::new("ended", "the sessions ended, and nothing had ended the subscription")),
             }
         })
     }

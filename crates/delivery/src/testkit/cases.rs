@@ -267,7 +267,7 @@ pub(super) async fn survives_a_dropped_run(fixture: &impl Fixture) -> Result<(),
             () = case.under_way() => {}
         }
     }
-    // Whoever served the visits notices that nobody is there any more.
+    // Whoever served the sessions notices that nobody is there any more.
     case.subscription.until(|subscription| subscription.consumers().is_empty()).await;
     case.subscription.redeliver();
     case.peer.release();

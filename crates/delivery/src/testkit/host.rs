@@ -1,4 +1,4 @@
-//! What every fixture of a responder needs: its routes on loopback with visits of a subscription, and a clock that does not dawdle.
+//! What every fixture of a responder needs: its routes on loopback with sessions of a subscription, and a clock that does not dawdle.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,9 +9,9 @@ use setgate_net::Listener;
 use tokio::sync::watch;
 
 use super::{Cuts, Opened, Relay};
-use crate::{Fault, Ingest, Stop, Subscription, Visit, spi::AnyChannel};
+use crate::{Fault, Ingest, Session, Stop, Subscription, spi::AnyChannel};
 
-/// The routes of a method on loopback, as the root mounts them: every request has a visit of one subscription. Dropped, it stops and
+/// The routes of a method on loopback, as the root mounts them: every request has a session of one subscription. Dropped, it stops and
 /// hangs up on all callers.
 ///
 /// Credentials are the guard's matter, so none are asked for.
@@ -51,8 +51,8 @@ impl Host {
         let relay = Relay::with(cuts, listener.address(), runtime).await?;
         let (ends, ended) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit = Visit { subscription, channel, ingest, peer: "test".into(), ends: ended };
-        runtime.spawn("host", listener.serve(routes.layer(Extension(visit)), stopped, runtime.clone()));
+        let session = Session { subscription, channel, ingest, peer: "test".into(), ends: ended };
+        runtime.spawn("host", listener.serve(routes.layer(Extension(session)), stopped, runtime.clone()));
         Ok(Self { relay, ends, _stop: stop })
     }
 
@@ -68,8 +68,8 @@ impl Host {
         format!("http://{}/", self.address())
     }
 
-    /// The credential of all visits is over.
-    pub fn end_visits(&self) {
+    /// The credential of all sessions is over.
+    pub fn end_sessions(&self) {
         self.ends.send_replace(true);
     }
 
@@ -82,7 +82,7 @@ impl Host {
 impl Opened {
     /// A responder's channel: `routes` are its method's, and `collect` runs the method's own other end against a URL until it ends.
     ///
-    /// Each call of [`Opened::visits`] is a host and a collector of its own; [`Opened::cut`] reaches all of them.
+    /// Each call of [`Opened::sessions`] is a host and a collector of its own; [`Opened::cut`] reaches all of them.
     #[must_use]
     pub fn responder(
         channel: Arc<dyn AnyChannel>,
@@ -92,7 +92,7 @@ impl Opened {
     ) -> Self {
         let (cuts, collect) = (Cuts::default(), Arc::new(collect));
         let (scissors, of) = (cuts.clone(), channel.clone());
-        let visits = move |subscription: Subscription| -> BoxFuture<'static, ()> {
+        let sessions = move |subscription: Subscription| -> BoxFuture<'static, ()> {
             let (scissors, routes, channel) = (scissors.clone(), routes.clone(), of.clone());
             let (runtime, collect) = (runtime.clone(), collect.clone());
             Box::pin(async move {
@@ -113,7 +113,7 @@ impl Opened {
             cut_after: Some(cuts.breaker()),
             parallel: false,
             most: None,
-            visits: Some(Arc::new(visits)),
+            sessions: Some(Arc::new(sessions)),
             keep: Box::new(()),
         }
     }

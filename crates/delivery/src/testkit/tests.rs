@@ -147,7 +147,7 @@ impl Fixture for InMemoryFixture {
         });
         let parallel = self.0 != Behaviour::HonestInBatches;
         Box::pin(async move {
-            Opened { channel, cut, cut_after: None, parallel, most: None, visits: None, keep: Box::new(()) }
+            Opened { channel, cut, cut_after: None, parallel, most: None, sessions: None, keep: Box::new(()) }
         })
     }
 }

@@ -141,9 +141,9 @@ fn a_token_of_one_kind_never_opens_the_other_listener() {
     let both_ways = [(&fixture.new, "sgp_", "sgr_"), (&receiver, "sgr_", "sgp_")];
     for (minted, own, other) in both_ways {
         let disguised = minted.token.expose().replace(own, other);
-        let wrong_at_visits = if own == "sgp_" { minted.token.expose() } else { &disguised };
+        let wrong_at_sessions = if own == "sgp_" { minted.token.expose() } else { &disguised };
         let wrong_at_intake = if own == "sgp_" { &disguised } else { minted.token.expose() };
-        assert_eq!(fixture.guard.receiver(&bearer(wrong_at_visits), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
+        assert_eq!(fixture.guard.receiver(&bearer(wrong_at_sessions), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
         assert_eq!(fixture.guard.producer(&bearer(wrong_at_intake), None, ISSUERS[0]).unwrap_err(), Denied::Invalid);
     }
     // RFC 8417 §4.2, hardening H41: a SET is never a bearer token.

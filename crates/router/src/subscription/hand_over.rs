@@ -82,7 +82,7 @@ impl Subscription {
     pub(crate) fn consumer_gone(self: &Arc<Self>, consumer: ConsumerNo, unsent: &[LeaseNo]) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
-        state.visits.leave(now, wall);
+        state.presence.leave(now, wall);
         self.take_back(&mut state, unsent);
         let closed = state.consumers.close(consumer);
         if closed.is_some_and(|(mode, owes)| owes && mode.redelivery == Redelivery::WhenConsumerEnds) {

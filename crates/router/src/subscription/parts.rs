@@ -12,7 +12,7 @@ use setgate_set::{Jti, OrderKey, Timestamp};
 use setgate_store::{Attempted, Position, StreamNo};
 use setgate_stream::Status;
 
-use super::{Phase, Served, consumers::Consumers, visits::Visits};
+use super::{Phase, Served, consumers::Consumers, presence::Presence};
 use crate::{
     breaker::Breaker,
     endpoint::{Member, Probe},
@@ -40,7 +40,7 @@ pub(crate) struct State {
     pub(super) endpoint: Option<Member>,
     pub(crate) phase: Phase,
     pub(crate) consumers: Consumers,
-    pub(crate) visits: Visits,
+    pub(crate) presence: Presence,
     pub(super) linger: Linger,
     pub(crate) shown: Shown,
     /// The channel of a sender runs.
@@ -163,7 +163,7 @@ impl State {
             endpoint: served.endpoint.clone().map(Member::of),
             phase: phase_of(&served.stream.status),
             consumers: Consumers::default(),
-            visits: Visits::new(shared.runtime.clock.monotonic(), inactivity(served)),
+            presence: Presence::new(shared.runtime.clock.monotonic(), inactivity(served)),
             linger: Linger::of(served),
             shown: Shown::default(),
             running: false,
@@ -187,7 +187,7 @@ impl Linger {
     }
 }
 
-/// How long a receiver may stay away from a stream that it visits.
+/// How long a receiver may stay away from a stream that it opens.
 pub(super) fn inactivity(served: &Served) -> Option<Duration> {
     let seconds = served.stream.inactivity_timeout_seconds?;
     (served.profile.initiator == Initiator::Receiver).then(|| Duration::from_secs(seconds.get().into()))

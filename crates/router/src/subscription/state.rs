@@ -94,13 +94,13 @@ impl State {
 
     /// When the receiver will have stayed away for longer than it may.
     pub(super) fn abandoned_at(&self) -> Option<Duration> {
-        if self.phase != Phase::Open { None } else { self.visits.over_at() }
+        if self.phase != Phase::Open { None } else { self.presence.over_at() }
     }
 
     /// When it is to be told that the receiver stays away: not in a circle, where the pause does not succeed.
     pub(super) fn absent_at(&self) -> Option<Duration> {
         let at = self.abandoned_at()?;
-        Some(self.visits.absence_told.map_or(at, |told| at.max(told + ABSENCE_AGAIN)))
+        Some(self.presence.absence_told.map_or(at, |told| at.max(told + ABSENCE_AGAIN)))
     }
 
     /// When something is due next that is not due yet.

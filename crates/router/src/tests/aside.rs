@@ -94,7 +94,7 @@ async fn a_subject_goes_on_after_a_re_issue_that_could_read_nothing_any_more() {
 async fn a_re_issue_does_not_overtake_what_was_acknowledged_in_the_same_message() {
     for acknowledged_first in [true, false] {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         bench.emit(0, 0).await;
         bench.emit(0, 1).await;
         let all = take(&mut subscription.consumer(), 9).await;

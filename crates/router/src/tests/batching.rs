@@ -26,7 +26,7 @@ async fn wait_for(bench: &Bench, consumer: &mut Consumer, most: usize) -> (Vec<u
 #[tokio::test(start_paused = true)]
 async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
     let bench = Bench::new(Config::default(), &[batched(asked("a"), &json!({ "sets": 3, "linger": "400ms" }))]).await;
-    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
+    let mut consumer = bench.router.session_target("a").unwrap().subscription.consumer();
     for n in 0..2 {
         bench.emit(n, n).await;
     }
@@ -49,7 +49,7 @@ async fn a_batch_waits_for_others_until_it_is_full_or_its_oldest_has_waited() {
 async fn bytes_fill_a_batch_too() {
     let bench =
         Bench::new(Config::default(), &[batched(asked("a"), &json!({ "bytes": 600, "linger": "10000ms" }))]).await;
-    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
+    let mut consumer = bench.router.session_target("a").unwrap().subscription.consumer();
     for n in 0..12 {
         bench.emit(n, n).await;
     }
@@ -62,7 +62,7 @@ async fn bytes_fill_a_batch_too() {
 async fn a_repeat_and_a_control_set_linger_for_nobody() {
     let slow = batched(asked("a"), &json!({ "linger": "10000ms" }));
     let bench = Bench::new(Config::default(), &[slow]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     bench.emit(0, 0).await;
     let mut consumer = subscription.consumer();
     assert_eq!(wait_for(&bench, &mut consumer, 10).await.0, [0]);
@@ -98,7 +98,7 @@ fn a_linger_of_more_than_ten_seconds_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_time() {
+async fn a_stream_whose_receiver_stays_away_is_paused_and_a_session_restarts_the_time() {
     let mut left = asked("a");
     left["inactivity_timeout"] = "100s".into();
     // Who is called does not have to come.
@@ -107,10 +107,10 @@ async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_t
     let bench = Bench::new(Config::default(), &[left, called]).await;
     let status = async || bench.router.stream("a").await.unwrap().status;
     bench.pass(Duration::from_secs(90)).await;
-    bench.router.visit("a").unwrap().touch();
+    bench.router.session_target("a").unwrap().touch();
     bench.pass(Duration::from_secs(90)).await;
     assert_eq!(status().await, "enabled");
-    let socket = bench.router.visit("a").unwrap().subscription.consumer();
+    let socket = bench.router.session_target("a").unwrap().subscription.consumer();
     bench.pass(Duration::from_secs(500)).await;
     assert_eq!(status().await, "enabled", "it is here");
     drop(socket);
@@ -120,7 +120,7 @@ async fn a_stream_whose_receiver_stays_away_is_paused_and_a_visit_restarts_the_t
     bench.until("paused", async || status().await == "paused").await;
     let view = bench.router.stream("a").await.unwrap();
     assert!(view.reason.unwrap().contains("100 seconds"));
-    let announced = take(&mut bench.router.visit("a").unwrap().subscription.consumer(), 10).await;
+    let announced = take(&mut bench.router.session_target("a").unwrap().subscription.consumer(), 10).await;
     assert_eq!(claims(&announced[0].body)["events"][setgate_set::framework::STREAM_UPDATED]["status"], "paused");
     bench.router.resume("a", false).await.unwrap();
     bench.pass(Duration::from_secs(90)).await;

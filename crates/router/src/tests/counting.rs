@@ -162,8 +162,8 @@ impl History {
             Step::Pause { stream } => drop(bench.router.pause(id(stream), "test".into()).await),
             Step::Resume { stream, reissue } => drop(bench.router.resume(id(stream), reissue).await),
             Step::Fetch { sets } => {
-                if let Some(visit) = bench.router.visit("c") {
-                    let batch = visit.subscription.consumer().next_batch(soon(sets)).await;
+                if let Some(session) = bench.router.session_target("c") {
+                    let batch = session.subscription.consumer().next_batch(soon(sets)).await;
                     let sets = batch.map(setgate_delivery::Batch::hand_over).unwrap_or_default();
                     self.left.extend(sets.iter().map(|set| set.jti));
                 }

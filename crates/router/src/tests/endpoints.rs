@@ -358,14 +358,14 @@ async fn what_was_sealed_before_the_fault_waits_too() {
     bench.router.0.subscription(setgate_store::StreamNo(1)).unwrap().state.lock().phase =
         crate::subscription::Phase::Open;
     // Bodies are smaller than tokens: more is fetched than one answer may carry.
-    let mut consumer = bench.router.visit("s000").unwrap().subscription.consumer();
+    let mut consumer = bench.router.session_target("s000").unwrap().subscription.consumer();
     let want = Want { sets: 8, bytes: 1200, wait: Some(Duration::from_millis(10)) };
     let first = consumer.next_batch(want).await.unwrap();
     assert!(first.more && !first.sets.is_empty());
     let first = first.hand_over();
     cluster.settle_all(&unhealthy(Some(Duration::from_secs(50))));
     assert!(consumer.next_batch(want).await.unwrap().sets.is_empty(), "it left though the endpoint is held");
-    let subscription = bench.router.visit("s000").unwrap().subscription;
+    let subscription = bench.router.session_target("s000").unwrap().subscription;
     assert_eq!(subscription.outstanding(), first.len());
     subscription.settle_all(first.iter().map(|set| (set.jti, Some(set.attempt), carried())).collect());
     assert!(!consumer.next_batch(want).await.unwrap().sets.is_empty(), "it is well");

@@ -198,7 +198,7 @@ async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
     use super::responder::{asked, numbers, take};
 
     let (bench, store) = faulty(Config::default(), &[asked("a")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     for n in 0..2 {
         bench.emit(n, n).await;
     }

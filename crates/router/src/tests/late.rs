@@ -11,7 +11,7 @@ async fn after_a_restart(scanned: bool) -> (Bench, Vec<SealedSet>) {
     for n in 0..20 {
         bench.emit(n, n).await;
     }
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     let all = take(&mut subscription.consumer(), 20).await;
     assert_eq!(all.len(), 20);
     bench.restart(config()).await;
@@ -26,7 +26,7 @@ async fn what_a_request_settles_after_a_restart_is_not_in_its_own_answer() {
     for scanned in [true, false] {
         for outcome in [ack(), refuse(ErrorCode::InvalidRequest)] {
             let (bench, all) = after_a_restart(scanned).await;
-            let subscription = bench.router.visit("a").unwrap().subscription;
+            let subscription = bench.router.session_target("a").unwrap().subscription;
             subscription.settle_all(all.iter().take(10).map(|set| (set.jti, None, outcome.clone())).collect());
             let want = Want { sets: 100, bytes: usize::MAX, wait: Some(Duration::ZERO) };
             let mut again = numbers(&subscription.consumer().next_batch(want).await.map(Batch::hand_over).unwrap());
@@ -47,7 +47,7 @@ async fn what_is_out_by_another_method_does_not_hold_up_a_changed_stream() {
     for n in 0..20 {
         bench.emit(n, n).await;
     }
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     assert_eq!(take(&mut subscription.consumer(), 20).await.len(), 20);
     bench.declare(&[stream("a")]).await;
     bench.emit(30, 30).await;
@@ -61,7 +61,7 @@ async fn what_is_out_by_another_method_does_not_hold_up_a_changed_stream() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_leaves_after_its_socket_is_gone_is_due_again() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     bench.emit(0, 0).await;
     let mut consumer = subscription
         .consumer_with(DeliveryMode { order: Order::PerConsumer, redelivery: Redelivery::WhenConsumerEnds });
@@ -75,7 +75,7 @@ async fn a_batch_that_leaves_after_its_socket_is_gone_is_due_again() {
 #[tokio::test(start_paused = true)]
 async fn saying_it_twice_counts_once() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     bench.emit(0, 0).await;
     let all = take(&mut subscription.consumer(), 9).await;
     for _ in 0..3 {
@@ -94,7 +94,7 @@ async fn saying_it_twice_counts_once() {
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_set_is_not_parked_by_what_is_said_right_after() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     bench.emit(0, 0).await;
     bench.emit(0, 1).await;
     let all = take(&mut subscription.consumer(), 9).await;
@@ -110,7 +110,7 @@ async fn an_acknowledged_set_is_not_parked_by_what_is_said_right_after() {
 #[tokio::test(start_paused = true)]
 async fn a_key_goes_on_when_the_set_it_waits_for_was_taken_after_all() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     bench.emit(0, 0).await;
     bench.emit(0, 1).await;
     let all = take(&mut subscription.consumer(), 1).await;

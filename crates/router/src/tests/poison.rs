@@ -80,7 +80,7 @@ async fn one_set_that_an_endpoint_never_takes_is_parked_and_its_channels_go_on()
 #[tokio::test(start_paused = true)]
 async fn one_set_that_a_receiver_who_comes_never_takes_is_parked() {
     let bench = Bench::new(Config::default(), &[asked("a")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     for n in 0..610 {
         if n < 600 {
             bench.emit(n, n).await;

@@ -62,19 +62,19 @@ pub(super) fn numbers(sets: &[SealedSet]) -> Vec<u64> {
     sets.iter().map(number).collect()
 }
 
-mod visit {
+mod session {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_gateway_learns_of_a_stream_all_that_a_visit_needs() {
+    async fn the_gateway_learns_of_a_stream_all_that_a_session_needs() {
         let bench = Bench::new(Config::default(), &[asked("a"), stream("b")]).await;
-        assert!(bench.router.visit("c").is_none());
-        let visited = bench.router.visit("a").unwrap();
-        assert_eq!((visited.method, &*visited.issuer, &*visited.stream), ("asked", ISSUER, "a"));
-        assert_eq!((visited.initiator, &visited.owner), (Initiator::Receiver, &::setgate_stream::Owner::Operator));
-        assert!(visited.channel.as_any().downcast_ref::<AskedChannel>().is_some());
+        assert!(bench.router.session_target("c").is_none());
+        let target = bench.router.session_target("a").unwrap();
+        assert_eq!((target.method, &*target.issuer, &*target.stream), ("asked", ISSUER, "a"));
+        assert_eq!((target.initiator, &target.owner), (Initiator::Receiver, &::setgate_stream::Owner::Operator));
+        assert!(target.channel.as_any().downcast_ref::<AskedChannel>().is_some());
         bench.emit(0, 0).await;
-        let mut consumer = visited.subscription.consumer();
+        let mut consumer = target.subscription.consumer();
         assert_eq!(numbers(&take(&mut consumer, 10).await), [0]);
         let view = bench.router.stream("a").await.unwrap();
         assert_eq!(view.endpoint.as_deref(), Some("https://idp.example/asked/a"));
@@ -84,16 +84,16 @@ mod visit {
     #[tokio::test(start_paused = true)]
     async fn a_channel_outlives_a_pause_and_not_a_change_of_its_terms() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let channel = bench.router.visit("a").unwrap().channel;
+        let channel = bench.router.session_target("a").unwrap().channel;
         bench.router.pause("a", "test".into()).await.unwrap();
         assert!(
-            Arc::ptr_eq(&channel, &bench.router.visit("a").unwrap().channel),
+            Arc::ptr_eq(&channel, &bench.router.session_target("a").unwrap().channel),
             "what its method keeps there is lost"
         );
         let mut changed = asked("a");
         changed["delivery"]["after"] = 30.into();
         bench.declare(&[changed]).await;
-        assert!(!Arc::ptr_eq(&channel, &bench.router.visit("a").unwrap().channel));
+        assert!(!Arc::ptr_eq(&channel, &bench.router.session_target("a").unwrap().channel));
     }
 
     #[tokio::test(start_paused = true)]
@@ -101,10 +101,10 @@ mod visit {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
         let last = async || bench.router.stream("a").await.unwrap().last_visit_seconds_ago;
         assert_eq!(last().await, None);
-        bench.router.visit("a").unwrap().touch();
+        bench.router.session_target("a").unwrap().touch();
         bench.pass(Duration::from_secs(9)).await;
         assert_eq!(last().await, Some(9));
-        let consumer = bench.router.visit("a").unwrap().subscription.consumer();
+        let consumer = bench.router.session_target("a").unwrap().subscription.consumer();
         bench.pass(Duration::from_secs(9)).await;
         assert_eq!(last().await, Some(0), "it is here still");
         drop(consumer);
@@ -121,7 +121,7 @@ mod redelivery {
     #[tokio::test(start_paused = true)]
     async fn what_is_not_acknowledged_in_time_comes_again_unsigned_and_counted() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         for n in 0..3 {
             bench.emit(0, n).await;
         }
@@ -146,7 +146,7 @@ mod redelivery {
     #[tokio::test(start_paused = true)]
     async fn the_time_of_an_answer_starts_when_it_leaves() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         bench.emit(0, 0).await;
         let batch = subscription.consumer().next_batch(soon(10)).await.unwrap();
         bench.pass(Duration::from_secs(50)).await;
@@ -163,7 +163,7 @@ mod redelivery {
         for n in 0..1000 {
             bench.emit(n, n).await;
         }
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         let mut all = Vec::new();
         while all.len() < 1000 {
             let taken = take(&mut subscription.consumer(), 100).await;
@@ -172,7 +172,7 @@ mod redelivery {
         }
         bench.restart(Config::default()).await;
         bench.pass(Duration::from_secs(1)).await;
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         // One is refused (`setErrs`), the others are acknowledged, twice.
         let refused = all[7].jti;
         let outcomes: Vec<_> = all
@@ -190,7 +190,7 @@ mod redelivery {
     #[tokio::test(start_paused = true)]
     async fn a_socket_and_a_request_of_one_url_fail_each_in_its_mode() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         let mut socket = subscription
             .consumer_with(DeliveryMode { order: Order::PerConsumer, redelivery: Redelivery::WhenConsumerEnds });
         bench.emit(0, 0).await;
@@ -211,7 +211,7 @@ mod redelivery {
     #[tokio::test(start_paused = true)]
     async fn a_batch_cut_in_two_keeps_a_key_together() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         for n in 0..6 {
             bench.emit(n % 2, n).await;
         }
@@ -254,7 +254,7 @@ mod waking {
     #[tokio::test(start_paused = true)]
     async fn one_new_set_wakes_one_of_four_waiting_consumers_and_the_next_when_that_is_gone() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let subscription = bench.router.visit("a").unwrap().subscription;
+        let subscription = bench.router.session_target("a").unwrap().subscription;
         let counts: Vec<Arc<Count>> = (0..4).map(|_| Arc::default()).collect();
         let woken = || counts.iter().map(|count| count.0.load(Atomic::Relaxed)).collect::<Vec<_>>();
         let want = Want { wait: None, ..soon(1) };

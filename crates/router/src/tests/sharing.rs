@@ -105,7 +105,7 @@ impl Play {
     }
 
     fn subscription(&self) -> Subscription {
-        self.bench.router.visit("a").unwrap().subscription
+        self.bench.router.session_target("a").unwrap().subscription
     }
 
     fn open(&mut self, socket: bool) {

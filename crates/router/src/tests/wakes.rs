@@ -28,7 +28,7 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
     for n in 0..40 {
         bench.emit(n, n).await;
     }
-    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
+    let mut consumer = bench.router.session_target("a").unwrap().subscription.consumer();
     assert_eq!(take(&mut consumer, 40).await.len(), 40);
     drop(consumer);
     // Their time is over: that was an attempt.
@@ -36,7 +36,7 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
         bench.pass(Duration::from_secs(1)).await;
     }
     bench.restart(Config::default()).await;
-    let mut consumer = bench.router.visit("a").unwrap().subscription.consumer();
+    let mut consumer = bench.router.session_target("a").unwrap().subscription.consumer();
     let start = bench.runtime.clock.monotonic();
     // It waits before the store is read.
     let batch = consumer.next_batch(long(40)).await.map(Batch::hand_over).unwrap();
@@ -70,7 +70,7 @@ async fn what_is_due_in_the_moment_in_which_it_is_read_leaves() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_settles_again_soon_wakes_who_was_turned_away() {
     let (bench, store) = faulty(Config::default(), &[asked("a")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     bench.emit(0, 0).await;
     let first = take(&mut subscription.consumer(), 9).await;
     store.settle_fail.store(true, Ordering::Relaxed);
@@ -96,7 +96,7 @@ async fn timers_are_as_many_as_streams() {
     month["inactivity_timeout"] = "30d".into();
     month["batch"] = json!({ "linger": "10ms" });
     let bench = Bench::new(Config::default(), &[month, stream("b")]).await;
-    let subscription = bench.router.visit("a").unwrap().subscription;
+    let subscription = bench.router.session_target("a").unwrap().subscription;
     for n in 0..1000 {
         bench.emit(n, n).await;
         // A timer rings when it has waited for others, and the one for the month is set again.

@@ -44,7 +44,7 @@ impl Fixture for Carried {
                 cut_after: None,
                 parallel: true,
                 most: None,
-                visits: None,
+                sessions: None,
                 keep: Box::new((stop, started, AbortOnDrop(reader))),
             }
         })

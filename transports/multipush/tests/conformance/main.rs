@@ -87,7 +87,7 @@ impl Fixture for Loopback {
                 cut_after: Some(relay.breaker()),
                 parallel: false,
                 most: None,
-                visits: None,
+                sessions: None,
                 keep: Box::new((stop, relay)),
             }
         })

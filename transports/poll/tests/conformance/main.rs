@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Value as Json, json};
 use setgate_delivery::{
-    About, BoxFuture, Closed, Env, Ingest, Method, Runtime, Visit,
+    About, BoxFuture, Closed, Env, Ingest, Method, Runtime, Session,
     axum::Extension,
     spi::AnyChannel,
     testkit::{
@@ -62,11 +62,12 @@ impl Stand {
         let subscription = Simulated::padded(channel.profile(), count, keys, padding);
         let (end, ends) = watch::channel(false);
         let (stop, stopped) = watch::channel(false);
-        let visit =
-            Visit { subscription: subscription.subscription(), channel, ingest: None, peer: "test".into(), ends };
+        let session =
+            Session { subscription: subscription.subscription(), channel, ingest: None, peer: "test".into(), ends };
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.address();
-        runtime.spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(visit)), stopped, runtime.clone()));
+        runtime
+            .spawn("host", listener.serve(poll.routes().unwrap().layer(Extension(session)), stopped, runtime.clone()));
         Self { mock, subscription, address, end, _stop: stop }
     }
 

@@ -131,7 +131,7 @@ impl Fixture for Loopback {
                 cut_after: Some(relay.breaker()),
                 parallel: true,
                 most: None,
-                visits: None,
+                sessions: None,
                 keep: Box::new((stop, relay)),
             }
         })

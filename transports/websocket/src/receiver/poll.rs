@@ -11,7 +11,7 @@ use setgate_delivery::{
 
 use super::{BOUNDS, Collection, Failed, denied, raised};
 use crate::{
-    session::Ended,
+    conversation::Ended,
     wire::{self, Refused},
 };
 

@@ -271,7 +271,7 @@ async fn a_credential_that_is_over_ends_the_socket() {
     let ledger = Ledger::owing(0, 1);
     let served = plain(&ledger).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
-    served.host.end_visits();
+    served.host.end_sessions();
     assert_eq!(peer.closed().await, said(Goodbye::CREDENTIAL));
 }
 

@@ -29,7 +29,7 @@ enum Habit {
     Lingers,
     /// Does not listen to how a consumer ends.
     IsDeaf,
-    /// Ends the visit of a paused stream.
+    /// Ends the session of a paused stream.
     IsImpatient,
     /// Lets one caller in at a time.
     Queues,
@@ -89,7 +89,7 @@ impl Wire {
     }
 }
 
-struct Session {
+struct ServedSession {
     habit: Habit,
     subscription: Subscription,
     ingest: Arc<dyn Ingest>,
@@ -98,13 +98,13 @@ struct Session {
     lingering: Mutex<Vec<Consumer>>,
 }
 
-impl Session {
+impl ServedSession {
     fn want(&self) -> Want {
         Want { sets: if self.habit == Habit::WantsTooMuch { 21 } else { 20 }, ..Want::ALL }
     }
 
     /// The collector: one connection after the other until it is told that there is no such stream.
-    async fn visits(self) {
+    async fn sessions(self) {
         loop {
             let queue = (self.habit == Habit::Queues).then(|| self.queue.clone().lock_owned());
             let _inside = match queue {
@@ -279,9 +279,9 @@ impl Fixture for ResponderFixture {
         let wire = Wire { cuts: Arc::new(watch::Sender::new(0)), left: Arc::new(Mutex::new(usize::MAX)) };
         let (cutter, breaker) = (wire.clone(), wire.clone());
         let queue = Arc::default();
-        let visits = move |subscription: Subscription| -> BoxFuture<'static, ()> {
+        let sessions = move |subscription: Subscription| -> BoxFuture<'static, ()> {
             let (ingest, wire, queue) = (ingest.clone(), wire.clone(), Arc::clone(&queue));
-            Box::pin(Session { habit, subscription, ingest, wire, queue, lingering: Mutex::default() }.visits())
+            Box::pin(ServedSession { habit, subscription, ingest, wire, queue, lingering: Mutex::default() }.sessions())
         };
         let cut_after = move |bytes| -> BoxFuture<'static, ()> {
             let mut cut = breaker.cuts.subscribe();
@@ -296,7 +296,7 @@ impl Fixture for ResponderFixture {
             cut_after: Some(Arc::new(cut_after)),
             parallel: false,
             most: Some(20),
-            visits: Some(Arc::new(visits)),
+            sessions: Some(Arc::new(sessions)),
             keep: Box::new(()),
         };
         Box::pin(async move { opened })

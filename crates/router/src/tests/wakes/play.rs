@@ -79,12 +79,12 @@ impl Play {
     /// A request or a socket that comes, takes what there is so often, and goes.
     fn open(&mut self) {
         let id = if self.below(2) == 0 { "poll" } else { "socket" };
-        let Some(visited) = self.bench.router.visit(id) else { return };
+        let Some(target) = self.bench.router.session_target(id) else { return };
         let (rounds, sets) = (1 + self.below(3), 1 + self.below(20));
         let wait = Duration::from_millis(self.dice.below(60_000));
         let fetched = self.fetched.clone();
         self.peers.push(tokio::spawn(async move {
-            let mut consumer = visited.subscription.consumer();
+            let mut consumer = target.subscription.consumer();
             for _ in 0..rounds {
                 let want = Want { sets, bytes: usize::MAX, wait: Some(wait) };
                 let Ok(batch) = consumer.next_batch(want).await else { return };
@@ -103,9 +103,9 @@ impl Play {
                 return;
             }
             let (id, jti, attempt) = self.fetched.lock().swap_remove(self.below(count));
-            let Some(visited) = self.bench.router.visit(id) else { continue };
+            let Some(target) = self.bench.router.session_target(id) else { continue };
             let said = if self.well.load(Ordering::Relaxed) { ack() } else { outcome(&self.dice) };
-            visited.subscription.settle(jti, (self.below(2) == 0).then_some(attempt), said);
+            target.subscription.settle(jti, (self.below(2) == 0).then_some(attempt), said);
         }
     }
 

@@ -25,7 +25,7 @@ pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
         () = others => return Err("the case was abandoned".to_owned()),
     };
     if (&one, &other) != (&Closed::Idle, &Closed::Idle) {
-        return Err(format!("the visits ended with {one:?} and {other:?}"));
+        return Err(format!("the sessions ended with {one:?} and {other:?}"));
     }
     case.all_acknowledged_once()
 }
@@ -92,7 +92,7 @@ pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), Str
     let mut run = pin!(case.run());
     tokio::select! {
         biased;
-        end = &mut run => return Err(format!("the visits ended with {end:?} at a paused stream")),
+        end = &mut run => return Err(format!("the sessions ended with {end:?} at a paused stream")),
         () = case.subscription.until(|subscription| subscription.waiters() > 0) => {}
     }
     if case.peer.met().iter().any(|met| *met > 0) {
@@ -101,7 +101,7 @@ pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), Str
     case.subscription.pause(false);
     match run.await {
         Closed::Idle => case.all_acknowledged_once(),
-        other => Err(format!("the visits ended with {other:?} at a stream that was paused")),
+        other => Err(format!("the sessions ended with {other:?} at a stream that was paused")),
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn forgets_who_hung_up(fixture: &impl Fixture) -> Result<(), St
         tokio::select! {
             biased;
             () = waits => {}
-            end = &mut run => return Err(format!("the visits ended with {end:?}")),
+            end = &mut run => return Err(format!("the sessions ended with {end:?}")),
         }
         let Some(last) = case.subscription.consumers().last().copied() else { continue };
         (case.opened.cut)();
@@ -124,12 +124,12 @@ pub(super) async fn forgets_who_hung_up(fixture: &impl Fixture) -> Result<(), St
         tokio::select! {
             biased;
             () = gone => {}
-            end = &mut run => return Err(format!("the visits ended with {end:?} when the connection did")),
+            end = &mut run => return Err(format!("the sessions ended with {end:?} when the connection did")),
         }
     }
     case.subscription.pause(false);
     match run.await {
         Closed::Idle => case.all_acknowledged_once(),
-        other => Err(format!("the visits ended with {other:?}")),
+        other => Err(format!("the sessions ended with {other:?}")),
     }
 }

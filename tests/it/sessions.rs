@@ -94,7 +94,7 @@ fn until_open(gateway: &mut Gateway, method: &str, count: usize) {
 }
 
 #[test]
-fn only_its_own_receiver_visits_a_stream() {
+fn only_its_own_receiver_opens_a_stream() {
     let mut gateway = plan().prepare();
     let [crm, all, b, expired, unknown] = [(); 5].map(|()| token());
     receiver(&gateway, "crm", &quoted(&crm.hash), "", "[\"crm\", \"pushed\", \"none\"]");
@@ -328,7 +328,7 @@ fn a_socket_that_holds_sets_holds_up_no_stop() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a real process is timed, in real time")]
-fn a_visit_ends_with_its_credential() {
+fn a_session_ends_with_its_credential() {
     let mut gateway = plan().prepare();
     let soon = token();
     let at = Command::new("date").args(["-u", "-d", "+12 seconds", "+%Y-%m-%dT%H:%M:%SZ"]).output().unwrap();
@@ -349,7 +349,7 @@ fn a_visit_ends_with_its_credential() {
 }
 
 #[test]
-fn check_names_receivers_and_streams_that_nobody_may_visit() {
+fn check_names_receivers_and_streams_that_nobody_may_open() {
     let gateway = plan().prepare();
     let crm = token();
     receiver(&gateway, "crm", &quoted(&crm.hash), "", "[\"crm\"]");

@@ -144,7 +144,7 @@ enum Stage {
 }
 
 /// A socket. It is a future: whoever drives it needs nothing else.
-pub(crate) struct Session<S> {
+pub(crate) struct Conversation<S> {
     socket: WebSocketStream<S>,
     protocol: Subprotocol,
     rules: Arc<Rules>,
@@ -173,7 +173,7 @@ pub(crate) struct Session<S> {
     bells: Bells,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     pub(crate) fn new(socket: WebSocketStream<S>, protocol: Subprotocol, rules: Arc<Rules>, runtime: Runtime) -> Self {
         let tick = runtime.clock.sleep(rules.ping);
         Self {
@@ -469,7 +469,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Session<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Conversation<S> {
     type Output = Ended;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {

@@ -7,17 +7,17 @@ use crate::{
     section::{self, Common},
 };
 
-/// Who comes for SETs, with the streams it may visit.
+/// Who comes for SETs, with the streams it may open.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// Its name; every visit has it.
+    /// Its name; every session has it.
     pub name: Arc<str>,
     issuers: BTreeSet<Box<str>>,
     streams: StreamsAllowed,
     pub(crate) tokens: Vec<TokenHashSection>,
 }
 
-/// Which streams a receiver may visit.
+/// Which streams a receiver may open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamsAllowed {
     /// Every stream of its issuers.
@@ -57,15 +57,15 @@ impl Receiver {
         Ok(all)
     }
 
-    /// Whether it may visit streams of this issuer.
+    /// Whether it may open streams of this issuer.
     #[must_use]
     pub fn serves(&self, issuer: &str) -> bool {
         self.issuers.contains(issuer)
     }
 
-    /// Whether it may visit this stream of this issuer; that there is such a stream is not said.
+    /// Whether it may open this stream of this issuer; that there is such a stream is not said.
     #[must_use]
-    pub fn may_visit(&self, issuer: &str, stream: &str) -> bool {
+    pub fn may_open(&self, issuer: &str, stream: &str) -> bool {
         self.serves(issuer)
             && match &self.streams {
                 StreamsAllowed::All => true,
@@ -73,12 +73,12 @@ impl Receiver {
             }
     }
 
-    /// The issuers whose streams it may visit.
+    /// The issuers whose streams it may open.
     pub fn issuers(&self) -> impl Iterator<Item = &str> {
         self.issuers.iter().map(AsRef::as_ref)
     }
 
-    /// The streams it may visit.
+    /// The streams it may open.
     #[must_use]
     pub const fn streams(&self) -> &StreamsAllowed {
         &self.streams
@@ -131,16 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn visits_its_streams_of_its_issuers_and_no_other() {
+    fn opens_its_streams_of_its_issuers_and_no_other() {
         let named = Receiver::new(&section("crm", StreamsSection::Exact(vec!["crm".into()])), ISSUERS).unwrap();
         let all = Receiver::new(&section("ops", StreamsSection::All), ISSUERS).unwrap();
-        assert!(named.may_visit(ISSUERS[0], "crm") && all.may_visit(ISSUERS[0], "crm"));
-        assert!(all.may_visit(ISSUERS[0], "hr") && !named.may_visit(ISSUERS[0], "hr"));
+        assert!(named.may_open(ISSUERS[0], "crm") && all.may_open(ISSUERS[0], "crm"));
+        assert!(all.may_open(ISSUERS[0], "hr") && !named.may_open(ISSUERS[0], "hr"));
         for other in ["CRM", "crm/", "", "crm%20"] {
-            assert!(!named.may_visit(ISSUERS[0], other), "{other}");
+            assert!(!named.may_open(ISSUERS[0], other), "{other}");
         }
         for receiver in [named, all] {
-            assert!(!receiver.may_visit(ISSUERS[1], "crm") && !receiver.may_visit("https://a.example/", "crm"));
+            assert!(!receiver.may_open(ISSUERS[1], "crm") && !receiver.may_open("https://a.example/", "crm"));
         }
     }
 

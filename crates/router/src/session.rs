@@ -13,14 +13,14 @@ use crate::{
 
 /// A stream that a receiver asks for: everything that its session needs, without a look into the store.
 #[derive(Clone)]
-pub struct Visited {
+pub struct SessionTarget {
     /// The subscription.
     pub subscription: setgate_delivery::Subscription,
     /// The channel, as the method made it; it lives as long as the stream's delivery is configured so.
     pub channel: Arc<dyn AnyChannel>,
     /// The method's name, as in the path.
     pub method: &'static str,
-    /// The side that speaks first; only a responder's stream can be visited.
+    /// The side that speaks first; only a responder's stream has sessions.
     pub initiator: Initiator,
     /// The stream's id.
     pub stream: Arc<str>,
@@ -31,16 +31,16 @@ pub struct Visited {
     core: Arc<Subscription>,
 }
 
-impl Visited {
+impl SessionTarget {
     /// Notes that the receiver came: its inactivity begins anew (SSF 1.0 §8.1.1). Called once it was let in.
     pub fn touch(&self) {
         self.core.touch();
     }
 }
 
-impl std::fmt::Debug for Visited {
+impl std::fmt::Debug for SessionTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Visited({} by {})", self.stream, self.method)
+        write!(f, "SessionTarget({} by {})", self.stream, self.method)
     }
 }
 
@@ -48,11 +48,11 @@ impl Router {
     /// Returns the stream with this id, for a receiver at the listener; nothing where there is none or its method is
     /// not in force.
     #[must_use]
-    pub fn visit(&self, stream_id: &str) -> Option<Visited> {
+    pub fn session_target(&self, stream_id: &str) -> Option<SessionTarget> {
         let no = self.0.streams_by_id.load().get(stream_id).copied()?;
         let core = self.0.subscription(no)?;
         let served = core.served.load();
-        Some(Visited {
+        Some(SessionTarget {
             subscription: setgate_delivery::Subscription::new(Arc::new(Core(core.clone()))),
             channel: served.channel.clone(),
             method: served.method,
@@ -65,7 +65,7 @@ impl Router {
     }
 }
 
-/// The URL at which a receiver visits its stream.
+/// The URL at which a receiver opens its stream.
 pub(crate) fn address(issuer: &str, method: &str, stream: &str) -> String {
     format!("{}/{method}/{stream}", issuer.trim_end_matches('/'))
 }

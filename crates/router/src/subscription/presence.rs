@@ -6,18 +6,18 @@ use setgate_set::Timestamp;
 
 /// When a receiver was here last. A consumer that stands is a receiver that is here.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Visits {
+pub(crate) struct Presence {
     last: Option<Timestamp>,
     /// On the clock that never jumps; at first when the stream was put in force.
     since: Duration,
     here: usize,
-    /// After so long without a visit the stream is paused.
+    /// After so long without a session the stream is paused.
     pub(super) inactivity: Option<Duration>,
     /// When it was told last that the receiver stays away.
     pub(super) absence_told: Option<Duration>,
 }
 
-impl Visits {
+impl Presence {
     pub(crate) fn new(now: Duration, inactivity: Option<Duration>) -> Self {
         Self { last: None, since: now, here: 0, inactivity, absence_told: None }
     }
@@ -28,7 +28,7 @@ impl Visits {
         self.since = now;
     }
 
-    /// It comes and stays until [`Visits::leave`].
+    /// It comes and stays until [`Presence::leave`].
     pub(crate) fn come(&mut self, now: Duration, wall: Timestamp) {
         self.note(now, wall);
         self.here += 1;

@@ -11,13 +11,13 @@ use setgate_delivery::{Bytes, Cause, Closed, Want, exchange::Speech};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes, protocol::CloseFrame};
 
-use super::{Ended, MESSAGES, Session, Stage};
+use super::{Conversation, Ended, MESSAGES, Stage};
 use crate::{
     inbox::Replies,
     wire::{Goodbye, Subprotocol},
 };
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     /// Says what there is to say. Tells whether to look again at once: there may be more, or what was said made room.
     pub(super) fn write(&mut self) -> Result<bool, Ended> {
         let waker = self.bells.io.waker().clone();
