@@ -67,7 +67,7 @@ struct WindowState {
     taken: [usize; 3],
     /// Waiters in the order in which they came.
     waiting: BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>,
-    tickets: u64,
+    waiters: u64,
 }
 
 impl WindowState {
@@ -80,9 +80,9 @@ impl WindowState {
     }
 
     fn queue(&mut self, wake: Arc<dyn Fn() + Send + Sync>) -> u64 {
-        self.tickets += 1;
-        self.waiting.insert(self.tickets, wake);
-        self.tickets
+        self.waiters += 1;
+        self.waiting.insert(self.waiters, wake);
+        self.waiters
     }
 
     fn room(&self) -> usize {
@@ -111,7 +111,7 @@ impl WindowCore {
             limit: [sets, batches, bytes],
             taken: [0; 3],
             waiting: BTreeMap::new(),
-            tickets: 0,
+            waiters: 0,
         }))
     }
 
@@ -174,8 +174,8 @@ impl WindowCore {
     }
 
     /// Withdraws a waiter; returns whether it was still waiting.
-    pub fn withdraw(&self, ticket: u64) -> bool {
-        self.0.lock().waiting.remove(&ticket).is_some()
+    pub fn withdraw(&self, waiter: u64) -> bool {
+        self.0.lock().waiting.remove(&waiter).is_some()
     }
 
     /// Wakes the waiter that waits longest, if there is room.

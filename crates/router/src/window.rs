@@ -6,16 +6,16 @@ use setgate_delivery::Window;
 
 /// Room taken for one batch in all windows of its channel; given back SET by SET.
 #[derive(Debug, Default)]
-pub(crate) struct Ticket {
+pub(crate) struct Reservation {
     windows: Vec<Window>,
 }
 
-impl Ticket {
+impl Reservation {
     /// Takes room in all windows, or in none.
     ///
     /// # Errors
     /// The window that has too little.
-    pub(crate) fn take(windows: Vec<Window>, sets: usize, bytes: usize) -> Result<Arc<Self>, Window> {
+    pub(crate) fn make(windows: Vec<Window>, sets: usize, bytes: usize) -> Result<Arc<Self>, Window> {
         for (at, window) in windows.iter().enumerate() {
             if !window.core().take(sets, bytes) {
                 windows.iter().take(at).for_each(|taken| taken.core().give(sets, 1, bytes));
@@ -36,8 +36,8 @@ impl Ticket {
 pub(crate) struct Returned(Vec<(Window, usize, usize)>);
 
 impl Returned {
-    pub(crate) fn add(&mut self, ticket: &Ticket, bytes: usize) {
-        for window in &ticket.windows {
+    pub(crate) fn add(&mut self, reservation: &Reservation, bytes: usize) {
+        for window in &reservation.windows {
             match self.0.iter_mut().find(|(other, ..)| Arc::ptr_eq(other.core(), window.core())) {
                 Some((_, sets, all)) => (*sets, *all) = (*sets + 1, *all + bytes),
                 None => self.0.push((window.clone(), 1, bytes)),
@@ -54,7 +54,7 @@ impl Drop for Returned {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.windows.iter().for_each(|window| window.core().give(0, 1, 0));
     }
@@ -72,8 +72,8 @@ impl Waiter {
             return;
         };
         let waker = cx.waker().clone();
-        let ticket = window.core().when_room(Arc::new(move || waker.wake_by_ref()));
-        self.0 = Some((window.clone(), ticket));
+        let waiter = window.core().when_room(Arc::new(move || waker.wake_by_ref()));
+        self.0 = Some((window.clone(), waiter));
         // Room may have come between the look and the wait.
         window.core().pass_on();
     }
@@ -82,7 +82,7 @@ impl Waiter {
     pub(crate) fn wait_to_fit(&mut self, window: &Window, sets: usize, bytes: usize, cx: &Context<'_>) {
         let waker = cx.waker().clone();
         match window.core().when_it_fits(sets, bytes, Arc::new(move || waker.wake_by_ref())) {
-            Some(ticket) => self.0 = Some((window.clone(), ticket)),
+            Some(waiter) => self.0 = Some((window.clone(), waiter)),
             // There is enough by now.
             None => cx.waker().wake_by_ref(),
         }
@@ -94,12 +94,12 @@ impl Waiter {
 
     /// Waits no more. Tells of which window room was announced in the meantime.
     pub(crate) fn withdraw(&mut self) -> Option<Window> {
-        self.0.take().filter(|(window, ticket)| !window.core().withdraw(*ticket)).map(|(window, _)| window)
+        self.0.take().filter(|(window, waiter)| !window.core().withdraw(*waiter)).map(|(window, _)| window)
     }
 
     pub(crate) fn give_up(&mut self) {
-        if let Some((window, ticket)) = self.0.take()
-            && !window.core().withdraw(ticket)
+        if let Some((window, waiter)) = self.0.take()
+            && !window.core().withdraw(waiter)
         {
             window.core().pass_on();
         }

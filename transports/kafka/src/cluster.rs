@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use engine::Engine;
 pub(crate) use engine::{ProducerState, Record};
 use reports::Reports;
-pub(crate) use reports::{DeliveryContext, Ticket};
+pub(crate) use reports::{DeliveryContext, PendingRecord};
 use topics::Doubts;
 
 use crate::{
@@ -126,8 +126,8 @@ impl Cluster {
 
     /// Hands a record over; its outcome comes through the ticket. Never waits. Tells whether the next one may follow at once:
     /// it would come straight back where there is no producer just now, or no place in its queue.
-    pub(crate) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) -> bool {
-        self.main.send(record, ticket)
+    pub(crate) fn send(&self, record: Record<'_>, pending: Box<PendingRecord>) -> bool {
+        self.main.send(record, pending)
     }
 
     /// Sends one record and waits for the brokers' word: for the error topics of sources.
@@ -142,8 +142,8 @@ impl Cluster {
         self.ready().await.ok_or_else(over)??;
         self.trust(topic).await;
         let (answer, answered) = oneshot::channel();
-        let ticket = Ticket::Single { topic: topic.into(), since: self.shared.told.now(), answer };
-        let _ = self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(ticket));
+        let pending = PendingRecord::Single { topic: topic.into(), since: self.shared.told.now(), answer };
+        let _ = self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(pending));
         answered.await.unwrap_or_else(|_| Err(over()))
     }
 
@@ -200,10 +200,10 @@ impl Shared {
     }
 
     /// The end of a record.
-    fn resolve(&self, ticket: Ticket, outcome: Outcome) {
-        match ticket {
-            Ticket::Set { context, jti, attempt, .. } => self.reports.add(context, jti, attempt, outcome),
-            Ticket::Single { answer, .. } => {
+    fn resolve(&self, pending: PendingRecord, outcome: Outcome) {
+        match pending {
+            PendingRecord::Set { context, jti, attempt, .. } => self.reports.add(context, jti, attempt, outcome),
+            PendingRecord::Single { answer, .. } => {
                 if outcome.is_ok() {
                     self.told.well();
                 }

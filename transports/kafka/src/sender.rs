@@ -9,7 +9,7 @@ use setgate_delivery::{
 use tokio::sync::watch;
 
 use crate::{
-    cluster::{Cluster, DeliveryContext, ProducerState, Record, Ticket},
+    cluster::{Cluster, DeliveryContext, PendingRecord, ProducerState, Record},
     config::{Terms, Value},
     probe::{self, Subject},
     wire::{OVERHEAD, Shape},
@@ -52,7 +52,7 @@ impl KafkaChannel {
     fn send(&self, context: &Arc<DeliveryContext>, set: &SealedSet) -> bool {
         let made = self.shape.make(set);
         let since = self.cluster.told().now();
-        let ticket = Ticket::Set { context: context.clone(), jti: set.jti, attempt: set.attempt, since };
+        let pending = PendingRecord::Set { context: context.clone(), jti: set.jti, attempt: set.attempt, since };
         let record = Record {
             topic: &self.topic,
             key: made.key.as_deref(),
@@ -60,7 +60,7 @@ impl KafkaChannel {
             value: &made.value,
             timestamp: made.timestamp,
         };
-        self.cluster.send(record, Box::new(ticket))
+        self.cluster.send(record, Box::new(pending))
     }
 
     /// Waits until there is a producer; hears meanwhile if the consumer ends.

@@ -51,11 +51,11 @@ fn those_who_wait_are_woken_in_turn_and_a_chance_not_taken_is_passed_on() {
     let window = WindowCore::new(1, 1, 100);
     assert!(window.take(1, 1));
     let ((first, wake_first), (second, wake_second)) = (bell(), bell());
-    let ticket = window.when_room(wake_first);
+    let waiter = window.when_room(wake_first);
     window.when_room(wake_second);
     window.give(1, 1, 1);
     assert_eq!((first.load(Ordering::SeqCst), second.load(Ordering::SeqCst)), (1, 0));
-    assert!(!window.withdraw(ticket), "it was woken already");
+    assert!(!window.withdraw(waiter), "it was woken already");
     window.pass_on();
     assert_eq!(second.load(Ordering::SeqCst), 1);
 }
@@ -65,8 +65,8 @@ fn a_withdrawn_waiter_is_not_woken() {
     let window = WindowCore::new(1, 1, 100);
     assert!(window.take(1, 1));
     let (rung, wake) = bell();
-    let ticket = window.when_room(wake);
-    assert!(window.withdraw(ticket));
+    let waiter = window.when_room(wake);
+    assert!(window.withdraw(waiter));
     window.give(1, 1, 1);
     assert_eq!(rung.load(Ordering::SeqCst), 0);
 }

@@ -9,7 +9,7 @@ use crate::{
     endpoint::{NotNow, Probe},
     number::{ConsumerNo, Generation},
     slot::Slot,
-    window::{Ticket, Waiter},
+    window::{Reservation, Waiter},
 };
 
 /// Who fetches.
@@ -142,19 +142,19 @@ impl Subscription {
         if let Some(again) = again {
             state.rewind(again);
         }
-        let Some(ticket) = take_room(state, &windows, &mut slots, limits.overhead, waiter, cx) else {
+        let Some(reservation) = take_room(state, &windows, &mut slots, limits.overhead, waiter, cx) else {
             return Fetched::Nothing;
         };
         let Ok(probe) = state.leaves(*now) else {
             for slot in slots.into_iter().rev() {
-                ticket.give(slot.head.body_len as usize + limits.overhead);
+                reservation.give(slot.head.body_len as usize + limits.overhead);
                 state.lanes.put_back(slot, None);
             }
             return self.refused(state, &asking, cx);
         };
         state.consumers.took(holder.consumer);
         state.breaker.left();
-        let batch = self.enter(state, slots, *holder, &ticket, probe);
+        let batch = self.enter(state, slots, *holder, &reservation, probe);
         // Others may take what is left, and there is room for more.
         self.wake(state);
         Fetched::Slots(batch, asking.served)
@@ -195,7 +195,7 @@ impl Subscription {
         state: &mut State,
         slots: Vec<Slot>,
         holder: LeaseHolder,
-        ticket: &Arc<Ticket>,
+        reservation: &Arc<Reservation>,
         mut probe: Option<Probe>,
     ) -> FetchedBatch {
         let names = self.shared.store.names();
@@ -221,7 +221,7 @@ impl Subscription {
                 redelivery,
                 generation: holder.generation,
                 sealed: None,
-                ticket: ticket.clone(),
+                reservation: reservation.clone(),
                 probe: probe.take(),
                 bytes: slot.head.body_len as usize + overhead,
                 slot: slot.clone(),
@@ -241,12 +241,12 @@ fn take_room(
     overhead: usize,
     waiter: &mut Waiter,
     cx: &mut Context<'_>,
-) -> Option<Arc<Ticket>> {
+) -> Option<Arc<Reservation>> {
     loop {
         let bytes = slots.iter().map(|slot| slot.head.body_len as usize + overhead).sum();
         let count = slots.len();
-        match Ticket::take(windows.to_vec(), count, bytes) {
-            Ok(ticket) => return Some(ticket),
+        match Reservation::make(windows.to_vec(), count, bytes) {
+            Ok(reservation) => return Some(reservation),
             // Half of it may fit: who waited for all of it would wait as long as others take what comes back.
             Err(_) if count > 1 => {
                 for slot in slots.split_off(count / 2).into_iter().rev() {

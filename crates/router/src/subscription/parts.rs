@@ -21,7 +21,7 @@ use crate::{
     number::{BatchNo, ConsumerNo, Generation, KeyGeneration, LeaseNo},
     shared::Shared,
     slot::{Fared, Slot},
-    window::{Returned, Ticket},
+    window::{Reservation, Returned},
 };
 
 /// What one stream is about now.
@@ -214,7 +214,7 @@ pub(crate) struct Leased {
     pub(crate) generation: Generation,
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
     pub(crate) sealed: Option<(KeyGeneration, Bytes)>,
-    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) reservation: Arc<Reservation>,
     /// It left though its endpoint is held, to find out whether that is well.
     pub(crate) probe: Option<Probe>,
     pub(crate) bytes: usize,

@@ -163,8 +163,8 @@ impl State {
     pub(super) fn end_lease(&mut self, seq: u64) -> Option<Leased> {
         let leased = self.in_flight.leased.remove(&seq)?;
         match &mut self.in_flight.returned {
-            Some(returned) => returned.add(&leased.ticket, leased.bytes),
-            None => leased.ticket.give(leased.bytes),
+            Some(returned) => returned.add(&leased.reservation, leased.bytes),
+            None => leased.reservation.give(leased.bytes),
         }
         if let Some(at) = leased.redelivery_at() {
             self.in_flight.redeliveries.remove(&(at, seq));

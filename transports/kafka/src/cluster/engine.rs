@@ -20,7 +20,7 @@ use rdkafka::{
 use setgate_delivery::{Backoff, Cause, Jitter, Verdict, clean};
 use tokio::sync::watch;
 
-use super::{Shared, reporting::Reporting, reports::Ticket};
+use super::{Shared, reporting::Reporting, reports::PendingRecord};
 
 /// For so long one poll may take: an order to stop is heard after it at the latest.
 const POLL: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ pub(crate) struct Engine {
     lone: Option<Arc<Engine>>,
     producer: RwLock<Option<Arc<BaseProducer<Reporting>>>>,
     /// Records for the lone engine, until it has a producer.
-    queue: Mutex<Vec<(OwnedMessage, Box<Ticket>)>>,
+    queue: Mutex<Vec<(OwnedMessage, Box<PendingRecord>)>>,
     producer_state: watch::Sender<ProducerState>,
     started: AtomicBool,
     stop: Mutex<Option<Duration>>,
@@ -113,21 +113,21 @@ impl Engine {
     }
 
     /// Hands a record to the library; its ticket comes back with the report, or at once. Tells whether it would take another.
-    pub(super) fn send(&self, record: Record<'_>, ticket: Box<Ticket>) -> bool {
+    pub(super) fn send(&self, record: Record<'_>, pending: Box<PendingRecord>) -> bool {
         let refused = {
             let producer = self.producer.read();
             let Some(producer) = &*producer else {
-                self.shared.resolve(*ticket, Err(Verdict::Return));
+                self.shared.resolve(*pending, Err(Verdict::Return));
                 return false;
             };
-            let record = BaseRecord::<[u8], [u8], Box<Ticket>> {
+            let record = BaseRecord::<[u8], [u8], Box<PendingRecord>> {
                 topic: record.topic,
                 partition: None,
                 payload: Some(record.value),
                 key: record.key,
                 timestamp: record.timestamp,
                 headers: Some(record.headers),
-                delivery_opaque: ticket,
+                delivery_opaque: pending,
             };
             let refused = producer.send(record).err().map(|(error, record)| (code_of(&error), record.delivery_opaque));
             if let Some((RDKafkaErrorCode::Fatal, _)) = &refused {
@@ -135,9 +135,9 @@ impl Engine {
             }
             refused
         };
-        let Some((code, ticket)) = refused else { return true };
+        let Some((code, pending)) = refused else { return true };
         // What the library refuses at once travelled in nobody's company.
-        self.shared.failed(*ticket, code, true);
+        self.shared.failed(*pending, code, true);
         !matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::QueueFull)
     }
 
@@ -227,14 +227,14 @@ impl Engine {
                 return None;
             }
             let waiting = std::mem::take(&mut *self.queue.lock());
-            for (message, ticket) in waiting {
-                self.resend(&message, ticket);
+            for (message, pending) in waiting {
+                self.resend(&message, pending);
             }
         }
     }
 
     /// Sends again what came back, as it was.
-    fn resend(&self, message: &OwnedMessage, ticket: Box<Ticket>) {
+    fn resend(&self, message: &OwnedMessage, pending: Box<PendingRecord>) {
         let record = Record {
             topic: message.topic(),
             key: message.key(),
@@ -242,7 +242,7 @@ impl Engine {
             value: message.payload().unwrap_or_default(),
             timestamp: message.timestamp().to_millis().filter(|at| *at > 0),
         };
-        let _ = self.send(record, ticket);
+        let _ = self.send(record, pending);
     }
 
     /// Waits for what is under way, not longer than `by`.
@@ -286,8 +286,8 @@ impl Engine {
     }
 
     fn give_back_queue(&self) {
-        for (_, ticket) in std::mem::take(&mut *self.queue.lock()) {
-            self.shared.resolve(*ticket, Err(Verdict::Return));
+        for (_, pending) in std::mem::take(&mut *self.queue.lock()) {
+            self.shared.resolve(*pending, Err(Verdict::Return));
         }
     }
 
@@ -305,8 +305,8 @@ impl Engine {
     }
 
     /// Takes a record that was refused in company, to be sent alone.
-    pub(super) fn take(self: &Arc<Self>, message: OwnedMessage, ticket: Box<Ticket>) {
-        self.queue.lock().push((message, ticket));
+    pub(super) fn take(self: &Arc<Self>, message: OwnedMessage, pending: Box<PendingRecord>) {
+        self.queue.lock().push((message, pending));
         self.begin();
         // One that ended before it saw this record gives it back here.
         if matches!(*self.producer_state.borrow(), ProducerState::Over) {

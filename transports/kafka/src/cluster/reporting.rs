@@ -14,7 +14,7 @@ use setgate_delivery::Receipt;
 use super::{
     Shared,
     engine::{Engine, code_of},
-    reports::Ticket,
+    reports::PendingRecord,
 };
 use crate::{
     context::Context,
@@ -95,19 +95,19 @@ impl Reporting {
 }
 
 impl ProducerContext for Reporting {
-    type DeliveryOpaque = Box<Ticket>;
+    type DeliveryOpaque = Box<PendingRecord>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<PendingRecord>) {
         match result {
-            Ok(_) => self.shared.resolve(*ticket, Ok(Receipt::Broker)),
+            Ok(_) => self.shared.resolve(*pending, Ok(Receipt::Broker)),
             Err((error, message)) => {
                 let code = code_of(error);
                 if code == RDKafkaErrorCode::Fatal {
                     self.breaks();
                 }
                 match &self.lone {
-                    Some(lone) if verdict::is_of_batch(code) => lone.take(message.detach(), ticket),
-                    _ => self.shared.failed(*ticket, code, self.lone.is_none()),
+                    Some(lone) if verdict::is_of_batch(code) => lone.take(message.detach(), pending),
+                    _ => self.shared.failed(*pending, code, self.lone.is_none()),
                 }
             }
         }
@@ -116,10 +116,10 @@ impl ProducerContext for Reporting {
 
 impl Shared {
     /// A record that was not taken.
-    pub(super) fn failed(&self, ticket: Ticket, code: RDKafkaErrorCode, alone: bool) {
-        let (topic, since) = match &ticket {
-            Ticket::Set { context, since, .. } => (context.topic.clone(), *since),
-            Ticket::Single { topic, since, .. } => (topic.clone(), *since),
+    pub(super) fn failed(&self, pending: PendingRecord, code: RDKafkaErrorCode, alone: bool) {
+        let (topic, since) = match &pending {
+            PendingRecord::Set { context, since, .. } => (context.topic.clone(), *since),
+            PendingRecord::Single { topic, since, .. } => (topic.clone(), *since),
         };
         if verdict::is_of_topic(code) {
             self.doubt(&topic);
@@ -127,6 +127,6 @@ impl Shared {
         let why = || self.told.why(since);
         let verdict =
             verdict::of(code, &Circumstances { topic: &topic, alone, why: &why, makes_topics: self.makes_topics });
-        self.resolve(ticket, Err(verdict));
+        self.resolve(pending, Err(verdict));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct DeliveryContext {
 }
 
 /// What travels with a record and comes back with its delivery report.
-pub(crate) enum Ticket {
+pub(crate) enum PendingRecord {
     /// A SET.
     Set {
         /// The run that handed it over.
