@@ -19,7 +19,7 @@ pub(crate) enum Layout {
     Sec1,
 }
 
-/// The only private key in `text`; blocks of other kinds (certificates, `EC PARAMETERS`, public keys) are passed over.
+/// The only private key in `text`; blocks of other kinds (certificates, `EC PARAMETERS`, public keys) are skipped.
 pub(crate) fn private_key(text: &str) -> Result<(Layout, Zeroizing<Vec<u8>>), JoseError> {
     if text.len() > LONGEST {
         return Err(JoseError::Pem("longer than 64 KiB"));

@@ -39,7 +39,7 @@ struct Lane {
     listed: Listed,
     /// Since when it is listed; zero when its first SET was tried before.
     since: Duration,
-    /// The first SET of this key that was passed over because the ready set was full.
+    /// The first SET of this key that was skipped because the ready set was full.
     missed: Option<u64>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Lanes {
     stopped: Map<OrderKey, (u64, u64)>,
     stops: u64,
     queued: usize,
-    passed_over: usize,
+    skipped: usize,
     /// The time, as far as anybody told.
     now: Duration,
     /// Listed lanes whose first SET was tried before.
@@ -99,7 +99,7 @@ impl Lanes {
             stopped: Map::default(),
             stops: 0,
             queued: 0,
-            passed_over: 0,
+            skipped: 0,
             now: Duration::ZERO,
             retries: 0,
         }
@@ -208,9 +208,9 @@ impl Lanes {
         self.held.remove(&consumer);
     }
 
-    /// SETs passed over because their key is blocked.
-    pub(crate) fn passed_over(&self) -> usize {
-        self.passed_over
+    /// SETs skipped because their key is blocked.
+    pub(crate) fn skipped(&self) -> usize {
+        self.skipped
     }
 
     /// When the next waiting lane is due.
@@ -229,7 +229,7 @@ impl Lanes {
         let blocked = !lane.out.is_empty() || lane.waits.is_some() || !lane.queue.is_empty();
         if lane.missed.is_some() || (blocked && self.queued >= self.most) {
             lane.missed = Some(lane.missed.map_or(seq, |first| first.min(seq)));
-            self.passed_over += 1;
+            self.skipped += 1;
             return Offered::PassedOver;
         }
         if let (Some(due), true) = (due, lane.queue.is_empty() && lane.out.is_empty()) {
@@ -266,7 +266,7 @@ impl Lanes {
         behind
     }
 
-    /// A fetched SET is settled. Returns the first SET of its key that was passed over, when the lane has run empty: scan again from there.
+    /// A fetched SET is settled. Returns the first SET of its key that was skipped, when the lane has run empty: scan again from there.
     pub(crate) fn settled(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
         self.came_in(key, seq);
         self.remove_if_empty(key)
@@ -364,7 +364,7 @@ impl Lanes {
                 let first_gone = lane.queue.get(1).map(Slot::seq);
                 lane.queue.truncate(1);
                 self.queued -= gone;
-                self.passed_over += gone;
+                self.skipped += gone;
                 lane.missed = match (lane.missed, first_gone) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
@@ -433,10 +433,10 @@ impl Lanes {
         self.found_again(again)
     }
 
-    /// Everything passed over from `missed` on is found again by the scan.
+    /// Everything skipped from `missed` on is found again by the scan.
     fn found_again(&mut self, missed: Option<u64>) -> Option<u64> {
         if missed.is_some() {
-            self.passed_over = 0;
+            self.skipped = 0;
         }
         missed
     }
@@ -456,7 +456,7 @@ impl Lanes {
         self.held.values_mut().for_each(VecDeque::clear);
         self.waits.0.clear();
         self.queued = 0;
-        self.passed_over = 0;
+        self.skipped = 0;
     }
 
     fn list(&mut self, key: OrderKey) {

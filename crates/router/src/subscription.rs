@@ -41,8 +41,8 @@ use crate::{
     slot::Slot,
 };
 
-/// At most so many SETs are passed over because their keys are blocked; then scanning stops until something moves.
-const PASSED_OVER_MOST: usize = 16_384;
+/// At most so many SETs are skipped because their keys are blocked; then scanning stops until something moves.
+const SKIPPED_MOST: usize = 16_384;
 /// Failures of single SETs in a row, without one success, that count as a failure of the channel.
 const LONE_FAILURES_OF_A_CHANNEL: u32 = 5;
 /// Order keys with a parked SET that are watched for later acknowledgements.

@@ -204,7 +204,7 @@ impl State {
         self.last_accepted = entry.head.accepted;
     }
 
-    /// Applies deltas; answers how many deliveries each clear dropped. What is not owed is passed over.
+    /// Applies deltas; answers how many deliveries each clear dropped. What is not owed is skipped.
     pub(crate) fn deltas(&mut self, ops: &Ops) -> Vec<usize> {
         for ended in &ops.ended {
             if let Some(cursor) = self.cursors.get_mut(&ended.stream)

@@ -4,7 +4,7 @@ use std::error::Error;
 
 /// What an error says, then what each of its sources says, parted by colons.
 ///
-/// A source whose text stands in the line already is passed over: many errors end with the text of their source, so that they
+/// A source whose text stands in the line already is skipped: many errors end with the text of their source, so that they
 /// are whole where only they are shown.
 #[must_use]
 pub fn chain(error: &(dyn Error + 'static)) -> String {

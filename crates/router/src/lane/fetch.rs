@@ -53,7 +53,7 @@ impl Lanes {
     /// Takes for a consumer up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
     ///
     /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a consumer that holds
-    /// a key may go on with what of it was passed over.
+    /// a key may go on with what of it was skipped.
     pub(crate) fn fetch(
         &mut self,
         consumer: ConsumerNo,

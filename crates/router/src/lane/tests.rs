@@ -113,14 +113,14 @@ fn a_key_that_was_forgotten_while_it_stood_ready_does_not_leave_twice() {
 }
 
 #[test]
-fn what_was_passed_over_counts_no_more_when_its_lane_is_forgotten() {
+fn what_was_skipped_counts_no_more_when_its_lane_is_forgotten() {
     let mut lanes = Lanes::new(1);
     for seq in 1..=3 {
         lanes.offer(slot(seq, 7), None);
     }
-    assert_eq!(lanes.passed_over(), 2);
+    assert_eq!(lanes.skipped(), 2);
     assert_eq!(lanes.forget_below(2), Some(2));
-    assert_eq!(lanes.passed_over(), 0);
+    assert_eq!(lanes.skipped(), 0);
 }
 
 #[test]

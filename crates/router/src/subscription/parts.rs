@@ -93,7 +93,7 @@ impl InFlight {
 
 /// How far the stream is read in the store.
 pub(super) struct Scan {
-    /// Everything owed up to here stands in a lane, is fetched, settled, or passed over.
+    /// Everything owed up to here stands in a lane, is fetched, settled, or skipped.
     pub(super) upto: u64,
     /// The tail has told of a SET here.
     pub(super) seen: u64,

@@ -6,7 +6,7 @@ use setgate_set::Timestamp;
 use setgate_store::{Head, Kind, Position};
 use setgate_telemetry::chain;
 
-use super::{PASSED_OVER_MOST, State, Subscription};
+use super::{SKIPPED_MOST, State, Subscription};
 use crate::{hash::Set, lane::Offered, shared::Command, slot::Slot};
 
 /// Heads of one read. A thousand streams may read at once, when a gateway starts.
@@ -41,7 +41,7 @@ impl Subscription {
         state.scan.reading = false;
         let settled = state.scan.settled_meanwhile.take().unwrap_or_default();
         match read {
-            // A lane ran empty while this was read: what of its key was passed over comes first.
+            // A lane ran empty while this was read: what of its key was skipped comes first.
             Ok(_) if state.scan.rewind.is_some_and(|to| to < state.scan.upto) => {}
             Ok(heads) => {
                 let whole = heads.len() < most;
@@ -81,7 +81,7 @@ impl Subscription {
                 // All that stands here waits: others may pass, each with a place of its own until there are too many.
                 let takes_its_time = state.patient || state.in_flight.reached > 0;
                 state.lanes.shrink(takes_its_time);
-                if state.lanes.queued() >= PASSED_OVER_MOST {
+                if state.lanes.queued() >= SKIPPED_MOST {
                     return;
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use setgate_store::Kind;
 
 use super::{
-    PASSED_OVER_MOST, Phase, State,
+    Phase, SKIPPED_MOST, State,
     parts::{Leased, Linger},
 };
 use crate::{
@@ -116,9 +116,9 @@ impl State {
         // When all that stands in lanes waits for its time, others may find a place before it.
         // So it is where a receiver takes its time with what it fetched.
         let out = self.in_flight.count() == 0 || self.patient;
-        let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < PASSED_OVER_MOST;
+        let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < SKIPPED_MOST;
         let room = self.lanes.queued() <= self.lanes.room() || stuck;
-        behind && room && self.phase == Phase::Open && self.lanes.passed_over() < PASSED_OVER_MOST
+        behind && room && self.phase == Phase::Open && self.lanes.skipped() < SKIPPED_MOST
     }
 
     pub(super) fn knows_control(&self, seq: u64) -> bool {

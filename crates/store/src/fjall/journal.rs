@@ -48,7 +48,7 @@ fn end(path: &Path) -> io::Result<u64> {
         let size = usize::try_from(left - start).unwrap_or_default();
         let part = block.get_mut(..size).unwrap_or_default();
         file.read_exact_at(part, start)?;
-        // A new journal is zeros almost to its beginning: whole blocks of them are passed over at once.
+        // A new journal is zeros almost to its beginning: whole blocks of them are skipped at once.
         if zeros.get(..size).is_some_and(|zeros| zeros == part) {
             left = start;
             continue;

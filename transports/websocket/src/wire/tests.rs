@@ -31,7 +31,7 @@ fn a_handshake_is_answered_as_in_rfc_6455_1_3() {
 }
 
 #[test]
-fn the_first_known_offer_is_taken_and_others_are_passed_over() {
+fn the_first_known_offer_is_taken_and_others_are_skipped() {
     let chosen = |offers: &[&str]| {
         let offers: Vec<_> = offers.iter().map(|offer| ("sec-websocket-protocol", *offer)).collect();
         handshake(&offers).map(|opening| opening.protocol)

@@ -52,7 +52,7 @@ impl Peer {
         self.say(json!({ "ack": ids })).await;
     }
 
-    /// The next object; pings and pongs are passed over.
+    /// The next object; pings and pongs are skipped.
     pub(crate) async fn object(&mut self) -> Json {
         loop {
             match self.0.next().await.unwrap().unwrap() {

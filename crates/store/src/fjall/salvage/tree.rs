@@ -119,7 +119,7 @@ impl Tree {
     fn rows(&self, file: &TableFile) -> Box<dyn Iterator<Item = Row> + '_> {
         match &file.table {
             Some(table) => {
-                // A block that does not read is passed over; an index that does not read would be asked for ever.
+                // A block that does not read is skipped; an index that does not read would be asked for ever.
                 let most = table.metadata.data_block_count + 1;
                 Box::new(Cautious { rows: Some(table.iter()), tree: self, errors_left: most })
             }
