@@ -124,7 +124,7 @@ impl Breaker {
         until
     }
 
-    /// Whether the stream failed by its own fault often and long enough to be paused.
+    /// Whether the stream failed with permanent errors often and long enough to be paused.
     pub(crate) fn gives_up(&self, now: Duration, config: &Config) -> bool {
         self.own_in_row >= config.pause_after_faults
             && self.own_since.is_some_and(|since| now.saturating_sub(since) >= config.pause_after)
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_up_only_after_enough_own_faults_over_enough_time() {
+    fn gives_up_only_after_enough_permanent_errors_over_enough_time() {
         let config = Config::default();
         let mut breaker = Breaker::of_sender();
         let mut now = SECOND;

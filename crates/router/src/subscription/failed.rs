@@ -147,7 +147,7 @@ impl Subscription {
         self.shared.observed.failed.get_or_create(&labels).inc();
     }
 
-    /// Pauses a stream that failed by its own fault often and long enough.
+    /// Pauses a stream that failed with permanent errors often and long enough.
     fn pause_if_hopeless(&self, state: &State, now: Duration, cause: &Cause) {
         let config = &self.shared.config;
         if state.breaker.gives_up(now, config) && state.phase == Phase::Open {

@@ -318,7 +318,7 @@ async fn a_probe_that_returns_untried_passes_the_chance_on_and_nothing_spins() {
         bench.pass(Duration::from_millis(5)).await;
     }
     assert!(cluster.count() < 120, "{} probes in a minute", cluster.count());
-    // A channel whose own fault comes in between leaves the chance to others.
+    // A channel's permanent error that comes in between leaves the chance to others.
     let channel = Err(Verdict::Retry { scope: Scope::Channel, after: None, cause: cluster_error() });
     bench.until("a probe", async || !cluster.out.lock().is_empty()).await;
     let (before, who) = (cluster.count(), cluster.out.lock()[0].stream.clone());
@@ -415,7 +415,7 @@ async fn channels_of_an_endpoint_have_no_window_of_their_own() {
         bench.emit(n, n).await;
     }
     bench.until("all are out", async || cluster.out.lock().len() == 300).await;
-    // A channel's own fault is a channel's own still: one probe, then all.
+    // A channel's permanent error is a channel's still: one probe, then all.
     let channel = Err(Verdict::Retry { scope: Scope::Channel, after: None, cause: cluster_error() });
     cluster.settle_all(&channel);
     bench.until("its probe", async || cluster.count() == 301).await;
