@@ -190,7 +190,7 @@ impl Inner {
         let Some(asked) = self.paths.find(uri.path()) else {
             return Err(Box::new(StatusCode::NOT_FOUND.into_response()));
         };
-        let ticket = tickets::take(&mut head.headers).map_err(|denied| Box::new(self.denied(denied)))?;
+        let ticket = tickets::extract(&mut head.headers).map_err(|denied| Box::new(self.denied(denied)))?;
         let admitted = match (self.guard.receiver(&head.headers, uri.query(), asked.issuer), ticket) {
             (Ok(_), Some(_)) => Err(Denied::Malformed("there are two credentials")),
             (Err(Denied::Missing), Some(ticket)) if opens_a_socket(&head) && asked.rest.is_empty() => {

@@ -74,7 +74,7 @@ impl Gateway {
         let outbound = outbound(&config, &runtime, own)?;
         let rotation = config.keys.rotation();
         issuers::none_is_missing(&*kept.store, &config.issuers, force).await?;
-        let issuers = issuers::take_up(&*kept.store, &kept.kek, &config.issuers, &rotation).await?;
+        let issuers = issuers::load_or_create(&*kept.store, &kept.kek, &config.issuers, &rotation).await?;
         let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
         let producers =
             setgate_oauth::enrol(&*kept.store, &config.producers, &urls).await.map_err(|error| match error {
@@ -119,7 +119,7 @@ impl Gateway {
         .map_err(|error| Failure::usage(error.to_string()))?;
         let ready = Arc::new(AtomicBool::new(true));
         let observed = setgate_control::Observed::register(&kept.registry);
-        let sources = sources::take_up(sources::Parts {
+        let sources = sources::prepare(sources::Parts {
             runtime: &runtime,
             config: &config,
             methods: &methods,

@@ -142,7 +142,7 @@ struct Run {
 ///
 /// # Errors
 /// When one is not acceptable, or the store does not do it.
-pub(crate) async fn take_up(parts: Parts<'_>) -> Result<Ready, Failure> {
+pub(crate) async fn prepare(parts: Parts<'_>) -> Result<Ready, Failure> {
     let Parts { runtime, config, methods, intakes, observed, store, registry, brokers } = parts;
     let validated = validate(config, methods)?;
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
@@ -273,7 +273,7 @@ impl SourceIngest {
 }
 
 impl Ingest for SourceIngest {
-    fn take<'a>(&'a self, _peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             let mut slots = Vec::with_capacity(what.len());
             let mut events = Vec::with_capacity(what.len());
@@ -287,7 +287,7 @@ impl Ingest for SourceIngest {
                     events.push(Offered { known_by, body });
                 }
             }
-            let mut answered = self.ingester.take(events).await.into_iter();
+            let mut answered = self.ingester.ingest(events).await.into_iter();
             let answer = |is_event| match if is_event { answered.next() } else { None } {
                 Some(Answered::Taken) => Answer::Taken,
                 Some(Answered::Refused { code, text }) => refused(code, &text),

@@ -118,7 +118,7 @@ async fn fixture(config: SessionsConfig) -> Fixture {
     let kek = Arc::new(setgate_jose::Kek::generate().unwrap());
     let sections =
         [A, B].map(|url| IssuerSection { url: url.to_owned(), algorithms: vec![Algorithm::EdDSA], rsa_bits: 2048 });
-    let issuers = issuers::take_up(&*store, &kek, &sections, &setgate_jose::Rotation::default()).await.unwrap();
+    let issuers = issuers::load_or_create(&*store, &kek, &sections, &setgate_jose::Rotation::default()).await.unwrap();
     let http = listen::way_out(&runtime, Vec::new()).unwrap();
     let env = || Env { http: http.clone(), runtime: runtime.clone(), report: Arc::new(|_| {}) };
     let methods = vec![

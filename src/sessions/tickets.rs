@@ -164,7 +164,7 @@ impl Tickets {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             out.forget(self.runtime.clock.monotonic());
             // Keyed hashing hides how close a guess came, and a guess among 2^256 comes not close.
-            out.take(&bits)
+            out.remove(&bits)
         };
         // Used before, expired, never given out: by now nobody knows which.
         let Some(found) = found else { return Err(refuse("unknown")) };
@@ -188,13 +188,13 @@ impl Out {
             if end.0 > now {
                 return;
             }
-            if self.take(&bits).is_none() {
+            if self.remove(&bits).is_none() {
                 self.ends.remove(&end);
             }
         }
     }
 
-    fn take(&mut self, bits: &[u8; 32]) -> Option<Ticket> {
+    fn remove(&mut self, bits: &[u8; 32]) -> Option<Ticket> {
         let ticket = self.tickets.remove(bits)?;
         self.ends.remove(&ticket.end);
         let who = number(&ticket.admitted.receiver);
@@ -212,7 +212,7 @@ impl Out {
 ///
 /// # Errors
 /// [`Denied::Malformed`] when there are two.
-pub(super) fn take(headers: &mut HeaderMap) -> Result<Option<Secret<String>>, Denied> {
+pub(super) fn extract(headers: &mut HeaderMap) -> Result<Option<Secret<String>>, Denied> {
     let is_ticket = |value: &str| value.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
     let mentions = |value: &HeaderValue| {
         value.as_bytes().windows(PREFIX.len()).any(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))

@@ -96,7 +96,7 @@ pub(crate) async fn init(runtime: &Runtime, config: &Config) -> Result<Made, Fai
     issuers::put(&*store, Key::from(KEK_RECORD), kek.id().into_bytes())
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let all = issuers::take_up(&*store, &kek, &config.issuers, &config.keys.rotation()).await?;
+    let all = issuers::load_or_create(&*store, &kek, &config.issuers, &config.keys.rotation()).await?;
     let issuers = all
         .iter()
         .map(|issuer| MadeIssuer { url: issuer.url.to_string(), keys: issuer.keyring.ring().describe() })

@@ -126,7 +126,7 @@ fn moment(store: &dyn Store) -> Moment {
 ///
 /// # Errors
 /// [`IssuerError`], for example when the key-encryption key is not the one that sealed the keys.
-pub(crate) async fn take_up(
+pub(crate) async fn load_or_create(
     store: &dyn Store,
     kek: &Kek,
     sections: &[IssuerSection],
@@ -257,9 +257,9 @@ mod tests {
         let (one, two) =
             (section("https://a.example", &[Algorithm::Es256]), section("https://b.example", &[Algorithm::EdDSA]));
         let rotation = Rotation::default();
-        let first = take_up(&*store, &kek, std::slice::from_ref(&one), &rotation).await.unwrap();
+        let first = load_or_create(&*store, &kek, std::slice::from_ref(&one), &rotation).await.unwrap();
         let both = [two, section("https://a.example", &[Algorithm::Es256, Algorithm::EdDSA])];
-        let second = take_up(&*store, &kek, &both, &rotation).await.unwrap();
+        let second = load_or_create(&*store, &kek, &both, &rotation).await.unwrap();
         let kid =
             |issuer: &setgate_router::Issuer, algorithm| issuer.keyring.signer(algorithm).unwrap().kid().to_owned();
         assert_eq!(first[0].no, second[1].no);
@@ -268,7 +268,7 @@ mod tests {
         assert!(second[1].keyring.signer(Algorithm::EdDSA).is_some(), "an algorithm that was added has a key");
 
         let other = Kek::generate().unwrap();
-        let error = take_up(&*store, &other, &[one], &rotation).await.unwrap_err();
+        let error = load_or_create(&*store, &other, &[one], &rotation).await.unwrap_err();
         assert!(matches!(error, IssuerError::Sealed { .. }), "{error}");
     }
 

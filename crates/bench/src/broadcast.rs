@@ -95,7 +95,7 @@ impl Side<'_> {
         let (pid, own) = (self.far.pid(), std::process::id());
         let (server, receivers) = (cpu_time(pid)?, cpu_time(own)?);
         let began = bench.clock.now();
-        crowd.take();
+        crowd.start_taking();
         crowd.acknowledged(bench, all).await?;
         passed.written += bench.clock.since(began);
         match &self.far {

@@ -150,7 +150,7 @@ impl Crowd {
     }
 
     /// From now on those who were patient take SETs.
-    pub(crate) fn take(&self) {
+    pub(crate) fn start_taking(&self) {
         self.shared.open.send_replace(true);
     }
 

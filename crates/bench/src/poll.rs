@@ -163,7 +163,7 @@ impl Poller {
         let (mut acks, mut taken) = (talk::ack([], Some(BATCH)), 0);
         loop {
             link.send(&Link::post(&self.asks, &acks)).await?;
-            let look = |status: u16, answer: &[u8]| self.take(status, answer, clock);
+            let look = |status: u16, answer: &[u8]| self.read_answer(status, answer, clock);
             let came = tokio::select! {
                 biased;
                 came = link.answer(look) => Some(came??),
@@ -189,7 +189,7 @@ impl Poller {
         Ok(taken)
     }
 
-    fn take(&self, status: u16, answer: &[u8], clock: &Clock) -> Result<(u64, Vec<u8>), BenchError> {
+    fn read_answer(&self, status: u16, answer: &[u8], clock: &Clock) -> Result<(u64, Vec<u8>), BenchError> {
         if status != 200 {
             return Err(BenchError::Failed(format!("a poll was answered {status}")));
         }

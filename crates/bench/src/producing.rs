@@ -140,7 +140,7 @@ impl ProducerContext for Counted {
 }
 
 impl Counted {
-    fn take(&self) {
+    fn wait_for_room(&self) {
         if self.under_way.fetch_add(1, Ordering::AcqRel) < IN_FLIGHT {
             return;
         }
@@ -210,7 +210,7 @@ impl Bare {
         let work = || -> Result<(), BenchError> {
             while let Some(record) = records.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let value = make(&record.value)?;
-                counted.take();
+                counted.wait_for_room();
                 let headers = OwnedHeaders::new_with_capacity(record.headers.len());
                 let headers = record
                     .headers

@@ -97,7 +97,7 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
             requests: requests.clone(),
             compressed: compressed.clone(),
         });
-        all = all.route(&path, post(take).with_state(endpoint));
+        all = all.route(&path, post(post_events).with_state(endpoint));
     }
     Ok(all)
 }
@@ -142,7 +142,7 @@ struct Taken<'a> {
     repeated: bool,
 }
 
-async fn take(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> Response {
+async fn post_events(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> Response {
     // Credentials first, and nothing of the body before them: `100 Continue` is sent when the body is first asked for.
     let producer = match endpoint.guard.producer(request.headers(), request.uri().query(), &endpoint.issuer) {
         Ok(producer) => producer,

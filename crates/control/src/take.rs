@@ -81,7 +81,7 @@ impl Ingester {
 
     /// Takes events in their order; one answer each, after their commit. Behind one that is put off all are put off, so that what
     /// was collected in order is taken in order.
-    pub async fn take(&self, offered: Vec<Offered>) -> Vec<Answered> {
+    pub async fn ingest(&self, offered: Vec<Offered>) -> Vec<Answered> {
         if let Err(closed) = self.validator.accept.gate() {
             let busy = self.refuse(&closed.into());
             return vec![busy; offered.len()];

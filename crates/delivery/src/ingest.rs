@@ -10,7 +10,7 @@ use crate::{BrokerEvent, Refusal, Stop};
 /// The place for what a method receives. It answers when everything is durable, never sooner.
 pub trait Ingest: Send + Sync {
     /// Takes what `peer` sent and returns one answer each, in order.
-    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>>;
+    fn accept<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>>;
 
     /// Keeps what is no acceptable event for people to look at, where the peer has no place for it; returns whether it
     /// is durable.

@@ -133,7 +133,7 @@ impl WindowCore {
 
     /// Takes room for a batch, all of it or none; returns whether it did.
     #[must_use]
-    pub fn take(&self, sets: usize, bytes: usize) -> bool {
+    pub fn reserve(&self, sets: usize, bytes: usize) -> bool {
         let mut state = self.0.lock();
         if !state.fits(sets, bytes) {
             return false;

@@ -134,7 +134,7 @@ impl ListenIngest {
         self.counts.lock().clone()
     }
 
-    async fn take_one(&self, peer: &str, incoming: Incoming) -> Answer {
+    async fn ingest_one(&self, peer: &str, incoming: Incoming) -> Answer {
         if !self.misbehave.delay().is_zero() {
             self.runtime.clock.sleep(self.misbehave.delay()).await;
         }
@@ -164,7 +164,7 @@ impl ListenIngest {
     }
 
     async fn verify_one(&self, named: Option<Box<str>>, token: &[u8]) -> Result<Taken, NotTaken> {
-        let taken = self.verify.take(token).await?;
+        let taken = self.verify.check(token).await?;
         if named.is_some_and(|named| *named != *taken.jti) {
             return Err(refused(ErrorCode::InvalidRequest, "the SET is listed under another `jti` than its own"));
         }
@@ -241,11 +241,11 @@ impl ListenIngest {
 }
 
 impl Ingest for ListenIngest {
-    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             let mut answers = Vec::with_capacity(what.len());
             for incoming in what {
-                answers.push(self.take_one(peer, incoming).await);
+                answers.push(self.ingest_one(peer, incoming).await);
             }
             answers
         })

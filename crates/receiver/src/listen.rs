@@ -110,7 +110,7 @@ impl Guard {
 struct Unwelcome(Arc<ListenIngest>);
 
 impl Ingest for Unwelcome {
-    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let refusal = refusal(ErrorCode::AuthenticationFailed, "the Authorization header is missing or wrong");
         Box::pin(async move { what.iter().map(|_| self.0.refuse_invalid(peer, refusal.clone())).collect() })
     }

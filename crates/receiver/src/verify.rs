@@ -75,7 +75,7 @@ impl Verify {
     ///
     /// # Errors
     /// [`NotTaken::Refused`] with the code of its step; [`NotTaken::NotNow`] while the issuer's keys are not there.
-    pub async fn take(&self, token: &[u8]) -> Result<Taken, NotTaken> {
+    pub async fn check(&self, token: &[u8]) -> Result<Taken, NotTaken> {
         let token = Token::parse(token).map_err(|error| unverified(&error))?;
         let claims = match setgate_set::parse_json(token.unverified_payload(), &JsonLimits::default()) {
             Ok(Value::Object(claims)) => claims,

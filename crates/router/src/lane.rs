@@ -316,7 +316,7 @@ impl Lanes {
     }
 
     /// Takes a SET out of its lane as if it were fetched, and stops the lane until it is settled: it was refused late.
-    pub(crate) fn take(&mut self, key: OrderKey, seq: u64) -> Option<Slot> {
+    pub(crate) fn remove(&mut self, key: OrderKey, seq: u64) -> Option<Slot> {
         let lane = self.lanes.get_mut(&key)?;
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
         let slot = lane.queue.remove(place)?;

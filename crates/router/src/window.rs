@@ -17,7 +17,7 @@ impl Reservation {
     /// The window that has too little.
     pub(crate) fn make(windows: Vec<Window>, sets: usize, bytes: usize) -> Result<Arc<Self>, Window> {
         for (at, window) in windows.iter().enumerate() {
-            if !window.core().take(sets, bytes) {
+            if !window.core().reserve(sets, bytes) {
                 windows.iter().take(at).for_each(|taken| taken.core().give(sets, 1, bytes));
                 return Err(window.clone());
             }

@@ -60,13 +60,13 @@ impl Roster {
 
     /// Adds a subject, and takes back its removal (SSF 1.0 §8.1.3.2); says whether that changed anything.
     pub fn add(&mut self, subject: &Subject) -> bool {
-        let back = self.removed.take(subject);
+        let back = self.removed.remove(subject);
         self.added.put(subject) || back
     }
 
     /// Removes a subject, and takes back its addition (SSF 1.0 §8.1.3.3); says whether that changed anything.
     pub fn remove(&mut self, subject: &Subject) -> bool {
-        let back = self.added.take(subject);
+        let back = self.added.remove(subject);
         self.removed.put(subject) || back
     }
 
@@ -131,7 +131,7 @@ impl Subjects {
         is_new
     }
 
-    fn take(&mut self, subject: &Subject) -> bool {
+    fn remove(&mut self, subject: &Subject) -> bool {
         let was_there = self.texts.remove(subject.canonical().as_ref());
         if was_there {
             self.forget();

@@ -169,7 +169,7 @@ struct Counting {
 }
 
 impl Ingest for Counting {
-    fn take<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, peer: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         for one in &what {
             if let Incoming::Set { token, .. } = one
                 && let Some(jti) = jti(token)
@@ -182,7 +182,7 @@ impl Ingest for Counting {
         if failing {
             return Box::pin(std::future::ready(what.iter().map(|_| Answer::Status(503)).collect()));
         }
-        self.inner.take(peer, what)
+        self.inner.accept(peer, what)
     }
 }
 

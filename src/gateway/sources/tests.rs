@@ -72,7 +72,7 @@ impl Method for Collector {
             let next = self.script.lock().pop_front();
             match next {
                 Some(Does::Take(what)) => {
-                    let answers = into.take("test", what).await;
+                    let answers = into.accept("test", what).await;
                     self.answers.lock().extend(answers);
                 }
                 Some(Does::Park(what)) => assert!(into.park(what).await),
@@ -207,7 +207,7 @@ async fn fixture(runtime: Runtime) -> Fixture {
     let (method, ledger) = (Arc::new(Collector::new()), Arc::new(Ledger::default()));
     let methods: Vec<Arc<dyn AnyMethod>> = vec![Arc::new(Any(method.clone()))];
     let registry = setgate_telemetry::Registry::new();
-    let ready = take_up(Parts {
+    let ready = prepare(Parts {
         runtime: &runtime,
         config: &config,
         methods: &methods,

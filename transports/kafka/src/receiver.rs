@@ -162,7 +162,7 @@ impl Worker<'_> {
     async fn work(&mut self, batch: Vec<Record>) {
         let mut items: Vec<Item> = batch.into_iter().map(|record| self.item(record)).collect();
         self.shared.durable(positions(&items));
-        if self.take(&mut items).await {
+        if self.hand_in(&mut items).await {
             self.put_away(&mut items).await;
         }
         self.shared.durable(positions(&items));
@@ -191,7 +191,7 @@ impl Worker<'_> {
     }
 
     /// Hands events to the ingest until none is put off; false when it is told to stop before.
-    async fn take(&mut self, items: &mut [Item]) -> bool {
+    async fn hand_in(&mut self, items: &mut [Item]) -> bool {
         loop {
             let (mut asked, mut events) = (Vec::new(), Vec::new());
             for (at, item) in items.iter().enumerate() {
@@ -203,7 +203,7 @@ impl Worker<'_> {
             if events.is_empty() {
                 return true;
             }
-            let answers = self.shared.ingest.take(&self.shared.broker, events).await;
+            let answers = self.shared.ingest.accept(&self.shared.broker, events).await;
             let mut rest: Option<Duration> = None;
             for (at, answer) in asked.into_iter().zip(answers.into_iter().map(Some).chain(std::iter::repeat(None))) {
                 let Some(item) = items.get_mut(at) else { continue };

@@ -152,7 +152,7 @@ impl Shared {
         wire::token(answer.status, kind, &answer.body)
     }
 
-    fn take(&self, asked_at_ms: u64, token: Secret<String>, lifetime: Duration) -> Duration {
+    fn keep(&self, asked_at_ms: u64, token: Secret<String>, lifetime: Duration) -> Duration {
         let margin = MARGIN.min(lifetime / 5);
         let until = asked_at_ms.saturating_add(u64::try_from((lifetime - margin).as_millis()).unwrap_or(u64::MAX));
         let mut state = self.state.lock();
@@ -198,7 +198,7 @@ async fn renew(shared: Arc<Shared>, tell: watch::Sender<bool>, mut ends: watch::
         let pause = match asked {
             Ok((token, lifetime)) => {
                 failures = 0;
-                shared.take(asked_at_ms, token, lifetime)
+                shared.keep(asked_at_ms, token, lifetime)
             }
             Err(cause) => {
                 failures = failures.saturating_add(1);

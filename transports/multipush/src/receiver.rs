@@ -22,11 +22,11 @@ const PORTION: usize = 16;
 pub(crate) fn routes(receives: Receives, runtime: Runtime) -> Router {
     Router::new().fallback(move |Extension(arrival): Extension<Arrival>, request: Request| {
         let runtime = runtime.clone();
-        async move { Response::from(take(arrival, request, receives, &runtime).await) }
+        async move { Response::from(receive(arrival, request, receives, &runtime).await) }
     })
 }
 
-async fn take(mut arrival: Arrival, request: Request, receives: Receives, runtime: &Runtime) -> Reply {
+async fn receive(mut arrival: Arrival, request: Request, receives: Receives, runtime: &Runtime) -> Reply {
     // Everything that can be said without the body is said before it is read.
     if request.method() != Method::POST {
         return Reply::Status(StatusCode::METHOD_NOT_ALLOWED);
@@ -62,7 +62,7 @@ async fn take(mut arrival: Arrival, request: Request, receives: Receives, runtim
             let asked = portion.len();
             let before = answers.len();
             if asked > 0 {
-                answers.extend(arrival.ingest.take(&arrival.peer, portion).await.into_iter().take(asked));
+                answers.extend(arrival.ingest.accept(&arrival.peer, portion).await.into_iter().take(asked));
             }
             // The last portion, or an ingest that did not answer for each: what follows would get another's answer.
             if answers.len() - before < PORTION {

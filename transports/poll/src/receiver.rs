@@ -47,7 +47,7 @@ pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut 
                 }
                 failures = 0;
                 let took = collector.runtime.clock.monotonic().saturating_sub(asked);
-                collector.take(heard, took, &mut stop).await
+                collector.hand_in(heard, took, &mut stop).await
             }
             Err(Trouble::Turned(fault)) => return Err(fault),
             Err(Trouble::Later { after, cause }) => {
@@ -178,7 +178,7 @@ impl Collector {
     }
 
     /// Hands an answer's SETs in. Returns how long to wait before the next poll.
-    async fn take(&mut self, heard: Exchange, took: Duration, stop: &mut Stop) -> Option<Duration> {
+    async fn hand_in(&mut self, heard: Exchange, took: Duration, stop: &mut Stop) -> Option<Duration> {
         let sets = heard.sets.unwrap_or_default();
         if sets.is_empty() {
             let pace = if heard.more_available { MORE } else { PACE };
@@ -187,7 +187,7 @@ impl Collector {
         let (names, what): (Vec<_>, Vec<_>) =
             sets.into_iter().map(|(name, token)| (name.clone(), Incoming::Set { named: Some(name), token })).unzip();
         let ingest = self.ingest.clone();
-        let answers = ingest.take(&self.peer, what);
+        let answers = ingest.accept(&self.peer, what);
         let end = async {
             let _ = stop.wait_for(|stop| *stop).await;
             self.runtime.clock.sleep(GRACE).await;

@@ -18,11 +18,11 @@ const LATER: Duration = Duration::from_secs(5);
 pub(crate) fn routes(accept_legacy: bool, runtime: Runtime) -> Router {
     Router::new().fallback(move |Extension(arrival): Extension<Arrival>, request: Request| {
         let runtime = runtime.clone();
-        async move { Response::from(take(arrival, request, accept_legacy, &runtime).await) }
+        async move { Response::from(receive(arrival, request, accept_legacy, &runtime).await) }
     })
 }
 
-async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, runtime: &Runtime) -> Reply {
+async fn receive(mut arrival: Arrival, request: Request, accept_legacy: bool, runtime: &Runtime) -> Reply {
     // Everything that can be said without the body is said before it is read.
     if request.method() != Method::POST {
         return Reply::Status(StatusCode::METHOD_NOT_ALLOWED);
@@ -39,7 +39,7 @@ async fn take(mut arrival: Arrival, request: Request, accept_legacy: bool, runti
             Err(reply) => return reply,
         };
         let what = vec![Incoming::Set { named: None, token }];
-        match arrival.ingest.take(&arrival.peer, what).await.pop() {
+        match arrival.ingest.accept(&arrival.peer, what).await.pop() {
             Some(Answer::Taken) => Reply::Accepted,
             Some(Answer::Refused(refusal)) => Reply::Refused(refusal),
             Some(Answer::Busy { after }) => Reply::Busy(after),

@@ -259,12 +259,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     /// Everything that can be done now. Tells whether there may be more to do at once.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let before = self.stage;
-        if self.bells.signals.take() {
+        if self.bells.signals.rang_since_asked() {
             self.signals()?;
         }
         let mut more = if self.deaf {
             self.forget()?
-        } else if self.bells.io.take() {
+        } else if self.bells.io.rang_since_asked() {
             self.read()?
         } else {
             false

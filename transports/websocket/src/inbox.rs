@@ -144,7 +144,7 @@ impl Inbox {
                     .iter()
                     .map(|(named, token)| Incoming::Set { named: Some(named.clone()), token: token.clone() })
                     .collect();
-                let answers = ingest.take(&peer, what).await;
+                let answers = ingest.accept(&peer, what).await;
                 (sets, answers)
             }));
         }

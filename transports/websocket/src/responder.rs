@@ -264,7 +264,7 @@ async fn answer(session: &Session, sets: Vec<(Box<str>, Bytes)>) -> Answered {
     };
     let incoming =
         |(named, token): &(Box<str>, Bytes)| Incoming::Set { named: Some(named.clone()), token: token.clone() };
-    let answers = ingest.take(&session.peer, sets.iter().map(incoming).collect()).await;
+    let answers = ingest.accept(&session.peer, sets.iter().map(incoming).collect()).await;
     let mut said = Answered::default();
     for ((named, _), answer) in sets.into_iter().zip(answers) {
         match answer {

@@ -138,7 +138,7 @@ impl Session {
     async fn fill(&mut self, patient: bool) {
         while self.end.is_none() && !self.batch.is_full(&self.endpoint) {
             match self.splitter.next() {
-                Piece::Item(text) => self.take(&text),
+                Piece::Item(text) => self.check_item(&text),
                 Piece::TooLong => {
                     let most = self.endpoint.validator.config.item_bytes;
                     self.seen(None, Err(Problem::limit("item_bytes", format!("an event has at most {most} bytes"))));
@@ -172,7 +172,7 @@ impl Session {
     }
 
     /// Checks one event.
-    fn take(&mut self, text: &[u8]) {
+    fn check_item(&mut self, text: &[u8]) {
         let read = self.endpoint.validator.read(&self.producer, text);
         self.batch.bytes += text.len();
         match read {

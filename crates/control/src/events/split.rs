@@ -96,7 +96,7 @@ impl Splitter {
         loop {
             match memchr::memchr(b'\n', &self.chunk) {
                 Some(end) => {
-                    let piece = self.take(end);
+                    let piece = self.cut_item(end);
                     self.chunk.advance(1);
                     match piece {
                         Piece::Item(line) if is_blank(&line) => {}
@@ -104,7 +104,7 @@ impl Splitter {
                     }
                 }
                 None if self.finished => {
-                    let piece = self.take(self.chunk.len());
+                    let piece = self.cut_item(self.chunk.len());
                     return match piece {
                         Piece::Item(line) if is_blank(&line) => Piece::End,
                         piece => piece,
@@ -143,7 +143,7 @@ impl Splitter {
                     }
                     Step::Ends { with_it } => {
                         place = Place::After;
-                        break self.take(at + usize::from(with_it));
+                        break self.cut_item(at + usize::from(with_it));
                     }
                 },
                 _ if white => at += 1,
@@ -175,7 +175,7 @@ impl Splitter {
     }
 
     /// The item that ends before `end` in the chunk.
-    fn take(&mut self, end: usize) -> Piece {
+    fn cut_item(&mut self, end: usize) -> Piece {
         let too_long = self.skipping || self.carry.len() + end > self.longest;
         let rest = self.chunk.split_to(end);
         if too_long {

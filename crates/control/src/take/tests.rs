@@ -82,7 +82,7 @@ fn offered(id: &str, body: impl ToString) -> Offered {
 
 async fn refusal(body: impl ToString) -> (String, String) {
     let (fake, ingester) = ingester(&IntakeConfig::default());
-    let answers = ingester.take(vec![offered("k/0/1", body)]).await;
+    let answers = ingester.ingest(vec![offered("k/0/1", body)]).await;
     assert!(fake.seen.lock().unwrap().is_empty(), "it was taken");
     match &answers[..] {
         [Answered::Refused { code, text }] => (code.as_str().to_owned(), text.clone()),
@@ -97,7 +97,7 @@ async fn an_event_is_known_by_its_own_id_unless_one_is_given() {
     named["id"] = json!("mine");
     let given = Offered { known_by: KnownBy::Given("k/0/3".into()), body: named.to_string().into() };
     let all = vec![offered("k/0/1", event("a")), offered("k/0/2", &named), given];
-    assert_eq!(ingester.take(all).await, [Answered::Taken, Answered::Taken, Answered::Taken]);
+    assert_eq!(ingester.ingest(all).await, [Answered::Taken, Answered::Taken, Answered::Taken]);
     let known: Vec<_> = fake.seen.lock().unwrap().iter().map(|(id, _)| id.clone()).collect();
     assert_eq!(known, ["k/0/1", "mine", "k/0/3"]);
 }
@@ -107,20 +107,20 @@ async fn nobody_takes_the_name_of_an_event_that_is_still_to_come() {
     let (fake, ingester) = ingester(&IntakeConfig::default());
     let mut named = event("attacker");
     named["id"] = json!("kafka:main:events/0/8");
-    let answers = ingester.take(vec![offered("kafka:main:events/0/7", &named)]).await;
+    let answers = ingester.ingest(vec![offered("kafka:main:events/0/7", &named)]).await;
     assert!(matches!(&answers[..], [Answered::Refused { text, .. }] if text.starts_with("/id: ")), "{answers:?}");
-    assert_eq!(ingester.take(vec![offered("kafka:main:events/0/8", event("victim"))]).await, [Answered::Taken]);
+    assert_eq!(ingester.ingest(vec![offered("kafka:main:events/0/8", event("victim"))]).await, [Answered::Taken]);
     named["id"] = json!("kafka");
-    assert_eq!(ingester.take(vec![offered("kafka:main:events/0/9", &named)]).await, [Answered::Taken]);
+    assert_eq!(ingester.ingest(vec![offered("kafka:main:events/0/9", &named)]).await, [Answered::Taken]);
     assert_eq!(fake.seen.lock().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn what_comes_again_is_taken_and_another_event_of_that_name_is_refused() {
     let (_, ingester) = ingester(&IntakeConfig::default());
-    assert_eq!(ingester.take(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
-    assert_eq!(ingester.take(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
-    let answers = ingester.take(vec![offered("k/0/1", event("b"))]).await;
+    assert_eq!(ingester.ingest(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
+    assert_eq!(ingester.ingest(vec![offered("k/0/1", event("a"))]).await, [Answered::Taken]);
+    let answers = ingester.ingest(vec![offered("k/0/1", event("b"))]).await;
     assert!(matches!(&answers[..], [Answered::Refused { code, .. }] if code.as_str() == "id_conflict"), "{answers:?}");
 }
 
@@ -162,7 +162,7 @@ async fn what_is_no_strict_json_is_refused_without_a_quotation() {
         assert!(!said.contains("canary") && said.len() <= 512, "{said}");
     }
     let (_, ingester) = ingester(&IntakeConfig { item_bytes: 100, ..IntakeConfig::default() });
-    let answers = ingester.take(vec![offered("k/0/1", "x".repeat(101))]).await;
+    let answers = ingester.ingest(vec![offered("k/0/1", "x".repeat(101))]).await;
     assert!(matches!(&answers[..], [Answered::Refused { code: ErrorCode::TooLarge, .. }]), "{answers:?}");
 }
 
@@ -172,11 +172,11 @@ async fn behind_what_is_put_off_all_is_put_off_and_what_was_refused_before_stays
     let busy = Answered::Busy { after: Duration::from_secs(7) };
     let mut all = vec![offered("k/0/0", event("a")), offered("k/0/1", "{}"), offered("full", event("b"))];
     all.extend((3..3000).map(|at| offered(&format!("k/0/{at}"), event("c"))));
-    let answers = ingester.take(all).await;
+    let answers = ingester.ingest(all).await;
     assert_eq!(answers[0], Answered::Taken);
     assert!(matches!(answers[1], Answered::Refused { .. }));
     assert!(answers[2..].iter().all(|answer| *answer == busy), "what came behind must come again");
     assert_eq!((answers.len(), *fake.commits.lock().unwrap()), (3000, 1));
     *fake.closed.lock().unwrap() = true;
-    assert_eq!(ingester.take(vec![offered("k/0/9", "{")]).await, [busy], "nothing is checked while intake is closed");
+    assert_eq!(ingester.ingest(vec![offered("k/0/9", "{")]).await, [busy], "nothing is checked while intake is closed");
 }

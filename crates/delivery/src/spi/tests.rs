@@ -14,12 +14,12 @@ fn bell() -> (Arc<AtomicUsize>, Arc<dyn Fn() + Send + Sync>) {
 #[test]
 fn a_window_gives_room_in_sets_batches_and_bytes() {
     let window = WindowCore::new(10, 2, 100);
-    assert!(window.take(4, 40));
+    assert!(window.reserve(4, 40));
     assert_eq!(window.room(), 6);
-    assert!(!window.take(7, 1), "more SETs than there is room for");
-    assert!(!window.take(1, 61), "more bytes than there is room for");
-    assert!(window.take(1, 1));
-    assert!(!window.take(1, 1), "more batches than there is room for");
+    assert!(!window.reserve(7, 1), "more SETs than there is room for");
+    assert!(!window.reserve(1, 61), "more bytes than there is room for");
+    assert!(window.reserve(1, 1));
+    assert!(!window.reserve(1, 1), "more batches than there is room for");
     assert_eq!(window.room(), 0);
     window.give(1, 1, 1);
     assert_eq!(window.room(), 6);
@@ -28,28 +28,28 @@ fn a_window_gives_room_in_sets_batches_and_bytes() {
 #[test]
 fn a_batch_larger_than_the_window_passes_alone() {
     let window = WindowCore::new(10, 2, 100);
-    assert!(window.take(1, 1));
-    assert!(!window.take(1, 1000));
+    assert!(window.reserve(1, 1));
+    assert!(!window.reserve(1, 1000));
     window.give(1, 1, 1);
-    assert!(window.take(1, 1000));
-    assert!(!window.take(1, 1));
+    assert!(window.reserve(1, 1000));
+    assert!(!window.reserve(1, 1));
 }
 
 #[test]
 fn a_shut_window_lets_nothing_through_and_tells_when_it_opens() {
     let window = WindowCore::new(10, 10, 100);
     window.limit(0, 0, 0);
-    assert_eq!((window.room(), window.take(1, 1)), (0, false));
+    assert_eq!((window.room(), window.reserve(1, 1)), (0, false));
     let (rung, wake) = bell();
     window.when_room(wake);
     window.limit(1, 1, 1);
-    assert_eq!((rung.load(Ordering::SeqCst), window.take(1, 1)), (1, true));
+    assert_eq!((rung.load(Ordering::SeqCst), window.reserve(1, 1)), (1, true));
 }
 
 #[test]
 fn those_who_wait_are_woken_in_turn_and_a_chance_not_taken_is_passed_on() {
     let window = WindowCore::new(1, 1, 100);
-    assert!(window.take(1, 1));
+    assert!(window.reserve(1, 1));
     let ((first, wake_first), (second, wake_second)) = (bell(), bell());
     let waiter = window.when_room(wake_first);
     window.when_room(wake_second);
@@ -63,7 +63,7 @@ fn those_who_wait_are_woken_in_turn_and_a_chance_not_taken_is_passed_on() {
 #[test]
 fn a_withdrawn_waiter_is_not_woken() {
     let window = WindowCore::new(1, 1, 100);
-    assert!(window.take(1, 1));
+    assert!(window.reserve(1, 1));
     let (rung, wake) = bell();
     let waiter = window.when_room(wake);
     assert!(window.withdraw(waiter));
@@ -148,7 +148,7 @@ impl Method for Full {
 struct Nobody;
 
 impl Ingest for Nobody {
-    fn take<'a>(&'a self, _: &'a str, _: Vec<crate::Incoming>) -> BoxFuture<'a, Vec<crate::Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, _: Vec<crate::Incoming>) -> BoxFuture<'a, Vec<crate::Answer>> {
         Box::pin(async { Vec::new() })
     }
 }

@@ -195,7 +195,7 @@ impl Drop for Here {
 pub(super) struct PeerIngest(pub(super) Arc<Peer>);
 
 impl Ingest for PeerIngest {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let peer = &self.0;
         Box::pin(async move {
             let mut answers = Vec::with_capacity(what.len());
@@ -244,7 +244,7 @@ impl Ingest for PeerIngest {
 pub(super) struct Nobody;
 
 impl Ingest for Nobody {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(std::future::ready(what.iter().map(|_| Answer::Status(500)).collect()))
     }
 }

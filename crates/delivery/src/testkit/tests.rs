@@ -54,11 +54,11 @@ impl InMemory {
         }
         if self.behaviour == Behaviour::Doubles {
             let (_, _) = tokio::join!(
-                self.ingest.take("test", vec![incoming.clone()]),
-                self.ingest.take("test", vec![incoming.clone()])
+                self.ingest.accept("test", vec![incoming.clone()]),
+                self.ingest.accept("test", vec![incoming.clone()])
             );
         }
-        let answer = self.ingest.take("test", vec![incoming]).await.pop().unwrap();
+        let answer = self.ingest.accept("test", vec![incoming]).await.pop().unwrap();
         let retry = |code| Err(Verdict::Retry { scope: Scope::Channel, after: None, cause: Cause::new(code, "test") });
         if self.cuts.load(Ordering::SeqCst) != before {
             return match self.behaviour {

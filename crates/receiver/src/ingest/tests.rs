@@ -48,8 +48,8 @@ impl Bench {
         Incoming::Set { named: named.map(Into::into), token: Bytes::from(self.transmitter.sign(claims)) }
     }
 
-    async fn take(&self, what: Vec<Incoming>) -> Vec<Answer> {
-        self.ingest.take("127.0.0.1:1", what).await
+    async fn ingest(&self, what: Vec<Incoming>) -> Vec<Answer> {
+        self.ingest.accept("127.0.0.1:1", what).await
     }
 
     fn last(&self) -> Report {
@@ -60,14 +60,14 @@ impl Bench {
 #[tokio::test]
 async fn a_duplicate_is_acknowledged_again_and_handed_over_once() {
     let bench = bench(&[], &[]).await;
-    assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Taken]);
+    assert_eq!(bench.ingest(vec![bench.token("1")]).await, [Answer::Taken]);
     assert!(matches!(bench.last(), Report::Taken(received) if received.taken.jti == "1"));
-    assert_eq!(bench.take(vec![bench.token("1"), bench.token("2")]).await, [Answer::Taken, Answer::Taken]);
+    assert_eq!(bench.ingest(vec![bench.token("1"), bench.token("2")]).await, [Answer::Taken, Answer::Taken]);
     let counts = bench.ingest.counts();
     assert_eq!((counts.taken, counts.duplicates, counts.changed), (2, 1, 0));
     let mut other = bench.transmitter.claims("1");
     other["txn"] = "another".into();
-    assert_eq!(bench.take(vec![bench.set(None, &other)]).await, [Answer::Taken]);
+    assert_eq!(bench.ingest(vec![bench.set(None, &other)]).await, [Answer::Taken]);
     assert!(matches!(bench.last(), Report::Duplicate { same_claims: false, .. }));
     assert_eq!(bench.ingest.counts().changed, 1);
 }
@@ -79,7 +79,7 @@ async fn a_batch_has_one_answer_each_in_order() {
     let event = Incoming::Event { id: setgate_delivery::Identity::Given("1".into()), body: Bytes::from_static(b"{}") };
     let misnamed = bench.set(Some("other"), &bench.transmitter.claims("3"));
     let named = bench.set(Some("4"), &bench.transmitter.claims("4"));
-    let answers = bench.take(vec![bench.token("1"), broken, event, misnamed, named]).await;
+    let answers = bench.ingest(vec![bench.token("1"), broken, event, misnamed, named]).await;
     let refused =
         |answer: &Answer| matches!(answer, Answer::Refused(refusal) if refusal.code == ErrorCode::InvalidRequest);
     assert_eq!(answers.len(), 5);
@@ -92,9 +92,9 @@ async fn a_batch_has_one_answer_each_in_order() {
 async fn what_the_sink_did_not_take_is_not_acknowledged_and_is_new_again() {
     let bench = bench(&[], &[]).await;
     bench.broken.store(true, Ordering::SeqCst);
-    assert!(matches!(bench.take(vec![bench.token("1")]).await[..], [Answer::Busy { .. }]));
+    assert!(matches!(bench.ingest(vec![bench.token("1")]).await[..], [Answer::Busy { .. }]));
     bench.broken.store(false, Ordering::SeqCst);
-    assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Taken]);
+    assert_eq!(bench.ingest(vec![bench.token("1")]).await, [Answer::Taken]);
     let counts = bench.ingest.counts();
     assert_eq!((counts.taken, counts.duplicates, counts.put_off), (1, 0, 1));
 }
@@ -102,7 +102,7 @@ async fn what_the_sink_did_not_take_is_not_acknowledged_and_is_new_again() {
 #[tokio::test]
 async fn failing_on_purpose_takes_nothing() {
     let bench = bench(&["503"], &[]).await;
-    assert_eq!(bench.take(vec![bench.token("1")]).await, [Answer::Status(503)]);
+    assert_eq!(bench.ingest(vec![bench.token("1")]).await, [Answer::Status(503)]);
     assert_eq!(bench.ingest.counts(), Counts { failed: 1, ..Counts::default() });
     assert!(matches!(bench.last(), Report::Failed { status: 503, .. }));
 }
@@ -111,10 +111,10 @@ async fn failing_on_purpose_takes_nothing() {
 async fn refusing_on_purpose_concerns_valid_sets_alone_and_forgets_them() {
     let bench = bench(&[], &["invalid_audience"]).await;
     for _ in 0..2 {
-        let answers = bench.take(vec![bench.token("1")]).await;
+        let answers = bench.ingest(vec![bench.token("1")]).await;
         assert!(matches!(&answers[..], [Answer::Refused(refusal)] if refusal.code == ErrorCode::InvalidAudience));
     }
-    let answers = bench.take(vec![Incoming::Set { named: None, token: Bytes::from_static(b"x") }]).await;
+    let answers = bench.ingest(vec![Incoming::Set { named: None, token: Bytes::from_static(b"x") }]).await;
     assert!(matches!(&answers[..], [Answer::Refused(refusal)] if refusal.code == ErrorCode::InvalidRequest));
     let counts = bench.ingest.counts();
     assert_eq!((counts.taken, counts.duplicates, counts.refused_on_purpose), (0, 0, 2));
@@ -127,7 +127,7 @@ async fn a_set_before_the_keys_is_put_off() {
     let misbehave = Misbehave::not_at_all(runtime.random.clone());
     let ingest = ListenIngest::new(verify, Inbox::new(10), misbehave, Arc::new(|_| Ok(())), runtime);
     let token = Bytes::from(transmitter.sign(&transmitter.claims("1")));
-    let answers = ingest.take("p", vec![Incoming::Set { named: None, token }]).await;
+    let answers = ingest.accept("p", vec![Incoming::Set { named: None, token }]).await;
     assert!(matches!(answers[..], [Answer::Busy { .. }]));
     assert_eq!(ingest.counts().put_off, 1);
 }

@@ -14,7 +14,7 @@ struct Plain;
 
 async fn receive(Extension(arrival): Extension<Arrival>, body: Bytes) -> (StatusCode, String) {
     let what = vec![Incoming::Set { named: None, token: body }];
-    match arrival.ingest.take(&arrival.peer, what).await.pop() {
+    match arrival.ingest.accept(&arrival.peer, what).await.pop() {
         Some(Answer::Taken) => (StatusCode::ACCEPTED, String::new()),
         Some(Answer::Refused(refusal)) => (StatusCode::BAD_REQUEST, refusal.code.to_string()),
         _ => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
@@ -47,7 +47,7 @@ impl AnyMethod for Plain {
             let Some(tokens) = from.as_array() else { return Err(Fault::Unsupported("listens only")) };
             for token in tokens {
                 let token = token.as_str().unwrap().to_owned().into();
-                let answers = ingest.take("there", vec![Incoming::Set { named: None, token }]).await;
+                let answers = ingest.accept("there", vec![Incoming::Set { named: None, token }]).await;
                 assert_eq!(answers, [Answer::Taken]);
             }
             let _ = stop.wait_for(|stop| *stop).await;

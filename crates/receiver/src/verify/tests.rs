@@ -31,7 +31,7 @@ async fn takes_a_good_set_of_every_algorithm() {
     for algorithm in Algorithm::ALL {
         let claims = transmitter.claims("1");
         let token = transmitter.sign_with(algorithm, claims.to_string().as_bytes());
-        let taken = verify.take(&token).await.unwrap();
+        let taken = verify.check(&token).await.unwrap();
         assert_eq!((taken.jti.as_str(), taken.iss.as_str()), ("1", transmitter.issuer.as_str()));
         assert_eq!(taken.algorithm, algorithm);
         assert_eq!(taken.txn.as_deref(), Some("t1"));
@@ -97,9 +97,9 @@ async fn every_fault_of_a_signed_set_has_its_code() {
         ("a list", json!([]), ErrorCode::InvalidRequest),
     ];
     for (name, claims, expected) in cases {
-        assert_eq!(code(verify.take(&transmitter.sign(&claims)).await), expected, "{name}");
+        assert_eq!(code(verify.check(&transmitter.sign(&claims)).await), expected, "{name}");
     }
-    assert!(verify.take(&transmitter.sign(&good)).await.is_ok());
+    assert!(verify.check(&transmitter.sign(&good)).await.is_ok());
 }
 
 #[tokio::test]
@@ -118,14 +118,14 @@ async fn what_is_unusual_and_allowed_is_taken() {
         ("an unknown subject format", with(good.clone(), "sub_id", json!({"format": "catalog_item", "id": "1"}))),
         ("unknown claims", with(good.clone(), "nonce", json!({"a": [1]}))),
     ] {
-        let taken = verify.take(&transmitter.sign(&claims)).await;
+        let taken = verify.check(&transmitter.sign(&claims)).await;
         assert!(taken.is_ok(), "{name}: {taken:?}");
     }
     // Older drafts print `txn` as a number.
-    let taken = verify.take(&transmitter.sign(&with(good.clone(), "txn", json!(8675309)))).await.unwrap();
+    let taken = verify.check(&transmitter.sign(&with(good.clone(), "txn", json!(8675309)))).await.unwrap();
     assert_eq!(taken.txn.as_deref(), Some("8675309"));
     let any = transmitter.verify(&[]);
-    assert!(any.take(&transmitter.sign(&with(good, "aud", "anybody".into()))).await.is_ok(), "no list: any audience");
+    assert!(any.check(&transmitter.sign(&with(good, "aud", "anybody".into()))).await.is_ok(), "no list: any audience");
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_token_that_cannot_be_believed_has_its_code() {
         ("another token's signature", format!("{header}.{payload}.{other_signature}"), ErrorCode::InvalidKey),
         ("an empty signature", format!("{header}.{payload}."), ErrorCode::InvalidKey),
     ] {
-        assert_eq!(code(verify.take(token.as_bytes()).await), expected, "{name}");
+        assert_eq!(code(verify.check(token.as_bytes()).await), expected, "{name}");
     }
 }
 
@@ -169,12 +169,12 @@ async fn claims_are_i_json() {
     ] {
         assert_ne!(payload, good);
         let token = transmitter.sign_with(Algorithm::EdDSA, payload.as_bytes());
-        assert_eq!(code(verify.take(&token).await), ErrorCode::InvalidRequest, "{payload}");
+        assert_eq!(code(verify.check(&token).await), ErrorCode::InvalidRequest, "{payload}");
     }
     let mut bytes = good.into_bytes();
     let at = bytes.iter().position(|byte| *byte == b'@').unwrap();
     bytes[at] = 0xff;
-    assert_eq!(code(verify.take(&transmitter.sign_with(Algorithm::EdDSA, &bytes)).await), ErrorCode::InvalidRequest);
+    assert_eq!(code(verify.check(&transmitter.sign_with(Algorithm::EdDSA, &bytes)).await), ErrorCode::InvalidRequest);
 }
 
 #[tokio::test]
@@ -183,16 +183,16 @@ async fn a_rotated_key_is_fetched_and_a_revoked_one_is_not_believed() {
     let verify = transmitter.verify(&[AUDIENCE]);
     let claims = transmitter.claims("1");
     let old = transmitter.sign(&claims);
-    assert!(verify.take(&old).await.is_ok());
+    assert!(verify.check(&old).await.is_ok());
     let ring = transmitter.keyring.ring();
     let kid = ring.signer(Algorithm::EdDSA).unwrap().kid().to_owned();
     transmitter.keyring.install(ring.revoke(&kid, setgate_jose::Moment::default()).unwrap());
     let new = transmitter.sign(&claims);
     // Within a minute of the last fetch, nothing is fetched (hardening H42).
-    assert_eq!(code(verify.take(&new).await), ErrorCode::InvalidKey);
+    assert_eq!(code(verify.check(&new).await), ErrorCode::InvalidKey);
     transmitter.clock.pass(60);
-    assert!(verify.take(&new).await.is_ok());
-    assert_eq!(code(verify.take(&old).await), ErrorCode::InvalidKey);
+    assert!(verify.check(&new).await.is_ok());
+    assert_eq!(code(verify.check(&old).await), ErrorCode::InvalidKey);
 }
 
 #[tokio::test]
@@ -200,11 +200,11 @@ async fn without_metadata_or_keys_a_set_is_put_off_and_not_refused() {
     let transmitter = Transmitter::start_unknown().await;
     let verify = transmitter.verify(&[AUDIENCE]);
     let token = transmitter.sign(&transmitter.claims("1"));
-    assert!(matches!(verify.take(&token).await, Err(NotTaken::NotNow { .. })));
+    assert!(matches!(verify.check(&token).await, Err(NotTaken::NotNow { .. })));
     let stranger = with(transmitter.claims("1"), "iss", "https://other.example.com".into());
-    assert_eq!(code(verify.take(&transmitter.sign(&stranger)).await), ErrorCode::InvalidIssuer);
+    assert_eq!(code(verify.check(&transmitter.sign(&stranger)).await), ErrorCode::InvalidIssuer);
     transmitter.trust.learn(&transmitter.issuer).await.unwrap();
-    assert!(verify.take(&token).await.is_ok());
+    assert!(verify.check(&token).await.is_ok());
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn a_transmitter_that_is_down_loses_nothing_that_was_learned() {
     transmitter.end();
     transmitter.clock.pass(24 * 3600);
     assert!(transmitter.trust.learn(&transmitter.issuer).await.is_err());
-    assert!(verify.take(&transmitter.sign(&transmitter.claims("1"))).await.is_ok(), "the last good keys");
+    assert!(verify.check(&transmitter.sign(&transmitter.claims("1"))).await.is_ok(), "the last good keys");
 }
 
 #[tokio::test]
@@ -227,7 +227,7 @@ async fn a_subject_with_an_unknown_critical_member_is_discarded_and_not_refused(
     let part = json!({"format": "opaque", "id": "1"});
     for (member, discard) in [("user", None), ("spaceship", Some("spaceship")), ("uncritical", None)] {
         let claims = with(transmitter.claims("1"), "sub_id", json!({"format": "complex", member: part}));
-        let taken = verify.take(&transmitter.sign(&claims)).await.unwrap();
+        let taken = verify.check(&transmitter.sign(&claims)).await.unwrap();
         assert_eq!(taken.discard.as_deref(), discard);
     }
 }
@@ -248,7 +248,7 @@ async fn every_example_of_ssf_caep_and_risc_is_acceptable_when_it_is_signed() {
                 continue;
             }
             let claims = with(vector["value"].clone(), "iss", transmitter.issuer.as_str().into());
-            let taken = verify.take(&transmitter.sign(&claims)).await;
+            let taken = verify.check(&transmitter.sign(&claims)).await;
             assert!(taken.is_ok(), "{}: {taken:?}", vector["name"]);
             seen += 1;
         }

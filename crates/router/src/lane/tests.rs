@@ -166,7 +166,7 @@ fn a_lane_refused_late_stands_until_its_end_is_written() {
     for seq in 1..=3 {
         lanes.offer(slot(seq, 7), None);
     }
-    assert_eq!(lanes.take(key, 1).map(|slot| slot.seq()), Some(1));
+    assert_eq!(lanes.remove(key, 1).map(|slot| slot.seq()), Some(1));
     assert!(!lanes.has_ready());
     lanes.settled(key, 1);
     assert_eq!(seqs(&fetch(&mut lanes, Order::PerBatch, 9, usize::MAX)), [2, 3]);

@@ -157,7 +157,7 @@ impl Subscription {
                         state.control.busy |= slot.is_some();
                         slot
                     } else {
-                        state.lanes.take(head.order, seq)
+                        state.lanes.remove(head.order, seq)
                     };
                     let slot = slot.unwrap_or_else(|| Slot::new(head));
                     let attempts = slot.attempts;

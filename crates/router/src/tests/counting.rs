@@ -138,7 +138,7 @@ impl History {
         self.alive = self.bench.router.streams().await.iter().map(|view| StreamNo(view.no)).collect();
     }
 
-    async fn take(&mut self, step: Step) {
+    async fn apply(&mut self, step: Step) {
         let bench = &self.bench;
         let id = |stream: usize| IDS[stream];
         match step {
@@ -283,7 +283,7 @@ proptest! {
         runtime.block_on(async {
             let mut history = History::begin().await;
             for step in steps {
-                history.take(step).await;
+                history.apply(step).await;
                 history.check().await;
             }
             history.bench.pass(Duration::from_secs(2)).await;

@@ -56,7 +56,7 @@ impl MemoryBudget {
         Self(Arc::new(AtomicUsize::new(BUDGET)))
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    fn reserve(&self, bytes: usize) -> bool {
         let left = |left: usize| left.checked_sub(bytes);
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, left).is_ok()
     }
@@ -108,7 +108,7 @@ impl BloomFilter {
         if self.whole.load(Ordering::Acquire) || self.given_up.load(Ordering::Acquire) {
             return Ok(());
         }
-        let filled = self.take_up(keyspace, about);
+        let filled = self.load(keyspace, about);
         self.conclude(filled.is_ok());
         filled
     }
@@ -124,7 +124,7 @@ impl BloomFilter {
         self.whole.store(!self.given_up.load(Ordering::Acquire), Ordering::Release);
     }
 
-    fn take_up(&self, keyspace: &Keyspace, about: usize) -> Result<(), StoreError> {
+    fn load(&self, keyspace: &Keyspace, about: usize) -> Result<(), StoreError> {
         self.grow(&mut self.layers.lock(), about);
         let mut page: Vec<[u8; 20]> = Vec::with_capacity(PAGE);
         for item in keyspace.iter() {
@@ -148,7 +148,7 @@ impl BloomFilter {
         }
         let room = layers.last().map_or(FIRST, |newest| newest.capacity() * 2).max(about);
         let layer = Layer::size(room);
-        if !self.budget.take(layer) {
+        if !self.budget.reserve(layer) {
             self.whole.store(false, Ordering::Release);
             self.given_up.store(true, Ordering::Release);
             self.put_back(layers);
@@ -273,7 +273,7 @@ mod tests {
         assert!(part.may_have(&key(2)), "nobody knows what else is in the bucket");
         let filter = BloomFilter::new(true, &budget);
         assert!(!filter.may_have(&key(2)));
-        assert!(budget.take(budget.0.load(Ordering::Relaxed)), "the budget is used up");
+        assert!(budget.reserve(budget.0.load(Ordering::Relaxed)), "the budget is used up");
         filter.add([key(1)].iter());
         assert!(filter.may_have(&key(1)) && filter.may_have(&key(2)));
         filter.add([key(3)].iter());
@@ -286,7 +286,7 @@ mod tests {
         let filter = BloomFilter::new(false, &budget);
         filter.add([key(1)].iter());
         // All were read; before it is concluded, a key comes for which there is no memory.
-        assert!(budget.take(budget.0.load(Ordering::Relaxed)));
+        assert!(budget.reserve(budget.0.load(Ordering::Relaxed)));
         let many: Vec<_> = (2..2 + FIRST as u64).map(key).collect();
         filter.add(many.iter());
         filter.conclude(true);

@@ -176,7 +176,7 @@ impl Run {
     }
 
     /// One step, and what the store must hold after it.
-    async fn take(&mut self, step: &Step) {
+    async fn apply(&mut self, step: &Step) {
         let before = self.model.clone();
         let mut after = before.clone();
         match self.act(step, &mut after).await {
@@ -297,7 +297,7 @@ impl Run {
 async fn run(steps: &[Step], cut_at: Option<u64>) -> u64 {
     let mut run = Run::new(cut_at);
     for step in steps.iter().chain(&[Kill, Housekeep, Close]) {
-        run.take(step).await;
+        run.apply(step).await;
     }
     let places = run.passed;
     run.store.close().await.unwrap();
@@ -412,7 +412,7 @@ async fn old_store(settle: &[Step], then: &[Step]) -> Run {
     let appended = [many(10, &[1, 2]), Fold, many(3, &[1, 2]), many(1, &[1, 2])];
     let settled = [Park { stream: 2, pick: 10 }, all_of(1)];
     for step in appended.iter().chain(&settled).chain(settle).chain(&[Plan, Trim, Clear]).chain(then) {
-        run.take(step).await;
+        run.apply(step).await;
     }
     run
 }
@@ -427,7 +427,7 @@ fn a_store_that_gave_a_segment_up_before_its_end_was_folded_opens_with_all_it_ow
             )
             .await;
             for step in [Kill, Housekeep, many(30, &[1]), all_of(1), Kill, Housekeep, Close] {
-                run.take(&step).await;
+                run.apply(&step).await;
             }
             run.store.close().await.unwrap();
             assert!(FjallStore::check(&run.folder.place()).unwrap().is_sound());

@@ -305,7 +305,7 @@ impl Engine {
     }
 
     /// Takes a record that was refused in company, to be sent alone.
-    pub(super) fn take(self: &Arc<Self>, message: OwnedMessage, pending: Box<PendingRecord>) {
+    pub(super) fn queue_alone(self: &Arc<Self>, message: OwnedMessage, pending: Box<PendingRecord>) {
         self.queue.lock().push((message, pending));
         self.begin();
         // One that ended before it saw this record gives it back here.

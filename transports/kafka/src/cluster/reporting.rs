@@ -106,7 +106,7 @@ impl ProducerContext for Reporting {
                     self.breaks();
                 }
                 match &self.lone {
-                    Some(lone) if verdict::is_of_batch(code) => lone.take(message.detach(), pending),
+                    Some(lone) if verdict::is_of_batch(code) => lone.queue_alone(message.detach(), pending),
                     _ => self.shared.failed(*pending, code, self.lone.is_none()),
                 }
             }

@@ -76,7 +76,7 @@ async fn read(bootstrap: String, ingest: Arc<dyn Ingest>, _brokers: mpsc::Sender
         };
         // A reader that is not ready stays where it is.
         while let Some(Answer::Busy { .. }) =
-            ingest.take("reader", vec![Incoming::Set { named: None, token: token.clone() }]).await.pop()
+            ingest.accept("reader", vec![Incoming::Set { named: None, token: token.clone() }]).await.pop()
         {}
     }
 }

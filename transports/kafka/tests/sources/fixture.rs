@@ -231,7 +231,7 @@ impl Ledger {
 }
 
 impl Ingest for Ledger {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             self.takes.fetch_add(1, Ordering::SeqCst);
             let (answers, hangs) = {

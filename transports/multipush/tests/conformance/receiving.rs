@@ -24,7 +24,7 @@ struct Turns {
 }
 
 impl Ingest for Turns {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let answers = what
             .into_iter()
             .map(|incoming| {

@@ -11,7 +11,7 @@ use super::{Arc, BoxFuture, Runtime, json, method, transmitter::Transmitter};
 struct Scripted(Mutex<VecDeque<Answer>>);
 
 impl Ingest for Scripted {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let mut script = self.0.lock().unwrap();
         let answers = what.iter().map(|_| script.pop_front().unwrap_or(Answer::Taken)).collect();
         Box::pin(std::future::ready(answers))

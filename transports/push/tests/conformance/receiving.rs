@@ -13,7 +13,7 @@ struct Always {
 }
 
 impl Ingest for Always {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         self.asked.fetch_add(what.len(), Ordering::SeqCst);
         Box::pin(std::future::ready(what.iter().map(|_| self.answer.clone()).collect()))
     }

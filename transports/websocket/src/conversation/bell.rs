@@ -53,7 +53,7 @@ impl Bell {
     }
 
     /// Whether it rang since it was asked last. Ask before the look, never after it: what rings meanwhile is kept.
-    pub(super) fn take(&self) -> bool {
+    pub(super) fn rang_since_asked(&self) -> bool {
         self.rang() && self.ring.rang.swap(false, Ordering::AcqRel)
     }
 
@@ -120,16 +120,16 @@ mod tests {
     #[test]
     fn each_ring_wakes_the_task_though_it_registered_once() {
         let (bell, count) = (Bell::new(), Arc::<Count>::default());
-        assert!(bell.take(), "the first look is owed");
+        assert!(bell.rang_since_asked(), "the first look is owed");
         bell.wakes(&Waker::from(count.clone()));
         for woken in 1..=3 {
-            assert!(!bell.take());
+            assert!(!bell.rang_since_asked());
             bell.waker().wake_by_ref();
-            assert!(bell.rang() && bell.take());
+            assert!(bell.rang() && bell.rang_since_asked());
             assert_eq!(count.0.load(Ordering::Relaxed), woken);
         }
         bell.again();
-        assert!(bell.take());
+        assert!(bell.rang_since_asked());
         assert_eq!(count.0.load(Ordering::Relaxed), 3, "again does not wake");
     }
 }

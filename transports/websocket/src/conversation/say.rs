@@ -107,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
 
     fn fetch(&mut self) -> Option<Message> {
         let delivering = self.delivering.as_mut()?;
-        let rang = self.bells.subscription.take();
+        let rang = self.bells.subscription.rang_since_asked();
         let cx = &mut Context::from_waker(self.bells.subscription.waker());
         let room = match self.protocol {
             Subprotocol::Setgate => usize::try_from(delivering.credit).unwrap_or(usize::MAX),

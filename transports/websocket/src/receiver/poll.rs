@@ -39,7 +39,7 @@ impl Collection {
             let most = if *stop.borrow() { 0 } else { u64::from(self.credit) };
             let sets = self.ask(debts, most).await?;
             let quiet = sets.is_empty();
-            let busy = self.take(sets, debts).await;
+            let busy = self.hand_in(sets, debts).await;
             if quiet && debts.is_empty() || busy.is_some() {
                 let mut stopped = stop.clone();
                 let pause = busy.unwrap_or(self.pause).max(Duration::from_millis(50));
@@ -100,13 +100,13 @@ impl Collection {
     }
 
     /// Hands SETs in; those the ingest has no time for come again when they fall due. Tells how long to wait for that.
-    async fn take(&self, sets: Vec<(Box<str>, Bytes)>, debts: &mut Debts) -> Option<Duration> {
+    async fn hand_in(&self, sets: Vec<(Box<str>, Bytes)>, debts: &mut Debts) -> Option<Duration> {
         if sets.is_empty() {
             return None;
         }
         let incoming =
             |(named, token): &(Box<str>, Bytes)| Incoming::Set { named: Some(named.clone()), token: token.clone() };
-        let answers = self.ingest.take(&self.peer, sets.iter().map(incoming).collect()).await;
+        let answers = self.ingest.accept(&self.peer, sets.iter().map(incoming).collect()).await;
         let mut busy: Option<Duration> = None;
         for ((named, _), answer) in sets.into_iter().zip(answers) {
             match answer {

@@ -33,7 +33,7 @@ struct Desk {
 }
 
 impl Ingest for Desk {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         let answer = |incoming| {
             let Incoming::Set { named: Some(named), .. } = incoming else { panic!("{incoming:?}") };
             self.seen.lock().unwrap().push(named.into());

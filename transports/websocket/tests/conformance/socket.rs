@@ -436,7 +436,7 @@ async fn sets_of_a_peer_that_may_not_send_are_refused_one_by_one() {
 struct Gate(tokio::sync::Semaphore);
 
 impl Ingest for Gate {
-    fn take<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
+    fn accept<'a>(&'a self, _: &'a str, what: Vec<Incoming>) -> BoxFuture<'a, Vec<Answer>> {
         Box::pin(async move {
             self.0.acquire().await.unwrap().forget();
             what.iter().map(|_| Answer::Taken).collect()

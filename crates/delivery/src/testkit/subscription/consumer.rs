@@ -43,7 +43,7 @@ impl SimulatedConsumer {
             mine = due(state);
         }
         let bytes = mine.iter().filter_map(|at| state.sets.get(*at)).map(|entry| entry.body.len()).sum();
-        if mine.is_empty() || !self.take(mine.len(), bytes, cx.waker()) {
+        if mine.is_empty() || !self.reserve(mine.len(), bytes, cx.waker()) {
             let mut waiter = Waiter { holder: self.holder, want: *want, waker: cx.waker().clone(), called: false };
             subscription.call_when_room(&mut waiter);
             if !waiter.called && mine.is_empty() && !due(state).is_empty() {
@@ -75,10 +75,10 @@ impl SimulatedConsumer {
     }
 
     /// Room in all windows, or in none.
-    fn take(&self, sets: usize, bytes: usize, waker: &Waker) -> bool {
+    fn reserve(&self, sets: usize, bytes: usize, waker: &Waker) -> bool {
         let windows = &self.subscription.0.profile.windows;
         for (at, window) in windows.iter().enumerate() {
-            if !window.core().take(sets, bytes) {
+            if !window.core().reserve(sets, bytes) {
                 windows.iter().take(at).for_each(|window| window.core().give(sets, 1, bytes));
                 super::wake_when_it_fits(window.core(), sets, bytes, waker);
                 return false;

@@ -149,7 +149,7 @@ fn a_chance_that_nobody_takes_passes_all_who_wait() {
         }
     }
     let window = Arc::new(WindowCore::new(1, usize::MAX, usize::MAX));
-    assert!(window.take(1, 0));
+    assert!(window.reserve(1, 0));
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = count.clone().into();
     for _ in 0..100_000 {

@@ -224,9 +224,9 @@ impl ServedSession {
         }
         let what: Vec<_> = sets.into_iter().map(|set| Incoming::Set { named: None, token: set.body }).collect();
         if self.habit == Habit::Doubles {
-            self.ingest.take("test", what.clone()).await;
+            self.ingest.accept("test", what.clone()).await;
         }
-        let mut answers = self.ingest.take("test", what).await;
+        let mut answers = self.ingest.accept("test", what).await;
         if reverse {
             answers.reverse();
         }
