@@ -36,7 +36,7 @@ use tower::Service as _;
 
 use budget::{Budget, Full};
 use expiry::Ends;
-use held::{Held, Place};
+use held::{Held, HeldPlace};
 use path::{Asked, Paths};
 use tickets::{Issued, Tickets};
 
@@ -162,7 +162,7 @@ enum Next {
 /// A request on its way through a method's routes.
 struct Serving {
     answering: axum::routing::future::RouteFuture<Infallible>,
-    place: Place,
+    place: HeldPlace,
 }
 
 impl Serving {
@@ -233,7 +233,7 @@ impl Inner {
             ends: self.ends.of(admitted.until_millis),
         });
         let answering = asked.method.routes.clone().call(Request::from_parts(head, body));
-        Ok(Next::Serve(Serving { answering, place: Place::new(permit, Held::new(held)) }))
+        Ok(Next::Serve(Serving { answering, place: HeldPlace::new(permit, Held::new(held)) }))
     }
 
     /// The stream that was asked for, if it is there, of this issuer and method, and this receiver's to open.

@@ -20,7 +20,7 @@ mod store;
 
 pub(crate) use init::init;
 pub(crate) use look::{Looked, exposed, look, secret_of};
-pub(crate) use open::{Kept, not_made, open};
+pub(crate) use open::{OpenState, not_made, open};
 pub(crate) use secrets::{KEK_RECORD, private, read_kek, read_names};
 pub(crate) use store::{misfit, of_store, place};
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use setgate_cli::{Context, Ended, Exit, Failure, args::InitArgs};
-use setgate_store::{FjallStore, Place};
+use setgate_store::{FjallStore, StorePlace};
 
 use super::configuration;
 use crate::{config, state};
@@ -36,7 +36,7 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Ended {
 pub(crate) async fn store_check(context: &Context, path: Option<PathBuf>) -> Ended {
     let place = match path {
         // A copy that somebody looks at has no owner token beside it: it is a copy, and the report says so.
-        Some(store) => Place { owner: store.join("store-owner"), store },
+        Some(store) => StorePlace { owner: store.join("store-owner"), store },
         None => state::place(&configuration::load(context, false)?.config),
     };
     let at = place.clone();
@@ -158,7 +158,7 @@ impl Holds {
         }
     }
 
-    fn tell(&self, context: &Context, place: &Place) {
+    fn tell(&self, context: &Context, place: &StorePlace) {
         let out = context.out;
         out.note(format!("store {} in {}", self.id, place.store.display()));
         if let Some(why) = &self.copy {

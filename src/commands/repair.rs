@@ -8,7 +8,7 @@ use std::{
 };
 
 use setgate_cli::{Context, Ended, Exit, Failure, StoreRepair};
-use setgate_store::{Findings, FjallStore, Place, Repair};
+use setgate_store::{Findings, FjallStore, Repair, StorePlace};
 
 use super::configuration;
 use crate::state;
@@ -82,7 +82,7 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
 /// Writes what the store holds as JSON lines.
 pub(crate) async fn export(context: &Context, path: Option<PathBuf>, to: Option<PathBuf>) -> Ended {
     let place = match path {
-        Some(store) => Place { owner: store.join("store-owner"), store },
+        Some(store) => StorePlace { owner: store.join("store-owner"), store },
         None => state::place(&configuration::load(context, false)?.config),
     };
     let found = look(place).await?;
@@ -127,7 +127,7 @@ fn write(found: &Repair, to: Option<&Path>) -> io::Result<setgate_store::Exporte
     }
 }
 
-async fn look(place: Place) -> Result<Repair, Failure> {
+async fn look(place: StorePlace) -> Result<Repair, Failure> {
     let found = tokio::task::spawn_blocking(move || FjallStore::repair(&place)).await;
     found
         .map_err(|_| Failure::failed("the store could not be looked through"))?

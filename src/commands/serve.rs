@@ -9,7 +9,7 @@ use super::{configuration::load, signals::Signals};
 use crate::{
     config::{Config, Source},
     gateway::{Gateway, Listeners, Parts},
-    state::{self, Kept},
+    state::{self, OpenState},
 };
 
 /// Runs the gateway.
@@ -76,7 +76,7 @@ const ROOM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 ///
 /// # Errors
 /// When it cannot be opened, or that process still has it after the time that one has for its end.
-async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<Kept, Failure> {
+async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<OpenState, Failure> {
     let patience = config.gateway.shutdown_timeout + CLOSING;
     let until = runtime.clock.monotonic() + patience;
     let mut told = false;

@@ -25,14 +25,14 @@ use super::{
 use crate::{
     config::{Config, resolve},
     sessions::{self, Sessions},
-    state::{self, Kept, issuers},
+    state::{self, OpenState, issuers},
 };
 
 /// What a gateway is made of.
 pub(crate) struct Parts {
     pub(crate) runtime: Runtime,
     pub(crate) config: Config,
-    pub(crate) kept: Kept,
+    pub(crate) kept: OpenState,
     pub(crate) listeners: Listeners,
     /// Whether more than a tenth of the streams, or an issuer, may go.
     pub(crate) force: bool,
@@ -42,7 +42,7 @@ pub(crate) struct Parts {
 pub struct Gateway {
     runtime: Runtime,
     router: Router,
-    kept: Kept,
+    kept: OpenState,
     issuers: Vec<Issuer>,
     world: Running,
     operator: Running,

@@ -24,7 +24,7 @@ use super::holder::Holder;
 use crate::{
     config::{Config, ListenSection, TlsFiles},
     sessions::Sessions,
-    state::Kept,
+    state::OpenState,
 };
 
 /// Both listeners, open and not yet served.
@@ -129,7 +129,7 @@ pub(crate) struct Routes<'a> {
     pub(crate) sessions: Sessions,
     pub(crate) sources: Arc<Sources>,
     pub(crate) observed: setgate_control::Observed,
-    pub(crate) kept: &'a Kept,
+    pub(crate) kept: &'a OpenState,
     pub(crate) runtime: &'a Runtime,
 }
 

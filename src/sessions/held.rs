@@ -27,7 +27,7 @@ impl Held {
 }
 
 /// A session's place, and the connection that left its own for it.
-pub(super) struct Place {
+pub(super) struct HeldPlace {
     permit: Option<ConnectionPermit>,
     held: Both,
 }
@@ -38,7 +38,7 @@ struct Both {
     _held: Held,
 }
 
-impl Place {
+impl HeldPlace {
     pub(super) fn new(permit: Option<ConnectionPermit>, held: Held) -> Self {
         Self { held: Both { _away: permit.as_ref().map(ConnectionPermit::leave), _held: held }, permit }
     }

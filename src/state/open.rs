@@ -19,7 +19,7 @@ use super::{
 use crate::config::Config;
 
 /// What lives longer than the process.
-pub(crate) struct Kept {
+pub(crate) struct OpenState {
     /// The durable memory.
     pub(crate) store: Arc<dyn Store>,
     /// The same, as far as it can fail for good.
@@ -38,7 +38,7 @@ pub(crate) struct Kept {
 ///
 /// # Errors
 /// When a part is missing: an unmounted volume must not look like a first start.
-pub(crate) async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<Kept, Failure> {
+pub(crate) async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<OpenState, Failure> {
     let looked = match look(config)? {
         Looked::Nothing | Looked::Unfinished if make => {
             let made = init(runtime, config).await?;
@@ -103,7 +103,14 @@ pub(crate) async fn open(runtime: &Runtime, config: &Config, make: bool) -> Resu
         }
         (kek, rekeyed) = (next.kek, Some(changed));
     }
-    Ok(Kept { store: opened.store.clone(), engine: Some(opened.store), kek: Arc::new(kek), admin, registry, rekeyed })
+    Ok(OpenState {
+        store: opened.store.clone(),
+        engine: Some(opened.store),
+        kek: Arc::new(kek),
+        admin,
+        registry,
+        rekeyed,
+    })
 }
 
 /// What is said of a gateway that is not there, or only in part.

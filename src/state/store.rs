@@ -2,13 +2,13 @@
 
 use setgate_cli::{Exit, Failure};
 use setgate_clock::Runtime;
-use setgate_store::{FjallStore, Names, Observed, OpenError, Place};
+use setgate_store::{FjallStore, Names, Observed, OpenError, StorePlace};
 
 use crate::config::Config;
 
 /// Where a gateway keeps what.
-pub(crate) fn place(config: &Config) -> Place {
-    Place { store: config.store.path.clone(), owner: config.secrets.store_owner() }
+pub(crate) fn place(config: &Config) -> StorePlace {
+    StorePlace { store: config.store.path.clone(), owner: config.secrets.store_owner() }
 }
 
 /// What of the store's limits does not fit its disk, and what to set.

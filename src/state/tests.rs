@@ -17,7 +17,7 @@ fn config(folder: &Path, extra: &str) -> Config {
     load(Source::File(file), false, Vec::new()).unwrap().config
 }
 
-async fn closed(kept: Result<Kept, Failure>) {
+async fn closed(kept: Result<OpenState, Failure>) {
     kept.unwrap().store.close().await.unwrap();
 }
 

@@ -10,7 +10,7 @@ use setgate_jose::Algorithm;
 use crate::{
     Bench, BenchError, Figure, Promise, Shape,
     child::{Home, Stream},
-    crowd::{Load, Source, lanes, wants},
+    crowd::{CrowdEvents, Load, lanes, wants},
     event::{self, KEYS, LINES, Maker},
     load::{Client, PRODUCERS, Target, send_all},
     measure::{median, rate},
@@ -51,7 +51,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     let depth = crate::end_to_end::count(depth);
 
     let arrived = sink.begin(lanes(STREAMS), 0);
-    let sources = Source::all("crowd", STREAMS, STREAMS);
+    let sources = CrowdEvents::all("crowd", STREAMS, STREAMS);
     let load = Load::begin(bench, &target, &sources, &arrived);
     bench.watch.step("full load, without and with the drain in turn");
     let full = turns(bench, &home, &load, &deep).await?;

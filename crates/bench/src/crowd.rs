@@ -41,7 +41,7 @@ pub(crate) const fn lanes(streams: usize) -> usize {
 }
 
 /// Makes events for streams taken by chance.
-pub(crate) struct Source {
+pub(crate) struct CrowdEvents {
     maker: Maker,
     dice: Dice,
     kinds: Vec<String>,
@@ -53,7 +53,7 @@ pub(crate) struct Source {
     sick_every: u64,
 }
 
-impl Source {
+impl CrowdEvents {
     /// The sources of all producers.
     pub(crate) fn all(run: &'static str, streams: usize, healthy: usize) -> Vec<Arc<Mutex<Self>>> {
         (0..PRODUCERS).map(|key| Arc::new(Mutex::new(Self::new(run, key, streams, healthy)))).collect()
@@ -106,7 +106,7 @@ impl Load {
     pub(crate) fn begin(
         bench: &Bench<'_>,
         target: &Target,
-        sources: &[Arc<Mutex<Source>>],
+        sources: &[Arc<Mutex<CrowdEvents>>],
         arrived: &Arc<Run>,
     ) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(arrived.delivered())));

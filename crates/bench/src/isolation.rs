@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     Bench, BenchError, Figure, Promise, Shape,
     child::{Home, Stream},
-    crowd::{Load, Source, lanes, wants},
+    crowd::{CrowdEvents, Load, lanes, wants},
     load::{Client, Target},
     measure::Clock,
     sink::Sink,
@@ -49,7 +49,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     let gateway = home.start(bench, &client).await?;
     let target = Target::intake(&client, &gateway, true)?;
     let arrived = sink.begin(lanes(STREAMS), 0);
-    let sources = Source::all("crowd", STREAMS, healthy);
+    let sources = CrowdEvents::all("crowd", STREAMS, healthy);
     let time = bench.plan.scale.of(Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30));
     let run_in = time / 3;
 

@@ -10,9 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::json;
-use setgate_router::{Index, Router, Source};
+use setgate_router::{EventOrigin, Index, Router};
 use setgate_set::{Event, EventLimits, JsonLimits, Subject, Timestamp};
-use setgate_store::{FjallStore, Place, ProducerNo, Store, Version};
+use setgate_store::{FjallStore, ProducerNo, Store, StorePlace, Version};
 use setgate_stream::{DefaultSubjects, Delivery, EventsWanted, OnRefusal, Owner, Retention, Roster, Status, Stream};
 
 use crate::{
@@ -169,7 +169,7 @@ async fn fan_out(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let folder = tempfile::Builder::new().prefix("setgate-bench-").tempdir_in(&bench.plan.folder);
     let folder = folder.map_err(BenchError::failed("no folder for the store"))?;
     let runtime = bench.clock.runtime();
-    let place = Place { store: folder.path().join("store"), owner: folder.path().join("owner") };
+    let place = StorePlace { store: folder.path().join("store"), owner: folder.path().join("owner") };
     let unopened = |error: setgate_store::OpenError| BenchError::Failed(format!("the store: {error}"));
     let (options, secret, observed) =
         (setgate_store::Options::default(), [7; setgate_store::Names::SECRET], setgate_store::Observed::default());
@@ -229,7 +229,7 @@ async fn fan_out(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
 
 async fn accept(router: &Router, event: Event) -> Result<(), BenchError> {
     let issuer = router.issuer(ISSUER).ok_or_else(|| BenchError::Failed("the router has no issuer".into()))?;
-    match router.accept(Source { issuer, producer: ProducerNo(1) }, vec![event]).await.pop() {
+    match router.accept(EventOrigin { issuer, producer: ProducerNo(1) }, vec![event]).await.pop() {
         Some(setgate_router::Accepted::New { .. }) => Ok(()),
         other => Err(BenchError::Failed(format!("the router does not accept an event: {other:?}"))),
     }

@@ -9,8 +9,8 @@ use serde_json::Value;
 use setgate_jose::{Algorithm, Kek};
 use setgate_set::Receipt;
 use setgate_store::{
-    Appended, Done, Durability, FjallStore, IssuerNo, Key, Kind, Names, NewEvent, Note, Opened, Options, Place,
-    Position, ProducerNo, Settlement, Store, StreamNo, Streams, Unit,
+    Appended, Done, Durability, FjallStore, IssuerNo, Key, Kind, Names, NewEvent, Note, Opened, Options, Position,
+    ProducerNo, Settlement, Store, StorePlace, StreamNo, Streams, Unit,
 };
 
 use crate::{
@@ -200,7 +200,7 @@ pub(crate) fn secret(folder: &Path) -> Result<[u8; Names::SECRET], BenchError> {
 }
 
 pub(crate) fn open(folder: &Path, secret: &[u8; Names::SECRET], clock: &Clock) -> Result<Opened, BenchError> {
-    let place = Place { store: folder.join("store"), owner: folder.join("secrets/store-owner") };
+    let place = StorePlace { store: folder.join("store"), owner: folder.join("secrets/store-owner") };
     FjallStore::open(&place, &Options::default(), secret, &clock.runtime(), setgate_store::Observed::default())
         .map_err(|error| BenchError::Failed(format!("the store: {error}")))
 }

@@ -16,7 +16,7 @@ use crate::{Context, Ended, Exit, Failure, args::EmitArgs, client, token};
 
 use progress::Progress;
 use send::Sender;
-use source::Source;
+use source::EventReader;
 use state::{Run, State};
 
 /// The environment variable that holds a producer's token.
@@ -27,7 +27,7 @@ const LINGER: Duration = Duration::from_millis(50);
 /// Sends events until the source ends, and tells what became of them.
 pub(crate) async fn run(context: &Context, args: EmitArgs) -> Ended {
     let mut state = State::open(&args, context)?;
-    let mut source = Source::open(&args, &state.run)?;
+    let mut source = EventReader::open(&args, &state.run)?;
     if args.dry_run {
         while let Some(item) = source.next().await {
             match item.event {

@@ -26,7 +26,7 @@ mod split;
 use self::{
     head::{Head, Kind},
     session::Session,
-    source::{Coding, Source},
+    source::{BodySource, Coding},
     split::Splitter,
 };
 use crate::{
@@ -169,7 +169,7 @@ impl IntakeEndpoint {
         let head = Head::read(request.headers(), &self.validator.config)?;
         let held = self.hold(head.coding)?;
         let mut source =
-            Source::new(request.into_body(), head.coding, self.validator.config.clone(), self.runtime.clone());
+            BodySource::new(request.into_body(), head.coding, self.validator.config.clone(), self.runtime.clone());
         let longest = self.validator.config.item_bytes;
         let splitter = match head.kind {
             Kind::Lines => Splitter::lines(longest),
@@ -210,7 +210,7 @@ impl IntakeEndpoint {
         &self,
         head: &Head,
         producer: &Producer,
-        mut source: Source,
+        mut source: BodySource,
         first: Bytes,
     ) -> Result<Response, Problem> {
         let text = self.whole(&mut source, first).await?;
@@ -237,7 +237,7 @@ impl IntakeEndpoint {
     }
 
     /// The whole body, not longer than one event.
-    async fn whole(&self, source: &mut Source, first: Bytes) -> Result<Bytes, Problem> {
+    async fn whole(&self, source: &mut BodySource, first: Bytes) -> Result<Bytes, Problem> {
         let most = self.validator.config.item_bytes;
         let mut text: Option<Vec<u8>> = None;
         loop {
@@ -254,7 +254,7 @@ impl IntakeEndpoint {
 }
 
 /// The first byte that says something, with the chunk that begins with it.
-async fn first(source: &mut Source, observed: &Observed) -> Result<(u8, Bytes), Problem> {
+async fn first(source: &mut BodySource, observed: &Observed) -> Result<(u8, Bytes), Problem> {
     loop {
         let Some(mut chunk) = source.next().await? else { return Err(Problem::bad("the body is empty")) };
         observed.read(chunk.len());

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use setgate_router::{Accepted, ChangeError, Closed, Issuer, Method, ParkedView, Reissued, Router, Source, StreamView};
+use setgate_router::{
+    Accepted, ChangeError, Closed, EventOrigin, Issuer, Method, ParkedView, Reissued, Router, StreamView,
+};
 use setgate_set::{ErrorCode, Event};
 use setgate_store::{Confirmed, Health, ProducerNo, StoreError, Time};
 
@@ -122,7 +124,7 @@ impl Accept for Under {
 
     fn accept(&self, producer: ProducerNo, events: Vec<Event>) -> BoxFuture<'static, Vec<Accepted>> {
         let (router, issuer) = (self.router.clone(), self.issuer.clone());
-        Box::pin(async move { router.accept(Source { issuer: &issuer, producer }, events).await })
+        Box::pin(async move { router.accept(EventOrigin { issuer: &issuer, producer }, events).await })
     }
 }
 

@@ -89,7 +89,7 @@ struct Slot {
 
 /// A parked record, as the store keeps it.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct ParkedRecord {
     parked_at: u64,
     code: ErrorCode,
     text: String,
@@ -343,7 +343,7 @@ fn kept(bad: Bad, parked_at: u64) -> Bytes {
         }
         Err(_) => None,
     };
-    let kept = Kept {
+    let kept = ParkedRecord {
         parked_at,
         code: bad.code,
         text: setgate_telemetry::clean(&bad.text, LONGEST_TEXT),
@@ -355,7 +355,7 @@ fn kept(bad: Bad, parked_at: u64) -> Bytes {
     serde_json::to_vec(&kept).unwrap_or_default().into()
 }
 
-fn read(value: &[u8]) -> Option<Kept> {
+fn read(value: &[u8]) -> Option<ParkedRecord> {
     serde_json::from_slice(value).ok()
 }
 

@@ -26,12 +26,12 @@ const FRESH_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 /// One key set: what is kept, and the one request that may be under way.
 #[derive(Default)]
 pub(crate) struct Slot {
-    kept: Mutex<Kept>,
+    kept: Mutex<CacheEntry>,
     flight: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct CacheEntry {
     good: Option<Good>,
     attempted: Option<Duration>,
     failure: Option<FetchError>,

@@ -20,7 +20,7 @@ use url::Url;
 use crate::{
     Egress, HttpError, HttpFault, NetError, OutboundConfig, OwnAddresses, Resolve, SystemResolver, TlsPolicy,
     connect::{Connector, Dialed, Way},
-    guard::Guard,
+    guard::AddressGuard,
     proxy,
     resolve::Resolver,
     ticks::Ticks,
@@ -134,7 +134,7 @@ impl std::fmt::Debug for Outbound {
 pub struct HttpClient(Arc<ClientInner>);
 
 struct ClientInner {
-    guard: Guard,
+    guard: AddressGuard,
     connector: Result<Connector, HttpError>,
     runtime: setgate_clock::Runtime,
     egress: Option<Egress>,
@@ -264,7 +264,7 @@ impl std::fmt::Debug for HttpClient {
 
 impl ClientInner {
     fn new(shared: &Shared, policy: &TlsPolicy) -> Self {
-        let guard = Guard::new(&shared.config, &policy.guard, shared.own.clone());
+        let guard = AddressGuard::new(&shared.config, &policy.guard, shared.own.clone());
         let connector = tls::client_config(&shared.roots, policy)
             .map(|tls| Connector::new(guard.clone(), tls, shared.way.clone()))
             .map_err(|error| HttpError::new(HttpFault::Tls, error.to_string()));

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::Service;
 
-use crate::{Egress, HttpError, HttpFault, guard::Guard, resolve::Resolver};
+use crate::{Egress, HttpError, HttpFault, guard::AddressGuard, resolve::Resolver};
 
 /// How long one address may stay silent before the next one is tried beside it (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -35,7 +35,7 @@ const ADDRESSES: usize = 8;
 pub(crate) struct Connector(Arc<Inner>);
 
 struct Inner {
-    guard: Guard,
+    guard: AddressGuard,
     tls: Arc<ClientConfig>,
     /// The same trust and identity for what begins as HTTP/1.1 and goes on as something else.
     upgrading: Arc<ClientConfig>,
@@ -53,7 +53,7 @@ pub(crate) struct Way {
 }
 
 impl Connector {
-    pub(crate) fn new(guard: Guard, tls: ClientConfig, way: Way) -> Self {
+    pub(crate) fn new(guard: AddressGuard, tls: ClientConfig, way: Way) -> Self {
         let mut upgrading = tls.clone();
         upgrading.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self(Arc::new(Inner { guard, tls: Arc::new(tls), upgrading: Arc::new(upgrading), way }))

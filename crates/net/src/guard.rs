@@ -70,7 +70,7 @@ impl fmt::Display for Refused {
 
 /// The rules of `[net]` and of one stream together.
 #[derive(Clone, Debug)]
-pub(crate) struct Guard {
+pub(crate) struct AddressGuard {
     own: OwnAddresses,
     allow: Vec<IpNet>,
     deny: Vec<IpNet>,
@@ -78,7 +78,7 @@ pub(crate) struct Guard {
     ports: Vec<u16>,
 }
 
-impl Guard {
+impl AddressGuard {
     pub(crate) fn new(config: &OutboundConfig, policy: &GuardPolicy, own: OwnAddresses) -> Self {
         Self {
             own,

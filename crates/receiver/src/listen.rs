@@ -54,7 +54,7 @@ impl Listen {
     pub async fn serve(self, mut stop: Stop) -> Result<(), ListenError> {
         let name = self.method.entry().name;
         let routes = self.method.receive_routes().ok_or(ListenError::NotAListener(name))?;
-        let guard = Guard { ingest: self.ingest.clone(), authorization: self.authorization.map(Arc::new) };
+        let guard = ArrivalCheck { ingest: self.ingest.clone(), authorization: self.authorization.map(Arc::new) };
         let ends = stop.clone();
         let routes = routes.layer(axum::middleware::map_request(move |mut request: Request| {
             let arrival = guard.arrival(&request, ends.clone());
@@ -86,12 +86,12 @@ impl Listen {
 
 /// Checks who arrives.
 #[derive(Clone)]
-struct Guard {
+struct ArrivalCheck {
     ingest: Arc<ListenIngest>,
     authorization: Option<Arc<Secret<String>>>,
 }
 
-impl Guard {
+impl ArrivalCheck {
     fn arrival(&self, request: &Request, ends: Stop) -> Arrival {
         let peer = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string());
         let shown = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes().to_vec());

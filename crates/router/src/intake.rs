@@ -12,7 +12,7 @@ use crate::{Index, Inner, Issuer, Router};
 
 /// The producer of events, and the issuer under which they are put in.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct EventOrigin<'a> {
     /// The issuer.
     pub issuer: &'a Issuer,
     /// The producer; it is kept in the record (hardening H2).
@@ -120,7 +120,7 @@ impl Router {
     /// Accepts events in one commit; returns one answer for each, in order, after the commit.
     ///
     /// An event without `txn` gets one of 128 random bits.
-    pub async fn accept(&self, source: Source<'_>, mut events: Vec<Event>) -> Vec<Accepted> {
+    pub async fn accept(&self, source: EventOrigin<'_>, mut events: Vec<Event>) -> Vec<Accepted> {
         let inner = &*self.0;
         if let Err(closed) = self.gate() {
             return events.iter().map(|_| Accepted::Unavailable(closed.clone())).collect();
@@ -184,7 +184,7 @@ struct Stale(Version);
 
 impl Inner {
     /// An event as it is appended: whom it is owed to is decided by this index.
-    fn new_event(&self, index: &Index, source: Source<'_>, event: &Event, body: &Bytes) -> NewEvent {
+    fn new_event(&self, index: &Index, source: EventOrigin<'_>, event: &Event, body: &Bytes) -> NewEvent {
         let names = self.shared.store.names();
         let issuer = source.issuer;
         NewEvent {

@@ -41,7 +41,7 @@ mod window;
 pub use config::Config;
 pub use declare::{Declared, DeclaredDelivery, DeclaredRetention, DeclaredStatus};
 pub use index::Index;
-pub use intake::{Accepted, Closed, Source};
+pub use intake::{Accepted, Closed, EventOrigin};
 pub use observe::Observed;
 pub use parked::{ParkedView, Reissued};
 pub use session::SessionTarget;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use setgate_store::{Durability, ParkedFilter, Position, StoreError, StreamNo, Unit};
 use setgate_telemetry::chain;
 
-use crate::{Inner, StartError, streams::Kept};
+use crate::{Inner, StartError, streams::StreamTable};
 
 impl Inner {
     /// Puts in force what the store holds, where a change broke off: until then it answers every event that it is stale.
@@ -23,7 +23,7 @@ impl Inner {
         }
     }
 
-    async fn read_again(self: &Arc<Self>, kept: &mut Kept) -> Result<(), StartError> {
+    async fn read_again(self: &Arc<Self>, kept: &mut StreamTable) -> Result<(), StartError> {
         // Behind whatever still stands in the writer's queue.
         let barrier = Unit::Settle { fence: self.shared.store.fence(), what: vec![] };
         self.shared.store.commit(vec![barrier], Durability::Sync).await?;
@@ -44,7 +44,7 @@ impl Inner {
     }
 
     /// Drops what is parked of streams that are gone. What fails is tried again with the next look.
-    pub(crate) async fn sweep(&self, kept: &mut Kept) {
+    pub(crate) async fn sweep(&self, kept: &mut StreamTable) {
         match self.parked_of_nobody(kept).await {
             Ok(()) => kept.swept = true,
             Err(error) => {
@@ -53,7 +53,7 @@ impl Inner {
         }
     }
 
-    async fn parked_of_nobody(&self, kept: &Kept) -> Result<(), StoreError> {
+    async fn parked_of_nobody(&self, kept: &StreamTable) -> Result<(), StoreError> {
         let store = &self.shared.store;
         let mut from = (StreamNo(0), Position::START);
         loop {
@@ -72,7 +72,7 @@ impl Inner {
     }
 
     /// A deleted stream is no more.
-    pub(crate) fn forget(&self, kept: &mut Kept, no: StreamNo) {
+    pub(crate) fn forget(&self, kept: &mut StreamTable, no: StreamNo) {
         kept.streams.remove(&no);
         if let Some(subscription) = self.subscriptions.write().remove(&no) {
             subscription.end(setgate_delivery::Closed::Deleted);

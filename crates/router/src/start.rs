@@ -20,7 +20,7 @@ use crate::{
     hash::Map,
     intake, retain,
     shared::{Command, Shared},
-    streams::Kept,
+    streams::StreamTable,
     subscription::Subscription,
     tail,
     timers::Timers,
@@ -89,7 +89,7 @@ pub(crate) struct Inner {
     pub(crate) published: watch::Sender<Version>,
     pub(crate) subscriptions: RwLock<Map<StreamNo, Arc<Subscription>>>,
     /// All streams; whoever changes one holds this.
-    pub(crate) kept: tokio::sync::Mutex<Kept>,
+    pub(crate) kept: tokio::sync::Mutex<StreamTable>,
     pub(crate) intake_closed: ArcSwapOption<intake::Closed>,
     pub(crate) held_bytes: AtomicUsize,
     /// What limits dropped since the start, by stream.

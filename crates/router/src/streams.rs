@@ -26,7 +26,7 @@ pub use served::StreamError;
 
 /// All streams, by number, with the version in which the filter of each last changed.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct StreamTable {
     pub(crate) streams: BTreeMap<StreamNo, (Arc<Stream>, Version)>,
     /// A change was begun of which nobody knows how it ended: its caller went away, or the store failed in between.
     pub(crate) unsure: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Kept {
     pub(crate) swept: bool,
 }
 
-impl Kept {
+impl StreamTable {
     /// The stream with this id.
     pub(crate) fn by_id(&self, id: &str) -> Option<&Arc<Stream>> {
         self.streams.values().map(|(stream, _)| stream).find(|stream| stream.id.as_str() == id)
@@ -134,7 +134,7 @@ impl Inner {
     }
 
     /// Puts a version in force for decisions. Appends that were decided before are answered `Stale` by the store.
-    pub(crate) fn publish(&self, kept: &Kept, version: Version) {
+    pub(crate) fn publish(&self, kept: &StreamTable, version: Version) {
         let streams: Vec<_> = kept.streams.values().map(|(stream, _)| stream.clone()).collect();
         let by_id = streams.iter().map(|stream| (stream.id.as_str().to_owned(), StreamNo(stream.no))).collect();
         for word in ["enabled", "paused", "disabled"] {
@@ -161,7 +161,7 @@ impl Inner {
     /// Writes changed streams in one unit, with what goes along, and puts them in force.
     async fn write(
         self: &Arc<Self>,
-        kept: &mut Kept,
+        kept: &mut StreamTable,
         changed: Vec<Arc<Stream>>,
         drop_through: Vec<(StreamNo, Rule)>,
         announcements: Vec<(Arc<Stream>, Announcement)>,
@@ -224,7 +224,7 @@ impl Inner {
         self.pause_alone(&mut kept, &stream, why, "inactivity timeout").await;
     }
 
-    async fn pause_alone(self: &Arc<Self>, kept: &mut Kept, stream: &Stream, why: Reason, announced: &str) {
+    async fn pause_alone(self: &Arc<Self>, kept: &mut StreamTable, stream: &Stream, why: Reason, announced: &str) {
         let mut stream = stream.clone();
         stream.status = Status::Paused { at: self.now(), why };
         let stream = Arc::new(stream);

@@ -19,7 +19,7 @@ use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
 use setgate_set::{ErrorCode, Event, EventLimits, Jti};
 use setgate_store::{IssuerNo, MemoryStore, ProducerNo, Store};
 
-use crate::{Accepted, Config, Issuer, Observed, Parts, Router, Source};
+use crate::{Accepted, Config, EventOrigin, Issuer, Observed, Parts, Router};
 
 mod aside;
 mod batching;
@@ -256,7 +256,7 @@ impl Bench {
     async fn emit_event(&self, event: Value) -> Accepted {
         let event = Event::parse(event, &EventLimits::default()).unwrap();
         let issuer = self.router.issuer(ISSUER).unwrap();
-        self.router.accept(Source { issuer, producer: ProducerNo(1) }, vec![event]).await.remove(0)
+        self.router.accept(EventOrigin { issuer, producer: ProducerNo(1) }, vec![event]).await.remove(0)
     }
 
     /// Lets virtual time pass until this holds; fails after an hour of it.

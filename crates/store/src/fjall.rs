@@ -53,10 +53,10 @@ pub use check::CheckReport;
 pub use export::Exported;
 pub use holdings::Holdings;
 pub use open::{Created, OpenReport, Opened};
-pub use place::{OpenError, Place};
+pub use place::{OpenError, StorePlace};
 pub use repair::{Repair, Repaired};
 pub use room::Room;
-pub use survey::{Findings, GivenUp, Kept, LostParked, Stretch};
+pub use survey::{Findings, GivenUp, LostParked, ReadableCounts, Stretch};
 #[cfg(test)]
 pub(crate) use {batch::Failure, housekeep::Trim};
 

@@ -19,8 +19,8 @@ mod time;
 mod witness;
 
 pub use self::fjall::{
-    CheckReport, Created, Exported, Findings, FjallStore, GivenUp, Holdings, Kept, LostParked, OpenError, OpenReport,
-    Opened, Place, Repair, Repaired, Room, Stretch,
+    CheckReport, Created, Exported, Findings, FjallStore, GivenUp, Holdings, LostParked, OpenError, OpenReport, Opened,
+    ReadableCounts, Repair, Repaired, Room, StorePlace, Stretch,
 };
 pub use config::Options;
 pub use contract::*;

@@ -17,7 +17,7 @@ use crate::{
     Attempted, Boot, Bounds, ClockObserved, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Key,
     Limits, Names, Obstacle, Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Time,
     Unit, Version, Witness,
-    plan::{Kept, Lookup, ParkedRow, Planner},
+    plan::{IdempotencyRecord, Lookup, ParkedRow, Planner},
     sanity::{LEAP, Sanity},
     state::State,
     time::HeldBack,
@@ -29,7 +29,7 @@ const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Default)]
 struct Tables {
     records: BTreeMap<u64, (Entry, Bytes)>,
-    once: HashMap<[u8; 16], (Kept, Timestamp)>,
+    once: HashMap<[u8; 16], (IdempotencyRecord, Timestamp)>,
     rows: BTreeMap<(StreamNo, u64), ParkedRow>,
     control: BTreeMap<Key, Record>,
 }
@@ -58,7 +58,7 @@ impl std::fmt::Debug for MemoryStore {
 }
 
 impl Lookup for Tables {
-    fn once(&self, _producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
+    fn once(&self, _producer: ProducerNo, key: &[u8; 16]) -> Result<Option<IdempotencyRecord>, StoreError> {
         Ok(self.once.get(key).map(|(kept, _)| kept.clone()))
     }
 
@@ -135,7 +135,7 @@ impl MemoryStore {
         for fresh in plan.records {
             let head = &fresh.entry.head;
             if let Some(once) = fresh.once {
-                let kept = Kept { seq: head.at.seq, digest: once.digest, txn: once.txn };
+                let kept = IdempotencyRecord { seq: head.at.seq, digest: once.digest, txn: once.txn };
                 inner.tables.once.insert(once.key, (kept, head.accepted));
             }
             inner.tables.records.insert(head.at.seq, (fresh.entry, fresh.body));

@@ -37,7 +37,7 @@ pub(crate) struct ParkedRow {
 
 /// What an idempotency key stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct IdempotencyRecord {
     pub(crate) seq: u64,
     pub(crate) digest: [u8; 16],
     pub(crate) txn: Box<str>,
@@ -46,7 +46,7 @@ pub(crate) struct Kept {
 /// What planning must look up.
 pub(crate) trait Lookup {
     /// The event that has this idempotency key.
-    fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError>;
+    fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<IdempotencyRecord>, StoreError>;
     /// A parked SET, body included.
     fn parked(&self, stream: StreamNo, seq: u64) -> Result<Option<ParkedRow>, StoreError>;
     /// A record; the body may be lost.
@@ -133,7 +133,7 @@ pub(crate) struct Planner<'a> {
     numbers: Numbers,
     ended: HashSet<(StreamNo, u64)>,
     cleared: HashMap<StreamNo, u64>,
-    once: HashMap<[u8; 16], Kept>,
+    once: HashMap<[u8; 16], IdempotencyRecord>,
     plan: Plan,
 }
 
@@ -235,7 +235,8 @@ impl<'a> Planner<'a> {
         };
         Ok(match kept {
             None => {
-                self.once.insert(once.key, Kept { seq: self.next, digest: once.digest, txn: once.txn.clone() });
+                self.once
+                    .insert(once.key, IdempotencyRecord { seq: self.next, digest: once.digest, txn: once.txn.clone() });
                 self.write(event.clone())
             }
             Some(kept) if kept.digest == once.digest => Appended::Repeat { at: Position::new(kept.seq), txn: kept.txn },
@@ -400,7 +401,7 @@ mod tests {
     struct Nothing;
 
     impl Lookup for Nothing {
-        fn once(&self, _: ProducerNo, _: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
+        fn once(&self, _: ProducerNo, _: &[u8; 16]) -> Result<Option<IdempotencyRecord>, StoreError> {
             Ok(None)
         }
         fn parked(&self, _: StreamNo, _: u64) -> Result<Option<ParkedRow>, StoreError> {

@@ -28,7 +28,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use setgate_clock::{BoxFuture as Sleep, Clock, Runtime, manual::ManualClock};
 
-use crate::{FjallStore, MemoryStore, Observed, OpenError, Opened, Options, Place, Store, testkit::Bench};
+use crate::{FjallStore, MemoryStore, Observed, OpenError, Opened, Options, Store, StorePlace, testkit::Bench};
 
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 
@@ -147,15 +147,15 @@ impl Folder {
         made
     }
 
-    pub(crate) fn place(&self) -> Place {
-        Place { store: self.options.path.clone(), owner: self.folder.path().join("owner.json") }
+    pub(crate) fn place(&self) -> StorePlace {
+        StorePlace { store: self.options.path.clone(), owner: self.folder.path().join("owner.json") }
     }
 
     pub(crate) fn try_open(&self) -> Result<Opened, OpenError> {
         self.try_open_at(&self.place())
     }
 
-    pub(crate) fn try_open_at(&self, place: &Place) -> Result<Opened, OpenError> {
+    pub(crate) fn try_open_at(&self, place: &StorePlace) -> Result<Opened, OpenError> {
         FjallStore::open(place, &self.options, &SECRET, &self.runtime, Observed::default())
     }
 

@@ -231,7 +231,7 @@ pub(crate) async fn source(subject: &Subject, from: &From) -> Vec<Finding> {
     }
 }
 
-fn sourced(subject: &Subject, from: &From, seen: &look::Source) -> Vec<Finding> {
+fn sourced(subject: &Subject, from: &From, seen: &look::SourceFindings) -> Vec<Finding> {
     let commands = subject.commands();
     let mut findings = Vec::new();
     let group = subject.says(&format!("group {}", from.group));

@@ -63,7 +63,7 @@ pub(crate) async fn collect(
     let (leave, left) = oneshot::channel::<()>();
     let member = Member { inner: cluster.context(), shared: shared.clone() };
     // Whoever drops this future ends the thread.
-    let _guard = Guard(shared.clone());
+    let _guard = EndOnDrop(shared.clone());
     let (on_thread, of) = (shared.clone(), from.clone());
     let thread = std::thread::Builder::new().name("kafka source".to_owned()).spawn(move || {
         let consumer = match join(&config, member, &of) {
@@ -132,9 +132,9 @@ fn config(cluster: &Cluster, from: &From) -> Result<ClientConfig, Fault> {
     Ok(config)
 }
 
-struct Guard(Arc<Shared>);
+struct EndOnDrop(Arc<Shared>);
 
-impl Drop for Guard {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end();
         self.0.give_back();

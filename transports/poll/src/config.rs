@@ -129,21 +129,21 @@ fn forget<'de, D: Deserializer<'de>>(json: D) -> Result<(), D::Error> {
 /// Where the receiving half collects, and how, beside whom it trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct PollSource {
     /// The transmitter's poll endpoint.
     pub endpoint_url: String,
     /// Sent verbatim with every request.
     #[serde(default)]
     pub authorization_header: Option<Secret<String>>,
     /// SETs that one answer may bring, 1 to 10000.
-    #[serde(default = "Source::max_events")]
+    #[serde(default = "PollSource::max_events")]
     pub max_events: usize,
     /// How long a poll may take, 2s to 10m: longer than the transmitter holds it.
-    #[serde(default = "Source::timeout", with = "setgate_delivery::duration")]
+    #[serde(default = "PollSource::timeout", with = "setgate_delivery::duration")]
     pub timeout: Duration,
 }
 
-impl Source {
+impl PollSource {
     const fn max_events() -> usize {
         100
     }
@@ -220,11 +220,11 @@ mod tests {
 
     #[test]
     fn a_source_is_read_strictly_and_hides_its_secret() {
-        let read = |text: &str| serde_json::from_str::<Source>(text);
+        let read = |text: &str| serde_json::from_str::<PollSource>(text);
         let source = read(r#"{"endpoint_url":"https://a.example","authorization_header":"Bearer canary"}"#).unwrap();
         assert!(source.validate().is_ok() && !format!("{source:?}").contains("canary"));
         assert!(read(r#"{"endpoint_url":"https://a.example","endpoint":1}"#).is_err());
-        assert!(Source { max_events: 0, ..source.clone() }.validate().is_err());
-        assert!(Source { timeout: Duration::from_secs(1), ..source }.validate().is_err());
+        assert!(PollSource { max_events: 0, ..source.clone() }.validate().is_err());
+        assert!(PollSource { timeout: Duration::from_secs(1), ..source }.validate().is_err());
     }
 }

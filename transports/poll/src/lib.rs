@@ -11,7 +11,7 @@ mod receiver;
 mod responder;
 pub mod wire;
 
-pub use config::{Grant, Section, Source, Terms};
+pub use config::{Grant, PollSource, Section, Terms};
 pub use responder::PollChannel;
 
 /// Poll over HTTP: the receiver asks and acknowledges in one request (RFC 8936).

@@ -37,7 +37,7 @@ struct Queue {
 
 impl Places {
     /// A place among those who wait; the oldest gives way when there is none.
-    pub(crate) fn enter(&self) -> Place {
+    pub(crate) fn enter(&self) -> WaitingPlace {
         let (end, ended) = oneshot::channel();
         let mut queue = self.0.waiting.lock();
         if queue.polls.len() >= WAITING
@@ -49,7 +49,7 @@ impl Places {
         queue.numbers += 1;
         let number = queue.numbers;
         queue.polls.push_back((number, end));
-        Place { places: self.clone(), number, ended }
+        WaitingPlace { places: self.clone(), number, ended }
     }
 
     /// A place among those whose answer lingers, if there is one.
@@ -66,20 +66,20 @@ impl Places {
 }
 
 /// One who waits.
-pub(crate) struct Place {
+pub(crate) struct WaitingPlace {
     places: Places,
     number: u64,
     ended: oneshot::Receiver<()>,
 }
 
-impl Place {
+impl WaitingPlace {
     /// Ready when a newer poll has taken the place.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.ended).poll(cx).map(|_| ())
     }
 }
 
-impl Drop for Place {
+impl Drop for WaitingPlace {
     fn drop(&mut self) {
         self.places.0.waiting.lock().polls.retain(|(number, _)| *number != self.number);
     }
@@ -98,7 +98,7 @@ impl Drop for Lingering {
 mod tests {
     use super::*;
 
-    fn is_ended(place: &mut Place) -> bool {
+    fn is_ended(place: &mut WaitingPlace) -> bool {
         place.poll_ended(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 

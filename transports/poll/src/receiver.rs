@@ -11,7 +11,7 @@ use setgate_delivery::{
     http::{Method, StatusCode},
 };
 
-use crate::{config::Source, wire};
+use crate::{config::PollSource, wire};
 
 /// Ids that one request carries at most; the transmitter may bound them as this gateway does.
 const IDS: usize = 5_000;
@@ -106,7 +106,7 @@ struct Collector {
 
 impl Collector {
     fn new(env: &Env, from: Json, ingest: Arc<dyn Ingest>) -> Result<Self, Fault> {
-        let Trusting { own: source, trust }: Trusting<Source> = serde_json::from_value(from)
+        let Trusting { own: source, trust }: Trusting<PollSource> = serde_json::from_value(from)
             .map_err(|error| Fault::Start(Cause::configuration("configuration", error.to_string())))?;
         let endpoint = source.endpoint(&trust, env)?;
         Ok(Self {

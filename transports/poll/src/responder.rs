@@ -27,7 +27,7 @@ use setgate_delivery::{
 use crate::{
     answer::Answer,
     config::{Grant, Section},
-    places::{Place, Places},
+    places::{Places, WaitingPlace},
     wire::{self, Ask},
 };
 
@@ -145,7 +145,7 @@ enum Fetched {
 /// What a poll that waits needs beside its consumer.
 struct Waiting {
     deadline: BoxFuture<'static, ()>,
-    place: Place,
+    place: WaitingPlace,
     capped: bool,
 }
 

@@ -157,7 +157,7 @@ impl Options for Terms {}
 /// Where the other end connects to: the argument of `collect`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Source {
+pub(crate) struct SocketSource {
     /// The stream's URL: `https`, `http`, `wss` or `ws`.
     endpoint_url: String,
     /// Sent verbatim as `Authorization`.
@@ -188,7 +188,7 @@ pub(crate) enum Transport {
     Http,
 }
 
-impl Source {
+impl SocketSource {
     /// The URL in HTTP's schemes.
     pub(crate) fn url(&self) -> Result<Url, Fault> {
         let text = match self.endpoint_url.split_once("://") {
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_source_takes_both_families_of_schemes() {
-        let read = |text: &str| serde_json::from_str::<Source>(text);
+        let read = |text: &str| serde_json::from_str::<SocketSource>(text);
         let url = |text: &str| read(text).unwrap().url().unwrap().to_string();
         assert_eq!(url(r#"{"endpoint_url":"wss://a.example/ws/1"}"#), "https://a.example/ws/1");
         assert_eq!(url(r#"{"endpoint_url":"ws://127.0.0.1:1/x"}"#), "http://127.0.0.1:1/x");

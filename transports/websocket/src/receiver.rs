@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::client::generate_key};
 
 use crate::{
-    config::{Source, Transport, wrong},
+    config::{SocketSource, Transport, wrong},
     conversation::{Conversation, Ended, Rules},
     inbox::Inbox,
     wire::{self, Goodbye, Refused, Subprotocol},
@@ -60,7 +60,7 @@ enum Failed {
 /// # Errors
 /// [`Fault`] where waiting fixes nothing: what is asked for is wrong, the credential is not accepted, there is no such stream.
 pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut stop: Stop) -> Result<(), Fault> {
-    let source: Source = serde_json::from_value(from).map_err(|error| wrong("", error.to_string()))?;
+    let source: SocketSource = serde_json::from_value(from).map_err(|error| wrong("", error.to_string()))?;
     let url = source.url()?;
     let client = env.http.client(&TlsPolicy::default());
     client.check(&url).map_err(|error| wrong("endpoint_url", error.text))?;

@@ -35,11 +35,11 @@ pub(super) struct Item {
 }
 
 /// Events, one after another, read by a thread of its own.
-pub(super) struct Source {
+pub(super) struct EventReader {
     items: mpsc::Receiver<Item>,
 }
 
-impl Source {
+impl EventReader {
     /// Opens the source behind what a former run did.
     ///
     /// # Errors

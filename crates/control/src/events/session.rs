@@ -11,7 +11,7 @@ use setgate_set::Event;
 
 use super::{
     Held, IntakeEndpoint,
-    source::{Fault, Source},
+    source::{BodySource, Fault},
     split::{Piece, Splitter},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct Session {
     endpoint: Arc<IntakeEndpoint>,
     producer: Arc<Producer>,
-    source: Source,
+    source: BodySource,
     splitter: Splitter,
     batch: Batch,
     commit: Option<Commit>,
@@ -72,7 +72,7 @@ impl Session {
     pub(super) fn new(
         endpoint: Arc<IntakeEndpoint>,
         producer: Arc<Producer>,
-        source: Source,
+        source: BodySource,
         splitter: Splitter,
         held: Held,
     ) -> Self {
@@ -134,7 +134,7 @@ impl Session {
 
     /// Reads events until the batch is full or the body has ended; if not `patient`, also until nothing more is there at the moment.
     ///
-    /// Dropping it loses nothing: it waits in one place only, [`Source::next`].
+    /// Dropping it loses nothing: it waits in one place only, [`BodySource::next`].
     async fn fill(&mut self, patient: bool) {
         while self.end.is_none() && !self.batch.is_full(&self.endpoint) {
             match self.splitter.next() {

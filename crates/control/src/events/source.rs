@@ -65,7 +65,7 @@ impl From<Fault> for Problem {
 }
 
 /// The body as the splitter draws it.
-pub(super) struct Source {
+pub(super) struct BodySource {
     bytes: Reader,
     arrived: Arc<AtomicU64>,
     produced: u64,
@@ -79,7 +79,7 @@ enum Reader {
     Zstd(Box<ZstdDecoder<StreamReader<Counted, Bytes>>>),
 }
 
-impl Source {
+impl BodySource {
     pub(super) fn new(body: Body, coding: Coding, config: Arc<IntakeConfig>, runtime: Runtime) -> Self {
         let arrived = Arc::new(AtomicU64::new(0));
         let counted = Counted { body, arrived: arrived.clone(), head: Vec::new() };

@@ -33,12 +33,12 @@ pub(super) struct Splitter {
 #[derive(Debug)]
 enum Form {
     Lines,
-    Array(Place),
+    Array(ArrayState),
 }
 
 /// Where in an array the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ArrayState {
     /// Before `[`.
     Start,
     /// Before the first element, or `]`.
@@ -61,7 +61,7 @@ impl Splitter {
 
     /// A splitter of an array's elements.
     pub(super) fn array(longest: usize) -> Self {
-        Self::of(Form::Array(Place::Start), longest)
+        Self::of(Form::Array(ArrayState::Start), longest)
     }
 
     fn of(form: Form, longest: usize) -> Self {
@@ -123,51 +123,51 @@ impl Splitter {
         let mut at = 0;
         let piece = loop {
             let Some(byte) = self.chunk.get(at).copied() else {
-                if matches!(place, Place::Inside { .. }) {
+                if matches!(place, ArrayState::Inside { .. }) {
                     self.keep(at);
                 } else {
                     self.chunk.clear();
                 }
                 break match (self.finished, place) {
                     (false, _) => Piece::More,
-                    (true, Place::Done) => Piece::End,
+                    (true, ArrayState::Done) => Piece::End,
                     (true, _) => Piece::Broken("the array does not end"),
                 };
             };
             let white = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
             match place {
-                Place::Inside { depth, string, escape } => match inside(byte, depth, string, escape) {
+                ArrayState::Inside { depth, string, escape } => match inside(byte, depth, string, escape) {
                     Step::Goes(next) => {
                         place = next;
                         at += 1;
                     }
                     Step::Ends { with_it } => {
-                        place = Place::After;
+                        place = ArrayState::After;
                         break self.cut_item(at + usize::from(with_it));
                     }
                 },
                 _ if white => at += 1,
-                Place::Start if byte == b'[' => {
-                    place = Place::First;
+                ArrayState::Start if byte == b'[' => {
+                    place = ArrayState::First;
                     at += 1;
                 }
-                Place::First | Place::After if byte == b']' => {
-                    place = Place::Done;
+                ArrayState::First | ArrayState::After if byte == b']' => {
+                    place = ArrayState::Done;
                     at += 1;
                 }
-                Place::After if byte == b',' => {
-                    place = Place::Next;
+                ArrayState::After if byte == b',' => {
+                    place = ArrayState::Next;
                     at += 1;
                 }
-                Place::First | Place::Next if !matches!(byte, b',' | b']' | b'}' | b':') => {
+                ArrayState::First | ArrayState::Next if !matches!(byte, b',' | b']' | b'}' | b':') => {
                     self.chunk.advance(at);
                     at = 0;
-                    place = Place::Inside { depth: 0, string: false, escape: false };
+                    place = ArrayState::Inside { depth: 0, string: false, escape: false };
                 }
-                Place::Start => break Piece::Broken("an array begins with `[`"),
-                Place::First | Place::Next => break Piece::Broken("an element of the array is missing"),
-                Place::After => break Piece::Broken("`,` or `]` is missing after an element of the array"),
-                Place::Done => break Piece::Broken("something follows the array"),
+                ArrayState::Start => break Piece::Broken("an array begins with `[`"),
+                ArrayState::First | ArrayState::Next => break Piece::Broken("an element of the array is missing"),
+                ArrayState::After => break Piece::Broken("`,` or `]` is missing after an element of the array"),
+                ArrayState::Done => break Piece::Broken("something follows the array"),
             }
         };
         self.form = Form::Array(place);
@@ -204,7 +204,7 @@ impl Splitter {
 
 /// What one byte inside an element does.
 enum Step {
-    Goes(Place),
+    Goes(ArrayState),
     /// The element has ended, with or before this byte.
     Ends {
         with_it: bool,
@@ -212,7 +212,7 @@ enum Step {
 }
 
 fn inside(byte: u8, depth: u32, string: bool, escape: bool) -> Step {
-    let goes = |depth, string, escape| Step::Goes(Place::Inside { depth, string, escape });
+    let goes = |depth, string, escape| Step::Goes(ArrayState::Inside { depth, string, escape });
     if string {
         return match byte {
             _ if escape => goes(depth, true, false),

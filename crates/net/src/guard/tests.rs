@@ -24,7 +24,7 @@ struct Vector {
 }
 
 impl Vector {
-    fn guards(&self) -> [Guard; 2] {
+    fn guards(&self) -> [AddressGuard; 2] {
         let own = OwnAddresses::new();
         if let Some(listener) = self.own {
             own.add(listener);
@@ -42,10 +42,10 @@ impl Vector {
             allow_ports: self.allow_ports.clone(),
         };
         // It makes no difference whether `[net]` or the stream's grant allows it.
-        [Guard::new(&everywhere, &GuardPolicy::default(), own.clone()), Guard::new(&deny, &here, own)]
+        [AddressGuard::new(&everywhere, &GuardPolicy::default(), own.clone()), AddressGuard::new(&deny, &here, own)]
     }
 
-    fn check(&self, guard: &Guard) -> Result<(), Refused> {
+    fn check(&self, guard: &AddressGuard) -> Result<(), Refused> {
         match (&self.url, &self.name, self.resolves.or(self.ip)) {
             (Some(url), None, None) => guard.url(&Url::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"))),
             (None, Some(name), Some(ip)) => {
@@ -85,7 +85,7 @@ fn the_corpus_of_encodings_and_ranges_is_validated_as_it_says() {
 
 #[test]
 fn a_refusal_names_the_option_and_the_line_to_add() {
-    let guard = Guard::new(&OutboundConfig::default(), &GuardPolicy::default(), OwnAddresses::new());
+    let guard = AddressGuard::new(&OutboundConfig::default(), &GuardPolicy::default(), OwnAddresses::new());
     let refusal = |url: &str| guard.url(&Url::parse(url).unwrap()).unwrap_err().0;
     assert!(refusal("https://127.0.0.1/").contains(r#"allow_networks = ["127.0.0.1/32"]"#));
     assert!(refusal("https://[fd00::1]/").contains(r#"allow_networks = ["fd00::1/128"]"#));
@@ -97,12 +97,12 @@ fn a_refusal_names_the_option_and_the_line_to_add() {
 fn what_a_refusal_says_to_write_is_enough() {
     for ip in ["127.0.0.1", "169.254.169.254", "168.63.129.16", "::1", "fd00:ec2::254", "10.0.0.1", "::ffff:10.0.0.1"] {
         let ip: IpAddr = ip.parse().unwrap();
-        let closed = Guard::new(&OutboundConfig::default(), &GuardPolicy::default(), OwnAddresses::new());
+        let closed = AddressGuard::new(&OutboundConfig::default(), &GuardPolicy::default(), OwnAddresses::new());
         let text = closed.address(true, ip, 443).unwrap_err().0;
         let (_, after) = text.split_once("[\"").unwrap();
         let net: IpNet = after.split_once('"').unwrap().0.parse().unwrap();
         let policy = GuardPolicy { allow_networks: vec![net], ..GuardPolicy::default() };
-        let open = Guard::new(&OutboundConfig::default(), &policy, OwnAddresses::new());
+        let open = AddressGuard::new(&OutboundConfig::default(), &policy, OwnAddresses::new());
         assert_eq!(open.address(true, ip, 443), Ok(()), "{text}");
     }
 }
@@ -111,7 +111,7 @@ fn what_a_refusal_says_to_write_is_enough() {
 fn a_listener_added_later_is_refused_too() {
     let own = OwnAddresses::new();
     let policy = GuardPolicy { allow_networks: vec!["127.0.0.0/8".parse().unwrap()], ..GuardPolicy::default() };
-    let guard = Guard::new(&OutboundConfig::default(), &policy, own.clone());
+    let guard = AddressGuard::new(&OutboundConfig::default(), &policy, own.clone());
     let target = (IpAddr::from([127, 0, 0, 1]), 8080);
     assert!(guard.address(true, target.0, target.1).is_ok());
     own.add(SocketAddr::from(target));

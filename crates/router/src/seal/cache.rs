@@ -10,10 +10,10 @@ use crate::number::KeyGeneration;
 
 /// Sealed tokens of SETs that failed: a repeat is not signed again. Bounded in bytes; a miss signs again, the payload is the same.
 #[derive(Default)]
-pub(crate) struct SealCache(Mutex<Kept>);
+pub(crate) struct SealCache(Mutex<CachedTokens>);
 
 #[derive(Default)]
-struct Kept {
+struct CachedTokens {
     tokens: HashMap<Jti, (KeyGeneration, Bytes)>,
     oldest: VecDeque<Jti>,
     bytes: usize,

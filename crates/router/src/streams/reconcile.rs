@@ -6,7 +6,7 @@ use setgate_set::Timestamp;
 use setgate_store::{Done, Durability, Rule, Space, StoreError, StreamNo, Unit, Version};
 use setgate_stream::{Delivery, Owner, Reason, Roster, Status, Stream};
 
-use super::{Kept, StreamError};
+use super::{StreamError, StreamTable};
 use crate::{ChangeError, Declared, DeclaredStatus, Inner, Router};
 
 /// What a reconciliation did; nothing is ever deleted by it (hardening H15).
@@ -116,7 +116,7 @@ impl Inner {
     }
 
     /// What becomes of a declared stream.
-    fn plan(&self, plan: &mut Plan, kept: &Kept, declared: &Declared) -> Result<(), StreamError> {
+    fn plan(&self, plan: &mut Plan, kept: &StreamTable, declared: &Declared) -> Result<(), StreamError> {
         let id = declared.id.as_str();
         let before = kept.by_id(id);
         if before.is_some_and(|before| before.owner != Owner::Operator) {
@@ -151,7 +151,7 @@ impl Inner {
     fn plan_absent(
         &self,
         plan: &mut Plan,
-        kept: &Kept,
+        kept: &StreamTable,
         declared: &BTreeSet<&str>,
         force: bool,
     ) -> Result<(), ReconcileError> {

@@ -1,6 +1,6 @@
 //! What fills the store must not close intake for others (P5): the largest holder is cut, oldest first, and that is seen.
 
-use setgate_store::{FjallStore, Options, Place, Position, StreamNo};
+use setgate_store::{FjallStore, Options, Position, StorePlace, StreamNo};
 
 use super::*;
 
@@ -17,7 +17,7 @@ async fn on_disk(folder: &std::path::Path, budget_bytes: u64) -> Bench {
         segment_bytes: 8 * MIB,
         ..Options::default()
     };
-    let place = Place { store: options.path.clone(), owner: folder.join("owner") };
+    let place = StorePlace { store: options.path.clone(), owner: folder.join("owner") };
     FjallStore::init(&place, &options, &[9; 32], &runtime).unwrap();
     let store =
         FjallStore::open(&place, &options, &[9; 32], &runtime, setgate_store::Observed::default()).unwrap().store;

@@ -1,6 +1,6 @@
 //! The router lags behind the ledger while segments are given up.
 
-use setgate_store::{Durability, FjallStore, Kind, NewEvent, Options, Place, StreamNo, Unit, Version};
+use setgate_store::{Durability, FjallStore, Kind, NewEvent, Options, StorePlace, StreamNo, Unit, Version};
 
 use super::{faulty::Faulty, *};
 
@@ -9,7 +9,7 @@ async fn a_router_that_lags_hands_over_what_is_owed_of_condensed_segments_in_ord
     let clock = ManualClock::at(1_800_000_000_000);
     let runtime = setgate_clock::manual::runtime(clock.clone(), 7);
     let folder = tempfile::tempdir().unwrap();
-    let place = Place { store: folder.path().join("store"), owner: folder.path().join("owner") };
+    let place = StorePlace { store: folder.path().join("store"), owner: folder.path().join("owner") };
     let options = Options {
         path: place.store.clone(),
         reserve_bytes: 1,

@@ -6,7 +6,7 @@ use crate::{
     Bounds, FjallStore, Position,
     fjall::{
         identity::Identity,
-        place::{OpenError, Place},
+        place::{OpenError, StorePlace},
         salvage::Salvage,
         seal,
         survey::Survey,
@@ -66,7 +66,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`OpenError`] where there is no store to check, or it is in use. What is wrong inside is in the report.
-    pub fn check(place: &Place) -> Result<CheckReport, OpenError> {
+    pub fn check(place: &StorePlace) -> Result<CheckReport, OpenError> {
         let identity = place.identity()?;
         let _lock = place.lock()?;
         place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
@@ -127,7 +127,7 @@ impl FjallStore {
 }
 
 /// The newest mark that reads, if there is one.
-pub(crate) fn read_mark(place: &Place) -> Result<Option<Mark>, OpenError> {
+pub(crate) fn read_mark(place: &StorePlace) -> Result<Option<Mark>, OpenError> {
     let path = place.watermark();
     match Watermark::read(&path) {
         Ok(mark) => Ok(mark),
@@ -137,7 +137,7 @@ pub(crate) fn read_mark(place: &Place) -> Result<Option<Mark>, OpenError> {
 }
 
 /// The account of a store whose lock is held.
-pub(crate) fn survey(place: &Place, mark: Option<&Mark>) -> Result<Survey, OpenError> {
+pub(crate) fn survey(place: &StorePlace, mark: Option<&Mark>) -> Result<Survey, OpenError> {
     let path = place.engine();
     let salvage = Salvage::look(&path, &place.aside()).map_err(OpenError::io("read", &path))?;
     Ok(Survey::of(&salvage, mark))

@@ -23,7 +23,7 @@ use crate::{
         spare::{EMPTIED, Spares},
         turnover::FILLER,
     },
-    plan::{Kept, ParkedRow},
+    plan::{IdempotencyRecord, ParkedRow},
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -377,7 +377,12 @@ impl Engine {
     }
 
     /// What an idempotency key stands for; the newest bucket is asked first.
-    pub(crate) fn kept(&self, producer: ProducerNo, key: &[u8; 16], since: u64) -> Result<Option<Kept>, StoreError> {
+    pub(crate) fn kept(
+        &self,
+        producer: ProducerNo,
+        key: &[u8; 16],
+        since: u64,
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let buckets = self.once.read();
         let full = once_key(producer, key);
         for (_, bucket) in buckets.range(since..).rev().filter(|(_, bucket)| bucket.filter.may_have(&full)) {
@@ -487,10 +492,10 @@ pub(crate) fn write_kept(seq: u64, digest: &[u8; 16], txn: &str) -> Vec<u8> {
     out.sealed()
 }
 
-pub(crate) fn read_kept(value: &[u8]) -> Option<Kept> {
+pub(crate) fn read_kept(value: &[u8]) -> Option<IdempotencyRecord> {
     let mut from = In::sealed(value)?;
     let (seq, digest) = (from.fixed()?, from.take(16)?.try_into().ok()?);
-    Some(Kept { seq, digest, txn: std::str::from_utf8(from.bytes()?).ok()?.into() })
+    Some(IdempotencyRecord { seq, digest, txn: std::str::from_utf8(from.bytes()?).ok()?.into() })
 }
 
 /// The row of a parked SET, without its body.

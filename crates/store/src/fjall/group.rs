@@ -15,7 +15,7 @@ use crate::{
         shared::Shared,
         writer::{Call, Job, Next, Writer},
     },
-    plan::{Answer, Kept, Lookup, ParkedRow, Plan, Planner},
+    plan::{Answer, IdempotencyRecord, Lookup, ParkedRow, Plan, Planner},
     ring::{Recent, Ring},
     state::Ops,
 };
@@ -34,7 +34,7 @@ struct PlanningView<'a> {
 }
 
 impl Lookup for PlanningView<'_> {
-    fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<Kept>, StoreError> {
+    fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<IdempotencyRecord>, StoreError> {
         let since = self.shared.horizons.read().get(&producer).copied().unwrap_or_default().max(self.since);
         self.engine.kept(producer, key, since)
     }

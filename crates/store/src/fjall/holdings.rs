@@ -7,7 +7,7 @@ use crate::{
     fjall::{
         guard::guarded,
         open::{damaged, open_engine, open_mark},
-        place::Place,
+        place::StorePlace,
     },
 };
 
@@ -35,7 +35,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`OpenError`], as for opening.
-    pub fn holdings(place: &Place) -> Result<Holdings, OpenError> {
+    pub fn holdings(place: &StorePlace) -> Result<Holdings, OpenError> {
         let instance = place.instance(None)?;
         let _lock = place.lock()?;
         let copy = place.check(&instance)?;

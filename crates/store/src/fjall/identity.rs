@@ -11,8 +11,8 @@ use crate::{
     Names,
     fjall::{
         check::{read_mark, survey},
-        place::{FORMAT, OpenError, Place, replace, space},
-        survey::Kept,
+        place::{FORMAT, OpenError, StorePlace, replace, space},
+        survey::ReadableCounts,
     },
 };
 
@@ -77,7 +77,7 @@ fn checksum(members: &Map<String, Value>) -> String {
     format!("{:016x}", xxh3_64(lines.concat().as_bytes()))
 }
 
-impl Place {
+impl StorePlace {
     fn instance_file(&self) -> PathBuf {
         self.store.join("instance.json")
     }
@@ -137,7 +137,7 @@ impl Place {
             return Ok(true);
         }
         let found = survey(self, Some(&mark.unwrap_or_default()))?.findings;
-        Ok(mark.is_none_or(|mark| mark.epoch == 0) && found.is_sound() && found.kept == Kept::default())
+        Ok(mark.is_none_or(|mark| mark.epoch == 0) && found.is_sound() && found.kept == ReadableCounts::default())
     }
 
     /// Reads the store's identity and checks its format and secret.

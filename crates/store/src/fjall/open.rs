@@ -17,7 +17,7 @@ use crate::{
         guard::{guarded, told},
         identity::{Instance, fingerprint, token},
         journal,
-        place::{FORMAT, OpenError, Place, is_full, refuse_network, space, sync_folder},
+        place::{FORMAT, OpenError, StorePlace, is_full, refuse_network, space, sync_folder},
         replay::{EPOCH, Loaded, load, write_counters},
         shared::{Parts, Shared},
         watermark::{Mark, Watermark},
@@ -86,7 +86,7 @@ impl FjallStore {
     /// # Errors
     /// [`OpenError`], for example where there is one already.
     pub fn init(
-        place: &Place,
+        place: &StorePlace,
         options: &Options,
         secret: &[u8; Names::SECRET],
         runtime: &Runtime,
@@ -130,7 +130,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`OpenError`], for example where another process makes it at this moment.
-    pub fn clear_unfinished(place: &Place) -> Result<(), OpenError> {
+    pub fn clear_unfinished(place: &StorePlace) -> Result<(), OpenError> {
         if place.has_instance() || !place.engine().exists() {
             return Ok(());
         }
@@ -152,7 +152,7 @@ impl FjallStore {
     /// # Errors
     /// [`OpenError`]: in use, of another format, damaged, or short of what was promised.
     pub fn open(
-        place: &Place,
+        place: &StorePlace,
         options: &Options,
         secret: &[u8; Names::SECRET],
         runtime: &Runtime,
@@ -244,7 +244,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`OpenError`], as for opening.
-    pub fn adopt(place: &Place, runtime: &Runtime) -> Result<(), OpenError> {
+    pub fn adopt(place: &StorePlace, runtime: &Runtime) -> Result<(), OpenError> {
         let mut instance = place.instance(None)?;
         let _lock = place.lock()?;
         if place.check(&instance)?.is_none() {
@@ -273,7 +273,7 @@ pub(crate) fn adopted(numbers: Numbers) -> Numbers {
 }
 
 /// Opens the file of marks, which must hold one.
-pub(crate) fn open_mark(place: &Place) -> Result<(Watermark, Mark), OpenError> {
+pub(crate) fn open_mark(place: &StorePlace) -> Result<(Watermark, Mark), OpenError> {
     let path = place.watermark();
     match Watermark::open(&path) {
         Ok((watermark, Some(mark))) => Ok((watermark, mark)),
@@ -286,7 +286,7 @@ pub(crate) fn open_mark(place: &Place) -> Result<(Watermark, Mark), OpenError> {
 }
 
 /// Opens the engine and compares what it holds with the mark.
-pub(crate) fn open_engine(place: &Place, mark: &Mark) -> Result<(Engine, Loaded), OpenError> {
+pub(crate) fn open_engine(place: &StorePlace, mark: &Mark) -> Result<(Engine, Loaded), OpenError> {
     let path = place.engine();
     if !path.exists() {
         return Err(OpenError::Damaged(format!("its folder {} is missing", path.display())));
@@ -318,7 +318,7 @@ pub(crate) fn open_engine(place: &Place, mark: &Mark) -> Result<(Engine, Loaded)
     Ok((engine, loaded))
 }
 
-pub(crate) fn compare(place: &Place, mark: &Mark, loaded: &Loaded, engine: &Engine) -> Result<(), OpenError> {
+pub(crate) fn compare(place: &StorePlace, mark: &Mark, loaded: &Loaded, engine: &Engine) -> Result<(), OpenError> {
     let found = loaded.state.last;
     if found < mark.last || loaded.commit < mark.commit || loaded.state.version.0 < mark.version {
         return Err(OpenError::Short {

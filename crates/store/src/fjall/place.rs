@@ -13,7 +13,7 @@ pub(crate) const FORMAT: u32 = 1;
 
 /// Where a store lives, and where the token is kept that tells it from its copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StorePlace {
     /// The folder of the store.
     pub store: PathBuf,
     /// The file of the owner token, outside that folder: it must not travel with a copy of it.
@@ -145,7 +145,7 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-impl Place {
+impl StorePlace {
     /// The engine's folder.
     pub(crate) fn engine(&self) -> PathBuf {
         self.store.join("engine")
@@ -191,7 +191,7 @@ impl Place {
         Ok(kept)
     }
 
-    /// Finishes what [`Place::swap`] began, if it was broken off between its renames.
+    /// Finishes what [`StorePlace::swap`] began, if it was broken off between its renames.
     pub(crate) fn finish_swap(&self) -> io::Result<()> {
         let made = self.rebuilt();
         let whole = made.join("engine").exists() && made.join("watermark").exists();

@@ -22,7 +22,7 @@ use crate::{
         identity::{Identity, Instance},
         journal,
         open::{damaged, open_engine},
-        place::{Lock, OpenError, Place, sync_folder},
+        place::{Lock, OpenError, StorePlace, sync_folder},
         replay::{COUNTERS, EPOCH, Fold, KEYS, write_counters, write_keys},
         salvage::{KeyspaceRole, Salvage, tree::Row},
         segment::Segment,
@@ -41,7 +41,7 @@ const SEGMENT: (u64, u64) = (65_536, 64 * 1024 * 1024);
 
 /// A closed store, looked through, and held until it is repaired or let be.
 pub struct Repair {
-    place: Place,
+    place: StorePlace,
     identity: Identity,
     /// What is written where the identity is lost.
     anew: Option<Instance>,
@@ -77,7 +77,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`OpenError`] where there is none, it is in use, or the disk does not give it.
-    pub fn repair(place: &Place) -> Result<Repair, OpenError> {
+    pub fn repair(place: &StorePlace) -> Result<Repair, OpenError> {
         let identity = place.identity()?;
         let lock = place.lock()?;
         place.finish_swap().map_err(OpenError::io("put in place the repaired parts of", &place.store))?;
@@ -174,7 +174,7 @@ impl Repair {
         if fs::read_dir(&work).map_err(OpenError::io("read", &work))?.next().is_some() {
             return Err(OpenError::Exists(work));
         }
-        let made = Place { store: work.clone(), owner: self.place.owner.clone() };
+        let made = StorePlace { store: work.clone(), owner: self.place.owner.clone() };
         let mark = self.write(&made, runtime)?;
         self.prove(&made, &mark)?;
         // Last: without it nothing is put in place.
@@ -195,7 +195,7 @@ impl Repair {
         Ok(told(self.place.store.clone(), Some(kept), mark.last, copy))
     }
 
-    fn write(&self, made: &Place, runtime: &Runtime) -> Result<Mark, OpenError> {
+    fn write(&self, made: &StorePlace, runtime: &Runtime) -> Result<Mark, OpenError> {
         let survey = &self.survey;
         let promised = self.mark.map_or(0, |mark| mark.last);
         let frontier = survey.state.last.max(promised) + MOVED;
@@ -231,7 +231,7 @@ impl Repair {
     }
 
     /// Opens what was written, as a start does, and reads it from end to end.
-    fn prove(&self, made: &Place, mark: &Mark) -> Result<(), OpenError> {
+    fn prove(&self, made: &StorePlace, mark: &Mark) -> Result<(), OpenError> {
         let fails = |why: String| OpenError::Damaged(format!("what was written anew is not whole: {why}"));
         let (engine, loaded) = open_engine(made, mark)?;
         let (found, wanted) = (&loaded.state, &self.survey.state);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{FjallStore, OpenError, Options, Place, fjall::place::space};
+use crate::{FjallStore, OpenError, Options, StorePlace, fjall::place::space};
 
 /// The disk of a store, before it is opened or made.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -22,7 +22,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// [`OpenError`] where the file system does not tell.
-    pub fn room(place: &Place, options: &Options) -> Result<Room, OpenError> {
+    pub fn room(place: &StorePlace, options: &Options) -> Result<Room, OpenError> {
         let mut at: &Path = &place.store;
         while !at.exists()
             && let Some(above) = at.parent()

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Boot, Fence, Names, Observed, Obstacle, Options, ProducerNo, StoreError, Witness,
-    fjall::{engine::Engine, place::Place},
+    fjall::{engine::Engine, place::StorePlace},
     ring::Ring,
     sanity::Sanity,
     state::State,
@@ -34,7 +34,7 @@ pub(crate) type Keys = BTreeMap<u64, BTreeMap<ProducerNo, u64>>;
 pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) options: Options,
-    pub(crate) place: Place,
+    pub(crate) place: StorePlace,
     pub(crate) names: Names,
     pub(crate) observed: Observed,
     pub(crate) fence: Fence,
@@ -86,7 +86,7 @@ pub(crate) struct Shared {
 pub(crate) struct Parts {
     pub(crate) runtime: Runtime,
     pub(crate) options: Options,
-    pub(crate) place: Place,
+    pub(crate) place: StorePlace,
     pub(crate) names: Names,
     pub(crate) observed: Observed,
     pub(crate) fence: Fence,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use roaring::RoaringTreemap;
 
-pub use findings::{Findings, GivenUp, Kept, LostParked, Stretch};
+pub use findings::{Findings, GivenUp, LostParked, ReadableCounts, Stretch};
 
 use crate::{
     Position, StreamNo,

@@ -70,7 +70,7 @@ async fn damage_anywhere_is_refused_or_harmless_and_never_silent() {
     filled(&mut folder).await;
     let (mut opened, mut refused) = (0, 0);
     for round in 0..120u64 {
-        let twin = Place { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+        let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
         copy(&folder.place().store, &twin.store);
         let mut all = Vec::new();
         files(&twin.store.join("engine"), &mut all);

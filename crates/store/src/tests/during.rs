@@ -124,7 +124,7 @@ async fn condensed(folder: &mut Folder) -> (Arc<FjallStore>, [PathBuf; 2]) {
     (store, copies)
 }
 
-async fn assert_opens(folder: &Folder, place: &Place, what: &str) {
+async fn assert_opens(folder: &Folder, place: &StorePlace, what: &str) {
     assert!(FjallStore::check(place).unwrap().is_sound(), "{what}");
     for round in 0..2 {
         let opened = folder.try_open_at(place).unwrap_or_else(|error| panic!("{what}, round {round}: {error}"));
@@ -152,11 +152,11 @@ async fn a_deletion_that_is_killed_anywhere_is_finished_by_the_next_opening() {
     drop(store);
     // It was emptied, to be used again; an opening keeps none of those.
     folder.try_open_at(&folder.place()).unwrap().store.abandon().await;
-    let keyspaces = |place: &Place| place.store.join("engine/keyspaces");
+    let keyspaces = |place: &StorePlace| place.store.join("engine/keyspaces");
     assert!(!keyspaces(&folder.place()).join("8").exists(), "it is not deleted");
     for (what, leave) in LEFT {
         for which in [&["8"][..], &["9"], &["8", "9"]] {
-            let twin = Place { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+            let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
             copy(&folder.place().store, &twin.store);
             for (name, from) in ["8", "9"].iter().zip(&copies).filter(|(name, _)| which.contains(name)) {
                 copy(from, &keyspaces(&twin).join(name));

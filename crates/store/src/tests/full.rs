@@ -219,7 +219,7 @@ async fn a_check_and_a_repair_to_elsewhere_need_no_room_on_the_full_disk() {
     let elsewhere = tempfile::tempdir().unwrap();
     let into = elsewhere.path().join("store");
     FjallStore::repair(&folder.place()).unwrap().carry_out(Some(&into), &folder.runtime).unwrap();
-    let copy = Place { store: into, owner: folder.place().owner };
+    let copy = StorePlace { store: into, owner: folder.place().owner };
     let report = FjallStore::check(&copy).unwrap();
     assert!(report.is_sound() && report.waiting == 400, "{report:?}");
 }

@@ -31,7 +31,7 @@ async fn a_store_in_use_is_refused_and_names_its_holder() {
 #[tokio::test]
 async fn there_is_no_store_where_none_was_made() {
     let folder = Folder::new();
-    let elsewhere = Place { store: folder.folder.path().join("nothing"), owner: folder.place().owner };
+    let elsewhere = StorePlace { store: folder.folder.path().join("nothing"), owner: folder.place().owner };
     assert!(matches!(refusal(folder.try_open_at(&elsewhere)), OpenError::Missing(_)));
     let again = FjallStore::init(&folder.place(), &folder.options, &SECRET, &folder.runtime);
     assert!(matches!(again, Err(OpenError::Exists(_))));
@@ -58,7 +58,7 @@ async fn a_copy_is_held_until_it_is_adopted() {
     append(&store, event("x", &[1])).await;
     let Done::Allocated(before) = one(&store, Unit::Allocate { space: Space::Stream }).await else { panic!() };
     store.close().await.unwrap();
-    let twin = Place { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+    let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
     copy(&folder.place().store, &twin.store);
 
     let opened = folder.try_open_at(&twin).unwrap();

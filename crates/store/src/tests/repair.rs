@@ -76,14 +76,14 @@ async fn lively(folder: &mut Folder, close: bool) -> Told {
     told
 }
 
-fn repair(place: &Place, folder: &Folder) -> (crate::Findings, Repaired) {
+fn repair(place: &StorePlace, folder: &Folder) -> (crate::Findings, Repaired) {
     let repair = FjallStore::repair(place).unwrap();
     let findings = repair.findings().clone();
     (findings, repair.carry_out(None, &folder.runtime).unwrap())
 }
 
 /// The repaired store opens, delivers what it says, counts rightly, takes events, and gives no position again.
-async fn assert_lives(folder: &Folder, place: &Place, told: &Told, findings: &crate::Findings, what: &str) {
+async fn assert_lives(folder: &Folder, place: &StorePlace, told: &Told, findings: &crate::Findings, what: &str) {
     let report = FjallStore::check(place).unwrap();
     assert!(report.is_sound(), "{what}: {report:?}");
     let opened = folder.try_open_at(place).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -161,7 +161,7 @@ async fn with_into_the_store_is_left_alone_and_the_other_is_a_copy() {
     let found = FjallStore::repair(&folder.place()).unwrap();
     let findings = found.findings().clone();
     found.carry_out(Some(&into), &folder.runtime).unwrap();
-    let copy = Place { store: into, owner: folder.place().owner };
+    let copy = StorePlace { store: into, owner: folder.place().owner };
     let opened = folder.try_open_at(&copy).unwrap();
     assert!(opened.report.held.is_some());
     opened.store.close().await.unwrap();
@@ -268,7 +268,7 @@ async fn whole_keyspaces_may_be_gone() {
     let engine = folder.place().store.join("engine");
     let count = crate::fjall::seal::trees(&engine).unwrap().0.len() as u64;
     for number in 0..count {
-        let twin = Place { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+        let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
         copy(&folder.place().store, &twin.store);
         let tree = twin.store.join("engine/keyspaces").join(number.to_string());
         if !tree.exists() {
@@ -374,7 +374,7 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
     let told = lively(&mut folder, false).await;
     let (mut opened, mut rotten, mut refused) = (0, 0, 0);
     for round in 0..30u64 {
-        let twin = Place { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+        let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
         copy(&folder.place().store, &twin.store);
         let mut all: Vec<PathBuf> = Vec::new();
         files(&twin.store.join("engine"), &mut all);
@@ -441,7 +441,7 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
 async fn an_export_holds_everything_and_its_last_line_says_what_is_missing() {
     let mut folder = Folder::with(options);
     lively(&mut folder, true).await;
-    let lines = |place: &Place| {
+    let lines = |place: &StorePlace| {
         let mut lines: Vec<serde_json::Value> = Vec::new();
         let exported = FjallStore::repair(place)
             .unwrap()

@@ -114,7 +114,7 @@ async fn an_engine_that_is_missing_is_not_made_anew() {
 async fn child() {
     let Some(path) = std::env::var_os(STORE) else { return };
     let path = PathBuf::from(path);
-    let place = Place { store: path.join("store"), owner: path.join("owner.json") };
+    let place = StorePlace { store: path.join("store"), owner: path.join("owner.json") };
     let options = Options { path: place.store.clone(), reserve_bytes: 0, segment_records: 16, ..Options::default() };
     let runtime = setgate_clock::system();
     let store = FjallStore::open(&place, &options, &SECRET, &runtime, Observed::default()).unwrap().store;

@@ -296,7 +296,7 @@ pub(super) async fn settings(subject: &Subject, topic: &str) -> Settings {
 }
 
 /// What was seen of what a source names.
-pub(super) struct Source {
+pub(super) struct SourceFindings {
     pub(super) group: Group,
     pub(super) topics: Vec<(String, Topic, Reading)>,
     pub(super) errors: Option<(String, Topic)>,
@@ -322,7 +322,7 @@ pub(super) enum Reading {
 ///
 /// # Errors
 /// A finding, when there is no answer at all.
-pub(super) fn source(subject: &Subject, from: &From) -> Result<Source, Finding> {
+pub(super) fn source(subject: &Subject, from: &From) -> Result<SourceFindings, Finding> {
     let seen = connect(subject, None, Role::Consumer { group: &from.group })?;
     let mut topics = Vec::new();
     for name in &from.topics {
@@ -341,7 +341,7 @@ pub(super) fn source(subject: &Subject, from: &From) -> Result<Source, Finding> 
         Some(name) => Some((name.clone(), topic(&seen, subject, name)?)),
         None => None,
     };
-    Ok(Source { group, topics, errors })
+    Ok(SourceFindings { group, topics, errors })
 }
 
 fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {

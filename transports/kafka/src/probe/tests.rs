@@ -122,7 +122,7 @@ fn what_is_missing_at_a_source_is_named_with_its_command() {
     let from = json!({ "cluster": "main", "topics": ["a", "b", "c", "d"], "group": "g" });
     let from: From = serde_json::from_value(from).unwrap();
     let there = Topic::There(look::Shape::default());
-    let seen = look::Source {
+    let seen = look::SourceFindings {
         group: look::Group::Forbidden,
         topics: vec![
             ("a".to_owned(), there.clone(), look::Reading::Forbidden),

@@ -8,7 +8,7 @@ use super::record::{Headers, Read};
 
 /// A partition, and in which assignment of it to us.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct Assignment {
     pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) epoch: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Place {
 /// A record as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    pub(crate) place: Place,
+    pub(crate) place: Assignment,
     pub(crate) offset: i64,
     /// When it was made or appended, as the topic has it.
     pub(crate) millis: Option<i64>,
@@ -58,8 +58,8 @@ pub(crate) struct Item {
 }
 
 /// The offset that each partition may be continued at: that of its first record with something left to do, or behind its last.
-pub(crate) fn positions(items: &[Item]) -> HashMap<Place, i64> {
-    let mut next: HashMap<&Place, (i64, bool)> = HashMap::new();
+pub(crate) fn positions(items: &[Item]) -> HashMap<Assignment, i64> {
+    let mut next: HashMap<&Assignment, (i64, bool)> = HashMap::new();
     for item in items {
         let (at, open) = next.entry(&item.record.place).or_insert((item.record.offset, true));
         match (*open, item.left.is_none()) {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     fn item(partition: i32, offset: i64, done: bool) -> Item {
-        let place = Place { topic: "t".into(), partition, epoch: 1 };
+        let place = Assignment { topic: "t".into(), partition, epoch: 1 };
         let record = Record {
             place,
             offset,
@@ -107,7 +107,7 @@ mod tests {
             item(1, 10, true),
         ];
         let at = positions(&items);
-        let of = |partition| at[&Place { topic: "t".into(), partition, epoch: 1 }];
+        let of = |partition| at[&Assignment { topic: "t".into(), partition, epoch: 1 }];
         assert_eq!((of(0), of(1), at.len()), (8, 9, 2));
     }
 }

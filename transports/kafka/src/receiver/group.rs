@@ -26,9 +26,9 @@ use setgate_delivery::{BrokerEvent, Cause, Ingest};
 use tokio::sync::mpsc;
 
 use super::{
-    batch::{Place, Record},
+    batch::{Assignment, Record},
     end,
-    health::{Kept, Patience, Statistics, fault},
+    health::{CommitState, Patience, Statistics, fault},
     message::record,
 };
 use crate::{config::Start, context::Context, told::Told};
@@ -60,7 +60,7 @@ struct State {
     ours: HashMap<(Arc<str>, i32), u64>,
     epochs: u64,
     /// Where each partition goes on, and whether that is committed.
-    next: HashMap<Place, (i64, Kept)>,
+    next: HashMap<Assignment, (i64, CommitState)>,
     in_hand: bool,
     paused: bool,
     commits: Patience,
@@ -77,11 +77,11 @@ impl Shared {
     }
 
     /// Everything up to here is durable.
-    pub(crate) fn durable(&self, positions: HashMap<Place, i64>) {
+    pub(crate) fn durable(&self, positions: HashMap<Assignment, i64>) {
         let mut state = self.state.lock();
         for (place, at) in positions {
             if state.next.get(&place).is_none_or(|(known, _)| *known != at) {
-                state.next.insert(place, (at, Kept::No));
+                state.next.insert(place, (at, CommitState::No));
             }
         }
     }
@@ -115,7 +115,7 @@ impl Shared {
         self.state.lock().ours.get(&(topic.clone(), partition)).copied()
     }
 
-    fn is_ours(&self, place: &Place) -> bool {
+    fn is_ours(&self, place: &Assignment) -> bool {
         self.epoch(&place.topic, place.partition) == Some(place.epoch)
     }
 
@@ -189,7 +189,7 @@ impl ConsumerContext for Member {
                     Ok(begun) => {
                         for (topic, partition, at) in begun {
                             if let Some(epoch) = state.ours.get(&(topic.clone(), partition)).copied() {
-                                state.next.insert(Place { topic, partition, epoch }, (at, Kept::No));
+                                state.next.insert(Assignment { topic, partition, epoch }, (at, CommitState::No));
                             }
                         }
                     }

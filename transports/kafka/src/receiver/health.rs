@@ -11,7 +11,7 @@ const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(3
 
 /// Whether an offset is committed.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Kept {
+pub(super) enum CommitState {
     No,
     /// It was sent. Of what became of that the binding tells nothing: its commit callback is never called.
     Sent,

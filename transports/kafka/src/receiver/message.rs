@@ -12,7 +12,7 @@ use rdkafka::{
 use setgate_delivery::Bytes;
 
 use super::{
-    batch::{Place, Record},
+    batch::{Assignment, Record},
     group::Shared,
     record::{Headers, MOST_HEADER_BYTES, MOST_HEADERS},
 };
@@ -27,7 +27,7 @@ pub(super) fn record(shared: &Shared, message: &BorrowedMessage<'_>) -> Option<R
         Err(why) => (Vec::new(), Some(why)),
     };
     Some(Record {
-        place: Place { topic, partition, epoch },
+        place: Assignment { topic, partition, epoch },
         offset: message.offset(),
         millis: message.timestamp().to_millis(),
         key: message.key().map(Bytes::copy_from_slice),

@@ -18,7 +18,7 @@ pub struct Stretch {
 
 /// The counts of what can be read and would be kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Kept {
+pub struct ReadableCounts {
     /// Events of which the head reads.
     pub events: u64,
     /// Events of which the body reads.
@@ -85,7 +85,7 @@ pub struct Findings {
     /// The last record that was promised, if the watermark says so.
     pub promised: Option<Position>,
     /// The part that would be kept.
-    pub kept: Kept,
+    pub kept: ReadableCounts,
     /// The part that would be given up.
     pub given_up: GivenUp,
     /// Deliveries, by stream, that may have been settled and are owed again, since what settled them is lost.

@@ -8,14 +8,14 @@ use rdkafka::{
 };
 
 use super::{Member, Shared, State};
-use crate::receiver::{batch::Place, health::Kept};
+use crate::receiver::{batch::Assignment, health::CommitState};
 
 /// How long the brokers may take to say what is committed.
 const SURE: Duration = Duration::from_secs(2);
 
 impl Shared {
     /// The offsets of partitions that are ours and stand so; of these only, when some are named.
-    fn offsets(&self, of: Option<&TopicPartitionList>, kept: Kept) -> TopicPartitionList {
+    fn offsets(&self, of: Option<&TopicPartitionList>, kept: CommitState) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         let mut state = self.state.lock();
         let State { ours, next, .. } = &mut *state;
@@ -30,7 +30,7 @@ impl Shared {
     }
 
     /// What is listed stands so from now on.
-    fn mark(&self, list: &TopicPartitionList, mut kept: impl FnMut(&Place, Offset) -> Kept) {
+    fn mark(&self, list: &TopicPartitionList, mut kept: impl FnMut(&Assignment, Offset) -> CommitState) {
         let mut state = self.state.lock();
         for (place, (at, is)) in &mut state.next {
             if list.find_partition(&place.topic, place.partition).is_some() {
@@ -41,10 +41,10 @@ impl Shared {
 
     /// Sends what is durable and not committed.
     pub(super) fn send(&self, consumer: &BaseConsumer<Member>, of: Option<&TopicPartitionList>) {
-        let list = self.offsets(of, Kept::No);
+        let list = self.offsets(of, CommitState::No);
         if list.count() > 0 {
             match consumer.commit(&list, CommitMode::Async) {
-                Ok(()) => self.mark(&list, |_, _| Kept::Sent),
+                Ok(()) => self.mark(&list, |_, _| CommitState::Sent),
                 Err(error) => self.doubt(&error.to_string()),
             }
         }
@@ -53,7 +53,7 @@ impl Shared {
     /// Sends what is durable, and asks whether it arrived. A commit that waits for its answer has no time-out in the library.
     pub(super) fn commit(&self, consumer: &BaseConsumer<Member>, of: Option<&TopicPartitionList>) {
         self.send(consumer, of);
-        let list = self.offsets(of, Kept::Sent);
+        let list = self.offsets(of, CommitState::Sent);
         if list.count() == 0 {
             return;
         }
@@ -63,10 +63,10 @@ impl Shared {
                 self.mark(&list, |place, at| {
                     let known = known.find_partition(&place.topic, place.partition);
                     if known.is_some_and(|known| known.offset() == at) {
-                        return Kept::Yes;
+                        return CommitState::Yes;
                     }
                     missing += 1;
-                    Kept::No
+                    CommitState::No
                 });
                 if missing > 0 {
                     self.doubt(&format!("the brokers did not take {missing} of them"));
@@ -75,7 +75,7 @@ impl Shared {
                 }
             }
             Err(error) => {
-                self.mark(&list, |_, _| Kept::No);
+                self.mark(&list, |_, _| CommitState::No);
                 self.doubt(&error.to_string());
             }
         }
