@@ -237,7 +237,7 @@ impl Run {
             };
             let (source, again_in) = (self.source.name(), rest.as_secs());
             tracing::error!(source, code = cause.code, cause = %cause.text, again_in, "a source has ended; it is started again");
-            self.ingest.told(BrokerEvent::Down { broker: self.ingest.broker.clone(), cause });
+            self.ingest.report(BrokerEvent::Down { broker: self.ingest.broker.clone(), cause });
             tokio::select! {
                 () = raised(stop) => return,
                 () = runtime.clock.sleep(rest) => {}
@@ -321,11 +321,11 @@ impl Ingest for SourceIngest {
         })
     }
 
-    fn told(&self, event: BrokerEvent) {
+    fn report(&self, event: BrokerEvent) {
         let broker = self.broker.clone();
         self.brokers.report(match event {
             BrokerEvent::Up { .. } => {
-                self.source.well();
+                self.source.on_success();
                 BrokerEvent::Up { broker }
             }
             BrokerEvent::Down { cause, .. } => {

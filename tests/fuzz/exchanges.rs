@@ -67,7 +67,7 @@ pub(crate) fn poll(data: &[u8]) -> bool {
     assert!(!ask.waits || ask.sets > 0, "waits for nothing");
     let sets: Vec<_> = ids.iter().zip(1..).map(|(jti, number)| sealed(*jti, number, body)).collect();
     let said = poll::wire::answer(&sets, ask.waits);
-    let heard = poll::wire::heard(&said).expect("our own answer is not understood");
+    let heard = poll::wire::read_answer(&said).expect("our own answer is not understood");
     assert_eq!(heard.more_available, ask.waits, "`moreAvailable` changed on the way");
     let bodies: Vec<_> = heard.sets.unwrap_or_default();
     assert_eq!(bodies.len(), sets.len(), "SETs were lost on the way");

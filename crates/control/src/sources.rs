@@ -306,7 +306,7 @@ impl Collected {
     }
 
     /// It collects.
-    pub fn well(&self) {
+    pub fn on_success(&self) {
         self.state.lock().up = Some(true);
     }
 

@@ -21,7 +21,7 @@ pub trait Ingest: Send + Sync {
     }
 
     /// Takes news of the collecting; the broker that the method names is replaced by the ingest's own name.
-    fn told(&self, _event: BrokerEvent) {}
+    fn report(&self, _event: BrokerEvent) {}
 }
 
 /// The places of a source at its peer, by names that are equal wherever the same place is meant.

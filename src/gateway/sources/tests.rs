@@ -76,7 +76,7 @@ impl Method for Collector {
                     self.answers.lock().extend(answers);
                 }
                 Some(Does::Park(what)) => assert!(into.park(what).await),
-                Some(Does::Tell(event)) => into.told(event),
+                Some(Does::Tell(event)) => into.report(event),
                 Some(Does::Fail) => return Err(Fault::Start(Cause::new("group_authorization", "grant Read"))),
                 None => {
                     self.idle.send_modify(|idle| *idle += 1);

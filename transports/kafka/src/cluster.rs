@@ -17,8 +17,8 @@ use crate::{
     client::{Role, client_config},
     config::{ClusterSection, SaslSection},
     context::Context,
+    reported::ReportedHealth,
     tokens::Tokens,
-    told::Told,
 };
 
 mod engine;
@@ -41,7 +41,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Shared {
     name: Arc<str>,
     env: Env,
-    told: Arc<Told>,
+    reported: Arc<ReportedHealth>,
     tokens: Option<Arc<Tokens>>,
     gate: Gate,
     reports: Reports,
@@ -64,7 +64,7 @@ impl Cluster {
         };
         let shared = Arc::new(Shared {
             name: name.into(),
-            told: Told::new(broker, env.report.clone(), env.runtime.clone(), timeout),
+            reported: ReportedHealth::new(broker, env.report.clone(), env.runtime.clone(), timeout),
             env: env.clone(),
             tokens,
             gate: Gate::new(section.in_flight, section.in_flight_bytes),
@@ -75,7 +75,8 @@ impl Cluster {
         let lone = Engine::new(shared.clone(), alone, None);
         let main = Engine::new(shared.clone(), config, Some(lone.clone()));
         let drained = shared.clone();
-        env.runtime.spawn("kafka reports", async move { drained.reports.drain(|| drained.told.well()).await });
+        env.runtime
+            .spawn("kafka reports", async move { drained.reports.drain(|| drained.reported.on_success()).await });
         Ok(Arc::new(Self { section: section.clone(), shared, main, lone }))
     }
 
@@ -96,7 +97,7 @@ impl Cluster {
 
     /// `kafka/<cluster>`: the endpoint of channels, the broker of reports.
     pub(crate) fn broker(&self) -> &Arc<str> {
-        self.shared.told.broker()
+        self.shared.reported.broker()
     }
 
     /// The room that all its channels share.
@@ -110,8 +111,8 @@ impl Cluster {
     }
 
     /// What is known of its health.
-    pub(crate) fn told(&self) -> &Arc<Told> {
-        &self.shared.told
+    pub(crate) fn reported(&self) -> &Arc<ReportedHealth> {
+        &self.shared.reported
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -142,14 +143,14 @@ impl Cluster {
         self.ready().await.ok_or_else(over)??;
         self.trust(topic).await;
         let (answer, answered) = oneshot::channel();
-        let pending = PendingRecord::Single { topic: topic.into(), since: self.shared.told.now(), answer };
+        let pending = PendingRecord::Single { topic: topic.into(), since: self.shared.reported.now(), answer };
         let _ = self.send(Record { topic, key, headers, value, timestamp: None }, Box::new(pending));
         answered.await.unwrap_or_else(|_| Err(over()))
     }
 
     /// Waits for what is under way and hangs up, not much longer than `within`; what is left is given back.
     pub(crate) async fn close(&self, within: Duration) {
-        let by = self.shared.told.now() + within;
+        let by = self.shared.reported.now() + within;
         let all = async {
             self.main.end(by);
             self.wait_until_over(&self.main).await;
@@ -196,7 +197,7 @@ impl Drop for Cluster {
 
 impl Shared {
     fn context(&self) -> Context {
-        Context::new(self.told.clone(), self.tokens.clone(), self.env.report.clone())
+        Context::new(self.reported.clone(), self.tokens.clone(), self.env.report.clone())
     }
 
     /// The end of a record.
@@ -205,7 +206,7 @@ impl Shared {
             PendingRecord::Set { context, jti, attempt, .. } => self.reports.add(context, jti, attempt, outcome),
             PendingRecord::Single { answer, .. } => {
                 if outcome.is_ok() {
-                    self.told.well();
+                    self.reported.on_success();
                 }
                 // Whoever asked may be gone.
                 let _ = answer.send(match outcome {

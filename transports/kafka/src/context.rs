@@ -9,24 +9,24 @@ use serde::Deserialize;
 use setgate_delivery::{BrokerEvent, clean};
 
 use crate::{
+    reported::{self, ReportedHealth},
     tokens::Tokens,
-    told::{self, Told},
 };
 
 /// The context of every client of one cluster, whatever its role.
 pub(crate) struct Context {
-    told: Arc<Told>,
+    reported: Arc<ReportedHealth>,
     tokens: Option<Arc<Tokens>>,
     report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
 }
 
 impl Context {
     pub(crate) fn new(
-        told: Arc<Told>,
+        reported: Arc<ReportedHealth>,
         tokens: Option<Arc<Tokens>>,
         report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
     ) -> Self {
-        Self { told, tokens, report }
+        Self { reported, tokens, report }
     }
 }
 
@@ -34,7 +34,7 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        let (broker, text) = (self.told.broker(), clean(text, 400));
+        let (broker, text) = (self.reported.broker(), clean(text, 400));
         // Errors come through `error` as well, where they are worth a warning.
         match level {
             // Its warnings alone have this name: an offset is not in the topic any more.
@@ -54,20 +54,20 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if told::is_of_credentials(&error)
+        if reported::is_of_credentials(&error)
             && let Some(tokens) = &self.tokens
         {
             tokens.refused();
         }
-        self.told.heard(&error, reason);
+        self.reported.on_error(&error, reason);
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
         let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) else { return };
         if statistics.connected() > 0 {
-            self.told.connected();
+            self.reported.connected();
         }
-        let broker = self.told.broker().clone();
+        let broker = self.reported.broker().clone();
         (self.report)(BrokerEvent::Figures { broker, figures: statistics.figures() });
     }
 

@@ -16,9 +16,9 @@ mod config;
 mod context;
 mod probe;
 mod receiver;
+mod reported;
 mod sender;
 mod tokens;
-mod told;
 mod wire;
 mod words;
 

@@ -57,7 +57,7 @@ pub(crate) async fn collect(
 ) -> Result<(), Fault> {
     let config = config(cluster, &from)?;
     let broker: Arc<str> = format!("{}/{}", cluster.broker(), from.group).into();
-    let shared = Shared::new(ingest, broker, cluster.told().clone(), from.start);
+    let shared = Shared::new(ingest, broker, cluster.reported().clone(), from.start);
     let (batches, mut taken) = mpsc::channel(1);
     let (end, mut ended) = oneshot::channel();
     let (leave, left) = oneshot::channel::<()>();
@@ -172,7 +172,7 @@ impl Worker<'_> {
             ("refused_records_total", self.counts.refused as f64),
             ("skipped_records_total", self.counts.skipped as f64),
         ];
-        self.shared.ingest.told(BrokerEvent::Figures { broker: self.shared.broker.clone(), figures });
+        self.shared.ingest.report(BrokerEvent::Figures { broker: self.shared.broker.clone(), figures });
     }
 
     fn item(&mut self, record: Record) -> Item {
@@ -242,7 +242,7 @@ impl Worker<'_> {
             let mut bad: Vec<&mut Item> = items.iter_mut().filter(|item| item.left.is_some()).collect();
             if bad.is_empty() {
                 if failures > 0 {
-                    self.shared.ingest.told(BrokerEvent::Up { broker: self.shared.broker.clone() });
+                    self.shared.ingest.report(BrokerEvent::Up { broker: self.shared.broker.clone() });
                 }
                 return;
             }
@@ -261,7 +261,7 @@ impl Worker<'_> {
                 "records that are no events cannot be put away: the source stands still until they can"
             );
             failures = failures.saturating_add(1);
-            self.shared.ingest.told(BrokerEvent::Down { broker: self.shared.broker.clone(), cause });
+            self.shared.ingest.report(BrokerEvent::Down { broker: self.shared.broker.clone(), cause });
             if !self.rest(REST.wait(failures, Jitter::None)).await {
                 return;
             }

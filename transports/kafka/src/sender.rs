@@ -51,7 +51,7 @@ impl KafkaChannel {
     /// Tells whether the next one may follow at once.
     fn send(&self, context: &Arc<DeliveryContext>, set: &SealedSet) -> bool {
         let made = self.shape.make(set);
-        let since = self.cluster.told().now();
+        let since = self.cluster.reported().now();
         let pending = PendingRecord::Set { context: context.clone(), jti: set.jti, attempt: set.attempt, since };
         let record = Record {
             topic: &self.topic,

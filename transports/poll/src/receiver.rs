@@ -174,7 +174,7 @@ impl Collector {
         // The head alone says that the request was taken; what the body is worth is another question.
         self.taken.drain(..taken);
         self.refused.drain(..refused);
-        wire::heard(&answer.body).or_else(|malformed| later("malformed", malformed.to_string()))
+        wire::read_answer(&answer.body).or_else(|malformed| later("malformed", malformed.to_string()))
     }
 
     /// Hands an answer's SETs in. Returns how long to wait before the next poll.

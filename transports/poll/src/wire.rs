@@ -123,7 +123,7 @@ pub fn request_fields(authorization: Option<&HeaderValue>, errors: bool) -> Head
 ///
 /// # Errors
 /// [`Malformed`] when it is none.
-pub fn heard(body: &[u8]) -> Result<Exchange, Malformed> {
+pub fn read_answer(body: &[u8]) -> Result<Exchange, Malformed> {
     Exchange::parse(body, OF_TRANSMITTER, None)
 }
 

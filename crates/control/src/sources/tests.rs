@@ -81,7 +81,7 @@ async fn the_list_tells_how_a_source_is_doing() {
     let view = sources.list().await.remove(0);
     assert_eq!((view["state"].as_str(), view["lag"].as_f64()), (Some("failing"), None));
     assert!(!view["last_error"].as_str().unwrap().contains('\u{1b}'));
-    source.well();
+    source.on_success();
     source.figures(&[("lag_records", 3.0)]);
     let view = sources.list().await.remove(0);
     assert_eq!((view["state"].as_str(), view["lag"].as_f64()), (Some("collecting"), Some(3.0)));

@@ -146,7 +146,7 @@ impl Subscription {
                     acknowledged.push(seq);
                     state.breaker.success();
                     state.endpoint_took();
-                    Self::well(&mut state, wall, head.order, seq);
+                    Self::on_success(&mut state, wall, head.order, seq);
                     settling.notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });
                 }
                 Disposition::Park { code, text, stream_fault } => {
@@ -185,7 +185,7 @@ impl Subscription {
     }
 
     /// A SET was taken: the stream is well.
-    fn well(state: &mut State, wall: Timestamp, key: OrderKey, seq: u64) {
+    fn on_success(state: &mut State, wall: Timestamp, key: OrderKey, seq: u64) {
         state.streaks.fared.passed += 1;
         state.streaks.lone_failures = 0;
         state.streaks.parked = 0;
@@ -308,7 +308,7 @@ impl Subscription {
         if leased.generation == served.generation {
             state.endpoint_took();
         }
-        Self::well(state, wall, head.order, head.at.seq);
+        Self::on_success(state, wall, head.order, head.at.seq);
         state.finish(&leased.slot);
         self.shared.observed.delivered_after.observe(wall.since(head.accepted).as_secs_f64());
         settling.notes.push(Settlement { stream: self.no, at: head.at, note: Note::Acknowledged(receipt) });

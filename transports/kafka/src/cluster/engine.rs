@@ -91,7 +91,7 @@ impl Engine {
         let engine = self.clone();
         if std::thread::Builder::new().name(name).spawn(move || engine.serve()).is_err() {
             let cause = Cause::new("resources", "no thread could be started for a Kafka producer");
-            self.shared.told.down(cause.clone());
+            self.shared.reported.down(cause.clone());
             // Whoever comes next tries again.
             self.started.store(false, Ordering::Release);
             let over = self.stop.lock().is_some();
@@ -148,7 +148,7 @@ impl Engine {
                 Ok(producer) => producer,
                 Err(cause) => {
                     failures = failures.saturating_add(1);
-                    self.shared.told.down(cause.clone());
+                    self.shared.reported.down(cause.clone());
                     self.producer_state.send_replace(ProducerState::Failing(cause));
                     if self.rest(failures) {
                         break;
@@ -156,7 +156,7 @@ impl Engine {
                     continue;
                 }
             };
-            let made_at = self.shared.told.now();
+            let made_at = self.shared.reported.now();
             *self.producer.write() = Some(Arc::new(producer));
             self.shared.gate.open(self.is_lone());
             self.producer_state.send_replace(ProducerState::Ready);
@@ -166,7 +166,7 @@ impl Engine {
                 break;
             }
             // A producer that worked before it broke is replaced at once.
-            let worked = self.shared.told.well_at().is_some_and(|at| at >= made_at);
+            let worked = self.shared.reported.succeeded_at().is_some_and(|at| at >= made_at);
             failures = if worked { 0 } else { failures.saturating_add(1) };
             self.producer_state.send_replace(ProducerState::Absent);
             self.retire();
@@ -222,8 +222,8 @@ impl Engine {
                     "the Kafka library gave up this producer, another one takes its place: {}",
                     clean(text.as_deref().unwrap_or_default(), 300)
                 );
-                tracing::warn!(broker = %self.shared.told.broker(), ?code, text, "a Kafka producer is replaced");
-                self.shared.told.down(Cause::new("fatal", text));
+                tracing::warn!(broker = %self.shared.reported.broker(), ?code, text, "a Kafka producer is replaced");
+                self.shared.reported.down(Cause::new("fatal", text));
                 return None;
             }
             let waiting = std::mem::take(&mut *self.queue.lock());
@@ -248,7 +248,7 @@ impl Engine {
     /// Waits for what is under way, not longer than `by`.
     fn flush(&self, by: Duration) {
         let Some(producer) = self.current() else { return };
-        while producer.in_flight_count() > 0 && self.shared.told.now() < by {
+        while producer.in_flight_count() > 0 && self.shared.reported.now() < by {
             producer.poll(Duration::from_millis(10));
         }
     }
@@ -259,12 +259,12 @@ impl Engine {
         // Waits for senders that are at it.
         let Some(producer) = self.producer.write().take() else { return };
         producer.purge(PurgeConfig::default().queue().inflight());
-        let until = self.shared.told.now() + PURGE;
-        while producer.in_flight_count() > 0 && self.shared.told.now() < until {
+        let until = self.shared.reported.now() + PURGE;
+        while producer.in_flight_count() > 0 && self.shared.reported.now() < until {
             producer.poll(Duration::from_millis(5));
         }
         if producer.in_flight_count() > 0 {
-            tracing::error!(broker = %self.shared.told.broker(), records = producer.in_flight_count(), "a Kafka producer keeps records");
+            tracing::error!(broker = %self.shared.reported.broker(), records = producer.in_flight_count(), "a Kafka producer keeps records");
         }
         let mut shared = producer;
         // Somebody may be looking at a topic with it; that has an end of its own.

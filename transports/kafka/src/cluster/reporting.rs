@@ -47,7 +47,7 @@ impl ClientContext for Reporting {
     fn stats_raw(&self, statistics: &[u8]) {
         if statistics.len() > LARGE && !self.is_large.swap(true, Ordering::AcqRel) {
             tracing::warn!(
-                broker = %self.shared.told.broker(),
+                broker = %self.shared.reported.broker(),
                 bytes = statistics.len(),
                 "the figures of the Kafka client are large, since they list each partition of each topic: raise `statistics_interval` \
                  of the cluster"
@@ -124,7 +124,7 @@ impl Shared {
         if verdict::is_of_topic(code) {
             self.doubt(&topic);
         }
-        let why = || self.told.why(since);
+        let why = || self.reported.why(since);
         let verdict =
             verdict::of(code, &Circumstances { topic: &topic, alone, why: &why, makes_topics: self.makes_topics });
         self.resolve(pending, Err(verdict));

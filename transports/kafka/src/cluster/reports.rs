@@ -71,8 +71,8 @@ impl Reports {
         }
     }
 
-    /// Settles what comes until [`Reports::end`]; `well` is called when an acknowledgement is among it.
-    pub(crate) async fn drain(&self, well: impl Fn()) {
+    /// Settles what comes until [`Reports::end`]; `on_success` is called when an acknowledgement is among it.
+    pub(crate) async fn drain(&self, on_success: impl Fn()) {
         loop {
             let all = {
                 let mut all = self.all.lock();
@@ -81,7 +81,7 @@ impl Reports {
             };
             if !all.is_empty() {
                 if all.iter().any(|report| report.outcome.is_ok()) {
-                    well();
+                    on_success();
                 }
                 settle(all);
                 // Reports gather meanwhile: the next lock of a subscription settles more of them.

@@ -64,7 +64,7 @@ impl Ear {
         Self { tokens: subject.tokens.clone(), heard: Mutex::default() }
     }
 
-    fn heard(&self, code: RDKafkaErrorCode) -> bool {
+    fn has_heard(&self, code: RDKafkaErrorCode) -> bool {
         self.heard.lock().iter().any(|(heard, _)| *heard == code)
     }
 
@@ -357,7 +357,7 @@ fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
         // Who may not know the coordinator is told so beside, and waits for it in vain.
         drop(seen.client.poll(STEP));
         let refused = RDKafkaErrorCode::GroupAuthorizationFailed;
-        if error.rdkafka_error_code() == Some(refused) || seen.client.context().heard(refused) {
+        if error.rdkafka_error_code() == Some(refused) || seen.client.context().has_heard(refused) {
             return Group::Forbidden;
         }
         match error.rdkafka_error_code() {

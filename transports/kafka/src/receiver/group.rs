@@ -31,7 +31,7 @@ use super::{
     health::{CommitState, Patience, Statistics, fault},
     message::record,
 };
-use crate::{config::Start, context::Context, told::Told};
+use crate::{config::Start, context::Context, reported::ReportedHealth};
 
 /// Bytes of records that are taken together; one larger record is taken alone.
 const BATCH_BYTES: usize = 4 << 20;
@@ -46,7 +46,7 @@ const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 pub(crate) struct Shared {
     pub(crate) ingest: Arc<dyn Ingest>,
     pub(crate) broker: Arc<str>,
-    told: Arc<Told>,
+    reported: Arc<ReportedHealth>,
     start: Start,
     state: Mutex<State>,
     /// The batch in hand was given back.
@@ -71,9 +71,14 @@ struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(ingest: Arc<dyn Ingest>, broker: Arc<str>, told: Arc<Told>, start: Start) -> Arc<Self> {
+    pub(crate) fn new(
+        ingest: Arc<dyn Ingest>,
+        broker: Arc<str>,
+        reported: Arc<ReportedHealth>,
+        start: Start,
+    ) -> Arc<Self> {
         let (state, over, stop) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Arc::new(Self { ingest, broker, told, start, state, over, stop })
+        Arc::new(Self { ingest, broker, reported, start, state, over, stop })
     }
 
     /// Everything up to here is durable.
@@ -121,16 +126,16 @@ impl Shared {
 
     /// The brokers cannot be used, if that is so: the source says it under its own name.
     fn lose(&self) {
-        let Some(cause) = self.told.trouble() else { return };
-        let new = self.state.lock().lost.replace(self.told.now()).is_none();
+        let Some(cause) = self.reported.trouble() else { return };
+        let new = self.state.lock().lost.replace(self.reported.now()).is_none();
         if new {
-            self.ingest.told(BrokerEvent::Down { broker: self.broker.clone(), cause });
+            self.ingest.report(BrokerEvent::Down { broker: self.broker.clone(), cause });
         }
     }
 
     /// Whether the brokers were lost, and it is time to look for them.
     fn looks(&self) -> bool {
-        let (mut state, now) = (self.state.lock(), self.told.now());
+        let (mut state, now) = (self.state.lock(), self.reported.now());
         match &mut state.lost {
             Some(at) if now.saturating_sub(*at) >= LOOK.0 => {
                 *at = now;
@@ -162,7 +167,7 @@ impl ClientContext for Member {
     fn stats_raw(&self, statistics: &[u8]) {
         if let Ok(statistics) = serde_json::from_slice::<Statistics>(statistics) {
             let (broker, figures) = (self.shared.broker.clone(), vec![("lag_records", statistics.lag())]);
-            self.shared.ingest.told(BrokerEvent::Figures { broker, figures });
+            self.shared.ingest.report(BrokerEvent::Figures { broker, figures });
         }
     }
 
@@ -333,7 +338,7 @@ fn next(
             (Some(cause), false) => {
                 *up = Some(false);
                 tracing::error!(broker = %shared.broker, code = cause.code, cause = %cause.text, "a source cannot read");
-                shared.ingest.told(BrokerEvent::Down { broker: shared.broker.clone(), cause });
+                shared.ingest.report(BrokerEvent::Down { broker: shared.broker.clone(), cause });
                 Ok(None)
             }
             // The error callback has said it, and the library goes on trying.
@@ -346,7 +351,7 @@ fn tell_up(shared: &Shared, up: &mut Option<bool>) {
     let found = shared.state.lock().lost.take().is_some();
     if found || *up != Some(true) {
         *up = Some(true);
-        shared.told.well();
-        shared.ingest.told(BrokerEvent::Up { broker: shared.broker.clone() });
+        shared.reported.on_success();
+        shared.ingest.report(BrokerEvent::Up { broker: shared.broker.clone() });
     }
 }

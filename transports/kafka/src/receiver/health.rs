@@ -27,7 +27,7 @@ pub(super) struct Patience {
 
 impl Patience {
     /// It was done.
-    pub(super) fn well(&mut self) {
+    pub(super) fn on_success(&mut self) {
         *self = Self::default();
     }
 
@@ -109,7 +109,7 @@ mod tests {
             now += Duration::from_millis(100);
         }
         assert!((120..130).contains(&tries), "{tries}");
-        patience.well();
+        patience.on_success();
         assert!(patience.is_over(Duration::ZERO));
     }
 }

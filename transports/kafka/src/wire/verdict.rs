@@ -3,7 +3,7 @@
 use rdkafka::types::RDKafkaErrorCode as Code;
 use setgate_delivery::{Cause, ErrorCode, Refusal, Scope, Verdict};
 
-use crate::told::Why;
+use crate::reported::Why;
 
 /// What is known beside the code.
 pub(crate) struct Circumstances<'a> {

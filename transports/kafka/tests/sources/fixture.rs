@@ -263,7 +263,7 @@ impl Ingest for Ledger {
         Box::pin(std::future::ready(true))
     }
 
-    fn told(&self, event: BrokerEvent) {
+    fn report(&self, event: BrokerEvent) {
         self.state.lock().told.push(event);
         self.changed.send_modify(|count| *count += 1);
     }

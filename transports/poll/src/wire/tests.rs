@@ -149,7 +149,7 @@ fn the_content_type_must_be_json_and_be_there_once() {
 #[test]
 fn figures_6_and_7_are_written_and_read() {
     let full = vector("rfc8936-fig6-poll-response");
-    let read = heard(full["body"].to_string().as_bytes()).unwrap();
+    let read = read_answer(full["body"].to_string().as_bytes()).unwrap();
     let sets = read.sets.unwrap();
     assert_eq!((sets.len(), read.more_available), (2, false));
     for (name, token) in &sets {

@@ -71,7 +71,7 @@ impl Shared {
                 if missing > 0 {
                     self.doubt(&format!("the brokers did not take {missing} of them"));
                 } else {
-                    self.state.lock().commits.well();
+                    self.state.lock().commits.on_success();
                 }
             }
             Err(error) => {
@@ -83,11 +83,11 @@ impl Shared {
 
     fn doubt(&self, why: &str) {
         tracing::warn!(broker = %self.broker, why, "offsets were not committed: what was taken may come again");
-        self.state.lock().commits.failed(self.told.now());
+        self.state.lock().commits.failed(self.reported.now());
     }
 
     /// Whether what failed may be tried again.
     pub(super) fn is_patient(&self) -> bool {
-        !self.state.lock().commits.is_over(self.told.now())
+        !self.state.lock().commits.is_over(self.reported.now())
     }
 }

@@ -27,7 +27,7 @@ const TWICE: Duration = Duration::from_secs(1);
 type Report = Arc<dyn Fn(BrokerEvent) + Send + Sync>;
 
 /// What was said of one cluster.
-pub(crate) struct Told {
+pub(crate) struct ReportedHealth {
     broker: Arc<str>,
     report: Report,
     runtime: Runtime,
@@ -35,7 +35,7 @@ pub(crate) struct Told {
     keep: Duration,
     state: Mutex<State>,
     /// Milliseconds of the last acknowledgement, and one more; 0: there was none yet.
-    well_at: AtomicU64,
+    succeeded_at: AtomicU64,
     /// Whether an acknowledgement would change what is known.
     doubted: AtomicBool,
 }
@@ -69,7 +69,7 @@ pub(crate) enum Why {
     Unknown,
 }
 
-impl Told {
+impl ReportedHealth {
     pub(crate) fn new(broker: Arc<str>, report: Report, runtime: Runtime, timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             broker,
@@ -77,7 +77,7 @@ impl Told {
             runtime,
             keep: timeout + Duration::from_secs(30),
             state: Mutex::default(),
-            well_at: AtomicU64::new(0),
+            succeeded_at: AtomicU64::new(0),
             doubted: AtomicBool::new(true),
         })
     }
@@ -93,7 +93,7 @@ impl Told {
     }
 
     /// The error callback.
-    pub(crate) fn heard(&self, error: &KafkaError, reason: &str) {
+    pub(crate) fn on_error(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         let kind = kind(code, reason);
         let mut text = clean(lasting(reason), LONGEST);
@@ -144,9 +144,9 @@ impl Told {
     }
 
     /// A broker acknowledged something.
-    pub(crate) fn well(&self) {
+    pub(crate) fn on_success(&self) {
         let millis = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX - 1);
-        self.well_at.store(millis.saturating_add(1), Ordering::Release);
+        self.succeeded_at.store(millis.saturating_add(1), Ordering::Release);
         if self.doubted.swap(false, Ordering::AcqRel) {
             let mut state = self.state.lock();
             state.refused = None;
@@ -175,20 +175,20 @@ impl Told {
     }
 
     /// When the last acknowledgement came.
-    pub(crate) fn well_at(&self) -> Option<Duration> {
-        self.well_at.load(Ordering::Acquire).checked_sub(1).map(Duration::from_millis)
+    pub(crate) fn succeeded_at(&self) -> Option<Duration> {
+        self.succeeded_at.load(Ordering::Acquire).checked_sub(1).map(Duration::from_millis)
     }
 
     /// Why a record that was handed over at `since` has not been acknowledged.
     pub(crate) fn why(&self, since: Duration) -> Why {
         let now = self.now();
-        let well_at = self.well_at();
+        let succeeded_at = self.succeeded_at();
         // Half of its time must have passed without a word before others count as "meanwhile".
-        let meanwhile = well_at.is_some_and(|at| at > since + now.saturating_sub(since) / 2);
+        let meanwhile = succeeded_at.is_some_and(|at| at > since + now.saturating_sub(since) / 2);
         let state = self.state.lock();
         let fresh = |said: &&Said| now.saturating_sub(said.at) <= self.keep;
         if let Some(said) = state.refused.as_ref().filter(fresh)
-            && well_at.is_none_or(|at| said.at >= at)
+            && succeeded_at.is_none_or(|at| said.at >= at)
         {
             return Why::Refused(said.cause.clone());
         }
@@ -199,7 +199,7 @@ impl Told {
     }
 
     fn is_well(&self, now: Duration) -> bool {
-        self.well_at().is_some_and(|at| now.saturating_sub(at) < FRESH)
+        self.succeeded_at().is_some_and(|at| now.saturating_sub(at) < FRESH)
     }
 
     fn tell_down(&self, cause: Option<Cause>) {

@@ -2,7 +2,7 @@ use setgate_delivery::testkit::clock::{self, MockClock};
 
 use super::*;
 
-fn told() -> (Arc<MockClock>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
+fn reported() -> (Arc<MockClock>, Arc<ReportedHealth>, Arc<Mutex<Vec<String>>>) {
     let mock = MockClock::at(1_700_000_000_000);
     let runtime = Runtime { clock: mock.clone(), ..clock::system() };
     let events = Arc::new(Mutex::new(Vec::new()));
@@ -14,50 +14,50 @@ fn told() -> (Arc<MockClock>, Arc<Told>, Arc<Mutex<Vec<String>>>) {
             BrokerEvent::Figures { .. } => "figures".to_owned(),
         });
     });
-    (mock, Told::new("kafka/main".into(), report, runtime, Duration::from_secs(60)), events)
+    (mock, ReportedHealth::new("kafka/main".into(), report, runtime, Duration::from_secs(60)), events)
 }
 
-fn hear(told: &Told, code: RDKafkaErrorCode, reason: &str) {
-    told.heard(&KafkaError::Global(code), reason);
+fn hear(reported: &ReportedHealth, code: RDKafkaErrorCode, reason: &str) {
+    reported.on_error(&KafkaError::Global(code), reason);
 }
 
 #[test]
 fn a_time_out_is_explained_by_what_was_said_last() {
-    let (mock, told, events) = told();
-    let since = told.now();
-    assert_eq!(told.why(since), Why::Unknown);
-    hear(&told, RDKafkaErrorCode::BrokerTransportFailure, "127.0.0.1:9092/1: Connect failed: refused");
-    hear(&told, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+    let (mock, reported, events) = reported();
+    let since = reported.now();
+    assert_eq!(reported.why(since), Why::Unknown);
+    hear(&reported, RDKafkaErrorCode::BrokerTransportFailure, "127.0.0.1:9092/1: Connect failed: refused");
+    hear(&reported, RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
     mock.advance(Duration::from_secs(60));
-    let Why::Lost(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    let Why::Lost(cause) = reported.why(since) else { panic!("{:?}", reported.why(since)) };
     assert_eq!((cause.code, &*cause.text), ("unreachable", "127.0.0.1:9092/1: Connect failed: refused"));
 
-    hear(&told, RDKafkaErrorCode::Authentication, "sasl_ssl://b:9094/1: Authentication failed");
-    let Why::Refused(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    hear(&reported, RDKafkaErrorCode::Authentication, "sasl_ssl://b:9094/1: Authentication failed");
+    let Why::Refused(cause) = reported.why(since) else { panic!("{:?}", reported.why(since)) };
     assert_eq!((cause.code, &*cause.text), ("credentials", "sasl_ssl://b:9094/1: Authentication failed"));
     // Long after, it explains nothing.
     mock.advance(Duration::from_secs(91));
-    assert_eq!(told.why(since), Why::Unknown);
+    assert_eq!(reported.why(since), Why::Unknown);
     assert_eq!(*events.lock(), ["down unreachable"]);
 }
 
 #[test]
 fn what_changes_each_time_is_left_out_and_a_certificate_alert_is_said_in_words() {
-    let (_, told, _) = told();
-    let since = told.now();
+    let (_, reported, _) = reported();
+    let since = reported.now();
     hear(
-        &told,
+        &reported,
         RDKafkaErrorCode::BrokerTransportFailure,
         "b:9092/1: Connect failed (nobody there) (after 2ms in state CONNECT, 31 identical error(s) suppressed)",
     );
-    let Why::Lost(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    let Why::Lost(cause) = reported.why(since) else { panic!("{:?}", reported.why(since)) };
     assert_eq!(&*cause.text, "b:9092/1: Connect failed (nobody there)");
     hear(
-        &told,
+        &reported,
         RDKafkaErrorCode::BrokerTransportFailure,
         "ssl://b:9093/1: error:0A000412:SSL routines::ssl/tls alert bad certificate (after 9ms in state UP)",
     );
-    let Why::Refused(cause) = told.why(since) else { panic!("{:?}", told.why(since)) };
+    let Why::Refused(cause) = reported.why(since) else { panic!("{:?}", reported.why(since)) };
     assert_eq!(
         &*cause.text,
         "the broker does not take the gateway's client certificate: ssl://b:9093/1: error:0A000412:SSL routines::ssl/tls alert bad certificate"
@@ -66,24 +66,24 @@ fn what_changes_each_time_is_left_out_and_a_certificate_alert_is_said_in_words()
 
 #[test]
 fn credentials_that_worked_since_explain_nothing() {
-    let (mock, told, events) = told();
-    hear(&told, RDKafkaErrorCode::SSL, "certificate verify failed");
+    let (mock, reported, events) = reported();
+    hear(&reported, RDKafkaErrorCode::SSL, "certificate verify failed");
     mock.advance(Duration::from_secs(1));
-    told.well();
-    assert!(!matches!(told.why(told.now()), Why::Refused(_)));
+    reported.on_success();
+    assert!(!matches!(reported.why(reported.now()), Why::Refused(_)));
     assert_eq!(*events.lock(), ["down tls", "up"]);
 }
 
 #[test]
 fn a_silent_topic_beside_lively_ones_is_the_topics_own_matter() {
-    let (mock, told, _) = told();
-    let since = told.now();
+    let (mock, reported, _) = reported();
+    let since = reported.now();
     mock.advance(Duration::from_secs(20));
-    told.well();
+    reported.on_success();
     mock.advance(Duration::from_secs(40));
-    assert_eq!(told.why(since), Why::Unknown, "nobody got through in the second half of its time");
-    told.well();
-    assert_eq!(told.why(since), Why::OnlyHere);
+    assert_eq!(reported.why(since), Why::Unknown, "nobody got through in the second half of its time");
+    reported.on_success();
+    assert_eq!(reported.why(since), Why::OnlyHere);
 }
 
 #[test]
@@ -96,38 +96,38 @@ fn an_alert_about_certificates_is_no_lost_connection() {
         ("Connection refused", false),
         ("Disconnected while requesting ApiVersion", false),
     ] {
-        let (_, told, _) = told();
-        hear(&told, RDKafkaErrorCode::BrokerTransportFailure, text);
-        assert_eq!(matches!(told.why(told.now()), Why::Refused(_)), refused, "{text}");
+        let (_, reported, _) = reported();
+        hear(&reported, RDKafkaErrorCode::BrokerTransportFailure, text);
+        assert_eq!(matches!(reported.why(reported.now()), Why::Refused(_)), refused, "{text}");
     }
 }
 
 #[test]
 fn brokers_change_only_when_they_change() {
-    let (mock, told, events) = told();
+    let (mock, reported, events) = reported();
     for _ in 0..3 {
-        told.well();
+        reported.on_success();
     }
-    hear(&told, RDKafkaErrorCode::Authentication, "one broker of three");
+    hear(&reported, RDKafkaErrorCode::Authentication, "one broker of three");
     assert_eq!(*events.lock(), ["up"], "others work");
     mock.advance(Duration::from_secs(11));
     for _ in 0..5 {
-        hear(&told, RDKafkaErrorCode::Authentication, "all of them");
+        hear(&reported, RDKafkaErrorCode::Authentication, "all of them");
         mock.advance(Duration::from_secs(2));
     }
-    told.connected();
+    reported.connected();
     assert_eq!(*events.lock(), ["up", "down credentials"], "a connection is no proof of credentials");
-    told.well();
-    hear(&told, RDKafkaErrorCode::AllBrokersDown, "3/3 brokers are down");
-    told.connected();
-    told.connected();
+    reported.on_success();
+    hear(&reported, RDKafkaErrorCode::AllBrokersDown, "3/3 brokers are down");
+    reported.connected();
+    reported.connected();
     assert_eq!(*events.lock(), ["up", "down credentials", "up", "down unreachable", "up"]);
 }
 
 #[test]
 fn what_is_kept_is_short_and_harmless() {
-    let (_, told, _) = told();
-    hear(&told, RDKafkaErrorCode::Authentication, &format!("\u{1b}[31m{}", "x".repeat(10_000)));
-    let Why::Refused(cause) = told.why(told.now()) else { panic!() };
+    let (_, reported, _) = reported();
+    hear(&reported, RDKafkaErrorCode::Authentication, &format!("\u{1b}[31m{}", "x".repeat(10_000)));
+    let Why::Refused(cause) = reported.why(reported.now()) else { panic!() };
     assert!(cause.text.len() <= LONGEST && !cause.text.contains('\u{1b}'), "{}", cause.text);
 }
