@@ -62,7 +62,7 @@ impl Gateway {
         Self::assemble(Parts { runtime, config, kept, listeners, force: false }).await
     }
 
-    /// Puts the rooms together and opens the listeners.
+    /// Puts the crates together and opens the listeners.
     ///
     /// # Errors
     /// When a section is not acceptable or the store does not do it.

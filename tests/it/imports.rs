@@ -1,4 +1,4 @@
-//! The rules of the workspace as code: who may import whom, how rooms are laid out, what a transport consists of.
+//! The rules of the workspace as code: who may import whom, how crates are laid out, what a transport consists of.
 //!
 //! Changing [`IMPORTS`] is a design decision: own commit, reason in the body.
 
@@ -34,7 +34,7 @@ const TRANSPORTS_IMPORT: &[&str] = &["delivery"];
 const LONG_FILES: &[(&str, &str)] =
     &[("crates/store/src/contract.rs", "the contract of all engines, mostly documentation, read in one go")];
 
-/// The sections that every room's front page has.
+/// The sections that every crate's front page has.
 const SECTIONS: &[&str] = &["What it is", "What it promises", "Map of files", "Not here"];
 
 fn root() -> PathBuf {
@@ -59,7 +59,7 @@ fn folders(of: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-fn rooms() -> BTreeSet<String> {
+fn crate_names() -> BTreeSet<String> {
     folders(&root().join("crates"))
 }
 
@@ -67,10 +67,10 @@ fn transports() -> BTreeSet<String> {
     folders(&root().join("transports"))
 }
 
-/// The folders of all libraries, with their names: rooms, then transports.
+/// The folders of all libraries, with their names: crates, then transports.
 fn libraries() -> Vec<(PathBuf, String)> {
-    let rooms = rooms().into_iter().map(|name| (root().join("crates").join(&name), name));
-    rooms.chain(transports().into_iter().map(|name| (root().join("transports").join(&name), name))).collect()
+    let crate_names = crate_names().into_iter().map(|name| (root().join("crates").join(&name), name));
+    crate_names.chain(transports().into_iter().map(|name| (root().join("transports").join(&name), name))).collect()
 }
 
 /// Every Rust file below a folder.
@@ -126,31 +126,31 @@ fn the_import_table_says_what_the_manifests_say() {
         let unused = table.difference(&imports);
         faults.extend(unused.map(|name| format!("{} may import {name} and does not: take it out", folder.display())));
     };
-    for room in rooms() {
-        let row = IMPORTS.iter().find(|(name, _)| *name == room);
-        let (_, table) = row.unwrap_or_else(|| panic!("crates/{room} is not in the import table"));
-        compare(root().join("crates").join(&room), table);
+    for krate in crate_names() {
+        let row = IMPORTS.iter().find(|(name, _)| *name == krate);
+        let (_, table) = row.unwrap_or_else(|| panic!("crates/{krate} is not in the import table"));
+        compare(root().join("crates").join(&krate), table);
     }
     for transport in transports() {
         compare(root().join("transports").join(&transport), TRANSPORTS_IMPORT);
     }
     none(&faults);
     assert!(edges > 20, "only {edges} imports seen: the test looks at the wrong manifests");
-    let gone: Vec<_> = IMPORTS.iter().map(|(name, _)| name).filter(|name| !rooms().contains(**name)).collect();
+    let gone: Vec<_> = IMPORTS.iter().map(|(name, _)| name).filter(|name| !crate_names().contains(**name)).collect();
     assert!(gone.is_empty(), "in the import table without a folder: {gone:?}");
 }
 
 #[test]
 fn the_table_points_down_only() {
-    // Rooms are taken out in turns, each once all that it imports is out: a circle would remain.
+    // Crates are taken out in turns, each once all that it imports is out: a circle would remain.
     let mut order: Vec<&str> = IMPORTS.iter().map(|(name, _)| *name).collect();
     let mut placed: BTreeSet<&str> = BTreeSet::new();
     while !order.is_empty() {
         let (ready, rest): (Vec<&str>, Vec<&str>) = order.iter().partition(|name| {
-            let (_, imports) = IMPORTS.iter().find(|(room, _)| room == *name).unwrap();
+            let (_, imports) = IMPORTS.iter().find(|(krate, _)| krate == *name).unwrap();
             imports.iter().all(|import| placed.contains(import))
         });
-        assert!(!ready.is_empty(), "these rooms import each other in a circle: {rest:?}");
+        assert!(!ready.is_empty(), "these crates import each other in a circle: {rest:?}");
         placed.extend(ready);
         order = rest;
     }

@@ -27,7 +27,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", what: "clippy, warnings denied, with all features and with none", run: clippy },
     Step { name: "docs", what: "rustdoc, warnings denied", run: docs },
     Step { name: "api-docs", what: "docs/api.md is what the OpenAPI documents say", run: |_| api::check() },
-    Step { name: "tests", what: "unit and integration tests of all rooms", run: tests },
+    Step { name: "tests", what: "unit and integration tests of all crates", run: tests },
     Step {
         name: "metrics",
         what: "promtool finds nothing in the metrics of a gateway at work",

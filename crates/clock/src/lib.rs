@@ -12,7 +12,7 @@ pub use backoff::{Backoff, Jitter};
 pub use mock::MockClock;
 pub use system::{SystemClock, SystemRandom, TokioTasks, system};
 
-/// A boxed future, as the traits of this room hand them out.
+/// A boxed future, as the traits of this crate hand them out.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How long the machine is up, sleep included.

@@ -1,4 +1,4 @@
-//! The options of this room: `[net]` for requests that leave, the listeners' own sections for those that come.
+//! The options of this crate: `[net]` for requests that leave, the listeners' own sections for those that come.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -12,7 +12,7 @@ use crate::{
 
 /// Who puts events in, with what it may put in (hardening H2).
 ///
-/// The rules are data: the intake endpoint holds each event against them, since this room does not know what an event is.
+/// The rules are data: the intake endpoint holds each event against them, since this crate does not know what an event is.
 #[derive(Clone, Debug)]
 pub struct Producer {
     /// Its number in the store: the same for the same name, for ever.

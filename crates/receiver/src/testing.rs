@@ -1,4 +1,4 @@
-//! A transmitter on loopback, for tests of this room.
+//! A transmitter on loopback, for tests of this crate.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! The contract suite on each implementation of this room.
+//! The contract suite on each implementation of this crate.
 
 mod damage;
 mod during;

@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::{self, Metric},
 };
 
-/// Where every room registers its metrics, and where the admin listener reads them. Clones are the same registry.
+/// Where every crate registers its metrics, and where the admin listener reads them. Clones are the same registry.
 #[derive(Clone, Debug)]
 pub struct Registry(Arc<Mutex<registry::Registry>>);
 
@@ -26,7 +26,7 @@ impl Registry {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 
-    /// Lends the registry to a room that registers many metrics at once.
+    /// Lends the registry to a crate that registers many metrics at once.
     pub fn lend<T>(&self, register: impl FnOnce(&mut registry::Registry) -> T) -> T {
         register(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
