@@ -28,7 +28,7 @@ class Batches:
             if line.get("refuse"):
                 line["action"] = "400"
                 self.refusals[name] = {"err": "invalid_request", "description": "the crash test refuses this one"}
-            elif name not in self.left and self.random.random() < self.leave:
+            elif not self.receiver.calm and name not in self.left and self.random.random() < self.leave:
                 line["action"] = "left"
                 self.left.add(name)
                 left += 1

@@ -216,7 +216,7 @@ class Run:
         if await self.look() is None:
             raise RuntimeError("the gateway does not say how its streams are")
         self.quiet = self.views[-1] | {"every": self.gateway.every}
-        await self.revive()
+        await self.tell("/revive")
         began, last, moved = time.monotonic(), None, time.monotonic()
         ends = {}
         while True:
@@ -235,10 +235,11 @@ class Run:
         say(f"drained in {time.monotonic() - began:.1f} s ({times})")
         return tally
 
-    async def revive(self):
+    async def tell(self, path):
+        """Tells the receiver to come back, or to be calm."""
         client = Client(self.receiver_port, 5)
         try:
-            await client.request("POST", "/revive")
+            await client.request("POST", path)
         finally:
             client.close()
 
@@ -265,6 +266,7 @@ class Run:
         after = await gateway.streams()
         # Nothing is owed now, and the counters of this process are new.
         retired, faults = await self.retire()
+        await self.tell("/calm")
         faults += await soak.soak(self) if self.options.soak else []
         final, metrics = await gateway.streams(), await gateway.metrics()
         await gateway.stop()

@@ -8,7 +8,7 @@ class MultiPush(Batches):
         """The object that answers a request with these SETs."""
         await self.take(body.get("sets") or {}, way="multipush")
         # What is not said now is said in the answer to another request.
-        said = self.say(some=self.random.random() < 0.3)
+        said = self.say(some=not self.receiver.calm and self.random.random() < 0.3)
         answer = {"ack": said["ack"]}
         if said["setErrs"]:
             answer["setErrs"] = said["setErrs"]

@@ -40,7 +40,7 @@ class Receiver:
         self.tally = collections.Counter()
         self.random = random.Random(options.seed)
         self.keys, self.lock, self.kept_until = {}, asyncio.Lock(), 0.0
-        self.revived = False
+        self.revived = self.calm = False
         self.time, self.requests = 0, 0
         self.first = {name: set() for name in self.streams}
         self.multi = {name: MultiPush(self, name) for name, one in self.streams.items() if one["way"] == "multipush"}
@@ -66,8 +66,9 @@ class Receiver:
                     first = {name: len(jtis) for name, jtis in self.first.items()}
                     text = json.dumps({"requests": self.requests, "first": first, "tally": self.tally})
                     answer(writer, "200 OK", text.encode(), "content-type: application/json\r\n")
-                elif method == "POST" and path == "/revive":
-                    self.revived = True
+                elif method == "POST" and path in ("/revive", "/calm"):
+                    # Those who were away come back; and from the second on nobody fails any more.
+                    self.revived, self.calm = True, path == "/calm"
                     answer(writer, "204 No Content")
                 elif method == "POST" and path.startswith("/push/"):
                     if self.away(path.removeprefix("/push/")):
@@ -177,6 +178,8 @@ class Receiver:
     def action(self, line):
         if line.get("refuse"):
             return "400"
+        if self.calm:
+            return "202"
         dice = self.random.uniform(0, 1000)
         for name, share in FAULTS:
             if dice < share:
