@@ -128,7 +128,7 @@ impl Slot {
         }
         match whole("key set", answer).and_then(|answer| {
             let set = Jwks::parse(&answer.body)
-                .map_err(|error| FetchError::Malformed { what: "key set", why: error.to_string() })?;
+                .map_err(|error| FetchError::Malformed { what: "key set", source: Arc::new(error) })?;
             Ok((set, answer.headers))
         }) {
             Ok((set, headers)) => {

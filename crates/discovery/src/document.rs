@@ -45,7 +45,7 @@ pub struct Keys {
 }
 
 /// Why something of a transmitter is not there. `what` is "metadata" or "key set".
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
     /// There was no answer.
@@ -54,6 +54,7 @@ pub enum FetchError {
         /// Of what.
         what: &'static str,
         /// Why.
+        #[source]
         error: HttpError,
     },
     /// The answer was not 200.
@@ -71,12 +72,12 @@ pub enum FetchError {
         what: &'static str,
     },
     /// The document cannot be read.
-    #[error("the {what} is malformed: {why}")]
+    #[error("the {what} is malformed: {source}")]
     Malformed {
         /// Which.
         what: &'static str,
         /// Why.
-        why: String,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The metadata is another issuer's (SSF 1.0 §7.2.4).
     #[error("the metadata names another issuer than {asked}")]

@@ -48,11 +48,11 @@ impl Fetcher {
     pub async fn metadata(&self, issuer: &IssuerUrl) -> Result<Metadata, FetchError> {
         const WHAT: &str = "metadata";
         let url = Url::parse(&issuer.metadata_url())
-            .map_err(|error| FetchError::Malformed { what: WHAT, why: error.to_string() })?;
+            .map_err(|error| FetchError::Malformed { what: WHAT, source: Arc::new(error) })?;
         let answer = self.shared.wire.get(url, accept("application/json")).await;
         let body = whole(WHAT, answer)?.body;
         let metadata: Metadata = serde_json::from_slice(&body)
-            .map_err(|error| FetchError::Malformed { what: WHAT, why: error.to_string() })?;
+            .map_err(|error| FetchError::Malformed { what: WHAT, source: Arc::new(error) })?;
         // SSF 1.0, 7.2.4: anything but identity ends it, and nothing of the document is used.
         if metadata.issuer != issuer.as_str() {
             return Err(FetchError::OtherIssuer { asked: issuer.clone() });

@@ -1,5 +1,7 @@
 //! Foreign key sets (RFC 7517 §5), within limits (hardening H42).
 
+use std::sync::Arc;
+
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
     RsaPublicKeyComponents,
@@ -27,7 +29,7 @@ pub struct IgnoredKey {
 }
 
 /// Why a text is no key set.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {
     /// It is longer than [`Jwks::LONGEST`].
@@ -38,7 +40,7 @@ pub enum JwksError {
     TooMany,
     /// It is no JSON object with an array `keys`.
     #[error("not a JWK Set: {0}")]
-    Malformed(String),
+    Malformed(#[source] Arc<serde_json::Error>),
 }
 
 /// A key with what it may verify.
@@ -85,7 +87,7 @@ impl Jwks {
         if text.len() > Self::LONGEST {
             return Err(JwksError::TooLong);
         }
-        let raw: RawSet = serde_json::from_slice(text).map_err(|error| JwksError::Malformed(error.to_string()))?;
+        let raw: RawSet = serde_json::from_slice(text).map_err(|error| JwksError::Malformed(Arc::new(error)))?;
         if raw.keys.len() > Self::MOST {
             return Err(JwksError::TooMany);
         }

@@ -1,6 +1,6 @@
 //! What can go wrong on the network, and whose fault it is.
 
-use std::fmt;
+use std::{error::Error, fmt};
 
 /// What kind of failure a request met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,27 +82,27 @@ impl fmt::Display for HttpError {
     }
 }
 
-impl std::error::Error for HttpError {}
+impl Error for HttpError {}
 
 /// Why something of the network cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetError {
     /// A secret cannot be fetched.
-    #[error("{place} cannot be used: {why}")]
+    #[error("{place} cannot be used: {source}")]
     Secret {
         /// Where it should be.
         place: String,
         /// Why not.
-        why: String,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// Certificates or keys cannot be used.
-    #[error("{what}: {why}")]
+    #[error("{what}: {source}")]
     Tls {
         /// Which.
         what: String,
         /// Why not.
-        why: String,
+        source: Box<dyn Error + Send + Sync>,
     },
     /// A listener cannot be opened.
     #[error("cannot listen on {address}: {source}")]
@@ -123,7 +123,7 @@ pub enum NetError {
 }
 
 impl NetError {
-    pub(crate) fn tls(what: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self::Tls { what: what.into(), why: why.to_string() }
+    pub(crate) fn tls(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Tls { what: what.into(), source: source.into() }
     }
 }

@@ -3,6 +3,7 @@
 mod client;
 mod config;
 mod connect;
+mod connection;
 mod crowd;
 mod error;
 mod expiry;

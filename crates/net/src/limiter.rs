@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    convert::Infallible,
     hash::Hash,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,13 +9,13 @@ use std::{
 };
 
 use setgate_clock::Clock;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::{
     Limits,
+    connection::{Connection, End, Rules},
     crowd::{Block, Crowd},
     observe::{Limit, OfListener},
-    permit::{ConnectionPermit, End, HeldPermit},
 };
 
 /// How often connections are looked at: a limit of time is late by no more.
@@ -29,9 +28,7 @@ const TELL: Duration = Duration::from_secs(60);
 /// A caller that has shown no credential has its place on trial: when places run out, the next caller gets it. So those who never show one
 /// take the places of their own kind only.
 pub(crate) struct ConnectionLimiter {
-    limits: Limits,
-    clock: Arc<dyn Clock>,
-    observed: OfListener,
+    rules: Arc<Rules>,
     places: Mutex<Places>,
     /// A place is free, or there is one more to be had.
     freed: Notify,
@@ -53,7 +50,7 @@ struct Places {
 }
 
 struct Entry {
-    permit: ConnectionPermit,
+    connection: Arc<Connection>,
     block: Block,
     client: Option<Arc<str>>,
     away: usize,
@@ -76,19 +73,8 @@ impl ConnectionLimiter {
         let mut limits = limits.clone();
         limits.connections = limits.connections.max(1);
         limits.unauthenticated_connections = limits.unauthenticated_connections.max(1);
-        Arc::new(Self { limits, clock, observed, places: Mutex::default(), freed: Notify::new(), came: Notify::new() })
-    }
-
-    pub(crate) const fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    pub(crate) fn now(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
-    pub(crate) const fn observed(&self) -> &OfListener {
-        &self.observed
+        let rules = Arc::new(Rules { limits, clock, observed });
+        Arc::new(Self { rules, places: Mutex::default(), freed: Notify::new(), came: Notify::new() })
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {
@@ -97,7 +83,7 @@ impl ConnectionLimiter {
 
     /// Waits until there is a place for the next caller: a free one, or one of somebody who has shown no credential.
     pub(crate) async fn vacancy(&self) {
-        self.until(|places| places.taken < self.limits.connections || !places.crowd.is_empty()).await;
+        self.until(|places| places.taken < self.rules.limits.connections || !places.crowd.is_empty()).await;
     }
 
     /// From now on nobody gets a place; ends when all are free. Who waits elsewhere ends instead of returning.
@@ -119,43 +105,40 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Admits a connection that was accepted, as soon as there is a place; it keeps it until the value is dropped.
+    /// Admits a connection that was accepted, as soon as there is a place; it has it until it is [closed](Self::close).
     ///
     /// # Errors
     /// The limit that keeps it out.
-    pub(crate) async fn admit(
-        self: &Arc<Self>,
-        ip: IpAddr,
-        alive: &mpsc::Sender<Infallible>,
-    ) -> Result<HeldPermit, Limit> {
+    pub(crate) async fn admit(&self, ip: IpAddr) -> Result<(u64, Arc<Connection>), Limit> {
         loop {
-            match self.try_admit(ip, alive.clone()) {
+            match self.try_admit(ip) {
                 // Whoever had a place on trial when it was accepted has shown a credential since.
                 Err(Limit::Connections) => self.vacancy().await,
                 Err(limit) => {
-                    self.observed.refused(limit);
+                    self.rules.observed.refused(limit);
                     *self.places().untold.entry(limit).or_default() += 1;
                     return Err(limit);
                 }
-                Ok(held) => return Ok(held),
+                Ok(admitted) => return Ok(admitted),
             }
         }
     }
 
-    fn try_admit(self: &Arc<Self>, ip: IpAddr, alive: mpsc::Sender<Infallible>) -> Result<HeldPermit, Limit> {
+    fn try_admit(&self, ip: IpAddr) -> Result<(u64, Arc<Connection>), Limit> {
         let block = Block::of(ip);
         let mut places = self.places();
         places.last += 1;
         let number = places.last;
         let permit_state = self.enter(&mut places, block, None, true)?;
-        let permit = ConnectionPermit::new(self.clone(), number);
-        let entry = Entry { permit: permit.clone(), block, client: None, away: 0, permit_state: PermitState::Gone };
+        let connection = Connection::new(self.rules.clone());
+        let entry =
+            Entry { connection: connection.clone(), block, client: None, away: 0, permit_state: PermitState::Gone };
         places.permits.insert(number, entry);
         self.stand(&mut places, number, permit_state);
         drop(places);
-        self.observed.accepted();
+        self.rules.observed.accepted();
         self.came.notify_one();
-        Ok(HeldPermit::new(permit, alive))
+        Ok((number, connection))
     }
 
     /// Sees whether there is a place, and makes room for those who may push others out.
@@ -171,17 +154,17 @@ impl ConnectionLimiter {
         if places.closed {
             return Err(Limit::Drain);
         }
-        if places.taken >= self.limits.connections && places.crowd.is_empty() {
+        if places.taken >= self.rules.limits.connections && places.crowd.is_empty() {
             return Err(Limit::Connections);
         }
-        if places.of_blocks.get(&block).is_some_and(|count| *count >= self.limits.connections_per_address) {
+        if places.of_blocks.get(&block).is_some_and(|count| *count >= self.rules.limits.connections_per_address) {
             let oldest = places.crowd.oldest_of(block).as_ref().and_then(pushes).ok_or(Limit::PerAddress)?;
             self.displace(places, oldest, Limit::PerAddress);
         }
-        let full = if !known && places.crowd.len() >= self.limits.unauthenticated_connections {
+        let full = if !known && places.crowd.len() >= self.rules.limits.unauthenticated_connections {
             Some(Limit::Unauthenticated)
         } else {
-            (places.taken >= self.limits.connections).then_some(Limit::Connections)
+            (places.taken >= self.rules.limits.connections).then_some(Limit::Connections)
         };
         if let Some(limit) = full {
             let first = places.crowd.first_to_go().as_ref().and_then(pushes).ok_or(limit)?;
@@ -191,14 +174,14 @@ impl ConnectionLimiter {
     }
 
     fn has_share(&self, places: &Places, client: &Arc<str>) -> bool {
-        places.of_clients.get(client).is_none_or(|count| *count < self.limits.connections_per_client)
+        places.of_clients.get(client).is_none_or(|count| *count < self.rules.limits.connections_per_client)
     }
 
     fn displace(&self, places: &mut Places, number: u64, limit: Limit) {
         self.stand(places, number, PermitState::Gone);
         *places.untold.entry(limit).or_default() += 1;
         if let Some(entry) = places.permits.get(&number) {
-            entry.permit.end(End::Cut, limit);
+            entry.connection.end(End::Cut, limit);
         }
     }
 
@@ -230,7 +213,7 @@ impl ConnectionLimiter {
             }
             _ => {}
         }
-        self.observed.stands(before.kind(), permit_state.kind());
+        self.rules.observed.stands(before.kind(), permit_state.kind());
         self.freed.notify_waiters();
     }
 
@@ -264,12 +247,12 @@ impl ConnectionLimiter {
         if entry.away > 0 || entry.permit_state != PermitState::Away {
             return;
         }
-        let (permit, block, client) = (entry.permit.clone(), entry.block, entry.client.clone());
+        let (connection, block, client) = (entry.connection.clone(), entry.block, entry.client.clone());
         match self.enter(&mut places, block, client.as_ref(), false) {
             Ok(permit_state) => self.stand(&mut places, number, permit_state),
             Err(limit) => {
                 self.stand(&mut places, number, PermitState::Gone);
-                permit.end(End::Soon, limit);
+                connection.end(End::Soon, limit);
             }
         }
     }
@@ -294,7 +277,7 @@ impl ConnectionLimiter {
     /// Ends every connection at once.
     pub(crate) fn cut(&self) {
         for entry in self.places().permits.values() {
-            entry.permit.end(End::Cut, Limit::Drain);
+            entry.connection.end(End::Cut, Limit::Drain);
         }
     }
 
@@ -305,16 +288,16 @@ impl ConnectionLimiter {
                 self.came.notified().await;
             }
             self.look();
-            self.clock.sleep(LOOK).await;
+            self.rules.clock.sleep(LOOK).await;
         }
     }
 
     fn look(&self) {
-        let now = self.now();
+        let now = self.rules.now();
         let mut places = self.places();
         for entry in places.permits.values() {
-            if let Some((end, limit)) = entry.permit.due(now) {
-                entry.permit.end(end, limit);
+            if let Some((end, limit)) = entry.connection.due(now) {
+                entry.connection.end(end, limit);
             }
         }
         let quiet = places.told.is_some_and(|told| now < told + TELL);
@@ -325,7 +308,7 @@ impl ConnectionLimiter {
         let untold = std::mem::take(&mut places.untold);
         drop(places);
         for (limit, connections) in untold {
-            let (listener, limit) = (self.observed.name(), limit.option());
+            let (listener, limit) = (self.rules.observed.name(), limit.option());
             tracing::warn!(
                 listener,
                 limit,

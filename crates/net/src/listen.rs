@@ -26,9 +26,10 @@ use tower::Service;
 
 use crate::{
     Limits, ListenConfig, NetError, Observed,
+    connection::End,
     limiter::ConnectionLimiter,
     observe::OfListener,
-    permit::{ConnectionPermit, End, HeldPermit},
+    permit::{ConnectionPermit, HeldPermit},
     permitted::{Answering, PermittedIo},
     tls,
 };
@@ -211,7 +212,7 @@ impl Listener {
                 // While there is no room, callers wait in the system's queue.
                 limiter.vacancy().await;
                 let (tcp, peer) = self.tcp.accept().await?;
-                let held = limiter.admit(peer.ip(), &alive).await;
+                let held = HeldPermit::admit(&limiter, peer.ip(), &alive).await;
                 Ok::<_, io::Error>((tcp, peer, held))
             };
             let caller = tokio::select! {
@@ -291,7 +292,7 @@ impl ServeState {
             return Box::pin(self.http(tcp, permit, peer)).await;
         };
         if let Some(tls) = Box::pin(self.handshake(acceptor, tcp, &permit)).await {
-            permit.greeted();
+            permit.connection().greeted();
             Box::pin(self.http(tls, permit, peer)).await;
         }
     }
@@ -305,7 +306,7 @@ impl ServeState {
         let mut stop = self.stop.clone();
         let accepted = tokio::select! {
             biased;
-            _ = permit.told() => return None,
+            _ = permit.connection().told() => return None,
             () = raised(&mut stop) => return None,
             accepted = acceptor.accept(tcp) => accepted,
         };
@@ -321,7 +322,7 @@ impl ServeState {
         let service = {
             let permit = permit.clone();
             service_fn(move |mut request: Request<Incoming>| {
-                let asking = permit.ask();
+                let asking = permit.connection().ask();
                 request.extensions_mut().insert(Peer(peer));
                 request.extensions_mut().insert(permit.clone());
                 let answering = self.app.clone().call(request);
@@ -329,7 +330,7 @@ impl ServeState {
                 async move {
                     let answer = answer(answering.await)?;
                     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        permit.take_over();
+                        permit.connection().take_over();
                     }
                     Ok::<_, Infallible>(answer.map(|body| Answering::new(body, asking)))
                 }
@@ -345,11 +346,11 @@ impl ServeState {
                 end = connection.as_mut() => {
                     if let Err(error) = end {
                         tracing::debug!(error = chain(&*error), "a connection broke");
-                        permit.broke(&*error);
+                        permit.connection().broke(&*error);
                     }
                     return;
                 }
-                end = permit.told() => match end {
+                end = permit.connection().told() => match end {
                     End::Cut => return,
                     End::Soon if stopping => {}
                     End::Soon => {

@@ -10,7 +10,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::permit::{Asking, HeldPermit, Side};
+use crate::{
+    connection::{Asking, Side},
+    permit::HeldPermit,
+};
 
 /// The bytes of a connection, with its place: whoever holds the one holds the other.
 pub(crate) struct PermittedIo<Io> {
@@ -25,14 +28,18 @@ impl<Io> PermittedIo<Io> {
     }
 
     fn check(&self, cx: &mut Context<'_>, side: Side) -> io::Result<()> {
-        if self.held.permit().must_end(cx, side) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+        if self.held.permit().connection().must_end(cx, side) {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Notes whether the peer takes what is written.
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.stalled != written.is_pending() {
             self.stalled = written.is_pending();
-            self.held.permit().stalls(self.stalled);
+            self.held.permit().connection().stalls(self.stalled);
         }
         written
     }

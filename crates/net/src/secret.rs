@@ -1,6 +1,6 @@
 //! Values that must not be seen, and where an operator may keep them.
 
-use std::{fmt, path::PathBuf};
+use std::{env::VarError, error::Error, fmt, path::PathBuf};
 
 use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
@@ -82,23 +82,27 @@ impl SecretRef {
     /// # Errors
     /// [`NetError::Secret`] when the file or the variable is not there, not text, too long or empty.
     pub fn load(&self) -> Result<Secret<String>, NetError> {
-        let fault = |why: String| NetError::Secret { place: self.to_string(), why };
+        let fault = |source: Box<dyn Error + Send + Sync>| NetError::Secret { place: self.to_string(), source };
         let secret = match self {
             Self::Literal(secret) => secret.clone(),
-            Self::Env(name) => Secret::new(std::env::var(name).map_err(|error| fault(error.to_string()))?),
+            Self::Env(name) => Secret::new(std::env::var(name).map_err(|error| match error {
+                VarError::NotPresent => fault(error.into()),
+                // This error would show the value.
+                VarError::NotUnicode(_) => fault("it is not UTF-8".into()),
+            })?),
             Self::File(path) => {
-                let length = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();
+                let length = std::fs::metadata(path).map_err(|error| fault(error.into()))?.len();
                 if length > Self::LONGEST_FILE {
-                    return Err(fault(format!("it has {length} bytes, {} are allowed", Self::LONGEST_FILE)));
+                    return Err(fault(format!("it has {length} bytes, {} are allowed", Self::LONGEST_FILE).into()));
                 }
-                let mut text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+                let mut text = std::fs::read_to_string(path).map_err(|error| fault(error.into()))?;
                 let end = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text)).map(str::len);
                 text.truncate(end.unwrap_or(text.len()));
                 Secret::new(text)
             }
         };
         if secret.expose().is_empty() {
-            return Err(fault("it is empty".to_owned()));
+            return Err(fault("it is empty".into()));
         }
         Ok(secret)
     }
@@ -168,6 +172,14 @@ mod tests {
         {
             assert!(SecretRef::from(place.clone()).load().is_err(), "{place}");
         }
+    }
+
+    #[test]
+    fn the_error_of_the_system_is_kept_and_said_once() {
+        let error = SecretRef::from("file:/no/such/file".to_owned()).load().unwrap_err();
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).unwrap();
+        assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(setgate_telemetry::chain(&error), format!("file:/no/such/file cannot be used: {source}"));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum ListenError {
     #[error("the delivery method `{0}` does not ask for SETs")]
     NotACollector(&'static str),
     /// The transmitter does not let us in, or what was asked for is not acceptable.
-    #[error("{0}")]
+    #[error(transparent)]
     TurnedAway(Fault),
     /// Trying again would not help: the issuer's metadata is not acceptable.
     #[error(transparent)]

@@ -157,7 +157,7 @@ impl<'a> In<'a> {
 
 /// The error of a value that does not read.
 pub(crate) fn damaged(what: impl std::fmt::Display) -> StoreError {
-    StoreError::Corrupt(format!("{what} does not read back as it was written"))
+    StoreError::Corrupt(format!("{what} does not read back as it was written").into())
 }
 
 /// A head with its targets. `chain` is the checksum over this head and all before it.

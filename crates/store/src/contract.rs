@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use setgate_set::{ErrorCode, Jti, OrderKey, Receipt, Timestamp};
 
-use crate::Obstacle;
+use crate::{Obstacle, StoreError};
 
 /// The place of a record in the ledger: dense, and visible in order within a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -421,27 +421,6 @@ pub enum Done {
     Retained(usize),
     /// The answer to any unit with an old fence: nothing was changed.
     Fenced,
-}
-
-/// An error of the store, with what follows from it.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Only the reserve is left, or the budget is reached: intake is closed, settling goes on. Try later.
-    #[error("the store is full: {0}")]
-    Full(String),
-    /// A write failed; whether it took place is unknown. The store reopens itself where it can.
-    #[error("the store could not write ({0}); whether the last changes took place is not known")]
-    Poisoned(String),
-    /// The disk does not give back what was written.
-    #[error("the store is damaged: {0}")]
-    Corrupt(String),
-    /// Too much is queued; the caller tries again later.
-    #[error("the store is busy")]
-    Busy,
-    /// The store is closed, or was opened as a copy and waits for `setgate store adopt`.
-    #[error("the store is not available: {0}")]
-    Unavailable(String),
 }
 
 /// The limits of one read.

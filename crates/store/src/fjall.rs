@@ -62,7 +62,7 @@ pub(crate) use {batch::Failure, housekeep::Trim};
 
 use crate::{
     Attempted, Bounds, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names,
-    Parked, ParkedFilter, Position, Record, Store, StoreError, StreamNo, Time, Unit, Version, Witness,
+    Parked, ParkedFilter, Position, Record, Store, StoreError, StreamNo, Time, Unit, Version, Why, Witness,
     codec::WrittenHead,
     fjall::{
         engine::{Engine, bare},
@@ -136,8 +136,8 @@ impl FjallStore {
             Ok(())
         };
         let renewed: Result<(), OpenError> =
-            tokio::task::spawn_blocking(renew).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        renewed.map_err(|error| StoreError::Unavailable(error.to_string()))
+            tokio::task::spawn_blocking(renew).await.map_err(|error| StoreError::Unavailable(Why::of(error)))?;
+        renewed.map_err(|error| StoreError::Unavailable(Why::of(error)))
     }
 
     /// The next writes fail like this. For tests.
@@ -247,7 +247,7 @@ async fn readable(shared: Arc<Shared>, seqs: Vec<u64>) -> Result<Vec<Head>, Stor
             tracing::error!(
                 records = rotten.len(),
                 first,
-                why,
+                %why,
                 "records that are owed do not read, and wait: stop the gateway and run `setgate store check`"
             );
         }

@@ -3,6 +3,7 @@
 mod codec;
 mod config;
 mod contract;
+mod error;
 mod fjall;
 mod memory;
 mod names;
@@ -24,6 +25,7 @@ pub use self::fjall::{
 };
 pub use config::Options;
 pub use contract::*;
+pub use error::{StoreError, Why};
 pub use memory::MemoryStore;
 pub use names::{Named, Names};
 pub use observe::{ClockObserved, Observed};

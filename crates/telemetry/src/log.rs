@@ -3,7 +3,13 @@
 use std::io::IsTerminal;
 
 use serde::Deserialize;
-use tracing_subscriber::{Layer, Registry, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::{ParseError, Targets},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -39,8 +45,13 @@ pub enum LogFormat {
 #[non_exhaustive]
 pub enum LogError {
     /// The level is no level.
-    #[error("`log.level`: {0}: write error, warn, info, debug or trace")]
-    Level(String),
+    #[error("`log.level`: {why}: write error, warn, info, debug or trace")]
+    Level {
+        /// Why not.
+        why: String,
+        /// What the filter says of it.
+        source: Option<ParseError>,
+    },
     /// A log is set up already.
     #[error("a log is set up already")]
     Twice,
@@ -69,15 +80,16 @@ pub fn start_log(config: &LogConfig) -> Result<(), LogError> {
 fn filter(level: &str) -> Result<Targets, LogError> {
     // Parts of lines (`[span{field}]`) are no modules, and would be taken for the name of one.
     if level.contains(['[', ']']) {
-        return Err(LogError::Level(format!("`{level}` names more than modules")));
+        return Err(LogError::Level { why: format!("`{level}` names more than modules"), source: None });
     }
     // A lone word that is no level would be taken for the name of a module.
     if level.is_empty() || !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err()
     {
-        return Err(LogError::Level(format!("`{level}` is no level")));
+        return Err(LogError::Level { why: format!("`{level}` is no level"), source: None });
     }
     let directives: Vec<_> = level.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
-    directives.join(",").parse().map_err(|error| LogError::Level(format!("`{level}`: {error}")))
+    let wrong = |error| LogError::Level { why: format!("`{level}`: {error}"), source: Some(error) };
+    directives.join(",").parse().map_err(wrong)
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ async fn metadata_of_another_issuer_is_not_used() {
     ] {
         let stub = Stub::new(&format!(r#"{{"issuer":"{other}","jwks_uri":"https://tr.example.com/jwks.json"}}"#));
         let refused = fetcher(&stub).metadata(&issuer()).await;
-        assert_eq!(refused, Err(FetchError::OtherIssuer { asked: issuer() }), "{other}");
+        assert!(matches!(refused, Err(FetchError::OtherIssuer { asked }) if asked == issuer()), "{other}");
     }
 }
 
@@ -232,7 +232,8 @@ async fn without_any_good_set_the_error_is_repeated_for_a_while_and_then_tried_a
     stub.says(Ok(response(503, "")));
     let fetcher = fetcher(&stub);
     for _ in 0..20 {
-        assert_eq!(fetcher.keys(&url()).await.unwrap_err(), FetchError::Status { what: "key set", status: 503 });
+        let error = fetcher.keys(&url()).await.unwrap_err();
+        assert!(matches!(error, FetchError::Status { what: "key set", status: 503 }), "{error}");
     }
     assert_eq!(stub.asked(), 1);
     pass(5).await;
@@ -351,9 +352,10 @@ async fn over_the_wire(path: &str, allowed: bool) -> Result<Metadata, FetchError
 #[tokio::test]
 async fn a_real_client_keeps_the_limits() {
     assert!(over_the_wire("good", true).await.is_ok());
-    assert_eq!(over_the_wire("redirects", true).await, Err(FetchError::Status { what: "metadata", status: 302 }));
-    assert_eq!(over_the_wire("long", true).await, Err(FetchError::NotWhole { what: "metadata" }));
-    assert_eq!(over_the_wire("absent", true).await, Err(FetchError::Status { what: "metadata", status: 404 }));
+    let refused = async |what| over_the_wire(what, true).await.unwrap_err();
+    assert!(matches!(refused("redirects").await, FetchError::Status { what: "metadata", status: 302 }));
+    assert!(matches!(refused("long").await, FetchError::NotWhole { what: "metadata" }));
+    assert!(matches!(refused("absent").await, FetchError::Status { what: "metadata", status: 404 }));
     let error = over_the_wire("good", false).await.unwrap_err();
     assert!(matches!(&error, FetchError::NoAnswer { error, .. } if error.fault == HttpFault::Guard), "{error}");
     assert!(!error.is_transient());

@@ -263,9 +263,9 @@ fn a_set_beyond_the_limits_is_refused_whole() {
     let okp = jwk(&key());
     let parse = |keys: usize| Jwks::parse(json!({ "keys": vec![okp.clone(); keys] }).to_string().as_bytes());
     assert_eq!(parse(Jwks::MOST).unwrap().usable(), 32);
-    assert_eq!(parse(Jwks::MOST + 1).unwrap_err(), JwksError::TooMany);
+    assert!(matches!(parse(Jwks::MOST + 1), Err(JwksError::TooMany)));
     let padded = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(Jwks::LONGEST));
-    assert_eq!(Jwks::parse(padded.as_bytes()).unwrap_err(), JwksError::TooLong);
+    assert!(matches!(Jwks::parse(padded.as_bytes()), Err(JwksError::TooLong)));
     for text in ["", "[]", "{}", "{\"keys\":{}}", "null", "{\"keys\":[}"] {
         assert!(matches!(Jwks::parse(text.as_bytes()), Err(JwksError::Malformed(_))), "{text}");
     }

@@ -2,15 +2,18 @@ use std::net::Ipv6Addr;
 
 use setgate_clock::MockClock;
 
+use tokio::sync::mpsc;
+
 use super::*;
-use crate::observe::Observed;
+use crate::{observe::Observed, permit::HeldPermit};
 
 fn limiter(limits: Limits) -> Arc<ConnectionLimiter> {
     ConnectionLimiter::new(&limits, MockClock::at(0), Observed::default().of("public"))
 }
 
 fn come(limiter: &Arc<ConnectionLimiter>, ip: impl Into<IpAddr>) -> Result<HeldPermit, Limit> {
-    limiter.try_admit(ip.into(), mpsc::channel(1).0)
+    let (number, connection) = limiter.try_admit(ip.into())?;
+    Ok(HeldPermit::new(limiter.clone(), number, connection, mpsc::channel(1).0))
 }
 
 fn permit_state(limiter: &ConnectionLimiter) -> (usize, usize) {
@@ -59,9 +62,9 @@ fn ten_hostile_networks_take_no_place_of_those_who_are_known_and_stop_nobody_fro
     late.permit().vouch("b");
     assert_eq!(permit_state(&limiter), (499, 11));
     for held in known.iter().chain([&quiet, &late]) {
-        assert!(!held.permit().is_cut());
+        assert!(!held.permit().connection().is_cut());
     }
-    assert_eq!(attack.iter().filter(|held| !held.permit().is_cut()).count(), 498);
+    assert_eq!(attack.iter().filter(|held| !held.permit().connection().is_cut()).count(), 498);
     drop((known, quiet, late, attack));
     assert_eq!(permit_state(&limiter), (0, 0));
     assert!(limiter.places().of_blocks.is_empty() && limiter.places().of_clients.is_empty());
@@ -93,7 +96,7 @@ fn who_is_known_comes_back_to_the_place_of_somebody_who_is_not() {
     let strangers = [3, 4].map(|host| come(&limiter, [192, 0, 2, host]).unwrap());
     drop(away);
     assert_eq!(permit_state(&limiter), (1, 1));
-    assert!(strangers[0].permit().is_cut() && !strangers[1].permit().is_cut());
+    assert!(strangers[0].permit().connection().is_cut() && !strangers[1].permit().connection().is_cut());
     assert!(limiter.places().permits.values().any(|entry| entry.permit_state == PermitState::Authenticated));
 }
 
@@ -104,5 +107,5 @@ fn a_process_without_descriptors_ends_a_connection_that_is_not_known() {
     all_held[0].permit().vouch("a");
     limiter.make_room();
     limiter.make_room();
-    assert!(!all_held[0].permit().is_cut() && all_held[1].permit().is_cut());
+    assert!(!all_held[0].permit().connection().is_cut() && all_held[1].permit().connection().is_cut());
 }

@@ -44,7 +44,7 @@ impl Failure {
         match self {
             Self::Write(error) | Self::Sync(error) | Self::Stopped(error) => error.clone(),
             #[cfg(test)]
-            Self::Cut => StoreError::Poisoned(self.to_string()),
+            Self::Cut => StoreError::Poisoned(self.to_string().into()),
         }
     }
 }

@@ -112,7 +112,7 @@ impl Engine {
                 continue;
             };
             if read_row(number, &value).is_none_or(|(until, _)| now.since(until) < window) {
-                return Err(StoreError::Corrupt(format!("the idempotency keys of bucket {number} are missing")));
+                return Err(StoreError::Corrupt(format!("the idempotency keys of bucket {number} are missing").into()));
             }
             // It was dropped, and the process ended before its row was.
             batch.remove(&self.meta, &*key);

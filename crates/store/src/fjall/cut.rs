@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    FjallStore, StoreError,
+    FjallStore, StoreError, Why,
     fjall::{
         batch::Failure,
         housekeep::{Trim, aside, plan_trim, run_on_writer},
@@ -80,7 +80,7 @@ impl FjallStore {
     pub(crate) async fn break_watermark(&self) {
         let replace = |writer: &mut Writer| {
             let (file, _) = Watermark::open(Path::new("/dev/null"))
-                .map_err(|error| Failure::Write(StoreError::Unavailable(error.to_string())))?;
+                .map_err(|error| Failure::Write(StoreError::Unavailable(Why::of(error))))?;
             writer.watermark = file;
             Ok(())
         };

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use setgate_set::Timestamp;
 
 use crate::{
-    Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version,
+    Head, Key, Parked, ParkedFilter, ProducerNo, Record, StoreError, StreamNo, Version, Why,
     codec::{In, Out, WrittenHead, damaged, read_body, read_head},
     fjall::{
         bloom_filter::{BloomFilter, MemoryBudget},
@@ -58,14 +58,14 @@ pub(crate) struct Engine {
 pub(crate) fn engine_error(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) if is_full(&error) => {
-            StoreError::Full(error.to_string())
+            StoreError::Full(Why::of(error))
         }
-        fjall::Error::Io(error) => StoreError::Poisoned(error.to_string()),
-        fjall::Error::Storage(fjall::LsmError::Io(error)) => StoreError::Poisoned(error.to_string()),
+        fjall::Error::Io(error) => StoreError::Poisoned(Why::of(error)),
+        fjall::Error::Storage(fjall::LsmError::Io(error)) => StoreError::Poisoned(Why::of(error)),
         fjall::Error::Poisoned => StoreError::Poisoned("the engine stopped after an earlier failure".into()),
         fjall::Error::Locked => StoreError::Unavailable("the engine is still in use".into()),
         fjall::Error::KeyspaceDeleted => StoreError::Unavailable("the segment was trimmed".into()),
-        other => StoreError::Corrupt(other.to_string()),
+        other => StoreError::Corrupt(Why::of(other)),
     }
 }
 
@@ -110,9 +110,9 @@ pub(crate) fn parked_of(key: &[u8]) -> Option<(StreamNo, u64)> {
 impl Engine {
     /// Opens the engine in a folder, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let wrong = seal::check(path).map_err(|error| StoreError::Poisoned(error.to_string()))?;
+        let wrong = seal::check(path).map_err(|error| StoreError::Poisoned(Why::of(error)))?;
         if let Some(first) = wrong.into_iter().next() {
-            return Err(StoreError::Corrupt(first));
+            return Err(StoreError::Corrupt(first.into()));
         }
         let builder = Database::builder(path)
             .worker_threads(1)
@@ -156,7 +156,7 @@ impl Engine {
             if !segment.condensed {
                 for name in [Segment::heads_name(segment.slot), Segment::bodies_name(segment.slot)] {
                     if !self.db.keyspace_exists(&name) {
-                        return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id)));
+                        return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id).into()));
                     }
                 }
                 segment.keyspaces = Some(self.keyspaces(segment.slot)?);
@@ -287,18 +287,18 @@ impl Engine {
                 continue;
             }
             let Some(keyspaces) = segment.keyspaces else {
-                return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id)));
+                return Err(StoreError::Corrupt(format!("segment {} is missing", segment.id).into()));
             };
             for item in keyspaces.heads.range(key(next)..=key(end)).take(room) {
                 let (at, value) = item.into_inner().map_err(engine_error)?;
                 if seq_of(&at) != Some(next) {
-                    return Err(StoreError::Corrupt(format!("record {next} is missing")));
+                    return Err(StoreError::Corrupt(format!("record {next} is missing").into()));
                 }
                 heads.push(read_head(next, &value)?);
                 next += 1;
             }
             if heads.len() < max && next <= end && self.has_keyspaces(next) {
-                return Err(StoreError::Corrupt(format!("record {next} is missing")));
+                return Err(StoreError::Corrupt(format!("record {next} is missing").into()));
             }
             // Or it was given up while it was read: what is left of it is among the held.
         }
@@ -351,7 +351,7 @@ impl Engine {
                 };
                 let Some(is_older) = or_else_kept(guarded(read))? else {
                     if self.has_keyspaces(middle) {
-                        return Err(StoreError::Corrupt(format!("record {middle} is missing")));
+                        return Err(StoreError::Corrupt(format!("record {middle} is missing").into()));
                     }
                     // It was given up while it was looked through.
                     return self.first_accepted_at(when, last);
@@ -424,7 +424,7 @@ impl Engine {
                 });
                 row.parked.body = match body {
                     Err(StoreError::Corrupt(why)) => {
-                        tracing::error!(jti = %row.parked.jti, why, "what a parked SET says does not read");
+                        tracing::error!(jti = %row.parked.jti, %why, "what a parked SET says does not read");
                         Bytes::new()
                     }
                     read => read?,
@@ -500,7 +500,7 @@ pub(crate) fn read_kept(value: &[u8]) -> Option<IdempotencyRecord> {
 
 /// The row of a parked SET, without its body.
 pub(crate) fn write_row(row: &ParkedRow) -> Result<Vec<u8>, StoreError> {
-    let text = serde_json::to_vec(row).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    let text = serde_json::to_vec(row).map_err(|error| StoreError::Corrupt(Why::of(error)))?;
     let mut out = Out::new(text.len() + 8);
     out.raw(&text);
     Ok(out.sealed())

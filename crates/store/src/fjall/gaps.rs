@@ -73,7 +73,9 @@ impl Gaps {
                 owed.advance_to(*first);
                 for seq in owed.take_while(|seq| seq <= last) {
                     if !engine.held.contains_key(held_key(true, seq)).map_err(engine_error)? {
-                        return Err(StoreError::Corrupt(format!("record {seq} is owed and its body is missing")));
+                        return Err(StoreError::Corrupt(
+                            format!("record {seq} is owed and its body is missing").into(),
+                        ));
                     }
                 }
             }

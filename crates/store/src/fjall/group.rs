@@ -5,7 +5,7 @@ use std::sync::{atomic::Ordering, mpsc::Receiver};
 use parking_lot::RwLock;
 
 use crate::{
-    Durability, Head, Kind, NewEvent, Note, ProducerNo, StoreError, StreamNo, Unit,
+    Durability, Head, Kind, NewEvent, Note, ProducerNo, StoreError, StreamNo, Unit, Why,
     fjall::{
         batch::{Failure, Filling},
         bloom_filter::keys_of,
@@ -177,7 +177,7 @@ impl Writer {
     pub(crate) fn trouble(&self, failure: &Failure) -> StoreError {
         let error = failure.error();
         *self.shared.trouble.lock() = Some(error.clone());
-        StoreError::Poisoned(error.to_string())
+        StoreError::Poisoned(Why::of(error))
     }
 
     /// Makes a plan durable, together with what is pending.

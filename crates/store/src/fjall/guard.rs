@@ -6,7 +6,7 @@ use crate::StoreError;
 
 /// Does something with the engine; a panic in it is damage.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(StoreError::Corrupt(told(&*panic))))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(StoreError::Corrupt(told(&*panic).into())))
 }
 
 /// What a panic said.

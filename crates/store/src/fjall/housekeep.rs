@@ -160,7 +160,7 @@ pub(crate) fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreE
             match guarded(|| sweep(engine, &segment, &owed)) {
                 Ok(swept) => trim.swept.extend(swept),
                 Err(StoreError::Corrupt(why)) => {
-                    tracing::error!(segment = segment.id, why, "what is held of a segment cannot be read, and stays");
+                    tracing::error!(segment = segment.id, %why, "what is held of a segment cannot be read, and stays");
                 }
                 Err(error) => return Err(error),
             }
@@ -411,7 +411,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
                     Ok(value) => read_row(&value),
                     Err(StoreError::Corrupt(why)) => {
                         // The engine gets no further than this.
-                        tracing::error!(why, "parked SETs do not read, and stay");
+                        tracing::error!(%why, "parked SETs do not read, and stay");
                         break;
                     }
                     Err(error) => return Err(error),

@@ -143,7 +143,7 @@ impl StorePlace {
     /// Reads the store's identity and checks its format and secret.
     pub(crate) fn instance(&self, secret: Option<&[u8; Names::SECRET]>) -> Result<Instance, OpenError> {
         match self.identity()? {
-            Identity::Lost(why) => Err(OpenError::Damaged(why)),
+            Identity::Lost(why) => Err(OpenError::Damaged(why.into())),
             Identity::Known(instance) if secret.is_some_and(|secret| fingerprint(secret) != instance.secret) => {
                 Err(OpenError::Secret { id: instance.id })
             }

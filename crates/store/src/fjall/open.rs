@@ -11,7 +11,7 @@ use setgate_clock::Runtime;
 use setgate_set::Timestamp;
 
 use crate::{
-    Boot, Fence, FjallStore, Names, Observed, Options, StoreError,
+    Boot, Fence, FjallStore, Names, Observed, Options, StoreError, Why,
     fjall::{
         engine::{Engine, engine_error, key},
         guard::{guarded, told},
@@ -76,7 +76,7 @@ pub(crate) fn damaged(error: StoreError) -> OpenError {
     match error {
         StoreError::Corrupt(text) => OpenError::Damaged(text),
         StoreError::Full(text) => OpenError::Full(text),
-        other => OpenError::Damaged(other.to_string()),
+        other => OpenError::Damaged(Why::of(other)),
     }
 }
 
@@ -229,7 +229,7 @@ impl FjallStore {
             let shared = writer.shared.clone();
             let run = std::panic::AssertUnwindSafe(|| writer.run(&receiver));
             if let Err(panic) = std::panic::catch_unwind(run) {
-                let error = StoreError::Corrupt(told(&*panic));
+                let error = StoreError::Corrupt(told(&*panic).into());
                 shared.fatal.send_replace(Some(error.to_string()));
                 *shared.trouble.lock() = Some(error);
             }
@@ -279,7 +279,7 @@ pub(crate) fn open_mark(place: &StorePlace) -> Result<(Watermark, Mark), OpenErr
         Ok((watermark, Some(mark))) => Ok((watermark, mark)),
         Ok((_, None)) => Err(OpenError::Damaged("neither slot of the watermark reads".into())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(OpenError::Damaged(format!("{} is missing", path.display())))
+            Err(OpenError::Damaged(format!("{} is missing", path.display()).into()))
         }
         Err(error) => Err(OpenError::io("open", &path)(error)),
     }
@@ -289,11 +289,11 @@ pub(crate) fn open_mark(place: &StorePlace) -> Result<(Watermark, Mark), OpenErr
 pub(crate) fn open_engine(place: &StorePlace, mark: &Mark) -> Result<(Engine, Loaded), OpenError> {
     let path = place.engine();
     if !path.exists() {
-        return Err(OpenError::Damaged(format!("its folder {} is missing", path.display())));
+        return Err(OpenError::Damaged(format!("its folder {} is missing", path.display()).into()));
     }
     // Before the engine is let at them: it would cut off what it cannot read, and what stands behind it.
     if let Some(hole) = journal::holed(&path).map_err(OpenError::io("read", &path))? {
-        return Err(OpenError::Damaged(hole));
+        return Err(OpenError::Damaged(hole.into()));
     }
     let before = journal::ends(&path).map_err(OpenError::io("read", &path))?;
     if !mark.clean {
@@ -309,9 +309,9 @@ pub(crate) fn open_engine(place: &StorePlace, mark: &Mark) -> Result<(Engine, Lo
     let engine = guarded(|| Engine::open(&path)).map_err(damaged)?;
     let cut = journal::cut(&path, &before).map_err(OpenError::io("read", &path))?;
     if let Some(number) = cut.first() {
-        return Err(OpenError::Damaged(format!(
-            "journal {number} was cut short by the engine, since it does not read to its end"
-        )));
+        return Err(OpenError::Damaged(
+            format!("journal {number} was cut short by the engine, since it does not read to its end").into(),
+        ));
     }
     let loaded = guarded(|| load(&engine)).map_err(damaged)?;
     compare(place, mark, &loaded, &engine)?;
@@ -335,7 +335,7 @@ pub(crate) fn compare(place: &StorePlace, mark: &Mark, loaded: &Loaded, engine: 
     };
     match chain {
         Some(chain) if chain != mark.chain && mark.last > 0 => {
-            Err(OpenError::Damaged(format!("record {} is not the one that was promised", mark.last)))
+            Err(OpenError::Damaged(format!("record {} is not the one that was promised", mark.last).into()))
         }
         _ => Ok(()),
     }

@@ -8,6 +8,9 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::Why;
+
 /// The format that this release writes.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -82,10 +85,10 @@ pub enum OpenError {
         "the store is damaged: {0}. `setgate store check` says what is wrong, `setgate store repair` what can be saved; or restore a \
          backup"
     )]
-    Damaged(String),
+    Damaged(#[source] Why),
     /// The file system has no room for what an opening writes.
     #[error("there is no room on the file system of the store: {0}")]
-    Full(String),
+    Full(#[source] Why),
     /// The disk or the operating system refused.
     #[error("could not {what} {path}: {source}")]
     Io {

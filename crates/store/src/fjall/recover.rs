@@ -92,7 +92,7 @@ impl Writer {
             Ok((engine, loaded))
         })?;
         if loaded.commit < self.commit {
-            return Err(StoreError::Corrupt(format!("commit {} is missing", loaded.commit + 1)));
+            return Err(StoreError::Corrupt(format!("commit {} is missing", loaded.commit + 1).into()));
         }
         loaded.state.deltas(&self.pending);
         (self.commit, self.chain, self.fold) = (loaded.commit, loaded.chain, loaded.fold);

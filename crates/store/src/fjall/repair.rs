@@ -148,7 +148,9 @@ impl Repair {
             (Identity::Known(instance), _) => (instance.clone(), false),
             (Identity::Lost(_), Some(anew)) => (anew.clone(), true),
             (Identity::Lost(why), None) => {
-                return Err(OpenError::Damaged(format!("{why}, and is not written anew without the store's secret")));
+                return Err(OpenError::Damaged(
+                    format!("{why}, and is not written anew without the store's secret").into(),
+                ));
             }
         };
         let told = |store: PathBuf, damaged, last: u64, copy| Repaired {
@@ -232,7 +234,7 @@ impl Repair {
 
     /// Opens what was written, as a start does, and reads it from end to end.
     fn prove(&self, made: &StorePlace, mark: &Mark) -> Result<(), OpenError> {
-        let fails = |why: String| OpenError::Damaged(format!("what was written anew is not whole: {why}"));
+        let fails = |why: String| OpenError::Damaged(format!("what was written anew is not whole: {why}").into());
         let (engine, loaded) = open_engine(made, mark)?;
         let (found, wanted) = (&loaded.state, &self.survey.state);
         let counts = |state: &crate::state::State| {

@@ -141,7 +141,7 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     let (commit, deltas) = load_deltas(engine, &mut state, &fold)?;
     gaps.nothing_owed_is_missing(engine, &state)?;
     let chain = chains.last().copied().flatten();
-    let chain = chain.ok_or_else(|| StoreError::Corrupt(format!("record {} is missing", state.last)))?;
+    let chain = chain.ok_or_else(|| StoreError::Corrupt(format!("record {} is missing", state.last).into()))?;
     let replayed = state.last - fold.frontier + deltas;
     learn_times(engine)?;
     state.first = engine.first(state.last);
@@ -152,7 +152,7 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
             + tally.parked
             + tally.dropped.values().sum::<u64>();
         if tally.waiting != cursor.owed.len() || tally.owed != ended + tally.waiting {
-            return Err(StoreError::Corrupt(format!("the counts of stream {stream} do not add up")));
+            return Err(StoreError::Corrupt(format!("the counts of stream {stream} do not add up").into()));
         }
     }
     Ok(Loaded { state, fold, commit, chain, epoch, replayed, chains, keys: keys.unwrap_or_default() })
@@ -241,12 +241,12 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
             let (key, value) = item.into_inner().map_err(engine_error)?;
             let next = state.last + 1;
             if seq_of(&key) != Some(next) {
-                return Err(StoreError::Corrupt(format!("record {next} is missing")));
+                return Err(StoreError::Corrupt(format!("record {next} is missing").into()));
             }
             let written = crate::codec::read_head(next, &value)?;
             // Behind a gap nobody knows what it follows.
             if chain.is_some_and(|chain| !written.follows(chain)) {
-                return Err(StoreError::Corrupt(format!("record {next} does not follow the one before it")));
+                return Err(StoreError::Corrupt(format!("record {next} does not follow the one before it").into()));
             }
             chain = Some(written.chain);
             chains.push(chain);
@@ -254,7 +254,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
             state.record(&crate::Entry { head: written.head, targets: written.targets });
         }
         if segment.last.is_some_and(|last| last != state.last) {
-            return Err(StoreError::Corrupt(format!("record {} is missing", state.last + 1)));
+            return Err(StoreError::Corrupt(format!("record {} is missing", state.last + 1).into()));
         }
         if let Some(known) = engine.segments.write().get_mut(&segment.first).filter(|known| known.last.is_none()) {
             // It holds the last record; its row was written when it had none.
@@ -271,7 +271,7 @@ fn learn_times(engine: &Engine) -> Result<(), StoreError> {
     for segment in engine.segments.write().values_mut() {
         if let (Some(last), Some(keyspaces), None) = (segment.last, &segment.keyspaces, segment.accepted_last) {
             let value = keyspaces.heads.get(last.to_be_bytes()).map_err(engine_error)?;
-            let value = value.ok_or_else(|| StoreError::Corrupt(format!("record {last} is missing")))?;
+            let value = value.ok_or_else(|| StoreError::Corrupt(format!("record {last} is missing").into()))?;
             segment.accepted_last = Some(crate::codec::read_head(last, &value)?.head.accepted);
         }
     }
@@ -288,7 +288,7 @@ fn load_deltas(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(u64, 
     for item in engine.delta.range((fold.commit + 1).to_be_bytes()..) {
         let (key, value) = item.into_inner().map_err(engine_error)?;
         if seq_of(&key) != Some(commit + 1) {
-            return Err(StoreError::Corrupt(format!("commit {} is missing", commit + 1)));
+            return Err(StoreError::Corrupt(format!("commit {} is missing", commit + 1).into()));
         }
         commit += 1;
         state.deltas(&read_delta(commit, &value)?);

@@ -187,8 +187,8 @@ impl Shared {
     pub(crate) fn closed_to_events(&self) -> Option<StoreError> {
         let obstacle = if self.held.load(Ordering::Acquire) { Some(Obstacle::Copy) } else { self.shut.lock().clone() };
         obstacle.map(|obstacle| match obstacle {
-            Obstacle::Copy => StoreError::Unavailable(obstacle.to_string()),
-            _ => StoreError::Full(obstacle.to_string()),
+            Obstacle::Copy => StoreError::Unavailable(obstacle.to_string().into()),
+            _ => StoreError::Full(obstacle.to_string().into()),
         })
     }
 

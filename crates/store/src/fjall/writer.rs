@@ -13,7 +13,7 @@ use fjall::{Keyspace, OwnedWriteBatch};
 use tokio::sync::oneshot;
 
 use crate::{
-    Done, Durability, StoreError, Unit,
+    Done, Durability, StoreError, Unit, Why,
     fjall::{
         batch::{Failure, confirm, settle_down},
         engine::Engine,
@@ -249,8 +249,8 @@ impl Writer {
         let written = self.watermark.write(mark);
         self.mark_is_dirty = true;
         self.beaten = now;
-        written.map_err(|error| Failure::Write(of_watermark(&error)))?;
-        self.watermark.sync_sometimes(now).map_err(|error| Failure::Sync(of_watermark(&error)))?;
+        written.map_err(|error| Failure::Write(of_watermark(error)))?;
+        self.watermark.sync_sometimes(now).map_err(|error| Failure::Sync(of_watermark(error)))?;
         #[cfg(test)]
         self.shared.cut.pass()?;
         Ok(())
@@ -279,7 +279,7 @@ impl Writer {
             self.flush()?;
         } else if self.mark_is_dirty {
             self.mark_is_dirty = false;
-            self.watermark.sync().map_err(|error| Failure::Sync(of_watermark(&error)))?;
+            self.watermark.sync().map_err(|error| Failure::Sync(of_watermark(error)))?;
         } else if now >= self.beaten + HEARTBEAT {
             self.mark(None, None)?;
         }
@@ -346,12 +346,12 @@ impl Writer {
         if engine_was_open {
             let mark = Mark { clean: true, ..self.current_mark(None, None) };
             let sealed = self.watermark.write(mark).and_then(|()| self.watermark.sync());
-            sealed.map_err(|error| of_watermark(&error))?;
+            sealed.map_err(of_watermark)?;
         }
         Ok(())
     }
 }
 
-fn of_watermark(error: &std::io::Error) -> StoreError {
-    StoreError::Poisoned(format!("the watermark: {error}"))
+fn of_watermark(error: std::io::Error) -> StoreError {
+    StoreError::Poisoned(Why::because(format!("the watermark: {error}"), error))
 }

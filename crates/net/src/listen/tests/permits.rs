@@ -124,7 +124,7 @@ async fn a_connection_that_was_taken_over_gives_its_place_back_when_it_is_closed
         // Another permit than the connection's is of no use: the connection keeps its place.
         request.extensions().get::<ConnectionPermit>().unwrap().vouch("a");
         let limiter = ConnectionLimiter::new(&Limits::default(), MockClock::at(0), Observed::default().of("other"));
-        let other = limiter.admit([127, 0, 0, 1].into(), &mpsc::channel(1).0).await.unwrap();
+        let other = HeldPermit::admit(&limiter, [127, 0, 0, 1].into(), &mpsc::channel(1).0).await.unwrap();
         request.extensions_mut().insert(other.permit().clone());
         next.run(request).await
     }));

@@ -12,7 +12,7 @@ use lsm_tree::{
 };
 
 use crate::{
-    StoreError,
+    StoreError, Why,
     fjall::{
         guard::guarded,
         seal::{Listed, Seal, seal},
@@ -137,12 +137,12 @@ impl Tree {
 
 fn open_table(path: &Path, seqno: u64, tree: u64, lens: &Lens) -> Result<Table, StoreError> {
     crate::fjall::seal::ends_well(path)
-        .map_err(|error| StoreError::Corrupt(error.to_string()))?
-        .map_err(|why| StoreError::Corrupt(format!("it {why}")))?;
+        .map_err(|error| StoreError::Corrupt(Why::of(error)))?
+        .map_err(|why| StoreError::Corrupt(format!("it {why}").into()))?;
     let open = |pinned: bool| {
         let (cache, files) = (lens.cache.clone(), Some(lens.files.clone()));
         Table::recover(path.to_path_buf(), Checksum::from_raw(0), seqno, tree, cache, files, pinned, pinned)
-            .map_err(|error| StoreError::Corrupt(error.to_string()))
+            .map_err(|error| StoreError::Corrupt(Why::of(error)))
     };
     // Filters are read for single rows only, which are not asked for here: the engine would meet one that is damaged later.
     open(true)?;

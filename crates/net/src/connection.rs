@@ -1,0 +1,262 @@
+//! What one connection does, when its time is over, and how it is ended.
+
+use std::{
+    any::Any,
+    error::Error as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    task::Context,
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use setgate_clock::Clock;
+use tokio::sync::Notify;
+
+use crate::{
+    Limits,
+    observe::{Limit, OfListener},
+};
+
+/// How long a connection that was told to end has for it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What holds for all connections of a listener.
+pub(crate) struct Rules {
+    pub(crate) limits: Limits,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observed: OfListener,
+}
+
+impl Rules {
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    rules: Arc<Rules>,
+    life: Mutex<Life>,
+    /// How it has to end.
+    ending: AtomicU8,
+    told: Notify,
+    /// Another protocol has the connection: it can be ended only where its bytes pass.
+    taken_over: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+/// What the connection does.
+struct Life {
+    kept: Vec<Box<dyn Any + Send + Sync>>,
+    closed: bool,
+    /// Whether a request has come yet.
+    asked: bool,
+    /// Requests that are not answered to the last byte.
+    requests: usize,
+    /// Since when the peer has to do something, while there is no request.
+    since: Duration,
+    /// Answers of which the peer has to take what is there, and since when.
+    handed: Vec<(u64, Duration)>,
+    last: u64,
+    /// Since when nothing can be written.
+    stalled: Option<Duration>,
+    /// When it was told to end.
+    told: Option<Duration>,
+}
+
+/// How a connection is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// When its requests are answered.
+    Soon = 1,
+    /// At once.
+    Cut = 2,
+}
+
+/// A direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Read,
+    Write,
+}
+
+impl Connection {
+    pub(crate) fn new(rules: Arc<Rules>) -> Arc<Self> {
+        let life = Life {
+            kept: Vec::new(),
+            closed: false,
+            asked: false,
+            requests: 0,
+            since: rules.now(),
+            handed: Vec::new(),
+            last: 0,
+            stalled: None,
+            told: None,
+        };
+        Arc::new(Self {
+            rules,
+            life: Mutex::new(life),
+            ending: AtomicU8::new(0),
+            told: Notify::new(),
+            taken_over: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+            writer: AtomicWaker::new(),
+        })
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps something until the connection is closed, also when another protocol has taken it over.
+    pub(crate) fn keep(&self, what: impl Any + Send + Sync) {
+        let mut life = self.life();
+        if !life.closed {
+            life.kept.push(Box::new(what));
+        }
+    }
+
+    /// The handshake is over: the peer has to ask for something.
+    pub(crate) fn greeted(&self) {
+        let now = self.rules.now();
+        self.life().since = now;
+    }
+
+    /// A request has come; it lasts as long as the value.
+    pub(crate) fn ask(self: &Arc<Self>) -> Asking {
+        let mut life = self.life();
+        life.asked = true;
+        life.requests += 1;
+        life.last += 1;
+        Asking { connection: self.clone(), number: life.last, handed: false }
+    }
+
+    /// Another protocol takes the connection over, whose rules tell when it is idle.
+    pub(crate) fn take_over(&self) {
+        self.taken_over.store(true, Ordering::Release);
+    }
+
+    /// Tells when the connection has to end, and how.
+    pub(crate) async fn told(&self) -> End {
+        self.told.notified().await;
+        if self.is_cut() { End::Cut } else { End::Soon }
+    }
+
+    /// Ends it, for this limit.
+    pub(crate) fn end(&self, end: End, limit: Limit) {
+        let before = self.ending.fetch_max(end as u8, Ordering::AcqRel);
+        if before >= end as u8 {
+            return;
+        }
+        if before == 0 {
+            self.rules.observed.closed(limit);
+            tracing::debug!(limit = limit.option(), "a connection is ended");
+        }
+        let now = self.rules.now();
+        self.life().told = Some(now);
+        self.told.notify_one();
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    /// It broke; where that was for a limit of the protocol's own, this is counted.
+    pub(crate) fn broke(&self, error: &(dyn std::error::Error + 'static)) {
+        let Some(fault) = error.downcast_ref::<hyper::Error>().filter(|fault| fault.is_timeout()) else { return };
+        if self.ending.load(Ordering::Acquire) == 0 {
+            // Beside a head that does not come there is an unanswered ping of HTTP/2, which names its cause.
+            let limit = if fault.source().is_none() { Limit::Header } else { Limit::Ping };
+            self.rules.observed.closed(limit);
+        }
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.ending.load(Ordering::Acquire) == End::Cut as u8
+    }
+
+    /// What has to become of it now, and for which limit.
+    pub(crate) fn due(&self, now: Duration) -> Option<(End, Limit)> {
+        let limits = &self.rules.limits;
+        let life = self.life();
+        let stalls = life.handed.iter().map(|(_, since)| *since).chain(life.stalled);
+        if stalls.min().is_some_and(|since| now >= since + limits.write_timeout) {
+            return Some((End::Cut, Limit::WriteStall));
+        }
+        if self.taken_over.load(Ordering::Acquire) || life.requests > 0 {
+            return None;
+        }
+        if !life.asked {
+            let over = now >= life.since + limits.handshake_timeout;
+            return over.then_some((End::Cut, Limit::Handshake));
+        }
+        match life.told {
+            Some(told) => (now >= told.max(life.since) + GRACE).then_some((End::Cut, Limit::Idle)),
+            None => (now >= life.since + limits.idle_timeout).then_some((End::Soon, Limit::Idle)),
+        }
+    }
+
+    /// Whether a connection that was taken over must end; wakes the reader or the writer when it must.
+    pub(crate) fn must_end(&self, cx: &mut Context<'_>, side: Side) -> bool {
+        if !self.taken_over.load(Ordering::Acquire) {
+            return false;
+        }
+        match side {
+            Side::Read => self.reader.register(cx.waker()),
+            Side::Write => self.writer.register(cx.waker()),
+        }
+        self.is_cut()
+    }
+
+    /// From now on nothing can be written, or something again.
+    pub(crate) fn stalls(&self, so: bool) {
+        let now = self.rules.now();
+        self.life().stalled = so.then_some(now);
+    }
+
+    /// It is closed. Returns what was kept until now.
+    pub(crate) fn close(&self) -> Vec<Box<dyn Any + Send + Sync>> {
+        let mut life = self.life();
+        life.closed = true;
+        std::mem::take(&mut life.kept)
+    }
+}
+
+/// A request that is not answered to the last byte.
+pub(crate) struct Asking {
+    connection: Arc<Connection>,
+    number: u64,
+    handed: bool,
+}
+
+impl Asking {
+    /// There is something to take: it is the peer's turn.
+    pub(crate) fn handed(&mut self) {
+        let now = self.connection.rules.now();
+        let mut life = self.connection.life();
+        match life.handed.iter_mut().find(|(number, _)| *number == self.number) {
+            Some((_, since)) => *since = now,
+            None => life.handed.push((self.number, now)),
+        }
+        self.handed = true;
+    }
+
+    /// All is taken, and there is more to come: it is our turn.
+    pub(crate) fn taken(&mut self) {
+        if std::mem::take(&mut self.handed) {
+            self.connection.life().handed.retain(|(number, _)| *number != self.number);
+        }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let now = self.connection.rules.now();
+        let mut life = self.connection.life();
+        life.requests = life.requests.saturating_sub(1);
+        life.since = now;
+        life.handed.retain(|(number, _)| *number != self.number);
+    }
+}
