@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-/// Sections of the configuration whose numbers are limits.
+/// Sections of the configuration whose numbers and durations are limits.
 const SECTIONS: &[&str] = &[
     "listen.limits",
     "intake",
-    "visits",
+    "sessions",
     "store",
     "router",
     "net",
@@ -121,7 +121,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
     ("docs/limits.md", "A topic has 249 bytes of name", "transports/kafka/src/config/validate.rs", "LONGEST_TOPIC"),
     ("docs/limits.md", "a group 255", "transports/kafka/src/config/validate.rs", "LONGEST_NAME"),
     ("docs/limits.md", "topics of a source: 64", "transports/kafka/src/config/validate.rs", "MOST"),
-    ("docs/operating.md", "leave with it, at most 10,000 |", "crates/stream/src/model.rs", "LINGER_MOST"),
+    ("docs/operating.md", "leave with it, at most 10s |", "crates/stream/src/model.rs", "LINGER_MOST"),
     (
         "transports/multipush/README.md",
         "rarer by doubling up to a minute",
@@ -141,7 +141,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("could not read {}: {error}", path.display()))
 }
 
-/// `section.option` and its default, of every number in the sections.
+/// `section.option` and its default, of every number and every duration in the sections.
 fn options() -> BTreeSet<(String, String)> {
     let config: Table = read("config/setgate.toml").parse().unwrap();
     let mut found = BTreeSet::new();
@@ -151,9 +151,12 @@ fn options() -> BTreeSet<(String, String)> {
             table = table[name].as_table().unwrap();
         }
         for (name, value) in table {
-            if let Value::Integer(number) = value {
-                found.insert((format!("{section}.{name}"), number.to_string()));
-            }
+            let shown = match value {
+                Value::Integer(number) => number.to_string(),
+                Value::String(text) if setgate_clock::duration::parse(text).is_ok() => text.clone(),
+                _ => continue,
+            };
+            found.insert((format!("{section}.{name}"), shown));
         }
     }
     found
@@ -279,6 +282,7 @@ fn written(value: u64) -> Vec<String> {
     }
     ways.extend(value.is_multiple_of(1 << 20).then(|| format!("{} MiB", value >> 20)));
     ways.extend(value.is_multiple_of(1 << 10).then(|| format!("{} KiB", value >> 10)));
+    ways.extend(value.is_multiple_of(1000).then(|| format!("{}s", value / 1000)));
     ways.extend(value.is_multiple_of(60).then(|| format!("{} minutes", value / 60)));
     ways.extend((value == 60).then(|| "a minute".to_owned()));
     ways.extend((value == 4).then(|| "Four".to_owned()));

@@ -36,12 +36,12 @@ type Families = BTreeMap<String, Family>;
 fn documented() -> Families {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
     let row = |line: &str| {
-        let mut cells = line.strip_prefix("| `setgate_")?.split(" | ");
+        let mut cells = line.strip_prefix("| `setgate_")?.split('|').map(str::trim);
         let (name, kind, labels) = (cells.next()?.trim_end_matches('`'), cells.next()?, cells.next()?);
         let plain = name.strip_suffix("_total").unwrap_or(name);
         assert_eq!(kind == "counter", plain != name, "{line}");
         let labels = labels.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        let help = cells.next()?.trim_end_matches(" |").to_owned();
+        let help = cells.next()?.to_owned();
         Some((format!("setgate_{plain}"), Family { kind: kind.to_owned(), labels, help }))
     };
     page.lines().filter_map(row).collect()
