@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `absent.rs` | what to do about a method that this build does not have |
 //! | `assemble.rs` | the libraries put together; shutdown in order |
 //! | `listeners.rs` | both listeners: opened, given their routes, served and closed |
 //! | `certificates.rs` | their certificates: read again, and reported before they end |
@@ -9,6 +10,7 @@
 //! | `sources.rs` | places from which methods collect events, each kept running |
 //! | `brokers.rs` | what methods tell of clusters and sources, as metrics and in the log |
 
+pub(crate) mod absent;
 pub(crate) mod assemble;
 mod brokers;
 pub(crate) mod certificates;

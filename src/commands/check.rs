@@ -13,7 +13,7 @@ use setgate_delivery::{
 use super::configuration;
 use crate::{
     config::{self, Config, Effective},
-    gateway::{assemble, certificates, holder::Holder, listeners, sources},
+    gateway::{absent, assemble, certificates, holder::Holder, listeners, sources},
     state::{self, Looked},
 };
 
@@ -162,8 +162,8 @@ fn streams<'a>(
     for stream in &config.streams {
         let what = format!("stream {} ({})", stream.id, stream.delivery.method);
         let Some(method) = setgate_delivery::find(methods, &stream.delivery.method) else {
-            let known: Vec<_> = methods.iter().map(|method| method.entry().name).collect();
-            let remedy = format!("there is no such method; these are: {}", known.join(", "));
+            let known = methods.iter().map(|method| method.entry().name);
+            let remedy = format!("there is no such method; {}", absent::remedy(&stream.delivery.method, known));
             findings.push(Finding { ends: Some(Exit::Usage), ..Finding::wrong(what, remedy) });
             continue;
         };

@@ -18,6 +18,7 @@ use setgate_receiver::{Collect, Inbox, Listen, ListenError, ListenIngest, Misbeh
 use tokio::sync::watch;
 
 use super::signals::Signals;
+use crate::gateway::absent;
 
 /// Takes SETs until it is told to stop, or has enough.
 pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
@@ -199,9 +200,10 @@ pub(crate) async fn method(name: &str, http: &Outbound, runtime: &Runtime) -> Re
     let called =
         |entry: &setgate_delivery::Entry| entry.name == name || entry.uri == name || entry.aliases.contains(&name);
     let Some(found) = linked.iter().find(|method| called(&method.entry)) else {
-        let known: Vec<_> = linked.iter().map(|method| method.entry.name).chain([PUSH_PULL]).collect();
-        return Err(Failure::usage(format!("`{name}` is no delivery method of this build"))
-            .remedy(format!("these are: {}", known.join(", "))));
+        let known = linked.iter().map(|method| method.entry.name).chain([PUSH_PULL]);
+        return Err(
+            Failure::usage(format!("`{name}` is no delivery method of this build")).remedy(absent::remedy(name, known))
+        );
     };
     let env = Env { http: http.clone(), runtime: runtime.clone(), report: Arc::new(|_| {}) };
     (found.start)(serde_json::json!({}), env).await.map_err(|error| Failure::failed(error.to_string()))

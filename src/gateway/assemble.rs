@@ -17,6 +17,7 @@ use setgate_oauth::{Guard, Receiver};
 use setgate_router::{Issuer, Router};
 
 use super::{
+    absent,
     brokers::Brokers,
     certificates,
     listeners::{Listeners, Routes, Running, serve},
@@ -257,9 +258,9 @@ async fn start_methods(
     if let Some(unknown) =
         config.methods.keys().find(|name| linked.iter().all(|method| method.entry.name != name.as_str()))
     {
-        let known: Vec<_> = linked.iter().map(|method| method.entry.name).collect();
+        let known = linked.iter().map(|method| method.entry.name);
         return Err(Failure::usage(format!("[methods.{unknown}]: this gateway has no such method"))
-            .remedy(format!("these are linked: {}", known.join(", "))));
+            .remedy(absent::remedy(unknown, known)));
     }
     let mut started = Vec::new();
     for method in linked {

@@ -15,7 +15,7 @@ use setgate_oauth::Producer;
 use setgate_set::ErrorCode;
 use tokio::sync::watch;
 
-use super::brokers::Brokers;
+use super::{absent, brokers::Brokers};
 use crate::config::{Config, resolve};
 
 /// How long a source that ended with a fault rests before it is started again.
@@ -55,9 +55,9 @@ pub(crate) fn validate(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Resul
     for source in &config.sources {
         let name = &source.name;
         let Some(method) = setgate_delivery::find(methods, &source.kind) else {
-            let known: Vec<_> = methods.iter().map(|method| method.entry().name).collect();
+            let known = methods.iter().map(|method| method.entry().name);
             return Err(Failure::usage(format!("sources.{name}.kind: there is no method `{}`", source.kind))
-                .remedy(format!("these are: {}", known.join(", "))));
+                .remedy(absent::remedy(&source.kind, known)));
         };
         let mut from = source.from.clone();
         resolve(&mut from, &format!("sources.{name}.from"))?;
