@@ -13,7 +13,7 @@ fn a_second_gateway_is_kept_out_by_the_lock() {
     let sink = Sink::good();
     let gateway = Plan::new().stream("crm", &sink.url()).start();
     let mut second = binary();
-    second.args(["serve", "--config"]).arg(gateway.config()).env("SETGATE__GATEWAY__SHUTDOWN_SECONDS", "1");
+    second.args(["serve", "--config"]).arg(gateway.config()).env("SETGATE__GATEWAY__SHUTDOWN_TIMEOUT", "1s");
     let output = second.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(9), "{said}");
