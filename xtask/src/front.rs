@@ -20,13 +20,17 @@ pub(crate) fn shows(printed: &[String]) -> Result<()> {
     compare(&shown(&page)?, printed).with_context(|| format!("{PAGE} and `setgate demo` differ"))
 }
 
-/// The lines of the block that follows the command.
+/// The lines of the first block of output after the command; other commands may stand between.
 fn shown(page: &str) -> Result<Vec<String>> {
-    let mut rest = blocks(page)?
+    let after = blocks(page)?
         .into_iter()
         .skip_while(|block| !matches!(block, Block::Run { text, .. } if text.ends_with(COMMAND)));
-    match (rest.next(), rest.next()) {
-        (Some(_), Some(Block::Shows { lines, .. })) if lines.len() > 5 => Ok(lines),
+    let shown = after.skip(1).find_map(|block| match block {
+        Block::Shows { lines, .. } => Some(lines),
+        _ => None,
+    });
+    match shown {
+        Some(lines) if lines.len() > 5 => Ok(lines),
         _ => bail!("{PAGE} does not show what `{COMMAND}` prints, in a `text` block after the command"),
     }
 }

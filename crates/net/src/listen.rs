@@ -212,7 +212,7 @@ impl Listener {
                 // While there is no room, callers wait in the system's queue.
                 limiter.vacancy().await;
                 let (tcp, peer) = self.tcp.accept().await?;
-                let held = HeldPermit::admit(&limiter, peer.ip(), &alive).await;
+                let held = HeldPermit::admit(limiter, peer.ip(), &alive).await;
                 Ok::<_, io::Error>((tcp, peer, held))
             };
             let caller = tokio::select! {
