@@ -133,6 +133,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_kid_that_begins_with_a_hyphen_is_no_option() {
+        for typed in [["-Dq2pddZ_-WvJgy6BE537Nvr5", "--yes"], ["--yes", "-Dq2pddZ_-WvJgy6BE537Nvr5"]] {
+            let words = ["setgate", "keys", "revoke"].into_iter().chain(typed);
+            let parsed = format!("{:?}", Cli::try_parse_from(words).unwrap().command);
+            assert!(parsed.contains(r#"kid: "-Dq2pddZ_-WvJgy6BE537Nvr5""#) && parsed.contains("yes: true"), "{parsed}");
+        }
+    }
+
+    #[test]
     fn the_definitions_agree_with_themselves() {
         Cli::command().debug_assert();
     }

@@ -76,9 +76,20 @@ pub struct Key {
 impl Key {
     /// A new key; `bits` matters for RSA alone. RSA takes up to seconds: call it where blocking is allowed.
     ///
+    /// Its kid, a thumbprint, does not begin with `-`: typed at a command it would be taken for an option.
+    ///
     /// # Errors
     /// [`JoseError::Generate`] when the cryptographic library fails.
     pub fn generate(algorithm: Algorithm, bits: RsaBits) -> Result<Self, JoseError> {
+        loop {
+            let key = Self::generate_any(algorithm, bits)?;
+            if !key.kid().starts_with('-') {
+                return Ok(key);
+            }
+        }
+    }
+
+    fn generate_any(algorithm: Algorithm, bits: RsaBits) -> Result<Self, JoseError> {
         let failed = |_| JoseError::Generate(algorithm);
         match algorithm {
             Algorithm::Rs256 | Algorithm::Ps256 => {

@@ -166,6 +166,7 @@ pub enum KeysCommand {
     #[command(after_help = "Examples:\n  setgate keys revoke NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs --yes")]
     Revoke {
         /// The key's kid.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Of this issuer [default: the one that has it].
         #[arg(long, value_name = "URL")]

@@ -200,3 +200,12 @@ fn a_token_of_one_key_is_not_one_of_another() {
     let token = one.signer().sign(b"{}").unwrap();
     assert_eq!(verify(&token, &keys, AllowedAlgorithms::ALL), Err(VerifyError::UnknownKey));
 }
+
+#[test]
+fn the_kid_of_a_new_key_never_begins_with_a_hyphen() {
+    // One thumbprint in 64 does.
+    for _ in 0..600 {
+        let key = Key::generate(Algorithm::EdDSA, RsaBits::default()).unwrap();
+        assert!(!key.kid().starts_with('-'), "{}", key.kid());
+    }
+}
