@@ -89,11 +89,12 @@ impl Engine {
         }
         for name in self.db.list_keyspace_names() {
             let Some(slot) = name.strip_prefix("once-").and_then(|slot| slot.parse().ok()) else { continue };
+            self.spare_buckets.seen(slot);
             match owners.get(&slot) {
                 Some((number, until)) => drop(once.insert(*number, self.bucket(slot, *until)?)),
                 // Earlier versions wrote no rows; the first opening by one that does writes those of all.
                 None if owners.is_empty() => drop(once.insert(slot, self.bucket(slot, None)?)),
-                None => self.delete_left(&name)?,
+                None => self.spare_buckets.leave(slot, self.bucket(slot, None)?.keyspace),
             }
         }
         *self.once.write() = once;
@@ -160,7 +161,7 @@ impl Shared {
         let number = after.max(now.as_millis() / width).max(crowded).max(self.given.load(Ordering::Acquire) + 1);
         self.given.store(number, Ordering::Release);
         let until = now.plus(std::time::Duration::from_millis(width));
-        let slot = engine.spare_buckets.reuse().unwrap_or(number);
+        let slot = engine.spare_buckets.slot(number);
         let bucket = engine.bucket(slot, Some(until))?;
         engine.once.write().insert(number, bucket.clone());
         filling.batch.insert(&engine.meta, row_key(number), write_row(number, slot, until));

@@ -1,7 +1,7 @@
 //! The engine's keyspaces, and what is read from them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -163,24 +163,18 @@ impl Engine {
             }
             segments.insert(segment.first, segment);
         }
-        for name in self.db.list_keyspace_names() {
-            let slot =
-                name.strip_prefix("heads-").or_else(|| name.strip_prefix("bodies-")).and_then(|slot| slot.parse().ok());
-            if slot
-                .is_some_and(|slot: u64| !segments.values().any(|segment| segment.slot == slot && !segment.condensed))
-            {
+        let slots = self.db.list_keyspace_names().into_iter().filter_map(|name| {
+            name.strip_prefix("heads-").or_else(|| name.strip_prefix("bodies-")).and_then(|slot| slot.parse().ok())
+        });
+        for slot in slots.collect::<BTreeSet<u64>>() {
+            self.spare_segments.seen(slot);
+            if !segments.values().any(|segment| segment.slot == slot && !segment.condensed) {
                 // It was made or given up by a commit that did not take place, or whose clearing away did not; or it was kept for later.
-                self.delete_left(&name)?;
+                self.spare_segments.leave(slot, self.keyspaces(slot)?);
             }
         }
         self.segments = RwLock::new(segments);
         Ok(())
-    }
-
-    /// Deletes a keyspace that no row leads to.
-    pub(crate) fn delete_left(&self, name: &str) -> Result<(), StoreError> {
-        let left = self.db.keyspace(name, || shape(2 * MIB, 4096)).map_err(engine_error)?;
-        self.db.delete_keyspace(left).map_err(engine_error)
     }
 
     /// The keyspaces of segments with this number in their names.

@@ -253,7 +253,7 @@ impl Writer {
             Some(segment) if fits(&segment) => segment,
             newest => {
                 let id = newest.as_ref().map_or(1, |segment| segment.id + 1);
-                let slot = engine.spare_segments.reuse().unwrap_or(id);
+                let slot = engine.spare_segments.slot(id);
                 let open = Segment {
                     id,
                     first: last + 1,

@@ -4,6 +4,8 @@
 //! the whole list every few changes; the files of before stay on the disk while the process lives. A ledger whose segments come and go
 //! would fill the disk with it. So keyspaces are made once, and what is given up is emptied.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use fjall::{AbstractTree as _, Keyspace, SeqNo};
 use parking_lot::Mutex;
 
@@ -36,11 +38,13 @@ struct Left<K> {
 pub(crate) struct Spares<K> {
     left: Mutex<Vec<Left<K>>>,
     ready: Mutex<Vec<u64>>,
+    /// The highest number in the names of keyspaces of this kind, whoever has them.
+    highest: AtomicU64,
 }
 
 impl<K> Default for Spares<K> {
     fn default() -> Self {
-        Self { left: Mutex::default(), ready: Mutex::default() }
+        Self { left: Mutex::default(), ready: Mutex::default(), highest: AtomicU64::default() }
     }
 }
 
@@ -62,14 +66,30 @@ impl Emptied for SegmentKeyspaces {
 }
 
 impl<K: Emptied> Spares<K> {
-    /// The number of keyspaces that are empty and free.
-    pub(crate) fn reuse(&self) -> Option<u64> {
-        self.ready.lock().pop()
+    /// There are keyspaces with this number in their names.
+    pub(crate) fn seen(&self, slot: u64) {
+        self.highest.fetch_max(slot, Ordering::AcqRel);
+    }
+
+    /// The number in the names of the keyspaces that a new segment or bucket gets: of some that are empty and free, else its own, or one
+    /// that no keyspace has: those of its own number may be there, left by a commit that did not take place, and wait to be emptied.
+    pub(crate) fn slot(&self, number: u64) -> u64 {
+        self.ready.lock().pop().unwrap_or_else(|| {
+            let slot = number.max(self.highest.load(Ordering::Acquire) + 1);
+            self.seen(slot);
+            slot
+        })
     }
 
     /// Gives keyspaces up. No row in the store leads to them any more.
     pub(crate) fn leave(&self, slot: u64, keyspaces: K) {
         self.left.lock().push(Left { slot, keyspaces, emptied: false });
+    }
+
+    /// Those that wait to be emptied or written out.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.left.lock().len()
     }
 
     /// Empties what was given up, and makes what was emptied in an earlier round ready to be used again.

@@ -263,10 +263,13 @@ async fn a_fold_that_was_put_back_is_refused_and_repaired_without_a_loss() {
 async fn whole_keyspaces_may_be_gone() {
     let mut folder = Folder::with(options);
     let told = lively(&mut folder, true).await;
-    // An opening leaves none of the emptied keyspaces, which nobody would miss.
-    folder.try_open().unwrap().store.close().await.unwrap();
     let engine = folder.place().store.join("engine");
     let count = crate::fjall::seal::trees(&engine).unwrap().0.len() as u64;
+    // Nobody misses those that are kept to be used again.
+    let mut spare = {
+        let engine = crate::fjall::engine::Engine::open(&engine).unwrap();
+        2 * engine.spare_segments.waiting() + engine.spare_buckets.waiting()
+    };
     for number in 0..count {
         let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
         copy(&folder.place().store, &twin.store);
@@ -276,6 +279,12 @@ async fn whole_keyspaces_may_be_gone() {
         }
         fs::remove_dir_all(&tree).unwrap();
         let sound = FjallStore::check(&twin).unwrap().is_sound();
+        if sound && spare > 0 {
+            spare -= 1;
+            folder.try_open_at(&twin).unwrap().store.close().await.unwrap();
+            fs::remove_dir_all(&twin.store).unwrap();
+            continue;
+        }
         let error = folder.try_open_at(&twin).err().unwrap_or_else(|| panic!("it opens without keyspace {number}"));
         assert!(!sound && error.to_string().contains("setgate store repair"), "{number}: {error}");
         let (findings, _) = repair(&twin, &folder);

@@ -110,3 +110,35 @@ async fn a_kill_while_a_keyspace_is_emptied_or_used_again_loses_nothing() {
         }
     }
 }
+
+/// A kill after keyspaces were made for the next segment and before the commit that tells of them.
+#[tokio::test]
+async fn keyspaces_that_a_commit_left_are_not_taken_for_those_of_the_next_segment() {
+    let mut folder = folder();
+    let store = folder.store() as Arc<dyn Store>;
+    fill(&store, 1).await;
+    store.close().await.unwrap();
+    drop(store);
+    {
+        let engine = crate::fjall::engine::Engine::open(&folder.place().engine()).unwrap();
+        let next = engine.keyspaces(2).unwrap();
+        next.heads.insert(13u64.to_be_bytes(), "of a commit that did not take place").unwrap();
+        engine.db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let store = folder.store() as Arc<dyn Store>;
+    for number in 1..4 {
+        fill(&store, number * SEGMENT + 1).await;
+        store.housekeep().await.unwrap();
+        assert_whole(&store, number + 1).await;
+    }
+    let seq = 4 * SEGMENT + 1;
+    append(&store, event(&format!("body-{seq}"), &[2])).await;
+    for _ in 0..3 {
+        store.housekeep().await.unwrap();
+        assert_eq!(body(&store, seq).await.as_deref(), Some(format!("body-{seq}").as_bytes()));
+    }
+    folder.cut(store).await;
+    assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+    let store = folder.store() as Arc<dyn Store>;
+    assert_eq!(body(&store, seq).await.as_deref(), Some(format!("body-{seq}").as_bytes()));
+}
