@@ -84,6 +84,9 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
             break;
         }
     }
+    // What an opening found, and what was emptied in an earlier round, waits for this also where nothing was given up now: the engine keeps
+    // its journals for the rows of those that are not emptied.
+    aside(&shared, |_, engine| engine.spare_segments.clear_away(engine)).await?;
     aside(&shared, |_, engine| write_out_closed(engine)).await?;
     // What is taken now says whether the journals must go, and what is taken then whether somebody is cut.
     run_on_writer(&queue, Writer::measure_now).await?;

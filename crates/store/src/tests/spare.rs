@@ -142,3 +142,28 @@ async fn keyspaces_that_a_commit_left_are_not_taken_for_those_of_the_next_segmen
     let store = folder.store() as Arc<dyn Store>;
     assert_eq!(body(&store, seq).await.as_deref(), Some(format!("body-{seq}").as_bytes()));
 }
+
+#[tokio::test]
+async fn what_an_opening_found_is_emptied_although_nothing_is_given_up() {
+    let mut folder = folder();
+    let store = folder.store() as Arc<dyn Store>;
+    append(&store, event("body", &[2])).await;
+    store.close().await.unwrap();
+    drop(store);
+    {
+        let engine = crate::fjall::engine::Engine::open(&folder.place().engine()).unwrap();
+        let left = engine.keyspaces(2).unwrap();
+        left.heads.insert(13u64.to_be_bytes(), "of a commit that did not take place").unwrap();
+        engine.db.persist(fjall::PersistMode::SyncAll).unwrap();
+    }
+    let tables = folder.place().engine().join("keyspaces").join(made(&folder).to_string()).join("tables");
+    let store = folder.store() as Arc<dyn Store>;
+    let mut rounds = 0;
+    while fs::read_dir(&tables).unwrap().next().is_none() {
+        // The engine's worker writes it out.
+        rounds += 1;
+        assert!(rounds < 200, "it is not emptied");
+        store.housekeep().await.unwrap();
+    }
+    store.close().await.unwrap();
+}
