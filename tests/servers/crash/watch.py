@@ -98,6 +98,10 @@ class Watch:
             if at - last <= CLOSE:
                 self.killed[step] += 1
 
+    def unmet(self, among):
+        """The steps that no kill has met."""
+        return [step for step in sorted(among) if not self.killed[step]]
+
     def rarest(self, among):
         """The step that the fewest kills have met and were in vain waited for."""
         return min(among, key=lambda step: (self.killed[step] + self.missed[step], self.happened[step]))
