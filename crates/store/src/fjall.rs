@@ -24,7 +24,7 @@ pub(crate) mod release;
 mod repair;
 pub(crate) mod replay;
 mod room;
-mod salvage;
+pub(crate) mod salvage;
 pub(crate) mod seal;
 mod segment;
 mod shared;

@@ -24,7 +24,7 @@ use crate::{
         open::{damaged, open_engine},
         place::{Lock, OpenError, StorePlace, sync_folder},
         replay::{COUNTERS, EPOCH, Fold, KEYS, write_counters, write_keys},
-        salvage::{KeyspaceRole, Salvage, tree::Row},
+        salvage::{KeyspaceRole, Salvage},
         segment::Segment,
         survey::{Findings, Survey},
         watermark::{Mark, Watermark},
@@ -291,6 +291,8 @@ impl<'a> Scribe<'a> {
     fn ledger(&mut self, from: &Repair) -> Result<(), StoreError> {
         let survey = &from.survey;
         let mut bodies = from.salvage.rows(|role| survey.chosen.bodies(role)).peekable();
+        // A head may be found again whose segment was given up and whose body outlived it.
+        let mut held = from.salvage.held_bodies().peekable();
         for row in from.salvage.rows(|role| survey.chosen.heads(role)) {
             let (Some(seq), Some(value)) = (seq_of(&row.key), &row.value) else { continue };
             let Ok(written) = crate::codec::read_head(seq, value) else { continue };
@@ -318,9 +320,11 @@ impl<'a> Scribe<'a> {
             segment.bytes += u64::from(written.head.body_len);
             let Some(keyspaces) = segment.keyspaces.clone() else { continue };
             self.insert(&keyspaces.heads, &row.key, value)?;
-            if let Some(Row { value: Some(body), .. }) = bodies.next_if(|body| body.key == row.key)
-                && survey.bodies.contains(seq)
-            {
+            while held.next_if(|(other, _)| *other < seq).is_some() {}
+            let own = bodies.next_if(|body| body.key == row.key).and_then(|body| body.value);
+            let outlived = held.next_if(|(other, _)| *other == seq).map(|(_, body)| body);
+            let body = [own, outlived].into_iter().flatten().find(|body| crate::codec::read_body(seq, body).is_ok());
+            if let Some(body) = body {
                 self.insert(&keyspaces.bodies, &row.key, &body)?;
             }
         }

@@ -301,9 +301,24 @@ impl Salvage {
         Merge::of(self.keyspaces.iter().filter(|keyspace| pick(keyspace.role)).flat_map(Keyspace::sources).collect())
     }
 
+    /// The bodies that outlived their segments, in the order of their positions.
+    pub(crate) fn held_bodies(&self) -> impl Iterator<Item = (u64, Slice)> {
+        self.rows(|role| role == KeyspaceRole::Held).filter_map(|row| match &*row.key {
+            [1, at @ ..] => Some((seq_of(at)?, row.value?)),
+            _ => None,
+        })
+    }
+
     /// Which keyspaces there are.
     pub(crate) fn roles(&self) -> BTreeSet<KeyspaceRole> {
         self.keyspaces.iter().map(|keyspace| keyspace.role).collect()
+    }
+
+    /// The engine's numbers of some keyspaces.
+    #[cfg(test)]
+    pub(crate) fn numbers(&self, pick: impl Fn(KeyspaceRole) -> bool) -> Vec<u64> {
+        let picked = self.keyspaces.iter().filter(|keyspace| pick(keyspace.role));
+        picked.map(|keyspace| keyspace.tree.number).collect()
     }
 
     /// Whether something of these keyspaces could not be read so far.
@@ -325,7 +340,21 @@ impl Salvage {
 }
 
 impl Keyspace {
+    /// Every source of its rows. What it held before it was emptied may stand in journals and in tables that nothing lists any more:
+    /// it belongs to a segment or bucket that was given up.
     fn sources(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {
+        let first = |mut rows: Box<dyn Iterator<Item = Row> + '_>| rows.next();
+        let emptied = self.every_source().into_iter().filter_map(first).filter(|row| *row.key == EMPTIED);
+        let emptied = emptied.map(|row| row.seqno).max().unwrap_or_default();
+        let mut sources = self.every_source();
+        for source in &mut sources {
+            let rows = std::mem::replace(source, Box::new(std::iter::empty()));
+            *source = Box::new(rows.filter(move |row| row.seqno >= emptied));
+        }
+        sources
+    }
+
+    fn every_source(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {
         let recent = self.recent.iter().map(|(key, (seqno, value))| Row {
             key: Slice::from(&key[..]),
             seqno: *seqno,

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     Done, Durability, Key, Position, Put, Repaired, Rule, Space, StreamNo, Unit,
+    fjall::salvage::KeyspaceRole,
     testkit::{acknowledged, append, body, event, event_once, one, owed, parked, settle},
 };
 
@@ -79,7 +80,8 @@ async fn lively(folder: &mut Folder, close: bool) -> Told {
 fn repair(place: &StorePlace, folder: &Folder) -> (crate::Findings, Repaired) {
     let repair = FjallStore::repair(place).unwrap();
     let findings = repair.findings().clone();
-    (findings, repair.carry_out(None, &folder.runtime).unwrap())
+    let repaired = repair.carry_out(None, &folder.runtime);
+    (findings.clone(), repaired.unwrap_or_else(|error| panic!("{error}: {findings:?}")))
 }
 
 /// The repaired store opens, delivers what it says, counts rightly, takes events, and gives no position again.
@@ -382,6 +384,9 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
     let mut folder = Folder::with(options);
     let told = lively(&mut folder, false).await;
     let (mut opened, mut rotten, mut refused) = (0, 0, 0);
+    let seed = folder.runtime.random.below(1 << 32);
+    use setgate_clock::Random as _;
+    let seeded = setgate_clock::manual::SeededRandom::new(seed);
     for round in 0..30u64 {
         let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
         copy(&folder.place().store, &twin.store);
@@ -389,7 +394,7 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
         files(&twin.store.join("engine"), &mut all);
         all.retain(|path| fs::metadata(path).unwrap().len() > 0 && path.file_name().unwrap() != "lock");
         all.sort();
-        let random = |below: u64| folder.runtime.random.below(below);
+        let random = |below: u64| seeded.below(below);
         let of = |wanted: &str| -> Vec<&PathBuf> {
             all.iter()
                 .filter(|path| path.components().any(|part| part.as_os_str().to_string_lossy().ends_with(wanted)))
@@ -405,7 +410,7 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
         let bytes = fs::read(path).unwrap();
         let end = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1) as u64;
         let at = random(end);
-        let what = format!("round {round}: {} at {at}", path.strip_prefix(&twin.store).unwrap().display());
+        let what = format!("seed {seed}, round {round}: {} at {at}", path.strip_prefix(&twin.store).unwrap().display());
         let file = OpenOptions::new().write(true).open(path).unwrap();
         if random(2) == 0 {
             file.write_all_at(&vec![0; 512.min((end - at) as usize)], at).unwrap();
@@ -444,6 +449,50 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
     }
     let mixed = refused > 0 && opened + rotten > 0;
     assert!(mixed, "{opened} opened, {rotten} rotten, {refused} refused: the places were not mixed");
+}
+
+/// A keyspace that a segment left is used by a later one. Where its table does not read, what it held before stands in a journal still.
+#[tokio::test]
+async fn what_a_keyspace_held_before_it_was_emptied_is_not_taken_for_its_own() {
+    let mut folder = Folder::with(options);
+    let mut told = lively(&mut folder, true).await;
+    let store = folder.store();
+    let shared = store.clone() as Arc<dyn Store>;
+    for _ in 0..3 {
+        shared.housekeep().await.unwrap();
+    }
+    let config = shared.version();
+    for seq in 301..=450 {
+        append(&shared, crate::NewEvent { config, ..event(&text(seq), &[1, 2]) }).await;
+        told.owed.iter_mut().for_each(|(_, owed)| drop(owed.insert(seq)));
+    }
+    told.last = 450;
+    store.abandon().await;
+    let used_again = |role: KeyspaceRole| matches!(role, KeyspaceRole::Heads(4..) | KeyspaceRole::Bodies(4..));
+    let found = FjallStore::repair(&folder.place()).unwrap();
+    let (sound, keyspaces) = (found.findings().kept.clone(), found.salvage().numbers(used_again));
+    drop(found);
+    let mut met = 0;
+    for number in keyspaces {
+        let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+        copy(&folder.place().store, &twin.store);
+        let mut tables = Vec::new();
+        let tables_of = twin.store.join(format!("engine/keyspaces/{number}/tables"));
+        files(&tables_of, &mut tables);
+        for path in &tables {
+            let mut bytes = fs::read(path).unwrap();
+            let end = bytes.len() - 1;
+            bytes[end] ^= 0x55;
+            fs::write(path, bytes).unwrap();
+            met += 1;
+        }
+        let (findings, _) = repair(&twin, &folder);
+        assert_eq!(findings.kept, sound, "keyspace {number}");
+        assert!(findings.given_up.is_nothing(), "{findings:?}");
+        assert_lives(&folder, &twin, &told, &findings, "emptied").await;
+        fs::remove_dir_all(&twin.store).unwrap();
+    }
+    assert!(met >= 2, "no keyspace was used again");
 }
 
 #[tokio::test]

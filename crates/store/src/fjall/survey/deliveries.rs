@@ -131,13 +131,9 @@ impl Survey {
 
     pub(super) fn read_bodies(&mut self, salvage: &Salvage) {
         let ledger = salvage.rows(|role| self.chosen.bodies(role));
-        let held = salvage.rows(|role| role == KeyspaceRole::Held);
-        let held = held.filter_map(|row| match &*row.key {
-            [1, at @ ..] => Some((seq_of(at)?, row.value?)),
-            _ => None,
-        });
+        let ledger = ledger.filter_map(|row| Some((seq_of(&row.key)?, row.value?)));
         let mut rotten = Vec::new();
-        for (seq, value) in ledger.filter_map(|row| Some((seq_of(&row.key)?, row.value?))).chain(held) {
+        for (seq, value) in ledger.chain(salvage.held_bodies()) {
             match read_body(seq, &value) {
                 Ok(_) => drop(self.bodies.insert(seq)),
                 Err(error) => rotten.push(error),
