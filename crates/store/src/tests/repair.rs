@@ -464,7 +464,9 @@ async fn what_a_keyspace_held_before_it_was_emptied_is_not_taken_for_its_own() {
     let config = shared.version();
     for seq in 301..=450 {
         append(&shared, crate::NewEvent { config, ..event(&text(seq), &[1, 2]) }).await;
-        told.owed.iter_mut().for_each(|(_, owed)| drop(owed.insert(seq)));
+        for (_, owed) in &mut told.owed {
+            owed.insert(seq);
+        }
     }
     told.last = 450;
     store.abandon().await;
