@@ -165,6 +165,7 @@ impl Part<'_> {
             let description = text(body, "description");
             let description = if description.is_empty() { String::new() } else { format!(" {description}") };
             lines.push(format!("Body: {}.{description}\n", self.content(body)));
+            self.members_in_place("member of the body", body, lines);
             for (_, media) in body.get("content").into_iter().flat_map(sorted) {
                 if let Some(example) = media.get("example") {
                     let shown = serde_json::to_string_pretty(example).unwrap_or_default();
@@ -183,6 +184,21 @@ impl Part<'_> {
             lines.push(format!("| {status} | {} | {what}{fields} |", self.content(target)));
         }
         lines.push(String::new());
+        for (status, answer) in value.get("responses").into_iter().flat_map(sorted) {
+            self.members_in_place(&format!("member of the {status}"), self.target(answer), lines);
+        }
+    }
+
+    /// A table of the members of bodies whose schema has no name.
+    fn members_in_place(&self, head: &str, body: &Value, lines: &mut Vec<String>) {
+        for (_, media) in body.get("content").into_iter().flat_map(sorted) {
+            let Some(schema) = media.get("schema").filter(|schema| schema.get("properties").is_some()) else {
+                continue;
+            };
+            lines.push(format!("| {head} | type | | what it is |\n|---|---|---|---|"));
+            self.members("", schema, lines);
+            lines.push(String::new());
+        }
     }
 
     /// The media types of a body, each with its schema.
