@@ -222,7 +222,7 @@ impl Inner {
         let held =
             self.budget.enter(&admitted.receiver, asked.method.name).map_err(|full| Box::new(self.full(full)))?;
         target.touch();
-        tracing::debug!(receiver = %admitted.receiver.name, stream = %target.stream, "a receiver visits");
+        tracing::debug!(receiver = %admitted.receiver.name, stream = %target.stream, "a session begins");
         head.uri = asked.inner_uri(uri.query());
         let permit = head.extensions.get::<ConnectionPermit>().cloned();
         head.extensions.insert(Session {

@@ -207,7 +207,7 @@ fn address_taken(listener: &str, key: &str, address: SocketAddr, source: std::io
         if holder.as_ref().is_none_or(Holder::is_alike) {
             let who = holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string());
             return Finding::good(format!(
-                "the {listener} listener at {address}: {who} has it, which is well if it is this gateway"
+                "the {listener} listener at {address}: {who} has it, fine if it is this gateway"
             ));
         }
     }

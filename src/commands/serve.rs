@@ -79,7 +79,7 @@ const ROOM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<OpenState, Failure> {
     let patience = config.gateway.shutdown_timeout + CLOSING;
     let until = runtime.clock.monotonic() + patience;
-    let mut told = false;
+    let mut logged = false;
     let mut tell = runtime.clock.monotonic();
     loop {
         match state::open(runtime, config, make).await {
@@ -94,7 +94,7 @@ async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<OpenStat
                 runtime.clock.sleep(ROOM.0).await;
             }
             Err(failure) if failure.exit == Exit::Locked && runtime.clock.monotonic() < until => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut logged, true) {
                     tracing::warn!(seconds = patience.as_secs(), "{}: waiting for its end", failure.message);
                 }
                 runtime.clock.sleep(LOOK).await;

@@ -326,7 +326,7 @@ fn warn_without_receivers(router: &Router, config: &Config, receivers: &[Receive
         let waits =
             router.session_target(stream.id.as_str()).is_some_and(|target| target.initiator == Initiator::Receiver);
         if waits && !receivers.iter().any(|receiver| receiver.may_open(&stream.issuer, stream.id.as_str())) {
-            tracing::warn!(stream = %stream.id, "no receiver may visit the stream: `setgate receivers new` makes one");
+            tracing::warn!(stream = %stream.id, "no receiver may connect to the stream: `setgate receivers new` makes one");
         }
     }
 }

@@ -57,9 +57,9 @@ impl Brokers {
                 if self.known.lock().len() >= MOST {
                     return;
                 }
-                let mut told = self.figures.0.lock();
+                let mut kept = self.figures.0.lock();
                 for (figure, value) in figures {
-                    told.entry(figure).or_default().insert(broker.clone(), value);
+                    kept.entry(figure).or_default().insert(broker.clone(), value);
                 }
             }
         }

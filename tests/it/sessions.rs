@@ -204,7 +204,7 @@ fn a_ticket_opens_one_socket_and_stands_in_no_log() {
     assert_eq!(offer(&gateway, "/websocket/live", PAGE, "setgate.v1, ticket.AAAA").status(), 401);
     assert_eq!(offer(&gateway, "/websocket/live", PAGE, "setgate.v1").status(), 401);
     let log = gateway.log();
-    for said in ["a receiver asks for a ticket", "a receiver visits", "a receiver was not let in"] {
+    for said in ["a receiver asks for a ticket", "a session begins", "a receiver was not let in"] {
         assert!(log.contains(said), "the log tells too little to be looked at: {said}");
     }
     for ticket in &tickets {

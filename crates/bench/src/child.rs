@@ -25,7 +25,7 @@ pub(crate) struct Home {
     issuer: String,
     operator: String,
     token: String,
-    /// The token of the receiver that may visit all streams, if there is one.
+    /// The token of the receiver that may connect to all streams, if there is one.
     receiver: String,
     /// The configuration without streams.
     text: String,
@@ -112,7 +112,7 @@ impl Home {
         Ok(home)
     }
 
-    /// The same with a receiver that may visit all streams, and with listeners for this many visitors from one address.
+    /// The same with a receiver that may connect to all streams, and with listeners for this many visitors from one address.
     ///
     /// # Errors
     /// When the folder cannot be written or the program does not make a token.

@@ -65,11 +65,11 @@ pub(crate) async fn run(context: &Context, args: EmitArgs) -> Ended {
         }
         paced += items.len() as u64;
         let through = items.last().map_or(state.run.done, |item| item.number);
-        let told = tokio::select! {
-            told = sender.send(items, &progress) => told,
+        let sent = tokio::select! {
+            sent = sender.send(items, &progress) => sent,
             _ = tokio::signal::ctrl_c() => break Ended::Err(interrupted(&state)),
         };
-        match told {
+        match sent {
             Ok(tally) => state.advance(through, tally)?,
             Err(failure) => break Err(failure.remedy(how_to_resume(&state))),
         }

@@ -30,7 +30,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: KeysC
                 ("algorithm", algorithm.into()),
                 ("pem", pem.expose().as_str().into()),
             ]);
-            told(context, &admin.post(&["keys", "import"], &body).await?);
+            report(context, &admin.post(&["keys", "import"], &body).await?);
         }
         KeysCommand::Rotate { issuer, algorithm, bits, force } => {
             let body = body(&[
@@ -39,12 +39,12 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: KeysC
                 ("bits", bits.into()),
                 ("force", force.then_some(true).into()),
             ]);
-            told(context, &admin.post(&["keys", "rotate"], &body).await?);
+            report(context, &admin.post(&["keys", "rotate"], &body).await?);
         }
         KeysCommand::Revoke { kid, issuer, yes } => {
             confirm(context, yes, &format!("Withdraw the key {kid} at once? Receivers refuse what it signed."))?;
             let body = body(&[("issuer", issuer.into()), ("kid", kid.into())]);
-            told(context, &admin.post(&["keys", "revoke"], &body).await?);
+            report(context, &admin.post(&["keys", "revoke"], &body).await?);
         }
         KeysCommand::RotateKek(_) => return Err(Failure::failed("that is done without the gateway")),
     }
@@ -71,7 +71,7 @@ fn pem(file: &Path) -> Result<setgate_net::Secret<String>, Failure> {
     Ok(setgate_net::Secret::new(text))
 }
 
-fn told(context: &Context, answer: &Json) {
+fn report(context: &Context, answer: &Json) {
     context.out.value(answer);
     let keys = show::items(answer, "keys");
     context.out.line(if keys.is_empty() { show::members(answer) } else { table(&keys) });

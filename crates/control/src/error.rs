@@ -78,7 +78,7 @@ impl From<Closed> for Problem {
         tracing::debug!(why = closed.why, status = closed.status, "intake is closed");
         let detail = match status {
             StatusCode::TOO_MANY_REQUESTS => "too much is on its way; try again later".to_owned(),
-            _ => format!("{}; repeat the events with the same id", closed.told),
+            _ => format!("{}; repeat the events with the same id", closed.summary),
         };
         Self { retry_after: Some(closed.retry_after), rule: closed.rule, ..Self::new(status, detail) }
     }
@@ -193,8 +193,13 @@ mod tests {
 
     #[test]
     fn a_status_that_is_none_becomes_503() {
-        let closed =
-            Closed { why: "17 bytes".into(), told: "full", rule: None, retry_after: Duration::from_secs(2), status: 7 };
+        let closed = Closed {
+            why: "17 bytes".into(),
+            summary: "full",
+            rule: None,
+            retry_after: Duration::from_secs(2),
+            status: 7,
+        };
         let response = Problem::from(closed).into_response();
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "2");

@@ -42,7 +42,7 @@ pub(crate) struct Connection {
     life: Mutex<Life>,
     /// How it has to end.
     ending: AtomicU8,
-    told: Notify,
+    end_asked: Notify,
     /// Another protocol has the connection: it can be ended only where its bytes pass.
     taken_over: AtomicBool,
     reader: AtomicWaker,
@@ -65,7 +65,7 @@ struct Life {
     /// Since when nothing can be written.
     stalled: Option<Duration>,
     /// When it was told to end.
-    told: Option<Duration>,
+    asked_to_end: Option<Duration>,
 }
 
 /// How a connection is ended.
@@ -95,13 +95,13 @@ impl Connection {
             handed: Vec::new(),
             last: 0,
             stalled: None,
-            told: None,
+            asked_to_end: None,
         };
         Arc::new(Self {
             rules,
             life: Mutex::new(life),
             ending: AtomicU8::new(0),
-            told: Notify::new(),
+            end_asked: Notify::new(),
             taken_over: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
@@ -141,8 +141,8 @@ impl Connection {
     }
 
     /// Tells when the connection has to end, and how.
-    pub(crate) async fn told(&self) -> End {
-        self.told.notified().await;
+    pub(crate) async fn ending(&self) -> End {
+        self.end_asked.notified().await;
         if self.is_cut() { End::Cut } else { End::Soon }
     }
 
@@ -157,8 +157,8 @@ impl Connection {
             tracing::debug!(limit = limit.option(), "a connection is ended");
         }
         let now = self.rules.now();
-        self.life().told = Some(now);
-        self.told.notify_one();
+        self.life().asked_to_end = Some(now);
+        self.end_asked.notify_one();
         self.reader.wake();
         self.writer.wake();
     }
@@ -192,8 +192,8 @@ impl Connection {
             let over = now >= life.since + limits.handshake_timeout;
             return over.then_some((End::Cut, Limit::Handshake));
         }
-        match life.told {
-            Some(told) => (now >= told.max(life.since) + GRACE).then_some((End::Cut, Limit::Idle)),
+        match life.asked_to_end {
+            Some(at) => (now >= at.max(life.since) + GRACE).then_some((End::Cut, Limit::Idle)),
             None => (now >= life.since + limits.idle_timeout).then_some((End::Soon, Limit::Idle)),
         }
     }

@@ -46,7 +46,7 @@ struct Places {
     permits: HashMap<u64, Entry>,
     /// Callers kept out or sent away since the log told of it, and when it did.
     untold: BTreeMap<Limit, u64>,
-    told: Option<Duration>,
+    warned_at: Option<Duration>,
 }
 
 struct Entry {
@@ -300,11 +300,11 @@ impl ConnectionLimiter {
                 entry.connection.end(end, limit);
             }
         }
-        let quiet = places.told.is_some_and(|told| now < told + TELL);
+        let quiet = places.warned_at.is_some_and(|at| now < at + TELL);
         if quiet || places.untold.is_empty() {
             return;
         }
-        places.told = Some(now);
+        places.warned_at = Some(now);
         let untold = std::mem::take(&mut places.untold);
         drop(places);
         for (limit, connections) in untold {

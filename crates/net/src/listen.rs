@@ -306,7 +306,7 @@ impl ServeState {
         let mut stop = self.stop.clone();
         let accepted = tokio::select! {
             biased;
-            _ = permit.connection().told() => return None,
+            _ = permit.connection().ending() => return None,
             () = raised(&mut stop) => return None,
             accepted = acceptor.accept(tcp) => accepted,
         };
@@ -350,7 +350,7 @@ impl ServeState {
                     }
                     return;
                 }
-                end = permit.connection().told() => match end {
+                end = permit.connection().ending() => match end {
                     End::Cut => return,
                     End::Soon if stopping => {}
                     End::Soon => {

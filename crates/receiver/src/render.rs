@@ -33,8 +33,8 @@ pub fn line(report: &Report) -> String {
             let why = refusal.description.as_deref().unwrap_or_default();
             let purpose = if *on_purpose { " on purpose" } else { "" };
             let code = clean(refusal.code.as_str(), LONGEST);
-            let told = if *on_purpose { String::new() } else { format!(": {}", clean(why, LONGEST)) };
-            format!("{}  refused   {code}{purpose}{told}  from {}", time(*at_millis), clean(peer, LONGEST))
+            let reason = if *on_purpose { String::new() } else { format!(": {}", clean(why, LONGEST)) };
+            format!("{}  refused   {code}{purpose}{reason}  from {}", time(*at_millis), clean(peer, LONGEST))
         }
         Report::PutOff { peer, at_millis, why } => {
             format!("{}  put off   {}  from {}", time(*at_millis), clean(why, LONGEST), clean(peer, LONGEST))

@@ -48,7 +48,7 @@ pub struct Closed {
     /// The reason for operators.
     pub why: String,
     /// The reason for producers, without anything of the inside.
-    pub told: &'static str,
+    pub summary: &'static str,
     /// The limit or the state that closed it, for programs.
     pub rule: Option<&'static str>,
     /// The time after which to try again.
@@ -64,10 +64,10 @@ impl Closed {
             StoreError::Full(_) => 10,
             _ => 5,
         };
-        let told = obstacle.map_or("events cannot be confirmed at the moment", Obstacle::told);
+        let summary = obstacle.map_or("events cannot be confirmed at the moment", Obstacle::summary);
         Self {
             why: error.to_string(),
-            told,
+            summary,
             rule: obstacle.map(Obstacle::name),
             retry_after: Duration::from_secs(after),
             status: 503,
@@ -78,7 +78,7 @@ impl Closed {
     pub(crate) fn by(obstacle: &Obstacle) -> Self {
         Self {
             why: obstacle.to_string(),
-            told: obstacle.told(),
+            summary: obstacle.summary(),
             rule: Some(obstacle.name()),
             retry_after: Duration::from_secs(10),
             status: 503,
@@ -102,17 +102,23 @@ impl Router {
     /// [`Closed`] says why it is not, and when to try again.
     pub fn gate(&self) -> Result<(), Closed> {
         if *self.0.ended.borrow() {
-            let told = "the gateway is shutting down";
+            let summary = "the gateway is shutting down";
             let after = Duration::from_secs(5);
-            return Err(Closed { why: told.into(), told, rule: Some("draining"), retry_after: after, status: 503 });
+            return Err(Closed {
+                why: summary.into(),
+                summary,
+                rule: Some("draining"),
+                retry_after: after,
+                status: 503,
+            });
         }
         if let Some(closed) = self.0.intake_closed.load_full() {
             return Err((*closed).clone());
         }
         if self.0.held_bytes.load(Ordering::Acquire) > self.0.shared.config.intake_bytes {
-            let told = "more events wait for their commit than `router.intake_bytes` allows";
+            let summary = "more events wait for their commit than `router.intake_bytes` allows";
             let (rule, after) = (Some("router.intake_bytes"), Duration::from_secs(1));
-            return Err(Closed { why: told.into(), told, rule, retry_after: after, status: 503 });
+            return Err(Closed { why: summary.into(), summary, rule, retry_after: after, status: 503 });
         }
         Ok(())
     }

@@ -156,7 +156,7 @@ impl Subscription {
         state.lanes.wake(now);
         self.share(state);
         if state.absent_at().is_some_and(|at| at <= now) {
-            state.presence.absence_told = Some(now);
+            state.presence.absence_logged = Some(now);
             self.shared.tell(Command::Abandoned(self.no));
         }
         if !state.scan.reading && !state.scan.asked && state.wants_scan() {

@@ -59,7 +59,7 @@ pub struct StreamView {
     /// Seconds since the last acknowledgement, of this process.
     pub last_success_seconds_ago: Option<u64>,
     /// Seconds since the receiver last came, of this process, where it is the receiver who comes.
-    pub last_visit_seconds_ago: Option<u64>,
+    pub last_session_seconds_ago: Option<u64>,
     /// Seconds until the next attempt, where everything waits for its time.
     pub next_attempt_seconds: Option<u64>,
     /// The endpoint that the stream shares with others, while it fails.
@@ -224,7 +224,7 @@ impl Inner {
             last_error: last_error.map(|(_, cause)| setgate_telemetry::clean(&cause.to_string(), 512)),
             warning: subscription.as_ref().and_then(|subscription| subscription.served.load().channel.remark()),
             last_success_seconds_ago: state.last_success.map(ago),
-            last_visit_seconds_ago: state.last_session.map(ago),
+            last_session_seconds_ago: state.last_session.map(ago),
             next_attempt_seconds: subscription
                 .as_ref()
                 .filter(|_| cursor.tally.waiting > 0)

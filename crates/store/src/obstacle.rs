@@ -70,7 +70,7 @@ impl Obstacle {
 
     /// Returns the text for producers: no figures, nothing of the inside.
     #[must_use]
-    pub const fn told(&self) -> &'static str {
+    pub const fn summary(&self) -> &'static str {
         match self {
             Self::Copy => "the gateway's store is a copy, and takes nothing in before `setgate store adopt`",
             Self::Reserve { .. } => {
@@ -167,7 +167,7 @@ mod tests {
         ];
         assert_eq!(all.each_ref().map(Obstacle::name), Obstacle::NAMES);
         for one in &all {
-            assert!(!one.remedy().is_empty() && !one.told().contains(|digit: char| digit.is_ascii_digit()), "{one}");
+            assert!(!one.remedy().is_empty() && !one.summary().contains(|digit: char| digit.is_ascii_digit()), "{one}");
         }
         assert!(Obstacle::Copy.remedy().contains("setgate store adopt") && !Obstacle::Copy.may_pass());
     }

@@ -28,7 +28,7 @@ const REMIND: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct Sanity {
     watch: Mutex<Watch>,
     /// When people were last told that times of acceptance are ahead, by the running time of the store.
-    told_ahead: Mutex<Option<Duration>>,
+    warned_ahead: Mutex<Option<Duration>>,
     /// How long a clock that jumped must go on evenly before it is believed.
     steady: Duration,
     observed: ClockObserved,
@@ -60,7 +60,7 @@ struct Suspect {
     began: Timestamp,
     /// The last record that was accepted before.
     last: Option<u64>,
-    told: Option<Duration>,
+    warned_at: Option<Duration>,
 }
 
 /// What is known of the time.
@@ -152,7 +152,7 @@ fn seconds(offset: i64) -> i64 {
 }
 
 impl Sanity {
-    /// Starts to watch. `heard` is the last heartbeat: the time that was believed then, and the evidence beside it.
+    /// Starts to watch. `last_beat` is the last heartbeat: the time that was believed then, and the evidence beside it.
     ///
     /// Where the machine has been up since, its uptime says what the wall clock must show now. Otherwise nobody knows how long the
     /// gateway was off: a clock that is more than an hour ahead of the heartbeat is suspect as well.
@@ -160,11 +160,11 @@ impl Sanity {
         runtime: &Runtime,
         steady: Duration,
         observed: ClockObserved,
-        heard: Option<(Timestamp, Beat)>,
+        last_beat: Option<(Timestamp, Beat)>,
     ) -> Self {
         let (wall, run) = (wall(runtime), run(runtime));
         let (believed, beat) =
-            heard.map_or((wall, Beat::default()), |(at, beat)| (Duration::from_millis(at.as_millis()), beat));
+            last_beat.map_or((wall, Beat::default()), |(at, beat)| (Duration::from_millis(at.as_millis()), beat));
         let gap = match (runtime.clock.uptime(), beat.uptime) {
             (Some(now), Some((boot, then))) if now.boot == boot => now.since.checked_sub(then),
             _ => None,
@@ -185,11 +185,11 @@ impl Sanity {
                 Duration::ZERO
             };
             let began = beat.strayed.map_or(timestamp(expected), |strayed| strayed.began);
-            Suspect { offset, anchor: offset, since: run, before, began, last: strayed.last, told: None }
+            Suspect { offset, anchor: offset, since: run, before, began, last: strayed.last, warned_at: None }
         });
         let believed = if suspect.is_some() { expected } else { wall };
         let watch = Watch { believed, run, ran: beat.ran + gap.unwrap_or_default(), suspect };
-        Self { watch: Mutex::new(watch), told_ahead: Mutex::new(None), steady, observed }
+        Self { watch: Mutex::new(watch), warned_ahead: Mutex::new(None), steady, observed }
     }
 
     /// Looks at the clocks. `last` is the last record, for who knows it.
@@ -216,7 +216,7 @@ impl Sanity {
             before: Duration::ZERO,
             began: timestamp(expected),
             last,
-            told: None,
+            warned_at: None,
         };
         let suspect = watch.suspect.get_or_insert(fresh);
         suspect.last = suspect.last.or(last);
@@ -224,7 +224,7 @@ impl Sanity {
             (suspect.anchor, suspect.since, suspect.before) = (offset, run, Duration::ZERO);
             if is_more(offset.saturating_sub(suspect.offset), EVENLY) {
                 // Another jump, not a clock that goes too fast or stands still.
-                suspect.told = None;
+                suspect.warned_at = None;
             }
         }
         suspect.offset = offset;
@@ -237,14 +237,14 @@ impl Sanity {
 
     /// Tells people, at once and again.
     fn tell(&self, suspect: &mut Suspect, run: Duration, left: Duration) {
-        if suspect.told.is_some_and(|told| run < told + REMIND) {
+        if suspect.warned_at.is_some_and(|at| run < at + REMIND) {
             return;
         }
-        if suspect.told.is_none() {
+        if suspect.warned_at.is_none() {
             self.observed.leaps.inc();
         }
         self.observed.suspect.set(1);
-        suspect.told = Some(run);
+        suspect.warned_at = Some(run);
         tracing::warn!(
             seconds_ahead = seconds(suspect.offset),
             believed_in_seconds = left.as_secs(),
@@ -305,11 +305,11 @@ impl Sanity {
         let seen = self.look(runtime, Some(last));
         let ahead = if seen.suspect.is_none() { accepted.since(seen.now) } else { Duration::ZERO };
         self.observed.accepted_ahead.set(i64::try_from(ahead.as_secs()).unwrap_or(i64::MAX));
-        let mut told = self.told_ahead.lock();
+        let mut warned = self.warned_ahead.lock();
         if ahead <= EVENLY {
-            *told = None;
-        } else if told.is_none_or(|told| seen.ran >= told + REMIND) {
-            *told = Some(seen.ran);
+            *warned = None;
+        } else if warned.is_none_or(|at| seen.ran >= at + REMIND) {
+            *warned = Some(seen.ran);
             tracing::warn!(
                 seconds = ahead.as_secs(),
                 "events were accepted under a clock that was ahead: `iat` stands still until the clock has caught up, or until \

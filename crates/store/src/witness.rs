@@ -79,7 +79,7 @@ impl Plan {
         for (clear, gone) in self.ops.clears.iter().zip(counts) {
             *ends.entry((clear.stream, Ending::Dropped(clear.rule))).or_insert(0) += *gone as u64;
         }
-        told(owed, ends)
+        facts(owed, ends)
     }
 }
 
@@ -117,7 +117,7 @@ impl State {
             }
             ends.extend(now.into_iter().map(|(ending, count)| ((*stream, ending), count)));
         }
-        told(HashMap::from([(Origin::Before, again)]), ends)
+        facts(HashMap::from([(Origin::Before, again)]), ends)
     }
 }
 
@@ -126,7 +126,7 @@ fn unknown() -> ErrorCode {
     ErrorCode::Other("unknown".into())
 }
 
-fn told(owed: HashMap<Origin, u64>, ends: HashMap<(StreamNo, Ending), u64>) -> Vec<Fact> {
+fn facts(owed: HashMap<Origin, u64>, ends: HashMap<(StreamNo, Ending), u64>) -> Vec<Fact> {
     let owed = owed.into_iter().filter(|(_, count)| *count > 0).map(|(origin, count)| Fact::Owed(origin, count));
     let ends = ends.into_iter().filter(|(_, count)| *count > 0);
     owed.chain(ends.map(|((stream, ending), count)| Fact::Ended(stream, ending, count))).collect()

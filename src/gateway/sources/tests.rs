@@ -155,7 +155,7 @@ impl setgate_control::Accept for Ledger {
         match *self.full.lock() {
             true => Err(setgate_router::Closed {
                 why: "full".into(),
-                told: "full",
+                summary: "full",
                 rule: None,
                 retry_after: Duration::from_secs(3),
                 status: 503,

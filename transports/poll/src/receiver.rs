@@ -41,13 +41,13 @@ pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut 
         let asked = collector.runtime.clock.monotonic();
         let Some(answer) = until(&mut stop, collector.ask(collector.most, false)).await else { break };
         let pause = match answer {
-            Ok(heard) => {
+            Ok(exchange) => {
                 if failures > 0 {
                     tracing::info!(endpoint = %collector.peer, failures, "polls are answered again");
                 }
                 failures = 0;
                 let took = collector.runtime.clock.monotonic().saturating_sub(asked);
-                collector.hand_in(heard, took, &mut stop).await
+                collector.hand_in(exchange, took, &mut stop).await
             }
             Err(Trouble::Turned(fault)) => return Err(fault),
             Err(Trouble::Later { after, cause }) => {
@@ -99,7 +99,7 @@ struct Collector {
     runtime: Runtime,
     ingest: Arc<dyn Ingest>,
     peer: String,
-    /// What the transmitter has not heard yet, or may not have.
+    /// What the transmitter has not exchange yet, or may not have.
     taken: Vec<Box<str>>,
     refused: Vec<(Box<str>, Refusal)>,
 }
@@ -178,10 +178,10 @@ impl Collector {
     }
 
     /// Hands an answer's SETs in. Returns how long to wait before the next poll.
-    async fn hand_in(&mut self, heard: Exchange, took: Duration, stop: &mut Stop) -> Option<Duration> {
-        let sets = heard.sets.unwrap_or_default();
+    async fn hand_in(&mut self, exchange: Exchange, took: Duration, stop: &mut Stop) -> Option<Duration> {
+        let sets = exchange.sets.unwrap_or_default();
         if sets.is_empty() {
-            let pace = if heard.more_available { MORE } else { PACE };
+            let pace = if exchange.more_available { MORE } else { PACE };
             return Some(pace.saturating_sub(took)).filter(|left| !left.is_zero());
         }
         let (names, what): (Vec<_>, Vec<_>) =

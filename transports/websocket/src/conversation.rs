@@ -93,7 +93,7 @@ pub(crate) struct Delivering {
     /// Since when SETs have been here without one being settled.
     since: Option<Duration>,
     /// The peer has reported something since the last fetch.
-    heard: bool,
+    reported: bool,
     stalled: bool,
     /// What the consumer was asked for last, while it has not answered: it rings when it can.
     asked: Option<Want>,
@@ -108,7 +108,7 @@ impl Delivering {
             credit: 0,
             handed: HashSet::new(),
             since: None,
-            heard: false,
+            reported: false,
             stalled: false,
             asked: None,
         }
@@ -129,7 +129,7 @@ pub(crate) struct Ended {
     /// The close code that was said or heard first; none where the connection broke.
     pub(crate) code: Option<u16>,
     /// Whether anything was heard at all.
-    pub(crate) heard: bool,
+    pub(crate) received: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ pub(crate) struct Conversation<S> {
     forgotten: usize,
     ping_due: bool,
     unflushed: bool,
-    heard: bool,
+    received: bool,
     silent: u8,
     blocked: u8,
     chatter: u32,
@@ -195,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             forgotten: 0,
             ping_due: false,
             unflushed: false,
-            heard: false,
+            received: false,
             silent: 0,
             blocked: 0,
             chatter: 0,
@@ -253,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     fn ended(&self) -> Ended {
-        Ended { code: self.code, heard: self.heard }
+        Ended { code: self.code, received: self.received }
     }
 
     /// Everything that can be done now. Tells whether there may be more to do at once.
@@ -367,7 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 
     fn hear(&mut self, message: Message) {
-        self.heard = true;
+        self.received = true;
         self.silent = 0;
         match message {
             Message::Text(text) => self.object(text.as_bytes()),
@@ -430,7 +430,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             outcomes.iter().for_each(|(jti, ..)| {
                 delivering.handed.remove(jti);
             });
-            delivering.heard = true;
+            delivering.reported = true;
         }
         // Whoever names SETs that are none of its own, or those that it settled before, has settled nothing.
         let settled = subscription.settle_all(outcomes);

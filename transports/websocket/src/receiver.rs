@@ -113,7 +113,7 @@ impl Collection {
             }
             let after = match end {
                 Ok(ended) => {
-                    failures = if ended.heard { 0 } else { failures.saturating_add(1) };
+                    failures = if ended.received { 0 } else { failures.saturating_add(1) };
                     tracing::info!(peer = %self.peer, code = ended.code, "the connection ended; another is opened");
                     None
                 }

@@ -237,13 +237,13 @@ pub enum ReceiversCommand {
     New {
         /// The receiver's name.
         name: String,
-        /// An issuer whose streams it may visit; may be given several times.
+        /// An issuer whose streams it may connect to; may be given several times.
         #[arg(long, value_name = "URL", required = true)]
         issuer: Vec<String>,
-        /// A stream that it may visit; may be given several times.
+        /// A stream that it may connect to; may be given several times.
         #[arg(long, value_name = "ID")]
         stream: Vec<String>,
-        /// It may visit every stream of these issuers, also those that come later.
+        /// It may connect to every stream of these issuers, also those that come later.
         #[arg(long)]
         all_streams: bool,
         /// Write the token to a new 0600 file instead of showing it.

@@ -70,7 +70,13 @@ impl Fake {
 
 pub(super) fn full() -> Closed {
     let rule = Some("store.budget_bytes");
-    Closed { why: "17 bytes".into(), told: "the store is full", rule, retry_after: Duration::from_secs(7), status: 503 }
+    Closed {
+        why: "17 bytes".into(),
+        summary: "the store is full",
+        rule,
+        retry_after: Duration::from_secs(7),
+        status: 503,
+    }
 }
 
 struct Behind(Arc<Fake>);

@@ -76,7 +76,7 @@ fn view() -> StreamView {
         last_error_seconds_ago: None,
         warning: Some("answers 200 instead of 202".into()),
         last_success_seconds_ago: None,
-        last_visit_seconds_ago: None,
+        last_session_seconds_ago: None,
         next_attempt_seconds: None,
         held: None,
         limited: None,

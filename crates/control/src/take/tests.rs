@@ -50,7 +50,7 @@ impl Accept for Fake {
 }
 
 fn closed() -> Closed {
-    Closed { why: "full".into(), told: "full", rule: None, retry_after: Duration::from_secs(7), status: 503 }
+    Closed { why: "full".into(), summary: "full", rule: None, retry_after: Duration::from_secs(7), status: 503 }
 }
 
 fn ingester(config: &IntakeConfig) -> (Arc<Fake>, Ingester) {

@@ -98,12 +98,12 @@ impl Opened {
             Box::pin(async move {
                 let host = match Host::with(scissors, routes, channel, subscription, None, &runtime).await {
                     Ok(host) => host,
-                    Err(error) => return told(&error.to_string()),
+                    Err(error) => return report(&error.to_string()),
                 };
                 let (_stop, stopped) = watch::channel(false);
                 match collect(host.url(), stopped).await {
-                    Ok(()) => told("it was not told to stop"),
-                    Err(fault) => told(&fault.to_string()),
+                    Ok(()) => report("it was not told to stop"),
+                    Err(fault) => report(&fault.to_string()),
                 }
             })
         };
@@ -120,7 +120,7 @@ impl Opened {
 }
 
 #[expect(clippy::print_stderr, reason = "whoever reads why a case failed wants to know, and the future says nothing")]
-fn told(why: &str) {
+fn report(why: &str) {
     eprintln!("the collector ended: {why}");
 }
 

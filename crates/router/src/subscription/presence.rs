@@ -14,12 +14,12 @@ pub(crate) struct Presence {
     /// After so long without a session the stream is paused.
     pub(super) inactivity: Option<Duration>,
     /// When it was told last that the receiver stays away.
-    pub(super) absence_told: Option<Duration>,
+    pub(super) absence_logged: Option<Duration>,
 }
 
 impl Presence {
     pub(crate) fn new(now: Duration, inactivity: Option<Duration>) -> Self {
-        Self { last: None, since: now, here: 0, inactivity, absence_told: None }
+        Self { last: None, since: now, here: 0, inactivity, absence_logged: None }
     }
 
     /// The receiver shows itself.

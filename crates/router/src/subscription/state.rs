@@ -100,7 +100,7 @@ impl State {
     /// When it is to be told that the receiver stays away: not in a circle, where the pause does not succeed.
     pub(super) fn absent_at(&self) -> Option<Duration> {
         let at = self.abandoned_at()?;
-        Some(self.presence.absence_told.map_or(at, |told| at.max(told + ABSENCE_AGAIN)))
+        Some(self.presence.absence_logged.map_or(at, |logged| at.max(logged + ABSENCE_AGAIN)))
     }
 
     /// When something is due next that is not due yet.

@@ -78,7 +78,7 @@ mod session {
         assert_eq!(numbers(&take(&mut consumer, 10).await), [0]);
         let view = bench.router.stream("a").await.unwrap();
         assert_eq!(view.endpoint.as_deref(), Some("https://idp.example/asked/a"));
-        assert_eq!(view.last_visit_seconds_ago, Some(0));
+        assert_eq!(view.last_session_seconds_ago, Some(0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -99,7 +99,7 @@ mod session {
     #[tokio::test(start_paused = true)]
     async fn it_is_shown_when_the_receiver_was_here_last() {
         let bench = Bench::new(Config::default(), &[asked("a")]).await;
-        let last = async || bench.router.stream("a").await.unwrap().last_visit_seconds_ago;
+        let last = async || bench.router.stream("a").await.unwrap().last_session_seconds_ago;
         assert_eq!(last().await, None);
         bench.router.session_target("a").unwrap().touch();
         bench.pass(Duration::from_secs(9)).await;

@@ -6,11 +6,11 @@ use crate::StoreError;
 
 /// Does something with the engine; a panic in it is damage.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(StoreError::Corrupt(told(&*panic).into())))
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(StoreError::Corrupt(panic_text(&*panic).into())))
 }
 
 /// What a panic said.
-pub(crate) fn told(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the engine gave up ({})", text.unwrap_or("it did not say why").replace('\n', " "))
 }

@@ -107,11 +107,11 @@ pub(crate) async fn run_on_writer<T: Send + 'static>(
     let gone = || StoreError::Unavailable("it is closed, or being opened again after a failed write".into());
     let (answer, done) = oneshot::channel();
     let task = move |writer: &mut Writer| {
-        let (told, failure) = match work(writer) {
+        let (result, failure) = match work(writer) {
             Ok(done) => (Ok(done), None),
             Err(failure) => (Err(writer.trouble(&failure)), Some(failure)),
         };
-        let _ = answer.send(told);
+        let _ = answer.send(result);
         failure.map_or(Ok(()), Err)
     };
     queue.try_send(Job::Task(Box::new(task))).map_err(|_| StoreError::Busy)?;

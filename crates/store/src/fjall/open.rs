@@ -14,7 +14,7 @@ use crate::{
     Boot, Fence, FjallStore, Names, Observed, Options, StoreError, Why,
     fjall::{
         engine::{Engine, engine_error, key},
-        guard::{guarded, told},
+        guard::{guarded, panic_text},
         identity::{Instance, fingerprint, token},
         journal,
         place::{FORMAT, OpenError, StorePlace, is_full, refuse_network, space, sync_folder},
@@ -168,9 +168,9 @@ impl FjallStore {
         let (engine, loaded) = open_engine(place, &mark)?;
         let epoch = loaded.epoch.max(mark.epoch) + 1;
         let boot = Shared::fresh_boot(runtime);
-        let heard = (mark.heartbeat, mark.beat.unwrap_or_default());
+        let last_beat = (mark.heartbeat, mark.beat.unwrap_or_default());
         let steady = options.clock_steady;
-        let sanity = Sanity::new(runtime, steady, observed.clock.clone(), Some(heard));
+        let sanity = Sanity::new(runtime, steady, observed.clock.clone(), Some(last_beat));
         if mark.last == 0 {
             // Nothing was ever accepted: there is nothing that a wrong clock could destroy, and it may have been made long ago.
             sanity.believe(runtime);
@@ -229,7 +229,7 @@ impl FjallStore {
             let shared = writer.shared.clone();
             let run = std::panic::AssertUnwindSafe(|| writer.run(&receiver));
             if let Err(panic) = std::panic::catch_unwind(run) {
-                let error = StoreError::Corrupt(told(&*panic).into());
+                let error = StoreError::Corrupt(panic_text(&*panic).into());
                 shared.fatal.send_replace(Some(error.to_string()));
                 *shared.trouble.lock() = Some(error);
             }

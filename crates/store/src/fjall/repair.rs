@@ -153,7 +153,7 @@ impl Repair {
                 ));
             }
         };
-        let told = |store: PathBuf, damaged, last: u64, copy| Repaired {
+        let repaired = |store: PathBuf, damaged, last: u64, copy| Repaired {
             store,
             damaged,
             next: Position::new(last + 1),
@@ -163,7 +163,7 @@ impl Repair {
         if lost && into.is_none() && !self.is_broken() {
             self.place.replace_instance(&instance)?;
             let copy = self.place.check(&instance)?;
-            return Ok(told(self.place.store.clone(), None, self.survey.state.last, copy));
+            return Ok(repaired(self.place.store.clone(), None, self.survey.state.last, copy));
         }
         let work = match into {
             Some(into) => into.to_path_buf(),
@@ -186,7 +186,7 @@ impl Repair {
             made.write_instance(&instance)?;
             sync_folder(&work.join("engine")).map_err(OpenError::io("write", &work))?;
             let copy = made.check(&instance)?;
-            return Ok(told(work, None, mark.last, copy));
+            return Ok(repaired(work, None, mark.last, copy));
         }
         let kept = self.place.swap().map_err(OpenError::io("put in place the repaired parts of", &self.place.store))?;
         journal::forget_aside(&self.place.aside()).map_err(OpenError::io("remove", &self.place.aside()))?;
@@ -194,7 +194,7 @@ impl Repair {
             self.place.replace_instance(&instance)?;
         }
         let copy = self.place.check(&instance)?;
-        Ok(told(self.place.store.clone(), Some(kept), mark.last, copy))
+        Ok(repaired(self.place.store.clone(), Some(kept), mark.last, copy))
     }
 
     fn write(&self, made: &StorePlace, runtime: &Runtime) -> Result<Mark, OpenError> {

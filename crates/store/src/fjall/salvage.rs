@@ -327,15 +327,15 @@ impl Salvage {
     }
 
     /// What could not be read so far, in words.
-    pub(crate) fn told(&self) -> Vec<String> {
-        let mut told = self.unread.clone();
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut problems = self.unread.clone();
         for Keyspace { role, tree, .. } in &self.keyspaces {
-            told.extend(tree.unread.iter().map(|why| format!("{role} (keyspace {}): {why}", tree.number)));
+            problems.extend(tree.unread.iter().map(|why| format!("{role} (keyspace {}): {why}", tree.number)));
             if tree.bad.get() > 0 {
-                told.push(format!("{role} (keyspace {}): some blocks do not read", tree.number));
+                problems.push(format!("{role} (keyspace {}): some blocks do not read", tree.number));
             }
         }
-        told
+        problems
     }
 }
 

@@ -186,9 +186,9 @@ impl Survey {
                 self.findings.unreadable.push(format!("{role}: the folder is missing"));
             }
         }
-        let mut told = salvage.told();
-        told.append(&mut self.findings.unreadable);
-        self.findings.unreadable = told;
+        let mut problems = salvage.problems();
+        problems.append(&mut self.findings.unreadable);
+        self.findings.unreadable = problems;
         let findings = &mut self.findings;
         findings.last = Position::new(self.state.last);
         findings.promised = mark.map(|mark| Position::new(mark.last));

@@ -87,8 +87,8 @@ fn write_beat(beat: &Beat, mark: u64) -> Vec<u8> {
     let (boot, up) = beat.uptime.unwrap_or_default();
     let strayed = beat.strayed.unwrap_or_default();
     // Which of them are told, in bits.
-    let told = [beat.uptime.is_some(), beat.strayed.is_some(), strayed.last.is_some()];
-    out.fixed(told.iter().rev().fold(0, |bits, told| bits << 1 | u64::from(*told)));
+    let present = [beat.uptime.is_some(), beat.strayed.is_some(), strayed.last.is_some()];
+    out.fixed(present.iter().rev().fold(0, |bits, bit| bits << 1 | u64::from(*bit)));
     out.fixed(millis(beat.ran));
     let [high, low] = [(boot >> 64) as u64, boot as u64];
     for number in [high, low, millis(up), strayed.wall.as_millis(), millis(strayed.steady)] {
@@ -103,7 +103,7 @@ fn write_beat(beat: &Beat, mark: u64) -> Vec<u8> {
 /// Reads what stands behind the mark of this number; an earlier mark's evidence tells nothing.
 fn read_beat(value: &[u8], mark: u64) -> Option<Beat> {
     let mut from = In::sealed(value.get(..BEAT)?)?;
-    let told = from.fixed()?;
+    let present = from.fixed()?;
     let ran = Duration::from_millis(from.fixed()?);
     let boot = u128::from(from.fixed()?) << 64 | u128::from(from.fixed()?);
     let up = Duration::from_millis(from.fixed()?);
@@ -111,12 +111,12 @@ fn read_beat(value: &[u8], mark: u64) -> Option<Beat> {
         wall: Timestamp::from_millis(from.fixed()?),
         steady: Duration::from_millis(from.fixed()?),
         began: Timestamp::from_millis(from.fixed()?),
-        last: Some(from.fixed()?).filter(|_| told & 4 != 0),
+        last: Some(from.fixed()?).filter(|_| present & 4 != 0),
     };
     if from.fixed()? != mark {
         return None;
     }
-    Some(Beat { ran, uptime: (told & 1 != 0).then_some((boot, up)), strayed: (told & 2 != 0).then_some(strayed) })
+    Some(Beat { ran, uptime: (present & 1 != 0).then_some((boot, up)), strayed: (present & 2 != 0).then_some(strayed) })
 }
 
 /// The file of marks: two checksummed slots, written in turn.

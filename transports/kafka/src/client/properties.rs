@@ -242,7 +242,10 @@ const PROPERTIES: &[(&str, Rule)] = &[
     ("sticky.partitioning.linger.ms", Allowed(Producer)),
     ("throttle_cb", Refused(TEXT)),
     ("topic.blacklist", Refused("a topic that a source names would be silently left out")),
-    ("topic.metadata.propagation.max.ms", Refused("it decides when a topic that is not there is told from a slow one")),
+    (
+        "topic.metadata.propagation.max.ms",
+        Refused("it decides when a topic that is not there is known from a slow one"),
+    ),
     ("topic.metadata.refresh.fast.cnt", Refused(DEAD)),
     ("topic.metadata.refresh.fast.interval.ms", Allowed(Both)),
     ("topic.metadata.refresh.interval.ms", Allowed(Both)),

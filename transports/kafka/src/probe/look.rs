@@ -35,7 +35,7 @@ const NOBODYS: &str = "setgate-check";
 /// Hears what the library says beside its answers, and knows the token.
 pub(super) struct Ear {
     tokens: Option<Arc<Tokens>>,
-    heard: Mutex<Vec<(RDKafkaErrorCode, String)>>,
+    errors: Mutex<Vec<(RDKafkaErrorCode, String)>>,
 }
 
 impl ClientContext for Ear {
@@ -46,9 +46,9 @@ impl ClientContext for Ear {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let mut heard = self.heard.lock();
-        if heard.len() < KEPT {
-            heard.push((error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), clean(reason, 300)));
+        let mut errors = self.errors.lock();
+        if errors.len() < KEPT {
+            errors.push((error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), clean(reason, 300)));
         }
     }
 
@@ -61,11 +61,11 @@ impl ConsumerContext for Ear {}
 
 impl Ear {
     fn new(subject: &Subject) -> Self {
-        Self { tokens: subject.tokens.clone(), heard: Mutex::default() }
+        Self { tokens: subject.tokens.clone(), errors: Mutex::default() }
     }
 
     fn has_heard(&self, code: RDKafkaErrorCode) -> bool {
-        self.heard.lock().iter().any(|(heard, _)| *heard == code)
+        self.errors.lock().iter().any(|(seen, _)| *seen == code)
     }
 
     /// What explains best why there is no answer: who we are, then TLS, then the network.
@@ -79,7 +79,7 @@ impl Ear {
             RDKafkaErrorCode::AllBrokersDown => 0,
             _ => 1,
         };
-        self.heard.lock().iter().max_by_key(|(code, _)| weight(*code)).cloned()
+        self.errors.lock().iter().max_by_key(|(code, _)| weight(*code)).cloned()
     }
 }
 
@@ -191,13 +191,13 @@ pub(super) fn explain(section: &ClusterSection, why: Option<(RDKafkaErrorCode, S
 /// A finding, when it does not name them.
 pub(super) fn brokers(subject: &Subject) -> Result<Vec<(i32, String)>, Finding> {
     let seen = reach(subject, None)?;
-    let told = seen.client.client().fetch_metadata(Some(NOBODYS), PATIENCE);
-    let told = told.map_err(|error| wrong(subject.says("its list of brokers"), clean(&error.to_string(), 300)))?;
+    let answer = seen.client.client().fetch_metadata(Some(NOBODYS), PATIENCE);
+    let answer = answer.map_err(|error| wrong(subject.says("its list of brokers"), clean(&error.to_string(), 300)))?;
     let address =
         |host: &str, port: i32| if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let one =
         |broker: &rdkafka::metadata::MetadataBroker| (broker.id(), address(&clean(broker.host(), 255), broker.port()));
-    Ok(told.brokers().iter().map(one).collect())
+    Ok(answer.brokers().iter().map(one).collect())
 }
 
 /// What became of the question for a topic.
@@ -235,9 +235,9 @@ pub(super) fn topic(seen: &Seen, subject: &Subject, topic: &str) -> Result<Topic
     let clock = &subject.runtime.clock;
     let until = clock.monotonic() + PATIENCE;
     loop {
-        let told = seen.client.client().fetch_metadata(Some(topic), PATIENCE);
-        let told = told.map_err(|error| wrong(what.clone(), clean(&error.to_string(), 300)))?;
-        let found = told.topics().iter().find(|found| found.name() == topic);
+        let answer = seen.client.client().fetch_metadata(Some(topic), PATIENCE);
+        let answer = answer.map_err(|error| wrong(what.clone(), clean(&error.to_string(), 300)))?;
+        let found = answer.topics().iter().find(|found| found.name() == topic);
         let waits = found.and_then(|found| found.error()).is_some_and(|error| passes(error.into()));
         if !waits || clock.monotonic() >= until {
             return Ok(found.map_or(Topic::Absent, described));
@@ -279,10 +279,10 @@ pub(super) async fn settings(subject: &Subject, topic: &str) -> Settings {
     let made = spawn_blocking(move || config.create_with_context::<_, AdminClient<Ear>>(ear)).await;
     let Ok(Ok(admin)) = made else { return Settings::Untold("its client cannot be made".to_owned()) };
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-    let told = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+    let answer = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
     // It waits for its thread.
     drop(spawn_blocking(move || drop(admin)).await);
-    match told.map(|mut told| told.pop()) {
+    match answer.map(|mut answer| answer.pop()) {
         // The binding does not tell a refusal: it gives a resource without settings, which no topic is.
         Ok(Some(Ok(resource))) if resource.entries.is_empty() => Settings::Forbidden,
         Ok(Some(Ok(resource))) => {
@@ -354,7 +354,7 @@ fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
     let until = clock.monotonic() + PATIENCE;
     loop {
         let Err(error) = seen.client.committed_offsets(asked.clone(), STEP * 10) else { return Group::Readable };
-        // Who may not know the coordinator is told so beside, and waits for it in vain.
+        // Who may not know the coordinator is answer so beside, and waits for it in vain.
         drop(seen.client.poll(STEP));
         let refused = RDKafkaErrorCode::GroupAuthorizationFailed;
         if error.rdkafka_error_code() == Some(refused) || seen.client.context().has_heard(refused) {

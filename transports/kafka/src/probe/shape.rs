@@ -25,13 +25,13 @@ pub(super) enum Settings {
 pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Settings) -> Vec<Finding> {
     let what = subject.says(&format!("topic {topic}"));
     let commands = subject.commands();
-    let mut told = format!(
+    let mut text = format!(
         "{what}: {}, {}",
         count(shape.partitions, "partition", "partitions"),
         count(shape.copies, "copy", "copies")
     );
     if shape.copies == 1 {
-        told += " (lost with its broker)";
+        text += " (lost with its broker)";
     }
     let mut findings = Vec::new();
     if shape.leaderless > 0 {
@@ -46,13 +46,13 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
     let settings = match settings {
         Settings::Are(settings) => settings,
         unread => {
-            findings.insert(0, good(format!("{told}; {}", why_unread(unread, subject, topic))));
+            findings.insert(0, good(format!("{text}; {}", why_unread(unread, subject, topic))));
             return findings;
         }
     };
     let number = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
     if let Some(least) = number("min.insync.replicas") {
-        told += &acknowledged_by(least, shape);
+        text += &acknowledged_by(least, shape);
         // Kafka caps it at the number of copies.
         let needed = usize::try_from(least).unwrap_or_default().min(shape.copies);
         if shape.fewest_in_sync < needed {
@@ -66,7 +66,7 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
         }
     }
     if let Some(kept) = number("retention.ms") {
-        told += &kept_for(kept);
+        text += &kept_for(kept);
     }
     if settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
         findings.push(wrong(
@@ -89,7 +89,7 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
             ),
         ));
     }
-    findings.insert(0, good(told));
+    findings.insert(0, good(text));
     findings
 }
 
@@ -104,29 +104,29 @@ fn why_unread(settings: Settings, subject: &Subject, topic: &str) -> String {
         Settings::NotWithTokens => {
             "its settings cannot be asked for with bearer tokens: see that cleanup.policy=delete".to_owned()
         }
-        Settings::Untold(why) => format!("its settings were not told: {why}"),
+        Settings::Untold(why) => format!("its settings are not known: {why}"),
     }
 }
 
 fn acknowledged_by(least: i64, shape: &Shape) -> String {
-    let mut told = format!(", acknowledged by {least}");
+    let mut text = format!(", acknowledged by {least}");
     if shape.copies > 1 && least == 1 {
-        told += " (one is enough, and may be the one that is lost: min.insync.replicas=2 is safer)";
+        text += " (one is enough, and may be the one that is lost: min.insync.replicas=2 is safer)";
     }
-    told
+    text
 }
 
 /// `kept`: in milliseconds, negative for ever.
 fn kept_for(kept: i64) -> String {
-    let mut told = match kept {
+    let mut text = match kept {
         ..0 => ", kept for ever".to_owned(),
         0..3_600_000 => format!(", kept {} s", kept / 1000),
         _ => format!(", kept {} h", kept / 3_600_000),
     };
     if (0..SHORT_MS).contains(&kept) {
-        told += " (whoever reads later misses some)";
+        text += " (whoever reads later misses some)";
     }
-    told
+    text
 }
 
 /// A number and what it counts.

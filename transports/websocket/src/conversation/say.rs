@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             let why = Cause::new("no_credit", "the subscriber takes no more SETs until it settles or grants credit");
             delivering.subscription.stalled(delivering.stalled.then_some(why));
         }
-        if std::mem::take(&mut delivering.heard) {
+        if std::mem::take(&mut delivering.reported) {
             if pin!(delivering.consumer.settled()).poll(cx).is_ready() {
                 // Nothing is here: the time of what comes next begins with it.
                 delivering.since = None;

@@ -33,7 +33,7 @@ impl Collection {
     pub(super) async fn poll(&self, debts: &mut Debts, stop: &Stop) -> Result<Ended, Failed> {
         loop {
             if *stop.borrow() && debts.is_empty() {
-                return Ok(Ended { code: None, heard: true });
+                return Ok(Ended { code: None, received: true });
             }
             // A last request only tells what was settled.
             let most = if *stop.borrow() { 0 } else { u64::from(self.credit) };
