@@ -1,4 +1,4 @@
-//! What librdkafka is told: its configuration for each role, made of the operator's options.
+//! The configuration of a librdkafka client for each role, made of the operator's options.
 
 mod properties;
 
@@ -8,26 +8,26 @@ use setgate_delivery::Fault;
 
 use crate::config::{ClusterSection, Compression, SaslSection, in_cluster};
 
-/// Requests to one broker that may be on their way; what keeps the order of an idempotent producer.
+/// The most requests to one broker that may be under way; an idempotent producer keeps the order up to this number.
 const REQUESTS: usize = 5;
-/// Most milliseconds for which a topic may be unknown before records for it are given back.
+/// The most milliseconds for which a topic may be unknown before its records are given back.
 const PROPAGATION_MS: u128 = 5000;
-/// KiB of records that a consumer holds ahead of what was asked for, unless the operator says otherwise.
+/// The KiB of records that a consumer holds ahead, unless the operator sets another number.
 const AHEAD_KIB: u32 = 16 << 10;
-/// Bytes of one answer to a consumer, unless the operator says otherwise.
+/// The most bytes of one answer to a consumer, unless the operator sets another number.
 const FETCH_BYTES: u32 = 8 << 20;
 
-/// What a client is for.
+/// The role of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role<'a> {
-    /// Sends records.
+    /// A producer, which sends records.
     Producer,
-    /// Takes records as a member of a group.
+    /// A consumer, which takes records as a member of a group.
     Consumer {
-        /// The group.
+        /// The consumer group.
         group: &'a str,
     },
-    /// Looks and changes nothing.
+    /// A client that looks at the cluster and changes nothing.
     Look,
 }
 
@@ -41,24 +41,26 @@ impl Role<'_> {
     }
 }
 
-/// The configuration of one client. It holds secrets, and its `Debug` shows some of them: never print it.
+/// Returns the configuration of one client. It holds secrets, and its `Debug` shows some of them: never print it.
 ///
 /// # Errors
 /// [`Fault::Start`] names the property that is not acceptable, and what to write instead.
 pub(crate) fn client_config(name: &str, section: &ClusterSection, role: Role<'_>) -> Result<ClientConfig, Fault> {
     let mut config = ClientConfig::new();
-    // These may be overridden; all others are set after the operator's, and win even where a rule were missing.
+    // These may be overridden; everything else is set after the operator's properties, and wins even if a rule is
+    // missing.
     config.set("client.id", "setgate").set("socket.keepalive.enable", "true").set("enable.metrics.push", "false");
     config.set("reconnect.backoff.max.ms", "2000");
     if let Role::Consumer { .. } = role {
         config.set("queued.max.messages.kbytes", AHEAD_KIB.to_string());
         config.set("fetch.max.bytes", FETCH_BYTES.to_string());
-        // What a killed gateway held is given to its successor after so long; the library's own 45 s are for clients that pause.
+        // The partitions of a killed gateway go to its successor after this time; the library's own 45 s are for
+        // clients that pause.
         config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "2000");
     }
     own(name, section, role, &mut config)?;
     config.set("bootstrap.servers", section.bootstrap.join(","));
-    // The producer's default is to have topics made by asking for them.
+    // A producer asks for missing topics to be created unless this is off.
     config.set("allow.auto.create.topics", "false");
     security(section, &mut config);
     match role {
@@ -72,10 +74,11 @@ pub(crate) fn client_config(name: &str, section: &ClusterSection, role: Role<'_>
     Ok(config)
 }
 
-/// Lets librdkafka itself check the values, without making a client.
+/// Lets librdkafka itself check the values, without creating a client.
 ///
 /// # Errors
-/// [`Fault::Start`] with its words; those about an option of ours are kept back, since they may repeat a secret.
+/// [`Fault::Start`] with the library's words, which are withheld for options of the gateway's own, since they may
+/// repeat a secret.
 pub(crate) fn validate(name: &str, section: &ClusterSection) -> Result<(), Fault> {
     for role in [Role::Producer, Role::Consumer { group: "any" }, Role::Look] {
         let native = client_config(name, section, role)?.create_native_config();
@@ -92,7 +95,7 @@ pub(crate) fn validate(name: &str, section: &ClusterSection) -> Result<(), Fault
     Ok(())
 }
 
-/// The operator's own properties, as far as this role knows them.
+/// Sets the operator's own properties, as far as this role knows them, and refuses those that the rules forbid.
 fn own(name: &str, section: &ClusterSection, role: Role<'_>, config: &mut ClientConfig) -> Result<(), Fault> {
     for (property, value) in &section.properties {
         let shown = setgate_delivery::clean(property, 80);
@@ -129,7 +132,7 @@ fn security(section: &ClusterSection, config: &mut ClientConfig) {
         config.set("ssl.endpoint.identification.algorithm", "https");
         match &tls.ca_pem {
             Some(pem) => config.set("ssl.ca.pem", pem),
-            // The system's bundle, wherever it lies: an OpenSSL of our own does not know.
+            // The system's bundle, wherever it lies: the OpenSSL that is linked in does not know the place.
             None => config.set("ssl.ca.location", "probe"),
         };
         if let (Some(certificate), Some(key)) = (&tls.certificate_pem, &tls.key_pem) {
@@ -163,18 +166,19 @@ fn producer(section: &ClusterSection, config: &mut ClientConfig) {
     config.set("max.in.flight.requests.per.connection", REQUESTS.to_string());
     config.set("message.timeout.ms", timeout_ms.to_string());
     config.set("linger.ms", section.linger.as_millis().to_string());
-    // A broker's limit holds for a whole batch: a batch of ours is no larger than one record may be.
+    // A broker's limit applies to a whole batch, so a batch is no larger than one record may be.
     config.set("batch.size", section.record_bytes.to_string());
     config.set("message.max.bytes", section.record_bytes.to_string());
-    // The cluster's window bounds what is under way; these only stop what would escape it.
+    // The cluster's window bounds what is under way; these limits only stop what would escape it.
     config.set("queue.buffering.max.messages", section.in_flight.saturating_mul(2).saturating_add(1000).to_string());
     config.set("queue.buffering.max.kbytes", (section.in_flight_bytes / 512).saturating_add(1024).to_string());
-    // Shorter than the message's own time, or an unknown topic looks like a time-out.
+    // This is shorter than the message timeout: otherwise an unknown topic would look like a time-out.
     config.set("topic.metadata.propagation.max.ms", PROPAGATION_MS.min(timeout_ms / 2).to_string());
 }
 
 fn consumer(group: &str, config: &mut ClientConfig) {
-    // Whatever `start` says: the library would also skip to the end when an offset is gone from the topic.
+    // This does not depend on `start`: with `latest`, the library would also skip to the end when an offset is gone
+    // from the topic.
     config.set("group.id", group).set("auto.offset.reset", "earliest");
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     config.set("partition.assignment.strategy", "cooperative-sticky").set("isolation.level", "read_committed");

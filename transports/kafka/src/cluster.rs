@@ -1,4 +1,5 @@
-//! One configured cluster: its producer, made at first use and shared by all channels, its window, and what it is told of it.
+//! A configured cluster: its producer, created at first use and shared by all channels, its window, and what the client
+//! library reports of its health.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,10 +27,11 @@ mod reporting;
 mod reports;
 mod topics;
 
-/// For so long a producer may hang up after its records came back: it may wait for a name server, or for the answer to a look.
+/// The time that a producer has to hang up after its records came back: it may wait for a name server, or for the
+/// answer to a look.
 const HANG_UP: Duration = Duration::from_secs(1);
 
-/// One cluster of `[methods.kafka.clusters]`.
+/// A cluster of `[methods.kafka.clusters]`.
 pub(crate) struct Cluster {
     section: ClusterSection,
     shared: Arc<Shared>,
@@ -37,7 +39,7 @@ pub(crate) struct Cluster {
     lone: Arc<Engine>,
 }
 
-/// What both producers of a cluster, their threads and their callbacks share.
+/// The state that both producers of a cluster, their threads and their callbacks share.
 pub(crate) struct Shared {
     name: Arc<str>,
     env: Env,
@@ -50,11 +52,11 @@ pub(crate) struct Shared {
 }
 
 impl Cluster {
-    /// Checks the section; dials nothing.
+    /// Creates the cluster after a check of its section; dials nothing.
     pub(crate) fn new(name: &str, section: &ClusterSection, env: &Env) -> Result<Arc<Self>, Fault> {
         let config = producer_config(name, section)?;
         let mut alone = config.clone();
-        // Figures are told of the main one alone.
+        // Statistics are reported for the main producer only.
         alone.set("batch.num.messages", "1").set("linger.ms", "0").set("statistics.interval.ms", "0");
         let broker: Arc<str> = format!("kafka/{name}").into();
         let timeout = section.timeout;
@@ -80,37 +82,37 @@ impl Cluster {
         Ok(Arc::new(Self { section: section.clone(), shared, main, lone }))
     }
 
-    /// Its name.
+    /// Returns the name of the cluster.
     pub(crate) fn name(&self) -> &str {
         &self.shared.name
     }
 
-    /// Its options.
+    /// Returns the options of the cluster.
     pub(crate) fn section(&self) -> &ClusterSection {
         &self.section
     }
 
-    /// Its bearer tokens, where it wants some.
+    /// Returns the bearer tokens of the cluster, if it uses any.
     pub(crate) fn tokens(&self) -> Option<&Arc<Tokens>> {
         self.shared.tokens.as_ref()
     }
 
-    /// `kafka/<cluster>`: the endpoint of channels, the broker of reports.
+    /// Returns `kafka/<cluster>`, the endpoint of the channels and the broker of the reports.
     pub(crate) fn broker(&self) -> &Arc<str> {
         self.shared.reported.broker()
     }
 
-    /// The room that all its channels share.
+    /// Returns the window that all channels of the cluster share.
     pub(crate) fn window(&self) -> &Window {
         &self.shared.gate.window
     }
 
-    /// A context for a further client of this cluster.
+    /// Creates a context for a further client of this cluster.
     pub(crate) fn context(&self) -> Context {
         self.shared.context()
     }
 
-    /// What is known of its health.
+    /// Returns the health of the cluster as the client library reports it.
     pub(crate) fn reported(&self) -> &Arc<ReportedHealth> {
         &self.shared.reported
     }
@@ -119,19 +121,19 @@ impl Cluster {
         &self.shared.env.runtime
     }
 
-    /// Starts the producer if nobody did, and tells how it is.
+    /// Starts the producer if it was not started, and returns its state.
     pub(crate) fn begin(&self) -> watch::Receiver<ProducerState> {
         self.main.begin();
         self.main.producer_state()
     }
 
-    /// Hands a record over; its outcome comes through the ticket. Never waits. Tells whether the next one may follow at once:
-    /// it would come straight back where there is no producer just now, or no place in its queue.
+    /// Hands a record over without waiting; its outcome comes through `pending`. Returns whether the next one may
+    /// follow at once: without a producer, or without room in its queue, that would come straight back.
     pub(crate) fn send(&self, record: Record<'_>, pending: Box<PendingRecord>) -> bool {
         self.main.send(record, pending)
     }
 
-    /// Sends one record and waits for the brokers' word: for the error topics of sources.
+    /// Sends one record and waits for the brokers' acknowledgement; used for the error topics of sources.
     pub(crate) async fn produce(
         &self,
         topic: &str,
@@ -148,13 +150,14 @@ impl Cluster {
         answered.await.unwrap_or_else(|_| Err(over()))
     }
 
-    /// Waits for what is under way and hangs up, not much longer than `within`; what is left is given back.
+    /// Waits for the records under way and hangs up, not much later than `within` from now; what is left then is given
+    /// back.
     pub(crate) async fn close(&self, within: Duration) {
         let by = self.shared.reported.now() + within;
         let all = async {
             self.main.end(by);
             self.wait_until_over(&self.main).await;
-            // Only now has the main one nothing more to pass on.
+            // Only now has the main engine nothing more to pass on.
             self.lone.end(by);
             self.wait_until_over(&self.lone).await;
             self.shared.reports.settled().await;
@@ -169,7 +172,8 @@ impl Cluster {
         self.shared.reports.end();
     }
 
-    /// Waits until there is a producer, or there cannot be one; `None`: it is over.
+    /// Waits until the producer is ready or cannot be created, and returns the cause in the second case; `None` means
+    /// that it has ended.
     async fn ready(&self) -> Option<Result<(), Cause>> {
         let mut producer_state = self.begin();
         let producer_state =
@@ -200,7 +204,7 @@ impl Shared {
         Context::new(self.reported.clone(), self.tokens.clone(), self.env.report.clone())
     }
 
-    /// The end of a record.
+    /// Passes the outcome of a record on to the run or the sender that waits for it.
     fn resolve(&self, pending: PendingRecord, outcome: Outcome) {
         match pending {
             PendingRecord::Set { context, jti, attempt, .. } => self.reports.add(context, jti, attempt, outcome),
@@ -208,7 +212,7 @@ impl Shared {
                 if outcome.is_ok() {
                     self.reported.on_success();
                 }
-                // Whoever asked may be gone.
+                // The sender may be gone.
                 let _ = answer.send(match outcome {
                     Ok(_) => Ok(()),
                     Err(Verdict::Retry { cause, .. } | Verdict::Halt { cause, .. }) => Err(cause),
@@ -222,7 +226,7 @@ impl Shared {
     }
 }
 
-/// The shared window with its two latches: it is open when neither producer is being replaced.
+/// The shared window with one latch for each producer; the window is open while neither producer is being replaced.
 struct Gate {
     window: Window,
     sets: usize,
@@ -250,7 +254,7 @@ impl Gate {
             *latch = shut;
         }
         let after = latches.contains(&true);
-        // Under the lock: two turns must reach the window in their order.
+        // This happens under the lock, because two turns must reach the window in their order.
         match (before, after) {
             (false, true) => self.window.limit(0, 0, 0),
             (true, false) => self.window.limit(self.sets, usize::MAX, self.bytes),
@@ -259,7 +263,8 @@ impl Gate {
     }
 }
 
-/// What only this producer wants, beside what every producer of the cluster has.
+/// Returns the configuration of the cluster's producers, with further defaults for properties that the operator did not
+/// set.
 fn producer_config(name: &str, section: &ClusterSection) -> Result<ClientConfig, Fault> {
     let mut config = client_config(name, section, Role::Producer)?;
     let mut unless_said = |property: &str, value: &str| {
@@ -267,11 +272,11 @@ fn producer_config(name: &str, section: &ClusterSection) -> Result<ClientConfig,
             config.set(property, value);
         }
     };
-    // As the Java client does it: the records of one key meet those of other producers in one partition.
+    // The same partitioner as in the Java client, so that records of one key from all producers meet in one partition.
     unless_said("partitioner", "murmur2_random");
     // A broker that comes back is found again long before records time out.
     unless_said("reconnect.backoff.max.ms", "1000");
-    // Brokers close what is idle; that is no event.
+    // Brokers close idle connections, which is no event.
     unless_said("log.connection.close", "false");
     Ok(config)
 }

@@ -1,4 +1,4 @@
-//! The options of the method: the operator's section, the grant of a stream, the terms of a stream, and what a source names.
+//! The options of the method: the operator's section, the grant and the terms of a stream, and the `from` of a source.
 
 mod validate;
 
@@ -9,7 +9,8 @@ use setgate_delivery::{Options, Secret};
 
 pub(crate) use validate::{in_cluster, is_loopback};
 
-/// `[methods.kafka]`: the clusters that streams and sources may name. Without any, the method is not offered.
+/// The section `[methods.kafka]`: the clusters that streams and sources may name. Without any cluster, the method is
+/// not offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
@@ -19,44 +20,47 @@ pub struct Section {
 
 impl Options for Section {}
 
-/// `[methods.kafka.clusters.NAME]`: one cluster. The brokers that it advertises are dialled as they are, past the address guard: that is
-/// why only the operator names clusters.
+/// The section `[methods.kafka.clusters.NAME]`: one cluster. The brokers that it advertises are dialled as they are,
+/// past the address guard: that is why only the operator names clusters.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterSection {
-    /// Brokers to begin with, `HOST:PORT` each.
+    /// The brokers to begin with, `HOST:PORT` each.
     pub bootstrap: Vec<String>,
-    /// TLS to the brokers; without it and with `allow_plaintext` only, nothing is encrypted.
+    /// TLS to the brokers. Without it nothing is encrypted, which is accepted for brokers on this machine, and for
+    /// others with `allow_plaintext` only.
     #[serde(default)]
     pub tls: Option<TlsSection>,
-    /// How the gateway tells who it is.
+    /// The SASL mechanism and the credentials by which the gateway authenticates.
     #[serde(default)]
     pub sasl: Option<SaslSection>,
-    /// Whether a cluster without TLS may lie elsewhere than on this machine.
+    /// True if a cluster without TLS may lie elsewhere than on this machine.
     #[serde(default)]
     pub allow_plaintext: bool,
-    /// Records under way at once, of all streams together, 1 to 1,000,000.
+    /// The most records under way at once, of all streams together, 1 to 1,000,000.
     #[serde(default = "in_flight")]
     pub in_flight: usize,
-    /// Bytes of records under way at once, of all streams together, 1 MiB to 1 GiB.
+    /// The most bytes of records under way at once, of all streams together, 1 MiB to 1 GiB.
     #[serde(default = "in_flight_bytes")]
     pub in_flight_bytes: usize,
-    /// How long records wait for others to travel with them, 0s to 1s.
+    /// The time that records wait for others to travel with them, 0s to 1s.
     #[serde(default = "linger", with = "setgate_delivery::duration")]
     pub linger: Duration,
-    /// After which a record that no broker has acknowledged is tried again later, 5s to 10m.
+    /// The time after which a record that no broker has acknowledged is tried again later, 5s to 10m.
     #[serde(default = "timeout", with = "setgate_delivery::duration")]
     pub timeout: Duration,
-    /// How records are compressed: "none", "gzip", "snappy", "lz4" or "zstd". SETs are base64 of signed bytes: only zstd gains something.
+    /// The compression of records: "none", "gzip", "snappy", "lz4" or "zstd". SETs are base64 of signed bytes, so only
+    /// zstd gains something.
     #[serde(default)]
     pub compression: Compression,
-    /// Bytes of the largest record that is sent, 1 KiB to 64 MiB; not more than the smallest `max.message.bytes` of the topics.
+    /// The bytes of the largest record that is sent, 1 KiB to 64 MiB; not more than the smallest `max.message.bytes` of
+    /// the topics.
     #[serde(default = "record_bytes")]
     pub record_bytes: usize,
-    /// Topics that are not there are made with this shape; without it they are not made.
+    /// The shape in which missing topics are created; without it they are not created.
     #[serde(default)]
     pub create_topics: Option<TopicShape>,
-    /// The time between two readings of the client's figures for the metrics, at most 1h; 0s: none.
+    /// The time between two readings of the client's statistics for the metrics, at most 1h; 0s turns them off.
     #[serde(default = "statistics_interval", with = "setgate_delivery::duration")]
     pub statistics_interval: Duration,
     /// Further properties of librdkafka by name. Those that would break a promise are refused.
@@ -83,69 +87,69 @@ const fn statistics_interval() -> Duration {
     Duration::from_secs(10)
 }
 
-/// TLS to the brokers.
+/// The options of TLS to the brokers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsSection {
-    /// Certificate authorities, as PEM; without them the system's.
+    /// The certificate authorities, as PEM; without them the system's.
     pub ca_pem: Option<String>,
     /// The client certificate to show, with its chain, as PEM.
     pub certificate_pem: Option<String>,
-    /// The client certificate's key, as PEM.
+    /// The private key of the client certificate, as PEM.
     pub key_pem: Option<Secret<String>>,
 }
 
-/// How the gateway tells a cluster who it is.
+/// The SASL mechanism by which the gateway authenticates to a cluster, with its credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, tag = "mechanism")]
 pub enum SaslSection {
-    /// Name and password in clear: within TLS only.
+    /// Name and password in clear, accepted within TLS only.
     #[serde(rename = "PLAIN")]
     Plain(Password),
-    /// RFC 7677 with SHA-256.
+    /// SCRAM with SHA-256 (RFC 7677).
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256(Password),
-    /// RFC 5802 with SHA-512.
+    /// SCRAM (RFC 5802) with SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512(Password),
-    /// A bearer token (RFC 7628), got by client credentials (RFC 6749 §4.4).
+    /// A bearer token (RFC 7628), obtained by client credentials (RFC 6749 §4.4).
     #[serde(rename = "OAUTHBEARER")]
     OauthBearer(TokenSection),
 }
 
-/// A name and its password.
+/// A user's name and password.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Password {
-    /// The name.
+    /// The name of the user.
     pub username: String,
-    /// The password.
+    /// The password of the user.
     pub password: Secret<String>,
 }
 
-/// Where tokens come from.
+/// The authorization server that issues tokens, and the gateway's credentials there.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenSection {
     /// The token endpoint (RFC 6749 §3.2).
     pub token_endpoint: String,
-    /// Who asks.
+    /// The client identifier of the gateway at the authorization server.
     pub client_id: String,
-    /// With which secret, by HTTP Basic (RFC 6749 §2.3.1).
+    /// The client secret, sent by HTTP Basic (RFC 6749 §2.3.1).
     pub client_secret: Secret<String>,
     /// The scope to ask for.
     #[serde(default)]
     pub scope: Option<String>,
-    /// The audience to ask for, where the authorization server wants one.
+    /// The audience to ask for, if the authorization server wants one.
     #[serde(default)]
     pub audience: Option<String>,
 }
 
-/// How records are compressed.
+/// The compression of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Not at all.
+    /// Records are not compressed.
     #[default]
     None,
     /// gzip.
@@ -158,27 +162,28 @@ pub enum Compression {
     Zstd,
 }
 
-/// What a topic is like that is made.
+/// The shape in which a topic is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TopicShape {
-    /// Partitions, 1 to 10,000.
+    /// The number of partitions, 1 to 10,000.
     pub partitions: i32,
-    /// Copies of each, 1 to 15.
+    /// The number of copies of each partition, 1 to 15.
     pub replication: i32,
 }
 
-/// The operator's word on one stream or client: which topics it may name.
+/// The operator's grant to one stream or client: the topics that it may name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
-    /// By cluster, the prefixes of topics. A stream that the operator declared and that has no such list may name any.
+    /// The prefixes of topics, by cluster. A stream that the operator declared and that has no such list may name any
+    /// topic.
     pub topics: BTreeMap<String, Vec<String>>,
 }
 
 impl Options for Grant {}
 
-/// What a stream says in `delivery` beside `method`.
+/// The terms of a stream: its members of `delivery` beside `method`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
@@ -186,95 +191,97 @@ pub struct Terms {
     pub cluster: String,
     /// The topic.
     pub topic: String,
-    /// What the value of a record is.
+    /// The content of a record's value.
     #[serde(default)]
     pub value: Value,
-    /// Whether it travels as a CloudEvent.
+    /// The CloudEvents mode of a record, if any.
     #[serde(default)]
     pub cloudevents: CloudEvents,
-    /// What the key of a record is.
+    /// The content of a record's key.
     #[serde(default)]
     pub key: Key,
-    /// What the timestamp of a record is.
+    /// The time that a record has as its timestamp.
     #[serde(default)]
     pub timestamp: RecordTime,
 }
 
 impl Options for Terms {}
 
-/// What the value of a record is.
+/// The content of a record's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Value {
     /// The compact SET, signed: `application/secevent+jwt`.
     #[default]
     Set,
-    /// Its claims as JSON, not signed: `application/json`.
+    /// The SET's claims as JSON, not signed: `application/json`.
     Claims,
 }
 
-/// Whether a record is a CloudEvent (CloudEvents 1.0, Kafka protocol binding §3).
+/// The mode in which a record is a CloudEvent (CloudEvents 1.0, Kafka protocol binding §3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CloudEvents {
-    /// It is none.
+    /// The record is no CloudEvent.
     #[default]
     None,
-    /// Attributes in headers, the data is the value.
+    /// The attributes are in headers, and the data is the value.
     Binary,
     /// The whole event is the value.
     Structured,
 }
 
-/// What the key of a record is.
+/// The content of a record's key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Key {
-    /// The order key, a keyed hash of the subject: 16 hexadecimal digits. Order per subject is order in a partition.
+    /// The order key, a keyed hash of the subject in 16 hexadecimal digits. Order per subject is then order within a
+    /// partition.
     #[default]
     Subject,
-    /// The stream's id: everything in one partition.
+    /// The stream's id, which puts everything into one partition.
     Stream,
     /// The event's `txn`.
     Txn,
-    /// None: spread over partitions.
+    /// The record has no key, so records spread over the partitions.
     None,
 }
 
-/// What the timestamp of a record is.
+/// The time that a record has as its timestamp.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordTime {
-    /// When it is handed over: a topic's retention counts from there.
+    /// The time of the hand-over, from which a topic's retention counts.
     #[default]
     HandOver,
-    /// The SET's `iat`: retention may delete at once what waited long.
+    /// The SET's `iat`; a topic's retention may then delete at once what waited long.
     Iat,
 }
 
-/// What a source of kind `kafka` names in `from`.
+/// The `from` of a source of kind `kafka`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct From {
     /// The cluster, by the operator's name.
     pub cluster: String,
-    /// The topics; all partitions of each.
+    /// The topics, of which all partitions are read.
     pub topics: Vec<String>,
     /// The consumer group.
     pub group: String,
-    /// What the records are.
+    /// The format of the records.
     #[serde(default)]
     pub format: Format,
-    /// By what a record is known when it comes again.
+    /// The identity by which a repeated record is recognized.
     #[serde(default)]
     pub identity: KnownBy,
-    /// The topic that takes records which are no acceptable events, with `err` and `description` headers; without it they are parked.
+    /// The topic for records that are no acceptable events, written with headers such as `err` and `description`;
+    /// without it they are parked.
     #[serde(default)]
     pub error_topic: Option<String>,
-    /// Where a group begins that has no offset yet.
+    /// The place at which a group without an offset begins.
     #[serde(default)]
     pub start: Start,
-    /// Records that are taken together, 1 to 10,000.
+    /// The most records that are taken together, 1 to 10,000.
     #[serde(default = "batch")]
     pub batch: usize,
 }
@@ -283,11 +290,11 @@ const fn batch() -> usize {
     500
 }
 
-/// What the records of a source are.
+/// The format of a source's records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// CloudEvents where the headers say so, else the JSON of intake.
+    /// CloudEvents if the headers say so, otherwise the JSON of intake.
     #[default]
     Auto,
     /// The JSON of intake.
@@ -296,24 +303,26 @@ pub enum Format {
     Cloudevents,
 }
 
-/// By what a record is known when it comes again.
+/// The identity by which a repeated record is recognized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KnownBy {
-    /// By its `id` (of a CloudEvent: `source` and `id`); where it has none, by topic, partition, offset and time.
+    /// The record's `id`, or `source` and `id` of a CloudEvent; a record without one is known by topic, partition,
+    /// offset and time.
     #[default]
     Id,
-    /// By topic, partition, offset and time, whatever it says.
+    /// Topic, partition, offset and time, whatever the record says.
     Offset,
 }
 
-/// Where a group begins that has no offset yet.
+/// The place at which a group without an offset begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
-    /// With the oldest record.
+    /// The oldest record.
     #[default]
     Earliest,
-    /// With what comes from its first start on; an offset that is gone from the topic still means the oldest record.
+    /// The first record that comes after the group's first start; an offset that is gone from the topic still means the
+    /// oldest record.
     Latest,
 }

@@ -1,4 +1,4 @@
-//! What the client library calls back: errors, logs, figures, tokens.
+//! The callbacks of the client library: errors, logs, statistics and tokens.
 
 use std::{error::Error, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     tokens::Tokens,
 };
 
-/// The context of every client of one cluster, whatever its role.
+/// The context of every client that carries records of one cluster or creates its topics, whatever its role.
 pub(crate) struct Context {
     reported: Arc<ReportedHealth>,
     tokens: Option<Arc<Tokens>>,
@@ -35,9 +35,9 @@ impl ClientContext for Context {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let (broker, text) = (self.reported.broker(), clean(text, 400));
-        // Errors come through `error` as well, where they are worth a warning.
+        // Errors also come through `error`, which logs those that are worth a warning.
         match level {
-            // Its warnings alone have this name: an offset is not in the topic any more.
+            // Among the library's warnings only one has this facility: an offset is not in the topic any more.
             RDKafkaLogLevel::Warning if facility == "OFFSET" => {
                 tracing::warn!(%broker, text, "a source stood where its topic has no record any more: some may be lost, or come again");
             }
@@ -81,7 +81,7 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// The part of the library's statistics that is told on.
+/// The part of the library's statistics that is reported.
 #[derive(Deserialize)]
 struct Statistics {
     #[serde(default)]
@@ -111,7 +111,7 @@ struct Spread {
 }
 
 impl Statistics {
-    /// Brokers of the cluster, not those of the bootstrap list, which have no number yet.
+    /// Returns the brokers of the cluster, without the entries of the bootstrap list, which have no number yet.
     fn nodes(&self) -> impl Iterator<Item = &Broker> {
         self.brokers.values().filter(|broker| broker.nodeid >= 0)
     }

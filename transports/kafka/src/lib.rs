@@ -30,19 +30,19 @@ pub use config::{
 pub use receiver::record;
 pub use sender::KafkaChannel;
 
-/// The method's name; of our own, since no specification has one.
+/// The method's URI, in a namespace of the gateway's own, since no specification defines one.
 const URI: &str = "urn:setgate:delivery:kafka";
 
-/// SETs as records of a topic, and a topic's records as events.
+/// The delivery method that sends SETs as records of a topic, and collects a topic's records as events.
 pub struct Kafka {
     section: Section,
     clusters: BTreeMap<String, Arc<Cluster>>,
-    /// Topics that sources take from, by [`Section::same`] name of their cluster: no stream writes there.
+    /// The topics that sources read, each with the [`Section::same`] name of its cluster; no stream may write there.
     taken: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Kafka {
-    /// Reads and checks what a source names.
+    /// Reads and checks the `from` of a source.
     fn from(&self, from: Json) -> Result<From, Fault> {
         let invalid = |error: serde_json::Error| Fault::Terms {
             pointer: String::new(),
@@ -53,9 +53,9 @@ impl Kafka {
         Ok(from)
     }
 
-    /// The cluster of that name.
+    /// Returns the cluster of that name.
     fn cluster(&self, name: &str) -> Result<&Arc<Cluster>, Fault> {
-        // Terms and sources are checked before, so there is one.
+        // Terms and sources were checked before, so the cluster exists.
         self.clusters.get(name).ok_or(Fault::Unsupported("there is no such cluster"))
     }
 }

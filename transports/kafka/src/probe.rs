@@ -1,7 +1,8 @@
-//! `setgate check --connect`: what is missing at a cluster, a topic, a source, and the command that fixes it.
+//! The part of `setgate check --connect` that names what is missing at a cluster, a topic or a source, with the command
+//! that fixes it.
 //!
-//! Nothing is written, no topic is made, no group is joined. The right to write cannot be asked for without writing: a topic that may not
-//! even be seen may not be written to, beyond that the first SET shows it.
+//! Nothing is written, no topic is created, and no group is joined. The right to write cannot be asked for without
+//! writing: a topic that may not even be seen may not be written to, and beyond that the first SET shows it.
 
 mod look;
 mod remedy;
@@ -21,28 +22,28 @@ use crate::{
     tokens::Tokens,
 };
 
-/// Brokers that are dialled at once.
+/// The most brokers that are dialled at once.
 const AT_ONCE: usize = 8;
-/// Most advertised brokers that are dialled.
+/// The most advertised brokers that are dialled.
 const MOST: usize = 64;
-/// Longest time for one answer.
+/// The longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is looked at: one cluster.
+/// The cluster that is looked at.
 #[derive(Clone)]
 pub(crate) struct Subject {
-    /// Its name.
+    /// The name of the cluster.
     name: Arc<str>,
-    /// Its options.
+    /// The options of the cluster.
     section: ClusterSection,
-    /// Its tokens, where it wants some.
+    /// The bearer tokens of the cluster, if it uses any.
     tokens: Option<Arc<Tokens>>,
-    /// The clock.
+    /// The runtime, for its clock.
     runtime: Runtime,
 }
 
 impl Subject {
-    /// A cluster, with clients of its own: those that carry records are left alone.
+    /// Creates a subject that looks at the cluster with clients of its own, and leaves those that carry records alone.
     pub(crate) fn of(cluster: &Cluster) -> Self {
         Self {
             name: cluster.name().into(),
@@ -60,7 +61,8 @@ impl Subject {
         Commands::new(&self.section)
     }
 
-    /// The token, before anything else: without it every broker would only say that it got none.
+    /// Asks for a token before anything else, since without one every broker would only report that it got none;
+    /// returns `None` if the cluster uses no tokens.
     async fn token(&self) -> Option<Finding> {
         let tokens = self.tokens.as_ref()?;
         let asked = tokio::select! {
@@ -73,7 +75,7 @@ impl Subject {
         })
     }
 
-    /// Looks on a thread that may wait.
+    /// Runs a look on a thread that may block.
     async fn blocking<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Self) -> Result<T, Finding> + Send + 'static,
@@ -140,7 +142,7 @@ pub(crate) async fn cluster(subject: &Subject) -> Vec<Finding> {
 }
 
 impl Subject {
-    /// Whether records would travel in clear to another machine, which nobody allowed.
+    /// Returns whether records would travel in clear to another machine without the operator's permission.
     fn exposes(&self, address: &str) -> bool {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
         self.section.tls.is_none() && !self.section.allow_plaintext && !is_loopback(host)
@@ -197,7 +199,7 @@ pub(crate) async fn topic(subject: &Subject, topic: &str) -> Vec<Finding> {
     findings
 }
 
-/// What is to be said of writing to a topic.
+/// Returns the finding about writing to a topic.
 fn written(subject: &Subject, topic: &str, found: &Topic) -> Finding {
     let what = subject.says(&format!("writing to {topic}"));
     let commands = subject.commands();
@@ -219,7 +221,7 @@ fn written(subject: &Subject, topic: &str, found: &Topic) -> Finding {
     }
 }
 
-/// Looks at what a source collects from.
+/// Looks at the group and the topics that a source collects from.
 pub(crate) async fn source(subject: &Subject, from: &From) -> Vec<Finding> {
     if let Some(token) = subject.token().await.filter(|token| !token.good) {
         return vec![token];

@@ -1,7 +1,7 @@
-//! The other end: a topic's records, taken as events.
+//! The source side of the method, which collects the records of topics as events.
 //!
-//! A batch is in hand until each of its records is durable, is in the error topic, or is parked; only then are offsets committed. What is
-//! in hand when the gateway ends comes again, and is known by then.
+//! A batch is in hand until each of its records is durable, is in the error topic, or is parked; only then are offsets
+//! committed. The batch in hand when the gateway ends comes again, and its records are known by then.
 
 mod batch;
 mod end;
@@ -35,20 +35,20 @@ use batch::{Item, Record, positions};
 use group::{Member, Shared};
 use record::{Read, read, refusal};
 
-/// Rests between two tries of what must not be lost: first and last.
+/// The first and the longest rest between two tries of what must not be lost.
 const REST: Backoff = Backoff::new(Duration::from_millis(500), LONGEST_REST);
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// How long a member may take to leave its group.
+/// The longest time that a member has to leave its group.
 const LEAVE: Duration = Duration::from_secs(5);
-/// Records on their way to the error topic at once.
+/// The most records that are under way to the error topic at once.
 const AT_ONCE: usize = 64;
-/// Bytes of a record beside key, headers and value.
+/// The bytes that are allowed for a record beside key, headers and value.
 const FRAME: usize = 1024;
 
-/// Takes records until `stop`.
+/// Collects records until `stop`.
 ///
 /// # Errors
-/// When the group cannot be joined, or the client library gives up.
+/// The group cannot be joined, or the client library gives up.
 pub(crate) async fn collect(
     cluster: &Cluster,
     from: From,
@@ -62,7 +62,7 @@ pub(crate) async fn collect(
     let (end, mut ended) = oneshot::channel();
     let (leave, left) = oneshot::channel::<()>();
     let member = Member { inner: cluster.context(), shared: shared.clone() };
-    // Whoever drops this future ends the thread.
+    // Dropping this future ends the thread.
     let _guard = EndOnDrop(shared.clone());
     let (on_thread, of) = (shared.clone(), from.clone());
     let thread = std::thread::Builder::new().name("kafka source".to_owned()).spawn(move || {
@@ -74,7 +74,7 @@ pub(crate) async fn collect(
             }
         };
         let _ = end.send(group::poll(&consumer, &on_thread, &of.group, of.batch, &batches));
-        // It leaves the group, and for that it waits for brokers that may be away for long.
+        // The consumer leaves the group here, and waits for brokers that may be away for long.
         drop(consumer);
         let _ = leave.send(());
     });
@@ -102,7 +102,7 @@ pub(crate) async fn collect(
     }
 }
 
-/// A member of the group.
+/// Creates a member of the group.
 fn join(config: &ClientConfig, member: Member, from: &From) -> Result<BaseConsumer<Member>, Cause> {
     let unhealthy =
         |error: rdkafka::error::KafkaError| Cause::new("client", format!("no consumer can be made: {error}"));
@@ -112,10 +112,11 @@ fn join(config: &ClientConfig, member: Member, from: &From) -> Result<BaseConsum
     Ok(consumer)
 }
 
-/// What librdkafka is told: its look ahead is bounded, and it soon sees topics and rights that were not there.
+/// Returns the configuration of the consumer: its look ahead is bounded, and it soon sees topics and rights that were
+/// missing.
 ///
-/// Where it has as many records as it may hold, it asks for more after 20 ms: its own second would leave a partition empty meanwhile, so
-/// that it brings no more than `queued.min.messages` a second.
+/// A consumer that has as many records as it may hold asks for more after 20 ms. The library's own second would leave a
+/// partition empty meanwhile, so that it would bring no more than `queued.min.messages` a second.
 fn config(cluster: &Cluster, from: &From) -> Result<ClientConfig, Fault> {
     let role = Role::Consumer { group: &from.group };
     let mut config = client_config(cluster.name(), cluster.section(), role)?;
@@ -148,7 +149,7 @@ struct Counts {
     skipped: u64,
 }
 
-/// Works on one batch after the other.
+/// A worker that processes one batch after the other.
 struct Worker<'a> {
     cluster: &'a Cluster,
     from: &'a From,
@@ -158,7 +159,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Does all that is to be done for a batch; less only when it is told to stop.
+    /// Does everything that is to be done for a batch, and less only when it is told to stop.
     async fn work(&mut self, batch: Vec<Record>) {
         let mut items: Vec<Item> = batch.into_iter().map(|record| self.item(record)).collect();
         self.shared.durable(positions(&items));
@@ -190,7 +191,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Hands events to the ingest until none is put off; false when it is told to stop before.
+    /// Hands events to the ingest until none is put off, and returns false when it is told to stop before that.
     async fn hand_in(&mut self, items: &mut [Item]) -> bool {
         loop {
             let (mut asked, mut events) = (Vec::new(), Vec::new());
@@ -214,7 +215,7 @@ impl Worker<'_> {
                     }
                     Some(Answer::Refused(why)) => item.left = Some(Read::Bad(why)),
                     Some(Answer::Busy { after }) => rest = Some(rest.unwrap_or_default().max(after)),
-                    // Not answered is not taken.
+                    // An event without an answer was not accepted.
                     Some(Answer::Status(_)) | None => rest = Some(rest.unwrap_or_default()),
                 }
             }
@@ -227,7 +228,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Waits; false when it is told to stop meanwhile.
+    /// Waits for the rest, and returns false when it is told to stop meanwhile.
     async fn rest(&mut self, rest: Duration) -> bool {
         tokio::select! {
             () = raised(&mut self.stop) => false,
@@ -235,7 +236,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Brings what is no event to the error topic, or parks it; tries until that is done, or it is told to stop.
+    /// Brings records that are no events to the error topic, or parks them; tries until that is done, or until it is
+    /// told to stop.
     async fn put_away(&mut self, items: &mut [Item]) {
         let mut failures = 0_u32;
         loop {
@@ -268,7 +270,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Puts a few away at once: those that the error topic does not take are parked in one commit.
+    /// Puts a few records away at once; those that the error topic does not take are parked in one commit.
     async fn put_some(&mut self, some: &mut [&mut Item]) -> Result<(), Cause> {
         let written = join_all(some.iter().map(|item| self.write(item))).await;
         let (mut trouble, mut left, mut rejected) = (None, Vec::new(), Vec::new());
@@ -298,7 +300,7 @@ impl Worker<'_> {
         trouble.map_or(Ok(()), Err)
     }
 
-    /// Writes a record to the error topic; false where there is none, or where it would never be taken.
+    /// Writes a record to the error topic; returns false if there is none, or if it would never take the record.
     async fn write(&self, item: &Item) -> Result<bool, Cause> {
         let Some(Read::Bad(why)) = &item.left else { return Ok(true) };
         let record = &item.record;
@@ -315,7 +317,7 @@ impl Worker<'_> {
     }
 }
 
-/// A record as it is parked.
+/// Returns a record in the form in which it is parked.
 fn parked(record: &Record, why: &Refusal) -> Rejected {
     Rejected {
         at: record.at(),
@@ -325,11 +327,12 @@ fn parked(record: &Record, why: &Refusal) -> Rejected {
     }
 }
 
-/// The headers of a record in the error topic: its own, and why and from where it came.
+/// Returns the headers of a record in the error topic: its own, and those that name the reason and the place it came
+/// from.
 fn headers(record: &Record, why: &Refusal) -> OwnedHeaders {
     let mut all = OwnedHeaders::new_with_capacity(record.headers.len() + 5);
     let ours = ["err", "description", "source_topic", "source_partition", "source_offset"];
-    // What pretends to be ours is not passed on.
+    // A header of the record that has the name of one of these is not passed on.
     for (name, value) in
         record.headers.iter().filter(|(name, _)| !ours.iter().any(|own| name.eq_ignore_ascii_case(own)))
     {

@@ -1,7 +1,8 @@
-//! What the client library said last of a cluster: it explains why records time out, and tells whether the cluster is there.
+//! The health of a cluster as the client library reports it: it explains why records time out, and tells whether the
+//! cluster can be used.
 //!
-//! A delivery report never names a wrong password or an unknown authority: such a record only times out. The library says it beside,
-//! through the error callback, and this remembers it.
+//! A delivery report never names a wrong password or an unknown authority: such a record only times out. The library
+//! reports the cause beside it, through the error callback, and it is kept here.
 
 use std::{
     sync::{
@@ -17,34 +18,34 @@ use setgate_delivery::{BrokerEvent, Cause, Runtime, clean};
 
 use crate::words::{is_certificate_alert, is_of_mechanism};
 
-/// Longest text that is kept, in bytes.
+/// The longest text that is kept, in bytes.
 const LONGEST: usize = 400;
-/// For so long a success says that what was said before concerns one broker only.
+/// The time after a success within which an error of credentials or TLS concerns one broker only.
 const FRESH: Duration = Duration::from_secs(10);
-/// The error callback comes twice for every event.
+/// The time within which an equal error is ignored, since the error callback comes twice for every event.
 const TWICE: Duration = Duration::from_secs(1);
 
 type Report = Arc<dyn Fn(BrokerEvent) + Send + Sync>;
 
-/// What was said of one cluster.
+/// The reported health of one cluster.
 pub(crate) struct ReportedHealth {
     broker: Arc<str>,
     report: Report,
     runtime: Runtime,
-    /// For so long something said may explain a record that timed out.
+    /// The time for which an error may explain a record that timed out.
     keep: Duration,
     state: Mutex<State>,
-    /// Milliseconds of the last acknowledgement, and one more; 0: there was none yet.
+    /// The milliseconds of the last acknowledgement plus one, by the monotonic clock; 0 means that there was none yet.
     succeeded_at: AtomicU64,
-    /// Whether an acknowledgement would change what is known.
+    /// True if an acknowledgement would change what is known.
     doubted: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// It knows us not, or we it not: credentials, certificates.
+    /// The last error of credentials or certificates, in either direction.
     refused: Option<Said>,
-    /// Connections are lost, or cannot be had.
+    /// The last error of connections that are lost, or cannot be had.
     lost: Option<Said>,
     last: Option<(Duration, RDKafkaErrorCode, String)>,
     up: Option<bool>,
@@ -56,16 +57,16 @@ struct Said {
     cause: Cause,
 }
 
-/// What is known of why a record was not acknowledged in time.
+/// The reason, as far as it is known, why a record was not acknowledged in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// Ours to fix: credentials or certificates.
+    /// The credentials or certificates are wrong, which is the operator's to fix.
     Refused(Cause),
-    /// The cluster, or the way to it.
+    /// The cluster is at fault, or the way to it.
     Lost(Cause),
-    /// Others got through meanwhile: it is the topic or its partition.
+    /// Other records got through meanwhile, so the topic or its partition is at fault.
     OnlyHere,
-    /// Nothing was said.
+    /// The reason is unknown: no recent error explains it.
     Unknown,
 }
 
@@ -82,17 +83,17 @@ impl ReportedHealth {
         })
     }
 
-    /// The name of what it is told of, `kafka/<cluster>`.
+    /// Returns the name of the cluster in reports, `kafka/<cluster>`.
     pub(crate) fn broker(&self) -> &Arc<str> {
         &self.broker
     }
 
-    /// The time since some fixed point of the process.
+    /// Returns the time since some fixed point of the process.
     pub(crate) fn now(&self) -> Duration {
         self.runtime.clock.monotonic()
     }
 
-    /// The error callback.
+    /// Takes an error of the library's error callback.
     pub(crate) fn on_error(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         let kind = kind(code, reason);
@@ -118,7 +119,7 @@ impl ReportedHealth {
             match kind {
                 Kind::Credentials => state.refused = Some(refused("credentials")),
                 Kind::Tls => state.refused = Some(refused("tls")),
-                // That all are lost says less than how the last one was.
+                // The words that all are lost tell less than the last error of one connection.
                 Kind::AllLost if state.lost.is_some() => {}
                 Kind::Lost | Kind::AllLost => state.lost = Some(lost("unreachable")),
                 Kind::Other => {}
@@ -136,14 +137,14 @@ impl ReportedHealth {
         self.tell_down(down);
     }
 
-    /// The cluster cannot be used, whatever the library says.
+    /// Reports that the cluster cannot be used, whatever the library says.
     pub(crate) fn down(&self, cause: Cause) {
         let new = self.state.lock().up.replace(false) != Some(false);
         self.doubted.store(true, Ordering::Release);
         self.tell_down(new.then_some(cause));
     }
 
-    /// A broker acknowledged something.
+    /// Notes that a broker acknowledged a record.
     pub(crate) fn on_success(&self) {
         let millis = u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX - 1);
         self.succeeded_at.store(millis.saturating_add(1), Ordering::Release);
@@ -156,7 +157,7 @@ impl ReportedHealth {
         }
     }
 
-    /// The library has a connection to a broker; nothing may have been sent over it yet.
+    /// Notes that the library has a connection to a broker; nothing may have been sent over it yet.
     pub(crate) fn connected(&self) {
         let mut state = self.state.lock();
         let new = state.refused.is_none() && state.up == Some(false);
@@ -167,23 +168,23 @@ impl ReportedHealth {
         self.tell_up(new);
     }
 
-    /// Why the cluster cannot be used, while that is so.
+    /// Returns the reason why the cluster cannot be used, while that is so.
     pub(crate) fn trouble(&self) -> Option<Cause> {
         let state = self.state.lock();
         let said = state.refused.as_ref().or(state.lost.as_ref());
         said.filter(|_| state.up == Some(false)).map(|said| said.cause.clone())
     }
 
-    /// When the last acknowledgement came.
+    /// Returns the time of the last acknowledgement.
     pub(crate) fn succeeded_at(&self) -> Option<Duration> {
         self.succeeded_at.load(Ordering::Acquire).checked_sub(1).map(Duration::from_millis)
     }
 
-    /// Why a record that was handed over at `since` has not been acknowledged.
+    /// Returns the reason why a record that was handed over at `since` has not been acknowledged.
     pub(crate) fn why(&self, since: Duration) -> Why {
         let now = self.now();
         let succeeded_at = self.succeeded_at();
-        // Half of its time must have passed without a word before others count as "meanwhile".
+        // A success counts as "meanwhile" only in the second half of the record's time.
         let meanwhile = succeeded_at.is_some_and(|at| at > since + now.saturating_sub(since) / 2);
         let state = self.state.lock();
         let fresh = |said: &&Said| now.saturating_sub(said.at) <= self.keep;
@@ -232,7 +233,7 @@ fn kind(code: RDKafkaErrorCode, reason: &str) -> Kind {
         | RDKafkaErrorCode::IllegalSASLState
         | RDKafkaErrorCode::ClusterAuthorizationFailed => Kind::Credentials,
         RDKafkaErrorCode::SSL => Kind::Tls,
-        // Whom a broker asks for a certificate and does not know, it tells so by an alert (RFC 8446 §6.2) and hangs up.
+        // A broker tells a client whose certificate it does not accept so by an alert (RFC 8446 §6.2), and hangs up.
         RDKafkaErrorCode::BrokerTransportFailure if is_certificate_alert(reason) => Kind::Tls,
         RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::OperationTimedOut => {
             Kind::Lost
@@ -242,12 +243,13 @@ fn kind(code: RDKafkaErrorCode, reason: &str) -> Kind {
     }
 }
 
-/// Whether a broker did not take what the gateway said of itself.
+/// Returns whether a broker did not accept the gateway's credentials.
 pub(crate) fn is_of_credentials(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(|code| kind(code, "") == Kind::Credentials)
 }
 
-/// What the library adds changes each time, and says nothing of the cause: how long it took, how often it was the same.
+/// Returns the lasting part of an error's text: the library adds how long it took and how often it was the same, which
+/// changes each time and tells nothing of the cause.
 fn lasting(reason: &str) -> &str {
     reason.rfind(" (after ").filter(|_| reason.ends_with(')')).map_or(reason, |at| &reason[..at])
 }

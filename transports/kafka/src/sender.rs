@@ -1,4 +1,4 @@
-//! Sends the SETs of one stream to a topic.
+//! The channel that sends the SETs of one stream to a topic.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,24 +15,25 @@ use crate::{
     wire::{OVERHEAD, Shape},
 };
 
-/// SETs of one fetch: sealed together, settled whenever their reports come.
+/// The most SETs of one fetch, which are sealed together and settled whenever their reports come.
 const BATCH_SETS: usize = 256;
-/// Bytes of one fetch.
+/// The most bytes of one fetch, unless one record may be larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// For so long a producer that is not there is waited for, before it is made sure that it is being made.
+/// The wait for a missing producer, after which its start is asked for again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// SETs of one stream that may be under way whatever its share is: a smaller window is not worth dividing.
+/// The SETs of one stream that may be under way whatever its share is: a smaller window is not worth dividing.
 const SHARE_LEAST: usize = 64;
-/// For so long nothing is fetched when something came straight back: fetched again at once, it would come back at once.
+/// The pause before the next fetch after a record came straight back, since further ones would come straight back too.
 const REST: Duration = Duration::from_millis(100);
 
-/// One stream that goes to a topic: one SET a record, as many under way as the cluster's window has room for.
+/// A stream that goes to a topic, one SET per record, with as many under way as the cluster's window has room for.
 pub struct KafkaChannel {
     cluster: Arc<Cluster>,
     topic: Arc<str>,
     shape: Shape,
     form: Form,
-    /// No more than half of the cluster's window: a topic that nobody leads must not keep the room of all others until it times out.
+    /// The stream's share, half of the cluster's window unless that is small: a topic without a leader must not keep
+    /// the room of all others until its records time out.
     share: Window,
 }
 
@@ -48,7 +49,7 @@ impl KafkaChannel {
         Self { cluster, topic: terms.topic.as_str().into(), shape: Shape::new(terms, about), form, share }
     }
 
-    /// Tells whether the next one may follow at once.
+    /// Sends a SET, and returns whether the next one may follow at once.
     fn send(&self, context: &Arc<DeliveryContext>, set: &SealedSet) -> bool {
         let made = self.shape.make(set);
         let since = self.cluster.reported().now();
@@ -63,7 +64,7 @@ impl KafkaChannel {
         self.cluster.send(record, Box::new(pending))
     }
 
-    /// Waits until there is a producer; hears meanwhile if the consumer ends.
+    /// Waits until there is a producer, or until the consumer ends.
     async fn ready(
         &self,
         subscription: &Subscription,
@@ -85,9 +86,9 @@ impl KafkaChannel {
             }
             tokio::select! {
                 changed = producer_state.changed() => if changed.is_err() { return Err(Closed::Draining) },
-                // Nothing is fetched; only an end comes out of this.
+                // Nothing is fetched here; the call only returns when the consumer ends.
                 end = consumer.next_batch(Want { sets: 0, ..Want::ALL }) => { end?; }
-                // Its thread could not be started, and no other channel may come to try it again.
+                // The producer's thread could not be started, and no other channel may come to try it again.
                 () = self.cluster.runtime().clock.sleep(AGAIN) => drop(self.cluster.begin()),
             }
         }
@@ -104,7 +105,8 @@ impl KafkaChannel {
                 Ok(batch) => batch,
                 Err(closed) => return closed,
             };
-            // Nothing is held while it waits: others need the room. Control SETs take none, so a shut window does not keep them.
+            // Nothing is held during the wait, since others need the room. Control SETs take none, so a shut window
+            // does not keep them.
             let is_ready = matches!(*producer_state.borrow(), ProducerState::Ready);
             if !is_ready || self.cluster.doubts(&self.topic) {
                 drop(batch);
@@ -123,7 +125,7 @@ impl KafkaChannel {
         }
     }
 
-    /// Waits for a producer that knows the topic anew.
+    /// Waits for a producer that has looked at the topic again.
     async fn settle_doubts(
         &self,
         subscription: &Subscription,
@@ -133,7 +135,7 @@ impl KafkaChannel {
         self.ready(subscription, consumer, producer_state).await?;
         tokio::select! {
             () = self.cluster.trust(&self.topic) => Ok(()),
-            // Nothing is fetched; only an end comes out of this.
+            // Nothing is fetched here; the call only returns when the consumer ends.
             end = consumer.next_batch(Want { sets: 0, ..Want::ALL }) => end.map(drop),
         }
     }
@@ -144,9 +146,10 @@ impl Channel for KafkaChannel {
         let section = self.cluster.section();
         Profile {
             initiator: Initiator::Gateway,
-            // When a record fails for good, its successors may be in the log already, so a subject has one under way.
+            // When a record fails for good, its successors may be in the log already, so each subject has only one SET
+            // under way.
             order: Order::PerSet,
-            // A broker's word; whoever reads the topic says nothing.
+            // The brokers acknowledge, and the readers of the topic do not.
             receipt: Receipt::Broker,
             form: self.form,
             // Every record gets a report, at the latest by its time-out.
@@ -168,7 +171,7 @@ impl Channel for KafkaChannel {
 
     async fn run(&self, subscription: Subscription, mut consumer: Consumer) -> Closed {
         let closed = self.hand_over(&subscription, &mut consumer).await;
-        // Dropping the consumer now would hand back thousands that are about to be acknowledged.
+        // Dropping the consumer now would give back thousands of SETs that are about to be acknowledged.
         consumer.settled().await;
         closed
     }

@@ -1,7 +1,8 @@
-//! Bearer tokens for a cluster: got by client credentials (RFC 6749 §4.4) ahead of time, so that the client library never waits.
+//! Bearer tokens for a cluster, obtained by client credentials (RFC 6749 §4.4) ahead of time, so that the client
+//! library never waits.
 //!
-//! The token endpoint is named by the operator and asked through the guarded client: one on this machine or in a private network
-//! needs `[net]` `allow_networks`, one that is not on port 443 or 8443 `allow_ports` as well.
+//! The operator names the token endpoint, and the guarded client asks it: one on this machine or in a private network
+//! needs `[net]` `allow_networks`, and one that is not on port 443 or 8443 `allow_ports` as well.
 
 mod wire;
 
@@ -17,17 +18,19 @@ use tokio::sync::{Notify, watch};
 
 use crate::config::TokenSection;
 
-/// Time for one request.
+/// The longest time of one request.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Bytes of an answer that are read.
+/// The most bytes of an answer that are read.
 const ANSWER_BYTES: usize = 64 << 10;
-/// A token is given out as ending so much sooner than it does: connections made with it at its end would be refused.
+/// The time by which a token is given out as ending sooner than it does: connections made with it at its end would be
+/// refused.
 const MARGIN: Duration = Duration::from_secs(5);
-/// The library asks again at 80 % of this, though the token is good for longer: so it learns soon of a new one.
+/// The lifetime that the library is shown of a token that is good for longer. It asks again at 80 % of this, and so
+/// soon learns of a new token.
 const SHOWN: Duration = Duration::from_secs(30);
-/// A token that a broker refuses is fetched anew, but no sooner than so long after it was fetched.
+/// The least time from the fetch of a token until it is fetched anew because a broker refuses it.
 const ANEW: Duration = Duration::from_secs(10);
-/// Time between two attempts after failures.
+/// The time between two attempts after failures.
 const ATTEMPTS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// The tokens of one cluster.
@@ -36,20 +39,20 @@ const ATTEMPTS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_se
 pub(crate) struct Tokens {
     shared: Arc<Shared>,
     tried: watch::Receiver<bool>,
-    /// Its end is the end of the task.
+    /// The sender whose end is the end of the task.
     _alive: watch::Sender<()>,
 }
 
 struct Shared {
     env: Env,
     client: HttpClient,
-    /// Checked sections have one.
+    /// The token endpoint, which every checked section has.
     url: Option<Url>,
     section: TokenSection,
     state: Mutex<State>,
-    /// Somebody needs a token: before that nothing is asked.
+    /// Notified when a token is needed; nothing is asked before that.
     wanted: Notify,
-    /// A broker refused the token in use.
+    /// Notified when a broker refused the token in use.
     refused: Notify,
 }
 
@@ -61,12 +64,12 @@ struct State {
 
 struct Held {
     token: Secret<String>,
-    /// By the wall clock, which is the library's.
+    /// The time until which the token is given out, by the wall clock, which is the library's.
     given_out_until_ms: u64,
 }
 
 impl Tokens {
-    /// Asks for tokens from the first time on that somebody wants one, until it is dropped.
+    /// Starts a task that asks for tokens from the first time that one is wanted, until the value is dropped.
     pub(crate) fn start(env: &Env, section: &TokenSection) -> Arc<Self> {
         let url = Url::parse(&section.token_endpoint).ok();
         let client = env.http.client(&TlsPolicy { issuer: "kafka".into(), ..TlsPolicy::default() });
@@ -79,10 +82,11 @@ impl Tokens {
         Arc::new(Self { shared, tried, _alive: alive })
     }
 
-    /// The token to authenticate with; never waits.
+    /// Returns the token to authenticate with; never waits.
     ///
     /// # Errors
-    /// There is none yet, or the last one is over and there is no new one: the text says why, and holds no secret.
+    /// There is no token yet, or the last one has ended and there is no new one: the text says why, and holds no
+    /// secret.
     pub(crate) fn current(&self) -> Result<OAuthToken, Box<dyn Error>> {
         self.shared.wanted.notify_one();
         let now = self.shared.env.runtime.clock.wall_millis();
@@ -99,17 +103,18 @@ impl Tokens {
         Err(format!("no token from {}: {why}", self.shared.host()).into())
     }
 
-    /// A broker refuses the token: what was wrong may be fixed at the authorization server, so it is asked for another one.
+    /// Notes that a broker refused the token: what was wrong may be fixed at the authorization server, so it is asked
+    /// for another one.
     pub(crate) fn refused(&self) {
         self.shared.refused.notify_one();
     }
 
     /// Waits until the token endpoint was asked once, however that ended.
     ///
-    /// To be awaited before a client is made: the library asks again only 10 seconds after it got no token.
+    /// Await this before a client is created: the library asks again only 10 seconds after it got no token.
     ///
     /// # Errors
-    /// Why there is no token.
+    /// The reason why there is no token.
     pub(crate) async fn ready(&self) -> Result<(), Cause> {
         self.shared.wanted.notify_one();
         let mut tried = self.tried.clone();
@@ -130,7 +135,7 @@ impl Shared {
         self.url.as_ref().and_then(Url::host_str).unwrap_or_default()
     }
 
-    /// Asks once; how long the token is good, counted from before the question.
+    /// Asks once, and returns the token with its lifetime, counted from before the request.
     async fn ask(&self) -> Result<(Secret<String>, Duration), Cause> {
         let url =
             self.url.clone().ok_or_else(|| Cause::configuration("configuration", "`token_endpoint` is no URL"))?;
@@ -160,13 +165,14 @@ impl Shared {
         if state.failure.take().is_some() {
             tracing::info!(endpoint = self.host(), "the token endpoint gives tokens again");
         }
-        // 75 to 80 %: gateways that were started together do not ask together for ever.
+        // Renewal at 75 to 80 % of the lifetime keeps gateways that were started together from asking together for
+        // ever.
         let twentieth = lifetime / 20;
         let jitter = self.env.runtime.random.below(u64::try_from(twentieth.as_millis()).unwrap_or(0).max(1));
         (lifetime * 4 / 5 - Duration::from_millis(jitter)).max(Duration::from_secs(1))
     }
 
-    /// Ends when a broker has refused the token, and not sooner than is fair to the authorization server.
+    /// Waits until a broker has refused the token, and not less than is fair to the authorization server.
     async fn refusal(&self, pause: Duration) {
         self.env.runtime.clock.sleep(ANEW.min(pause)).await;
         self.refused.notified().await;

@@ -1,4 +1,4 @@
-//! What a record is made of: key, headers, value, timestamp. Pure.
+//! The making of a record: key, headers, value and timestamp. Pure.
 //!
 //! Nothing of the subject is in a key or a header: the order key is a keyed hash.
 
@@ -11,19 +11,19 @@ use crate::config::{CloudEvents, Key, RecordTime, Terms, Value};
 
 pub(crate) mod verdict;
 
-/// `content-type` of a compact SET (RFC 8417 §7.1).
+/// The `content-type` of a compact SET (RFC 8417 §7.1).
 const SET: &str = "application/secevent+jwt";
-/// `content-type` of claims.
+/// The `content-type` of claims.
 const JSON: &str = "application/json";
-/// `content-type` of a CloudEvent in structured mode (CloudEvents 1.0, Kafka protocol binding §3.3).
+/// The `content-type` of a CloudEvent in structured mode (CloudEvents 1.0, Kafka protocol binding §3.3).
 const STRUCTURED: &str = "application/cloudevents+json; charset=UTF-8";
-/// `type` of a CloudEvent whose events cannot be read: the attribute must not be empty.
+/// The `type` of a CloudEvent whose events cannot be read, since the attribute must not be empty.
 const NO_TYPE: &str = "urn:ietf:params:event";
 
-/// Bytes that headers, key and envelope add to a SET, at most as a rule.
+/// The bytes that headers, key and envelope add to a SET, at most as a rule.
 pub(crate) const OVERHEAD: usize = 4 << 10;
 
-/// How the records of one stream are made.
+/// The form of one stream's records.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     value: Value,
@@ -34,7 +34,7 @@ pub(crate) struct Shape {
     issuer: Arc<str>,
 }
 
-/// One record, but for its topic.
+/// A record without its topic.
 pub(crate) struct Made<'a> {
     pub(crate) key: Option<Cow<'a, [u8]>>,
     pub(crate) headers: OwnedHeaders,
@@ -54,7 +54,7 @@ impl Shape {
         }
     }
 
-    /// The record of a SET.
+    /// Makes the record of a SET.
     pub(crate) fn make<'a>(&'a self, set: &'a SealedSet) -> Made<'a> {
         let facts = set.envelope.facts();
         let iat = set.envelope.iat;
@@ -67,7 +67,7 @@ impl Shape {
             },
             timestamp: match self.timestamp {
                 RecordTime::HandOver => None,
-                // Whole seconds, as the token has it.
+                // The time in whole seconds, as the token has it.
                 RecordTime::Iat => i64::try_from(iat.as_seconds().saturating_mul(1000)).ok(),
             },
         }
@@ -100,7 +100,8 @@ impl Shape {
                 headers = with(headers, "set_iat", &set.envelope.iat.as_seconds().to_string());
             }
             CloudEvents::Binary => {
-                // Kafka protocol binding §3.2.3: `datacontenttype` is `content-type`, and there is no header of that name.
+                // Kafka protocol binding §3.2.3: `datacontenttype` is `content-type`, and there is no header of that
+                // name.
                 headers = with(headers, "ce_specversion", "1.0");
                 headers = with(headers, "ce_id", set.jti.as_str());
                 headers = with(headers, "ce_source", &self.issuer);
@@ -118,7 +119,7 @@ impl Shape {
         headers
     }
 
-    /// A whole CloudEvent as JSON (CloudEvents 1.0, JSON format §3).
+    /// Returns a whole CloudEvent as JSON (CloudEvents 1.0, JSON format §3).
     fn event(&self, set: &SealedSet, facts: &Facts<'_>) -> Vec<u8> {
         let mut out = Vec::with_capacity(set.body.len() + 512);
         out.extend_from_slice(b"{\"specversion\":\"1.0\",\"id\":");
@@ -147,7 +148,7 @@ impl Shape {
     }
 }
 
-/// `delivery` as the API shows it: what a stream said, and nothing of where the cluster is.
+/// Returns `delivery` as the API shows it: the stream's own terms, and nothing of where the cluster is.
 pub(crate) fn publish(terms: &Terms, uri: &str) -> Json {
     let value = match terms.value {
         Value::Set => None,
@@ -181,7 +182,7 @@ fn kind<'a>(facts: &'a Facts<'_>) -> &'a str {
     facts.events.first().map_or(NO_TYPE, AsRef::as_ref)
 }
 
-/// When it happened, or else when it was issued (RFC 3339).
+/// Returns the time of the event, or else that of its issue, in the format of RFC 3339.
 fn time(set: &SealedSet, facts: &Facts<'_>) -> Option<String> {
     let at: Timestamp = facts.toe.unwrap_or(set.envelope.iat);
     let at = jiff::Timestamp::from_millisecond(i64::try_from(at.as_millis()).ok()?).ok()?;

@@ -1,40 +1,41 @@
-//! What librdkafka tells in words only: the one place where the text of an error is read.
+//! The errors that librdkafka tells apart in words only; this is the one place that reads the text of an error.
 //!
-//! Its error callback gives a code and a text, and for some faults the code of a wider one. Where the text holds a code, of Kafka or
-//! of OpenSSL, that is read; where it holds words alone, each function names the place in librdkafka that writes them.
+//! The library's error callback gives a code and a text, and for some faults the code of a wider one. Where the text
+//! holds a code of Kafka or of OpenSSL, the code is read; where it holds words alone, each function names the place in
+//! librdkafka that writes them.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// `ERR_LIB_SSL` of OpenSSL.
+/// The number `ERR_LIB_SSL` of OpenSSL.
 const LIB_SSL: u32 = 20;
-/// `SSL_R_CERTIFICATE_VERIFY_FAILED` of OpenSSL.
+/// The number `SSL_R_CERTIFICATE_VERIFY_FAILED` of OpenSSL.
 const VERIFY_FAILED: u32 = 134;
-/// `SSL_AD_REASON_OFFSET` of OpenSSL: the reason of an alert that came is its number, and so much more.
+/// The number `SSL_AD_REASON_OFFSET` of OpenSSL: the reason of a received alert is the alert's number plus this.
 const ALERTS: u32 = 1000;
 
-/// Whether the text holds the library's own words for a code.
+/// Returns whether the text holds the library's own words for a code.
 ///
-/// A broker that refuses the handshake of SASL is reported with the code of wrong credentials and the words of the true one
-/// (`rd_kafka_broker_handle_SaslHandshake` in `rdkafka_broker.c`).
+/// A broker that refuses the handshake of SASL is reported with the code of wrong credentials and the words of the true
+/// one (`rd_kafka_broker_handle_SaslHandshake` in `rdkafka_broker.c`).
 fn names(text: &str, code: Code) -> bool {
     let shown = code.to_string();
     let words = shown.split_once('(').and_then(|(_, words)| words.strip_suffix(')'));
     words.is_some_and(|words| text.contains(words))
 }
 
-/// Whether a broker does not offer the mechanism by which the gateway wants to show who it is.
+/// Returns whether a broker does not offer the mechanism by which the gateway wants to authenticate.
 pub(crate) fn is_of_mechanism(code: Code, text: &str) -> bool {
     code == Code::UnsupportedSASLMechanism
         || code == Code::Authentication && names(text, Code::UnsupportedSASLMechanism)
 }
 
-/// Whether a port does not speak SASL.
+/// Returns whether a port does not speak SASL.
 pub(crate) fn is_without_sasl(code: Code, text: &str) -> bool {
     code == Code::IllegalSASLState || code == Code::Authentication && names(text, Code::IllegalSASLState)
 }
 
-/// The reason that OpenSSL gives: `ERR_error_string_n` writes its packed code as `error:` and eight hexadecimal digits, and
-/// `rd_kafka_ssl_error0` in `rdkafka_ssl.c` passes that on.
+/// Returns the reason that OpenSSL gives: `ERR_error_string_n` writes its packed code as `error:` and eight hexadecimal
+/// digits, and `rd_kafka_ssl_error0` in `rdkafka_ssl.c` passes that on.
 fn reason(text: &str) -> Option<u32> {
     let (_, behind) = text.split_once("error:")?;
     let packed = u32::from_str_radix(behind.get(..8)?, 16).ok()?;
@@ -42,38 +43,40 @@ fn reason(text: &str) -> Option<u32> {
     (packed >> 23 == LIB_SSL || packed >> 24 == LIB_SSL).then_some(packed & 0xfff)
 }
 
-/// The alert by which a broker ended the connection (RFC 8446 §6).
+/// Returns the alert by which a broker ended the connection (RFC 8446 §6).
 ///
-/// With TLS 1.3 it comes after the handshake, where the library has the code of a lost connection for it.
+/// With TLS 1.3 the alert comes after the handshake, where the library gives it the code of a lost connection.
 pub(crate) fn alert(text: &str) -> Option<u32> {
     reason(text)?.checked_sub(ALERTS)
 }
 
-/// Whether a broker did not take the gateway's certificate, or wants one.
+/// Returns whether a broker did not accept the gateway's certificate, or wants one.
 pub(crate) fn is_certificate_alert(text: &str) -> bool {
     // handshake_failure, bad_certificate to certificate_unknown, unknown_ca, access_denied, certificate_required.
     alert(text).is_some_and(|number| matches!(number, 40 | 42..=46 | 48 | 49 | 116))
 }
 
-/// Whether a broker's certificate is for another name.
+/// Returns whether a broker's certificate is for another name.
 ///
-/// Words alone: `X509_verify_cert_error_string` of OpenSSL, written by `rd_kafka_transport_ssl_verify` in `rdkafka_ssl.c`.
+/// This is read by words alone: `X509_verify_cert_error_string` of OpenSSL, written by `rd_kafka_transport_ssl_verify`
+/// in `rdkafka_ssl.c`.
 pub(crate) fn is_other_name(text: &str) -> bool {
     let low = text.to_ascii_lowercase();
     ["hostname", "host name", "ip address"].iter().any(|words| low.contains(words))
 }
 
-/// Whether a broker's certificate is of an authority that is not trusted.
+/// Returns whether a broker's certificate is of an authority that is not trusted.
 ///
-/// By the code of OpenSSL where the handshake failed; by the words of `X509_verify_cert_error_string` (`unable to get local issuer
-/// certificate` and its like) where `rd_kafka_transport_ssl_verify` looks after it.
+/// This is read by the code of OpenSSL if the handshake failed, and by the words of `X509_verify_cert_error_string`
+/// (`unable to get local issuer certificate` and its like) if `rd_kafka_transport_ssl_verify` found it afterwards.
 pub(crate) fn is_unknown_authority(text: &str) -> bool {
     reason(text) == Some(VERIFY_FAILED) || text.to_ascii_lowercase().contains("issuer")
 }
 
-/// Whether nothing listens at the address.
+/// Returns whether nothing listens at the address.
 ///
-/// Words alone: `strerror` of `ECONNREFUSED`, written by `rd_kafka_transport_io_event` in `rdkafka_transport.c`.
+/// This is read by words alone: `strerror` of `ECONNREFUSED`, written by `rd_kafka_transport_io_event` in
+/// `rdkafka_transport.c`.
 pub(crate) fn is_nobody_there(text: &str) -> bool {
     text.to_ascii_lowercase().contains("connection refused")
 }

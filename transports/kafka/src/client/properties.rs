@@ -1,43 +1,43 @@
-//! What becomes of each property of librdkafka that an operator may write under `properties`.
+//! The rules for the properties of librdkafka that an operator may write under `properties`.
 //!
-//! A property that is not listed is refused: a new version of the library brings nothing in unseen.
+//! A property that is not listed is refused, so that a new version of the library adds none unchecked.
 
 use Rule::{Allowed, OfSource, Ours, Refused, Within};
 use Side::{Both, Consumer, Producer};
 
-/// What a property is to us.
+/// The treatment of a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// Passed on as it is.
+    /// The property is passed on as it is.
     Allowed(Side),
-    /// Passed on with one of these values.
+    /// The property is passed on if its value is one of these.
     Within(Side, &'static [&'static str]),
-    /// An option of the cluster says it.
+    /// The property is refused, because this option of the cluster sets it.
     Ours(&'static str),
-    /// An option of a source says it.
+    /// The property is refused, because this option of a source sets it.
     OfSource(&'static str),
-    /// It would break a promise.
+    /// The property is refused for this reason, for example because it would break a promise of the gateway.
     Refused(&'static str),
 }
 
-/// Which clients know a property.
+/// The clients that know a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// All.
+    /// Clients of every role.
     Both,
-    /// Producers alone.
+    /// Producers only.
     Producer,
-    /// Consumers alone.
+    /// Consumers only.
     Consumer,
 }
 
-/// The rule of a property; `None`: no such property was checked.
+/// Returns the rule of a property, or `None` if the property is not listed.
 pub(super) fn rule(name: &str) -> Option<Rule> {
     let at = PROPERTIES.binary_search_by_key(&name, |(name, _)| name).ok()?;
     PROPERTIES.get(at).map(|(_, rule)| *rule)
 }
 
-/// The version of librdkafka whose properties these are.
+/// The version of librdkafka whose properties are listed.
 pub(super) const OF_VERSION: &str = "2.12.1";
 
 const CODE: &str = "it makes the process load code or run commands that are not the gateway's";
@@ -53,11 +53,11 @@ const TOKENS: &str = "tokens are fetched by the gateway: `[net] ca_files` names 
 const VERIFIED: &str = "who the broker is must be verified";
 const WEAK: &str = "it can weaken TLS down to no authentication";
 
-/// All but `random`: each puts the records of one key into one partition.
+/// The partitioners that put the records of one key into one partition: all of the library's but `random`.
 const PARTITIONERS: [&str; 6] =
     ["consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"];
 
-/// Sorted by name.
+/// The rules, sorted by name for the binary search.
 const PROPERTIES: &[(&str, Rule)] = &[
     ("acks", Refused(DELIVERED)),
     ("allow.auto.create.topics", Ours("create_topics")),
@@ -258,7 +258,7 @@ const PROPERTIES: &[(&str, Rule)] = &[
 mod tests {
     use super::*;
 
-    /// All names of the library's own list, and which clients know them.
+    /// Returns the names in the library's own list, each with the clients that know it.
     fn listed() -> Vec<(&'static str, &'static str)> {
         let lines = include_str!("../../tests/properties.txt").lines().filter(|line| !line.starts_with('#'));
         lines.map(|line| line.split_once(' ').unwrap()).collect()

@@ -1,4 +1,4 @@
-//! One producer and the thread that serves it: makes it, polls it, replaces it after a fatal error, ends it.
+//! A producer and the thread that serves it: creates it, polls it, replaces it after a fatal error, and ends it.
 
 use std::{
     sync::{
@@ -22,11 +22,11 @@ use tokio::sync::watch;
 
 use super::{Shared, reporting::Reporting, reports::PendingRecord};
 
-/// For so long one poll may take: an order to stop is heard after it at the latest.
+/// The longest time of one poll, and so the longest time until an order to stop is noticed.
 const POLL: Duration = Duration::from_millis(100);
-/// Waits between two tries to make a producer.
+/// The waits between two tries to create a producer.
 const REST: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-/// For so long a purged producer is waited for; it answers at once.
+/// The longest wait for a purged producer, which answers at once.
 const PURGE: Duration = Duration::from_secs(10);
 
 /// A record to be sent.
@@ -35,31 +35,31 @@ pub(crate) struct Record<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) headers: OwnedHeaders,
     pub(crate) value: &'a [u8],
-    /// Milliseconds; without it the moment of sending.
+    /// The timestamp in milliseconds; `None` means the moment of sending.
     pub(crate) timestamp: Option<i64>,
 }
 
-/// How a producer is.
+/// The state of a producer.
 #[derive(Clone, Debug)]
 pub(crate) enum ProducerState {
-    /// Nobody has asked for it yet, or it is being made.
+    /// The producer was not asked for yet, or is being created.
     Absent,
-    /// It takes records.
+    /// The producer takes records.
     Ready,
-    /// It cannot be made, and is tried again.
+    /// The producer cannot be created for this cause; further tries follow.
     Failing(Cause),
-    /// It is over.
+    /// The producer has ended and is not replaced.
     Over,
 }
 
-/// One producer with its thread. A cluster has one for all records, and one that sends every record by itself.
+/// A producer with its thread. A cluster has one for all records, and one that sends every record alone.
 pub(crate) struct Engine {
     shared: Arc<Shared>,
     config: ClientConfig,
-    /// Where records go that were refused in company; the engine that has none is the one that sends them alone.
+    /// The engine that sends records alone after a batch with them was refused; `None` in that engine itself.
     lone: Option<Arc<Engine>>,
     producer: RwLock<Option<Arc<BaseProducer<Reporting>>>>,
-    /// Records for the lone engine, until it has a producer.
+    /// Records that the lone engine sends as soon as it has a producer.
     queue: Mutex<Vec<(OwnedMessage, Box<PendingRecord>)>>,
     producer_state: watch::Sender<ProducerState>,
     started: AtomicBool,
@@ -92,7 +92,7 @@ impl Engine {
         if std::thread::Builder::new().name(name).spawn(move || engine.serve()).is_err() {
             let cause = Cause::new("resources", "no thread could be started for a Kafka producer");
             self.shared.reported.down(cause.clone());
-            // Whoever comes next tries again.
+            // The next caller tries again.
             self.started.store(false, Ordering::Release);
             let over = self.stop.lock().is_some();
             self.producer_state.send_replace(if over { ProducerState::Over } else { ProducerState::Failing(cause) });
@@ -103,7 +103,7 @@ impl Engine {
         self.producer_state.subscribe()
     }
 
-    /// Orders the end: what is under way has until `by` of the monotonic clock, then it is given back.
+    /// Orders the end: records under way have until `by` of the monotonic clock, then they are given back.
     pub(super) fn end(&self, by: Duration) {
         *self.stop.lock() = Some(by);
         self.stopped.notify_all();
@@ -112,7 +112,8 @@ impl Engine {
         }
     }
 
-    /// Hands a record to the library; its ticket comes back with the report, or at once. Tells whether it would take another.
+    /// Hands a record to the library and returns whether it would take another. `pending` comes back with the delivery
+    /// report, or at once if the record is refused.
     pub(super) fn send(&self, record: Record<'_>, pending: Box<PendingRecord>) -> bool {
         let refused = {
             let producer = self.producer.read();
@@ -136,7 +137,7 @@ impl Engine {
             refused
         };
         let Some((code, pending)) = refused else { return true };
-        // What the library refuses at once travelled in nobody's company.
+        // A record that the library refuses at once was in no batch.
         self.shared.failed(*pending, code, true);
         !matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::QueueFull)
     }
@@ -175,7 +176,7 @@ impl Engine {
             }
         }
         self.producer_state.send_replace(ProducerState::Over);
-        // Only now: who comes later sees that it is over, and gives back itself.
+        // This comes last: a later caller sees that the engine has ended, and gives back its record itself.
         self.give_back_queue();
     }
 
@@ -185,7 +186,7 @@ impl Engine {
 
     fn make(&self) -> Result<BaseProducer<Reporting>, Cause> {
         if let Some(tokens) = &self.shared.tokens {
-            // Asked for a token before there is one, the library tries again only after ten seconds.
+            // If the library asks for a token before there is one, it tries again only after ten seconds.
             for _ in 0..100 {
                 if tokens.current().is_ok() || self.pause(POLL) {
                     break;
@@ -195,7 +196,7 @@ impl Engine {
         let reporting = Reporting::new(self.shared.clone(), self.lone.clone());
         BaseProducer::from_config_and_context(&self.config, reporting).map_err(|error| {
             let text = match &error {
-                // Their text may repeat the value, and the value may be a secret.
+                // The library's text may repeat the value, and the value may be a secret.
                 KafkaError::ClientConfig(_, _, property, _) => {
                     format!("the Kafka library takes no such value as `{}`", clean(property, 80))
                 }
@@ -206,7 +207,7 @@ impl Engine {
         })
     }
 
-    /// Polls until it is told to stop, with the deadline, or the producer is broken.
+    /// Polls until the engine is told to stop, and returns the deadline; `None` means that the producer is broken.
     fn poll(&self) -> Option<Duration> {
         let producer = self.current()?;
         loop {
@@ -214,7 +215,7 @@ impl Engine {
             if let Some(by) = *self.stop.lock() {
                 return Some(by);
             }
-            // The error callback names what broke it, not that it is broken.
+            // The error callback names the error that broke the producer, but does not say that it is broken.
             if producer.context().is_broken() || producer.client().fatal_error().is_some() {
                 producer.context().breaks();
                 let (code, text) = producer.client().fatal_error().unzip();
@@ -233,7 +234,7 @@ impl Engine {
         }
     }
 
-    /// Sends again what came back, as it was.
+    /// Sends a record that came back once more, as it was.
     fn resend(&self, message: &OwnedMessage, pending: Box<PendingRecord>) {
         let record = Record {
             topic: message.topic(),
@@ -245,7 +246,7 @@ impl Engine {
         let _ = self.send(record, pending);
     }
 
-    /// Waits for what is under way, not longer than `by`.
+    /// Waits for the records under way, until `by` at the latest.
     fn flush(&self, by: Duration) {
         let Some(producer) = self.current() else { return };
         while producer.in_flight_count() > 0 && self.shared.reported.now() < by {
@@ -253,10 +254,10 @@ impl Engine {
         }
     }
 
-    /// Takes the producer out, collects a report for every record that it still has, and closes its connections: when this is
-    /// over, it sends nothing more. What the system had taken for a broker before may still arrive there.
+    /// Takes the producer out, collects a report for every record that it still has, and closes its connections.
+    /// Afterwards it sends nothing more, though what the system had taken for a broker before may still arrive there.
     fn retire(&self) {
-        // Waits for senders that are at it.
+        // The lock waits for senders that are using the producer.
         let Some(producer) = self.producer.write().take() else { return };
         producer.purge(PurgeConfig::default().queue().inflight());
         let until = self.shared.reported.now() + PURGE;
@@ -267,7 +268,7 @@ impl Engine {
             tracing::error!(broker = %self.shared.reported.broker(), records = producer.in_flight_count(), "a Kafka producer keeps records");
         }
         let mut shared = producer;
-        // Somebody may be looking at a topic with it; that has an end of its own.
+        // Another task may be looking at a topic with this producer; that look ends by itself.
         while let Err(still) = Arc::try_unwrap(shared) {
             still.poll(Duration::from_millis(5));
             shared = still;
@@ -278,7 +279,8 @@ impl Engine {
         self.producer.read().clone()
     }
 
-    /// What a broker says of a topic now: no error, or which. Blocks.
+    /// Asks a broker about a topic and returns the topic's error, or `None` if it has none or no answer came within
+    /// `patience`. Blocks.
     pub(super) fn look(&self, topic: &str, patience: Duration) -> Option<RDKafkaErrorCode> {
         let metadata = self.current()?.client().fetch_metadata(Some(topic), patience).ok()?;
         let topic = metadata.topics().iter().find(|of| of.name() == topic)?;
@@ -291,7 +293,7 @@ impl Engine {
         }
     }
 
-    /// Waits before the next try, longer each time; tells whether it is over.
+    /// Waits before the next try, longer each time, and returns whether the engine was told to stop.
     fn rest(&self, failures: u32) -> bool {
         self.pause(REST.wait(failures, Jitter::None))
     }
@@ -304,18 +306,18 @@ impl Engine {
         stop.is_some()
     }
 
-    /// Takes a record that was refused in company, to be sent alone.
+    /// Queues a record of a refused batch, to be sent alone.
     pub(super) fn queue_alone(self: &Arc<Self>, message: OwnedMessage, pending: Box<PendingRecord>) {
         self.queue.lock().push((message, pending));
         self.begin();
-        // One that ended before it saw this record gives it back here.
+        // An engine that ended before it saw this record gives it back here.
         if matches!(*self.producer_state.borrow(), ProducerState::Over) {
             self.give_back_queue();
         }
     }
 }
 
-/// The code of an error of sending.
+/// Returns the code of an error of sending.
 pub(super) fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
     error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument)
 }

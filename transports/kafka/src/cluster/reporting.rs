@@ -1,4 +1,4 @@
-//! What the library calls back of a producer: reports of records, errors that break it, figures.
+//! The library's callbacks for a producer: delivery reports, errors that break the producer, and statistics.
 
 use std::sync::{
     Arc,
@@ -21,17 +21,18 @@ use crate::{
     wire::verdict::{self, Circumstances},
 };
 
-/// Figures of more bytes are a burden: the library writes 1.1 kB for each partition, under a lock that senders need.
+/// The bytes above which statistics are called large: the library writes 1.1 kB for each partition, under a lock that
+/// senders need.
 const LARGE: usize = 8 << 20;
 
-/// The context of a producer: beside the common one, it takes delivery reports.
+/// The context of a producer, which takes delivery reports beside what the common context does.
 pub(super) struct Reporting {
     context: Context,
     shared: Arc<Shared>,
-    /// Where records go that were refused in company.
+    /// The engine that sends records alone after a batch with them was refused.
     lone: Option<Arc<Engine>>,
     broken: AtomicBool,
-    /// Whether it was said that its figures are large.
+    /// True once the warning that the statistics are large was logged.
     is_large: AtomicBool,
 }
 
@@ -86,7 +87,7 @@ impl Reporting {
         self.broken.load(Ordering::Acquire)
     }
 
-    /// Nothing is claimed for this cluster until another producer is there.
+    /// Marks the producer as broken: nothing is claimed for this cluster until another producer is there.
     pub(super) fn breaks(&self) {
         if !self.broken.swap(true, Ordering::AcqRel) {
             self.shared.gate.shut(self.lone.is_none());
@@ -115,7 +116,8 @@ impl ProducerContext for Reporting {
 }
 
 impl Shared {
-    /// A record that was not taken.
+    /// Resolves a record that was not taken with the verdict on its error, and doubts its topic if the error is the
+    /// topic's.
     pub(super) fn failed(&self, pending: PendingRecord, code: RDKafkaErrorCode, alone: bool) {
         let (topic, since) = match &pending {
             PendingRecord::Set { context, since, .. } => (context.topic.clone(), *since),

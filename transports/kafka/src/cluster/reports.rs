@@ -1,4 +1,4 @@
-//! Delivery reports: collected on the library's thread, settled batch by batch beside it.
+//! Delivery reports, collected on the library's thread and settled batch by batch beside it.
 
 use std::{
     sync::{
@@ -12,32 +12,32 @@ use parking_lot::Mutex;
 use setgate_delivery::{Attempt, Cause, Jti, Outcome, Subscription};
 use tokio::sync::{Notify, oneshot};
 
-/// One run of a channel: where the outcomes of its records go.
+/// The run of a channel to which the outcomes of its records go.
 pub(crate) struct DeliveryContext {
     pub(crate) subscription: Subscription,
     pub(crate) topic: Arc<str>,
 }
 
-/// What travels with a record and comes back with its delivery report.
+/// The value that travels with a record and comes back with its delivery report.
 pub(crate) enum PendingRecord {
     /// A SET.
     Set {
-        /// The run that handed it over.
+        /// The run that handed the SET over.
         context: Arc<DeliveryContext>,
-        /// Its identity.
+        /// The `jti` of the SET.
         jti: Jti,
-        /// Its attempt.
+        /// The delivery attempt that the record stands for.
         attempt: Attempt,
-        /// When it was handed over, of the monotonic clock.
+        /// The time of the hand-over, by the monotonic clock.
         since: Duration,
     },
-    /// A record of somebody who waits for it.
+    /// A single record whose sender waits for the outcome.
     Single {
-        /// Its topic.
+        /// The topic of the record.
         topic: Arc<str>,
-        /// When it was handed over, of the monotonic clock.
+        /// The time of the hand-over, by the monotonic clock.
         since: Duration,
-        /// Where the answer goes.
+        /// The channel to the waiting sender.
         answer: oneshot::Sender<Result<(), Cause>>,
     },
 }
@@ -49,7 +49,7 @@ struct Report {
     outcome: Outcome,
 }
 
-/// Reports that are not settled yet. There are never more than the window has records.
+/// Reports that are not settled yet, never more than the window has records.
 #[derive(Default)]
 pub(crate) struct Reports {
     all: Mutex<Vec<Report>>,
@@ -60,7 +60,7 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
-    /// Takes one; whoever finds the buffer empty wakes the drainer.
+    /// Adds a report, and wakes the drainer if the buffer was empty.
     pub(crate) fn add(&self, context: Arc<DeliveryContext>, jti: Jti, attempt: Attempt, outcome: Outcome) {
         let mut all = self.all.lock();
         all.push(Report { context, jti, attempt, outcome });
@@ -71,7 +71,8 @@ impl Reports {
         }
     }
 
-    /// Settles what comes until [`Reports::end`]; `on_success` is called when an acknowledgement is among it.
+    /// Settles incoming reports until [`Reports::end`], and calls `on_success` whenever an acknowledgement is among
+    /// them.
     pub(crate) async fn drain(&self, on_success: impl Fn()) {
         loop {
             let all = {
@@ -84,7 +85,7 @@ impl Reports {
                     on_success();
                 }
                 settle(all);
-                // Reports gather meanwhile: the next lock of a subscription settles more of them.
+                // Reports gather meanwhile, so that the next lock of a subscription settles more of them.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -96,7 +97,7 @@ impl Reports {
         }
     }
 
-    /// Ends when everything that was added before is settled.
+    /// Waits until every report that was added before is settled.
     pub(crate) async fn settled(&self) {
         loop {
             let quiet = self.quiet.notified();
@@ -109,14 +110,14 @@ impl Reports {
         }
     }
 
-    /// Ends the drainer when all is settled.
+    /// Ends the drainer once all reports are settled.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::Release);
         self.some.notify_one();
     }
 }
 
-/// One lock of a subscription for all of its reports.
+/// Settles the reports with one lock of a subscription for all of its own.
 fn settle(mut all: Vec<Report>) {
     all.sort_by_key(|report| Arc::as_ptr(&report.context).addr());
     let mut all = all.into_iter().peekable();

@@ -1,4 +1,4 @@
-//! Topics that the producer must look at again, or that are made.
+//! Topics that the producer must look at again, or that are created.
 
 use std::{
     collections::HashMap,
@@ -25,18 +25,18 @@ use tokio::{
 use super::{Cluster, Shared, engine::Engine};
 use crate::client::{Role, client_config};
 
-/// For so long a broker is asked about a topic.
+/// The longest time to wait for a broker's answer about a topic.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Topics that are doubted at once, at most; of more the producer finds out itself.
+/// The most topics that are doubted at once; the producer finds out about further ones itself.
 const MOST: usize = 10_000;
-/// Looks at once, each on a thread of its own: thousands of streams may be resumed together.
+/// The most looks at once, each on a thread of its own: thousands of streams may be resumed together.
 const LOOKS: usize = 8;
 
-/// Topics that a broker refused: the producer's word on them is old until it has asked again.
+/// Topics that a broker refused: what the producer knows of them is out of date until it has asked again.
 pub(super) struct Doubts {
-    /// Of each, whether it was asked about by now: who sends to the same topic waits for the same look.
+    /// The doubted topics, each with whether it was looked at by now: all senders to one topic wait for the same look.
     all: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<bool>>>>,
-    /// Whether there is any.
+    /// True while a topic is doubted.
     some: AtomicBool,
     looks: Semaphore,
 }
@@ -63,12 +63,12 @@ impl Doubts {
 }
 
 impl Shared {
-    /// A broker refused this topic. Until its next look at the metadata, the producer refuses further records for it without
-    /// asking anybody, although the operator may have fixed it.
+    /// Doubts a topic that a broker refused. Until its next look at the metadata, the producer refuses further records
+    /// for the topic without asking, although the operator may have fixed it.
     pub(super) fn doubt(&self, topic: &Arc<str>) {
         let mut all = self.doubts.all.lock();
         if all.len() < MOST {
-            // While it is being asked about, a refusal says nothing new.
+            // While the topic is being looked at, a refusal says nothing new.
             all.entry(topic.clone()).or_default();
             self.doubts.some.store(true, Ordering::Release);
         }
@@ -76,19 +76,19 @@ impl Shared {
 }
 
 impl Cluster {
-    /// Whether a topic must be looked at before something is sent to it.
+    /// Returns whether a topic must be looked at before anything is sent to it.
     pub(crate) fn doubts(&self, topic: &str) -> bool {
         self.shared.doubts.of(topic).is_some()
     }
 
-    /// Looks at a topic again that was refused before, and makes it where the operator wants topics made.
+    /// Looks again at a topic that was refused, and creates it if the operator wants topics created.
     pub(crate) async fn trust(&self, topic: &str) {
         let Some(doubt) = self.shared.doubts.of(topic) else { return };
         let mut looked = doubt.lock().await;
         if *looked {
             return;
         }
-        // It is never closed.
+        // The semaphore is never closed.
         let _turn = self.shared.doubts.looks.acquire().await;
         self.ask(topic).await;
         *looked = true;
@@ -107,13 +107,13 @@ impl Cluster {
         }
     }
 
-    /// Asks a broker about a topic; the producer learns the answer, too.
+    /// Asks a broker about a topic; the producer learns the answer as well.
     async fn look(&self, topic: &str) -> Option<RDKafkaErrorCode> {
         let (answer, answered) = oneshot::channel();
         let (engine, asked): (Arc<Engine>, Box<str>) = (self.main.clone(), topic.into());
-        // The library's call blocks. It happens when somebody resumes a stream, so a thread of its own is no burden.
+        // The library's call blocks. It happens when a stream is resumed, so a thread of its own is no burden.
         let look = move || {
-            // Whoever asked may be gone.
+            // The caller may be gone.
             let _ = answer.send(engine.look(&asked, PATIENCE));
         };
         std::thread::Builder::new().name("setgate-kafka-look".to_owned()).spawn(look).ok()?;
@@ -126,13 +126,13 @@ impl Cluster {
             .map_err(|fault| Cause::configuration("configuration", clean(&fault.to_string(), 200)))?;
         let gone = |_| Cause::new("resources", "no thread could be started to make a topic");
         let context = self.context();
-        // Beside the runtime's threads: authorities are read.
+        // Creating the client reads certificate authorities, which must not block the runtime's threads.
         let made = spawn_blocking(move || AdminClient::from_config_and_context(&config, context)).await;
         let admin = made.map_err(gone)?.map_err(|error| cannot(&error))?;
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(replication));
         let options = AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
         let results = admin.create_topics([&new], &options).await;
-        // Its end waits for its thread and for name servers; nobody waits for that.
+        // Dropping the client waits for its thread and for name servers, and no one waits for that.
         drop(spawn_blocking(move || drop(admin)));
         match results.map_err(|error| cannot(&error))?.into_iter().next() {
             Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {

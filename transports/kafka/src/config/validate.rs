@@ -1,4 +1,4 @@
-//! Which options are acceptable: rules that name the place, the key and the remedy.
+//! The rules for acceptable options; each fault names the place, the key and the remedy.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -7,14 +7,14 @@ use setgate_delivery::{Cause, ClientIdentity, Fault, Roots, Url, duration};
 use super::{ClusterSection, From, Grant, Password, SaslSection, Section, Terms, TlsSection, TokenSection};
 use crate::client;
 
-/// Longest name of a topic (Kafka's own limit).
+/// The longest name of a topic in bytes (Kafka's own limit).
 const LONGEST_TOPIC: usize = 249;
-/// Longest name of a cluster, a group, a user.
+/// The longest name of a host or a group, in bytes.
 const LONGEST_NAME: usize = 255;
-/// Most brokers to begin with, most topics of a source.
+/// The most bootstrap brokers of a cluster, topics of a source, and bytes of a cluster's name.
 const MOST: usize = 64;
 
-/// A fault of one cluster's section.
+/// Returns a fault of one cluster's section.
 pub(crate) fn in_cluster(name: &str, key: &str, why: &str) -> Fault {
     let name = setgate_delivery::clean(name, 64);
     Fault::Start(Cause::configuration("configuration", format!("[methods.kafka.clusters.{name}]: `{key}`: {why}")))
@@ -40,7 +40,8 @@ impl Section {
         Ok(())
     }
 
-    /// The name of the first cluster that has a broker in common with this one: sections may differ in credentials only.
+    /// Returns the name of the first cluster that has a broker in common with this one, since sections may differ in
+    /// credentials only.
     pub(crate) fn same<'a>(&'a self, name: &'a str) -> &'a str {
         let Some(this) = self.clusters.get(name) else { return name };
         let common = |other: &ClusterSection| {
@@ -49,7 +50,10 @@ impl Section {
         self.clusters.iter().find(|(_, other)| common(other)).map_or(name, |(name, _)| name)
     }
 
-    /// The cluster of that name, or why there is none.
+    /// Returns the cluster of that name.
+    ///
+    /// # Errors
+    /// [`Fault::Terms`] if there is none; it lists those that there are.
     fn cluster(&self, name: &str) -> Result<&ClusterSection, Fault> {
         self.clusters.get(name).ok_or_else(|| {
             let known: Vec<_> = self.clusters.keys().map(String::as_str).collect();
@@ -108,7 +112,7 @@ impl ClusterSection {
             Some(SaslSection::OauthBearer(token)) => {
                 self.within_tls(name, "OAUTHBEARER")?;
                 token.validate(name)?;
-                // The binding's administrative client never serves the library's wish for a token.
+                // The binding's administrative client never serves the library's request for a token.
                 if self.create_topics.is_some() {
                     return fault(
                         "create_topics",
@@ -142,7 +146,7 @@ impl ClusterSection {
         Ok(())
     }
 
-    /// RFC 4616 §4, RFC 7628 §5: whoever reads along has the credential.
+    /// Requires TLS for a mechanism whose credential can be read on the way (RFC 4616 §4, RFC 7628 §5).
     fn within_tls(&self, name: &str, mechanism: &str) -> Result<(), Fault> {
         if self.tls.is_some() {
             return Ok(());
@@ -155,7 +159,7 @@ impl ClusterSection {
     }
 }
 
-/// Host and port of `HOST:PORT`; the brackets of an IPv6 address are gone.
+/// Splits `HOST:PORT` into host and port, and removes the brackets of an IPv6 address.
 fn broker_of(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -168,7 +172,7 @@ fn broker_of(text: &str) -> Option<(&str, u16)> {
     (!host.is_empty() && host.len() <= LONGEST_NAME && host.bytes().all(plain)).then_some((host, port))
 }
 
-/// Whether a host is this machine, by its name alone (RFC 6761 §6.3).
+/// Returns whether a host is this machine, by its name or address alone (RFC 6761 §6.3).
 pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
@@ -253,7 +257,8 @@ impl TokenSection {
     }
 }
 
-/// Kafka's rule for topics, and ours: its own internal topics begin with two underscores.
+/// Checks the name of a topic against Kafka's rule and the gateway's own: Kafka's internal topics, which begin with two
+/// underscores, are refused.
 fn validate_topic(pointer: &str, topic: &str) -> Result<(), Fault> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if topic.is_empty() || topic.len() > LONGEST_TOPIC || !topic.bytes().all(plain) || matches!(topic, "." | "..") {
@@ -266,9 +271,10 @@ fn validate_topic(pointer: &str, topic: &str) -> Result<(), Fault> {
 }
 
 impl Terms {
-    /// Checks what a stream asks for, without I/O.
+    /// Checks the terms of a stream, without I/O.
     ///
-    /// A stream of the operator's may name any topic unless its grant lists some; a receiver's own stream only what its grant lists.
+    /// A stream of the operator's may name any topic unless its grant lists some; a receiver's own stream may name only
+    /// what its grant lists.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member and the remedy.
@@ -319,7 +325,7 @@ impl Grant {
 }
 
 impl From {
-    /// Checks what a source names, without I/O.
+    /// Checks the `from` of a source, without I/O.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member and the remedy.

@@ -1,4 +1,4 @@
-//! A client that looks and changes nothing. Everything here waits: it belongs on a thread of its own.
+//! A client that looks at a cluster and changes nothing. Its calls block, so they belong on a thread of their own.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -23,16 +23,16 @@ use crate::{
     words,
 };
 
-/// How long one wait for a sign of life takes.
+/// The time of one wait for a sign of life.
 const STEP: Duration = Duration::from_millis(100);
-/// After so long without an answer a broker that hangs up again and again is called unreachable.
+/// The time without an answer after which a broker that hangs up again and again is called unreachable.
 const HUNG_UP: Duration = Duration::from_secs(3);
-/// Most errors that are kept.
+/// The most errors that are kept.
 const KEPT: usize = 16;
-/// A topic that nobody has: asking for it lists brokers without listing all topics.
+/// A topic that does not exist: asking for it lists brokers without listing all topics.
 const NOBODYS: &str = "setgate-check";
 
-/// Hears what the library says beside its answers, and knows the token.
+/// A client context that collects the errors which the library reports beside its answers, and gives out the token.
 pub(super) struct Ear {
     tokens: Option<Arc<Tokens>>,
     errors: Mutex<Vec<(RDKafkaErrorCode, String)>>,
@@ -68,7 +68,7 @@ impl Ear {
         self.errors.lock().iter().any(|(seen, _)| *seen == code)
     }
 
-    /// What explains best why there is no answer: who we are, then TLS, then the network.
+    /// Returns the error that explains best why there is no answer: authentication, then TLS, then the network.
     fn why(&self) -> Option<(RDKafkaErrorCode, String)> {
         let weight = |code: RDKafkaErrorCode| match code {
             RDKafkaErrorCode::Authentication
@@ -86,7 +86,7 @@ impl Ear {
 /// A client with a connection.
 pub(super) struct Seen {
     client: BaseConsumer<Ear>,
-    /// From the first packet to the answer.
+    /// The time from the first packet to the answer.
     pub(super) took: Duration,
 }
 
@@ -105,7 +105,7 @@ fn connect(subject: &Subject, broker: Option<&str>, role: Role<'_>) -> Result<Se
     if let Some(broker) = broker {
         config.set("bootstrap.servers", broker);
     }
-    // Tells that reading is allowed where there is nothing to read.
+    // The end of a partition shows that reading is allowed where there is nothing to read.
     config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
     let clock = &subject.runtime.clock;
     let began = clock.monotonic();
@@ -117,7 +117,7 @@ fn connect(subject: &Subject, broker: Option<&str>, role: Role<'_>) -> Result<Se
         wrong(what.clone(), why)
     })?;
     loop {
-        // Serves what the library calls back, tokens above all.
+        // This poll serves the library's callbacks, above all the one for tokens.
         drop(client.poll(Duration::ZERO));
         if client.client().fetch_cluster_id(STEP).is_some() {
             let took = clock.monotonic().saturating_sub(began);
@@ -133,7 +133,7 @@ fn connect(subject: &Subject, broker: Option<&str>, role: Role<'_>) -> Result<Se
     }
 }
 
-/// How long to go on after such an error: what is wrong for good needs no second try.
+/// Returns the time to go on after such an error: a fault that will not pass needs no second try.
 fn enough(code: RDKafkaErrorCode, said: &str) -> Duration {
     match code {
         RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::UnsupportedSASLMechanism => {
@@ -144,7 +144,7 @@ fn enough(code: RDKafkaErrorCode, said: &str) -> Duration {
     }
 }
 
-/// What to do about no answer, in our words and the library's.
+/// Returns the advice for a missing answer, in the gateway's words and the library's.
 pub(super) fn explain(section: &ClusterSection, why: Option<(RDKafkaErrorCode, String)>) -> String {
     let Some((code, said)) = why else {
         return format!("no answer within {} s: is the port right, does a firewall drop packets?", PATIENCE.as_secs());
@@ -178,17 +178,17 @@ pub(super) fn explain(section: &ClusterSection, why: Option<(RDKafkaErrorCode, S
         }
         _ => "it hangs up, or cannot be reached",
     };
-    // That all are down is no cause.
+    // The words that all brokers are down name no cause.
     if code == RDKafkaErrorCode::AllBrokersDown {
         return advice.to_owned();
     }
     format!("{advice}; the client says: {said}")
 }
 
-/// The brokers that the cluster names itself, by number.
+/// Returns the brokers that the cluster names itself, with their numbers.
 ///
 /// # Errors
-/// A finding, when it does not name them.
+/// A finding, if the cluster does not name them.
 pub(super) fn brokers(subject: &Subject) -> Result<Vec<(i32, String)>, Finding> {
     let seen = reach(subject, None)?;
     let answer = seen.client.client().fetch_metadata(Some(NOBODYS), PATIENCE);
@@ -200,36 +200,36 @@ pub(super) fn brokers(subject: &Subject) -> Result<Vec<(i32, String)>, Finding> 
     Ok(answer.brokers().iter().map(one).collect())
 }
 
-/// What became of the question for a topic.
+/// The answer to the question for a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Topic {
-    /// It is there.
+    /// The topic exists and has this shape.
     There(Shape),
-    /// It is not.
+    /// The topic does not exist.
     Absent,
-    /// We may not see it.
+    /// The gateway may not see the topic.
     Forbidden,
-    /// It cannot be used, for this reason.
+    /// The topic cannot be used, for this reason.
     Unhealthy(String),
 }
 
-/// What a topic is like.
+/// The shape of a topic as the brokers report it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// Partitions.
+    /// The number of partitions.
     pub(super) partitions: usize,
-    /// Copies of the partition that has the fewest.
+    /// The copies of the partition that has the fewest.
     pub(super) copies: usize,
-    /// Copies in sync of the partition that has the fewest.
+    /// The copies in sync of the partition that has the fewest.
     pub(super) fewest_in_sync: usize,
-    /// Partitions without a leader.
+    /// The number of partitions without a leader.
     pub(super) leaderless: usize,
 }
 
 /// Asks for a topic.
 ///
 /// # Errors
-/// A finding, when there is no answer.
+/// A finding, if there is no answer.
 pub(super) fn topic(seen: &Seen, subject: &Subject, topic: &str) -> Result<Topic, Finding> {
     let what = subject.says(&format!("topic {topic}"));
     let clock = &subject.runtime.clock;
@@ -266,9 +266,9 @@ fn described(found: &MetadataTopic) -> Topic {
     })
 }
 
-/// Asks for a topic's settings.
+/// Asks for the settings of a topic.
 pub(super) async fn settings(subject: &Subject, topic: &str) -> Settings {
-    // The binding's administrative client never serves the library's wish for a token.
+    // The binding's administrative client never serves the library's request for a token.
     if subject.tokens.is_some() {
         return Settings::NotWithTokens;
     }
@@ -280,10 +280,10 @@ pub(super) async fn settings(subject: &Subject, topic: &str) -> Settings {
     let Ok(Ok(admin)) = made else { return Settings::Untold("its client cannot be made".to_owned()) };
     let options = AdminOptions::new().request_timeout(Some(PATIENCE));
     let answer = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-    // It waits for its thread.
+    // Dropping the client waits for its thread.
     drop(spawn_blocking(move || drop(admin)).await);
     match answer.map(|mut answer| answer.pop()) {
-        // The binding does not tell a refusal: it gives a resource without settings, which no topic is.
+        // The binding does not report a refusal: it gives a resource without settings, which no topic is.
         Ok(Some(Ok(resource))) if resource.entries.is_empty() => Settings::Forbidden,
         Ok(Some(Ok(resource))) => {
             let entries = resource.entries.into_iter();
@@ -295,14 +295,14 @@ pub(super) async fn settings(subject: &Subject, topic: &str) -> Settings {
     }
 }
 
-/// What was seen of what a source names.
+/// The findings about the group and the topics of a source.
 pub(super) struct SourceFindings {
     pub(super) group: Group,
     pub(super) topics: Vec<(String, Topic, Reading)>,
     pub(super) errors: Option<(String, Topic)>,
 }
 
-/// Whether a group can be used. To join it would disturb those who are in it.
+/// The usability of a group, found without joining it: that would disturb its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     Readable,
@@ -310,7 +310,7 @@ pub(super) enum Group {
     Unhealthy(String),
 }
 
-/// Whether a topic may be read.
+/// The right to read a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     Allowed,
@@ -318,10 +318,10 @@ pub(super) enum Reading {
     Untold,
 }
 
-/// Looks at group, topics and error topic of a source.
+/// Looks at the group, the topics and the error topic of a source.
 ///
 /// # Errors
-/// A finding, when there is no answer at all.
+/// A finding, if there is no answer at all.
 pub(super) fn source(subject: &Subject, from: &From) -> Result<SourceFindings, Finding> {
     let seen = connect(subject, None, Role::Consumer { group: &from.group })?;
     let mut topics = Vec::new();
@@ -354,7 +354,8 @@ fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
     let until = clock.monotonic() + PATIENCE;
     loop {
         let Err(error) = seen.client.committed_offsets(asked.clone(), STEP * 10) else { return Group::Readable };
-        // Who may not know the coordinator is answer so beside, and waits for it in vain.
+        // Without the right to know the coordinator, the refusal comes through the error callback, and the call waits
+        // in vain.
         drop(seen.client.poll(STEP));
         let refused = RDKafkaErrorCode::GroupAuthorizationFailed;
         if error.rdkafka_error_code() == Some(refused) || seen.client.context().has_heard(refused) {
@@ -374,7 +375,8 @@ fn group(subject: &Subject, seen: &Seen, topics: &[String]) -> Group {
     }
 }
 
-/// Whether it is so for a moment only: a cluster that has just started has no coordinators and leaders yet, or reads what they knew.
+/// Returns whether the error will pass soon: a cluster that has just started has no coordinators and leaders yet, or
+/// still reads what they knew.
 fn passes(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -389,7 +391,8 @@ fn passes(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Begins to read at the end of one partition, which gives nothing, is refused, or has nothing yet. No offset is committed.
+/// Begins to read at the end of one partition, where there is nothing to read; the broker allows it, refuses it, or
+/// does not answer in time. No offset is committed.
 fn read(subject: &Subject, seen: &Seen, topic: &str) -> Reading {
     let mut at_end = TopicPartitionList::new();
     if at_end.add_partition_offset(topic, 0, Offset::End).is_err() || seen.client.assign(&at_end).is_err() {
@@ -400,7 +403,7 @@ fn read(subject: &Subject, seen: &Seen, topic: &str) -> Reading {
     let mut reading = Reading::Untold;
     while reading == Reading::Untold && clock.monotonic() < until {
         reading = match seen.client.poll(STEP) {
-            // What comes at this moment is seen by whoever reads the topic, too.
+            // A record that comes at this moment is seen by other readers of the topic as well.
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => Reading::Allowed,
             Some(Err(error)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Reading::Forbidden,
@@ -415,7 +418,7 @@ fn read(subject: &Subject, seen: &Seen, topic: &str) -> Reading {
 
 #[cfg(test)]
 impl Seen {
-    /// The first and the next offset of partition 0.
+    /// Returns the first and the next offset of partition 0.
     pub(super) fn watermarks(&self, topic: &str) -> (i64, i64) {
         self.client.fetch_watermarks(topic, 0, PATIENCE).unwrap()
     }

@@ -12,7 +12,7 @@ impl<'a> Commands<'a> {
         Self { section }
     }
 
-    /// As whom the cluster knows the gateway, as far as that can be told from here.
+    /// Returns the principal that the cluster knows the gateway as, as far as that can be told from here.
     pub(super) fn principal(&self) -> String {
         match (&self.section.sasl, &self.section.tls) {
             (Some(SaslSection::Plain(who) | SaslSection::ScramSha256(who) | SaslSection::ScramSha512(who)), _) => {
@@ -60,14 +60,14 @@ impl<'a> Commands<'a> {
 
     fn tool(&self, name: &str) -> String {
         let broker = self.section.bootstrap.first().map_or("HOST:PORT", String::as_str);
-        // How an administrator shows who they are is theirs to write.
+        // The credentials of the administrator are theirs to fill in.
         let secured = self.section.tls.is_some() || self.section.sasl.is_some();
         let file = if secured { " --command-config admin.properties" } else { "" };
         format!("{name} --bootstrap-server {broker}{file}")
     }
 }
 
-/// One word for a shell.
+/// Quotes a text as one word for a shell.
 fn quote(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'.' | b'_' | b'-' | b'@');
     if !text.is_empty() && text.bytes().all(plain) {

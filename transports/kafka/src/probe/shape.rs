@@ -1,4 +1,4 @@
-//! Whether a topic is fit to carry SETs: pure.
+//! The assessment of whether a topic is fit to carry SETs: pure.
 
 use std::collections::HashMap;
 
@@ -6,22 +6,22 @@ use setgate_delivery::Finding;
 
 use super::{Subject, good, look::Shape, wrong};
 
-/// A retention below this deserves a word, in milliseconds.
+/// The retention in milliseconds below which a remark is added.
 const SHORT_MS: i64 = 24 * 3_600_000;
 
-/// What a topic's settings could be asked for.
+/// The settings of a topic, or the reason why they are not known.
 pub(super) enum Settings {
-    /// They are these.
+    /// The settings by name.
     Are(HashMap<String, String>),
-    /// The right to see them is missing.
+    /// The right to see the settings is missing.
     Forbidden,
-    /// They cannot be asked for with bearer tokens: the binding's administrative client never gets one.
+    /// Settings cannot be asked for with bearer tokens: the binding's administrative client never gets one.
     NotWithTokens,
-    /// They were not told.
+    /// The brokers did not report the settings, for this reason.
     Untold(String),
 }
 
-/// What is to be said of a topic that is there.
+/// Returns the findings about a topic that exists.
 pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Settings) -> Vec<Finding> {
     let what = subject.says(&format!("topic {topic}"));
     let commands = subject.commands();
@@ -93,7 +93,7 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
     findings
 }
 
-/// Why its settings are not known.
+/// Returns why the settings of the topic are not known.
 fn why_unread(settings: Settings, subject: &Subject, topic: &str) -> String {
     match settings {
         Settings::Are(_) => String::new(),
@@ -116,7 +116,7 @@ fn acknowledged_by(least: i64, shape: &Shape) -> String {
     text
 }
 
-/// `kept`: in milliseconds, negative for ever.
+/// Describes a retention of `kept` milliseconds; a negative one means for ever.
 fn kept_for(kept: i64) -> String {
     let mut text = match kept {
         ..0 => ", kept for ever".to_owned(),
@@ -129,7 +129,7 @@ fn kept_for(kept: i64) -> String {
     text
 }
 
-/// A number and what it counts.
+/// Returns a number with the noun that it counts.
 pub(super) fn count(number: usize, one: &str, several: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { several })
 }

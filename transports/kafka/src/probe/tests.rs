@@ -1,4 +1,5 @@
-//! Against the library's own mock cluster, which knows neither TLS nor SASL, rights nor settings; and of what is said.
+//! Tests of the probe against the library's own mock cluster, which knows neither TLS nor SASL, rights nor settings,
+//! and of the texts of its findings.
 
 use rdkafka::{
     error::RDKafkaErrorCode,
@@ -25,7 +26,7 @@ fn of(mock: &MockCluster<'_, DefaultProducerContext>) -> Value {
     json!({ "bootstrap": brokers.split(',').collect::<Vec<_>>() })
 }
 
-/// A port that nobody listens on.
+/// Returns an address at which nothing listens.
 fn deaf() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -96,7 +97,7 @@ async fn a_coordinator_that_is_not_there_yet_is_waited_for() {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
     ] {
-        // More often than the library tries by itself.
+        // The errors are more than the library retries by itself.
         mock.request_errors(RDKafkaApiKey::OffsetFetch, &[error; 4]);
         let found = source(&subject(&of(&mock)), &from).await;
         assert!(found.iter().all(|found| found.good), "{error:?}: {found:?}");

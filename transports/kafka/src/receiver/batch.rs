@@ -6,7 +6,7 @@ use setgate_delivery::Bytes;
 
 use super::record::{Headers, Read};
 
-/// A partition, and in which assignment of it to us.
+/// A partition, with the number of its assignment to this member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Assignment {
     pub(crate) topic: Arc<str>,
@@ -19,25 +19,25 @@ pub(crate) struct Assignment {
 pub(crate) struct Record {
     pub(crate) place: Assignment,
     pub(crate) offset: i64,
-    /// When it was made or appended, as the topic has it.
+    /// The time at which the record was made or appended, as the topic has it.
     pub(crate) millis: Option<i64>,
     pub(crate) key: Option<Bytes>,
     pub(crate) headers: Headers,
-    /// Why its headers cannot be looked at.
+    /// The reason why the headers cannot be read, if they cannot.
     pub(crate) headers_bad: Option<&'static str>,
     pub(crate) value: Option<Bytes>,
 }
 
 impl Record {
-    /// Bytes that it takes here.
+    /// Returns the bytes that the record occupies in memory.
     pub(crate) fn bytes(&self) -> usize {
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len)).sum();
         self.value.as_ref().map_or(0, Bytes::len) + self.key.as_ref().map_or(0, Bytes::len) + headers + 128
     }
 
-    /// By what it is known when it comes again. A topic that is deleted and made anew counts from the beginning: the time tells its
-    /// records from those that stood there before.
+    /// Returns the identity by which the record is known when it comes again. A topic that is deleted and created anew
+    /// counts from the beginning, and the time tells its records from those that stood there before.
     pub(crate) fn name(&self, cluster: &str) -> String {
         match self.millis {
             Some(millis) => format!("kafka:{cluster}:{}@{millis}", self.at()),
@@ -45,19 +45,20 @@ impl Record {
         }
     }
 
-    /// Its place, as the operator reads it.
+    /// Returns the place of the record, as the operator reads it.
     pub(crate) fn at(&self) -> String {
         format!("{}/{}/{}", self.place.topic, self.place.partition, self.offset)
     }
 }
 
-/// A record in hand: `None` when nothing more is to be done for it.
+/// A record in hand; `left` is `None` when nothing more is to be done for it.
 pub(crate) struct Item {
     pub(crate) record: Record,
     pub(crate) left: Option<Read>,
 }
 
-/// The offset that each partition may be continued at: that of its first record with something left to do, or behind its last.
+/// Returns the offset at which each partition may be continued: that of its first record with something left to do, or
+/// the one behind its last record.
 pub(crate) fn positions(items: &[Item]) -> HashMap<Assignment, i64> {
     let mut next: HashMap<&Assignment, (i64, bool)> = HashMap::new();
     for item in items {

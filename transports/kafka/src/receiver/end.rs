@@ -1,8 +1,9 @@
-//! Where a group begins that is to take only what comes from now on.
+//! The beginning of a group that is to take only records from now on.
 //!
-//! The library's own `auto.offset.reset=latest` would do that again at each start until there is an offset, and whenever an offset is
-//! gone from the topic: what came meanwhile would be skipped. Here the end is looked up once and committed; from then on the group has an
-//! offset, and an offset that is gone means the oldest record that is left.
+//! The library's own `auto.offset.reset=latest` would skip to the end again at each start until there is an offset, and
+//! whenever an offset is gone from the topic: records that came meanwhile would be lost. Here the end is looked up once
+//! and committed; from then on the group has an offset, and an offset that is gone means the oldest record that is
+//! left.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,13 +15,13 @@ use rdkafka::{
 
 use super::group::Member;
 
-/// How long one answer may take. The group waits meanwhile.
+/// The longest wait for one answer, during which the group waits too.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Lets those of these partitions that have no offset begin at their present end; tells where that is.
+/// Lets those of the assigned partitions that have no offset begin at their present end, and returns these ends.
 ///
 /// # Errors
-/// When the brokers do not say: nothing may be taken then.
+/// The brokers do not report the offsets or the ends; nothing may be taken then.
 pub(super) fn begin(
     consumer: &BaseConsumer<Member>,
     assigned: &TopicPartitionList,

@@ -1,7 +1,9 @@
-//! The member of the consumer group: a thread of its own that polls, hands batches over one at a time, and commits what is durable.
+//! The member of the consumer group: a thread of its own that polls, hands batches over one at a time, and commits what
+//! is durable.
 //!
-//! While a batch is in hand nothing else is taken: if that lasts, the partitions are paused and the polling goes on, so that the group
-//! sees a member that lives. Offsets are committed of partitions only that are ours in the assignment in which they were read.
+//! While a batch is in hand, nothing else is taken. If that lasts, the partitions are paused and the polling goes on,
+//! so that the group sees a live member. Offsets are committed only for partitions that still have the assignment in
+//! which the records were read.
 
 mod offsets;
 
@@ -33,40 +35,42 @@ use super::{
 };
 use crate::{config::Start, context::Context, reported::ReportedHealth};
 
-/// Bytes of records that are taken together; one larger record is taken alone.
+/// The bytes at which a batch is full; its last record may pass them.
 const BATCH_BYTES: usize = 4 << 20;
-/// How long the thread waits for a record, and for the end of a batch before it pauses the partitions.
+/// The time for which the thread waits for a record, and for the end of a batch before it pauses the partitions.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a rebalance waits for the batch in hand. What is not done by then comes again, to whoever has the partition.
+/// The longest wait of a rebalance for the batch in hand. Records that are not done by then come again, to the
+/// partition's new owner.
 const FINISH: Duration = Duration::from_secs(5);
-/// How often brokers that were lost are looked for, where no record tells that they are back; and for how long each time.
+/// The time between two looks for lost brokers, where no record shows that they are back, and the longest time of one
+/// look.
 const LOOK: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(1));
 
-/// What the thread, its callbacks and whoever works on the batches share.
+/// The state that the thread, its callbacks and the worker on the batches share.
 pub(crate) struct Shared {
     pub(crate) ingest: Arc<dyn Ingest>,
     pub(crate) broker: Arc<str>,
     reported: Arc<ReportedHealth>,
     start: Start,
     state: Mutex<State>,
-    /// The batch in hand was given back.
+    /// Notified when the batch in hand is given back.
     over: Condvar,
     pub(crate) stop: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// The assignment of each partition that is ours.
+    /// The number of the current assignment, for each partition assigned to this member.
     ours: HashMap<(Arc<str>, i32), u64>,
     epochs: u64,
-    /// Where each partition goes on, and whether that is committed.
+    /// The offset at which each partition goes on, and the state of its commit.
     next: HashMap<Assignment, (i64, CommitState)>,
     in_hand: bool,
     paused: bool,
     commits: Patience,
-    /// The brokers cannot be used, which was told; when they were looked for last.
+    /// The time of the last look for the brokers, while they cannot be used and that has been reported.
     lost: Option<Duration>,
-    /// Why it cannot go on.
+    /// The reason why the member cannot go on.
     failed: Option<Cause>,
 }
 
@@ -81,7 +85,7 @@ impl Shared {
         Arc::new(Self { ingest, broker, reported, start, state, over, stop })
     }
 
-    /// Everything up to here is durable.
+    /// Notes that everything before these offsets is durable.
     pub(crate) fn durable(&self, positions: HashMap<Assignment, i64>) {
         let mut state = self.state.lock();
         for (place, at) in positions {
@@ -91,13 +95,13 @@ impl Shared {
         }
     }
 
-    /// The batch is not in hand any more.
+    /// Notes that the batch is not in hand any more.
     pub(crate) fn give_back(&self) {
         self.state.lock().in_hand = false;
         self.over.notify_all();
     }
 
-    /// Ends the thread.
+    /// Tells the thread to end.
     pub(crate) fn end(&self) {
         self.stop.store(true, Ordering::Release);
     }
@@ -106,7 +110,7 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// Waits until the batch in hand is given back; tells whether it was.
+    /// Waits until the batch in hand is given back, and returns whether it was.
     fn wait(&self, within: Duration) -> bool {
         let mut state = self.state.lock();
         if state.in_hand {
@@ -115,7 +119,7 @@ impl Shared {
         !state.in_hand
     }
 
-    /// The assignment of a partition, if it is ours.
+    /// Returns the number of a partition's assignment, if it is assigned to this member.
     pub(super) fn epoch(&self, topic: &Arc<str>, partition: i32) -> Option<u64> {
         self.state.lock().ours.get(&(topic.clone(), partition)).copied()
     }
@@ -124,7 +128,7 @@ impl Shared {
         self.epoch(&place.topic, place.partition) == Some(place.epoch)
     }
 
-    /// The brokers cannot be used, if that is so: the source says it under its own name.
+    /// Reports under the source's own name that the brokers cannot be used, if that is so.
     fn lose(&self) {
         let Some(cause) = self.reported.trouble() else { return };
         let new = self.state.lock().lost.replace(self.reported.now()).is_none();
@@ -133,7 +137,7 @@ impl Shared {
         }
     }
 
-    /// Whether the brokers were lost, and it is time to look for them.
+    /// Returns whether the brokers are lost and it is time to look for them.
     fn looks(&self) -> bool {
         let (mut state, now) = (self.state.lock(), self.reported.now());
         match &mut state.lost {
@@ -146,7 +150,7 @@ impl Shared {
     }
 }
 
-/// The context of the consumer: that of the cluster, and what becomes of partitions.
+/// The context of the consumer: that of the cluster, with the callbacks for assigned and revoked partitions.
 pub(crate) struct Member {
     pub(crate) inner: Context,
     pub(crate) shared: Arc<Shared>,
@@ -221,7 +225,7 @@ impl ConsumerContext for Member {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        // What is assigned while a batch is in hand stands still as the rest does.
+        // Partitions that are assigned while a batch is in hand are paused like the others.
         if let Rebalance::Assign(list) = rebalance
             && self.shared.state.lock().paused
         {
@@ -233,7 +237,7 @@ impl ConsumerContext for Member {
 /// Polls until it is told to end, or cannot go on.
 ///
 /// # Errors
-/// Why it cannot.
+/// The reason why it cannot go on.
 pub(crate) fn poll(
     consumer: &BaseConsumer<Member>,
     shared: &Shared,
@@ -278,7 +282,7 @@ pub(crate) fn poll(
     Ok(())
 }
 
-/// Waits for the end of the batch in hand, and lives on meanwhile.
+/// Waits for the end of the batch in hand, and keeps the membership alive meanwhile.
 fn attend(
     consumer: &BaseConsumer<Member>,
     shared: &Shared,
@@ -294,7 +298,7 @@ fn attend(
         let _ = consumer.pause(&all);
     }
     while !shared.wait(Duration::ZERO) && !shared.stopping() {
-        // What was on its way to us when the partitions were paused.
+        // These records were under way when the partitions were paused.
         early.extend(next(consumer, shared, group, TICK, up)?);
         if !shared.is_patient() {
             shared.commit(consumer, None);
@@ -307,7 +311,7 @@ fn attend(
     Ok(())
 }
 
-/// The next record, if there is one within this time.
+/// Returns the next record, if one comes within this time.
 fn next(
     consumer: &BaseConsumer<Member>,
     shared: &Shared,
@@ -341,7 +345,7 @@ fn next(
                 shared.ingest.report(BrokerEvent::Down { broker: shared.broker.clone(), cause });
                 Ok(None)
             }
-            // The error callback has said it, and the library goes on trying.
+            // The error callback has reported it, and the library goes on trying.
             (None, _) => Ok(None),
         },
     }

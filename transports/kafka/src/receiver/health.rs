@@ -1,4 +1,5 @@
-//! How a source is doing: its lag, what errors mean for people, and how soon a commit that failed is tried again.
+//! The health of a source: its lag, what errors mean for the operator, and how soon a commit that failed is tried
+//! again.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,19 +7,19 @@ use rdkafka::{error::KafkaError, types::RDKafkaErrorCode};
 use serde::Deserialize;
 use setgate_delivery::{Backoff, Cause, Jitter};
 
-/// Rests between two tries of a commit: first and last.
+/// The first and the longest rest between two tries of a commit.
 const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
-/// Whether an offset is committed.
+/// The state of an offset's commit.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum CommitState {
     No,
-    /// It was sent. Of what became of that the binding tells nothing: its commit callback is never called.
+    /// The commit was sent. The binding does not report its outcome: its commit callback is never called.
     Sent,
     Yes,
 }
 
-/// When what was not committed may be tried again.
+/// The rest of failed commits before they may be tried again.
 #[derive(Default)]
 pub(super) struct Patience {
     failures: u32,
@@ -26,24 +27,24 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// It was done.
+    /// Notes that a commit succeeded.
     pub(super) fn on_success(&mut self) {
         *self = Self::default();
     }
 
-    /// It was not.
+    /// Notes that a commit failed.
     pub(super) fn failed(&mut self, now: Duration) {
         let failures = self.failures.saturating_add(1);
         *self = Self { failures, until: now + REST.wait(failures, Jitter::None) };
     }
 
-    /// Whether it may be tried.
+    /// Returns whether a commit may be tried.
     pub(super) fn is_over(&self, now: Duration) -> bool {
         now >= self.until
     }
 }
 
-/// The part of the library's statistics that is told on.
+/// The part of the library's statistics that is reported.
 #[derive(Deserialize)]
 pub(super) struct Statistics {
     #[serde(default)]
@@ -63,7 +64,7 @@ struct Partition {
 }
 
 impl Statistics {
-    /// Records that are there and not taken, of our partitions; -1 means that it is not known.
+    /// Returns the number of records that wait in this member's partitions; a lag that is not known (-1) counts as 0.
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     pub(super) fn lag(&self) -> f64 {
         let partitions = self.topics.values().flat_map(|topic| topic.partitions.values());
@@ -71,7 +72,7 @@ impl Statistics {
     }
 }
 
-/// What an error means for people, and whether the member must be made anew.
+/// Returns the cause that is reported for an error, if any, and whether the member must be created anew.
 pub(super) fn fault(error: &KafkaError, group: &str) -> (Option<Cause>, bool) {
     let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);

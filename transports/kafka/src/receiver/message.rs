@@ -1,4 +1,4 @@
-//! Records as the library brings them.
+//! The conversion of the library's messages into records.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,10 +17,10 @@ use super::{
     record::{Headers, MOST_HEADER_BYTES, MOST_HEADERS},
 };
 
-/// The record, if its partition is ours.
+/// Returns the record, if its partition is assigned to this member.
 pub(super) fn record(shared: &Shared, message: &BorrowedMessage<'_>) -> Option<Record> {
     let (topic, partition) = (Arc::<str>::from(message.topic()), message.partition());
-    // Not ours any more: whoever has it now takes it.
+    // A partition that is not assigned here any more: its new owner takes the record.
     let epoch = shared.epoch(&topic, partition)?;
     let (headers, headers_bad) = match headers(message) {
         Ok(headers) => (headers, None),
@@ -37,13 +37,13 @@ pub(super) fn record(shared: &Shared, message: &BorrowedMessage<'_>) -> Option<R
     })
 }
 
-/// The headers, if they are few enough and have names.
+/// Returns the headers, if they are few enough and have names.
 fn headers(message: &BorrowedMessage<'_>) -> Result<Headers, &'static str> {
     let Some(all) = message.headers() else { return Ok(Vec::new()) };
     if all.count() > MOST_HEADERS {
         return Err("the record has more than 128 headers");
     }
-    // A producer of the topic may have written anything, and the library may end its reading of it with a panic.
+    // A producer of the topic may have written anything, and the library may panic when it reads it.
     let read = catch_unwind(AssertUnwindSafe(|| {
         let mut bytes = 0;
         let mut headers = Vec::with_capacity(all.count());

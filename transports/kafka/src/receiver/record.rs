@@ -1,34 +1,35 @@
-//! What a record says: an event of intake, plain or as a CloudEvent. Pure, and fed with whatever a producer of the topic wrote.
+//! The reading of a record as an event of intake, plain or as a CloudEvent. It is pure, and its input is whatever a
+//! producer of the topic wrote.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use setgate_delivery::{Bytes, ErrorCode, Identity, Json, JsonLimits, Refusal, parse_json};
 
 use crate::config::{Format, KnownBy};
 
-/// Most headers of a record that is looked at.
+/// The most headers of a record that is read.
 pub const MOST_HEADERS: usize = 128;
-/// Most bytes of all headers of a record that is looked at.
+/// The most bytes of all headers of a record that is read.
 pub const MOST_HEADER_BYTES: usize = 64 << 10;
-/// Longest name under which an event is known.
+/// The longest identity of an event, in bytes.
 const LONGEST_ID: usize = 256;
-/// The ingest has its own limits; these only keep the reader's stack and work bounded.
+/// The limits that keep the reader's stack and work bounded; the ingest has limits of its own.
 const LIMITS: JsonLimits = JsonLimits { depth: 128, members: 10_000 };
 
 /// The headers of a record, in their order.
 pub type Headers = Vec<(String, Option<Bytes>)>;
 
-/// What a record is.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Read {
     /// An event, as far as can be told before intake reads it.
     Event(Identity, Bytes),
-    /// A tombstone: it says nothing.
+    /// A tombstone, which holds no event.
     Nothing,
-    /// No event.
+    /// A record that is no event, with the refusal.
     Bad(Refusal),
 }
 
-/// Reads one record; `at` names its place, the same whenever it comes.
+/// Reads one record; `at` names its place, and is the same whenever the record comes.
 #[must_use]
 pub fn read(format: Format, known_by: KnownBy, at: &str, headers: &Headers, value: Option<&Bytes>) -> Read {
     let Some(value) = value else { return Read::Nothing };
@@ -48,18 +49,18 @@ pub fn read(format: Format, known_by: KnownBy, at: &str, headers: &Headers, valu
     }
 }
 
-/// A refusal of ours.
+/// Returns a refusal with a description.
 pub(crate) fn refusal(code: ErrorCode, why: &str) -> Refusal {
     Refusal { code, description: Some(why.into()), language: None }
 }
 
-/// The event's own name, if it is a CloudEvent, and its JSON.
+/// Returns the event's own name, if it is a CloudEvent, and its JSON.
 fn event(format: Format, headers: &Headers, value: &Bytes) -> Result<(Option<String>, Bytes), &'static str> {
     let kind = one(headers, "content-type")?.map(str::trim);
     if kind.is_some_and(|kind| essence(kind).eq_ignore_ascii_case("application/secevent+jwt")) {
         return Err("the record is a SET: taking SETs from topics comes with the receiver side; a source takes events");
     }
-    // RFC 8259 §8.1; the same octets would be another subject to whoever believes the header.
+    // RFC 8259 §8.1; the same octets would be another subject to a reader that believes the header.
     if kind.is_some_and(|kind| !is_utf8(kind)) {
         return Err("the `content-type` names a charset, and it is not UTF-8");
     }
@@ -105,7 +106,7 @@ fn structured(media_type: &str, value: &Bytes) -> Result<(Option<String>, Bytes)
             "of CloudEvents in structured mode only `application/cloudevents+json` is read: one event, in JSON",
         );
     }
-    // As strict as intake reads: no name twice, so that nobody else can read another event in it.
+    // This is as strict as intake: no name twice, so that no other reader can find another event in it.
     let Ok(Json::Object(mut event)) = parse_json(value, &LIMITS) else {
         return Err("the CloudEvent is no JSON object without repeated names (RFC 7493)");
     };
@@ -144,7 +145,7 @@ fn is_version(version: &str) -> Result<(), &'static str> {
     if version == "1.0" { Ok(()) } else { Err("the version of the CloudEvent is not 1.0") }
 }
 
-/// The one value of a header; two would mean different things to different readers.
+/// Returns the one value of a header; two would mean different things to different readers.
 fn one<'a>(headers: &'a Headers, name: &str) -> Result<Option<&'a str>, &'static str> {
     let mut found = headers.iter().filter(|(header, _)| header.eq_ignore_ascii_case(name));
     let Some((_, value)) = found.next() else { return Ok(None) };
@@ -176,12 +177,14 @@ fn is_json(kind: &str) -> bool {
     essence == "application/json" || essence == "text/json" || essence.ends_with("+json")
 }
 
-/// `source` and `id` together name a CloudEvent (CloudEvents 1.0 §3.1.1); the length keeps the two apart.
+/// Returns the name of a CloudEvent, which is its `source` and `id` together (CloudEvents 1.0 §3.1.1); the length keeps
+/// the two apart.
 fn name(source: &str, id: &str) -> String {
     fitting("ce:", format!("ce:{}:{source}:{id}", source.len()))
 }
 
-/// A name that intake takes: what is too long is replaced by its hash. It begins as before, since that beginning is kept for it.
+/// Returns a name that intake accepts: one that is too long is replaced by its hash, behind the same prefix, since that
+/// prefix is reserved for the source.
 fn fitting(kind: &str, name: String) -> String {
     if name.len() <= LONGEST_ID { name } else { format!("{kind}blake3:{}", blake3::hash(name.as_bytes()).to_hex()) }
 }

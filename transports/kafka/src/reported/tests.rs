@@ -35,7 +35,7 @@ fn a_time_out_is_explained_by_what_was_said_last() {
     hear(&reported, RDKafkaErrorCode::Authentication, "sasl_ssl://b:9094/1: Authentication failed");
     let Why::Refused(cause) = reported.why(since) else { panic!("{:?}", reported.why(since)) };
     assert_eq!((cause.code, &*cause.text), ("credentials", "sasl_ssl://b:9094/1: Authentication failed"));
-    // Long after, it explains nothing.
+    // A later time-out is not explained by it.
     mock.advance(Duration::from_secs(91));
     assert_eq!(reported.why(since), Why::Unknown);
     assert_eq!(*events.lock(), ["down unreachable"]);

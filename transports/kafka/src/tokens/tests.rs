@@ -22,7 +22,7 @@ use setgate_delivery::{
 
 use super::*;
 
-/// What the endpoint answers next, and what it was asked.
+/// A token endpoint with the answers that it gives next and the requests that it got.
 struct Server {
     address: SocketAddr,
     shared: Arc<Scene>,
@@ -76,13 +76,13 @@ impl Server {
         self.shared.count.load(Ordering::SeqCst)
     }
 
-    /// Waits until it was asked so often.
+    /// Waits until the endpoint was asked this many times.
     async fn until(&self, wanted: usize) {
         until(|| self.count() >= wanted).await;
     }
 }
 
-/// A runtime whose clock stands, and the guard's permission to ask this machine.
+/// Returns an environment whose clock stands still; `allowed` lets the guard reach this machine.
 fn env(allowed: bool) -> (Env, Arc<MockClock>) {
     let mock_clock = MockClock::at(1_800_000_000_000);
     let runtime = Runtime { clock: mock_clock.clone(), ..clock::system() };
@@ -92,7 +92,7 @@ fn env(allowed: bool) -> (Env, Arc<MockClock>) {
     (Env { http, runtime, report: Arc::new(|_| ()) }, mock_clock)
 }
 
-/// Waits until it is so; the test fails when it never is.
+/// Waits until the condition holds; the test fails if it never does.
 async fn until(so: impl Fn() -> bool) {
     let wait = async {
         while !so() {
@@ -102,7 +102,7 @@ async fn until(so: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap();
 }
 
-/// Waits until the token is that one.
+/// Waits until the token has this name.
 async fn until_token(tokens: &Tokens, name: &str) {
     until(|| tokens.current().is_ok_and(|token| token.token == name)).await;
 }

@@ -12,13 +12,13 @@ use url::form_urlencoded;
 
 use crate::config::TokenSection;
 
-/// Longest token that is taken.
+/// The longest token that is accepted, in bytes.
 const LONGEST_TOKEN: usize = 32 << 10;
-/// How long a token is good whose answer does not say (RFC 6749 §5.1).
+/// The lifetime in seconds of a token whose answer names none (RFC 6749 §5.1).
 const UNSAID: u64 = 300;
-/// Longest time for which a token is kept.
+/// The longest time in seconds for which a token is kept.
 const LONGEST_LIFE: u64 = 86_400;
-/// Codes of RFC 6749 §5.2. Others are not repeated: the endpoint has just seen the secret.
+/// The error codes of RFC 6749 §5.2. Others are not repeated, since the endpoint has just seen the secret.
 const CODES: [&str; 6] = [
     "invalid_request",
     "invalid_client",
@@ -28,10 +28,11 @@ const CODES: [&str; 6] = [
     "invalid_scope",
 ];
 
-/// HTTP Basic with both parts form-encoded (RFC 6749 §2.3.1).
+/// Returns the header fields of the request: HTTP Basic with both parts form-encoded (RFC 6749 §2.3.1), and the media
+/// types.
 ///
 /// # Errors
-/// The credentials cannot be a header field; checked sections are.
+/// Fails if the credentials cannot be a header field, which the check of the section rules out.
 pub(super) fn headers(section: &TokenSection) -> Result<HeaderMap, Cause> {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let both = Secret::new(format!("{}:{}", encode(&section.client_id), encode(section.client_secret.expose())));
@@ -46,7 +47,7 @@ pub(super) fn headers(section: &TokenSection) -> Result<HeaderMap, Cause> {
     Ok(headers)
 }
 
-/// RFC 6749 §4.4.2.
+/// Returns the form of the request (RFC 6749 §4.4.2).
 pub(super) fn form(section: &TokenSection) -> Bytes {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "client_credentials");
@@ -72,10 +73,10 @@ struct Denied {
     error: String,
 }
 
-/// The token and how long it is good (RFC 6749 §5.1 and §5.2).
+/// Returns the token and its lifetime from an answer (RFC 6749 §5.1 and §5.2).
 ///
 /// # Errors
-/// Why there is none; nothing that the endpoint wrote freely is in it.
+/// The reason why there is no token; it repeats nothing that the endpoint wrote freely.
 pub(super) fn token(status: StatusCode, kind: Option<&str>, body: &[u8]) -> Result<(Secret<String>, Duration), Cause> {
     if status != StatusCode::OK {
         let denied = serde_json::from_slice::<Denied>(body).ok();
@@ -103,7 +104,7 @@ pub(super) fn token(status: StatusCode, kind: Option<&str>, body: &[u8]) -> Resu
     if !granted.token_type.eq_ignore_ascii_case("bearer") {
         return Err(wrong("`token_type` is not `Bearer`"));
     }
-    // RFC 6750 §2.1; anything else could break out of the SASL message (RFC 7628 §3.1).
+    // RFC 6750 §2.1; other characters could break out of the SASL message (RFC 7628 §3.1).
     let fits =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=');
     let token = granted.access_token.expose();

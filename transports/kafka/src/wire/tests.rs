@@ -57,7 +57,7 @@ fn a_plain_record_names_every_event() {
     assert_eq!(made.timestamp, None);
 }
 
-/// CloudEvents 1.0, Kafka protocol binding §3.2.
+/// Checks CloudEvents 1.0, Kafka protocol binding §3.2.
 #[test]
 fn a_binary_cloud_event_has_its_attributes_in_headers() {
     let (shape, set) = (shape(json!({ "cloudevents": "binary", "value": "claims" })), set("{}", BODY));
@@ -78,7 +78,7 @@ fn a_binary_cloud_event_has_its_attributes_in_headers() {
     );
 }
 
-/// CloudEvents 1.0, Kafka protocol binding §3.3, JSON format §3.1.1.
+/// Checks CloudEvents 1.0, Kafka protocol binding §3.3, and JSON format §3.1.1.
 #[test]
 fn a_structured_cloud_event_is_one_json_text() {
     for (value, data, kind) in
@@ -113,7 +113,7 @@ fn an_event_without_toe_has_the_time_of_its_acceptance() {
         "{:?}",
         headers(&made)
     );
-    // Without events and times that can be told, a CloudEvent still has its required attributes.
+    // A CloudEvent without events and without a valid time still has its required attributes.
     let far = set("a.b.c", r#"{"toe":9000000000000}"#);
     let far = shape.make(&far);
     assert!(headers(&far).contains(&("ce_type".to_owned(), NO_TYPE.to_owned())));
@@ -157,7 +157,7 @@ fn what_is_published_is_what_was_said_without_the_defaults() {
     assert_eq!(publish(&terms(all), "urn:x"), due);
 }
 
-/// The suite's own SETs have an empty body; a record is made of them, too.
+/// Checks the empty body that the SETs of the delivery suite have.
 #[test]
 fn a_body_that_says_nothing_makes_a_record() {
     let (shape, set) = (shape(json!({ "key": "txn" })), set("a.b.c", "{}"));

@@ -1,24 +1,24 @@
-//! What a broker's or the library's error means for a SET; the table in the README, in code.
+//! The meaning of a broker's or the library's error for a SET: the table in the README, in code.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use setgate_delivery::{Cause, ErrorCode, Refusal, Scope, Verdict};
 
 use crate::reported::Why;
 
-/// What is known beside the code.
+/// The circumstances of an error that its code does not tell.
 pub(crate) struct Circumstances<'a> {
     /// The topic.
     pub(crate) topic: &'a str,
-    /// Whether the record travelled in nobody's company: only then it is itself too large, or invalid.
+    /// True if the record travelled in no batch: only then it is itself too large, or invalid.
     pub(crate) alone: bool,
-    /// Why brokers are silent; asked only where that matters.
+    /// The reason why brokers are silent; asked for only where that matters.
     pub(crate) why: &'a dyn Fn() -> Why,
-    /// Whether topics are made that are not there.
+    /// True if missing topics are created.
     pub(crate) makes_topics: bool,
 }
 
-/// Whether a batch was refused: proof against a record only if it travelled alone. Brokers that say which record it was do not say
-/// it of size, and not all say it at all.
+/// Returns whether a batch was refused, which is proof against a record only if it travelled alone. Brokers that name
+/// the record at fault do not do so for its size, and some never name it.
 pub(crate) const fn is_of_batch(code: Code) -> bool {
     is_too_large(code) || matches!(code, Code::InvalidRecord | Code::InvalidMessage | Code::InvalidTimestamp)
 }
@@ -27,7 +27,7 @@ const fn is_too_large(code: Code) -> bool {
     matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize)
 }
 
-/// Whether the producer keeps on refusing records of the topic until its next look at it.
+/// Returns whether the producer keeps on refusing records of the topic until its next look at it.
 pub(crate) const fn is_of_topic(code: Code) -> bool {
     matches!(
         code,
@@ -35,8 +35,8 @@ pub(crate) const fn is_of_topic(code: Code) -> bool {
     )
 }
 
-/// Whether the record was not sent, or by a producer that is replaced; or the other record of its batch is refused and this one was
-/// well.
+/// Returns whether the record was not sent, was sent by a producer that is being replaced, or was valid in a batch that
+/// was refused for another record.
 const fn is_untried(code: Code) -> bool {
     matches!(
         code,
@@ -59,7 +59,7 @@ const fn is_untried(code: Code) -> bool {
     )
 }
 
-/// Whether the brokers and the gateway do not accept each other.
+/// Returns whether the brokers and the gateway do not accept each other.
 const fn is_of_credentials(code: Code) -> bool {
     matches!(
         code,
@@ -73,7 +73,7 @@ const fn is_of_credentials(code: Code) -> bool {
     )
 }
 
-/// Whether no broker took the record in time.
+/// Returns whether no broker took the record in time.
 const fn is_silence(code: Code) -> bool {
     matches!(
         code,
@@ -97,7 +97,7 @@ const fn is_silence(code: Code) -> bool {
     )
 }
 
-/// The verdict on one record.
+/// Returns the verdict on one record.
 pub(crate) fn of(code: Code, known: &Circumstances<'_>) -> Verdict {
     match code {
         code if is_untried(code) => Verdict::Return,

@@ -17,7 +17,7 @@ use setgate_delivery::{
 
 use super::mock::{Mock, start};
 
-/// Mock brokers for each channel; `value` is that of its terms.
+/// A fixture with mock brokers for each channel; `value` is that of the channel's terms.
 pub(crate) struct Carried {
     pub(crate) value: &'static str,
 }
@@ -25,13 +25,13 @@ pub(crate) struct Carried {
 impl Fixture for Carried {
     fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened> {
         Box::pin(async move {
-            // Mock brokers stay on the thread that made them.
+            // Mock brokers stay on the thread that created them.
             let (tell, told) = mpsc::channel();
             let (stop, stopped) = mpsc::channel::<()>();
             std::thread::spawn(move || {
                 let mock = Mock::with("sets", 2);
                 tell.send(mock.bootstrap.clone()).unwrap();
-                // Its end is the sender's.
+                // The thread ends when the sender is dropped.
                 let _ = stopped.recv();
             });
             let bootstrap = told.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -59,7 +59,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// A consumer says good-bye when it is dropped, and waits for an answer: the brokers outlive it.
+/// Reads the topic for the suite's peer. A consumer leaves its group when it is dropped and waits for an answer, so the
+/// brokers outlive it.
 async fn read(bootstrap: String, ingest: Arc<dyn Ingest>, _brokers: mpsc::Sender<()>) {
     let consumer: StreamConsumer =
         ClientConfig::new().set("bootstrap.servers", &bootstrap).set("group.id", "reader").create().unwrap();

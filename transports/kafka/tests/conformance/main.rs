@@ -1,4 +1,4 @@
-//! The method against the client library's mock brokers, over real sockets.
+//! Tests of the method against the client library's mock brokers, over real sockets.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::{sync::Arc, time::Duration};
@@ -102,7 +102,7 @@ async fn a_topic_that_is_forbidden_halts_the_channel_and_works_when_it_is_grante
     let Some(End::Halted(Cause { code, text, .. })) = &refused.ends()[0] else { panic!("{:?}", refused.ends()) };
     assert_eq!(*code, "topic_authorization");
     assert!(text.contains("`sets`") && text.contains("Write"), "{text}");
-    // The producer would refuse this one out of memory if it did not look again.
+    // The producer would refuse this one from memory if it did not look again.
     let granted = subscription(&channel, 5, 5);
     run(&channel, &granted).await;
     all_acknowledged(&granted);
@@ -142,7 +142,7 @@ async fn a_batch_that_is_too_large_is_sent_record_by_record() {
     let mock = Mock::with("sets", 1);
     let method = mock.method(json!({ "linger": "200ms" })).await;
     let channel = method.channel(json!({ "topic": "sets" }));
-    // A batch is refused, then the first of those that come alone.
+    // A batch is refused, then the first of the records that are sent alone.
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
     mock.brokers().request_errors(PRODUCE, &[error, error]);
     let subscription = subscription(&channel, 20, 20);
@@ -166,7 +166,7 @@ async fn a_cluster_that_is_away_is_told_with_its_cause_and_comes_back() {
     let subscription = subscription(&channel, 10, 10);
     let waits = async {
         subscription.until(|subscription| !subscription.causes().is_empty()).await;
-        // It is the endpoint's, and the operator reads why.
+        // The trouble is the endpoint's, and the operator reads the cause.
         assert_eq!(subscription.causes().keys().collect::<Vec<_>>(), [&"unreachable"]);
         mock.brokers().broker_up(-1).unwrap();
     };

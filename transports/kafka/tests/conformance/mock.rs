@@ -24,7 +24,7 @@ use setgate_delivery::{
 use setgate_kafka::Kafka;
 use tokio::sync::watch;
 
-/// Mock brokers; all calls go to the thread that they live on.
+/// A cluster of mock brokers; all calls go to the thread that they live on.
 pub(crate) struct Mock {
     brokers: MockCluster<'static, DefaultProducerContext>,
     pub(crate) bootstrap: String,
@@ -47,12 +47,12 @@ impl Mock {
         &self.brokers
     }
 
-    /// A method with this cluster under the name `main`.
+    /// Starts a method with this cluster under the name `main`.
     pub(crate) async fn method(&self, options: Json) -> Started {
         start(&self.bootstrap, options).await
     }
 
-    /// Reads a topic from its beginning until so many records are there.
+    /// Reads a topic from its beginning until `count` records are there.
     pub(crate) fn read(&self, topic: &str, partitions: i32, count: usize) -> Vec<Read> {
         let consumer: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", &self.bootstrap).set("group.id", "reader").create().unwrap();
@@ -102,7 +102,7 @@ impl Read {
     }
 }
 
-/// A method that was started, and what it reported of its brokers.
+/// A method that was started, with what it reported of its brokers.
 pub(crate) struct Started {
     pub(crate) kafka: Arc<Kafka>,
     events: Arc<Mutex<Vec<BrokerEvent>>>,
@@ -143,7 +143,7 @@ impl Started {
         Arc::new(self.kafka.channel(&about, terms, setgate_kafka::Grant::default()).unwrap())
     }
 
-    /// Waits for something that the method tells of its brokers.
+    /// Waits until the method reports such an event of its brokers, and returns it.
     pub(crate) async fn told(&self, what: impl Fn(&BrokerEvent) -> bool) -> BrokerEvent {
         let find = || self.events.lock().unwrap().iter().find(|event| what(event)).cloned();
         let mut changes = self.changes.clone();
@@ -161,7 +161,7 @@ impl Started {
     }
 }
 
-/// A subscription of so many SETs for a channel, and its run.
+/// Returns a subscription of `count` SETs with `keys` order keys for a channel.
 pub(crate) fn subscription(channel: &Arc<dyn AnyChannel>, count: usize, keys: usize) -> Simulated {
     Simulated::new(channel.profile(), count, keys)
 }

@@ -1,4 +1,4 @@
-//! What may not stall, spin or wait for ever when brokers are in trouble.
+//! Tests that nothing stalls, spins or waits for ever when brokers are in trouble.
 
 use std::{
     sync::{
@@ -24,7 +24,7 @@ use super::{
 const OUT_OF_ORDER: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
 const FORBIDDEN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
 
-/// A subscription that counts what comes back untried.
+/// A subscription that counts the SETs that come back untried.
 struct Counting {
     inner: Simulated,
     returned: AtomicUsize,
@@ -89,7 +89,7 @@ async fn streams_of_a_topic_that_was_refused_wait_for_the_same_look_and_hold_no_
     let refused = subscription(&channels[0], 1, 1);
     run(&channels[0], &refused).await;
     assert!(matches!(&refused.ends()[0], Some(End::Halted(cause)) if cause.code == "topic_authorization"));
-    // The operator grants it and resumes all streams; the brokers take their time.
+    // The operator grants it and resumes all streams, and the brokers take their time.
     mock.brokers().broker_round_trip_time(1, Duration::from_millis(1500)).unwrap();
     let resumed: Vec<_> = channels.iter().map(|channel| subscription(channel, 5, 5)).collect();
     let window = channels[0].profile().windows[0].clone();
@@ -112,7 +112,7 @@ async fn a_batch_that_is_refused_without_saying_which_record_costs_the_guilty_on
     let channel = method.channel(json!({ "topic": "sets" }));
     for error in [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD, RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP]
     {
-        // A batch is refused, then the first of those that come alone.
+        // A batch is refused, then the first of the records that are sent alone.
         mock.brokers().request_errors(PRODUCE, &[error, error]);
         let subscription = subscription(&channel, 20, 20);
         assert_eq!(run(&channel, &subscription).await, Closed::Idle);

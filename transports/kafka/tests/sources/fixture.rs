@@ -36,7 +36,7 @@ pub(crate) type Written = (i32, Vec<(String, Vec<u8>)>, Option<Vec<u8>>);
 pub(crate) struct Mock {
     brokers: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
-    /// What was told of the cluster itself.
+    /// The last report on the cluster itself: true for up, false for down.
     cluster: Arc<Mutex<Option<bool>>>,
 }
 
@@ -71,18 +71,18 @@ impl Mock {
         self.producer.flush(PATIENCE).unwrap();
     }
 
-    /// Whether the cluster was told to be there.
+    /// Returns whether the cluster was reported up, or `None` before the first report.
     pub(crate) fn cluster_is_up(&self) -> Option<bool> {
         *self.cluster.lock()
     }
 
-    /// Waits until this is the committed offset of partition 0; tells the one that it was last.
+    /// Waits until this is the committed offset of partition 0, and returns the last one that was seen.
     pub(crate) fn committed(&self, group: &str, topic: &str, wanted: i64) -> Option<i64> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.brokers.bootstrap_servers()).set("group.id", group);
         let consumer: BaseConsumer = config.create().unwrap();
         let mut last = None;
-        // Brokers tell nobody what is committed: they are asked again.
+        // Brokers do not announce commits, so they are asked again and again.
         for _ in 0..400 {
             let mut all = TopicPartitionList::new();
             all.add_partition(topic, 0);
@@ -96,7 +96,7 @@ impl Mock {
         last
     }
 
-    /// The records of partition 0 of a topic: headers as text, and value.
+    /// Returns the records of partition 0 of a topic, each with its headers as text and its value.
     pub(crate) fn read(&self, topic: &str, count: usize) -> Vec<(BTreeMap<String, String>, Vec<u8>)> {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.brokers.bootstrap_servers()).set("group.id", "reader");
@@ -120,7 +120,7 @@ impl Mock {
         let cluster = json!({
             "bootstrap": self.brokers.bootstrap_servers().split(',').collect::<Vec<_>>(),
             "linger": "1ms", "timeout": "30s", "statistics_interval": "1s",
-            // The mock answers a fetch at its end late.
+            // The mock is late to answer a fetch at the end of a partition.
             "properties": { "fetch.wait.max.ms": "50" },
         });
         let section = serde_json::from_value(json!({ "clusters": { "main": cluster, "other": cluster } })).unwrap();
@@ -136,7 +136,7 @@ impl Mock {
         Arc::new(Kafka::start(section, env).await.unwrap())
     }
 
-    /// Collects with a member of its own.
+    /// Starts a source with a member of its own.
     pub(crate) async fn collect(&self, ledger: &Arc<Ledger>, from: Json) -> Running {
         let method = self.method().await;
         let (stop, stopped) = watch::channel(false);
@@ -148,7 +148,7 @@ impl Mock {
     }
 }
 
-/// A source that collects.
+/// A running source.
 pub(crate) struct Running {
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), String>>,
@@ -156,13 +156,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Ends it in order.
+    /// Ends the source in order.
     pub(crate) async fn end(self) {
         self.stop.send_replace(true);
         tokio::time::timeout(PATIENCE, self.task).await.expect("it does not end").unwrap().unwrap();
     }
 
-    /// Ends it at once: nothing more is committed by what was in hand.
+    /// Ends the source at once: nothing more is committed of what was in hand.
     pub(crate) async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -177,10 +177,10 @@ pub(crate) fn from(more: Json) -> Json {
     from
 }
 
-/// What sources put in: each identity once, with its body, in the order of its coming.
+/// A ledger of what sources put in: each identity once, with its body, in the order of arrival.
 pub(crate) struct Ledger {
     pub(crate) state: Mutex<State>,
-    /// Changes whenever something came.
+    /// Changes whenever something was put in, parked or reported.
     changed: watch::Sender<usize>,
     takes: AtomicUsize,
 }
@@ -191,12 +191,12 @@ pub(crate) struct State {
     pub(crate) order: Vec<(String, Bytes)>,
     pub(crate) repeated: usize,
     pub(crate) parked: Vec<Rejected>,
-    /// How often something was parked.
+    /// The number of calls that parked something.
     pub(crate) parks: usize,
     pub(crate) told: Vec<BrokerEvent>,
-    /// So many takes are answered "not now".
+    /// The number of takes that are still answered "not now".
     pub(crate) busy: usize,
-    /// After so many takes the append is done and the answer never comes.
+    /// True if takes append their events and never answer.
     pub(crate) hangs: bool,
     pub(crate) largest: usize,
 }
@@ -206,12 +206,12 @@ impl Ledger {
         Arc::new(Self { state: Mutex::default(), changed: watch::channel(0).0, takes: AtomicUsize::new(0) })
     }
 
-    /// How often it was asked.
+    /// Returns the number of takes.
     pub(crate) fn takes(&self) -> usize {
         self.takes.load(Ordering::SeqCst)
     }
 
-    /// Waits until it is so.
+    /// Waits until the condition holds.
     pub(crate) async fn until(&self, so: impl Fn(&State) -> bool) {
         let mut changed = self.changed.subscribe();
         let waited = tokio::time::timeout(PATIENCE, changed.wait_for(|_| so(&self.state.lock()))).await;
@@ -221,7 +221,7 @@ impl Ledger {
         }
     }
 
-    /// The bodies of one partition, in the order of their coming.
+    /// Returns the bodies of one partition, in the order of arrival.
     pub(crate) fn of(&self, partition: i32) -> Vec<u64> {
         let state = self.state.lock();
         let prefix = format!("kafka:main:events/{partition}/");

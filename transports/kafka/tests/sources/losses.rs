@@ -1,4 +1,4 @@
-//! Ways to lose records, or the sight of what happens to them.
+//! Tests of the ways in which records, or the reports about them, could be lost.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn an_offset_that_is_gone_skips_nothing_that_is_there() {
     ledger.until(|state| state.order.len() == 5).await;
     running.end().await;
     mock.write("events", numbers(1, 5..10));
-    // As when retention has deleted what the group stood at.
+    // This is what brokers answer when retention has deleted the record at the group's offset.
     let gone = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
     mock.brokers().request_errors(RDKafkaApiKey::Fetch, &[gone]);
     let running = mock.collect(&ledger, from(json!({ "start": "latest" }))).await;
@@ -62,7 +62,7 @@ async fn a_source_whose_brokers_are_away_says_so_and_says_when_they_are_back() {
     ledger.until(|state| last(state, false)).await;
     assert_eq!(mock.cluster_is_up(), Some(false));
     mock.brokers().broker_up(1).unwrap();
-    // Nothing is written meanwhile: it is seen all the same.
+    // Nothing is written meanwhile, and the return is noticed all the same.
     ledger.until(|state| last(state, true)).await;
     assert_eq!(mock.cluster_is_up(), Some(true), "the cluster's alarm stays for ever");
     running.end().await;
@@ -76,7 +76,7 @@ async fn many_bad_records_are_parked_together() {
     let running = mock.collect(&ledger, from(json!({}))).await;
     ledger.until(|state| state.parked.len() == 600 && state.order.len() == 1).await;
     running.end().await;
-    // Each is a commit of its own in the store: whoever may write to the topic could hold up everybody.
+    // Each park is a commit of its own in the store, so a producer of the topic could hold up everyone.
     assert!(ledger.state.lock().parks < 100, "{} commits", ledger.state.lock().parks);
 }
 

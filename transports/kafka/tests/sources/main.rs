@@ -1,4 +1,4 @@
-//! Sources against the client library's mock brokers, over real sockets.
+//! Tests of sources against the client library's mock brokers, over real sockets.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -6,7 +6,7 @@ fn section(cluster: &Value) -> Section {
     serde_json::from_value(json!({ "clusters": { "main": cluster } })).unwrap()
 }
 
-/// A cluster on this machine with further members.
+/// Returns a cluster on this machine with further members.
 fn local(more: &Value) -> Value {
     let mut cluster = json!({ "bootstrap": ["127.0.0.1:9092"] });
     cluster.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -17,7 +17,7 @@ fn says(cluster: &Value) -> String {
     section(cluster).validate().unwrap_err().to_string()
 }
 
-/// A certificate and its key.
+/// Returns a self-signed certificate and its key, both as PEM.
 fn pair() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())

@@ -1,4 +1,4 @@
-//! Offsets that are committed, and the certainty that they are.
+//! The commits of offsets, and the check that they arrived.
 
 use std::time::Duration;
 
@@ -10,11 +10,12 @@ use rdkafka::{
 use super::{Member, Shared, State};
 use crate::receiver::{batch::Assignment, health::CommitState};
 
-/// How long the brokers may take to say what is committed.
+/// The longest wait for the brokers to report the committed offsets.
 const SURE: Duration = Duration::from_secs(2);
 
 impl Shared {
-    /// The offsets of partitions that are ours and stand so; of these only, when some are named.
+    /// Returns the offsets in this commit state of the partitions assigned to this member, or of those among them that
+    /// `of` names.
     fn offsets(&self, of: Option<&TopicPartitionList>, kept: CommitState) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         let mut state = self.state.lock();
@@ -22,14 +23,14 @@ impl Shared {
         next.retain(|place, _| ours.get(&(place.topic.clone(), place.partition)) == Some(&place.epoch));
         for (place, (at, _)) in next.iter().filter(|(_, (_, is))| *is == kept) {
             if of.is_none_or(|of| of.find_partition(&place.topic, place.partition).is_some()) {
-                // Names and offsets come from the library itself: they fit.
+                // Names and offsets come from the library itself, so they fit.
                 let _ = list.add_partition_offset(&place.topic, place.partition, Offset::Offset(*at));
             }
         }
         list
     }
 
-    /// What is listed stands so from now on.
+    /// Sets the commit state of the listed partitions.
     fn mark(&self, list: &TopicPartitionList, mut kept: impl FnMut(&Assignment, Offset) -> CommitState) {
         let mut state = self.state.lock();
         for (place, (at, is)) in &mut state.next {
@@ -39,7 +40,7 @@ impl Shared {
         }
     }
 
-    /// Sends what is durable and not committed.
+    /// Commits the offsets that are durable and not committed, without waiting for the answer.
     pub(super) fn send(&self, consumer: &BaseConsumer<Member>, of: Option<&TopicPartitionList>) {
         let list = self.offsets(of, CommitState::No);
         if list.count() > 0 {
@@ -50,7 +51,8 @@ impl Shared {
         }
     }
 
-    /// Sends what is durable, and asks whether it arrived. A commit that waits for its answer has no time-out in the library.
+    /// Commits the offsets that are durable, and asks the brokers whether the commits arrived. A commit that waits for
+    /// its answer has no time-out in the library.
     pub(super) fn commit(&self, consumer: &BaseConsumer<Member>, of: Option<&TopicPartitionList>) {
         self.send(consumer, of);
         let list = self.offsets(of, CommitState::Sent);
@@ -86,7 +88,7 @@ impl Shared {
         self.state.lock().commits.failed(self.reported.now());
     }
 
-    /// Whether what failed may be tried again.
+    /// Returns whether a failed commit must rest longer before it is tried again.
     pub(super) fn is_patient(&self) -> bool {
         !self.state.lock().commits.is_over(self.reported.now())
     }

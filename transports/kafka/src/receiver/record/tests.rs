@@ -51,7 +51,7 @@ fn a_cloud_event_is_known_by_source_and_id() {
     assert_eq!(auto(&[("content-type", "application/cloudevents+json")], &coded), event(named, EVENT));
     let value = Bytes::from_static(EVENT.as_bytes());
     assert!(matches!(read(Format::Cloudevents, KnownBy::Id, "x", &Headers::new(), Some(&value)), Read::Bad(_)));
-    // What splits the two otherwise is another event.
+    // Other ways to split the two are other events.
     let id = |source: &str, id: &str| {
         let mut all = BINARY;
         (all[1].1, all[2].1) = (id, source);
@@ -132,7 +132,7 @@ fn a_set_is_told_where_it_belongs() {
     }
 }
 
-/// What must hold of any record.
+/// Asserts what must hold for any record, and returns whether one of the formats accepted it.
 fn holds(seed: &Headers, value: &Bytes) -> bool {
     let mut taken = false;
     for format in [Format::Auto, Format::Json, Format::Cloudevents] {
@@ -140,7 +140,7 @@ fn holds(seed: &Headers, value: &Bytes) -> bool {
             Read::Event(Identity::Given(id) | Identity::OrElse(id), body) => {
                 assert!(!id.is_empty() && id.len() <= LONGEST_ID);
                 if body != value && parse_json(value, &LIMITS).is_ok_and(|event| event["data"].is_object()) {
-                    // What is passed on is what a second reader finds in the event.
+                    // The body that is passed on is what a second reader finds in the event.
                     let whole: Json = serde_json::from_slice(value).unwrap();
                     assert_eq!(serde_json::from_slice::<Json>(&body).unwrap(), whole["data"]);
                 }

@@ -16,7 +16,7 @@ fn shown(verdict: &Verdict) -> String {
     }
 }
 
-/// The codes as the library's bindings name them: `Name = number`.
+/// Returns every error code that the library's bindings define.
 fn all_codes() -> impl Iterator<Item = Code> {
     let responses = (-200..200).filter_map(|number| rdkafka::types::RDKafkaRespErr::try_from(number).ok());
     responses.map(Code::from).filter(|code| *code != Code::NoError)
@@ -52,7 +52,7 @@ fn errors_mean_what_the_readme_says() {
         told.insert(name.to_owned());
     }
     assert!(rows_seen > 40, "the table has only {rows_seen} rows");
-    // Whatever is not in the table has the verdict of all others.
+    // A code that is not in the table has the verdict of all others.
     for code in all_codes().filter(|code| !told.contains(&format!("{code:?}"))) {
         assert_eq!(
             shown(&verdict(code, true, Why::Unknown, false)),
