@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line of the program.
 
 use std::path::PathBuf;
 

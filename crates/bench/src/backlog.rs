@@ -1,4 +1,4 @@
-//! One stream that drains a backlog beside others that have their daily work.
+//! The shape of one stream that drains a backlog beside others with their daily work.
 
 use std::{
     process::{Command, Stdio},
@@ -18,15 +18,15 @@ use crate::{
     verify,
 };
 
-/// Streams beside the deep one.
+/// The number of streams beside the deep one.
 const STREAMS: usize = 999;
 /// The event type of the deep stream.
 const DEEP: &str = "https://bench.example/type/deep";
 
-/// Measures the delivered rate of the others without and with the drain.
+/// Measures the delivered rate of the other streams without and with the drain.
 ///
 /// # Errors
-/// When the gateway does not run, or a stream does not get what was accepted for it.
+/// Fails if the gateway does not run, or a stream does not get what was accepted for it.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let depth = bench.plan.scale.of(20_000, 100_000, 1_000_000);
     let client = Client::new(bench)?;
@@ -86,15 +86,15 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     ])
 }
 
-/// SETs a second in turns without and with the drain.
+/// The rates in turns without and with the drain, in SETs a second.
 struct Turns {
     without: f64,
     with: f64,
-    /// What the draining stream got.
+    /// The rate of the draining stream.
     drained: f64,
 }
 
-/// Without and with the drain in turn, so that a disturbance meets both; the medians count.
+/// Measures without and with the drain in turn, so that a disturbance meets both, and takes the medians.
 async fn turns(bench: &Bench<'_>, home: &Home, load: &Load, deep: &Run) -> Result<Turns, BenchError> {
     let scale = bench.plan.scale;
     let time = Duration::from_millis(scale.of(500, 1000, 10_000));

@@ -1,4 +1,5 @@
-//! The bare loop: only what cannot be avoided. It is the yardstick of the end-to-end figures (hardening H47).
+//! The bare loop, which does only what cannot be avoided. It is the yardstick of the end-to-end figures (hardening
+//! H47).
 
 use std::{
     ops::AddAssign,
@@ -21,15 +22,15 @@ use crate::{
     sink::Sink,
 };
 
-/// Requests under way at once: the window that the push method has by default.
+/// The number of requests under way at once: the window that the push method has by default.
 pub(crate) const IN_FLIGHT: usize = 64;
 
-/// What a bare loop took.
+/// The cost of a bare loop.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Took {
-    /// From the first to the last.
+    /// The time from the first request to the last answer.
     pub(crate) time: Duration,
-    /// CPU time of this process: loop, client and sink.
+    /// The CPU time of this process: loop, client and sink.
     pub(crate) busy: Duration,
 }
 
@@ -40,10 +41,10 @@ impl AddAssign for Took {
     }
 }
 
-/// Signs pre-built claims with a held key and posts them; tells what it took.
+/// Signs pre-built claims with a held key, posts the tokens, and returns the cost.
 ///
 /// # Errors
-/// When the sink does not take one.
+/// Fails if the sink does not accept one of them.
 pub(crate) async fn sign_and_post(
     bench: &Bench<'_>,
     target: &Target,
@@ -60,10 +61,10 @@ pub(crate) async fn sign_and_post(
     run(bench, target, sink, make).await
 }
 
-/// Posts tokens that are signed already; tells what it took.
+/// Posts tokens that are signed already, and returns the cost.
 ///
 /// # Errors
-/// When the sink does not take one.
+/// Fails if the sink does not accept one of them.
 pub(crate) async fn post(
     bench: &Bench<'_>,
     target: &Target,
@@ -78,7 +79,8 @@ async fn run<M>(bench: &Bench<'_>, target: &Target, sink: &Sink, make: M) -> Res
 where
     M: Fn(usize) -> Option<Result<Bytes, BenchError>> + Clone + Send + Sync + 'static,
 {
-    // The sink does for these what it does for the gateway's; order is nothing that a bare loop promises.
+    // The sink does for these what it does for the gateway's SETs; their order is not checked, since a bare loop
+    // promises none.
     let arrived = sink.begin(crate::event::KEYS, 0);
     let next = Arc::new(AtomicUsize::new(0));
     let busy = cpu_time(std::process::id())?;

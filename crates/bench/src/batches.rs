@@ -1,4 +1,4 @@
-//! Several SETs a request beside one a request, over a way of 20 ms there and back.
+//! The shape of several SETs per request beside one per request, over a connection with 20 ms of round trip.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::{
     sink::Sink,
 };
 
-/// What a byte takes in each direction.
+/// The delay of a byte in each direction.
 const DELAY: Duration = Duration::from_millis(10);
-/// What several SETs a request are worth at least.
+/// The least ratio of several SETs per request to one per request.
 const LEAST: f64 = 5.0;
-/// Requests of single push under way at once, and those of multi-SET push: the defaults of both.
+/// The requests under way at once, of single push and of multi-SET push: the defaults of both.
 const REQUESTS: [usize; 2] = [64, 4];
 
-/// Measures both methods as they are by default, and single push with as few requests under way as multi-SET push has.
+/// Measures both methods with their defaults, and single push with as few requests under way as multi-SET push has.
 ///
 /// # Errors
-/// When the gateway does not run, or what arrives is not what was accepted.
+/// Fails if the gateway does not run, or what arrives is not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let scale = bench.plan.scale;
     let several = scale.of(6_000, 40_000, 160_000);
@@ -43,7 +43,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
         (stream("multipush", &multi), several, &mut batched),
         (stream("push", &push).with(&slow), few, &mut fewer),
     ];
-    // One gateway each: a stream that has both would get every event twice.
+    // Each stream has a gateway of its own: one gateway would deliver every event to both streams.
     for (no, (stream, events, passed)) in plans.into_iter().enumerate() {
         let home = Home::make(bench, Algorithm::Es256, &[stream])?;
         let gateway = home.start(bench, &client).await?;

@@ -1,7 +1,8 @@
-//! One event for thousands of WebSocket subscribers, of tokens that are signed already.
+//! The figure of one event for thousands of WebSocket subscribers, of tokens that are signed already.
 //!
-//! The gateway signs when it hands over, so its subscribers take their SETs once, acknowledge nothing, lose their connections and
-//! come again: what they get then is the seal cache's. The second hand-over is what is measured.
+//! The gateway signs when it hands over, so its subscribers take their SETs once, acknowledge nothing, lose their
+//! connections and come again: the SETs that they get then are from the seal cache. This second hand-over is what is
+//! measured.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,15 +18,15 @@ use crate::{
     sink::Run,
 };
 
-/// What the second hand-over must come to beside frames that are built already.
+/// The least ratio of the second hand-over to frames that are built already.
 const LEAST: f64 = 0.6;
-/// Between those who leave and those who come.
+/// The pause between the subscribers that leave and those that come.
 const REST: Duration = Duration::from_secs(1);
 
-/// Measures it, in turn with a bare loop of frames that are built already.
+/// Measures the second hand-over, in turn with a bare loop of frames that are built already.
 ///
 /// # Errors
-/// When a subscriber does not get what it is owed, or something was signed meanwhile.
+/// Fails if a subscriber does not get what it is owed, or a token was signed meanwhile.
 pub(crate) async fn measure<'a>(
     bench: &Bench<'_>,
     client: &Client,
@@ -64,7 +65,8 @@ pub(crate) async fn measure<'a>(
 }
 
 impl Side<'_> {
-    /// Subscribers come, take the event and leave without a word; the bare loop builds its frames.
+    /// Lets the subscribers come, take the event and leave without an acknowledgement; the bare loop builds its frames
+    /// instead.
     async fn hand_over_once(&mut self, bench: &Bench<'_>, client: &Client, number: usize) -> Result<(), BenchError> {
         let subscribers = self.asks.len();
         match &mut self.far {
@@ -116,7 +118,7 @@ impl Side<'_> {
         Ok(())
     }
 
-    /// What the gateway has sealed, and what is settled in its store.
+    /// Returns the numbers of SETs that the gateway has sealed and that are settled in its store.
     async fn counters(&self, client: &Client) -> Result<(u64, u64), BenchError> {
         let Far::Gateway(gateway, ..) = &self.far else { return Ok((0, 0)) };
         let page = gateway.metrics(client).await?;

@@ -1,4 +1,4 @@
-//! The broker of the Kafka figures: topics of one run, its CPU time, and a reader of what lies in a topic.
+//! The broker of the Kafka figures: the topics of one run, its CPU time, and a reader of the records in a topic.
 
 use std::{
     collections::BTreeMap,
@@ -18,28 +18,28 @@ use rdkafka::{
 
 use crate::{Bench, BenchError, measure::cpu_time};
 
-/// Partitions of every topic.
+/// The number of partitions of every topic.
 pub(crate) const PARTITIONS: usize = 3;
-/// How long a broker may take to do what it is asked.
+/// The longest time for the broker to do what it is asked.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker without TLS, named by the operator.
 pub(crate) struct Broker {
     bootstrap: String,
     admin: AdminClient<DefaultClientContext>,
-    /// Its process, where it is one of this machine.
+    /// The process of the broker, if it runs on this machine.
     pid: Option<u32>,
-    /// Keeps the names of one run from those of another.
+    /// A number that keeps the names of one run from those of another.
     run: u64,
     topics: Mutex<Vec<String>>,
     groups: Mutex<Vec<String>>,
 }
 
 impl Broker {
-    /// The broker of the plan.
+    /// Connects to the broker of the plan.
     ///
     /// # Errors
-    /// When none was named, or it does not answer.
+    /// Fails if none was named, or it does not answer.
     pub(crate) fn of(bench: &Bench<'_>) -> Result<Self, BenchError> {
         let bootstrap = bench.plan.kafka.as_deref().ok_or_else(|| BenchError::Unfit(crate::NO_BROKER.to_owned()))?;
         let admin: AdminClient<DefaultClientContext> = config(bootstrap).create().map_err(failed("the broker"))?;
@@ -54,20 +54,20 @@ impl Broker {
         Ok(Self { bootstrap: bootstrap.to_owned(), admin, pid, run, topics, groups })
     }
 
-    /// Where it answers.
+    /// Returns the addresses at which the broker answers.
     pub(crate) fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// CPU time that its process has used; nothing where it runs elsewhere.
+    /// Returns the CPU time that the broker's process has used; zero if it runs elsewhere.
     ///
     /// # Errors
-    /// When its process has ended.
+    /// Fails if the process has ended.
     pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         self.pid.map_or(Ok(Duration::ZERO), cpu_time)
     }
 
-    /// Its CPU time of one record, for people.
+    /// Returns the broker's CPU time of one record, as text for people.
     pub(crate) fn each(&self, time: Duration, records: u64) -> String {
         match self.pid {
             Some(_) => format!("{:.1} µs", time.as_secs_f64() * 1e6 / records.max(1) as f64),
@@ -75,14 +75,14 @@ impl Broker {
         }
     }
 
-    /// Makes a topic of a name that no run had before.
+    /// Creates a topic with a name that no run had before.
     ///
     /// # Errors
-    /// When the broker does not make it.
+    /// Fails if the broker does not create it.
     pub(crate) async fn topic(&self, what: &str) -> Result<String, BenchError> {
         let name = format!("setgate-bench-{}-{what}", self.run);
         let partitions = i32::try_from(PARTITIONS).unwrap_or(1);
-        // -1: as many copies as the broker makes by default.
+        // -1 stands for as many copies as the broker makes by default.
         let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         let made = self.admin.create_topics([&topic], &options).await.map_err(failed("no topic"))?;
@@ -93,7 +93,7 @@ impl Broker {
         Ok(name)
     }
 
-    /// The name of a consumer group that no run had before.
+    /// Returns the name of a consumer group that no run had before.
     pub(crate) fn group(&self, what: &str) -> String {
         let name = format!("setgate-bench-{}-{what}", self.run);
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
@@ -104,7 +104,7 @@ impl Broker {
     pub(crate) async fn clear(&self) {
         let taken = |of: &Mutex<Vec<String>>| std::mem::take(&mut *of.lock().unwrap_or_else(PoisonError::into_inner));
         let (topics, groups) = (taken(&self.topics), taken(&self.groups));
-        // A figure is not worse for a topic that stays.
+        // A topic that stays does not make the figures wrong.
         if !groups.is_empty() {
             let _ = self.admin.delete_groups(&names(&groups), &AdminOptions::new()).await;
         }
@@ -113,10 +113,10 @@ impl Broker {
         }
     }
 
-    /// Records that lie in a topic.
+    /// Returns the number of records in a topic.
     ///
     /// # Errors
-    /// When the broker does not tell.
+    /// Fails if the broker does not report the watermarks.
     pub(crate) fn lying(&self, topic: &str) -> Result<u64, BenchError> {
         let mut sum = 0;
         for partition in 0..PARTITIONS {
@@ -128,10 +128,10 @@ impl Broker {
         Ok(sum)
     }
 
-    /// Records of a topic that a group has committed.
+    /// Returns the number of records of a topic that a group has committed.
     ///
     /// # Errors
-    /// When the broker does not tell.
+    /// Fails if the broker does not report the committed offsets.
     pub(crate) fn committed(&self, topic: &str, group: &str) -> Result<u64, BenchError> {
         let mut config = config(&self.bootstrap);
         config.set("group.id", group);
@@ -147,7 +147,7 @@ fn names(of: &[String]) -> Vec<&str> {
     of.iter().map(String::as_str).collect()
 }
 
-/// What every client of this bench is told first.
+/// Returns the configuration that every client of the measurements begins with.
 pub(crate) fn config(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set("client.id", "setgate-bench");
@@ -168,13 +168,13 @@ fn all(topic: &str, offset: Offset) -> Result<TopicPartitionList, BenchError> {
     Ok(list)
 }
 
-/// What the records of a topic have in common.
+/// The sums of the sizes of a topic's records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Weighed {
     records: u64,
     key: usize,
     value: usize,
-    /// Bytes by the name of the header.
+    /// The bytes of all values, by the name of the header.
     headers: BTreeMap<String, usize>,
 }
 
@@ -197,7 +197,7 @@ impl Weighed {
         sum as f64 / self.records.max(1) as f64
     }
 
-    /// Bytes of one record: key, headers, value.
+    /// Returns the average sizes of one record as text: key, headers, value.
     pub(crate) fn text(&self) -> String {
         let headers: usize =
             self.headers.iter().map(|(name, size)| self.each(*size).round() as usize + name.len()).sum();
@@ -209,7 +209,8 @@ impl Weighed {
         )
     }
 
-    /// Whether one record is like one of the other: the same headers, each part within two hundredths or two bytes.
+    /// Returns whether one record is like one of the other: the same headers, and each part within two hundredths or
+    /// two bytes.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let like = |one: usize, two: usize| {
             let (one, two) = (self.each(one), other.each(two));
@@ -222,17 +223,17 @@ impl Weighed {
     }
 }
 
-/// Reads a topic from its beginning, partition by partition in order.
+/// A reader of a topic from its beginning, partition by partition in order.
 pub(crate) struct Reader {
     consumer: BaseConsumer,
     pub(crate) weighed: Weighed,
 }
 
 impl Reader {
-    /// Stands before the first record.
+    /// Opens a reader before the first record.
     ///
     /// # Errors
-    /// When there is no client.
+    /// Fails if there is no client.
     pub(crate) fn open(broker: &Broker, topic: &str) -> Result<Self, BenchError> {
         let mut config = config(broker.bootstrap());
         config.set("group.id", "setgate-bench-reader").set("enable.auto.commit", "false");
@@ -241,15 +242,15 @@ impl Reader {
         Ok(Self { consumer, weighed: Weighed::default() })
     }
 
-    /// Records that were read.
+    /// Returns the number of records that were read.
     pub(crate) const fn records(&self) -> u64 {
         self.weighed.records
     }
 
-    /// The next records, so many of them.
+    /// Reads the next `count` records and passes the value of each to `each`.
     ///
     /// # Errors
-    /// When there are not so many.
+    /// Fails if there are fewer records.
     pub(crate) fn read(&mut self, count: u64, mut each: impl FnMut(&[u8])) -> Result<(), BenchError> {
         for read in 0..count {
             let record = self.consumer.poll(PATIENCE).ok_or_else(|| {
@@ -263,7 +264,7 @@ impl Reader {
     }
 }
 
-/// The process that listens at an address of this machine.
+/// Returns the process that listens at an address of this machine.
 fn listener(address: &str) -> Option<u32> {
     let place = address.to_socket_addrs().ok()?.find(|place| place.ip().is_loopback())?;
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
@@ -271,7 +272,7 @@ fn listener(address: &str) -> Option<u32> {
     let wanted = format!("socket:[{inode}]");
     for process in fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Processes of others do not show their files.
+        // The processes of other users do not show their files.
         let files = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         if files.filter_map(|file| fs::read_link(file.path()).ok()).any(|link| link.as_os_str() == wanted.as_str()) {
             return Some(pid);
@@ -280,11 +281,11 @@ fn listener(address: &str) -> Option<u32> {
     None
 }
 
-/// The inode of a socket, if this line of the table is of one that listens at the port.
+/// Returns the inode of the socket in this line of the table, if it listens at the port.
 fn listening(line: &str, port: u16) -> Option<u64> {
     let words: Vec<_> = line.split_whitespace().collect();
     let ends = words.get(1)?.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-    // 0A is LISTEN.
+    // The state 0A is LISTEN.
     (ends == Some(port) && *words.get(3)? == "0A").then(|| words.get(9)?.parse().ok()).flatten()
 }
 

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{Bench, BenchError, link::Asks, load::Client};
 
-/// How long a start or an end may take.
+/// The longest time for a start or an end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder with configuration, store and secrets, in which the gateway can be started more than once.
@@ -25,7 +25,7 @@ pub(crate) struct Home {
     issuer: String,
     operator: String,
     token: String,
-    /// The token of the receiver that may connect to all streams, if there is one.
+    /// The token of the receiver that may get the SETs of all streams, if there is one.
     receiver: String,
     /// The configuration without streams.
     text: String,
@@ -38,44 +38,44 @@ pub(crate) const AUDIENCE: &str = "https://sink.example";
 pub(crate) struct Stream {
     pub(crate) id: String,
     audience: String,
-    /// Its method with the method's terms.
+    /// The delivery method with its terms.
     delivery: String,
-    /// Further lines of its section.
+    /// Further lines of the stream's section.
     pub(crate) more: String,
 }
 
 impl Stream {
-    /// One that is pushed to.
+    /// Returns a stream with push delivery.
     pub(crate) fn new(id: impl Into<String>, endpoint: impl Into<String>) -> Self {
         Self::pushed("push", id, endpoint)
     }
 
-    /// One that is pushed to by a method of this name.
+    /// Returns a stream that a method of this name delivers to an endpoint.
     pub(crate) fn pushed(method: &str, id: impl Into<String>, endpoint: impl Into<String>) -> Self {
         let delivery = format!("method = \"{method}\", endpoint_url = \"{}\"", endpoint.into());
         Self { id: id.into(), audience: AUDIENCE.to_owned(), delivery, more: String::new() }
     }
 
-    /// One whose receiver comes for its SETs, by a method of this name.
+    /// Returns a stream whose receiver comes for its SETs, by a method of this name.
     pub(crate) fn visited(method: &str, id: impl Into<String>) -> Self {
         let delivery = format!("method = \"{method}\"");
         Self { id: id.into(), audience: AUDIENCE.to_owned(), delivery, more: String::new() }
     }
 
-    /// One whose method needs other terms than an endpoint.
+    /// Returns a stream whose method needs other terms than an endpoint.
     #[cfg(feature = "kafka")]
     pub(crate) fn carried(method: &str, id: impl Into<String>, terms: &str) -> Self {
         let delivery = format!("method = \"{method}\", {terms}");
         Self { id: id.into(), audience: AUDIENCE.to_owned(), delivery, more: String::new() }
     }
 
-    /// With an audience of its own.
+    /// Sets the audience of the stream.
     pub(crate) fn of(mut self, audience: impl Into<String>) -> Self {
         self.audience = audience.into();
         self
     }
 
-    /// With a further line of its section.
+    /// Adds a line to the stream's section.
     pub(crate) fn with(mut self, line: &str) -> Self {
         self.more.push_str(line);
         self.more.push('\n');
@@ -90,10 +90,10 @@ struct Minted {
 }
 
 impl Home {
-    /// Makes a folder with a configuration: one issuer, one producer, these streams.
+    /// Creates a folder with a configuration: one issuer, one producer, and these streams.
     ///
     /// # Errors
-    /// When the folder cannot be written or the program does not make a token.
+    /// Fails if the folder cannot be written, or the program does not create a token.
     pub(crate) fn make(bench: &Bench<'_>, algorithm: Algorithm, streams: &[Stream]) -> Result<Self, BenchError> {
         let plan = bench.plan;
         let folder = tempfile::Builder::new().prefix("setgate-bench-").tempdir_in(&plan.folder);
@@ -112,10 +112,11 @@ impl Home {
         Ok(home)
     }
 
-    /// The same with a receiver that may connect to all streams, and with listeners for this many visitors from one address.
+    /// Creates such a folder with a receiver that may get the SETs of all streams, and with listeners for `visitors`
+    /// sessions from one address.
     ///
     /// # Errors
-    /// When the folder cannot be written or the program does not make a token.
+    /// Fails if the folder cannot be written, or the program does not create a token.
     pub(crate) fn open_to(
         bench: &Bench<'_>,
         algorithm: Algorithm,
@@ -135,7 +136,7 @@ impl Home {
         Ok(home)
     }
 
-    /// The same with further sections of the configuration; streams are declared afterwards.
+    /// Adds sections to the configuration; streams are declared afterwards.
     #[cfg(feature = "kafka")]
     pub(crate) fn with(mut self, sections: &str) -> Self {
         self.text.push('\n');
@@ -143,20 +144,20 @@ impl Home {
         self
     }
 
-    /// Where the receiver asks for a stream's SETs.
+    /// Returns the place at which the receiver asks for a stream's SETs.
     ///
     /// # Errors
-    /// When the issuer's URL has no address.
+    /// Fails if the issuer's URL has no address.
     pub(crate) fn asks(&self, method: &str, stream: &str) -> Result<Asks, BenchError> {
         let address = self.issuer.strip_prefix("http://").and_then(|address| address.parse().ok());
         let address = address.ok_or_else(|| BenchError::Failed(format!("{} has no address", self.issuer)))?;
         Ok(Asks { address, path: format!("/{method}/{stream}"), token: self.receiver.clone() })
     }
 
-    /// Writes the configuration with these streams; it is in force at the next start.
+    /// Writes the configuration with these streams, which is in force from the next start.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Fails if it cannot be written.
     pub(crate) fn declare(&self, streams: &[Stream]) -> Result<(), BenchError> {
         let mut text = self.text.clone();
         for Stream { id, audience, delivery, more } in streams {
@@ -170,12 +171,12 @@ impl Home {
             .map_err(BenchError::failed("the configuration cannot be written"))
     }
 
-    /// Where everything lies.
+    /// Returns the folder of the gateway.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The URL of the issuer.
+    /// Returns the URL of the issuer.
     pub(crate) fn issuer(&self) -> &str {
         &self.issuer
     }
@@ -187,7 +188,7 @@ impl Home {
     /// Starts the gateway and waits until it is ready.
     ///
     /// # Errors
-    /// When it ends, or is not ready in time; the text has the end of its log.
+    /// Fails if the gateway ends, or is not ready in time; the text has the end of its log.
     pub(crate) async fn start(&self, bench: &Bench<'_>, client: &Client) -> Result<Gateway<'_>, BenchError> {
         let failed = BenchError::failed;
         let log =
@@ -226,56 +227,56 @@ impl Home {
     }
 }
 
-/// The running gateway. It ends with the value.
+/// A running gateway, which ends when the value is dropped.
 pub(crate) struct Gateway<'a> {
     home: &'a Home,
     child: Child,
-    /// From the start of the process until it was ready.
+    /// The time from the start of the process until it was ready.
     pub(crate) ready_after: Duration,
 }
 
 impl Gateway<'_> {
-    /// Its process.
+    /// Returns the process of the gateway.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where events are put in.
+    /// Returns the URL at which events are put in.
     pub(crate) fn intake(&self) -> String {
         format!("{}/events", self.home.issuer)
     }
 
-    /// The URL of its issuer.
+    /// Returns the URL of the issuer.
     pub(crate) fn issuer(&self) -> &str {
         &self.home.issuer
     }
 
-    /// The token of the producer.
+    /// Returns the token of the producer.
     pub(crate) fn token(&self) -> &str {
         &self.home.token
     }
 
-    /// The published key set.
+    /// Returns the published key set.
     ///
     /// # Errors
-    /// When it is not served.
+    /// Fails if it is not served.
     pub(crate) async fn jwks(&self, client: &Client) -> Result<Bytes, BenchError> {
         client.get(&format!("{}/jwks.json", self.home.issuer)).await
     }
 
-    /// The metrics as they are now.
+    /// Returns the present metrics.
     ///
     /// # Errors
-    /// When they are not served.
+    /// Fails if they are not served.
     pub(crate) async fn metrics(&self, client: &Client) -> Result<Metrics, BenchError> {
         let text = client.get(&format!("{}/metrics", self.home.operator)).await?;
         Ok(Metrics(String::from_utf8_lossy(&text).into_owned()))
     }
 
-    /// Waits until so many deliveries are settled.
+    /// Waits until `count` deliveries are settled.
     ///
     /// # Errors
-    /// When they are not after a while.
+    /// Fails if they are not settled in time.
     pub(crate) async fn settled(&self, bench: &Bench<'_>, client: &Client, count: u64) -> Result<(), BenchError> {
         let began = bench.clock.now();
         loop {
@@ -292,10 +293,10 @@ impl Gateway<'_> {
         }
     }
 
-    /// Ends it in order.
+    /// Ends the gateway in order.
     ///
     /// # Errors
-    /// When it does not end in time or not well.
+    /// Fails if the gateway does not end in time, or not with success.
     pub(crate) async fn stop(mut self, bench: &Bench<'_>) -> Result<(), BenchError> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
@@ -321,7 +322,7 @@ impl Gateway<'_> {
 
 impl Drop for Gateway<'_> {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -331,7 +332,7 @@ impl Drop for Gateway<'_> {
 pub(crate) struct Metrics(String);
 
 impl Metrics {
-    /// The sum over all labels of a metric.
+    /// Returns the sum of a metric over all of its labels.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         let value = |line: &str| {
             let rest = line.strip_prefix(name)?;
@@ -341,7 +342,7 @@ impl Metrics {
     }
 }
 
-/// Lets the program make a token, and the section of the configuration that goes with it.
+/// Lets the program create a token and the section of the configuration that goes with it.
 fn minted(program: &Path, whose: &str, issuer: &str, more: &[&str]) -> Result<Minted, BenchError> {
     let made = Command::new(program)
         .args([whose, "new", "bench", "--issuer", issuer, "--json"])

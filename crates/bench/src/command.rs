@@ -1,4 +1,4 @@
-//! From the command line to the exit code.
+//! The way from the command line to the exit code.
 
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
@@ -12,7 +12,7 @@ use crate::{args::Args, gateway};
 /// The algorithms that are measured unless others are asked for.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDSA];
 
-/// Reads the command line, does what it says and tells how it ended.
+/// Reads the command line, runs what it asks for and returns the exit code.
 pub(crate) fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -30,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(run(out, args));
-    // The far side reads standard input until it ends; that must not hold the process.
+    // The far side reads standard input until it ends, which must not keep the process alive.
     runtime.shutdown_background();
     match ended {
         Ok(exit) => exit.into(),
@@ -96,7 +96,7 @@ fn plan(args: Args) -> Result<Plan, Failure> {
     })
 }
 
-/// Prints as it comes.
+/// A watcher that prints each event of a run at once.
 struct Printed(Out);
 
 impl Watch for Printed {

@@ -1,4 +1,5 @@
-//! From a topic to the ledger, beside a bare loop that consumes and parses the same records and appends them to the same store.
+//! The shape of events from a topic to the ledger, beside a bare loop that consumes and parses the same records and
+//! appends them to the same store.
 
 use std::{ops::AddAssign, sync::Arc, time::Duration};
 
@@ -23,15 +24,15 @@ use crate::{
     waiting,
 };
 
-/// How long nothing may happen.
+/// The longest time without progress.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long one look for a record takes at most.
+/// The longest wait for a record.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Measures both sides in turn, over the same topic.
 ///
 /// # Errors
-/// When there is no broker, or the gateway does not take the records, or not each once.
+/// Fails if there is no broker, or the gateway does not take each record once.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let broker = Broker::of(bench)?;
     let figures = all(bench, &broker).await;
@@ -79,15 +80,16 @@ async fn all(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchErr
     Ok(vec![figure])
 }
 
-/// What a side took. Its time begins with the first records that it had, since joining a group is not what is measured.
+/// The cost of one side. Its time begins with the first records that it had, since joining a group is not what is
+/// measured.
 #[derive(Clone, Copy, Default)]
 struct Taken {
-    /// All of them.
+    /// The number of all records.
     all: u64,
-    /// Those within the time.
+    /// The number of records within the time.
     records: u64,
     time: Duration,
-    /// CPU time of the program, from its start or the loop's.
+    /// The CPU time of the program, from its start or the loop's.
     busy: Duration,
     broker: Duration,
     syncs: u64,
@@ -113,13 +115,13 @@ impl Taken {
         time.as_secs_f64() * 1e6 / self.all.max(1) as f64
     }
 
-    /// Records that shared one sync, on average.
+    /// Returns the average number of records that shared one sync.
     fn group(&self) -> usize {
         usize::try_from(self.all / self.syncs.max(1)).unwrap_or(1).max(1)
     }
 }
 
-/// A paused stream: every event is owed to it, and nothing is delivered.
+/// Returns a paused stream: every event is owed to it, and nothing is delivered.
 fn stream() -> Stream {
     Stream::new("one", "http://127.0.0.1:9/").with("status = \"paused\"")
 }
@@ -195,7 +197,7 @@ async fn bare_loop(
     round: usize,
     group: usize,
 ) -> Result<Taken, BenchError> {
-    // The gateway makes the store; then the loop has it alone.
+    // The gateway creates the store, and then the loop has it alone.
     let home = Home::make(bench, Algorithm::Es256, &[stream()])?;
     home.start(bench, client).await?.stop(bench).await?;
     let secret = waiting::secret(home.folder())?;
@@ -228,7 +230,7 @@ async fn bare_loop(
         let mut made = Vec::with_capacity(many);
         while made.len() < many {
             let Some(record) = consumer.poll(TICK) else {
-                // It comes back without a record when partitions were assigned, too.
+                // The poll also returns without a record when partitions were assigned.
                 if bench.clock.since(last) > PATIENCE {
                     let text = format!("no figure: the bare loop got {done} of {events} records");
                     return Err(BenchError::Miscounted(text));

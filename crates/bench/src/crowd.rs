@@ -1,4 +1,5 @@
-//! A gateway with many streams, each with an event type of its own, and a load that keeps a bounded number of SETs under way.
+//! A gateway with many streams, each with an event type of its own, and a load that keeps a bounded number of SETs
+//! under way.
 
 use std::{
     sync::{
@@ -20,48 +21,49 @@ use crate::{
     sink::Run,
 };
 
-/// Order keys of each stream: one for each producer, so that the events of a lane have an order.
+/// The order keys of each stream: one for each producer, so that the events of a lane have an order.
 const KEYS: usize = PRODUCERS;
-/// Accepted and not delivered at once: enough to keep every healthy stream at work, few enough to stay a steady state.
+/// The most SETs that are accepted and not delivered: enough to keep every healthy stream at work, few enough for a
+/// steady state.
 const UNDER_WAY: u64 = 8_000;
 
-/// The event type of a stream.
+/// Returns the event type of a stream.
 pub(crate) fn kind(stream: usize) -> String {
     format!("https://bench.example/type/{stream}")
 }
 
-/// The line of a stream's section that names its event type.
+/// Returns the line of a stream's section that names its event type.
 pub(crate) fn wants(stream: usize) -> String {
     format!("events = [\"{}\"]", kind(stream))
 }
 
-/// Lanes that events of so many streams have.
+/// Returns the number of lanes that the events of `streams` streams have.
 pub(crate) const fn lanes(streams: usize) -> usize {
     streams * KEYS
 }
 
-/// Makes events for streams taken by chance.
+/// A maker of events for streams chosen at random.
 pub(crate) struct CrowdEvents {
     maker: Maker,
     dice: Dice,
     kinds: Vec<String>,
-    /// Which producer's: its place among the keys of each stream.
+    /// The place of the producer among the keys of each stream.
     key: usize,
-    /// Streams that are healthy come first.
+    /// The number of healthy streams, which come first.
     healthy: usize,
-    /// One event of so many is for a stream that is not; 0: none.
+    /// The share of events for streams that are not healthy, as one in this many; 0 means none.
     sick_every: u64,
 }
 
 impl CrowdEvents {
-    /// The sources of all producers.
+    /// Returns the sources of all producers.
     pub(crate) fn all(run: &'static str, streams: usize, healthy: usize) -> Vec<Arc<Mutex<Self>>> {
         (0..PRODUCERS).map(|key| Arc::new(Mutex::new(Self::new(run, key, streams, healthy)))).collect()
     }
 
     fn new(run: &'static str, key: usize, streams: usize, healthy: usize) -> Self {
         Self {
-            // Numbers of events name them within a source alone: the ids of the others must differ.
+            // The number of an event names it within its own source only, so sources begin at different numbers.
             maker: Maker::new(run, lanes(streams)).numbered_from(u32::try_from(key).unwrap_or_default() << 23),
             dice: Dice::new(12 + count(key)),
             key,
@@ -71,12 +73,12 @@ impl CrowdEvents {
         }
     }
 
-    /// From now on one event of so many is for a stream that is not healthy.
+    /// Makes one event of `every` go to a stream that is not healthy, from now on.
     pub(crate) fn sick(&mut self, every: u64) {
         self.sick_every = every;
     }
 
-    /// One request, and how many of its events are for healthy streams.
+    /// Returns one request, and the number of its events for healthy streams.
     fn request(&mut self) -> (bytes::Bytes, u64) {
         let mut body = BytesMut::with_capacity(LINES * crate::event::SIZE);
         let mut healthy = 0;
@@ -95,14 +97,14 @@ impl CrowdEvents {
 /// The load on a gateway, while it lasts.
 pub(crate) struct Load {
     producers: JoinSet<Result<u64, BenchError>>,
-    /// Events a second at most; 0: as fast as healthy streams deliver.
+    /// The most events a second; 0 means as fast as healthy streams deliver.
     pace: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     arrived: Arc<Run>,
 }
 
 impl Load {
-    /// Begins: producers send as fast as healthy streams deliver.
+    /// Begins the load: producers send as fast as healthy streams deliver.
     pub(crate) fn begin(
         bench: &Bench<'_>,
         target: &Target,
@@ -126,7 +128,7 @@ impl Load {
                     if pace > 0 {
                         clock.pause(due.saturating_sub(clock.now())).await;
                         let beat = Duration::from_secs_f64((LINES * PRODUCERS) as f64 / pace as f64);
-                        // Who was late does not catch up by more than one request.
+                        // A producer that was late does not catch up by more than one request.
                         due = (due + beat).max(clock.now());
                     }
                     let (body, healthy) = source.lock().unwrap_or_else(PoisonError::into_inner).request();
@@ -140,12 +142,12 @@ impl Load {
         Self { producers, pace, stop, arrived: arrived.clone() }
     }
 
-    /// From now on producers send so many events a second.
+    /// Makes producers send this many events a second, from now on.
     pub(crate) fn pace(&self, events: f64) {
         self.pace.store(events as u64, Ordering::Release);
     }
 
-    /// Lets it run in, then tells how many SETs a second healthy streams get.
+    /// Waits for `run_in`, then returns the number of SETs that healthy streams get a second.
     pub(crate) async fn rate(&self, bench: &Bench<'_>, run_in: Duration, time: Duration) -> f64 {
         bench.clock.pause(run_in).await;
         let (before, began) = (self.arrived.delivered(), bench.clock.now());
@@ -153,10 +155,10 @@ impl Load {
         rate(self.arrived.delivered() - before, bench.clock.since(began))
     }
 
-    /// Ends it; tells how many events for healthy streams were accepted.
+    /// Ends the load and returns the number of events that were accepted for healthy streams.
     ///
     /// # Errors
-    /// When one was refused.
+    /// Fails if an event was refused.
     pub(crate) async fn end(self) -> Result<u64, BenchError> {
         self.stop.store(true, Ordering::Release);
         join(self.producers).await

@@ -1,4 +1,4 @@
-//! Receivers that come for their SETs, by the thousand: one task and one connection each.
+//! Receivers that come for their SETs by the thousand, each with one task and one connection.
 
 use std::{
     sync::{
@@ -21,28 +21,28 @@ use crate::{
     talk,
 };
 
-/// Connections that are being opened at once.
+/// The most connections that are being opened at once.
 const AT_ONCE: usize = 128;
-/// SETs that one subscriber may hold.
+/// The most SETs that one subscriber may hold.
 const CREDIT: usize = 64;
-/// Time without any progress after which something is lost.
+/// The time without any progress after which a SET is considered lost.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How receivers come.
+/// The way in which receivers come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// One long poll after the other (RFC 8936 §2.4).
+    /// A series of long polls (RFC 8936 §2.4).
     Poll,
     /// A WebSocket of `setgate.v1`.
     Socket,
-    /// The same, and nothing is acknowledged.
+    /// A WebSocket on which nothing is acknowledged.
     Silent,
-    /// The same as a socket, but it takes nothing before [`Crowd::take`].
+    /// A WebSocket that takes nothing before `Crowd::start_taking`.
     Patient,
 }
 
 impl Way {
-    /// The method's name.
+    /// Returns the name of the delivery method.
     pub(crate) const fn method(self) -> &'static str {
         match self {
             Self::Poll => "poll",
@@ -51,27 +51,27 @@ impl Way {
     }
 }
 
-/// Many receivers, each with a stream of its own. They leave when it is dropped.
+/// Many receivers, each with a stream of its own. They leave when the value is dropped.
 pub(crate) struct Crowd {
     tasks: JoinSet<Result<(), BenchError>>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// What arrives is counted here; exchanged between runs.
+    /// The run that counts what arrives; it is exchanged between runs.
     run: watch::Sender<Arc<Run>>,
-    /// Whether SETs may come.
+    /// True if SETs may come.
     open: watch::Sender<bool>,
-    /// Acknowledgements that were written, for SETs that arrived.
+    /// The number of acknowledgements that were written, for SETs that arrived.
     acknowledged: AtomicU64,
     clock: Clock,
 }
 
 impl Crowd {
-    /// Lets them all come; ends when each has asked, or has its socket.
+    /// Lets all receivers come, and waits until each has asked or has its socket.
     ///
     /// # Errors
-    /// When one is turned away.
+    /// Fails if one is turned away.
     pub(crate) async fn gather(
         bench: &Bench<'_>,
         way: Way,
@@ -118,7 +118,7 @@ impl Crowd {
             });
         }
         let mut crowd = Self { tasks, shared };
-        // Who is in has let go of its permit.
+        // A receiver that has come in has released its permit.
         let began = bench.clock.now();
         while Arc::strong_count(&permits) > 1 {
             crowd.here()?;
@@ -131,10 +131,10 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Whether all are still there.
+    /// Checks that all receivers are still there.
     ///
     /// # Errors
-    /// Why the first one left.
+    /// The reason why the first one left.
     pub(crate) fn here(&mut self) -> Result<(), BenchError> {
         match self.tasks.try_join_next() {
             None => Ok(()),
@@ -143,21 +143,21 @@ impl Crowd {
         }
     }
 
-    /// From now on what arrives is counted in this run.
+    /// Makes this run count what arrives from now on.
     pub(crate) fn count_in(&self, run: &Arc<Run>) {
         self.shared.run.send_replace(run.clone());
         self.shared.acknowledged.store(0, Ordering::Release);
     }
 
-    /// From now on those who were patient take SETs.
+    /// Lets patient receivers take SETs from now on.
     pub(crate) fn start_taking(&self) {
         self.shared.open.send_replace(true);
     }
 
-    /// Waits until so many SETs have arrived and their acknowledgements are written.
+    /// Waits until `expected` SETs have arrived and their acknowledgements are written.
     ///
     /// # Errors
-    /// When somebody leaves, or nothing comes any more.
+    /// Fails if a receiver leaves, or no acknowledgement comes any more.
     pub(crate) async fn acknowledged(&mut self, bench: &Bench<'_>, expected: u64) -> Result<(), BenchError> {
         let (mut seen, mut since) = (0, bench.clock.now());
         loop {
@@ -200,7 +200,7 @@ impl Shared {
                 .message(|text| {
                     let (ids, run, now) = (ids(text), self.run.borrow().clone(), self.clock.nanos());
                     talk::sets(text).for_each(|(_, token)| run.arrived_at(no, token, now));
-                    // What was taken may come again as much.
+                    // The credit grows again by the SETs that were taken.
                     let many = ids.len();
                     (many, crate::frame::text(&talk::ack(ids, Some(many))))
                 })

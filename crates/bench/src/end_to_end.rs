@@ -1,4 +1,4 @@
-//! From the producer's request to the settled SET, beside the bare loop of the same run.
+//! The shape from the producer's request to the settled SET, beside the bare loop of the same run.
 
 use std::{ops::AddAssign, sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 /// Measures every algorithm of the plan.
 ///
 /// # Errors
-/// When the gateway does not run, or what arrives is not what was accepted.
+/// Fails if the gateway does not run, or what arrives is not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let mut figures = Vec::new();
     for algorithm in &bench.plan.algorithms {
@@ -40,7 +40,7 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm) -> Result<Vec<Figure>, Ben
     let lines = Maker::new("lines", KEYS).lines(events);
     let claims = event::claims(&lines, home.issuer())?;
     let receiver = Target::receiver(&client, &sink.url())?;
-    // The bare loop stands before, between and behind what it is compared with: a disturbance meets both.
+    // The bare loop runs in turn with what it is compared with, so that a disturbance meets both.
     let rounds = scale.of(1, 3, 5);
     let share = events.div_ceil(rounds);
     let (mut bare, mut through) = (Took::default(), Passed::default());
@@ -91,7 +91,7 @@ async fn posting(
     let most = bench.plan.scale.of(1_000, 10_000, 40_000);
     let sign =
         |claims: &Vec<u8>| signer.sign(claims).map(Bytes::from).map_err(|error| BenchError::Failed(error.to_string()));
-    // Signing is not measured here, so one token in eight is enough to look at where it is slow.
+    // Signing is not measured here, so one token in eight is enough for an algorithm that is slow.
     let few = if event::is_slow(signer.algorithm()) { most / 8 } else { most };
     let signed = claims.iter().take(few).map(sign).collect::<Result<Vec<_>, _>>()?;
     let tokens: Arc<Vec<Bytes>> = Arc::new(signed.iter().cycle().take(most).cloned().collect());
@@ -103,22 +103,22 @@ pub(crate) fn count(of: usize) -> u64 {
     u64::try_from(of).unwrap_or(u64::MAX)
 }
 
-/// Events that are put in, and how.
+/// The events that are put in, and the form of their requests.
 pub(crate) struct Run {
     pub(crate) requests: Vec<Requests>,
     pub(crate) several: bool,
 }
 
-/// What passed through the gateway, with its counts found right.
+/// The events that passed through the gateway with correct counts, and their cost.
 #[derive(Default)]
 pub(crate) struct Passed {
     events: u64,
-    /// From the first request to the last answer.
+    /// The time from the first request to the last answer.
     intake: Duration,
-    /// From the first request to the last SET settled.
+    /// The time from the first request to the last settled SET.
     whole: Duration,
     gateway: Duration,
-    /// CPU time of this process: producers and sink.
+    /// The CPU time of this process: producers and sink.
     around: Duration,
     verified: usize,
 }
@@ -127,7 +127,7 @@ impl Run {
     /// Puts all events in, waits until all SETs are settled and checks what arrived.
     ///
     /// # Errors
-    /// When something was refused, lost, repeated, out of order or wrongly signed.
+    /// Fails if a SET was refused, lost, repeated, out of order or wrongly signed.
     pub(crate) async fn through(
         self,
         bench: &Bench<'_>,

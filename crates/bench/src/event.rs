@@ -10,16 +10,16 @@ use crate::{BenchError, child::AUDIENCE, measure::Dice};
 
 /// The event type of events that name no other.
 pub(crate) const TYPE: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
-/// Bytes of one event with the end of its line.
+/// The bytes of one event with the end of its line.
 pub(crate) const SIZE: usize = 1024;
-/// Order keys of one stream.
+/// The number of order keys of one stream.
 pub(crate) const KEYS: usize = 10_000;
-/// Events of one request.
+/// The number of events of one request.
 pub(crate) const LINES: usize = 100;
-/// What stands before the mark.
+/// The text in front of the mark.
 const BEFORE: &[u8] = b"\"bench\":\"";
 
-/// The place of an event: its lane (one order key of one stream), its place in the lane, its number in the run.
+/// The place of an event: its lane (one order key of one stream), its place in the lane, and its number in the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) lane: u32,
@@ -40,7 +40,7 @@ impl Mark {
     }
 }
 
-/// Makes the events of one run.
+/// A maker of the events of one run.
 pub(crate) struct Maker {
     run: &'static str,
     dice: Dice,
@@ -49,24 +49,24 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
-    /// Events of so many lanes; `run` keeps the subjects and ids of one run from those of another.
+    /// Creates a maker for `lanes` lanes; `run` keeps the subjects and ids of one run from those of another.
     pub(crate) fn new(run: &'static str, lanes: usize) -> Self {
         Self { run, dice: Dice::new(0x5e76_a7e5), next: vec![0; lanes], number: 0 }
     }
 
-    /// Lanes anew for a sink that begins anew; numbers go on, so that ids differ from those before.
+    /// Begins the lanes anew for a sink that begins anew; numbers go on, so that ids differ from those before.
     pub(crate) fn next_run(mut self) -> Self {
         self.next.fill(0);
         self
     }
 
-    /// The same with other numbers; marks have eight digits for them.
+    /// Sets the number of the next event; marks have eight digits for it.
     pub(crate) fn numbered_from(mut self, number: u32) -> Self {
         self.number = number;
         self
     }
 
-    /// The same with a lane that had so many events already.
+    /// Sets the number of events that a lane has had already.
     pub(crate) fn later(mut self, lane: usize, events: u32) -> Self {
         if let Some(next) = self.next.get_mut(lane) {
             *next = events;
@@ -74,14 +74,14 @@ impl Maker {
         self
     }
 
-    /// The next event, as one line, in a lane taken by chance.
+    /// Returns the next event, as one line, in a lane chosen at random.
     pub(crate) fn line(&mut self, types: &[&str]) -> Bytes {
         let lanes = u64::try_from(self.next.len()).unwrap_or(u64::MAX);
         let lane = usize::try_from(self.dice.below(lanes)).unwrap_or_default();
         self.line_in(lane, types)
     }
 
-    /// The next event of a lane, as one line.
+    /// Returns the next event of a lane, as one line.
     pub(crate) fn line_in(&mut self, lane: usize, types: &[&str]) -> Bytes {
         let number = self.number;
         self.number += 1;
@@ -118,19 +118,19 @@ impl Maker {
         Bytes::from(text.replacen('@', &fill, 1))
     }
 
-    /// So many events in lanes taken by chance.
+    /// Returns `count` events in lanes chosen at random.
     pub(crate) fn lines(&mut self, count: usize) -> Vec<Bytes> {
         (0..count).map(|_| self.line(&[TYPE])).collect()
     }
 }
 
-/// The requests of one producer, in order: a body and how many events are in it.
+/// The requests of one producer, in order: each body with the number of its events.
 pub(crate) type Requests = Vec<(Bytes, usize)>;
 
-/// Puts lines into requests of so many, for so many producers.
+/// Puts lines into requests of `of` events, for `producers` producers.
 ///
-/// All events of a lane belong to one producer, which sends the next request after the answer to the last: so the order in which
-/// they are accepted is the order of their marks.
+/// All events of a lane belong to one producer, which sends the next request after the answer to the last, so the order
+/// in which they are accepted is the order of their marks.
 pub(crate) fn requests(lines: &[Bytes], of: usize, producers: usize) -> Vec<Requests> {
     let mut shares: Vec<Vec<Bytes>> = vec![Vec::new(); producers];
     for line in lines {
@@ -152,13 +152,13 @@ fn bodies(lines: &[Bytes], of: usize) -> Requests {
     lines.chunks(of.max(1)).map(join).collect()
 }
 
-/// The claims that the gateway would make of these lines: what a bare loop signs.
+/// Returns the claims that the gateway would make of these lines, for a bare loop to sign.
 pub(crate) fn claims(lines: &[Bytes], issuer: &str) -> Result<Vec<Vec<u8>>, BenchError> {
     let made = |(number, line): (usize, &Bytes)| claim(line, issuer, AUDIENCE, number).map(|(_, claims)| claims);
     lines.iter().enumerate().map(made).collect()
 }
 
-/// The claims that the gateway would make of one line for this audience, and their `jti`.
+/// Returns the claims that the gateway would make of one line for this audience, and their `jti`.
 pub(crate) fn claim(line: &[u8], issuer: &str, audience: &str, number: usize) -> Result<(Jti, Vec<u8>), BenchError> {
     let json = |text: &str| serde_json::Value::from(text).to_string();
     let wrong = |why: String| BenchError::Failed(format!("an event of the bench is not acceptable: {why}"));
@@ -170,7 +170,7 @@ pub(crate) fn claim(line: &[u8], issuer: &str, audience: &str, number: usize) ->
     Ok((jti, setgate_set::payload(&json(issuer), &jti, at, &json(audience), &event.body())))
 }
 
-/// Whether a signature of it takes so long that rates are counted in thousands.
+/// Returns whether a signature takes so long that rates are counted in thousands.
 pub(crate) const fn is_slow(algorithm: Algorithm) -> bool {
     algorithm.is_rsa()
 }

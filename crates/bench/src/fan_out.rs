@@ -1,4 +1,4 @@
-//! One event for thousands of WebSocket subscribers, each with an audience and so a signature of its own.
+//! The shape of one event for thousands of WebSocket subscribers, each with an audience and so a signature of its own.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,16 +19,16 @@ use crate::{
     verify,
 };
 
-/// Algorithms that are measured, with what they must come to beside the bare loop.
+/// The algorithms that are measured, each with the least ratio to the bare loop.
 const ALGORITHMS: [(Algorithm, Option<f64>); 2] = [(Algorithm::Es256, Some(0.75)), (Algorithm::EdDSA, None)];
 
-/// Between two rounds, so that those who left are forgotten.
+/// The pause between two rounds, in which subscribers that left are forgotten.
 const REST: Duration = Duration::from_secs(1);
 
 /// Measures each algorithm.
 ///
 /// # Errors
-/// When the gateway does not run, or a subscriber does not get what it is owed.
+/// Fails if the gateway does not run, or a subscriber does not get what it is owed.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let mut figures = Vec::new();
     for (algorithm, least) in ALGORITHMS {
@@ -62,7 +62,7 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm, least: Option<f64>) -> Res
         for (side, name) in [(&mut theirs, "bare loop"), (&mut ours, "gateway")] {
             let what = format!("{algorithm}, {name}, round {} of {rounds}", round + 1);
             bench.watch.step(&format!("{what}: {subscribers} subscribers"));
-            // They come for each round anew: files are enough for one side's at a time.
+            // The subscribers come anew for each round, since open files suffice for one side at a time.
             let crowd = Crowd::gather(bench, Way::Socket, side.asks.iter().cloned(), &Arc::new(Run::new(0, 0))).await?;
             bench.watch.step(&format!("{what}: {in_a_row} events"));
             side.events(bench, &client, crowd, round * in_a_row, in_a_row).await?;
@@ -70,7 +70,7 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm, least: Option<f64>) -> Res
         }
     }
     let from = rounds * in_a_row;
-    // Without signatures the algorithm makes no difference: once is enough.
+    // The algorithm makes no difference without signatures, so once is enough.
     let unsigned = match least {
         Some(_) => Some(broadcast::measure(bench, &client, &mut ours, &mut theirs, from).await?),
         None => None,
@@ -90,29 +90,29 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm, least: Option<f64>) -> Res
     Ok(std::iter::once(signed).chain(unsigned).collect())
 }
 
-/// Subscribers and whom they subscribe to.
+/// The subscribers of one side, and the server that they subscribe to.
 pub(crate) struct Side<'a> {
     pub(crate) asks: Vec<Asks>,
     pub(crate) far: Far<'a>,
     pub(crate) passed: Passed,
 }
 
-/// Who speaks to them.
+/// The server of the subscribers.
 pub(crate) enum Far<'a> {
-    /// The gateway, where events are put in, and what makes them.
+    /// The gateway, the place where events are put in, and the maker of the events.
     Gateway(&'a Gateway<'a>, Box<Target>, Maker),
     /// The bare loop.
     Bare(&'a Bare, Made),
 }
 
-/// What all subscribers got.
+/// The SETs that all subscribers got, and their cost.
 #[derive(Default)]
 pub(crate) struct Passed {
     pub(crate) events: u64,
     pub(crate) sets: u64,
-    /// Until the last acknowledgement was read, by the store's counters where there is a store.
+    /// The time until the last acknowledgement was read, by the store's counters if there is a store.
     pub(crate) time: Duration,
-    /// The sum over the events, until the last SET had arrived and its acknowledgement was written.
+    /// The sum over the events of the time until the last SET had arrived and its acknowledgement was written.
     pub(crate) written: Duration,
     pub(crate) server: Duration,
     pub(crate) receivers: Duration,
@@ -137,7 +137,7 @@ impl Passed {
 }
 
 impl Far<'_> {
-    /// The process.
+    /// Returns the process of the server.
     pub(crate) fn pid(&self) -> u32 {
         match self {
             Self::Gateway(gateway, ..) => gateway.pid(),
@@ -145,7 +145,7 @@ impl Far<'_> {
         }
     }
 
-    /// How many of the SETs that arrived were verified, against the key set that is published.
+    /// Verifies the kept SETs against the published key set, and returns their number.
     pub(crate) async fn verified(&self, client: &Client, arrived: &Run) -> Result<usize, BenchError> {
         let (jwks, issuer) = match self {
             Self::Gateway(gateway, ..) => (gateway.jwks(client).await?, gateway.issuer()),
@@ -156,7 +156,7 @@ impl Far<'_> {
 }
 
 impl Side<'_> {
-    /// Lets so many events go to all subscribers, the next one when the last one was acknowledged by all.
+    /// Lets `events` events go to all subscribers, each as soon as the last one was acknowledged by all.
     async fn events(
         &mut self,
         bench: &Bench<'_>,

@@ -1,18 +1,18 @@
-//! WebSocket frames by hand (RFC 6455 §5.2): the clients of the measurements must cost little.
+//! WebSocket frames written by hand (RFC 6455 §5.2), since the clients of the measurements must cost little.
 
-/// A final text frame.
+/// The first byte of a final text frame.
 const TEXT: u8 = 0x81;
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
-/// Frames longer than this are no frames of a measurement.
+/// The longest frame of a measurement, in bytes.
 const LONGEST: usize = 16 << 20;
 
-/// What a server sends.
+/// A frame that a server sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
     /// A whole text message.
     Text(&'a [u8]),
-    /// To be answered with the same payload.
+    /// A ping, which is answered with the same payload.
     Ping(&'a [u8]),
     /// An answer to a ping.
     Pong,
@@ -20,13 +20,13 @@ pub(crate) enum Frame<'a> {
     Close(Option<u16>),
 }
 
-/// The first frame of `bytes` and its length; `None` where it is not whole yet.
+/// Returns the first frame of `bytes` and its length, or `None` if it is not complete yet.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault of the frame.
 pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, String> {
     let (Some(first), Some(second)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
-    // RFC 6455, 5.1: a server does not mask.
+    // RFC 6455 §5.1: a server does not mask.
     if second & MASKED != 0 {
         return Err("the server masks its frames".to_owned());
     }
@@ -53,17 +53,18 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, String> {
     Ok(Some((frame, start + length)))
 }
 
-/// A text frame as a client sends it.
+/// Returns a text frame as a client sends it.
 pub(crate) fn text(payload: &[u8]) -> Vec<u8> {
     masked(TEXT, payload)
 }
 
-/// The answer to a ping.
+/// Returns the answer to a ping.
 pub(crate) fn pong(payload: &[u8]) -> Vec<u8> {
     masked(FINAL | 10, payload)
 }
 
-/// RFC 6455, 5.3: a client masks. Nobody stands between the two ends of a measurement, so that one mask does for all.
+/// Returns a masked frame, since a client must mask (RFC 6455 §5.3). One mask serves for all, as there is nothing
+/// between the two ends of a measurement.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x5e, 0x17, 0xa7, 0xe9];
     let mut frame = Vec::with_capacity(payload.len() + 14);

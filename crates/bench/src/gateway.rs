@@ -1,4 +1,4 @@
-//! Where the gateway is that is measured.
+//! The place of the gateway that is measured.
 
 use std::{
     env,
@@ -9,11 +9,11 @@ use std::{
 
 use setgate_cli::Failure;
 
-/// The named program, or `setgate` beside this one. Where cargo runs this one, that is built first: a measurement of yesterday's
-/// gateway would look like one of today's.
+/// Returns the named program, or `setgate` beside this one. If cargo runs this program, the gateway is built first, so
+/// that a measurement of an older build does not pass for one of the present source.
 ///
 /// # Errors
-/// It cannot be built, or is not there.
+/// Fails if the gateway cannot be built, or is not there.
 pub(crate) fn find(named: Option<PathBuf>, own: &Path) -> Result<PathBuf, Failure> {
     let program = match named {
         Some(named) => named,
@@ -32,7 +32,7 @@ pub(crate) fn find(named: Option<PathBuf>, own: &Path) -> Result<PathBuf, Failur
         .remedy("build it with `cargo build --release`, or name one with --gateway"))
 }
 
-/// Builds the gateway with the same Kafka as this program, into the folder that this program lies in.
+/// Builds the gateway with the same Kafka as this program, into the folder of this program.
 fn build(cargo: &OsStr, manifest: &Path, program: &Path) -> Result<(), Failure> {
     let mut command = Command::new(cargo);
     command.args(["build", "--release", "--locked", "--package", "setgate", "--bin", "setgate"]).args(features());
@@ -47,7 +47,7 @@ fn build(cargo: &OsStr, manifest: &Path, program: &Path) -> Result<(), Failure> 
     }
 }
 
-/// What to tell cargo about the gateway's features.
+/// Returns the arguments that select the gateway's features for cargo.
 const fn features() -> &'static [&'static str] {
     if cfg!(feature = "vendored") {
         &[]

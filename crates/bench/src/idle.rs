@@ -1,4 +1,4 @@
-//! Thousands of receivers that wait: what each of them costs, and how soon one of them gets what has come for it.
+//! The shape of thousands of waiting receivers: the cost of each, and how soon one of them gets what has come for it.
 
 use std::{
     sync::{
@@ -25,22 +25,22 @@ use crate::{
     verify,
 };
 
-/// Receivers that are wanted.
+/// The number of receivers that are wanted.
 pub(crate) const VISITORS: usize = 10_000;
-/// Files that a process has open beside its connections.
+/// The number of files that a process has open beside its connections.
 const OTHER_FILES: u64 = 1_000;
-/// Memory that one receiver may take.
+/// The most KiB of memory that one receiver may take.
 const MEMORY: f64 = 16.0;
-/// Milliseconds in which ninety-nine of a hundred SETs must have arrived.
+/// The milliseconds within which ninety-nine of a hundred SETs must have arrived.
 const HANDED_OVER: f64 = 5.0;
-/// Events a second.
+/// The number of events a second.
 const PACE: u64 = 100;
 const KIB: f64 = 1024.0;
 
 /// Measures long polls, then WebSocket subscribers.
 ///
 /// # Errors
-/// When the gateway does not run, a receiver is turned away, or what arrives is not what was accepted.
+/// Fails if the gateway does not run, a receiver is turned away, or what arrives is not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let (visitors, reduced) = visitors(bench);
     let mut figures = Vec::new();
@@ -56,7 +56,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     Ok(figures)
 }
 
-/// How many receivers there can be, and why not more.
+/// Returns the number of receivers that there can be, and the reason if it is less than wanted.
 pub(crate) fn visitors(bench: &Bench<'_>) -> (usize, Option<String>) {
     let wanted = bench.plan.scale.of(300, VISITORS, VISITORS);
     let most = open_files();
@@ -66,7 +66,7 @@ pub(crate) fn visitors(bench: &Bench<'_>) -> (usize, Option<String>) {
     (wanted.min(room), reduced)
 }
 
-/// Streams whose receivers come by this method, each with an audience and an event type of its own.
+/// Returns the streams whose receivers come by this method, each with an audience and an event type of its own.
 fn streams(way: Way, many: u32) -> Vec<Stream> {
     let stream = |no: u32| {
         let place = usize::try_from(no).unwrap_or_default();
@@ -153,7 +153,8 @@ async fn one(bench: &Bench<'_>, way: Way, visitors: usize) -> Result<Vec<Figure>
     ])
 }
 
-/// Puts one event after the other in, each for one stream taken by chance; gives the sorted times from 202 to arrival.
+/// Puts in one event after the other, each for one stream chosen at random, and returns the sorted times from 202 to
+/// arrival.
 async fn sample(
     bench: &Bench<'_>,
     target: &Target,
@@ -190,7 +191,7 @@ async fn sample(
     Ok(times)
 }
 
-/// Resident memory once it does not change any more.
+/// Waits until the resident memory does not change any more, and returns it.
 async fn quiet(bench: &Bench<'_>, pid: u32) -> Result<Resident, BenchError> {
     let mut last = Resident::of(pid)?;
     for _ in 0..20 {

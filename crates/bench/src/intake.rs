@@ -1,4 +1,4 @@
-//! Intake alone, with real syncs: beside a bare loop over the engine, and beside a bare HTTP handler.
+//! The shape of intake alone, with real syncs: beside a bare loop over the engine, and beside a bare HTTP handler.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::{
 /// Measures both.
 ///
 /// # Errors
-/// When the gateway does not run or refuses an event.
+/// Fails if the gateway does not run, or refuses an event.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let scale = bench.plan.scale;
     let client = Client::new(bench)?;
-    // A paused stream: every event is owed to it, and nothing is delivered.
+    // Every event is owed to a paused stream, and nothing is delivered.
     let stream = Stream::new("one", "http://127.0.0.1:9/").with("status = \"paused\"");
     let home = Home::make(bench, Algorithm::Es256, &[stream])?;
     let gateway = home.start(bench, &client).await?;
@@ -56,12 +56,12 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     ])
 }
 
-/// What the gateway took.
+/// The events that the gateway accepted, and their cost.
 struct Taken {
     events: u64,
     took: Duration,
     busy: Duration,
-    /// Events that shared one sync, on average.
+    /// The average number of events that shared one sync.
     group: usize,
     sync: Duration,
 }
@@ -108,7 +108,8 @@ async fn taken(
     Ok(Taken { events, took, busy, group, sync })
 }
 
-/// Parses the same lines and appends them to the engine, so many in one synced commit: one thread, nothing else.
+/// Parses the same lines and appends them to the engine, `group` of them in one synced commit: one thread, nothing
+/// else.
 fn engine(bench: &Bench<'_>, lines: &[Bytes], group: usize) -> Result<f64, BenchError> {
     let failed = |error: fjall::Error| BenchError::Failed(format!("the engine: {error}"));
     let folder = tempfile::Builder::new().prefix("setgate-bench-").tempdir_in(&bench.plan.folder);
@@ -134,7 +135,7 @@ fn engine(bench: &Bench<'_>, lines: &[Bytes], group: usize) -> Result<f64, Bench
     Ok(rate(count(lines.len()), bench.clock.since(began)))
 }
 
-/// The same requests to a handler that only reads their bodies, on threads of its own.
+/// Sends the same requests to a handler that only reads their bodies, on threads of its own.
 async fn handler(bench: &Bench<'_>, client: &Client, requests: &[Requests]) -> Result<f64, BenchError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(crate::machine::cores()).enable_all().build();

@@ -1,4 +1,5 @@
-//! Dead endpoints beside healthy ones: refusing, never answering, answering a byte a second, answering 500.
+//! The shape of dead endpoints beside healthy ones: refusing, never answering, answering a byte a second, answering
+//! 500.
 
 use std::{net::SocketAddr, sync::PoisonError, time::Duration};
 
@@ -18,15 +19,15 @@ use crate::{
     verify,
 };
 
-/// Streams of the gateway.
+/// The number of streams of the gateway.
 const STREAMS: usize = 1200;
-/// Those that are dead: one in a hundred, and a quarter of them in each way.
+/// The number of dead streams: one in a hundred, and a quarter of them in each way.
 const DEAD: usize = 12;
 
 /// Measures the delivered rate of the healthy streams without and with traffic for the dead ones.
 ///
 /// # Errors
-/// When the gateway does not run, or healthy streams do not get what was accepted for them.
+/// Fails if the gateway does not run, or healthy streams do not get what was accepted for them.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let healthy = STREAMS - DEAD;
     let client = Client::new(bench)?;
@@ -75,7 +76,7 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     ])
 }
 
-/// A port that nobody listens on.
+/// Returns an address at which nothing listens.
 async fn refusing() -> Result<SocketAddr, BenchError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(BenchError::failed("no port"))?;
     listener.local_addr().map_err(BenchError::failed("no port"))

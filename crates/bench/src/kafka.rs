@@ -1,4 +1,5 @@
-//! Kafka: from the producer's request to the acknowledged record, beside a bare loop that signs and produces the same bytes.
+//! The shape from the producer's request to the acknowledged record in Kafka, beside a bare loop that signs and
+//! produces the same bytes.
 
 use std::{borrow::Cow, ops::AddAssign as _, time::Duration};
 
@@ -17,15 +18,15 @@ use crate::{
     verify,
 };
 
-/// Records that warm up broker and producers before anything is measured.
+/// The number of records that warm up broker and producers before anything is measured.
 const WARM: usize = 20_000;
-/// How long nothing may happen.
+/// The longest time without progress.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Measures signed SETs, and claims without signature.
 ///
 /// # Errors
-/// When no broker was named or none answers, or what lies in a topic is not what was accepted.
+/// Fails if no broker was named or none answers, or the records in a topic are not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let broker = Broker::of(bench)?;
     let figures = all(bench, &broker).await;
@@ -44,7 +45,7 @@ async fn all(bench: &Bench<'_>, broker: &Broker) -> Result<Vec<Figure>, BenchErr
     Ok(figures)
 }
 
-/// What the value of a record is.
+/// The content of a record's value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Value {
     Signed(Algorithm),
@@ -83,7 +84,7 @@ impl Value {
     }
 }
 
-/// The figure, and what the loop took.
+/// Returns the figure, and the cost of the bare loop.
 async fn one(bench: &Bench<'_>, broker: &Broker, value: Value) -> Result<(Figure, Took), BenchError> {
     let (scale, name) = (bench.plan.scale, value.name());
     let (algorithm, events) = match value {
@@ -110,7 +111,7 @@ async fn one(bench: &Bench<'_>, broker: &Broker, value: Value) -> Result<(Figure
     let few = Maker::new("first", KEYS).lines(1_000);
     through(bench, broker, &gateway, &client, &few, &mut reader, value).await?;
 
-    // The bare loop stands before what it is compared with, round by round: a disturbance meets both.
+    // The bare loop runs before what it is compared with, round by round, so that a disturbance meets both.
     let rounds = scale.of(1, 3, 5);
     let share = events.div_ceil(rounds);
     let (mut loop_took, mut took, mut verified) = (Took::default(), Took::default(), 0);
@@ -174,7 +175,8 @@ async fn one(bench: &Bench<'_>, broker: &Broker, value: Value) -> Result<(Figure
     Ok((figure, loop_took))
 }
 
-/// What was accepted before goes to the topic: delivery alone, without the intake. Its time begins when some of it has gone.
+/// Measures delivery to the topic without the intake, of events that were accepted before. Its time begins when some of
+/// them have gone.
 async fn backlog(bench: &Bench<'_>, broker: &Broker, raw: Took) -> Result<Figure, BenchError> {
     let events = bench.plan.scale.of(6_000, 120_000, 400_000);
     bench.watch.step("claims, a backlog");
@@ -234,12 +236,12 @@ async fn backlog(bench: &Bench<'_>, broker: &Broker, raw: Took) -> Result<Figure
     )))
 }
 
-/// The value as it is.
+/// Returns the value as it is.
 pub(crate) fn plain(value: &[u8]) -> Result<Cow<'_, [u8]>, BenchError> {
     Ok(Cow::Borrowed(value))
 }
 
-/// The section of the cluster, at its defaults.
+/// Returns the section of the cluster, with its defaults.
 pub(crate) fn cluster(broker: &Broker) -> String {
     let bootstrap: Vec<_> = broker.bootstrap().split(',').map(|one| format!("\"{one}\"")).collect();
     format!("[methods.kafka.clusters.bench]\nbootstrap = [{}]\nallow_plaintext = true\n", bootstrap.join(", "))
@@ -249,7 +251,8 @@ fn terms(topic: &str, value: Value) -> String {
     format!("cluster = \"bench\", topic = \"{topic}\", value = \"{}\"", value.terms())
 }
 
-/// Waits until so many more are settled. It asks the more rarely the more is left: asking costs the gateway what is measured.
+/// Waits until `events` more are settled. The more is left, the more rarely it asks, since each question costs the
+/// gateway that is measured.
 async fn settle(
     bench: &Bench<'_>,
     gateway: &Gateway<'_>,
@@ -275,13 +278,13 @@ async fn settle(
     }
 }
 
-/// A third of the time that the rest will take, as far as one can tell.
+/// Returns a third of the time that the rest is expected to take.
 pub(crate) fn next_look(done: u64, of: u64, after: Duration) -> Duration {
     let left = after.mul_f64(of.saturating_sub(done) as f64 / done.max(1) as f64) / 3;
     left.clamp(Duration::from_millis(2), Duration::from_millis(200))
 }
 
-/// Puts the events in, waits until all of them are settled, and checks what lies in the topic.
+/// Puts the events in, waits until all of them are settled, and checks the records in the topic.
 async fn through(
     bench: &Bench<'_>,
     broker: &Broker,

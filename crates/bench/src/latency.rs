@@ -1,4 +1,4 @@
-//! From the answer 202 until the SET arrives, at half load.
+//! The shape from the answer 202 until the SET arrives, at half load.
 
 use std::{
     sync::{
@@ -22,13 +22,13 @@ use crate::{
     verify,
 };
 
-/// How often new events are sent.
+/// The time between two sendings of new events.
 const BEAT: Duration = Duration::from_millis(2);
 
-/// Measures the first algorithms of the plan: two of them, unless there is more time or less.
+/// Measures the first algorithms of the plan: one at quick scale, two at normal and four at full scale.
 ///
 /// # Errors
-/// When the gateway does not run, or what arrives is not what was accepted.
+/// Fails if the gateway does not run, or what arrives is not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let mut figures = Vec::new();
     for algorithm in bench.plan.algorithms.iter().take(bench.plan.scale.of(1, 2, 4)) {
@@ -53,7 +53,7 @@ async fn one(bench: &Bench<'_>, algorithm: Algorithm) -> Result<Vec<Figure>, Ben
     let seconds = scale.of(1.0, 3.0, 20.0);
     let events = (full / 2.0 * seconds) as usize;
     bench.watch.step(&format!("{algorithm}, half load: {:.0} events/s", full / 2.0));
-    // Lanes in turn: requests are under way together, and two of one lane must not be.
+    // The lanes take turns: requests are under way together, and two of one lane must not be.
     let mut maker = Maker::new("paced", KEYS);
     let lines: Arc<Vec<_>> = Arc::new((0..events).map(|at| maker.line_in(at % KEYS, &[TYPE])).collect());
     let arrived = sink.begin(KEYS, events);

@@ -46,20 +46,20 @@ pub use report::{Figure, Limit, Promise, Report, Watch};
 
 use crate::measure::Clock;
 
-/// What is said where the figures of Kafka are wanted without a broker.
+/// The text of the error when the figures of Kafka are wanted without a broker.
 pub(crate) const NO_BROKER: &str = "the figures of Kafka need a broker: name one with `--kafka HOST:PORT`, or let `cargo xtask bench-kafka` bring one up";
 
-/// Why a measurement gives no figure.
+/// The reason why a measurement gives no figure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BenchError {
-    /// What came out is not what went in: no figure of this shape may be believed.
+    /// The output does not match the input, so no figure of this shape may be believed.
     #[error("{0}")]
     Miscounted(String),
-    /// The folder is no place to measure a store in.
+    /// The folder is no place to measure a store in, or something that the plan needs is not there.
     #[error("{0}")]
     Unfit(String),
-    /// Something that is needed did not work.
+    /// A step of the measurement failed.
     #[error("{0}")]
     Failed(String),
 }
@@ -71,7 +71,8 @@ impl BenchError {
     }
 }
 
-/// Measures what the plan names, one after another, and tells `watch` of each figure as soon as its counts are right.
+/// Measures what the plan names, one shape after another, and passes each figure to `watch` as soon as its counts are
+/// correct.
 ///
 /// # Errors
 /// [`BenchError`] when nothing can be measured here at all; what fails in one shape is in the report.
@@ -119,7 +120,7 @@ pub async fn run(plan: &Plan, watch: &dyn Watch) -> Result<Report, BenchError> {
     Ok(report)
 }
 
-/// The far side of a measurement, in a process of its own: does the task and gives what it prints.
+/// Runs the far side of a measurement, in a process of its own, and returns what it prints.
 ///
 /// # Errors
 /// [`BenchError`] when there is no such task or it fails.
@@ -130,7 +131,7 @@ pub async fn task(task: &str) -> Result<String, BenchError> {
     }
 }
 
-/// What every measurement is given.
+/// The values that every measurement is given.
 pub(crate) struct Bench<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) clock: Clock,

@@ -1,4 +1,5 @@
-//! One connection of a receiver, with HTTP/1.1 written by hand: ten thousand of them must cost the measuring process little.
+//! The connection of a receiver, with HTTP/1.1 written by hand: ten thousand of them must cost the measuring process
+//! little.
 
 use std::net::SocketAddr;
 
@@ -12,10 +13,10 @@ use crate::{
     frame::{self, Frame},
 };
 
-/// Bytes of a request's or an answer's head at most.
+/// The most bytes of a request's or an answer's head.
 const HEAD: usize = 16 << 10;
 
-/// Where a receiver asks: an address, a path, and what it shows.
+/// The place at which a receiver asks: an address, a path, and the token that it shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Asks {
     pub(crate) address: SocketAddr,
@@ -24,33 +25,33 @@ pub(crate) struct Asks {
     pub(crate) token: String,
 }
 
-/// The connection.
+/// A connection.
 pub(crate) struct Link {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were read already.
+    /// The number of bytes of the buffer that were read already.
     used: usize,
 }
 
 impl Link {
-    /// Connects.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// When nobody listens.
+    /// Fails if nothing listens at the address.
     pub(crate) async fn open(address: SocketAddr) -> Result<Self, BenchError> {
         let stream = TcpStream::connect(address).await.map_err(BenchError::failed("no connection"))?;
         stream.set_nodelay(true).map_err(BenchError::failed("no connection"))?;
         Ok(Self { stream, buffer: Vec::new(), used: 0 })
     }
 
-    /// Connects and becomes a WebSocket (RFC 6455 §4.1).
+    /// Opens a connection and upgrades it to a WebSocket (RFC 6455 §4.1).
     ///
     /// # Errors
-    /// When the handshake is refused.
+    /// Fails if the handshake is refused.
     pub(crate) async fn socket(asks: &Asks) -> Result<Self, BenchError> {
         let mut link = Self::open(asks.address).await?;
         let Asks { address, path, token } = asks;
-        // The key is the specification's example: the answer to it is not what is measured.
+        // The key is the specification's example, since the answer to it is not what is measured.
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: setgate.v1\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -66,7 +67,7 @@ impl Link {
         Ok(link)
     }
 
-    /// A POST of JSON, as it is written.
+    /// Returns the bytes of a POST request with JSON.
     pub(crate) fn post(asks: &Asks, body: &[u8]) -> Vec<u8> {
         let Asks { address, path, token } = asks;
         let length = body.len();
@@ -82,15 +83,15 @@ impl Link {
     /// Sends bytes.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is gone.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), BenchError> {
         self.stream.write_all(bytes).await.map_err(BenchError::failed("nothing can be sent"))
     }
 
-    /// The next answer to a request: its status, and its body to look at.
+    /// Reads the next answer to a request, and passes its status and body to `look`.
     ///
     /// # Errors
-    /// When the connection ends or what comes is no answer.
+    /// Fails if the connection ends, or what comes is no answer.
     pub(crate) async fn answer<T>(&mut self, look: impl FnOnce(u16, &[u8]) -> T) -> Result<T, BenchError> {
         let strange = || BenchError::Failed("an answer is no HTTP".to_owned());
         let end = self.head().await?;
@@ -112,10 +113,10 @@ impl Link {
         Ok(looked)
     }
 
-    /// The next text message; pings before it are answered.
+    /// Reads the next text message and passes it to `look`; pings before it are answered.
     ///
     /// # Errors
-    /// When the connection ends or what comes is no frame.
+    /// Fails if the connection ends, or what comes is no frame.
     pub(crate) async fn message<T>(&mut self, look: impl FnOnce(&[u8]) -> T) -> Result<T, BenchError> {
         loop {
             let (length, pong) = match frame::read(self.unread()).map_err(BenchError::Failed)? {
@@ -158,7 +159,7 @@ impl Link {
             self.buffer.drain(..self.used);
             self.used = 0;
         }
-        // Twice what is there: a large answer takes few reads, an idle connection little memory.
+        // The buffer doubles: a large answer takes few reads, an idle connection little memory.
         self.buffer.reserve(self.buffer.len().clamp(1 << 10, 256 << 10));
         match self.stream.read_buf(&mut self.buffer).await {
             Ok(0) => Err(BenchError::Failed("the connection ended".to_owned())),
@@ -174,7 +175,7 @@ impl Link {
         Ok(())
     }
 
-    /// Waits for a head; tells where it ends.
+    /// Waits for a head, and returns where it ends.
     async fn head(&mut self) -> Result<usize, BenchError> {
         loop {
             if let Some(at) = memchr::memmem::find(self.unread(), b"\r\n\r\n") {
@@ -187,7 +188,7 @@ impl Link {
         }
     }
 
-    /// A body in chunks (RFC 9112 §7.1).
+    /// Reads a body in chunks (RFC 9112 §7.1).
     async fn chunks(&mut self) -> Result<Vec<u8>, BenchError> {
         let mut body = Vec::new();
         loop {
@@ -215,7 +216,7 @@ fn status(head: &[u8]) -> Option<u16> {
     std::str::from_utf8(head.get(9..12)?).ok()?.parse().ok()
 }
 
-/// The value of a header field.
+/// Returns the value of a header field.
 fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
     head.split(|byte| *byte == b'\n').find_map(|line| {
         let (given, value) = (line.get(..name.len())?, line.get(name.len()..)?.strip_prefix(b":")?);
@@ -230,7 +231,7 @@ fn field<'a>(head: &'a [u8], name: &[u8]) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    /// A link to a server that says this, in so many bytes at a time.
+    /// Returns a link to a server that sends this text, `at_a_time` bytes at a time.
     async fn told(text: &'static [u8], at_a_time: usize) -> Link {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let link = Link::open(listener.local_addr().unwrap()).await.unwrap();
@@ -240,7 +241,7 @@ mod tests {
                 server.write_all(part).await.unwrap();
                 tokio::task::yield_now().await;
             }
-            // Says no more, and hears the other out.
+            // The server sends no more, and reads until the other end closes.
             server.shutdown().await.unwrap();
             let _ = tokio::io::copy(&mut server, &mut tokio::io::sink()).await;
         });

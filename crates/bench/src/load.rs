@@ -11,20 +11,20 @@ use tokio::task::JoinSet;
 
 use crate::{Bench, BenchError, child::Gateway, event::Requests};
 
-/// Producers that send several events at once.
+/// The number of producers that send several events at once.
 pub(crate) const PRODUCERS: usize = 8;
-/// Producers that send one event a request.
+/// The number of producers that send one event per request.
 pub(crate) const SINGLE_PRODUCERS: usize = 64;
 
-/// A client that may speak to this machine.
+/// A client that may connect to this machine.
 #[derive(Clone)]
 pub(crate) struct Client(HttpClient);
 
 impl Client {
-    /// A client with connections of its own.
+    /// Creates a client with connections of its own.
     ///
     /// # Errors
-    /// When TLS cannot be configured.
+    /// Fails if TLS cannot be configured.
     pub(crate) fn new(bench: &Bench<'_>) -> Result<Self, BenchError> {
         let loopback: IpNet = "127.0.0.0/8".parse().map_err(|_| BenchError::Failed("no network".into()))?;
         let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
@@ -34,10 +34,10 @@ impl Client {
         Ok(Self(outbound.client(&TlsPolicy { guard, ..TlsPolicy::default() })))
     }
 
-    /// The body of a page.
+    /// Returns the body of a page.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// Fails if the page is not served.
     pub(crate) async fn get(&self, url: &str) -> Result<Bytes, BenchError> {
         let (status, body) = self.send(Method::GET, url, HeaderMap::new(), Bytes::new(), 1 << 20).await?;
         if status == StatusCode::OK { Ok(body) } else { Err(BenchError::Failed(format!("{url}: {status}"))) }
@@ -72,18 +72,18 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The intake of a gateway, for several events a request or for one.
+    /// Returns the intake of a gateway, for several events per request or for one.
     ///
     /// # Errors
-    /// When its URL or token cannot be used.
+    /// Fails if its URL or token cannot be used.
     pub(crate) fn intake(client: &Client, gateway: &Gateway<'_>, several: bool) -> Result<Self, BenchError> {
         Self::producer(client, &gateway.intake(), gateway.token(), several)
     }
 
-    /// Anything that takes events.
+    /// Returns an endpoint that accepts events.
     ///
     /// # Errors
-    /// When URL or token cannot be used.
+    /// Fails if URL or token cannot be used.
     pub(crate) fn producer(client: &Client, url: &str, token: &str, several: bool) -> Result<Self, BenchError> {
         let kind = if several { "application/x-ndjson" } else { "application/json" };
         let mut headers = HeaderMap::new();
@@ -96,10 +96,10 @@ impl Target {
         Ok(Self { client: client.0.clone(), url: parse(url)?, headers })
     }
 
-    /// A receiver that SETs are pushed to, with the header fields of RFC 8935 §2.1.
+    /// Returns a receiver that SETs are pushed to, with the header fields of RFC 8935 §2.1.
     ///
     /// # Errors
-    /// When it is no URL.
+    /// Fails if `url` is no URL.
     pub(crate) fn receiver(client: &Client, url: &str) -> Result<Self, BenchError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/secevent+jwt"));
@@ -111,7 +111,7 @@ impl Target {
     /// Sends one body.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// Fails if there is no answer.
     pub(crate) async fn post(&self, body: Bytes, keep_body: usize) -> Result<(StatusCode, Bytes), BenchError> {
         let request = HttpRequest {
             method: Method::POST,
@@ -125,10 +125,10 @@ impl Target {
         Ok((answer.status, answer.body))
     }
 
-    /// Sends events and tells how many of them were accepted now.
+    /// Sends events and returns the number of them that were accepted now.
     ///
     /// # Errors
-    /// When one of them was not accepted, or was known before.
+    /// Fails if an event was not accepted, or was known before.
     pub(crate) async fn events(&self, body: Bytes, count: usize) -> Result<u64, BenchError> {
         let single =
             count == 1 && self.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
@@ -148,10 +148,10 @@ impl Target {
     }
 }
 
-/// Lets every producer send its requests, one after another; tells how many events were accepted.
+/// Lets every producer send its requests, one after another, and returns the number of events that were accepted.
 ///
 /// # Errors
-/// Of the first request that fails.
+/// The error of the first request that fails.
 pub(crate) async fn send_all(target: &Target, requests: &[Requests]) -> Result<u64, BenchError> {
     let mut producers = JoinSet::new();
     for share in requests.iter().cloned() {
@@ -167,10 +167,10 @@ pub(crate) async fn send_all(target: &Target, requests: &[Requests]) -> Result<u
     join(producers).await
 }
 
-/// The sum of what tasks count.
+/// Returns the sum of what the tasks count.
 ///
 /// # Errors
-/// Of the first that fails.
+/// The error of the first task that fails.
 pub(crate) async fn join(mut tasks: JoinSet<Result<u64, BenchError>>) -> Result<u64, BenchError> {
     let mut sum = 0;
     while let Some(done) = tasks.join_next().await {

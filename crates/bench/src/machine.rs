@@ -1,4 +1,4 @@
-//! The machine that is measured: its name in every report, and what makes it unfit.
+//! The machine that is measured: its description for every report, and what makes it unfit.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,39 +15,39 @@ use crate::{
     measure::{Clock, percentile},
 };
 
-/// File systems that hold nothing durable: a store measured there says nothing (hardening H47).
+/// The file systems that hold nothing durable: a store measured there says nothing (hardening H47).
 const UNFIT: [&str; 3] = ["tmpfs", "ramfs", "devtmpfs"];
-/// Syncs that are timed.
+/// The number of syncs that are timed.
 const SYNCS: usize = 100;
-/// Time that timing them may take.
+/// The longest time for timing them.
 const SYNC_TIME: Duration = Duration::from_secs(2);
 
-/// What was measured on.
+/// The machine on which a run was measured.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Machine {
-    /// Model of the processor.
+    /// The model of the processor.
     pub processor: String,
-    /// Cores that this process may use.
+    /// The number of cores that this process may use.
     pub cores: usize,
-    /// Bytes of memory.
+    /// The bytes of memory.
     pub memory: u64,
-    /// Release of the kernel.
+    /// The release of the kernel.
     pub kernel: String,
-    /// File system of the folder.
+    /// The file system of the folder.
     pub file_system: String,
-    /// Median time of appending 4 KiB and `fdatasync`, in microseconds.
+    /// The median time of appending 4 KiB and `fdatasync`, in microseconds.
     pub sync_p50_us: f64,
-    /// The 99th percentile of the same.
+    /// The 99th percentile of the same time, in microseconds.
     pub sync_p99_us: f64,
-    /// Load of the last minute when the run began: above a tenth of the cores, figures are disturbed.
+    /// The load of the last minute when the run began; above a tenth of the cores, figures are disturbed.
     pub load: f64,
 }
 
 impl Machine {
-    /// Looks at the machine and times the syncs of `folder`, which is made if it is not there.
+    /// Examines the machine and times the syncs of `folder`, which is created if it is missing.
     ///
     /// # Errors
-    /// [`BenchError::Unfit`] where the folder lies in memory.
+    /// [`BenchError::Unfit`] if the folder lies in memory.
     pub(crate) fn look(folder: &Path, clock: &Clock) -> Result<Self, BenchError> {
         let place = folder.display().to_string();
         fs::create_dir_all(folder).map_err(BenchError::failed(&place))?;
@@ -78,7 +78,7 @@ impl Machine {
         })
     }
 
-    /// One line for people.
+    /// Returns one line for people.
     #[must_use]
     pub fn text(&self) -> String {
         format!(
@@ -95,27 +95,27 @@ impl Machine {
     }
 }
 
-/// The load of the last minute.
+/// Returns the load of the last minute.
 pub(crate) fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// Cores that this process may use.
+/// Returns the number of cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The type of the file system that a path lies on: that of its longest mount point.
-/// Lets this process, and those it starts, have as many files open as the system permits; tells how many.
+/// Lets this process, and those it starts, have as many files open as the system permits, and returns that number.
 pub(crate) fn open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Where it is refused, what is in force stays in force.
+    // The present limit stays in force if this is refused.
     let _ = setrlimit(Resource::Nofile, most);
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Returns the type of the file system that a path lies on: that of its longest mount point.
 fn file_system(path: &Path) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let mut found = (0, None);

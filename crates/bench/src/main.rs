@@ -6,13 +6,14 @@ mod gateway;
 
 use std::process::ExitCode;
 
-// The bare loops have the allocator that the gateway has: else they would be compared with each other's allocators.
+// The bare loops use the allocator of the gateway; otherwise allocators would be compared.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // As the gateway does for itself (`setgate::main`): ten thousand receivers are as many descriptors, and small buffers.
+    // The gateway does the same for itself (`setgate::main`): ten thousand receivers need as many descriptors, and
+    // small buffers.
     let mut files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     files.current = files.maximum;
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);

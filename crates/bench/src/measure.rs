@@ -6,7 +6,7 @@ use setgate_clock::{Runtime, SystemClock, SystemRandom, TokioTasks};
 
 use crate::BenchError;
 
-/// Time since the start of the measurements, readable from every thread.
+/// The time since the start of the measurements, readable from every thread.
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<SystemClock>);
 
@@ -27,29 +27,29 @@ impl Clock {
         u64::try_from(self.now().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Ends after so long.
+    /// Waits for this time.
     pub(crate) async fn pause(&self, how_long: Duration) {
         setgate_clock::Clock::sleep(&*self.0, how_long).await;
     }
 
-    /// The runtime of the crates under measurement.
+    /// Returns the runtime of the crates under measurement.
     pub(crate) fn runtime(&self) -> Runtime {
         Runtime { clock: self.0.clone(), random: Arc::new(SystemRandom), tasks: Arc::new(TokioTasks) }
     }
 }
 
-/// How many a second.
+/// Returns a rate per second.
 pub(crate) fn rate(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64().max(1e-9)
 }
 
-/// The middle one; it is not moved by one disturbed round.
+/// Returns the middle value, which one disturbed round does not move.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// The value below which a share of the sorted values lies.
+/// Returns the value below which a share of the sorted values lies.
 pub(crate) fn percentile(sorted: &[u64], share: f64) -> u64 {
     let at = (sorted.len() as f64 * share) as usize;
     sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
@@ -86,7 +86,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix(name)?.trim_start_matches(':').split_whitespace().next()?.parse().ok())
 }
 
-/// Resident memory of a process that is its own (`RssAnon`) and all of it (`VmRSS`), in bytes.
+/// Returns the whole resident memory of a process (`VmRSS`), in bytes.
 pub(crate) fn resident(pid: u32) -> Result<u64, BenchError> {
     let status = proc_file(pid, "status")?;
     let kib =
@@ -94,20 +94,20 @@ pub(crate) fn resident(pid: u32) -> Result<u64, BenchError> {
     Ok(kib * 1024)
 }
 
-/// Resident memory of a process by what it is: its own, and of files. What it shares is left out.
+/// The resident memory of a process by kind: its own, and of files. Shared memory is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resident {
-    /// `RssAnon`, in bytes.
+    /// The process's own memory (`RssAnon`), in bytes.
     pub(crate) own: u64,
-    /// `RssFile`, in bytes.
+    /// The memory of files (`RssFile`), in bytes.
     pub(crate) files: u64,
 }
 
 impl Resident {
-    /// Of a process as it is now.
+    /// Returns the present resident memory of a process.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// Fails if the system does not report it.
     pub(crate) fn of(pid: u32) -> Result<Self, BenchError> {
         let status = proc_file(pid, "status")?;
         let kib = |name| field(&status, name).map(|kib| kib * 1024);
@@ -115,13 +115,14 @@ impl Resident {
         Ok(Self { own: kib("RssAnon").ok_or_else(missing)?, files: kib("RssFile").ok_or_else(missing)? })
     }
 
-    /// Both together.
+    /// Returns the sum of both kinds.
     pub(crate) const fn sum(self) -> u64 {
         self.own + self.files
     }
 }
 
-/// Memory that the kernel keeps for the buffers of all TCP connections of the machine, in bytes; `None` where it does not say.
+/// Returns the memory that the kernel keeps for the buffers of all TCP connections of the machine, in bytes, or `None`
+/// if it does not report it.
 pub(crate) fn socket_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/net/sockstat").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
@@ -129,19 +130,19 @@ pub(crate) fn socket_memory() -> Option<u64> {
     Some(pages * 4096)
 }
 
-/// Bytes that a process has written by system calls.
+/// Returns the bytes that a process has written by system calls.
 pub(crate) fn written(pid: u32) -> Result<u64, BenchError> {
     let io = proc_file(pid, "io")?;
     field(&io, "wchar").ok_or_else(|| BenchError::Failed("the system tells no written bytes".into()))
 }
 
-/// CPU time of all threads of a process, user and system.
+/// Returns the CPU time of all threads of a process, user and system.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration, BenchError> {
     let stat = proc_file(pid, "stat")?;
-    // The name of the program stands in parentheses and may have blanks; the times are the 12th and 13th field behind it.
+    // The name of the program is in parentheses and may have blanks; the times are the 12th and 13th field behind it.
     let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
     let ticks: u64 = behind.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    // Linux counts them in hundredths of a second, on every machine.
+    // Linux counts these times in hundredths of a second, on every machine.
     Ok(Duration::from_millis(ticks * 10))
 }
 

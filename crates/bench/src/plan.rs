@@ -1,4 +1,4 @@
-//! What is measured, and how much of it.
+//! The plan of a run: the shapes that are measured, and how much of each.
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
@@ -6,12 +6,12 @@ use setgate_jose::Algorithm;
 
 use crate::{BenchError, NO_BROKER};
 
-/// One group of figures.
+/// A group of figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Signing with a held key beside the bare library.
     Signing,
-    /// From the producer's request to the settled SET, beside the bare loop.
+    /// The way from the producer's request to the settled SET, beside the bare loop.
     EndToEnd,
     /// Intake alone.
     Intake,
@@ -21,15 +21,15 @@ pub enum Shape {
     Waiting,
     /// Dead endpoints beside healthy ones.
     Isolation,
-    /// One stream that drains a backlog.
+    /// A stream that drains a backlog.
     Backlog,
-    /// From the answer 202 to the receiver.
+    /// The time from the answer 202 to the receiver.
     Latency,
     /// Polls of a backlog, beside a bare responder.
     Poll,
-    /// Several SETs a request over a long way, beside one a request.
+    /// Several SETs per request over a slow connection, beside one per request.
     Batches,
-    /// One event for thousands of WebSocket subscribers.
+    /// A single event for thousands of WebSocket subscribers.
     FanOut,
     /// Thousands of receivers that wait.
     Idle,
@@ -40,7 +40,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// All of them, in the order in which they are measured.
+    /// The list of all shapes, in the order in which they are measured.
     pub const ALL: [Self; 14] = [
         Self::Signing,
         Self::EndToEnd,
@@ -58,14 +58,14 @@ impl Shape {
         Self::KafkaSource,
     ];
 
-    /// Whether it needs a broker.
+    /// Returns whether the shape needs a broker.
     #[must_use]
     pub const fn needs_a_broker(self) -> bool {
         matches!(self, Self::Kafka | Self::KafkaSource)
     }
 
-    /// What is measured when nothing is named: at normal scale without what needs minutes and thousands of connections, and with
-    /// Kafka where a broker is named.
+    /// Returns the shapes that are measured when none is named: at normal scale without those that need minutes and
+    /// thousands of connections, and with Kafka if a broker is named.
     #[must_use]
     pub fn usual(scale: Scale, broker: bool) -> Vec<Self> {
         let long = |shape: &Self| matches!(shape, Self::FanOut | Self::Idle);
@@ -76,7 +76,7 @@ impl Shape {
         Self::ALL.into_iter().filter(usual).collect()
     }
 
-    /// Its name on the command line.
+    /// Returns the name of the shape on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// The text names nothing that is measured.
+/// The error of a text that names no shape.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "nothing called `{0}` is measured; there are: signing, end-to-end, latency, intake, routing, waiting, isolation, backlog, poll, batches, fan-out, idle, kafka, kafka-source"
@@ -119,15 +119,15 @@ impl FromStr for Shape {
     }
 }
 
-/// How long it may take.
+/// The duration of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
-    /// Seconds: whether everything works. Its figures are rough.
+    /// A run of seconds, to see whether everything works. Its figures are rough.
     Quick,
-    /// Under two minutes for everything.
+    /// A run of under two minutes for everything.
     #[default]
     Normal,
-    /// As long as the full shapes take.
+    /// A run for as long as the full shapes take.
     Full,
 }
 
@@ -140,40 +140,40 @@ impl Scale {
         }
     }
 
-    /// How long one loop that is bounded by time runs.
+    /// Returns the duration of one loop that is bounded by time.
     pub(crate) fn loop_time(self) -> Duration {
         Duration::from_millis(self.of(250, 1000, 4000))
     }
 }
 
-/// What to measure.
+/// The plan of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Which groups of figures.
+    /// The groups of figures.
     pub shapes: Vec<Shape>,
-    /// How much.
+    /// The scale.
     pub scale: Scale,
-    /// The signature algorithms of the end-to-end figures.
+    /// The signature algorithms of the figures with signatures.
     pub algorithms: Vec<Algorithm>,
-    /// The folder under which stores are made; on a real disk.
+    /// The folder under which stores are created, on a real disk.
     pub folder: PathBuf,
-    /// The program that is measured: `serve`, `producers new`.
+    /// The gateway program that is measured, called with `serve`, `producers new` and the like.
     pub program: PathBuf,
-    /// This program, which has the far side of some measurements.
+    /// The program of the measurements itself, which has the far side of some of them.
     pub own: PathBuf,
     /// The broker of the Kafka figures, `HOST:PORT`, without TLS.
     pub kafka: Option<String>,
 }
 
-/// What is said where the figures of Kafka are wanted of a program that has no Kafka.
+/// The text of the error when the figures of Kafka are wanted of a program without Kafka.
 pub(crate) const NO_KAFKA: &str =
     "this program was built without Kafka: leave `--no-default-features` out when you build it";
 
 impl Plan {
-    /// Whether everything is named that the shapes need.
+    /// Checks that everything is named that the shapes need.
     ///
     /// # Errors
-    /// [`BenchError::Unfit`] with what is missing.
+    /// [`BenchError::Unfit`] names what is missing.
     pub(crate) fn check(&self) -> Result<(), BenchError> {
         if !self.shapes.iter().any(|shape| shape.needs_a_broker()) {
             return Ok(());

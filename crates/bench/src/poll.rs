@@ -1,4 +1,4 @@
-//! Polls of a backlog, beside a bare responder that signs the same and answers the same.
+//! The shape of polls of a backlog, beside a bare responder that signs and answers the same.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,15 +18,15 @@ use crate::{
     talk, verify,
 };
 
-/// Pollers of one stream at once.
+/// The numbers of pollers of one stream at once.
 const POLLERS: [usize; 2] = [1, 4];
-/// What an answer must come to at least.
+/// The least ratio to the bare responder.
 const LEAST: f64 = 0.8;
 
 /// Measures each number of pollers.
 ///
 /// # Errors
-/// When the gateway does not run, or what arrives is not what was accepted.
+/// Fails if the gateway does not run, or what arrives is not what was accepted.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let algorithm = Algorithm::Es256;
     let (rounds, share) = bench.plan.scale.of((1, 4_000), (3, 20_000), (5, 60_000));
@@ -86,15 +86,15 @@ async fn settled(gateway: &Gateway<'_>, client: &Client) -> Result<u64, BenchErr
     Ok(gateway.metrics(client).await?.sum("setgate_store_deliveries_settled_total") as u64)
 }
 
-/// What was polled.
+/// The SETs that were polled, and their cost.
 #[derive(Default)]
 struct Drained {
     sets: u64,
-    /// From the first poll to the end.
+    /// The time from the first poll to the end.
     time: Duration,
-    /// CPU time of the responder.
+    /// The CPU time of the responder.
     server: Duration,
-    /// CPU time of this process.
+    /// The CPU time of this process.
     receivers: Duration,
     verified: usize,
 }
@@ -115,7 +115,7 @@ impl Drained {
     }
 }
 
-/// Polls until so many SETs have come and are acknowledged, and `end` is done too.
+/// Polls until `sets` SETs have come and are acknowledged, and `end` is done too.
 async fn drain(
     bench: &Bench<'_>,
     asks: &Asks,
@@ -146,17 +146,17 @@ async fn drain(
     })
 }
 
-/// One of those that poll a stream.
+/// A poller of a stream.
 struct Poller {
     asks: Asks,
     arrived: Arc<Run>,
-    /// SETs for all of them.
+    /// The number of SETs for all pollers together.
     all: u64,
     done: watch::Sender<bool>,
 }
 
 impl Poller {
-    /// One poll after the other; each acknowledges what the last one brought.
+    /// Sends one poll after the other, each with the acknowledgements of what the last one brought.
     async fn run(self, clock: &Clock) -> Result<u64, BenchError> {
         let mut link = Link::open(self.asks.address).await?;
         let mut done = self.done.subscribe();
@@ -167,7 +167,7 @@ impl Poller {
             let came = tokio::select! {
                 biased;
                 came = link.answer(look) => Some(came??),
-                // All others came, so there is nothing to wait for.
+                // All other SETs came, so there is nothing to wait for.
                 _ = done.changed() => None,
             };
             let Some(came) = came else {
@@ -181,7 +181,7 @@ impl Poller {
                 break;
             }
         }
-        // The last acknowledgements, once more where they were under way with a poll that was given up.
+        // The last acknowledgements are sent here, once more if they were under way with a poll that was given up.
         acks.truncate(acks.len() - 1);
         acks.splice(acks.len().., *b",\"returnImmediately\":true}");
         link.send(&Link::post(&self.asks, &acks)).await?;

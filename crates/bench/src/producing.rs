@@ -1,4 +1,5 @@
-//! The bare loop of the Kafka figures: as many threads as cores sign and produce the same bytes with the same settings, nothing else.
+//! The bare loop of the Kafka figures: as many threads as cores sign and produce the same bytes with the same settings,
+//! nothing else.
 
 use std::{
     borrow::Cow,
@@ -27,31 +28,31 @@ use crate::{
     measure::{Dice, cpu_time, rate},
 };
 
-/// Records under way at once: what a cluster has by default.
+/// The number of records under way at once: the default of a cluster.
 const IN_FLIGHT: usize = 10_000;
-/// A sender that waits goes on when so many are under way.
+/// The number of records under way at which a waiting sender goes on.
 const ROOM: usize = IN_FLIGHT - 256;
 
 /// A record as the gateway makes it, but for the signature.
 pub(crate) struct Record {
     key: String,
     headers: Vec<(&'static str, String)>,
-    /// The claims; what is signed, or the value itself.
+    /// The claims, which are signed or are the value itself.
     pub(crate) value: Vec<u8>,
 }
 
 impl Record {
-    /// An event for a source: the line without its end, in a partition of its subject.
+    /// Returns an event for a source: the line without its end, in a partition of its subject.
     pub(crate) fn event(line: &Bytes) -> Self {
         let lane = Mark::find(line).map_or(0, |mark| mark.lane);
         Self { key: format!("{lane:08}"), headers: Vec::new(), value: line.trim_ascii_end().to_vec() }
     }
 }
 
-/// The records that the gateway would make of these lines.
+/// Returns the records that the gateway would make of these lines.
 ///
 /// # Errors
-/// When a line is no event.
+/// Fails if a line is no event.
 pub(crate) fn records(lines: &[Bytes], issuer: &str, stream: &str, kind: &str) -> Result<Vec<Record>, BenchError> {
     let made = |(number, line): (usize, &Bytes)| {
         let (jti, value) = event::claim(line, issuer, AUDIENCE, number)?;
@@ -67,23 +68,23 @@ pub(crate) fn records(lines: &[Bytes], issuer: &str, stream: &str, kind: &str) -
             ("set_event", event::TYPE.to_owned()),
             ("set_iat", "1700000000".to_owned()),
         ];
-        // The gateway's key is a keyed hash of the subject: as many digits, as evenly spread.
+        // The gateway's key is a keyed hash of the subject; this one has as many digits, as evenly spread.
         Ok(Record { key: format!("{:016x}", Dice::new(lane.into()).roll()), headers, value })
     };
     lines.iter().enumerate().map(made).collect()
 }
 
-/// What a side of the comparison took.
+/// The cost of one side of the comparison.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Took {
     pub(crate) records: u64,
-    /// From the first to the last acknowledgement.
+    /// The time from the first to the last acknowledgement.
     pub(crate) time: Duration,
-    /// CPU time of the program that is compared: gateway or loop.
+    /// The CPU time of the program that is compared: gateway or loop.
     pub(crate) program: Duration,
-    /// CPU time of what stands before it: producers over HTTP.
+    /// The CPU time of the producers over HTTP in front of it.
     pub(crate) before: Duration,
-    /// CPU time of the broker.
+    /// The CPU time of the broker.
     pub(crate) broker: Duration,
 }
 
@@ -102,13 +103,13 @@ impl Took {
         rate(self.records, self.time)
     }
 
-    /// Microseconds of one record.
+    /// Returns the microseconds of one record.
     pub(crate) fn each(&self, time: Duration) -> f64 {
         time.as_secs_f64() * 1e6 / self.records.max(1) as f64
     }
 }
 
-/// Counts what is under way.
+/// A producer context that counts the records under way.
 struct Counted {
     under_way: AtomicUsize,
     delivered: AtomicU64,
@@ -145,7 +146,7 @@ impl Counted {
             return;
         }
         let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        // The others' reports wake it; the time is only for a broker that is gone.
+        // The reports of other records wake this thread; the time-out is only for a broker that is gone.
         let full = |_: &mut ()| self.under_way.load(Ordering::Acquire) > ROOM;
         let _ = self.room.wait_timeout_while(held, Duration::from_secs(60), full);
     }
@@ -157,10 +158,10 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// A producer of its own.
+    /// Creates a producer.
     ///
     /// # Errors
-    /// When there is none to be had.
+    /// Fails if the client library does not create one.
     pub(crate) fn new(broker: &Broker) -> Result<Self, BenchError> {
         let mut config = config(broker.bootstrap());
         config
@@ -190,7 +191,7 @@ impl Bare {
     /// Makes the value of each record, produces it, and waits for the last acknowledgement.
     ///
     /// # Errors
-    /// When one of them is not acknowledged.
+    /// Fails if a record is not acknowledged.
     pub(crate) fn produce<M>(
         &self,
         bench: &Bench<'_>,

@@ -1,4 +1,4 @@
-//! A long way: a TCP proxy that lets each byte arrive after a while. It bounds no bandwidth.
+//! A slow connection: a TCP proxy that delivers each byte after a delay. It does not limit the bandwidth.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,22 +11,22 @@ use tokio::{
 
 use crate::{BenchError, measure::Clock};
 
-/// Bytes of one read.
+/// The bytes of one read.
 const PIECE: usize = 64 << 10;
-/// Pieces that are on the way at most, in one direction of one connection: far more than fit into the delay.
+/// The most pieces under way in one direction of one connection, far more than fit into the delay.
 const ON_THE_WAY: usize = 1024;
 
-/// The proxy. It ends with the value, and its connections with it.
+/// The proxy, which ends with its connections when the value is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    /// Opens a way to `target` on which each direction takes so long.
+    /// Opens a proxy to `target` with this delay in each direction.
     ///
     /// # Errors
-    /// When there is no port.
+    /// Fails if there is no port.
     pub(crate) async fn open(target: SocketAddr, delay: Duration, clock: &Clock) -> Result<Self, BenchError> {
         let failed = BenchError::failed;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed("no port for the proxy"))?;
@@ -39,7 +39,7 @@ impl Proxy {
                 while connections.try_join_next().is_some() {}
                 let clock = clock.clone();
                 connections.spawn(async move {
-                    // Where the target is gone, the connection ends at once.
+                    // If the target is gone, the connection ends at once.
                     let Ok(far) = TcpStream::connect(target).await else { return };
                     if near.set_nodelay(true).and_then(|()| far.set_nodelay(true)).is_err() {
                         return;
@@ -52,13 +52,13 @@ impl Proxy {
         Ok(Self { address, _tasks: tasks })
     }
 
-    /// Where the way begins.
+    /// Returns the address of the proxy.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Carries bytes one way; the end of what is read ends what is written, as late.
+/// Carries bytes in one direction; the end of the input ends the output, after the same delay.
 async fn carry(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, delay: Duration, clock: &Clock) {
     let (on, mut off) = mpsc::channel::<(Duration, Vec<u8>)>(ON_THE_WAY);
     let read = async move {
@@ -92,7 +92,7 @@ async fn carry(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, delay:
 mod tests {
     use super::*;
 
-    /// A server that sends back what it reads.
+    /// Returns the address of a server that sends back what it reads.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! A router in this process with a method that acknowledges everything at once: what is left is ours.
+//! A router in this process with a method that acknowledges everything at once, so that the rest is the router's own
+//! cost.
 
 use std::sync::{
     Arc,
@@ -21,15 +22,15 @@ use crate::BenchError;
 /// The issuer of events that are put in without a request.
 pub(crate) const ISSUER: &str = "https://idp.example.com";
 
-/// What such a router is made of.
+/// The parts that such a router is made of.
 pub(crate) struct Parts {
     pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn Store>,
-    /// Counts what was handed over.
+    /// The number of SETs that were handed over.
     pub(crate) handed: Arc<AtomicU64>,
 }
 
-/// The method.
+/// A delivery method that acknowledges everything at once.
 pub(crate) struct Quiet(Arc<AtomicU64>);
 
 impl Quiet {
@@ -38,7 +39,7 @@ impl Quiet {
     /// Starts a router with this method alone.
     ///
     /// # Errors
-    /// When it does not start.
+    /// Fails if the router does not start.
     pub(crate) async fn router(parts: Parts) -> Result<Router, BenchError> {
         let failed = |why: String| BenchError::Failed(format!("the router: {why}"));
         let now = Moment::default();
@@ -64,10 +65,10 @@ impl Quiet {
         .map_err(|error| failed(error.to_string()))
     }
 
-    /// A stream on it.
+    /// Declares a stream with this method.
     ///
     /// # Errors
-    /// When the declaration is not acceptable.
+    /// Fails if the declaration is not acceptable.
     pub(crate) fn declared(no: usize, events: &Value) -> Result<Declared, BenchError> {
         let stream = json!({
             "id": format!("stream-{no}"), "issuer": ISSUER, "audience": "https://sink.example", "events": events,

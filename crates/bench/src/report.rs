@@ -4,49 +4,49 @@ use serde::Serialize;
 
 use crate::{BenchError, Machine, Shape};
 
-/// One measured figure.
+/// A measured figure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figure {
-    /// The group it belongs to.
+    /// The name of the shape that the figure belongs to.
     pub shape: &'static str,
-    /// What was measured.
+    /// The name of the figure.
     pub name: String,
     /// The value.
     pub value: f64,
-    /// What it counts.
+    /// The unit of the value.
     pub unit: &'static str,
-    /// What it is measured against.
+    /// The limit that the value is measured against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
-    /// Where the time went, what was counted.
+    /// A note on where the time went and what was counted.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
 }
 
-/// What a figure is measured against, in the same run.
+/// The limit of a figure, measured in the same run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Limit {
-    /// What it is.
+    /// The name of the limit.
     pub what: String,
-    /// Its value, in the unit of the figure.
+    /// The value of the limit, in the unit of the figure.
     pub value: f64,
-    /// The figure divided by it.
+    /// The figure divided by the limit.
     pub ratio: f64,
-    /// What is promised of the ratio.
+    /// The promise about the ratio.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promise: Option<Promise>,
-    /// Whether the promise is kept.
+    /// True if the promise is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<bool>,
 }
 
-/// What is promised of a ratio.
+/// A promise about a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Promise {
-    /// At least so much.
+    /// The ratio is at least this.
     AtLeast(f64),
-    /// At most so much.
+    /// The ratio is at most this.
     AtMost(f64),
 }
 
@@ -64,7 +64,7 @@ impl Figure {
         Self { shape: shape.name(), name: name.into(), value, unit, limit: None, note: String::new() }
     }
 
-    /// Sets it beside a limit of the same run.
+    /// Sets the figure beside a limit of the same run.
     pub(crate) fn beside(mut self, what: impl Into<String>, limit: f64, promise: Option<Promise>) -> Self {
         let ratio = self.value / if limit == 0.0 { f64::MIN_POSITIVE } else { limit };
         let kept = promise.map(|promise| promise.holds(ratio));
@@ -77,13 +77,13 @@ impl Figure {
         self
     }
 
-    /// Whether its promise, if there is one, is kept.
+    /// Returns whether the promise is kept, if there is one.
     #[must_use]
     pub fn kept(&self) -> Option<bool> {
         self.limit.as_ref()?.kept
     }
 
-    /// The figure beside its limit, for people.
+    /// Returns the figure beside its limit, for people.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{:<44} {:>14}", self.name, quantity(self.value, self.unit));
@@ -125,16 +125,16 @@ fn quantity(value: f64, unit: &str) -> String {
     format!("{number} {unit}")
 }
 
-/// Everything that was measured in one run.
+/// The results of one run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Where.
+    /// The machine that was measured.
     pub machine: Machine,
-    /// The figures whose counts were right.
+    /// The figures whose counts were correct.
     pub figures: Vec<Figure>,
-    /// What gave no figure, and why.
+    /// The shapes that gave no figure, each with the reason.
     pub failures: Vec<String>,
-    /// How long the run took.
+    /// The duration of the run in seconds.
     pub seconds: f64,
 }
 
@@ -143,7 +143,7 @@ impl Report {
         Self { machine, figures: Vec::new(), failures: Vec::new(), seconds: 0.0 }
     }
 
-    /// How many promises were kept, and how many were not.
+    /// Returns the number of promises that were kept, and the number of those that were not.
     #[must_use]
     pub fn promises(&self) -> (usize, usize) {
         let count = |wanted| self.figures.iter().filter(|figure| figure.kept() == Some(wanted)).count();
@@ -151,17 +151,17 @@ impl Report {
     }
 }
 
-/// Who follows a run.
+/// A watcher that follows a run.
 pub trait Watch: Send + Sync {
-    /// The machine was looked at.
+    /// Called when the machine was examined.
     fn machine(&self, machine: &Machine);
-    /// A group of figures begins.
+    /// Called when a group of figures begins.
     fn begin(&self, shape: Shape);
-    /// What is done at the moment.
+    /// Called at each step, with what is done now.
     fn step(&self, what: &str);
-    /// A figure is there.
+    /// Called for each figure.
     fn figure(&self, figure: &Figure);
-    /// A group of figures is not to be had.
+    /// Called when a group of figures cannot be measured.
     fn failed(&self, shape: Shape, error: &BenchError);
 }
 

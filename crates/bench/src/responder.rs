@@ -1,5 +1,5 @@
-//! The bare loops of what receivers come for, in a process of their own as the gateway is: axum, claims or frames that are built
-//! already, a held key, and nothing else.
+//! The bare loops for receivers that come for their SETs, in a process of its own as the gateway is: axum, claims or
+//! frames that are built already, a held key, and nothing else.
 
 use std::{
     process::{Child, ChildStdin, Command, Stdio},
@@ -36,36 +36,37 @@ use crate::{
     talk,
 };
 
-/// SETs of one answer to a poll.
+/// The most SETs of one answer to a poll.
 pub(crate) const BATCH: usize = 100;
-/// How long a start may take.
+/// The longest time for a start.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The word that names this task.
 const TASK: &str = "bare";
 
-/// The bare loops, running. They end with the value.
+/// The running bare loops, which end when the value is dropped.
 pub(crate) struct Bare {
     child: Child,
-    /// They end when it is closed, should this process end without a word.
+    /// The standard input of the bare loops, which end when it is closed, even if this process is killed.
     _lifeline: Option<ChildStdin>,
     address: std::net::SocketAddr,
     issuer: String,
 }
 
-/// What a round of a fan-out is made of.
+/// The content of a round of a fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Made {
     /// Claims that are built already; each is signed when it is sent.
     Claims,
-    /// Frames that are built already, of tokens that are signed already; a subscriber gets its own when it gives credit.
+    /// Frames that are built already, of tokens that are signed already; a subscriber gets its own when it gives
+    /// credit.
     Frames,
 }
 
 impl Bare {
-    /// Starts them for this issuer.
+    /// Starts the bare loops for this issuer.
     ///
     /// # Errors
-    /// When they are not ready in time.
+    /// Fails if they are not ready in time.
     pub(crate) async fn start(
         bench: &Bench<'_>,
         client: &Client,
@@ -93,42 +94,42 @@ impl Bare {
         Ok(bare)
     }
 
-    /// The `iss` of what they sign.
+    /// Returns the `iss` of the signed SETs.
     pub(crate) fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// Their process.
+    /// Returns the process of the bare loops.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where a receiver asks.
+    /// Returns the place at which a receiver asks.
     pub(crate) fn asks(&self, path: impl Into<String>) -> Asks {
-        // As long as a token of the gateway.
+        // The token is as long as one of the gateway's.
         Asks { address: self.address, path: path.into(), token: "sgr_".repeat(12) }
     }
 
-    /// Its key set.
+    /// Returns the key set of the bare loops.
     ///
     /// # Errors
-    /// When it is not served.
+    /// Fails if it is not served.
     pub(crate) async fn jwks(&self, client: &Client) -> Result<Bytes, BenchError> {
         self.tell(client, "jwks.json").await
     }
 
-    /// Builds the claims of so many SETs for polls, one lane each.
+    /// Builds the claims of `sets` SETs for polls, one lane each.
     ///
     /// # Errors
-    /// When it does not.
+    /// Fails if the bare loops do not build them.
     pub(crate) async fn backlog(&self, client: &Client, sets: usize) -> Result<(), BenchError> {
         self.tell(client, &format!("backlog/{sets}")).await.map(|_| ())
     }
 
-    /// Builds the event with this number for so many subscribers.
+    /// Builds the event with this number for `subscribers` subscribers.
     ///
     /// # Errors
-    /// When it does not.
+    /// Fails if the bare loops do not build it.
     pub(crate) async fn build(
         &self,
         client: &Client,
@@ -140,10 +141,10 @@ impl Bare {
         self.tell(client, &format!("build/{kind}/{number}/{subscribers}")).await.map(|_| ())
     }
 
-    /// Lets the event go to all; ends when every acknowledgement was read.
+    /// Lets the event go to all subscribers, and waits until every acknowledgement was read.
     ///
     /// # Errors
-    /// When one is missing.
+    /// Fails if an acknowledgement is missing.
     pub(crate) async fn go(&self, client: &Client) -> Result<(), BenchError> {
         self.tell(client, "go").await.map(|_| ())
     }
@@ -155,16 +156,16 @@ impl Bare {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The far side: `bare:PORT:ALGORITHM:ISSUER`; `None` where it is another task.
+/// Runs the far side, `bare:PORT:ALGORITHM:ISSUER`; returns `None` for another task.
 ///
 /// # Errors
-/// When the port is taken or the key cannot be made.
+/// Fails if the port is taken or the key cannot be created.
 pub(crate) async fn task(task: &str) -> Option<Result<String, BenchError>> {
     let rest = task.strip_prefix(TASK)?.strip_prefix(':')?;
     Some(run(rest).await)
@@ -201,7 +202,7 @@ async fn run(rest: &str) -> Result<String, BenchError> {
     let listener = listener.map_err(BenchError::failed("no port for the bare loop"))?;
     let (gone, lifeline) = tokio::sync::oneshot::channel::<()>();
     let wait = move || {
-        // Ends when who started it closes its end or is gone.
+        // The input ends when the process that started this one closes its end or is gone.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         drop(gone);
     };
@@ -229,7 +230,7 @@ struct Shared {
     all: Notify,
 }
 
-/// One event for all subscribers.
+/// The event of a round, for all subscribers.
 #[derive(Default)]
 enum Round {
     #[default]
@@ -249,7 +250,7 @@ impl Round {
 }
 
 impl Shared {
-    /// An answer with these SETs, signed now.
+    /// Returns an answer with these SETs, signed now.
     fn sign(&self, claims: &[(Jti, Vec<u8>)], more: Option<bool>) -> Result<Vec<u8>, StatusCode> {
         let sign = |(jti, claims): &(Jti, Vec<u8>)| self.key.signer().sign(claims).map(|token| (*jti, token));
         let signed = claims.iter().map(sign).collect::<Result<Vec<_>, _>>();
@@ -257,7 +258,7 @@ impl Shared {
         Ok(talk::speech(signed.iter().map(|(jti, token)| (jti.as_str(), token.as_slice())), more))
     }
 
-    /// The frame for one subscriber.
+    /// Returns the frame for one subscriber.
     fn frame(&self, round: &Round, no: usize) -> Option<String> {
         match round {
             Round::Nothing => None,
@@ -287,7 +288,7 @@ async fn backlog(
     Ok(StatusCode::OK)
 }
 
-/// Reads the request, and does nothing with it.
+/// Answers a poll with the next batch; the request is read and ignored.
 async fn poll(State(shared): State<Arc<Shared>>, _: Bytes) -> Result<Response, StatusCode> {
     let claims = shared.backlog.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let from = shared.next.fetch_add(BATCH, Ordering::Relaxed).min(claims.len());
@@ -313,7 +314,7 @@ async fn build(
     let failed = |_| refused(BenchError::Failed("a frame cannot be built".to_owned()));
     let frame = |claims| String::from_utf8(shared.sign(std::slice::from_ref(claims), None).unwrap_or_default());
     let frames = claims.iter().map(frame).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    // It is there for who gives credit; `go` only waits.
+    // The round is there for subscribers that give credit; `go` only waits.
     shared.acknowledged.store(0, Ordering::Release);
     shared.round.send_replace(Arc::new(Round::Frames(frames)));
     Ok(StatusCode::OK)
@@ -339,7 +340,7 @@ async fn socket(State(shared): State<Arc<Shared>>, Path(no): Path<usize>, upgrad
     upgrade.on_upgrade(move |socket| session(socket, no, shared))
 }
 
-/// Sends what each round has for this subscriber, and reads what it acknowledges.
+/// Sends the frames of each round to this subscriber, and reads its acknowledgements.
 async fn session(mut socket: WebSocket, no: usize, shared: Arc<Shared>) {
     let mut rounds = shared.round.subscribe();
     loop {

@@ -1,4 +1,5 @@
-//! Routing: what deciding costs among streams that do not match, and what one event for many streams writes.
+//! The shape of routing: the cost of deciding among streams that do not match, and what one event for many streams
+//! writes.
 
 use std::{
     sync::{
@@ -23,19 +24,19 @@ use crate::{
     quiet::{ISSUER, Parts, Quiet},
 };
 
-/// Streams that an event is routed among, in the small case.
+/// The number of streams that an event is routed among, in the small case.
 const FEW: usize = 10;
-/// The same in the large case, and the streams that one event goes to.
+/// The number of streams in the large case, and of those that one event goes to.
 const MANY: usize = 10_000;
-/// Subjects of each stream's list.
+/// The number of subjects of each stream's list.
 const LISTED: usize = 10;
-/// Rounds of deciding, small and large case in turn.
+/// The number of rounds of deciding, small and large case in turn.
 const ROUNDS: usize = 9;
 
 /// Measures deciding among streams that do not match, and one event for all streams.
 ///
 /// # Errors
-/// When store or router do not work, or a count is wrong.
+/// Fails if store or router do not work, or a count is wrong.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let mut figures = Vec::new();
     for crowd in [Crowd::OtherSubjects, Crowd::Removed, Crowd::OtherTypes] {
@@ -47,14 +48,14 @@ pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError
     Ok(figures)
 }
 
-/// Why streams do not match (hardening H47).
+/// The reason why streams do not match (hardening H47).
 #[derive(Clone, Copy)]
 enum Crowd {
-    /// The same type; each lists other subjects, with the default NONE.
+    /// Streams of the same type, each listing other subjects, with the default NONE.
     OtherSubjects,
-    /// The same type, the default ALL; each has removed this subject, and others.
+    /// Streams of the same type with the default ALL, from each of which this subject and others are removed.
     Removed,
-    /// Other event types.
+    /// Streams of other event types.
     OtherTypes,
 }
 
@@ -142,7 +143,7 @@ fn decide(bench: &Bench<'_>, crowd: Crowd) -> Result<Figure, BenchError> {
         .beside(format!("{FEW} streams"), median(&mut small), Some(Promise::AtMost(1.5))))
 }
 
-/// Nanoseconds of one decision.
+/// Returns the nanoseconds of one decision.
 fn rounds(
     bench: &Bench<'_>,
     index: &Index,

@@ -1,4 +1,4 @@
-//! Signing with a held key on all cores, beside a loop over the bare cryptographic library.
+//! The shape of signing with a held key on all cores, beside a loop over the bare cryptographic library.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
     measure::{Clock, median, rate},
 };
 
-/// Rounds, one after another, so that a disturbance meets both sides.
+/// The number of rounds of both sides in turn, so that a disturbance meets both.
 const ROUNDS: usize = 16;
 
 /// Measures every algorithm of the plan.
 ///
 /// # Errors
-/// When a key cannot be made or a signature fails.
+/// Fails if a key cannot be created or a signature fails.
 pub(crate) fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let lines = event::Maker::new("signing", 1).lines(1);
     let claims = event::claims(&lines, "https://idp.example.com")?.pop().unwrap_or_default();
@@ -101,7 +101,7 @@ impl Bare {
     }
 }
 
-/// How often a second the work is done by as many threads as there are cores.
+/// Returns how often a second as many threads as there are cores do the work.
 fn on_all_cores<W>(clock: &Clock, time: Duration, work: W) -> Result<f64, BenchError>
 where
     W: Fn() -> Result<(), BenchError> + Clone + Send + 'static,

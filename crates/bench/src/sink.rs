@@ -1,4 +1,5 @@
-//! The receiver of the measurements: answers 202 with an empty body, and keeps the counts that decide whether a figure is printed.
+//! The receiver of the measurements: it answers 202 with an empty body, and keeps the counts that decide whether a
+//! figure is printed.
 
 use std::{
     net::SocketAddr,
@@ -23,11 +24,11 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{BenchError, child::AUDIENCE, event::Mark, measure::Clock, talk};
 
-/// One SET of so many is kept, and its signature verified afterwards.
+/// The sampling rate: one SET of this many is kept, and its signature verified afterwards.
 const SAMPLE: u32 = 100;
-/// What the SETs of the gateway itself have in their payload: they tell of a stream that was paused or resumed.
+/// The text in the payload of the gateway's own SETs, which tell of a stream that was paused or resumed.
 const CONTROL: &[u8] = b"/secevent/ssf/event-type/";
-/// A run that makes no progress for so long has lost something.
+/// The time without progress after which a run has lost SETs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The sink, on threads of its own.
@@ -43,11 +44,11 @@ struct Shared {
     run: RwLock<Arc<Run>>,
 }
 
-/// What arrived in one run.
+/// The SETs that arrived in one run.
 pub(crate) struct Run {
     /// The next place of each lane.
     lanes: Vec<AtomicU32>,
-    /// When each event arrived, by its number; empty unless asked for.
+    /// The time at which each event arrived, by its number; empty unless asked for.
     arrivals: Vec<AtomicU64>,
     delivered: AtomicU64,
     duplicates: AtomicU64,
@@ -57,7 +58,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Nothing has arrived.
+    /// Creates a run in which nothing has arrived.
     pub(crate) fn new(lanes: usize, arrivals: usize) -> Self {
         Self {
             lanes: (0..lanes).map(|_| AtomicU32::new(0)).collect(),
@@ -70,23 +71,24 @@ impl Run {
         }
     }
 
-    /// So many events have arrived in each lane before.
+    /// Creates a run in which `events` events have arrived in each lane before.
     pub(crate) fn after(lanes: usize, events: u32) -> Self {
         Self { lanes: (0..lanes).map(|_| AtomicU32::new(events)).collect(), ..Self::new(0, 0) }
     }
 
-    /// A SET arrived; it belongs to the lane of its mark.
+    /// Notes that a SET arrived, in the lane of its mark.
     pub(crate) fn arrived(&self, token: &[u8], now: u64) {
         self.note(token, now, None);
     }
 
-    /// The claims of a SET arrived without a signature.
+    /// Notes that the claims of a SET arrived without a signature.
     #[cfg(feature = "kafka")]
     pub(crate) fn arrived_bare(&self, claims: &[u8]) {
         self.take_note(claims, claims, 0, None);
     }
 
-    /// A SET arrived at a receiver that many share an event with: its lane is this one, and one receiver in a hundred is looked at.
+    /// Notes that a SET arrived at one of the receivers that share an event: the receiver is its lane, and the SETs of
+    /// one receiver in a hundred are kept.
     pub(crate) fn arrived_at(&self, receiver: u32, token: &[u8], now: u64) {
         self.note(token, now, Some(receiver));
     }
@@ -126,25 +128,25 @@ impl Run {
         self.delivered.fetch_add(1, Ordering::Release);
     }
 
-    /// SETs that arrived for the first time.
+    /// Returns the number of SETs that arrived for the first time.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Acquire)
     }
 
-    /// When the event with this number arrived, if it did.
+    /// Returns the time at which the event with this number arrived, if it did.
     pub(crate) fn arrival(&self, number: usize) -> Option<u64> {
         self.arrivals.get(number).map(|at| at.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
-    /// The kept SETs.
+    /// Returns the kept SETs.
     pub(crate) fn samples(&self) -> Vec<Bytes> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until so many have arrived.
+    /// Waits until `expected` SETs have arrived.
     ///
     /// # Errors
-    /// When nothing arrives any more though some are missing.
+    /// Fails if no SET arrives any more though some are missing.
     pub(crate) async fn all(&self, expected: u64, clock: &Clock) -> Result<(), BenchError> {
         let (mut seen, mut since) = (self.delivered(), clock.now());
         while seen < expected {
@@ -159,7 +161,7 @@ impl Run {
         Ok(())
     }
 
-    /// Whether what arrived is exactly what was accepted: each once, in order.
+    /// Checks that the SETs which arrived are exactly those that were accepted: each once, in order.
     ///
     /// # Errors
     /// [`BenchError::Miscounted`] with the counts.
@@ -176,17 +178,17 @@ impl Run {
     }
 }
 
-/// The audience of one of many receivers.
+/// Returns the audience of one of many receivers.
 pub(crate) fn audience(receiver: u32) -> String {
     format!("{AUDIENCE}/{receiver}")
 }
 
-/// Whether it is for this receiver and no other.
+/// Returns whether a payload is for this receiver and no other.
 fn is_for(payload: &[u8], receiver: u32) -> bool {
     memchr::memmem::find(payload, format!("\"aud\":\"{AUDIENCE}/{receiver}\"").as_bytes()).is_some()
 }
 
-/// The payload of a compact token, not verified.
+/// Returns the payload of a compact token, not verified.
 fn payload(token: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(token.split(|byte| *byte == b'.').nth(1)?).ok()
 }
@@ -195,7 +197,7 @@ impl Sink {
     /// Opens the sink on a free port of the loopback interface.
     ///
     /// # Errors
-    /// When there is no thread or no port to be had.
+    /// Fails if there is no thread or no port.
     pub(crate) async fn open(clock: &Clock) -> Result<Self, BenchError> {
         let shared = Arc::new(Shared { clock: clock.clone(), run: RwLock::new(Arc::new(Run::new(0, 0))) });
         let (stop, stopped) = watch::channel(false);
@@ -209,22 +211,22 @@ impl Sink {
         Ok(Self { address: address?, shared, stop, thread: Some(thread) })
     }
 
-    /// Where SETs are pushed to.
+    /// Returns the URL that SETs are pushed to.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
-    /// Where SETs are pushed to by the batch.
+    /// Returns the URL that SETs are pushed to in batches.
     pub(crate) fn batch_url(&self) -> String {
         format!("http://{}/batch", self.address)
     }
 
-    /// Its address.
+    /// Returns the address of the sink.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Begins a run: what arrives from now on is counted in it.
+    /// Begins a run, which counts what arrives from now on.
     pub(crate) fn begin(&self, lanes: usize, arrivals: usize) -> Arc<Run> {
         let run = Arc::new(Run::new(lanes, arrivals));
         *self.shared.run.write().unwrap_or_else(PoisonError::into_inner) = run.clone();
@@ -282,7 +284,7 @@ async fn take(State(shared): State<Arc<Shared>>, token: Bytes) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-/// Takes SETs by the batch and acknowledges all of them at once (draft-deshpande-secevent-http-multi-set-push §4.4).
+/// Accepts SETs in batches and acknowledges all of them at once (draft-deshpande-secevent-http-multi-set-push §4.4).
 async fn take_batch(State(shared): State<Arc<Shared>>, object: Bytes) -> impl IntoResponse {
     let run = shared.run.read().unwrap_or_else(PoisonError::into_inner).clone();
     let now = shared.clock.nanos();

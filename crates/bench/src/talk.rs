@@ -1,9 +1,9 @@
 //! The object `{"sets":{…},"ack":[…]}` by hand: read without a parser, since the client must not be what is measured.
 
-/// SETs of an object: the `jti` and the compact token.
+/// An iterator over the SETs of an object: the `jti` and the compact token of each.
 pub(crate) struct Sets<'a>(&'a [u8]);
 
-/// The SETs of an object that a gateway or a bare loop wrote; ids and tokens have no escapes.
+/// Returns the SETs of an object that a gateway or a bare loop wrote; ids and tokens have no escapes.
 pub(crate) fn sets(text: &[u8]) -> Sets<'_> {
     const MEMBER: &[u8] = b"\"sets\":{";
     let rest = memchr::memmem::find(text, MEMBER).and_then(|at| text.get(at + MEMBER.len()..));
@@ -28,12 +28,12 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 #[cfg(test)]
-/// Whether there is more than the answer could hold.
+/// Returns whether there is more than the answer could hold.
 pub(crate) fn more(text: &[u8]) -> bool {
     memchr::memmem::rfind(text, b"\"moreAvailable\":true").is_some()
 }
 
-/// Acknowledges ids, and says how many SETs may come; 0 leaves that out.
+/// Returns an object that acknowledges ids and says how many SETs may come; `None` leaves that out.
 pub(crate) fn ack<'a>(ids: impl IntoIterator<Item = &'a [u8]>, max_events: Option<usize>) -> Vec<u8> {
     let mut text = Vec::with_capacity(128);
     text.extend_from_slice(b"{\"ack\":[");
@@ -54,7 +54,7 @@ pub(crate) fn ack<'a>(ids: impl IntoIterator<Item = &'a [u8]>, max_events: Optio
     text
 }
 
-/// How many ids an object acknowledges.
+/// Returns the number of ids that an object acknowledges.
 pub(crate) fn acknowledged(text: &[u8]) -> usize {
     const MEMBER: &[u8] = b"\"ack\":[";
     let Some(rest) = memchr::memmem::find(text, MEMBER).and_then(|at| text.get(at + MEMBER.len()..)) else { return 0 };
@@ -62,7 +62,7 @@ pub(crate) fn acknowledged(text: &[u8]) -> usize {
     memchr::memchr_iter(b'"', rest.get(..end).unwrap_or_default()).count() / 2
 }
 
-/// An object with SETs, as the gateway writes it.
+/// Returns an object with SETs, as the gateway writes it.
 pub(crate) fn speech<'a>(sets: impl IntoIterator<Item = (&'a str, &'a [u8])>, more_available: Option<bool>) -> Vec<u8> {
     let mut text = Vec::with_capacity(2048);
     text.extend_from_slice(b"{\"sets\":{");

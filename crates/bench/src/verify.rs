@@ -1,4 +1,4 @@
-//! The second opinion: signatures and claims checked with a library that the gateway does not use (hardening H47, H57).
+//! The second check of signatures and claims, with a library that the gateway does not use (hardening H47, H57).
 
 use bytes::Bytes;
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{BenchError, child::AUDIENCE};
 
-/// Verifies kept SETs against the published key set; tells how many.
+/// Verifies kept SETs against the published key set, and returns their number.
 ///
 /// # Errors
 /// [`BenchError::Miscounted`] when one of them is not what a receiver may accept.
@@ -20,7 +20,7 @@ pub(crate) fn samples(tokens: &[Bytes], jwks: &[u8], issuer: &str) -> Result<usi
     Ok(tokens.len())
 }
 
-/// Looks at kept claims that were handed over without a signature; tells how many.
+/// Checks kept claims that were handed over without a signature, and returns their number.
 ///
 /// # Errors
 /// [`BenchError::Miscounted`] when one of them is not what a receiver may accept.
@@ -48,7 +48,7 @@ fn one(token: &[u8], keys: &JwkSet, issuer: &str) -> Result<(), String> {
     let kid = header.kid.ok_or("it names no key")?;
     let key = keys.find(&kid).ok_or("its key is not published")?;
     let mut rules = Validation::new(header.alg);
-    // RFC 8417, 2.2: a SET has no expiry.
+    // RFC 8417 §2.2: a SET has no expiry.
     rules.required_spec_claims.clear();
     rules.validate_exp = false;
     rules.set_issuer(&[issuer]);

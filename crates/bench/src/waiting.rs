@@ -1,4 +1,4 @@
-//! A million waiting deliveries: what they cost in memory, and how long a start with them takes.
+//! The shape of a million waiting deliveries: their memory, and the duration of a start with them.
 
 use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -22,24 +22,24 @@ use crate::{
     measure::{Clock, Dice, resident},
 };
 
-/// Streams that events are owed to.
+/// The number of streams that events are owed to.
 const STREAMS: usize = 1000;
-/// Streams that one event is owed to.
+/// The number of streams that one event is owed to.
 const TARGETS: usize = 10;
-/// Memory that a million may take.
+/// The most MiB of memory that a million deliveries may take.
 const MEMORY: f64 = 64.0;
-/// Seconds that a start with them may take.
+/// The most seconds that a start with them may take.
 const RESTART: f64 = 5.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// Measures the store alone, then the gateway as a whole.
 ///
 /// # Errors
-/// When the gateway does not run, or does not owe what it was given.
+/// Fails if the gateway does not run, or does not owe what it was given.
 pub(crate) async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, BenchError> {
     let events = bench.plan.scale.of(10_000, 200_000, 200_000);
     let client = Client::new(bench)?;
-    // Nobody listens there: what is not paused tries in vain.
+    // Nothing listens at the endpoint, so a stream that is not paused tries in vain.
     let streams = |status: &str| -> Vec<_> {
         let stream =
             |no| Stream::new(format!("stream-{no}"), "http://127.0.0.1:9/").with(&format!("status = \"{status}\""));
@@ -118,7 +118,7 @@ fn grouped(number: u64) -> String {
     parts.join(",")
 }
 
-/// Resident memory once it does not change any more.
+/// Waits until the resident memory does not change any more, and returns it.
 async fn quiet(bench: &Bench<'_>, pid: u32) -> Result<u64, BenchError> {
     let mut last = resident(pid)?;
     for _ in 0..10 {
@@ -132,12 +132,12 @@ async fn quiet(bench: &Bench<'_>, pid: u32) -> Result<u64, BenchError> {
     Ok(last)
 }
 
-/// What the far side found.
+/// The findings of the far side.
 #[derive(Debug, Serialize, Deserialize)]
 struct Found {
-    /// Resident memory before the store was opened.
+    /// The resident memory before the store was opened, in bytes.
     before: u64,
-    /// The same afterwards.
+    /// The resident memory afterwards, in bytes.
     after: u64,
     seconds: f64,
     waiting: u64,
@@ -157,10 +157,10 @@ fn far_side(bench: &Bench<'_>, what: &str, folder: &Path, events: usize) -> Resu
         .map_err(|_| BenchError::Failed(format!("{what}: {}", String::from_utf8_lossy(&done.stderr).trim())))
 }
 
-/// The far side: `fill:EVENTS:FOLDER` or `open:0:FOLDER`.
+/// Runs the far side, `fill:EVENTS:FOLDER` or `open:0:FOLDER`.
 ///
 /// # Errors
-/// When there is no such task, or the store is not what it should be.
+/// Fails if there is no such task, or the store is not what it should be.
 pub(crate) async fn task(task: &str) -> Result<String, BenchError> {
     let unknown = || BenchError::Failed(format!("`{task}` is no task"));
     let (what, rest) = task.split_once(':').ok_or_else(unknown)?;
@@ -178,7 +178,7 @@ pub(crate) async fn task(task: &str) -> Result<String, BenchError> {
         _ => return Err(unknown()),
     }
     let seconds = clock.since(began).as_secs_f64();
-    // What was lent for the work is given back soon.
+    // Memory that was used for the work is released soon.
     clock.pause(Duration::from_millis(300)).await;
     let found = Found { before, after: resident(std::process::id())?, seconds, waiting: store.health().waiting };
     store.close().await.map_err(failed)?;
@@ -189,7 +189,7 @@ pub(crate) fn failed(error: setgate_store::StoreError) -> BenchError {
     BenchError::Failed(format!("the store: {error}"))
 }
 
-/// The secret by which the store names things, as the gateway keeps it.
+/// Returns the secret by which the store names things, as the gateway keeps it.
 pub(crate) fn secret(folder: &Path) -> Result<[u8; Names::SECRET], BenchError> {
     let wrong = |why: String| BenchError::Failed(format!("the secrets of the gateway: {why}"));
     let kek = Kek::load(&folder.join("secrets/kek")).map_err(|error| wrong(error.to_string()))?;
@@ -205,7 +205,7 @@ pub(crate) fn open(folder: &Path, secret: &[u8; Names::SECRET], clock: &Clock) -
         .map_err(|error| BenchError::Failed(format!("the store: {error}")))
 }
 
-/// Appends the events, then settles half of what is owed for them, taken by chance.
+/// Appends the events, then settles half of what is owed for them, chosen at random.
 async fn fill(store: &Arc<dyn Store>, events: usize) -> Result<(), BenchError> {
     let numbers = stream_numbers(store).await?;
     if numbers.len() != STREAMS {
