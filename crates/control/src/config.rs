@@ -5,41 +5,43 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use setgate_set::{EventLimits, JsonLimits};
 
-/// `[intake]`: what one request may bring (hardening H28). Each limit names itself when it is reached.
+/// The limits of one request to the intake endpoint, `[intake]` (hardening H28).
+///
+/// A refusal names the option whose limit was reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IntakeConfig {
-    /// Bytes of a request's body, after decompression.
+    /// The most bytes of a request's body, after decompression.
     pub body_bytes: u64,
-    /// Bytes of one event: a line, an element of an array, or a body with a single event.
+    /// The most bytes of one event: a line, an element of an array, or a body with a single event.
     pub item_bytes: usize,
-    /// Events of one request.
+    /// The most events of one request.
     pub items: usize,
-    /// After so many refused events of one request the rest is not read.
+    /// The number of refused events of one request after which the rest is not read.
     pub refused_items: usize,
-    /// Nesting of arrays and objects in one event.
+    /// The deepest nesting of arrays and objects in one event.
     pub depth: usize,
-    /// Members of one object.
+    /// The most members of one object.
     pub members: usize,
-    /// A compressed body may grow to so many times its size.
+    /// The factor by which a compressed body may grow.
     pub ratio: u64,
-    /// Logarithm of the largest zstd window: 23 means 8 MiB.
+    /// The logarithm of the largest zstd window: 23 means 8 MiB.
     pub zstd_window_log: u32,
-    /// Events that are committed together at most.
+    /// The most events that are committed together.
     pub commit_items: usize,
-    /// Bytes of events that are committed together at most; one larger event is committed alone.
+    /// The bytes of events after which a batch takes no further event and is committed.
     pub commit_bytes: usize,
-    /// How long a body may bring no byte.
+    /// The longest time in which a body may bring no byte.
     #[serde(with = "setgate_clock::duration")]
     pub idle_timeout: Duration,
-    /// Bytes a second that a body must bring on average …
+    /// The bytes a second that a body must bring on average, once `grace_period` is used up.
     pub minimum_bytes_per_second: u64,
-    /// … after so long a wait for it.
+    /// The time that the gateway waits for a body before `minimum_bytes_per_second` is required.
     #[serde(with = "setgate_clock::duration")]
     pub grace_period: Duration,
-    /// Requests at once; further ones are answered 503.
+    /// The most requests at once; further ones are answered 503.
     pub requests: usize,
-    /// Compressed requests at once: each may take a decompression window.
+    /// The most compressed requests at once, since each may take a decompression window; further ones are answered 503.
     pub compressed_requests: usize,
 }
 
@@ -75,13 +77,13 @@ impl IntakeConfig {
     }
 }
 
-/// `[admin]`: who may look in at the admin listener (hardening H6).
+/// The access to the admin listener, `[admin]` (hardening H6).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OperatorConfig {
-    /// Names by which the admin listener may be called in `Host`, beside `localhost` and the loopback addresses.
+    /// The names that `Host` may have at the admin listener, beside `localhost` and the loopback addresses.
     pub hosts: Vec<String>,
-    /// Whether `/metrics` is served to callers without a token.
+    /// Whether `/metrics` is served; it needs no token.
     pub metrics: bool,
 }
 

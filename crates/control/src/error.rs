@@ -1,4 +1,4 @@
-//! How the listeners say no: one text for the caller (RFC 9457), another for the log.
+//! Refusals of the listeners: one text for the caller (RFC 9457), another for the log.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use setgate_store::StoreError;
 
 use crate::keys::KeysError;
 
-/// A refusal, as the caller sees it: a whole answer, or one line of several.
+/// A refusal as the caller sees it: a whole answer, or one line of several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
-    /// What is wrong, for people. It holds nothing of the inside, and no value of a subject.
+    /// The mistake in words, without internals of the gateway and without values of a subject.
     pub(crate) detail: String,
-    /// JSON pointer to the member.
+    /// The JSON pointer to the member that is wrong.
     pub(crate) pointer: Option<String>,
-    /// The rule of the producer, or the limit, that says no.
+    /// The rule of the producer, or the limit, that refuses.
     pub(crate) rule: Option<&'static str>,
     pub(crate) retry_after: Option<Duration>,
-    /// What would be accepted: a header of a 415.
+    /// The header of a 415 that states what would be accepted: its name and its value.
     accept: Option<(&'static str, &'static str)>,
 }
 
@@ -44,7 +44,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// A limit was reached: 413, naming the option.
+    /// Creates a refusal with 413 that names the option whose limit was reached.
     pub(crate) fn limit(option: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail).ruled(option)
     }
@@ -53,7 +53,7 @@ impl Problem {
         Self { retry_after: Some(after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
-    /// Where the mistake is, as a JSON pointer.
+    /// Sets the JSON pointer to the mistake.
     pub(crate) fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer.into());
         self
@@ -64,14 +64,15 @@ impl Problem {
         self
     }
 
-    /// What would be accepted, as a header of the answer. The name is in lower case.
+    /// Adds a header that states what would be accepted. The name is in lower case.
     pub(crate) fn accepting(mut self, name: &'static str, value: &'static str) -> Self {
         self.accept = Some((name, value));
         self
     }
 }
 
-/// At the intake endpoint: the caller hears what is closed, and the log has the figures.
+/// Turns a closed gate into the answer of the intake endpoint: the caller reads what is closed, the log has the
+/// figures.
 impl From<Closed> for Problem {
     fn from(closed: Closed) -> Self {
         let status = StatusCode::from_u16(closed.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
@@ -100,7 +101,7 @@ impl From<EventError> for Problem {
     }
 }
 
-/// At the admin listener: whoever stands there may know.
+/// Turns a store error into an answer of the admin listener, with the whole text: its callers are operators.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
@@ -140,7 +141,7 @@ impl From<KeysError> for Problem {
     }
 }
 
-/// Seconds for `Retry-After`: rounded up, at least one.
+/// Returns the seconds for `Retry-After`: rounded up, at least one.
 pub(crate) fn seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }

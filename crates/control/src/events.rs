@@ -1,4 +1,4 @@
-//! The intake endpoint: events in, one answer each after its commit.
+//! The intake endpoint: producers put events in, and each event is answered after its commit.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,46 +37,47 @@ use crate::{
     validator::EventValidator,
 };
 
-/// One issuer's intake.
+/// The intake of one issuer.
 #[derive(Clone)]
 pub struct Intake {
     /// The issuer's URL, byte for byte as configured.
     pub issuer: Arc<str>,
-    /// Who takes its events.
+    /// The place where its events are accepted.
     pub accept: Arc<dyn Accept>,
 }
 
-/// What all intake endpoints share.
+/// The parts that all intake endpoints share.
 #[derive(Clone)]
 pub struct WorldParts {
     /// The issuers.
     pub issuers: Vec<Intake>,
-    /// Who knows the producers.
+    /// The guard that knows the producers.
     pub guard: Arc<Guard>,
     /// The limits.
     pub config: IntakeConfig,
-    /// Clock and tasks.
+    /// The clock and the tasks.
     pub runtime: Runtime,
     /// The counters.
     pub observed: Observed,
 }
 
-/// Why an issuer has no intake.
+/// The reasons why an issuer has no intake.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssuerPathError {
-    /// It is no URL, or its path has characters that a route cannot have.
+    /// The issuer is not a URL, or its path has characters that a route cannot have.
     #[error("the issuer `{0}` is no URL with a plain path")]
     NoPath(String),
-    /// Another issuer has the same path: a request could not say which it means.
+    /// Two issuers have the same path, so that a request could mean either.
     #[error("the issuers `{0}` and `{1}` have the same path: their events could not be told apart")]
     SamePath(String, String),
 }
 
-/// The intake endpoints of the world listener: `POST {issuer path}/events` for each issuer, and `/openapi.json`.
+/// Creates the routes of the intake endpoints of the public listener: `POST {issuer path}/events` for each issuer, and
+/// `/openapi.json`.
 ///
 /// # Errors
-/// [`IssuerPathError`] when an issuer is no URL with a plain path, or two have the same path.
+/// [`IssuerPathError`] when an issuer is not a URL with a plain path, or two have the same path.
 pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
     let config = Arc::new(parts.config);
     let requests = Arc::new(Semaphore::new(config.requests.clamp(1, Semaphore::MAX_PERMITS)));
@@ -102,10 +103,10 @@ pub fn world(parts: WorldParts) -> Result<Router, IssuerPathError> {
     Ok(all)
 }
 
-/// The path of an issuer's intake: its own path, without a slash at the end, and `/events`.
+/// Returns the path of an issuer's intake: the issuer's own path without a slash at the end, and `/events`.
 ///
 /// # Errors
-/// [`IssuerPathError::NoPath`] when the issuer is no URL, or its path has characters that a route cannot have.
+/// [`IssuerPathError::NoPath`] when the issuer is not a URL, or its path has characters that a route cannot have.
 pub fn events_path(issuer: &str) -> Result<String, IssuerPathError> {
     let wrong = || IssuerPathError::NoPath(issuer.to_owned());
     let url: url::Url = issuer.parse().map_err(|_| wrong())?;
@@ -126,13 +127,13 @@ struct IntakeEndpoint {
     compressed: Arc<Semaphore>,
 }
 
-/// What a request holds while it is at work.
+/// The permits that a request holds while it is served.
 struct Held {
     _open: Open,
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
-/// What a single event is answered.
+/// The body of the answer to a single event.
 #[derive(Serialize)]
 struct Taken<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,7 +144,8 @@ struct Taken<'a> {
 }
 
 async fn post_events(State(endpoint): State<Arc<IntakeEndpoint>>, request: Request) -> Response {
-    // Credentials first, and nothing of the body before them: `100 Continue` is sent when the body is first asked for.
+    // The credential is checked before any of the body is asked for: `100 Continue` is sent when the body is first
+    // polled.
     let producer = match endpoint.guard.producer(request.headers(), request.uri().query(), &endpoint.issuer) {
         Ok(producer) => producer,
         Err(denied) => {
@@ -191,7 +193,7 @@ impl IntakeEndpoint {
         several(session).await
     }
 
-    /// A place at work, or 503.
+    /// Takes the permits that a request of this coding needs, or refuses with 503.
     fn hold(&self, coding: Coding) -> Result<Held, Problem> {
         let busy =
             |rule| move |_| Problem::busy("too many requests at once", std::time::Duration::from_secs(1)).ruled(rule);
@@ -205,7 +207,7 @@ impl IntakeEndpoint {
         Ok(Held { _open: self.validator.observed.enter(), _permits: [Some(place), window] })
     }
 
-    /// One event in the whole body.
+    /// Accepts the one event that is the whole body.
     async fn one(
         &self,
         head: &Head,
@@ -225,7 +227,7 @@ impl IntakeEndpoint {
         }
         let id = event.id.clone();
         let answer = self.validator.accept.accept(producer.no, vec![event]).await.pop();
-        // It is counted by what became of it, not as a problem of the request.
+        // The validator has counted this outcome: as a problem of the request it would count twice.
         let done = match self.validator.settle(answer) {
             Ok(done) => done,
             Err(problem) => return Ok(problem.into_response()),
@@ -236,7 +238,7 @@ impl IntakeEndpoint {
         Ok((StatusCode::ACCEPTED, [kind], body).into_response())
     }
 
-    /// The whole body, not longer than one event.
+    /// Reads the whole body, which is no longer than one event.
     async fn whole(&self, source: &mut BodySource, first: Bytes) -> Result<Bytes, Problem> {
         let most = self.validator.config.item_bytes;
         let mut text: Option<Vec<u8>> = None;
@@ -253,7 +255,7 @@ impl IntakeEndpoint {
     }
 }
 
-/// The first byte that says something, with the chunk that begins with it.
+/// Returns the first byte that is not white space, with the chunk that begins with it.
 async fn first(source: &mut BodySource, observed: &Observed) -> Result<(u8, Bytes), Problem> {
     loop {
         let Some(mut chunk) = source.next().await? else { return Err(Problem::bad("the body is empty")) };
@@ -265,9 +267,9 @@ async fn first(source: &mut BodySource, observed: &Observed) -> Result<(u8, Byte
     }
 }
 
-/// The answer to several events: 200, and a line for each.
+/// Answers several events: 200, and a line for each.
 async fn several(mut session: Session) -> Result<Response, Problem> {
-    // The first batch decides whether there is anything to answer line by line.
+    // The first batch shows whether there is anything to answer line by line.
     let lines = session.lines().await.unwrap_or_default();
     if let Some(problem) = session.refusal() {
         return Err(problem.clone());

@@ -1,4 +1,5 @@
-//! The keys of all issuers while the gateway runs: one writer, by command and by time (hardening H49).
+//! The signing keys of all issuers while the gateway runs, changed by command and by time, by one writer (hardening
+//! H49).
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,21 +12,21 @@ use setgate_store::{Durability, IssuerNo, Key, Put, Store, StoreError, Time, Uni
 use setgate_telemetry::chain;
 use tokio::sync::{mpsc, oneshot};
 
-/// How often time is asked whether a key's hour has come.
+/// The longest time between two checks whether a key's time has come.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// How soon it is asked again where that hour has come and nothing happened.
+/// The time until the next check when a key's time has come and it could not be moved on.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What the keys are made of.
+/// The parts of [`Keys`].
 pub struct KeysParts {
-    /// Clock and tasks.
+    /// The clock and the tasks.
     pub runtime: Runtime,
-    /// Where rings are kept, sealed, under `keys/NUMBER`.
+    /// The store that keeps the rings, sealed, under `keys/NUMBER`.
     pub store: Arc<dyn Store>,
-    /// Seals them.
+    /// The key-encryption key that seals the rings.
     pub kek: Arc<Kek>,
-    /// How long keys wait.
+    /// The waiting times of a rotation.
     pub rotation: Rotation,
     /// The issuers.
     pub issuers: Vec<KeysOf>,
@@ -36,13 +37,13 @@ pub struct KeysParts {
 pub struct KeysOf {
     /// The issuer's URL.
     pub issuer: Arc<str>,
-    /// Its number.
+    /// The issuer's number.
     pub no: IssuerNo,
-    /// Its keys.
+    /// The issuer's key ring.
     pub keyring: Arc<Keyring>,
 }
 
-/// The keys of all issuers. Clones are the same.
+/// The signing keys of all issuers. Clones share one state.
 ///
 /// One task writes: a change is durable before it takes effect, and two changes never start from the same ring.
 #[derive(Clone)]
@@ -53,13 +54,13 @@ pub struct Keys {
     orders: mpsc::Sender<Order>,
 }
 
-/// Where the sealed ring of an issuer is kept.
+/// Returns the key under which the store keeps the sealed ring of an issuer.
 #[must_use]
 pub fn ring_key(no: IssuerNo) -> Key {
     Key(format!("keys/{no}"))
 }
 
-/// One key for people.
+/// A signing key as the admin API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct KeyView {
     pub(crate) issuer: String,
@@ -69,13 +70,14 @@ pub(crate) struct KeyView {
     pub(crate) state: KeyState,
     pub(crate) created: String,
     pub(crate) since: String,
-    /// When it changes by itself, as far as both clocks tell now: a next key signs from then on, a retiring key is published until then.
+    /// The time when the key changes by itself, as far as both clocks tell now: a next key signs from then on, a
+    /// retiring key is published until then.
     pub(crate) until: Option<String>,
-    /// Why nobody knows when, although it will.
+    /// The reason why that time is not known, although it will come.
     pub(crate) waits_because: Option<&'static str>,
 }
 
-/// Why keys were not changed.
+/// The reasons why keys were not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeysError {
     #[error("there is no issuer `{0}`")]
@@ -94,13 +96,13 @@ pub(crate) enum KeysError {
     Closing,
 }
 
-/// What is asked for.
+/// A change of the keys of one issuer.
 pub(crate) enum Change {
-    /// A next key, published now, signing when receivers can know it; of all algorithms in use where none is named.
+    /// Publishes a next key now, which signs when receivers can know it; for all algorithms in use when none is named.
     Rotate { algorithm: Option<Algorithm>, bits: Option<u16>, force: bool },
-    /// Out of the published set, at once.
+    /// Takes a key out of the published set at once.
     Revoke { kid: String },
-    /// A key of the operator's own.
+    /// Imports a key of the operator's own.
     Import { pem: Secret<String>, algorithm: Option<Algorithm>, force: bool },
 }
 
@@ -111,7 +113,7 @@ struct Order {
 }
 
 impl Keys {
-    /// Starts the writer. It ends with the last clone.
+    /// Starts the writer task, which ends when the last clone is dropped.
     #[must_use]
     pub fn start(parts: KeysParts) -> Self {
         let KeysParts { runtime, store, kek, rotation, issuers } = parts;
@@ -122,12 +124,12 @@ impl Keys {
         Self { issuers, rotation, store, orders }
     }
 
-    /// The URLs of the issuers.
+    /// Returns the URLs of the issuers.
     pub(crate) fn issuers(&self) -> impl Iterator<Item = &str> {
         self.issuers.iter().map(|of| &*of.issuer)
     }
 
-    /// The keys of one issuer, or of all.
+    /// Returns the keys of one issuer, or of all.
     pub(crate) fn list(&self, issuer: Option<&str>) -> Result<Vec<KeyView>, KeysError> {
         let chosen: Vec<_> = self.issuers.iter().filter(|one| issuer.is_none_or(|url| *url == *one.issuer)).collect();
         match (chosen.is_empty(), issuer) {
@@ -136,7 +138,7 @@ impl Keys {
         }
     }
 
-    /// Changes the keys of one issuer, and says what it has then.
+    /// Changes the keys of one issuer, and returns its keys after the change.
     pub(crate) async fn change(&self, issuer: Option<String>, change: Change) -> Result<Vec<KeyView>, KeysError> {
         let (answer, answered) = oneshot::channel();
         self.orders.send(Order { issuer, change, answer }).await.map_err(|_| KeysError::Closing)?;
@@ -161,7 +163,7 @@ struct Writer {
 impl Writer {
     async fn run(self, mut orders: mpsc::Receiver<Order>) {
         loop {
-            // Also at the start: a gateway that is restarted often comes to an end with a rotation as well.
+            // The first check is made at the start, so that a gateway that is often restarted completes a rotation too.
             self.advance().await;
             let mut tick = self.runtime.clock.sleep(self.patience());
             tokio::select! {
@@ -180,14 +182,15 @@ impl Writer {
         moment(self.store.time())
     }
 
-    /// When time is asked next: when a key's hour comes, and now and then.
+    /// Returns the time until the next check: until a key's time comes, within [`SOON`] and [`EVERY`].
     fn patience(&self) -> Duration {
         let now = self.now();
         let due = self.issuers.iter().filter_map(|of| of.keyring.ring().due(now, &self.rotation)).min();
         due.map_or(EVERY, |due| due.clamp(SOON, EVERY))
     }
 
-    /// Lets time do its work. While the wall clock is not to be believed nothing begins to sign and nothing is retired.
+    /// Moves the keys on whose time has come. While the wall clock is suspect, no key begins to sign and none is
+    /// retired.
     async fn advance(&self) {
         if self.store.time().suspect {
             return;
@@ -207,7 +210,7 @@ impl Writer {
         let of = self.find(issuer, &change)?;
         let (ring, now, rotation) = (of.keyring.ring(), self.now(), self.rotation);
         let done = change.done();
-        // Making an RSA key takes long: not on a thread that serves.
+        // An RSA key takes long to generate, so it is not done on a thread that serves requests.
         let made = tokio::task::spawn_blocking(move || apply(&ring, change, now, &rotation)).await;
         let ring = made.map_err(|_| KeysError::Closing)??;
         self.keep(of, ring).await?;
@@ -234,7 +237,7 @@ impl Writer {
         }
     }
 
-    /// Durable first, in force after.
+    /// Makes a ring durable, and then puts it in force.
     async fn keep(&self, of: &KeysOf, ring: Ring) -> Result<(), KeysError> {
         let sealed = ring.seal(&self.kek, &of.issuer)?;
         let change = vec![Put { key: ring_key(of.no), value: Some(Bytes::from(sealed)) }];
@@ -276,14 +279,15 @@ fn apply(ring: &Ring, change: Change, now: Moment, rotation: &Rotation) -> Resul
     }
 }
 
-/// A point in time by both clocks.
+/// Returns a point in time by both clocks.
 fn moment(time: Time) -> Moment {
     Moment { wall_millis: time.now.as_millis(), monotonic: time.ran }
 }
 
 fn views(of: &KeysOf, rotation: &Rotation, now: Time) -> Vec<KeyView> {
     let ring = of.keyring.ring();
-    // What is left is told from now on: the date of publication may be long past where a clock was put back or the gateway was off.
+    // The time left is counted from now: the date of publication may be long past after a clock was put back or the
+    // gateway was off.
     let until = |kid: &str| ring.wait(kid, moment(now), rotation).map(|wait| time(now.now.plus(wait).as_millis()));
     let keys = ring.describe();
     keys.into_iter()
@@ -301,7 +305,7 @@ fn views(of: &KeysOf, rotation: &Rotation, now: Time) -> Vec<KeyView> {
         .collect()
 }
 
-/// A point in time as people read it (RFC 3339).
+/// Formats a point in time for people (RFC 3339).
 pub(crate) fn time(millis: u64) -> String {
     i64::try_from(millis)
         .ok()

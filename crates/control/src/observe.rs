@@ -1,14 +1,14 @@
-//! What the listeners report.
+//! The metrics of the intake endpoint.
 
 use setgate_telemetry::{
     Registry,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-/// Labels of a metric: the names are fixed, the values come from the configuration or from this file.
+/// The labels of a metric. Their names are fixed; their values come from the configuration or from this file.
 type Labels = Vec<(&'static str, String)>;
 
-/// What became of an event at the listener.
+/// The outcome of an event at the listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
     Accepted,
@@ -17,11 +17,11 @@ pub(crate) enum Outcome {
     Invalid,
     Forbidden,
     Unavailable,
-    /// The request had no token that is good here.
+    /// The request had no token that is valid here.
     Denied,
 }
 
-/// The counters of the intake endpoint. Clones count together.
+/// The counters of the intake endpoint. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     accepted: Counter,
@@ -37,7 +37,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Counters that are shown under `/metrics`.
+    /// Creates counters that are shown under `/metrics`.
     #[must_use]
     pub fn register(registry: &Registry) -> Self {
         let all = Self::default();
@@ -84,14 +84,14 @@ impl Observed {
         self.bytes.inc_by(u64::try_from(bytes).unwrap_or_default());
     }
 
-    /// Counts a request for as long as the guard lives.
+    /// Counts a request as open for as long as the guard lives.
     pub(crate) fn enter(&self) -> Open {
         self.open.inc();
         Open(self.open.clone())
     }
 }
 
-/// A request at work.
+/// A request that is being served.
 #[derive(Debug)]
 pub(crate) struct Open(Gauge);
 

@@ -1,4 +1,4 @@
-//! What the listeners ask of the router, and the router behind them.
+//! The part of the router that the admin listener uses, and the router's implementations for both listeners.
 
 use std::sync::Arc;
 
@@ -11,46 +11,46 @@ use setgate_store::{Confirmed, Health, ProducerNo, StoreError, Time};
 
 use crate::{Accept, Intake};
 
-/// What the admin listener asks of the router; a test puts something else behind the listener.
+/// The commands and views of the admin listener. The router implements them; tests put a stand-in behind the listener.
 pub trait Operate: Send + Sync + 'static {
-    /// All streams.
+    /// Returns all streams.
     fn streams(&self) -> BoxFuture<'_, Vec<StreamView>>;
-    /// One stream.
+    /// Returns one stream.
     fn stream<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Option<StreamView>>;
     /// Stops delivery and keeps what is due.
     fn pause<'a>(&'a self, id: &'a str, reason: String) -> BoxFuture<'a, Result<StreamView, ChangeError>>;
-    /// Delivers again; also issues again what was parked by the stream's fault, when asked.
+    /// Resumes delivery; with `reissue`, also issues again the SETs that were parked by the stream's own fault.
     fn resume<'a>(&'a self, id: &'a str, reissue: bool) -> BoxFuture<'a, Result<StreamView, ChangeError>>;
     /// Deletes a stream with what is due.
     fn delete<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), ChangeError>>;
-    /// Parked SETs.
+    /// Returns parked SETs.
     fn parked(&self, which: Which) -> BoxFuture<'_, Result<Vec<ParkedView>, ChangeError>>;
-    /// One parked SET with its claims.
+    /// Returns one parked SET with its claims.
     fn parked_one<'a>(&'a self, jti: &'a str) -> BoxFuture<'a, Result<Option<ParkedView>, ChangeError>>;
     /// Issues parked SETs again.
     fn reissue(&self, jtis: Vec<String>, out_of_order: bool) -> BoxFuture<'_, Result<Vec<Reissued>, ChangeError>>;
-    /// Drops parked SETs for good.
+    /// Drops parked SETs for good, and returns how many there were.
     fn discard(&self, jtis: Vec<String>) -> BoxFuture<'_, Result<usize, ChangeError>>;
-    /// How the store is doing.
+    /// Returns the health of the store.
     fn health(&self) -> Health;
-    /// What is known of the time.
+    /// Returns the believed time.
     fn time(&self) -> Time;
-    /// An operator says that the wall clock is right.
+    /// Believes the wall clock from now on, on an operator's word.
     fn confirm_clock(&self) -> BoxFuture<'static, Result<Confirmed, StoreError>>;
-    /// The delivery methods of this gateway.
+    /// Returns the delivery methods of this gateway.
     fn methods(&self) -> Vec<Method>;
 }
 
-/// Which parked SETs, a page at a time.
+/// A filter for parked SETs, with the bounds of one page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Which {
-    /// Of this stream only.
+    /// The stream, or all.
     pub stream: Option<String>,
-    /// With this code only.
+    /// The error code, or all.
     pub code: Option<ErrorCode>,
-    /// After this `jti`.
+    /// The `jti` after which the page begins.
     pub after: Option<String>,
-    /// At most so many.
+    /// The most SETs of the page.
     pub most: usize,
 }
 
@@ -111,7 +111,7 @@ impl Operate for Router {
     }
 }
 
-/// The router under one issuer.
+/// The router, for the events of one issuer.
 struct Under {
     router: Router,
     issuer: Issuer,
@@ -129,7 +129,7 @@ impl Accept for Under {
 }
 
 impl Intake {
-    /// The intake of each issuer of a router.
+    /// Returns the intake of each issuer of a router.
     #[must_use]
     pub fn of(router: &Router) -> Vec<Self> {
         let issuers = router.issuers().iter();

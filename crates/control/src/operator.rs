@@ -1,4 +1,5 @@
-//! The admin listener: health and metrics for everybody who reaches it, all else for who has the admin token (hardening H6).
+//! The admin listener: health and metrics for every caller that reaches it, the rest for callers with the admin token
+//! (hardening H6).
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,30 +23,32 @@ mod streams;
 
 use crate::{Keys, Operate, OperatorConfig, Sources, error::Problem, openapi};
 
-/// What the admin listener is made of.
+/// The parts of the admin listener.
 #[derive(Clone)]
 pub struct OperatorParts {
     /// The router.
     pub operate: Arc<dyn Operate>,
     /// The signing keys.
     pub keys: Keys,
-    /// Knows the admin token.
+    /// The guard that knows the admin token.
     pub guard: Arc<AdminGuard>,
-    /// Knows producers and receivers.
+    /// The guard that knows producers and receivers.
     pub producers: Arc<Guard>,
-    /// Where events are collected.
+    /// The sources from which events are collected.
     pub sources: Arc<Sources>,
     /// The `[admin]` section.
     pub config: OperatorConfig,
-    /// Where the listener is bound: that address may stand in `Host`.
+    /// The address that the listener is bound to, which may stand in `Host`.
     pub address: SocketAddr,
-    /// Whether the gateway is ready, or why not: world listener up, store open, keys loaded, not draining (hardening H33).
+    /// Returns whether the gateway is ready, or why not: public listener up, store open, keys loaded, not draining
+    /// (hardening H33).
     pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
-    /// The metrics as OpenMetrics text.
+    /// Returns the metrics as OpenMetrics text.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// The routes of the admin listener: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, and `/admin/v1/...` behind the admin token.
+/// Creates the routes of the admin listener: `/healthz`, `/readyz`, `/metrics`, `/openapi.json`, and `/admin/v1/...`
+/// behind the admin token.
 pub fn operator(parts: OperatorParts) -> Router {
     let shield = Arc::new(shield::Shield::new(&parts.config, parts.address));
     let parts = Arc::new(parts);
@@ -87,10 +90,10 @@ async fn ready(State(parts): State<Arc<OperatorParts>>) -> Response {
 }
 
 impl OperatorParts {
-    /// Whether the gateway is ready, with what is wrong all the same; or why it is not.
+    /// Returns a warning, if there is one, when the gateway is ready, and the reason when it is not.
     ///
-    /// Intake alone that is closed is no matter of readiness: receivers that poll are what makes room (hardening H33). A store of which
-    /// nothing is delivered either is not open.
+    /// A closed intake alone leaves the gateway ready: the receivers that poll are what makes room (hardening H33). A
+    /// store from which nothing is delivered either makes it not ready.
     fn readiness(&self) -> Result<Option<String>, String> {
         (self.ready)()?;
         let health = self.operate.health();
@@ -102,7 +105,7 @@ impl OperatorParts {
     }
 }
 
-/// Lets in who has the admin token.
+/// Lets in callers with the admin token.
 async fn admit(State(parts): State<Arc<OperatorParts>>, request: Request, next: Next) -> Response {
     match parts.guard.admit(request.headers(), request.uri().query()) {
         Ok(()) => {

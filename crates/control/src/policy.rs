@@ -1,11 +1,11 @@
-//! What a producer may put in: event types and subjects (hardening H2).
+//! The rules for a producer's events: types and subjects (hardening H2).
 
 use setgate_oauth::{Producer, SubjectPolicy, SubjectRules};
 use setgate_set::{Event, Format, Simple, Subject};
 
 use crate::error::Problem;
 
-/// Holds an event against its producer's rules.
+/// Checks an event against its producer's rules.
 ///
 /// # Errors
 /// 403, naming the rule as it is called in `[[producers]]`. The text never quotes the subject.
@@ -25,20 +25,22 @@ pub(crate) fn permit(producer: &Producer, event: &Event) -> Result<(), Problem> 
 const ISS: &str = "subjects.iss";
 const DOMAINS: &str = "subjects.email_domains";
 const TENANTS: &str = "subjects.tenants";
-/// No rule speaks about this kind of identifier.
+/// The rule that is named when no rule covers this kind of identifier.
 const NONE: &str = "subjects";
 
-/// What the rules say of one identifier.
+/// The verdict of the rules on one identifier.
 enum Said {
     Granted,
     Refused(&'static str),
     Nothing,
 }
 
-/// A simple subject must be granted, aliases each.
+/// Checks a subject against the rules.
 ///
-/// Of a complex subject nothing may be refused, and either its tenant is one of the producer's, or every member is granted; beside a granted
-/// member, `session` and `device` may have identifiers that mean nothing elsewhere (`opaque`, `ip-addresses`), since no rule can speak of them.
+/// Every identifier of a simple subject, each alias included, must be granted. A complex subject must have no refused
+/// member, and either its tenant is one of the producer's, or every member is granted; beside a granted member,
+/// `session` and `device` may have identifiers that mean nothing elsewhere (`opaque`, `ip-addresses`), since no rule
+/// can cover them.
 fn subject(rules: &SubjectRules, subject: &Subject) -> Result<(), &'static str> {
     let members = match subject {
         Subject::Simple(simple) => {
@@ -73,7 +75,7 @@ fn subject(rules: &SubjectRules, subject: &Subject) -> Result<(), &'static str> 
     }
 }
 
-/// Whether an identifier means nothing without the member beside it.
+/// Returns whether an identifier means nothing without the member beside it.
 fn is_local(simple: &Simple) -> bool {
     simple.identifiers().iter().all(|one| matches!(one.format(), Format::Opaque | Format::IpAddresses))
 }

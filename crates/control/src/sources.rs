@@ -1,4 +1,4 @@
-//! Sources as the operator sees them: how each is doing, and the records of it that are no events.
+//! The state of the sources for the operator, and the records of them that are not acceptable events.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,44 +20,44 @@ use setgate_telemetry::{
 
 use crate::keys::time;
 
-/// Parked records of one source that are kept; the oldest make room.
+/// The most parked records of one source that are kept; the oldest make room.
 const MOST: usize = 1000;
-/// Bytes of parked records of one source that are kept, as they lie in the store; the oldest make room.
+/// The most bytes of parked records of one source, as the store holds them; the oldest make room.
 const MOST_BYTES: usize = 16 << 20;
-/// Bytes of one record that are kept.
+/// The most bytes of one record that are kept.
 const LONGEST: usize = 64 << 10;
-/// Bytes of a key that are kept.
+/// The most bytes of a key that are kept.
 const LONGEST_KEY: usize = 1024;
-/// Longest text that is kept.
+/// The most bytes of a text that are kept.
 const LONGEST_TEXT: usize = 512;
 
-/// What is fixed of a source.
+/// The fixed properties of a source.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// Its name.
+    /// The source's name.
     pub name: Box<str>,
-    /// The method that collects.
+    /// The method that collects its events.
     pub kind: Box<str>,
-    /// The issuer under which its events go.
+    /// The issuer under which its events are accepted.
     pub issuer: Box<str>,
 }
 
-/// A record that is no acceptable event.
+/// A record that is not an acceptable event.
 #[derive(Clone, Debug)]
 pub struct Bad {
-    /// Where it stands at the source: words joined by `/`.
+    /// The place of the record at the source: words joined by `/`.
     pub at: String,
-    /// The key that it was filed under.
+    /// The key that the source filed it under.
     pub key: Option<Bytes>,
-    /// Its bytes.
+    /// The record's bytes.
     pub body: Bytes,
-    /// Why it is not acceptable.
+    /// The reason why it is not acceptable.
     pub code: ErrorCode,
-    /// The same for people.
+    /// The reason in words.
     pub text: String,
 }
 
-/// All sources of the gateway.
+/// The sources of the gateway.
 pub struct Sources {
     store: Arc<dyn Store>,
     runtime: Runtime,
@@ -66,11 +66,12 @@ pub struct Sources {
     forgotten: Family<Vec<(&'static str, String)>, Counter>,
 }
 
-/// One source.
+/// A source and its state.
 pub struct Collected {
     about: About,
     state: Mutex<State>,
-    /// Parked records, the oldest first. Held while the store is written: what is counted is what is there.
+    /// The parked records, the oldest first. The lock is held while the store is written, so that the count matches the
+    /// store.
     parked: tokio::sync::Mutex<VecDeque<Slot>>,
 }
 
@@ -87,18 +88,18 @@ struct Slot {
     bytes: usize,
 }
 
-/// A parked record, as the store keeps it.
+/// A parked record as the store keeps it.
 #[derive(Serialize, Deserialize)]
 struct ParkedRecord {
     parked_at: u64,
     code: ErrorCode,
     text: String,
-    /// The whole length of the record.
+    /// The length of the whole record in bytes.
     bytes: usize,
-    /// Its beginning, as text where it is one …
+    /// The beginning of the record, when it is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     value: Option<String>,
-    /// … else in hexadecimal digits.
+    /// The beginning of the record in hexadecimal digits, when it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     value_hex: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,7 +107,7 @@ struct ParkedRecord {
 }
 
 impl Sources {
-    /// The sources of the configuration, with what is parked of them.
+    /// Creates the sources of the configuration, with their parked records.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -144,22 +145,22 @@ impl Sources {
         Ok(Arc::new(this))
     }
 
-    /// The source of this name.
+    /// Returns the source with this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Collected>> {
         self.all.get(name)
     }
 
-    /// Keeps records that are no events. When it returns they are durable.
+    /// Keeps records that are not acceptable events. The records are durable when this returns.
     ///
     /// # Errors
-    /// [`StoreError`] when the store does not do it.
+    /// [`StoreError`] when the store cannot be written.
     pub async fn park(&self, source: &Collected, bad: Vec<Bad>) -> Result<(), StoreError> {
         let prefix = prefix(&source.about.name);
         let parked_at = self.runtime.clock.wall_millis();
         let mut slots = source.parked.lock().await;
         let (mut change, mut new) = (Vec::new(), Vec::new());
-        // Of very many only the last could stay anyway.
+        // When there are more, only the last `MOST` would stay.
         let skip = bad.len().saturating_sub(MOST);
         for one in bad.into_iter().skip(skip) {
             let at = one.at.clone();
@@ -202,10 +203,10 @@ impl Sources {
         Ok(())
     }
 
-    /// Drops parked records for good: these, or all. Tells how many there were.
+    /// Drops parked records for good, those of `which` or all, and returns how many there were.
     ///
     /// # Errors
-    /// [`StoreError`] when the store does not do it.
+    /// [`StoreError`] when the store cannot be written.
     pub async fn discard(&self, source: &Collected, which: Option<&[String]>) -> Result<usize, StoreError> {
         let prefix = prefix(&source.about.name);
         let mut slots = source.parked.lock().await;
@@ -221,7 +222,7 @@ impl Sources {
         Ok(dropped)
     }
 
-    /// Parked records, the oldest first, after one of them; at most so many.
+    /// Returns at most `most` parked records, the oldest first, after the one at `after`.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be read.
@@ -254,7 +255,7 @@ impl Sources {
         Ok(at.iter().zip(records).filter_map(shown).collect())
     }
 
-    /// Each source, as it is now.
+    /// Returns the current state of each source.
     pub(crate) async fn list(&self) -> Vec<Json> {
         let mut all = Vec::new();
         for source in self.all.values() {
@@ -291,7 +292,7 @@ impl Sources {
         self.store.commit(vec![unit], Durability::Sync).await.map(|_| ())
     }
 
-    /// Now, for [`Collected::failed`].
+    /// Returns the wall time since the Unix epoch, for [`Collected::failed`].
     #[must_use]
     pub fn now(&self) -> Duration {
         Duration::from_millis(self.runtime.clock.wall_millis())
@@ -299,18 +300,19 @@ impl Sources {
 }
 
 impl Collected {
-    /// Its name.
+    /// Returns the source's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.about.name
     }
 
-    /// It collects.
+    /// Marks the source as collecting.
     pub fn on_success(&self) {
         self.state.lock().up = Some(true);
     }
 
-    /// It does not, or not all; since when, as [`Sources::now`] says.
+    /// Marks the source as failing, in whole or in part; `now` is the time of the failure, as [`Sources::now`] returns
+    /// it.
     pub fn failed(&self, now: Duration, why: &str) {
         let mut state = self.state.lock();
         state.up = Some(false);
@@ -318,7 +320,7 @@ impl Collected {
         state.last_error = Some((now, setgate_telemetry::clean(why, LONGEST_TEXT)));
     }
 
-    /// What it tells of itself; each figure replaces the one of that name before.
+    /// Stores figures that the source reports; each replaces the earlier one of the same name.
     pub fn figures(&self, figures: &[(&'static str, f64)]) {
         self.state.lock().figures.extend(figures.iter().copied());
     }
@@ -328,14 +330,14 @@ fn labels(source: &Collected) -> Vec<(&'static str, String)> {
     vec![("source", source.about.name.to_string())]
 }
 
-/// What the keys of parked records of a source begin with.
+/// Returns the prefix that the keys of a source's parked records have.
 fn prefix(name: &str) -> String {
     format!("source/{name}/parked/")
 }
 
 fn kept(bad: Bad, parked_at: u64) -> Bytes {
     let cut = bad.body.get(..LONGEST.min(bad.body.len())).unwrap_or_default();
-    // A text that was cut inside a character is one nevertheless.
+    // A text that was cut inside a character still counts as text.
     let text = match std::str::from_utf8(cut) {
         Ok(text) => Some(text),
         Err(error) if error.error_len().is_none() && cut.len() < bad.body.len() => {

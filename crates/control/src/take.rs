@@ -1,4 +1,4 @@
-//! Events that come without a request: what a source collected, checked as the intake endpoint checks.
+//! Events that come without a request: a source collected them, and they are checked as the intake endpoint checks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,60 +11,62 @@ use setgate_set::{ErrorCode, Event};
 
 use crate::{Intake, IntakeConfig, Observed, error::Problem, validator::EventValidator};
 
-/// Longest `id` (hardening H14).
+/// The most bytes of an `id` (hardening H14).
 const LONGEST_ID: usize = 256;
-/// Events of one commit. A source brings them in batches of its own: commits as small as those of a request would only cost time;
-/// small enough that a batch is several: one is read while the one before is committed.
+/// The most events of one commit. A source brings events in batches of its own: commits as small as those of a request
+/// would only cost time, but a batch should be several commits, so that one part is read while the one before is
+/// committed.
 const COMMIT_ITEMS: usize = 256;
-/// Bytes of one commit.
+/// The bytes after which a commit takes no further event.
 const COMMIT_BYTES: usize = 1 << 20;
-/// Longest text that says why.
+/// The most bytes of a text that states a reason.
 const LONGEST_TEXT: usize = 512;
 
-/// An event as it was collected.
+/// A collected event.
 #[derive(Clone, Debug)]
 pub struct Offered {
-    /// By what it is known when it comes again.
+    /// The name by which a repetition of the event is recognized.
     pub known_by: KnownBy,
-    /// The intake JSON.
+    /// The event as intake JSON.
     pub body: Bytes,
 }
 
-/// By what an event is known when it comes again.
+/// The name by which a repetition of an event is recognized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KnownBy {
-    /// By this, whatever the event says of itself.
+    /// The name given here, whatever `id` the event has.
     Given(String),
-    /// By its own `id`; by this where it has none. An `id` that begins as this does, up to the first colon, is refused.
+    /// The event's own `id`, or the name given here when it has none. An `id` that begins as that name does, up to the
+    /// first colon, is refused.
     OrElse(String),
 }
 
-/// What became of it.
+/// The outcome of an offered event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answered {
-    /// It is durable, now or since an earlier time.
+    /// The event is durable, since this offer or since an earlier one.
     Taken,
-    /// It is not acceptable, and never will be.
+    /// The event is not acceptable, and never will be.
     Refused {
-        /// The code.
+        /// The error code.
         code: ErrorCode,
-        /// Why; no value of the event is quoted.
+        /// The reason in words; no value of the event is quoted.
         text: String,
     },
-    /// Not now.
+    /// The event cannot be accepted now.
     Busy {
-        /// Try again then.
+        /// The time after which to offer it again.
         after: Duration,
     },
 }
 
-/// Takes the events of one source under its issuer.
+/// The intake of one source: it accepts the source's events under its issuer.
 pub struct Ingester {
     validator: EventValidator,
     producer: Arc<Producer>,
 }
 
-/// What is committed together, with the place of each answer.
+/// The events that are committed together, with the place of each answer.
 #[derive(Default)]
 struct Part {
     slots: Vec<Result<(), Problem>>,
@@ -72,15 +74,16 @@ struct Part {
 }
 
 impl Ingester {
-    /// For this source, by the rules of this producer.
+    /// Creates the intake of a source, with the rules of this producer.
     #[must_use]
     pub fn new(intake: Intake, producer: Arc<Producer>, config: &IntakeConfig, observed: Observed) -> Self {
         let validator = EventValidator { accept: intake.accept, config: Arc::new(config.clone()), observed };
         Self { validator, producer }
     }
 
-    /// Takes events in their order; one answer each, after their commit. Behind one that is put off all are put off, so that what
-    /// was collected in order is taken in order.
+    /// Accepts events in their order, and returns one answer for each after its commit.
+    ///
+    /// When an event is put off, so are all behind it: events collected in order are accepted in order.
     pub async fn ingest(&self, offered: Vec<Offered>) -> Vec<Answered> {
         if let Err(closed) = self.validator.accept.gate() {
             let busy = self.refuse(&closed.into());
@@ -94,7 +97,8 @@ impl Ingester {
                 true => Box::pin(std::future::ready(Vec::new())),
                 false => self.validator.accept.accept(self.producer.no, events),
             };
-            // The commit has begun with the first look at it; the next part is read meanwhile, and offered when this one is answered.
+            // The commit begins when it is first polled; the next part is read meanwhile, and offered when this one is
+            // answered.
             let early = (&mut commit).now_or_never();
             next = self.part(&mut offered);
             let taken = match early {
@@ -111,7 +115,7 @@ impl Ingester {
         answers
     }
 
-    /// Reads what is committed together; nothing when all is read.
+    /// Reads the events of one commit, or returns `None` when all are read.
     fn part(&self, offered: &mut impl Iterator<Item = Offered>) -> Option<Part> {
         let (mut part, mut bytes) = (Part::default(), 0);
         while part.events.len() < COMMIT_ITEMS && bytes < COMMIT_BYTES && part.slots.len() < 2 * COMMIT_ITEMS {
@@ -123,7 +127,7 @@ impl Ingester {
         (!part.slots.is_empty()).then_some(part)
     }
 
-    /// Answers a part; behind one that is put off all are put off.
+    /// Answers a part; when an event is put off, so are all behind it.
     fn answer(&self, slots: Vec<Result<(), Problem>>, taken: Vec<Accepted>, answers: &mut Vec<Answered>) {
         let mut taken = taken.into_iter();
         let mut busy: Option<Answered> = None;
@@ -154,7 +158,8 @@ impl Ingester {
         if known_by.is_empty() || known_by.len() > LONGEST_ID {
             return Err(Problem::bad(format!("what names an event has 1 to {LONGEST_ID} bytes")));
         }
-        // Whoever may write where others write as well must not take the names of their events before they come (hardening H14).
+        // A writer at a source where others write too must not be able to take the names of their events before they
+        // come (hardening H14).
         if let (false, Some(id), Some(kept)) = (given, &event.id, kept(&known_by))
             && id.starts_with(kept)
         {
@@ -166,14 +171,14 @@ impl Ingester {
         Ok(event)
     }
 
-    /// Counts and answers what is refused before the commit.
+    /// Counts and answers an event that is refused before the commit.
     fn refuse(&self, problem: &Problem) -> Answered {
         self.validator.count(problem, &self.producer);
         answer(problem)
     }
 }
 
-/// The beginning that no event of such a source may give itself.
+/// Returns the prefix that events of such a source may not use for an `id` of their own.
 fn kept(known_by: &str) -> Option<&str> {
     known_by.find(':').and_then(|at| known_by.get(..=at))
 }
@@ -188,7 +193,7 @@ fn answer(problem: &Problem) -> Answered {
         StatusCode::CONFLICT => ErrorCode::Other("id_conflict".into()),
         _ => ErrorCode::InvalidRequest,
     };
-    // Below the subject a pointer may hold names that are values of somebody.
+    // Below the subject, a pointer may contain member names that are personal data.
     let place = problem.pointer.as_deref().map(|at| if at.starts_with("/sub_id/") { "/sub_id" } else { at });
     let text = match (place, problem.rule) {
         (Some(place), Some(rule)) => format!("{}: {} ({rule})", place, problem.detail),

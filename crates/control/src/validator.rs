@@ -1,4 +1,5 @@
-//! What becomes of one event, whichever way it came: read strictly, held against its producer's rules, counted, answered.
+//! The way of one event, from a request or from a source: parsed strictly, checked against its producer's rules,
+//! counted, answered.
 
 use std::sync::Arc;
 
@@ -9,10 +10,10 @@ use setgate_set::Event;
 
 use crate::{Accept, IntakeConfig, Observed, error::Problem, observe::Outcome, policy};
 
-/// The rule that a subject which names a stream breaks.
+/// The rule that is broken by a subject that names a stream.
 pub(crate) const NAMES_STREAM: &str = "names_stream";
 
-/// Checks the events of one issuer; listeners and sources share it, so that there is one meaning of "acceptable".
+/// The checks for the events of one issuer; listeners and sources share them, so that "acceptable" has one meaning.
 #[derive(Clone)]
 pub(crate) struct EventValidator {
     pub(crate) accept: Arc<dyn Accept>,
@@ -21,7 +22,7 @@ pub(crate) struct EventValidator {
 }
 
 impl EventValidator {
-    /// Parses one event and holds it against its producer's rules.
+    /// Parses one event and checks it against its producer's rules.
     pub(crate) fn read(&self, producer: &Producer, text: &[u8]) -> Result<Event, Problem> {
         let value = setgate_set::parse_json(text, &self.config.json())?;
         let event = Event::parse(value, &self.config.event())?;
@@ -43,7 +44,7 @@ impl EventValidator {
         }
     }
 
-    /// Counts what the router said, and turns it into an answer.
+    /// Counts the router's answer, and turns it into the answer to the caller.
     pub(crate) fn settle(&self, accepted: Option<Accepted>) -> Result<Done, Problem> {
         let (outcome, result) = match accepted {
             Some(Accepted::New { txn, .. }) => (Outcome::Accepted, Ok(Done { txn, repeated: false })),
@@ -67,7 +68,7 @@ impl EventValidator {
     }
 }
 
-/// What one accepted event is answered.
+/// The answer to one accepted event.
 pub(crate) struct Done {
     pub(crate) txn: Box<str>,
     pub(crate) repeated: bool,

@@ -1,11 +1,12 @@
-//! What the header of a zstd frame asks for.
+//! The window size in the header of a zstd frame.
 
-/// The longest header of a frame, with its magic number.
+/// The most bytes of a frame's header, with the magic number.
 pub(super) const HEADER: usize = 18;
 
-/// The bytes of the window that a frame needs, told from its beginning (RFC 8878 §3.1.1.1); nothing where that is no frame, or is cut.
+/// Returns the bytes of the window that a frame needs, read from its beginning (RFC 8878 §3.1.1.1); `None` when that is
+/// not a frame, or is cut.
 ///
-/// The decoder refuses a window beyond its limit, and tells so in a text alone.
+/// The decoder refuses a window beyond its limit, and reports it in an error text alone.
 pub(super) fn window(head: &[u8]) -> Option<u64> {
     let (descriptor, rest) = head.strip_prefix(&[0x28, 0xB5, 0x2F, 0xFD])?.split_first()?;
     let is_single_segment = descriptor & 0b0010_0000 != 0;
@@ -14,7 +15,7 @@ pub(super) fn window(head: &[u8]) -> Option<u64> {
         let base = 1u64 << (10 + (window >> 3));
         return Some(base + base / 8 * (window & 7));
     }
-    // The window is the whole content, whose size follows the number of a dictionary.
+    // The window is the whole content; its size follows the dictionary's number.
     let dictionary = [0, 1, 2, 4].get(usize::from(descriptor & 3)).copied()?;
     let bytes = 1usize << (descriptor >> 6);
     let size = rest.get(dictionary..dictionary + bytes)?;

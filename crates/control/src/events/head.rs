@@ -1,4 +1,4 @@
-//! What a request's head says of its body, checked before the body is read.
+//! The headers that describe a request's body, checked before the body is read.
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -10,11 +10,11 @@ use crate::{IntakeConfig, error::Problem};
 pub(super) enum Kind {
     /// `application/json`: one event, or an array of events.
     Json,
-    /// One event a line.
+    /// A line-based type such as `application/x-ndjson`: one event a line.
     Lines,
 }
 
-/// What the head says.
+/// The facts that the headers state about the body.
 #[derive(Debug)]
 pub(super) struct Head {
     pub(super) kind: Kind,
@@ -25,14 +25,15 @@ pub(super) struct Head {
 
 const KINDS: &str = "application/json, application/x-ndjson, application/jsonl";
 const CODINGS: &str = "gzip, zstd";
-/// Longest `id`, in the body or in the header (hardening H14).
+/// The most bytes of an `id`, in the body or in the header (hardening H14).
 const LONGEST_ID: usize = 256;
 
 impl Head {
-    /// Reads the head.
+    /// Reads the headers.
     ///
     /// # Errors
-    /// 415 naming what would be accepted, 413 when the announced length is too much, 400 for an unusable `Idempotency-Key`.
+    /// 415 that names what would be accepted, 413 when the announced length is over the limit, 400 for an unusable
+    /// `Idempotency-Key`.
     pub(super) fn read(headers: &HeaderMap, config: &IntakeConfig) -> Result<Self, Problem> {
         let kind = kind(headers)?;
         let coding = coding(headers)?;
@@ -52,7 +53,7 @@ fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
     let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).ok_or_else(unsupported)?;
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-    // RFC 8259 §8.1: JSON is UTF-8; other parameters mean nothing.
+    // JSON is UTF-8 (RFC 8259 §8.1); other parameters are ignored.
     let is_utf8 = parts.all(|parameter| match parameter.split_once('=') {
         Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
             value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
@@ -72,7 +73,7 @@ fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
 fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
     let unsupported = || {
         let detail = format!("the body is not compressed, or one of {CODINGS}");
-        // RFC 9110 §15.5.16: the answer says which codings would be accepted.
+        // The answer says which codings would be accepted (RFC 9110 §15.5.16).
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).accepting("accept-encoding", CODINGS)
     };
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
@@ -88,7 +89,7 @@ fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
     }
 }
 
-/// The `Idempotency-Key`: a structured string in quotation marks, or the same without them.
+/// Reads the `Idempotency-Key`: a structured string in quotation marks, or the same without them.
 fn key(headers: &HeaderMap) -> Result<Option<Box<str>>, Problem> {
     let bad = |detail: &str| Problem::bad(format!("Idempotency-Key: {detail}"));
     let mut values = headers.get_all("idempotency-key").iter();

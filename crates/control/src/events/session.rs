@@ -1,4 +1,5 @@
-//! Several events of one request: read in batches, committed, answered line by line in constant memory (hardening H28, H29).
+//! Several events of one request: read in batches, committed, and answered line by line in constant memory (hardening
+//! H28, H29).
 
 use std::sync::Arc;
 
@@ -19,9 +20,10 @@ use crate::{
     validator::NAMES_STREAM,
 };
 
-/// One request with several events.
+/// A request with several events.
 ///
-/// While one batch is committed the next is read, never more: when the caller does not read its answers, nothing is drawn from its body.
+/// While one batch is committed the next one is read, and no more: when the caller does not read its answers, the body
+/// is not read on.
 pub(super) struct Session {
     endpoint: Arc<IntakeEndpoint>,
     producer: Arc<Producer>,
@@ -29,26 +31,26 @@ pub(super) struct Session {
     splitter: Splitter,
     batch: Batch,
     commit: Option<Commit>,
-    /// Events seen, whatever became of them.
+    /// The number of events read, whatever their outcome.
     items: usize,
     refused: usize,
-    /// Lines written.
+    /// The number of lines written.
     answered: usize,
-    /// Events that were neither taken nor refused: try again.
+    /// The number of events that were neither accepted nor refused, and that the caller is to send again.
     put_off: usize,
     end: Option<End>,
     _held: Held,
 }
 
-/// How the reading ended.
+/// The way in which the reading ended.
 enum End {
     /// The whole body was read.
     Complete,
-    /// It was not.
+    /// The rest of the body was not read.
     Stopped(Problem),
 }
 
-/// Events that are read and not committed yet, with the answers of those that never will be.
+/// The events that are read and not committed yet, with the answers of those that never will be.
 #[derive(Default)]
 struct Batch {
     slots: Vec<Slot>,
@@ -59,7 +61,7 @@ struct Batch {
 /// The place of one event's answer.
 struct Slot {
     id: Option<Box<str>>,
-    /// Why it was refused before the commit.
+    /// The reason why the event was refused before the commit.
     problem: Option<Problem>,
 }
 
@@ -92,7 +94,7 @@ impl Session {
         }
     }
 
-    /// The lines of the next committed batch; nothing when all batches are answered.
+    /// Returns the lines of the next committed batch, or `None` when all batches are answered.
     pub(super) async fn lines(&mut self) -> Option<Bytes> {
         if self.commit.is_none() {
             self.fill(false).await;
@@ -111,7 +113,8 @@ impl Session {
         Some(lines)
     }
 
-    /// What [`Session::lines`] gives, then the line that says why the rest of the body was not read, if it was not.
+    /// Returns the same as [`Session::lines`], and at the end the line that says why the rest of the body was not read,
+    /// if it was not.
     pub(super) async fn lines_to_the_last(&mut self) -> Option<Bytes> {
         match self.lines().await {
             Some(lines) => Some(lines),
@@ -119,12 +122,13 @@ impl Session {
         }
     }
 
-    /// Whether all is said: the body was read to its end, and no batch waits.
+    /// Returns whether the body was read to its end and no batch waits.
     pub(super) fn is_over(&self) -> bool {
         matches!(self.end, Some(End::Complete)) && self.commit.is_none()
     }
 
-    /// Why the whole request is refused: the reading stopped, and nothing was taken or answered event by event.
+    /// Returns the reason for which the whole request is refused: the reading stopped, and no event was accepted or
+    /// refused on its own.
     pub(super) fn refusal(&self) -> Option<&Problem> {
         match &self.end {
             Some(End::Stopped(problem)) if self.answered == self.put_off && self.commit.is_none() => Some(problem),
@@ -132,9 +136,10 @@ impl Session {
         }
     }
 
-    /// Reads events until the batch is full or the body has ended; if not `patient`, also until nothing more is there at the moment.
+    /// Reads events until the batch is full or the body has ended; if not `patient`, also until no more is there at the
+    /// moment.
     ///
-    /// Dropping it loses nothing: it waits in one place only, [`BodySource::next`].
+    /// The future can be dropped without loss: it waits in one place only, [`BodySource::next`].
     async fn fill(&mut self, patient: bool) {
         while self.end.is_none() && !self.batch.is_full(&self.endpoint) {
             match self.splitter.next() {
@@ -171,7 +176,7 @@ impl Session {
         }
     }
 
-    /// Checks one event.
+    /// Checks one event and adds it to the batch.
     fn check_item(&mut self, text: &[u8]) {
         let read = self.endpoint.validator.read(&self.producer, text);
         self.batch.bytes += text.len();
@@ -210,7 +215,7 @@ impl Session {
         }
     }
 
-    /// Hands the batch to the commit.
+    /// Begins the commit of the batch.
     fn begin(&mut self) {
         if self.batch.slots.is_empty() {
             return;
@@ -224,7 +229,7 @@ impl Session {
         self.commit = Some(Commit { answers, slots });
     }
 
-    /// The lines of one batch, in the order of its events.
+    /// Writes the lines of one batch, in the order of its events.
     fn render(&mut self, slots: Vec<Slot>, answers: Vec<Accepted>) -> Bytes {
         let mut out = BytesMut::with_capacity(slots.len() * 96);
         let mut answers = answers.into_iter();
@@ -260,7 +265,7 @@ impl Session {
         out.freeze()
     }
 
-    /// Nothing more is taken now, so nothing more is read; what was read ahead counts as not read.
+    /// Stops the reading, since no more is accepted now; the events that were read ahead count as not read.
     fn close(&mut self, problem: &Problem) {
         self.batch = Batch::default();
         if !matches!(self.end, Some(End::Stopped(_))) {
@@ -268,7 +273,7 @@ impl Session {
         }
     }
 
-    /// What is said after the last event when the body was not read to its end.
+    /// Returns the line after the last event, which says why the body was not read to its end.
     fn last_line(&mut self) -> Option<Bytes> {
         let Some(End::Stopped(problem)) = self.end.replace(End::Complete) else { return None };
         self.endpoint.validator.count(&problem, &self.producer);
@@ -292,7 +297,7 @@ impl Batch {
     }
 }
 
-/// One line of the answer: what became of one event.
+/// A line of the answer: the outcome of one event.
 #[derive(Default, Serialize)]
 struct Line<'a> {
     index: usize,
@@ -322,12 +327,12 @@ struct Last<'a> {
     rule: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
-    /// Lines before this one, one for each event.
+    /// The number of lines before this one, one for each event.
     answered: usize,
 }
 
 fn write(out: &mut BytesMut, line: &impl Serialize) {
-    // Writing to memory does not fail.
+    // A write to memory does not fail.
     let _ = serde_json::to_writer(out.writer(), line);
     out.put_u8(b'\n');
 }

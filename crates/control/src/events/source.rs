@@ -1,4 +1,4 @@
-//! A request's body, decompressed, within limits, and not slower than it may be (hardening H28).
+//! The body of a request, decompressed, within limits of size and pace (hardening H28).
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use tokio_util::io::StreamReader;
 use super::frame;
 use crate::{IntakeConfig, error::Problem};
 
-/// How a body is compressed.
+/// The compression of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     Identity,
@@ -34,21 +34,21 @@ pub(super) enum Coding {
     Zstd,
 }
 
-/// Decompressed bytes asked for at once.
+/// The decompressed bytes that are asked for at once.
 const CHUNK: usize = 32 * 1024;
-/// The ratio is not looked at before so many bytes: small bodies of equal events compress well.
+/// The decompressed bytes below which the ratio is not checked: small bodies of equal events compress very well.
 const RATIO_FROM: u64 = 1 << 20;
 
-/// Why the body cannot be read on.
+/// The reasons why the body cannot be read on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The connection ended before the body did.
     Early,
-    /// Nothing, or too little, came for too long.
+    /// The body brought no byte, or too few, for too long.
     Slow,
-    /// The limit that was reached, as the option is called, and for people.
+    /// A limit was reached: the name of the option, and a text for the caller.
     Limit(&'static str, String),
-    /// The body is not compressed as it says.
+    /// The body is not compressed as `Content-Encoding` says.
     Coding(&'static str),
 }
 
@@ -64,7 +64,7 @@ impl From<Fault> for Problem {
     }
 }
 
-/// The body as the splitter draws it.
+/// The decompressed body, from which the splitter is fed.
 pub(super) struct BodySource {
     bytes: Reader,
     arrived: Arc<AtomicU64>,
@@ -94,14 +94,15 @@ impl BodySource {
         Self { bytes, arrived, produced: 0, pace: Pace { runtime, waited: Duration::ZERO, since: None }, config }
     }
 
-    /// What there is without waiting; nothing when there is nothing yet.
+    /// Returns the next chunk, the end or the fault when that can be had without waiting, or `None` when there is
+    /// nothing yet.
     pub(super) fn ready(&mut self) -> Option<Result<Option<Bytes>, Fault>> {
         let read = self.read().now_or_never()?;
         self.pace.end();
         Some(read)
     }
 
-    /// The next chunk, or the end. Dropping the future loses nothing.
+    /// Returns the next chunk, or `None` at the end. The future can be dropped without loss.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         if let Some(read) = self.ready() {
             return read;
@@ -170,12 +171,13 @@ fn largest_window(config: &IntakeConfig) -> u64 {
     1u64.checked_shl(config.zstd_window_log).unwrap_or(u64::MAX)
 }
 
-/// The body is larger than allowed; also said before it is read when its length is known.
+/// Creates the fault of a body over the limit, which is also reported before the body is read when its length is known.
 pub(super) fn too_large(config: &IntakeConfig) -> Fault {
     Fault::Limit("body_bytes", format!("a body has at most {} bytes after decompression", config.body_bytes))
 }
 
-/// After the compressed text nothing may follow: one frame is enough, and many empty ones would cost without giving.
+/// Checks that nothing follows the compressed text: one frame is enough, and many empty ones would cost work and bring
+/// no data.
 async fn no_more(rest: &mut StreamReader<Counted, Bytes>) -> Result<Option<Bytes>, Fault> {
     match rest.fill_buf().await {
         Ok([]) => Ok(None),
@@ -191,16 +193,16 @@ fn fault(error: &io::Error, otherwise: &'static str) -> Fault {
     }
 }
 
-/// The body's data, counted as it arrives.
+/// The data of the body, counted as they arrive.
 struct Counted {
     body: Body,
     arrived: Arc<AtomicU64>,
-    /// Its first bytes.
+    /// The first bytes of the body, at most [`frame::HEADER`].
     head: Vec<u8>,
 }
 
 impl Counted {
-    /// The window that a zstd body needs, as far as it tells.
+    /// Returns the window that a zstd body needs, or 0 when its header does not tell.
     fn window(&self) -> u64 {
         frame::window(&self.head).unwrap_or_default()
     }
@@ -219,7 +221,7 @@ impl Stream for Counted {
                 }
                 Poll::Ready(Some(Ok(frame))) => frame,
             };
-            // Trailers say nothing here, and an empty chunk is no end.
+            // Trailers are ignored here, and an empty chunk is not the end.
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
@@ -232,7 +234,7 @@ impl Stream for Counted {
     }
 }
 
-/// How long the caller kept us waiting; our own work does not count.
+/// The time for which the gateway waited for the caller; its own work does not count.
 struct Pace {
     runtime: Runtime,
     waited: Duration,
@@ -240,7 +242,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// How long the wait that goes on may still last.
+    /// Returns how long the current wait may still last.
     fn allowed(&mut self, config: &IntakeConfig, arrived: u64) -> Duration {
         let now = self.runtime.clock.monotonic();
         let since = *self.since.get_or_insert(now);
@@ -251,7 +253,7 @@ impl Pace {
         idle.min(in_all.saturating_sub(self.waited + waiting))
     }
 
-    /// Something came: the wait is over.
+    /// Ends the current wait, since the caller sent something.
     fn end(&mut self) {
         if let Some(since) = self.since.take() {
             self.waited += self.runtime.clock.monotonic().saturating_sub(since);

@@ -1,23 +1,24 @@
-//! Cuts a body into its events without keeping it: lines (NDJSON), or the elements of an array.
+//! The splitter of a body into its events, which keeps no more than one of them: lines (NDJSON), or the elements of an
+//! array.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What the splitter found.
+/// The result of one step of the splitter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     /// The text of one event.
     Item(Bytes),
-    /// One event is longer than the limit; its text is gone.
+    /// The event is longer than the limit, and its text was discarded.
     TooLong,
-    /// More of the body is needed.
+    /// The splitter needs more of the body.
     More,
-    /// The body has ended where it may.
+    /// The body has ended at a place where it may end.
     End,
-    /// The body is not what it says it is, or ends inside; what follows cannot be read.
+    /// The body is not in the announced form, or ends inside an item; the rest cannot be read.
     Broken(&'static str),
 }
 
-/// Cuts one body. Memory is bounded by the longest item and the chunk at hand.
+/// The splitter of one body. Its memory is bounded by the longest item and the current chunk.
 #[derive(Debug)]
 pub(super) struct Splitter {
     form: Form,
@@ -25,7 +26,7 @@ pub(super) struct Splitter {
     /// The beginning of an item whose end is in a later chunk.
     carry: BytesMut,
     longest: usize,
-    /// The current item is too long and is thrown away.
+    /// Whether the current item is too long and is being discarded.
     skipping: bool,
     finished: bool,
 }
@@ -36,30 +37,30 @@ enum Form {
     Array(ArrayState),
 }
 
-/// Where in an array the next byte stands.
+/// The place of the next byte in an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ArrayState {
-    /// Before `[`.
+    /// The place before `[`.
     Start,
-    /// Before the first element, or `]`.
+    /// The place before the first element, or `]`.
     First,
-    /// Before an element: after a comma.
+    /// The place after a comma, before an element.
     Next,
-    /// Inside an element.
+    /// The place inside an element.
     Inside { depth: u32, string: bool, escape: bool },
-    /// After an element that was closed by a bracket, quotation mark or white space.
+    /// The place after an element that was closed by a bracket, quotation mark or white space.
     After,
-    /// After `]`.
+    /// The place after `]`.
     Done,
 }
 
 impl Splitter {
-    /// A splitter of lines.
+    /// Creates a splitter of lines.
     pub(super) fn lines(longest: usize) -> Self {
         Self::of(Form::Lines, longest)
     }
 
-    /// A splitter of an array's elements.
+    /// Creates a splitter of an array's elements.
     pub(super) fn array(longest: usize) -> Self {
         Self::of(Form::Array(ArrayState::Start), longest)
     }
@@ -68,23 +69,23 @@ impl Splitter {
         Self { form, chunk: Bytes::new(), carry: BytesMut::new(), longest, skipping: false, finished: false }
     }
 
-    /// Gives it the next chunk; only after [`Piece::More`].
+    /// Adds the next chunk; allowed only after [`Piece::More`].
     pub(super) fn push(&mut self, chunk: Bytes) {
         debug_assert!(self.chunk.is_empty());
         self.chunk = chunk;
     }
 
-    /// Tells it that the body has ended.
+    /// Marks the end of the body.
     pub(super) fn finish(&mut self) {
         self.finished = true;
     }
 
-    /// Whether it stands inside an item: an end here would lose something.
+    /// Returns whether the splitter stands inside an item, so that an end here would lose data.
     pub(super) fn is_inside(&self) -> bool {
         !self.carry.is_empty() || self.skipping
     }
 
-    /// The next piece.
+    /// Returns the next piece.
     pub(super) fn next(&mut self) -> Piece {
         match self.form {
             Form::Lines => self.line(),
@@ -174,7 +175,7 @@ impl Splitter {
         piece
     }
 
-    /// The item that ends before `end` in the chunk.
+    /// Cuts off the item that ends before `end` in the chunk.
     fn cut_item(&mut self, end: usize) -> Piece {
         let too_long = self.skipping || self.carry.len() + end > self.longest;
         let rest = self.chunk.split_to(end);
@@ -190,7 +191,7 @@ impl Splitter {
         Piece::Item(self.carry.split().freeze())
     }
 
-    /// Keeps what the chunk has of an item whose end is not there yet.
+    /// Keeps the part of an item that is in the chunk, while its end has not arrived.
     fn keep(&mut self, end: usize) {
         if self.skipping || self.carry.len() + end > self.longest {
             self.skipping = true;
@@ -202,7 +203,7 @@ impl Splitter {
     }
 }
 
-/// What one byte inside an element does.
+/// The effect of one byte inside an element.
 enum Step {
     Goes(ArrayState),
     /// The element has ended, with or before this byte.

@@ -33,13 +33,13 @@ pub(super) const A: &str = "https://gateway.example/a";
 pub(super) const B: &str = "https://gateway.example/b/";
 pub(super) const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// Stands in for the router: remembers what it took, and answers by the event's id.
+/// A stand-in for the router, which remembers the events it accepted and answers by their id.
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) batches: Mutex<Vec<Vec<Event>>>,
     seen: Mutex<HashMap<Box<str>, [u8; 16]>>,
     pub(super) closed: Mutex<Option<Closed>>,
-    /// When there is one, each commit waits for a permit.
+    /// The gate whose permits the commits wait for, if there is one.
     pub(super) gate: Mutex<Option<Arc<Gate>>>,
     pub(super) taken: AtomicUsize,
 }
@@ -103,9 +103,9 @@ impl Accept for Behind {
 pub(super) struct Fixture {
     pub(super) fake: Arc<Fake>,
     pub(super) app: Router,
-    /// Of the producer that may do all at issuer A.
+    /// The token of the producer that may put in everything at issuer A.
     pub(super) token: Minted,
-    /// Of the producer that may put `session-revoked` about one identity provider in at issuer B.
+    /// The token of the producer that may put in `session-revoked` about one identity provider at issuer B.
     pub(super) narrow: Minted,
     pub(super) registry: setgate_telemetry::Registry,
 }
@@ -157,7 +157,7 @@ pub(super) fn fixture_with(config: IntakeConfig) -> Fixture {
     Fixture { fake, app, token, narrow, registry }
 }
 
-/// An answer, read to its end.
+/// An answer that was read to its end.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,

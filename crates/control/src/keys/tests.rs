@@ -50,7 +50,7 @@ impl Fixture {
         self.rings[issuer].keyring.signer(algorithm).unwrap().kid().to_owned()
     }
 
-    /// Lets both clocks run, a minute at a time.
+    /// Advances both clocks, a minute at a time.
     async fn run(&self, minutes: u64) {
         for _ in 0..minutes {
             self.clock.advance(Duration::from_secs(60));
@@ -58,13 +58,13 @@ impl Fixture {
         }
     }
 
-    /// Lets both clocks run.
+    /// Advances both clocks.
     async fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 
-    /// What is told of when the next key signs: a date, or why nobody knows.
+    /// Returns when the next key signs, as it is listed: a date, or the reason why it is not known.
     fn next(&self) -> (Option<String>, Option<&'static str>) {
         let next = self.keys.list(None).unwrap().into_iter().find(|key| key.state == KeyState::Next).unwrap();
         (next.until, next.waits_because)
@@ -147,7 +147,7 @@ async fn no_past_date_is_shown_of_a_key_that_waits_still() {
     let fixture = fixture(&[A]);
     fixture.keys.change(None, rotate(Some(Algorithm::Es256))).await.unwrap();
     assert_eq!(fixture.next(), (Some("2023-11-14T22:28:20Z".into()), None));
-    // The wall clock is corrected by half an hour: the running time still says that it waits.
+    // The wall clock is corrected by half an hour; the running time still says that the key waits.
     fixture.clock.advance(Duration::from_secs(1800));
     assert_eq!(fixture.next(), (Some("2023-11-14T22:58:20Z".into()), None));
     fixture.clock.advance(Duration::from_secs(100_000));
@@ -169,7 +169,7 @@ async fn two_rotations_within_max_age_are_refused_without_force() {
 async fn a_revoked_key_is_gone_at_once_and_another_signs() {
     let fixture = fixture(&[A, B]);
     let (old, other) = (fixture.kid(1, Algorithm::EdDSA), fixture.kid(0, Algorithm::EdDSA));
-    // The issuer need not be said: a key has one.
+    // No issuer is named, since a key belongs to one.
     fixture.keys.change(None, Change::Revoke { kid: old.clone() }).await.unwrap();
     assert!(fixture.rings[1].keyring.withdrawn(&old));
     assert_ne!(fixture.kid(1, Algorithm::EdDSA), old);

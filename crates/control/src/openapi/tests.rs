@@ -2,7 +2,7 @@ use http::Method;
 
 use super::*;
 
-/// Fails when an answer that a test saw is not described.
+/// Fails when the document does not describe an answer that a test received.
 pub(crate) fn assert_described(which: Document, method: &Method, path: &str, status: u16) {
     let document = document(which);
     let template = template(&document, path).unwrap_or_else(|| panic!("{path} is not described"));
@@ -12,7 +12,7 @@ pub(crate) fn assert_described(which: Document, method: &Method, path: &str, sta
     assert!(responses[status.to_string()].is_object(), "{method} {template}: {status} is not described");
 }
 
-/// Whether there is such a path.
+/// Returns whether the document describes the path.
 pub(crate) fn is_described(which: Document, path: &str) -> bool {
     template(&document(which), path).is_some()
 }
@@ -25,7 +25,7 @@ fn document(which: Document) -> Json {
     serde_json::from_str(text).expect("the description is JSON")
 }
 
-/// The template that a path fits; intake paths lie below the servers' URLs.
+/// Returns the template that a path fits; intake paths lie below the servers' URLs.
 fn template(document: &Json, path: &str) -> Option<String> {
     let path = path.strip_suffix("/events").map_or(path, |_| "/events");
     let paths = document["paths"].as_object()?;

@@ -1,4 +1,4 @@
-//! `/admin/v1/info`, `/admin/v1/store`, `/admin/v1/producers`, `/admin/v1/receivers`.
+//! The routes `/admin/v1/info`, `/admin/v1/store`, `/admin/v1/producers` and `/admin/v1/receivers`.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ async fn store(State(parts): State<Arc<OperatorParts>>) -> Response {
     Json(shown).into_response()
 }
 
-/// Believes the wall clock, since an operator says that it is right.
+/// Believes the wall clock, on an operator's word.
 async fn confirm_clock(State(parts): State<Arc<OperatorParts>>) -> Result<Response, Problem> {
     let confirmed = parts.operate.confirm_clock().await?;
     tracing::warn!(
@@ -67,7 +67,7 @@ async fn producers(State(parts): State<Arc<OperatorParts>>) -> Response {
     Json(json!({ "producers": producers })).into_response()
 }
 
-/// A producer as the configuration writes it, without any hash.
+/// Returns a producer as the configuration writes it, without any hash.
 fn shown(producer: &Producer) -> Value {
     let events = match &producer.events {
         EventsAllowed::All => json!("all"),
@@ -104,7 +104,7 @@ async fn receivers(State(parts): State<Arc<OperatorParts>>) -> Response {
     Json(json!({ "receivers": receivers })).into_response()
 }
 
-/// When each token ends.
+/// Returns the expiry of each token.
 fn tokens<T: ToString>(expiries: impl Iterator<Item = Option<T>>) -> Vec<Value> {
     expiries.map(|expires| json!({ "expires": expires.map(|at| at.to_string()) })).collect()
 }

@@ -1,4 +1,5 @@
-//! What comes in with a request to the admin listener: bounded, strict, and a problem when it is wrong.
+//! The bodies and queries of requests to the admin listener: bounded, parsed strictly, and answered with a problem when
+//! they are wrong.
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},
@@ -8,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::Problem;
 
-/// Longest body: an RSA key in PEM has 3 KiB, a page of `jti`s 15 KiB.
+/// The most bytes of a body: an RSA key in PEM has 3 KiB, a page of `jti`s 15 KiB.
 const LONGEST: usize = 256 * 1024;
 
-/// A JSON body; an empty one is `{}`.
+/// A JSON body; an empty one counts as `{}`.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
@@ -21,7 +22,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
         let read = axum::body::to_bytes(request.into_body(), LONGEST).await;
         let text = read.map_err(|_| Problem::limit("body", format!("a body has at most {LONGEST} bytes")))?;
         let text = if text.iter().all(u8::is_ascii_whitespace) { &b"{}"[..] } else { &text };
-        // The error names member and place; where it would quote a value, it quotes the caller's own.
+        // The error names member and place; a value that it quotes is the caller's own.
         serde_json::from_slice(text).map(Self).map_err(|error| Problem::bad(error.to_string()))
     }
 }

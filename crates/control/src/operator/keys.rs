@@ -1,4 +1,4 @@
-//! `/admin/v1/keys`.
+//! The routes below `/admin/v1/keys`.
 
 use std::sync::Arc;
 

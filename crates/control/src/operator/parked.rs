@@ -1,4 +1,4 @@
-//! `/admin/v1/parked`.
+//! The routes below `/admin/v1/parked`.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{Which, error::Problem, keys::time};
 
-/// The longest page, and the longest list of `jti`s of one request.
+/// The most SETs of a page, and the most `jti`s in one request.
 const PAGE: usize = 1000;
 
 pub(super) fn routes() -> Router<Arc<OperatorParts>> {
@@ -57,7 +57,7 @@ async fn one(State(parts): State<Arc<OperatorParts>>, Path(jti): Path<String>) -
     Ok(axum::Json(shown(&parked)).into_response())
 }
 
-/// A parked SET with its times as people read them.
+/// Returns a parked SET with its times in RFC 3339.
 fn shown(parked: &ParkedView) -> Value {
     let mut shown = json!(parked);
     if let Value::Object(members) = &mut shown {

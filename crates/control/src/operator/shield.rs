@@ -1,4 +1,4 @@
-//! What no request to the admin listener may be, token or not (hardening H6): one that a web page made.
+//! The checks that keep requests of web pages from the admin listener, with a token or without (hardening H6).
 
 use std::{
     collections::HashSet,
@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority};
 
 use crate::{OperatorConfig, error::Problem};
 
-/// Knows by which names the listener may be called.
+/// The names that the listener may be called by.
 pub(super) struct Shield {
     hosts: HashSet<String>,
 }
@@ -31,7 +31,8 @@ impl Shield {
     fn check(&self, request: &Request) -> Result<(), Problem> {
         let host = host(request)?;
         let name = bare(host.host()).to_ascii_lowercase();
-        // Probes call a pod by its address: harmless for what is open anyway, and no name can be rebound to it.
+        // A probe calls a pod by its address: that is harmless at routes that are open anyway, and an address cannot be
+        // rebound by DNS.
         let is_probe = is_open(request.uri().path()) && name.parse::<IpAddr>().is_ok();
         if !is_probe && !self.hosts.contains(&name) {
             let detail = "the admin listener is not called so: `hosts` in [admin] lists its names";
@@ -48,7 +49,7 @@ impl Shield {
     }
 }
 
-/// Checks a request before anything else looks at it, and marks the answer as nobody else's.
+/// Checks a request before any other layer, and forbids caching and use of the answer by other origins.
 pub(super) async fn stand(State(shield): State<Arc<Shield>>, request: Request, next: Next) -> Response {
     let mut response = match shield.check(&request) {
         Ok(()) => next.run(request).await,
@@ -61,7 +62,7 @@ pub(super) async fn stand(State(shield): State<Arc<Shield>>, request: Request, n
     response
 }
 
-/// The one name by which the request calls this listener.
+/// Returns the one name by which the request calls this listener.
 fn host(request: &Request) -> Result<Authority, Problem> {
     let bad = |detail: &str| Problem::bad(detail);
     let mut values = request.headers().get_all(header::HOST).iter();
@@ -80,7 +81,7 @@ fn host(request: &Request) -> Result<Authority, Problem> {
     }
 }
 
-/// Refuses what a page of another origin made, also one of another port of this machine.
+/// Refuses a request that a page of another origin made; another port of this machine is another origin too.
 fn same_origin(headers: &HeaderMap, host: &Authority) -> Result<(), Problem> {
     let foreign = || Problem::forbidden("requests of web pages of other origins are refused").ruled("origin");
     for origin in headers.get_all(header::ORIGIN) {
@@ -114,7 +115,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     values.next().is_none() && essence.eq_ignore_ascii_case("application/json")
 }
 
-/// An IPv6 address without its brackets.
+/// Returns an IPv6 address without its brackets.
 fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }

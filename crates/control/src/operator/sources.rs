@@ -1,4 +1,4 @@
-//! `/admin/v1/sources`.
+//! The routes below `/admin/v1/sources`.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{Collected, error::Problem};
 
-/// The longest page, and the longest list of one request. A record may have 64 KiB.
+/// The most records of a page; one record may have 64 KiB.
 const PAGE: usize = 100;
 
 pub(super) fn routes() -> Router<Arc<OperatorParts>> {

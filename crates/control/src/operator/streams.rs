@@ -1,4 +1,4 @@
-//! `/admin/v1/streams`.
+//! The routes below `/admin/v1/streams`.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{OperatorParts, body::Json};
 use crate::error::Problem;
 
-/// Longest reason that is kept with a stream.
+/// The most bytes of a reason that are kept with a stream.
 const LONGEST_REASON: usize = 256;
 
 pub(super) fn routes() -> Router<Arc<OperatorParts>> {

@@ -29,7 +29,7 @@ mod sockets;
 
 const ISSUER: &str = "https://gateway.example";
 
-/// Stands in for the router: one stream `crm`, one parked SET, and a note of what was asked.
+/// A stand-in for the router, with one stream `crm`, one parked SET, and a record of the calls.
 #[derive(Default)]
 struct Fake {
     asked: Mutex<Vec<String>>,
@@ -272,7 +272,7 @@ impl Fixture {
         format!("Bearer {}", self.token.token.expose())
     }
 
-    /// Sends exactly these headers.
+    /// Sends a request with exactly these headers.
     async fn raw(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut request = http::Request::builder().method(method.clone()).uri(path);
         for (name, value) in headers {
@@ -283,7 +283,7 @@ impl Fixture {
         let body = body.collect().await.unwrap().to_bytes();
         let path = path.split('?').next().unwrap();
         let answer = Answer { status: head.status.as_u16(), headers: head.headers, body };
-        // What is not there, or is not done in this way, need not be described.
+        // A path that does not exist, or a method that it does not have, need not be described.
         let is_nothing = answer.status == 404 && !openapi::tests::is_described(openapi::Document::Operator, path);
         if !is_nothing && answer.status != 405 && method != Method::OPTIONS {
             openapi::tests::assert_described(openapi::Document::Operator, &method, path, answer.status);

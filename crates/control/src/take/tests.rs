@@ -13,7 +13,8 @@ const ISSUER: &str = "https://gateway.example";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const CHANGED: &str = "https://schemas.openid.net/secevent/caep/event-type/credential-change";
 
-/// Takes everything, and remembers by what it was known; puts off from the first event called `full` on.
+/// A stand-in for the router, which accepts events and remembers them by `id`; it puts off the event whose `id` is
+/// `full`.
 #[derive(Default)]
 struct Fake {
     seen: Mutex<Vec<(String, [u8; 16])>>,
@@ -126,7 +127,7 @@ async fn what_comes_again_is_taken_and_another_event_of_that_name_is_refused() {
 
 #[tokio::test]
 async fn a_source_brings_only_what_its_section_allows() {
-    // H2: another type, another issuer's subject; H3: framework events, members outside the envelope.
+    // H2: an event of another type, a subject of another issuer; H3: framework events, members outside the envelope.
     let mut other = event("a");
     other["events"] = json!({ CHANGED: {} });
     let (code, text) = refusal(other).await;

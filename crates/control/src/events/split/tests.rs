@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use super::*;
 
-/// Cuts a text that comes in chunks of the given sizes, over and over.
+/// Splits a text that comes in chunks of the given sizes, repeated in a cycle.
 fn cut(mut splitter: Splitter, text: &[u8], sizes: &[usize]) -> (Vec<Piece>, Piece) {
     let mut rest = Bytes::copy_from_slice(text);
     let mut sizes = sizes.iter().copied().cycle();
@@ -134,7 +134,7 @@ fn json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// A second parser reads the same elements from the whole text.
+    /// The splitter finds the same elements as a second parser, which reads the whole text.
     #[test]
     fn agrees_with_serde_on_every_array(
         values in prop::collection::vec(json(), 0..8),
@@ -149,7 +149,7 @@ proptest! {
         prop_assert_eq!(read, values);
     }
 
-    /// What serde refuses is never read to its end with all elements good.
+    /// A text that serde refuses is never read to its end with all elements valid.
     #[test]
     fn never_takes_a_damaged_array_for_a_whole_one(
         values in prop::collection::vec(json(), 1..5),
@@ -177,7 +177,7 @@ proptest! {
         }
     }
 
-    /// Lines are what `str::lines` gives, blank ones left out.
+    /// The lines are those of `str::lines`, without the blank ones.
     #[test]
     fn agrees_with_the_standard_library_on_lines(text in "[ab \n]{0,60}", sizes in prop::collection::vec(1usize..9, 1..4)) {
         let (pieces, end) = cut(Splitter::lines(100), text.as_bytes(), &sizes);

@@ -1,4 +1,4 @@
-//! Producer x issuer x type x subject, and what only the gateway may say (hardening H2, H3).
+//! Producer by issuer by type by subject, and events that only the gateway itself may issue (hardening H2, H3).
 
 use super::*;
 

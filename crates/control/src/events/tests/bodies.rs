@@ -1,4 +1,4 @@
-//! One event, an array, lines.
+//! Bodies with one event, an array, and lines.
 
 use super::*;
 
@@ -61,7 +61,7 @@ async fn nothing_to_take_is_fine_when_it_is_said_properly() {
         let answer = fixture.post("application/json", body).await;
         match answer.status {
             400 => {}
-            // The elements before the mistake are answered, and the last line tells of it.
+            // The elements before the mistake are answered, and the last line names the mistake.
             200 => assert_eq!(answer.lines().last().unwrap()["status"], 400, "{body}"),
             other => panic!("{body}: {other}"),
         }

@@ -1,4 +1,4 @@
-//! Bombs, long lines, deep texts, slow bodies (hardening H28).
+//! Decompression bombs, long lines, deeply nested texts and slow bodies (hardening H28).
 
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use tokio::io::AsyncWriteExt as _;
@@ -82,7 +82,7 @@ async fn a_zstd_window_beyond_the_limit_is_refused() {
     let pack = async |log| {
         let parameters = [CParameter::window_log(log)];
         let mut encoder = ZstdEncoder::with_quality_and_params(Vec::new(), Level::Default, &parameters);
-        // Without a known length the frame states its window.
+        // When the length is not known, the frame states its window.
         for id in 0..100 {
             encoder.write_all(format!("{}\n", event(id)).as_bytes()).await.unwrap();
             encoder.flush().await.unwrap();
@@ -120,7 +120,7 @@ async fn what_is_not_compressed_as_it_says_is_400() {
         assert_eq!(answer.status, 400, "{coding}");
         let whole = if coding == "gzip" { gzip(&[b'x'; 5000]).await } else { zstd(&[b'x'; 5000]).await };
         let answer = fixture.packed(coding, "application/x-ndjson", whole[..whole.len() - 3].to_vec()).await;
-        // What was readable is answered; that the rest is missing is said.
+        // The readable events are answered, and the last line says that the rest is missing.
         let last = if answer.status == 200 { answer.lines().pop().unwrap() } else { answer.json() };
         assert_eq!(last["status"], 400, "{coding} {answer:?}");
     }
@@ -214,7 +214,8 @@ async fn a_body_that_stands_still_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_drips_keeps_what_was_committed_and_is_given_up() {
     let fixture = fixture();
-    // One event of about 200 bytes, then a byte of white space every 5 seconds: never idle for long, yet slower than 256 bytes a second.
+    // One event of about 200 bytes is followed by a byte of white space every 5 seconds: never idle for long, yet
+    // slower than 256 bytes a second.
     let drip = stream::unfold(0u64, |n| async move {
         if n == 0 {
             return Some((Ok::<_, std::io::Error>(Bytes::from(format!("{}\n", event("a")))), 1));
@@ -249,7 +250,7 @@ async fn too_many_requests_at_once_are_put_off() {
     let gate = Arc::new(Gate::new(0));
     *fixture.fake.gate.lock().unwrap() = Some(gate.clone());
     let second = async {
-        // The first holds its place: it is polled first, and waits for the commit.
+        // The first request holds the one place: it is polled first, and waits for its commit.
         let answer = fixture.one(&event("b")).await;
         gate.add_permits(1);
         answer

@@ -1,4 +1,4 @@
-//! What only raw sockets show.
+//! Behaviour that only shows on raw sockets: `100 Continue`, broken connections, and callers that do not read.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,7 +14,7 @@ use tokio::{
 
 use super::*;
 
-/// Serves the listener at a port of this machine until the sender is dropped.
+/// Serves the listener on a loopback port until the sender is dropped.
 async fn serve(fixture: &Fixture) -> (SocketAddr, watch::Sender<bool>) {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.address();
@@ -31,7 +31,7 @@ fn head(fixture: &Fixture, kind: &str, more: &str) -> String {
     )
 }
 
-/// Reads until the text so far has `mark`.
+/// Reads until the text contains `mark`, or the connection ends.
 async fn until(socket: &mut TcpStream, mark: &str) -> String {
     let mut text = Vec::new();
     let mut some = [0u8; 4096];
@@ -89,7 +89,7 @@ async fn a_connection_that_breaks_leaves_what_was_committed() {
     socket.write_all(format!("{}\n{{\"half", event("a")).as_bytes()).await.unwrap();
     let text = until(&mut socket, "txn-0").await;
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-    // The caller goes away in the middle of the second event.
+    // The caller closes in the middle of the second event.
     socket.shutdown().await.unwrap();
     let text = until(&mut socket, "\r\n0\r\n\r\n").await;
     assert!(text.contains("inside an event"), "{text:?}");
@@ -127,7 +127,8 @@ async fn when_the_caller_does_not_read_nothing_more_is_read_of_it() {
         socket.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
         socket.write_all(head.as_bytes()).unwrap();
         let mut written = 0usize;
-        // Each refused event of 3 bytes is answered with about 100: without a limit the answers would pile up in memory.
+        // Each refused event of 3 bytes is answered with about 100 bytes: without a limit the answers would pile up in
+        // memory.
         while written < 200 << 20 {
             let mut framed = format!("{:x}\r\n", chunk.len()).into_bytes();
             framed.extend_from_slice(&chunk);

@@ -1,4 +1,4 @@
-//! Answers while the body still comes, in constant memory (hardening H28, H29).
+//! Answers while the body is still being sent, in constant memory (hardening H28, H29).
 
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
@@ -88,7 +88,7 @@ async fn while_one_batch_is_committed_at_most_one_more_is_read() {
     gate.add_permits(1);
     let mut lines = response.await.unwrap().into_body().into_data_stream();
     lines.next().await.unwrap().unwrap();
-    // The caller does not read on: neither do we.
+    // The caller does not read its answers, so the body is not read on.
     let read = drawn.load(Ordering::SeqCst);
     assert!(read <= 2 * 128 + 1, "{read}");
     gate.add_permits(1000);

@@ -1,4 +1,4 @@
-//! What the operator gets.
+//! The answers of the admin API.
 
 use super::*;
 
@@ -100,7 +100,7 @@ async fn parked_sets_are_listed_shown_issued_again_and_dropped() {
     assert_eq!(fixture.asked(), ["reissue [\"a\"] true", "discard [\"a\", \"b\"]"]);
 }
 
-/// Whatever the listener shows of streams and parked SETs is in its description, and the other way round.
+/// The members shown of streams and parked SETs are exactly those of the OpenAPI document.
 #[tokio::test]
 async fn what_is_shown_is_described() {
     let fixture = fixture();
@@ -191,7 +191,7 @@ async fn the_description_names_every_route_and_no_other() {
     let served = fixture.get("/openapi.json").await.json();
     let bearer = fixture.bearer();
     let headers = [("host", "localhost"), ("authorization", bearer.as_str())];
-    // A router does not tell its routes, its text does.
+    // A router does not list its routes, so they are read from its source.
     let texts = [
         include_str!("../about.rs"),
         include_str!("../keys.rs"),

@@ -1,4 +1,4 @@
-//! Rebinding, forged requests of web pages, missing and wrong tokens (hardening H6).
+//! DNS rebinding, forged requests of web pages, missing and wrong tokens (hardening H6).
 
 use super::*;
 
@@ -142,7 +142,7 @@ async fn nothing_changes_by_reading_and_no_preflight_is_answered() {
     {
         for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
             let status = fixture.raw(method.clone(), path, &headers, "").await.status;
-            // `/parked/drop` is also a place where a parked SET of that name would be read.
+            // `/parked/drop` also matches the route that reads the parked SET of that name.
             assert!(matches!(status, 404 | 405), "{method} {path}: {status}");
         }
     }

@@ -1,4 +1,4 @@
-//! Requests as they come over the wire.
+//! The admin listener over real sockets.
 
 use setgate_net::Listener;
 use tokio::{
