@@ -1,4 +1,4 @@
-//! The admin listener of the running gateway, as a client sees it (hardening H6).
+//! A client of the running gateway's admin listener (hardening H6).
 
 use std::time::Duration;
 
@@ -16,20 +16,21 @@ use crate::{
 
 /// The environment variable that holds the admin token.
 const TOKEN: &str = "SETGATE_ADMIN_TOKEN";
-/// How long an operator waits for an answer: a key of 4096 bits takes a while to make.
+/// The longest wait for an answer: a key of 4096 bits takes a while to generate.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The admin listener of one gateway.
+/// A client of one gateway's admin listener.
 pub(crate) struct AdminClient {
     client: Client,
     base: Url,
 }
 
 impl AdminClient {
-    /// Finds the listener and the token: options first, then the environment, then the configuration.
+    /// Creates a client with the listener's address and token, taken from the options, else from the environment, else
+    /// from the configuration.
     ///
     /// # Errors
-    /// When there is no token, or the configuration cannot be read.
+    /// [`Failure`] when there is no token, the address is not a URL, or the configuration cannot be read.
     pub(crate) fn open(context: &Context, gateway: &dyn Gateway) -> Result<Self, Failure> {
         let token = match (&context.admin_token_file, std::env::var(TOKEN)) {
             (Some(file), _) => Some(token::read(context.out, file)?),
@@ -58,10 +59,10 @@ impl AdminClient {
         Ok(Self { client: Client::new(context, &ca, &token)?, base })
     }
 
-    /// Reads.
+    /// Sends a GET, and returns the answer's body.
     ///
     /// # Errors
-    /// When the gateway cannot be reached or refuses.
+    /// [`Failure`] when the gateway cannot be reached or refuses.
     pub(crate) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Json, Failure> {
         let mut url = self.url(path)?;
         if !query.is_empty() {
@@ -70,18 +71,18 @@ impl AdminClient {
         self.send(Method::GET, url, None).await
     }
 
-    /// Acts.
+    /// Sends a POST, and returns the answer's body.
     ///
     /// # Errors
-    /// When the gateway cannot be reached or refuses.
+    /// [`Failure`] when the gateway cannot be reached or refuses.
     pub(crate) async fn post(&self, path: &[&str], body: &Json) -> Result<Json, Failure> {
         self.send(Method::POST, self.url(path)?, Some(body)).await
     }
 
-    /// Deletes.
+    /// Sends a DELETE, and returns the answer's body.
     ///
     /// # Errors
-    /// When the gateway cannot be reached or refuses.
+    /// [`Failure`] when the gateway cannot be reached or refuses.
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<Json, Failure> {
         self.send(Method::DELETE, self.url(path)?, None).await
     }

@@ -1,4 +1,4 @@
-//! HTTP as the commands speak it: to a gateway that the person at the terminal named.
+//! The HTTP client of the commands, which speaks to a gateway that the user named.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,22 +11,22 @@ use url::Url;
 
 use crate::{Context, Exit, Failure};
 
-/// Bytes of an answer that are read.
+/// The most bytes of an answer that are read.
 const KEEP: usize = 16 * 1024 * 1024;
 
-/// Speaks to one gateway with one token.
+/// A client for one gateway with one token.
 ///
-/// There is no address guard: the person who types the command chooses the target, and no stranger can.
+/// There is no address guard: the user who types the command chooses the target, and no stranger can.
 pub(crate) struct Client {
     http: HttpClient,
     authorization: HeaderValue,
 }
 
 impl Client {
-    /// A client that shows `token`.
+    /// Creates a client that sends `token`.
     ///
     /// # Errors
-    /// When a certificate authority cannot be read, or the token cannot be sent.
+    /// [`Failure`] when a certificate authority cannot be read, or the token cannot be sent.
     pub(crate) fn new(context: &Context, ca: &[PathBuf], token: &Secret<String>) -> Result<Self, Failure> {
         let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
         let config = OutboundConfig {
@@ -69,7 +69,7 @@ impl Client {
     }
 }
 
-/// Whether a target is this machine, so that plain HTTP shows the token to nobody.
+/// Returns whether the URL is on this machine, so that plain HTTP shows the token to nobody else.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -79,13 +79,13 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Seconds of a `Retry-After` header (RFC 9110 §10.2.3), at most an hour; dates are not used by a gateway.
+/// Returns the seconds of a `Retry-After` header (RFC 9110 §10.2.3), at most an hour; a gateway does not send dates.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(3600)))
 }
 
-/// The failure that an answer means, with what the gateway says about it (RFC 9457).
+/// Turns an error answer into a failure, with the gateway's own explanation (RFC 9457).
 pub(crate) fn failure(what: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let said = ["detail", "title", "error_description", "error"]

@@ -1,24 +1,24 @@
-//! What every command is given.
+//! The context of a command.
 
 use std::path::PathBuf;
 
 use crate::{Failure, Out, args::Global};
 
-/// What every command is given: clock and randomness, where to print, and the options of every command.
+/// The context of a command: clock and randomness, the output, and the options that every command has.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Clock, randomness, tasks.
+    /// The clock, the randomness and the tasks.
     pub runtime: setgate_clock::Runtime,
-    /// Where to print.
+    /// The output.
     pub out: Out,
-    /// The configuration file that was named.
+    /// The configuration file, if one was named.
     pub config: Option<PathBuf>,
     pub(crate) admin_url: Option<String>,
     pub(crate) admin_token_file: Option<PathBuf>,
 }
 
 impl Context {
-    /// The context of a command line.
+    /// Creates the context of a command line.
     #[must_use]
     pub fn new(runtime: setgate_clock::Runtime, global: &Global) -> Self {
         Self {
@@ -31,10 +31,10 @@ impl Context {
     }
 }
 
-/// Asks before something that cannot be undone, unless `--yes` was given.
+/// Asks before an action that cannot be undone, unless `--yes` was given.
 ///
 /// # Errors
-/// When there is nobody to ask.
+/// [`Failure`] when the user says no, or there is nobody to ask.
 pub(crate) fn confirm(context: &Context, yes: bool, question: &str) -> Result<(), Failure> {
     if yes || context.out.confirm(question) {
         return Ok(());

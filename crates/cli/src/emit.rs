@@ -1,4 +1,4 @@
-//! `setgate emit`: events in, as fast as asked for, each once.
+//! The command `setgate emit`, which puts events in, each once, at the rate that was asked for.
 
 mod answer;
 mod generate;
@@ -21,10 +21,10 @@ use state::{Run, State};
 
 /// The environment variable that holds a producer's token.
 const TOKEN: &str = "SETGATE_TOKEN";
-/// How long a half-full request waits for further events of a slow source.
+/// The longest time that a request which is not full waits for further events of a slow source.
 const LINGER: Duration = Duration::from_millis(50);
 
-/// Sends events until the source ends, and tells what became of them.
+/// Sends events until the source ends, and reports their outcomes.
 pub(crate) async fn run(context: &Context, args: EmitArgs) -> Ended {
     let mut state = State::open(&args, context)?;
     let mut source = EventReader::open(&args, &state.run)?;
@@ -82,13 +82,13 @@ pub(crate) async fn run(context: &Context, args: EmitArgs) -> Ended {
     if state.run.refused > 0 { Ok(Exit::Partly) } else { Ok(Exit::Done) }
 }
 
-/// Events in one request: fewer with a slow rate, so that they leave evenly.
+/// Returns the number of events in one request, which is smaller at a slow rate, so that events leave evenly.
 fn batch_size(args: &EmitArgs) -> usize {
     let most = args.rate.map_or(args.batch, |rate| args.batch.min((rate / 10).max(1)));
     usize::try_from(most).unwrap_or(1)
 }
 
-/// The intake of an issuer: `{issuer}/events`.
+/// Returns the intake URL of an issuer: `{issuer}/events`.
 fn intake(context: &Context, issuer: &str) -> Result<Url, Failure> {
     let mut url: Url =
         issuer.parse().map_err(|error| Failure::usage(format!("`{issuer}` is no issuer URL: {error}")))?;

@@ -1,38 +1,41 @@
-//! How a command ends.
+//! The exit codes of the commands, and their failures.
 
 use std::{fmt, process::ExitCode};
 
-/// What the process tells its caller. The numbers are part of the interface: `setgate help exit-codes` prints them.
+/// An exit code of the process. The numbers are part of the interface; `setgate --help` prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All was done.
+    /// The action was done in full.
     Done,
-    /// It was tried and did not succeed.
+    /// The action was tried and did not succeed.
     Failed,
-    /// The command line or the configuration is wrong; nothing was tried.
+    /// The command line or the configuration is wrong; no action was tried.
     Usage,
     /// The gateway, or the receiver's transmitter, cannot be reached.
     Unreachable,
     /// The credential is missing or was not accepted.
     Refused,
-    /// What was named does not exist.
+    /// The item that was named does not exist.
     Unknown,
-    /// A part was done: some events were refused, some parked SETs could not be issued again.
+    /// A part was done: some events were refused, some parked SETs could not be issued again, some of a store could not
+    /// be exported.
     Partly,
-    /// The store needs an operator: it is damaged, a copy, without its keys, or its disk fails. A restart does not help.
+    /// The store needs an operator: it is damaged, a copy, without its keys, or its disk fails. A restart does not
+    /// help.
     Store,
-    /// A key, token or certificate file of the gateway cannot be used: not there, no such thing, or for others to read.
+    /// A key, token or certificate file of the gateway cannot be used: it is missing, is of another kind, or may be
+    /// read by others.
     Secrets,
-    /// Another process has the store. A restart helps when that one has ended.
+    /// The store is in use by another process. A restart helps when that process has ended.
     Locked,
-    /// A listener's address is taken, or not to be had.
+    /// The address of a listener is in use or not available.
     Address,
-    /// The file system of the store has no room for what was to be done. It can be done again as soon as there is some.
+    /// The file system of the store has no room for the action, which can be repeated as soon as there is some.
     Full,
 }
 
 impl Exit {
-    /// Every way to end.
+    /// The exit codes, in the order of their numbers.
     pub const ALL: [Self; 12] = [
         Self::Done,
         Self::Failed,
@@ -48,7 +51,7 @@ impl Exit {
         Self::Full,
     ];
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -67,7 +70,7 @@ impl Exit {
         }
     }
 
-    /// The meaning, for people.
+    /// Returns the meaning in words.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -86,7 +89,7 @@ impl Exit {
         }
     }
 
-    /// The text that ends the long help of every command.
+    /// Returns the text that ends the long help of `setgate`.
     #[must_use]
     pub fn table() -> String {
         let mut text = String::from("Exit codes:");
@@ -103,37 +106,37 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do what it was asked for, whose fault that is, and what to do next.
+/// The failure of a command: what happened, the exit code, and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// How the process ends.
+    /// The exit code of the process.
     pub exit: Exit,
-    /// What happened.
+    /// The description of what happened.
     pub message: String,
-    /// What to do.
+    /// The action that helps.
     pub remedy: Option<String>,
 }
 
 impl Failure {
-    /// A failure.
+    /// Creates a failure without a remedy.
     #[must_use]
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), remedy: None }
     }
 
-    /// It was tried and did not succeed.
+    /// Creates the failure of an action that was tried and did not succeed.
     #[must_use]
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, message)
     }
 
-    /// The command line or the configuration is wrong.
+    /// Creates the failure of a command line or a configuration that is wrong.
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
-    /// The same with what to do.
+    /// Adds a remedy.
     #[must_use]
     pub fn remedy(mut self, what: impl Into<String>) -> Self {
         self.remedy = Some(what.into());
@@ -153,7 +156,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// How a command ends, or why it could not.
+/// The result of a command: an exit code, or a failure.
 pub type Ended = Result<Exit, Failure>;
 
 #[cfg(test)]

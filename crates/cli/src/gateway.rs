@@ -1,4 +1,4 @@
-//! What the commands need of the assembled gateway: the root implements it.
+//! The commands that need the assembled gateway; the root crate implements them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,81 +9,81 @@ use crate::{
     args::{CheckArgs, DemoArgs, InitArgs, ListenArgs, ServeArgs},
 };
 
-/// Where the admin listener of the configured gateway is.
+/// The address of the configured gateway's admin listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminAddress {
-    /// Its URL, without a path.
+    /// The listener's URL, without a path.
     pub url: String,
     /// The file with the admin token.
     pub token_file: PathBuf,
-    /// Certificate authorities to trust beside the system's.
+    /// The certificate authorities to trust beside the system's.
     pub ca: Vec<PathBuf>,
 }
 
-/// Whose token it is to be.
+/// The holder of a new token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Somebody who puts events in.
+    /// A producer, which puts events in.
     Producer,
-    /// Somebody who comes for SETs.
+    /// A receiver, which comes for SETs.
     Receiver,
 }
 
 /// A new token.
 #[derive(Clone, Debug)]
 pub struct Minted {
-    /// What its holder sends. It is shown once.
+    /// The token that its holder sends. It is shown once.
     pub token: setgate_net::Secret<String>,
-    /// What the configuration holds.
+    /// The hash that the configuration contains.
     pub hash: String,
 }
 
-/// How a store is repaired.
+/// The options of a repair of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreRepair {
-    /// Where the repaired store is left; else it takes the place of the damaged one.
+    /// The folder for the repaired store; without one it replaces the damaged store.
     pub into: Option<PathBuf>,
-    /// Whether it is written anew although nothing is wrong with it.
+    /// Whether the store is written anew although it is not damaged.
     pub anyway: bool,
-    /// Whether nobody is asked.
+    /// Whether to go ahead without asking.
     pub yes: bool,
 }
 
 /// The gateway that the commands act upon.
 pub trait Gateway: Send + Sync {
-    /// `setgate init`.
+    /// Runs `setgate init`.
     fn init<'a>(&'a self, context: &'a Context, args: InitArgs) -> BoxFuture<'a, Ended>;
-    /// `setgate serve`.
+    /// Runs `setgate serve`.
     fn serve<'a>(&'a self, context: &'a Context, args: ServeArgs) -> BoxFuture<'a, Ended>;
-    /// `setgate demo`.
+    /// Runs `setgate demo`.
     fn demo<'a>(&'a self, context: &'a Context, args: DemoArgs) -> BoxFuture<'a, Ended>;
-    /// `setgate listen`.
+    /// Runs `setgate listen`.
     fn listen<'a>(&'a self, context: &'a Context, args: ListenArgs) -> BoxFuture<'a, Ended>;
-    /// `setgate check`.
+    /// Runs `setgate check`.
     fn check<'a>(&'a self, context: &'a Context, args: CheckArgs) -> BoxFuture<'a, Ended>;
-    /// `setgate store check`.
+    /// Runs `setgate store check`.
     fn store_check<'a>(&'a self, context: &'a Context, path: Option<PathBuf>) -> BoxFuture<'a, Ended>;
-    /// `setgate store repair`.
+    /// Runs `setgate store repair`.
     fn store_repair<'a>(&'a self, context: &'a Context, how: StoreRepair) -> BoxFuture<'a, Ended>;
-    /// `setgate store export`: to a file that is not there yet, or to standard output.
+    /// Runs `setgate store export`, to a file that does not exist yet, or to standard output.
     fn store_export<'a>(
         &'a self,
         context: &'a Context,
         path: Option<PathBuf>,
         to: Option<PathBuf>,
     ) -> BoxFuture<'a, Ended>;
-    /// `setgate store adopt`.
+    /// Runs `setgate store adopt`.
     fn store_adopt<'a>(&'a self, context: &'a Context, yes: bool) -> BoxFuture<'a, Ended>;
-    /// `setgate keys rotate-kek`: to the key that `new` names, or to one that is made; now, or at the next start.
+    /// Runs `setgate keys rotate-kek`, to the key that `new` names or to a generated one; now, or at the next start.
     fn rotate_kek<'a>(&'a self, context: &'a Context, new: Option<String>, at_next_start: bool)
     -> BoxFuture<'a, Ended>;
 
-    /// Where the admin listener is.
+    /// Returns the address of the admin listener.
     ///
     /// # Errors
-    /// When the configuration cannot be read.
+    /// [`Failure`] when the configuration cannot be read.
     fn admin_address(&self, config: Option<&Path>) -> Result<AdminAddress, Failure>;
 
-    /// A new token.
+    /// Creates a token.
     fn mint(&self, whose: Holder, random: &dyn setgate_clock::Random) -> Minted;
 }

@@ -1,4 +1,4 @@
-//! `setgate keys`.
+//! The command `setgate keys`.
 
 use std::{io::Read as _, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     show,
 };
 
-/// Does what a command about signing keys says.
+/// Runs a command about signing keys.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: KeysCommand) -> Ended {
     let admin = AdminClient::open(context, gateway)?;
     match command {
@@ -51,7 +51,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: KeysC
     Ok(Exit::Done)
 }
 
-/// The members that were given.
+/// Builds a body of the members that have a value.
 fn body(members: &[(&str, Json)]) -> Json {
     members
         .iter()

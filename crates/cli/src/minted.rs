@@ -1,4 +1,4 @@
-//! What `producers new` and `receivers new` have in common.
+//! The parts that `producers new` and `receivers new` share.
 
 use std::path::Path;
 
@@ -6,19 +6,19 @@ use serde_json::json;
 
 use crate::{Context, Failure, Minted, token};
 
-/// Whether the configuration will take the name.
+/// Checks that the configuration will accept the name.
 ///
 /// # Errors
-/// When it will not.
+/// [`Failure`] when it will not.
 pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let fits = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     if fits { Ok(()) } else { Err(Failure::usage("a name has 1 to 64 characters of A-Z a-z 0-9 - . _")) }
 }
 
-/// Gives the token to whoever asked for it, once, and prints the section.
+/// Writes the token to the file, or shows it once, and prints the section for the configuration.
 ///
 /// # Errors
-/// When the token file exists or cannot be written.
+/// [`Failure`] when the token file exists or cannot be written.
 pub(crate) fn hand_over(
     context: &Context,
     name: &str,
@@ -38,7 +38,7 @@ pub(crate) fn hand_over(
         Some(file) => context.out.note(format!("The token is in {}.", file.display())),
         None => {
             context.out.note("The token, shown once and kept nowhere:\n");
-            // On standard error, so that `>> setgate.toml` takes the section and never the token.
+            // The token goes to standard error, so that `>> setgate.toml` receives the section alone.
             context.out.note(format!("  {}\n", minted.token.expose()));
         }
     }
@@ -47,13 +47,13 @@ pub(crate) fn hand_over(
     Ok(())
 }
 
-/// The first lines of a section of the configuration.
+/// Returns the first lines of a section of the configuration.
 pub(crate) fn section(list_of: &str, name: &str, hash: &str, issuers: &[String]) -> String {
     let text = |text: &str| toml::Value::String(text.to_owned());
     format!("[[{list_of}]]\nname = {}\ntoken_hashes = [{}]\nissuers = {}\n", text(name), text(hash), list(issuers))
 }
 
-/// A list, as TOML writes it.
+/// Formats a list as TOML.
 pub(crate) fn list(all: &[String]) -> String {
     toml::Value::Array(all.iter().map(|one| toml::Value::String(one.clone())).collect()).to_string()
 }

@@ -1,4 +1,4 @@
-//! What the commands print.
+//! The output of the commands.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -7,18 +7,18 @@ use serde::Serialize;
 
 use crate::args::Color;
 
-/// Headings.
+/// The style of headings.
 pub(crate) const HEAD: Style = Style::new().bold();
-/// What is well.
+/// The style of a healthy state.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
-/// What needs a look.
+/// The style of a state that needs attention.
 pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
-/// What is wrong.
+/// The style of a faulty state.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// What matters less.
+/// The style of less important text.
 pub(crate) const DIM: Style = Style::new().dimmed();
 
-/// Chooses colours for the whole process.
+/// Sets the use of colours for the whole process.
 pub(crate) fn choose(color: Color) {
     match color {
         Color::Auto => {}
@@ -27,7 +27,7 @@ pub(crate) fn choose(color: Color) {
     }
 }
 
-/// Where a command prints: results to standard output, everything else to standard error.
+/// The output of a command: results go to standard output, all other text to standard error.
 ///
 /// A reader that has gone away (`| head`) is not an error of the command.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,37 +36,37 @@ pub struct Out {
 }
 
 impl Out {
-    /// Prints JSON, or text.
+    /// Creates an output that prints results as JSON, or as text.
     #[must_use]
     pub const fn new(json: bool) -> Self {
         Self { json }
     }
 
-    /// Whether results are JSON.
+    /// Returns whether results are JSON.
     #[must_use]
     pub const fn is_json(&self) -> bool {
         self.json
     }
 
-    /// Whether a person watches standard error: progress bars and questions make sense only then.
+    /// Returns whether standard error is a terminal; progress bars and questions make sense only then.
     #[must_use]
     pub fn is_watched(&self) -> bool {
         io::stderr().is_terminal()
     }
 
-    /// A line of the result, for people. With `--json` nothing is printed.
+    /// Prints a line of the result for people. With `--json` it prints nothing.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.json {
             let _ = writeln!(anstream::stdout(), "{}", text.as_ref());
         }
     }
 
-    /// A line of the result in whatever form: JSON lines, configuration to paste.
+    /// Prints a line of the result in either mode: JSON lines, configuration to paste.
     pub fn raw(&self, text: impl AsRef<str>) {
         let _ = writeln!(anstream::stdout(), "{}", text.as_ref());
     }
 
-    /// The result for machines. Without `--json` nothing is printed.
+    /// Prints the result for machines. Without `--json` it prints nothing.
     pub fn value(&self, value: &impl Serialize) {
         if self.json
             && let Ok(text) = serde_json::to_string(value)
@@ -75,22 +75,22 @@ impl Out {
         }
     }
 
-    /// Something to know that is not the result.
+    /// Prints information that is not the result.
     pub fn note(&self, text: impl AsRef<str>) {
         let _ = writeln!(anstream::stderr(), "{}", text.as_ref());
     }
 
-    /// Something to look at.
+    /// Prints a warning.
     pub fn warn(&self, text: impl AsRef<str>) {
         self.note(format!("{WARN}warning:{WARN:#} {}", text.as_ref()));
     }
 
-    /// Why it ended badly.
+    /// Prints the error that ended the command.
     pub fn error(&self, text: impl AsRef<str>) {
         self.note(format!("{BAD}error:{BAD:#} {}", text.as_ref()));
     }
 
-    /// Asks a person; without one the answer is no.
+    /// Asks the user a question, and returns whether the answer is yes; without a terminal the answer is no.
     pub fn confirm(&self, question: &str) -> bool {
         if !io::stdin().is_terminal() || !self.is_watched() {
             return false;

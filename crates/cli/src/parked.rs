@@ -1,4 +1,4 @@
-//! `setgate parked`.
+//! The command `setgate parked`.
 
 use serde_json::{Value as Json, json};
 
@@ -11,10 +11,10 @@ use crate::{
     show,
 };
 
-/// SETs in one request.
+/// The most SETs in one request.
 const PAGE: usize = 500;
 
-/// Does what a command about parked SETs says.
+/// Runs a command about parked SETs.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: ParkedCommand) -> Ended {
     let admin = AdminClient::open(context, gateway)?;
     match command {
@@ -31,7 +31,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Parke
             let claims = rest.as_object_mut().and_then(|members| members.remove("claims"));
             context.out.line(show::members(&rest));
             if let Some(claims) = claims.filter(|claims| !claims.is_null()) {
-                // JSON escapes control characters by itself.
+                // JSON escapes control characters itself.
                 context.out.line(serde_json::to_string_pretty(&claims).unwrap_or_default());
             }
             Ok(Exit::Done)
@@ -83,7 +83,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Parke
     }
 }
 
-/// The SETs that are meant, by name.
+/// Returns the `jti`s of the SETs that the command is to act on.
 async fn named(admin: &AdminClient, which: OnSets) -> Result<Vec<String>, Failure> {
     let OnSets { jti, stream, code } = which;
     if !jti.is_empty() {

@@ -1,11 +1,11 @@
-//! `setgate producers`.
+//! The command `setgate producers`.
 
 use crate::{
     Align, Cell, Context, Ended, Exit, Failure, Gateway, Holder, Table, admin_client::AdminClient,
     args::ProducersCommand, minted, out::DIM, show,
 };
 
-/// Does what a command about producers says.
+/// Runs a command about producers.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: ProducersCommand) -> Ended {
     match command {
         ProducersCommand::New { name, issuer, event, subjects, token_file } => {
@@ -42,7 +42,7 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Produ
     Ok(Exit::Done)
 }
 
-/// The rules for subjects, as the configuration has them.
+/// Returns the rules for subjects in the form of the configuration.
 fn rules(asked: &[String]) -> Result<toml::Value, Failure> {
     if asked.is_empty() {
         return Ok(toml::Value::String("any".to_owned()));
@@ -64,7 +64,7 @@ fn rules(asked: &[String]) -> Result<toml::Value, Failure> {
     Ok(toml::Value::Table(rules))
 }
 
-/// The section of the configuration.
+/// Returns the producer's section of the configuration.
 fn section(name: &str, hash: &str, issuers: &[String], events: &[String], subjects: &toml::Value) -> String {
     let events = if events.is_empty() { "\"all\"".to_owned() } else { minted::list(events) };
     format!("{}events = {events}\nsubjects = {subjects}\n", minted::section("producers", name, hash, issuers))

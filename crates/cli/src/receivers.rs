@@ -1,11 +1,11 @@
-//! `setgate receivers`.
+//! The command `setgate receivers`.
 
 use crate::{
     Align, Context, Ended, Exit, Gateway, Holder, Table, admin_client::AdminClient, args::ReceiversCommand, minted,
     show,
 };
 
-/// Does what a command about receivers says.
+/// Runs a command about receivers.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: ReceiversCommand) -> Ended {
     match command {
         ReceiversCommand::New { name, issuer, stream, all_streams: _, token_file } => {
@@ -36,7 +36,8 @@ pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: Recei
     Ok(Exit::Done)
 }
 
-/// The section of the configuration; no stream named is `--all-streams`, which the command line demands then.
+/// Returns the receiver's section of the configuration; an empty list of streams means `--all-streams`, which the
+/// command line requires then.
 fn section(name: &str, hash: &str, issuers: &[String], streams: &[String]) -> String {
     let streams = if streams.is_empty() { "\"all\"".to_owned() } else { minted::list(streams) };
     format!("{}streams = {streams}\n", minted::section("receivers", name, hash, issuers))

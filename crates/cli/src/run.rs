@@ -1,4 +1,4 @@
-//! From the command line to the exit code.
+//! The entry point of the command line, from the arguments to the exit code.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use crate::{
     emit, keys, out, parked, producers, receivers, sources, store_commands, streams,
 };
 
-/// Reads the command line, does what it says and tells how it ended.
+/// Parses the command line, runs the command, and returns its exit code.
 pub fn main(gateway: &dyn Gateway) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -32,7 +32,7 @@ pub fn main(gateway: &dyn Gateway) -> ExitCode {
         let context = Context::new(setgate_clock::system(), &cli.global);
         run(gateway, &context, cli.command).await
     });
-    // Blocking work that nobody waits for any more (a reader of standard input) must not hold the process.
+    // Blocking work that is no longer needed (a reader of standard input) must not keep the process alive.
     runtime.shutdown_background();
     match ended {
         Ok(exit) => exit.into(),

@@ -1,28 +1,28 @@
-//! Answers of the admin listener as people read them.
+//! The answers of the admin listener, formatted for people.
 
 use serde_json::Value as Json;
 
 use crate::out::HEAD;
 
-/// Longest foreign text on a line.
+/// The most bytes of a foreign text on a line.
 const LONGEST: usize = 512;
 
-/// The items of a list, whether it stands alone or under a name.
+/// Returns the items of a list, whether it stands alone or under a name.
 pub(crate) fn items(answer: &Json, name: &str) -> Vec<Json> {
     answer.get(name).unwrap_or(answer).as_array().cloned().unwrap_or_default()
 }
 
-/// A member as text; nothing where it is absent.
+/// Returns a member as text, which is empty when the member is absent.
 pub(crate) fn text(of: &Json, member: &str) -> String {
     of.get(member).map(value).unwrap_or_default()
 }
 
-/// A member as text, cut for a table.
+/// Returns a member as text of at most `most` bytes, for a table.
 pub(crate) fn cut(of: &Json, member: &str, most: usize) -> String {
     of.get(member).and_then(Json::as_str).map(|text| setgate_telemetry::clean(text, most)).unwrap_or_default()
 }
 
-/// A member as a number; 0 where it is absent.
+/// Returns a member as a number, which is 0 when the member is absent.
 pub(crate) fn number(of: &Json, member: &str) -> u64 {
     of.get(member).and_then(Json::as_u64).unwrap_or_default()
 }
@@ -35,7 +35,7 @@ fn value(value: &Json) -> String {
     }
 }
 
-/// All members, one a line.
+/// Formats all members, one a line, except those that are null.
 pub(crate) fn members(of: &Json) -> String {
     let Some(members) = of.as_object() else { return value(of) };
     let width = members.keys().map(|name| name.chars().count()).max().unwrap_or_default();
@@ -50,7 +50,7 @@ pub(crate) fn members(of: &Json) -> String {
     lines.join("\n")
 }
 
-/// Seconds in the unit that a person would use.
+/// Formats seconds in the unit that a person would use.
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => format!("{:.0}ms", s * 1000.0),
@@ -61,7 +61,7 @@ pub(crate) fn time(seconds: f64) -> String {
     }
 }
 
-/// Bytes in the unit that a person would use.
+/// Formats bytes in the unit that a person would use.
 pub(crate) fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut amount = bytes as f64;
@@ -74,7 +74,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {name}") }
 }
 
-/// A list of texts in one cell, or the word that stands for all of them.
+/// Formats a list of texts for one cell, or returns the word that stands for all of them.
 pub(crate) fn joined(of: &Json, member: &str) -> String {
     match of.get(member) {
         Some(Json::Array(all)) => {

@@ -1,4 +1,4 @@
-//! `setgate sources`.
+//! The command `setgate sources`.
 
 use serde_json::{Value as Json, json};
 
@@ -11,10 +11,10 @@ use crate::{
     show,
 };
 
-/// Records in one request.
+/// The most records in one request.
 const PAGE: usize = 100;
 
-/// Does what a command about sources says.
+/// Runs a command about sources.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: SourcesCommand) -> Ended {
     let admin = AdminClient::open(context, gateway)?;
     match command {

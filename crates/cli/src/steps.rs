@@ -1,15 +1,15 @@
-//! How far a command is that takes long, for a person who watches.
+//! The progress of a command that takes long, shown to a user at a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Out;
 
-/// A bar on a terminal, nothing elsewhere and nothing beside JSON. It goes when it is dropped.
+/// A progress bar on a terminal; hidden elsewhere and with `--json`. The bar is removed when it is dropped.
 #[derive(Debug)]
 pub struct Steps(ProgressBar);
 
 impl Steps {
-    /// Begins with nothing done.
+    /// Creates a bar for `count` steps, none of which is done.
     #[must_use]
     pub fn new(out: &Out, count: usize) -> Self {
         if !out.is_watched() || out.is_json() {
@@ -20,7 +20,7 @@ impl Steps {
         Self(ProgressBar::new(u64::try_from(count).unwrap_or(u64::MAX)).with_style(style))
     }
 
-    /// One more is done.
+    /// Counts one more step as done.
     pub fn done(&self, what: &str) {
         self.0.set_message(what.to_owned());
         self.0.inc(1);

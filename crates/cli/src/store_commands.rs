@@ -1,10 +1,11 @@
-//! `setgate store` against the running gateway.
+//! The commands of `setgate store` that ask the running gateway.
 
 use serde_json::{Value as Json, json};
 
 use crate::{Context, Ended, Exit, Gateway, admin_client::AdminClient, context::confirm, show};
 
-/// Says how the store is doing; `store check` and `store adopt` are the root's, since they need the store and no gateway.
+/// Prints the health of the store. The other commands, such as `store check`, are the root crate's, since they need the
+/// store and no gateway.
 pub(crate) async fn health(gateway: &dyn Gateway, context: &Context) -> Ended {
     let health = AdminClient::open(context, gateway)?.get(&["store"], &[]).await?;
     context.out.value(&health);
@@ -12,7 +13,7 @@ pub(crate) async fn health(gateway: &dyn Gateway, context: &Context) -> Ended {
     Ok(Exit::Done)
 }
 
-/// Says that the wall clock is right. It is shown before, as the gateway sees it.
+/// Confirms that the wall clock is right, after showing it as the gateway sees it.
 pub(crate) async fn confirm_clock(gateway: &dyn Gateway, context: &Context, yes: bool) -> Ended {
     let admin = AdminClient::open(context, gateway)?;
     let health = admin.get(&["store"], &[]).await?;
@@ -33,7 +34,7 @@ pub(crate) async fn confirm_clock(gateway: &dyn Gateway, context: &Context, yes:
             show::text(&health, "believed_time")
         ),
     };
-    // Also where there is nobody to ask, and where the answer is given beforehand.
+    // The clock is shown also when there is nobody to ask, and when `--yes` was given.
     context.out.note(found);
     confirm(context, yes, "Is the clock right?")?;
     let confirmed = admin.post(&["store", "confirm-clock"], &json!({})).await?;

@@ -1,4 +1,4 @@
-//! `setgate streams`.
+//! The command `setgate streams`.
 
 use serde_json::{Value as Json, json};
 
@@ -11,7 +11,7 @@ use crate::{
     show,
 };
 
-/// Does what a command about streams says.
+/// Runs a command about streams.
 pub(crate) async fn run(gateway: &dyn Gateway, context: &Context, command: StreamsCommand) -> Ended {
     let admin = AdminClient::open(context, gateway)?;
     match command {
@@ -99,8 +99,11 @@ fn list(context: &Context, streams: &[Json]) {
     context.out.line(table.render());
 }
 
-/// The first of: why nothing can come, why it is not enabled, what its limits dropped, what it shares with others and waits for, the
-/// last error if nothing went well since, what its receiver does that works all the same.
+/// Returns the most important trouble of a stream, or an empty text.
+///
+/// In this order: the SETs that its limits dropped, unless nothing can come or it is not enabled; the shared endpoint
+/// that it waits for, while it is enabled; the reason why nothing can come; the reason why it is not enabled; the last
+/// error, unless a delivery succeeded since; a behaviour of its receiver that is wrong but works.
 fn trouble(stream: &Json) -> String {
     let limited = stream.get("limited").filter(|limited| limited.is_object());
     if let Some(limited) = limited

@@ -1,4 +1,4 @@
-//! Tables on a terminal.
+//! The tables that commands print.
 
 use anstyle::Style;
 
@@ -11,16 +11,16 @@ pub struct Table {
     rows: Vec<Vec<Cell>>,
 }
 
-/// Where a column's text stands.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
-    /// Texts.
+    /// Alignment to the left, for texts.
     Left,
-    /// Numbers.
+    /// Alignment to the right, for numbers.
     Right,
 }
 
-/// One cell.
+/// A cell of a table.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
     text: String,
@@ -28,7 +28,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// A cell with a style.
+    /// Creates a cell with a style.
     #[must_use]
     pub fn styled(text: impl Into<String>, style: Style) -> Self {
         Self { text: text.into(), style }
@@ -42,7 +42,7 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Table {
-    /// An empty table with these columns.
+    /// Creates an empty table with these columns.
     #[must_use]
     pub fn new(heads: &[(&'static str, Align)]) -> Self {
         Self { heads: heads.to_vec(), rows: Vec::new() }
@@ -53,13 +53,13 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Whether it has no row.
+    /// Returns whether the table has no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The table as text with colours, without a line break at its end.
+    /// Formats the table as text with colours, without a line break at its end.
     #[must_use]
     pub fn render(&self) -> String {
         let mut widths: Vec<usize> = self.heads.iter().map(|(head, _)| head.chars().count()).collect();

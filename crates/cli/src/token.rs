@@ -1,4 +1,4 @@
-//! Where tokens come from.
+//! The reading and writing of token files.
 
 use std::{
     io::Write as _,
@@ -10,10 +10,10 @@ use setgate_net::Secret;
 
 use crate::{Exit, Failure, Out};
 
-/// Reads a token file. Others being able to read it is worth a warning.
+/// Reads a token file, and warns when others can read it.
 ///
 /// # Errors
-/// When it is not there, empty, or no text.
+/// [`Failure`] when the file is missing, empty, longer than 4096 bytes, or not text.
 pub fn read(out: Out, path: &Path) -> Result<Secret<String>, Failure> {
     let refused =
         |why: String| Failure::new(Exit::Refused, format!("the token file {} cannot be read: {why}", path.display()));
@@ -29,10 +29,10 @@ pub fn read(out: Out, path: &Path) -> Result<Secret<String>, Failure> {
     if token.expose().is_empty() { Err(refused("it is empty".to_owned())) } else { Ok(token) }
 }
 
-/// Writes a token to a new file that only its owner reads.
+/// Writes a token to a new file that only its owner can read.
 ///
 /// # Errors
-/// When the file exists or cannot be written.
+/// [`Failure`] when the file exists or cannot be written.
 pub(crate) fn write(path: &Path, token: &Secret<String>) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::failed(format!("the token file {} cannot be written: {error}", path.display()))

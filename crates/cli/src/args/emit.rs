@@ -1,4 +1,4 @@
-//! `setgate emit`.
+//! The arguments of `setgate emit`.
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Commands that need the assembled gateway.
+//! The arguments of the commands that need the assembled gateway.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -129,7 +129,7 @@ pub struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// What to run instead.
+    /// Returns the failure that names the command to run instead.
     pub(crate) fn elsewhere(&self) -> crate::Failure {
         let mut command = String::from("cargo run --release -p setgate_bench --");
         for word in self.rest.iter() {

@@ -1,50 +1,50 @@
-//! What the intake answers, item by item.
+//! The answer of the intake, item by item.
 
 use http::StatusCode;
 use serde::Deserialize;
 
-/// How many events ended how.
+/// The number of events by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Accepted now.
+    /// The number of events accepted now.
     pub accepted: u64,
-    /// Accepted before.
+    /// The number of events that had been accepted before.
     pub repeated: u64,
-    /// Refused.
+    /// The number of events refused.
     pub refused: u64,
 }
 
-/// What became of one item.
+/// The outcome of one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Became {
-    /// Durable now.
+    /// The item is durable now.
     Accepted,
-    /// Durable before.
+    /// The item has been durable since an earlier request.
     Repeated,
-    /// Not acceptable.
+    /// The item is not acceptable, for the reason given.
     Refused(String),
-    /// To be sent again: overloaded, with the reason, or no answer came.
+    /// The item is to be sent again: the gateway is overloaded, with the reason if it gave one, or no answer arrived.
     Again(Option<Put>),
 }
 
-/// Why an event was put off.
+/// The reason why an event was put off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Put {
-    /// For people.
+    /// The reason in words.
     pub why: String,
-    /// Whether waiting does not help.
+    /// Whether the reason does not pass by itself, so that waiting does not help.
     pub lasts: bool,
 }
 
-/// What closes intake until somebody does something about it, as the gateway names it.
+/// The rules, as the gateway names them, by which intake is closed until an operator acts.
 const LASTING: [&str; 2] = ["store_is_a_copy", "store_failed"];
 
-/// Whether the gateway names a reason that does not pass by itself.
+/// Returns whether the gateway names a reason that does not pass by itself.
 pub(super) fn lasts(rule: Option<&str>) -> bool {
     rule.is_some_and(|rule| LASTING.contains(&rule))
 }
 
-/// One line of an answer to NDJSON.
+/// A line of an answer to NDJSON.
 #[derive(Debug, Deserialize)]
 struct Line {
     index: Option<usize>,
@@ -57,7 +57,7 @@ struct Line {
     rule: Option<String>,
 }
 
-/// Reads the answer to `items` items: what has no line of its own was not committed, or its answer was lost.
+/// Reads the answer to `items` items. An item without a line of its own was not committed, or its answer was lost.
 pub(super) fn read(body: &[u8], items: usize) -> Vec<Became> {
     let mut all = vec![Became::Again(None); items];
     for line in body.split(|byte| *byte == b'\n') {

@@ -1,13 +1,13 @@
-//! Events made from nothing: CAEP 1.0, valid, and the same for the same prefix and number.
+//! Generated events: valid CAEP 1.0, and the same for the same prefix and number.
 
 use serde_json::{Value as Json, json};
 
 use super::state::Run;
 use crate::{Failure, args::EmitArgs};
 
-/// What CAEP 1.0 event URIs begin with.
+/// The prefix of CAEP 1.0 event URIs.
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
-/// The types that are made (CAEP 1.0 §3).
+/// The event types that are generated (CAEP 1.0 §3).
 const TYPES: [&str; 8] = [
     "session-revoked",
     "token-claims-change",
@@ -19,7 +19,8 @@ const TYPES: [&str; 8] = [
     "risk-level-change",
 ];
 
-/// How to make events. The same recipe makes the same event for a number, so that a resumed run repeats itself exactly.
+/// The recipe for generated events. A recipe yields the same event for the same number, so that a resumed run repeats
+/// itself exactly.
 #[derive(Clone, Debug)]
 pub(super) struct Recipe {
     prefix: String,
@@ -30,10 +31,10 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    /// The recipe of a run.
+    /// Creates the recipe of a run.
     ///
     /// # Errors
-    /// When a type is asked for that is not made.
+    /// [`Failure`] when a type was asked for that is not generated.
     pub(super) fn new(args: &EmitArgs, run: &Run) -> Result<Self, Failure> {
         let mut types = Vec::new();
         for asked in &args.events {
@@ -55,7 +56,7 @@ impl Recipe {
         })
     }
 
-    /// The event with a number, as one line of JSON.
+    /// Returns the event with a number, as one line of JSON.
     pub(super) fn event(&self, number: u64) -> String {
         let mut dice = Dice::new(&self.prefix, number);
         let user = format!("user-{:05}", dice.below(self.subjects));
@@ -105,7 +106,7 @@ fn payload(name: &str, dice: &mut Dice) -> Json {
     }
 }
 
-/// Choices that depend on prefix and number alone.
+/// A source of choices that depend on prefix and number alone.
 struct Dice(blake3::OutputReader);
 
 impl Dice {

@@ -1,14 +1,14 @@
-//! How far it is, for a person who watches.
+//! The progress of a run, shown to a user at a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::state::Run;
 use crate::Context;
 
-/// Refused events that are shown one by one.
+/// The number of refused events that are shown one by one.
 const SHOWN: u64 = 20;
 
-/// A bar on a terminal, nothing elsewhere.
+/// A progress bar on a terminal; hidden elsewhere and with `--json`.
 pub(super) struct Progress {
     bar: ProgressBar,
     out: crate::Out,
@@ -16,7 +16,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins; `count` is unknown where events are read from a file.
+    /// Starts the bar; `count` is `None` when events are read from a file.
     pub(super) fn start(context: &Context, count: Option<u64>, done: u64) -> Self {
         let watched = context.out.is_watched() && !context.out.is_json();
         let bar = match (watched, count) {
@@ -31,7 +31,7 @@ impl Progress {
         Self { bar, out: context.out, shown: std::sync::atomic::AtomicU64::new(0) }
     }
 
-    /// Shows how far it came.
+    /// Shows the progress of a run.
     pub(super) fn at(&self, run: &Run) {
         self.bar.set_position(run.done);
         if run.refused > 0 {
@@ -39,12 +39,12 @@ impl Progress {
         }
     }
 
-    /// Says something beside the bar.
+    /// Prints a warning above the bar.
     pub(super) fn say(&self, text: &str) {
         self.bar.suspend(|| self.out.warn(text));
     }
 
-    /// Says why an event was refused; after a few only the number grows.
+    /// Prints why an event was refused; after the first few, refused events are only counted.
     pub(super) fn refused(&self, number: u64, why: &str) {
         match self.shown.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
             before if before < SHOWN => self.say(&format!("event {number} was refused: {why}")),
@@ -53,7 +53,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! Requests, and requests again.
+//! The requests to the intake, and their repetition.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::{
     client::{self, Client},
 };
 
-/// Waits that the gateway did not ask for.
+/// The waits between attempts, where the gateway does not ask for one.
 const WAITS: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
-/// How long one request may take.
+/// The longest time that one request may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Sends items until each has its answer.
+/// The sender of items, which repeats each until it is answered.
 pub(super) struct Sender {
     client: Client,
     url: Url,
@@ -32,30 +32,31 @@ pub(super) struct Sender {
     retry_for: Duration,
 }
 
-/// Why a request has no answers.
+/// The reasons why a request has no answers.
 enum Trouble {
-    /// Later, perhaps.
+    /// A later attempt may succeed, after the time that the gateway asked for, if it did.
     Wait(Option<Duration>, String),
-    /// The request is too large: in halves.
+    /// The request is too large, and is to be halved.
     TooLarge(String),
-    /// Never.
+    /// The failure is final: a later attempt would not succeed.
     Give(Failure),
 }
 
 impl Sender {
-    /// Sends to an intake.
+    /// Creates a sender to an intake.
     ///
     /// # Errors
-    /// When the client cannot be made.
+    /// [`Failure`] when the client cannot be created.
     pub(super) fn new(context: &Context, args: &EmitArgs, url: Url, token: &Secret<String>) -> Result<Self, Failure> {
         let client = Client::new(context, &args.ca, token)?;
         Ok(Self { client, url, runtime: context.runtime.clone(), retry_for: args.retry_for })
     }
 
-    /// Sends items, in order, until each was accepted or refused.
+    /// Sends items, in order, until each is accepted or refused.
     ///
     /// # Errors
-    /// When the gateway cannot be reached for too long, or wants another token.
+    /// [`Failure`] when no request succeeds for too long, or when a later attempt would not help: a bad token, an
+    /// unknown issuer, an intake that is closed until an operator acts.
     pub(super) async fn send(&self, items: Vec<Item>, progress: &Progress) -> Result<Tally, Failure> {
         let mut tally = Tally::default();
         let mut pending: Vec<(u64, String)> = Vec::with_capacity(items.len());
@@ -149,12 +150,12 @@ impl Sender {
     }
 }
 
-/// What closes intake does not pass by itself.
+/// Creates the failure of an intake that is closed until an operator acts.
 fn closed(why: String) -> Failure {
     Failure::new(Exit::Store, format!("the gateway takes no events: {why}"))
 }
 
-/// Counts what has its answer and keeps the rest, in order.
+/// Counts the items that are answered, and returns the others in order.
 fn settle(
     pending: Vec<(u64, String)>,
     answers: Vec<Became>,

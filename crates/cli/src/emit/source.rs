@@ -1,4 +1,4 @@
-//! Where events come from: a file, a pipe, or thin air.
+//! The source of the events: a file, a pipe, or a recipe for generated ones.
 
 use std::{
     fs::File,
@@ -20,30 +20,30 @@ use super::{
 };
 use crate::{Failure, args::EmitArgs};
 
-/// Events read ahead of the sender.
+/// The number of events that are read ahead of the sender.
 const AHEAD: usize = 1024;
-/// Bytes of one event.
+/// The most bytes of one line.
 const LONGEST: usize = 1024 * 1024;
 
-/// An event to send, or why it is none.
+/// An event to send, or the reason why it cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
-    /// Its number in the source, counted from 1.
+    /// The event's number in the source, counted from 1.
     pub number: u64,
-    /// One line of JSON with an id.
+    /// The event as one line of JSON with an id, or the reason why it cannot be sent.
     pub event: Result<String, String>,
 }
 
-/// Events, one after another, read by a thread of its own.
+/// The events of the source, in order, read by a thread of its own.
 pub(super) struct EventReader {
     items: mpsc::Receiver<Item>,
 }
 
 impl EventReader {
-    /// Opens the source behind what a former run did.
+    /// Opens the source after the events that an earlier run completed.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// [`Failure`] when the file cannot be opened, or the events cannot be generated.
     pub(super) fn open(args: &EmitArgs, run: &Run) -> Result<Self, Failure> {
         let (to, items) = mpsc::channel(AHEAD);
         let done = run.done;
@@ -79,12 +79,12 @@ impl EventReader {
         Ok(Self { items })
     }
 
-    /// The next event.
+    /// Returns the next event, or `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Item> {
         self.items.recv().await
     }
 
-    /// The next events: as many as are there, at most `most`; waits for the first, and `linger` for further ones.
+    /// Returns the next events that are ready, at most `most`: waits for the first, and then `linger` for further ones.
     pub(super) async fn batch(&mut self, most: usize, linger: Duration, clock: &Arc<dyn Clock>) -> Vec<Item> {
         let mut batch = Vec::new();
         if self.items.recv_many(&mut batch, most).await == 0 {
@@ -113,7 +113,7 @@ fn open(file: Option<&Path>) -> Result<Box<dyn BufRead + Send>, Failure> {
     }
 }
 
-/// Reads an array, one object a line, or objects one after another; `hand_on` says whether to go on.
+/// Reads an array, one object a line, or objects one after another; `hand_on` returns whether to go on.
 fn read_all(mut input: Box<dyn BufRead + Send>, hand_on: &mut dyn FnMut(Result<&str, String>) -> bool) {
     let first = loop {
         let looked = match input.fill_buf() {
@@ -221,7 +221,9 @@ fn read_array(input: impl Read, hand_on: &mut dyn FnMut(Result<&str, String>) ->
     }
 }
 
-/// One line of JSON with an id; I-JSON already here, so that what is sent is what was read (hardening H30).
+/// Returns the event as one line of JSON with an id.
+///
+/// The text is checked as I-JSON here already, so that what is sent means what was read (hardening H30).
 fn with_id(text: &str, prefix: &str, number: u64) -> Result<String, String> {
     let mut event = parse_json(text.as_bytes(), &JsonLimits::default()).map_err(|error| error.to_string())?;
     let Json::Object(members) = &mut event else {

@@ -1,4 +1,4 @@
-//! How far a run came.
+//! The state of a run, from which it can be resumed.
 
 use std::{
     fs::File,
@@ -10,48 +10,48 @@ use serde::{Deserialize, Serialize};
 use super::answer::Tally;
 use crate::{Context, Failure, args::EmitArgs};
 
-/// What a run sends, and how far it came.
+/// A run: its source and its progress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Run {
-    /// What ids begin with.
+    /// The prefix of the ids.
     pub prefix: String,
-    /// The time of made events, in seconds since 1970-01-01T00:00:00Z.
+    /// The time of generated events, in seconds since 1970-01-01T00:00:00Z.
     pub time: Option<u64>,
-    /// What is sent.
+    /// The source of the events.
     pub what: What,
-    /// Every event up to this number has its answer.
+    /// The number of the last event up to which every event is answered.
     pub done: u64,
-    /// Accepted now.
+    /// The number of events accepted.
     pub accepted: u64,
-    /// Accepted before.
+    /// The number of events that had been accepted before.
     pub repeated: u64,
-    /// Refused.
+    /// The number of events refused.
     pub refused: u64,
 }
 
-/// What is sent.
+/// The source of a run's events, as the state identifies it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum What {
-    /// Made events.
+    /// Generated events.
     Made {
-        /// Different subjects.
+        /// The number of different subjects.
         subjects: u64,
-        /// Types asked for.
+        /// The types that were asked for; all if empty.
         events: Vec<String>,
     },
-    /// A file with these contents.
+    /// A file with particular contents.
     File {
-        /// Hash of its contents.
+        /// The first 16 hexadecimal digits of the BLAKE3 hash of the contents.
         hash: String,
     },
-    /// Something that cannot be read twice.
+    /// A source that cannot be read twice.
     #[default]
     Pipe,
 }
 
-/// A run and the file that remembers it.
+/// A run and the state file, if it has one.
 #[derive(Debug)]
 pub(super) struct State {
     pub run: Run,
@@ -59,10 +59,11 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Goes on with the run that the state file remembers, or begins one.
+    /// Resumes the run in the state file, or begins a new one.
     ///
     /// # Errors
-    /// When the state is another run's, or cannot be read.
+    /// [`Failure`] when the state belongs to another run or cannot be read or written, or the id prefix is too long or
+    /// empty.
     pub(super) fn open(args: &EmitArgs, context: &Context) -> Result<Self, Failure> {
         let what = match args.count {
             Some(_) => What::Made { subjects: args.subjects, events: args.events.clone() },
@@ -93,10 +94,10 @@ impl State {
         Ok(state)
     }
 
-    /// Notes that everything through `number` has its answer.
+    /// Records that every event up to `number` is answered.
     ///
     /// # Errors
-    /// When the state file cannot be written.
+    /// [`Failure`] when the state file cannot be written.
     pub(super) fn advance(&mut self, number: u64, tally: Tally) -> Result<(), Failure> {
         self.run.done = number;
         self.run.accepted += tally.accepted;
@@ -110,16 +111,17 @@ impl State {
         let failed =
             |error: std::io::Error| Failure::failed(format!("the state {} cannot be written: {error}", file.display()));
         let text = serde_json::to_string_pretty(&self.run).unwrap_or_default();
-        // Written beside and renamed: an interruption leaves the old state or the new one.
+        // The file is written under another name and renamed, so that an interruption leaves either the old state or
+        // the new one.
         let beside = file.with_extension("new");
         std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file)).map_err(failed)
     }
 }
 
-/// What a source is called in the state: the same contents are the same source.
+/// Identifies a source for the state: the same contents are the same source.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// [`Failure`] when the file cannot be read.
 fn name(file: Option<&PathBuf>) -> Result<What, Failure> {
     let Some(path) = file.filter(|path| path.as_path() != Path::new("-")) else {
         return Ok(What::Pipe);
@@ -140,7 +142,8 @@ fn read(file: &Path) -> Result<Run, Failure> {
     serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))
 }
 
-/// A prefix that no other run has. It holds the time, so that made events are the same when the run is resumed.
+/// Creates a prefix that no other run has. It contains the time, so that generated events are the same when the run is
+/// resumed.
 fn fresh(context: &Context) -> String {
     let mut bytes = [0u8; 6];
     context.runtime.random.fill(&mut bytes);
@@ -148,7 +151,7 @@ fn fresh(context: &Context) -> String {
     format!("emit-{}-{random}", context.runtime.clock.wall_millis() / 1000)
 }
 
-/// The time that a prefix holds. A prefix without one makes events without a time.
+/// Returns the time in a prefix. Generated events have no time when the prefix has none.
 fn time_of(prefix: &str) -> Option<u64> {
     let mut parts = prefix.strip_prefix("emit-")?.split('-');
     parts.next()?.parse().ok()

@@ -30,10 +30,10 @@ pub(super) fn context() -> Context {
     Context::new(runtime, &crate::args::Global::default())
 }
 
-/// How long a connection may take to come about.
+/// The time limit of connecting.
 const CONNECTING: Duration = Duration::from_secs(30);
 
-/// A clock on which waiting takes no time and is written down; what is long enough to be a deadline never comes.
+/// A clock on which most waits end at once and are recorded; those as long as a deadline never end.
 struct Impatient {
     system: SystemClock,
     waited: Mutex<Vec<Duration>>,
@@ -51,7 +51,7 @@ impl Clock for Impatient {
     fn sleep(&self, how_long: Duration) -> BoxFuture<()> {
         match how_long {
             d if d >= Duration::from_secs(100) || d == CONNECTING => Box::pin(std::future::pending()),
-            // Lingering, the stagger of connections and the first wait take their time.
+            // The linger, the stagger of connections and the first wait take real time.
             d if d == LINGER || d == Duration::from_millis(250) => self.system.sleep(d),
             d => {
                 self.waited.lock().push(d);
@@ -61,24 +61,24 @@ impl Clock for Impatient {
     }
 }
 
-/// What the intake of a test does with a request.
+/// The reaction of the test's intake to a request.
 enum Does {
-    /// Accepts everything.
+    /// Accepts every item.
     Accepts,
-    /// Answers with this status, these headers, this body.
+    /// Answers with this status, these headers and this body.
     Says(u16, &'static [(&'static str, &'static str)], &'static str),
-    /// Accepts the first item and breaks off.
+    /// Accepts the first and the last item, and breaks the connection off after the first answer.
     BreaksOff,
     /// Answers each item with its own status.
     Each(&'static [u16]),
 }
 
-/// An intake that does what the test says, then accepts.
+/// An intake that follows the test's script, and then accepts every item.
 struct Intake {
     script: Mutex<VecDeque<Does>>,
-    /// Ids of each request.
+    /// The ids of each request.
     requests: Mutex<Vec<Vec<String>>>,
-    /// Ids that were answered 202 or are durable though the answer broke off.
+    /// The ids that were answered 202, or are durable although their answer was lost.
     durable: Mutex<Vec<String>>,
 }
 
@@ -116,7 +116,7 @@ impl Intake {
             Does::BreaksOff => {
                 let (first, _lost) = (line(0, 202), line(ids.len() - 1, 202));
                 let broken = async {
-                    // The first line leaves before the connection breaks.
+                    // The first line is sent before the connection breaks.
                     for _ in 0..50 {
                         tokio::task::yield_now().await;
                     }
@@ -234,7 +234,7 @@ async fn an_answer_that_breaks_off_loses_and_doubles_nothing() {
     let mut durable = bench.durable();
     durable.sort();
     assert_eq!(durable, ids("p", 1..=5));
-    // The first has its answer; all others are sent again.
+    // The first item is answered; all others are sent again.
     assert_eq!(bench.intake.requests.lock()[1], ids("p", 2..=5));
 }
 
@@ -294,6 +294,6 @@ async fn events_leave_no_faster_than_the_rate() {
     let bench = bench(Vec::new()).await;
     assert_eq!(bench.run("--count 100 --rate 50 --id-prefix p").await, Ok(Exit::Done));
     let waited: Duration = bench.clock.waited.lock().iter().sum();
-    // The last of the batches of 5 leaves when 95 have left at 50 a second.
+    // The last batch of 5 leaves when 95 events have left at 50 a second.
     assert!(waited > Duration::from_millis(1500) && waited <= Duration::from_millis(1900), "{waited:?}");
 }
