@@ -1,4 +1,4 @@
-//! A collector: a method that asks a transmitter for SETs, and the transmitters it learns of first.
+//! The collector: a method that asks a transmitter for SETs, with the issuers whose keys it fetches first.
 
 use std::sync::Arc;
 
@@ -8,28 +8,32 @@ use setgate_discovery::IssuerUrl;
 
 use crate::{ListenError, ListenIngest, Trust, learn::learn_all};
 
-/// A receiver that speaks first: it learns of its issuers, then collects until it is told to stop.
+/// A receiver that asks for SETs: it fetches the metadata and keys of its issuers, then collects until it is told to
+/// stop.
 pub struct Collect {
     /// The method that asks.
     pub method: Arc<dyn AnyMethod>,
-    /// Where and how, in the method's own words: `endpoint_url`, `authorization_header` and more.
+    /// The method's own description of the transmitter: `endpoint_url`, `authorization_header` and more.
     pub from: Json,
-    /// Where SETs go.
+    /// The ingest that verifies the SETs.
     pub ingest: Arc<ListenIngest>,
-    /// The issuers to learn of.
+    /// The issuers whose metadata and keys are fetched first.
     pub issuers: Vec<IssuerUrl>,
-    /// What is known of them; the ingest verifies with the same.
+    /// The metadata and keys of the issuers; the ingest verifies with the same.
     pub trust: Arc<Trust>,
-    /// Clock, randomness, tasks.
+    /// The clock, the randomness and the tasks.
     pub runtime: Runtime,
 }
 
 impl Collect {
-    /// Collects until `stop` turns true. Nothing is asked for before it can be verified: what is drawn and put off would be
-    /// away from other consumers for as long as the transmitter waits for its acknowledgement.
+    /// Collects until `stop` turns true.
+    ///
+    /// SETs are asked for only when they can be verified: those that are fetched and put off would be withheld from
+    /// other consumers for as long as the transmitter waits for their acknowledgement.
     ///
     /// # Errors
-    /// [`ListenError`] when the method cannot collect, an issuer's metadata is not acceptable, or the transmitter turns us away.
+    /// [`ListenError`] when the method cannot collect, an issuer's metadata is not acceptable, or the transmitter
+    /// refuses the receiver.
     pub async fn serve(self, mut stop: Stop) -> Result<(), ListenError> {
         let name = self.method.entry().name;
         tokio::select! {

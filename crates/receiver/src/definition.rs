@@ -1,4 +1,4 @@
-//! What the definitions of known event types demand of their payloads (SSF 1.0 §8.1.4, §8.1.5; CAEP 1.0; RISC 1.0 §2).
+//! The rules for the payloads of known event types (SSF 1.0 §8.1.4, §8.1.5; CAEP 1.0; RISC 1.0 §2).
 
 use serde_json::{Map, Value};
 
@@ -6,17 +6,17 @@ const SSF: &str = "https://schemas.openid.net/secevent/ssf/event-type/";
 const CAEP: &str = "https://schemas.openid.net/secevent/caep/event-type/";
 const RISC: &str = "https://schemas.openid.net/secevent/risc/event-type/";
 
-/// One demand on a member.
+/// A rule for one member.
 enum Demand {
-    /// It is there and a non-empty text.
+    /// The member is required and is a non-empty text.
     Text,
-    /// It is there and an object with members.
+    /// The member is required and is an object with members.
     Object,
-    /// It is there and one of these.
+    /// The member is required and is one of these values.
     OneOf(&'static [&'static str]),
-    /// Where it is there, it is a text.
+    /// The member is optional and is a text.
     MaybeText,
-    /// Where it is there, it is one of these.
+    /// The member is optional and is one of these values.
     MaybeOneOf(&'static [&'static str]),
 }
 
@@ -25,10 +25,10 @@ use Demand::{MaybeOneOf, MaybeText, Object, OneOf, Text};
 const STATUS: Demand = OneOf(&["compliant", "not-compliant"]);
 const LEVELS: &[&str] = &["LOW", "MEDIUM", "HIGH"];
 
-/// Base and name of a type, and what is demanded of its members.
+/// The base and the name of an event type, and the rules for its members.
 type Definition = (&'static str, &'static str, &'static [(&'static str, Demand)]);
 
-/// Known types with the members that are demanded. Open lists of values are not checked.
+/// The known event types with the rules for their members. Open lists of values are not checked.
 const DEFINITIONS: &[Definition] = &[
     (SSF, "verification", &[("state", MaybeText)]),
     (SSF, "stream-updated", &[("status", OneOf(&["enabled", "paused", "disabled"])), ("reason", MaybeText)]),
@@ -61,7 +61,7 @@ const DEFINITIONS: &[Definition] = &[
     (RISC, "credential-compromise", &[("credential_type", Text)]),
 ];
 
-/// Whether the payload keeps to the definition of its type. Unknown types and unknown members pass (SSF 1.0 §4.2.3).
+/// Checks a payload against the definition of its event type. Unknown types and unknown members pass (SSF 1.0 §4.2.3).
 pub(crate) fn check(uri: &str, payload: &Map<String, Value>) -> Result<(), String> {
     let known = DEFINITIONS.iter().find(|(base, name, _)| uri.strip_prefix(base) == Some(name));
     let Some((base, _, demands)) = known else { return Ok(()) };
@@ -74,7 +74,7 @@ pub(crate) fn check(uri: &str, payload: &Map<String, Value>) -> Result<(), Strin
     Ok(())
 }
 
-/// The common members of CAEP 1.0 §2. Older transmitters write reasons as plain texts; they are taken.
+/// Checks the common members of CAEP 1.0 §2. Older transmitters write reasons as plain texts, which are accepted.
 fn common(payload: &Map<String, Value>) -> Result<(), String> {
     MaybeOneOf(&["admin", "user", "policy", "system"]).check("initiating_entity", payload.get("initiating_entity"))?;
     if payload.get("event_timestamp").is_some_and(|value| !value.is_number()) {

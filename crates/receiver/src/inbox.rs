@@ -1,12 +1,12 @@
-//! What came already: duplicates by issuer and `jti`, in bounded memory.
+//! The detection of duplicates, by issuer and `jti`, in bounded memory.
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use parking_lot::Mutex;
 
-/// Remembers the SETs that were taken, the latest so many of them.
+/// A memory of the latest SETs that were accepted.
 ///
-/// A SET is remembered by a 128-bit hash of issuer and `jti` and one of its claims, 64 bytes in all.
+/// For each SET it keeps a 128-bit hash of issuer and `jti` and one of its claims, about 64 bytes in all.
 #[derive(Debug)]
 pub struct Inbox {
     state: Mutex<State>,
@@ -16,7 +16,7 @@ pub struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     known: HashMap<Hash, Held>,
-    /// Taken ones in the order in which they came.
+    /// The accepted SETs in the order in which they were accepted.
     order: VecDeque<Hash>,
 }
 
@@ -28,14 +28,14 @@ struct Held {
     taken: bool,
 }
 
-/// What the inbox knows of a SET.
+/// The state of a SET in the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// It is new, and held until [`Inbox::taken`] or [`Inbox::forget`] says what became of it.
+    /// The SET is new, and held until [`Inbox::taken`] or [`Inbox::forget`] is called for it.
     New,
-    /// It is being taken right now: its end is open.
+    /// The SET is held, and its outcome is open.
     Busy,
-    /// It was taken before: acknowledge it again as if it were new (RFC 8935 §2).
+    /// The SET was accepted before; it is to be acknowledged again as if it were new (RFC 8935 §2).
     Duplicate {
         /// Whether the claims are those of the first one, as they must be.
         same_claims: bool,
@@ -43,16 +43,16 @@ pub enum Seen {
 }
 
 impl Inbox {
-    /// SETs that are remembered, by default.
+    /// The number of SETs that are remembered by default.
     pub const CAPACITY: usize = 100_000;
 
-    /// An inbox that remembers so many SETs.
+    /// Creates an inbox that remembers `capacity` SETs, at least one.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self { state: Mutex::default(), capacity: capacity.max(1) }
     }
 
-    /// Looks a SET up and, when it is new, holds it.
+    /// Looks a SET up, and holds it when it is new.
     #[must_use]
     pub fn look(&self, iss: &str, jti: &str, claims: &[u8]) -> Seen {
         let claims = short(blake3::hash(claims));
@@ -66,7 +66,7 @@ impl Inbox {
         }
     }
 
-    /// A held SET was taken: from now on it is a duplicate.
+    /// Marks a held SET as accepted: from now on it is a duplicate.
     pub fn taken(&self, iss: &str, jti: &str) {
         let mut state = self.state.lock();
         let key = key(iss, jti);
@@ -80,7 +80,7 @@ impl Inbox {
         }
     }
 
-    /// A held SET was not taken after all: when it comes again it is new.
+    /// Releases a held SET that was not accepted: when it comes again, it is new.
     pub fn forget(&self, iss: &str, jti: &str) {
         let mut state = self.state.lock();
         if let Entry::Occupied(held) = state.known.entry(key(iss, jti))
@@ -93,7 +93,7 @@ impl Inbox {
 
 fn key(iss: &str, jti: &str) -> Hash {
     let mut hasher = blake3::Hasher::new();
-    // The length first, so that no two pairs have one text.
+    // The length goes first, so that no two pairs have the same text.
     hasher.update(&u64::try_from(iss.len()).unwrap_or(u64::MAX).to_be_bytes());
     hasher.update(iss.as_bytes()).update(jti.as_bytes());
     short(hasher.finalize())

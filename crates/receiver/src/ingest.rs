@@ -1,4 +1,4 @@
-//! The ingest of `setgate listen`: verify, deduplicate, hand over, and misbehave if told to.
+//! The ingest of `setgate listen`, which verifies SETs, detects duplicates, reports, and misbehaves if told to.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -13,25 +13,25 @@ use crate::{
     verify::{refusal, refused},
 };
 
-/// What a listener has to tell, one thing after the other.
+/// A report of a receiver.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Report {
-    /// The metadata and keys of an issuer are there.
+    /// The metadata and keys of an issuer have arrived.
     Learned {
-        /// Whose.
+        /// The issuer.
         issuer: IssuerUrl,
     },
-    /// They are not there yet; it is tried again.
+    /// The metadata and keys of an issuer cannot be fetched yet; the receiver tries again.
     Waiting {
-        /// Whose.
+        /// The issuer.
         issuer: IssuerUrl,
-        /// Why, for people.
+        /// The reason in words.
         why: String,
     },
-    /// A SET was verified and is new. It is acknowledged when the sink has taken it.
+    /// A SET was verified and is new. It is acknowledged when the sink has accepted this report.
     Taken(Received),
-    /// A SET was verified and came before; it is acknowledged again (RFC 8935 §2).
+    /// A SET was verified and had come before; it is acknowledged again (RFC 8935 §2).
     Duplicate {
         /// The SET.
         received: Received,
@@ -40,75 +40,77 @@ pub enum Report {
     },
     /// A SET was verified, has a critical subject member that is not understood, and is discarded (SSF 1.0 §3.6).
     Discarded(Received),
-    /// Something was refused.
+    /// A SET, or what was sent as one, was refused.
     Refused {
-        /// Who sent it.
+        /// The peer that sent it.
         peer: String,
-        /// When, in milliseconds since the epoch.
+        /// The time of arrival, in milliseconds since the epoch.
         at_millis: u64,
-        /// What was answered.
+        /// The refusal that was sent as the answer.
         refusal: Refusal,
         /// Whether it was refused on purpose, though it was valid.
         on_purpose: bool,
     },
-    /// Something was put off: the issuer's keys are not there.
+    /// A SET was put off, since the metadata or keys of its issuer are not there.
     PutOff {
-        /// Who sent it.
+        /// The peer that sent it.
         peer: String,
-        /// When, in milliseconds since the epoch.
+        /// The time of arrival, in milliseconds since the epoch.
         at_millis: u64,
-        /// Why, for people.
+        /// The reason in words.
         why: String,
     },
-    /// A request was answered with a status on purpose, unread.
+    /// A SET was answered with a status on purpose, without being verified.
     Failed {
-        /// Who sent it.
+        /// The peer that sent it.
         peer: String,
-        /// When, in milliseconds since the epoch.
+        /// The time of arrival, in milliseconds since the epoch.
         at_millis: u64,
-        /// The status.
+        /// The HTTP status.
         status: u16,
     },
 }
 
-/// A verified SET and how it came.
+/// A verified SET, with its sender and its time of arrival.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// The SET.
     pub taken: Taken,
-    /// Who sent it, as far as the listener knows.
+    /// The peer that sent it, as far as the listener knows.
     pub peer: String,
-    /// When, in milliseconds since the epoch.
+    /// The time of arrival, in milliseconds since the epoch.
     pub at_millis: u64,
 }
 
-/// Where reports go. A SET whose report cannot be handed over is not acknowledged.
+/// A function that accepts reports. A SET whose report the sink does not accept is not acknowledged.
 pub type Sink = Arc<dyn Fn(&Report) -> io::Result<()> + Send + Sync>;
 
-/// What came of everything so far.
+/// The numbers of SETs so far, by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// New SETs that were taken.
+    /// The number of new SETs that were accepted.
     pub taken: u64,
-    /// SETs that had come before.
+    /// The number of SETs that had come before.
     pub duplicates: u64,
-    /// Duplicates whose claims differ from those of the first one: a fault of the transmitter.
+    /// The number of duplicates whose claims differ from those of the first one, which is a fault of the transmitter.
     pub changed: u64,
-    /// SETs that were acknowledged and discarded.
+    /// The number of SETs that were acknowledged and discarded.
     pub discarded: u64,
-    /// What was refused because it is not valid, by code. Codes are ours: there are few.
+    /// The number of SETs that were refused because they are not valid, by code. The receiver chooses the codes, so
+    /// that there are few.
     pub refused: BTreeMap<String, u64>,
-    /// What was refused on purpose.
+    /// The number of valid SETs that were refused on purpose.
     pub refused_on_purpose: u64,
-    /// What was put off because keys were not there, or the sink failed.
+    /// The number of SETs that were put off because keys were not there, the same SET was being accepted, or the sink
+    /// failed.
     pub put_off: u64,
-    /// What was answered with a status on purpose.
+    /// The number of SETs that were answered with a status on purpose.
     pub failed: u64,
 }
 
-/// The ingest of a listener.
+/// The ingest of a receiver.
 ///
-/// A SET counts as taken when the sink has taken it: an acknowledgement is as durable as the sink is.
+/// A SET counts as accepted when the sink has accepted its report: an acknowledgement is as durable as the sink.
 pub struct ListenIngest {
     verify: Verify,
     inbox: Inbox,
@@ -118,17 +120,18 @@ pub struct ListenIngest {
     runtime: Runtime,
 }
 
-/// When a transmitter is asked to come back while a SET is being taken, or the sink failed.
+/// The time after which a transmitter is asked to come back while the same SET is being accepted, or when the sink
+/// failed.
 const LATER: Duration = Duration::from_secs(1);
 
 impl ListenIngest {
-    /// An ingest that verifies with `verify` and reports to `sink`.
+    /// Creates an ingest that verifies with `verify` and reports to `sink`.
     #[must_use]
     pub fn new(verify: Verify, inbox: Inbox, misbehave: Misbehave, sink: Sink, runtime: Runtime) -> Self {
         Self { verify, inbox, misbehave, sink, counts: Mutex::default(), runtime }
     }
 
-    /// What came of everything so far.
+    /// Returns the numbers of SETs so far, by outcome.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts.lock().clone()
@@ -171,7 +174,8 @@ impl ListenIngest {
         Ok(taken)
     }
 
-    /// From look-up to answer without a pause, so that nothing is left held when the caller goes away.
+    /// Reports a verified SET and returns its answer. It does not wait in between, so that no SET stays held when the
+    /// caller goes away.
     fn hand_over(&self, peer: &str, taken: Taken) -> Answer {
         let (iss, jti) = (taken.iss.clone(), taken.jti.clone());
         let claims = serde_json::to_vec(&taken.claims).unwrap_or_default();
@@ -206,7 +210,7 @@ impl ListenIngest {
         }
     }
 
-    /// Refuses what is not acceptable.
+    /// Counts and reports a SET that is not acceptable, and returns its refusal.
     pub(crate) fn refuse_invalid(&self, peer: &str, refusal: Refusal) -> Answer {
         let code = refusal.code.as_str().to_owned();
         self.count(|counts| *counts.refused.entry(code).or_default() += 1);
@@ -220,7 +224,7 @@ impl ListenIngest {
         Answer::Refused(refusal)
     }
 
-    /// Whether the sink took the report.
+    /// Hands a report to the sink, and returns whether the sink accepted it.
     pub(crate) fn tell(&self, report: &Report) -> bool {
         match (self.sink)(report) {
             Ok(()) => true,

@@ -1,4 +1,4 @@
-//! Learning of issuers whose transmitters may not be up yet.
+//! The first fetch of issuers' metadata and keys, repeated while their transmitters are not up.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use setgate_discovery::IssuerUrl;
 
 use crate::{ListenIngest, Report, Trust, TrustError};
 
-/// Pauses between attempts to learn of an issuer.
+/// The pauses between two attempts for an issuer.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
-/// After this many failed attempts without progress the waiting is reported again.
+/// The number of failed attempts after which the waiting is reported again.
 const REPORT_EVERY: u32 = 10;
 
-/// Learns of all issuers, side by side, asking again and again.
+/// Fetches the metadata and keys of all issuers concurrently, and repeats what fails for the moment.
 ///
 /// # Errors
-/// [`TrustError`] when an issuer's metadata is not acceptable: no waiting fixes that.
+/// [`TrustError`] when an issuer's metadata is not acceptable, so that waiting does not help.
 pub(crate) async fn learn_all(
     issuers: &[IssuerUrl],
     trust: &Trust,

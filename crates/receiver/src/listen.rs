@@ -1,4 +1,4 @@
-//! A listener with a method's receiving half behind it, and the transmitters it learns of.
+//! The listening receiver: a listener with a method's receiving half behind it, and the issuers whose keys it fetches.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use setgate_net::{Listener, Peer, Secret};
 
 use crate::{ListenIngest, Trust, TrustError, learn::learn_all, verify::refusal};
 
-/// A receiver that is spoken to: it serves until it is told to stop.
+/// A receiver that transmitters connect to, which serves until it is told to stop.
 pub struct Listen {
     /// The method whose receiving half stands behind the listener.
     pub method: Arc<dyn AnyMethod>,
-    /// The listener, open already: what arrives before the issuers are known is put off.
+    /// The bound listener. SETs that arrive before their issuer's metadata is there are put off.
     pub listener: Listener,
-    /// Where SETs go.
+    /// The ingest that verifies the SETs.
     pub ingest: Arc<ListenIngest>,
-    /// The issuers to learn of.
+    /// The issuers whose metadata and keys are fetched.
     pub issuers: Vec<IssuerUrl>,
-    /// What is known of them; the ingest verifies with the same.
+    /// The metadata and keys of the issuers; the ingest verifies with the same.
     pub trust: Arc<Trust>,
-    /// The `Authorization` header that transmitters must send; `None` asks for nothing.
+    /// The `Authorization` header that transmitters must send; with `None`, any request is accepted.
     pub authorization: Option<Secret<String>>,
-    /// Clock, randomness, tasks.
+    /// The clock, the randomness and the tasks.
     pub runtime: Runtime,
 }
 
-/// Why a listener ended before it was told to.
+/// The reasons why a receiver ended before it was told to stop.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
@@ -38,16 +38,17 @@ pub enum ListenError {
     /// The method has no half that asks a transmitter.
     #[error("the delivery method `{0}` does not ask for SETs")]
     NotACollector(&'static str),
-    /// The transmitter does not let us in, or what was asked for is not acceptable.
+    /// The transmitter refuses the receiver, or what it was asked for is not acceptable.
     #[error(transparent)]
     TurnedAway(Fault),
-    /// Trying again would not help: the issuer's metadata is not acceptable.
+    /// The metadata of an issuer is not acceptable, so that trying again does not help.
     #[error(transparent)]
     Trust(#[from] TrustError),
 }
 
 impl Listen {
-    /// Serves until `stop` turns true. Issuers whose transmitter is not up yet are asked again and again.
+    /// Serves until `stop` turns true. The metadata of issuers whose transmitters are not up yet is asked for again and
+    /// again.
     ///
     /// # Errors
     /// [`ListenError`] when the method cannot listen, or an issuer's metadata is not acceptable.
@@ -84,7 +85,7 @@ impl Listen {
     }
 }
 
-/// Checks who arrives.
+/// A check of the `Authorization` header of each request, which decides on the ingest.
 #[derive(Clone)]
 struct ArrivalCheck {
     ingest: Arc<ListenIngest>,
@@ -96,17 +97,17 @@ impl ArrivalCheck {
         let peer = request.extensions().get::<Peer>().map_or_else(|| "unknown".to_owned(), |peer| peer.0.to_string());
         let shown = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes().to_vec());
         let welcome = self.authorization.as_ref().is_none_or(|expected| {
-            // Compared in constant time.
+            // The comparison takes constant time.
             shown.is_some_and(|shown| Secret::new(shown) == Secret::new(expected.expose().as_bytes().to_vec()))
         });
-        // The method words the refusal in its own way: for push, 400 and `authentication_failed` (RFC 8935, 2.3).
+        // The method words the refusal in its own way: for push, 400 and `authentication_failed` (RFC 8935 §2.3).
         let ingest: Arc<dyn Ingest> =
             if welcome { self.ingest.clone() } else { Arc::new(Unwelcome(self.ingest.clone())) };
         Arrival { ingest, peer: peer.into(), ends }
     }
 }
 
-/// Refuses all that comes from a transmitter that did not say who it is.
+/// The ingest of requests without the right `Authorization` header, which refuses every SET.
 struct Unwelcome(Arc<ListenIngest>);
 
 impl Ingest for Unwelcome {

@@ -1,11 +1,11 @@
-//! A receiver that misbehaves on purpose, for people who try their retry settings.
+//! Deliberate misbehaviour of a receiver, for tests of a transmitter's retry settings.
 
 use std::{sync::Arc, time::Duration};
 
 use setgate_clock::{Random, duration};
 use setgate_delivery::ErrorCode;
 
-/// How a receiver misbehaves, as the command line says it.
+/// The misbehaviour that the command line asks for.
 #[derive(Clone)]
 pub struct Misbehave {
     fail: Vec<(u16, u32)>,
@@ -14,42 +14,43 @@ pub struct Misbehave {
     random: Arc<dyn Random>,
 }
 
-/// What to do with one SET.
+/// The misbehaviour for one SET.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mischief {
-    /// Nothing: treat it well.
+    /// The SET is treated as it should be.
     None,
-    /// Answer with this HTTP status.
+    /// The SET is answered with this HTTP status.
     Fail(u16),
-    /// Refuse it with this code, though it is valid.
+    /// The SET is refused with this code, though it is valid.
     Refuse(ErrorCode),
 }
 
-/// An option cannot be understood.
+/// The error for an option that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{option}`: {why}")]
 pub struct MisbehaveError {
-    /// The option as it was given.
+    /// The option as it was given, escaped and cut to 80 bytes.
     pub option: String,
-    /// What to write instead.
+    /// The form that the option should have.
     pub why: &'static str,
 }
 
-/// All of something, in parts per million.
+/// The whole share, in parts per million.
 const ALL: u32 = 1_000_000;
 
 impl Misbehave {
-    /// A receiver that behaves.
+    /// Creates settings without any misbehaviour.
     #[must_use]
     pub fn not_at_all(random: Arc<dyn Random>) -> Self {
         Self { fail: Vec::new(), refuse: Vec::new(), delay: Duration::ZERO, random }
     }
 
-    /// Reads the options `--fail STATUS[:SHARE]`, `--refuse CODE[:SHARE]` and `--delay TIME`: a share is a percentage such as
-    /// `20%` or `0.5%` and everything when left out, a time is `200ms` or `2s`.
+    /// Parses the options `--fail STATUS[:SHARE]`, `--refuse CODE[:SHARE]` and `--delay TIME`.
+    ///
+    /// A share is a percentage such as `20%` or `0.5%`, by default 100%; a time is `200ms` or `2s`, at most an hour.
     ///
     /// # Errors
-    /// [`MisbehaveError`] names the option and what to write.
+    /// [`MisbehaveError`] names the option and the form that it should have.
     pub fn parse(
         fail: &[String],
         refuse: &[String],
@@ -83,13 +84,13 @@ impl Misbehave {
         Ok(read)
     }
 
-    /// How long each answer is held back.
+    /// Returns the time for which each answer is held back.
     #[must_use]
     pub fn delay(&self) -> Duration {
         self.delay
     }
 
-    /// Draws what to do with one SET: failures first, then refusals of what did not fail.
+    /// Draws the misbehaviour for one SET: first whether it fails, and then, if it does not, whether it is refused.
     #[must_use]
     pub fn draw(&self) -> Mischief {
         if let Some(status) = self.pick(&self.fail) {
@@ -138,7 +139,7 @@ fn split(option: &str) -> Result<(&str, u32), MisbehaveError> {
     }
 }
 
-/// A percentage with up to four decimals, in parts per million.
+/// Parses a percentage with up to four decimals, in parts per million.
 fn parts(text: &str) -> Option<u32> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.strip_suffix('%')?;

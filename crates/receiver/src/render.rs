@@ -1,4 +1,4 @@
-//! Reports as lines: for people, and as JSON. Foreign text never steers a terminal (hardening H50).
+//! Reports as lines of text and of JSON. Foreign text never steers a terminal (hardening H50).
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use setgate_telemetry::clean;
 
 use crate::{Received, Report};
 
-/// Longest piece of foreign text in a line for people, in bytes.
+/// The most bytes of a piece of foreign text in a line of text.
 const LONGEST: usize = 160;
 
-/// One line for people, without a line end: time, what happened, issuer, event, subject, `jti`, `txn`.
+/// Formats a report as a line of text, without a line end: time, kind, issuer, event, subject, `jti`, `txn`.
 #[must_use]
 pub fn line(report: &Report) -> String {
     match report {
@@ -45,8 +45,9 @@ pub fn line(report: &Report) -> String {
     }
 }
 
-/// One JSON object in one line, without a line end. What could steer a terminal is escaped within its texts, so that it
-/// reads back as it was.
+/// Formats a report as a JSON object in one line, without a line end.
+///
+/// Characters that could steer a terminal are escaped within its texts, so that the JSON reads back unchanged.
 #[must_use]
 pub fn json_line(report: &Report) -> String {
     let value = match report {
@@ -87,7 +88,7 @@ fn set_line(what: &str, received: &Received) -> String {
         clean(&taken.jti, LONGEST),
     );
     if let Some(txn) = &taken.txn {
-        // Writing to a string does not fail.
+        // A write to a string does not fail.
         let _ = write!(line, "  txn {}", clean(txn, LONGEST));
     }
     line
@@ -105,7 +106,7 @@ fn events(claims: &Map<String, Value>) -> impl Iterator<Item = &str> {
     claims.get("events").and_then(Value::as_object).into_iter().flat_map(|events| events.keys().map(String::as_str))
 }
 
-/// The last part of an event URI that says something: after the last slash, or the last colon of a URN.
+/// Returns the part of an event URI after the last slash, or after the last colon of a URN.
 fn short_name(uri: &str) -> &str {
     let last = match uri.strip_prefix("urn:") {
         Some(_) => uri.rsplit(':').next(),
@@ -114,7 +115,7 @@ fn short_name(uri: &str) -> &str {
     last.filter(|name| !name.is_empty()).unwrap_or(uri)
 }
 
-/// A subject in short: the format, then the values of its members.
+/// Formats a subject in short: the format, then the values of its members.
 fn subject(value: &Value) -> String {
     let Some(members) = value.as_object() else { return String::new() };
     let format = members.get("format").and_then(Value::as_str).unwrap_or_default();
@@ -134,7 +135,7 @@ fn subject(value: &Value) -> String {
     out
 }
 
-/// UTC, to the millisecond (RFC 3339).
+/// Formats a time in UTC, to the millisecond (RFC 3339).
 fn time(millis: u64) -> String {
     i64::try_from(millis)
         .ok()
@@ -142,7 +143,7 @@ fn time(millis: u64) -> String {
         .map_or_else(|| millis.to_string(), |at| format!("{at:.3}"))
 }
 
-/// Compact JSON with everything escaped that [`clean`] would escape: outside texts it is plain ASCII anyway.
+/// Escapes every character of compact JSON that [`clean`] would escape. Outside texts, JSON is plain ASCII.
 fn escape(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for character in json.chars() {

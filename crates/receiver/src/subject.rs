@@ -1,8 +1,9 @@
-//! The subject of a received SET: tolerant where a transmitter is strict.
+//! The check of received subjects, which is more tolerant than that of a transmitter.
 
 use serde_json::{Map, Value};
 
-/// Members that each known format requires (RFC 9493 §3.2, SSF 1.0 §3.5). Older names have the same rules.
+/// The members that each known format requires (RFC 9493 §3.2, SSF 1.0 §3.5). The names of older drafts count as
+/// unknown formats.
 const REQUIRED: &[(&str, &[&str])] = &[
     ("account", &["uri"]),
     ("email", &["email"]),
@@ -16,11 +17,11 @@ const REQUIRED: &[(&str, &[&str])] = &[
     ("scim", &["uri"]),
 ];
 
-/// Members of a complex subject that SSF 1.0 §3.3 defines: what they mean is understood.
+/// The members of a complex subject that SSF 1.0 §3.3 defines, and that a receiver therefore understands.
 const MEMBERS: &[&str] = &["user", "device", "session", "application", "tenant", "org_unit", "group"];
 
-/// Whether `value` is a subject identifier: required members are there and non-empty; unknown formats and members pass
-/// (SSF 1.0 §3.4, §4.2.3).
+/// Checks that `value` is a subject identifier whose required members are there and non-empty; unknown formats and
+/// members pass (SSF 1.0 §3.4, §4.2.3).
 pub(crate) fn check(value: &Value) -> Result<(), &'static str> {
     let (format, members) = read(value)?;
     if format != "complex" {
@@ -36,7 +37,7 @@ pub(crate) fn check(value: &Value) -> Result<(), &'static str> {
     })
 }
 
-/// A member of a complex subject that is critical and that we cannot interpret (SSF 1.0 §3.6).
+/// Returns the first critical member of a complex subject that the receiver does not understand (SSF 1.0 §3.6).
 pub(crate) fn not_understood<'a>(value: &Value, critical: &'a [String]) -> Option<&'a str> {
     let (format, members) = read(value).ok()?;
     let of_concern = |name: &&String| format == "complex" && members.contains_key(*name);

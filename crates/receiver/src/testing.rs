@@ -20,7 +20,7 @@ use crate::{Trust, Verify};
 pub(crate) const NOW: u64 = 1_800_000_000;
 pub(crate) const AUDIENCE: &str = "https://app.example.com";
 
-/// A clock whose both times are moved by hand; sleeping takes real time.
+/// A clock whose two times are advanced by hand; sleeping takes real time.
 pub(crate) struct HandClock {
     seconds: AtomicU64,
 }
@@ -53,7 +53,7 @@ pub(crate) fn runtime(clock: Arc<HandClock>) -> Runtime {
     Runtime { clock, random: SeededRandom::new(1), tasks: Arc::new(TokioTasks) }
 }
 
-/// A transmitter that publishes metadata and keys over HTTP, and signs what it is given.
+/// A transmitter that publishes metadata and keys over HTTP, and signs the claims that it is given.
 pub(crate) struct Transmitter {
     pub(crate) issuer: IssuerUrl,
     pub(crate) keyring: Arc<Keyring>,
@@ -64,7 +64,7 @@ pub(crate) struct Transmitter {
 }
 
 impl Transmitter {
-    /// One with a key of each algorithm, known to a receiver already.
+    /// Starts a transmitter with a key of each algorithm, whose metadata and keys the receiver has fetched already.
     pub(crate) async fn start() -> Self {
         let transmitter = Self::start_unknown().await;
         transmitter.trust.learn(&transmitter.issuer).await.unwrap();
@@ -101,7 +101,7 @@ impl Transmitter {
         Verify::new(self.trust.clone(), audiences, Verify::SKEW, self.clock.clone())
     }
 
-    /// Claims that are acceptable.
+    /// Returns acceptable claims.
     pub(crate) fn claims(&self, jti: &str) -> Value {
         json!({
             "iss": self.issuer.as_str(), "jti": jti, "iat": NOW, "aud": AUDIENCE, "txn": "t1",
@@ -118,13 +118,13 @@ impl Transmitter {
         self.keyring.signer(algorithm).unwrap().sign(payload).unwrap()
     }
 
-    /// The transmitter is down from now on.
+    /// Stops the transmitter.
     pub(crate) fn end(&self) {
         self.end.send_replace(true);
     }
 }
 
-/// Trust in these issuers, over a client that may reach loopback.
+/// Creates the trust in these issuers, over a client that may reach loopback.
 pub(crate) fn trust(runtime: &Runtime, issuers: &[IssuerUrl]) -> Arc<Trust> {
     let config = OutboundConfig {
         allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
@@ -139,7 +139,7 @@ pub(crate) fn trust(runtime: &Runtime, issuers: &[IssuerUrl]) -> Arc<Trust> {
 
 pub(crate) fn never_stops() -> Stop {
     let (end, stop) = tokio::sync::watch::channel(false);
-    // Dropping it would be a stop too.
+    // A dropped sender would count as a stop.
     std::mem::forget(end);
     stop
 }

@@ -1,4 +1,4 @@
-//! The transmitters whose SETs are taken, and where their keys are.
+//! The issuers whose SETs a receiver accepts, and their keys.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,43 +7,43 @@ use setgate_discovery::{FetchError, Fetcher, IssuerUrl, Metadata};
 use setgate_jose::AllowedAlgorithms;
 use url::Url;
 
-/// The issuers that a receiver takes SETs from. What their metadata says is learned, and may be learned again, while it runs.
+/// The issuers whose SETs a receiver accepts. Their metadata is fetched, and may be fetched again, while it runs.
 pub struct Trust {
     fetcher: Fetcher,
     allowed: AllowedAlgorithms,
     issuers: RwLock<BTreeMap<String, Option<Arc<Known>>>>,
 }
 
-/// What is known of one issuer.
+/// The part of an issuer's metadata that verification needs.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) keys: Url,
     pub(crate) critical: Vec<String>,
 }
 
-/// What is known of an issuer that a token names.
+/// The state of the issuer that a token names.
 pub(crate) enum IssuerState {
-    /// It is none of ours.
+    /// The issuer is not trusted here.
     Stranger,
-    /// It is ours, and its metadata is not there yet.
+    /// The issuer is trusted, and its metadata has not arrived yet.
     NotYet,
-    /// Its keys can be fetched.
+    /// The issuer is trusted, and its keys can be fetched.
     Known(Arc<Known>),
 }
 
-/// Why nothing was learned of an issuer.
+/// The error when the metadata or keys of an issuer could not be fetched.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("could not learn of {issuer}: {error}")]
 pub struct TrustError {
-    /// Which issuer.
+    /// The issuer.
     pub issuer: IssuerUrl,
-    /// Why.
+    /// The error of the fetch.
     #[source]
     pub error: FetchError,
 }
 
 impl TrustError {
-    /// Whether to try again.
+    /// Returns whether to try again.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.error.is_transient()
@@ -51,17 +51,17 @@ impl TrustError {
 }
 
 impl Trust {
-    /// Trusts these issuers and nobody else, for signatures of these algorithms.
+    /// Creates the trust in these issuers and no others, for signatures of these algorithms.
     #[must_use]
     pub fn new(issuers: &[IssuerUrl], allowed: AllowedAlgorithms, fetcher: Fetcher) -> Self {
         let issuers = issuers.iter().map(|issuer| (issuer.as_str().to_owned(), None)).collect();
         Self { fetcher, allowed, issuers: RwLock::new(issuers) }
     }
 
-    /// Fetches the metadata of an issuer, and its keys, and keeps them.
+    /// Fetches the metadata and keys of an issuer, and keeps them.
     ///
     /// # Errors
-    /// [`TrustError`]: what was learned before stays.
+    /// [`TrustError`] when one of them cannot be fetched; what was kept before stays.
     pub async fn learn(&self, issuer: &IssuerUrl) -> Result<Metadata, TrustError> {
         let failed = |error| TrustError { issuer: issuer.clone(), error };
         let metadata = self.fetcher.metadata(issuer).await.map_err(failed)?;
@@ -74,7 +74,7 @@ impl Trust {
         Ok(metadata)
     }
 
-    /// What is known of the issuer that `iss` names: compared byte for byte.
+    /// Returns the state of the issuer that `iss` names, compared byte for byte.
     pub(crate) fn issuer_state(&self, iss: &str) -> IssuerState {
         match self.issuers.read().get(iss) {
             None => IssuerState::Stranger,

@@ -1,4 +1,4 @@
-//! Verification of a received SET: the steps of the README (RFC 8417 §3, RFC 8935 §2, RFC 7519 §7.2, SSF 1.0 §4.1).
+//! Verification of a received SET, in the steps of the README (RFC 8417 §3, RFC 8935 §2, RFC 7519 §7.2, SSF 1.0 §4.1).
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     trust::{IssuerState, Known},
 };
 
-/// What a receiver demands of a SET.
+/// The demands of a receiver on a SET.
 #[derive(Clone)]
 pub struct Verify {
     trust: Arc<Trust>,
@@ -25,56 +25,58 @@ pub struct Verify {
 /// A SET that was verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Taken {
-    /// Its identity, unique with its issuer.
+    /// The SET's `jti`, unique with its issuer.
     pub jti: String,
-    /// Who issued it.
+    /// The SET's issuer.
     pub iss: String,
-    /// What all SETs of one cause share; numbers of older transmitters as text.
+    /// The `txn`, which all SETs of one event share; a number of an older transmitter as text.
     pub txn: Option<String>,
     /// The `kid` of the key that verified it.
     pub kid: Option<String>,
     /// The algorithm that verified it.
     pub algorithm: setgate_jose::Algorithm,
-    /// All claims.
+    /// The SET's claims.
     pub claims: Map<String, Value>,
-    /// Set when the subject has a critical member that is not understood: to be acknowledged and discarded (SSF 1.0 §3.6).
+    /// The critical member of the subject that is not understood, if there is one: the SET is to be acknowledged and
+    /// discarded (SSF 1.0 §3.6).
     pub discard: Option<String>,
 }
 
-/// Why a SET was not taken.
+/// The reasons why a SET was not accepted.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum NotTaken {
-    /// It is not acceptable.
+    /// The SET is not acceptable.
     Refused(Refusal),
-    /// Its issuer's metadata or keys are not there: it may be acceptable later.
+    /// The metadata or keys of the issuer are not there; the SET may be acceptable later.
     NotNow {
-        /// When to try again.
+        /// The time after which to try again.
         after: Duration,
-        /// Why, for people.
+        /// The reason in words.
         why: String,
     },
 }
 
-/// When a transmitter is asked to come back while its keys are not there.
+/// The time after which a transmitter is asked to come back while its metadata or keys are not there.
 const LATER: Duration = Duration::from_secs(1);
-/// Longest `jti` in bytes.
+/// The most bytes of a `jti`.
 const LONGEST_JTI: usize = 1024;
 
 impl Verify {
-    /// How far ahead of our clock `iat` may be, by default.
+    /// The time by which `iat` may be ahead of the receiver's clock, by default.
     pub const SKEW: Duration = Duration::from_secs(60);
 
-    /// Demands an issuer that is trusted and one of these audiences; with an empty list, any audience.
+    /// Creates the demands: an issuer that is trusted, and one of these audiences, or any when the list is empty.
     #[must_use]
     pub fn new(trust: Arc<Trust>, audiences: Vec<String>, skew: Duration, clock: Arc<dyn Clock>) -> Self {
         Self { trust, audiences, skew, clock }
     }
 
-    /// Verifies a compact token. Nothing of it is believed before its signature is.
+    /// Verifies a compact token. No claim is believed before the signature is verified.
     ///
     /// # Errors
-    /// [`NotTaken::Refused`] with the code of its step; [`NotTaken::NotNow`] while the issuer's keys are not there.
+    /// [`NotTaken::Refused`] with the code of its step; [`NotTaken::NotNow`] while the issuer's metadata or keys are
+    /// not there.
     pub async fn check(&self, token: &[u8]) -> Result<Taken, NotTaken> {
         let token = Token::parse(token).map_err(|error| unverified(&error))?;
         let claims = match setgate_set::parse_json(token.unverified_payload(), &JsonLimits::default()) {
@@ -82,7 +84,7 @@ impl Verify {
             Ok(_) => return Err(invalid("the payload is no JSON object")),
             Err(error) => return Err(invalid(format!("the payload is no I-JSON: {error}"))),
         };
-        // Step 4: read without believing it, to know whose keys to ask.
+        // Step 4: `iss` is read without being believed, to know whose keys to use.
         let iss = text(&claims, "iss").ok_or_else(|| invalid("`iss` is missing or no text"))?;
         let known = match self.trust.issuer_state(iss) {
             IssuerState::Known(known) => known,
@@ -102,7 +104,7 @@ impl Verify {
         Ok(Taken { jti, iss, txn, kid: header.kid.clone(), algorithm: header.alg, claims, discard })
     }
 
-    /// Steps 5 and 6. A key that is not in the kept set makes us fetch it again, at most once a minute.
+    /// Takes steps 5 and 6. When the key is not in the kept key set, the set is fetched again, at most once a minute.
     async fn check_signature(&self, token: &Token<'_>, known: &Known) -> Result<(), NotTaken> {
         let fetcher = self.trust.fetcher();
         let allowed = self.trust.allowed();
@@ -116,7 +118,7 @@ impl Verify {
         result.map_err(|error| unverified(&error))
     }
 
-    /// Step 7.
+    /// Takes step 7, the audience.
     fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), NotTaken> {
         let ours = |value: &str| self.audiences.is_empty() || self.audiences.iter().any(|audience| audience == value);
         let found = match claims.get("aud") {
@@ -130,7 +132,7 @@ impl Verify {
         if found { Ok(()) } else { Err(refused(ErrorCode::InvalidAudience, "none of `aud` is this receiver")) }
     }
 
-    /// Step 8, the envelope.
+    /// Takes step 8, for the envelope.
     fn check_envelope(&self, claims: &Map<String, Value>) -> Result<(), NotTaken> {
         if text(claims, "jti").is_none_or(|jti| jti.is_empty() || jti.len() > LONGEST_JTI) {
             return Err(invalid("`jti` is missing, no text, empty or longer than 1024 bytes"));
@@ -147,7 +149,7 @@ impl Verify {
         if claims.get("txn").is_some_and(|value| txn(value).is_none()) {
             return Err(invalid("`txn` is no text"));
         }
-        // SSF 1.0, 4.1.2 and 4.1.7: so that no SET can pass for an ID token or access token.
+        // The claims are forbidden, so that no SET can pass for an ID token or access token (SSF 1.0 §4.1.2, §4.1.7).
         for forbidden in ["exp", "sub"] {
             if claims.contains_key(forbidden) {
                 return Err(invalid(format!("`{forbidden}` must not be there")));
@@ -163,7 +165,7 @@ impl std::fmt::Debug for Verify {
     }
 }
 
-/// Step 8, the events, and step 10.
+/// Takes step 8 for the events, and step 10.
 fn check_events(claims: &Map<String, Value>) -> Result<(), NotTaken> {
     let events = claims.get("events").and_then(Value::as_object).filter(|events| !events.is_empty());
     for (uri, payload) in events.ok_or_else(|| invalid("`events` is missing, no object or empty"))? {
@@ -173,8 +175,8 @@ fn check_events(claims: &Map<String, Value>) -> Result<(), NotTaken> {
     Ok(())
 }
 
-/// The code for a token that is not to be believed. `typ` and `crit` are faults of the SET; all else is a matter of keys,
-/// bad signatures included.
+/// Turns a verification error into a refusal. `typ`, `crit` and a malformed token are faults of the SET; all other
+/// errors are a matter of keys, bad signatures included.
 fn unverified(error: &VerifyError) -> NotTaken {
     let code = match error {
         VerifyError::Malformed(_) | VerifyError::WrongType | VerifyError::Critical => ErrorCode::InvalidRequest,
@@ -187,7 +189,7 @@ fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     claims.get(name).and_then(Value::as_str)
 }
 
-/// A `txn`: older drafts print it as a number.
+/// Reads a `txn`, which older drafts print as a number.
 fn txn(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),

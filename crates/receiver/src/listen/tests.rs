@@ -9,7 +9,7 @@ use crate::{
     testing::{AUDIENCE, Transmitter, hand_clock, never_stops, runtime, trust},
 };
 
-/// The receiving half of a method, in short: one SET a request.
+/// The receiving half of a simple method, with one SET a request.
 struct Plain;
 
 async fn receive(Extension(arrival): Extension<Arrival>, body: Bytes) -> (StatusCode, String) {
@@ -38,7 +38,7 @@ impl AnyMethod for Plain {
         Some(Router::new().route("/", post(receive)).fallback(post(receive)))
     }
 
-    /// Brings the SETs it is told of, once, and is turned away when it is told so.
+    /// Brings the SETs in `from`, once; fails as a transmitter that refuses the receiver when `from` is `closed`.
     fn collect(&self, from: Json, ingest: Arc<dyn Ingest>, mut stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         Box::pin(async move {
             if from == "closed" {
@@ -56,7 +56,7 @@ impl AnyMethod for Plain {
     }
 }
 
-/// What the sink heard, and a way to wait for more.
+/// The reports that the sink received, and a way to wait for more.
 struct Heard {
     reports: Mutex<Vec<Report>>,
     news: tokio::sync::Notify,
@@ -146,7 +146,7 @@ async fn learns_of_its_issuer_serves_and_ends() {
 
 #[tokio::test]
 async fn waits_for_a_transmitter_that_is_not_up_yet() {
-    // A listener that is bound and closed again: nobody answers there.
+    // The listener is bound and closed again, so that no server answers at its address.
     let address = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap().address();
     let issuer = IssuerUrl::parse(&format!("http://{address}")).unwrap();
     let runtime = runtime(hand_clock());
@@ -229,7 +229,7 @@ async fn a_collector_knows_the_issuer_before_it_asks_and_ends_when_told() {
     let transmitter = Transmitter::start_unknown().await;
     let (heard, sink) = sink();
     let token = String::from_utf8(transmitter.sign(&transmitter.claims("1"))).unwrap();
-    // Plain checks that the ingest takes it at once: it would be put off were the issuer not known.
+    // The method checks that the ingest accepts the SET at once: it would be put off if the issuer were not known.
     let collect = collect(&transmitter, sink, Json::from(vec![token]));
     let (end, stop) = tokio::sync::watch::channel(false);
     let running = tokio::spawn(collect.serve(stop));

@@ -28,7 +28,7 @@ fn example() -> Received {
     }))
 }
 
-/// Every character that a terminal or an eye could be steered by.
+/// Returns whether a text contains a character that could steer a terminal or mislead the eye.
 fn steers(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || clean(&c.to_string(), 16).starts_with("\\u"))
 }

@@ -42,7 +42,7 @@ async fn takes_a_good_set_of_every_algorithm() {
 
 #[tokio::test]
 async fn every_fault_of_a_signed_set_has_its_code() {
-    // The steps of the README: 4 and 7 to 10.
+    // The cases cover steps 4 and 7 to 10 of the README.
     let transmitter = Transmitter::start().await;
     let verify = transmitter.verify(&[AUDIENCE]);
     let good = transmitter.claims("1");
@@ -130,7 +130,7 @@ async fn what_is_unusual_and_allowed_is_taken() {
 
 #[tokio::test]
 async fn a_token_that_cannot_be_believed_has_its_code() {
-    // The steps of the README: 1 to 3, 5 and 6.
+    // The cases cover steps 1 to 3, 5 and 6 of the README.
     let transmitter = Transmitter::start().await;
     let verify = transmitter.verify(&[AUDIENCE]);
     let good = String::from_utf8(transmitter.sign(&transmitter.claims("1"))).unwrap();
@@ -155,7 +155,7 @@ async fn a_token_that_cannot_be_believed_has_its_code() {
 
 #[tokio::test]
 async fn claims_are_i_json() {
-    // A member that occurs twice is rejected (RFC 7493 §2.3), also where libraries keep the last one.
+    // A member that occurs twice is refused (RFC 7493 §2.3), although many libraries keep the last one.
     let transmitter = Transmitter::start().await;
     let verify = transmitter.verify(&[AUDIENCE]);
     let good = transmitter.claims("1").to_string();
@@ -188,7 +188,7 @@ async fn a_rotated_key_is_fetched_and_a_revoked_one_is_not_believed() {
     let kid = ring.signer(Algorithm::EdDSA).unwrap().kid().to_owned();
     transmitter.keyring.install(ring.revoke(&kid, setgate_jose::Moment::default()).unwrap());
     let new = transmitter.sign(&claims);
-    // Within a minute of the last fetch, nothing is fetched (hardening H42).
+    // Within a minute of the last fetch, the key set is not fetched again (hardening H42).
     assert_eq!(code(verify.check(&new).await), ErrorCode::InvalidKey);
     transmitter.clock.pass(60);
     assert!(verify.check(&new).await.is_ok());
@@ -219,7 +219,7 @@ async fn a_transmitter_that_is_down_loses_nothing_that_was_learned() {
 
 #[tokio::test]
 async fn a_subject_with_an_unknown_critical_member_is_discarded_and_not_refused() {
-    // SSF 1.0, 3.6.
+    // A SET with a critical subject member that is not understood is acknowledged and discarded (SSF 1.0 §3.6).
     let listener = setgate_net::Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let transmitter = Transmitter::behind(listener, &["user", "spaceship"]).await;
     transmitter.trust.learn(&transmitter.issuer).await.unwrap();
