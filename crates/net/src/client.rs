@@ -27,26 +27,27 @@ use crate::{
     tls,
 };
 
-/// Connections end this long after their pool was made, so that changed names and certificates are seen.
+/// The age at which a pool is replaced, so that changed names and certificates take effect.
 const POOL_AGE: Duration = Duration::from_secs(300);
-/// An idle connection is closed after this long.
+/// The time after which an idle connection is closed.
 const IDLE: Duration = Duration::from_secs(60);
-/// Idle connections kept to one origin.
+/// The most idle connections that are kept to one origin.
 const IDLE_CONNECTIONS: usize = 128;
-/// After so long without a byte on an HTTP/2 connection with requests under way, the peer is asked for a sign of life (RFC 9113 §6.7).
+/// The time without a byte on an HTTP/2 connection with open requests after which the peer is pinged (RFC 9113 §6.7).
 const PING: Duration = Duration::from_secs(10);
-/// After so long without one the connection is ended. A connection that died unheard would otherwise take every request until its pool is old.
+/// The time without an answer to that ping after which the connection is ended. A connection that died unnoticed would
+/// otherwise take every request until its pool is replaced.
 const PONG: Duration = Duration::from_secs(10);
-/// Bytes of an answer's head.
+/// The most bytes of an answer's head.
 const HEAD: usize = 64 * 1024;
-/// Header fields of an answer.
+/// The most header fields of an answer.
 const HEADERS: usize = 256;
-/// Bytes beyond `keep_body` that are read and forgotten, so that the connection can be used again.
+/// The most bytes beyond `keep_body` that are read and discarded, so that the connection can be reused.
 const FORGET: usize = 16 * 1024;
 
 type Pool = legacy::Client<Connector, Full<Bytes>>;
 
-/// The way out: makes guarded clients, one per policy.
+/// The factory of guarded clients, one per policy, for everything that the gateway sends.
 #[derive(Clone)]
 pub struct Outbound(Arc<Shared>);
 
@@ -59,18 +60,21 @@ struct Shared {
 }
 
 impl Outbound {
-    /// The way out under these options. `own` are the gateway's listeners, which are never targets; more may be added later.
+    /// Creates the factory with these options. `own` are the gateway's listeners, which are never targets; more may be
+    /// added later.
     ///
     /// # Errors
-    /// [`NetError::Tls`] when a configured certificate authority cannot be read.
+    /// [`NetError::Tls`] when a configured certificate authority cannot be read or TLS cannot be configured;
+    /// [`NetError::Option`] and [`NetError::Secret`] when the timeout is zero or the options of the egress proxy cannot
+    /// be used.
     pub fn new(config: &OutboundConfig, runtime: setgate_clock::Runtime, own: OwnAddresses) -> Result<Self, NetError> {
         Self::with_resolver(config, runtime, own, Arc::new(SystemResolver))
     }
 
-    /// The same with a resolver of one's own.
+    /// Creates the factory as [`Outbound::new`] does, with the given resolver.
     ///
     /// # Errors
-    /// [`NetError::Tls`] when a configured certificate authority cannot be read.
+    /// The same as those of [`Outbound::new`].
     pub fn with_resolver(
         config: &OutboundConfig,
         runtime: setgate_clock::Runtime,
@@ -92,7 +96,7 @@ impl Outbound {
             }
         }
         let roots = tls::base_roots(config)?;
-        // Whether TLS can be configured at all is known now, not at the first request.
+        // An impossible TLS configuration fails here and not at the first request.
         tls::client_config(&roots, &TlsPolicy::default())?;
         Ok(Self(Arc::new(Shared {
             config: config.clone(),
@@ -103,13 +107,13 @@ impl Outbound {
         })))
     }
 
-    /// The proxy that everything leaves through, if there is one.
+    /// Returns the proxy that all requests leave through, if there is one.
     #[must_use]
     pub fn egress(&self) -> Option<&Egress> {
         self.0.way.egress.as_ref()
     }
 
-    /// The client of a policy. Equal policies share connections; different ones never do.
+    /// Returns the client of a policy. Equal policies share connections; different policies never do.
     #[must_use]
     pub fn client(&self, policy: &TlsPolicy) -> HttpClient {
         let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,38 +151,38 @@ struct Aged {
     pool: Pool,
 }
 
-/// One request.
+/// An outgoing request.
 #[derive(Clone, Debug)]
 pub struct HttpRequest {
     /// The method.
     pub method: Method,
-    /// The target, checked by the guard.
+    /// The target, which the guard checks.
     pub url: Url,
-    /// Header fields; `Host` and `Content-Length` are added.
+    /// The header fields; `Host` and `Content-Length` are added.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// Bytes of the answer's body that are kept; what is longer is cut and marked as truncated.
+    /// The most bytes of the answer's body that are kept; a longer body is cut and marked as truncated.
     pub keep_body: usize,
-    /// From resolving the name to the end of the answer; `None`: as `[net]` says.
+    /// The time limit from resolving the name to the end of the answer; `None` stands for the `timeout` of `[net]`.
     pub timeout: Option<Duration>,
 }
 
-/// One answer. Redirects are answers like any other: they are never followed.
+/// An answer. Redirects are answers like any other and are never followed.
 #[derive(Clone, Debug)]
 pub struct HttpResponse {
     /// The status.
     pub status: StatusCode,
-    /// Header fields.
+    /// The header fields.
     pub headers: HeaderMap,
     /// The body, or its beginning.
     pub body: Bytes,
-    /// Whether the body is not whole: it was longer than allowed, broke off, or was not there in time.
+    /// Whether the body is incomplete: it was longer than allowed, broke off, or was not complete by the deadline.
     pub truncated: bool,
 }
 
 impl HttpClient {
-    /// Checks a target without any I/O: a name passes, since its addresses are checked when it is resolved.
+    /// Checks a target without any I/O. A name passes, since its addresses are checked when it is resolved.
     ///
     /// # Errors
     /// [`HttpFault::Guard`], with a text that names the option that would allow the target.
@@ -188,11 +192,11 @@ impl HttpClient {
 
     /// Sends a request and reads its answer.
     ///
-    /// One deadline spans resolving, connecting, TLS, sending and the answer. Once the answer's head is there, it is the
-    /// result whatever becomes of its body: a status that was received is never lost to a body that drips or breaks off.
+    /// One deadline spans resolving, connecting, TLS, sending and the answer. Once the answer's head has arrived, it is
+    /// the result whatever becomes of its body: a received status is never lost to a body that is slow or breaks off.
     ///
     /// # Errors
-    /// [`HttpError`] when there is no head of an answer.
+    /// [`HttpError`] when no head of an answer arrives.
     pub async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         self.check(&request.url)?;
         let uri = Uri::try_from(request.url.as_str())
@@ -233,13 +237,14 @@ impl HttpClient {
 }
 
 impl HttpClient {
-    /// Opens a connection of its own to where `url` points, checked like any request; over TLS it speaks HTTP/1.1 only.
+    /// Opens a connection outside of every pool to the target of `url`, which is checked like that of any request; over
+    /// TLS it speaks HTTP/1.1 only.
     ///
-    /// For protocols that begin as HTTP and go on as another (RFC 9110 §7.8). The caller sends the request itself. One
-    /// deadline spans resolving, connecting and TLS.
+    /// It serves protocols that begin as HTTP and switch to another (RFC 9110 §7.8). The caller sends the request
+    /// itself. One deadline spans resolving, connecting and TLS.
     ///
     /// # Errors
-    /// [`HttpError`] when there is no connection.
+    /// [`HttpError`] when no connection can be established.
     pub async fn dial(&self, url: &Url) -> Result<Dialed, HttpError> {
         self.check(url)?;
         let uri = Uri::try_from(url.as_str())
@@ -278,7 +283,8 @@ impl ClientInner {
         }
     }
 
-    /// The pool of the day. An old one is let go: its idle connections close, those in use when they become idle.
+    /// Returns the current pool. A pool past its age is released: its idle connections close, those in use when they
+    /// become idle.
     fn pool(&self) -> Result<Pool, HttpError> {
         let now = self.runtime.clock.monotonic();
         let current = self.pool.load();
@@ -290,7 +296,7 @@ impl ClientInner {
         let pool = self.connector.clone().map(|connector| self.build(connector))?;
         let fresh = Arc::new(Some(Aged { born: now, pool: pool.clone() }));
         let before = self.pool.compare_and_swap(&current, fresh);
-        // Whoever came first has made the pool that all use.
+        // The first caller to replace the pool has made the one that all use.
         if !Arc::ptr_eq(&before, &current)
             && let Some(aged) = before.as_ref()
         {
@@ -315,7 +321,7 @@ impl ClientInner {
     }
 }
 
-/// Reads until the body's end, keeping `keep` bytes; tells whether it kept all.
+/// Reads to the end of the body and keeps `keep` bytes of it; returns whether it kept the whole body.
 async fn read(body: &mut Incoming, kept: &mut BytesMut, keep: usize) -> bool {
     let mut left = FORGET;
     while let Some(frame) = body.frame().await {
@@ -334,7 +340,7 @@ async fn read(body: &mut Incoming, kept: &mut BytesMut, keep: usize) -> bool {
     left == FORGET
 }
 
-/// Connections run as tasks of the runtime.
+/// An executor that runs connections as tasks of the runtime.
 #[derive(Clone)]
 struct Spawn(setgate_clock::Runtime);
 
@@ -344,7 +350,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     }
 }
 
-/// Finds the failure in the chain of causes.
+/// Finds the fault in the chain of causes.
 fn classify(error: &legacy::Error) -> HttpError {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     let mut fault = if error.is_connect() { HttpFault::Connect } else { HttpFault::Closed };
@@ -353,8 +359,8 @@ fn classify(error: &legacy::Error) -> HttpError {
         if let Some(own) = error.downcast_ref::<HttpError>() {
             return own.clone();
         }
-        // An alert of the peer may come after the handshake. HTTP/2 keeps of it only the text and the kind, which no
-        // other error of a socket has.
+        // An alert of the peer may come after the handshake. HTTP/2 keeps only its text and its kind, which no other
+        // error of a socket has.
         let io = error.downcast_ref::<io::Error>();
         let is_tls = io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData);
         if is_tls || error.downcast_ref::<rustls::Error>().is_some() {

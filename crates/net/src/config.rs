@@ -1,4 +1,4 @@
-//! The options of this crate: `[net]` for requests that leave, the listeners' own sections for those that come.
+//! The options of this crate: `[net]` for outgoing requests, and the listeners' own sections for incoming ones.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,11 +7,12 @@ use serde::Deserialize;
 
 use crate::{NetError, Secret, SecretRef, ServerCertificate};
 
-/// `[net]`: how the gateway speaks to others.
+/// The section `[net]`: the options of the gateway's outgoing requests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutboundConfig {
-    /// Networks that are allowed although they are not global, for all streams: any port, and `http` with `allow_http`.
+    /// Networks that are allowed for all streams although they are not global: on any port, and over `http` with
+    /// `allow_http`.
     pub allow_networks: Vec<IpNet>,
     /// Networks that are refused although they are global: the gateway's own public addresses, a load balancer.
     pub deny_networks: Vec<IpNet>,
@@ -23,14 +24,15 @@ pub struct OutboundConfig {
     pub system_roots: bool,
     /// PEM files with further certificate authorities.
     pub ca_files: Vec<PathBuf>,
-    /// From resolving the name to the answer's head, for requests that name no time of their own.
+    /// The time limit from resolving the name to the end of the answer, for requests that name none of their own.
     #[serde(with = "setgate_clock::duration")]
     pub timeout: Duration,
-    /// The proxy that everything leaves through, `http://HOST:PORT`; empty: none. Proxies of the environment are ignored.
+    /// The proxy that all requests leave through, `http://HOST:PORT`; empty for none. Proxies of the environment are
+    /// ignored.
     pub egress_proxy: String,
-    /// Whether that proxy resolves names. Then its rules are the guard: the gateway checks literal addresses alone.
+    /// Whether that proxy resolves names. Its rules are then the guard: the gateway checks literal addresses only.
     pub egress_proxy_resolves: bool,
-    /// `USER:PASSWORD` for that proxy, as `file:PATH` or `env:NAME`; empty: none.
+    /// The credentials for that proxy, `USER:PASSWORD`, as `file:PATH` or `env:NAME`; empty for none.
     pub egress_proxy_credentials: SecretRef,
 }
 
@@ -51,38 +53,39 @@ impl Default for OutboundConfig {
     }
 }
 
-/// What a listener allows its callers.
+/// The limits of a listener for its callers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at once; further ones wait in the system's queue.
+    /// The most connections at once; further ones wait in the system's queue.
     pub connections: usize,
-    /// Of these, connections that have shown no accepted credential; a further one gets the place of one of them.
+    /// The most of these that have shown no accepted credential; a further one gets the place of one of them.
     pub unauthenticated_connections: usize,
-    /// Connections at once from one IPv4 address or one /64 of IPv6; a further one gets the place of one of them that has shown no
-    /// credential, or is closed.
+    /// The most connections at once from one IPv4 address or one /64 of IPv6; a further one gets the place of one of
+    /// them that has shown no credential, or is closed.
     pub connections_per_address: usize,
-    /// Connections at once of one client that nobody else gets the place of; further ones count as if they had shown no credential.
+    /// The most connections of one client whose places are safe at once; further ones count as if they had shown no
+    /// credential.
     pub connections_per_client: usize,
-    /// For the TLS handshake, and again for the first request's head.
+    /// The time limit for the TLS handshake, and again for the first request's head.
     #[serde(with = "setgate_clock::duration")]
     pub handshake_timeout: Duration,
-    /// How long a connection may have no open request.
+    /// The time that a connection may have no open request.
     #[serde(with = "setgate_clock::duration")]
     pub idle_timeout: Duration,
-    /// How long the peer may take nothing of what is written.
+    /// The time that the peer may read nothing of what is written.
     #[serde(with = "setgate_clock::duration")]
     pub write_timeout: Duration,
-    /// For each request's head, waiting for it included.
+    /// The time limit for each request's head, the wait for it included.
     #[serde(with = "setgate_clock::duration")]
     pub header_timeout: Duration,
-    /// Bytes of a request's head.
+    /// The most bytes of a request's head.
     pub header_bytes: usize,
-    /// Header fields of a request.
+    /// The most header fields of a request.
     pub headers: usize,
-    /// Streams at once on one HTTP/2 connection.
+    /// The most streams at once on one HTTP/2 connection.
     pub http2_streams: u32,
-    /// How long open requests get after the listener was told to stop.
+    /// The time that open requests have to finish after the listener was asked to stop.
     #[serde(with = "setgate_clock::duration")]
     pub drain_timeout: Duration,
 }
@@ -106,23 +109,23 @@ impl Default for Limits {
     }
 }
 
-/// TLS of a listener, and its limits.
+/// The TLS options of a listener, and its limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenConfig {
-    /// PEM file with the certificate chain; without it the listener speaks plain HTTP.
+    /// The PEM file with the certificate chain; without it the listener speaks plain HTTP.
     pub certificate: Option<PathBuf>,
-    /// PEM file with the certificate's key.
+    /// The PEM file with the certificate's key.
     pub key: Option<PathBuf>,
-    /// What callers may do.
+    /// The limits for callers.
     pub limits: Limits,
 }
 
 impl ListenConfig {
-    /// The certificate that the section names, if it names one.
+    /// Reads the certificate that the section names, if it names one.
     ///
     /// # Errors
-    /// [`NetError::Tls`] when a file cannot be read or used, [`NetError::Option`] when one of two is named.
+    /// [`NetError::Tls`] when a file cannot be read or used, [`NetError::Option`] when only one of the two is named.
     pub fn certificate(&self) -> Result<Option<ServerCertificate>, NetError> {
         let needs = |option, why: &str| Err(NetError::Option { option, why: why.to_owned() });
         match (&self.certificate, &self.key) {

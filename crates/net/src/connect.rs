@@ -1,4 +1,4 @@
-//! Opens connections: resolve, check, connect to the checked address, TLS.
+//! The opening of connections: resolving, checking, connecting to the checked address, TLS.
 
 use std::{
     io,
@@ -25,10 +25,10 @@ use tower::Service;
 
 use crate::{Egress, HttpError, HttpFault, guard::AddressGuard, resolve::Resolver};
 
-/// How long one address may stay silent before the next one is tried beside it (RFC 8305).
+/// The time that one address may stay silent before the next is tried beside it (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Addresses of one name that are tried at most.
+/// The most addresses of one name that are tried.
 const ADDRESSES: usize = 8;
 
 #[derive(Clone)]
@@ -37,18 +37,18 @@ pub(crate) struct Connector(Arc<Inner>);
 struct Inner {
     guard: AddressGuard,
     tls: Arc<ClientConfig>,
-    /// The same trust and identity for what begins as HTTP/1.1 and goes on as something else.
+    /// The TLS configuration of equal trust and identity for connections that begin as HTTP/1.1 and switch protocols.
     upgrading: Arc<ClientConfig>,
     way: Way,
 }
 
-/// What all connections of the gateway have in common.
+/// The settings that all outgoing connections of the gateway share.
 #[derive(Clone)]
 pub(crate) struct Way {
     pub(crate) resolver: Resolver,
     pub(crate) runtime: setgate_clock::Runtime,
     pub(crate) egress: Option<Egress>,
-    /// How long a connection may take to come about, whoever still waits for it.
+    /// The time limit for establishing a connection, independent of whether a request still waits for it.
     pub(crate) timeout: Duration,
 }
 
@@ -59,7 +59,7 @@ impl Connector {
         Self(Arc::new(Inner { guard, tls: Arc::new(tls), upgrading: Arc::new(upgrading), way }))
     }
 
-    /// A connection of its own, outside of every pool.
+    /// Opens a connection outside of every pool.
     pub(crate) async fn dial(&self, target: &Uri) -> Result<Dialed, HttpError> {
         self.0.open(target, &self.0.upgrading, true).await.map(Dialed)
     }
@@ -78,7 +78,8 @@ impl Service<Uri> for Connector {
         let inner = self.0.clone();
         Box::pin(async move {
             let opening = inner.open(&target, &inner.tls, false);
-            // A pool goes on connecting when the request that asked for it is over; a peer that is silent must not hold that for ever.
+            // A pool goes on connecting after the request that asked for it is over; a silent peer must not hold that
+            // forever.
             let late = inner.way.runtime.clock.sleep(inner.way.timeout);
             tokio::select! {
                 biased;
@@ -93,7 +94,8 @@ impl Service<Uri> for Connector {
 }
 
 impl Inner {
-    /// Opens a connection. `own`: what is sent over it is no request of a pool, and no proxy may read it.
+    /// Opens a connection. `own` means that it does not carry requests of a pool, so that no proxy may read its
+    /// traffic.
     async fn open(&self, target: &Uri, tls: &Arc<ClientConfig>, own: bool) -> Result<Wire, HttpError> {
         let secure = target.scheme_str() == Some("https");
         let host = target.host().unwrap_or_default();
@@ -106,7 +108,7 @@ impl Inner {
                     .await
                     .map_err(|why| HttpError::new(HttpFault::Connect, format!("no connection: {why}")))?
             }
-            // The proxy is asked with the URL of each request (RFC 9112 §3.2.2).
+            // A proxy gets the URL of each request (RFC 9112 §3.2.2).
             Some(egress) if egress.resolves() && !secure && !own => {
                 self.check_literal(secure, host, port)?;
                 return self.to_proxy(egress).await.map(Wire::Forward);
@@ -124,7 +126,8 @@ impl Inner {
         }
     }
 
-    /// A connection to the target through the proxy: to a checked address, or to the name where the proxy resolves.
+    /// Opens a connection to the target through the proxy: to a checked address, or to the name where the proxy
+    /// resolves.
     async fn through(&self, egress: &Egress, secure: bool, host: &str, port: u16) -> Result<TcpStream, HttpError> {
         let targets: Vec<String> = if egress.resolves() {
             self.check_literal(secure, host, port)?;
@@ -149,7 +152,8 @@ impl Inner {
         self.guard.address(secure, ip, port).map_err(|why| HttpError::new(HttpFault::Guard, why.0))
     }
 
-    /// The operator named the proxy, so that the guard does not check it: it usually lies inside.
+    /// Connects to the proxy. The guard does not check its address, since the operator chose it and it usually is
+    /// internal; a listener of the gateway itself is refused.
     async fn to_proxy(&self, egress: &Egress) -> Result<TcpStream, HttpError> {
         let gone = |why: String| HttpError::new(HttpFault::Proxy, format!("the egress proxy cannot be reached: {why}"));
         let found: Arc<[IpAddr]> = match egress.host().parse::<IpAddr>() {
@@ -163,7 +167,7 @@ impl Inner {
         self.connect(&all).await.map_err(|why| gone(why.to_string()))
     }
 
-    /// The addresses of `host` that the guard lets pass.
+    /// Returns the addresses of `host` that the guard allows.
     async fn addresses(&self, secure: bool, host: &str, port: u16) -> Result<Vec<SocketAddr>, HttpError> {
         let found: Arc<[IpAddr]> =
             match host.parse::<IpAddr>() {
@@ -187,7 +191,7 @@ impl Inner {
         }
     }
 
-    /// The first connection that comes about; a further address is tried when one fails or stays silent.
+    /// Returns the first connection that is established; the next address is tried when one fails or stays silent.
     async fn connect(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
         let mut left = addresses.iter();
         let mut trying = FuturesUnordered::new();
@@ -212,7 +216,7 @@ impl Inner {
     }
 }
 
-/// A connection that was opened under the guard, for a protocol that begins as HTTP/1.1 and goes on as another.
+/// A connection that was opened under the guard, for a protocol that begins as HTTP/1.1 and switches to another.
 pub struct Dialed(Wire);
 
 impl std::fmt::Debug for Dialed {
@@ -244,7 +248,7 @@ impl AsyncWrite for Dialed {
 /// A connection, plain or TLS.
 pub(crate) enum Wire {
     Plain(TcpStream),
-    /// To a proxy that reads the requests and hands them on.
+    /// A plain connection to a proxy that reads the requests and forwards them.
     Forward(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }

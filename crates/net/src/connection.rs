@@ -1,4 +1,4 @@
-//! What one connection does, when its time is over, and how it is ended.
+//! The state of one connection: its requests, the end of its time, and how it is ended.
 
 use std::{
     any::Any,
@@ -20,10 +20,10 @@ use crate::{
     observe::{Limit, OfListener},
 };
 
-/// How long a connection that was told to end has for it.
+/// The time that a connection has to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What holds for all connections of a listener.
+/// The rules for all connections of a listener.
 pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
@@ -36,44 +36,44 @@ impl Rules {
     }
 }
 
-/// One connection.
+/// An open connection.
 pub(crate) struct Connection {
     rules: Arc<Rules>,
     life: Mutex<Life>,
-    /// How it has to end.
+    /// The [`End`] that was decided, or 0.
     ending: AtomicU8,
     end_asked: Notify,
-    /// Another protocol has the connection: it can be ended only where its bytes pass.
+    /// Whether another protocol has the connection, which can then be ended only where its bytes pass.
     taken_over: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
 
-/// What the connection does.
+/// The activity of a connection.
 struct Life {
     kept: Vec<Box<dyn Any + Send + Sync>>,
     closed: bool,
-    /// Whether a request has come yet.
+    /// Whether a request has arrived yet.
     asked: bool,
-    /// Requests that are not answered to the last byte.
+    /// The number of requests that are not answered to the last byte.
     requests: usize,
-    /// Since when the peer has to do something, while there is no request.
+    /// The time since which the peer has to act, while there is no request.
     since: Duration,
-    /// Answers of which the peer has to take what is there, and since when.
+    /// The answers with data ready that the peer has to read, each with the time since which that is so.
     handed: Vec<(u64, Duration)>,
     last: u64,
-    /// Since when nothing can be written.
+    /// The time since which nothing can be written.
     stalled: Option<Duration>,
-    /// When it was told to end.
+    /// The time at which the connection was asked to end.
     asked_to_end: Option<Duration>,
 }
 
-/// How a connection is ended.
+/// The way in which a connection is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum End {
-    /// When its requests are answered.
+    /// Graceful: its requests are answered first.
     Soon = 1,
-    /// At once.
+    /// Immediate.
     Cut = 2,
 }
 
@@ -112,7 +112,7 @@ impl Connection {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps something until the connection is closed, also when another protocol has taken it over.
+    /// Keeps `what` until the connection is closed, even after another protocol has taken it over.
     pub(crate) fn keep(&self, what: impl Any + Send + Sync) {
         let mut life = self.life();
         if !life.closed {
@@ -120,13 +120,13 @@ impl Connection {
         }
     }
 
-    /// The handshake is over: the peer has to ask for something.
+    /// Records that the handshake is over, so that the peer has to send a request.
     pub(crate) fn greeted(&self) {
         let now = self.rules.now();
         self.life().since = now;
     }
 
-    /// A request has come; it lasts as long as the value.
+    /// Records a request, which lasts as long as the returned value.
     pub(crate) fn ask(self: &Arc<Self>) -> Asking {
         let mut life = self.life();
         life.asked = true;
@@ -135,18 +135,18 @@ impl Connection {
         Asking { connection: self.clone(), number: life.last, handed: false }
     }
 
-    /// Another protocol takes the connection over, whose rules tell when it is idle.
+    /// Records that another protocol takes over the connection; its own rules decide when it is idle.
     pub(crate) fn take_over(&self) {
         self.taken_over.store(true, Ordering::Release);
     }
 
-    /// Tells when the connection has to end, and how.
+    /// Waits until the connection has to end and returns how.
     pub(crate) async fn ending(&self) -> End {
         self.end_asked.notified().await;
         if self.is_cut() { End::Cut } else { End::Soon }
     }
 
-    /// Ends it, for this limit.
+    /// Ends the connection because of `limit`.
     pub(crate) fn end(&self, end: End, limit: Limit) {
         let before = self.ending.fetch_max(end as u8, Ordering::AcqRel);
         if before >= end as u8 {
@@ -163,11 +163,11 @@ impl Connection {
         self.writer.wake();
     }
 
-    /// It broke; where that was for a limit of the protocol's own, this is counted.
+    /// Records that the connection broke, and counts it where a limit of the HTTP library was the cause.
     pub(crate) fn broke(&self, error: &(dyn std::error::Error + 'static)) {
         let Some(fault) = error.downcast_ref::<hyper::Error>().filter(|fault| fault.is_timeout()) else { return };
         if self.ending.load(Ordering::Acquire) == 0 {
-            // Beside a head that does not come there is an unanswered ping of HTTP/2, which names its cause.
+            // The other cause beside a missing head is an unanswered HTTP/2 ping, whose error has a source.
             let limit = if fault.source().is_none() { Limit::Header } else { Limit::Ping };
             self.rules.observed.closed(limit);
         }
@@ -177,7 +177,7 @@ impl Connection {
         self.ending.load(Ordering::Acquire) == End::Cut as u8
     }
 
-    /// What has to become of it now, and for which limit.
+    /// Returns how the connection has to end now, and because of which limit.
     pub(crate) fn due(&self, now: Duration) -> Option<(End, Limit)> {
         let limits = &self.rules.limits;
         let life = self.life();
@@ -198,7 +198,7 @@ impl Connection {
         }
     }
 
-    /// Whether a connection that was taken over must end; wakes the reader or the writer when it must.
+    /// Returns whether a connection that was taken over must end; the reader or writer is woken when it must.
     pub(crate) fn must_end(&self, cx: &mut Context<'_>, side: Side) -> bool {
         if !self.taken_over.load(Ordering::Acquire) {
             return false;
@@ -210,13 +210,13 @@ impl Connection {
         self.is_cut()
     }
 
-    /// From now on nothing can be written, or something again.
+    /// Records that nothing can be written from now on, or that writing goes on.
     pub(crate) fn stalls(&self, so: bool) {
         let now = self.rules.now();
         self.life().stalled = so.then_some(now);
     }
 
-    /// It is closed. Returns what was kept until now.
+    /// Marks the connection as closed and returns what was kept.
     pub(crate) fn close(&self) -> Vec<Box<dyn Any + Send + Sync>> {
         let mut life = self.life();
         life.closed = true;
@@ -232,7 +232,7 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// There is something to take: it is the peer's turn.
+    /// Records that there is data for the peer to read.
     pub(crate) fn handed(&mut self) {
         let now = self.connection.rules.now();
         let mut life = self.connection.life();
@@ -243,7 +243,7 @@ impl Asking {
         self.handed = true;
     }
 
-    /// All is taken, and there is more to come: it is our turn.
+    /// Records that the peer has read everything and the answer has yet to produce more.
     pub(crate) fn taken(&mut self) {
         if std::mem::take(&mut self.handed) {
             self.connection.life().handed.retain(|(number, _)| *number != self.number);

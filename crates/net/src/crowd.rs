@@ -1,4 +1,4 @@
-//! Those who have shown no credential: who of them makes room for the next caller.
+//! Connections that have shown no credential, and the choice of the one that makes room for the next caller.
 
 use std::{
     cmp::Reverse,
@@ -7,16 +7,17 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// What counts as one address: an IPv4 address, also when IPv6 carries it, or the /64 that one IPv6 host has for itself.
+/// The unit that counts as one address: an IPv4 address, also when IPv6 carries it, or the /64 that one IPv6 host has
+/// for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Block(IpAddr);
 
-/// What is likely in one hand: the /24 of an IPv4 address, the /32 of an IPv6 one.
+/// A network that one party probably controls: the /24 of an IPv4 address, the /32 of an IPv6 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Network(IpAddr);
 
 impl Block {
-    /// The one that an address belongs to.
+    /// Returns the block that an address belongs to.
     pub(crate) fn of(ip: IpAddr) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V6(ip) => first_bits(ip, 64),
@@ -36,7 +37,7 @@ fn first_bits(ip: Ipv6Addr, bits: u32) -> IpAddr {
     Ipv6Addr::from_bits(ip.to_bits() & !(u128::MAX >> bits)).into()
 }
 
-/// Connections by where they come from and when.
+/// Connections by origin and age.
 #[derive(Default)]
 pub(crate) struct Crowd {
     blocks: Ranked<Network, Block>,
@@ -52,34 +53,35 @@ impl Crowd {
         self.blocks.members.len()
     }
 
-    /// Somebody comes; numbers grow.
+    /// Adds a connection; numbers grow with each.
     pub(crate) fn insert(&mut self, block: Block, number: u64) {
         let network = block.network();
         self.blocks.change(network, block, |members| members.insert((block, number)), 1);
         self.networks.change((), network, |members| members.insert((network, number)), 1);
     }
 
-    /// Somebody goes, or is of the crowd no longer.
+    /// Removes a connection that has closed or is no longer unauthenticated.
     pub(crate) fn remove(&mut self, block: Block, number: u64) {
         let network = block.network();
         self.blocks.change(network, block, |members| members.remove(&(block, number)), -1);
         self.networks.change((), network, |members| members.remove(&(network, number)), -1);
     }
 
-    /// Who makes room when all places are taken: in the network that has the most, at its address that has the most, the oldest. Whoever
-    /// brings many pushes out its own.
+    /// Returns the connection that makes room when all places are taken: in the network with the most connections, at
+    /// its address with the most, the oldest. A caller that opens many connections displaces its own.
     pub(crate) fn first_to_go(&self) -> Option<u64> {
         let network = self.networks.largest(())?;
         self.oldest_of(self.blocks.largest(network)?)
     }
 
-    /// Who makes room for another one of the same address.
+    /// Returns the oldest connection of the address, which makes room for another of the same address.
     pub(crate) fn oldest_of(&self, block: Block) -> Option<u64> {
         self.blocks.oldest(block)
     }
 }
 
-/// Sets of numbers, of which the largest of a group is found at once; of equally large ones the one with the oldest member.
+/// Sets of numbers, by key, with direct access to the largest of a group; among equally large ones, to the one with the
+/// oldest member.
 struct Ranked<G, K> {
     members: BTreeSet<(K, u64)>,
     sizes: HashMap<K, usize>,
@@ -148,7 +150,7 @@ mod tests {
     fn the_oldest_of_the_largest_makes_room() {
         let mut crowd = Crowd::default();
         assert_eq!(crowd.first_to_go(), None);
-        // One of a small network, before all; three addresses of a large one.
+        // One connection of a small network, before all others; then three addresses of a large one.
         let came = ["192.0.2.1", "2001:db8:0:1::1", "2001:db8:0:2::1", "2001:db8:0:2::2", "2001:db8:0:3::1"];
         for (number, ip) in came.iter().enumerate() {
             crowd.insert(block(ip), number as u64);
@@ -158,7 +160,7 @@ mod tests {
             crowd.remove(block(came[number as usize]), number);
             gone.push(number);
         }
-        // The address with two; then by age; at last, of two networks with one each, the older.
+        // The address with two connections comes first; then by age; at last, of two networks with one each, the older.
         assert_eq!(gone, [2, 1, 3, 0, 4]);
         assert!(crowd.is_empty() && crowd.blocks.order.is_empty() && crowd.networks.sizes.is_empty());
     }
@@ -168,7 +170,7 @@ mod tests {
         let mut crowd = Crowd::default();
         crowd.insert(block("192.0.2.1"), 0);
         for number in 1..1000 {
-            // Ten networks, each with as many addresses as it likes.
+            // Ten networks, each with many addresses.
             crowd.insert(block(&format!("2001:{:x}:{number:x}::1", 0xdb0 + number % 10)), number);
             if crowd.len() > 20 {
                 let first = crowd.first_to_go().unwrap();

@@ -1,33 +1,33 @@
-//! What can go wrong on the network, and whose fault it is.
+//! Errors of the network, and whose fault they are.
 
 use std::{error::Error, fmt};
 
-/// What kind of failure a request met.
+/// The kind of fault that a request met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpFault {
-    /// The address guard refused the target: ours or the receiver's to fix, never the network's.
+    /// The address guard refused the target: the operator's or the receiver's to fix, never the network's.
     Guard,
     /// The name has no address.
     Resolve,
-    /// No connection came about.
+    /// A connection to the target could not be established.
     Connect,
-    /// The egress proxy cannot be reached or says no.
+    /// The egress proxy cannot be reached or refuses.
     Proxy,
     /// TLS failed: certificate, name, protocol or client certificate.
     Tls,
-    /// The deadline passed before the answer's head was there.
+    /// The deadline passed before the answer's head arrived.
     Timeout,
-    /// The connection broke before the answer's head was there.
+    /// The connection broke before the answer's head arrived.
     Closed,
-    /// The answer is no HTTP, or the request cannot be expressed.
+    /// The answer is not HTTP, or the request cannot be expressed in it.
     Protocol,
     /// The answer's head is larger than allowed.
     TooLarge,
 }
 
 impl HttpFault {
-    /// The stable code, for metrics and causes.
+    /// Returns the stable code, for metrics and causes.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl HttpFault {
         }
     }
 
-    /// Whether waiting does not fix it: the address, the certificate or the server behind the address is the wrong one.
+    /// Returns whether waiting does not help: the address, the certificate or the server behind the address is wrong.
     #[must_use]
     pub const fn is_lasting(self) -> bool {
         match self {
@@ -53,23 +53,23 @@ impl HttpFault {
     }
 }
 
-/// Why a request has no answer.
+/// The reason why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpError {
-    /// What kind of failure.
+    /// The kind of fault.
     pub fault: HttpFault,
-    /// For people: no secrets, no paths of URLs.
+    /// A text for people, without secrets and without paths of URLs.
     pub text: String,
 }
 
 impl HttpError {
-    /// An error.
+    /// Creates an error.
     #[must_use]
     pub fn new(fault: HttpFault, text: impl Into<String>) -> Self {
         Self { fault, text: text.into() }
     }
 
-    /// The stable code of its fault.
+    /// Returns the stable code of the fault.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         self.fault.code()
@@ -84,40 +84,40 @@ impl fmt::Display for HttpError {
 
 impl Error for HttpError {}
 
-/// Why something of the network cannot be set up.
+/// The reason why something of the network cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetError {
-    /// A secret cannot be fetched.
+    /// A secret cannot be read.
     #[error("{place} cannot be used: {source}")]
     Secret {
-        /// Where it should be.
+        /// The place where it should be.
         place: String,
-        /// Why not.
+        /// The underlying error.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// Certificates or keys cannot be used.
+    /// A certificate or key cannot be used.
     #[error("{what}: {source}")]
     Tls {
-        /// Which.
+        /// The file or certificate concerned.
         what: String,
-        /// Why not.
+        /// The underlying error.
         source: Box<dyn Error + Send + Sync>,
     },
     /// A listener cannot be opened.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// Where.
+        /// The address to listen on.
         address: std::net::SocketAddr,
-        /// Why not.
+        /// The underlying error.
         source: std::io::Error,
     },
     /// An option is not acceptable.
     #[error("`{option}`: {why}")]
     Option {
-        /// Which.
+        /// The name of the option.
         option: &'static str,
-        /// Why not, and what to write instead.
+        /// The reason, and what to write instead.
         why: String,
     },
 }

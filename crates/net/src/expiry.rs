@@ -1,13 +1,13 @@
-//! When certificates end.
+//! The expiry of certificates.
 
 use std::path::Path;
 
 use crate::{NetError, tls};
 
-/// When the first certificate of a chain in a PEM file ends, in seconds since 1970.
+/// Returns the earliest expiry of the certificates in a PEM file, in seconds since 1970.
 ///
 /// # Errors
-/// [`NetError::Tls`] when the file cannot be read, or holds no certificate that can be understood.
+/// [`NetError::Tls`] when the file cannot be read, or holds no certificate that can be parsed.
 pub fn chain_ends(file: &Path) -> Result<u64, NetError> {
     let what = file.display().to_string();
     let mut ends = u64::MAX;
@@ -18,10 +18,10 @@ pub fn chain_ends(file: &Path) -> Result<u64, NetError> {
     Ok(ends)
 }
 
-/// `notAfter` of a certificate in DER, in seconds since 1970; before that it is 0.
+/// Reads `notAfter` of a certificate in DER, in seconds since 1970; earlier times are 0.
 ///
-/// RFC 5280 §4.1: `Certificate` begins with `TBSCertificate`, and that with version (optional), serial number, signature algorithm,
-/// issuer and validity. What stands behind is not looked at: whether the certificate is good is decided where it is used.
+/// RFC 5280 §4.1: `Certificate` begins with `TBSCertificate`, and that with version (optional), serial number,
+/// signature algorithm, issuer and validity. Later fields are not read: the certificate is verified where it is used.
 fn not_after(certificate: &[u8]) -> Option<u64> {
     const SEQUENCE: u8 = 0x30;
     const VERSION: u8 = 0xa0;
@@ -39,14 +39,15 @@ fn not_after(certificate: &[u8]) -> Option<u64> {
     seconds(tag, time)
 }
 
-/// What is left to read of a value in DER.
+/// The unread rest of a value in DER.
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The next value, with its tag.
+    /// Reads the next value, with its tag.
     fn next(&mut self) -> Option<(u8, &'a [u8])> {
         let (&[tag, first], rest) = self.0.split_first_chunk()?;
-        // X.690, 8.1.3: up to 127 the length is the octet itself, else that many octets follow.
+        // X.690, 8.1.3: up to 127 the octet itself is the length; above, its low bits count the octets of the length
+        // that follow.
         let (length, rest) = match first {
             0..=0x7f => (usize::from(first), rest),
             0x81..=0x84 => {
@@ -60,13 +61,14 @@ impl<'a> Der<'a> {
         Some((tag, value))
     }
 
-    /// What is inside the next value, which must have this tag.
+    /// Enters the next value, which must have the tag `wanted`.
     fn inside(&mut self, wanted: u8) -> Option<Self> {
         self.next().filter(|(tag, _)| *tag == wanted).map(|(_, value)| Self(value))
     }
 }
 
-/// Reads a time as RFC 5280 §4.1.2.5 wants it: `YYMMDDHHMMSSZ` (`UTCTime`) or `YYYYMMDDHHMMSSZ` (`GeneralizedTime`).
+/// Reads a time in the forms of RFC 5280 §4.1.2.5: `YYMMDDHHMMSSZ` (`UTCTime`) or `YYYYMMDDHHMMSSZ`
+/// (`GeneralizedTime`).
 fn seconds(tag: u8, time: &[u8]) -> Option<u64> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;
@@ -98,8 +100,8 @@ fn seconds(tag: u8, time: &[u8]) -> Option<u64> {
     Some(u64::try_from(seconds).unwrap_or_default())
 }
 
-/// Days from the first of January 1970 to a date of the Gregorian calendar. A year is counted from March, so that the day of a leap year
-/// comes last.
+/// Returns the days from 1 January 1970 to a date of the Gregorian calendar. A year is counted from March, so that the
+/// leap day comes last.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

@@ -1,7 +1,7 @@
-//! The address guard: which targets a request may have (promise P8, hardening H31).
+//! The address guard, which decides on the targets of requests (promise P8, hardening H31).
 //!
-//! A URL is checked before anything is done with it, and every address, whether it is written in the URL or comes from a
-//! resolver, once more at the moment of connecting. The connection goes to the checked address and nowhere else.
+//! A URL is checked before anything is done with it, and every address, whether it is written in the URL or comes from
+//! a resolver, once more at the moment of connecting. The connection goes to the checked address and nowhere else.
 
 use std::{
     fmt,
@@ -14,32 +14,33 @@ use url::{Host, Url};
 
 use crate::OutboundConfig;
 
-/// Ports that need no permission.
+/// The ports that need no permission.
 const PORTS: [u16; 2] = [443, 8443];
 
-/// What one stream's operator allows beyond `[net]`.
+/// The targets that one stream's operator allows beyond those of `[net]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GuardPolicy {
-    /// Networks that are allowed although they are not global: any port, and `http` with `allow_http`.
+    /// Networks that are allowed although they are not global: on any port, and over `http` with `allow_http`.
     pub allow_networks: Vec<IpNet>,
-    /// Whether `http` URLs are allowed to allowed networks.
+    /// Whether `http` URLs are allowed to the allowed networks.
     pub allow_http: bool,
     /// Ports that are allowed beside 443 and 8443.
     pub allow_ports: Vec<u16>,
 }
 
-/// Where the gateway itself listens: never a target, whatever the operator allows (hardening H6).
+/// The addresses that the gateway itself listens on, which are never targets, whatever the operator allows (hardening
+/// H6).
 #[derive(Clone, Debug, Default)]
 pub struct OwnAddresses(Arc<RwLock<Vec<SocketAddr>>>);
 
 impl OwnAddresses {
-    /// None yet.
+    /// Creates an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a listener, as it is bound. An unspecified address stands for every address of the machine.
+    /// Adds a listener by the address it is bound to. An unspecified address stands for every address of the machine.
     pub fn add(&self, listener: SocketAddr) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(listener);
     }
@@ -53,12 +54,12 @@ impl OwnAddresses {
     }
 }
 
-/// Only an address of this machine can be bound.
+/// Returns whether an address belongs to this machine: no other can be bound.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// A target that the guard refuses. The text names the option and the line that would allow it.
+/// A refusal of the guard. The text names the option, and the line to write where that would allow the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused(pub String);
 
@@ -68,7 +69,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// The rules of `[net]` and of one stream together.
+/// The rules of `[net]` and of one stream, combined.
 #[derive(Clone, Debug)]
 pub(crate) struct AddressGuard {
     own: OwnAddresses,
@@ -89,7 +90,7 @@ impl AddressGuard {
         }
     }
 
-    /// Whether this is a listener of the gateway itself.
+    /// Returns whether the address is a listener of the gateway itself.
     pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
         self.own.contain(address.ip().to_canonical(), address.port())
     }
@@ -111,7 +112,7 @@ impl AddressGuard {
         let ip = match url.host() {
             Some(Host::Ipv4(ip)) => IpAddr::V4(ip),
             Some(Host::Ipv6(ip)) => IpAddr::V6(ip),
-            // Its addresses may turn out to lie in an allowed network, if there is one.
+            // The addresses of the name may turn out to lie in an allowed network, if there is one.
             Some(Host::Domain(name)) if !name.is_empty() => {
                 return self.scheme_and_port(secure, port, !self.allow.is_empty());
             }
@@ -170,7 +171,8 @@ fn refusal(ip: IpAddr, what: &str) -> Refused {
     ))
 }
 
-/// Addresses that answer for the platform below the machine. A network around one does not allow it; naming it does.
+/// Addresses at which a cloud platform answers its machines. A network around one does not allow it; its own address
+/// does.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
@@ -179,7 +181,7 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// The IPv4 address that an IPv6 address stands for: compatible, translated, NAT64, 6to4, Teredo.
+/// Returns the IPv4 address that an IPv6 address stands for: compatible, translated, NAT64, 6to4, Teredo.
 fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(ip) = ip else { return None };
     let [a, b, c, d, e, f, g, h] = ip.segments();
@@ -196,7 +198,7 @@ fn embedded(ip: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// What keeps an address from being a global one.
+/// Returns a description of the special use that keeps an address from being a global one.
 fn special(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => V4.iter().find(|(net, _)| net.contains(&ip)).map(|(_, what)| *what),
@@ -219,7 +221,7 @@ const fn v6(a: u16, b: u16, c: u16, prefix: u8) -> Ipv6Net {
 const GLOBAL_UNICAST: Ipv6Net = v6(0x2000, 0, 0, 3);
 const NAT64: Ipv6Net = v6(0x64, 0xff9b, 0, 96);
 
-/// IANA's special-purpose IPv4 addresses that are not globally reachable, and a few that no receiver has.
+/// IANA's special-purpose IPv4 addresses that are not globally reachable, and a few that receivers never have.
 const V4: [(Ipv4Net, &str); 16] = [
     (v4(0, 0, 0, 0, 8), "an address of \"this network\""),
     (v4(10, 0, 0, 0, 8), "a private address"),
@@ -239,7 +241,7 @@ const V4: [(Ipv4Net, &str); 16] = [
     (v4(240, 0, 0, 0, 4), "a reserved address"),
 ];
 
-/// The same for IPv6, inside and outside the global unicast space.
+/// IANA's special-purpose IPv6 addresses, inside and outside the global unicast space.
 const V6: [(Ipv6Net, &str); 13] = [
     (v6(0, 0, 0, 16), "an unspecified, loopback or IPv4-compatible address"),
     (v6(0x64, 0xff9b, 1, 48), "a local-use translation address"),

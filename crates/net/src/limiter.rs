@@ -1,4 +1,4 @@
-//! What all connections of a listener share: its places, who takes them, and the limits that end a connection.
+//! The state that all connections of a listener share: its places, their holders, and the limits that end a connection.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,19 +18,19 @@ use crate::{
     observe::{Limit, OfListener},
 };
 
-/// How often connections are looked at: a limit of time is late by no more.
+/// The interval at which connections are checked; a time limit takes effect at most this late.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the log tells that callers are kept out.
+/// The shortest time between two warnings in the log that callers are kept out.
 const TELL: Duration = Duration::from_secs(60);
 
 /// The places of a listener.
 ///
-/// A caller that has shown no credential has its place on trial: when places run out, the next caller gets it. So those who never show one
-/// take the places of their own kind only.
+/// A caller that has shown no credential has its place on trial: when places run out, the next caller gets it.
+/// Unauthenticated callers can therefore displace only each other.
 pub(crate) struct ConnectionLimiter {
     rules: Arc<Rules>,
     places: Mutex<Places>,
-    /// A place is free, or there is one more to be had.
+    /// Wakes those who wait for a place whenever the places have changed.
     freed: Notify,
     came: Notify,
 }
@@ -44,7 +44,7 @@ struct Places {
     of_clients: HashMap<Arc<str>, usize>,
     crowd: Crowd,
     permits: HashMap<u64, Entry>,
-    /// Callers kept out or sent away since the log told of it, and when it did.
+    /// Callers kept out or displaced since the last warning in the log, by limit, and the time of that warning.
     untold: BTreeMap<Limit, u64>,
     warned_at: Option<Duration>,
 }
@@ -57,14 +57,14 @@ struct Entry {
     permit_state: PermitState,
 }
 
-/// What a connection counts as.
+/// The kind that a connection counts as.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PermitState {
     Unauthenticated,
     Authenticated,
-    /// It has left its place while its request waits.
+    /// The connection has left its place while its request waits.
     Away,
-    /// It has lost its place, and ends.
+    /// The connection has no place any more, and ends.
     Gone,
 }
 
@@ -81,12 +81,14 @@ impl ConnectionLimiter {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is a place for the next caller: a free one, or one of somebody who has shown no credential.
+    /// Waits until there is a place for the next caller: a free one, or that of a connection that has shown no
+    /// credential.
     pub(crate) async fn vacancy(&self) {
         self.until(|places| places.taken < self.rules.limits.connections || !places.crowd.is_empty()).await;
     }
 
-    /// From now on nobody gets a place; ends when all are free. Who waits elsewhere ends instead of returning.
+    /// Closes the places to newcomers and waits until all are free. A connection that has left its place ends instead
+    /// of coming back.
     pub(crate) async fn empty(&self) {
         self.places().closed = true;
         self.until(|places| places.taken == 0).await;
@@ -96,7 +98,7 @@ impl ConnectionLimiter {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
-            // Before the look: what is freed after it is not missed.
+            // Enabled before the check, so that a place freed after it is not missed.
             freed.as_mut().enable();
             if so(&self.places()) {
                 return;
@@ -105,14 +107,14 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Admits a connection that was accepted, as soon as there is a place; it has it until it is [closed](Self::close).
+    /// Admits an accepted connection as soon as there is a place, which it has until it is [closed](Self::close).
     ///
     /// # Errors
-    /// The limit that keeps it out.
+    /// The limit that keeps the connection out.
     pub(crate) async fn admit(&self, ip: IpAddr) -> Result<(u64, Arc<Connection>), Limit> {
         loop {
             match self.try_admit(ip) {
-                // Whoever had a place on trial when it was accepted has shown a credential since.
+                // The connection that had a place on trial at the time of `accept` has shown a credential since.
                 Err(Limit::Connections) => self.vacancy().await,
                 Err(limit) => {
                     self.rules.observed.refused(limit);
@@ -141,7 +143,11 @@ impl ConnectionLimiter {
         Ok((number, connection))
     }
 
-    /// Sees whether there is a place, and makes room for those who may push others out.
+    /// Finds a place for a connection. A newcomer, or a client that has a share left, displaces another where none is
+    /// free.
+    ///
+    /// # Errors
+    /// The limit that keeps the connection out.
     fn enter(
         &self,
         places: &mut Places,
@@ -185,7 +191,7 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Counts a connection as something else from now on.
+    /// Counts a connection as another kind from now on.
     fn stand(&self, places: &mut Places, number: u64, permit_state: PermitState) {
         let Places { taken, of_blocks, of_clients, crowd, permits, .. } = places;
         let Some(Entry { block, client, permit_state: present, .. }) = permits.get_mut(&number) else { return };
@@ -217,7 +223,8 @@ impl ConnectionLimiter {
         self.freed.notify_waiters();
     }
 
-    /// The connection has shown a credential of this client: from now on nobody gets its place, unless the client has more than its share.
+    /// Records that the connection has shown a credential of `client`: its place is safe from now on, unless the client
+    /// already has more than its share of them.
     pub(crate) fn vouch(&self, number: u64, client: &str) {
         let client: Arc<str> = client.into();
         let mut places = self.places();
@@ -229,7 +236,7 @@ impl ConnectionLimiter {
         }
     }
 
-    /// The connection gives its place to others until it comes back.
+    /// Gives the connection's place to others until [`come_back`](Self::come_back).
     pub(crate) fn leave(&self, number: u64) {
         let mut places = self.places();
         let Some(entry) = places.permits.get_mut(&number) else { return };
@@ -239,7 +246,7 @@ impl ConnectionLimiter {
         }
     }
 
-    /// It wants a place again, if there is one; otherwise it ends after its answers.
+    /// Gives the connection a place again if there is one; otherwise the connection ends after its answers.
     pub(crate) fn come_back(&self, number: u64) {
         let mut places = self.places();
         let Some(entry) = places.permits.get_mut(&number) else { return };
@@ -257,7 +264,7 @@ impl ConnectionLimiter {
         }
     }
 
-    /// The connection is closed.
+    /// Removes a closed connection.
     pub(crate) fn close(&self, number: u64) {
         let mut places = self.places();
         self.stand(&mut places, number, PermitState::Gone);
@@ -266,7 +273,8 @@ impl ConnectionLimiter {
         drop(entry);
     }
 
-    /// Ends a connection that has shown no credential, where there is one: the process has no descriptor for another caller.
+    /// Ends a connection that has shown no credential, if there is one, because the process has no file descriptor for
+    /// the next caller.
     pub(crate) fn make_room(&self) {
         let mut places = self.places();
         if let Some(first) = places.crowd.first_to_go() {
@@ -281,7 +289,7 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Ends connections whose time is over, for as long as it is polled.
+    /// Ends connections whose time is over, for as long as the future is polled.
     pub(crate) async fn watch(&self) {
         loop {
             if self.places().permits.is_empty() {
@@ -334,7 +342,7 @@ impl PermitState {
     }
 }
 
-/// One less of a kind.
+/// Decrements the count of `key`, and removes it at 0.
 fn less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;

@@ -1,4 +1,4 @@
-//! Listeners: plain or TLS listeners that serve an axum router over HTTP/1.1 and HTTP/2, within limits.
+//! Listeners, plain or TLS, that serve an axum router over HTTP/1.1 and HTTP/2 within limits.
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -34,14 +34,14 @@ use crate::{
     tls,
 };
 
-/// Turns true when everything must end.
+/// A signal that becomes true when everything must end.
 pub type Stop = watch::Receiver<bool>;
 
-/// Who is at the other end of the connection: an extension of every request.
+/// The address at the other end of the connection, set as an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// A listener's certificate with its key; it can be replaced while connections are open.
+/// A listener's certificate with its key, which can be replaced while connections are open.
 #[derive(Clone)]
 pub struct ServerCertificate(Arc<Reloadable>);
 
@@ -51,16 +51,16 @@ struct Reloadable {
 }
 
 impl ServerCertificate {
-    /// Takes chain and key from PEM texts.
+    /// Reads the chain and the key from PEM texts.
     ///
     /// # Errors
-    /// [`NetError::Tls`] when either is no PEM or the key is not the certificate's.
+    /// [`NetError::Tls`] when either is not PEM or the key does not belong to the certificate.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, NetError> {
         let current = tls::certified_key("server certificate", chain, key)?;
         Ok(Self(Arc::new(Reloadable { files: None, current: ArcSwap::from_pointee(current) })))
     }
 
-    /// Takes chain and key from PEM files.
+    /// Reads the chain and the key from PEM files.
     ///
     /// # Errors
     /// [`NetError::Tls`] when a file cannot be read or used.
@@ -69,10 +69,10 @@ impl ServerCertificate {
         Ok(Self(Arc::new(Reloadable { files: Some((chain, key)), current: ArcSwap::from_pointee(current) })))
     }
 
-    /// Reads the files again; new handshakes show what they hold now.
+    /// Reads the files again; new handshakes present what they hold now.
     ///
     /// # Errors
-    /// [`NetError::Tls`] when a file cannot be read or used; the old certificate stays.
+    /// [`NetError::Tls`] when a file cannot be read or used; the old certificate stays in force.
     pub fn reload(&self) -> Result<(), NetError> {
         if let Some((chain, key)) = &self.0.files {
             let fresh = tls::certified_key("server certificate", &tls::read(chain)?, &tls::read(key)?)?;
@@ -112,19 +112,19 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens a plain listener with default limits; port 0 takes a free one.
+    /// Opens a plain listener with default limits; port 0 picks a free port.
     ///
     /// # Errors
-    /// [`NetError::Listen`] when the address is taken, or not ours.
+    /// [`NetError::Listen`] when the address is in use or does not belong to this machine.
     pub async fn bind(address: SocketAddr) -> Result<Self, NetError> {
         Self::open(address, &ListenConfig::default()).await
     }
 
-    /// Opens a listener as its section says.
+    /// Opens a listener as its section of the configuration says.
     ///
     /// # Errors
-    /// [`NetError::Listen`] when the address is taken, or not ours; [`NetError::Tls`] and [`NetError::Option`] when the
-    /// certificate cannot be used.
+    /// [`NetError::Listen`] when the address is in use or does not belong to this machine; [`NetError::Tls`] and
+    /// [`NetError::Option`] when the certificate cannot be used.
     pub async fn open(address: SocketAddr, config: &ListenConfig) -> Result<Self, NetError> {
         let certificate = config.certificate()?;
         let fault = |source| NetError::Listen { address, source };
@@ -139,7 +139,7 @@ impl Listener {
         }
     }
 
-    /// Makes it speak TLS 1.2 and 1.3 with this certificate.
+    /// Makes the listener speak TLS 1.2 and 1.3 with this certificate.
     ///
     /// # Errors
     /// [`NetError::Tls`] when the crypto provider lacks a protocol version.
@@ -155,32 +155,34 @@ impl Listener {
         Ok(self)
     }
 
-    /// Makes it count its connections there, under its name.
+    /// Makes the listener count its connections in `observed`, under `name`.
     #[must_use]
     pub fn observed(mut self, observed: Observed, name: &'static str) -> Self {
         self.observed = observed.of(name);
         self
     }
 
-    /// Where it listens; with the port it got.
+    /// Returns the address that the listener is bound to, with the port that the system assigned.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its certificate, to be reloaded.
+    /// Returns the listener's certificate, to be reloaded; `None` when the listener speaks plain HTTP.
     #[must_use]
     pub const fn certificate(&self) -> Option<&ServerCertificate> {
         self.certificate.as_ref()
     }
 
-    /// Turns true when the listener was stopped and every connection has ended but those that [left](crate::ConnectionPermit::leave) their places.
+    /// Returns a signal that becomes true when the listener was stopped and every connection has ended, except those
+    /// that [left](crate::ConnectionPermit::leave) their places.
     #[must_use]
     pub fn quiet(&self) -> Stop {
         self.quiet.subscribe()
     }
 
-    /// Serves until `stop`, then lets open requests finish within the drain time, then cuts what is left.
+    /// Serves until `stop` is true, lets open requests finish within the drain timeout, then cuts the remaining
+    /// connections.
     pub async fn serve(self, app: Router, stop: Stop, runtime: setgate_clock::Runtime) {
         let limiter = ConnectionLimiter::new(&self.limits, runtime.clock.clone(), self.observed.clone());
         tokio::select! {
@@ -197,7 +199,7 @@ impl Listener {
         mut stop: Stop,
         runtime: setgate_clock::Runtime,
     ) {
-        // Nothing is ever sent: that all senders are gone says that all connections are.
+        // Nothing is ever sent through this channel: it ends when every connection has dropped its sender.
         let (alive, mut living) = mpsc::channel(1);
         let drain = self.limits.drain_timeout;
         let state = Arc::new(ServeState {
@@ -258,7 +260,7 @@ impl std::fmt::Debug for Listener {
     }
 }
 
-/// Errors that concern the connection and not the listener.
+/// Returns whether an error of `accept` concerns one connection and not the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -266,12 +268,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Ends when the signal is true, or nobody can raise it any more.
+/// Waits until the signal is true or its sender is gone.
 async fn raised(stop: &mut Stop) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// What serves the connections of a listener.
+/// The state that all connections of a listener are served with.
 struct ServeState {
     app: Router,
     tls: Option<TlsAcceptor>,
@@ -287,7 +289,8 @@ impl ServeState {
         }
         let permit = held.permit().clone();
         let tcp = PermittedIo::new(tcp, held);
-        // Each stage has a box of its own: a connection that waits for hours shall not carry what only a handshake needs.
+        // Each stage is boxed by itself, so that a connection that waits for hours does not keep what only the
+        // handshake needs.
         let Some(acceptor) = &self.tls else {
             return Box::pin(self.http(tcp, permit, peer)).await;
         };
@@ -388,12 +391,12 @@ impl ServeState {
     }
 }
 
-/// A router answers always.
+/// Returns the answer unchanged: a router always answers, and the function only states the type.
 fn answer(answer: Result<Response<axum::body::Body>, Infallible>) -> Result<Response<axum::body::Body>, Infallible> {
     answer
 }
 
-/// Tasks that hyper starts are tasks of the runtime.
+/// An executor that runs hyper's tasks as tasks of the runtime.
 #[derive(Clone)]
 struct Spawn(setgate_clock::Runtime);
 

@@ -1,14 +1,14 @@
-//! What listeners report: names and labels are decided here once.
+//! The metrics of listeners, with all their names and labels.
 
 use setgate_telemetry::{
     Registry,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-/// The listener, and one more label; names and values are fixed.
+/// The label for the listener, and one more; names and values are fixed.
 type Labels = [(&'static str, &'static str); 2];
 
-/// Connections of listeners. Clones count together.
+/// The metrics of all listeners' connections. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     open: Family<Labels, Gauge>,
@@ -18,7 +18,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Counters that are shown under `/metrics`.
+    /// Creates the metrics and registers them with `registry`, which shows them under `/metrics`.
     pub fn register(registry: &Registry) -> Self {
         let all = Self::default();
         registry.register(
@@ -40,13 +40,13 @@ impl Observed {
         all
     }
 
-    /// What one listener counts.
+    /// Returns the metrics of one listener.
     pub(crate) const fn of(self, listener: &'static str) -> OfListener {
         OfListener { all: self, listener }
     }
 }
 
-/// Connections of one listener.
+/// The metrics of one listener's connections.
 #[derive(Clone, Debug)]
 pub(crate) struct OfListener {
     all: Observed,
@@ -58,7 +58,7 @@ impl OfListener {
         self.listener
     }
 
-    /// A connection counts as something else from now on, or no more.
+    /// Counts a connection as another kind from now on; `None` counts it as no kind.
     pub(crate) fn stands(&self, before: Option<&'static str>, now: Option<&'static str>) {
         let kind = |kind| self.all.open.get_or_create(&[("listener", self.listener), ("kind", kind)]);
         if let Some(before) = before {
@@ -82,7 +82,7 @@ impl OfListener {
     }
 }
 
-/// The limit that ended a connection, or did not let it in.
+/// The limit that ended a connection or kept it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Limit {
     Connections,
@@ -94,12 +94,12 @@ pub(crate) enum Limit {
     Idle,
     WriteStall,
     Drain,
-    /// No option: the system's.
+    /// The system's limit of file descriptors, which no option sets.
     Descriptors,
 }
 
 impl Limit {
-    /// The option that sets it, where there is one.
+    /// Returns the limit's label: the name of the option that sets it, or a name of its own.
     pub(crate) const fn option(self) -> &'static str {
         match self {
             Self::Connections => "connections",

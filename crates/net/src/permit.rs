@@ -14,11 +14,12 @@ use tokio::sync::mpsc;
 
 use crate::{connection::Connection, limiter::ConnectionLimiter, observe::Limit};
 
-/// A connection's place among those that its listener allows: an extension of every request.
+/// A connection's place among those that its listener allows, set as an extension of every request.
 ///
-/// Whoever lets a request wait long [leaves](ConnectionPermit::leave) the place to others and counts the request in a budget of its own. A connection
-/// that was taken over by another protocol keeps its place, or what was [kept](ConnectionPermit::keep) with it, until it is closed. One that has shown a
-/// credential is [vouched for](ConnectionPermit::vouch): others do not get its place.
+/// A handler that lets a request wait long [leaves](ConnectionPermit::leave) the place to others and counts the request
+/// in a budget of its own. A connection that was taken over by another protocol keeps its place, or what was
+/// [kept](ConnectionPermit::keep) with it, until it is closed. A connection that has shown a credential is [vouched
+/// for](ConnectionPermit::vouch), so that others do not get its place.
 #[derive(Clone)]
 pub struct ConnectionPermit(Arc<Inner>);
 
@@ -30,22 +31,22 @@ struct Inner {
 }
 
 impl ConnectionPermit {
-    /// Gives the connection's place to others for as long as the value lives.
+    /// Gives the connection's place to others for as long as the returned value lives.
     ///
-    /// When it comes back and there is no place any more, the connection ends after its answers.
+    /// If no place is free when it is dropped, the connection ends after its answers.
     #[must_use]
     pub fn leave(&self) -> Away {
         self.0.limiter.leave(self.0.number);
         Away(self.clone())
     }
 
-    /// Keeps something until the connection is closed, also when another protocol has taken it over.
+    /// Keeps `what` until the connection is closed, even after another protocol has taken it over.
     pub fn keep(&self, what: impl Any + Send + Sync) {
         self.0.connection.keep(what);
     }
 
-    /// The connection has shown a credential that was accepted, of this client: nobody gets its place while it is open, unless the client
-    /// has more than its share of them.
+    /// Records that the connection has shown an accepted credential of `client`: nobody gets its place while it is
+    /// open, unless the client has more than its share of connections. Only the first call has an effect.
     pub fn vouch(&self, client: &str) {
         if !self.0.vouched.swap(true, Ordering::Relaxed) {
             self.0.limiter.vouch(self.0.number, client);
@@ -73,17 +74,17 @@ impl Drop for Away {
     }
 }
 
-/// A connection's permit, held: dropped, its place and what was kept with it are free.
+/// The owner of a connection's permit: dropping it frees the place and what was kept with it.
 pub(crate) struct HeldPermit {
     permit: ConnectionPermit,
     _alive: mpsc::Sender<Infallible>,
 }
 
 impl HeldPermit {
-    /// Admits a connection that was accepted, as soon as there is a place; it keeps it until the value is dropped.
+    /// Admits an accepted connection as soon as there is a place, which it has until the value is dropped.
     ///
     /// # Errors
-    /// The limit that keeps it out.
+    /// The limit that keeps the connection out.
     pub(crate) async fn admit(
         limiter: &Arc<ConnectionLimiter>,
         ip: IpAddr,

@@ -1,4 +1,4 @@
-//! What passes through a connection, watched: its bytes and the answers on it.
+//! The traffic of a connection, watched: its bytes and the answers on it.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use crate::{
     permit::HeldPermit,
 };
 
-/// The bytes of a connection, with its place: whoever holds the one holds the other.
+/// The byte stream of a connection together with its place: they have one owner.
 pub(crate) struct PermittedIo<Io> {
     io: Io,
     held: HeldPermit,
@@ -35,7 +35,7 @@ impl<Io> PermittedIo<Io> {
         }
     }
 
-    /// Notes whether the peer takes what is written.
+    /// Records whether the peer reads what is written.
     fn wrote(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if self.stalled != written.is_pending() {
             self.stalled = written.is_pending();
@@ -82,8 +82,9 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for PermittedIo<Io> {
     }
 }
 
-/// An answer on its way. Whether the peer takes it is seen by who asks for more: with HTTP/2 a peer can read every byte of the connection
-/// and still take nothing of an answer, by leaving its window shut (RFC 9113 §5.2).
+/// The body of an answer on its way. Whether the peer reads it shows in the calls for more of it: with HTTP/2 a peer
+/// can read every byte of the connection and still take nothing of an answer, by leaving its window shut (RFC 9113
+/// §5.2).
 pub(crate) struct Answering {
     body: Body,
     asking: Asking,

@@ -1,4 +1,5 @@
-//! The way out through a proxy of the operator's, by `CONNECT` (RFC 9110 §9.3.6), and what the guard is worth then (hardening H31).
+//! Outgoing connections through the operator's proxy, by `CONNECT` (RFC 9110 §9.3.6), and the guard's part in that case
+//! (hardening H31).
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -12,13 +13,13 @@ use url::{Host, Url};
 
 use crate::{HttpError, HttpFault, NetError, OutboundConfig, Secret, SecretRef};
 
-/// Bytes of the head of a proxy's answer.
+/// The most bytes of the head of a proxy's answer.
 const HEAD: usize = 8 * 1024;
 
-/// Through which proxy requests leave.
+/// The proxy that requests leave through.
 ///
-/// A proxy is no guard: unless it is told to resolve names, the gateway resolves and checks them itself and asks the proxy
-/// for the checked address.
+/// A proxy is not a guard: unless it is configured to resolve names, the gateway resolves and checks them itself and
+/// asks the proxy for the checked address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Egress {
     host: Arc<str>,
@@ -28,10 +29,11 @@ pub struct Egress {
 }
 
 impl Egress {
-    /// The proxy of the options, if there is one.
+    /// Reads the proxy from the options, if they name one.
     ///
     /// # Errors
-    /// [`NetError`], when it is no `http` URL with a port, or its credentials cannot be used.
+    /// [`NetError`] when it is not an `http` URL with a port, is missing although other options of it are set, or its
+    /// credentials cannot be used.
     pub(crate) fn of(config: &OutboundConfig) -> Result<Option<Self>, NetError> {
         let option = |option, why: &str| NetError::Option { option, why: why.to_owned() };
         if config.egress_proxy.is_empty() {
@@ -53,7 +55,7 @@ impl Egress {
             _ => return Err(wrong()),
         };
         let port = url.port().filter(|port| *port != 0).or_else(|| {
-            // The parser forgets a port that is the scheme's own.
+            // The parser drops the port that is the scheme's default.
             config.egress_proxy.trim_end_matches('/').ends_with(":80").then_some(80)
         });
         let credentials = if is_empty(&config.egress_proxy_credentials) {
@@ -69,33 +71,33 @@ impl Egress {
         Ok(Some(Self { host, port: port.ok_or_else(wrong)?, resolves: config.egress_proxy_resolves, credentials }))
     }
 
-    /// Its host, as configured.
+    /// Returns the proxy's host, as configured.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// Its port.
+    /// Returns the proxy's port.
     pub(crate) const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether the proxy resolves names, and its rules are the guard for them.
+    /// Returns whether the proxy resolves names, in which case its rules are the guard for them.
     #[must_use]
     pub const fn resolves(&self) -> bool {
         self.resolves
     }
 
-    /// What it is told of who asks.
+    /// Returns the value of `Proxy-Authorization`, if there are credentials.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(self.credentials.as_ref()?.expose()).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
 
-    /// Asks the proxy for a connection to `host` and `port`, and leaves `tcp` as that connection.
+    /// Asks the proxy for a connection to `host` and `port`, and turns `tcp` into that connection.
     ///
     /// # Errors
-    /// [`HttpFault::Proxy`], when it says no or what it says is no answer.
+    /// [`HttpFault::Proxy`] when the proxy refuses, or its answer is not valid.
     pub(crate) async fn tunnel(&self, tcp: &mut TcpStream, host: &str, port: u16) -> Result<(), Refusal> {
         let target = match host.parse::<IpAddr>() {
             Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
@@ -126,7 +128,7 @@ impl Egress {
         if !(200..300).contains(&status) {
             return Err(refusal(status));
         }
-        // The target speaks when it is spoken to: what comes before that is not the target's.
+        // The target does not send first: bytes before the first request are not the target's.
         if head.len() != end {
             return Err(fault("the egress proxy sent more than the head of its answer".to_owned()));
         }
@@ -134,7 +136,7 @@ impl Egress {
     }
 }
 
-/// Which proxy, for people; credentials are not shown.
+/// Shows the proxy's URL without the credentials.
 impl fmt::Display for Egress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.parse::<IpAddr>() {
@@ -150,10 +152,10 @@ impl fmt::Debug for Egress {
     }
 }
 
-/// Why there is no connection through the proxy.
+/// The reason why there is no connection through the proxy.
 pub(crate) struct Refusal {
     pub(crate) error: HttpError,
-    /// Whether another address of the same name may do better.
+    /// Whether another address of the same name may succeed.
     pub(crate) of_target: bool,
 }
 
@@ -161,7 +163,7 @@ fn fault(text: String) -> Refusal {
     Refusal { error: HttpError::new(HttpFault::Proxy, text), of_target: false }
 }
 
-/// What a status of the proxy means; its own text is not repeated.
+/// Returns the meaning of the proxy's status; the proxy's own text is not repeated.
 pub(crate) fn refusal(status: u16) -> Refusal {
     let why = match status {
         407 => ": `egress_proxy_credentials` in `[net]` are missing or not accepted",
@@ -173,7 +175,7 @@ pub(crate) fn refusal(status: u16) -> Refusal {
     Refusal { error: HttpError::new(HttpFault::Proxy, text), of_target: (500..600).contains(&status) }
 }
 
-/// The status of `HTTP/1.x NNN ...`.
+/// Reads the status from `HTTP/1.x NNN ...`.
 fn status(head: &[u8]) -> Option<u16> {
     let rest = head.strip_prefix(b"HTTP/1.")?;
     let (minor, rest) = rest.split_first()?;

@@ -1,4 +1,4 @@
-//! From names to addresses.
+//! Resolution of names to addresses.
 
 use std::{
     collections::HashMap,
@@ -12,13 +12,13 @@ use futures_util::{
     future::{BoxFuture, Shared},
 };
 
-/// Gives the addresses of a name. What it answers is checked by the guard and pinned for the connection.
+/// A resolver of names. The guard checks each address that it returns, and the connection goes to the checked address.
 pub trait Resolve: Send + Sync {
-    /// The addresses of `name`, best first.
+    /// Returns the addresses of `name`, best first.
     fn resolve(&self, name: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 }
 
-/// The resolver of the machine.
+/// The system's resolver.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemResolver;
 
@@ -33,10 +33,10 @@ impl Resolve for SystemResolver {
 type Answer = Result<Arc<[IpAddr]>, String>;
 type Asking = Shared<BoxFuture<'static, Answer>>;
 
-/// Asks a resolver once for all who want the same name at the same moment; keeps nothing beyond that.
+/// A resolver that shares one lookup among all who ask for the same name at the same time. Answers are not cached.
 ///
-/// A stream that opens 64 connections at once costs one lookup, so names that resolve slowly cannot fill the pool of
-/// threads that lookups run on.
+/// A stream that opens 64 connections at once costs one lookup, so names that resolve slowly cannot fill the thread
+/// pool that lookups run on.
 #[derive(Clone)]
 pub(crate) struct Resolver {
     inner: Arc<dyn Resolve>,
@@ -51,7 +51,7 @@ impl Resolver {
     pub(crate) async fn resolve(&self, name: &str) -> Answer {
         let asking = {
             let mut all = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever gave up leaves an entry that nobody polls: a finished or abandoned one is replaced.
+            // A caller that gave up leaves an entry that nobody polls: finished and abandoned entries are replaced.
             all.retain(|_, asking| asking.strong_count().is_some_and(|askers| askers > 1) && asking.peek().is_none());
             all.entry(name.into()).or_insert_with(|| ask(self.inner.resolve(name))).clone()
         };

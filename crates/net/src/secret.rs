@@ -1,4 +1,4 @@
-//! Values that must not be seen, and where an operator may keep them.
+//! Values that must not be shown, and the places where an operator may keep them.
 
 use std::{env::VarError, error::Error, fmt, path::PathBuf};
 
@@ -13,13 +13,13 @@ use crate::NetError;
 pub struct Secret<T: Zeroize>(T);
 
 impl<T: Zeroize> Secret<T> {
-    /// Takes a value into custody.
+    /// Wraps a value.
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self(value)
     }
 
-    /// The value. Whoever asks must not print it.
+    /// Returns the value, which the caller must not print.
     #[must_use]
     pub const fn expose(&self) -> &T {
         &self.0
@@ -52,20 +52,20 @@ impl<T: Zeroize> From<T> for Secret<T> {
     }
 }
 
-/// Reads the value itself: what an API carries is always literal, never a reference (hardening H26).
+/// Deserializes the value itself: a value in an API is always literal, never a reference (hardening H26).
 impl<'de, T: Zeroize + Deserialize<'de>> Deserialize<'de> for Secret<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         T::deserialize(from).map(Self)
     }
 }
 
-/// Where the operator keeps a secret: `file:PATH`, `env:NAME`, or the secret itself.
+/// The place where the operator keeps a secret: `file:PATH`, `env:NAME`, or the secret itself.
 ///
 /// Only types of the operator's configuration may contain it; types that an API reads hold [`Secret`] (hardening H26).
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "String")]
 pub enum SecretRef {
-    /// The contents of a file, without the line break at its end.
+    /// The contents of a file, without the line break at the end.
     File(PathBuf),
     /// An environment variable.
     Env(String),
@@ -74,13 +74,13 @@ pub enum SecretRef {
 }
 
 impl SecretRef {
-    /// Longest secret file in bytes.
+    /// The most bytes of a secret file.
     pub const LONGEST_FILE: u64 = 64 * 1024;
 
-    /// Fetches the secret.
+    /// Reads the secret.
     ///
     /// # Errors
-    /// [`NetError::Secret`] when the file or the variable is not there, not text, too long or empty.
+    /// [`NetError::Secret`] when the file or the variable does not exist, is not UTF-8, is too long or empty.
     pub fn load(&self) -> Result<Secret<String>, NetError> {
         let fault = |source: Box<dyn Error + Send + Sync>| NetError::Secret { place: self.to_string(), source };
         let secret = match self {

@@ -1,4 +1,4 @@
-//! The runtime's clock, for the timers of the HTTP library.
+//! The runtime's clock as a timer for the HTTP library.
 
 use std::{
     future::Future,
@@ -11,11 +11,11 @@ use std::{
 use hyper::rt::{Sleep, Timer};
 use setgate_clock::{BoxFuture, Clock};
 
-/// Tells the library the time.
+/// A [`Timer`] that runs on the runtime's clock.
 #[derive(Clone)]
 pub(crate) struct Ticks {
     clock: Arc<dyn Clock>,
-    /// One moment, as the library and as the runtime names it.
+    /// A moment as the library's [`Instant`] and, the same one, as the runtime's monotonic time.
     zero: (Instant, Duration),
 }
 
@@ -41,7 +41,7 @@ impl Timer for Ticks {
     }
 }
 
-/// A sleep that can be shared, as the library wants it; it never is.
+/// A sleep behind a mutex, because the library requires `Sync`; the mutex is never locked.
 struct Nap(Mutex<BoxFuture<()>>);
 
 impl Future for Nap {

@@ -1,4 +1,4 @@
-//! Trust and identity of outgoing connections, and what keeps their pools apart.
+//! Trust and identity of outgoing connections, and the key that keeps their pools apart.
 
 use std::{
     fmt,
@@ -18,18 +18,18 @@ use setgate_telemetry::chain;
 
 use crate::{GuardPolicy, NetError, OutboundConfig};
 
-/// The whole pool key (hardening H20): two requests share a connection only if all of this is equal.
+/// The key of a connection pool (hardening H20): two requests share a connection only if all of it is equal.
 ///
 /// Scheme, host and port are the rest of the key; HTTP/2 connections are never used for another host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TlsPolicy {
-    /// The issuer on whose behalf the request goes out.
+    /// The issuer on whose behalf the request is sent.
     pub issuer: Arc<str>,
-    /// The client certificate to show.
+    /// The client certificate to present.
     pub identity: Option<ClientIdentity>,
-    /// Certificate authorities beside the system's and `[net]`'s.
+    /// Certificate authorities beside the system's and those of `[net]`.
     pub extra_roots: Option<Roots>,
-    /// What the guard allows beyond `[net]`.
+    /// The targets that the guard allows beyond those of `[net]`.
     pub guard: GuardPolicy,
 }
 
@@ -41,13 +41,13 @@ impl ClientIdentity {
     /// Reads a certificate chain and its key.
     ///
     /// # Errors
-    /// [`NetError::Tls`] when either is no PEM or the key is not the certificate's.
+    /// [`NetError::Tls`] when either is not PEM or the key does not belong to the certificate.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, NetError> {
         certified_key("client certificate", chain, key).map(|key| Self(Arc::new(key)))
     }
 }
 
-// The key belongs to the leaf, so equal chains are equal identities.
+// The key belongs to the leaf certificate, so equal chains are equal identities.
 impl PartialEq for ClientIdentity {
     fn eq(&self, other: &Self) -> bool {
         self.0.cert == other.0.cert
@@ -68,7 +68,7 @@ impl fmt::Debug for ClientIdentity {
     }
 }
 
-/// Certificate authorities.
+/// A set of certificate authorities.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Roots(Arc<[CertificateDer<'static>]>);
 
@@ -76,7 +76,7 @@ impl Roots {
     /// Reads one or more certificates.
     ///
     /// # Errors
-    /// [`NetError::Tls`] when it is no PEM, holds no certificate, or one that cannot be an authority.
+    /// [`NetError::Tls`] when the text is not PEM, holds no certificate, or holds one that cannot be an authority.
     pub fn from_pem(pem: &[u8]) -> Result<Self, NetError> {
         let roots = certificates("certificate authorities", pem)?;
         let mut store = RootCertStore::empty();
@@ -93,7 +93,7 @@ impl fmt::Debug for Roots {
     }
 }
 
-/// The authorities that all requests trust: the system's and `[net]`'s.
+/// Reads the authorities that all requests trust: the system's and those of `[net]`.
 pub(crate) fn base_roots(config: &OutboundConfig) -> Result<RootCertStore, NetError> {
     let mut store = RootCertStore::empty();
     if config.system_roots {
@@ -114,7 +114,7 @@ pub(crate) fn base_roots(config: &OutboundConfig) -> Result<RootCertStore, NetEr
     Ok(store)
 }
 
-/// The TLS side of a pool: TLS 1.2 and 1.3, HTTP/2 by ALPN (RFC 8935 §3; BCP 195).
+/// Creates the TLS configuration of a pool: TLS 1.2 and 1.3, HTTP/2 by ALPN (RFC 8935 §3; BCP 195).
 pub(crate) fn client_config(base: &RootCertStore, policy: &TlsPolicy) -> Result<ClientConfig, NetError> {
     let mut roots = base.clone();
     if let Some(extra) = &policy.extra_roots {

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::{ClientIdentity, GuardPolicy, Listener, Peer, Roots};
 
-/// Every name is this machine.
+/// A resolver that answers 127.0.0.1 to every name.
 struct Here;
 
 impl Resolve for Here {
@@ -32,7 +32,7 @@ pub(crate) fn outbound(runtime: &Runtime) -> Outbound {
     Outbound::with_resolver(&config, runtime.clone(), OwnAddresses::new(), Arc::new(Here)).unwrap()
 }
 
-/// A policy for this machine.
+/// A policy that allows this machine as a target.
 pub(crate) fn local(extra_roots: Option<Roots>, identity: Option<ClientIdentity>) -> TlsPolicy {
     let guard =
         GuardPolicy { allow_networks: vec!["127.0.0.0/8".parse().unwrap()], allow_http: true, allow_ports: Vec::new() };
@@ -50,7 +50,7 @@ pub(crate) fn get(url: &str) -> HttpRequest {
     }
 }
 
-/// A server that answers with the address of its caller's end of the connection.
+/// Starts a server that answers with the address of its caller's end of the connection.
 async fn mirror(runtime: &Runtime) -> (SocketAddr, watch::Sender<bool>) {
     let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = listener.address();
@@ -64,7 +64,8 @@ async fn mirror(runtime: &Runtime) -> (SocketAddr, watch::Sender<bool>) {
 async fn a_pool_is_used_again_and_replaced_after_five_minutes() {
     let mock = MockClock::at(0);
     let runtime = Runtime { clock: mock.clone(), ..setgate_clock::system() };
-    // The server's own limit for idle connections stands still.
+    // The server runs on the system's clock, which the test does not advance: its limit for idle connections does not
+    // apply.
     let (address, _stop) = mirror(&setgate_clock::system()).await;
     let client = outbound(&runtime).client(&local(None, None));
     let caller = async || client.send(get(&format!("http://{address}/"))).await.unwrap().body;
@@ -86,7 +87,7 @@ async fn equal_policies_share_connections_and_different_ones_do_not() {
     let caller =
         async |policy: &TlsPolicy| out.client(policy).send(get(&format!("http://{address}/"))).await.unwrap().body;
     let policy = local(None, None);
-    // Clients live as long as somebody has them.
+    // A client lives as long as somebody holds it.
     let _kept = out.client(&policy);
     let first = caller(&policy).await;
     assert_eq!(caller(&policy.clone()).await, first);
@@ -153,7 +154,7 @@ async fn a_server_sees_each_client_certificate_only_on_its_own_connections() {
             assert_eq!((&from_a.unwrap().body[..], &from_b.unwrap().body[..]), (b"a".as_slice(), b"b".as_slice()));
         }
         assert_eq!(connections.load(Ordering::SeqCst), 2, "{protocol}");
-        // Without a certificate the server does not even answer.
+        // The server does not answer at all without a certificate.
         let none = out.client(&local(Some(roots), None)).send(get(&url)).await.unwrap_err();
         assert_eq!(none.fault, HttpFault::Tls, "{none}");
     }
@@ -195,7 +196,7 @@ async fn a_dialled_connection_is_checked_and_speaks_http_1_over_tls() {
     let (_stop, stopped) = watch::channel(false);
     runtime.spawn("peer", listener.serve(Router::new().fallback(|| async { "here" }), stopped, runtime.clone()));
     let roots = Roots::from_pem(chain.as_bytes()).unwrap();
-    // The listener offers HTTP/2 first; a dialled connection must not take it up.
+    // The listener offers HTTP/2 first; a dialled connection must not negotiate it.
     let mut dialed = outbound(&runtime).client(&local(Some(roots), None)).dial(&url).await.unwrap();
     dialed.write_all(b"GET / HTTP/1.1\r\nHost: peer.example\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
@@ -242,7 +243,7 @@ async fn an_http2_connection_that_died_unheard_is_found_out_and_replaced() {
                     _ = &mut serving => return,
                     () = died => {}
                 }
-                // Its bytes are neither read nor written any more, and the connection stands.
+                // The connection's bytes are neither read nor written any more, and it stays open.
                 std::future::pending::<()>().await;
             });
         }
@@ -280,7 +281,7 @@ async fn a_pool_stops_connecting_to_a_peer_that_is_silent() {
     let target = format!("https://receiver.example:{}/", silent.local_addr().unwrap().port());
     let connecting = client.0.connector.clone().unwrap().call(target.parse().unwrap());
     tokio::pin!(connecting);
-    // Until the connection stands, and only the peer's part of the handshake is missing.
+    // Wait until the connection is established and only the peer's part of the handshake is missing.
     let accepted = tokio::select! {
         _ = &mut connecting => panic!("connected"),
         accepted = silent.accept() => accepted.unwrap(),

@@ -2,7 +2,7 @@ use serde::Deserialize;
 
 use super::*;
 
-/// One line of `tests/vectors/guard.json`: a target, what is allowed, and the verdict.
+/// A line of `tests/vectors/guard.json`: a target, the options that concern it, and the verdict.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vector {

@@ -26,7 +26,7 @@ fn all_addresses_of_one_host_are_one() {
     let limiter = limiter(Limits { connections_per_address: 100, ..Limits::default() });
     let mut all = Vec::new();
     for host in 0..1000u128 {
-        // Another address of the same /64 each time, and each time a credential.
+        // Each connection has a new address of the same /64, and shows a credential.
         let ip = Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) + host);
         if let Ok(held) = come(&limiter, ip) {
             held.permit().vouch("a");
@@ -35,7 +35,7 @@ fn all_addresses_of_one_host_are_one() {
     }
     assert_eq!(all.len(), 100);
     assert_eq!(permit_state(&limiter), (0, 100));
-    // The /64 beside it has its own share; an IPv4 address is the same however it is written.
+    // The neighbouring /64 has its own share; an IPv4 address counts as the same in both notations.
     assert!(come(&limiter, Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) + (1 << 64))).is_ok());
     let four = [192, 0, 2, 1];
     for number in 0..100 {
@@ -56,7 +56,7 @@ fn ten_hostile_networks_take_no_place_of_those_who_are_known_and_stop_nobody_fro
     let hostile = |number: u128| Ipv6Addr::from_bits(((0x2001_0db0 + number % 10) << 96) + (number << 64));
     let mut attack: Vec<HeldPermit> = (0..5000).map(|number| come(&limiter, hostile(number)).unwrap()).collect();
     assert_eq!(permit_state(&limiter), (500, 10));
-    // Somebody who comes in the middle of it has a place, keeps it, and is known at once.
+    // A caller that arrives in the middle of it has a place, keeps it, and is known at once.
     let late = come(&limiter, [203, 0, 113, 1]).unwrap();
     attack.extend((5000..9000).map(|number| come(&limiter, hostile(number)).unwrap()));
     late.permit().vouch("b");

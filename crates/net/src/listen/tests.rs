@@ -10,7 +10,7 @@ use super::*;
 mod limits;
 mod permits;
 
-/// An open listener in a test, with a clock that stands still.
+/// An open listener with a clock that stands still.
 struct Open {
     address: SocketAddr,
     mock: Arc<MockClock>,
@@ -41,7 +41,7 @@ async fn open(limits: Limits, certificate: Option<&ServerCertificate>, app: Rout
     Open { address, mock, stop, ended, quiet, registry }
 }
 
-/// Says who asks. A request with `X-Known` has shown a credential.
+/// A router that answers with the caller's address. A request with `X-Known` has shown a credential.
 fn hello() -> Router {
     Router::new().fallback(
         |Extension(Peer(peer)): Extension<Peer>,
@@ -55,7 +55,7 @@ fn hello() -> Router {
     )
 }
 
-/// How often this was counted.
+/// Returns the value of the metric that `line` begins with, or 0.
 fn counted(open: &Open, line: &str) -> usize {
     let text = open.registry.text();
     let found = text.lines().find_map(|counted| counted.strip_prefix(line));
@@ -87,7 +87,7 @@ async fn ask(tcp: &mut TcpStream, fields: &str) -> String {
 /// Reads until the other side has closed.
 async fn closed(tcp: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
-    // A reset is an end as well.
+    // A reset counts as an end as well.
     let _ = tcp.read_to_end(&mut rest).await;
     rest
 }
@@ -109,14 +109,14 @@ async fn a_handler_knows_its_peer() {
 #[tokio::test]
 async fn a_caller_who_never_asks_is_closed() {
     let (certificate, ..) = certificate("a.example");
-    // Nothing at all; the beginning of HTTP/1.1 or HTTP/2; a head that does not end; half a TLS handshake.
+    // No bytes; the beginning of HTTP/1.1 or HTTP/2; a head that does not end; half a TLS handshake.
     for (begins, tls) in
         [("", false), ("P", false), ("PRI * HT", false), ("GET / HTTP/1.1\r\nX: ", false), ("\u{16}", true)]
     {
         let open = open(Limits::default(), tls.then_some(&certificate), hello()).await;
         let mut tcp = connect(&open).await;
         tcp.write_all(begins.as_bytes()).await.unwrap();
-        // Whoever comes later and is answered shows that the first one was let in before.
+        // A later caller that is answered shows that the first was admitted before.
         if !tls {
             ask(&mut connect(&open).await, "").await;
             open.mock.advance(Duration::from_secs(10));
@@ -228,7 +228,7 @@ async fn stopping_finishes_what_was_asked_and_takes_nothing_new() {
     tcp.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     asked.notified().await;
     open.stop.send_replace(true);
-    // The listener is shut when it takes no more connections, while the open request lives on.
+    // The listener has closed when it accepts no more connections, while the open request lives on.
     while TcpStream::connect(open.address).await.is_ok() {}
     assert!(open.ended.try_recv().is_err(), "it ended before the answer was given");
     go.notify_one();
@@ -285,7 +285,7 @@ async fn a_reloaded_certificate_is_shown_to_new_callers() {
     let new = write("a.example");
     certificate.reload().unwrap();
     assert_eq!((asks(&old).await, asks(&new).await), (Err("tls"), Ok(200)));
-    // What cannot be used leaves the old one in force.
+    // A certificate that cannot be used leaves the old one in force.
     std::fs::write(&chain, "no certificate").unwrap();
     assert!(certificate.reload().is_err());
     assert_eq!(asks(&new).await, Ok(200));

@@ -17,18 +17,18 @@ use crate::{
     client::tests::{get, local},
 };
 
-/// What a proxy answers to `CONNECT`.
+/// The way a proxy answers `CONNECT`.
 #[derive(Clone)]
 enum Behaviour {
-    /// Connects to where the name (or address) lies.
+    /// Connects to the address of the target.
     Good,
-    /// Says this and closes.
+    /// Sends these bytes and closes.
     Says(&'static [u8]),
-    /// Takes the question and never answers.
+    /// Reads the request and never answers.
     Silent,
 }
 
-/// A proxy that writes down what it is asked.
+/// A proxy that records its requests.
 struct Proxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -122,7 +122,7 @@ struct Target {
     _stop: watch::Sender<bool>,
 }
 
-/// A receiver with a certificate for `receiver.example`, that says what it was told by whom.
+/// Starts a receiver with a certificate for `receiver.example` that answers with the header fields it received.
 async fn target(runtime: &Runtime) -> Target {
     let own = rcgen::generate_simple_self_signed(["receiver.example".to_owned()]).unwrap();
     let (chain, key) = (own.cert.pem(), own.signing_key.serialize_pem());
@@ -151,7 +151,7 @@ async fn the_checked_address_is_asked_for_and_the_certificate_is_checked_end_to_
     assert_eq!(proxy.asked().len(), 1);
     let wrong = client.send(get(&format!("https://impostor.example:{}/", target.port))).await.unwrap_err();
     assert_eq!(wrong.fault, HttpFault::Tls, "{wrong}");
-    // A connection of one's own leaves through it as well.
+    // A dialled connection leaves through the proxy as well.
     let url = Url::parse(&format!("https://receiver.example:{}/", target.port)).unwrap();
     client.dial(&url).await.unwrap();
     assert_eq!(proxy.asked().len(), 3);
@@ -174,7 +174,7 @@ async fn names_that_lead_inside_are_refused_and_the_proxy_is_not_asked() {
     let refused = client.send(get("https://inside.example/")).await.unwrap_err();
     assert_eq!(refused.fault, HttpFault::Guard, "{refused}");
     assert!(proxy.asked().is_empty());
-    // Where the proxy resolves, it is asked, and its rules are the guard.
+    // A proxy that resolves is given the name, and its rules are the guard.
     let client = out(&proxy.config(true), names()).client(&strict);
     let refused = client.send(get("https://inside.example/")).await.unwrap_err();
     assert_eq!(refused.fault, HttpFault::Proxy, "{refused}");

@@ -1,4 +1,4 @@
-//! Peers that hold on to a connection and do nothing with it.
+//! Peers that hold a connection and do nothing with it.
 
 use axum::body::{Body, Bytes};
 use futures_util::{StreamExt as _, stream};
@@ -14,7 +14,7 @@ fn closed_for(limit: &str) -> String {
     format!(r#"setgate_connections_closed_total{{listener="public",limit="{limit}"}}"#)
 }
 
-/// Time passes, a second at a turn, until it is so.
+/// Advances the clock by a second at a time until the condition is true.
 async fn passes(open: &Open, so: impl Fn() -> bool) {
     for _ in 0..100_000 {
         if so() {
@@ -26,7 +26,7 @@ async fn passes(open: &Open, so: impl Fn() -> bool) {
     panic!("a day has passed, and the connection is still open");
 }
 
-/// An HTTP/2 connection that answers pings, and what ends with it.
+/// Opens an HTTP/2 connection that answers pings; returns it with the task that ends when it ends.
 async fn http2_peer(
     open: &Open,
     window: u32,
@@ -47,7 +47,7 @@ async fn an_http2_peer_that_asks_nothing_more_is_closed() {
     let open = open(Limits::default(), None, hello()).await;
     let (mut asks, connection) = http2_peer(&open, 65_535).await;
     for _ in 0..3 {
-        // Asked in time it stays.
+        // A connection with a request in time stays open.
         let answer = asks.send_request(get("/")).await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.into_body().collect().await.unwrap();
@@ -61,7 +61,7 @@ async fn an_http2_peer_that_asks_nothing_more_is_closed() {
 
 #[tokio::test]
 async fn an_http2_peer_that_does_not_hear_that_it_is_over_is_cut() {
-    // Preface, empty SETTINGS, and HEADERS of `GET /`; from then on not a word, not even about the ping that comes with GOAWAY.
+    // Preface, empty SETTINGS, and HEADERS of `GET /`; nothing afterwards, not even an answer to the ping with GOAWAY.
     let mut says = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     says.extend(b"\0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a");
     let open = open(Limits::default(), None, hello()).await;
@@ -94,7 +94,7 @@ async fn an_http2_peer_with_a_shut_window_is_cut() {
     assert_eq!(counted(&open, &closed_for("write_timeout")), 1);
 }
 
-/// Tells when it is dropped.
+/// A value that sets its flag when it is dropped.
 struct Gone(Arc<AtomicBool>);
 
 impl Drop for Gone {
@@ -132,7 +132,7 @@ async fn a_long_answer_that_is_read_is_no_stall_and_waiting_for_one_is_not_eithe
         Router::new().fallback(move || {
             let (go, waits) = (go.clone(), waits.clone());
             async move {
-                // Each piece waits until it is told to go.
+                // Each piece waits for a notification.
                 Body::from_stream(stream::unfold(0, move |piece| {
                     let (go, waits) = (go.clone(), waits.clone());
                     async move {

@@ -8,7 +8,8 @@ use super::*;
 const ASK: &[u8] = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &[u8] = b"GET /up HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
 
-/// `/wait` leaves its place until it is told to go; `/up` speaks another protocol; anything else is answered at once.
+/// A router in which `/wait` leaves its place until it is notified, `/up` switches to another protocol, and `/` answers
+/// at once.
 fn app() -> (Router, UnboundedReceiver<()>, Arc<Notify>) {
     let (waits, waiting) = unbounded_channel();
     let go = Arc::new(Notify::new());
@@ -88,7 +89,7 @@ async fn who_comes_back_to_no_place_is_answered_and_closed() {
     go.notify_one();
     let answer = String::from_utf8(closed(&mut first).await).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("done"), "{answer}");
-    // The one who has the place keeps it.
+    // The connection that has the place keeps it.
     assert!(ask(&mut second, "").await.starts_with("HTTP/1.1 200 "));
 }
 
@@ -105,7 +106,7 @@ async fn a_connection_that_was_taken_over_is_drained_and_cut_like_any_other() {
     assert_eq!(&bytes, b"ping");
     open.stop.send_replace(true);
     while TcpStream::connect(open.address).await.is_ok() {}
-    // All others have ended; this one still speaks.
+    // The other connections have ended; this one is still open.
     open.quiet.wait_for(|quiet| *quiet).await.unwrap();
     tcp.write_all(b"pong").await.unwrap();
     tcp.read_exact(&mut bytes).await.unwrap();
@@ -119,9 +120,9 @@ async fn a_connection_that_was_taken_over_is_drained_and_cut_like_any_other() {
 #[tokio::test]
 async fn a_connection_that_was_taken_over_gives_its_place_back_when_it_is_closed() {
     let (app, mut ended, _) = app();
-    // What it keeps is the place that it left: whoever keeps nothing would keep its own.
+    // The handler keeps the place that it left; had it kept nothing, the connection would keep its own.
     let up = app.layer(axum::middleware::from_fn(|mut request: Asked, next: axum::middleware::Next| async {
-        // Another permit than the connection's is of no use: the connection keeps its place.
+        // The permit of another connection has no effect: the connection keeps its place.
         request.extensions().get::<ConnectionPermit>().unwrap().vouch("a");
         let limiter = ConnectionLimiter::new(&Limits::default(), MockClock::at(0), Observed::default().of("other"));
         let other = HeldPermit::admit(&limiter, [127, 0, 0, 1].into(), &mpsc::channel(1).0).await.unwrap();
