@@ -10,32 +10,32 @@ use setgate_net::Secret;
 
 use crate::{Denied, TokenHash, TokenKind, bearer::credential, mint};
 
-/// Why the operator's token could not be made or read.
+/// The reason why the operator's token could not be created or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdminTokenError {
-    /// The file cannot be made, read or looked at.
+    /// The file cannot be created or read.
     #[error("the admin token file {path}: {source}")]
     Io {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The underlying error.
         source: io::Error,
     },
-    /// Others than its owner may read or write it.
+    /// The file may be read or written by others than its owner.
     #[error(
         "the admin token file {0} may be read or written by others: `chmod 600` it, or remove it and a new one is made"
     )]
     Open(PathBuf),
-    /// It holds something else.
+    /// The file does not hold an admin token.
     #[error("the admin token file {0} holds no admin token: remove it, and a new one is made at the next start")]
     NoToken(PathBuf),
 }
 
-/// Reads the operator's token, or makes it at the first start.
+/// Reads the operator's token, or creates it at the first start.
 ///
 /// # Errors
-/// [`AdminTokenError`] names the file and the remedy.
+/// [`AdminTokenError`], which names the file and the remedy.
 pub fn admin_token(path: &Path, random: &dyn setgate_clock::Random) -> Result<Secret<String>, AdminTokenError> {
     match read_admin_token(path) {
         Err(AdminTokenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -45,10 +45,10 @@ pub fn admin_token(path: &Path, random: &dyn setgate_clock::Random) -> Result<Se
     }
 }
 
-/// Makes the operator's token in a new file that only its owner may read.
+/// Creates the operator's token in a new file that only its owner may read.
 ///
 /// # Errors
-/// [`AdminTokenError::Io`] when the file is there already or cannot be made.
+/// [`AdminTokenError::Io`] when the file exists already or cannot be created.
 pub fn create_admin_token(path: &Path, random: &dyn setgate_clock::Random) -> Result<Secret<String>, AdminTokenError> {
     let fault = |source| AdminTokenError::Io { path: path.to_owned(), source };
     let mut options = std::fs::OpenOptions::new();
@@ -65,7 +65,7 @@ pub fn create_admin_token(path: &Path, random: &dyn setgate_clock::Random) -> Re
 /// Reads the operator's token.
 ///
 /// # Errors
-/// [`AdminTokenError`] also when others may read the file.
+/// [`AdminTokenError`], also when others may read the file.
 pub fn read_admin_token(path: &Path) -> Result<Secret<String>, AdminTokenError> {
     let fault = |source| AdminTokenError::Io { path: path.to_owned(), source };
     let mut file = std::fs::File::open(path).map_err(fault)?;
@@ -84,20 +84,20 @@ pub fn read_admin_token(path: &Path) -> Result<Secret<String>, AdminTokenError> 
     if TokenKind::Admin.fits(token.expose()) { Ok(token) } else { Err(AdminTokenError::NoToken(path.to_owned())) }
 }
 
-/// Lets the operator in, and nobody else.
+/// The guard of the admin listener, which admits the operator only.
 #[derive(Debug)]
 pub struct AdminGuard {
     hash: TokenHash,
 }
 
 impl AdminGuard {
-    /// The guard that knows this token.
+    /// Creates the guard for this token.
     #[must_use]
     pub fn new(token: &Secret<String>) -> Self {
         Self { hash: TokenHash::of(token.expose()) }
     }
 
-    /// Whether this request head carries the operator's token.
+    /// Checks that this request head carries the operator's token.
     ///
     /// # Errors
     /// [`Denied`], which answers as RFC 6750 §3 says.

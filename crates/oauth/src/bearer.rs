@@ -4,14 +4,15 @@ use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::Denied;
 
-/// Longest credential that is looked at.
+/// The most bytes of a credential.
 const LONGEST: usize = 4096;
 
-/// The bearer token of a request, from its `Authorization` header and from nowhere else.
+/// Returns the bearer token of a request, from its `Authorization` header and from nowhere else.
 ///
 /// # Errors
-/// [`Denied::Missing`] when there is none or another scheme is used, [`Denied::Malformed`] when there are two, when it is no `b64token`,
-/// or when the query carries one (RFC 6750 §2.3 allows it; the interoperability profile §2.7 forbids it).
+/// [`Denied::Missing`] when there is none or another scheme is used, [`Denied::Malformed`] when there are two, when it
+/// is not a `b64token`, is longer than 4096 bytes, or when the query carries one (RFC 6750 §2.3 allows it; the
+/// interoperability profile §2.7 forbids it).
 pub fn credential<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<&'a str, Denied> {
     if query.is_some_and(names_token) {
         return Err(Denied::Malformed("the token belongs in the Authorization header, not in the query"));
@@ -34,7 +35,7 @@ pub fn credential<'a>(headers: &'a HeaderMap, query: Option<&str>) -> Result<&'a
     Ok(token)
 }
 
-/// Whether a query has a parameter `access_token`, also when its name is percent-encoded.
+/// Returns whether a query has a parameter `access_token`, also when its name is percent-encoded.
 fn names_token(query: &str) -> bool {
     query
         .split('&')
@@ -58,7 +59,7 @@ fn decoded(name: &str) -> Vec<u8> {
     out
 }
 
-/// `b64token` of RFC 6750 §2.1.
+/// Returns whether a text is a `b64token` of RFC 6750 §2.1.
 fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     !body.is_empty() && body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b))

@@ -1,4 +1,5 @@
-//! `[[producers]]`, `[[sources]]` and `[[receivers]]`: who may put events in, where they are collected, and who may come for SETs.
+//! The sections `[[producers]]`, `[[sources]]` and `[[receivers]]`: those who put events in, the places where events
+//! are collected, and those who come for SETs.
 
 use std::fmt;
 
@@ -9,46 +10,50 @@ use serde::{
 
 use crate::TokenHash;
 
-/// One `[[producers]]` of the configuration. Nothing has a silent default: a producer may do what is written, and no more (hardening H2).
+/// A `[[producers]]` section of the configuration. There are no defaults: a producer may do what the section says and
+/// no more (hardening H2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProducerSection {
-    /// Its name, kept with each record: 1 to 64 characters of `a-z A-Z 0-9 . _ -`.
+    /// The producer's name, kept with each record: 1 to 64 characters of `a-z A-Z 0-9 . _ -`.
     pub name: String,
-    /// The hashes of its tokens; two while a token is exchanged. An element is a hash, or `{ hash = "…", expires = "2027-01-31T00:00:00Z" }`.
+    /// The hashes of the producer's tokens; two while a token is exchanged.
+    ///
+    /// An element is a hash, or `{ hash = "…", expires = "2027-01-31T00:00:00Z" }`.
     pub token_hashes: Vec<TokenHashSection>,
-    /// The URLs of the issuers under which it puts events in.
+    /// The URLs of the issuers under which the producer puts events in.
     pub issuers: Vec<String>,
-    /// `"all"`, or the URIs of the event types it may put in, compared as exact strings.
+    /// The URIs of the event types it may put in, compared as exact strings, or `"all"`.
     pub events: EventsSection,
-    /// `"any"`, or rules that each subject must meet.
+    /// The rules that each subject must meet, or `"any"`.
     pub subjects: SubjectsSection,
 }
 
-/// One `[[sources]]` of the configuration: a place from which a method collects events; a producer without tokens.
+/// A `[[sources]]` section of the configuration: a place from which a method collects events; a producer without
+/// tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSection {
-    /// Its name, kept with each record: as that of a producer, and no producer's.
+    /// The source's name, kept with each record: of the same form as that of a producer, and no producer's.
     pub name: String,
     /// The delivery method that collects, for example `kafka`.
     pub kind: String,
-    /// The URL of the issuer under which its events go.
+    /// The URL of the issuer under which its events are put in.
     pub issuer: String,
-    /// `"all"`, or the URIs of the event types it may put in.
+    /// The URIs of the event types it may put in, or `"all"`.
     pub events: EventsSection,
-    /// `"any"`, or rules that each subject must meet.
+    /// The rules that each subject must meet, or `"any"`.
     pub subjects: SubjectsSection,
-    /// Where to collect: the method's own, passed on unread.
+    /// The method's own description of the place to collect from, passed on unread.
     pub from: serde_json::Value,
 }
 
-/// One element of `token_hashes`.
+/// An element of `token_hashes`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TokenHashSection {
-    /// The hash.
+    /// The hash of the token.
     pub hash: TokenHash,
-    /// From when on the token counts no more, as an RFC 3339 text.
+    /// The time from which the token is no longer valid, as an RFC 3339 text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<jiff::Timestamp>,
 }
@@ -97,12 +102,12 @@ impl<'de> Deserialize<'de> for TokenHashSection {
     }
 }
 
-/// Which event types a producer may put in.
+/// The event types that a producer may put in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventsSection {
-    /// All but those of the SSF framework, which only the gateway makes.
+    /// Every event type but those of the SSF framework, which only the gateway makes.
     All,
-    /// These URIs.
+    /// The event types with these URIs.
     Exact(Vec<String>),
 }
 
@@ -120,26 +125,26 @@ impl<'de> Deserialize<'de> for EventsSection {
     }
 }
 
-/// One `[[receivers]]` of the configuration. Nothing has a silent default here either.
+/// A `[[receivers]]` section of the configuration. There are no defaults here either.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReceiverSection {
-    /// Its name, which logs show: 1 to 64 characters of `a-z A-Z 0-9 . _ -`.
+    /// The receiver's name, which logs show: 1 to 64 characters of `a-z A-Z 0-9 . _ -`.
     pub name: String,
-    /// The hashes of its tokens, as those of a producer.
+    /// The hashes of the receiver's tokens, in the form of a producer's.
     pub token_hashes: Vec<TokenHashSection>,
-    /// The URLs of the issuers whose streams it may open.
+    /// The URLs of the issuers whose streams the receiver may open.
     pub issuers: Vec<String>,
-    /// `"all"`, or the ids of the streams it may open.
+    /// The ids of the streams that the receiver may open, or `"all"`.
     pub streams: StreamsSection,
 }
 
-/// Which streams a receiver may open.
+/// The streams that a receiver may open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamsSection {
     /// Every stream of its issuers.
     All,
-    /// These ids.
+    /// The streams with these ids.
     Exact(Vec<String>),
 }
 
@@ -157,10 +162,10 @@ impl<'de> Deserialize<'de> for StreamsSection {
     }
 }
 
-/// The word for everything.
+/// The word that stands for everything in a list's place.
 const ALL: &str = "all";
 
-/// Reads the word for everything, or a list; says what was expected.
+/// A visitor that reads the word for everything, or a list; the text says what was expected.
 struct AllOr(&'static str);
 
 impl<'de> Visitor<'de> for AllOr {
@@ -183,18 +188,19 @@ impl<'de> Visitor<'de> for AllOr {
     }
 }
 
-/// About which subjects a producer may put events in.
+/// The subjects that a producer may put events in about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubjectsSection {
-    /// About any.
+    /// Any subject.
     Any,
-    /// About those that the rules grant; see [`crate::SubjectRules`].
+    /// The subjects that the rules grant; see [`crate::SubjectRules`].
     Rules {
-        /// Values of `iss` of `iss_sub` (and `jwt_id`) subjects, and of `issuer` of `saml_assertion_id` subjects.
+        /// The allowed values of `iss` in `iss_sub` (and `jwt_id`) subjects, and of `issuer` in `saml_assertion_id`
+        /// subjects.
         iss: Vec<String>,
-        /// Domains of `email` subjects; subdomains are not included.
+        /// The allowed domains of `email` subjects; subdomains are not included.
         email_domains: Vec<String>,
-        /// Ids of opaque `tenant` members of complex subjects.
+        /// The allowed ids of opaque `tenant` members of complex subjects.
         tenants: Vec<String>,
     },
 }

@@ -3,25 +3,25 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-/// Why a request is not let in.
+/// The reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Denied {
-    /// There is no bearer token: 401 without an error code (RFC 6750 §3.1).
+    /// The request has no bearer token: 401 without an error code (RFC 6750 §3.1).
     #[error("a bearer token is needed")]
     Missing,
-    /// The token is unknown, expired, or no token of this listener.
+    /// The token is unknown, expired, or not one for this listener.
     #[error("the token is not valid here")]
     Invalid,
-    /// The request is malformed: two tokens, or one where none belongs.
+    /// The request is malformed: it has two tokens, or one in the wrong place.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The token is good, but not for this.
+    /// The token is valid, but does not allow this request.
     #[error("the token does not allow this: {what}")]
     Insufficient {
-        /// What it would need to be allowed, as a scope.
+        /// The scope that the request needs.
         scope: &'static str,
-        /// The same for people.
+        /// A description of that scope for people.
         what: &'static str,
     },
 }
@@ -32,7 +32,7 @@ impl Denied {
     /// The scope of opening streams.
     pub const READ: &'static str = "ssf.read";
 
-    /// The status of the answer.
+    /// Returns the status of the answer.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         match self {
@@ -42,7 +42,7 @@ impl Denied {
         }
     }
 
-    /// The error code; none where no credential was given.
+    /// Returns the error code; `None` where no credential was given.
     #[must_use]
     pub const fn code(&self) -> Option<&'static str> {
         match self {
@@ -53,12 +53,12 @@ impl Denied {
         }
     }
 
-    /// The challenge: the value of `WWW-Authenticate`.
+    /// Returns the challenge, the value of `WWW-Authenticate`.
     #[must_use]
     pub fn challenge(&self) -> String {
         let mut text = String::from("Bearer realm=\"setgate\"");
         if let Some(code) = self.code() {
-            // The texts are ours and have neither quotation marks nor backslashes (RFC 6750 §3).
+            // The texts are fixed and have neither quotation marks nor backslashes (RFC 6750 §3).
             text.push_str(&format!(", error=\"{code}\", error_description=\"{self}\""));
         }
         if let Self::Insufficient { scope, .. } = self {

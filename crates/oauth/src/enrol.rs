@@ -1,4 +1,4 @@
-//! The numbers of producers: the same for the same name, for ever.
+//! The numbers of producers, which stay the same for a name forever.
 
 use std::sync::Arc;
 
@@ -8,20 +8,21 @@ use setgate_store::{Done, Durability, Key, ProducerNo, Put, Space, Store, StoreE
 
 use crate::{Producer, ProducerSection, SectionError, SourceSection, producer};
 
-/// What the store keeps of a producer, under `producer/NAME`. The number is part of idempotency keys and records, so it outlives the section.
+/// The store's record of a producer, under `producer/NAME`. The number is part of idempotency keys and records, so it
+/// outlives the section.
 #[derive(Serialize, Deserialize)]
 struct Enrolled {
     no: ProducerNo,
 }
 
-/// Why the producers of the configuration could not be taken up.
+/// The reason why the producers of the configuration could not be enrolled.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnrolError {
     /// A section is not acceptable.
     #[error(transparent)]
     Section(#[from] SectionError),
-    /// The store did not do it.
+    /// The store failed to read or write the numbers.
     #[error("could not number the producers: {0}")]
     Store(#[from] StoreError),
     /// A record of the store cannot be read.
@@ -29,10 +30,11 @@ pub enum EnrolError {
     Record(String),
 }
 
-/// Takes up the producers of the configuration: each keeps the number that the store gave its name, a new name gets a new number.
+/// Enrols the producers of the configuration: each keeps the number that the store gave its name; a new name gets a new
+/// number.
 ///
 /// # Errors
-/// [`EnrolError`] says which section or record.
+/// [`EnrolError`], which names the section or record.
 pub async fn enrol(
     store: &dyn Store,
     sections: &[ProducerSection],
@@ -44,10 +46,10 @@ pub async fn enrol(
     Ok(all.map(|(section, no)| Producer::new(no, section, issuers).map(Arc::new)).collect::<Result<_, _>>()?)
 }
 
-/// Takes up the sources, numbered as producers are, among them.
+/// Enrols the sources, with numbers from the same space as those of producers.
 ///
 /// # Errors
-/// [`EnrolError`] says which section or record.
+/// [`EnrolError`], which names the section or record.
 pub async fn enrol_sources(
     store: &dyn Store,
     sections: &[SourceSection],
@@ -60,7 +62,7 @@ pub async fn enrol_sources(
     Ok(all.map(|(section, no)| Producer::of_source(no, section, issuers).map(Arc::new)).collect::<Result<_, _>>()?)
 }
 
-/// The number of each name.
+/// Returns the number of each name, and allocates one for a name that has none.
 async fn numbers(store: &dyn Store, names: impl Iterator<Item = &str>) -> Result<Vec<ProducerNo>, EnrolError> {
     let keys: Vec<Key> = names.map(|name| Key(format!("producer/{name}"))).collect();
     let records = store.get(keys.clone()).await?;

@@ -1,4 +1,4 @@
-//! The guard of the public listeners: intake and sessions.
+//! The guard of the public listeners, for intake and sessions.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use crate::{
     tokens::Tokens,
 };
 
-/// Knows producers and receivers by the hashes of their tokens.
+/// The guard that identifies producers and receivers by the hashes of their tokens.
 ///
-/// The seam for access tokens of OAuth: [`Guard::producer`] and [`Guard::receiver`] are asked with the whole request head, and a token
-/// that has not the form of ours would go to their validator: [`Admitted`] then tells the client, what `ssf.read` opens to it and when the
-/// token ends. Until then such a token, a SET among them (RFC 8417 §4.2), is refused by its form alone.
+/// A token without the form of this gateway's tokens, a SET among them (RFC 8417 §4.2), is refused by its form alone.
+/// Access tokens of OAuth are not supported; a validator for them fits behind [`Guard::producer`] and
+/// [`Guard::receiver`], which get the whole request head, and fills [`Admitted`] with the client, its streams under
+/// `ssf.read` and the token's expiry.
 pub struct Guard {
     producers: Vec<Arc<Producer>>,
     receivers: Vec<Arc<Receiver>>,
@@ -23,17 +24,17 @@ pub struct Guard {
     clock: Arc<dyn Clock>,
 }
 
-/// A receiver that was let in under an issuer.
+/// A receiver that was admitted under an issuer.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    /// Who it is.
+    /// The receiver.
     pub receiver: Arc<Receiver>,
-    /// When its credential ends, in milliseconds of the wall clock; nothing where it does not end.
+    /// The expiry of its credential, in milliseconds of the wall clock; `None` where it does not expire.
     pub until_millis: Option<u64>,
 }
 
 impl Guard {
-    /// The guard of these producers.
+    /// Creates the guard for these producers.
     #[must_use]
     pub fn new(producers: Vec<Arc<Producer>>, clock: Arc<dyn Clock>) -> Self {
         let of_producers =
@@ -42,7 +43,7 @@ impl Guard {
         Self { producers, receivers: Vec::new(), of_producers, of_receivers, clock }
     }
 
-    /// That knows these receivers as well.
+    /// Sets the receivers that the guard admits.
     #[must_use]
     pub fn with_receivers(mut self, receivers: Vec<Receiver>) -> Self {
         self.receivers = receivers.into_iter().map(Arc::new).collect();
@@ -51,7 +52,7 @@ impl Guard {
         self
     }
 
-    /// Checks sections without a store: for `setgate check`.
+    /// Checks sections without a store, for `setgate check`.
     ///
     /// # Errors
     /// [`SectionError`] of the first section that is not acceptable.
@@ -71,7 +72,7 @@ impl Guard {
         producer::check_sources(sections, producers, issuers)
     }
 
-    /// The producer that sent this request head, if it may put events in under this issuer.
+    /// Returns the producer that sent this request head, if it may put events in under this issuer.
     ///
     /// # Errors
     /// [`Denied`], which answers as RFC 6750 §3 says.
@@ -84,8 +85,10 @@ impl Guard {
         Ok(producer.clone())
     }
 
-    /// The receiver that sent this request head, if it may open streams of this issuer at all. Which of them is asked of
-    /// [`Receiver::may_open`], whose no is answered as if there were no such stream: ids cannot be probed.
+    /// Returns the receiver that sent this request head, if it may open streams of this issuer at all.
+    ///
+    /// [`Receiver::may_open`] decides on the single stream; its refusal is answered as if there were no such stream, so
+    /// that ids cannot be probed.
     ///
     /// # Errors
     /// [`Denied`], which answers as RFC 6750 §3 says.
@@ -98,13 +101,13 @@ impl Guard {
         Ok(Admitted { receiver: receiver.clone(), until_millis })
     }
 
-    /// All producers, in the order of the configuration.
+    /// Returns all producers, in the order of the configuration.
     #[must_use]
     pub fn producers(&self) -> &[Arc<Producer>] {
         &self.producers
     }
 
-    /// All receivers, in the order of the configuration.
+    /// Returns all receivers, in the order of the configuration.
     #[must_use]
     pub fn receivers(&self) -> &[Arc<Receiver>] {
         &self.receivers

@@ -1,4 +1,4 @@
-//! A producer: what its tokens may do.
+//! A producer and the permissions of its tokens.
 
 use std::collections::BTreeSet;
 
@@ -10,35 +10,36 @@ use crate::{
     section::{self, Common},
 };
 
-/// Who puts events in, with what it may put in (hardening H2).
+/// A producer, with the events it may put in (hardening H2).
 ///
-/// The rules are data: the intake endpoint holds each event against them, since this crate does not know what an event is.
+/// The rules are data: the intake endpoint checks each event against them, since this crate does not know what an event
+/// is.
 #[derive(Clone, Debug)]
 pub struct Producer {
-    /// Its number in the store: the same for the same name, for ever.
+    /// The producer's number in the store: the same for the same name, forever.
     pub no: ProducerNo,
-    /// Its name.
+    /// The producer's name.
     pub name: Box<str>,
-    /// Which event types it may put in.
+    /// The event types that the producer may put in.
     pub events: EventsAllowed,
-    /// About which subjects.
+    /// The subjects that the producer may put events in about.
     pub subjects: SubjectPolicy,
     issuers: BTreeSet<Box<str>>,
     pub(crate) tokens: Vec<TokenHashSection>,
 }
 
-/// Which event types a producer may put in.
+/// The event types that a producer may put in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventsAllowed {
-    /// All but those of the SSF framework.
+    /// Every event type but those of the SSF framework.
     All,
-    /// These URIs, compared as exact strings.
+    /// The event types with these URIs, compared as exact strings.
     Exact(BTreeSet<Box<str>>),
 }
 
 impl EventsAllowed {
-    /// Whether this event type is allowed.
+    /// Returns whether this event type is allowed.
     #[must_use]
     pub fn allows(&self, uri: &str) -> bool {
         match self {
@@ -48,32 +49,32 @@ impl EventsAllowed {
     }
 }
 
-/// About which subjects a producer may put events in.
+/// The subjects that a producer may put events in about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SubjectPolicy {
-    /// About any.
+    /// Any subject.
     Any,
-    /// About those that the rules grant.
+    /// The subjects that the rules grant.
     Rules(SubjectRules),
 }
 
 /// Rules that grant subjects. A kind of identifier without a rule is not granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SubjectRules {
-    /// Issuers of the identifiers that it may name.
+    /// The allowed issuers of identifiers.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub iss: BTreeSet<Box<str>>,
-    /// Domains of the e-mail addresses that it may name, in lower case.
+    /// The allowed domains of e-mail addresses, in lower case.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub email_domains: BTreeSet<Box<str>>,
-    /// Ids of the tenants of which it may name members.
+    /// The ids of the tenants whose members are allowed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub tenants: BTreeSet<Box<str>>,
 }
 
 impl Producer {
-    /// The producer that a section describes, under the number that the store gave its name.
+    /// Creates the producer that a section describes, under the number that the store gave its name.
     ///
     /// # Errors
     /// [`SectionError`] when the section contradicts itself or names an issuer that is not among `issuers`.
@@ -82,7 +83,7 @@ impl Producer {
         Ok(Self::made(no, section.clone()))
     }
 
-    /// The producer that a source is: without tokens, under one issuer.
+    /// Creates the producer that a source stands for: without tokens, under one issuer.
     ///
     /// # Errors
     /// [`SectionError`] as for [`Producer::new`].
@@ -116,18 +117,19 @@ impl Producer {
         }
     }
 
-    /// Whether it may put events in under this issuer.
+    /// Returns whether the producer may put events in under this issuer, which is compared byte for byte.
     #[must_use]
     pub fn serves(&self, issuer: &str) -> bool {
         self.issuers.contains(issuer)
     }
 
-    /// The issuers under which it may put events in.
+    /// Returns the issuers under which the producer may put events in.
     pub fn issuers(&self) -> impl Iterator<Item = &str> {
         self.issuers.iter().map(AsRef::as_ref)
     }
 
-    /// When each of its tokens ends, in the order of the configuration; nothing where it does not end. No hash is told.
+    /// Returns the expiry of each token, in the order of the configuration; `None` where it does not expire. Hashes are
+    /// not returned.
     pub fn expiries(&self) -> impl Iterator<Item = Option<jiff::Timestamp>> {
         self.tokens.iter().map(|token| token.expires)
     }
@@ -142,7 +144,7 @@ pub(crate) fn check_all(sections: &[ProducerSection], issuers: &[&str]) -> Resul
     section::apart(LIST, sections.iter().map(|section| (section.name.as_str(), section.token_hashes.as_slice())))
 }
 
-/// Checks all `[[sources]]` sections beside those of producers: they share names, hence numbers.
+/// Checks all `[[sources]]` sections beside those of producers, with which they share names and therefore numbers.
 ///
 /// # Errors
 /// [`SectionError`] of the first section that is not acceptable.
@@ -159,7 +161,7 @@ pub(crate) fn check_sources(
     }
 }
 
-/// What the list of sections is called.
+/// The names of the lists of sections.
 const LIST: &str = "producers";
 const SOURCES: &str = "sources";
 

@@ -1,4 +1,4 @@
-//! A receiver: which streams its tokens open.
+//! A receiver and the streams that its tokens open.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -7,27 +7,27 @@ use crate::{
     section::{self, Common},
 };
 
-/// Who comes for SETs, with the streams it may open.
+/// A receiver that comes for SETs, with the streams it may open.
 #[derive(Clone, Debug)]
 pub struct Receiver {
-    /// Its name; every session has it.
+    /// The receiver's name, which every session carries.
     pub name: Arc<str>,
     issuers: BTreeSet<Box<str>>,
     streams: StreamsAllowed,
     pub(crate) tokens: Vec<TokenHashSection>,
 }
 
-/// Which streams a receiver may open.
+/// The streams that a receiver may open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamsAllowed {
     /// Every stream of its issuers.
     All,
-    /// These ids, compared as exact strings.
+    /// The streams with these ids, compared as exact strings.
     Exact(BTreeSet<Box<str>>),
 }
 
 impl Receiver {
-    /// The receiver that a section describes.
+    /// Creates the receiver that a section describes.
     ///
     /// # Errors
     /// [`SectionError`] when the section contradicts itself or names an issuer that is not among `issuers`.
@@ -46,7 +46,7 @@ impl Receiver {
         })
     }
 
-    /// All receivers of a configuration.
+    /// Creates all receivers of a configuration.
     ///
     /// # Errors
     /// [`SectionError`] of the first section that is not acceptable.
@@ -57,13 +57,14 @@ impl Receiver {
         Ok(all)
     }
 
-    /// Whether it may open streams of this issuer.
+    /// Returns whether the receiver may open streams of this issuer.
     #[must_use]
     pub fn serves(&self, issuer: &str) -> bool {
         self.issuers.contains(issuer)
     }
 
-    /// Whether it may open this stream of this issuer; that there is such a stream is not said.
+    /// Returns whether the receiver may open this stream of this issuer, without regard to whether there is such a
+    /// stream.
     #[must_use]
     pub fn may_open(&self, issuer: &str, stream: &str) -> bool {
         self.serves(issuer)
@@ -73,24 +74,25 @@ impl Receiver {
             }
     }
 
-    /// The issuers whose streams it may open.
+    /// Returns the issuers whose streams the receiver may open.
     pub fn issuers(&self) -> impl Iterator<Item = &str> {
         self.issuers.iter().map(AsRef::as_ref)
     }
 
-    /// The streams it may open.
+    /// Returns the streams that the receiver may open.
     #[must_use]
     pub const fn streams(&self) -> &StreamsAllowed {
         &self.streams
     }
 
-    /// When each of its tokens ends, in the order of the configuration; nothing where it does not end. No hash is told.
+    /// Returns the expiry of each token, in the order of the configuration; `None` where it does not expire. Hashes are
+    /// not returned.
     pub fn expiries(&self) -> impl Iterator<Item = Option<jiff::Timestamp>> {
         self.tokens.iter().map(|token| token.expires)
     }
 }
 
-/// What the list of sections is called.
+/// The name of the list of sections.
 const LIST: &str = "receivers";
 
 fn check(section: &ReceiverSection, issuers: &[&str]) -> Result<(), SectionError> {

@@ -1,83 +1,83 @@
-//! What sections of producers, sources and receivers have in common: a name, tokens, issuers.
+//! The parts that sections of producers, sources and receivers share: a name, tokens, issuers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::TokenHashSection;
 
-/// Why a `[[producers]]`, `[[sources]]` or `[[receivers]]` section is not acceptable, with the remedy.
+/// The reason why a `[[producers]]`, `[[sources]]` or `[[receivers]]` section is not acceptable, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SectionError {
     /// The name cannot be shown in logs and metrics.
     #[error("{0}: the name `{1}` is not acceptable: use 1 to 64 characters of a-z A-Z 0-9 . _ -")]
     Name(&'static str, String),
-    /// Two sections have one name.
+    /// Two sections have the same name.
     #[error("{0}: `{1}` is there twice: merge the two sections or rename one")]
     Twice(&'static str, String),
-    /// A producer and a source have one name, hence would have one number.
+    /// A producer and a source have the same name, and would therefore have the same number.
     #[error("sources: `{0}` is the name of a producer as well: rename the source")]
     Producer(String),
-    /// Two sections have one token.
+    /// Two sections have a token in common.
     #[error("{0}: `{1}` and `{2}` have a token in common: make each its own with `setgate {0} new`")]
     SharedToken(&'static str, String, String),
-    /// It names an issuer that this gateway does not serve.
+    /// The section names an issuer that this gateway does not serve.
     #[error("{list}: `{name}` names the issuer `{issuer}`, which no [[issuers]] section declares")]
     Issuer {
-        /// The list of sections.
+        /// The name of the list of sections.
         list: &'static str,
-        /// Whose section.
+        /// The name of the section.
         name: String,
         /// The issuer's URL.
         issuer: String,
     },
-    /// A list that must not be empty is.
+    /// A list that must not be empty is empty.
     #[error("{list}: `{name}` has an empty `{key}`: {remedy}")]
     Empty {
-        /// The list of sections.
+        /// The name of the list of sections.
         list: &'static str,
-        /// Whose section.
+        /// The name of the section.
         name: String,
-        /// The key.
+        /// The key of the list.
         key: &'static str,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// A domain that can match no address.
+    /// A domain can match no e-mail address.
     #[error(
         "{list}: `{name}` has the e-mail domain `{domain}`: write the part behind the @ alone, for example example.com"
     )]
     Domain {
-        /// The list of sections.
+        /// The name of the list of sections.
         list: &'static str,
-        /// Whose section.
+        /// The name of the section.
         name: String,
         /// The domain.
         domain: String,
     },
-    /// An id that no stream can have.
+    /// A stream id is one that no stream can have.
     #[error("receivers: `{name}` names the stream `{stream}`: an id has 1 to 128 characters of A-Z a-z 0-9 - . _ ~")]
     Stream {
-        /// The receiver.
+        /// The name of the receiver.
         name: String,
-        /// The id.
+        /// The stream id.
         stream: String,
     },
 }
 
-/// What is the same in each section.
+/// The parts that every section has.
 pub(crate) struct Common<'a> {
     pub(crate) list: &'static str,
     pub(crate) name: &'a str,
-    /// What has no tokens has none of these.
+    /// The hashes of the tokens; `None` for a section that has no tokens.
     pub(crate) token_hashes: Option<&'a [TokenHashSection]>,
     pub(crate) issuers: &'a [String],
 }
 
 impl Common<'_> {
-    /// Checks it; `known` are the issuers of the gateway.
+    /// Checks the parts; `known` are the issuers of the gateway.
     ///
     /// # Errors
-    /// [`SectionError`].
+    /// [`SectionError`] of the first part that is not acceptable.
     pub(crate) fn check(&self, known: &[&str]) -> Result<(), SectionError> {
         let Self { list, name, token_hashes, issuers } = *self;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
@@ -96,16 +96,16 @@ impl Common<'_> {
         }
     }
 
-    /// A list of it is empty.
+    /// Returns the error for the empty list `key` of this section.
     pub(crate) fn empty(&self, key: &'static str, remedy: &str) -> SectionError {
         SectionError::Empty { list: self.list, name: self.name.to_owned(), key, remedy: remedy.to_owned() }
     }
 }
 
-/// No two sections have one name or one token.
+/// Checks that no two sections have a name or a token in common.
 ///
 /// # Errors
-/// [`SectionError`] names both.
+/// [`SectionError`], which names both.
 pub(crate) fn apart<'a>(
     list: &'static str,
     sections: impl Iterator<Item = (&'a str, &'a [TokenHashSection])>,

@@ -8,19 +8,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use setgate_net::Secret;
 use subtle::ConstantTimeEq;
 
-/// Whose token it is. The prefix makes a leaked token recognisable, and keeps one kind from being tried as the other.
+/// The kind of a token's holder. The prefix makes a leaked token recognisable, and keeps one kind from being tried as
+/// the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
-    /// Of a producer: it puts events in.
+    /// A producer, which puts events in.
     Producer,
-    /// Of a receiver: it comes for SETs.
+    /// A receiver, which comes for SETs.
     Receiver,
-    /// Of the operator: it works at the admin listener.
+    /// The operator, who works at the admin listener.
     Admin,
 }
 
 impl TokenKind {
-    /// The first characters of every token of this kind.
+    /// Returns the first characters of every token of this kind.
     #[must_use]
     pub const fn prefix(self) -> &'static str {
         match self {
@@ -30,7 +31,7 @@ impl TokenKind {
         }
     }
 
-    /// Whether a text has the form of a token of this kind: its prefix, then 43 characters of base64url.
+    /// Returns whether a text has the form of a token of this kind: its prefix, then 43 characters of base64url.
     #[must_use]
     pub fn fits(self, text: &str) -> bool {
         let mut bits = [0u8; 32];
@@ -40,13 +41,13 @@ impl TokenKind {
 
 /// A fresh token with its hash.
 pub struct Minted {
-    /// The token. Whoever gets it keeps it: the gateway knows only the hash.
+    /// The token, which only its holder keeps: the gateway stores the hash.
     pub token: Secret<String>,
-    /// Its hash, for the configuration.
+    /// The token's hash, for the configuration.
     pub hash: TokenHash,
 }
 
-/// Makes a token of 256 random bits.
+/// Creates a token of 256 random bits.
 #[must_use]
 pub fn mint(kind: TokenKind, random: &dyn setgate_clock::Random) -> Minted {
     let mut bits = [0u8; 32];
@@ -57,16 +58,16 @@ pub fn mint(kind: TokenKind, random: &dyn setgate_clock::Random) -> Minted {
     Minted { hash: TokenHash::of(&token), token: Secret::new(token) }
 }
 
-/// SHA-256 of a token, written `sha256:` and 64 hexadecimal digits.
+/// The SHA-256 hash of a token, written `sha256:` and 64 hexadecimal digits.
 ///
-/// A slow password hash would add nothing: there is no way through 2^256 tokens, however cheap one guess is.
+/// A slow password hash would add nothing: 2^256 tokens cannot be tried, however cheap one guess is.
 #[derive(Clone, Copy)]
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
     const PREFIX: &'static str = "sha256:";
 
-    /// The hash of a token.
+    /// Hashes a token.
     #[must_use]
     pub fn of(token: &str) -> Self {
         let mut hash = [0u8; 32];
@@ -75,13 +76,13 @@ impl TokenHash {
         Self(hash)
     }
 
-    /// The bytes, for an index.
+    /// Returns the bytes, for an index.
     pub(crate) const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// Compared in constant time.
+/// Compares in constant time.
 impl PartialEq for TokenHash {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -90,7 +91,7 @@ impl PartialEq for TokenHash {
 
 impl Eq for TokenHash {}
 
-/// The text is no hash of a token.
+/// The error for a text that is not the hash of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a token hash is `sha256:` and 64 hexadecimal digits, as `setgate producers new` and `setgate receivers new` print it"

@@ -1,4 +1,4 @@
-//! Whose token this is, and until when.
+//! The lookup of a token's holder and expiry.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,7 +17,7 @@ struct Known<T> {
 }
 
 impl<T> Tokens<T> {
-    /// The tokens of these holders.
+    /// Creates the lookup for the tokens of these holders.
     pub(crate) fn new<'a>(kind: TokenKind, all: impl Iterator<Item = (&'a Arc<T>, &'a [TokenHashSection])>) -> Self
     where
         T: 'a,
@@ -32,16 +32,17 @@ impl<T> Tokens<T> {
         Self { kind, by_hash }
     }
 
-    /// Whose token it is, and when it ends, in milliseconds of the wall clock.
+    /// Returns the holder of a token and the token's expiry, in milliseconds of the wall clock.
     ///
     /// # Errors
-    /// [`Denied::Invalid`] for one that is unknown, expired or of another kind; which of these is not said.
+    /// [`Denied::Invalid`] for a token that is unknown, expired or of another kind, without telling which.
     pub(crate) fn holder(&self, token: &str, now_millis: u64) -> Result<(&Arc<T>, Option<u64>), Denied> {
         if !self.kind.fits(token) {
             return Err(Denied::Invalid);
         }
         let hash = TokenHash::of(token);
-        // Looking up by hash tells at most something about the hash of a token that the caller chose, never about a stored token.
+        // The lookup's timing reveals at most something about the hash of the caller's own token, never about a stored
+        // one.
         let known = self.by_hash.get(hash.bytes()).filter(|known| known.hash == hash).ok_or(Denied::Invalid)?;
         if known.until_millis.is_some_and(|until| now_millis >= until) {
             return Err(Denied::Invalid);

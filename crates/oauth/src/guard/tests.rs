@@ -107,7 +107,7 @@ fn debug_shows_no_token_and_no_hash() {
     );
 }
 
-/// A receiver of the first issuer with a token that ends and one that does not.
+/// Adds a receiver of the first issuer, with a token that expires and one that does not.
 fn with_receiver(fixture: Fixture) -> (Fixture, Minted, Minted) {
     let random = SeededRandom::new(9);
     let [ends, stays] = [(); 2].map(|()| mint(TokenKind::Receiver, &*random));
