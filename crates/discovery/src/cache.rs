@@ -1,4 +1,4 @@
-//! One key set in the cache.
+//! A key set in the cache.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,17 +13,17 @@ use url::Url;
 
 use crate::document::{FetchError, Keys, Wire, accept, whole};
 
-/// A URL is asked for an unknown key, or after a failure, at most once in this time (hardening H42).
+/// The shortest time between two requests to a URL for an unknown key or after a failure (hardening H42).
 const PAUSE: Duration = Duration::from_secs(60);
-/// The same while there is no good set at all: nothing can be verified without one.
+/// The shortest time between two requests while there is no good set at all, since nothing can be verified without one.
 const PAUSE_WITHOUT: Duration = Duration::from_secs(5);
-/// How long a set is fresh when the answer does not say.
+/// The time that a set is fresh when the answer does not say.
 const FRESH: Duration = Duration::from_secs(15 * 60);
-/// What an answer may say is held between these.
+/// The bounds of the freshness that an answer may ask for.
 const FRESH_AT_LEAST: Duration = PAUSE;
 const FRESH_AT_MOST: Duration = Duration::from_secs(24 * 3600);
 
-/// One key set: what is kept, and the one request that may be under way.
+/// A key set that is kept, and the one request for it that may be under way.
 #[derive(Default)]
 pub(crate) struct Slot {
     kept: Mutex<CacheEntry>,
@@ -45,7 +45,7 @@ struct Good {
 }
 
 impl Slot {
-    /// When it was last asked for.
+    /// Returns the time of the last request.
     pub(crate) fn attempted(&self) -> Option<Duration> {
         self.kept.lock().attempted
     }
@@ -57,7 +57,7 @@ impl Slot {
         let stale = self.good();
         let _alone = match (self.flight.try_lock(), stale) {
             (Ok(alone), _) => alone,
-            // Somebody is asking already, and the old set is better than waiting.
+            // A request is under way already, and the old set is better than waiting.
             (Err(_), Some(stale)) => return Ok(stale),
             (Err(_), None) => self.flight.lock().await,
         };
@@ -90,7 +90,8 @@ impl Slot {
         self.kept.lock().good.as_ref().map(|good| good.keys.clone())
     }
 
-    /// What can be answered without asking: a fresh set, or what the last attempt left while the next one must wait.
+    /// Returns what can be answered without a request: a fresh set, or the result of the last attempt while the next
+    /// must wait.
     fn usable(&self, now: Duration) -> Option<Result<Keys, FetchError>> {
         let kept = self.kept.lock();
         let since = |at: Duration| now.saturating_sub(at);
@@ -104,7 +105,8 @@ impl Slot {
         }
     }
 
-    /// Asks. The attempt counts from its start, so that a caller who goes away makes no second one follow at once.
+    /// Requests the set. The attempt counts from its start, so that a caller that gives up does not cause another at
+    /// once.
     async fn fetch(&self, wire: &dyn Wire, url: &Url, runtime: &Runtime) -> Result<Keys, FetchError> {
         let now = runtime.clock.monotonic();
         let mut headers = accept("application/jwk-set+json, application/json");
@@ -152,7 +154,7 @@ impl Slot {
     }
 }
 
-/// How long the answer may be kept (RFC 9111 §5.2.2.1), within our bounds.
+/// Returns the time that the answer may be kept (RFC 9111 §5.2.2.1), within the bounds.
 fn freshness(headers: &HeaderMap) -> Duration {
     let mut fresh = None;
     for value in headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok()) {

@@ -1,4 +1,4 @@
-//! One document of a foreign transmitter: how it is asked for, its limits, and why it is not there (hardening H42).
+//! Requests for a document of a foreign transmitter: their limits, and the reasons why they fail (hardening H42).
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,14 +11,14 @@ use url::Url;
 
 use crate::IssuerUrl;
 
-/// Longest document, in bytes.
+/// The most bytes of a document.
 pub(crate) const LONGEST: usize = 64 * 1024;
-/// From the first byte sent to the last one received.
+/// The time limit from resolving the name to the last byte received.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a fetcher needs of a client: one GET.
+/// The part of a client that a fetcher needs: a GET request.
 pub(crate) trait Wire: Send + Sync {
-    /// Asks for a document.
+    /// Requests a document.
     fn get(&self, url: Url, headers: HeaderMap) -> BoxFuture<'_, Result<HttpResponse, HttpError>>;
 }
 
@@ -36,7 +36,7 @@ impl Wire for HttpClient {
     }
 }
 
-/// A key set, and which fetch it came with.
+/// A key set, with the number of the fetch that brought it.
 #[derive(Clone, Debug)]
 pub struct Keys {
     /// The keys.
@@ -44,57 +44,57 @@ pub struct Keys {
     pub(crate) version: u64,
 }
 
-/// Why something of a transmitter is not there. `what` is "metadata" or "key set".
+/// The reason why a document of a transmitter is not available. `what` is "metadata" or "key set".
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// There was no answer.
+    /// The request got no answer.
     #[error("could not fetch the {what}: {error}")]
     NoAnswer {
-        /// Of what.
+        /// The kind of document.
         what: &'static str,
-        /// Why.
+        /// The error of the request.
         #[source]
         error: HttpError,
     },
     /// The answer was not 200.
     #[error("could not fetch the {what}: the answer was {status}")]
     Status {
-        /// Of what.
+        /// The kind of document.
         what: &'static str,
-        /// What it was.
+        /// The status of the answer.
         status: u16,
     },
     /// The document is longer than 64 KiB, or broke off.
     #[error("the {what} is longer than 64 KiB or not whole")]
     NotWhole {
-        /// Which.
+        /// The kind of document.
         what: &'static str,
     },
-    /// The document cannot be read.
+    /// The document cannot be parsed.
     #[error("the {what} is malformed: {source}")]
     Malformed {
-        /// Which.
+        /// The kind of document.
         what: &'static str,
-        /// Why.
+        /// The error of the parser.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The metadata is another issuer's (SSF 1.0 §7.2.4).
+    /// The metadata belongs to another issuer (SSF 1.0 §7.2.4).
     #[error("the metadata names another issuer than {asked}")]
     OtherIssuer {
-        /// Which issuer was asked for.
+        /// The issuer that was asked for.
         asked: IssuerUrl,
     },
     /// The metadata names no key set, or one that is less protected than the issuer.
     #[error("the metadata has no acceptable jwks_uri: {why}")]
     KeySetUrl {
-        /// Why.
+        /// The reason.
         why: &'static str,
     },
 }
 
 impl FetchError {
-    /// Whether the same request may succeed later without anybody changing a configuration here.
+    /// Returns whether the same request may succeed later without a change of the configuration.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -106,12 +106,12 @@ impl FetchError {
     }
 }
 
-/// The header field that asks for these types.
+/// Returns the header field `Accept` for these types.
 pub(crate) fn accept(types: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(types))])
 }
 
-/// The answer, if it is a whole document.
+/// Returns the answer if it is a whole document.
 pub(crate) fn whole(what: &'static str, answer: Result<HttpResponse, HttpError>) -> Result<HttpResponse, FetchError> {
     let answer = answer.map_err(|error| FetchError::NoAnswer { what, error })?;
     if answer.status != StatusCode::OK {

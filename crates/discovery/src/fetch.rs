@@ -1,4 +1,4 @@
-//! Fetching metadata and key sets of foreign transmitters (hardening H42).
+//! The fetcher of metadata and key sets of foreign transmitters (hardening H42).
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,10 +13,10 @@ use crate::{
     document::{FetchError, Keys, Wire, accept, whole},
 };
 
-/// Key sets that are kept.
+/// The most key sets that are kept.
 const SLOTS: usize = 256;
 
-/// Fetches what transmitters publish. Clone and share it: clones have one cache.
+/// A fetcher of the documents that transmitters publish. Clones share one cache.
 ///
 /// Redirects are never followed; targets are checked by the client's address guard.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ struct Shared {
 }
 
 impl Fetcher {
-    /// A fetcher that asks through this client.
+    /// Creates a fetcher that sends its requests through this client.
     #[must_use]
     pub fn new(client: HttpClient, runtime: Runtime) -> Self {
         Self::over(Box::new(client), runtime)
@@ -41,7 +41,7 @@ impl Fetcher {
         Self { shared: Arc::new(Shared { wire, runtime, slots: Mutex::default() }) }
     }
 
-    /// Fetches the metadata of an issuer; every call asks anew.
+    /// Fetches the metadata of an issuer; every call sends a request.
     ///
     /// # Errors
     /// [`FetchError`]; [`FetchError::OtherIssuer`] unless `issuer` in the document is the URL asked for, byte for byte.
@@ -53,24 +53,28 @@ impl Fetcher {
         let body = whole(WHAT, answer)?.body;
         let metadata: Metadata = serde_json::from_slice(&body)
             .map_err(|error| FetchError::Malformed { what: WHAT, source: Arc::new(error) })?;
-        // SSF 1.0, 7.2.4: anything but identity ends it, and nothing of the document is used.
+        // SSF 1.0, 7.2.4: unless the two are identical, nothing of the document is used.
         if metadata.issuer != issuer.as_str() {
             return Err(FetchError::OtherIssuer { asked: issuer.clone() });
         }
         Ok(metadata)
     }
 
-    /// The key set at `url`: the kept one while it is fresh, else fetched. One request at a time; when it fails, the last
-    /// good set stays in use and the next attempt is at least a minute away.
+    /// Returns the key set at `url`: the kept one while it is fresh, else a fetched one.
+    ///
+    /// There is one request at a time. When it fails, the last good set stays in use and the next attempt is at least a
+    /// minute away.
     ///
     /// # Errors
-    /// [`FetchError`] when there is no good set; the same error for 5 seconds, without asking again.
+    /// [`FetchError`] when there is no good set; the same error for 5 seconds, without another request.
     pub async fn keys(&self, url: &Url) -> Result<Keys, FetchError> {
         self.slot(url).keys(&*self.shared.wire, url, &self.shared.runtime).await
     }
 
-    /// The key set at `url` after a token named a key that `seen` has not: fetched anew, at most once a minute per URL.
-    /// When it was asked for less than a minute ago, the kept set comes back, newer than `seen` or not.
+    /// Returns the key set at `url` after a token named a key that `seen` does not have.
+    ///
+    /// A set that is newer than `seen` is returned without a request. Otherwise the set is fetched, at most once a
+    /// minute per URL; when the last request was less than a minute ago, the kept set is returned.
     ///
     /// # Errors
     /// [`FetchError`] when there is no good set.
@@ -99,7 +103,8 @@ impl std::fmt::Debug for Fetcher {
 }
 
 impl Metadata {
-    /// Where its key set is: `https` if the issuer is, so that keys are as well protected as the metadata that names them.
+    /// Returns the URL of the key set: `https` if the issuer is, so that keys are as well protected as the metadata
+    /// that names them.
     ///
     /// # Errors
     /// [`FetchError::KeySetUrl`] when there is none or it is not acceptable.

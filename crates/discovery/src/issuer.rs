@@ -1,10 +1,11 @@
-//! The URL of an issuer, and what is derived from it.
+//! The URL of an issuer, and the paths and URLs derived from it.
 
 use std::{fmt, sync::Arc};
 
 use url::{Host, Url};
 
-/// The URL of an issuer, byte for byte as it was written: it is compared with `iss` and `issuer` exactly (SSF 1.0 §7.2.4).
+/// The URL of an issuer, byte for byte as it was written: it is compared with `iss` and `issuer` exactly (SSF 1.0
+/// §7.2.4).
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IssuerUrl {
     text: Arc<str>,
@@ -13,26 +14,27 @@ pub struct IssuerUrl {
     origin: Arc<str>,
 }
 
-/// Why a text is no issuer.
+/// The reason why a text cannot be an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` cannot be an issuer: {why}")]
 pub struct IssuerUrlError {
-    /// The text, cut.
+    /// The first 80 characters of the text, without control characters.
     pub text: String,
-    /// Why, and what to do.
+    /// The reason, with the remedy.
     pub why: &'static str,
 }
 
-/// Longest URL, in bytes.
+/// The most bytes of a URL.
 const LONGEST: usize = 512;
 
 impl IssuerUrl {
-    /// Reads an issuer: `https`, or `http` where the caller means it ([`IssuerUrl::is_https`]); no query, no fragment
-    /// (SSF 1.0 §7.1), written in its normal form, with a path of unreserved characters, so that no proxy can take one
-    /// issuer for another (hardening H52).
+    /// Parses the URL of an issuer: `https`, or `http` for a caller that allows it ([`IssuerUrl::is_https`]).
+    ///
+    /// It has no query and no fragment (SSF 1.0 §7.1), is written in its normal form, and its path has unreserved
+    /// characters only, so that no proxy can mistake one issuer for another (hardening H52).
     ///
     /// # Errors
-    /// [`IssuerUrlError`] says what to change.
+    /// [`IssuerUrlError`], which says what to change.
     pub fn parse(text: &str) -> Result<Self, IssuerUrlError> {
         let wrong = |why| IssuerUrlError { text: text.chars().filter(|c| !c.is_control()).take(80).collect(), why };
         if text.len() > LONGEST {
@@ -48,7 +50,7 @@ impl IssuerUrl {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("it must have neither query nor fragment"));
         }
-        // The parser has changed what was not in normal form: upper case, default ports, dot segments, escapes.
+        // The parser has changed a URL that was not in normal form: upper case, default ports, dot segments, escapes.
         if url.as_str() != text && url.as_str().strip_suffix('/') != Some(text) {
             return Err(wrong("write it in its normal form: lower-case host, no default port, no dot segments"));
         }
@@ -63,31 +65,31 @@ impl IssuerUrl {
         Ok(Self { text: text.into(), path: path.into(), origin: origin.into() })
     }
 
-    /// The URL as it was written.
+    /// Returns the URL as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Its path without a final slash; empty for an issuer at the root.
+    /// Returns the path without a final slash; empty for an issuer at the root.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Scheme, host and port.
+    /// Returns scheme, host and port.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Whether it is an `https` URL, as SSF 1.0 §7.1 demands. `http` is for one machine.
+    /// Returns whether the URL is `https`, as SSF 1.0 §7.1 demands. `http` is for one machine.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.text.starts_with("https:")
     }
 
-    /// Whether its host is a loopback address, or `localhost`.
+    /// Returns whether the host is a loopback address, or `localhost`.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         Url::parse(&self.text).is_ok_and(|url| match url.host() {
@@ -98,32 +100,32 @@ impl IssuerUrl {
         })
     }
 
-    /// The path of its metadata: inserted between host and path (SSF 1.0 §7.2.1).
+    /// Returns the path of the metadata: the well-known path, followed by the issuer's path (SSF 1.0 §7.2.1).
     #[must_use]
     pub fn metadata_path(&self) -> String {
         format!("{WELL_KNOWN}{}", self.path)
     }
 
-    /// The URL of its metadata.
+    /// Returns the URL of the metadata.
     #[must_use]
     pub fn metadata_url(&self) -> String {
         format!("{}{}", self.origin, self.metadata_path())
     }
 
-    /// The path of its key set: `jwks.json` below the issuer.
+    /// Returns the path of the key set: `jwks.json` below the issuer.
     #[must_use]
     pub fn jwks_path(&self) -> String {
         format!("{}/jwks.json", self.path)
     }
 
-    /// The URL of its key set.
+    /// Returns the URL of the key set.
     #[must_use]
     pub fn jwks_url(&self) -> String {
         format!("{}{}", self.origin, self.jwks_path())
     }
 }
 
-/// Where metadata is served.
+/// The path that metadata is served at, before the issuer's path.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/ssf-configuration";
 
 impl fmt::Display for IssuerUrl {
@@ -138,8 +140,10 @@ impl fmt::Debug for IssuerUrl {
     }
 }
 
-/// Whether every proxy and server reads this request path the same way: no escaped separators or dots, no dot segments, no
-/// empty segments but a last one, no backslash (hardening H52). What is not plain deserves 400.
+/// Returns whether every proxy and server reads this request path the same way (hardening H52).
+///
+/// Such a path has no escaped separators or dots, no dot segments, no empty segments but a last one, and no backslash.
+/// A request for any other path deserves 400.
 #[must_use]
 pub fn is_plain_path(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };

@@ -1,4 +1,4 @@
-//! Serving metadata and key sets.
+//! The serving of metadata and key sets.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,43 +17,45 @@ use setgate_jose::Keyring;
 
 use crate::{AuthorizationScheme, DefaultSubjects, IssuerUrl, Metadata, is_plain_path, issuer::WELL_KNOWN};
 
-/// One issuer as it is published. All URLs come from here, never from a request's `Host` (hardening H52).
+/// An issuer as it is published. All URLs are built from it, never from a request's `Host` (hardening H52).
 #[derive(Clone, Debug)]
 pub struct PublishedIssuer {
-    /// Its URL.
+    /// The issuer's URL.
     pub url: IssuerUrl,
-    /// Its keys; what they publish is read at each request.
+    /// The issuer's keys; the published set is read at each request.
     pub keyring: Arc<Keyring>,
-    /// How long caches may keep metadata and key set: the `max_age` of [`setgate_jose::Rotation`] must be the same.
+    /// The time that caches may keep metadata and key set; the `max_age` of [`setgate_jose::Rotation`] must be the
+    /// same.
     pub max_age: Duration,
-    /// URIs of the delivery methods that are linked, enabled and allowed.
+    /// The URIs of the delivery methods that are linked, enabled and allowed.
     pub delivery_methods: Vec<String>,
-    /// What is sent about subjects that nobody added or removed, when all streams agree.
+    /// The default for subjects that were neither added nor removed, when all streams agree on it.
     pub default_subjects: Option<DefaultSubjects>,
-    /// Members of complex subjects that a receiver must be able to interpret.
+    /// The members of complex subjects that a receiver must be able to interpret.
     pub critical_subject_members: Vec<String>,
-    /// Endpoints of the management API, when there is one: `issuer`, `jwks_uri` and the fields above are filled in here.
+    /// The endpoints of the management API, when there is one; the other members of the metadata come from the fields
+    /// above.
     pub endpoints: Endpoints,
 }
 
-/// URLs of the management API (SSF 1.0 §7.1).
+/// The URLs of the management API (SSF 1.0 §7.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    /// Where streams are created, read, updated and deleted.
+    /// The endpoint at which streams are created, read, updated and deleted.
     pub configuration: Option<String>,
-    /// Where the status of a stream is read and changed.
+    /// The endpoint at which the status of a stream is read and changed.
     pub status: Option<String>,
-    /// Where subjects are added.
+    /// The endpoint at which subjects are added.
     pub add_subject: Option<String>,
-    /// Where subjects are removed.
+    /// The endpoint at which subjects are removed.
     pub remove_subject: Option<String>,
-    /// Where verification is asked for.
+    /// The endpoint at which verification is requested.
     pub verification: Option<String>,
-    /// How callers are authorised; left out without an API.
+    /// The authorisation schemes for callers; empty, and left out of the metadata, without an API.
     pub authorization_schemes: Vec<AuthorizationScheme>,
 }
 
-/// Why issuers cannot be published together.
+/// The reason why issuers cannot be published together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -63,7 +65,7 @@ pub enum PublishError {
 }
 
 impl PublishedIssuer {
-    /// An issuer without a management API.
+    /// Creates an issuer without a management API.
     #[must_use]
     pub fn new(url: IssuerUrl, keyring: Arc<Keyring>, max_age: Duration, delivery_methods: Vec<String>) -> Self {
         Self {
@@ -77,7 +79,7 @@ impl PublishedIssuer {
         }
     }
 
-    /// Its metadata (SSF 1.0 §7.1).
+    /// Returns the issuer's metadata (SSF 1.0 §7.1).
     #[must_use]
     pub fn metadata(&self) -> Metadata {
         let endpoints = self.endpoints.clone();
@@ -98,13 +100,15 @@ impl PublishedIssuer {
     }
 }
 
-/// The routes of all issuers: metadata at `/.well-known/ssf-configuration{path}`, key set at `{path}/jwks.json`.
+/// Creates the routes of all issuers: metadata at `/.well-known/ssf-configuration{path}`, key set at
+/// `{path}/jwks.json`.
 ///
-/// They answer GET and HEAD, with a strong entity tag; `If-None-Match` is answered 304; other methods 405. Below the
-/// well-known prefix, a path that is not plain ([`is_plain_path`]) is 400 and one that is no issuer's 404.
+/// The routes answer GET and HEAD, with a strong entity tag; a matching `If-None-Match` is answered 304, other methods
+/// 405. Below the well-known prefix, a path that is not plain ([`is_plain_path`]) is answered 400 and one of no issuer
+/// 404.
 ///
 /// # Errors
-/// [`PublishError::SamePath`] when two issuers cannot be told apart by their path.
+/// [`PublishError::SamePath`] when two issuers have the same path.
 pub fn routes(issuers: Vec<PublishedIssuer>) -> Result<Router, PublishError> {
     let mut seen = BTreeMap::new();
     let mut paths: BTreeMap<String, MethodRouter> = BTreeMap::new();
@@ -125,11 +129,11 @@ pub fn routes(issuers: Vec<PublishedIssuer>) -> Result<Router, PublishError> {
         };
         paths.insert(keys_path, get(serve_keys));
     }
-    // Paths of issuers consist of unreserved characters: none of them means anything to the router.
+    // Paths of issuers consist of unreserved characters, none of which has a meaning for the router.
     Ok(paths.into_iter().fold(Router::new().without_v07_checks(), |router, (path, at)| router.route(&path, at)))
 }
 
-/// A document that is made once.
+/// A document that is built once.
 #[derive(Clone)]
 struct Document {
     json: Bytes,
@@ -149,7 +153,7 @@ impl Document {
     }
 }
 
-/// What lies below the well-known prefix and is no issuer.
+/// Answers a request for a path below the well-known prefix that belongs to no issuer.
 async fn elsewhere(uri: Uri) -> StatusCode {
     if is_plain_path(uri.path()) { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST }
 }
@@ -175,7 +179,7 @@ fn answer(headers: &HeaderMap, content_type: &'static str, etag: &str, control: 
     response
 }
 
-/// Whether an `If-None-Match` list names this entity tag: compared weakly (RFC 9110 §13.1.2).
+/// Returns whether an `If-None-Match` list names this entity tag, in a weak comparison (RFC 9110 §13.1.2).
 fn names(list: &str, etag: &str) -> bool {
     list.trim() == "*" || list.split(',').map(str::trim).any(|one| one.strip_prefix("W/").unwrap_or(one) == etag)
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::document::LONGEST;
 
-/// A transmitter that answers what it was told to.
+/// A transmitter that gives the answer that was set last.
 #[derive(Clone)]
 struct Stub(Arc<Inner>);
 
@@ -25,7 +25,7 @@ struct Inner {
     answer: Mutex<Result<HttpResponse, HttpError>>,
     asked: AtomicUsize,
     last: Mutex<Option<(Url, HeaderMap)>>,
-    /// When there is one, each answer waits for it.
+    /// A notification that each answer waits for, when it is set.
     gate: Mutex<Option<Arc<Notify>>>,
 }
 
@@ -275,7 +275,7 @@ async fn a_slow_refresh_makes_nobody_else_wait() {
     tokio::task::yield_now().await;
     assert_eq!(stub.asked(), 2);
     assert!(Arc::ptr_eq(&fetcher.keys(&url()).await.unwrap().set, &good.set));
-    // The caller goes away: the attempt counts all the same.
+    // The attempt counts although its caller has gone away.
     slow.abort();
     let _ = slow.await;
     assert!(Arc::ptr_eq(&fetcher.keys(&url()).await.unwrap().set, &good.set));
@@ -310,7 +310,8 @@ async fn the_cache_is_bounded() {
     assert_eq!(fetcher.shared.slots.lock().len(), SLOTS);
 }
 
-/// What a real client makes of a real server on loopback: `path` of the issuer says how the server behaves.
+/// Fetches metadata with a real client from a real server on loopback; `path` of the issuer selects the server's
+/// behaviour.
 async fn over_the_wire(path: &str, allowed: bool) -> Result<Metadata, FetchError> {
     use axum::{Router, http::header::LOCATION, routing::get};
     let hits = Arc::new(AtomicUsize::new(0));

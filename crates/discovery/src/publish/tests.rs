@@ -17,7 +17,7 @@ fn issuer(url: &str) -> PublishedIssuer {
     PublishedIssuer::new(url, keyring(), Duration::from_secs(600), vec!["urn:ietf:rfc:8935".into()])
 }
 
-/// Status, headers and body of one request.
+/// Sends a request and returns status, headers and body of the answer.
 async fn ask(router: &Router, method: Method, path: &str, known: Option<&str>) -> (StatusCode, HeaderMap, Bytes) {
     let mut request = Request::builder().method(method).uri(path).header("host", "attacker.example");
     if let Some(known) = known {
