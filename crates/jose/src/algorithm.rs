@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 /// A JWS algorithm that signs SETs (RFC 7518 §3.1, RFC 8037 §3.1).
 ///
-/// There is no other: `none`, symmetric algorithms and SHA-1 cannot be expressed.
+/// The type has no other values: `none`, symmetric algorithms and SHA-1 cannot be expressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256: what the CAEP interoperability profile §2.6 demands.
+    /// RSASSA-PKCS1-v1_5 with SHA-256, which the CAEP interoperability profile §2.6 demands.
     #[serde(rename = "RS256")]
     Rs256,
     /// RSASSA-PSS with SHA-256.
@@ -22,16 +22,16 @@ pub enum Algorithm {
     EdDSA,
 }
 
-/// The text names no supported algorithm.
+/// The error for a text that names no supported algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no algorithm for SETs: use RS256, PS256, ES256 or EdDSA")]
 pub struct UnknownAlgorithm(pub String);
 
 impl Algorithm {
-    /// All of them, in the order in which key sets list them.
+    /// Every algorithm, in the order in which key sets list them.
     pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDSA];
 
-    /// The name as JOSE headers have it.
+    /// Returns the name that JOSE headers use.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -42,7 +42,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether its keys are RSA keys.
+    /// Returns whether the algorithm uses RSA keys.
     #[must_use]
     pub const fn is_rsa(self) -> bool {
         matches!(self, Self::Rs256 | Self::Ps256)
@@ -75,7 +75,7 @@ impl FromStr for Algorithm {
     }
 }
 
-/// The algorithms that a verifier accepts of one issuer. The token never chooses alone.
+/// The algorithms that a verifier accepts of one issuer, so that a token never chooses alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllowedAlgorithms([bool; 4]);
 
@@ -83,13 +83,13 @@ impl AllowedAlgorithms {
     /// Every supported algorithm.
     pub const ALL: Self = Self([true; 4]);
 
-    /// These and no other.
+    /// Creates a list of these algorithms and no other.
     #[must_use]
     pub fn only(algorithms: &[Algorithm]) -> Self {
         Self(Algorithm::ALL.map(|algorithm| algorithms.contains(&algorithm)))
     }
 
-    /// Whether it is among them.
+    /// Returns whether the algorithm is allowed.
     #[must_use]
     pub fn allows(self, algorithm: Algorithm) -> bool {
         let [rs256, ps256, es256, eddsa] = self.0;

@@ -1,11 +1,11 @@
-//! The public half of one of our keys, as JWK.
+//! The public half of one of the gateway's own keys, as JWK.
 
 use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::Algorithm;
 
-/// Members of a public JWK, base64url (RFC 7518 §6, RFC 8037 §2).
+/// The members of a public JWK, in base64url (RFC 7518 §6, RFC 8037 §2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PublicJwk {
     Rsa { n: String, e: String },
@@ -18,7 +18,7 @@ impl PublicJwk {
         Self::Rsa { n: URL_SAFE_NO_PAD.encode(n), e: URL_SAFE_NO_PAD.encode(e) }
     }
 
-    /// `point` is the uncompressed point: 4, x, y.
+    /// Creates the JWK of an uncompressed point: 4, x, y.
     pub(crate) fn p256(point: &[u8]) -> Option<Self> {
         let (&[4], coordinates) = point.split_first_chunk()? else { return None };
         let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
@@ -29,7 +29,7 @@ impl PublicJwk {
         Self::Ed25519 { x: URL_SAFE_NO_PAD.encode(x) }
     }
 
-    /// The members that the thumbprint covers, in the order of RFC 7638 §3.2.
+    /// Returns the members that the thumbprint covers, in the order of RFC 7638 §3.2.
     fn required(&self) -> String {
         match self {
             Self::Rsa { n, e } => format!("\"e\":\"{e}\",\"kty\":\"RSA\",\"n\":\"{n}\""),
@@ -38,13 +38,13 @@ impl PublicJwk {
         }
     }
 
-    /// The `kid`: the SHA-256 thumbprint of the key (RFC 7638 §3, RFC 8037 §2).
+    /// Returns the `kid`, the SHA-256 thumbprint of the key (RFC 7638 §3, RFC 8037 §2).
     pub(crate) fn thumbprint(&self) -> String {
         let input = format!("{{{}}}", self.required());
         URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, input.as_bytes()))
     }
 
-    /// The JWK as it is published.
+    /// Returns the JWK as it is published.
     pub(crate) fn json(&self, kid: &str, algorithm: Algorithm) -> String {
         format!("{{{},\"kid\":\"{kid}\",\"use\":\"sig\",\"alg\":\"{algorithm}\"}}", self.required())
     }

@@ -19,35 +19,35 @@ pub struct Jwks {
     ignored: Vec<IgnoredKey>,
 }
 
-/// A key of a set that is not used: the others are (RFC 7517 §5).
+/// A key of a set that is not used; the other keys are (RFC 7517 §5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IgnoredKey {
-    /// Its `kid`, when it has one.
+    /// The key's `kid`, if it has one.
     pub kid: Option<String>,
-    /// Why it is not used.
+    /// The reason why the key is not used.
     pub why: &'static str,
 }
 
-/// Why a text is no key set.
+/// The reason why a text is not a key set.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {
-    /// It is longer than [`Jwks::LONGEST`].
+    /// The text is longer than [`Jwks::LONGEST`].
     #[error("key set longer than 64 KiB")]
     TooLong,
-    /// It holds more than [`Jwks::MOST`] keys.
+    /// The set has more than [`Jwks::MOST`] keys.
     #[error("key set with more than 32 keys")]
     TooMany,
-    /// It is no JSON object with an array `keys`.
+    /// The text is not a JSON object with an array `keys`.
     #[error("not a JWK Set: {0}")]
     Malformed(#[source] Arc<serde_json::Error>),
 }
 
-/// A key with what it may verify.
+/// A key with the algorithms it may verify.
 #[derive(Debug)]
 struct PublicKey {
     kid: Option<String>,
-    /// One or, for RSA keys that name no `alg`, two.
+    /// The verifiers: one, or two for an RSA key that names no `alg`.
     verifiers: Vec<(Algorithm, ParsedPublicKey)>,
 }
 
@@ -56,7 +56,7 @@ struct RawSet {
     keys: Vec<Value>,
 }
 
-/// The members that are looked at; `jku`, `x5u`, `x5c` are not.
+/// The members of a key that are read; `jku`, `x5u` and `x5c` are not.
 #[derive(Deserialize)]
 struct RawKey {
     kty: String,
@@ -74,12 +74,13 @@ struct RawKey {
 }
 
 impl Jwks {
-    /// Longest text, in bytes.
+    /// The most bytes of a key set.
     pub const LONGEST: usize = 64 * 1024;
-    /// Most keys.
+    /// The most keys of a key set.
     pub const MOST: usize = 32;
 
-    /// Reads a key set. Keys that are symmetric, private, weak, of unknown curves or for other uses are left out and listed.
+    /// Parses a key set. Keys that are symmetric, private, weak, of unknown curves or for other uses are left out and
+    /// listed.
     ///
     /// # Errors
     /// [`JwksError`] when the set as a whole is not acceptable.
@@ -102,13 +103,13 @@ impl Jwks {
         Ok(Self { keys, ignored })
     }
 
-    /// How many keys can be used.
+    /// Returns the number of keys that can be used.
     #[must_use]
     pub fn usable(&self) -> usize {
         self.keys.len()
     }
 
-    /// The keys that are not used, with the reason.
+    /// Returns the keys that are not used, with the reasons.
     #[must_use]
     pub fn ignored(&self) -> &[IgnoredKey] {
         &self.ignored
@@ -129,7 +130,7 @@ impl Jwks {
     }
 }
 
-/// What a look-up found.
+/// The result of a look-up.
 pub(crate) enum Found<'a> {
     Key(&'a ParsedPublicKey),
     Unusable(&'static str),
@@ -205,14 +206,14 @@ fn ed25519(raw: &RawKey) -> Result<ParsedPublicKey, &'static str> {
     ParsedPublicKey::new(&ED25519, x).map_err(|_| "an Ed25519 key that does not parse")
 }
 
-/// A Base64urlUInt (RFC 7518 §2). Leading zero bytes, which it must not have, are forgiven.
+/// Decodes a Base64urlUInt (RFC 7518 §2). Leading zero bytes are accepted, although the standard forbids them.
 fn integer(text: Option<&str>) -> Option<Vec<u8>> {
     let bytes = URL_SAFE_NO_PAD.decode(text?).ok()?;
     let start = bytes.iter().position(|byte| *byte != 0)?;
     bytes.get(start..).map(<[u8]>::to_vec)
 }
 
-/// A coordinate of exactly 32 bytes (RFC 7518 §6.2.1.2).
+/// Decodes a coordinate of exactly 32 bytes (RFC 7518 §6.2.1.2).
 fn octets(text: Option<&str>) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(text?).ok()?.try_into().ok()
 }

@@ -1,4 +1,4 @@
-//! The key-encryption key, and what is sealed with it (hardening H36).
+//! The key-encryption key, and the values that are sealed with it (hardening H36).
 
 use std::{
     fmt,
@@ -15,45 +15,45 @@ use base64::{
 };
 use zeroize::Zeroizing;
 
-/// The key-encryption key: 256 bits that seal private keys and credentials at rest. Wiped on drop, never shown.
+/// The key-encryption key: 256 bits that seal private keys and credentials at rest, wiped on drop and never shown.
 pub struct Kek {
     key: Zeroizing<[u8; Self::LENGTH]>,
     aead: RandomizedNonceKey,
     id: KekId,
 }
 
-/// Names a key without telling anything of it: the key-check value.
+/// The key-check value, which names a key without revealing anything of it.
 type KekId = [u8; 8];
 
-/// Why there is no key-encryption key.
+/// The reason why a key-encryption key is not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KekError {
     /// The file cannot be read or written.
     #[error("could not use the key-encryption key file: {0}")]
     Io(#[from] io::Error),
-    /// Others may read the file.
+    /// The file is accessible to others than its owner.
     #[error("the key-encryption key file has mode {mode:03o}: only its owner may read it (chmod 600)")]
     Exposed {
-        /// Its permission bits.
+        /// The file's permission bits.
         mode: u32,
     },
-    /// It is no regular file.
+    /// The path is not a regular file.
     #[error("the key-encryption key is not a regular file")]
     NotAFile,
-    /// It does not hold 256 bits.
+    /// The value is not 256 bits.
     #[error("the key-encryption key is not 32 bytes, raw or in base64")]
     Malformed,
-    /// The cryptographic library fails.
+    /// The cryptographic library failed.
     #[error("could not make a key-encryption key")]
     Crypto,
 }
 
-/// Why something sealed does not open, or does not seal.
+/// The reason why opening or sealing a value fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
-    /// Another key sealed it.
+    /// The value was sealed with another key.
     #[error("sealed with key-encryption key {needs}, but {given} was given")]
     WrongKek {
         /// The check value of the key that sealed it.
@@ -61,27 +61,27 @@ pub enum SealError {
         /// The check value of the key that was given.
         given: String,
     },
-    /// It was changed, or belongs to another place.
+    /// The value was changed, or belongs to another place.
     #[error("the sealed value was changed, or does not belong here")]
     Tampered,
-    /// It is in no format of ours.
+    /// The value is not in a known format.
     #[error("not a sealed value of a known version")]
     Malformed,
-    /// The cryptographic library fails.
+    /// The cryptographic library failed.
     #[error("could not seal")]
     Crypto,
 }
 
-/// Marks a sealed value and its version.
+/// The mark at the beginning of a sealed value, with its version.
 const MAGIC: [u8; 4] = *b"sgs1";
 const NONCE: usize = 12;
 const TAG: usize = 16;
 
 impl Kek {
-    /// Length in bytes.
+    /// The length in bytes.
     pub const LENGTH: usize = 32;
 
-    /// A new key.
+    /// Generates a key.
     ///
     /// # Errors
     /// [`KekError::Crypto`] when the system gives no randomness.
@@ -91,7 +91,7 @@ impl Kek {
         Self::new(key)
     }
 
-    /// The key of a text in base64, as an environment variable holds it.
+    /// Reads the key from a text in base64, as an environment variable holds it.
     ///
     /// # Errors
     /// [`KekError::Malformed`] when it is not 32 bytes in base64.
@@ -102,10 +102,11 @@ impl Kek {
     /// Reads the key from a file: 32 bytes, raw or in base64.
     ///
     /// # Errors
-    /// [`KekError::Exposed`] when group or world may read or write it; the others when it cannot be read or is no key.
+    /// [`KekError::Exposed`] when group or world have any permission on it; the others when it cannot be read or is not
+    /// a key.
     pub fn load(path: &Path) -> Result<Self, KekError> {
         let file = std::fs::File::open(path)?;
-        // The open file is checked, not the path: nobody can put another in its place in between.
+        // The open file is checked and not the path, so that nobody can swap the file in between.
         let about = file.metadata()?;
         if !about.is_file() {
             return Err(KekError::NotAFile);
@@ -123,8 +124,8 @@ impl Kek {
         Self::decode(&bytes)
     }
 
-    /// Writes the key to a new file that only its owner may read (mode 0600), durably and whole: an interruption leaves no part
-    /// of a key under that name.
+    /// Writes the key to a new file that only its owner may read (mode 0600), durably and atomically: an interruption
+    /// leaves no part of a key under that name.
     ///
     /// # Errors
     /// [`KekError::Io`]; an existing file is never overwritten.
@@ -136,7 +137,7 @@ impl Kek {
         if path.try_exists()? {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists).into());
         }
-        // What an interruption left may be another name of a key that is in force: it is taken away, never written into.
+        // A file left by an interruption may be another name of a key in force: it is removed, never written into.
         match std::fs::remove_file(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -145,7 +146,7 @@ impl Kek {
         file.write_all(text.as_bytes())?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        // Unlike a rename, a link refuses to take the place of a file.
+        // A link, unlike a rename, fails when the file exists.
         std::fs::hard_link(&unfinished, path)?;
         std::fs::remove_file(&unfinished)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -173,28 +174,29 @@ impl Kek {
         Ok(Self { key, aead, id })
     }
 
-    /// Its check value, for people: names the key and tells nothing of it.
+    /// Returns the key's check value, for people; it names the key without revealing anything of it.
     #[must_use]
     pub fn id(&self) -> String {
         hex(self.id)
     }
 
-    /// The check value of the key that sealed `sealed`.
+    /// Returns the check value of the key that sealed `sealed`; `None` when that is not a sealed value.
     #[must_use]
     pub fn id_of(sealed: &[u8]) -> Option<String> {
         split(sealed).ok().map(|(id, ..)| hex(id))
     }
 
-    /// Whether something in `bytes` is sealed with this key, as it is or in base64. It looks at marks and opens nothing.
+    /// Returns whether `bytes` contain a value sealed with this key, raw or in base64. Only marks are compared; nothing
+    /// is opened.
     #[must_use]
     pub fn sealed_any(&self, bytes: &[u8]) -> bool {
         let mark = [MAGIC.as_slice(), &self.id].concat();
-        // Twelve bytes are sixteen characters: what follows changes none of them.
+        // Twelve bytes are sixteen characters of base64, which later bytes do not change.
         let text = STANDARD.encode(&mark);
         [mark.as_slice(), text.as_bytes()].iter().any(|mark| bytes.windows(mark.len()).any(|window| window == *mark))
     }
 
-    /// Seals with `next` what this key sealed as a credential for one place.
+    /// Seals with `next` a credential that this key sealed for one place.
     ///
     /// # Errors
     /// Those of [`Kek::open_secret`] and [`Kek::seal_secret`].
@@ -266,7 +268,8 @@ fn split(sealed: &[u8]) -> Result<(KekId, [u8; NONCE], &[u8]), SealError> {
     Ok((*id, *nonce, body))
 }
 
-/// What the ciphertext is bound to: version, key, and each part of the place with its length, so that no two places meet.
+/// Returns the data that the ciphertext is bound to: version, key, and each part of the place with its length, so that
+/// no two places give the same.
 fn associated(id: &KekId, place: &[&str]) -> Vec<u8> {
     let mut out = [MAGIC.as_slice(), id].concat();
     for part in place {

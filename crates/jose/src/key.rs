@@ -1,4 +1,4 @@
-//! Private keys: generated or imported.
+//! Private keys, generated or imported.
 
 use std::{fmt, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     signer::Secret,
 };
 
-/// Length of an RSA modulus that we generate.
+/// The length of the modulus of a generated RSA key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RsaBits {
     /// 2048 bits.
@@ -33,7 +33,7 @@ pub enum RsaBits {
 }
 
 impl RsaBits {
-    /// The length in bits.
+    /// Returns the length in bits.
     #[must_use]
     pub const fn bits(self) -> u16 {
         match self {
@@ -43,7 +43,7 @@ impl RsaBits {
         }
     }
 
-    /// The length that has so many bits.
+    /// Returns the variant for a length in bits, if there is one.
     #[must_use]
     pub const fn from_bits(bits: u16) -> Option<Self> {
         match bits {
@@ -65,7 +65,7 @@ impl RsaBits {
 
 /// A private key for one algorithm, parsed once and held.
 ///
-/// Its private part is wiped on drop and never shown; it leaves only sealed ([`crate::Ring::seal`]).
+/// Its private part is wiped on drop and never shown; it leaves the process only sealed ([`crate::Ring::seal`]).
 pub struct Key {
     signer: Arc<Signer>,
     jwk: PublicJwk,
@@ -74,9 +74,9 @@ pub struct Key {
 }
 
 impl Key {
-    /// A new key; `bits` matters for RSA alone. RSA takes up to seconds: call it where blocking is allowed.
+    /// Generates a key; `bits` applies to RSA only. RSA takes up to seconds: call it where blocking is allowed.
     ///
-    /// Its kid, a thumbprint, does not begin with `-`: typed at a command it would be taken for an option.
+    /// Its kid, a thumbprint, does not begin with `-`, because a command line would read it as an option.
     ///
     /// # Errors
     /// [`JoseError::Generate`] when the cryptographic library fails.
@@ -100,12 +100,13 @@ impl Key {
         }
     }
 
-    /// The private key in a PEM text: PKCS#8, PKCS#1 or SEC1, unencrypted.
+    /// Reads the private key in a PEM text: PKCS#8, PKCS#1 or SEC1, unencrypted.
     ///
-    /// An RSA key serves RS256 unless `algorithm` says PS256. Accepted are RSA of 2048 to 4096 bits, P-256 and Ed25519.
+    /// An RSA key is for RS256 unless `algorithm` is PS256. Accepted are RSA of 2048 to 4096 bits, P-256 and Ed25519.
     ///
     /// # Errors
-    /// [`JoseError::Pem`], [`JoseError::Unacceptable`] or [`JoseError::WrongAlgorithm`] say what is wrong with it.
+    /// [`JoseError::Pem`], [`JoseError::Unacceptable`] or [`JoseError::WrongAlgorithm`], which say what is wrong with
+    /// the key.
     pub fn import_pem(text: &str, algorithm: Option<Algorithm>) -> Result<Self, JoseError> {
         let (layout, der) = pem::private_key(text)?;
         let key = match layout {
@@ -168,31 +169,31 @@ impl Key {
         Self { signer, jwk, bits, pkcs8 }
     }
 
-    /// Its `kid`: the RFC 7638 thumbprint.
+    /// Returns the key's `kid`, the RFC 7638 thumbprint.
     #[must_use]
     pub fn kid(&self) -> &str {
         self.signer.kid()
     }
 
-    /// What it signs with.
+    /// Returns the algorithm that the key signs with.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.signer.algorithm()
     }
 
-    /// Length of the modulus, or of the curve's field, in bits.
+    /// Returns the length of the modulus, or of the curve's field, in bits.
     #[must_use]
     pub fn bits(&self) -> u16 {
         self.bits
     }
 
-    /// The signer that holds it.
+    /// Returns the signer that holds the key.
     #[must_use]
     pub fn signer(&self) -> &Arc<Signer> {
         &self.signer
     }
 
-    /// The public JWK, as JSON.
+    /// Returns the public JWK, as JSON.
     #[must_use]
     pub fn public_jwk(&self) -> String {
         self.jwk.json(self.kid(), self.algorithm())

@@ -6,9 +6,9 @@ use arc_swap::ArcSwap;
 
 use crate::{Algorithm, Published, Ring, Signer};
 
-/// One issuer's keys as the running gateway sees them: read without locks, replaced whole.
+/// The keys of one issuer in the running gateway: read without locks, replaced as a whole.
 ///
-/// There is one writer: whoever installs a ring made it from [`Keyring::ring`] and has stored it durably before.
+/// There is one writer, which creates the ring to install from [`Keyring::ring`] and stores it durably first.
 #[derive(Debug)]
 pub struct Keyring {
     installed: ArcSwap<Installed>,
@@ -21,45 +21,47 @@ struct Installed {
 }
 
 impl Keyring {
-    /// A handle with this ring, in generation 0.
+    /// Creates a handle with this ring, in generation 0.
     #[must_use]
     pub fn new(ring: Ring) -> Self {
         Self { installed: ArcSwap::from_pointee(Installed { ring: Arc::new(ring), generation: 0 }) }
     }
 
-    /// The signer of the current key of an algorithm.
+    /// Returns the signer of the current key of an algorithm.
     #[must_use]
     pub fn signer(&self, algorithm: Algorithm) -> Option<Arc<Signer>> {
         self.installed.load().ring.signer(algorithm).cloned()
     }
 
-    /// Puts another ring in place; takes effect at once.
+    /// Replaces the ring, with immediate effect.
     pub fn install(&self, ring: Ring) {
         let ring = Arc::new(ring);
         self.installed.rcu(|old| Installed { ring: ring.clone(), generation: old.generation.wrapping_add(1) });
     }
 
-    /// The ring in place.
+    /// Returns the installed ring.
     #[must_use]
     pub fn ring(&self) -> Arc<Ring> {
         self.installed.load().ring.clone()
     }
 
-    /// The key set as it is served.
+    /// Returns the key set as it is served.
     #[must_use]
     pub fn jwks(&self) -> Arc<Published> {
         self.installed.load().ring.jwks()
     }
 
-    /// A number that changes with each [`Keyring::install`].
+    /// Returns a number that changes with each [`Keyring::install`].
     ///
-    /// What was sealed in an earlier generation and not handed over is sealed again when its key is [`Keyring::withdrawn`].
+    /// A SET that was sealed in an earlier generation and not handed over is sealed again when its key is
+    /// [`Keyring::withdrawn`].
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.installed.load().generation
     }
 
-    /// Whether the key is not published (revoked, or retired long ago): nobody can verify what it signed.
+    /// Returns whether the key is not published (revoked, or retired long ago), so that nobody can verify its
+    /// signatures.
     #[must_use]
     pub fn withdrawn(&self, kid: &str) -> bool {
         !self.installed.load().ring.publishes(kid)

@@ -5,10 +5,10 @@ use zeroize::Zeroizing;
 
 use crate::JoseError;
 
-/// Longest text that is looked at.
+/// The most bytes of a PEM text.
 const LONGEST: usize = 64 * 1024;
 
-/// How the bytes of a private key are laid out.
+/// The encoding of a private key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// `PRIVATE KEY` (RFC 5208).
@@ -19,7 +19,8 @@ pub(crate) enum Layout {
     Sec1,
 }
 
-/// The only private key in `text`; blocks of other kinds (certificates, `EC PARAMETERS`, public keys) are skipped.
+/// Finds the only private key in `text`; blocks of other kinds (certificates, `EC PARAMETERS`, public keys) are
+/// skipped.
 pub(crate) fn private_key(text: &str) -> Result<(Layout, Zeroizing<Vec<u8>>), JoseError> {
     if text.len() > LONGEST {
         return Err(JoseError::Pem("longer than 64 KiB"));
@@ -56,7 +57,7 @@ pub(crate) fn private_key(text: &str) -> Result<(Layout, Zeroizing<Vec<u8>>), Jo
     found.ok_or(JoseError::Pem("it holds no private key"))
 }
 
-/// `der` in PEM, for a backup of keys that an operator asks for, and for tests.
+/// Encodes `der` in PEM.
 #[cfg(test)]
 pub(crate) fn write(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);

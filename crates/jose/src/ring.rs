@@ -1,4 +1,4 @@
-//! The keys of one issuer and their life (hardening H49).
+//! The keys of one issuer and their life cycle (hardening H49).
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,35 +9,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Algorithm, JoseError, Key, RsaBits, Signer};
 
-/// Where a key stands in its life.
+/// The state of a key in its life cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
-    /// Published; signs when receivers can know it.
+    /// Published; signs once receivers can know it.
     Next,
     /// Published; signs.
     Current,
-    /// Published for late verifiers; signs no more.
+    /// Published for late verifiers; no longer signs.
     Retiring,
-    /// Not published; nothing it signed is to be believed.
+    /// Withdrawn from the published set; its signatures are not to be trusted.
     Revoked,
 }
 
-/// A point in time by both clocks. A rule that waits is satisfied only when both say so.
+/// A point in time by both clocks. A waiting time is over only when both clocks say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
-    /// Milliseconds since 1970-01-01T00:00:00Z, as far as the clock is believed. It may jump.
+    /// Milliseconds since 1970-01-01T00:00:00Z by the wall clock, which may jump.
     pub wall_millis: u64,
-    /// How long the gateway has been running, over restarts; at least. It never goes back.
+    /// The least time that the gateway has been running, over all restarts. It never goes back.
     pub monotonic: Duration,
 }
 
-/// How long keys wait.
+/// The waiting times of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// How long receivers may keep the key set: a new key signs only when it has been published for so long.
+    /// The time that receivers may keep the key set; a new key signs only after it has been published for that long.
     pub max_age: Duration,
-    /// How long a key that signs no more stays published.
+    /// The time that a key that no longer signs stays published.
     pub retire_after: Duration,
 }
 
@@ -50,32 +50,32 @@ impl Default for Rotation {
 /// The key set as it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The JWK Set (RFC 7517 §5): public members only.
+    /// The JWK Set (RFC 7517 §5), with public members only.
     pub json: Bytes,
     /// A strong entity tag, quotes included (RFC 9110 §8.8.3).
     pub etag: String,
 }
 
-/// One key for `keys list`.
+/// The description of a key for `keys list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyInfo {
-    /// Its RFC 7638 thumbprint.
+    /// The key's RFC 7638 thumbprint.
     pub kid: String,
-    /// What it signs with.
+    /// The algorithm that the key signs with.
     pub algorithm: Algorithm,
-    /// Where it stands.
+    /// The key's state.
     pub state: KeyState,
-    /// Length of the modulus, or of the curve's field, in bits.
+    /// The length of the modulus, or of the curve's field, in bits.
     pub bits: u16,
-    /// When it came into the ring, in milliseconds since the epoch.
+    /// The time at which the key was added to the ring, in milliseconds since the epoch.
     pub created_millis: u64,
-    /// Since when it is in this state, in milliseconds since the epoch.
+    /// The time since which the key has been in this state, in milliseconds since the epoch.
     pub since_millis: u64,
 }
 
-/// The keys of one issuer: immutable; each transition makes a new ring.
+/// The keys of one issuer: immutable; each transition creates a new ring.
 ///
-/// Per algorithm there is at most one *current* and one *next* key; a `kid` occurs once.
+/// Each algorithm has at most one *current* and one *next* key; a `kid` occurs once.
 #[derive(Clone, Debug)]
 pub struct Ring {
     pub(crate) entries: Vec<Entry>,
@@ -92,15 +92,15 @@ pub(crate) struct Entry {
     pub(crate) state: KeyState,
     pub(crate) created_millis: u64,
     pub(crate) since_millis: u64,
-    /// The same point by the time the gateway has been running; `None` in a ring that was sealed by an earlier version.
+    /// The point `since_millis` in terms of the gateway's running time; `None` in a ring sealed by an earlier version.
     pub(crate) since: Option<Duration>,
 }
 
 impl Ring {
-    /// Revoked keys that are remembered; the oldest are forgotten first.
+    /// The most revoked keys that are remembered; the oldest are forgotten first.
     pub const REVOKED_KEPT: usize = 256;
 
-    /// A ring without keys. `now` is when this process began, by both clocks.
+    /// Creates a ring without keys. `now` is the start of this process by both clocks.
     #[must_use]
     pub fn new(now: Moment) -> Self {
         Self::of(Vec::new(), Vec::new(), now)
@@ -122,7 +122,7 @@ impl Ring {
         Self::of(entries, self.revoked.clone(), self.anchor)
     }
 
-    /// Adds a new key: see [`Ring::add`].
+    /// Generates a key and adds it; see [`Ring::add`].
     ///
     /// # Errors
     /// Those of [`Key::generate`] and [`Ring::add`].
@@ -137,7 +137,7 @@ impl Ring {
         self.add(Key::generate(algorithm, bits)?, now, rotation, force)
     }
 
-    /// Adds the key of a PEM text: see [`Key::import_pem`] and [`Ring::add`].
+    /// Adds the key of a PEM text; see [`Key::import_pem`] and [`Ring::add`].
     ///
     /// # Errors
     /// Those of [`Key::import_pem`] and [`Ring::add`].
@@ -154,8 +154,8 @@ impl Ring {
 
     /// Adds a key: the first of its algorithm signs at once, any other becomes *next*.
     ///
-    /// With `force` it takes the place of a *next* key that still waits; that one never signed anything. A key never signs
-    /// before its time, force or not.
+    /// With `force` it replaces a *next* key that still waits and therefore never signed anything. A *next* key never
+    /// signs before its time, with or without `force`.
     ///
     /// # Errors
     /// [`JoseError::Known`], [`JoseError::Revoked`], or [`JoseError::TooSoon`] when another *next* key waits.
@@ -188,7 +188,8 @@ impl Ring {
         Ok(ring.with(entries))
     }
 
-    /// Publishes a new *next* key of the same size as the current one; [`Ring::advance`] lets it sign when its time has come.
+    /// Publishes a new *next* key of the same size as the current one; [`Ring::advance`] lets it sign when its time has
+    /// come.
     ///
     /// # Errors
     /// [`JoseError::NoKey`] when there is nothing to rotate; those of [`Ring::add`].
@@ -203,8 +204,8 @@ impl Ring {
         self.generate(algorithm, like(&current.key), now, rotation, force)
     }
 
-    /// What time has changed: *next* keys that have been published for `max_age` by both clocks sign, *retiring* keys whose
-    /// time is over are not published any more. `None` when nothing changed.
+    /// Applies the passage of time: *next* keys that have been published for `max_age` by both clocks sign, *retiring*
+    /// keys whose time is over are no longer published. Returns `None` when nothing changed.
     #[must_use]
     pub fn advance(&self, now: Moment, rotation: &Rotation) -> Option<Self> {
         let mut entries = self.entries.clone();
@@ -219,8 +220,8 @@ impl Ring {
         changed.then(|| self.with(entries))
     }
 
-    /// Takes a key out of the published set at once. When it was signing, the *next* key of its algorithm signs at once, or a
-    /// new one does.
+    /// Removes a key from the published set at once. If it was signing, the *next* key of its algorithm signs at once,
+    /// or a new one does.
     ///
     /// # Errors
     /// [`JoseError::UnknownKid`]; those of [`Key::generate`].
@@ -231,7 +232,8 @@ impl Ring {
         let algorithm = gone.key.algorithm();
         if gone.state == KeyState::Current {
             if let Some(next) = self.find(algorithm, KeyState::Next) {
-                // It may be younger than max-age: the alternative is to sign with a key that somebody else may hold.
+                // The next key may be younger than max-age; the alternative is to sign with a key that somebody else
+                // may hold.
                 promote(&mut entries, next.key.kid(), algorithm, now);
             } else {
                 entries.push(Entry {
@@ -250,31 +252,31 @@ impl Ring {
         Ok(Self::of(entries, revoked, self.anchor))
     }
 
-    /// The signer of the current key of an algorithm.
+    /// Returns the signer of the current key of an algorithm.
     #[must_use]
     pub fn signer(&self, algorithm: Algorithm) -> Option<&Arc<Signer>> {
         self.signers.get(algorithm.place())?.as_ref()
     }
 
-    /// The key set as it is served: *next*, *current* and *retiring* keys.
+    /// Returns the key set as it is served: *next*, *current* and *retiring* keys.
     #[must_use]
     pub fn jwks(&self) -> Arc<Published> {
         self.published.clone()
     }
 
-    /// Whether the key is in the published set.
+    /// Returns whether the key is in the published set.
     #[must_use]
     pub fn publishes(&self, kid: &str) -> bool {
         self.entries.iter().any(|entry| entry.key.kid() == kid)
     }
 
-    /// Every key, revoked ones last: for `keys list`.
+    /// Returns every key, revoked ones last, for `keys list`.
     #[must_use]
     pub fn describe(&self) -> Vec<KeyInfo> {
         self.entries.iter().map(Entry::info).chain(self.revoked.iter().cloned()).collect()
     }
 
-    /// When [`Ring::advance`] may next change something: how long from `now`. `None` when only commands can.
+    /// Returns the time from `now` until [`Ring::advance`] may next change something; `None` when only commands can.
     #[must_use]
     pub fn due(&self, now: Moment, rotation: &Rotation) -> Option<Duration> {
         self.entries.iter().filter_map(|entry| self.wait_of(entry, now, rotation)).min()
@@ -288,14 +290,16 @@ impl Ring {
         }
     }
 
-    /// How long from `now` until a key changes by itself: a *next* key signs then, a *retiring* one is published until then.
+    /// Returns the time from `now` until a key changes by itself: a *next* key signs then, a *retiring* one is
+    /// published until then.
     #[must_use]
     pub fn wait(&self, kid: &str, now: Moment, rotation: &Rotation) -> Option<Duration> {
         let entry = self.entries.iter().find(|entry| entry.key.kid() == kid)?;
         self.wait_of(entry, now, rotation)
     }
 
-    /// The same ring, with both clocks for keys that wait and were sealed by an earlier version; `None` when all have them.
+    /// Returns the ring with both clocks' times for waiting keys that an earlier version sealed; `None` when all have
+    /// them.
     #[must_use]
     pub fn dated(&self) -> Option<Self> {
         let undated = |entry: &Entry| entry.state == KeyState::Next && entry.since.is_none();
@@ -309,13 +313,13 @@ impl Ring {
         self.entries.iter().find(|entry| entry.key.algorithm() == algorithm && entry.state == state)
     }
 
-    /// How long an entry has been in its state, as far as both clocks bear it out: a wall clock that jumps ahead while the
-    /// process runs counts for nothing.
+    /// Returns the time that an entry has been in its state, as far as both clocks confirm it: a wall clock that jumps
+    /// ahead while the process runs counts for nothing.
     fn elapsed(&self, entry: &Entry, now: Moment) -> Duration {
         let here = |since: Duration| since >= self.anchor.monotonic;
         let by_monotonic = match (entry.since, entry.state) {
-            // What lies before the process is known by the wall clock alone where the machine was off: enough to end a publication
-            // of many days, not enough to sign with a key that receivers may not know.
+            // The time before this process is known by the wall clock alone if the machine was off: enough to end a
+            // publication of many days, not enough to sign with a key that receivers may not know.
             (since, KeyState::Retiring) if !since.is_some_and(here) => {
                 passed(entry.since_millis, self.anchor.wall_millis) + self.run(now)
             }
@@ -358,7 +362,7 @@ impl KeyState {
     }
 }
 
-/// Lets the key `kid` sign in the place of the current one of its algorithm, which retires.
+/// Lets the key `kid` sign in place of the current one of its algorithm, which retires.
 fn promote(entries: &mut [Entry], kid: &str, algorithm: Algorithm, now: Moment) {
     for entry in entries.iter_mut().filter(|entry| entry.key.algorithm() == algorithm) {
         let state = if entry.key.kid() == kid {
@@ -372,7 +376,7 @@ fn promote(entries: &mut [Entry], kid: &str, algorithm: Algorithm, now: Moment) 
     }
 }
 
-/// The size of a key that takes the place of `key`: an imported odd size grows to the next that we generate.
+/// Returns the size of a key that replaces `key`: an imported key's odd size is rounded up to one that is generated.
 fn like(key: &Key) -> RsaBits {
     match key.bits() {
         ..=2048 => RsaBits::Bits2048,

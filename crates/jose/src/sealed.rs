@@ -1,4 +1,4 @@
-//! A ring at rest: sealed as a whole, so that nobody without the key can change the state of a key or swap rings.
+//! A ring at rest, sealed as a whole, so that nobody without the key can change the state of a key or swap rings.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::{Algorithm, Kek, Key, KeyInfo, KeyState, Moment, Ring, SealError, ring::Entry};
 
-/// What is sealed. `version` names this layout.
+/// The plain text that is sealed. `version` names this layout.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -25,7 +25,8 @@ struct WrittenKey {
     state: KeyState,
     created: u64,
     since: u64,
-    /// The same by the time that the gateway had been running, in milliseconds; earlier versions wrote none.
+    /// The point `since` in terms of the gateway's running time, in milliseconds; absent in what earlier versions
+    /// wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ran: Option<u64>,
     pkcs8: SecretText,
@@ -59,7 +60,7 @@ struct WrittenRevoked {
 const VERSION: u8 = 1;
 
 impl Ring {
-    /// The ring, sealed for one issuer: private keys, states and revocations.
+    /// Seals the ring for one issuer: private keys, states and revocations.
     ///
     /// # Errors
     /// [`SealError::Crypto`] when the cryptographic library fails.
@@ -81,7 +82,7 @@ impl Ring {
             since: info.since_millis,
         });
         let written = Written { version: VERSION, keys: keys.collect(), revoked: revoked.collect() };
-        // Room for all, so that growing leaves no copy of a private key behind.
+        // The capacity is enough for everything, so that growing leaves no copy of a private key behind.
         let size =
             written.keys.iter().map(|key| key.pkcs8.0.len() + 512).sum::<usize>() + written.revoked.len() * 512 + 512;
         let mut plain = Zeroizing::new(Vec::with_capacity(size));
@@ -92,16 +93,16 @@ impl Ring {
     /// Seals with `next` what [`Ring::seal`] sealed with `kek` for the same issuer; the ring itself stays as it is.
     ///
     /// # Errors
-    /// [`SealError`], when it does not open or does not seal.
+    /// [`SealError`] when opening or sealing fails.
     pub fn reseal(kek: &Kek, next: &Kek, issuer: &str, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         next.seal(&["ring", issuer], &kek.open(&["ring", issuer], sealed)?)
     }
 
-    /// Opens what [`Ring::seal`] sealed for the same issuer. A *next* key goes on waiting where it was.
+    /// Opens what [`Ring::seal`] sealed for the same issuer. A *next* key resumes its waiting time.
     ///
     /// # Errors
-    /// [`SealError::WrongKek`] names both keys; [`SealError::Tampered`] also when it belongs to another issuer;
-    /// [`SealError::Malformed`] for an unknown version.
+    /// [`SealError::WrongKek`], which names both keys; [`SealError::Tampered`], also when the ring belongs to another
+    /// issuer; [`SealError::Malformed`] for an unknown version or contents that contradict each other.
     pub fn open(kek: &Kek, issuer: &str, sealed: &[u8], now: Moment) -> Result<Self, SealError> {
         let plain = kek.open(&["ring", issuer], sealed)?;
         let written: Written = serde_json::from_slice(&plain).map_err(|_| SealError::Malformed)?;

@@ -10,28 +10,28 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{Algorithm, JoseError};
 
-/// The private half, parsed.
+/// The private half of a key, parsed.
 pub(crate) enum Secret {
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
 }
 
-/// A held key that signs SETs: parsed once, with its header encoded once. Shared by threads.
+/// A held key that signs SETs: parsed once, with its header encoded once. Threads can share it.
 pub struct Signer {
     kid: Box<str>,
     algorithm: Algorithm,
-    /// The encoded header and the dot behind it.
+    /// The encoded header and the dot after it.
     header: Box<[u8]>,
     secret: Secret,
 }
 
-/// Length of the longest signature: RSA of 4096 bits.
+/// The length in bytes of the longest signature: RSA of 4096 bits.
 const LONGEST_SIGNATURE: usize = 512;
 
 impl Signer {
     pub(crate) fn new(kid: Box<str>, algorithm: Algorithm, secret: Secret) -> Self {
-        // RFC 8417, 2.3 and SSF 1.0, 4.1.1: `typ` is always there. A thumbprint needs no escaping.
+        // RFC 8417, 2.3 and SSF 1.0, 4.1.1: `typ` is always present. A thumbprint needs no escaping.
         let header = format!("{{\"alg\":\"{algorithm}\",\"kid\":\"{kid}\",\"typ\":\"secevent+jwt\"}}");
         let mut encoded = Vec::with_capacity(header.len() * 2);
         append(&mut encoded, header.as_bytes());
@@ -39,27 +39,28 @@ impl Signer {
         Self { kid, algorithm, header: encoded.into(), secret }
     }
 
-    /// The `kid` of its key.
+    /// Returns the `kid` of the key.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// What it signs with.
+    /// Returns the algorithm that the key signs with.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Length in bytes of the token that [`Signer::sign`] makes of a payload of so many bytes.
+    /// Returns the length in bytes of the token that [`Signer::sign`] makes of a payload of `payload` bytes.
     #[must_use]
     pub fn token_length(&self, payload: usize) -> usize {
         self.header.len() + encoded_length(payload) + 1 + encoded_length(self.signature_length())
     }
 
-    /// Signs `payload`: the compact JWS (RFC 7515 §7.1) with the header `{"alg":…,"kid":…,"typ":"secevent+jwt"}`.
+    /// Signs `payload` and returns the compact JWS (RFC 7515 §7.1) with the header
+    /// `{"alg":…,"kid":…,"typ":"secevent+jwt"}`.
     ///
-    /// An RSA signature takes a quarter of a millisecond and more: sign on a pool, not on a reactor's thread.
+    /// An RSA signature takes at least a quarter of a millisecond: sign on a pool, not on a reactor's thread.
     ///
     /// # Errors
     /// [`JoseError::Sign`] when the cryptographic library fails.
@@ -74,7 +75,7 @@ impl Signer {
         Ok(token)
     }
 
-    /// The bare signature of a message, to forge tokens with.
+    /// Returns the bare signature of a message, to forge tokens with.
     #[cfg(test)]
     pub(crate) fn signature_of(&self, message: &[u8]) -> Vec<u8> {
         let mut buffer = [0; LONGEST_SIGNATURE];
@@ -89,7 +90,7 @@ impl Signer {
         }
     }
 
-    /// Puts the signature of `message` at the front of `buffer` and tells its length.
+    /// Writes the signature of `message` to the front of `buffer` and returns its length.
     fn sign_raw(&self, message: &[u8], buffer: &mut [u8; LONGEST_SIGNATURE]) -> Option<usize> {
         let signature = match &self.secret {
             Secret::Rsa(pair) => {
@@ -112,7 +113,7 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Length of the base64url of so many bytes, without padding.
+/// Returns the length of the base64url of `bytes` bytes, without padding.
 const fn encoded_length(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
 }

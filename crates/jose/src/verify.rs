@@ -1,21 +1,21 @@
-//! Verifying compact tokens (RFC 7515 §5.2).
+//! The verification of compact tokens (RFC 7515 §5.2).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 use crate::{Algorithm, AllowedAlgorithms, Jwks, jwks::Found};
 
-/// What the JOSE header says. Header members that carry keys or name where to fetch them (`jwk`, `jku`, `x5c`, `x5u`) are
-/// never looked at (hardening H42).
+/// The JOSE header of a token. Members that carry keys or name where to fetch them (`jwk`, `jku`, `x5c`, `x5u`) are
+/// never read (hardening H42).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The algorithm.
     pub alg: Algorithm,
-    /// The key.
+    /// The `kid` of the key.
     pub kid: Option<String>,
 }
 
-/// A token taken apart, its signature not verified yet.
+/// A parsed token whose signature is not verified yet.
 #[derive(Debug)]
 pub struct Token<'a> {
     header: Header,
@@ -27,32 +27,32 @@ pub struct Token<'a> {
 /// A token whose signature was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Its header.
+    /// The token's header.
     pub header: Header,
-    /// Its payload, decoded.
+    /// The token's payload, decoded.
     pub payload: Vec<u8>,
 }
 
-/// Why a token is not to be believed.
+/// The reason why a token is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// It is no compact serialisation with three parts (RFC 7515 §7.1).
+    /// The token is not a compact serialisation with three parts (RFC 7515 §7.1).
     #[error("not a compact JWS: {0}")]
     Malformed(&'static str),
-    /// It is encrypted (five parts), and we have no key for it.
+    /// The token is encrypted (five parts), and there is no key for it.
     #[error("the token is encrypted")]
     Encrypted,
-    /// `typ` is missing or another one (SSF 1.0 §4.1.1).
+    /// The header's `typ` is missing or another one (SSF 1.0 §4.1.1).
     #[error("`typ` is not secevent+jwt")]
     WrongType,
-    /// It has a `crit` header: no extension is understood (RFC 7515 §4.1.11).
+    /// The header has `crit`; no extension is understood (RFC 7515 §4.1.11).
     #[error("the header has `crit`")]
     Critical,
     /// The algorithm is not on the list for this issuer.
     #[error("the algorithm is not allowed")]
     AlgorithmNotAllowed,
-    /// The key set has no such key: it may be newer than the set.
+    /// The key set has no such key, which may be newer than the set.
     #[error("the key is not in the key set")]
     UnknownKey,
     /// The key is in the set and must not be used for this.
@@ -72,7 +72,7 @@ struct RawHeader {
     crit: Presence,
 }
 
-/// Whether a member is there, whatever its value: `null` too.
+/// The presence of a member, whatever its value, even `null`.
 #[derive(Default)]
 struct Presence(bool);
 
@@ -82,14 +82,14 @@ impl<'de> Deserialize<'de> for Presence {
     }
 }
 
-/// Longest encoded header, in bytes.
+/// The most bytes of an encoded header.
 const LONGEST_HEADER: usize = 8 * 1024;
 
 impl<'a> Token<'a> {
-    /// Takes a token apart and checks all of its header that needs no key.
+    /// Parses a token and checks everything in its header that needs no key.
     ///
     /// # Errors
-    /// [`VerifyError`], never [`VerifyError::UnknownKey`] and what follows it.
+    /// [`VerifyError`], except [`VerifyError::UnknownKey`] and the variants after it.
     pub fn parse(token: &'a [u8]) -> Result<Self, VerifyError> {
         let mut parts = token.split(|byte| *byte == b'.');
         let (Some(header), Some(payload), Some(signature)) = (parts.next(), parts.next(), parts.next()) else {
@@ -110,13 +110,13 @@ impl<'a> Token<'a> {
         Ok(Self { header, signed, payload, signature })
     }
 
-    /// The header.
+    /// Returns the header.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The payload, **not verified**: to find out whose keys to ask, and for nothing else.
+    /// Returns the payload, **not verified**; it may be used only to find out whose keys to request.
     #[must_use]
     pub fn unverified_payload(&self) -> &[u8] {
         &self.payload
@@ -139,7 +139,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Takes a token apart and verifies it.
+/// Parses a token and verifies it.
 ///
 /// # Errors
 /// Those of [`Token::parse`] and [`Token::check`].
@@ -154,13 +154,13 @@ fn decode(part: &[u8], wrong: &'static str) -> Result<Vec<u8>, VerifyError> {
 }
 
 fn read_header(json: &[u8]) -> Result<Header, VerifyError> {
-    // A derived struct refuses the members it knows when they occur twice.
+    // A derived struct rejects the members it knows when they occur twice.
     let raw: RawHeader = serde_json::from_slice(json)
         .map_err(|_| VerifyError::Malformed("the header is no JSON object with a text `alg`"))?;
     if raw.crit.0 {
         return Err(VerifyError::Critical);
     }
-    // RFC 7515, 4.1.9: compared without regard to case, and `application/` may be left out.
+    // RFC 7515, 4.1.9: the comparison ignores case, and `application/` may be left out.
     let typ = raw.typ.ok_or(VerifyError::WrongType)?.to_ascii_lowercase();
     if typ.strip_prefix("application/").unwrap_or(&typ) != "secevent+jwt" {
         return Err(VerifyError::WrongType);

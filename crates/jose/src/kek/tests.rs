@@ -28,7 +28,7 @@ fn refuses_a_sealed_value_that_was_moved_to_another_place() {
     for place in ["stream/2/authorization_header", "stream/1/other", ""] {
         assert_eq!(kek.open_secret(place, &sealed).unwrap_err(), SealError::Tampered);
     }
-    // Another field of the same name's bytes: parts carry their length.
+    // A place of the same bytes in another division: parts carry their length.
     assert_eq!(kek.open(&["secretstream/1/authorization_header"], &sealed).unwrap_err(), SealError::Tampered);
 }
 
@@ -123,7 +123,7 @@ fn an_interrupted_writing_never_touches_a_key_in_force() {
     let (kek, next) = (folder.path().join("kek"), folder.path().join("next"));
     let one = Kek::generate().unwrap();
     one.save_new(&kek).unwrap();
-    // Interrupted between the link and the removal of the other name, then renamed.
+    // The state after an interruption between the link and the removal of the other name, followed by a rename.
     std::fs::hard_link(&kek, folder.path().join("next.unfinished")).unwrap();
     let other = Kek::generate().unwrap();
     other.save_new(&next).unwrap();

@@ -8,7 +8,7 @@ use crate::{AllowedAlgorithms, Jwks, VerifyError, verify};
 
 const CLAIMS: &str = r#"{"iss":"https://tr.example.com","jti":"x","events":{"https://example.com/e":{}}}"#;
 
-/// A key of each algorithm.
+/// Generates a key of each algorithm.
 fn one_of_each() -> Vec<Key> {
     Algorithm::ALL.into_iter().map(|algorithm| Key::generate(algorithm, RsaBits::default()).unwrap()).collect()
 }
@@ -29,7 +29,7 @@ fn second_validation(algorithm: Algorithm) -> second::Validation {
     validation
 }
 
-/// What the `openssl` command prints, or nothing where there is no such command.
+/// Returns what the `openssl` command prints; `None` where there is no such command.
 fn openssl(arguments: &[&str], input: &[u8]) -> Option<String> {
     use std::io::Write as _;
     let mut child = Command::new("openssl")
@@ -188,7 +188,7 @@ fn shows_nothing_private() {
     for key in one_of_each() {
         let shown = format!("{key:?} {:?} {}", key.signer(), key.public_jwk());
         assert!(!shown.contains("\"d\""), "{shown}");
-        // A public JWK and the names, no more: an RSA key's private members would be over a thousand bytes longer.
+        // The text holds a public JWK and the names only: an RSA key's private members would add over a thousand bytes.
         assert!(shown.len() < 900, "{shown}");
     }
 }
@@ -203,7 +203,7 @@ fn a_token_of_one_key_is_not_one_of_another() {
 
 #[test]
 fn the_kid_of_a_new_key_never_begins_with_a_hyphen() {
-    // One thumbprint in 64 does.
+    // One thumbprint in 64 begins with it.
     for _ in 0..600 {
         let key = Key::generate(Algorithm::EdDSA, RsaBits::default()).unwrap();
         assert!(!key.kid().starts_with('-'), "{}", key.kid());

@@ -6,7 +6,7 @@ const ROTATION: Rotation =
 const START: u64 = 1_800_000_000_000;
 const ALG: Algorithm = Algorithm::EdDSA;
 
-/// So many seconds after the start, by both clocks.
+/// Returns the moment `seconds` after the start, by both clocks.
 fn at(seconds: u64) -> Moment {
     clocks(seconds, seconds)
 }
@@ -60,7 +60,7 @@ fn a_receiver_with_any_key_set_it_may_hold_verifies_every_set_during_a_rotation(
         }
         history.push((now, served(&ring)));
         let token = signed(&ring);
-        // The oldest set that Cache-Control still allows, and all younger ones.
+        // The check covers the oldest set that Cache-Control still allows, and all younger ones.
         for (fetched, keys) in history.iter().filter(|(fetched, _)| fetched + 900 > now) {
             assert!(verifies(&token, keys), "signed at {now}, keys of {fetched}");
         }
@@ -114,7 +114,7 @@ fn a_wall_clock_that_jumps_ahead_withdraws_no_retiring_key() {
 
 #[test]
 fn a_machine_that_slept_does_not_hold_up_later_rotations() {
-    // While it sleeps the wall clock goes on and the monotonic one may not.
+    // During sleep the wall clock goes on and the monotonic one may not.
     let hours = 8 * 3600;
     let ring = ring().rotate(ALG, clocks(hours, 10), &ROTATION, false).unwrap();
     assert!(ring.advance(clocks(hours + 899, 909), &ROTATION).is_none());
@@ -131,7 +131,7 @@ fn a_retiring_key_ages_over_restarts() {
     let rotated = ring().rotate(ALG, at(0), &ROTATION, false).unwrap().advance(at(900), &ROTATION).unwrap();
     let sealed = rotated.seal(&kek, "i").unwrap();
     let days = |days: u64| days * 24 * 3600;
-    // Ten days later, in another process, twenty more days are missing.
+    // Twenty more days are missing ten days later, in another process.
     let opened = Ring::open(&kek, "i", &sealed, clocks(900 + days(10), 907)).unwrap();
     assert!(opened.advance(clocks(900 + days(30) - 1, 907 + days(20) - 1), &ROTATION).is_none());
     assert!(opened.advance(clocks(900 + days(40), 907 + days(20) - 1), &ROTATION).is_none(), "the wall clock alone");
@@ -146,7 +146,7 @@ fn a_key_made_under_an_advanced_clock_does_not_sign_early_after_a_restart() {
     let kek = Kek::generate().unwrap();
     let rotating = ring().rotate(ALG, at(10), &ROTATION, false).unwrap();
     let sealed = rotating.seal(&kek, "https://tr.example.com").unwrap();
-    // The process starts anew, with a wall clock that is a year ahead: the key waits by the time that the gateway runs.
+    // The process starts again with a wall clock that is a year ahead: the key waits by the gateway's running time.
     let year = 365 * 24 * 3600;
     let opened = Ring::open(&kek, "https://tr.example.com", &sealed, clocks(year, 15)).unwrap();
     assert!(opened.advance(clocks(year + 894, 909), &ROTATION).is_none());
@@ -157,7 +157,7 @@ fn a_key_made_under_an_advanced_clock_does_not_sign_early_after_a_restart() {
 fn a_rotation_comes_to_its_end_however_often_the_gateway_is_restarted() {
     let kek = Kek::generate().unwrap();
     let mut sealed = ring().rotate(ALG, at(0), &ROTATION, false).unwrap().seal(&kek, "i").unwrap();
-    // It runs for 50 seconds each time, and is off for an hour in between, which only the wall clock tells.
+    // The process runs for 50 seconds each time and is off for an hour in between, which only the wall clock shows.
     for round in 0..18 {
         let opened = Ring::open(&kek, "i", &sealed, clocks(round * 3650, round * 50)).unwrap();
         assert!(opened.dated().is_none());
@@ -168,7 +168,7 @@ fn a_rotation_comes_to_its_end_however_often_the_gateway_is_restarted() {
     let opened = Ring::open(&kek, "i", &sealed, clocks(18 * 3650, 900)).unwrap();
     let rotated = opened.advance(clocks(18 * 3650, 900), &ROTATION).unwrap();
     assert_eq!(states(&rotated), [KeyState::Current, KeyState::Retiring]);
-    // A wall clock that was put back since holds it up.
+    // A wall clock that was set back since delays it.
     assert!(opened.advance(clocks(899, 5000), &ROTATION).is_none());
 }
 
@@ -203,7 +203,7 @@ fn a_second_rotation_too_soon_is_refused_and_tells_how_long() {
     let waiting = kid(&rotating, KeyState::Next).unwrap();
     let error = rotating.rotate(ALG, at(300), &ROTATION, false).unwrap_err();
     assert_eq!(error, JoseError::TooSoon { kid: waiting.into(), wait: Duration::from_secs(600) });
-    // When its time has come, the waiting key signs and the rotation goes on.
+    // The waiting key signs when its time has come, and the rotation goes on.
     let again = rotating.rotate(ALG, at(900), &ROTATION, false).unwrap();
     assert_eq!(states(&again), [KeyState::Current, KeyState::Next, KeyState::Retiring]);
 }

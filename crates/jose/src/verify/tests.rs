@@ -10,7 +10,7 @@ const RFC7515_A2_N: &str = concat!(
     "MTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ",
 );
 
-/// Signs `header` and `payload` as they are, with a key of ours.
+/// Signs `header` and `payload` as they are, with the given key.
 fn forge(key: &Key, header: &serde_json::Value, payload: &str) -> String {
     forge_text(key, &header.to_string(), payload)
 }
@@ -37,7 +37,7 @@ fn with(mut value: serde_json::Value, name: &str, member: serde_json::Value) -> 
     value
 }
 
-/// Checks the signature of an RFC's example, whose header is no SET's.
+/// Checks the signature of an example of an RFC, whose header is not that of a SET.
 fn example_verifies(jwk: serde_json::Value, algorithm: Algorithm, token: &str) -> bool {
     let keys = set_of(&[jwk]);
     let (signed, signature) = token.rsplit_once('.').unwrap();
