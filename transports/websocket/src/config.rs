@@ -1,5 +1,5 @@
-//! The options of the method: the operator's section, the grant of a stream, the receiver's terms, and where the other end
-//! connects to.
+//! The options of the method: the operator's section, the grant of a stream, the receiver's terms, and the address that
+//! the other end connects to.
 
 use std::time::Duration;
 
@@ -8,33 +8,33 @@ use setgate_delivery::{Cause, Fault, Options, Secret, Url, duration};
 
 use crate::wire::Subprotocol;
 
-/// `[methods.websocket]`: what holds for every stream unless its grant says otherwise.
+/// The section `[methods.websocket]`, which holds for every stream unless its grant says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
-    /// The time between two pings; a peer that is silent for twice as long is hung up on. 5s to 5m.
+    /// The time between two pings, 5s to 5m; a peer that is silent for twice as long is disconnected.
     #[serde(with = "setgate_delivery::duration")]
     pub ping_interval: Duration,
     /// The time in which a socket that holds SETs must settle at least one, 10s to 1h; then it is closed.
     #[serde(with = "setgate_delivery::duration")]
     pub settle_timeout: Duration,
-    /// SETs of one frame, 1 to 1000.
+    /// The most SETs of one frame, 1 to 1000.
     pub frame_sets: usize,
-    /// Bytes of SETs in one frame, 4096 to 1048576; a larger SET travels alone.
+    /// The most bytes of SETs in one frame, 4096 to 1048576; a larger SET travels alone.
     pub frame_bytes: usize,
-    /// Bytes of one message of a peer, 4096 to 1048576.
+    /// The most bytes of one message of a peer, 4096 to 1048576.
     pub message_bytes: usize,
-    /// SETs that a `pushpull` socket, which knows no credit, may hold unsettled, 1 to 1024.
+    /// The most SETs that a `pushpull` socket, which has no credit, may hold unsettled, 1 to 1024.
     pub in_flight: usize,
-    /// After which SETs of an answer to a POST fall due again, 5s to 1h.
+    /// The time after which SETs of an answer to a POST are due again, 5s to 1h.
     #[serde(with = "setgate_delivery::duration")]
     pub redelivery_timeout: Duration,
-    /// How long a POST waits for a SET before it is answered without, 0s to 10s.
+    /// The time that a POST waits for a SET before it is answered without one, 0s to 10s.
     #[serde(with = "setgate_delivery::duration")]
     pub post_wait: Duration,
-    /// Sockets of all streams together, 1 to 1000000.
+    /// The most sockets of all streams together, 1 to 1000000.
     pub sockets: usize,
-    /// Sockets of one stream, 1 to 1024.
+    /// The most sockets of one stream, 1 to 1024.
     pub sockets_per_stream: usize,
 }
 
@@ -88,22 +88,23 @@ impl Section {
     }
 }
 
-/// The operator's word on one stream.
+/// The operator's options for one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
-    /// Origins whose pages may connect, each as `scheme://host` or `scheme://host:port` (RFC 6454 §6.2, hardening H24).
+    /// The origins whose pages may connect, each as `scheme://host` or `scheme://host:port` (RFC 6454 §6.2, hardening
+    /// H24).
     pub origins: Vec<String>,
-    /// Sockets of the stream, 1 to 1024; instead of the section's.
+    /// The most sockets of the stream, 1 to 1024; replaces the section's.
     pub sockets: Option<usize>,
-    /// SETs that a `pushpull` socket may hold unsettled, 1 to 1024; instead of the section's.
+    /// The most SETs that a `pushpull` socket may hold unsettled, 1 to 1024; replaces the section's.
     pub in_flight: Option<usize>,
 }
 
 impl Options for Grant {}
 
 impl Grant {
-    /// What the section says, with what this grant says instead.
+    /// Returns the section with this grant's options in place of its own.
     pub(crate) fn over(&self, section: &Section) -> Result<Section, Fault> {
         let merged = Section {
             sockets_per_stream: self.sockets.unwrap_or(section.sockets_per_stream),
@@ -118,7 +119,7 @@ impl Grant {
         Ok(merged)
     }
 
-    /// The origins as browsers write them.
+    /// Returns the origins as browsers write them.
     pub(crate) fn origins(&self) -> Result<Box<[Box<str>]>, Fault> {
         let one = |(at, text): (usize, &String)| {
             let origin = Url::parse(text).ok().filter(|url| {
@@ -142,54 +143,55 @@ fn fault(member: &str, why: &str) -> Fault {
     Fault::Terms { pointer: format!("/grant/{member}"), cause: Cause::configuration("invalid", why) }
 }
 
-/// What a receiver may write in `delivery` beside `method`: nothing that counts. The URL is the gateway's to give.
+/// The members that a receiver may write in `delivery` beside `method`. Both are ignored, since the gateway assigns the
+/// URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Terms {
-    /// Ignored: receivers send back what they read (SSF 1.0 §8.1.1.4).
+    /// The stream's URL, which is ignored: receivers send back what they read (SSF 1.0 §8.1.1.4).
     pub endpoint_url: Option<String>,
-    /// Ignored: the same.
+    /// The subprotocols, which are ignored for the same reason.
     pub subprotocols: Option<Vec<String>>,
 }
 
 impl Options for Terms {}
 
-/// Where the other end connects to: the argument of `collect`.
+/// The address that the other end connects to, the argument of `collect`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SocketSource {
     /// The stream's URL: `https`, `http`, `wss` or `ws`.
     endpoint_url: String,
-    /// Sent verbatim as `Authorization`.
+    /// The value of `Authorization`, sent verbatim.
     #[serde(default)]
     pub(crate) authorization_header: Option<Secret<String>>,
-    /// How SETs travel.
+    /// The transport of SETs.
     #[serde(default)]
     pub(crate) transport: Transport,
-    /// Offers only this subprotocol, `setgate.v1` or `pushpull`; both otherwise.
+    /// The only subprotocol to offer, `setgate.v1` or `pushpull`; both are offered without it.
     #[serde(default)]
     subprotocol: Option<String>,
-    /// SETs that may be here unsettled, 1 to 10000.
+    /// The most SETs that may be unsettled at this end, 1 to 10000.
     #[serde(default)]
     credit: Option<u32>,
-    /// The time between two requests over HTTP while nothing comes, 1s to 1h.
+    /// The time between two requests over HTTP while no SETs come, 1s to 1h.
     #[serde(default, with = "setgate_delivery::duration::optional")]
     poll_interval: Option<Duration>,
 }
 
-/// How the other end asks for SETs.
+/// The transport by which the other end requests SETs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Transport {
-    /// By a WebSocket; by HTTP where that is refused.
+    /// A WebSocket, or HTTP where that is refused.
     #[default]
     Websocket,
-    /// By push-pull over HTTP.
+    /// Push-pull over HTTP.
     Http,
 }
 
 impl SocketSource {
-    /// The URL in HTTP's schemes.
+    /// Returns the URL with the scheme `https` or `http`.
     pub(crate) fn url(&self) -> Result<Url, Fault> {
         let text = match self.endpoint_url.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("wss") => format!("https://{rest}"),
@@ -199,7 +201,7 @@ impl SocketSource {
         Url::parse(&text).map_err(|error| wrong("endpoint_url", format!("it is no absolute URL: {error}")))
     }
 
-    /// What is offered in `Sec-WebSocket-Protocol`.
+    /// Returns the offer for `Sec-WebSocket-Protocol`.
     pub(crate) fn offer(&self) -> Result<&'static str, Fault> {
         match self.subprotocol.as_deref().map(Subprotocol::named) {
             None => Ok(Subprotocol::OFFER),
@@ -222,7 +224,7 @@ impl SocketSource {
     }
 }
 
-/// A member of what `collect` was given is wrong.
+/// Returns the fault for a wrong member of the argument of `collect`.
 pub(crate) fn wrong(member: &str, why: String) -> Fault {
     Fault::Terms { pointer: format!("/{member}"), cause: Cause::configuration("invalid", why) }
 }

@@ -1,8 +1,9 @@
-//! One socket, at either end: a state machine in one task, without queues of its own.
+//! A socket, at either end: a state machine in one task, without queues of its own.
 //!
-//! Reading never waits for writing. What arrives is settled or put into the inbox at once, whatever the state of the way out;
-//! what is to be said is composed at the moment when the socket takes it. So two full sockets cannot wait for each other, and
-//! all that is kept is bounded: replies and inbox by the credit we granted, the way out by one message.
+//! Reading never waits for writing. A message that arrives is settled or put into the inbox at once, whatever the state
+//! of the outgoing direction; a message to the peer is composed at the moment when the socket can accept it. Two full
+//! sockets therefore cannot wait for each other, and the kept data is bounded: replies and inbox by the credit that
+//! this end granted, the outgoing direction by one message.
 
 mod bell;
 mod say;
@@ -34,44 +35,45 @@ use crate::{
     wire::{self, Goodbye, Subprotocol},
 };
 
-/// Rounds of one poll, messages of one round: then other sockets have their turn.
+/// The most rounds of one poll and messages of one round, before other sockets have their turn.
 const ROUNDS: usize = 8;
 const MESSAGES: usize = 32;
-/// How long what a peer holds may still be settled once the gateway stops; then it comes again, after the restart.
+/// The time in which a peer's SETs may still be settled once the gateway stops; later they are sent again after the
+/// restart.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long a peer may take to answer our closing.
+/// The time that a peer has to answer a close frame.
 const LINGER: Duration = Duration::from_secs(5);
-/// The same while the gateway stops.
+/// The time that a peer has to answer a close frame while the gateway stops.
 const LAST_LINGER: Duration = Duration::from_secs(1);
-/// Bytes of a peer that are read and forgotten while it has not noticed that we are closing.
+/// The most bytes of a peer that are read and discarded while it has not noticed that this end is closing.
 const FORGET: usize = 4 << 20;
-/// Messages between two ticks that say nothing: pings, pongs, empty objects.
+/// The most messages without content between two ticks: pings, pongs, empty objects.
 const CHATTER: u32 = 1000;
-/// SETs of a peer that may not send any, to be refused in the next message.
+/// The most SETs of a peer that may not send any that are kept to be refused in the next message.
 const REFUSALS: usize = 1000;
-/// Credit beyond this is not counted.
+/// The highest credit that is counted.
 const CREDIT: u64 = 1 << 32;
 
-/// What holds for a socket.
+/// The limits and intervals of a socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// Between two pings.
+    /// The time between two pings.
     pub(crate) ping: Duration,
-    /// In which a socket with SETs must settle one.
+    /// The time in which a socket with SETs must settle one.
     pub(crate) settle: Duration,
-    /// SETs of a message of ours.
+    /// The most SETs of an outgoing message.
     pub(crate) frame_sets: usize,
-    /// Bytes of SETs in a message of ours.
+    /// The most bytes of SETs in an outgoing message.
     pub(crate) frame_bytes: usize,
-    /// Unsettled SETs without credit.
+    /// The most unsettled SETs of a socket without credit.
     pub(crate) in_flight: usize,
-    /// Of a message of the peer.
+    /// The bounds of a message of the peer.
     pub(crate) bounds: Bounds,
 }
 
 impl Rules {
-    /// The buffers of a socket. Idle, a socket keeps one page for reading; one of the library's default size would keep 32 times
-    /// as much resident. The way out holds one message of ours and pongs.
+    /// Returns the configuration of a socket's buffers. An idle socket keeps one page for reading; with the library's
+    /// default size it would keep 32 times as much resident. The outgoing buffer has room for one message and pongs.
     pub(crate) fn buffers(&self) -> WebSocketConfig {
         WebSocketConfig::default()
             .read_buffer_size(4096)
@@ -82,20 +84,20 @@ impl Rules {
     }
 }
 
-/// The side that has SETs to give.
+/// The delivering part of a socket.
 pub(crate) struct Delivering {
     subscription: Subscription,
     consumer: Consumer,
-    /// How many more SETs the peer takes, as it said.
+    /// The number of further SETs that the peer has granted.
     credit: u64,
-    /// Without credit: what is handed over here and not settled.
+    /// The SETs that are handed over and unsettled, for a socket without credit.
     handed: HashSet<Jti>,
-    /// Since when SETs have been here without one being settled.
+    /// The time since which SETs have been handed over without one being settled.
     since: Option<Duration>,
-    /// The peer has reported something since the last fetch.
+    /// Whether the peer has reported something since the last fetch.
     reported: bool,
     stalled: bool,
-    /// What the consumer was asked for last, while it has not answered: it rings when it can.
+    /// The last request to the consumer that has no answer yet; the bell rings when there is one.
     asked: Option<Want>,
 }
 
@@ -123,44 +125,44 @@ impl Drop for Delivering {
     }
 }
 
-/// How a socket ended.
+/// The end of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// The close code that was said or heard first; none where the connection broke.
+    /// The close code that was sent or received first; `None` where the connection broke.
     pub(crate) code: Option<u16>,
-    /// Whether anything was heard at all.
+    /// Whether any message was received.
     pub(crate) received: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// Fetches nothing more, waits for what is handed over.
+    /// The socket fetches no more SETs and waits for those handed over.
     Draining,
-    /// The close frame is still to be said.
+    /// The close frame has yet to be sent.
     Parting(Goodbye),
-    /// It was said, or heard.
+    /// The close frame was sent or received.
     Parted,
 }
 
-/// A socket. It is a future: whoever drives it needs nothing else.
+/// A socket, as a future that needs nothing but to be driven.
 pub(crate) struct Conversation<S> {
     socket: WebSocketStream<S>,
     protocol: Subprotocol,
     rules: Arc<Rules>,
     runtime: Runtime,
     delivering: Option<Delivering>,
-    /// For acknowledgements that come after the last fetch.
+    /// The subscription, for acknowledgements that arrive after the last fetch.
     subscription: Option<Subscription>,
     inbox: Option<Box<Inbox>>,
     refusals: Vec<Box<str>>,
     ends: Option<BoxFuture<'static, Goodbye>>,
-    /// When draining is over, whatever is unsettled.
+    /// The end of draining, whatever is still unsettled.
     drained: Option<BoxFuture<'static, ()>>,
     tick: BoxFuture<'static, ()>,
     stage: Stage,
     code: Option<u16>,
-    /// The reader is broken; what comes is forgotten.
+    /// Whether the reader is broken, so that further input is discarded.
     deaf: bool,
     shut: bool,
     forgotten: usize,
@@ -203,26 +205,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
     }
 
-    /// Gives the SETs of a subscription.
+    /// Delivers the SETs of a subscription.
     pub(crate) fn giving(mut self, subscription: Subscription) -> Self {
         self.subscription = Some(subscription.clone());
         self.delivering = Some(Delivering::new(subscription));
         self
     }
 
-    /// Takes the peer's SETs.
+    /// Accepts the peer's SETs, if there is an inbox.
     pub(crate) fn taking(mut self, inbox: Option<Inbox>) -> Self {
         self.inbox = inbox.map(Box::new);
         self
     }
 
-    /// Ends when this does.
+    /// Ends the socket when `ends` does.
     pub(crate) fn until(mut self, ends: impl Future<Output = Goodbye> + Send + 'static) -> Self {
         self.ends = Some(Box::pin(ends));
         self
     }
 
-    /// The gateway stops: nothing more is fetched, and what is here has a little time to be settled.
+    /// Begins to drain because the gateway stops: no more SETs are fetched, and those handed over have a little time to
+    /// be settled.
     fn drain(&mut self) {
         if self.stage == Stage::Open {
             self.stage = Stage::Draining;
@@ -231,14 +234,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
     }
 
-    /// Begins to close; what was handed over and not acknowledged is given back.
+    /// Begins to close; SETs that were handed over and not acknowledged are given back.
     pub(crate) fn part(&mut self, goodbye: Goodbye) {
         if matches!(self.stage, Stage::Open | Stage::Draining) {
             self.stage = Stage::Parting(goodbye);
             self.code = Some(goodbye.code);
             self.let_go();
             if goodbye == Goodbye::DRAINING {
-                // The process waits for it.
+                // The process waits for this socket to end.
                 self.tick = self.runtime.clock.sleep(LAST_LINGER);
             }
         }
@@ -256,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Ended { code: self.code, received: self.received }
     }
 
-    /// Everything that can be done now. Tells whether there may be more to do at once.
+    /// Does everything that can be done now. Returns whether there may be more to do at once.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let before = self.stage;
         if self.bells.signals.rang_since_asked() {
@@ -311,13 +314,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Ok(())
     }
 
-    /// An interval has passed.
+    /// Handles the end of a ping interval.
     fn tick(&mut self) -> Result<(), Ended> {
         self.chatter = 0;
         self.silent += 1;
         self.blocked = if self.unflushed { self.blocked + 1 } else { 0 };
         if self.blocked >= 2 {
-            // Nobody reads: there is no way to say goodbye.
+            // A peer that does not read cannot receive a close frame either.
             return Err(self.ended());
         }
         if self.silent >= 2 {
@@ -330,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         if let Some(delivering) = &mut self.delivering
             && let Some(since) = delivering.since
         {
-            // It waits for outcomes then: it is to be asked for SETs once more.
+            // The consumer waits for outcomes from here on, so that it must be asked for SETs once more.
             delivering.asked = None;
             let cx = &mut Context::from_waker(self.bells.subscription.waker());
             if pin!(delivering.consumer.settled()).poll(cx).is_ready() {
@@ -410,7 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             None => {
                 self.refusals.extend(sets.into_iter().map(|(named, _)| named));
                 let bytes: usize = self.refusals.iter().map(|named| named.len()).sum();
-                // One message may hold long names; many may not, of a peer that does not read what it is told.
+                // One message may hold long names; many may not, from a peer that does not read the replies.
                 if self.refusals.len() > REFUSALS || bytes > 2 * self.rules.bounds.bytes {
                     self.part(Goodbye::OVER_BOUND);
                 }
@@ -432,15 +435,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             });
             delivering.reported = true;
         }
-        // Whoever names SETs that are none of its own, or those that it settled before, has settled nothing.
+        // A report about SETs of others, or about SETs settled before, settles nothing.
         let settled = subscription.settle_all(outcomes);
         if let Some(delivering) = self.delivering.as_mut().filter(|_| settled > 0) {
             delivering.since = delivering.since.map(|_| self.runtime.clock.monotonic());
         }
     }
 
-    /// Hangs up on a peer that cannot be understood: closing while it still sends would reset the connection, and it would
-    /// never read why.
+    /// Hangs up on a peer whose messages cannot be read: to close while it still sends would reset the connection, and
+    /// it would never read the reason.
     fn forget(&mut self) -> Result<bool, Ended> {
         let cx = &mut Context::from_waker(self.bells.io.waker());
         if self.stage != Stage::Parted || self.unflushed {
@@ -482,7 +485,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Conversation<S> {
                 Err(ended) => return Poll::Ready(ended),
             }
         }
-        // There is more, but others wait too.
+        // More remains to be done, but others wait too.
         cx.waker().wake_by_ref();
         Poll::Pending
     }

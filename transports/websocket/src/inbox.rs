@@ -1,4 +1,4 @@
-//! SETs that a peer sends, on their way through the ingest, and what is answered to them.
+//! The SETs that a peer sends, on their way through the ingest, and the answers to them.
 
 use std::{
     sync::Arc,
@@ -11,28 +11,28 @@ use tokio::sync::oneshot;
 
 use crate::wire::{self, Goodbye, Subprotocol};
 
-/// Bytes that may wait here, whatever the credit.
+/// The most bytes that may wait, whatever the credit.
 const BYTES: usize = 16 << 20;
-/// SETs that may wait here of a peer that knows no credit.
+/// The most SETs that may wait from a peer without credit.
 const WITHOUT_CREDIT: usize = 1000;
-/// Ids and bytes of one message of answers.
+/// The most ids and bytes of one message of answers.
 const IDS: usize = 500;
 const REPLY: usize = 32 << 10;
-/// SETs that go in by one call: their answers leave before the next ones go in.
+/// The most SETs of one call of the ingest; their answers leave before the next call.
 const PORTION: usize = 16;
-/// Between two tries of an ingest that is busy.
+/// The bounds of the pause between two attempts at a busy ingest.
 const SOONEST: Duration = Duration::from_millis(50);
 const LATEST: Duration = Duration::from_secs(60);
 
 type Named = (Box<str>, Bytes);
 
-/// What a peer sent and what becomes of it. SETs go through the ingest in the order in which they came, one call at a time, so
-/// that none passes one that the ingest is too busy for.
+/// The SETs of a peer and the answers to them. SETs go through the ingest in the order of arrival, one call at a time,
+/// so that none overtakes one that the ingest is too busy for.
 pub(crate) struct Inbox {
     ingest: Arc<dyn Ingest>,
     peer: Arc<str>,
     runtime: Runtime,
-    /// SETs that the peer may have here: told as credit, or kept to ourselves.
+    /// The number of SETs of the peer that there is room for, granted as credit or kept as a limit.
     room: usize,
     has_credit: bool,
     here: usize,
@@ -42,12 +42,12 @@ pub(crate) struct Inbox {
     pause: Option<BoxFuture<'static, ()>>,
     acks: Vec<Box<str>>,
     errors: Vec<(Box<str>, Refusal)>,
-    /// Credit to grant with the next message.
+    /// The credit to grant with the next message.
     due: usize,
     leaving: Option<Leaving>,
 }
 
-/// How an inbox ends in order: when this is due nothing more goes in, and when all that went in is answered it says so.
+/// The orderly end of an inbox: from `due` on no SETs go in, and `done` is dropped when all that went in are answered.
 struct Leaving {
     due: BoxFuture<'static, ()>,
     is_due: bool,
@@ -55,7 +55,7 @@ struct Leaving {
 }
 
 impl Inbox {
-    /// An inbox that grants so much credit, or has so much room where the protocol knows no credit.
+    /// Creates an inbox that grants `credit`, or has a fixed room where the protocol has no credit.
     pub(crate) fn new(
         ingest: Arc<dyn Ingest>,
         peer: Arc<str>,
@@ -83,13 +83,14 @@ impl Inbox {
         }
     }
 
-    /// Takes nothing more once `due` ends, and drops `done` when everything that was taken by then is answered.
+    /// Stops passing SETs to the ingest once `due` ends, and drops `done` when all that were passed by then are
+    /// answered.
     pub(crate) fn leaving(mut self, due: BoxFuture<'static, ()>, done: oneshot::Sender<()>) -> Self {
         self.leaving = Some(Leaving { due, is_due: false, done: Some(done) });
         self
     }
 
-    /// Whether nothing more goes in.
+    /// Returns whether no more SETs go in.
     fn leaves(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(leaving) = &mut self.leaving else { return false };
         leaving.is_due = leaving.is_due || leaving.due.as_mut().poll(cx).is_ready();
@@ -99,14 +100,14 @@ impl Inbox {
         leaving.is_due
     }
 
-    /// Puts in what came.
+    /// Adds SETs that arrived.
     ///
     /// # Errors
-    /// What to say to a peer that sends more than there is room for.
+    /// The [`Goodbye`] for a peer that sends more than there is room for.
     pub(crate) fn put(&mut self, sets: Vec<Named>) -> Result<(), Goodbye> {
         self.here += sets.len();
         self.bytes += sets.iter().map(|(named, token)| named.len() + token.len()).sum::<usize>();
-        // Room that was not granted yet cannot have been used.
+        // Room that is not granted yet cannot have been used.
         let over = !sets.is_empty() && self.here + self.due > self.room;
         self.queue.extend(sets);
         match over {
@@ -117,7 +118,7 @@ impl Inbox {
         }
     }
 
-    /// Works on. Tells whether something came of it.
+    /// Makes progress. Returns whether there are new answers.
     pub(crate) fn work(&mut self, cx: &mut Context<'_>) -> bool {
         let leaves = self.leaves(cx);
         loop {
@@ -174,14 +175,15 @@ impl Inbox {
             self.bytes -= size;
         }
         if !again.is_empty() {
-            // Before what has come since.
+            // The SETs to repeat go before those that have arrived since.
             again.append(&mut self.queue);
             self.queue = again;
             self.pause = Some(self.runtime.clock.sleep(after.min(LATEST)));
         }
     }
 
-    /// What is to be said now, if anything: answers, and new credit where the protocol has it.
+    /// Returns the next message of answers, with new credit where the protocol has it; `None` when there is none to
+    /// send.
     pub(crate) fn replies(&mut self) -> Option<Replies> {
         let mut budget = REPLY;
         let acks = front(&mut self.acks, |ack| ack.len() + 3, &mut budget);
@@ -198,7 +200,7 @@ impl Inbox {
     }
 }
 
-/// Answers of one message.
+/// The answers of one message.
 pub(crate) struct Replies {
     acks: Vec<Box<str>>,
     errors: Vec<(Box<str>, Refusal)>,
@@ -206,14 +208,14 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
-    /// The refusal of SETs that a peer may not send.
+    /// Creates the refusal of SETs that a peer may not send.
     pub(crate) fn refusing(names: &mut Vec<Box<str>>) -> Option<Self> {
         let names = front(names, |name| name.len() + 128, &mut { REPLY });
         let errors: Vec<_> = names.into_iter().map(|name| (name, wire::not_allowed())).collect();
         (!errors.is_empty()).then_some(Self { acks: Vec::new(), errors, grant: 0 })
     }
 
-    /// The object.
+    /// Writes the object of push-pull.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         Speech {
             ack: (!self.acks.is_empty()).then_some(&self.acks),
@@ -225,7 +227,7 @@ impl Replies {
     }
 }
 
-/// Takes from the front as much as one message holds: at least one, at most [`IDS`] and the budget.
+/// Takes as much from the front as one message holds: at least one, at most [`IDS`] and the budget.
 fn front<T>(from: &mut Vec<T>, cost: impl Fn(&T) -> usize, budget: &mut usize) -> Vec<T> {
     let mut count = 0;
     for one in from.iter().take(IDS) {

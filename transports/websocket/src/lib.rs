@@ -15,10 +15,11 @@ pub mod wire;
 pub use config::{Grant, Section, Terms};
 pub use responder::SocketChannel;
 
-/// No text registers a method for SETs over WebSocket: this name is ours and provisional.
+/// The method's URI: provisional and the gateway's own, since no specification registers a method for SETs over
+/// WebSocket.
 const URI: &str = "urn:setgate:delivery:websocket";
 
-/// SETs over WebSocket, and push-pull over HTTP on the same URL.
+/// The delivery method for SETs over WebSocket, and push-pull over HTTP on the same URL.
 pub struct Websocket {
     section: Section,
     env: Env,

@@ -1,4 +1,4 @@
-//! The other end: asks a gateway for a stream's SETs, by a WebSocket or by push-pull over HTTP.
+//! The other end: collects a stream's SETs from a gateway, by a WebSocket or by push-pull over HTTP.
 
 mod poll;
 
@@ -21,18 +21,18 @@ use crate::{
     wire::{self, Goodbye, Refused, Subprotocol},
 };
 
-/// What is read of a gateway: as much as an answer over HTTP may have.
+/// The bounds of what is read from a gateway: as much as an answer over HTTP may have.
 const BOUNDS: Bounds = Bounds { bytes: 4 << 20, ids: 10_000, sets: 10_000 };
-/// A connection is tried again after about so long.
+/// The back-off between two attempts to connect.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-/// How long the handshake may take.
+/// The time limit of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// What is under way when everything must end gets so long.
+/// The time that work under way has when everything must end.
 const GRACE: Duration = Duration::from_secs(5);
-/// Longest `Retry-After` that is honoured (hardening H50).
+/// The longest `Retry-After` that is honoured (hardening H50).
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// What all connections of one collection share.
+/// The state that all connections of one collection share.
 struct Collection {
     client: HttpClient,
     runtime: Runtime,
@@ -46,19 +46,20 @@ struct Collection {
     rules: Arc<Rules>,
 }
 
-/// Why there is no connection, or no longer one.
+/// The reason why there is no connection, or no longer one.
 enum Failed {
     ForGood(Fault),
-    /// Try again, not before this, if it is told.
+    /// A later attempt may succeed, not before this time if the gateway named one.
     Again(Option<Duration>),
-    /// The same way cannot work.
+    /// The WebSocket is not possible; HTTP may be.
     ByHttp,
 }
 
-/// Takes SETs until `stop`.
+/// Collects SETs until `stop`.
 ///
 /// # Errors
-/// [`Fault`] where waiting fixes nothing: what is asked for is wrong, the credential is not accepted, there is no such stream.
+/// [`Fault`] where a later attempt cannot succeed: the source is wrong, the credential is not accepted, or there is no
+/// such stream.
 pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut stop: Stop) -> Result<(), Fault> {
     let source: SocketSource = serde_json::from_value(from).map_err(|error| wrong("", error.to_string()))?;
     let url = source.url()?;
@@ -93,7 +94,7 @@ pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut 
         end = collection.run(source.transport, stopped) => end,
         () = async {
             raised(&mut stop).await;
-            // What was taken is acknowledged first.
+            // SETs that were accepted are acknowledged first.
             collection.runtime.clock.sleep(GRACE).await;
         } => Ok(()),
     }
@@ -137,13 +138,14 @@ impl Collection {
         }
     }
 
-    /// Between half of the doubled pause and all of it, so that the subscribers of a gateway that restarts do not all come at once.
+    /// Returns a pause between half of the doubled pause and all of it, so that the subscribers of a gateway that
+    /// restarts do not all reconnect at once.
     fn jitter(&self, failures: u32) -> Duration {
-        // That a connection ended well is no failure, and the first pause all the same.
+        // A connection that ended normally is not a failure, but the first pause applies all the same.
         PAUSES.wait(failures.saturating_add(1), Jitter::Half(&*self.runtime.random))
     }
 
-    /// One connection, from its opening to its end.
+    /// Runs one connection, from its opening to its end.
     async fn socket(&self, mut stop: Stop) -> Result<Ended, Failed> {
         let opened = tokio::select! {
             biased;
@@ -162,7 +164,7 @@ impl Collection {
         let (done, all_answered) = oneshot::channel();
         let inbox = inbox.leaving(Box::pin(async move { raised(&mut stop).await }), done);
         let leaving = async move {
-            // Nothing is ever sent: the inbox drops its end.
+            // The channel never carries a value: the inbox drops its end.
             let _ = all_answered.await;
             Goodbye::LEAVING
         };
@@ -192,7 +194,7 @@ impl Collection {
                 tracing::info!(peer = %self.peer, %error, "the handshake broke off");
                 Err(Failed::Again(None))
             }
-            // It answered 101 and something that is no acceptable handshake.
+            // The gateway answered 101 with an unacceptable handshake, or something that is not HTTP.
             Err(error) => {
                 tracing::info!(peer = %self.peer, %error, "the handshake is not acceptable");
                 Err(Failed::ByHttp)
@@ -229,7 +231,7 @@ impl Collection {
     }
 }
 
-/// What it means that the gateway will not have us.
+/// Returns the fault for the status with which the gateway refused for good.
 fn denied(status: StatusCode) -> Fault {
     let (member, why) = match status.as_u16() {
         404 => ("endpoint_url", "the gateway answered 404: there is no such stream"),

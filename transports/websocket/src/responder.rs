@@ -1,4 +1,4 @@
-//! The gateway's end of one URL: `GET` opens a WebSocket, `POST` is push-pull over HTTP.
+//! The gateway's end of a stream's URL: `GET` opens a WebSocket, `POST` is push-pull over HTTP.
 
 use std::{
     pin::Pin,
@@ -30,16 +30,16 @@ use crate::{
     wire::{self, Declined, Goodbye, Opening},
 };
 
-/// The largest SET: it must fit into a message that browsers and libraries take without asking.
+/// The most bytes of a SET, which must fit into a message that browsers and libraries accept by default.
 const LARGEST: usize = 256 << 10;
-/// SETs of one answer over HTTP, and their bytes.
+/// The most SETs of one answer over HTTP, and their bytes.
 const ANSWER: Bounds = Bounds { bytes: 1 << 20, ids: 10_000, sets: 1_000 };
-/// SETs that a peer with an ingest may have under way on one socket.
+/// The most SETs that a peer with an ingest may have under way on one socket.
 const CREDIT: usize = 64;
-/// What the wire adds to a SET: its `jti`, quotes, a colon, a comma.
+/// The bytes that the wire format adds to a SET: its `jti`, quotes, a colon, a comma.
 const OVERHEAD: usize = 32;
 
-/// One stream that is subscribed to.
+/// A stream that is delivered over sockets or push-pull.
 pub struct SocketChannel {
     pub(crate) origins: Box<[Box<str>]>,
     rules: Arc<Rules>,
@@ -75,7 +75,7 @@ impl Channel for SocketChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Receiver,
-            // A connection delivers in order or not at all: its peer has seen a prefix.
+            // A connection delivers in order or not at all: its peer has received a prefix.
             order: Order::PerConsumer,
             receipt: Receipt::Receiver,
             form: Form::Token,
@@ -87,7 +87,7 @@ impl Channel for SocketChannel {
     }
 }
 
-/// What all channels share: the runtime, and the count of open sockets.
+/// The state that all channels share: the runtime, and the number of open sockets.
 pub(crate) struct Responder {
     pub(crate) runtime: Runtime,
     pub(crate) most: usize,
@@ -95,7 +95,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// A place for one more socket of the channel, if there is one.
+    /// Returns a permit for one more socket of the channel, if there is room.
     fn permit(self: &Arc<Self>, channel: &SocketChannel) -> Option<SocketPermit> {
         let mut room = false;
         self.open.send_if_modified(|open| {
@@ -112,7 +112,7 @@ impl Responder {
     }
 }
 
-/// Counts a socket for as long as it is open.
+/// A permit that counts a socket for as long as it is open.
 struct SocketPermit {
     responder: Arc<Responder>,
     channel: Arc<AtomicUsize>,
@@ -125,11 +125,11 @@ impl Drop for SocketPermit {
     }
 }
 
-/// The method's routes: the guard has let the session in.
+/// Creates the method's routes; the guard has admitted the session before.
 pub(crate) fn routes(responder: Arc<Responder>) -> Router {
     Router::new().fallback(move |Extension(session): Extension<Session>, request: Request| {
         let responder = responder.clone();
-        // Boxed: most of what a request needs is needed once in the life of a socket.
+        // Boxed, because most of what a request needs is needed only once in the life of a socket.
         Box::pin(async move { serve(&responder, session, request).await })
     })
 }
@@ -195,8 +195,8 @@ async fn credential(mut ends: Stop) -> Goodbye {
     Goodbye::CREDENTIAL
 }
 
-/// Push-pull over HTTP (draft-tulshibagwale-saag-pushpull-delivery §6.3): what the peer settles is settled first, then it is
-/// given what is there.
+/// Answers a push-pull request over HTTP (draft-tulshibagwale-saag-pushpull-delivery §6.3): the peer's outcomes are
+/// settled first, then it gets the SETs that are due.
 async fn exchange(
     responder: &Arc<Responder>,
     session: &Session,
@@ -224,7 +224,7 @@ async fn exchange(
     let sets = usize::try_from(object.max_response_events.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(channel.ack_within) };
     let mut consumer = session.subscription.consumer_with(mode);
-    // Whoever brings something is answered at once.
+    // A request that brings something is answered at once.
     let wait = if acks.is_empty() && errors.is_empty() && sets > 0 { channel.wait } else { Duration::ZERO };
     let want = Want { sets: sets.min(ANSWER.sets), bytes: ANSWER.bytes, wait: Some(wait) };
     let batch = match consumer.next_batch(want).await {
@@ -232,7 +232,7 @@ async fn exchange(
         Err(setgate_delivery::Closed::Deleted) => {
             return plain(Declined(StatusCode::NOT_FOUND, "the stream was deleted\n"));
         }
-        // Disabled, draining, reconfigured: there is nothing to give.
+        // A stream that is disabled, draining or reconfigured has no SETs to give.
         Err(_) => Batch::empty(),
     };
     let described = errors.iter().any(|(_, refusal)| refusal.description.is_some());
@@ -256,8 +256,8 @@ async fn exchange(
 
 type Answered = (Vec<Box<str>>, Vec<(Box<str>, Refusal)>);
 
-/// What becomes of SETs that the peer brought (hardening H25). Those the ingest has no time for are not mentioned: the peer
-/// brings them again.
+/// Passes the peer's SETs to the ingest and returns what to answer (hardening H25). SETs that a busy ingest did not
+/// accept are left out: the peer sends them again.
 async fn answer(session: &Session, sets: Vec<(Box<str>, Bytes)>) -> Answered {
     let Some(ingest) = session.ingest.as_ref().filter(|_| !sets.is_empty()) else {
         return (Vec::new(), sets.into_iter().map(|(named, _)| (named, wire::not_allowed())).collect());
@@ -276,8 +276,8 @@ async fn answer(session: &Session, sets: Vec<(Box<str>, Bytes)>) -> Answered {
     said
 }
 
-/// An answer's body. It owns the batch and the consumer that fetched it: handed over when the connection takes the bytes; dropped
-/// before, it never happened.
+/// The body of an answer, which owns the batch and the consumer that fetched it. The batch counts as handed over when
+/// the connection takes the bytes; if the body is dropped before, the batch is given back.
 struct Handing {
     json: Option<Bytes>,
     batch: Option<Batch>,
@@ -305,7 +305,7 @@ impl http_body::Body for Handing {
     }
 }
 
-/// A refusal of the request as a whole (RFC 8935 §2.4).
+/// Creates the refusal of a request as a whole (RFC 8935 §2.4).
 fn error(status: StatusCode, why: &str) -> Response {
     let body = serde_json::json!({ "err": "invalid_request", "description": why });
     let mut response = Response::new(Body::from(body.to_string()));

@@ -1,4 +1,4 @@
-//! What goes over the wire: the handshake, close codes, the object of push-pull. Pure; checked by tests and fuzzed.
+//! The wire format: the handshake, close codes, the object of push-pull. Pure; checked by tests and fuzzed.
 
 use setgate_delivery::{
     Closed, Refusal, Url,
@@ -8,20 +8,20 @@ use setgate_delivery::{
 };
 use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 
-/// What a socket speaks.
+/// The subprotocol of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subprotocol {
-    /// The gateway's own: the objects of push-pull, with credit.
+    /// The gateway's own subprotocol: the objects of push-pull, with credit.
     Setgate,
-    /// Plain push-pull (draft-tulshibagwale-saag-pushpull-delivery §6.4): without credit.
+    /// Plain push-pull (draft-tulshibagwale-saag-pushpull-delivery §6.4), without credit.
     PushPull,
 }
 
 impl Subprotocol {
-    /// Both, as a client offers them: the better one first.
+    /// Both subprotocols as a client offers them, the preferred one first.
     pub const OFFER: &'static str = "setgate.v1, pushpull";
 
-    /// Its name in `Sec-WebSocket-Protocol`.
+    /// Returns the name in `Sec-WebSocket-Protocol`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -30,13 +30,14 @@ impl Subprotocol {
         }
     }
 
-    /// The subprotocol of this name; names are compared as they are (RFC 6455 §4.1).
+    /// Returns the subprotocol of this name; names are compared as they are (RFC 6455 §4.1).
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         [Self::Setgate, Self::PushPull].into_iter().find(|known| known.as_str() == name)
     }
 
-    /// The first of a client's offers that is known: clients list them in order of preference (RFC 6455 §11.3.4).
+    /// Returns the first known subprotocol of a client's offer: clients list them in order of preference (RFC 6455
+    /// §11.3.4).
     #[must_use]
     pub fn chosen(offer: &HeaderMap) -> Option<Self> {
         let fields = offer.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
@@ -50,18 +51,18 @@ impl Subprotocol {
 /// An opening handshake that is acceptable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
-    /// What the answer has as `Sec-WebSocket-Accept`.
+    /// The value of `Sec-WebSocket-Accept` in the answer.
     pub accept: String,
-    /// What the socket speaks.
+    /// The subprotocol of the socket.
     pub protocol: Subprotocol,
 }
 
-/// A handshake that is refused: the status, and a text for who looks.
+/// The refusal of a handshake: the status, and a text for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Declined(pub StatusCode, pub &'static str);
 
-/// Whether a page of this origin may connect: no `Origin` at all, or exactly one, which is on the list (RFC 6455 §10.2,
-/// hardening H24). The list is kept as browsers write origins.
+/// Checks that a page of this origin may connect: there is no `Origin`, or exactly one, which is on the list (RFC 6455
+/// §10.2, hardening H24). The list holds origins as browsers write them.
 ///
 /// # Errors
 /// [`Declined`] with 403.
@@ -75,11 +76,11 @@ pub fn origin(headers: &HeaderMap, allowed: &[Box<str>]) -> Result<(), Declined>
     Err(Declined(StatusCode::FORBIDDEN, "this origin is not on the stream's list of `origins`\n"))
 }
 
-/// Checks an opening handshake (RFC 6455 §4.2.1). Offers of extensions are declined by not answering them (RFC 7692 §5,
+/// Checks an opening handshake (RFC 6455 §4.2.1). Extensions are declined by not answering the offers (RFC 7692 §5,
 /// hardening H44).
 ///
 /// # Errors
-/// [`Declined`].
+/// [`Declined`] with the status and the text of the answer.
 pub fn opening(method: &Method, headers: &HeaderMap) -> Result<Opening, Declined> {
     let has = |name: header::HeaderName, token: &str| {
         let fields = headers.get_all(name).into_iter();
@@ -120,69 +121,70 @@ pub fn opening(method: &Method, headers: &HeaderMap) -> Result<Opening, Declined
     Ok(Opening { accept: tungstenite::handshake::derive_accept_key(key), protocol })
 }
 
-/// Why a socket is closed: the code (RFC 6455 §7.4) and a reason for people, at most 123 bytes.
+/// The reason why a socket is closed: the code (RFC 6455 §7.4) and a text for people, at most 123 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Goodbye {
     /// The code.
     pub code: u16,
-    /// The reason.
+    /// The text.
     pub reason: &'static str,
 }
 
-/// A table of them: `name, code, reason`.
+/// Defines the close codes from a table of `name = code, reason`.
 macro_rules! goodbyes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal;)*) => {
         impl Goodbye {
             $($(#[$doc])* pub const $name: Self = Self { code: $code, reason: $reason };)*
-            /// All of them, for the table of the documentation.
+            /// Every close code, for the table of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
         }
     };
 }
 
 goodbyes! {
-    /// The stream has nothing more to say; only suites meet it.
+    /// The stream owes nothing more; only test suites meet this end.
     IDLE = 1000, "nothing is owed any more";
-    /// This side stops on purpose.
+    /// A deliberate stop of this end.
     LEAVING = 1001, "going away";
     /// A frame breaks RFC 6455.
     PROTOCOL = 1002, "protocol error";
-    /// A binary message.
+    /// A binary message was received.
     BINARY = 1003, "only text messages are understood";
-    /// A text message that is no UTF-8, no JSON, or no object of push-pull.
+    /// A text message is not UTF-8, not JSON, or not an object of push-pull.
     MALFORMED = 1007, "the message is no acceptable JSON object";
-    /// The stream is gone.
+    /// The stream was deleted.
     DELETED = 1008, "the stream was deleted";
     /// The stream is disabled.
     DISABLED = 1008, "the stream is disabled";
-    /// SETs beyond the credit that was granted.
+    /// The peer sent more SETs than the credit that was granted.
     OVER_CREDIT = 1008, "more SETs than credit was granted";
-    /// Pings, pongs and empty objects without end.
+    /// The peer sent too many pings, pongs and empty objects.
     CHATTER = 1008, "too many messages that say nothing";
-    /// SETs were handed over and nothing is settled.
+    /// The peer got SETs and settled none in time.
     UNSETTLED = 1008, "SETs were neither acknowledged nor refused in time";
-    /// A message beyond the limits.
+    /// A message exceeds the limits.
     TOO_BIG = 1009, "the message is larger than allowed";
-    /// No sign of life for two intervals.
+    /// The peer gave no sign of life for two intervals.
     SILENT = 1011, "no sign of life, not even a pong";
-    /// Something of ours broke.
+    /// An internal error ended the socket.
     BROKEN = 1011, "the line is out of order";
     /// The gateway stops.
     DRAINING = 1012, "the gateway restarts";
-    /// Method or endpoint of the stream changed.
+    /// The delivery method or endpoint of the stream changed.
     RECONFIGURED = 1012, "the stream was reconfigured";
-    /// SETs or refusals beyond what is kept.
+    /// The peer sent more SETs, or caused more refusals, than are kept.
     OVER_BOUND = 1013, "more SETs than can be taken now";
-    /// Enough sockets are open.
+    /// The limit of open sockets is reached.
     TOO_MANY = 1013, "too many sockets are open";
-    /// Another consumer took the place.
+    /// A newer consumer replaced this one.
     SUPERSEDED = 1013, "another connection took this one's place";
-    /// The credential is over.
+    /// The credential expired or was withdrawn.
     CREDENTIAL = 4401, "the credential has expired or was taken away";
 }
 
 impl Goodbye {
-    /// What a consumer's end means for the socket; draining is told first and waits for acknowledgements.
+    /// Returns the close code for a consumer's end. A socket that drains waits for acknowledgements before it sends the
+    /// code.
     #[must_use]
     pub const fn of_consumer(closed: &Closed) -> Self {
         match closed {
@@ -196,7 +198,7 @@ impl Goodbye {
         }
     }
 
-    /// What to say to a peer whose message cannot be read; nothing where there is nobody left to hear it.
+    /// Returns the close code for a peer whose message cannot be read; `None` when the connection is gone.
     #[must_use]
     pub const fn of_error(error: &tungstenite::Error) -> Option<Self> {
         match error {
@@ -208,7 +210,7 @@ impl Goodbye {
         }
     }
 
-    /// What to say to a peer whose object is not acceptable.
+    /// Returns the close code for a peer whose object is not acceptable.
     #[must_use]
     pub const fn of_object(malformed: &Malformed) -> Self {
         match malformed {
@@ -218,22 +220,22 @@ impl Goodbye {
     }
 }
 
-/// Reads a message of a socket.
+/// Parses a message of a socket.
 ///
 /// # Errors
-/// The [`Goodbye`] that it deserves.
+/// The [`Goodbye`] to close the socket with.
 pub fn message(text: &[u8], bounds: Bounds) -> Result<Exchange, Goodbye> {
     Exchange::parse(text, bounds, None).map_err(|malformed| Goodbye::of_object(&malformed))
 }
 
-/// Whether an object says nothing at all.
+/// Returns whether an object has no content.
 #[must_use]
 pub fn is_empty(object: &Exchange) -> bool {
     let sets = object.sets.as_ref().is_none_or(Vec::is_empty);
     sets && object.ack.is_empty() && object.set_errs.is_empty() && object.max_events.is_none_or(|more| more == 0)
 }
 
-/// Whether a request body is JSON, in whatever charset it claims (RFC 8259 knows one).
+/// Returns whether a request body is JSON without a content encoding, whatever charset it claims (RFC 8259 knows one).
 #[must_use]
 pub fn is_json(headers: &HeaderMap) -> bool {
     let Some(Ok(text)) = headers.get(header::CONTENT_TYPE).map(|value| value.to_str()) else { return false };
@@ -241,15 +243,15 @@ pub fn is_json(headers: &HeaderMap) -> bool {
     media.eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
-/// Reads the body of a push-pull request or answer.
+/// Parses the body of a push-pull request or answer.
 ///
 /// # Errors
-/// [`Malformed`].
+/// [`Malformed`] when it is not acceptable.
 pub fn body(text: &[u8], bounds: Bounds, headers: &HeaderMap) -> Result<Exchange, Malformed> {
     Exchange::parse(text, bounds, fields::language(headers))
 }
 
-/// Why SETs of a peer are refused that may not send any (hardening H25).
+/// Returns the refusal for SETs of a peer that may not send any (hardening H25).
 #[must_use]
 pub fn not_allowed() -> Refusal {
     Refusal {
@@ -259,18 +261,18 @@ pub fn not_allowed() -> Refusal {
     }
 }
 
-/// What an HTTP status means for who wants to connect.
+/// The meaning of an HTTP status for a client that wants to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Waiting fixes nothing: the credential or the stream is not there.
+    /// A later attempt cannot succeed: the credential or the stream does not exist.
     ForGood,
-    /// Not now.
+    /// A later attempt may succeed.
     Later,
-    /// Not by WebSocket; perhaps by HTTP (draft-tulshibagwale-saag-pushpull-delivery §6.4).
+    /// A WebSocket is not possible, but HTTP may be (draft-tulshibagwale-saag-pushpull-delivery §6.4).
     ByHttp,
 }
 
-/// What it means that a handshake was answered so.
+/// Returns the meaning of the status that a handshake was answered with.
 #[must_use]
 pub fn refused(status: StatusCode) -> Refused {
     match status.as_u16() {
@@ -280,7 +282,7 @@ pub fn refused(status: StatusCode) -> Refused {
     }
 }
 
-/// `Host` of a URL, with the port where it is not the scheme's own (RFC 9110 §7.2).
+/// Returns the `Host` of a URL, with the port unless it is the scheme's default (RFC 9110 §7.2).
 #[must_use]
 pub fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which part of a socket was woken: a socket waits for several things, and most wake-ups are of one of them.
+//! Wake-ups of a socket by part: a socket waits for several things, and most wake-ups concern one of them.
 
 use std::{
     sync::{
@@ -8,7 +8,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-/// What one part of a socket is polled with: it tells whether that part was woken, and wakes the socket's task.
+/// The bell of one part of a socket. Its waker records that the part was woken, and wakes the socket's task.
 pub(super) struct Bell {
     ring: Arc<Ring>,
     waker: Waker,
@@ -16,7 +16,7 @@ pub(super) struct Bell {
 
 struct Ring {
     rang: AtomicBool,
-    /// It stays when it is woken: a socket that was woken by one part does not tell the others anew.
+    /// The socket's task, which stays registered when it is woken, so that the other parts need not register again.
     task: Mutex<Option<Waker>>,
 }
 
@@ -32,7 +32,7 @@ impl Wake for Ring {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Before the task is woken, so that it finds the ring.
+        // Set before the task is woken, so that the task finds it.
         self.rang.store(true, Ordering::Release);
         if let Some(task) = &*self.task() {
             task.wake_by_ref();
@@ -41,47 +41,48 @@ impl Wake for Ring {
 }
 
 impl Bell {
-    /// A bell that has rung: the first look is owed.
+    /// Creates a bell that has rung, since the first look is due.
     fn new() -> Self {
         let ring = Arc::new(Ring { rang: AtomicBool::new(true), task: Mutex::default() });
         Self { waker: Waker::from(ring.clone()), ring }
     }
 
-    /// From now on this task is woken.
+    /// Sets the task that is woken from now on.
     fn wakes(&self, task: &Waker) {
         *self.ring.task() = Some(task.clone());
     }
 
-    /// Whether it rang since it was asked last. Ask before the look, never after it: what rings meanwhile is kept.
+    /// Returns whether the bell rang since the last call. Call it before the look, never after it: a ring in between is
+    /// kept.
     pub(super) fn rang_since_asked(&self) -> bool {
         self.rang() && self.ring.rang.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether it has rung, and nobody asked since.
+    /// Returns whether the bell has rung and was not asked since.
     pub(super) fn rang(&self) -> bool {
         self.ring.rang.load(Ordering::Acquire)
     }
 
-    /// Rings without waking: the next round looks again.
+    /// Rings without waking the task, so that the next round looks again.
     pub(super) fn again(&self) {
         self.ring.rang.store(true, Ordering::Release);
     }
 
-    /// What the part is polled with.
+    /// Returns the waker to poll the part with.
     pub(super) fn waker(&self) -> &Waker {
         &self.waker
     }
 }
 
-/// What wakes a socket, part by part: what did not ring is not looked at.
+/// The bells of a socket; a part whose bell did not ring is not polled.
 pub(super) struct Bells {
-    /// The end of the credential, and the tick.
+    /// The bell for the end of the credential and for the tick.
     pub(super) signals: Bell,
-    /// The socket, in both directions.
+    /// The bell for the socket, in both directions.
     pub(super) io: Bell,
-    /// The consumer.
+    /// The bell for the consumer.
     pub(super) subscription: Bell,
-    /// Whom they wake.
+    /// The task that the bells wake.
     task: Option<Waker>,
 }
 
@@ -90,7 +91,7 @@ impl Bells {
         Self { signals: Bell::new(), io: Bell::new(), subscription: Bell::new(), task: None }
     }
 
-    /// From now on this task is woken.
+    /// Sets the task that is woken from now on.
     pub(super) fn wake(&mut self, task: &Waker) {
         if self.task.as_ref().is_some_and(|known| known.will_wake(task)) {
             return;

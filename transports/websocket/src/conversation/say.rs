@@ -1,4 +1,4 @@
-//! What a socket says: composed at the moment when the socket takes it.
+//! The outgoing messages of a socket, composed at the moment when it can accept one.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
-    /// Says what there is to say. Tells whether to look again at once: there may be more, or what was said made room.
+    /// Sends what is to be sent. Returns whether to look again at once: there may be more, or sending made room.
     pub(super) fn write(&mut self) -> Result<bool, Ended> {
         let waker = self.bells.io.waker().clone();
         let cx = &mut Context::from_waker(&waker);
@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             moved = true;
             self.unflushed = true;
         }
-        // One flush for all that was ready.
+        // A single flush covers all messages that were ready.
         if self.unflushed {
             match Pin::new(&mut self.socket).poll_flush(cx) {
                 Poll::Pending => {}
@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Ok(!all || moved && (self.deaf || self.inbox.is_some()))
     }
 
-    /// The next message, now that the socket takes one.
+    /// Returns the next message, at a moment when the socket can accept one.
     fn say(&mut self) -> Option<Message> {
         match self.stage {
             Stage::Parted => return None,
@@ -92,11 +92,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         text(replies.to_json())
     }
 
-    /// Nothing can be said to who does not read, and nothing is fetched for it: that the stream or the gateway ends is heard all the same.
+    /// Watches for the end of the stream or the gateway while the peer does not read and no SETs are fetched for it.
     fn listen_for_the_end(&mut self) {
         let Some(delivering) = self.delivering.as_mut().filter(|_| self.stage == Stage::Open) else { return };
         let cx = &mut Context::from_waker(self.bells.subscription.waker());
-        // It is to be asked for SETs once more.
+        // The consumer must be asked for SETs once more.
         delivering.asked = None;
         match delivering.consumer.poll_next_batch(&Want { sets: 0, ..Want::ALL }, cx) {
             Poll::Pending | Poll::Ready(Ok(_)) => {}
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         let room = match self.protocol {
             Subprotocol::Setgate => usize::try_from(delivering.credit).unwrap_or(usize::MAX),
             Subprotocol::PushPull => {
-                // What was settled elsewhere is noticed when all is.
+                // Outcomes that were reported elsewhere are noticed when everything is settled.
                 if delivering.handed.len() >= self.rules.in_flight
                     && pin!(delivering.consumer.settled()).poll(cx).is_ready()
                 {
@@ -128,15 +128,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         if std::mem::take(&mut delivering.reported) {
             if pin!(delivering.consumer.settled()).poll(cx).is_ready() {
-                // Nothing is here: the time of what comes next begins with it.
+                // The socket holds no SETs: the settle timeout begins with the next ones.
                 delivering.since = None;
             } else {
-                // It waits for outcomes now: it is to be asked for SETs once more.
+                // The consumer waits for outcomes now, so that it must be asked for SETs once more.
                 delivering.asked = None;
             }
         }
         let want = Want { sets: room.min(self.rules.frame_sets), bytes: self.rules.frame_bytes, wait: None };
-        // Who grants credit says when there is room: until the consumer rings or more is wanted, it has nothing new to tell.
+        // A peer with credit says when there is room: until the consumer rings or more is wanted, a new request would
+        // be in vain.
         if !rang && self.protocol == Subprotocol::Setgate && delivering.asked == Some(want) {
             return None;
         }
@@ -169,6 +170,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
 }
 
 fn text(json: Vec<u8>) -> Option<Message> {
-    // Names and tokens are written as JSON escapes them: it is always text.
+    // Names and tokens are written as JSON escapes them, so that this is always text.
     Utf8Bytes::try_from(Bytes::from(json)).ok().map(Message::Text)
 }

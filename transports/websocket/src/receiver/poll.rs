@@ -1,4 +1,4 @@
-//! Push-pull over HTTP, from the side that asks (draft-tulshibagwale-saag-pushpull-delivery §6.3).
+//! Push-pull over HTTP, from the requesting side (draft-tulshibagwale-saag-pushpull-delivery §6.3).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     wire::{self, Refused},
 };
 
-/// What was settled and is still to be told.
+/// The outcomes that are still to be reported.
 #[derive(Default)]
 pub(super) struct Debts {
     acks: Vec<Box<str>>,
@@ -29,13 +29,13 @@ impl Debts {
 }
 
 impl Collection {
-    /// Asks again and again; ends where something is wrong.
+    /// Sends requests until one fails or the collection stops.
     pub(super) async fn poll(&self, debts: &mut Debts, stop: &Stop) -> Result<Ended, Failed> {
         loop {
             if *stop.borrow() && debts.is_empty() {
                 return Ok(Ended { code: None, received: true });
             }
-            // A last request only tells what was settled.
+            // A last request only reports outcomes.
             let most = if *stop.borrow() { 0 } else { u64::from(self.credit) };
             let sets = self.ask(debts, most).await?;
             let quiet = sets.is_empty();
@@ -51,7 +51,7 @@ impl Collection {
         }
     }
 
-    /// One request. What it told is paid only when it was answered.
+    /// Sends one request. Its outcomes are forgotten only after a successful answer.
     async fn ask(&self, debts: &mut Debts, most: u64) -> Result<Vec<(Box<str>, Bytes)>, Failed> {
         let speech = Speech {
             ack: Some(&debts.acks),
@@ -99,7 +99,8 @@ impl Collection {
         Ok(object.sets.unwrap_or_default())
     }
 
-    /// Hands SETs in; those the ingest has no time for come again when they fall due. Tells how long to wait for that.
+    /// Passes SETs to the ingest; those that a busy ingest did not accept come again when they fall due. Returns the
+    /// time to wait for that.
     async fn hand_in(&self, sets: Vec<(Box<str>, Bytes)>, debts: &mut Debts) -> Option<Duration> {
         if sets.is_empty() {
             return None;

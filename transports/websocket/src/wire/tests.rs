@@ -102,7 +102,7 @@ fn the_drafts_objects_are_read() {
     let object = |value: serde_json::Value| message(value.to_string().as_bytes(), BOUNDS).unwrap();
 
     let both = object(value("pushpull-5.1-of-a-communication-object"));
-    // None of these ids is this gateway's: they are counted and ignored.
+    // These ids are not the gateway's: they are counted and ignored.
     assert_eq!((both.sets.as_ref().map(Vec::len), both.unknown), (Some(2), 4));
     let request = value("pushpull-6.3.1-pushpull-request");
     let asked = object(request["body"].clone());

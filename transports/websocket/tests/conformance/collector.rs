@@ -25,7 +25,7 @@ use tokio_tungstenite::{
 
 use crate::method;
 
-/// Answers as it was told; what is not told is taken. Remembers names.
+/// An ingest that gives the answers it was set up with, accepts the rest, and remembers names.
 #[derive(Default)]
 struct Desk {
     answers: Mutex<Vec<Answer>>,
@@ -45,7 +45,7 @@ impl Ingest for Desk {
     }
 }
 
-/// A collection from a gateway that a test plays.
+/// A collection from a gateway that the test plays.
 struct Played {
     tcp: TcpListener,
     desk: Arc<Desk>,
@@ -68,7 +68,7 @@ async fn play(more: Json) -> Played {
 }
 
 impl Played {
-    /// The next handshake; it is accepted with this subprotocol. Tells the head of the request too.
+    /// Accepts the next handshake with this subprotocol; returns the socket and the head of the request.
     async fn accept(&self, protocol: &'static str) -> (WebSocketStream<TcpStream>, Request) {
         let (tcp, _) = self.tcp.accept().await.unwrap();
         let mut head = None;
@@ -82,7 +82,7 @@ impl Played {
         (socket, head.unwrap())
     }
 
-    /// The next request; it is answered so. Tells the request.
+    /// Gives the next request this answer; returns the request.
     async fn answer(&self, answer: &str) -> String {
         let (mut tcp, _) = self.tcp.accept().await.unwrap();
         let mut request = Vec::new();
@@ -173,10 +173,10 @@ async fn it_connects_again_after_any_end_and_grants_anew() {
     let (mut socket, _) = played.accept("setgate.v1").await;
     object(&mut socket).await;
     socket.close(None).await.unwrap();
-    // Cut in the middle.
+    // A connection that is cut in the middle.
     let (socket, _) = played.accept("setgate.v1").await;
     drop(socket);
-    // Never answered.
+    // A connection that is never answered.
     drop(played.tcp.accept().await.unwrap());
     let (mut socket, _) = played.accept("setgate.v1").await;
     assert_eq!(object(&mut socket).await, json!({ "maxEvents": 3 }));
@@ -226,7 +226,7 @@ async fn where_no_websocket_passes_it_asks_over_http() {
         assert!(played.answer(answer).await.starts_with("GET "));
         let first = played.answer_json(json!({ "sets": { "a": "x", "b": "y" } })).await;
         assert_eq!(first, json!({ "ack": [], "maxResponseEvents": 5 }));
-        // What was taken is told at once.
+        // Accepted SETs are acknowledged at once.
         let second = played.answer_json(json!({ "sets": {} })).await;
         assert_eq!(second["ack"], json!(["a", "b"]));
         let third = played.answer_json(json!({})).await;
@@ -238,8 +238,8 @@ async fn where_no_websocket_passes_it_asks_over_http() {
 async fn over_http_nothing_is_forgotten_when_a_request_fails() {
     let played = play(json!({ "transport": "http" })).await;
     played.answer_json(json!({ "sets": { "a": "x" } })).await;
-    // This answer is lost: what it acknowledged may not have arrived. The SET is due again in the end, so forgetting is safe;
-    // telling it again is cheaper.
+    // This answer is lost, so that the acknowledgement may not have arrived. To forget it would be safe, since the SET
+    // would be due again in the end; to repeat it is cheaper.
     played.answer("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
     let again = played.answer_json(json!({})).await;
     assert_eq!(again["ack"], json!(["a"]));

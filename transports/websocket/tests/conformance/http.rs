@@ -15,7 +15,7 @@ use crate::{
     subscription::{Ledger, jti},
 };
 
-/// Status, head and body of the answer to a request.
+/// Sends a request; returns status, head and body of the answer.
 async fn send(served: &Served, head: &str, body: &str) -> (u16, String, String) {
     let mut tcp = TcpStream::connect(served.host.address()).await.unwrap();
     let request = format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -46,9 +46,9 @@ async fn a_request_settles_first_and_gets_what_is_there() {
     assert_eq!(second["sets"].as_object().unwrap().len(), 3);
     assert_eq!(ledger.end(0), Some(Ok(Receipt::Receiver)));
     assert!(ledger.end(1).unwrap().is_err());
-    // Nothing is left, and it is said at once.
+    // No SETs are left, and the answer says so at once.
     assert_eq!(post(&served, json!({})).await, json!({ "sets": {} }));
-    // What left in an answer outlives it.
+    // SETs that left in an answer stay handed over after it.
     assert_eq!(ledger.handed(), 3);
     let mode = DeliveryMode { order: Order::PerBatch, redelivery: Redelivery::After(Duration::from_secs(60)) };
     assert!(ledger.modes().iter().all(|one| *one == Some(mode)));

@@ -20,7 +20,7 @@ mod peer;
 mod socket;
 mod subscription;
 
-/// A method as the gateway starts it, with a way out to this machine.
+/// Starts the method as the gateway does, with a client that may reach this machine.
 async fn method(runtime: &Runtime, section: Section) -> Arc<Websocket> {
     let here = vec!["127.0.0.0/8".parse().unwrap()];
     let config =
@@ -36,7 +36,7 @@ fn channel(method: &Arc<Websocket>, grant: Json) -> Arc<dyn AnyChannel> {
     Arc::new(method.channel(&about, Terms::default(), grant).unwrap())
 }
 
-/// The method served for a ledger of SETs, and a clock that stands still where a test moves it.
+/// The method, served for a ledger of SETs.
 struct Served {
     host: Host,
     method: Arc<Websocket>,
@@ -58,7 +58,7 @@ async fn serve(
     Served { host, method }
 }
 
-/// The usual: nothing special, no ingest.
+/// Serves the method with default options and without an ingest.
 async fn plain(ledger: &subscription::Ledger) -> Served {
     serve(ledger, &clock::system(), Section::default(), json!({}), None).await
 }

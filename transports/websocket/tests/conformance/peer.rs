@@ -1,4 +1,4 @@
-//! A subscriber written with the library alone: it says what a test wants it to say.
+//! A subscriber written with the library alone, which sends what a test wants.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use tokio_tungstenite::{
 
 use crate::subscription::jti;
 
-/// A subscriber.
+/// A subscriber's socket.
 pub(crate) struct Peer(pub(crate) WebSocketStream<TcpStream>);
 
 pub(crate) fn request(address: SocketAddr, protocol: &str) -> Request<()> {
@@ -24,7 +24,7 @@ pub(crate) fn request(address: SocketAddr, protocol: &str) -> Request<()> {
     request
 }
 
-/// Opens a socket, or tells the answer that refused it.
+/// Opens a socket; returns the answer that refused it otherwise.
 pub(crate) async fn open(
     request: Request<()>,
     address: SocketAddr,
@@ -52,7 +52,7 @@ impl Peer {
         self.say(json!({ "ack": ids })).await;
     }
 
-    /// The next object; pings and pongs are skipped.
+    /// Returns the next object; pings and pongs are skipped.
     pub(crate) async fn object(&mut self) -> Json {
         loop {
             match self.0.next().await.unwrap().unwrap() {
@@ -63,7 +63,7 @@ impl Peer {
         }
     }
 
-    /// Places of the SETs of the next objects, until there are so many.
+    /// Returns the numbers of the SETs of the next objects, until there are at least `count`.
     pub(crate) async fn sets(&mut self, count: usize) -> Vec<usize> {
         let mut all = Vec::new();
         while all.len() < count {
@@ -75,7 +75,7 @@ impl Peer {
         all
     }
 
-    /// Reads until the other side closes: code and reason.
+    /// Reads until the other side closes; returns code and reason.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.0.next().await {

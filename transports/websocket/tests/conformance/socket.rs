@@ -1,4 +1,4 @@
-//! What a socket says to peers of all kinds.
+//! The behaviour of a socket towards peers of all kinds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ fn said(goodbye: Goodbye) -> (u16, String) {
     (goodbye.code, goodbye.reason.to_owned())
 }
 
-/// A clock that a test moves.
+/// Returns a clock that a test moves, and a runtime with it.
 fn still() -> (Arc<MockClock>, Runtime) {
     let mock = MockClock::at(1_700_000_000_000);
     (mock.clone(), Runtime { clock: mock, ..clock::system() })
@@ -39,7 +39,7 @@ async fn nothing_comes_without_credit_and_never_more_than_it() {
     let ledger = Ledger::owing(10, 100);
     let served = plain(&ledger).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
-    // Whatever else is said, a SET needs credit. An answer to a ping proves that the message was read.
+    // A SET needs credit, whatever else is sent. An answer to a ping proves that the message was read.
     peer.say(json!({ "ack": ["unknown"] })).await;
     peer.0.send(Message::Ping("a".into())).await.unwrap();
     assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
@@ -49,7 +49,7 @@ async fn nothing_comes_without_credit_and_never_more_than_it() {
     peer.say(json!({ "maxEvents": 1 })).await;
     peer.say(json!({ "maxEvents": 1 })).await;
     assert_eq!(peer.sets(2).await.len(), 2);
-    // Acknowledging gives no credit by itself.
+    // An acknowledgement does not grant credit by itself.
     peer.ack(0..5).await;
     peer.0.send(Message::Ping("b".into())).await.unwrap();
     assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
@@ -64,7 +64,7 @@ async fn plain_push_pull_holds_so_many_unsettled_and_credit_means_nothing() {
     let mut peer = Peer::of(served.host.address(), "pushpull").await;
     peer.say(json!({ "maxEvents": 100 })).await;
     assert_eq!(peer.sets(4).await, [0, 1, 2, 3]);
-    // In any order, as few as the peer likes.
+    // The peer may acknowledge in any order, as few as it likes.
     peer.ack(2..3).await;
     assert_eq!(peer.sets(1).await, [4]);
     peer.ack(0..1).await;
@@ -172,7 +172,7 @@ async fn a_page_of_another_origin_is_turned_away() {
     assert_eq!(ask("null").await, Err(403));
 }
 
-/// What is said when a peer sends this.
+/// Returns code and reason of the close frame that answers this message.
 async fn answer_to(message: Message) -> (u16, String) {
     let ledger = Ledger::owing(0, 1);
     let served = plain(&ledger).await;
@@ -194,7 +194,7 @@ async fn messages_that_cannot_be_read_close_with_their_code() {
     let mut with_extension = Frame::message("{}", OpCode::Data(Data::Text), true);
     with_extension.header_mut().rsv1 = true;
     assert_eq!(answer_to(Message::Frame(with_extension)).await, said(Goodbye::PROTOCOL));
-    // Several times what the socket reads: the peer still learns why.
+    // Several times as much as the socket reads; the peer still gets the reason.
     assert_eq!(answer_to(Message::text(" ".repeat(3 << 20))).await, said(Goodbye::TOO_BIG));
 }
 
@@ -260,7 +260,7 @@ async fn an_acknowledgement_that_crosses_the_goodbye_counts() {
     assert_eq!(peer.sets(1).await, [0]);
     ledger.close(Closed::Reconfigured);
     ledger.returned().await;
-    // The library answers the close frame when it reads it; this one is on its way before.
+    // The library answers the close frame when it reads it; this acknowledgement is sent before.
     peer.ack(0..1).await;
     assert_eq!(peer.closed().await, said(Goodbye::RECONFIGURED));
     ledger.settled(1).await;
@@ -285,14 +285,14 @@ async fn a_peer_is_pinged_and_a_silent_one_is_hung_up_on() {
     assert_eq!(peer.sets(1).await, [0]);
     for _ in 0..4 {
         mock.advance(Duration::from_secs(25));
-        // Reading answers the ping; the acknowledgement after it proves that the answer has arrived.
+        // A read answers the ping; the pong proves that the answer has arrived.
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)));
         peer.say(json!({ "maxEvents": 0 })).await;
         peer.0.send(Message::Ping("x".into())).await.unwrap();
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
     }
     mock.advance(Duration::from_secs(25));
-    // The library answers a ping when it reads on, and here it does not.
+    // The library answers a ping only when it reads on, and here it does not.
     assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)));
     mock.advance(Duration::from_secs(25));
     ledger.returned().await;
@@ -312,7 +312,7 @@ async fn a_peer_that_settles_nothing_gives_its_sets_back() {
         mock.advance(Duration::from_secs(25));
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)), "{at}");
         if at == 0 {
-            // One of them after 25 s: the time begins anew.
+            // An acknowledgement after 25 s restarts the time.
             peer.ack(0..1).await;
             ledger.settled(1).await;
         } else {
@@ -325,7 +325,7 @@ async fn a_peer_that_settles_nothing_gives_its_sets_back() {
     assert_eq!(ledger.handed(), 0);
 }
 
-/// A peer that names what is none of its own, or the same again and again, keeps its SETs no longer than one that is silent.
+/// A peer that names SETs of others, or the same again and again, keeps its SETs no longer than one that is silent.
 #[tokio::test]
 async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
     for protocol in ["setgate.v1", "pushpull"] {
@@ -341,7 +341,8 @@ async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
         for at in 0..2 {
             mock.advance(Duration::from_secs(25));
             assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Ping(_)), "{at}");
-            // Of another stream, of nobody, and what it settled before; refused as well as acknowledged.
+            // Reports about SETs of another stream, of nobody, and already settled; refusals as well as
+            // acknowledgements.
             peer.ack(100..103).await;
             peer.ack(0..1).await;
             peer.say(json!({ "setErrs": { jti(104).as_str(): { "err": "invalid_key" } }, "ack": ["nonsense"] })).await;
@@ -355,7 +356,7 @@ async fn a_peer_that_settles_nothing_of_its_own_gives_its_sets_back() {
     }
 }
 
-/// What stops may wait for a peer no longer than two seconds, and one more for its goodbye.
+/// A socket that drains waits for its peer no longer than two seconds, and one more for the answer to its close frame.
 #[tokio::test]
 async fn draining_waits_no_longer_than_it_should() {
     for protocol in ["setgate.v1", "pushpull"] {
@@ -366,7 +367,7 @@ async fn draining_waits_no_longer_than_it_should() {
         peer.say(json!({ "maxEvents": 2 })).await;
         peer.sets(2).await;
         ledger.close(Closed::Draining);
-        // The answer has left after the look that heard of it.
+        // The pong leaves only after the round that noticed the draining.
         peer.0.send(Message::Ping("x".into())).await.unwrap();
         assert!(matches!(peer.0.next().await.unwrap().unwrap(), Message::Pong(_)));
         assert!(ledger.handed() > 0, "{protocol}: it has its time still");
@@ -432,7 +433,7 @@ async fn sets_of_a_peer_that_may_not_send_are_refused_one_by_one() {
     }
 }
 
-/// Takes what it is given, one call at a time, when it is let.
+/// An ingest that accepts everything, one call for each permit of the semaphore.
 struct Gate(tokio::sync::Semaphore);
 
 impl Ingest for Gate {
@@ -482,7 +483,7 @@ async fn enough_sockets_are_enough_and_their_places_come_back() {
     let mut third = Peer::of(address, "setgate.v1").await;
     assert_eq!(third.closed().await, said(Goodbye::TOO_MANY));
     drop(first);
-    // The place is free when the gateway has noticed.
+    // The place is free once the gateway has noticed.
     loop {
         let mut fourth = Peer::of(address, "setgate.v1").await;
         fourth.0.send(Message::Ping("x".into())).await.unwrap();
@@ -503,7 +504,7 @@ async fn closing_the_method_waits_for_its_sockets() {
     ledger.close(Closed::Draining);
     let left = async {
         let (code, _) = peer.closed().await;
-        // Reading on answers the close frame.
+        // Further reads answer the close frame.
         while let Some(Ok(_)) = peer.0.next().await {}
         code
     };
@@ -515,7 +516,7 @@ async fn closing_the_method_waits_for_its_sockets() {
 async fn full_sockets_at_both_ends_do_not_wait_for_each_other() {
     const COUNT: usize = 4000;
     let ledger = Ledger::owing(COUNT, 4000);
-    // The peer's SETs are refused, so that the gateway has much to say on its own; both directions are always full.
+    // The peer's SETs are refused, so that the gateway has much to send on its own; both directions are always full.
     let served = plain(&ledger).await;
     let (mut sink, mut stream) = Peer::of(served.host.address(), "setgate.v1").await.0.split();
     let (acks, mut due) = tokio::sync::mpsc::unbounded_channel::<String>();
@@ -558,7 +559,7 @@ async fn a_peer_that_does_not_read_fills_nothing_and_loses_its_place() {
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 10_000 })).await;
     ledger.handing(50).await;
-    // What fits into the system's buffers has left; nothing else is fetched while nobody reads.
+    // As much as fits into the system's buffers has left; no more is fetched while the peer does not read.
     let before = ledger.handed();
     assert!(before < 9_000, "{before}");
     while ledger.handed() > 0 {
@@ -600,7 +601,7 @@ async fn long_names_of_sets_that_are_refused_do_not_pile_up() {
     let ledger = Ledger::owing(0, 1);
     let served = plain(&ledger).await;
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
-    // It sends and does not read: nothing of what is to be said to it leaves.
+    // The peer sends and does not read, so that no reply to it can leave.
     for at in 0..160 {
         let sets = json!({ "sets": { format!("{at}{}", "n".repeat(200_000)): "x" } });
         if peer.0.send(Message::text(sets.to_string())).await.is_err() {
@@ -619,7 +620,7 @@ async fn what_comes_while_others_are_unsettled_leaves_at_once() {
     let mut peer = Peer::of(served.host.address(), "setgate.v1").await;
     peer.say(json!({ "maxEvents": 100 })).await;
     assert_eq!(peer.sets(2).await, [0, 1]);
-    // Looking whether all is settled must not make the consumer forget that SETs are waited for.
+    // The check whether all is settled must not make the consumer forget that SETs are waited for.
     peer.ack(0..1).await;
     ledger.settled(1).await;
     peer.0.send(Message::Ping("after the report".into())).await.unwrap();

@@ -1,4 +1,4 @@
-//! A subscription of a fixed number of SETs that notes what becomes of them.
+//! A subscription of a fixed number of SETs that records their outcomes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,8 @@ struct State {
     consumers: u64,
     size: usize,
     closed: Option<Closed>,
-    /// A consumer waits for one thing at a time, as the router's do: for SETs, or for outcomes.
+    /// The wakers of the consumers. A consumer waits for one thing at a time, as the router's do: for SETs, or for
+    /// outcomes.
     waits: BTreeMap<u64, (For, Waker)>,
 }
 
@@ -33,7 +34,7 @@ enum For {
     Outcomes,
 }
 
-/// The subscription.
+/// The subscription, as a ledger that tests read.
 #[derive(Clone)]
 pub(crate) struct Ledger(Arc<(Mutex<State>, watch::Sender<u64>)>);
 
@@ -46,7 +47,7 @@ fn place(jti: Jti) -> usize {
 }
 
 impl Ledger {
-    /// Owes so many SETs of so many bytes.
+    /// Creates a ledger that owes `count` SETs of `size` bytes.
     pub(crate) fn owing(count: usize, size: usize) -> Self {
         let state = State { waiting: (0..count).collect(), size, ..State::default() };
         Self(Arc::new((Mutex::new(state), watch::Sender::new(0))))
@@ -70,7 +71,7 @@ impl Ledger {
         result
     }
 
-    /// Owes one more: who waits for SETs hears of it, and nobody else.
+    /// Owes one more SET, and wakes only those consumers that wait for SETs.
     pub(crate) fn owe(&self, at: usize) {
         let waits = {
             let mut state = self.state();
@@ -83,17 +84,17 @@ impl Ledger {
         waits.into_values().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Ends when so many are settled.
+    /// Waits until `count` SETs are settled.
     pub(crate) async fn settled(&self, count: usize) {
         self.until(|state| state.ends.len() >= count).await;
     }
 
-    /// Ends when no consumer is left that holds anything.
+    /// Waits until no consumer holds any SETs.
     pub(crate) async fn returned(&self) {
         self.until(|state| state.handed.is_empty()).await;
     }
 
-    /// Ends when so many are handed over at this moment.
+    /// Waits until `count` SETs are handed over at the same time.
     pub(crate) async fn handing(&self, count: usize) {
         self.until(|state| state.handed.len() >= count).await;
     }
