@@ -1,4 +1,4 @@
-//! What the command line acts upon: one file a command.
+//! The actions behind the command line, one file for each command.
 //!
 //! | file | command |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | `repair.rs` | `store repair`, `store export` |
 //! | `rekey.rs` | `keys rotate-kek` |
 //! | `serve.rs`, `check.rs`, `listen.rs`, `demo.rs` | the command of that name |
-//! | `configuration.rs`, `signals.rs` | what they share |
+//! | `configuration.rs`, `signals.rs` | shared parts |
 
 mod check;
 mod configuration;
@@ -27,10 +27,10 @@ use setgate_cli::{
 
 use crate::config;
 
-/// A future that a command is.
+/// The future of a running command.
 type Ending<'a> = futures_util::future::BoxFuture<'a, Ended>;
 
-/// What the commands act upon.
+/// The implementation of the commands of `setgate_cli`.
 pub(crate) struct Root;
 
 impl setgate_cli::Gateway for Root {
@@ -75,7 +75,7 @@ impl setgate_cli::Gateway for Root {
     }
 
     fn admin_address(&self, config: Option<&Path>) -> Result<AdminAddress, Failure> {
-        // Where `serve --dev` ran without a file, its listener is found without one.
+        // `serve --dev` without a file leaves this folder; the built-in configuration then names its listener.
         let tried = Path::new("setgate-dev/secrets").is_dir();
         let source = config::find(config, tried)?;
         let config = config::load(source, false, configuration::variables())?.config;

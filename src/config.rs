@@ -1,7 +1,7 @@
-//! The configuration: each room's section, side by side.
+//! The configuration: one section for each crate.
 //!
-//! One TOML file, overridden by `SETGATE__SECTION__KEY` environment variables. Every error names the place, the key and the
-//! remedy. References to secrets (`file:`, `env:`) are resolved here and nowhere else (hardening H26).
+//! One TOML file, overridden by `SETGATE__SECTION__KEY` environment variables. Every error names the place, the key and
+//! the remedy. References to secrets (`file:`, `env:`) are resolved here and nowhere else (hardening H26).
 mod error;
 mod load;
 mod options;
@@ -20,48 +20,48 @@ pub use load::{Loaded, Source, find, load, parse};
 pub use options::{Effective, effective};
 pub(crate) use secrets::resolve;
 
-/// The configuration with every option at its default, explained: the file `config/setgate.toml`.
+/// The file `config/setgate.toml`, which explains every option and gives its default.
 pub const DEFAULTS: &str = include_str!("../config/setgate.toml");
-/// The configuration of `setgate serve --dev` where there is no file: `config/dev.toml`.
+/// The file `config/dev.toml`: the configuration of `setgate serve --dev` where there is no file.
 pub const DEV: &str = include_str!("../config/dev.toml");
 
 /// The configuration of one gateway.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The gateway as a whole.
+    /// Settings of the gateway as a whole.
     pub gateway: GatewaySection,
-    /// Where it listens.
+    /// The listeners.
     pub listen: ListenSection,
-    /// Who may look in at the admin listener.
+    /// Access to the admin listener.
     pub admin: setgate_control::OperatorConfig,
-    /// Where secrets of its own lie.
+    /// The location of the gateway's own secrets.
     pub secrets: SecretsSection,
     /// Signing keys.
     pub keys: KeysSection,
-    /// The durable memory.
+    /// The durable store.
     pub store: setgate_store::Options,
-    /// What one request to the intake may bring.
+    /// The limits of one request to the intake.
     pub intake: setgate_control::IntakeConfig,
-    /// Receivers that come for their SETs.
+    /// Limits on receivers that connect.
     pub sessions: crate::sessions::SessionsConfig,
-    /// Retries, back-off, sharing.
+    /// Retries, back-off and sharing of endpoints.
     pub router: setgate_router::Config,
-    /// Requests that leave.
+    /// Outbound requests.
     pub net: setgate_net::OutboundConfig,
     /// The log.
     pub log: setgate_telemetry::LogConfig,
-    /// Each delivery method's own section, passed on unread.
+    /// The section of each delivery method, by name, passed to the method unread.
     pub methods: BTreeMap<String, Json>,
     /// The transmitter identities of this gateway.
     pub issuers: Vec<IssuerSection>,
-    /// Who may put events in.
+    /// The producers that may put events in.
     pub producers: Vec<setgate_oauth::ProducerSection>,
     /// Places from which events are collected.
     pub sources: Vec<setgate_oauth::SourceSection>,
-    /// Who may come for SETs.
+    /// The receivers that may connect to collect SETs.
     pub receivers: Vec<setgate_oauth::ReceiverSection>,
-    /// Streams that the operator declares.
+    /// The streams that the operator declares.
     pub streams: Vec<setgate_router::Declared>,
 }
 
@@ -69,12 +69,14 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewaySection {
-    /// For a first try: loopback only; `http` issuers and receivers on loopback are allowed. The same as `serve --dev`.
+    /// Whether the gateway runs in dev mode, as with `serve --dev`: it listens on loopback only, and allows `http`
+    /// issuers and receivers on loopback.
     pub dev: bool,
-    /// The time between saying "not ready" and closing the listeners, so that load balancers look away.
+    /// The time between reporting "not ready" and closing the listeners, in which load balancers turn away; zero in dev
+    /// mode.
     #[serde(with = "setgate_clock::duration")]
     pub drain_delay: Duration,
-    /// The time in which everything in flight must have ended, from the signal on.
+    /// The time from the signal in which everything in flight must have ended.
     #[serde(with = "setgate_clock::duration")]
     pub shutdown_timeout: Duration,
 }
@@ -89,17 +91,17 @@ impl Default for GatewaySection {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ListenSection {
-    /// The public listener: intake, discovery, responders' routes. Port 0 takes a free one.
+    /// The address of the public listener: intake, discovery, responders' routes. Port 0 takes a free one.
     pub public: SocketAddr,
-    /// The admin listener: health, metrics, the admin API.
+    /// The address of the admin listener: health, metrics, the admin API.
     pub admin: SocketAddr,
-    /// Who speaks TLS.
+    /// The party that terminates TLS.
     pub tls: Tls,
-    /// Certificate of the public listener.
+    /// The certificate of the public listener.
     pub public_tls: TlsFiles,
-    /// Certificate of the admin listener.
+    /// The certificate of the admin listener.
     pub admin_tls: TlsFiles,
-    /// What callers may do, at each of the listeners.
+    /// The limits for callers at each of the listeners.
     pub limits: setgate_net::Limits,
 }
 
@@ -117,7 +119,7 @@ impl Default for ListenSection {
 }
 
 impl ListenSection {
-    /// A listener as `net` opens it.
+    /// Returns the configuration of a listener for `setgate_net`.
     #[must_use]
     pub fn listener(&self, files: &TlsFiles) -> setgate_net::ListenConfig {
         setgate_net::ListenConfig {
@@ -132,30 +134,30 @@ impl ListenSection {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsFiles {
-    /// PEM file with the certificate chain.
+    /// The PEM file with the certificate chain.
     pub certificate: Option<PathBuf>,
-    /// PEM file with the certificate's key.
+    /// The PEM file with the certificate's key.
     pub key: Option<PathBuf>,
 }
 
-/// Who speaks TLS.
+/// The party that terminates TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tls {
-    /// The listeners themselves, with their certificates; a listener on loopback may do without.
+    /// The listeners, with their own certificates; a listener on loopback may do without.
     #[default]
     Own,
-    /// A proxy in front: listeners without a certificate speak plain HTTP although they are not on loopback.
+    /// A proxy in front: listeners without a certificate speak plain HTTP even if they are not on loopback.
     TerminatedByProxy,
 }
 
-/// `[secrets]`: where secrets of the gateway's own lie, outside the store (hardening H36).
+/// `[secrets]`: the location of the gateway's own secrets, outside the store (hardening H36).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SecretsSection {
-    /// The folder of `kek`, `admin-token` and `store-owner`; made with mode 0700.
+    /// The folder of `kek`, `admin-token`, `store-names` and `store-owner`; created with mode 0700.
     pub folder: PathBuf,
-    /// The key-encryption key elsewhere: `file:PATH` or `env:NAME`; empty: the file `kek` in the folder.
+    /// The key-encryption key as `file:PATH` or `env:NAME`; if empty, it is the file `kek` in the folder.
     pub kek: String,
 }
 
@@ -166,13 +168,13 @@ impl Default for SecretsSection {
 }
 
 impl SecretsSection {
-    /// The file with the operator's token.
+    /// Returns the path of the operator's token.
     #[must_use]
     pub fn admin_token(&self) -> PathBuf {
         self.folder.join("admin-token")
     }
 
-    /// The file that tells the store from a copy of it.
+    /// Returns the path of the file that tells the store from a copy of it.
     #[must_use]
     pub fn store_owner(&self) -> PathBuf {
         self.folder.join("store-owner")
@@ -183,10 +185,11 @@ impl SecretsSection {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeysSection {
-    /// How long receivers may keep metadata and key set; a new key signs no sooner than this after it was published.
+    /// The time for which receivers may cache metadata and key set; a new key signs no sooner than this after its
+    /// publication.
     #[serde(with = "setgate_clock::duration")]
     pub max_age: Duration,
-    /// How long a key that signs no more stays published.
+    /// The time for which a key that no longer signs stays published.
     #[serde(with = "setgate_clock::duration")]
     pub retire_after: Duration,
 }
@@ -198,23 +201,23 @@ impl Default for KeysSection {
 }
 
 impl KeysSection {
-    /// As the keys take it.
+    /// Returns the rotation settings for `setgate_jose`.
     #[must_use]
     pub const fn rotation(&self) -> setgate_jose::Rotation {
         setgate_jose::Rotation { max_age: self.max_age, retire_after: self.retire_after }
     }
 }
 
-/// One `[[issuers]]`: a transmitter identity of this gateway.
+/// `[[issuers]]`: a transmitter identity of this gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerSection {
-    /// Its URL: `iss` of its SETs, byte for byte.
+    /// The issuer's URL, which is the `iss` of its SETs byte for byte.
     pub url: String,
-    /// The algorithms that it has keys for; the first is the one of streams that name none.
+    /// The algorithms that the issuer has keys for; the first one serves streams that name none.
     #[serde(default = "rs256")]
     pub algorithms: Vec<Algorithm>,
-    /// Bits of RSA keys that are made for it: 2048, 3072 or 4096.
+    /// The length of new RSA keys in bits: 2048, 3072 or 4096.
     #[serde(default = "rsa_bits")]
     pub rsa_bits: u16,
 }
@@ -235,7 +238,7 @@ mod tests {
         Source::File("config/setgate.toml".into())
     }
 
-    /// The examples: lines that begin with `#` and no blank.
+    /// Returns the defaults with the examples uncommented: lines where a letter or `[` follows `#`.
     fn with_examples() -> String {
         let example = |line: &str| {
             line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '['))
@@ -259,7 +262,7 @@ mod tests {
         assert!(methods.is_empty(), "{methods:?}");
     }
 
-    /// The file names every option of a method, each at its default.
+    /// Checks that the file names every option of a method, each at its default.
     fn section<S>(methods: &mut BTreeMap<String, Json>, name: &str)
     where
         S: Default + PartialEq + std::fmt::Debug + serde::de::DeserializeOwned,
@@ -275,7 +278,7 @@ mod tests {
     #[test]
     fn the_file_names_every_option() {
         let table: toml::Table = with_examples().parse().unwrap();
-        // A section that meets an unknown member lists those that it knows.
+        // A section that contains an unknown member lists the members that it knows.
         let known = |path: &[&str]| {
             let mut wrong = toml::Value::Table(toml::Table::from_iter([("§".to_owned(), toml::Value::Boolean(true))]));
             for name in path.iter().rev() {
@@ -323,14 +326,14 @@ mod tests {
         assert_eq!(loaded.config.streams.len(), 1);
     }
 
-    /// Each option of a cluster stands in the examples, and what has a default stands there with it.
+    /// Checks that each option of a cluster is in the examples, and that defaults are given as they are.
     #[cfg(feature = "kafka-system-openssl")]
     #[test]
     fn the_examples_of_kafka_are_whole() {
         use setgate_transports::kafka::{ClusterSection, Password, SaslSection, Section, TlsSection, TokenSection};
 
         fn all<S: serde::de::DeserializeOwned>(written: &Json) {
-            // Required members are missed only where no unknown one is met first.
+            // A missing member is reported only where no unknown one is found first.
             let Err(unknown) = serde_json::from_value::<S>(serde_json::json!({ "§": true })) else {
                 panic!("an unknown option is taken")
             };

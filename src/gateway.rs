@@ -1,14 +1,14 @@
-//! The gateway put together and run.
+//! The gateway: its assembly and its parts.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `absent.rs` | what to do about a method that this build does not have |
-//! | `assemble.rs` | the libraries put together; shutdown in order |
+//! | `absent.rs` | advice on a method that this build does not have |
+//! | `assemble.rs` | the crates put together; shutdown in order |
 //! | `listeners.rs` | both listeners: opened, given their routes, served and closed |
-//! | `certificates.rs` | their certificates: read again, and reported before they end |
-//! | `holder.rs` | who has an address that is taken |
+//! | `certificates.rs` | their certificates: read again, and reported before they expire |
+//! | `holder.rs` | the process that has an address |
 //! | `sources.rs` | places from which methods collect events, each kept running |
-//! | `brokers.rs` | what methods tell of clusters and sources, as metrics and in the log |
+//! | `brokers.rs` | the state of clusters and sources, as metrics and in the log |
 
 pub(crate) mod absent;
 pub(crate) mod assemble;

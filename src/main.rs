@@ -1,4 +1,4 @@
-//! Arguments in, exit code out.
+//! The program: arguments in, exit code out.
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]

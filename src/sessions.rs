@@ -1,9 +1,11 @@
-//! Receivers that come for their SETs: every responder's routes, at `{issuer path}/{method}/{stream}`, behind the guard.
+//! Receivers that connect to collect their SETs: every responder's routes, at `{issuer path}/{method}/{stream}`, behind
+//! the guard.
 //!
-//! A request passes in this order: credential (before a byte of the body is read, and before `100 Continue`), path, stream, budget. What a
-//! receiver may not open and what is not there are answered alike, so that ids cannot be probed. The method then sees its own path, a
-//! [`Session`], and no credential of any kind. CORS is not offered: a browser opens a socket with a ticket that its page's own server has
-//! fetched, and sockets need no preflight.
+//! A request passes these checks in order: path, credential (before a byte of the body is read, and before `100
+//! Continue`), shutdown, stream, budget. Streams that a receiver may not open and streams that do not exist are
+//! answered alike, so that ids cannot be probed. The method then sees its own path, a [`Session`], and no credential of
+//! any kind. CORS is not offered: a browser opens a socket with a ticket that its page's own server has fetched, and
+//! sockets need no preflight.
 mod budget;
 mod expiry;
 mod held;
@@ -43,17 +45,17 @@ use tickets::{Issued, Tickets};
 pub(crate) use budget::Observed;
 pub(crate) use path::CollisionError;
 
-/// `[visits]`: receivers that come for their SETs.
+/// `[sessions]`: limits on receivers that connect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionsConfig {
-    /// Polls and sockets at once; their connections do not count in `[listen.limits]` meanwhile.
+    /// The most polls and sockets at once; their connections do not count in `[listen.limits]` meanwhile.
     pub connections: usize,
-    /// Of one receiver.
+    /// The most polls and sockets of one receiver.
     pub per_receiver: usize,
-    /// Tickets that are out and not used yet.
+    /// The most tickets that are out and not used yet.
     pub tickets: usize,
-    /// Of one receiver.
+    /// The most such tickets of one receiver.
     pub tickets_per_receiver: usize,
 }
 
@@ -63,10 +65,10 @@ impl Default for SessionsConfig {
     }
 }
 
-/// Finds the stream with an id.
+/// A function that finds the stream with an id.
 pub(crate) type Find = Arc<dyn Fn(&str) -> Option<SessionTarget> + Send + Sync>;
 
-/// What sessions are made of.
+/// The parts that sessions are made from.
 pub(crate) struct Parts<'a> {
     pub(crate) runtime: Runtime,
     pub(crate) guard: Arc<Guard>,
@@ -93,17 +95,17 @@ struct Inner {
     closing: AtomicBool,
 }
 
-/// How a stream is found in a router.
+/// Returns a function that finds streams in a router.
 pub(crate) fn finder(router: &Router) -> Find {
     let router = router.clone();
     Arc::new(move |stream| router.session_target(stream))
 }
 
 impl Sessions {
-    /// Makes it.
+    /// Creates the admission of receivers.
     ///
     /// # Errors
-    /// [`CollisionError`] when a request could mean the streams of one issuer and another issuer.
+    /// Returns [`CollisionError`] when a path could mean the streams of one issuer and another issuer.
     pub(crate) fn new(parts: Parts<'_>) -> Result<Self, CollisionError> {
         let Parts { runtime, guard, find, issuers, methods, config, observed } = parts;
         Ok(Self(Arc::new(Inner {
@@ -118,13 +120,14 @@ impl Sessions {
         })))
     }
 
-    /// Adds itself to the routes of the public listener: whatever they do not know is looked for here.
+    /// Adds the routes of sessions to those of the public listener, as the fallback for paths that these do not know.
     pub(crate) fn mount(&self, world: axum::Router) -> axum::Router {
         let sessions = self.clone();
         world.fallback_service(tower::service_fn(move |request: Request| sessions.serve(request)))
     }
 
-    /// What waits is boxed alone: of ten thousand polls, none carries what letting it in took.
+    /// Serves a request. Only the part that waits is boxed, so that ten thousand held polls keep nothing of their
+    /// admission.
     fn serve(&self, request: Request) -> BoxFuture<'static, Result<Response, Infallible>> {
         let unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
         match self.0.admit(request) {
@@ -135,7 +138,7 @@ impl Sessions {
             }
             Err(mut refusal) => {
                 if unread {
-                    // RFC 9112 §9.6: the rest of the request is not read, so this connection has no next one.
+                    // The rest of the request is not read, so the connection cannot carry another one (RFC 9112 §9.6).
                     refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Box::pin(ready(Ok(*refusal)))
@@ -143,13 +146,13 @@ impl Sessions {
         }
     }
 
-    /// From now on nobody is let in; sessions that last are ended by their consumers.
+    /// Refuses new sessions from now on; sessions that last are ended by their consumers.
     pub(crate) fn close(&self) {
         self.0.closing.store(true, Ordering::Release);
     }
 }
 
-/// What becomes of a request that was let in.
+/// The next step for a request that was admitted.
 #[expect(
     clippy::large_enum_variant,
     reason = "nearly every request is served: a box for it would be one more for each that waits"
@@ -183,7 +186,7 @@ struct Asking {
 }
 
 impl Inner {
-    /// Everything that is asked before a method sees a request. Nothing of the body is touched.
+    /// Performs every check before a method sees the request, without reading its body.
     fn admit(&self, request: Request) -> Result<Next, Box<Response>> {
         let (mut head, body) = request.into_parts();
         let uri = head.uri.clone();
@@ -209,7 +212,7 @@ impl Inner {
             return Err(Box::new(self.full(Full::Closing)));
         }
         let target = self.stream(&asked, &admitted).ok_or_else(|| Box::new(self.unknown()))?;
-        // Methods have no use for what lets somebody in; what they do not have they do not log.
+        // Methods have no use for credentials, and what they do not have they cannot log.
         for credential in [header::AUTHORIZATION, header::COOKIE] {
             head.headers.remove(credential);
         }
@@ -236,14 +239,16 @@ impl Inner {
         Ok(Next::Serve(Serving { answering, place: HeldPlace::new(permit, Held::new(held)) }))
     }
 
-    /// The stream that was asked for, if it is there, of this issuer and method, and this receiver's to open.
+    /// Returns the stream that was asked for, if it exists, belongs to this issuer and method, and may be opened by
+    /// this receiver.
     fn stream(&self, asked: &Asked<'_>, admitted: &Admitted) -> Option<SessionTarget> {
-        // The receiver's list first: for what is not on it nothing is looked up, so nothing differs.
+        // The receiver's list comes first: a stream that is not on it is not looked up, so that its existence
+        // makes no difference.
         if !asked.is_plain() || !admitted.receiver.may_open(asked.issuer, asked.stream) {
             return None;
         }
         let target = (self.find)(asked.stream)?;
-        // A client's own stream is that client's alone, who comes with OAuth.
+        // A client's own stream is open to that client alone, which authenticates with OAuth.
         let own = target.owner == Owner::Operator && *target.issuer == **asked.issuer;
         (own && target.method == asked.method.name && target.initiator == Initiator::Receiver).then_some(target)
     }
@@ -291,13 +296,13 @@ impl Inner {
     }
 }
 
-/// Whether the request opens a socket (RFC 6455 §4.1): only there a ticket counts.
+/// Returns whether the request opens a socket (RFC 6455 §4.1): tickets count only there.
 fn opens_a_socket(head: &request::Parts) -> bool {
     head.method == Method::GET
         && head.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
-/// A refusal that is none of the credential's (RFC 9457).
+/// Returns a refusal for a reason other than the credential, as problem details (RFC 9457).
 fn problem(status: StatusCode, detail: &str) -> Response {
     let title = status.canonical_reason().unwrap_or_default();
     let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });

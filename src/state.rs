@@ -1,12 +1,13 @@
-//! What a gateway keeps: the store and the secrets beside it, made together and opened together, each naming the other (hardening H36).
+//! The state of a gateway: the store and the secrets beside it, made together and opened together, each naming the
+//! other (hardening H36).
 //!
 //! | file | holds |
 //! |---|---|
 //! | `init.rs` | making all of it |
 //! | `open.rs` | opening all of it |
-//! | `look.rs` | what lies beside the store, read before the store is touched |
+//! | `look.rs` | the files beside the store, read before the store is touched |
 //! | `secrets.rs` | the key-encryption key and the store's secret |
-//! | `store.rs` | where the store is, and what its errors mean |
+//! | `store.rs` | the place of the store, and its errors |
 //! | `issuers.rs` | issuers with their numbers and keys |
 //! | `rekey.rs` | another key-encryption key for everything that is sealed |
 

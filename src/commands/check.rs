@@ -1,4 +1,4 @@
-//! `setgate check`: is the configuration sound, and what is in force?
+//! `setgate check`: validates the configuration and shows the options in force.
 mod connect;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -17,13 +17,13 @@ use crate::{
     state::{self, Looked},
 };
 
-/// Something that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     what: String,
     good: bool,
     remedy: String,
-    /// How a start ends for this; nothing where it would begin all the same.
+    /// The exit with which a start fails because of this finding; `None` if a start would go on.
     #[serde(skip)]
     ends: Option<Exit>,
 }
@@ -33,13 +33,13 @@ impl Finding {
         Self { what: what.into(), good: true, remedy: String::new(), ends: None }
     }
 
-    /// What a start does not end for.
+    /// Creates a finding that does not prevent a start.
     fn wrong(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), good: false, remedy: remedy.into(), ends: None }
     }
 }
 
-/// What would end a start.
+/// Converts a failure that would end a start into a finding.
 impl From<Failure> for Finding {
     fn from(Failure { exit, message, remedy }: Failure) -> Self {
         Self { what: message, good: false, remedy: remedy.unwrap_or_default(), ends: Some(exit) }
@@ -59,7 +59,7 @@ struct Served<'a> {
 }
 
 impl Served<'_> {
-    /// Whether its receiver has to come.
+    /// Returns whether the stream waits for its receiver to connect.
     fn waits_for_receivers(&self) -> bool {
         self.channel.profile().initiator == Initiator::Receiver
     }
@@ -72,11 +72,12 @@ struct Report<'a> {
     options: &'a [Effective],
 }
 
-/// Validates without starting: what would end a start ends this in the same way.
+/// Validates the configuration without starting; a fault that would end a start ends this command with the same exit
+/// code.
 pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     let loaded = configuration::load(context, false)?;
     let mut findings = Vec::new();
-    // In the order of a start, so that of several faults the same one tells how it ends.
+    // The checks run in the order of a start, so that of several faults the same one decides the exit code.
     kept(&loaded.config, &mut findings);
     listeners(&loaded.config, context.runtime.clock.wall_millis() / 1000, &mut findings);
     match rooms(context, &args, &loaded.config, &mut findings).await {
@@ -92,7 +93,7 @@ pub(crate) async fn run(context: &Context, args: CheckArgs) -> Ended {
     Ok(ends.unwrap_or(if good { Exit::Done } else { Exit::Failed }))
 }
 
-/// What methods, sources, streams, producers and receivers say to their sections.
+/// Checks the sections of methods, sources, streams, producers and receivers.
 async fn rooms(
     context: &Context,
     args: &CheckArgs,
@@ -100,7 +101,7 @@ async fn rooms(
     findings: &mut Vec<Finding>,
 ) -> Result<(), Failure> {
     let (methods, outbound) = assemble::methods_of(config, &context.runtime).await?;
-    // Before streams: none may write where a source takes from.
+    // Sources come before streams: no stream may write where a source reads.
     let sources = sources::validate(config, &methods)?;
     let served = streams(config, &methods, findings)?;
     for source in &sources {
@@ -116,7 +117,7 @@ async fn rooms(
     Ok(())
 }
 
-/// Looks at keys, tokens and folders.
+/// Checks keys, tokens and the modes of folders.
 fn kept(config: &Config, findings: &mut Vec<Finding>) {
     findings.push(match state::look(config) {
         Ok(Looked::Made(_)) => Finding::good("keys and tokens"),
@@ -152,7 +153,7 @@ fn anstyle_dim() -> setgate_cli::Style {
     setgate_cli::Style::new().dimmed()
 }
 
-/// Asks each method about its streams; tells which of them it serves.
+/// Checks each stream with its method, and returns the streams that are served.
 fn streams<'a>(
     config: &'a Config,
     methods: &[Arc<dyn AnyMethod>],
@@ -184,7 +185,7 @@ fn streams<'a>(
     Ok(served)
 }
 
-/// Looks whether the listeners can be opened, and when their certificates end.
+/// Checks whether the listeners can be opened, and when their certificates expire.
 fn listeners(config: &Config, now: u64, findings: &mut Vec<Finding>) {
     for (key, address, files) in listeners::of(&config.listen) {
         let listener = key.rsplit('.').next().unwrap_or(key);
@@ -200,7 +201,10 @@ fn listeners(config: &Config, now: u64, findings: &mut Vec<Finding>) {
     }
 }
 
-/// A gateway that runs with this configuration has its addresses, and is to be checked all the same.
+/// Reports an address that is in use.
+///
+/// An address in use by a process of the same name, or by one that cannot be identified, is no fault: a gateway that
+/// runs with this configuration holds its own addresses.
 fn address_taken(listener: &str, key: &str, address: SocketAddr, source: std::io::Error) -> Finding {
     if source.kind() == std::io::ErrorKind::AddrInUse {
         let holder = Holder::of(address);
@@ -230,7 +234,7 @@ fn certificate(listener: &str, file: &Path, now: u64) -> Finding {
     }
 }
 
-/// Says through which proxy everything leaves, and what that means for the address guard.
+/// Reports the egress proxy, if there is one, and whether the address guard or the proxy checks names.
 fn egress(outbound: &setgate_net::Outbound, findings: &mut Vec<Finding>) {
     let Some(egress) = outbound.egress() else { return };
     let guard = if egress.resolves() {
@@ -241,7 +245,7 @@ fn egress(outbound: &setgate_net::Outbound, findings: &mut Vec<Finding>) {
     findings.push(Finding::good(format!("egress proxy {egress}; {guard}")));
 }
 
-/// Looks whether the limits of the store fit the disk that it lies on.
+/// Checks whether the limits of the store fit the disk that it lies on.
 fn disk(config: &Config, findings: &mut Vec<Finding>) {
     findings.push(match state::misfit(config) {
         Some((what, remedy)) => Finding::wrong(what, remedy),
@@ -262,7 +266,7 @@ fn producers(config: &Config, findings: &mut Vec<Finding>) -> Result<(), Failure
     Ok(())
 }
 
-/// Receivers, and streams that nobody may open.
+/// Checks receivers, and reports streams that no receiver may open.
 fn receivers(config: &Config, served: &[Served<'_>], findings: &mut Vec<Finding>) -> Result<(), Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let receivers =

@@ -1,4 +1,4 @@
-//! `setgate demo`: real events travel through a gateway on this machine.
+//! `setgate demo`: sends the examples of the standards through a gateway on this machine.
 
 mod receiver;
 
@@ -26,10 +26,10 @@ use crate::{
 
 use receiver::{Arrived, DemoReceiver};
 
-/// The examples of the standards.
+/// The test vectors with the examples of the standards.
 const VECTORS: [&str; 2] =
     [include_str!("../../tests/vectors/caep.json"), include_str!("../../tests/vectors/risc.json")];
-/// Requests that the second receiver answers 503 before it behaves.
+/// The number of requests that the second receiver answers with 503.
 const FAILING: u32 = 4;
 /// A stream of the demo and its receiver.
 struct Staged {
@@ -37,14 +37,14 @@ struct Staged {
     audience: &'static str,
     algorithm: &'static str,
     method: &'static str,
-    /// RISC events only.
+    /// Whether only RISC events go to this stream.
     risc_only: bool,
-    /// Requests that its receiver answers 503 before it behaves.
+    /// The number of requests that its receiver answers with 503 at first.
     failing: u32,
     what: &'static str,
 }
 
-/// The streams of the demo: a receiver for each way in which receivers are reached, or cannot be.
+/// The streams of the demo: a receiver for each way of delivery, to reachable and unreachable receivers.
 const STREAMS: [Staged; 4] = [
     Staged {
         id: "mail",
@@ -84,7 +84,7 @@ const STREAMS: [Staged; 4] = [
     },
 ];
 
-/// One event of the demo.
+/// An event of the demo.
 #[derive(Clone, Debug)]
 struct Told {
     id: String,
@@ -94,7 +94,7 @@ struct Told {
     body: Json,
 }
 
-/// What became of one SET.
+/// The delivery of one SET.
 #[derive(Clone, Debug, Serialize)]
 struct Fate {
     event: String,
@@ -111,7 +111,7 @@ struct Fate {
 
 /// Runs the demo.
 pub(crate) async fn run(context: &Context, args: DemoArgs) -> Ended {
-    // What goes wrong shall be seen; what goes right is the table.
+    // Only errors are logged: everything else is in the table.
     let log = setgate_telemetry::LogConfig { level: "error".to_owned(), ..setgate_telemetry::LogConfig::default() };
     setgate_telemetry::start_log(&log).map_err(|error| Failure::failed(error.to_string()))?;
     let mut signals = Signals::new()?;
@@ -212,7 +212,7 @@ async fn demonstrate(
     Ok((gateway, receivers, exit))
 }
 
-/// A new folder that only its owner reads.
+/// Creates a folder with mode 0700.
 fn folder(runtime: &Runtime) -> Result<PathBuf, Failure> {
     let mut bytes = [0u8; 6];
     runtime.random.fill(&mut bytes);
@@ -223,7 +223,7 @@ fn folder(runtime: &Runtime) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// A real configuration, so that every other command works on the demo while it is kept.
+/// Returns a complete configuration, so that every other command works on the demo while it is kept.
 fn configuration(listeners: &Listeners, issuer: &str, hashes: &[String; 2], receivers: &[DemoReceiver]) -> String {
     let [producer, receiver] = hashes;
     let mut text = format!(
@@ -249,7 +249,7 @@ fn configuration(listeners: &Listeners, issuer: &str, hashes: &[String; 2], rece
     text
 }
 
-/// The RISC event types of the examples.
+/// Returns the RISC event types of the examples.
 fn risc_types() -> Vec<String> {
     let mut types: Vec<String> =
         examples().unwrap_or_default().into_iter().filter(|event| event.risc).map(|event| event.kind).collect();
@@ -258,7 +258,7 @@ fn risc_types() -> Vec<String> {
     types
 }
 
-/// The examples of the standards as events: without the claims that the gateway gives.
+/// Returns the examples of the standards as events, without the claims that the gateway adds.
 fn examples() -> Result<Vec<Told>, Failure> {
     let mut all = Vec::new();
     for text in VECTORS {
@@ -283,7 +283,7 @@ fn examples() -> Result<Vec<Told>, Failure> {
     Ok(all)
 }
 
-/// A subject in short.
+/// Returns a short form of a subject for the table.
 fn subject(sub_id: &Json) -> String {
     let Some(members) = sub_id.as_object() else { return String::new() };
     let text = |name: &str| members.get(name).and_then(Json::as_str);
@@ -304,7 +304,7 @@ fn subject(sub_id: &Json) -> String {
     setgate_telemetry::clean(&short, 36)
 }
 
-/// Puts events in over HTTP, and reads the `txn` of each, by its id.
+/// Puts events in over HTTP, and returns the `txn` of each by its id.
 async fn emit(
     http: &setgate_net::Outbound,
     issuer: &str,
@@ -351,7 +351,7 @@ async fn emit(
     Ok(txns)
 }
 
-/// What became of each SET that arrived, in the order of the events.
+/// Returns the delivery of each SET that arrived, in the order of the events.
 fn fates(events: &[Told], txns: &BTreeMap<String, String>, receivers: &[DemoReceiver], began: u64) -> Vec<Fate> {
     let arrived: Vec<BTreeMap<String, Arrived>> = receivers.iter().map(DemoReceiver::arrived).collect();
     let mut fates = Vec::new();
@@ -360,7 +360,7 @@ fn fates(events: &[Told], txns: &BTreeMap<String, String>, receivers: &[DemoRece
         for (Staged { id: stream, method, .. }, arrived) in STREAMS.iter().zip(&arrived) {
             let Some(Arrived { received, attempts }) = arrived.get(txn) else { continue };
             let taken = &received.taken;
-            // What was taken is what was sent: the events and the subject, untouched.
+            // A SET counts only if its events and subject are those that were put in.
             if taken.claims.get("events") != event.body.get("events")
                 || taken.claims.get("sub_id") != event.body.get("sub_id")
             {

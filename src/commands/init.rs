@@ -1,4 +1,4 @@
-//! `setgate init`, and what is done to a store while no gateway runs.
+//! `setgate init`, `setgate store check` and `setgate store adopt`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use setgate_store::{FjallStore, StorePlace};
 use super::configuration;
 use crate::{config, state};
 
-/// Makes store, keys, key-encryption key and admin token.
+/// Creates store, signing keys, key-encryption key and admin token.
 pub(crate) async fn run(context: &Context, args: InitArgs) -> Ended {
     if args.print_config {
         context.out.raw(config::DEFAULTS.trim_end());
@@ -32,10 +32,10 @@ pub(crate) async fn run(context: &Context, args: InitArgs) -> Ended {
     Ok(Exit::Done)
 }
 
-/// Reads the whole store and says whether it is sound.
+/// Reads the whole store and reports whether it is sound.
 pub(crate) async fn store_check(context: &Context, path: Option<PathBuf>) -> Ended {
     let place = match path {
-        // A copy that somebody looks at has no owner token beside it: it is a copy, and the report says so.
+        // A copy that is only inspected has no owner token beside it; the report says that it is a copy.
         Some(store) => StorePlace { owner: store.join("store-owner"), store },
         None => state::place(&configuration::load(context, false)?.config),
     };
@@ -106,7 +106,7 @@ pub(crate) async fn store_adopt(context: &Context, yes: bool) -> Ended {
     Ok(Exit::Done)
 }
 
-/// What a store holds, as it is told before it is adopted.
+/// The contents of a store, shown before it is adopted.
 #[derive(serde::Serialize)]
 struct Holds {
     id: String,
@@ -121,7 +121,7 @@ struct Holds {
     producers: usize,
 }
 
-/// An issuer with the keys that are kept for it; nothing of them where the key-encryption key does not open them.
+/// An issuer with its stored keys; `None` if the key-encryption key does not open them.
 #[derive(serde::Serialize)]
 struct IssuerHeld {
     url: String,
@@ -189,5 +189,5 @@ impl Holds {
     }
 }
 
-/// So many streams are named; the others are counted.
+/// The most streams that are named; further ones are only counted.
 const STREAMS_NAMED: usize = 20;

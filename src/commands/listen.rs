@@ -1,4 +1,4 @@
-//! `setgate listen`: a receiver for people.
+//! `setgate listen`: a receiver that prints the SETs that it gets.
 
 use std::{
     io::{self, Write as _},
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::signals::Signals;
 use crate::gateway::absent;
 
-/// Takes SETs until it is told to stop, or has enough.
+/// Receives SETs until it is stopped or has as many as `--count` says.
 pub(crate) async fn run(context: &Context, args: ListenArgs) -> Ended {
     let runtime = context.runtime.clone();
     let issuers = issuers(context, &args.issuer)?;
@@ -101,7 +101,7 @@ fn issuers(context: &Context, urls: &[String]) -> Result<Vec<IssuerUrl>, Failure
         .collect()
 }
 
-/// A method that waits for the transmitter has no use for what belongs to asking.
+/// Refuses the options of collecting for a method that waits for the transmitter.
 fn waits(args: &ListenArgs) -> Result<(), Failure> {
     let given = [args.stream.is_some(), args.endpoint.is_some(), args.token_file.is_some()];
     match given.iter().zip(["--stream", "--endpoint", "--token-file"]).find(|(given, _)| **given) {
@@ -111,7 +111,7 @@ fn waits(args: &ListenArgs) -> Result<(), Failure> {
     }
 }
 
-/// What a method that asks is told, and where it asks.
+/// Returns the terms with which a method collects, and the endpoint.
 fn asks(
     context: &Context,
     args: &ListenArgs,
@@ -139,7 +139,7 @@ fn asks(
     if let Some(authorization) = authorization {
         from.insert("authorization_header".to_owned(), authorization.into());
     }
-    // What is taken is asked for and no more: the rest stays with the transmitter, for others.
+    // No more SETs are asked for than are counted: the others stay with the transmitter for other receivers.
     match (method, args.count) {
         ("poll", Some(count)) => from.insert("max_events".to_owned(), count.min(100).into()),
         ("websocket", Some(count)) => from.insert("credit".to_owned(), count.min(256).into()),
@@ -152,10 +152,12 @@ fn asks(
     Ok((from.into(), endpoint))
 }
 
-/// Push-pull over HTTP is the WebSocket method's other binding, on the same URL.
+/// The name for push-pull over HTTP: the WebSocket method's other binding, on the same URL.
 const PUSH_PULL: &str = "pushpull";
 
-/// Prints each report, and stops when `count` SETs were taken: one more is put off, and comes again to whoever takes it.
+/// Returns a sink that prints each report and stops after `count` accepted SETs.
+///
+/// A further SET is answered with an error, so that it is delivered again to the next consumer.
 fn sink(json: bool, count: Option<u64>, stop: Arc<watch::Sender<bool>>) -> Sink {
     let taken = Mutex::new(0);
     Arc::new(move |report: &Report| {
@@ -165,7 +167,7 @@ fn sink(json: bool, count: Option<u64>, stop: Arc<watch::Sender<bool>>) -> Sink 
         if counts && count.is_some_and(|count| *taken >= count) {
             return Err(io::Error::other("as many were taken as --count says"));
         }
-        // What cannot be printed was not taken: the transmitter sends it again.
+        // A SET that cannot be printed is not acknowledged: the transmitter sends it again.
         writeln!(io::stdout().lock(), "{line}")?;
         *taken += u64::from(counts);
         if count.is_some_and(|count| *taken >= count) {
@@ -175,17 +177,18 @@ fn sink(json: bool, count: Option<u64>, stop: Arc<watch::Sender<bool>>) -> Sink 
     })
 }
 
-/// A way out without the address guard: the person at the terminal named the issuer, and no stranger can name another.
+/// Creates an outbound client without the address guard: the person at the terminal names the issuer, and nobody else
+/// can name another.
 ///
 /// # Errors
-/// When a certificate authority cannot be read.
+/// Returns a failure when a certificate authority cannot be read.
 pub(crate) fn way_out(runtime: &Runtime, ca_files: Vec<PathBuf>) -> Result<Outbound, Failure> {
     let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
     let config = OutboundConfig { allow_networks: everywhere, allow_http: true, ca_files, ..OutboundConfig::default() };
     Outbound::new(&config, runtime.clone(), OwnAddresses::new()).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// A fetcher of metadata and keys.
+/// Creates a fetcher of metadata and keys.
 pub(crate) fn fetcher(http: &Outbound, runtime: &Runtime) -> Fetcher {
     Fetcher::new(http.client(&TlsPolicy::default()), runtime.clone())
 }
@@ -193,7 +196,7 @@ pub(crate) fn fetcher(http: &Outbound, runtime: &Runtime) -> Fetcher {
 /// Starts one method with its defaults.
 ///
 /// # Errors
-/// When there is no such method.
+/// Returns a failure when there is no such method or it cannot be started.
 pub(crate) async fn method(name: &str, http: &Outbound, runtime: &Runtime) -> Result<Arc<dyn AnyMethod>, Failure> {
     let linked = setgate_delivery::methods().map_err(|error| Failure::failed(error.to_string()))?;
     let name = if name == PUSH_PULL { "websocket" } else { name };
@@ -209,5 +212,5 @@ pub(crate) async fn method(name: &str, http: &Outbound, runtime: &Runtime) -> Re
     (found.start)(serde_json::json!({}), env).await.map_err(|error| Failure::failed(error.to_string()))
 }
 
-/// How long a receiver waits between two looks at something of its own.
+/// The interval at which a command polls state of its own process.
 pub(crate) const SOON: Duration = Duration::from_millis(20);

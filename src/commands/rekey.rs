@@ -1,4 +1,4 @@
-//! `setgate keys rotate-kek`: another key-encryption key for everything that is sealed at rest.
+//! `setgate keys rotate-kek`: seals everything at rest with another key-encryption key.
 
 use setgate_cli::{Context, Ended, Exit, Failure};
 
@@ -8,7 +8,7 @@ use crate::state::{
     rekey::{finish, prepare},
 };
 
-/// Does what the command says.
+/// Changes the key-encryption key now, or prepares the change for the next start.
 pub(crate) async fn run(context: &Context, new: Option<String>, at_next_start: bool) -> Ended {
     let config = configuration::load(context, false)?.config;
     let out = context.out;

@@ -1,4 +1,4 @@
-//! `setgate store repair` and `setgate store export`: ways out of a store that does not open.
+//! `setgate store repair` and `setgate store export`: recover the contents of a store that does not open.
 
 use std::{
     fs::OpenOptions,
@@ -13,10 +13,10 @@ use setgate_store::{Findings, FjallStore, Repair, StorePlace};
 use super::configuration;
 use crate::state;
 
-/// At most so many lines of one kind are shown; `--json` has all of them.
+/// The most lines of one kind that are shown; `--json` has all of them.
 const SHOWN: usize = 20;
 
-/// Writes a damaged store anew from what can be read.
+/// Rewrites a damaged store from what can be read.
 pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
     let config = configuration::load(context, false)?.config;
     let place = state::place(&config);
@@ -37,7 +37,7 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
         return Ok(Exit::Done);
     }
     if findings.identity.is_some() {
-        // It names the secret of the store: without it nobody would notice keys that belong to another one.
+        // The repaired store names its secret: otherwise keys that belong to another store would go unnoticed.
         let secret = state::secret_of(&config, repair.record(state::KEK_RECORD))?;
         repair.identify(&secret, &context.runtime).map_err(|error| state::of_store(&error))?;
     }
@@ -79,7 +79,7 @@ pub(crate) async fn repair(context: &Context, how: StoreRepair) -> Ended {
     Ok(Exit::Done)
 }
 
-/// Writes what the store holds as JSON lines.
+/// Writes the contents of the store as JSON lines.
 pub(crate) async fn export(context: &Context, path: Option<PathBuf>, to: Option<PathBuf>) -> Ended {
     let place = match path {
         Some(store) => StorePlace { owner: store.join("store-owner"), store },
@@ -111,7 +111,7 @@ pub(crate) async fn export(context: &Context, path: Option<PathBuf>, to: Option<
 fn write(found: &Repair, to: Option<&Path>) -> io::Result<setgate_store::Exported> {
     match to {
         Some(path) => {
-            // Events in clear are for the store's owner alone.
+            // The export contains events in the clear: only its owner may read it.
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
             let mut file = BufWriter::new(file);
             let exported = found.export(&mut |line| writeln!(file, "{line}"))?;
@@ -134,7 +134,7 @@ async fn look(place: StorePlace) -> Result<Repair, Failure> {
         .map_err(|error| state::of_store(&error))
 }
 
-/// What would be kept, and what given up, for people.
+/// Describes what would be kept and what given up, for people.
 fn account(findings: &Findings) -> Vec<String> {
     let (kept, lost) = (&findings.kept, &findings.given_up);
     let mut text = vec![

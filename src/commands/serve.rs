@@ -1,4 +1,4 @@
-//! `setgate serve`: runs until it is told to stop.
+//! `setgate serve`: runs the gateway until it is stopped.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -30,7 +30,7 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
         Some(kept) => kept?,
         None => return Ok(Exit::Done),
     };
-    // The listeners open last: whoever is let in finds everything in place.
+    // The listeners open last, so that callers find everything in place.
     let listeners = Listeners::open(&config).await?;
     let shutdown = (config.gateway.drain_delay, config.gateway.shutdown_timeout);
     let gateway = Gateway::assemble(Parts { runtime, config, kept, listeners, force: args.force }).await?;
@@ -63,19 +63,20 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
     Ok(exit)
 }
 
-/// How often a store that another process has is looked at again.
+/// The interval at which a store that another process has locked is tried again.
 const LOOK: Duration = Duration::from_millis(200);
-/// What a process that ends may need beyond its time, to close the store.
+/// The time that a process may need beyond its shutdown timeout to close the store.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// How often a full disk is looked at again, at a start; and how often that is said.
+/// The interval at which a start on a full disk is tried again, and the one at which that is logged.
 const ROOM: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
-/// Opens what is kept, once the process that has it has ended: a supervisor may start the next while the last one drains. On a full
-/// disk, once there is room: as long as it takes, as the running gateway does.
+/// Opens the state of the gateway, and waits while another process has it: a supervisor may start the next process
+/// while the last one drains. A full disk is waited for without a limit, as a running gateway does.
 ///
 /// # Errors
-/// When it cannot be opened, or that process still has it after the time that one has for its end.
+/// Returns a failure when the state cannot be opened, or another process still has it after the shutdown timeout and
+/// [`CLOSING`].
 async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<OpenState, Failure> {
     let patience = config.gateway.shutdown_timeout + CLOSING;
     let until = runtime.clock.monotonic() + patience;
@@ -120,15 +121,15 @@ fn banner(context: &Context, config: &Config, built_in: bool) {
     }
 }
 
-/// Where the token of the built-in configuration's producer lies.
+/// Returns the path of the token of the built-in configuration's producer.
 fn dev_token(config: &Config) -> PathBuf {
     config.secrets.folder.with_file_name("producer.token")
 }
 
-/// The producer of the built-in configuration: a token that is made once, for this machine alone.
+/// Returns the producer of the built-in configuration, whose token is made once, for this machine alone.
 ///
 /// # Errors
-/// When the token file cannot be made or read.
+/// Returns a failure when the token file cannot be made or read.
 fn dev_producer(context: &Context, config: &Config) -> Result<setgate_oauth::ProducerSection, Failure> {
     let path = dev_token(config);
     let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));

@@ -1,14 +1,15 @@
-//! What the system tells a process.
+//! Signals of the operating system.
 
 use std::{future::Future, io::IsTerminal as _};
 
 use setgate_cli::Failure;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What the system tells a process: SIGTERM and SIGINT ask it to stop, SIGQUIT at once.
+/// The signals that a command handles: SIGTERM and SIGINT ask it to stop, SIGQUIT asks it to stop at once.
 ///
-/// SIGHUP says that the terminal is gone, which asks to stop as well. To a gateway without a terminal it means: read the configuration again,
-/// which is not there yet. That, SIGUSR1 and SIGUSR2, which would end the process unheard, get a line in the log.
+/// SIGHUP says that the terminal is gone, and also asks to stop. A gateway without a terminal is expected to read its
+/// configuration again on SIGHUP, which is not implemented; it logs a warning instead, as it does for SIGUSR1 and
+/// SIGUSR2, which would otherwise end the process.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -16,15 +17,15 @@ pub(crate) struct Signals {
     hangup: Signal,
     users: [Signal; 2],
     hangup_stops: bool,
-    /// The last one asked to stop at once.
+    /// Whether the last signal asked to stop at once.
     pub(crate) at_once: bool,
 }
 
 impl Signals {
-    /// Listens from now on.
+    /// Starts to listen for signals.
     ///
     /// # Errors
-    /// When the system does not let it.
+    /// Returns a failure when the system does not allow it.
     pub(crate) fn new() -> Result<Self, Failure> {
         let listen =
             |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be received: {error}")));
@@ -39,16 +40,16 @@ impl Signals {
         })
     }
 
-    /// The same for a gateway, which outlives a hangup unless it runs in a terminal.
+    /// Starts to listen for the signals of a gateway, which outlives SIGHUP unless it runs in a terminal.
     ///
     /// # Errors
-    /// When the system does not let it.
+    /// Returns a failure when the system does not allow it.
     pub(crate) fn of_gateway() -> Result<Self, Failure> {
-        // A terminal that has hung up is none any more: it is asked now.
+        // After a hangup the terminal would not be recognized any more, so it is checked now.
         Ok(Self { hangup_stops: std::io::stdin().is_terminal(), ..Self::new()? })
     }
 
-    /// Waits for the next one that asks to stop.
+    /// Waits for the next signal that asks to stop.
     pub(crate) async fn wait(&mut self) {
         let [first, second] = &mut self.users;
         loop {
@@ -74,7 +75,7 @@ impl Signals {
         }
     }
 
-    /// Does `work` until a signal comes; `None` when one came first.
+    /// Runs `work` until a signal asks to stop; returns `None` if one did before `work` was done.
     pub(crate) async fn race<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),

@@ -1,39 +1,40 @@
-//! What is wrong with a configuration.
+//! Errors of the configuration.
 
 use std::{fmt, path::PathBuf};
 
-/// What is wrong, where, and what to do about it. It never shows a value, since values may be secrets.
+/// An error of the configuration: what is wrong, where, and the remedy. Values are never shown, since they may be
+/// secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The file, or the environment variable.
+    /// The file or the environment variable that is wrong.
     pub place: Place,
     /// The key, as a path such as `net.allow_ports`; empty where the whole file is meant.
     pub key: String,
-    /// What is wrong.
+    /// The description of the error.
     pub what: String,
-    /// What to do.
+    /// The advice to the operator.
     pub remedy: Option<String>,
 }
 
-/// Where a value was written.
+/// The place where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a file, on a line counted from 1 where it is known.
+    /// A file, with the line, counted from 1, if it is known.
     File(PathBuf, Option<usize>),
-    /// In an environment variable.
+    /// An environment variable.
     Variable(String),
-    /// In what is compiled in.
+    /// The built-in configuration.
     BuiltIn,
 }
 
 impl ConfigError {
-    /// An error.
+    /// Creates an error without a remedy.
     #[must_use]
     pub fn new(place: Place, key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { place, key: key.into(), what: what.into(), remedy: None }
     }
 
-    /// The same with what to do.
+    /// Adds the remedy.
     #[must_use]
     pub fn remedy(mut self, what: impl Into<String>) -> Self {
         self.remedy = Some(what.into());
@@ -74,7 +75,7 @@ impl From<ConfigError> for setgate_cli::Failure {
     }
 }
 
-/// What was probably meant by an unknown name, by the number of letters that differ.
+/// Returns the known name that is most similar to an unknown one; `None` if more than a third of its letters differ.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = name.len().div_ceil(3);
     known

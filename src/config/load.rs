@@ -1,4 +1,4 @@
-//! From file and environment to a typed configuration.
+//! Loading: from file and environment to a typed configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::{
     secrets, validate,
 };
 
-/// Variables that commands read and that are no options.
+/// The environment variables that commands read and that name no option.
 const COMMANDS: [&str; 9] = [
     "SETGATE_CONFIG",
     "SETGATE_ADMIN_URL",
@@ -23,37 +23,38 @@ const COMMANDS: [&str; 9] = [
     "SETGATE_LOG",
     "SETGATE_BENCH",
 ];
-/// What the name of an option's variable begins with.
+/// The prefix of variables that name an option.
 const PREFIX: &str = "SETGATE__";
 
-/// Where the configuration was found.
+/// The origin of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// In this file.
+    /// A file.
     File(PathBuf),
-    /// In `config/dev.toml`, which is compiled in.
+    /// The built-in `config/dev.toml`.
     Dev,
 }
 
-/// A configuration that was read and validated, with where it came from.
+/// A configuration that was read and validated, with its origin.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The options in force.
     pub config: Config,
-    /// Where it was found.
+    /// The origin of the configuration.
     pub source: Source,
-    /// The file's text as a table, before variables.
+    /// The file's text as a table, before variables are applied.
     pub file: toml::Table,
-    /// The variables that were applied: name and path.
+    /// The names of the variables that were applied, and the paths that they name.
     pub variables: Vec<(String, Vec<String>)>,
-    /// File and variables together.
+    /// The table of file and variables together.
     pub merged: toml::Table,
 }
 
-/// Finds the configuration: the named file, `./setgate.toml`, `/etc/setgate/setgate.toml`; with `dev` the built-in one at last.
+/// Finds the configuration: the named file, `./setgate.toml` or `/etc/setgate/setgate.toml`; with `dev`, the built-in
+/// one where none of these is there.
 ///
 /// # Errors
-/// When there is none.
+/// Returns [`ConfigError`] when there is none.
 pub fn find(named: Option<&Path>, dev: bool) -> Result<Source, ConfigError> {
     if let Some(path) = named {
         return Ok(Source::File(path.to_owned()));
@@ -71,10 +72,10 @@ pub fn find(named: Option<&Path>, dev: bool) -> Result<Source, ConfigError> {
     }
 }
 
-/// Reads, overrides, resolves and validates.
+/// Reads the configuration, applies variables, resolves references to secrets and validates the whole.
 ///
 /// # Errors
-/// [`ConfigError`] says where, what and what to do.
+/// Returns [`ConfigError`] with place, key and remedy.
 pub fn load(
     source: Source,
     dev: bool,
@@ -97,16 +98,16 @@ pub fn load(
     Ok(loaded)
 }
 
-/// Reads a text and applies variables; nothing is resolved or validated across sections.
+/// Parses a text and applies variables, without resolving references or validating across sections.
 ///
 /// # Errors
-/// [`ConfigError`] says where, what and what to do.
+/// Returns [`ConfigError`] with place, key and remedy.
 pub fn parse(
     text: &str,
     source: Source,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    // Once as a table for old names and for the variables, once typed for the errors with their lines.
+    // The text is parsed as a table for old names and for variables, and as a typed value for errors with their lines.
     let file: toml::Table = text.parse().map_err(|error| explain(&error, text, &source))?;
     if let Some(renamed) = Renamed::of_file(&file) {
         return Err(renamed.in_file(&source, text));
@@ -130,7 +131,7 @@ pub fn parse(
     Ok(Loaded { config, source, file, variables: applied, merged })
 }
 
-/// The option that a variable names: `SETGATE__NET__ALLOW_PORTS` is `net.allow_ports`.
+/// Returns the path that a variable names: `SETGATE__NET__ALLOW_PORTS` is `net.allow_ports`.
 fn path_of(name: &str) -> Result<Vec<String>, ConfigError> {
     let unknown = |remedy: String| {
         ConfigError::new(Place::Variable(name.to_owned()), "", "this variable means nothing to the gateway")
@@ -150,7 +151,7 @@ fn path_of(name: &str) -> Result<Vec<String>, ConfigError> {
     Ok(path)
 }
 
-/// Puts one value in: as TOML where it reads as such and fits, as text otherwise.
+/// Applies the value of a variable, as TOML where it parses and fits, else as text.
 fn apply(into: &toml::Table, name: &str, path: &[String], value: &str) -> Result<(toml::Table, Config), ConfigError> {
     let as_toml = format!("v = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("v"));
     let as_text = toml::Value::String(value.to_owned());
@@ -172,7 +173,7 @@ fn apply(into: &toml::Table, name: &str, path: &[String], value: &str) -> Result
     })
 }
 
-/// Puts a value at a path; a number names an element of a list.
+/// Puts a value at a path, of which a number names an element of a list.
 fn place(table: &mut toml::Table, path: &[String], value: toml::Value) -> Result<(), String> {
     let Some((last, above)) = path.split_last() else { return Ok(()) };
     let mut at: &mut toml::Value = match above.split_first() {
@@ -203,7 +204,7 @@ fn step<'a>(at: &'a mut toml::Value, name: &str) -> Result<&'a mut toml::Value, 
     }
 }
 
-/// An error of the TOML reader in the words of an operator.
+/// Converts an error of the TOML parser into a configuration error.
 fn explain(error: &toml::de::Error, text: &str, source: &Source) -> ConfigError {
     let (line, key) = match error.span() {
         Some(span) => locate(text, span.start),
@@ -220,7 +221,7 @@ fn explain(error: &toml::de::Error, text: &str, source: &Source) -> ConfigError 
     }
 }
 
-/// Line (counted from 1) and key of a place in a TOML text.
+/// Returns the line, counted from 1, and the key at an offset of a TOML text.
 pub(super) fn locate(text: &str, at: usize) -> (Option<usize>, String) {
     let before = text.get(..at).unwrap_or(text);
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
@@ -242,7 +243,7 @@ pub(super) fn locate(text: &str, at: usize) -> (Option<usize>, String) {
     (Some(line), path)
 }
 
-/// What was probably meant, from `unknown field `x`, expected one of `a`, `b``.
+/// Suggests a name from the text of an error such as `unknown field `x`, expected one of `a`, `b``.
 fn suggestion(what: &str) -> Option<String> {
     let mut names = what.split('`').skip(1).step_by(2);
     if !what.starts_with("unknown field") && !what.starts_with("unknown variant") {

@@ -1,22 +1,22 @@
-//! Which option has which value, and who said so.
+//! The options in force and their origins.
 
 use serde::Serialize;
 use setgate_clock::duration;
 
 use super::{DEFAULTS, Loaded, Source};
 
-/// One option in force.
+/// An option in force.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Effective {
-    /// Its path, for example `net.timeout`.
+    /// The path of the option, for example `net.timeout`.
     pub key: String,
-    /// Its value; hidden where it may be a secret.
+    /// The value of the option; `(not shown)` where it may be a secret.
     pub value: String,
-    /// `default`, `file`, `dev mode`, or the variable's name.
+    /// The origin of the value: `default`, `file`, `dev mode`, or the variable's name.
     pub source: String,
 }
 
-/// Every option with its value and where that came from.
+/// Returns every option with its value and the origin of the value.
 #[must_use]
 pub fn effective(loaded: &Loaded) -> Vec<Effective> {
     let defaults: toml::Table = DEFAULTS.parse().unwrap_or_default();
@@ -62,7 +62,8 @@ pub fn effective(loaded: &Loaded) -> Vec<Effective> {
     all
 }
 
-/// Calls `with` for every value that is no table; lists of tables (issuers, producers, sources, receivers, streams) are not options.
+/// Calls `with` for every value that is no table. Lists of tables (issuers, producers, sources, receivers, streams) are
+/// no options and are left out.
 fn leaves(table: &toml::Table, above: &str, with: &mut dyn FnMut(&str, &toml::Value)) {
     for (name, value) in table {
         let key = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };

@@ -1,4 +1,4 @@
-//! Options of earlier versions: each is refused with the name that it has now and the value to write.
+//! Option names of earlier versions: each is refused with its present name and the value to write.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use setgate_clock::duration;
 
 use super::{ConfigError, Source, error::Place, load::locate};
 
-/// How the value of an old option is written today.
+/// The way in which the value of an old option is written today.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
-    /// As it was.
+    /// The value is unchanged.
     Same,
     /// A number of milliseconds became a duration.
     Milliseconds,
@@ -21,7 +21,7 @@ enum Value {
 
 use Value::{Days, Milliseconds, Same, Seconds};
 
-/// Old and new names, whole sections first. `*` stands for one name, and for all elements of a list.
+/// The old and new names, whole sections first; `*` stands for one name, or for all elements of a list.
 const RENAMED: &[(&str, &str, Value)] = &[
     ("operator", "admin", Same),
     ("visits", "sessions", Same),
@@ -81,24 +81,25 @@ const RENAMED: &[(&str, &str, Value)] = &[
 /// An option of an earlier version that the configuration names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Renamed {
-    /// Its old path; elements of lists are counted from 0.
+    /// The old path, with elements of lists counted from 0.
     key: String,
-    /// What it is called now.
+    /// The present path.
     new: String,
-    /// What to write: the line where the value is a number, else the name, since errors do not show other values.
+    /// The text to write: a whole line where the value is a number, a section's head for a table, else the name alone,
+    /// since errors do not show other values.
     write: String,
     /// The value of that line.
     value: Option<String>,
 }
 
 impl Renamed {
-    /// The first old option in a text that is to be the configuration.
+    /// Finds the first old option in a parsed file.
     pub(super) fn of_file(table: &toml::Table) -> Option<Self> {
         let root = toml::Value::Table(table.clone());
         RENAMED.iter().find_map(|row| found(row, &root, row.0, String::new()))
     }
 
-    /// The old option that a variable's path names.
+    /// Finds the old option that the path of a variable names.
     pub(super) fn of_variable(path: &[String], value: &str) -> Option<Self> {
         let value = value.parse::<i64>().map_or_else(|_| toml::Value::String(value.to_owned()), toml::Value::Integer);
         RENAMED.iter().find_map(|row| {
@@ -106,7 +107,7 @@ impl Renamed {
             let same = |(old, name): (&&str, &String)| *old == "*" || *old == name;
             let fits = path.len() >= old.len() && old.iter().zip(path).all(same);
             fits.then(|| {
-                // Of a section that has another name the rest of the path stays.
+                // The path below a renamed section stays as it is.
                 let rest: String = path.iter().skip(old.len()).map(|name| format!(".{name}")).collect();
                 let (old, new) = (format!("{}{rest}", row.0), format!("{}{rest}", row.1));
                 Self::new((&old, &new, row.2), path.join("."), &value)
@@ -115,7 +116,7 @@ impl Renamed {
     }
 
     fn new((old, new, how): (&str, &str, Value), key: String, value: &toml::Value) -> Self {
-        // The names that stand for `*` are those of the old path.
+        // The names that `*` stands for are taken from the old path.
         let mut names = old.split('.').zip(key.split('.')).filter(|(part, _)| *part == "*").map(|(_, name)| name);
         let new: Vec<_> =
             new.split('.').map(|part| if part == "*" { names.next().unwrap_or(part) } else { part }).collect();
@@ -133,7 +134,7 @@ impl Renamed {
         format!("it is now `{}`", self.new)
     }
 
-    /// As an error about the file.
+    /// Returns the error for an option in a file.
     pub(super) fn in_file(&self, source: &Source, text: &str) -> ConfigError {
         let place = match source {
             Source::File(path) => Place::File(path.clone(), self.line(text)),
@@ -142,7 +143,7 @@ impl Renamed {
         ConfigError::new(place, self.key.clone(), self.what()).remedy(format!("write {}", self.write))
     }
 
-    /// As an error about a variable.
+    /// Returns the error for an option in a variable.
     pub(super) fn in_variable(&self, name: &str) -> ConfigError {
         let variable = format!("SETGATE__{}", self.new.to_ascii_uppercase().replace('.', "__"));
         let value = self.value.as_ref().map(|value| format!("={}", value.trim_matches('"'))).unwrap_or_default();
@@ -150,7 +151,7 @@ impl Renamed {
             .remedy(format!("unset it, and set {variable}{value}"))
     }
 
-    /// The line on which the option stands, as far as a text tells without its lists being counted.
+    /// Returns the line of the option, found by a text search that does not count the elements of lists.
     fn line(&self, text: &str) -> Option<usize> {
         let plain: Vec<_> = self.key.split('.').filter(|part| part.parse::<usize>().is_err()).collect();
         let last = *plain.last()?;
@@ -171,7 +172,7 @@ impl Renamed {
     }
 }
 
-/// The option of one row below `at`, of which `path` is left to go.
+/// Finds the option of one row in a value, with `path` left to descend.
 fn found(row: &(&str, &str, Value), at: &toml::Value, path: &str, above: String) -> Option<Renamed> {
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
     let below = |key: String| if above.is_empty() { key } else { format!("{above}.{key}") };
@@ -190,7 +191,7 @@ fn found(row: &(&str, &str, Value), at: &toml::Value, path: &str, above: String)
 }
 
 impl Value {
-    /// An old number as it is written now; nothing for other values, which may be secrets.
+    /// Returns an old number as it is written now; `None` for other values, which may be secrets.
     fn today(self, value: &toml::Value) -> Option<String> {
         let number = value.as_integer()?;
         let unit = match self {

@@ -1,4 +1,4 @@
-//! Paths and references to secrets, made whole.
+//! Resolution of relative paths and of references to secrets.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{Config, ConfigError, error::Place};
 
-/// Makes relative paths relative to the configuration's folder, not to where the process was started.
+/// Makes relative paths relative to the folder of the configuration file instead of the working directory.
 pub(super) fn absolute(config: &mut Config, base: &Path) {
     let whole = |path: &mut PathBuf| {
         if path.is_relative() {
@@ -38,7 +38,7 @@ pub(super) fn absolute(config: &mut Config, base: &Path) {
     }
 }
 
-/// Makes the paths of `file:` references whole.
+/// Applies `whole` to the paths of `file:` references.
 fn references(value: &mut Json, whole: &impl Fn(&mut PathBuf)) {
     match value {
         Json::String(text) => {
@@ -54,12 +54,13 @@ fn references(value: &mut Json, whole: &impl Fn(&mut PathBuf)) {
     }
 }
 
-/// Replaces the references in what an operator wrote for a method by what they refer to.
+/// Replaces references (`file:`, `env:`) in an operator's terms for a method by the secrets that they name.
 ///
-/// Only the operator's configuration comes here. What a receiver writes through an API is literal (hardening H26).
+/// Only the operator's configuration is resolved; values that a receiver writes through an API are literal (hardening
+/// H26).
 ///
 /// # Errors
-/// When a file or a variable cannot be read.
+/// Returns [`ConfigError`] when a file or a variable cannot be read.
 pub(crate) fn resolve(value: &mut Json, key: &str) -> Result<(), ConfigError> {
     match value {
         Json::String(text) if text.starts_with("file:") || text.starts_with("env:") => {

@@ -1,4 +1,4 @@
-//! What sections must say together.
+//! Validation across sections.
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -6,13 +6,13 @@ use setgate_discovery::IssuerUrl;
 
 use super::{Config, ConfigError, Source, Tls, TlsFiles, error::Place, load::locate};
 
-/// Loopback networks: what dev mode lets through the address guard.
+/// The loopback networks, which dev mode lets through the address guard.
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
-/// Validates the configuration as a whole, and applies what dev mode changes.
+/// Validates the configuration as a whole, and applies the changes of dev mode.
 ///
 /// # Errors
-/// The first thing that is wrong, with the remedy.
+/// Returns the first error, with the remedy.
 pub(super) fn whole(config: &mut Config, source: &Source, text: &str) -> Result<(), ConfigError> {
     let wrong = |key: &str, what: String| ConfigError::new(place(source, text, key), key, what);
     listeners(config, &wrong)?;
@@ -107,7 +107,7 @@ fn issuers(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Res
 }
 
 fn sources(config: &Config, wrong: &impl Fn(&str, String) -> ConfigError) -> Result<(), ConfigError> {
-    // A section that is wrong in itself is named as one of producers is; where it collects is for its method to check.
+    // The rules of a source are checked as those of a producer; its method checks the place that it collects from.
     let urls: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     let checked = setgate_oauth::Guard::check_sources(&config.sources, &config.producers, &urls);
     checked.map_err(|error| {
@@ -151,7 +151,7 @@ fn streams(config: &mut Config, wrong: &impl Fn(&str, String) -> ConfigError) ->
     Ok(())
 }
 
-/// The line of a key, as far as a text search finds it.
+/// Returns the line of a key, as far as a text search finds it.
 fn place(source: &Source, text: &str, key: &str) -> Place {
     let Source::File(path) = source else { return Place::BuiltIn };
     let mut at = 0;

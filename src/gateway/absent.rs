@@ -1,6 +1,6 @@
-//! What to do about a delivery method that this build does not have.
+//! Advice on a delivery method that this build does not have.
 
-/// The remedy where a name is no method: which there are, or how to build the one that was left out.
+/// Returns the remedy for an unknown method name: the list of methods, or how to build one that was left out.
 pub(crate) fn remedy<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let left_out = cfg!(not(feature = "kafka-system-openssl"));
     if left_out && matches!(name, "kafka" | "urn:setgate:delivery:kafka") {

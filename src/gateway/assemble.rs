@@ -1,4 +1,4 @@
-//! The gateway assembled: configuration in, running services out.
+//! Assembly of the gateway: configuration in, running services out.
 
 use std::{
     net::SocketAddr,
@@ -29,13 +29,13 @@ use crate::{
     state::{self, OpenState, issuers},
 };
 
-/// What a gateway is made of.
+/// The parts of a gateway.
 pub(crate) struct Parts {
     pub(crate) runtime: Runtime,
     pub(crate) config: Config,
     pub(crate) kept: OpenState,
     pub(crate) listeners: Listeners,
-    /// Whether more than a tenth of the streams, or an issuer, may go.
+    /// Whether more than a tenth of the streams, or an issuer, may be missing from the configuration.
     pub(crate) force: bool,
 }
 
@@ -53,20 +53,20 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Opens what is kept, or makes it with `init`, and runs on listeners that are open already: what `setgate serve` does
+    /// Opens the state, or creates it with `init`, and runs on listeners that are open already, as `setgate serve` does
     /// without signals.
     ///
     /// # Errors
-    /// When the store cannot be opened or a section is not acceptable.
+    /// Returns a failure when the store cannot be opened or a section is not acceptable.
     pub async fn start(runtime: Runtime, config: Config, listeners: Listeners, init: bool) -> Result<Self, Failure> {
         let kept = state::open(&runtime, &config, init).await?;
         Self::assemble(Parts { runtime, config, kept, listeners, force: false }).await
     }
 
-    /// Puts the crates together and opens the listeners.
+    /// Puts the crates together and serves the listeners.
     ///
     /// # Errors
-    /// When a section is not acceptable or the store does not do it.
+    /// Returns a failure when a section is not acceptable or the store fails.
     pub(crate) async fn assemble(parts: Parts) -> Result<Self, Failure> {
         let Parts { runtime, config, kept, listeners, force } = parts;
         let own = OwnAddresses::new();
@@ -89,7 +89,7 @@ impl Gateway {
         let reported = brokers.clone();
         let report = Arc::new(move |event| reported.report(event));
         let methods = start_methods(&config, &outbound, &runtime, report).await?;
-        // Before anything is changed: a source that cannot be ends the start.
+        // Sources are validated before anything is changed: a source that cannot run ends the start.
         sources::validate(&config, &methods)?;
         let router = Router::start(setgate_router::Parts {
             runtime: runtime.clone(),
@@ -152,31 +152,31 @@ impl Gateway {
         Ok(Self { runtime, router, kept, issuers, world, operator, sessions, sources, ready })
     }
 
-    /// The address of the public listener.
+    /// Returns the address of the public listener.
     #[must_use]
     pub fn world(&self) -> SocketAddr {
         self.world.address
     }
 
-    /// The address of the admin listener.
+    /// Returns the address of the admin listener.
     #[must_use]
     pub fn operator(&self) -> SocketAddr {
         self.operator.address
     }
 
-    /// The router, for those who look inside: tests, demo, bench.
+    /// Returns the router, for tests, demo and benchmarks.
     #[must_use]
     pub fn router(&self) -> &Router {
         &self.router
     }
 
-    /// The issuers with their keys.
+    /// Returns the issuers with their keys.
     #[must_use]
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
     }
 
-    /// Ends with the reason when the store has failed for good; otherwise never.
+    /// Waits for a permanent failure of the store and returns its reason; without one, the future never completes.
     pub fn fatal(&self) -> impl Future<Output = String> + Send + use<> {
         let engine = self.kept.engine.clone();
         async move {
@@ -193,7 +193,8 @@ impl Gateway {
         }
     }
 
-    /// Ends in order: not ready, intake closed, what is in flight finished or handed back, everything written out.
+    /// Shuts down in order: not ready, intake closed, what is in flight finished or handed back, everything written
+    /// out.
     ///
     /// `delay` lies between "not ready" and the closed listener; `within` bounds the whole.
     pub async fn shutdown(self, delay: Duration, within: Duration) {
@@ -202,10 +203,11 @@ impl Gateway {
         let left = |part: u32| by.saturating_sub(clock.monotonic()) / part;
         self.ready.store(false, Ordering::SeqCst);
         clock.sleep(delay.min(within)).await;
-        // Requests under way get their answers while the router still takes and delivers. Polls and sockets wait for something that may
-        // never come: the drain tells their consumers, and their answers leave before the listener is cut.
+        // Requests under way are answered while the router still accepts and delivers. Polls and sockets may wait
+        // without end: the drain notifies their consumers, and their answers leave before the listener is closed.
         self.sessions.close();
-        // Sources end with intake: their last events are taken, and their offsets committed, while the router still takes.
+        // Sources end together with the intake: their last events are accepted and their offsets committed while the
+        // router still accepts events.
         tokio::join!(self.world.shut(&self.runtime, left(2)), self.sources.end(&self.runtime, left(2)));
         self.router.drain(left(1).saturating_sub(Duration::from_secs(1)).max(Duration::from_millis(500))).await;
         self.world.close(&self.runtime, left(2).min(Duration::from_secs(2))).await;
@@ -229,10 +231,10 @@ fn outbound(config: &Config, runtime: &Runtime, own: OwnAddresses) -> Result<Out
     Outbound::new(&config.net, runtime.clone(), own).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// The methods of a gateway that does not run, to check streams and to look around.
+/// Starts the methods of a gateway that does not run, to check streams and to probe endpoints.
 ///
 /// # Errors
-/// When a section is not acceptable.
+/// Returns a failure when a section is not acceptable.
 pub(crate) async fn methods_of(
     config: &Config,
     runtime: &Runtime,
@@ -247,7 +249,8 @@ pub(crate) async fn methods_of(
 /// Starts the methods that are linked and not switched off.
 ///
 /// # Errors
-/// When two claim one URI, the configuration names one that is not linked, or one refuses its section.
+/// Returns a failure when two methods claim one URI, the configuration names a method that is not linked, or a method
+/// refuses its section.
 async fn start_methods(
     config: &Config,
     outbound: &Outbound,
@@ -290,7 +293,7 @@ async fn start_methods(
 /// Puts the declared streams in force.
 ///
 /// # Errors
-/// When one of them is not acceptable; then none of them is changed.
+/// Returns a failure when one of them is not acceptable; then none of them is changed.
 async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Failure> {
     let mut declared = config.streams.clone();
     for stream in &mut declared {
@@ -320,7 +323,7 @@ async fn declare(router: &Router, config: &Config, force: bool) -> Result<(), Fa
     Ok(())
 }
 
-/// Names the streams that wait for a receiver that cannot come.
+/// Warns of streams that wait for a receiver where no receiver may open them.
 fn warn_without_receivers(router: &Router, config: &Config, receivers: &[Receiver]) {
     for stream in &config.streams {
         let waits =

@@ -1,4 +1,4 @@
-//! What becomes of what many streams share (clusters, connections) and of sources: a gauge each, and a line in the log on change.
+//! The state of brokers and sources: a gauge for each, and a line in the log on change.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -16,23 +16,23 @@ use prometheus_client::{
 };
 use setgate_delivery::BrokerEvent;
 
-/// By figure, the value that each broker told last.
+/// The values that each broker reported last, by figure.
 type Told = BTreeMap<&'static str, BTreeMap<Arc<str>, f64>>;
 
-/// Brokers that are remembered: they are named in the configuration, so there are few.
+/// The most brokers that are remembered. They are named in the configuration, so there are few.
 const MOST: usize = 4096;
 
-/// The brokers of the gateway. Clones are the same.
+/// The brokers of the gateway. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Brokers {
     up: Family<[(&'static str, String); 1], Gauge>,
     figures: Figures,
-    /// Whether each is there, and by which code it is not.
+    /// Each broker with the code of its failure; `None` while it is up.
     known: Arc<Mutex<BTreeMap<Arc<str>, Option<&'static str>>>>,
 }
 
 impl Brokers {
-    /// Brokers that are shown under `/metrics`.
+    /// Creates the metrics of brokers and registers them under `/metrics`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
         registry.register("broker_up", "Whether a broker or source is there, by its name: 1 or 0", this.up.clone());
@@ -40,7 +40,7 @@ impl Brokers {
         this
     }
 
-    /// Takes what a method told.
+    /// Records what a method reported.
     pub(crate) fn report(&self, event: BrokerEvent) {
         match event {
             BrokerEvent::Up { broker } => {
@@ -75,7 +75,8 @@ impl Brokers {
     }
 }
 
-/// What brokers and sources tell of themselves: a metric for each figure, a counter where the figure's name ends in `_total`.
+/// The figures that brokers and sources report: a gauge for each, or a counter where the figure's name ends in
+/// `_total`.
 #[derive(Clone, Debug, Default)]
 struct Figures(Arc<Mutex<Told>>);
 

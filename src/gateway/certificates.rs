@@ -1,4 +1,4 @@
-//! The listeners' certificates while they are served: read again when their files change, and reported before they end.
+//! Certificates of the listeners: they are read again when their files change, and reported before they expire.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,13 +10,13 @@ use prometheus_client::{metrics::family::Family, metrics::gauge::Gauge, registry
 use setgate_clock::Runtime;
 use setgate_net::ServerCertificate;
 
-/// Between two looks at the files.
+/// The interval at which the files are checked.
 const EVERY: Duration = Duration::from_secs(30);
-/// Days before its end from which a certificate is reported (hardening H49).
+/// The days before its expiry from which a certificate is reported (hardening H49).
 pub(crate) const DAYS_AHEAD: u64 = 30;
 const DAY: u64 = 86_400;
 
-/// When the certificates end, for alerts.
+/// The expiry times of the certificates, for alerts.
 #[derive(Clone, Default)]
 pub(crate) struct Observed(Family<[(&'static str, &'static str); 1], Gauge<u64, AtomicU64>>);
 
@@ -29,7 +29,7 @@ impl Observed {
     }
 }
 
-/// A certificate and its files.
+/// A certificate with its files.
 pub(crate) struct Watched {
     listener_name: &'static str,
     certificate: ServerCertificate,
@@ -40,12 +40,12 @@ pub(crate) struct Watched {
 
 type Seen = [Option<(SystemTime, u64)>; 2];
 
-/// What a look at the files found.
+/// The result of checking the files.
 #[derive(Debug, PartialEq, Eq)]
 enum Looked {
     Same,
     Fresh,
-    /// The files changed and cannot be used; the certificate in force stays.
+    /// The files have changed and cannot be used; the certificate in force stays.
     Unfit(String),
 }
 
@@ -70,12 +70,12 @@ impl Watched {
                 self.seen = now;
                 Looked::Fresh
             }
-            // Chain and key may be replaced one after the other: the next look tries again.
+            // Chain and key may be replaced one after the other: the next check tries again.
             Err(error) => Looked::Unfit(error.to_string()),
         }
     }
 
-    /// Looks at the files until the process ends.
+    /// Checks the files until the process ends.
     pub(crate) async fn run(mut self, runtime: Runtime, observed: Observed) {
         let mut warned_on = None;
         loop {
@@ -103,7 +103,7 @@ impl Watched {
     }
 }
 
-/// Whole days until the end; 0 once it is over.
+/// Returns the whole days until the end; 0 once it is over.
 pub(crate) fn days_left(end: u64, now: u64) -> u64 {
     end.saturating_sub(now) / DAY
 }
@@ -113,7 +113,7 @@ fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
     Some((about.modified().ok()?, about.len()))
 }
 
-/// Watches the certificate of a listener, if it has one.
+/// Starts to watch the certificate of a listener, if it has one.
 pub(crate) fn watch(
     listener_name: &'static str,
     listener: &setgate_net::Listener,

@@ -1,8 +1,8 @@
-//! Which process listens at an address, as far as the system tells.
+//! The process that listens at an address, as far as the system shows it.
 
 use std::{fs, net::SocketAddr};
 
-/// A process.
+/// A process that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) pid: u32,
@@ -10,7 +10,8 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// The one that listens at this port; nothing where there is none, or it is another user's.
+    /// Finds the process that listens at this port; `None` if there is none or it cannot be seen, as with another
+    /// user's.
     pub(crate) fn of(address: SocketAddr) -> Option<Self> {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
         let inode = tables.iter().find_map(|table| inode(&fs::read_to_string(table).ok()?, address.port()))?;
@@ -25,7 +26,7 @@ impl Holder {
         })
     }
 
-    /// Whether it runs the same program as this process.
+    /// Returns whether the process has the same program name as this one.
     pub(crate) fn is_alike(&self) -> bool {
         fs::read_to_string("/proc/self/comm").is_ok_and(|own| setgate_telemetry::clean(own.trim(), 32) == self.name)
     }
@@ -37,13 +38,13 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// The number of the socket that listens at a port, in the system's table of TCP sockets.
+/// Returns the inode of the socket that listens at a port, from the system's table of TCP sockets.
 fn inode(table: &str, port: u16) -> Option<String> {
     let port = format!(":{port:04X}");
     table.lines().skip(1).find_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let (local, _, state) = (fields.next()?, fields.next()?, fields.next()?);
-        // 0A is LISTEN.
+        // The state 0A is LISTEN.
         if state == "0A" && local.ends_with(&port) { fields.nth(5).map(str::to_owned) } else { None }
     })
 }

@@ -30,9 +30,9 @@ use crate::{
 /// Both listeners, open and not yet served.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For the world.
+    /// The public listener.
     pub world: Listener,
-    /// For operators.
+    /// The admin listener.
     pub operator: Listener,
 }
 
@@ -40,7 +40,7 @@ impl Listeners {
     /// Opens both listeners as configured.
     ///
     /// # Errors
-    /// When an address is taken or a certificate cannot be used.
+    /// Returns a failure when an address is taken or a certificate cannot be used.
     pub async fn open(config: &Config) -> Result<Self, Failure> {
         let listen = &config.listen;
         let [world, operator] = of(listen).map(|(key, address, files)| async move {
@@ -50,12 +50,12 @@ impl Listeners {
     }
 }
 
-/// The option, the address and the certificate of both listeners.
+/// Returns option, address and certificate of both listeners.
 pub(crate) fn of(listen: &ListenSection) -> [(&'static str, SocketAddr, &TlsFiles); 2] {
     [("listen.public", listen.public, &listen.public_tls), ("listen.admin", listen.admin, &listen.admin_tls)]
 }
 
-/// Why a listener does not open, and what to do.
+/// Describes why a listener does not open, with the remedy.
 pub(crate) fn refused(key: &str, error: NetError) -> Failure {
     let failure = |exit| Failure::new(exit, format!("{key}: {error}"));
     match &error {
@@ -88,13 +88,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Stops letting callers in, and waits for requests under way; those of sessions may last.
+    /// Stops accepting connections, and waits for requests under way except those of sessions.
     pub(crate) async fn shut(&self, runtime: &Runtime, within: Duration) {
         self.stop.send_replace(true);
         self.wait(self.quiet.clone(), runtime, within).await;
     }
 
-    /// Stops letting callers in, and waits for everybody inside.
+    /// Stops accepting connections, and waits until all of them are closed.
     pub(crate) async fn close(&self, runtime: &Runtime, within: Duration) {
         self.stop.send_replace(true);
         self.wait(self.ended.clone(), runtime, within).await;
@@ -121,7 +121,7 @@ pub(crate) fn serve(listener: Listener, app: axum::Router, runtime: &Runtime, na
     Running { address, stop, quiet, ended }
 }
 
-/// What both listeners are made from.
+/// The parts that the routes of both listeners are made from.
 pub(crate) struct Routes<'a> {
     pub(crate) config: &'a Config,
     pub(crate) router: &'a Router,
@@ -134,7 +134,7 @@ pub(crate) struct Routes<'a> {
 }
 
 impl Routes<'_> {
-    /// The routes of the admin listener. Its keys live as long as the listener.
+    /// Returns the routes of the admin listener. Its keys live as long as the listener.
     pub(crate) fn operator(&self, listener: &Listener, ready: &Arc<AtomicBool>) -> axum::Router {
         let Routes { config, router, guard, sources, kept, runtime, .. } = self;
         let of =
@@ -156,7 +156,7 @@ impl Routes<'_> {
             sources: sources.clone(),
             config: config.admin.clone(),
             address: listener.address(),
-            // What receivers do is no matter of readiness; of the store the listener asks by itself (hardening H33).
+            // Receivers do not affect readiness; the listener itself asks the store (hardening H33).
             ready: Arc::new(move || {
                 if !ready.load(Ordering::SeqCst) {
                     return Err("it is closing".to_owned());
@@ -172,10 +172,10 @@ impl Routes<'_> {
         })
     }
 
-    /// The routes of the public listener.
+    /// Returns the routes of the public listener.
     ///
     /// # Errors
-    /// When an issuer's URL cannot be served.
+    /// Returns a failure when an issuer's URL cannot be served.
     pub(crate) fn world(&self) -> Result<axum::Router, Failure> {
         let Routes { config, router, guard, sessions, observed, runtime, .. } = self;
         let methods: Vec<String> = router.methods().iter().map(|method| method.uri.to_owned()).collect();

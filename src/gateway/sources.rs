@@ -1,4 +1,4 @@
-//! `[[sources]]`: places from which methods collect events. Each has a task that starts it again when it ends with a fault.
+//! `[[sources]]`: places from which methods collect events. Each has a task that starts it again when it ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,12 +18,12 @@ use tokio::sync::watch;
 use super::{absent, brokers::Brokers};
 use crate::config::{Config, resolve};
 
-/// How long a source that ended with a fault rests before it is started again.
+/// The back-off before a source that has ended is started again.
 const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-/// Who ran so long without a fault begins anew.
+/// The time without a fault after which the back-off begins anew.
 const GOOD: Duration = Duration::from_secs(300);
 
-/// One source, checked.
+/// A source that was validated.
 pub(crate) struct ValidatedSource {
     name: String,
     issuer: String,
@@ -32,21 +32,21 @@ pub(crate) struct ValidatedSource {
 }
 
 impl ValidatedSource {
-    /// What it is called.
+    /// Returns the name of the source.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The method that collects.
+    /// Returns the method that collects.
     pub(crate) fn method(&self) -> &dyn AnyMethod {
         &*self.kind
     }
 }
 
-/// Checks the sources of the configuration: names, rules, and what each method says of its `from`.
+/// Validates the sources of the configuration: names, rules, and `from` by the method.
 ///
 /// # Errors
-/// Names the first that is not acceptable, and its key.
+/// Returns a failure that names the first source that is not acceptable, and its key.
 pub(crate) fn validate(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Result<Vec<ValidatedSource>, Failure> {
     let issuers: Vec<&str> = config.issuers.iter().map(|issuer| issuer.url.as_str()).collect();
     setgate_oauth::Guard::check_sources(&config.sources, &config.producers, &issuers)
@@ -88,7 +88,7 @@ pub(crate) fn validate(config: &Config, methods: &[Arc<dyn AnyMethod>]) -> Resul
     Ok(all)
 }
 
-/// Whether a source gets into no other's way.
+/// Checks that a source shares no group with another one, and that neither reads what the other writes.
 fn apart(others: &[(&String, Places)], name: &str, this: &Places) -> Result<(), Failure> {
     for (other, theirs) in others {
         if let Some(group) = this.joins.as_ref().filter(|joins| theirs.joins.as_ref() == Some(joins)) {
@@ -112,7 +112,7 @@ fn apart(others: &[(&String, Places)], name: &str, this: &Places) -> Result<(), 
     Ok(())
 }
 
-/// What the sources need of the gateway.
+/// The parts of the gateway that sources need.
 pub(crate) struct Parts<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) config: &'a Config,
@@ -124,13 +124,13 @@ pub(crate) struct Parts<'a> {
     pub(crate) brokers: Brokers,
 }
 
-/// Sources that are taken up and not started yet.
+/// The sources that are prepared and not started yet.
 pub(crate) struct Ready {
     pub(crate) shown: Arc<Sources>,
     runs: Vec<Run>,
 }
 
-/// One source and its ingest.
+/// A source and its ingest.
 struct Run {
     source: Arc<Collected>,
     method: Arc<dyn AnyMethod>,
@@ -138,10 +138,10 @@ struct Run {
     ingest: Arc<SourceIngest>,
 }
 
-/// Checks the sources, numbers them and makes their ingests.
+/// Validates the sources, assigns their numbers and creates their ingests.
 ///
 /// # Errors
-/// When one is not acceptable, or the store does not do it.
+/// Returns a failure when a source is not acceptable or the store fails.
 pub(crate) async fn prepare(parts: Parts<'_>) -> Result<Ready, Failure> {
     let Parts { runtime, config, methods, intakes, observed, store, registry, brokers } = parts;
     let validated = validate(config, methods)?;
@@ -161,7 +161,7 @@ pub(crate) async fn prepare(parts: Parts<'_>) -> Result<Ready, Failure> {
     let mut runs = Vec::new();
     for (validated, producer) in validated.into_iter().zip(producers) {
         let intake = intakes.iter().find(|intake| *intake.issuer == *validated.issuer);
-        // Checked and opened from the same list: both are there.
+        // The intake and the source come from the same list: both are there.
         let (Some(intake), Some(source)) = (intake, shown.get(&validated.name)) else { continue };
         let ingest = SourceIngest::new(config, intake.clone(), producer, &observed, &shown, source, brokers.clone());
         runs.push(Run {
@@ -193,14 +193,14 @@ impl Ready {
     }
 }
 
-/// Sources that collect.
+/// The sources that are running.
 pub(crate) struct Running {
     stop: watch::Sender<bool>,
     ended: Vec<watch::Receiver<bool>>,
 }
 
 impl Running {
-    /// Asks them to end, and waits: what is in hand is finished, offsets are committed.
+    /// Asks the sources to end and waits for them: they finish what is in hand and commit their offsets.
     pub(crate) async fn end(&self, runtime: &Runtime, within: Duration) {
         self.stop.send_replace(true);
         let all = futures_util::future::join_all(self.ended.iter().cloned().map(|mut over| async move {
@@ -216,7 +216,7 @@ impl Running {
 }
 
 impl Run {
-    /// Collects until it is told to stop, again and again.
+    /// Collects until it is asked to stop, and starts again after each end.
     async fn keep(&self, runtime: &Runtime, stop: &mut Stop) {
         let mut faults = 0_u32;
         loop {
@@ -246,13 +246,13 @@ impl Run {
     }
 }
 
-/// Where a source's events go: the same check as at the intake endpoint.
+/// The ingest of a source, with the same checks as the intake endpoint.
 struct SourceIngest {
     ingester: Ingester,
     shown: Arc<Sources>,
     source: Arc<Collected>,
     brokers: Brokers,
-    /// `source/NAME`.
+    /// The name under which the source is reported: `source/NAME`.
     broker: Arc<str>,
 }
 

@@ -1,4 +1,4 @@
-//! How many sessions there are at once, and what is counted.
+//! The number of sessions at once, and their metrics.
 
 use std::{
     collections::HashMap,
@@ -13,10 +13,10 @@ use setgate_telemetry::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-/// One label; names and values are fixed.
+/// A set of one label; names and values are fixed.
 type Label = [(&'static str, &'static str); 1];
 
-/// What the admission of receivers reports. Clones count together.
+/// The metrics of admission. Clones share their counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observed {
     open: Family<Label, Gauge>,
@@ -26,7 +26,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Counters that are shown under `/metrics`.
+    /// Creates the metrics and registers them under `/metrics`.
     pub(crate) fn register(registry: &Registry) -> Self {
         let all = Self::default();
         registry.register(
@@ -57,18 +57,18 @@ impl Observed {
     }
 }
 
-/// Why somebody who may come in has to come later.
+/// The reason why an admitted receiver has to come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The gateway shuts down.
+    /// The gateway is shutting down.
     Closing,
-    /// All places are taken.
+    /// The places of sessions are used up.
     Sessions,
-    /// The receiver has its share.
+    /// The receiver has all the places that one may have.
     Receiver,
-    /// All tickets are out.
+    /// The tickets are used up.
     Tickets,
-    /// The receiver has its share of them.
+    /// The receiver has all the tickets that one may have.
     ReceiverTickets,
 }
 
@@ -108,7 +108,7 @@ impl Full {
     }
 }
 
-/// The places of sessions: so many in all, and so many for one receiver.
+/// The places of sessions, limited in total and per receiver.
 pub(super) struct Budget {
     most: usize,
     most_of_one: usize,
@@ -127,10 +127,10 @@ impl Budget {
         Arc::new(Self { most, most_of_one, taken: Mutex::default(), observed })
     }
 
-    /// Takes a place until the value is dropped.
+    /// Takes a place, which is free again when the value is dropped.
     ///
     /// # Errors
-    /// [`Full`] says whose share is used up.
+    /// Returns [`Full::Sessions`] or [`Full::Receiver`], depending on the limit that is reached.
     pub(super) fn enter(self: &Arc<Self>, receiver: &Arc<Receiver>, method: &'static str) -> Result<Taking, Full> {
         let who = number(receiver);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,12 +149,12 @@ impl Budget {
     }
 }
 
-/// Tells receivers apart; they live as long as the guard.
+/// Returns a number that tells receivers apart for as long as the guard lives.
 pub(super) fn number(receiver: &Arc<Receiver>) -> usize {
     Arc::as_ptr(receiver).addr()
 }
 
-/// A place that is taken.
+/// A place of a session.
 pub(super) struct Taking {
     budget: Arc<Budget>,
     who: usize,

@@ -1,4 +1,4 @@
-//! When sessions end because their credentials do.
+//! The end of sessions whose credential expires.
 
 use std::{
     collections::BTreeMap,
@@ -10,13 +10,13 @@ use setgate_clock::Runtime;
 use setgate_delivery::Stop;
 use tokio::sync::{Notify, watch};
 
-/// How long the one task sleeps at most: the wall clock may jump.
+/// The longest sleep of the task that watches: the wall clock may jump.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Tells sessions that their credential has ended.
+/// Signals sessions that their credential has expired.
 ///
-/// All sessions that end at one moment share one signal, and one task watches over all signals while there is a session that ends: ten thousand
-/// sockets with one token cost one timer.
+/// All sessions that end at one moment share one signal, and one task watches all signals while there are any: ten
+/// thousand sockets with one token cost one timer.
 pub(super) struct Ends {
     runtime: Runtime,
     never: watch::Sender<bool>,
@@ -26,7 +26,7 @@ pub(super) struct Ends {
 
 #[derive(Default)]
 struct Watched {
-    /// By the end, in milliseconds of the wall clock.
+    /// The signals by their end, in milliseconds of the wall clock.
     signals: BTreeMap<u64, watch::Sender<bool>>,
     watching: bool,
 }
@@ -36,7 +36,7 @@ impl Ends {
         Arc::new(Self { runtime, never: watch::Sender::new(false), watched: Mutex::default(), sooner: Notify::new() })
     }
 
-    /// The signal of a credential that ends then.
+    /// Returns the signal of a credential that expires at this time, or one that never fires.
     pub(super) fn of(self: &Arc<Self>, until_millis: Option<u64>) -> Stop {
         let Some(until) = until_millis else { return self.never.subscribe() };
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +57,7 @@ impl Ends {
         stop
     }
 
-    /// Tells what has ended; how long to sleep then, or nothing when no session ends.
+    /// Fires the signals that are due, and returns the time to sleep; `None` when no session is left that ends.
     fn look(&self) -> Option<Duration> {
         let now = self.runtime.clock.wall_millis();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +88,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_ends_with_its_credential_and_no_other_does() {
         let (clock, ends) = ends();
-        // The one that ends last is watched first.
+        // The credential that ends last is watched first.
         let [later, mut soon, same, never] =
             [Some(1_090_000), Some(1_010_000), Some(1_010_000), None].map(|at| ends.of(at));
         clock.advance(Duration::from_secs(10));

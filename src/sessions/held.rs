@@ -1,4 +1,4 @@
-//! What a session holds while it lasts: its place among sessions, and the connection's place left to others.
+//! The resources that a session holds: its place among sessions, and the place that its connection has left to others.
 
 use std::{
     pin::Pin,
@@ -26,13 +26,13 @@ impl Held {
     }
 }
 
-/// A session's place, and the connection that left its own for it.
+/// The place of a session, and the connection that left its own place for it.
 pub(super) struct HeldPlace {
     permit: Option<ConnectionPermit>,
     held: Both,
 }
 
-/// Given back in this order: the connection looks for a place of its own before the session's is free.
+/// Both places, given back in this order: the connection asks for a place of its own before the session's is free.
 struct Both {
     _away: Option<Away>,
     _held: Held,
@@ -43,7 +43,7 @@ impl HeldPlace {
         Self { held: Both { _away: permit.as_ref().map(ConnectionPermit::leave), _held: held }, permit }
     }
 
-    /// Ends the session with the last byte of its answer, or with its connection when that speaks another protocol from now on.
+    /// Ends the session with the last byte of its answer, or with its connection where that has switched protocols.
     pub(super) fn hold(self, answer: Response) -> Response {
         let Self { permit, held } = self;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -56,7 +56,7 @@ impl HeldPlace {
     }
 }
 
-/// A body with what is given back after it.
+/// A body that holds the places until it is dropped.
 struct Holding {
     body: Body,
     _held: Both,

@@ -1,4 +1,4 @@
-//! `{issuer path}/{method}/{stream}`: whose stream a path names.
+//! The paths of streams: `{issuer path}/{method}/{stream}`.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -6,7 +6,7 @@ use axum::http::Uri;
 use setgate_delivery::spi::AnyMethod;
 use setgate_discovery::IssuerUrl;
 
-/// A request could mean the streams of one issuer and another issuer.
+/// The error for a path that could mean the streams of one issuer and another issuer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the issuer `{inner}` lies where `{outer}` has its streams of the method {method}: give it a path that does not go on with /{method}"
@@ -17,9 +17,9 @@ pub(crate) struct CollisionError {
     method: &'static str,
 }
 
-/// Where streams are.
+/// The paths of all streams.
 pub(super) struct Paths {
-    /// Path without a final slash, and URL.
+    /// The path of each issuer, without a final slash, and its URL.
     issuers: Vec<(Box<str>, Arc<str>)>,
     methods: Vec<Mounted>,
 }
@@ -30,22 +30,22 @@ pub(super) struct Mounted {
     pub(super) routes: axum::Router,
 }
 
-/// What a path asks for.
+/// The stream that a path names, and the rest of the path.
 pub(super) struct Asked<'a> {
     pub(super) issuer: &'a Arc<str>,
     pub(super) method: &'a Mounted,
     pub(super) stream: &'a str,
-    /// What follows the stream: nothing, or `/` and more.
+    /// The part that follows the stream: empty, or `/` and more.
     pub(super) rest: &'a str,
 }
 
 impl Paths {
-    /// The places of all streams of these issuers on the methods that are responders.
+    /// Creates the paths of all streams of these issuers on the methods that are responders.
     ///
     /// # Errors
-    /// [`CollisionError`].
+    /// Returns [`CollisionError`] when a path could mean two things.
     pub(super) fn new(issuers: &[&str], methods: &[Arc<dyn AnyMethod>]) -> Result<Self, CollisionError> {
-        // An issuer that is no URL is refused where its metadata are served.
+        // An issuer whose URL does not parse is refused where its metadata are served.
         let issuers: Vec<(Box<str>, Arc<str>)> = issuers
             .iter()
             .filter_map(|url| Some((IssuerUrl::parse(url).ok()?.path().into(), Arc::from(*url))))
@@ -67,7 +67,7 @@ impl Paths {
         Ok(Self { issuers, methods })
     }
 
-    /// What a path asks for, as it was written: nothing in it is decoded.
+    /// Returns what a path names, without decoding anything in it.
     pub(super) fn find<'a>(&'a self, path: &'a str) -> Option<Asked<'a>> {
         self.issuers.iter().find_map(|(prefix, issuer)| {
             let (name, below) = path.strip_prefix(&**prefix)?.strip_prefix('/')?.split_once('/')?;
@@ -79,26 +79,26 @@ impl Paths {
 }
 
 impl Asked<'_> {
-    /// Whether nothing in it could be read in two ways: no escapes, no empty segments, no dot segments.
+    /// Returns whether the path has no ambiguous part: no escapes, no empty segments, no dot segments.
     pub(super) fn is_plain(&self) -> bool {
         is_plain(self.stream) && self.rest.split('/').skip(1).all(is_plain)
     }
 
-    /// The path as the method sees it.
+    /// Returns the path as the method sees it.
     pub(super) fn inner_uri(&self, query: Option<&str>) -> Uri {
         if self.rest.is_empty() && query.is_none() {
             return Uri::from_static("/");
         }
         let mut text = if self.rest.is_empty() { "/".to_owned() } else { self.rest.to_owned() };
         if let Some(query) = query {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "?{query}");
         }
         text.parse().unwrap_or_else(|_| Uri::from_static("/"))
     }
 }
 
-/// Whether a segment is made of unreserved characters (RFC 3986 §2.3) and is no dot segment.
+/// Returns whether a segment is made of unreserved characters (RFC 3986 §2.3) and is no dot segment.
 fn is_plain(segment: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     !matches!(segment, "" | "." | "..") && segment.bytes().all(plain)

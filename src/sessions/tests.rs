@@ -23,7 +23,7 @@ const B: &str = "https://a.example/two";
 const ORIGIN: &str = "https://page.example";
 const NOW: u64 = 1_800_000_000_000;
 
-/// A responder that tells what it was given; at `/wait` it waits for the end of its session.
+/// A responder that returns what it was given; at `/wait` it waits for the end of its session.
 struct Tiny<const N: usize>;
 
 struct TinyChannel;
@@ -102,7 +102,7 @@ struct Fixture {
     router: Router,
     clock: Arc<MockClock>,
     registry: setgate_telemetry::Registry,
-    /// Of `crm`, of everything, of issuer B, one that ends at NOW + 60 s, of a producer.
+    /// The tokens: for `crm`, for all streams, for issuer B, one that expires at NOW + 60 s, and a producer's.
     crm: Minted,
     all: Minted,
     b: Minted,
@@ -219,7 +219,7 @@ impl Fixture {
         self.send("GET", uri, &[("authorization", &bearer(token))], "").await
     }
 
-    /// A ticket for `crm` and the page.
+    /// Returns a ticket for `crm` and the page.
     async fn ticket(&self, token: &Minted) -> String {
         let fields = [("authorization", &*bearer(token)), ("origin", ORIGIN)];
         let answer = self.send("POST", "/one/tiny/crm/ticket", &fields, "").await;
@@ -247,7 +247,7 @@ async fn the_attack_matrix_has_one_answer_for_each_row() {
     let disguised = fixture.producer.token.expose().replace("sgp_", "sgr_");
     // RFC 8417 §4.2, hardening H41: a SET is never a bearer token.
     let set = "eyJ0eXAiOiJzZWNldmVudCtqd3QiLCJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EuZXhhbXBsZSJ9.c2ln";
-    // Own stream, another's, none, another issuer's stream here and at its own place, another method.
+    // The receiver's stream, another's, none, another issuer's stream here and at its own path, another method.
     let targets =
         ["/one/tiny/crm", "/one/tiny/hr", "/one/tiny/none", "/one/tiny/of-b", "/two/tiny/of-b", "/one/other/crm"];
     let rows: [(&str, Option<String>, [u16; 6]); 9] = [
@@ -338,7 +338,7 @@ async fn a_method_sees_its_own_path_and_no_credential() {
         assert_eq!((&told["uri"], &told["peer"], &told["channel"]), (&json!(inner), &json!("crm"), &json!(true)));
         assert_eq!(told["headers"], json!([]), "{told}");
     }
-    // A ticket is taken out although the bearer's token counts; two credentials at once do not pass.
+    // A ticket is removed even if the bearer token counts; two credentials at once are refused.
     let told = fixture.send("POST", "/one/tiny/crm", &fields, "").await;
     assert_eq!(told.status, 400);
     let told = fixture.send("POST", "/one/tiny/crm", &[fields[0], fields[3]], "").await.json();

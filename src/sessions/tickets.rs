@@ -1,7 +1,8 @@
-//! Tickets: how a browser, which can set no `Authorization` on a socket, comes in (hardening H24).
+//! Tickets: a browser, which cannot set `Authorization` on a socket, is admitted with one (hardening H24).
 //!
-//! A ticket is 256 random bits, lives 30 seconds in memory and nowhere else, opens one socket on one stream from one origin, and is offered
-//! as a value of `Sec-WebSocket-Protocol` that is taken out before anybody could echo it. Shown at the wrong place it is used up.
+//! A ticket is 256 random bits, lives 30 seconds in memory and nowhere else, opens one socket on one stream from one
+//! origin, and is offered as a value of `Sec-WebSocket-Protocol` that is removed before a method could echo it. A
+//! ticket shown at the wrong place is used up.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,18 +23,18 @@ use url::Url;
 
 use super::budget::{Full, Observed, number};
 
-/// How long a ticket lives.
+/// The lifetime of a ticket.
 const LIFE: Duration = Duration::from_secs(30);
-/// How long the body of a request for one may take.
+/// The longest time for the body of a request for a ticket.
 const BODY: Duration = Duration::from_secs(10);
-/// How long it may be.
+/// The largest body of a request for a ticket, in bytes.
 const BODY_BYTES: usize = 2048;
-/// The longest origin.
+/// The longest origin, in bytes.
 const ORIGIN_BYTES: usize = 512;
-/// What the value in `Sec-WebSocket-Protocol` begins with.
+/// The prefix of a ticket in `Sec-WebSocket-Protocol`.
 const PREFIX: &str = "ticket.";
 
-/// The tickets that are out.
+/// The tickets that are out and not used yet.
 pub(super) struct Tickets {
     runtime: Runtime,
     most: usize,
@@ -45,7 +46,7 @@ pub(super) struct Tickets {
 #[derive(Default)]
 struct Out {
     tickets: HashMap<[u8; 32], Ticket>,
-    /// By the end of their life; the number tells apart what ends together.
+    /// The random bits of the tickets by the end of their lifetime; the number tells apart those that end together.
     ends: BTreeMap<(Duration, u64), [u8; 32]>,
     by_receiver: HashMap<usize, usize>,
     last: u64,
@@ -59,13 +60,13 @@ struct Ticket {
     end: (Duration, u64),
 }
 
-/// A new ticket.
+/// A ticket that was issued.
 pub(super) struct Issued {
     pub(super) ticket: Secret<String>,
     pub(super) expires_in: Duration,
 }
 
-/// What a request for a ticket may say.
+/// The body of a request for a ticket.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TicketRequest {
@@ -77,10 +78,11 @@ impl Tickets {
         Self { runtime, most, most_of_one, out: Mutex::default(), observed }
     }
 
-    /// The origin that a ticket is asked for: from the body, or from the browser's own word; where there are both, they agree.
+    /// Returns the origin that a ticket is asked for, from the body or the `Origin` header. If there are both, they
+    /// must agree.
     ///
     /// # Errors
-    /// What to do better.
+    /// Returns a text that says what is wrong with the request.
     pub(super) async fn origin(&self, headers: &HeaderMap, body: Body) -> Result<Box<str>, &'static str> {
         let said = one_origin(headers)?;
         let read = axum::body::to_bytes(body, BODY_BYTES);
@@ -108,10 +110,10 @@ impl Tickets {
         }
     }
 
-    /// Gives out a ticket.
+    /// Issues a ticket.
     ///
     /// # Errors
-    /// [`Full`] when too many are out.
+    /// Returns [`Full`] when too many are out.
     pub(super) fn issue(
         &self,
         admitted: Admitted,
@@ -141,10 +143,10 @@ impl Tickets {
         Ok(Issued { ticket: Secret::new(URL_SAFE_NO_PAD.encode(bits)), expires_in: LIFE })
     }
 
-    /// Uses a ticket up, and lets in who got it if all is as it was asked for.
+    /// Uses a ticket up, and admits its holder if issuer, stream and origin are those that it was issued for.
     ///
     /// # Errors
-    /// [`Denied::Invalid`], whatever is wrong.
+    /// Returns [`Denied::Invalid`], whatever is wrong.
     pub(super) fn redeem(
         &self,
         ticket: &Secret<String>,
@@ -163,10 +165,10 @@ impl Tickets {
         let found = {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             out.forget(self.runtime.clock.monotonic());
-            // Keyed hashing hides how close a guess came, and a guess among 2^256 comes not close.
+            // Keyed hashing hides how close a guess came, and a guess among 2^256 does not come close.
             out.remove(&bits)
         };
-        // Used before, expired, never given out: by now nobody knows which.
+        // The ticket was used before, has expired or was never issued; these cannot be told apart any more.
         let Some(found) = found else { return Err(refuse("unknown")) };
         if *found.issuer != *issuer || *found.stream != *stream {
             return Err(refuse("stream"));
@@ -182,7 +184,7 @@ impl Tickets {
 }
 
 impl Out {
-    /// Forgets what has lived its time.
+    /// Removes the tickets that have expired.
     fn forget(&mut self, now: Duration) {
         while let Some((&end, &bits)) = self.ends.first_key_value() {
             if end.0 > now {
@@ -208,10 +210,11 @@ impl Out {
     }
 }
 
-/// Takes the ticket out of `Sec-WebSocket-Protocol`, wherever it stands and whether or not it counts: what is not there cannot be echoed.
+/// Removes the ticket from `Sec-WebSocket-Protocol`, at any position and whether or not it counts, so that it cannot be
+/// echoed.
 ///
 /// # Errors
-/// [`Denied::Malformed`] when there are two.
+/// Returns [`Denied::Malformed`] when there are two tickets or the field is not ASCII.
 pub(super) fn extract(headers: &mut HeaderMap) -> Result<Option<Secret<String>>, Denied> {
     let is_ticket = |value: &str| value.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
     let mentions = |value: &HeaderValue| {
@@ -242,10 +245,10 @@ pub(super) fn extract(headers: &mut HeaderMap) -> Result<Option<Secret<String>>,
     }
 }
 
-/// The origin that the browser names.
+/// Returns the origin that the browser names.
 ///
 /// # Errors
-/// When there are two, or it is no text.
+/// Returns an error when there are two, or it is not ASCII.
 fn one_origin(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     let mut all = headers.get_all(header::ORIGIN).iter();
     let Some(first) = all.next() else { return Ok(None) };
@@ -255,7 +258,7 @@ fn one_origin(headers: &HeaderMap) -> Result<Option<&str>, &'static str> {
     first.to_str().map(Some).map_err(|_| "the Origin header is not ASCII")
 }
 
-/// Whether it is an origin of the web, as browsers write it (RFC 6454 §6.2); `null` is none.
+/// Returns whether a text is a web origin as browsers write it (RFC 6454 §6.2); `null` is none.
 fn is_origin(text: &str) -> bool {
     text.len() <= ORIGIN_BYTES
         && Url::parse(text)

@@ -1,4 +1,4 @@
-//! `setgate init`: store, keys, key-encryption key and admin token, made together.
+//! `setgate init`: creates store, signing keys, key-encryption key and admin token together.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::config::Config;
 
-/// What `init` made.
+/// The result of `init`.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Made {
     pub(crate) store: PathBuf,
@@ -39,10 +39,11 @@ pub(crate) struct MadeIssuer {
     pub(crate) keys: Vec<setgate_jose::KeyInfo>,
 }
 
-/// Makes store, keys, key-encryption key and admin token.
+/// Creates store, signing keys, key-encryption key and admin token.
 ///
 /// # Errors
-/// When any of them is there already, or cannot be made.
+/// Returns a failure when one of them exists already and no interrupted `init` is continued, or when one cannot be
+/// created.
 pub(crate) async fn init(runtime: &Runtime, config: &Config) -> Result<Made, Failure> {
     let secrets = &config.secrets.folder;
     let unfinished = secrets.join("init-unfinished");
@@ -55,7 +56,7 @@ pub(crate) async fn init(runtime: &Runtime, config: &Config) -> Result<Made, Fai
     let failed =
         |what: &Path, error: std::io::Error| Failure::failed(format!("{} cannot be written: {error}", what.display()));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(secrets).map_err(|error| failed(secrets, error))?;
-    // The store holds events in clear: its folder is for its owner alone.
+    // The store holds events in the clear: its folder is for its owner alone.
     let store = &config.store.path;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(store).map_err(|error| failed(store, error))?;
     private(&unfinished, b"An interrupted `setgate init` goes on where it was.\n", true)

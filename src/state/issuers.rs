@@ -10,44 +10,45 @@ use setgate_store::{Done, Durability, IssuerNo, Key, Put, Space, Store, StoreErr
 
 use crate::config::IssuerSection;
 
-/// Why an issuer cannot be taken up.
+/// An error of taking up an issuer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssuerError {
-    /// The store did not do it.
+    /// The store failed.
     #[error("cannot take up the issuers: {0}")]
     Store(#[from] StoreError),
     /// A record of the store cannot be read.
     #[error("the store's record `{0}` cannot be read")]
     Record(String),
-    /// Issuers that were in force before are not in the configuration.
+    /// Issuers that were in force before are missing from the configuration.
     #[error("{0} is an issuer no more: refused without --force")]
     Missing(String),
     /// The keys of an issuer cannot be opened.
     #[error("the signing keys of {issuer} cannot be opened: {source}")]
     Sealed {
-        /// Whose.
+        /// The URL of the issuer.
         issuer: String,
-        /// Why.
+        /// The cause.
         source: setgate_jose::SealError,
     },
     /// A key cannot be made.
     #[error("no key can be made for {issuer}: {source}")]
     Key {
-        /// Whose.
+        /// The URL of the issuer.
         issuer: String,
-        /// Why.
+        /// The cause.
         source: setgate_jose::JoseError,
     },
 }
 
-/// What the store keeps of an issuer, under `issuer/URL`. The number is part of records and idempotency keys, so it outlives the section.
+/// The stored record of an issuer, under `issuer/URL`. The number is part of records and idempotency keys, so it
+/// outlives the section.
 #[derive(Serialize, Deserialize)]
 struct Enrolled {
     no: IssuerNo,
 }
 
-/// The URL of the issuer with this number, among all records of the store.
+/// Returns the URL of the issuer with this number, from all records of the store.
 pub(crate) fn url_of(records: &[setgate_store::Record], no: &str) -> Option<String> {
     records.iter().find_map(|record| {
         let url = record.key.0.strip_prefix("issuer/")?;
@@ -56,7 +57,7 @@ pub(crate) fn url_of(records: &[setgate_store::Record], no: &str) -> Option<Stri
     })
 }
 
-/// The keys of an issuer, among all records of a store that is closed; nothing where they do not open.
+/// Returns the keys of an issuer, from all records of a store that is closed; `None` if they do not open.
 pub(crate) fn keys_of(
     records: &[setgate_store::Record],
     issuer: &setgate_store::Record,
@@ -68,14 +69,14 @@ pub(crate) fn keys_of(
     Ring::open(kek, url, &ring.value, Moment::default()).ok().map(|ring| ring.describe())
 }
 
-/// The record of the issuers that were in force last, by their URLs.
+/// The key of the record with the URLs of the issuers that were in force last.
 const IN_FORCE: &str = "gateway/issuers";
 
-/// Looks whether an issuer that was in force is missing. Its metadata and keys would be published no more, and what is signed with them
-/// could not be verified, so it goes only when it was asked for.
+/// Checks that no issuer that was in force is missing. The metadata and keys of a missing one would not be published
+/// any more, and its SETs could not be verified, so an issuer is removed only with `force`.
 ///
 /// # Errors
-/// [`IssuerError::Missing`] names them.
+/// Returns [`IssuerError::Missing`] with their URLs.
 pub(crate) async fn none_is_missing(
     store: &dyn Store,
     sections: &[IssuerSection],
@@ -97,10 +98,10 @@ pub(crate) async fn none_is_missing(
     Ok(())
 }
 
-/// Notes which issuers are in force.
+/// Records the issuers that are in force.
 ///
 /// # Errors
-/// When the store does not do it.
+/// Returns an error when the store fails.
 pub(crate) async fn note(store: &dyn Store, sections: &[IssuerSection]) -> Result<(), IssuerError> {
     let now: Vec<&str> = sections.iter().map(|section| section.url.as_str()).collect();
     if in_force(store).await? == now {
@@ -116,16 +117,17 @@ async fn in_force(store: &dyn Store) -> Result<Vec<String>, IssuerError> {
     serde_json::from_slice(&record.value).map_err(|_| IssuerError::Record(IN_FORCE.to_owned()))
 }
 
-/// Now, by both clocks: as far as the store believes the one, and over restarts by the other.
+/// Returns the present moment by both clocks of the store: the wall clock as far as it is trusted, and the time that
+/// the store has run, across restarts.
 fn moment(store: &dyn Store) -> Moment {
     let time = store.time();
     Moment { wall_millis: time.now.as_millis(), monotonic: time.ran }
 }
 
-/// Takes up the issuers: each keeps its number and its keys; a new one, and a new algorithm, gets a key that signs at once.
+/// Loads the issuers with their numbers and keys. A new issuer, or a new algorithm, gets a key that signs at once.
 ///
 /// # Errors
-/// [`IssuerError`], for example when the key-encryption key is not the one that sealed the keys.
+/// Returns [`IssuerError`], for example when the key-encryption key is not the one that sealed the keys.
 pub(crate) async fn load_or_create(
     store: &dyn Store,
     kek: &Kek,
@@ -184,7 +186,7 @@ async fn ring(
     if let Some(dated) = ring.dated() {
         (ring, changed) = (dated, true);
     }
-    // While the wall clock is not believed nothing begins to sign and nothing is retired.
+    // While the wall clock is suspect, no key begins to sign and none is retired.
     if let Some(advanced) = ring.advance(now, rotation).filter(|_| !store.time().suspect) {
         (ring, changed) = (advanced, true);
     }
@@ -194,7 +196,7 @@ async fn ring(
             continue;
         }
         let broken = |source| IssuerError::Key { issuer: url.to_owned(), source };
-        // Making an RSA key takes long: not on a thread that serves.
+        // Generating an RSA key takes long, so it does not happen on a thread that serves.
         let made = tokio::task::spawn_blocking(move || SigningKey::generate(algorithm, bits)).await;
         let key = made.map_err(|_| broken(setgate_jose::JoseError::Generate(algorithm)))?.map_err(broken)?;
         tracing::info!(issuer = url, %algorithm, kid = key.kid(), "a signing key was made");
@@ -208,10 +210,10 @@ async fn ring(
     Ok(ring)
 }
 
-/// Writes one control-plane record, durably.
+/// Writes one control-plane record durably.
 ///
 /// # Errors
-/// [`StoreError`].
+/// Returns [`StoreError`] when the store fails.
 pub(crate) async fn put(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(), StoreError> {
     let unit = Unit::Configure {
         change: vec![Put { key, value: Some(Bytes::from(value)) }],
@@ -223,7 +225,7 @@ pub(crate) async fn put(store: &dyn Store, key: Key, value: Vec<u8>) -> Result<(
     store.commit(vec![unit], Durability::Sync).await.map(|_| ())
 }
 
-/// What an operator is told.
+/// Converts the error into the failure that an operator sees.
 impl From<IssuerError> for Failure {
     fn from(error: IssuerError) -> Self {
         match error {
@@ -277,7 +279,7 @@ mod tests {
         let store = MemoryStore::new(runtime(ManualClock::at(1), 1), &[7; 32]);
         let [a, b] = ["https://a.example", "https://b.example"].map(|url| section(url, &[Algorithm::Es256]));
         let (both, one) = ([a.clone(), b], [a]);
-        // A store of a release that noted nothing.
+        // The store of a release that recorded no issuers.
         none_is_missing(&*store, &one, false).await.unwrap();
         note(&*store, &both).await.unwrap();
         let refused = none_is_missing(&*store, &one, false).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What lies beside the store, read and checked before the store is touched: a start and `setgate check` ask here alike.
+//! The files beside the store, read and checked before the store is touched, by a start and by `setgate check`.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -13,27 +13,28 @@ use super::{
 };
 use crate::config::Config;
 
-/// What there is of a gateway beside its store.
+/// The state of the files beside the store.
 pub(crate) enum Looked {
-    /// Nothing: it was never made.
+    /// The gateway was never made: none of the files is there.
     Nothing,
-    /// A part: making it was interrupted.
+    /// Making the gateway was interrupted: some of the files are there.
     Unfinished,
-    /// All that a start needs.
+    /// The files are there, with the secrets that a start needs.
     Made(Box<Secrets>),
 }
 
-/// What a start needs beside the store.
+/// The secrets that a start needs beside the store.
 pub(crate) struct Secrets {
     pub(super) kek: Kek,
     pub(super) next: Option<rekey::Next>,
     pub(super) names: [u8; Names::SECRET],
 }
 
-/// Looks at it.
+/// Looks at the files beside the store.
 ///
 /// # Errors
-/// What would end a start: a part that is missing, cannot be read, belongs to another store, or is for others to read.
+/// Returns the failure that would end a start: a part is missing, cannot be read, belongs to another store, or is
+/// readable by others.
 pub(crate) fn look(config: &Config) -> Result<Looked, Failure> {
     let found = Found::look(config)?;
     if config.secrets.folder.join("init-unfinished").exists() {
@@ -54,17 +55,18 @@ pub(crate) fn look(config: &Config) -> Result<Looked, Failure> {
     let both: Vec<&Kek> = std::iter::once(&kek).chain(next.as_ref().map(|next| &next.kek)).collect();
     let names = read_names(config, &both)?;
     match setgate_oauth::read_admin_token(&config.secrets.admin_token()) {
-        // A start makes it.
+        // A start makes the token.
         Err(AdminTokenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         read => drop(read.map_err(of_admin)?),
     }
     Ok(Looked::Made(Box::new(Secrets { kek, next, names })))
 }
 
-/// The store's secret, where the store itself does not say whose it is: its record of the key-encryption key has to name one of these.
+/// Reads the secret of a store that does not identify it: `belongs`, the store's record of its key-encryption key, has
+/// to name one of the present keys.
 ///
 /// # Errors
-/// When key or secret cannot be had, or belong to another store.
+/// Returns a failure when key or secret cannot be read, or belong to another store.
 pub(crate) fn secret_of(config: &Config, belongs: Option<Vec<u8>>) -> Result<[u8; Names::SECRET], Failure> {
     let kek = read_kek(config)?;
     let next = rekey::begun(config)?;
@@ -80,14 +82,15 @@ pub(crate) fn secret_of(config: &Config, belongs: Option<Vec<u8>>) -> Result<[u8
     read_names(config, &both)
 }
 
-/// What a start does not refuse, and should not be.
+/// A weakness that a start does not refuse.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Exposed {
     pub(crate) what: String,
     pub(crate) remedy: String,
 }
 
-/// Folders that others may look into: the store holds events in clear, and who may write beside keys can put others in their place.
+/// Returns folders that others may look into: the store holds events in the clear, and whoever can write beside keys
+/// can replace them.
 pub(crate) fn exposed(config: &Config) -> Vec<Exposed> {
     let folders = [("the store", &config.store.path), ("the secrets", &config.secrets.folder)];
     let mode = |path| fs::metadata(path).ok().map(|about| about.permissions().mode() & 0o777);
@@ -100,7 +103,7 @@ pub(crate) fn exposed(config: &Config) -> Vec<Exposed> {
     .collect()
 }
 
-/// What is there of what belongs together.
+/// The presence of the parts that belong together.
 pub(super) struct Found {
     pub(super) store: bool,
     kek: bool,
@@ -110,10 +113,10 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Looks.
+    /// Looks for the parts.
     ///
     /// # Errors
-    /// When the folder of the store cannot be looked at.
+    /// Returns a failure when the folder of the store cannot be read.
     pub(super) fn look(config: &Config) -> Result<Self, Failure> {
         let folder = &config.store.path;
         let store = match fs::read_dir(folder) {

@@ -1,4 +1,4 @@
-//! Opening what `setgate init` made, or making it where nothing is there yet.
+//! Opening of what `setgate init` made, or making of it where nothing is there yet.
 
 use std::sync::Arc;
 
@@ -18,26 +18,26 @@ use super::{
 };
 use crate::config::Config;
 
-/// What lives longer than the process.
+/// The state that outlives the process, opened.
 pub(crate) struct OpenState {
-    /// The durable memory.
+    /// The durable store.
     pub(crate) store: Arc<dyn Store>,
-    /// The same, as far as it can fail for good.
+    /// The engine of the store, which can fail permanently; `None` for a store without one.
     pub(crate) engine: Option<Arc<FjallStore>>,
     /// The key-encryption key.
     pub(crate) kek: Arc<Kek>,
     /// The operator's token.
     pub(crate) admin: Secret<String>,
-    /// Where everything is counted.
+    /// The registry of all metrics.
     pub(crate) registry: Registry,
-    /// The change of the key-encryption key that this opening finished.
+    /// The change of the key-encryption key that was finished while opening.
     pub(crate) rekeyed: Option<rekey::Changed>,
 }
 
-/// Opens what `init` made. With `make`, makes it where nothing is there yet.
+/// Opens the state that `init` made. With `make`, creates it where nothing is there yet.
 ///
 /// # Errors
-/// When a part is missing: an unmounted volume must not look like a first start.
+/// Returns a failure when a part is missing: an unmounted volume must not look like a first start.
 pub(crate) async fn open(runtime: &Runtime, config: &Config, make: bool) -> Result<OpenState, Failure> {
     let looked = match look(config)? {
         Looked::Nothing | Looked::Unfinished if make => {
@@ -56,7 +56,7 @@ pub(crate) async fn open(runtime: &Runtime, config: &Config, make: bool) -> Resu
     let admin = setgate_oauth::admin_token(&config.secrets.admin_token(), &*runtime.random).map_err(of_admin)?;
     let registry = Registry::new();
     let opened = open_store(runtime, config, secret, registry.lend(Observed::register)).await?;
-    // Once, however often a store was asked for that another process had.
+    // These are logged once, however often the store was tried while another process had it.
     for Exposed { what, remedy } in exposed(config) {
         tracing::warn!(remedy, "{what}");
     }
@@ -113,7 +113,7 @@ pub(crate) async fn open(runtime: &Runtime, config: &Config, make: bool) -> Resu
     })
 }
 
-/// What is said of a gateway that is not there, or only in part.
+/// Returns the failure for a gateway that is not there, or only in part.
 pub(crate) fn not_made(what: &str) -> Failure {
     Failure::new(Exit::Store, format!("this gateway {what}: neither store nor keys can be used"))
         .remedy("`setgate init` makes them, or `setgate serve --init` at the first start")

@@ -1,7 +1,7 @@
-//! Another key-encryption key for everything that is sealed at rest (hardening H36).
+//! The change to another key-encryption key for everything that is sealed at rest (hardening H36).
 //!
-//! The new key lies beside the old one before anything is sealed with it, each sealed value names its key, and the old one is
-//! let go last: a change that breaks off anywhere is finished by the next start, or by the same command.
+//! The new key lies beside the old one before anything is sealed with it, each sealed value names its key, and the old
+//! one is removed last: a change that breaks off anywhere is finished by the next start, or by the same command.
 
 use std::{
     fs,
@@ -22,10 +22,10 @@ use super::{
 };
 use crate::config::Config;
 
-/// At most so many records are sealed again in one commit.
+/// The most records that are sealed again in one commit.
 const PAGE: usize = 64;
 
-/// A key that is to take the place of the present one.
+/// A key that is to replace the present one.
 pub(crate) struct Next {
     pub(crate) kek: Kek,
     place: NextPlace,
@@ -34,31 +34,31 @@ pub(crate) struct Next {
 enum NextPlace {
     /// The gateway's own file, which takes the old one's name in the end.
     Beside(PathBuf),
-    /// A place of the operator's; a file in the secrets folder names it.
+    /// A place of the operator's, which a file in the secrets folder names.
     Named { pointer: PathBuf, reference: String },
 }
 
-/// What a change did.
+/// The result of a change.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Changed {
     /// The check value of the old key.
     pub(crate) from: String,
-    /// That of the new one.
+    /// The check value of the new key.
     pub(crate) to: String,
-    /// Records that were sealed again now.
+    /// The number of records that were sealed again in this run.
     pub(crate) records: usize,
-    /// Whether an earlier run broke off.
+    /// Whether an earlier run broke off and this one finished it.
     pub(crate) finished_an_earlier_one: bool,
-    /// Where the old key lies aside, for backups that were made with it.
+    /// The file of the old key, which backups made before still need.
     pub(crate) old_key: Option<PathBuf>,
-    /// What the configuration must say from now on.
+    /// The reference that the configuration must name from now on.
     pub(crate) configure: Option<String>,
-    /// Why overwritten values may lie on the disk for some time yet.
+    /// The reason why overwritten values may remain on the disk for some time.
     pub(crate) traces: Option<String>,
 }
 
 impl Changed {
-    /// What people are told.
+    /// Returns the lines that describe the change to people.
     pub(crate) fn describe(&self) -> Vec<String> {
         let begin = if self.finished_an_earlier_one { "a change that was begun is finished: " } else { "" };
         let mut lines = vec![format!(
@@ -81,10 +81,10 @@ impl Changed {
     }
 }
 
-/// The key of a change that was begun, if one was.
+/// Returns the key of a change that was begun, if there is one.
 ///
 /// # Errors
-/// When it cannot be read: without it nothing that it sealed opens.
+/// Returns a failure when the key cannot be read: nothing that it sealed opens without it.
 pub(crate) fn begun(config: &Config) -> Result<Option<Next>, Failure> {
     let pointer = pointer(config);
     if pointer.exists() {
@@ -103,10 +103,10 @@ pub(crate) fn begun(config: &Config) -> Result<Option<Next>, Failure> {
     }
 }
 
-/// Begins a change, or goes on with one that was begun: from now on the new key is found by every start.
+/// Begins a change, or continues one that was begun; every start finds the new key from now on.
 ///
 /// # Errors
-/// When the new key cannot be made, read or written down, or is the present one.
+/// Returns a failure when the new key cannot be made, read or written down, or is the present one.
 pub(crate) fn prepare(config: &Config, present: &Kek, new: Option<String>) -> Result<Next, Failure> {
     if let Some(next) = begun(config)? {
         return Ok(next);
@@ -135,10 +135,11 @@ pub(crate) fn prepare(config: &Config, present: &Kek, new: Option<String>) -> Re
     }
 }
 
-/// Seals everything with the new key, and lets the old one go then.
+/// Seals everything with the new key, and then removes the old one from use.
 ///
 /// # Errors
-/// When something does not open, or cannot be written. What was done stays, and both keys are needed until it is repeated.
+/// Returns a failure when a value does not open or cannot be written. Values already sealed stay so, and both keys are
+/// needed until the change is repeated.
 pub(crate) async fn finish(
     config: &Config,
     store: &FjallStore,
@@ -188,7 +189,7 @@ pub(crate) async fn finish(
     Ok(changed)
 }
 
-/// A record sealed again; nothing when the old key sealed nothing of it.
+/// Returns a record sealed again; `None` if the old key sealed nothing of it.
 fn again_sealed(all: &[Record], record: &Record, old: &Kek, new: &Kek) -> Result<Option<Vec<u8>>, String> {
     if !old.sealed_any(&record.value) {
         return Ok(None);
@@ -213,7 +214,7 @@ async fn commit(store: &FjallStore, change: Vec<Put>) -> Result<(), String> {
     store.commit(vec![unit], Durability::Sync).await.map(drop).map_err(|error| error.to_string())
 }
 
-/// The store's secret, which lies outside of it.
+/// Seals the store's secret again, which lies outside of the store.
 fn names(config: &Config, old: &Kek, new: &Kek) -> Result<(), Failure> {
     let path = names_file(config);
     let secret: [u8; Names::SECRET] = read_names(config, &[old, new])?;
@@ -222,7 +223,7 @@ fn names(config: &Config, old: &Kek, new: &Kek) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("{} cannot be written: {error}", path.display())))
 }
 
-/// Gives the new key the name of the old one, which stays aside. Answers where.
+/// Gives the new key the name of the old one, which stays aside, and returns the path of the old one.
 fn install(present: &Path, next: &Path, old: &str) -> std::io::Result<PathBuf> {
     let aside = suffixed(present, &format!("old-{old}"));
     match fs::hard_link(present, &aside) {

@@ -1,4 +1,5 @@
-//! The secrets beside the store: the key-encryption key and the secret by which the store names things, as files or in the environment.
+//! The secrets beside the store: the key-encryption key, and the secret from which the store derives its names, as
+//! files or in the environment.
 
 use std::{
     fs,
@@ -15,17 +16,17 @@ use setgate_store::Names;
 
 use crate::config::Config;
 
-/// The record by which the store names the key-encryption key that belongs to it.
+/// The record in which the store names its key-encryption key.
 pub(crate) const KEK_RECORD: &str = "gateway/kek";
-/// What the secret by which the store names things is sealed for.
+/// The place for which the store's secret is sealed.
 pub(crate) const NAMES_PLACE: &str = "gateway/store-names";
 
-/// The file of the store's secret.
+/// Returns the file of the store's secret.
 pub(crate) fn names_file(config: &Config) -> PathBuf {
     config.secrets.folder.join("store-names")
 }
 
-/// The file of the key-encryption key; nothing where it is in the environment.
+/// Returns the file of the key-encryption key; `None` if it is in the environment.
 pub(crate) fn kek_file(config: &Config) -> Option<PathBuf> {
     match config.secrets.kek.as_str() {
         "" => Some(config.secrets.folder.join("kek")),
@@ -33,7 +34,10 @@ pub(crate) fn kek_file(config: &Config) -> Option<PathBuf> {
     }
 }
 
-/// Makes the key-encryption key.
+/// Creates the key-encryption key.
+///
+/// # Errors
+/// Returns an error of the kind `AlreadyExists` when the key is there already or is in the environment.
 pub(super) fn make_kek(config: &Config) -> Result<Kek, KekError> {
     match kek_file(config) {
         Some(path) => {
@@ -45,7 +49,7 @@ pub(super) fn make_kek(config: &Config) -> Result<Kek, KekError> {
     }
 }
 
-/// The key-encryption key that the configuration names.
+/// Reads the key-encryption key that the configuration names.
 pub(crate) fn read_kek(config: &Config) -> Result<Kek, Failure> {
     let refused =
         |why: String| Failure::new(Exit::Secrets, why).remedy("`kek` in [secrets] of the configuration names it");
@@ -60,7 +64,7 @@ pub(crate) fn read_kek(config: &Config) -> Result<Kek, Failure> {
     }
 }
 
-/// The store's secret, opened with the one of these keys that sealed it.
+/// Reads the store's secret, opened with whichever of these keys sealed it.
 pub(crate) fn read_names(config: &Config, keks: &[&Kek]) -> Result<[u8; Names::SECRET], Failure> {
     let path = names_file(config);
     let refused = |why: String, remedy: String| {
@@ -84,7 +88,7 @@ pub(crate) fn read_names(config: &Config, keks: &[&Kek]) -> Result<[u8; Names::S
     plain.as_slice().try_into().map_err(|_| refused("it has the wrong length".to_owned(), together()))
 }
 
-/// What to do where another key-encryption key is needed.
+/// Returns the remedy where another key-encryption key is needed.
 pub(super) fn where_it_is(config: &Config, id: &str) -> String {
     match aside(config, id) {
         Some(path) => format!(
@@ -95,12 +99,12 @@ pub(super) fn where_it_is(config: &Config, id: &str) -> String {
     }
 }
 
-/// Writes a file that only its owner reads, durably and whole: an interruption leaves the old file or none.
+/// Writes a file with mode 0600, durably and atomically: an interruption leaves the old file or none.
 pub(crate) fn private(path: &Path, text: &[u8], again: bool) -> std::io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".unfinished");
     let unfinished = PathBuf::from(unfinished);
-    // What an interruption left may be another name of the file in force: it is taken away, never written into.
+    // A leftover of an interruption may be a link to the file in force: it is removed, never written to.
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -111,19 +115,19 @@ pub(crate) fn private(path: &Path, text: &[u8], again: bool) -> std::io::Result<
     if again {
         fs::rename(&unfinished, path)?;
     } else {
-        // Unlike a rename, a link refuses to take the place of a file.
+        // Unlike a rename, a link does not replace an existing file.
         fs::hard_link(&unfinished, path)?;
         fs::remove_file(&unfinished)?;
     }
     fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Where an older key lies aside.
+/// Returns the path of an older key that was put aside, if it is there.
 pub(crate) fn aside(config: &Config, id: &str) -> Option<PathBuf> {
     kek_file(config).map(|path| suffixed(&path, &format!("old-{id}"))).filter(|path| path.exists())
 }
 
-/// A path with a further ending.
+/// Returns a path with a further ending.
 pub(super) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -131,7 +135,7 @@ pub(super) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Why the key-encryption key in this place is not taken.
+/// Describes why the key-encryption key at this place is refused, with the remedy.
 pub(crate) fn of_kek(place: &str, error: &KekError) -> Failure {
     let failure = Failure::new(Exit::Secrets, format!("{place}: {error}"));
     failure.remedy(match error {
@@ -145,7 +149,7 @@ pub(crate) fn of_kek(place: &str, error: &KekError) -> Failure {
     })
 }
 
-/// Why the operator's token is not taken; it says itself what to do.
+/// Describes why the operator's token is refused; the error itself names the remedy.
 pub(crate) fn of_admin(error: AdminTokenError) -> Failure {
     Failure::new(Exit::Secrets, error.to_string())
 }

@@ -1,4 +1,4 @@
-//! The store of a gateway: where it is, how it is opened, and what its errors mean to an operator.
+//! The store of a gateway: its place, its opening, and its errors as an operator sees them.
 
 use setgate_cli::{Exit, Failure};
 use setgate_clock::Runtime;
@@ -6,12 +6,12 @@ use setgate_store::{FjallStore, Names, Observed, OpenError, StorePlace};
 
 use crate::config::Config;
 
-/// Where a gateway keeps what.
+/// Returns the paths of the store and of its owner token.
 pub(crate) fn place(config: &Config) -> StorePlace {
     StorePlace { store: config.store.path.clone(), owner: config.secrets.store_owner() }
 }
 
-/// What of the store's limits does not fit its disk, and what to set.
+/// Returns which limits of the store do not fit its disk, and what to set.
 pub(crate) fn misfit(config: &Config) -> Option<(String, String)> {
     FjallStore::room(&place(config), &config.store).ok()?.misfit()
 }
@@ -29,12 +29,12 @@ pub(super) async fn open_store(
         .map_err(|error| of_store(&error))
 }
 
-/// Does slow work where blocking is allowed.
+/// Runs slow work on a thread where blocking is allowed.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Failure::failed("the work was interrupted"))
 }
 
-/// A store that cannot be used is an operator's business.
+/// Describes to an operator why the store cannot be used, with the remedy.
 pub(crate) fn of_store(error: &OpenError) -> Failure {
     let failure = |exit| Failure::new(exit, error.to_string());
     match error {

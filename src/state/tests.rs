@@ -1,4 +1,4 @@
-//! Store and secrets, made, lost, swapped and interrupted.
+//! Store and secrets: made, lost, swapped and interrupted.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -72,7 +72,7 @@ async fn an_interrupted_making_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let (runtime, config) = (setgate_clock::system(), config(folder.path(), ""));
     init(&runtime, &config).await.unwrap();
-    // As if the power went before the last step, and before the store was made.
+    // The files are as after a power loss before the last step, and before the store was made.
     fs::write(config.secrets.folder.join("init-unfinished"), "").unwrap();
     fs::remove_dir_all(&config.store.path).unwrap();
     let kek = fs::read(config.secrets.folder.join("kek")).unwrap();

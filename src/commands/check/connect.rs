@@ -1,4 +1,4 @@
-//! `setgate check --connect`: what the configuration names, looked at from here. Nothing is delivered.
+//! `setgate check --connect`: probes what the configuration names from this machine, without delivering anything.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use setgate_delivery::{BoxFuture, spi::AnyMethod};
 use super::{Finding, Served};
 use crate::gateway::sources::ValidatedSource;
 
-/// Places that are looked at at once.
+/// The most probes that run at once.
 const AT_ONCE: usize = 16;
 
-/// Looks at what methods name, and at the places of streams and sources; what is found stands in their order.
+/// Probes methods and the places of streams and sources, and adds the findings in their order.
 pub(super) async fn all(
     context: &Context,
     methods: &[Arc<dyn AnyMethod>],
@@ -33,7 +33,7 @@ pub(super) async fn all(
     }
 }
 
-/// What one look saw.
+/// The findings of one probe.
 struct Seen {
     what: String,
     found: Vec<Finding>,
@@ -59,7 +59,7 @@ async fn of_stream(served: &Served<'_>, outbound: &setgate_net::Outbound) -> See
     Seen { what, found }
 }
 
-/// Looks whether an endpoint can be reached and passes the address guard; nothing is sent to it that is a SET.
+/// Checks whether an endpoint can be reached and passes the address guard, without sending a SET to it.
 async fn endpoint(stream: &setgate_router::Declared, outbound: &setgate_net::Outbound) -> Option<Finding> {
     let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str)?;
     let what = format!("endpoint of {} at {}", stream.id, setgate_telemetry::endpoint_label(url));
@@ -74,7 +74,7 @@ async fn endpoint(stream: &setgate_router::Declared, outbound: &setgate_net::Out
         keep_body: 0,
         timeout: None,
     };
-    // Whatever it answers: it is there, and TLS is well.
+    // Any answer shows that the endpoint is there and that TLS works.
     Some(match outbound.client(&setgate_net::TlsPolicy::default()).send(request).await {
         Ok(answer) => Finding::good(format!("{what} answers ({})", answer.status.as_u16())),
         Err(error) => Finding::wrong(what, error.to_string()),

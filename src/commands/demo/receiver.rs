@@ -1,4 +1,5 @@
-//! A receiver of the demo: verifies like any receiver, counts attempts, and fails at first when told to.
+//! A receiver of the demo: it verifies like any receiver, counts attempts, and fails the first requests if it is told
+//! to.
 
 use std::{
     collections::BTreeMap,
@@ -21,27 +22,27 @@ use setgate_net::{Listener, Secret};
 use setgate_receiver::{Inbox, ListenIngest, Misbehave, Received, Report, Sink, Trust, Verify};
 use tokio::sync::watch;
 
-/// What the receiver took, by `jti`.
+/// A SET that the receiver accepted, with the number of attempts to deliver it.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
     pub(crate) received: Received,
     pub(crate) attempts: u32,
 }
 
-/// A receiver, behind a listener of its own or asking at the gateway's.
+/// A receiver with a listener of its own, or one that collects from the gateway.
 pub(crate) struct DemoReceiver {
-    /// Its listener, if it has one.
+    /// The address of the receiver's listener, if it has one.
     pub(crate) at: Option<SocketAddr>,
     runtime: Runtime,
     trust: Arc<Trust>,
     book: Arc<Book>,
     ingest: Arc<dyn Ingest>,
     stop: watch::Sender<bool>,
-    /// By which method it asks, and where, once it knows the issuer.
+    /// The method by which the receiver collects, and its terms, until it has learned of the issuer.
     asks: Option<(Arc<dyn AnyMethod>, Json)>,
 }
 
-/// What is written down.
+/// The record of what the receiver saw.
 #[derive(Default)]
 struct Book {
     attempts: Mutex<BTreeMap<String, u32>>,
@@ -51,7 +52,7 @@ struct Book {
 }
 
 impl DemoReceiver {
-    /// A receiver that answers 503 to what comes first, `failing` times.
+    /// Creates a receiver that answers its first `failing` requests with 503.
     pub(crate) fn new(runtime: &Runtime, fetcher: Fetcher, issuer: &IssuerUrl, audience: &str, failing: u32) -> Self {
         let trust = Arc::new(Trust::new(std::slice::from_ref(issuer), AllowedAlgorithms::ALL, fetcher));
         let book = Arc::new(Book { failing: AtomicU32::new(failing), ..Book::default() });
@@ -66,7 +67,7 @@ impl DemoReceiver {
     /// Opens a listener with a method's receiving half behind it.
     ///
     /// # Errors
-    /// When the listener cannot be opened.
+    /// Returns a failure when the listener cannot be opened.
     pub(crate) async fn behind_a_listener(mut self, routes: axum::Router) -> Result<Self, Failure> {
         let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
             .await
@@ -81,7 +82,7 @@ impl DemoReceiver {
         Ok(self)
     }
 
-    /// Asks at an endpoint of the gateway, from when it has learned of the issuer.
+    /// Lets the receiver collect from an endpoint of the gateway as soon as it has learned of the issuer.
     pub(crate) fn that_asks(mut self, method: Arc<dyn AnyMethod>, endpoint: &str, token: &Secret<String>) -> Self {
         let from = serde_json::json!({
             "endpoint_url": endpoint,
@@ -91,10 +92,10 @@ impl DemoReceiver {
         self
     }
 
-    /// Learns of the transmitter: metadata and keys, over HTTP. One that asks begins to.
+    /// Fetches the transmitter's metadata and keys over HTTP; a receiver that collects starts to do so afterwards.
     ///
     /// # Errors
-    /// When they are not there in time.
+    /// Returns a failure when they cannot be fetched, or not in time.
     pub(crate) async fn learn(&mut self, runtime: &Runtime, issuer: &IssuerUrl) -> Result<(), Failure> {
         let mut attempts = 0;
         loop {
@@ -117,7 +118,7 @@ impl DemoReceiver {
         Ok(())
     }
 
-    /// What it took, by `txn`.
+    /// Returns the accepted SETs by their `txn`.
     pub(crate) fn arrived(&self) -> BTreeMap<String, Arrived> {
         let attempts = self.book.attempts.lock();
         let taken = self.book.taken.lock();
@@ -130,12 +131,12 @@ impl DemoReceiver {
             .collect()
     }
 
-    /// Why it refused what it refused.
+    /// Returns the reasons of the refusals.
     pub(crate) fn refused(&self) -> Vec<String> {
         self.book.refused.lock().clone()
     }
 
-    /// Closes the listener.
+    /// Stops the receiver, and its listener if it has one.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
@@ -162,7 +163,7 @@ impl Book {
     }
 }
 
-/// Counts attempts before anything else happens.
+/// Counts the attempts of each SET before the receiver looks at it.
 struct Counting {
     inner: ListenIngest,
     book: Arc<Book>,
@@ -186,7 +187,7 @@ impl Ingest for Counting {
     }
 }
 
-/// The `jti` that a token claims; nothing of it is believed, it is only counted.
+/// Returns the `jti` that a token claims, unverified: it only serves to count attempts.
 fn jti(token: &[u8]) -> Option<String> {
     let token = Token::parse(token).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(token.unverified_payload()).ok()?;

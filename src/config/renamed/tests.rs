@@ -8,7 +8,7 @@ fn error(text: &str, variables: &[(&str, &str)]) -> ConfigError {
     parse(text, Source::File("a.toml".into()), variables).unwrap_err()
 }
 
-/// A file that has this option at this path, of which `*` is written `main`, or is the first element of a list.
+/// Returns a file with this option at this path, where `*` is replaced by `main`, or by the first element of a list.
 fn file(path: &str, value: toml::Value) -> String {
     let whole = path.split('.').rev().fold(value, |below, name| match name {
         "*" if path.starts_with("streams.") => toml::Value::Array(vec![below]),
@@ -18,7 +18,7 @@ fn file(path: &str, value: toml::Value) -> String {
     toml::to_string(&whole).unwrap()
 }
 
-/// Every option that the file with the defaults names, examples included.
+/// Returns every option that the file with the defaults names, examples included.
 fn known() -> BTreeSet<String> {
     fn walk(value: &toml::Value, path: &str, all: &mut BTreeSet<String>) {
         all.insert(path.to_owned());
@@ -44,7 +44,7 @@ fn known() -> BTreeSet<String> {
     all
 }
 
-/// What the grants of the methods take.
+/// Returns the options that the grants of the methods know.
 fn granted() -> String {
     use setgate_transports::{multipush, poll, push};
     let wrong = || serde_json::json!({ "§": true });

@@ -1,4 +1,4 @@
-//! Sources with a method that collects from a channel.
+//! Sources with a method that collects from a script.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use setgate_store::Position;
 use super::*;
 use crate::config::{Source, load};
 
-/// What the fake does next: hand something to the ingest, park it, or end.
+/// The next step of the fake: pass something to the ingest, park it, report an event, or end with a fault.
 enum Does {
     Take(Vec<Incoming>),
     Park(Vec<Rejected>),
@@ -105,7 +105,7 @@ impl Collector {
         }
     }
 
-    /// Does all of it, and waits for the end.
+    /// Runs the steps and returns the answers to them.
     async fn act(&self, all: Vec<Does>) -> Vec<Answer> {
         let mut idle = self.idle.subscribe();
         let before = *idle.borrow_and_update();
@@ -116,7 +116,7 @@ impl Collector {
     }
 }
 
-/// The contract's own wrapper is private to it; this is the part that sources use.
+/// The part of a method that sources use; the contract's own wrapper is private to it.
 struct Any(Arc<Collector>);
 
 impl AnyMethod for Any {
@@ -143,7 +143,7 @@ impl AnyMethod for Any {
     }
 }
 
-/// Remembers what it took.
+/// A ledger that keeps the ids of accepted events in memory.
 #[derive(Default)]
 struct Ledger {
     ids: Mutex<Vec<String>>,
@@ -275,7 +275,7 @@ async fn what_a_method_tells_and_parks_is_shown_under_the_sources_name() {
     fixture.running.end(&fixture.runtime, Duration::from_secs(20)).await;
 }
 
-/// A clock on which every rest is over at once, and noted.
+/// A clock on which every sleep ends at once and is recorded.
 struct Hasty(Arc<dyn setgate_clock::Clock>, Arc<Mutex<Vec<Duration>>>);
 
 impl setgate_clock::Clock for Hasty {
@@ -349,10 +349,10 @@ async fn sources_that_get_into_each_others_way_are_refused() {
         two("place = \"a\", group = \"g\", errors = \"e\"", "place = \"a\", group = \"h\", errors = \"e\""),
         None
     );
-    // Each would take again, as another's event, what the other has not committed.
+    // Each would receive again, as another's event, what the other has not committed.
     let text = two("place = \"a\", group = \"g\"", "place = \"a\", group = \"g\"").unwrap();
     assert!(text.contains("sources.it.from") && text.contains("`hr`") && text.contains("group of its own"), "{text}");
-    // What is refused would go round.
+    // Refused records would go round in a loop.
     for (one, other) in [("a", "b"), ("b", "a")] {
         let errors = |place: &str| if place == "a" { "place = \"a\", errors = \"b\"" } else { "place = \"b\"" };
         let text = two(errors(one), errors(other)).unwrap();

@@ -1,4 +1,4 @@
-//! What a change of the key-encryption key does where it cannot go on.
+//! Changes of the key-encryption key that cannot be finished or begun.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -19,7 +19,7 @@ async fn a_value_that_does_not_open_keeps_the_old_key_in_force() {
     super::super::init(&runtime, &config).await.unwrap();
     let kept = super::super::open(&runtime, &config, false).await.unwrap();
     let (engine, old) = (kept.engine.clone().unwrap(), kept.kek.clone());
-    // Sealed by the present key, in a place that nobody knows.
+    // The value is sealed by the present key, for a place that this version does not know.
     let strange = old.seal_secret("elsewhere", b"canary").unwrap();
     let change = vec![Put { key: Key::from("future/1"), value: Some(strange.into()) }];
     commit(&engine, change).await.unwrap();
@@ -30,7 +30,7 @@ async fn a_value_that_does_not_open_keeps_the_old_key_in_force() {
     drop((kept, engine));
     let refused = super::super::open(&runtime, &config, false).await.err().unwrap();
     assert!(refused.message.contains("future/1"), "it starts although something would be lost: {refused}");
-    // Without the key that was begun the gateway is as it was before.
+    // Without the key that was begun, the gateway is as it was before.
     fs::remove_file(suffixed(&kek_file(&config).unwrap(), "next")).unwrap();
     let kept = super::super::open(&runtime, &config, false).await.unwrap();
     assert_eq!(kept.kek.id(), old.id());
