@@ -1,4 +1,4 @@
-//! The options of the method: the operator's section, the grant of a stream, the receiver's terms.
+//! Options of push: the operator's section, the grant of a stream, the receiver's terms.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use setgate_delivery::{Cause, Fault, Json, Options, Secret, duration};
 
 use crate::wire::Taken;
 
-/// Largest window: requests of one stream under way at once.
+/// The largest window: requests of one stream under way at once.
 const WIDEST: usize = 1024;
-/// Shortest and longest time for one request.
+/// The shortest and the longest time for one request.
 const TIMEOUT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// `[methods.push]`: what holds for every push stream unless its grant says otherwise.
+/// `[methods.push]`: the settings of every push stream whose grant does not override them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
-    /// SETs of one stream that may be under way at once, 1 to 1024.
+    /// The most SETs of one stream that may be under way at once, 1 to 1024.
     pub window: usize,
-    /// From resolving the receiver's name to its answer, 1s to 5m.
+    /// The time from resolving the receiver's name to its answer, 1s to 5m.
     #[serde(with = "setgate_delivery::duration")]
     pub timeout: Duration,
-    /// Whether a SET is acknowledged by 202 alone, as RFC 8935 §2.2 has it; else by 200, 201 and 204 too, unless the body contradicts.
+    /// Whether a SET is acknowledged by 202 alone, as in RFC 8935 §2.2; otherwise also by 200, 201 and 204, unless the
+    /// answer contradicts that.
     pub accept_only_202: bool,
-    /// Whether the receiving half takes `application/jwt` beside `application/secevent+jwt`.
+    /// Whether the receiving half accepts `application/jwt` in addition to `application/secevent+jwt`.
     pub accept_legacy: bool,
 }
 
@@ -43,16 +44,16 @@ impl Section {
     }
 }
 
-/// The operator's word on one stream, beside whom its channel trusts.
+/// The operator's settings for one stream, in addition to its [trust](setgate_delivery::endpoint::Trust).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
-    /// SETs that may be under way at once, 1 to 1024; instead of the section's.
+    /// The most SETs under way at once, 1 to 1024, instead of the section's.
     pub window: Option<usize>,
-    /// From resolving the receiver's name to its answer, 1s to 5m; instead of the section's.
+    /// The time from resolving the receiver's name to its answer, 1s to 5m, instead of the section's.
     #[serde(with = "setgate_delivery::duration::optional")]
     pub timeout: Option<Duration>,
-    /// Whether 202 alone acknowledges a SET; instead of the section's.
+    /// Whether a SET is acknowledged by 202 alone, instead of the section's value.
     pub accept_only_202: Option<bool>,
 }
 
@@ -67,7 +68,7 @@ impl Grant {
         timeout(self.timeout.unwrap_or(section.timeout)).map_err(fault)
     }
 
-    /// Which successes acknowledge a SET: whoever wants the letter gets it.
+    /// Returns which statuses acknowledge a SET: 202 alone if the receiver's terms or the operator say so.
     pub(crate) fn taken(&self, section: &Section, terms: &Terms) -> Taken {
         let letter = terms.accept_only_202 || self.accept_only_202.unwrap_or(section.accept_only_202);
         if letter { Taken::ByTheLetter } else { Taken::Tolerant }
@@ -89,19 +90,19 @@ fn timeout(timeout: Duration) -> Result<Duration, (&'static str, String)> {
     }
 }
 
-/// What a receiver writes in `delivery` beside `method` (SSF 1.0 §6.1.1).
+/// The members of `delivery` other than `method`, as the receiver writes them (SSF 1.0 §6.1.1).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
-    /// Where SETs are pushed to.
+    /// The URL that SETs are pushed to.
     pub endpoint_url: String,
-    /// Sent verbatim as `Authorization` with every request.
+    /// The value of `Authorization`, sent verbatim with every request.
     #[serde(default)]
     pub authorization_header: Option<Secret<String>>,
-    /// How the SET is labelled; receivers from before RFC 8935 know `application/jwt` only.
+    /// The media type of the SET; receivers from before RFC 8935 know `application/jwt` only.
     #[serde(default)]
     pub content_type: ContentType,
-    /// Whether 202 alone says that the receiver has a SET: whatever else answers under its URL is then no acknowledgement.
+    /// Whether 202 alone acknowledges a SET, so that anything else that answers under the receiver's URL does not.
     #[serde(default)]
     pub accept_only_202: bool,
 }
@@ -123,20 +124,20 @@ impl Terms {
     }
 }
 
-/// How a pushed SET is labelled.
+/// The media type of a pushed SET.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum ContentType {
-    /// As RFC 8935 §2.1 says.
+    /// The media type of RFC 8935 §2.1.
     #[default]
     #[serde(rename = "application/secevent+jwt")]
     SeceventJwt,
-    /// As the drafts before it said.
+    /// The media type of the drafts before RFC 8935.
     #[serde(rename = "application/jwt")]
     Jwt,
 }
 
 impl ContentType {
-    /// The media type.
+    /// Returns the media type as text.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

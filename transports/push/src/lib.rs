@@ -12,7 +12,7 @@ pub mod wire;
 pub use config::{ContentType, Grant, Section, Terms};
 pub use sender::PushChannel;
 
-/// Push over HTTP: one SET a request (RFC 8935).
+/// The push method: one SET per HTTP request (RFC 8935).
 pub struct Push {
     section: Section,
     env: Env,

@@ -1,4 +1,4 @@
-//! The other end: takes SETs that a transmitter pushes.
+//! The receiving half: accepts SETs that a transmitter pushes.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use setgate_delivery::{
 
 use crate::wire::{self, Reply};
 
-/// When a transmitter is asked to come back after an end that is ours.
+/// The `Retry-After` of a request that is refused because the receiving half shuts down.
 const LATER: Duration = Duration::from_secs(5);
 
-/// Takes a POST on any path; the mount decides where it begins and who may pass.
+/// Returns routes that accept a POST on any path; the mount decides the prefix and checks callers.
 pub(crate) fn routes(accept_legacy: bool, runtime: Runtime) -> Router {
     Router::new().fallback(move |Extension(arrival): Extension<Arrival>, request: Request| {
         let runtime = runtime.clone();
@@ -23,7 +23,7 @@ pub(crate) fn routes(accept_legacy: bool, runtime: Runtime) -> Router {
 }
 
 async fn receive(mut arrival: Arrival, request: Request, accept_legacy: bool, runtime: &Runtime) -> Reply {
-    // Everything that can be said without the body is said before it is read.
+    // All checks that do not need the body come before it is read.
     if request.method() != Method::POST {
         return Reply::Status(StatusCode::METHOD_NOT_ALLOWED);
     }

@@ -1,4 +1,4 @@
-//! Pushes the SETs of one stream.
+//! The sender, which pushes the SETs of one stream.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use crate::{
     wire::{self, Taken},
 };
 
-/// One stream that is pushed: one SET a request, as many requests at once as its window has room.
+/// A pushed stream: one SET per request, with as many requests at once as its window allows.
 pub struct PushChannel {
     endpoint: Endpoint,
     runtime: Runtime,
@@ -30,7 +30,7 @@ pub struct PushChannel {
     window: Window,
     sets_at_once: usize,
     taken: Taken,
-    /// The status that acknowledged the last SET, where it was not 202; else 0.
+    /// The status that acknowledged the last SET if it was not 202, else 0.
     odd: AtomicU16,
     warned: AtomicBool,
 }
@@ -78,7 +78,8 @@ impl PushChannel {
         outcome
     }
 
-    /// RFC 8935 §2.2 knows 202 only; what else is believed is remarked on, in the log once.
+    /// Notes a status other than 202, which is the only one in RFC 8935 §2.2, for [`Channel::remark`], and logs the
+    /// first one.
     fn note(&self, status: StatusCode) {
         let odd = if status.is_success() && status != StatusCode::ACCEPTED { status.as_u16() } else { 0 };
         self.odd.store(odd, Ordering::Relaxed);
@@ -92,11 +93,11 @@ impl Channel for PushChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
-            // Requests run in parallel: a SET's successor leaves when its predecessor is nowhere.
+            // Requests run in parallel: a SET's successor leaves only when its predecessor is no longer under way.
             order: Order::PerSet,
             receipt: Receipt::Receiver,
             form: Form::Token,
-            // Every request ends, at the latest by its deadline.
+            // Every request ends by its deadline at the latest.
             redelivery: Redelivery::WhenConsumerEnds,
             limits: Limits { sets: self.sets_at_once, bytes: 8 * wire::LARGEST, overhead: 0, set_bytes: wire::LARGEST },
             endpoint: None,

@@ -1,4 +1,4 @@
-//! What goes over the wire and what it means; pure, so that it can be fuzzed.
+//! The wire format and its meaning, free of I/O, so that it can be fuzzed.
 
 mod outcome;
 mod reply;
@@ -10,13 +10,13 @@ use setgate_delivery::http::{HeaderMap, HeaderValue, header};
 
 use crate::ContentType;
 
-/// Largest SET that is taken, and largest one that is pushed, in bytes (RFC 8935 §5.4).
+/// The largest SET that is accepted or pushed, in bytes (RFC 8935 §5.4).
 pub const LARGEST: usize = 1024 * 1024;
 
-/// Bytes of an answer's body that are read for the error in it.
+/// The most bytes of an answer's body that are read for the error in it.
 pub const ANSWER: usize = 8 * 1024;
 
-/// The header fields of every request of a channel (RFC 8935 §2.1).
+/// Returns the header fields of every request of a channel (RFC 8935 §2.1).
 #[must_use]
 pub fn request_fields(content_type: ContentType, authorization: Option<HeaderValue>) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(6);

@@ -1,4 +1,4 @@
-//! The sender's table: what an answer means for the SET. The table in the README, in code.
+//! The meaning of a receiver's answer, as in the table of the README.
 
 use setgate_delivery::{
     ErrorCode, HttpResponse, Outcome, Receipt, Refusal, Scope, Timestamp, Verdict,
@@ -6,19 +6,19 @@ use setgate_delivery::{
     fields,
 };
 
-/// Which successes acknowledge a SET.
+/// The statuses that acknowledge a SET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// 202, and what receivers say in its place: 200, 201 and 204.
+    /// 202, and what receivers send in its place: 200, 201 and 204.
     Tolerant,
-    /// 202 (RFC 8935 §2.2).
+    /// 202 alone (RFC 8935 §2.2).
     ByTheLetter,
 }
 
-/// What an answer means for the SET.
+/// Returns the outcome of a SET that was answered like this.
 ///
 /// # Errors
-/// The verdict, when the SET was not taken.
+/// Returns the verdict when the SET was not accepted.
 pub fn outcome(answer: &HttpResponse, taken: Taken, now: Timestamp) -> Outcome {
     let status = answer.status.as_u16();
     let because = |scope, cause| Err(Verdict::Retry { scope, after: fields::retry_after(&answer.headers, now), cause });
@@ -30,28 +30,29 @@ pub fn outcome(answer: &HttpResponse, taken: Taken, now: Timestamp) -> Outcome {
     match status {
         202 => unless_contradicted(),
         200 | 201 | 204 if taken == Taken::Tolerant => unless_contradicted(),
-        // RFC 8935 §2.3 has 400 only; receivers that validate say 422.
+        // RFC 8935 §2.3 has 400 only; receivers that validate answer 422.
         400 | 422 if says_taken(&answer.body) => Ok(Receipt::Receiver),
         400 | 422 => match Said::read(&answer.body) {
             Some(said) => {
                 Err(Verdict::Refuse(fields::refusal(&said.err, said.description.as_deref(), &answer.headers)))
             }
-            // Nobody who knows the protocol says it like that: a proxy, or a receiver that chokes on this SET.
+            // The answer is not in the protocol's form: it comes from a proxy, or from a receiver that fails on this
+            // SET.
             None => retry(Scope::Set),
         },
-        // One SET a request: it is this one that is too large.
+        // The request has one SET, so this SET is too large.
         413 => Err(Verdict::Refuse(Refusal {
             code: ErrorCode::TooLarge,
             description: Some("the receiver answered 413".into()),
             language: None,
         })),
-        // The receiver's handler failed on this SET; whether on others as well is seen when they are tried.
+        // The receiver's handler failed on this SET; attempts with others show whether it fails on them as well.
         500 => retry(Scope::Set),
         _ => retry(Scope::Channel),
     }
 }
 
-/// The drafts before RFC 8935 had codes for "I have it already".
+/// Returns whether the body has one of the error codes with which the drafts before RFC 8935 reported a duplicate.
 fn says_taken(body: &[u8]) -> bool {
     Said::read(body).is_some_and(|said| matches!(said.err.as_str(), "dup" | "duplicate"))
 }

@@ -1,4 +1,4 @@
-//! What the receiving half takes and answers (RFC 8935 §2.2, §2.3).
+//! Requests and answers of the receiving half (RFC 8935 §2.2, §2.3).
 
 use serde::Serialize;
 use setgate_delivery::{
@@ -9,16 +9,16 @@ use setgate_delivery::{
 
 use crate::ContentType;
 
-/// What the receiving half answers (RFC 8935 §2.2, §2.3).
+/// The answer of the receiving half (RFC 8935 §2.2, §2.3).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// It is kept: 202, empty.
+    /// The SET was accepted: 202 with an empty body.
     Accepted,
-    /// The SET or its sender is not acceptable: 400 and why.
+    /// The SET or its sender is not acceptable: 400 with the reason.
     Refused(Refusal),
-    /// Not now: 503, and when.
+    /// The SET cannot be accepted now: 503 with the time of the next attempt.
     Busy(std::time::Duration),
-    /// Something of HTTP: this status, empty.
+    /// An error of HTTP: this status with an empty body.
     Status(StatusCode),
 }
 
@@ -44,7 +44,8 @@ impl From<Reply> for Response {
             }
             Reply::Busy(after) => {
                 *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-                // Whole seconds, and never none: a peer that comes back at once is no help.
+                // The value is in whole seconds, rounded up and at least 1, so that the peer does not come back at
+                // once.
                 let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
                 fields(&mut answer, header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
             }
@@ -66,7 +67,7 @@ impl From<Reply> for Response {
     }
 }
 
-/// Whether a request's content type is a SET's: parameters and case are tolerated (RFC 9110 §8.3.1).
+/// Returns whether a request's content type is a SET's; parameters and case are tolerated (RFC 9110 §8.3.1).
 #[must_use]
 pub fn is_set(content_type: Option<&HeaderValue>, accept_legacy: bool) -> bool {
     let Some(text) = content_type.and_then(|value| value.to_str().ok()) else { return false };

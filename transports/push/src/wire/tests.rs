@@ -20,7 +20,7 @@ fn meaning(status: u16, body: &str) -> Outcome {
     outcome(&answer(status, body), Taken::Tolerant, Timestamp::from_seconds(784_111_740))
 }
 
-/// Outcome in one word: `accepted`, a refusal's code, or scope and cause of a retry.
+/// Returns the outcome in short: `accepted`, a refusal's code, or scope and cause of a retry.
 fn word(outcome: &Outcome) -> String {
     match outcome {
         Ok(Receipt::Receiver) => "accepted".to_owned(),
@@ -32,7 +32,7 @@ fn word(outcome: &Outcome) -> String {
     }
 }
 
-/// The table that people read is the table that the code follows.
+/// Checks that the code follows the table in the README.
 #[test]
 fn every_row_of_the_readmes_table_is_what_the_code_does() {
     let readme = include_str!("../../README.md");
@@ -68,7 +68,7 @@ fn every_status_has_an_outcome_and_only_what_receivers_say_accepts() {
     }
 }
 
-/// What answers in place of a receiver settles nothing (RFC 8935 §2.2: 202, and the body is empty).
+/// Checks that a page that answers in place of a receiver settles nothing (RFC 8935 §2.2: 202 and an empty body).
 #[test]
 fn a_page_for_people_acknowledges_nothing() {
     const PAGE: &str = "<form action=\"/login\"><input name=\"password\"></form>";

@@ -1,4 +1,4 @@
-//! Push against its own receiving half and against servers that misbehave, over real sockets.
+//! Tests of push against its own receiving half and against servers that misbehave, over real sockets.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::{
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 mod receiving;
 mod server;
 
-/// A resolver that gives prepared answers, one after the other; the last one stays.
+/// A resolver that gives prepared answers one after the other, and repeats the last one.
 struct Answers(Mutex<Vec<Vec<IpAddr>>>);
 
 impl Answers {
@@ -41,7 +41,7 @@ impl Resolve for Answers {
     }
 }
 
-/// A method as the gateway starts it.
+/// Returns a method that is started as the gateway starts it.
 async fn method(
     runtime: &Runtime,
     config: &OutboundConfig,
@@ -63,7 +63,7 @@ fn channel(push: &Arc<Push>, terms: Json, grant: Json) -> Result<Arc<dyn AnyChan
     Ok(Arc::new(push.channel(&about(), terms, grant)?))
 }
 
-/// A grant for receivers on this machine.
+/// Returns a grant for receivers on this machine.
 fn local() -> Json {
     json!({ "allow_networks": ["127.0.0.0/8"], "allow_http": true })
 }
@@ -72,7 +72,7 @@ fn no_roots() -> OutboundConfig {
     OutboundConfig { system_roots: false, ..OutboundConfig::default() }
 }
 
-/// A channel on this machine whose clock stands still.
+/// Returns a channel to an address on this machine; its runtime may have a stopped clock.
 async fn still(runtime: &Runtime, address: SocketAddr) -> Arc<dyn AnyChannel> {
     let push = method(runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     channel(&push, json!({ "endpoint_url": format!("http://{address}/sets") }), local()).unwrap()
@@ -83,7 +83,7 @@ async fn outcome(channel: &Arc<dyn AnyChannel>) -> Outcome {
     all.pop().unwrap().unwrap()
 }
 
-/// Scope and cause of a retry.
+/// Returns scope and cause code of a retry.
 fn retry(outcome: &Outcome) -> (Scope, &'static str) {
     match outcome {
         Err(Verdict::Retry { scope, cause, .. }) => (*scope, cause.code),
@@ -97,7 +97,7 @@ fn mock_clock() -> (Arc<clock::MockClock>, Runtime) {
     (mock.clone(), Runtime { clock: mock, ..runtime })
 }
 
-/// Push over loopback, plain or over TLS with HTTP/2, to its own receiving half.
+/// A fixture that pushes over loopback to its own receiving half, plain or over TLS with HTTP/2.
 struct Loopback {
     tls: bool,
 }
@@ -200,7 +200,8 @@ async fn without_an_authorization_none_is_sent_and_old_receivers_get_their_conte
     assert!(request.contains("content-type: application/jwt\r\n"), "{request}");
 }
 
-/// What stands before a receiver answers 200 as well: nothing is settled by it, and the operator sees what receivers do.
+/// Checks that a server in front of a receiver that answers 200 settles nothing, and that operators see statuses other
+/// than 202.
 #[tokio::test]
 async fn a_login_page_settles_nothing_and_another_success_than_202_is_remarked_on() {
     let mut server = server::Server::new().await;
@@ -250,7 +251,7 @@ async fn a_server_that_never_answers_costs_one_deadline() {
 #[tokio::test]
 async fn a_server_that_never_accepts_costs_one_deadline() {
     let (mock, runtime) = mock_clock();
-    // TLS to a server that says nothing: the handshake is under the same deadline.
+    // The TLS handshake with a server that sends nothing has the same deadline.
     let mut server = server::Server::new().await;
     let push = method(&runtime, &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
     let channel = channel(&push, json!({ "endpoint_url": format!("https://{}/", server.address()) }), local()).unwrap();
@@ -291,7 +292,7 @@ async fn an_acknowledgement_counts_though_its_body_drips_or_breaks_off() {
         let mut server = server::Server::new().await;
         let push = method(&clock::system(), &no_roots(), &OwnAddresses::new(), Answers::new(&[])).await;
         let mut grant = local();
-        // Nothing tells a server that its head was read, so the deadline has to come by itself.
+        // A server does not learn that its head was read, so the deadline has to pass by itself.
         grant["timeout"] = "2s".into();
         let channel =
             channel(&push, json!({ "endpoint_url": format!("http://{}/", server.address()) }), grant).unwrap();
@@ -315,7 +316,7 @@ async fn an_endless_answer_is_cut_off() {
             let mut caller = server.accept().await;
             caller.read_request().await;
             caller.write(format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes()).await;
-            // Ends only because the channel hangs up.
+            // The loop ends only because the channel closes the connection.
             let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
             while caller.try_write(&chunk).await {}
         });
@@ -501,7 +502,7 @@ async fn an_endpoint_is_validated_when_the_stream_is_made() {
         assert_eq!(pointer(url(endpoint), json!({})), expected, "{endpoint}");
     }
     assert_eq!(pointer(url(&format!("https://a.example/{}", "x".repeat(2048))), json!({})), "/endpoint_url invalid");
-    // The gateway's own listeners are refused though their network is allowed.
+    // The gateway's own listeners are refused even though their network is allowed.
     assert_eq!(pointer(url("https://127.0.0.1:8443/"), local()), "/endpoint_url guard");
     assert_eq!(pointer(url("https://127.0.0.1:8444/"), local()), "fine");
     let smuggled = json!({ "endpoint_url": "https://a.example", "authorization_header": "a\r\nHost: b" });

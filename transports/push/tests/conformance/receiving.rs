@@ -1,4 +1,4 @@
-//! The receiving half, asked by callers that keep to the protocol and by callers that do not.
+//! Tests of the receiving half with callers that keep to the protocol and with callers that do not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,7 +6,7 @@ use setgate_delivery::{Answer, ErrorCode, Incoming, Refusal};
 
 use super::{server::Caller, *};
 
-/// Answers all alike and counts.
+/// An ingest that gives the same answer to every SET and counts them.
 struct Always {
     answer: Answer,
     asked: AtomicUsize,
@@ -108,7 +108,7 @@ async fn a_body_without_a_length_is_cut_off_at_the_limit() {
     let mut caller = Caller::to(endpoint.address).await;
     caller.write(&post("Content-Type: application/secevent+jwt\r\nTransfer-Encoding: chunked\r\n", "")).await;
     let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
-    // The server answers in the middle of it and closes.
+    // The server answers while the body is being sent, and closes.
     for _ in 0..32 {
         if !caller.try_write(&chunk).await {
             break;

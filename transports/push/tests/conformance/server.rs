@@ -1,4 +1,4 @@
-//! A server that keeps to no protocol: raw sockets, told byte by byte what to do.
+//! A server on raw sockets that follows no protocol: each test says what it reads and writes.
 
 use std::net::SocketAddr;
 
@@ -28,7 +28,8 @@ impl Server {
         Caller(tcp)
     }
 
-    /// Whether somebody has connected and waits. Connecting ends before a request does, so nobody can come later.
+    /// Returns whether a connection waits to be accepted. Connecting ends before a request does, so none can appear
+    /// later.
     pub(crate) fn has_a_caller(&mut self) -> bool {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         self.0.poll_accept(&mut context).is_ready()
@@ -53,7 +54,7 @@ impl Caller {
         }
     }
 
-    /// Reads whatever comes first.
+    /// Reads the bytes that come first.
     pub(crate) async fn read_some(&mut self) -> Vec<u8> {
         let mut some = Vec::new();
         assert!(self.0.read_buf(&mut some).await.unwrap() > 0);
@@ -71,7 +72,7 @@ impl Caller {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    /// Writes, and tells whether anybody still listens.
+    /// Writes, and returns whether the other side still accepts it.
     pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> bool {
         self.0.write_all(bytes).await.is_ok()
     }
