@@ -1,4 +1,4 @@
-//! The body of an answer: it owns the SETs until the last byte has left.
+//! The body of an answer, which owns the SETs until the last byte has left.
 
 use std::{
     pin::Pin,
@@ -16,36 +16,37 @@ use setgate_delivery::{Batch, BoxFuture, Bytes, Consumer, Runtime, SealedSet, ax
 
 use crate::wire;
 
-/// Bytes that are given to the server's writer at once. Fewer than it buffers (`[listen.limits] header_bytes`, 32 KiB), since a
-/// writer that is full does not ask for more, and so would not hear that the time is over.
+/// The bytes that are given to the server's writer at once. The number is below what the writer buffers
+/// (`[listen.limits] header_bytes`, 32 KiB): a full writer does not ask for more, and so would not notice that the time
+/// is over.
 const PIECE: usize = 24 * 1024;
-/// How long the writer may need for them: a receiver that reads more slowly is hung up on.
+/// The time in which the writer has to send one piece; a receiver that reads more slowly is disconnected.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// SETs on their way to a receiver.
 ///
-/// The next piece is written out when the writer has let go of the one before, so that an answer takes no more memory than its
-/// SETs do. The hand-over begins with the last byte, which is given alone. Dropped before that, because the receiver hung
-/// up, it never happened: the SETs are due at once.
+/// The next piece is written out when the writer has released the one before, so that an answer takes no more memory
+/// than its SETs do. The hand-over begins with the last byte, which is given alone. An answer that is dropped before
+/// that, because the receiver disconnected, hands over nothing: its SETs are due at once.
 pub(crate) struct Answer {
     sets: std::vec::IntoIter<SealedSet>,
     first: bool,
     more: bool,
-    /// Of a SET that was larger than a piece.
+    /// The rest of a SET that was larger than a piece.
     rest: Bytes,
-    /// Bytes that are not given yet.
+    /// The bytes that are not given to the writer yet.
     left: usize,
     under_way: Option<(Arc<Written>, BoxFuture<'static, ()>)>,
-    // The consumer takes back what its batch did not hand over, so it lives as long.
+    // The consumer takes back SETs that its batch did not hand over, so it lives as long as the batch.
     holds: Option<(Batch, Consumer)>,
     runtime: Runtime,
 }
 
 impl Answer {
-    /// The answer with these SETs.
+    /// Creates the answer with these SETs.
     pub(crate) fn new(mut batch: Batch, consumer: Consumer, runtime: Runtime) -> Self {
         let more = batch.more;
-        // The tokens stand here now, and only here.
+        // The tokens are kept here from now on, and only here.
         let sets = std::mem::take(&mut batch.sets);
         let left = wire::length(&sets, more);
         Self {
@@ -60,7 +61,7 @@ impl Answer {
         }
     }
 
-    /// The next bytes of the object, at most [`PIECE`], and never its last.
+    /// Returns the next bytes of the object, at most [`PIECE`], without its last byte.
     fn next(&mut self) -> Bytes {
         let most = PIECE.min(self.left - 1);
         if self.rest.len() >= most {
@@ -94,7 +95,7 @@ impl Answer {
     }
 }
 
-/// The receiver reads too slowly.
+/// The error for a receiver that reads too slowly.
 #[derive(Debug)]
 pub(crate) struct Stalled;
 
@@ -126,7 +127,8 @@ impl HttpBody for Answer {
             1 => {
                 let last = self.piece(Bytes::from_static(wire::LAST));
                 if let Some((batch, consumer)) = self.holds.take() {
-                    // All but this byte is out of our hands: RFC 8936 §2.4, from here on it is the receiver's to acknowledge.
+                    // All bytes but this one have been sent: from here on the receiver has to acknowledge the SETs (RFC
+                    // 8936 §2.4).
                     let _ = batch.hand_over();
                     drop(consumer);
                 }
@@ -149,14 +151,14 @@ impl HttpBody for Answer {
     }
 }
 
-/// Whether a piece is written.
+/// The signal that a piece is written.
 #[derive(Default)]
 struct Written {
     is: AtomicBool,
     waker: AtomicWaker,
 }
 
-/// Part of the body; the writer drops it when it is written.
+/// A part of the body; the writer drops it when it is written.
 struct Piece {
     bytes: Bytes,
     written: Arc<Written>,

@@ -1,4 +1,5 @@
-//! The options of the method: the operator's section, the grant of a stream, the receiver's terms, and where to collect.
+//! Options of poll: the operator's section, the grant of a stream, the receiver's terms, and the source of the
+//! receiving half.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -14,19 +15,19 @@ const SETS: RangeInclusive<usize> = 1..=10_000;
 const BYTES: RangeInclusive<usize> = 1 << 20..=16 << 20;
 const TIMEOUT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
 
-/// `[methods.poll]`: what holds for every polled stream unless its grant says otherwise.
+/// `[methods.poll]`: the settings of every polled stream whose grant does not override them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
-    /// How long a long poll is held while nothing is due, 1s to 5m. Proxies on the way must be more patient.
+    /// The time for which a long poll is held while nothing is due, 1s to 5m. Proxies on the way must allow more.
     #[serde(with = "setgate_delivery::duration")]
     pub hold: Duration,
-    /// After which SETs that were handed over and not acknowledged are handed over again, 5s to 1d.
+    /// The time after which SETs that were handed over and not acknowledged are handed over again, 5s to 1d.
     #[serde(with = "setgate_delivery::duration")]
     pub redelivery_timeout: Duration,
-    /// SETs in one answer at most, 1 to 10000; a receiver asks for fewer by `maxEvents`.
+    /// The most SETs in one answer, 1 to 10000; a receiver asks for fewer by `maxEvents`.
     pub answer_sets: usize,
-    /// Bytes of the SETs in one answer at most, 1 MiB to 16 MiB.
+    /// The most bytes of SETs in one answer, 1 MiB to 16 MiB.
     pub answer_bytes: usize,
 }
 
@@ -55,17 +56,17 @@ impl Section {
     }
 }
 
-/// The operator's word on one stream.
+/// The operator's settings for one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
-    /// How long a long poll is held, at most the section's.
+    /// The time for which a long poll is held, at most the section's.
     #[serde(with = "setgate_delivery::duration::optional")]
     pub hold: Option<Duration>,
-    /// After which what is not acknowledged is handed over again, 5s to 1d; instead of the section's.
+    /// The time after which SETs that are not acknowledged are handed over again, 5s to 1d, instead of the section's.
     #[serde(with = "setgate_delivery::duration::optional")]
     pub redelivery_timeout: Option<Duration>,
-    /// SETs in one answer, at most the section's.
+    /// The most SETs in one answer, at most the section's.
     pub answer_sets: Option<usize>,
 }
 
@@ -109,13 +110,13 @@ fn within<N: PartialOrd + std::fmt::Display + Copy>(
     if ok { Ok(value) } else { Err((option, format!("write {} to {}", range.start(), range.end()))) }
 }
 
-/// What a receiver writes in `delivery` beside `method`: nothing that counts.
+/// The members of `delivery` other than `method`, as the receiver writes them; none has an effect.
 ///
-/// The endpoint is the gateway's (SSF 1.0 §6.1.2). A receiver that sends back what it was shown is not turned away for it.
+/// The endpoint is the gateway's (SSF 1.0 §6.1.2). A receiver that sends back what it was shown is not refused for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Terms {
-    /// Taken and forgotten.
+    /// The endpoint, accepted and ignored.
     #[serde(deserialize_with = "forget")]
     pub endpoint_url: (),
 }
@@ -126,19 +127,19 @@ fn forget<'de, D: Deserializer<'de>>(json: D) -> Result<(), D::Error> {
     IgnoredAny::deserialize(json).map(|_| ())
 }
 
-/// Where the receiving half collects, and how, beside whom it trusts.
+/// The source of the receiving half, in addition to its [`Trust`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PollSource {
     /// The transmitter's poll endpoint.
     pub endpoint_url: String,
-    /// Sent verbatim with every request.
+    /// The value of `Authorization`, sent verbatim with every request.
     #[serde(default)]
     pub authorization_header: Option<Secret<String>>,
-    /// SETs that one answer may bring, 1 to 10000.
+    /// The most SETs in one answer, 1 to 10000.
     #[serde(default = "PollSource::max_events")]
     pub max_events: usize,
-    /// How long a poll may take, 2s to 10m: longer than the transmitter holds it.
+    /// The time that a poll may take, 2s to 10m; it must be longer than the transmitter holds a poll.
     #[serde(default = "PollSource::timeout", with = "setgate_delivery::duration")]
     pub timeout: Duration,
 }
@@ -159,10 +160,10 @@ impl PollSource {
             .map_err(|(member, why)| of_source(member, &why))
     }
 
-    /// Checks everything that the transmitter's operator wrote, without I/O.
+    /// Checks the source without I/O and returns its endpoint.
     pub(crate) fn endpoint(&self, trust: &Trust, env: &Env) -> Result<Endpoint, Fault> {
         self.validate()?;
-        // There is no issuer here: what is alike and goes to one origin shares connections (hardening H20).
+        // There is no issuer here: sources that have the same policy and origin share connections (hardening H20).
         let origin =
             Url::parse(&self.endpoint_url).map_or_else(|_| String::new(), |url| url.origin().ascii_serialization());
         let endpoint = trust.policy(&origin).and_then(|policy| {
@@ -175,7 +176,7 @@ impl PollSource {
     }
 }
 
-/// What is wrong with a source.
+/// Returns the fault for a member of a source.
 fn of_source(member: &str, why: &str) -> Fault {
     Fault::Start(Cause::configuration("configuration", format!("`{member}`: {why}")))
 }

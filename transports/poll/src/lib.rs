@@ -14,7 +14,7 @@ pub mod wire;
 pub use config::{Grant, PollSource, Section, Terms};
 pub use responder::PollChannel;
 
-/// Poll over HTTP: the receiver asks and acknowledges in one request (RFC 8936).
+/// The poll method: the receiver asks for SETs and acknowledges earlier ones in one HTTP request (RFC 8936).
 pub struct Poll {
     section: Section,
     env: Env,

@@ -1,4 +1,4 @@
-//! Who waits at one stream: at most four polls; a further one ends the oldest (hardening H43).
+//! The polls that wait at one stream: at most four, of which a further one ends the oldest (hardening H43).
 
 use std::{
     collections::VecDeque,
@@ -14,9 +14,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Polls of one stream that wait for SETs.
+/// The most polls of one stream that wait for SETs.
 const WAITING: usize = 4;
-/// Polls of one stream that have stopped waiting and get their answer a little later.
+/// The most polls of one stream that no longer wait and are answered with a delay.
 const LINGERING: usize = 12;
 
 /// The waiting polls of one stream.
@@ -36,14 +36,14 @@ struct Queue {
 }
 
 impl Places {
-    /// A place among those who wait; the oldest gives way when there is none.
+    /// Takes a place among the waiting polls; the oldest one is ended when all are in use.
     pub(crate) fn enter(&self) -> WaitingPlace {
         let (end, ended) = oneshot::channel();
         let mut queue = self.0.waiting.lock();
         if queue.polls.len() >= WAITING
             && let Some((_, oldest)) = queue.polls.pop_front()
         {
-            // It may have left by itself.
+            // The oldest may have left by itself.
             let _ = oldest.send(());
         }
         queue.numbers += 1;
@@ -52,10 +52,10 @@ impl Places {
         WaitingPlace { places: self.clone(), number, ended }
     }
 
-    /// A place among those whose answer lingers, if there is one.
+    /// Takes a place among the polls whose answer is delayed, if one is free.
     pub(crate) fn linger(&self) -> Option<Lingering> {
         let lingering = Lingering(self.clone());
-        // The value counts itself out, also when it is one too many.
+        // The value decrements the count when it is dropped, also when it is one too many.
         (self.0.lingering.fetch_add(1, Ordering::Relaxed) < LINGERING).then_some(lingering)
     }
 
@@ -65,7 +65,7 @@ impl Places {
     }
 }
 
-/// One who waits.
+/// The place of a poll that waits.
 pub(crate) struct WaitingPlace {
     places: Places,
     number: u64,
@@ -73,7 +73,7 @@ pub(crate) struct WaitingPlace {
 }
 
 impl WaitingPlace {
-    /// Ready when a newer poll has taken the place.
+    /// Returns `Ready` when a newer poll has taken the place.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         Pin::new(&mut self.ended).poll(cx).map(|_| ())
     }
@@ -85,7 +85,7 @@ impl Drop for WaitingPlace {
     }
 }
 
-/// One whose answer lingers.
+/// The place of a poll whose answer is delayed.
 pub(crate) struct Lingering(Places);
 
 impl Drop for Lingering {
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(ended, [true, false, false, false]);
         assert!(!is_ended(&mut fifth));
         assert_eq!(places.count().0, WAITING);
-        // One that left by itself makes room.
+        // A poll that left by itself makes room.
         first.pop();
         let _sixth = places.enter();
         assert!(!is_ended(first.get_mut(1).unwrap()));

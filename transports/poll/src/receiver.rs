@@ -1,4 +1,4 @@
-//! The other end: polls a transmitter, and acknowledges at once on the next poll.
+//! The receiving half: polls a transmitter, and acknowledges with the next poll.
 
 use std::{future::Future, mem, sync::Arc, time::Duration};
 
@@ -13,27 +13,27 @@ use setgate_delivery::{
 
 use crate::{config::PollSource, wire};
 
-/// Ids that one request carries at most; the transmitter may bound them as this gateway does.
+/// The most ids in one request; the transmitter may limit them as this gateway does.
 const IDS: usize = 5_000;
-/// Bytes of ids and texts that one request carries at most.
+/// The most bytes of ids and texts in one request.
 const ID_BYTES: usize = 512 * 1024;
-/// Pauses after failures.
+/// The pauses after failures.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), LONGEST);
 /// The longest pause, unless the transmitter asks for a longer one.
 const LONGEST: Duration = Duration::from_secs(60);
-/// `Retry-After` is believed up to an hour (hardening H50).
+/// The longest `Retry-After` that is respected (hardening H50).
 const RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// A transmitter that does not hold polls is asked so often at most.
+/// The shortest time between polls of a transmitter that does not hold them.
 const PACE: Duration = Duration::from_secs(1);
-/// The same, when it says that there is more.
+/// The shortest time between such polls while the transmitter says that there is more.
 const MORE: Duration = Duration::from_millis(100);
-/// What is under way when everything must end gets so long, and the last acknowledgement again.
+/// The time at shutdown for SETs that the ingest still has, and again for the last acknowledgements.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Polls until `stop`.
 ///
 /// # Errors
-/// [`Fault::Start`] when `from` is not acceptable, or the transmitter turns us away for good.
+/// Returns [`Fault::Start`] when `from` is not acceptable, or the transmitter refuses the collector for good.
 pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut stop: Stop) -> Result<(), Fault> {
     let mut collector = Collector::new(env, from, ingest)?;
     let mut failures = 0;
@@ -70,19 +70,19 @@ pub(crate) async fn collect(env: &Env, from: Json, ingest: Arc<dyn Ingest>, mut 
     Ok(())
 }
 
-/// `None` when the end came first.
+/// Runs `work`; returns `None` if the stop comes first.
 async fn until<T>(stop: &mut Stop, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
-        // Nobody can raise a signal whose sender is gone: that is an end, too.
+        // A signal whose sender is gone can never be raised, so this counts as a stop, too.
         _ = stop.wait_for(|stop| *stop) => None,
         done = work => Some(done),
     }
 }
 
-/// Why there is no answer.
+/// The reason why a poll has no answer.
 enum Trouble {
-    /// Waiting fixes nothing.
+    /// The transmitter refuses in a way that no wait changes.
     Turned(Fault),
     Later {
         after: Option<Duration>,
@@ -93,13 +93,13 @@ enum Trouble {
 struct Collector {
     endpoint: Endpoint,
     timeout: Duration,
-    /// SETs asked for: what is configured, or fewer since an answer was too large.
+    /// The number of SETs to ask for: as configured, or fewer since an answer was too large.
     most: usize,
     ids: usize,
     runtime: Runtime,
     ingest: Arc<dyn Ingest>,
     peer: String,
-    /// What the transmitter has not exchange yet, or may not have.
+    /// The outcomes that the transmitter does not have yet, or may not have.
     taken: Vec<Box<str>>,
     refused: Vec<(Box<str>, Refusal)>,
 }
@@ -122,9 +122,9 @@ impl Collector {
         })
     }
 
-    /// One request with what it owes. What an answer confirms is owed no more; without one it is said again.
+    /// Sends one poll with the outcomes that are owed. An answer confirms them; without an answer they are sent again.
     ///
-    /// Can be dropped at any time.
+    /// The future can be dropped at any time.
     async fn ask(&mut self, max_events: usize, at_once: bool) -> Result<Exchange, Trouble> {
         let taken = share(&self.taken, self.ids, |id| id.len());
         let size =
@@ -156,7 +156,7 @@ impl Collector {
             }
             status => {
                 if matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) {
-                    // It may be that it takes fewer ids.
+                    // The transmitter may accept only fewer ids.
                     self.ids = (self.ids / 2).max(1);
                 }
                 return later("http_status", format!("the transmitter answers polls with {status}"));
@@ -171,13 +171,13 @@ impl Collector {
             }
             return later("too_large", format!("the answer has more than {} bytes", wire::LARGEST_ANSWER));
         }
-        // The head alone says that the request was taken; what the body is worth is another question.
+        // The status alone says that the request was accepted, whatever is wrong with the body.
         self.taken.drain(..taken);
         self.refused.drain(..refused);
         wire::read_answer(&answer.body).or_else(|malformed| later("malformed", malformed.to_string()))
     }
 
-    /// Hands an answer's SETs in. Returns how long to wait before the next poll.
+    /// Passes the SETs of an answer to the ingest, and returns the time to wait before the next poll.
     async fn hand_in(&mut self, exchange: Exchange, took: Duration, stop: &mut Stop) -> Option<Duration> {
         let sets = exchange.sets.unwrap_or_default();
         if sets.is_empty() {
@@ -195,7 +195,7 @@ impl Collector {
         let answers = tokio::select! {
             biased;
             answers = answers => answers,
-            // What became of them is not known: they come again.
+            // The outcomes are not known: the SETs are delivered again.
             () = end => return None,
         };
         let mut busy: Option<Duration> = None;
@@ -203,14 +203,14 @@ impl Collector {
             match answer {
                 Answer::Taken => self.taken.push(name),
                 Answer::Refused(refusal) => self.refused.push((name, refusal)),
-                // Neither acknowledged nor refused: the transmitter sends it again.
+                // The SET is neither acknowledged nor refused: the transmitter sends it again.
                 Answer::Busy { after } => busy = Some(busy.map_or(after, |other| other.min(after))),
                 Answer::Status(_) => busy = Some(busy.map_or(PACE, |other| other.min(PACE))),
             }
         }
         let busy = busy?.clamp(MORE, LONGEST);
         if !self.taken.is_empty() || !self.refused.is_empty() {
-            // The others do not wait for those that were put off.
+            // The outcomes of the other SETs do not wait for those that were put off.
             let _ = until(stop, self.ask(0, true)).await;
         }
         Some(busy)
@@ -220,7 +220,7 @@ impl Collector {
         PAUSES.wait(failures, Jitter::Half(&*self.runtime.random))
     }
 
-    /// Says what it owes before it ends.
+    /// Sends the outcomes that are still owed before the collector ends.
     async fn farewell(&mut self) {
         let runtime = self.runtime.clone();
         let all = async {
@@ -242,7 +242,7 @@ impl Collector {
     }
 }
 
-/// As much from the front as one request carries; at least one.
+/// Returns as many items from the front as one request can carry, at least one.
 fn share<T>(all: &[T], most: usize, size: impl Fn(&T) -> usize) -> &[T] {
     let mut bytes = 0;
     let fits = |one: &&T| {

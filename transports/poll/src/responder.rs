@@ -1,4 +1,4 @@
-//! Answers the polls of one stream.
+//! The responder, which answers the polls of one stream.
 
 use std::{
     future::{Future, poll_fn, ready},
@@ -31,16 +31,16 @@ use crate::{
     wire::{self, Ask},
 };
 
-/// How long a paused stream's poll is held at most: real receivers expect an answer then.
+/// The longest time for which a poll of a paused stream is held: real receivers expect an answer by then.
 const PAUSED: Duration = Duration::from_secs(10);
-/// A long poll that is answered with nothing though nothing was waited for lingers so long: who asks again at once would spin.
+/// The shortest time until a long poll that was displaced is answered: a receiver that asks again at once would spin.
 const LINGER: Duration = Duration::from_secs(1);
-/// What the wire adds to a SET: its id, quotes, a colon and a comma.
+/// The bytes that the JSON object adds to each SET: its id, quotes, a colon and a comma.
 const OVERHEAD: usize = 30;
-/// Bytes of one SET at most.
+/// The most bytes of one SET.
 const SET: usize = 1 << 20;
 
-/// One stream that is polled.
+/// A polled stream.
 pub struct PollChannel {
     stream: Arc<str>,
     hold: Duration,
@@ -67,7 +67,7 @@ impl Channel for PollChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Receiver,
-            // An answer arrives whole or not at all: a receiver with a backlog about one subject gets it in one answer.
+            // An answer arrives whole or not at all: a receiver gets the backlog of one subject in one answer.
             order: Order::PerBatch,
             receipt: Receipt::Receiver,
             form: Form::Token,
@@ -79,12 +79,13 @@ impl Channel for PollChannel {
     }
 }
 
-/// The stream's URL, for exactly its path.
+/// Returns the route of a stream's URL, for exactly its path.
 pub(crate) fn routes(runtime: Runtime) -> Router {
     Router::new().route("/", any(move |request: Request| poll(request, runtime.clone())))
 }
 
-/// A poll in two stages, each in a box of its own: neither the request nor what reads it is part of what waits.
+/// Answers a poll in two stages, each boxed by itself: a poll that waits keeps neither the request nor the future that
+/// reads it.
 fn poll(mut request: Request, runtime: Runtime) -> BoxFuture<'static, Response> {
     let Some(session) = request.extensions_mut().remove::<Session>() else {
         return Box::pin(ready(refuse(StatusCode::INTERNAL_SERVER_ERROR, "the listener is not in order")));
@@ -105,7 +106,7 @@ async fn answer(session: Session, ask: Ask, runtime: Runtime) -> Response {
     if ask.unknown > 0 {
         tracing::debug!(stream = %channel.stream, unknown = ask.unknown, "a poll names ids that are none of ours");
     }
-    // RFC 8936 §2.4: what is acknowledged is taken first, whatever becomes of the rest of the request.
+    // Acknowledgements are processed first, whatever becomes of the rest of the request (RFC 8936 §2.4).
     if !ask.outcomes.is_empty() {
         session.subscription.settle_all(ask.outcomes);
     }
@@ -131,18 +132,18 @@ async fn answer(session: Session, ask: Ask, runtime: Runtime) -> Response {
     }
 }
 
-/// What became of a fetch.
+/// The result of a fetch.
 enum Fetched {
     Batch(Batch, Consumer),
     Nothing,
-    /// The gateway shuts down, or the credential is over.
+    /// The gateway shuts down, or the credential has expired.
     Ended,
     Deleted,
-    /// A newer poll took the place, or the stream is disabled or served otherwise now.
+    /// The place was taken by a newer poll, or the stream is disabled or served by another channel.
     Displaced,
 }
 
-/// What a poll that waits needs beside its consumer.
+/// The state of a poll that waits, besides its consumer.
 struct Waiting {
     deadline: BoxFuture<'static, ()>,
     place: WaitingPlace,
@@ -166,7 +167,7 @@ async fn fetch(session: &Session, channel: &PollChannel, sets: usize, waits: boo
             Poll::Ready(Err(Closed::Deleted)) => return Poll::Ready(Err(Fetched::Deleted)),
             Poll::Ready(Err(Closed::Draining)) => return Poll::Ready(Err(Fetched::Ended)),
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Fetched::Displaced)),
-            // SETs are being signed: the wait for something to come is over, whatever the clock says.
+            // SETs are being signed: the poll gets them even if its deadline passes meanwhile.
             Poll::Pending if consumer.is_preparing() => return Poll::Pending,
             Poll::Pending => {}
         }
@@ -195,8 +196,8 @@ async fn fetch(session: &Session, channel: &PollChannel, sets: usize, waits: boo
     }
 }
 
-/// Five replicas that end each other's polls, or a receiver of a disabled stream, get an answer a second, not as many as the
-/// network carries.
+/// Delays the answer, so that replicas that end each other's polls, or a receiver of a disabled stream, get one answer
+/// per second.
 async fn linger(session: &Session, channel: &PollChannel, started: Duration, runtime: &Runtime) {
     let left = LINGER.saturating_sub(runtime.clock.monotonic().saturating_sub(started));
     let Some(_place) = channel.places.linger() else { return };
@@ -209,7 +210,7 @@ async fn linger(session: &Session, channel: &PollChannel, started: Duration, run
 }
 
 async fn read(request: Request, runtime: Runtime) -> Result<Ask, Response> {
-    // Everything that can be said without the body is said before it is read.
+    // All checks that do not need the body come before it is read.
     if request.method() != Method::POST {
         let mut refused = refuse(StatusCode::METHOD_NOT_ALLOWED, "polls are POST requests");
         refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -236,14 +237,14 @@ async fn read(request: Request, runtime: Runtime) -> Result<Ask, Response> {
     })
 }
 
-/// An answer without SETs (RFC 8936 §2.5, figure 7).
+/// Returns an answer without SETs (RFC 8936 §2.5, figure 7).
 fn nothing(more: bool) -> Response {
     let mut response = Response::new(Body::from(wire::answer(&[], more)));
     label(&mut response);
     response
 }
 
-/// RFC 8936 §2.5.1 leaves the body of a refusal open: this one is for the developer who looks.
+/// Returns a refusal. RFC 8936 §2.5.1 leaves its body open; this one is meant for developers.
 fn refuse(status: StatusCode, why: &str) -> Response {
     let body = serde_json::json!({ "err": "invalid_request", "description": clean(why, 200) });
     let mut response = (status, body.to_string()).into_response();

@@ -28,7 +28,7 @@ fn jti(number: u128) -> Jti {
     Jti::from_block(b'a', number.to_be_bytes())
 }
 
-/// The printed ids are no ids of this gateway: each is replaced by one that is.
+/// Replaces the ids of the printed examples by ids of this gateway.
 fn with_own_ids(body: &Json) -> (String, Jti, Jti) {
     let (first, second) = (jti(1), jti(2));
     let text = body
@@ -158,7 +158,7 @@ fn figures_6_and_7_are_written_and_read() {
     let sealed: Vec<_> = (1..).zip(&sets).map(|(at, (_, token))| sealed(at, token.clone())).collect();
     let (expected, ..) = with_own_ids(&full["body"]);
     let written = answer(&sealed, false);
-    // The object has no order of its own: only that all is there counts.
+    // The order of the object's members is not defined, so only their values are compared.
     let mut texts: Vec<Json> =
         [serde_json::from_slice(&written).unwrap(), serde_json::from_str(&expected).unwrap()].into();
     let values = |value: &Json| {

@@ -1,4 +1,4 @@
-//! A receiver that is not ours: raw HTTP/1.1.
+//! A receiver that speaks raw HTTP/1.1, independent of this crate.
 
 use std::net::SocketAddr;
 
@@ -38,7 +38,7 @@ impl Caller {
         Self(tcp)
     }
 
-    /// One whose socket takes little.
+    /// Connects with a socket that has a small receive buffer.
     pub(crate) async fn slow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -67,13 +67,13 @@ impl Caller {
         assert!(self.0.read(&mut some).await.unwrap() > 0);
     }
 
-    /// Whether nothing has come.
+    /// Returns whether no byte has arrived.
     pub(crate) fn is_silent(&self) -> bool {
         let mut some = [0; 1];
         matches!(self.0.try_read(&mut some), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
-    /// One answer; nothing when the connection ended first.
+    /// Reads one answer; `None` if the connection ended first.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         let mut bytes = Vec::new();
         let head = loop {

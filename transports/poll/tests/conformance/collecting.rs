@@ -1,4 +1,4 @@
-//! The collector against a transmitter that is not ours.
+//! Tests of the collector against a transmitter that is independent of this crate.
 
 use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{Arc, BoxFuture, Runtime, json, method, transmitter::Transmitter};
 
-/// An ingest that answers by script; everything else is taken.
+/// An ingest that answers by a script, and accepts every SET after its end.
 struct Scripted(Mutex<VecDeque<Answer>>);
 
 impl Ingest for Scripted {
@@ -59,7 +59,7 @@ async fn the_next_poll_acknowledges_and_reports_in_a_language() {
         json!({ "ack": ["a"], "setErrs": { "b": { "err": "invalid_issuer", "description": "no" } }, "maxEvents": 10 })
     );
     assert!(second.head.contains("content-language: en"));
-    // Confirmed, so owed no more.
+    // The outcome is confirmed, so it is not sent again.
     one.transmitter.answer("200 OK", "", &json!({ "sets": {} })).await;
     assert_eq!(one.transmitter.asked().await.body, json!({ "maxEvents": 10 }));
     one.stop.send_replace(true);
@@ -77,7 +77,7 @@ async fn what_was_said_into_a_broken_connection_is_said_again_and_before_the_end
     }
     assert_eq!(one.transmitter.asked().await.body["ack"], json!(["a"]));
     one.stop.send_replace(true);
-    // The poll that was under way is given up; whether it was heard is not known.
+    // The poll that was under way is dropped; whether the transmitter received it is not known.
     let last = one.transmitter.asked().await;
     assert_eq!(last.body, json!({ "ack": ["a"], "maxEvents": 0, "returnImmediately": true }));
     one.transmitter.answer("200 OK", "", &json!({ "sets": {} })).await;

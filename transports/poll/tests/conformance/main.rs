@@ -1,4 +1,4 @@
-//! Poll against its own collector and against receivers that are not ours, over real sockets.
+//! Tests of poll against its own collector and against independent receivers, over real sockets.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -41,7 +41,7 @@ fn mock_clock() -> (Arc<clock::MockClock>, Runtime) {
     (mock.clone(), Runtime { clock: mock, ..clock::system() })
 }
 
-/// A stream with so many SETs, served on loopback; its clock stands still.
+/// A stream with a number of SETs, served on loopback with a stopped clock.
 struct Stand {
     mock: Arc<clock::MockClock>,
     subscription: Simulated,
@@ -75,7 +75,7 @@ impl Stand {
         Caller::to(self.address).await
     }
 
-    /// What a poll brings.
+    /// Polls once and returns the answer.
     async fn poll(&self, ask: Json) -> Json {
         let mut caller = self.caller().await;
         caller.ask(&ask).await;
@@ -97,7 +97,7 @@ fn names(answer: &Json) -> Vec<String> {
     answer["sets"].as_object().unwrap().keys().cloned().collect()
 }
 
-/// Poll over loopback, through its own collector.
+/// A fixture that polls over loopback with its own collector.
 struct Loopback;
 
 impl Fixture for Loopback {
@@ -137,7 +137,7 @@ async fn a_short_poll_brings_what_is_due_in_order_and_says_that_it_is_json() {
     }
     assert!(json.get("moreAvailable").is_none());
     stand.subscription.until(|subscription| subscription.handed() == 5).await;
-    // The connection goes on; acknowledgement on it, and nothing is left.
+    // The connection stays open; after an acknowledgement on it nothing is left.
     caller.ask(&json!({ "ack": stand.names(), "returnImmediately": true })).await;
     assert_eq!(caller.answer().await.unwrap().text(), r#"{"sets":{}}"#);
     assert!(stand.subscription.ends().iter().all(|end| *end == Some(End::Acknowledged)));
@@ -163,7 +163,7 @@ async fn acknowledging_only_is_answered_at_once_with_or_without_the_flag() {
     {
         let mut ask = ask.clone();
         ask["ack"] = json!([fetched[at]]);
-        // Another connection than the one that brought them.
+        // The acknowledgement comes on another connection than the SETs did.
         let answer = stand.poll(ask).await;
         assert_eq!((names(&answer).len(), &answer["moreAvailable"]), (0, &true.into()));
     }
@@ -195,7 +195,7 @@ async fn acknowledgements_count_before_the_wait_and_errors_keep_their_language()
         (refused[0].language.as_deref(), refused[0].description.as_deref()),
         (Some("de"), Some("kein Schlüssel"))
     );
-    // A caller that hangs up now has been heard.
+    // The outcomes were processed before the caller disconnects.
     drop(caller);
     stand.subscription.until(|subscription| subscription.consumers().is_empty()).await;
 }
@@ -258,7 +258,7 @@ async fn ends_answer_who_waits() {
         let mut caller = stand.caller().await;
         caller.ask(&json!({})).await;
         stand.waiters(1).await;
-        // Whoever has waited a second is answered at once.
+        // A poll that has waited a second is answered at once.
         stand.mock.advance(Duration::from_secs(1));
         stand.subscription.end(end.clone());
         let answer = caller.answer().await.unwrap();
@@ -274,7 +274,7 @@ async fn a_disabled_stream_is_answered_at_once_or_after_a_second_so_that_nobody_
     assert_eq!(stand.poll(json!({ "returnImmediately": true })).await, json!({ "sets": {} }));
     let mut caller = stand.caller().await;
     caller.ask(&json!({})).await;
-    // Its consumer has come and gone by the time another poll was answered.
+    // The consumer of the first poll has come and gone by the time another poll was answered.
     stand.poll(json!({ "returnImmediately": true })).await;
     assert!(caller.is_silent());
     stand.mock.advance(Duration::from_secs(1));
@@ -303,7 +303,8 @@ async fn a_fifth_waiting_poll_ends_the_oldest() {
     }
     let mut fifth = stand.caller().await;
     fifth.ask(&json!({})).await;
-    // The oldest's consumer is gone at once, its answer comes when it has waited a second: replicas do not spin each other.
+    // The oldest poll's consumer is gone at once, but its answer comes when it has waited a second, so that replicas do
+    // not make each other spin.
     stand.subscription.until(|subscription| subscription.consumers() == [2, 3, 4, 5]).await;
     assert!(callers[0].is_silent());
     stand.mock.advance(Duration::from_secs(1));
@@ -329,7 +330,7 @@ async fn who_hangs_up_in_the_long_poll_costs_nothing() {
 
 #[tokio::test]
 async fn who_hangs_up_in_the_middle_of_an_answer_costs_nothing() {
-    // More than the sockets on the way take.
+    // The answer is larger than the buffers of the sockets.
     let stand = Stand::padded(14, 1, 900_000).await;
     let mut caller = Caller::slow(stand.address).await;
     caller.ask(&json!({})).await;

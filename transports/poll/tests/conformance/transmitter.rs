@@ -1,4 +1,4 @@
-//! A transmitter that is not ours: raw sockets, told answer by answer what to do.
+//! A transmitter on raw sockets, independent of this crate, to which each test says what it answers.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ pub(crate) struct Transmitter {
     caller: Option<TcpStream>,
 }
 
-/// A request as it came.
+/// A request as it was received.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) head: String,
@@ -29,7 +29,7 @@ impl Transmitter {
         self.listener.local_addr().unwrap()
     }
 
-    /// The next request, on the connection of the one before or on a new one.
+    /// Returns the next request, on the connection of the one before or on a new one.
     pub(crate) async fn asked(&mut self) -> Asked {
         loop {
             if let Some(asked) = self.read().await {
