@@ -1,4 +1,4 @@
-//! The options of the method: the operator's section, the grant of a stream, the receiver's terms.
+//! Options of multi-SET push: the operator's section, the grant of a stream, the receiver's terms.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -16,28 +16,28 @@ const ACK_PROBE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_
 const RECEIVE_SETS: RangeInclusive<usize> = 1..=10_000;
 const RECEIVE_BYTES: RangeInclusive<usize> = 4096..=(64 << 20);
 
-/// `[methods.multipush]`: what holds for every multi-SET push stream unless its grant says otherwise.
+/// `[methods.multipush]`: the settings of every multi-SET push stream whose grant does not override them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Section {
-    /// Requests of one stream that may be under way at once, 1 to 64.
+    /// The most requests of one stream under way at once, 1 to 64.
     pub requests: usize,
-    /// SETs of one request at most, 1 to 1000; fewer where the receiver says that they are too many.
+    /// The most SETs in one request, 1 to 1000; fewer where the receiver says that they are too many.
     pub sets: usize,
-    /// Bytes of one request's SETs at most, 4096 to 16 MiB; a larger SET travels alone.
+    /// The most bytes of SETs in one request, 4096 to 16 MiB; a larger SET travels alone.
     pub bytes: usize,
-    /// From resolving the receiver's name to its answer, 1s to 5m.
+    /// The time from resolving the receiver's name to its answer, 1s to 5m.
     #[serde(with = "setgate_delivery::duration")]
     pub timeout: Duration,
-    /// How long the receiver may take to acknowledge or refuse a SET, 1s to 1h; then it is sent again.
+    /// The time in which the receiver has to acknowledge or refuse a SET, 1s to 1h, before it is sent again.
     #[serde(with = "setgate_delivery::duration")]
     pub redelivery_timeout: Duration,
-    /// After which an empty request asks for outstanding acknowledgements, 1s to 5m; longer while none come.
+    /// The time after which an empty request asks for outstanding acknowledgements, 1s to 5m; it grows while none come.
     #[serde(with = "setgate_delivery::duration")]
     pub ack_probe_after: Duration,
-    /// SETs of one request that the receiving half takes, 1 to 10,000.
+    /// The most SETs in one request that the receiving half accepts, 1 to 10,000.
     pub receive_sets: usize,
-    /// Bytes of one request that the receiving half reads, 4096 to 64 MiB.
+    /// The most bytes of one request that the receiving half reads, 4096 to 64 MiB.
     pub receive_bytes: usize,
 }
 
@@ -88,7 +88,7 @@ impl Section {
     }
 }
 
-/// How much a channel sends, and how long it waits.
+/// The limits and times of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Measures {
     pub(crate) requests: usize,
@@ -99,23 +99,23 @@ pub(crate) struct Measures {
     pub(crate) ack_probe: Duration,
 }
 
-/// The operator's word on one stream, beside whom its channel trusts.
+/// The operator's settings for one stream, in addition to its [trust](setgate_delivery::endpoint::Trust).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grant {
-    /// Requests that may be under way at once; instead of the section's.
+    /// The most requests under way at once, instead of the section's.
     pub requests: Option<usize>,
-    /// SETs of one request at most; instead of the section's.
+    /// The most SETs in one request, instead of the section's.
     pub sets: Option<usize>,
-    /// Bytes of one request's SETs at most; instead of the section's.
+    /// The most bytes of SETs in one request, instead of the section's.
     pub bytes: Option<usize>,
-    /// From resolving the receiver's name to its answer; instead of the section's.
+    /// The time from resolving the receiver's name to its answer, instead of the section's.
     #[serde(with = "setgate_delivery::duration::optional")]
     pub timeout: Option<Duration>,
-    /// How long the receiver may take to acknowledge or refuse a SET; instead of the section's.
+    /// The time in which the receiver has to acknowledge or refuse a SET, instead of the section's.
     #[serde(with = "setgate_delivery::duration::optional")]
     pub redelivery_timeout: Option<Duration>,
-    /// After which an empty request asks for outstanding acknowledgements; instead of the section's.
+    /// The time after which an empty request asks for outstanding acknowledgements, instead of the section's.
     #[serde(with = "setgate_delivery::duration::optional")]
     pub ack_probe_after: Option<Duration>,
 }
@@ -123,7 +123,7 @@ pub struct Grant {
 impl Options for Grant {}
 
 impl Grant {
-    /// What holds for a channel: the section, the grant, and what the receiver says that it takes.
+    /// Returns the limits and times of a channel: those of the section and the grant, lowered by the receiver's terms.
     pub(crate) fn measures(&self, section: &Section, terms: &Terms) -> Result<Measures, Fault> {
         let fault = |pointer: String, why| Fault::Terms { pointer, cause: Cause::configuration("invalid", why) };
         let own = Section {
@@ -162,13 +162,13 @@ fn within<T: Copy + PartialOrd + std::fmt::Display>(
     }
 }
 
-/// What a receiver writes in `delivery` beside `method`.
+/// The members of `delivery` other than `method`, as the receiver writes them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Terms {
-    /// Where SETs are pushed to; not the endpoint of single push (draft §3).
+    /// The URL that SETs are pushed to; not the endpoint of single push (draft §3).
     pub endpoint_url: String,
-    /// Sent verbatim as `Authorization` with every request.
+    /// The value of `Authorization`, sent verbatim with every request.
     #[serde(default)]
     pub authorization_header: Option<Secret<String>>,
     /// The receiver's own maximum of SETs in one request (draft §7.1).

@@ -13,10 +13,10 @@ pub mod wire;
 pub use config::{Grant, Section, Terms};
 pub use sender::MultiChannel;
 
-/// The method's name; provisional, since the draft registers none.
+/// The method's URI; it is provisional, since the draft registers none.
 const URI: &str = "urn:setgate:delivery:multi-push";
 
-/// Push over HTTP, many SETs a request (draft-deshpande-secevent-http-multi-set-push).
+/// The multi-SET push method: many SETs per HTTP request (draft-deshpande-secevent-http-multi-set-push).
 pub struct MultiPush {
     section: Section,
     env: Env,

@@ -1,15 +1,15 @@
-//! How many SETs the next request may hold: more while they are taken, half when they are too many.
+//! The size of the next request: it grows while requests are accepted, and is halved when the SETs are too many.
 
-/// Where a channel begins: what the draft of 2025 names as the most that should be sent at once.
+/// The first size of a channel's requests, which the draft of 2025 names as the most that should be sent at once.
 const FIRST: usize = 20;
-/// Requests of full size after which a size that was refused once is tried again.
+/// The number of requests of full size after which a size that was refused is tried again.
 const PATIENCE: u32 = 256;
 
 /// The size of a channel's requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pace {
     size: usize,
-    /// Below the smallest size that was refused of late.
+    /// The largest size to try: below the smallest one that was refused recently.
     ceiling: usize,
     most: usize,
     full: u32,
@@ -20,15 +20,15 @@ impl Pace {
         Self { size: FIRST.min(most), ceiling: most, most, full: 0 }
     }
 
-    /// SETs that the next request may hold.
+    /// Returns the most SETs for the next request.
     pub(crate) const fn size(&self) -> usize {
         self.size
     }
 
-    /// A request of so many SETs was understood.
+    /// Records that a request of `sets` SETs was understood.
     pub(crate) fn understood(&mut self, sets: usize) {
         if sets < self.size {
-            // It was not full, so it tells nothing of larger ones.
+            // The request was not full, so it says nothing about larger ones.
             return;
         }
         if self.size < self.ceiling {
@@ -42,15 +42,15 @@ impl Pace {
         }
     }
 
-    /// A request of so many SETs was too large for the receiver.
+    /// Records that a request of `sets` SETs was too large for the receiver.
     pub(crate) fn too_many(&mut self, sets: usize) {
         self.halve(sets);
         self.full = 0;
-        // A sixteenth less, so that the search ends after few refusals.
+        // The ceiling drops by a sixteenth, so that the search ends after few refusals.
         self.ceiling = self.ceiling.min((sets - (sets / 16).max(1).min(sets)).max(1)).max(self.size);
     }
 
-    /// A request of so many SETs was refused, perhaps for one of them.
+    /// Halves the size after a request of `sets` SETs was refused, perhaps for one of them.
     pub(crate) fn halve(&mut self, sets: usize) {
         self.size = self.size.min(sets / 2).max(1);
     }
@@ -60,7 +60,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Requests under a receiver's limit, refused ones among them.
+    /// Sends requests to a receiver with a limit, and returns how many of them were refused.
     fn run(pace: &mut Pace, limit: usize, requests: usize) -> usize {
         let mut refused = 0;
         for _ in 0..requests {

@@ -1,4 +1,4 @@
-//! The other end: takes SETs that a transmitter pushes by the batch.
+//! The receiving half: accepts SETs that a transmitter pushes in batches.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use setgate_delivery::{
 
 use crate::wire::{self, Receives, Reply};
 
-/// When a transmitter is asked to come back after an end that is ours.
+/// The `Retry-After` of a request that is refused because the receiving half shuts down.
 const LATER: Duration = Duration::from_secs(5);
-/// What is being taken when everything must end gets so long.
+/// The time at shutdown for SETs that are being accepted.
 const GRACE: Duration = Duration::from_secs(5);
-/// SETs that go in by one call: between two calls it is seen that everything must end.
+/// The number of SETs that are passed to the ingest in one call; between two calls a shutdown is noticed.
 const PORTION: usize = 16;
 
-/// Takes a POST on any path; the mount decides where it begins and who may pass.
+/// Returns routes that accept a POST on any path; the mount decides the prefix and checks callers.
 pub(crate) fn routes(receives: Receives, runtime: Runtime) -> Router {
     Router::new().fallback(move |Extension(arrival): Extension<Arrival>, request: Request| {
         let runtime = runtime.clone();
@@ -27,7 +27,7 @@ pub(crate) fn routes(receives: Receives, runtime: Runtime) -> Router {
 }
 
 async fn receive(mut arrival: Arrival, request: Request, receives: Receives, runtime: &Runtime) -> Reply {
-    // Everything that can be said without the body is said before it is read.
+    // All checks that do not need the body come before it is read.
     if request.method() != Method::POST {
         return Reply::Status(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -56,7 +56,7 @@ async fn receive(mut arrival: Arrival, request: Request, receives: Receives, run
     let ends = arrival.ends.clone();
     let work = async {
         let mut answers = Vec::with_capacity(names.len());
-        // When the end comes what was taken is acknowledged, and the rest comes again.
+        // At shutdown the SETs accepted so far are acknowledged, and the others are sent again.
         while !*ends.borrow() {
             let portion: Vec<_> = what.by_ref().take(PORTION).collect();
             let asked = portion.len();
@@ -64,7 +64,8 @@ async fn receive(mut arrival: Arrival, request: Request, receives: Receives, run
             if asked > 0 {
                 answers.extend(arrival.ingest.accept(&arrival.peer, portion).await.into_iter().take(asked));
             }
-            // The last portion, or an ingest that did not answer for each: what follows would get another's answer.
+            // This was the last portion, or the ingest did not answer for each SET: later answers would be attributed
+            // to other SETs.
             if answers.len() - before < PORTION {
                 break;
             }
@@ -83,7 +84,7 @@ async fn receive(mut arrival: Arrival, request: Request, receives: Receives, run
     if answers.is_empty() && !names.is_empty() { Reply::Busy(LATER) } else { reply(names, answers) }
 }
 
-/// What the ingest said, SET by SET, as one answer.
+/// Combines the ingest's answers to the SETs into one answer.
 fn reply(names: Vec<Box<str>>, answers: Vec<Answer>) -> Reply {
     let (mut ack, mut set_errs, mut busy) = (Vec::new(), Vec::new(), None);
     for (name, answer) in names.into_iter().zip(answers) {
@@ -97,7 +98,8 @@ fn reply(names: Vec<Box<str>>, answers: Vec<Answer>) -> Reply {
         }
     }
     match busy {
-        // Nothing was taken, and the transmitter may know it. Otherwise it hears of those that were not by silence.
+        // Nothing was accepted, and the transmitter may know it. Otherwise SETs that were put off are left out of the
+        // answer.
         Some(after) if ack.is_empty() && set_errs.is_empty() => Reply::Busy(after),
         _ => Reply::Understood { ack, set_errs },
     }

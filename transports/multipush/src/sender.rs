@@ -1,4 +1,4 @@
-//! Pushes the SETs of one stream, many a request.
+//! The sender, which pushes the SETs of one stream, many per request.
 
 use std::{
     sync::{
@@ -24,12 +24,13 @@ use crate::{
     wire::{self, Meaning},
 };
 
-/// Longest pause between two empty requests that brought nothing.
+/// The longest pause between two empty requests that brought nothing.
 const SLOWEST_ACK_PROBE: Duration = Duration::from_secs(60);
-/// Longest pause that a `Retry-After` puts between two empty requests (hardening H50).
+/// The longest pause that a `Retry-After` puts between two empty requests (hardening H50).
 const LONGEST_REST: Duration = Duration::from_secs(3600);
 
-/// One stream that is pushed by the batch: a few requests at once, each with as many SETs as are due and the receiver takes.
+/// A stream that is pushed in batches: a few requests at once, each with as many SETs as are due and the receiver
+/// accepts.
 pub struct MultiChannel {
     endpoint: Endpoint,
     runtime: Runtime,
@@ -37,12 +38,12 @@ pub struct MultiChannel {
     fields: HeaderMap,
     measures: Measures,
     pace: Mutex<Pace>,
-    /// The status of the last answer that was understood, where it was not 202; else 0.
+    /// The status of the last answer that was understood if it was not 202, else 0.
     odd: AtomicU16,
     warned: AtomicBool,
 }
 
-/// A request and how it ended.
+/// A request that has ended, with its answer.
 struct Done {
     sent: Vec<(Jti, Attempt)>,
     answer: Result<HttpResponse, HttpError>,
@@ -72,7 +73,7 @@ impl MultiChannel {
         })
     }
 
-    /// One request; without SETs it asks for outstanding acknowledgements.
+    /// Sends one request; without SETs it asks for outstanding acknowledgements.
     async fn post(&self, sets: Vec<SealedSet>) -> Done {
         let request = HttpRequest {
             method: Method::POST,
@@ -87,7 +88,8 @@ impl MultiChannel {
         Done { sent, answer: self.endpoint.client.send(request).await }
     }
 
-    /// Reports what an answer says. Returns how long the receiver asks to be left alone, and why the channel must end, if it must.
+    /// Reports the outcomes in an answer. Returns the time for which the receiver asks for a pause, and the cause if
+    /// the channel must end.
     fn settle(&self, subscription: &Subscription, done: Done) -> (Duration, Option<Cause>) {
         let Done { sent, answer } = done;
         let meaning = match &answer {
@@ -102,7 +104,8 @@ impl MultiChannel {
             Err(error) => Meaning::Each(endpoint::no_answer(error)),
         };
         let each = |verdict: Verdict| {
-            // The last first: what comes back before its predecessors do takes nothing along that was not asked for.
+            // SETs are given back in reverse order: one that comes back before its predecessors takes along none that
+            // was not asked for.
             let back = sent.iter().rev();
             let outcomes = back.map(|(jti, attempt)| (*jti, Some(*attempt), Err(verdict.clone())));
             subscription.settle_all(outcomes.collect());
@@ -110,7 +113,8 @@ impl MultiChannel {
         match meaning {
             Meaning::Understood(outcomes) => {
                 self.pace.lock().understood(sent.len());
-                // Draft §4.4: a 202 says that the request was understood; acknowledgements may come in any later answer.
+                // The status says that the request was understood; acknowledgements may come in any later answer (draft
+                // §4.4).
                 subscription.reached(&sent);
                 subscription.settle_all(outcomes);
             }
@@ -135,7 +139,8 @@ impl MultiChannel {
         (Duration::ZERO, None)
     }
 
-    /// The draft of today knows 202 only; what else is understood is remarked on, in the log once.
+    /// Notes a status other than 202, which is the only one in the present draft, for [`Channel::remark`], and logs the
+    /// first one.
     fn note(&self, status: StatusCode) {
         let odd = if status == StatusCode::ACCEPTED { 0 } else { status.as_u16() };
         self.odd.store(odd, Ordering::Relaxed);
@@ -145,7 +150,7 @@ impl MultiChannel {
     }
 }
 
-/// When the next empty request is due.
+/// The time of the next empty request.
 struct AckProbes {
     every: Duration,
     longest: Duration,
@@ -156,12 +161,12 @@ struct AckProbes {
 impl AckProbes {
     fn new(measures: &Measures, now: Duration) -> Self {
         let every = measures.ack_probe;
-        // Often enough that an acknowledgement is fetched before its SET is due again.
+        // Empty requests are frequent enough that an acknowledgement is fetched before its SET is due again.
         let longest = SLOWEST_ACK_PROBE.min(measures.ack_within / 2).max(every);
         Self { every, longest, pause: every, at: now + every }
     }
 
-    /// An answer has come; `moved`: it settled something, or brought SETs along.
+    /// Records an answer; `moved` says that it settled something or that its request had SETs.
     fn answered(&mut self, now: Duration, moved: bool, rest: Duration) {
         self.pause = if moved { self.every } else { (self.pause * 2).min(self.longest) };
         self.at = now + self.pause.max(rest);
@@ -173,7 +178,7 @@ impl Channel for MultiChannel {
         let Measures { sets, bytes, timeout, ack_within, .. } = self.measures;
         Profile {
             initiator: Initiator::Gateway,
-            // A request arrives whole or not at all, and others that run beside it hold other order keys.
+            // A request arrives whole or not at all, and others under way have other order keys.
             order: Order::PerBatch,
             receipt: Receipt::Receiver,
             form: Form::Token,
@@ -198,7 +203,7 @@ impl Channel for MultiChannel {
         let mut ack_probes = AckProbes::new(&self.measures, clock.monotonic());
         let mut end: Option<Closed> = None;
         loop {
-            // While a request is under way its answer may bring what is outstanding.
+            // While a request is under way, its answer may bring the outstanding acknowledgements.
             let owed = if busy.is_empty() { subscription.outstanding() } else { 0 };
             if busy.is_empty()
                 && let Some(closed) = end.take_if(|closed| owed == 0 || *closed != Closed::Draining)

@@ -1,4 +1,4 @@
-//! What goes over the wire and what it means; pure, so that it can be fuzzed.
+//! The wire format and its meaning, free of I/O, so that it can be fuzzed.
 
 use setgate_delivery::{
     Attempt, Cause, ErrorCode, HttpResponse, Jti, Outcome, Refusal, Scope, SealedSet, Timestamp, Verdict,
@@ -9,19 +9,19 @@ use setgate_delivery::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 
-/// Largest SET that is sent, in bytes.
+/// The largest SET that is sent, in bytes.
 pub const LARGEST: usize = 1024 * 1024;
 
-/// Bytes that the JSON object adds to each SET: its `jti`, quotes, colon and comma.
+/// The bytes that the JSON object adds to each SET: its `jti`, quotes, colon and comma.
 pub const OVERHEAD: usize = 30;
 
-/// Bytes of an answer that are read, and ids in it that are kept (hardening H43).
+/// The limits of an answer: bytes that are read, and ids in it that are kept (hardening H43).
 pub const ANSWER: Bounds = Bounds::OF_RECEIVER;
 
-/// The code of a request that holds more SETs than the receiver takes (draft §4.4.2); registered nowhere.
+/// The error code for more SETs in a request than the receiver accepts (draft §4.4.2); it is registered nowhere.
 pub const TOO_MANY: &str = "too_many_sets";
 
-/// The header fields of every request of a channel (draft §4.3).
+/// Returns the header fields of every request of a channel (draft §4.3).
 #[must_use]
 pub fn request_fields(authorization: Option<HeaderValue>) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(6);
@@ -34,28 +34,29 @@ pub fn request_fields(authorization: Option<HeaderValue>) -> HeaderMap {
     fields
 }
 
-/// The body of a request; without SETs it asks for outstanding acknowledgements (draft §4).
+/// Returns the body of a request; without SETs it asks for outstanding acknowledgements (draft §4).
 #[must_use]
 pub fn request(sets: &[SealedSet]) -> Vec<u8> {
     Speech { sets: Some(sets), ..Speech::default() }.to_json()
 }
 
-/// What an answer means for the SETs of its request.
+/// The meaning of an answer for the SETs of its request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
-    /// The request was understood. These SETs are settled, of this request or of earlier ones; the others stay outstanding.
+    /// The request was understood. These SETs are settled, of this request or of earlier ones; the others stay
+    /// outstanding.
     Understood(Vec<(Jti, Option<Attempt>, Outcome)>),
-    /// The receiver takes fewer SETs at once: the same SETs again, in smaller requests.
+    /// The receiver accepts fewer SETs at once: the same SETs are sent again, in smaller requests.
     TooMany,
-    /// The request was refused, perhaps for one of its SETs: the same SETs again, in smaller requests.
+    /// The request was refused, perhaps for one of its SETs: the same SETs are sent again, in smaller requests.
     Halve,
-    /// The same for every SET of the request.
+    /// The verdict holds for every SET of the request.
     Each(Verdict),
     /// The receiver contradicts itself.
     Fault(Cause),
 }
 
-/// Reads an answer to a request of `sent` SETs; the table in the README, in code.
+/// Returns the meaning of an answer to a request of `sent` SETs, as in the table of the README.
 #[must_use]
 pub fn meaning(answer: &HttpResponse, sent: usize, now: Timestamp) -> Meaning {
     let status = answer.status.as_u16();
@@ -68,7 +69,7 @@ pub fn meaning(answer: &HttpResponse, sent: usize, now: Timestamp) -> Meaning {
             Err(cause) => retry(Scope::Channel, cause),
         },
         413 => too_many(ErrorCode::TooLarge, "the receiver answered 413", answer, sent),
-        // The draft has 400 only; receivers that validate say 422.
+        // The draft has 400 only; receivers that validate answer 422.
         400 | 422 => match Said::read(&answer.body) {
             Some(said) if said.err == TOO_MANY => {
                 let text = said.description.as_deref().unwrap_or("the receiver takes no SETs at all");
@@ -80,17 +81,18 @@ pub fn meaning(answer: &HttpResponse, sent: usize, now: Timestamp) -> Meaning {
                 let refusal = fields::refusal(&said.err, said.description.as_deref(), &answer.headers);
                 Meaning::Each(Verdict::Refuse(refusal))
             }
-            // Other codes say nothing of the request as a whole (draft §4.4.2), so nothing is settled by them.
+            // Other codes are not defined for a whole request (draft §4.4.2), so they settle nothing.
             Some(said) if said.err != "invalid_request" => retry(Scope::Channel, plain()),
             _ => alone(sent, retry(Scope::Set, plain())),
         },
-        // The receiver's handler failed; whether on one of these SETs is seen when they are tried in smaller requests.
+        // The receiver's handler failed; smaller requests show whether it failed on one of these SETs.
         500 => alone(sent, retry(Scope::Set, plain())),
         _ => retry(Scope::Channel, plain()),
     }
 }
 
-/// What fails for one SET fails for all that travel with it: only alone it is that SET's.
+/// Returns `verdict` for a request of at most one SET, and [`Meaning::Halve`] for more: a failure is only attributed to
+/// a SET that travels alone.
 fn alone(sent: usize, verdict: Meaning) -> Meaning {
     if sent > 1 { Meaning::Halve } else { verdict }
 }
@@ -111,7 +113,7 @@ fn refused(code: &'static str, said: &Said) -> Cause {
     Cause::configuration(code, setgate_delivery::clean(&format!("the receiver said {}{text}", said.err), 512))
 }
 
-/// Reads what a success says. Nothing at all says nothing: `ack` may come later, or be missing.
+/// Parses the answer of a success. An empty one is valid: `ack` may come later, or be missing.
 fn read(answer: &HttpResponse) -> Result<Exchange, Cause> {
     if answer.truncated {
         return Err(Cause::new("answer_cut", format!("the answer broke off or has more than {} bytes", ANSWER.bytes)));
@@ -122,7 +124,7 @@ fn read(answer: &HttpResponse) -> Result<Exchange, Cause> {
     }
     let read = Exchange::parse(body, ANSWER, fields::language(&answer.headers));
     let settles = |said: &Exchange| !said.ack.is_empty() || !said.set_errs.is_empty();
-    // Nothing is settled by it, and the time until what it was about is missed would tell nobody why.
+    // The answer settles nothing and contradicts its status; the SETs would only be missed later, without a reason.
     if !read.as_ref().is_ok_and(settles)
         && let Some(cause) = endpoint::contradiction(answer)
     {
@@ -145,46 +147,46 @@ const fn hint(status: u16) -> &'static str {
     }
 }
 
-/// How much the receiving half takes of one request.
+/// The limits of a request to the receiving half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receives {
-    /// SETs.
+    /// The most SETs in one request.
     pub sets: usize,
-    /// Bytes of the body.
+    /// The most bytes of the body.
     pub bytes: usize,
 }
 
-/// Reads what a transmitter sent.
+/// Parses the SETs of a request.
 ///
 /// # Errors
-/// The answer it gets instead.
+/// Returns the answer to a request that is not acceptable.
 pub fn sets(body: &[u8], receives: Receives) -> Result<Vec<(Box<str>, setgate_delivery::Bytes)>, Reply> {
     let bounds = Bounds { bytes: receives.bytes, sets: receives.sets, ids: ANSWER.ids };
     match Exchange::parse(body, bounds, None) {
-        // The draft of 2025 allowed to leave `sets` out.
+        // The draft of 2025 allowed `sets` to be left out.
         Ok(exchange) => Ok(exchange.sets.unwrap_or_default()),
         Err(Malformed::TooLarge(_)) => Err(Reply::TooMany),
         Err(_) => Err(Reply::Invalid("the body is no object with `sets`")),
     }
 }
 
-/// What the receiving half answers (draft §4.4).
+/// The answer of the receiving half (draft §4.4).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
-    /// The request was understood: 202, with what became of its SETs.
+    /// The request was understood: 202 with the outcomes of its SETs.
     Understood {
-        /// SETs that are kept.
+        /// The SETs that were accepted.
         ack: Vec<Box<str>>,
-        /// SETs that are refused.
+        /// The SETs that were refused.
         set_errs: Vec<(Box<str>, Refusal)>,
     },
-    /// More SETs or bytes than are taken: 413 (draft §7.1), with the error that draft §4.4.2 has for it.
+    /// The request has more SETs or bytes than are accepted: 413 (draft §7.1), with the error of draft §4.4.2.
     TooMany,
-    /// The request as a whole is not acceptable: 400 and why.
+    /// The request as a whole is not acceptable: 400 with the reason.
     Invalid(&'static str),
-    /// Not now: 503, and when.
+    /// The request cannot be accepted now: 503 with the time of the next attempt.
     Busy(std::time::Duration),
-    /// Something of HTTP: this status, empty.
+    /// An error of HTTP: this status with an empty body.
     Status(StatusCode),
 }
 
@@ -195,7 +197,7 @@ impl From<Reply> for Response {
             Reply::Understood { ack, set_errs } => {
                 let refused = (!set_errs.is_empty()).then_some(&set_errs[..]);
                 let body = Speech { ack: Some(ack), set_errs: refused, ..Speech::default() }.to_json();
-                // One field speaks for all descriptions: where they differ none is named wrongly.
+                // One field applies to all descriptions: where their languages differ it is `mul`.
                 let mut languages = set_errs.iter().map(|(_, refusal)| refusal.language.as_deref().unwrap_or("en"));
                 let first = languages.next();
                 let language = first.map(|first| if languages.all(|other| other == first) { first } else { "mul" });
@@ -224,7 +226,7 @@ impl From<Reply> for Response {
             fields.insert(header::CONTENT_LANGUAGE, language);
         }
         if let Reply::Busy(after) = reply {
-            // Whole seconds, and never none: a peer that comes back at once is no help.
+            // The value is in whole seconds, rounded up and at least 1, so that the peer does not come back at once.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
@@ -236,7 +238,7 @@ impl From<Reply> for Response {
     }
 }
 
-/// Whether a request's content type is JSON: parameters and case are tolerated (RFC 9110 §8.3.1).
+/// Returns whether a request's content type is JSON; parameters and case are tolerated (RFC 9110 §8.3.1).
 #[must_use]
 pub fn is_json(content_type: Option<&HeaderValue>) -> bool {
     let Some(text) = content_type.and_then(|value| value.to_str().ok()) else { return false };

@@ -20,7 +20,7 @@ fn jti(number: u128) -> Jti {
     Jti::from_block(b't', number.to_be_bytes())
 }
 
-/// A meaning in few words.
+/// Returns a meaning in short.
 fn word(meaning: &Meaning) -> String {
     match meaning {
         Meaning::Understood(_) => "understood".to_owned(),
@@ -34,7 +34,7 @@ fn word(meaning: &Meaning) -> String {
     }
 }
 
-/// The table that people read is the table that the code follows.
+/// Checks that the code follows the table in the README.
 #[test]
 fn every_row_of_the_readmes_table_is_what_the_code_does() {
     let readme = include_str!("../../README.md");
@@ -110,7 +110,7 @@ fn acknowledgements_and_errors_name_sets_of_any_request() {
         "ack": [jti(1).as_str(), "4d3559ec67504aaba65d40b0363faad8", jti(2).as_str()],
         "setErrs": {
             jti(3).as_str(): {"err": "invalid_key", "description": "nein"},
-            // Older texts had both members optional, and the err as free text.
+            // In older drafts both members were optional, and `err` was free text.
             jti(4).as_str(): {},
             jti(5).as_str(): {"err": "invalid subject"},
             jti(2).as_str(): {"err": "access_denied"},
@@ -160,7 +160,7 @@ fn the_figures_of_the_draft_mean_what_it_says() {
             "http-response" => {
                 let status = u16::try_from(value["status"].as_u64().unwrap()).unwrap();
                 let meant = meaning(&answer(status, &value["body"].to_string()), 2, NOW);
-                // Their ids are not ours, hence unknown and ignored.
+                // The ids are none of this gateway's, hence unknown and ignored.
                 let due = match value["body"]["err"].as_str() {
                     Some(_) => "channel http_401",
                     None => "understood",

@@ -1,4 +1,4 @@
-//! A channel against receivers that acknowledge when they like.
+//! Tests of a channel against receivers that acknowledge late or out of order.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ use super::{
     *,
 };
 
-/// A subscription of so many SETs and keys, and the channel that serves it.
+/// A subscription with a number of SETs and order keys, and the channel that serves it.
 struct Case {
     subscription: Simulated,
     channel: Arc<dyn AnyChannel>,
@@ -49,7 +49,7 @@ impl Case {
         assert_eq!(open, None, "{:?}", ends[open.unwrap()]);
     }
 
-    /// No hand-over counted twice.
+    /// Checks that all SETs are acknowledged after exactly one counted attempt.
     fn once(&self) {
         self.all_acknowledged();
         assert!(
@@ -88,7 +88,7 @@ async fn a_request_is_exactly_what_the_draft_says() {
 #[tokio::test]
 async fn acknowledgements_come_with_later_answers_and_the_last_with_an_empty_request() {
     let owed = Arc::new(Mutex::new(Vec::new()));
-    // Each answer acknowledges what the request before it had.
+    // Each answer acknowledges the SETs of the request before it.
     let late = owed.clone();
     let sink = Sink::new(move |_, ids| {
         let before = std::mem::replace(&mut *late.lock().unwrap(), ids);
@@ -98,9 +98,9 @@ async fn acknowledgements_come_with_later_answers_and_the_last_with_an_empty_req
     let case = Case::new(&sink, json!({ "requests": 1 }), 60, 60).await;
     assert_eq!(case.run().await, Closed::Idle);
     case.once();
-    // A 202 says that the channel is well, long before the acknowledgement.
+    // A 202 says that the channel works, long before the acknowledgement.
     assert_eq!(case.subscription.reached(), 60);
-    // Not one empty request more than it takes.
+    // There is not one empty request more than necessary.
     assert_eq!(sink.sizes(), [20, 26, 14, 0]);
 }
 
@@ -117,7 +117,7 @@ async fn empty_requests_go_on_until_all_is_acknowledged_and_no_longer() {
     assert_eq!(sink.sizes(), [1, 0, 0, 0]);
 }
 
-/// The id of the SET at a place.
+/// Returns the id of the SET at a position.
 fn id(at: u128) -> String {
     setgate_delivery::Jti::from_block(b't', (at + 1).to_be_bytes()).to_string()
 }
@@ -134,7 +134,7 @@ async fn too_many_sets_halve_the_request_and_count_as_not_sent() {
         assert_eq!(case.run().await, Closed::Idle);
         case.once();
         let refused = sink.sizes().iter().filter(|size| **size > 7).count();
-        // Up to four at once, each time that a size is tried.
+        // Up to four requests are refused each time that a size is tried.
         assert!(refused <= 24, "{:?}", sink.sizes());
     }
 }
@@ -179,7 +179,7 @@ async fn an_acknowledgement_counts_before_the_request_that_carried_its_set_is_an
         end = &mut run => panic!("{end:?}: the first request has no answer yet"),
         () = case.subscription.until_settled() => {}
     }
-    // Its deadline passes, and repeats nothing.
+    // The deadline of the SETs passes without repeating any.
     assert_eq!(run.await, Closed::Idle);
     case.once();
     assert_eq!(sink.sizes().iter().sum::<usize>(), 40);
@@ -204,7 +204,7 @@ async fn requests_run_at_once_and_never_share_an_order_key() {
                 most.fetch_max(now.len(), Ordering::SeqCst);
             }
             if number < 4 {
-                // None is answered before four are here.
+                // The first four requests are answered only when all of them are here.
                 full.wait().await;
             }
             now.lock().unwrap().retain(|other| *other != own);

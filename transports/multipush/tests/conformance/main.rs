@@ -1,4 +1,5 @@
-//! Multi-SET push against its own receiving half and against receivers that acknowledge late or misbehave, over real sockets.
+//! Tests of multi-SET push against its own receiving half and against receivers that acknowledge late or misbehave,
+//! over real sockets.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::{
@@ -23,7 +24,7 @@ mod channels;
 mod receiving;
 mod sink;
 
-/// Every name is this machine.
+/// A resolver for which every name is this machine.
 struct Here;
 
 impl Resolve for Here {
@@ -32,7 +33,7 @@ impl Resolve for Here {
     }
 }
 
-/// A method as the gateway starts it.
+/// Returns a method that is started as the gateway starts it.
 async fn method(runtime: &Runtime, section: Json) -> Arc<MultiPush> {
     let config = OutboundConfig { system_roots: false, ..OutboundConfig::default() };
     let http = Outbound::with_resolver(&config, runtime.clone(), OwnAddresses::new(), Arc::new(Here)).unwrap();
@@ -48,12 +49,12 @@ fn channel(method: &Arc<MultiPush>, terms: Json, grant: Json) -> Arc<dyn AnyChan
     Arc::new(method.channel(&about, terms, grant).unwrap())
 }
 
-/// A grant for receivers on this machine.
+/// Returns a grant for receivers on this machine.
 fn local() -> Json {
     json!({ "allow_networks": ["127.0.0.0/8"], "allow_http": true })
 }
 
-/// Multi-SET push over loopback, plain or over TLS with HTTP/2, to its own receiving half.
+/// A fixture that pushes over loopback to its own receiving half, plain or over TLS with HTTP/2.
 struct Loopback {
     tls: bool,
 }

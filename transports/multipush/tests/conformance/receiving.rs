@@ -1,4 +1,4 @@
-//! The receiving half, asked by callers that keep to the protocol and by callers that do not.
+//! Tests of the receiving half with callers that keep to the protocol and with callers that do not.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::*;
 
-/// Answers SET by SET in turn, and notes what came.
+/// An ingest that cycles through its answers, SET by SET, and records the SETs.
 struct Turns {
     answers: Vec<Answer>,
     asked: AtomicUsize,
@@ -86,7 +86,7 @@ async fn what_is_kept_is_acknowledged_and_what_is_refused_says_why() {
         answer.ends_with(r#"{"ack":["z"],"seterrs":{"a":{"err":"invalid_key","description":"no \"key\""}}}"#),
         "{answer}"
     );
-    // In the order of the request, each with the name that it was given.
+    // The SETs arrive in the order of the request, each under its name.
     let came = endpoint.ingest.came.lock().unwrap().clone();
     let due = [("z", "a.b.c"), ("a", "d.e.f"), ("m", "g.h.i")];
     assert_eq!(came, due.map(|(name, token)| (name.to_owned(), token.to_owned())));

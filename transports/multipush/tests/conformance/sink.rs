@@ -1,4 +1,4 @@
-//! A receiver that notes what came and answers as it is told.
+//! A receiver that records requests and answers as a test says.
 
 use std::sync::Mutex;
 
@@ -10,7 +10,7 @@ use setgate_delivery::{
 
 use super::*;
 
-/// One request: its header fields and the ids in it, in order.
+/// A request with its header fields, its path and the ids in it, in order.
 #[derive(Clone)]
 pub(crate) struct Came {
     pub(crate) fields: HeaderMap,
@@ -21,22 +21,22 @@ pub(crate) struct Came {
 #[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) came: Mutex<Vec<Came>>,
-    /// Ids of requests that are under way now, one list each.
+    /// The ids of each request that is under way.
     pub(crate) here: Mutex<Vec<Vec<String>>>,
 }
 
-/// Gone with the value.
+/// A receiver that stops when the value is dropped.
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
     pub(crate) notes: Arc<Notes>,
     _stop: watch::Sender<bool>,
 }
 
-/// An answer: status and body.
+/// The status and body of an answer.
 pub(crate) type Said = (u16, Json);
 
 impl Sink {
-    /// Answers request number `n`, from 0, as `answer` says.
+    /// Starts a receiver that answers request number `n`, from 0, with the result of `answer`.
     pub(crate) async fn new<F: Future<Output = Said> + Send + 'static>(
         answer: impl Fn(usize, Vec<String>) -> F + Send + Sync + 'static,
     ) -> Self {
@@ -75,7 +75,7 @@ impl Sink {
         self.notes.came.lock().unwrap().clone()
     }
 
-    /// SETs of each request.
+    /// Returns the number of SETs of each request.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         self.came().iter().map(|came| came.ids.len()).collect()
     }
