@@ -1,4 +1,4 @@
-//! What must hold of every parser of foreign bytes, whatever the bytes.
+//! Properties that every parser of foreign bytes must have, whatever the bytes.
 //!
 //! The fuzz targets and the corpus replay of `tests/it` run the same functions. Each returns whether the bytes were
 //! accepted, so that a run can tell that both answers occurred.
@@ -7,10 +7,10 @@ use serde_json::Value;
 use setgate_jose::{Jwks, Token};
 use setgate_set::{Event, EventLimits, JsonLimits, Subject, parse_json};
 
-// The replay reaches it through `transports`.
+// In the replay the crate is reached through `transports`.
 use super::push;
 
-/// What our reader accepts, a second reader reads as the same value (hardening H30); the second may accept more.
+/// Checks that a second reader parses accepted JSON as the same value (hardening H30); the second may accept more.
 pub(crate) fn json(data: &[u8]) -> bool {
     let Ok(ours) = parse_json(data, &JsonLimits::default()) else { return false };
     let theirs: Value = serde_json::from_slice(data).expect("accepted what is no JSON");
@@ -19,7 +19,8 @@ pub(crate) fn json(data: &[u8]) -> bool {
     true
 }
 
-/// An accepted event survives the way into a SET: read again by another parser it has the same subject, routing and digest.
+/// Checks that an accepted event has the same subject, routing and digest when it is parsed again from the body of its
+/// SET.
 pub(crate) fn event(data: &[u8]) -> bool {
     let Ok(value) = parse_json(data, &JsonLimits::default()) else { return false };
     let Ok(event) = Event::parse(value, &EventLimits::default()) else { return false };
@@ -44,7 +45,7 @@ pub(crate) fn event(data: &[u8]) -> bool {
     true
 }
 
-/// An accepted subject has one canonical text, which is read as the same subject.
+/// Checks that an accepted subject has one canonical text, which parses as the same subject.
 pub(crate) fn subject(data: &[u8]) -> bool {
     let Ok(value) = parse_json(data, &JsonLimits::default()) else { return false };
     let Ok(subject) = Subject::parse(&value) else { return false };
@@ -57,7 +58,7 @@ pub(crate) fn subject(data: &[u8]) -> bool {
     true
 }
 
-/// A token or a key set is taken apart or refused, and nothing verifies without a key.
+/// Checks that a token or a key set is parsed or refused, and that nothing verifies without a key.
 pub(crate) fn token(data: &[u8]) -> bool {
     let keys = Jwks::parse(data);
     let allowed = setgate_jose::AllowedAlgorithms::default();
@@ -70,8 +71,8 @@ pub(crate) fn token(data: &[u8]) -> bool {
     keys.is_ok()
 }
 
-/// Every answer of a push receiver has an outcome; only a success accepts (RFC 8935 §2.2), by the letter only 202, and no text is longer
-/// than allowed.
+/// Checks that every answer of a push receiver has an outcome, that only a success accepts a SET (RFC 8935 §2.2), by
+/// the letter only 202, and that no text is longer than allowed.
 pub(crate) fn answer(data: &[u8]) -> bool {
     let Some(([high, low], rest)) = data.split_first_chunk() else { return false };
     let Ok(status) = setgate_delivery::http::StatusCode::from_u16(100 + u16::from_be_bytes([*high, *low]) % 900) else {

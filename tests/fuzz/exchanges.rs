@@ -1,4 +1,4 @@
-//! What must hold of the objects that batch methods exchange, whatever the bytes; used as `checks.rs` is.
+//! Properties of the objects that batch methods exchange, whatever the bytes; they are used as those of `checks.rs`.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,14 +16,14 @@ use setgate_delivery::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
 };
 
-// The replay reaches them through `transports`.
+// In the replay the crates are reached through `transports`.
 use super::{multipush, poll, websocket};
 
-/// Small, so that mutations reach them.
+/// Bounds that are small enough for mutations to reach them.
 const BOUNDS: Bounds = Bounds { bytes: 8 << 10, ids: 6, sets: 4 };
 
-/// A second reader agrees on what is accepted, on what is too large and on every member (hardening H30, H43); what was read is
-/// written and read again as the same.
+/// Checks that a second reader agrees on what is accepted, on what is too large and on every member (hardening H30,
+/// H43), and that an accepted object is the same after it was written and parsed again.
 pub(crate) fn exchange(data: &[u8]) -> bool {
     let ours = Exchange::parse(data, BOUNDS, Some("en"));
     let theirs = second(data);
@@ -39,8 +39,8 @@ pub(crate) fn exchange(data: &[u8]) -> bool {
             false
         }
         (Err(error), Ok(theirs)) => panic!("a second reader accepts what ours refuses: {error}: {theirs:?}"),
-        // Inside an error, members without meaning are skipped by ours and read by the second, which stumbles over no more
-        // than what is no JSON.
+        // Inside an error, ours skips members without meaning and the second reader parses them; the second may fail
+        // only on bytes that are no JSON.
         (Ok(ours), Err(_))
             if ours.set_errs.len() + ours.unknown > 0 && serde_json::from_slice::<Value>(data).is_err() =>
         {
@@ -51,8 +51,8 @@ pub(crate) fn exchange(data: &[u8]) -> bool {
     }
 }
 
-/// A poll: who acknowledges and refuses the same SET refuses it; only who wants SETs waits (RFC 8936 §2.4); an answer is heard as
-/// it was said.
+/// Checks a poll: a SET that is acknowledged and refused counts as refused, only a poll that wants SETs waits (RFC 8936
+/// §2.4), and an answer is parsed as it was written.
 pub(crate) fn poll(data: &[u8]) -> bool {
     let (headers, body) = labelled(data, header::CONTENT_LANGUAGE);
     let Ok(ask) = poll::wire::Ask::parse(body, &headers) else { return false };
@@ -77,8 +77,8 @@ pub(crate) fn poll(data: &[u8]) -> bool {
     true
 }
 
-/// An answer to multi-SET push means something for every status; only a success settles what travelled together, and a
-/// receiving half keeps within what it takes.
+/// Checks that an answer to multi-SET push has a meaning for every status, that only a success settles several SETs at
+/// once, and that the receiving half keeps its limits.
 pub(crate) fn multipush(data: &[u8]) -> bool {
     let Some(([high, low, sent], rest)) = data.split_first_chunk() else { return false };
     let Ok(status) = StatusCode::from_u16(100 + u16::from_be_bytes([*high, *low]) % 900) else { return false };
@@ -114,8 +114,8 @@ pub(crate) fn multipush(data: &[u8]) -> bool {
     false
 }
 
-/// A socket: a message is read or gets a close code that may travel (RFC 6455 §7.4); a handshake is accepted only as a browser
-/// and RFC 6455 §4.2.1 have it.
+/// Checks that a message of a socket is parsed or gets a close code that may be sent (RFC 6455 §7.4), and that a
+/// handshake is accepted only in the form of a browser and of RFC 6455 §4.2.1.
 pub(crate) fn websocket(data: &[u8]) -> bool {
     let Some((first, rest)) = data.split_first() else { return false };
     if first & 1 == 0 {
@@ -167,7 +167,7 @@ pub(crate) fn websocket(data: &[u8]) -> bool {
     }
 }
 
-/// A first line as a header field, the rest as the body.
+/// Splits the input into a header field, which is its first line, and a body.
 fn labelled(data: &[u8], name: HeaderName) -> (HeaderMap, &[u8]) {
     let (field, body) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(0));
     let mut headers = HeaderMap::new();
@@ -177,7 +177,7 @@ fn labelled(data: &[u8], name: HeaderName) -> (HeaderMap, &[u8]) {
     (headers, body)
 }
 
-/// What reaches operators steers no terminal and is no longer than allowed (hardening H50).
+/// Checks that texts for operators have no control characters and are no longer than allowed (hardening H50).
 fn presentable(verdict: Option<&Verdict>) {
     let fine = |text: &str, most: usize| text.len() <= most && !text.chars().any(char::is_control);
     match verdict {
@@ -234,7 +234,7 @@ fn written_and_read_again(read: Exchange) {
     assert_eq!(again, expected, "the object changed on the way");
 }
 
-/// A refusal after another journey: escapes are escaped again, and a missing text is worded.
+/// Returns a refusal as it is parsed again: escapes are escaped again, and a missing description has a default text.
 fn said_again(refusal: &Refusal) -> Refusal {
     let text = refusal.description.as_deref().unwrap_or("no description");
     Refusal {
@@ -247,7 +247,7 @@ fn said_again(refusal: &Refusal) -> Refusal {
     }
 }
 
-/// What an object says, in an order that does not depend on who read it.
+/// The members of an object, in an order that does not depend on the reader.
 #[derive(Debug, Default, PartialEq)]
 struct Members {
     sets: Option<BTreeMap<String, String>>,
@@ -290,7 +290,8 @@ impl Members {
     }
 }
 
-/// The second reader: known members as plain values that keep what is there twice, checked afterwards.
+/// Parses with the second reader, which keeps known members as plain values with their duplicates and checks them
+/// afterwards.
 fn second(data: &[u8]) -> Result<Members, String> {
     let mut json = serde_json::Deserializer::from_slice(data);
     let members = json.deserialize_map(Known).and_then(|all| json.end().map(|()| all)).map_err(|e| e.to_string())?;
@@ -350,12 +351,12 @@ fn second(data: &[u8]) -> Result<Members, String> {
     Ok(said)
 }
 
-/// A value that forgets nothing.
+/// A JSON value that keeps duplicates.
 #[derive(Debug)]
 enum Tree {
     Flag(bool),
     Count(u64),
-    /// Negative, or not whole.
+    /// A number that is negative or not whole.
     Number(#[expect(dead_code, reason = "for the text of a failure")] String),
     Text(String),
     List(Vec<Tree>),
@@ -446,7 +447,7 @@ impl<'de> Visitor<'de> for Grow {
     }
 }
 
-/// The members that mean something; others are skipped, whatever they hold.
+/// A visitor for the members that have a meaning; the others are skipped, whatever they hold.
 struct Known;
 
 impl<'de> Visitor<'de> for Known {

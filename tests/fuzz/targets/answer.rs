@@ -1,4 +1,4 @@
-//! See `checks::answer`.
+//! The fuzz target of `checks::answer`.
 #![no_main]
 
 extern crate setgate_push as push;

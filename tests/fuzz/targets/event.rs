@@ -1,4 +1,4 @@
-//! See `checks::event`.
+//! The fuzz target of `checks::event`.
 #![no_main]
 
 extern crate setgate_push as push;

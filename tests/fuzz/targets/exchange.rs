@@ -1,4 +1,4 @@
-//! See `exchanges::exchange`.
+//! The fuzz target of `exchanges::exchange`.
 #![no_main]
 
 extern crate setgate_multipush as multipush;

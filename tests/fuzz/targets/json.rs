@@ -1,4 +1,4 @@
-//! See `checks::json`.
+//! The fuzz target of `checks::json`.
 #![no_main]
 
 extern crate setgate_push as push;

@@ -1,4 +1,4 @@
-//! See `exchanges::multipush`.
+//! The fuzz target of `exchanges::multipush`.
 #![no_main]
 
 extern crate setgate_multipush as multipush;

@@ -1,4 +1,4 @@
-//! See `exchanges::poll`.
+//! The fuzz target of `exchanges::poll`.
 #![no_main]
 
 extern crate setgate_multipush as multipush;

@@ -1,4 +1,5 @@
-//! Records of a topic: `name: value` lines are headers, and what follows an empty line is the value.
+//! The fuzz target of the records of a topic: `name: value` lines are headers, and the rest after an empty line is the
+//! value.
 #![no_main]
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         match read(format, KnownBy::Id, "at", &headers, Some(&value)) {
             Read::Event(setgate_delivery::Identity::Given(id) | setgate_delivery::Identity::OrElse(id), body) => {
                 assert!(!id.is_empty() && id.len() <= 256);
-                // What is passed on from within an event is what a second reader finds there.
+                // A body that is taken from within an event equals the one that a second reader finds there.
                 if body != value && let Ok(whole) = serde_json::from_slice::<serde_json::Value>(&value) && whole["data"].is_object() {
                     assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).ok().as_ref(), whole.get("data"));
                 }

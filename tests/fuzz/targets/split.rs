@@ -1,4 +1,5 @@
-//! The splitter of intake bodies: however the chunks fall, the pieces are the same, and their memory is bounded.
+//! The fuzz target of the splitter of intake bodies: however the chunks fall, the pieces are the same, and their memory
+//! is bounded.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! See `checks::subject`.
+//! The fuzz target of `checks::subject`.
 #![no_main]
 
 extern crate setgate_push as push;

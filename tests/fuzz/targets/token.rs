@@ -1,4 +1,4 @@
-//! See `checks::token`.
+//! The fuzz target of `checks::token`.
 #![no_main]
 
 extern crate setgate_push as push;

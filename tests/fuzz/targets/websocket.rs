@@ -1,4 +1,4 @@
-//! See `exchanges::websocket`.
+//! The fuzz target of `exchanges::websocket`.
 #![no_main]
 
 extern crate setgate_multipush as multipush;
