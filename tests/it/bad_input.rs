@@ -1,4 +1,4 @@
-//! Bad input at the real listeners: each is refused with a reason, and what was good beside it is delivered.
+//! Bad input at the real listeners: each is refused with a reason, and good input beside it is delivered.
 
 use std::io::Write;
 
@@ -77,7 +77,7 @@ fn a_body_that_ends_early_keeps_what_was_committed_and_nothing_of_the_rest() {
     let _ = http::answer(&mut stream);
     let committed = sink.until_numbers(1..=3);
     assert_eq!(committed.len(), 3);
-    // The same events again, whole: those that were kept are told apart by their ids.
+    // The same events are put in again, all of them valid: those that were accepted before are recognized by their ids.
     gateway.accept_all((1..=4).map(|number| event(number, "a")));
     let all = sink.until_numbers(1..=4);
     assert_eq!(all.iter().map(|one| one.number()).collect::<Vec<_>>(), [1, 2, 3, 4]);

@@ -1,4 +1,4 @@
-//! A gateway in a box: the real program, in a folder of its own, on ports of its own.
+//! A gateway in a folder of its own, on ports of its own: the real program as a test fixture.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,7 +17,7 @@ use crate::sink::PATIENCE;
 /// The event type of the tests' events.
 pub(crate) const TYPE: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// What a gateway is to be.
+/// The gateway that a test asks for.
 pub(crate) struct Plan {
     options: String,
     issuers: Vec<String>,
@@ -28,7 +28,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// One issuer at the root, signing with ES256, in dev mode.
+    /// Creates a plan of a gateway in dev mode, with one issuer at the root that signs with ES256.
     pub(crate) fn new() -> Self {
         Self {
             options: String::new(),
@@ -40,55 +40,56 @@ impl Plan {
         }
     }
 
-    /// Not in dev mode: issuers are https, inside addresses are refused.
+    /// Leaves dev mode: issuers are https, and internal addresses are refused.
     pub(crate) fn strict(mut self) -> Self {
         self.dev = false;
         self
     }
 
-    /// One more issuer, at a path.
+    /// Adds an issuer at a path.
     pub(crate) fn issuer(mut self, path: &str) -> Self {
         self.issuers.push(path.to_owned());
         self
     }
 
-    /// A stream of the first issuer.
+    /// Adds a push stream of the first issuer.
     pub(crate) fn stream(self, id: &str, endpoint: &str) -> Self {
         self.stream_of("", id, endpoint, "")
     }
 
-    /// A stream of the issuer at `path`, with further lines of its section.
+    /// Adds a stream of the issuer at `path`, with further lines of its section.
     pub(crate) fn stream_of(mut self, path: &str, id: &str, endpoint: &str, more: &str) -> Self {
         self.streams.push((path.to_owned(), id.to_owned(), endpoint.to_owned(), more.to_owned()));
         self
     }
 
-    /// A stream of the first issuer with a delivery of another method.
+    /// Adds a stream of the first issuer with this `delivery`.
     pub(crate) fn stream_by(mut self, id: &str, delivery: &str) -> Self {
         self.streams.push((String::new(), id.to_owned(), String::new(), format!("delivery = {delivery}")));
         self
     }
 
-    /// Another program than `setgate`, built upon its library.
+    /// Sets another program than `setgate`, built on its library.
     pub(crate) fn program(mut self, program: PathBuf) -> Self {
         self.program = program;
         self
     }
 
-    /// Further sections of the configuration.
+    /// Adds options and sections to the configuration.
     pub(crate) fn options(mut self, toml: &str) -> Self {
         self.options.push_str(toml);
         self.options.push('\n');
         self
     }
 
-    /// Starts the gateway from a shell, in a mount namespace of its own, after these commands; `$BOX` is its folder.
+    /// Starts the gateway from a shell after these commands, in a mount namespace of its own; `$BOX` is the gateway's
+    /// folder.
     pub(crate) fn in_namespace(mut self, commands: &str) -> Self {
         self.wrapper = Some(commands.to_owned());
         self
     }
 
-    /// Makes folder, configuration, store and keys, without starting.
+    /// Creates folder, configuration, store and keys, without starting.
     pub(crate) fn prepare(self) -> Gateway {
         let folder = TempDir::with_prefix("setgate-it-").unwrap();
         let (world, operator) = two_free_ports();
@@ -140,7 +141,7 @@ impl Plan {
         gateway
     }
 
-    /// Makes a gateway and starts it.
+    /// Creates a gateway and starts it.
     pub(crate) fn start(self) -> Gateway {
         let mut gateway = self.prepare();
         gateway.start();
@@ -148,7 +149,7 @@ impl Plan {
     }
 }
 
-/// A gateway, running or not. It ends with the value.
+/// A gateway, running or not. It is killed when the value is dropped.
 pub(crate) struct Gateway {
     pub(crate) folder: TempDir,
     pub(crate) world: u16,
@@ -157,7 +158,7 @@ pub(crate) struct Gateway {
     child: Option<Child>,
     pub(crate) token: String,
     wrapper: Option<String>,
-    /// What its processes find in their environment; commands do not.
+    /// The additional environment of the gateway's processes; commands do not have it.
     pub(crate) environment: Vec<(OsString, OsString)>,
     program: PathBuf,
 }
@@ -171,7 +172,7 @@ impl Gateway {
         self.folder.path().join(name)
     }
 
-    /// The URL of the issuer at `path`.
+    /// Returns the URL of the issuer at `path`.
     pub(crate) fn issuer(&self, path: &str) -> String {
         if self.dev {
             format!("http://127.0.0.1:{}{path}", self.world)
@@ -180,12 +181,12 @@ impl Gateway {
         }
     }
 
-    /// What it has logged.
+    /// Returns the log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Starts it, and waits until it is ready. The first start makes store and keys.
+    /// Starts the gateway and waits until it is ready. The first start creates store and keys.
     pub(crate) fn start(&mut self) {
         self.spawn();
         let ready = request("GET", "/readyz", &[], b"");
@@ -197,7 +198,7 @@ impl Gateway {
         });
     }
 
-    /// Starts it, and does not wait.
+    /// Starts the gateway without waiting.
     pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let log = File::options().create(true).append(true).open(self.path("log")).unwrap();
@@ -214,37 +215,37 @@ impl Gateway {
         self.child = Some(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
-    /// Ends it as a crash does.
+    /// Kills the gateway, as a crash would.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it is running");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// The process's number.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("it is running").id()
     }
 
-    /// Asks it to stop.
+    /// Sends a signal to the gateway.
     pub(crate) fn signal(&self, name: &str) {
         let child = self.child.as_ref().expect("it is running");
         assert!(Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status().unwrap().success());
     }
 
-    /// Fails when it has ended.
+    /// Fails the test if the gateway has ended.
     pub(crate) fn goes_on(&mut self) {
         let status = self.child.as_mut().expect("it is running").try_wait().unwrap();
         assert_eq!(status, None, "it ended: {}", self.log());
     }
 
-    /// Asks it to stop, and waits for its end.
+    /// Asks the gateway to stop, and waits for its end.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal("-TERM");
         self.ended()
     }
 
-    /// Waits for its end.
+    /// Waits for the gateway's end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         self.until("its end", |gateway| {
@@ -255,7 +256,7 @@ impl Gateway {
         status.unwrap()
     }
 
-    /// Runs a command with this configuration.
+    /// Runs a command with the gateway's configuration.
     pub(crate) fn run(&self, words: &[&str]) -> Output {
         clean(Command::new(&self.program))
             .args(words)
@@ -266,14 +267,14 @@ impl Gateway {
             .unwrap()
     }
 
-    /// Runs a command that must succeed, and reads the JSON that it prints.
+    /// Runs a command that must succeed, and returns the JSON that it prints.
     pub(crate) fn command(&self, words: &[&str]) -> Value {
         let output = self.run(&[words, &["--json"]].concat());
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    /// Header fields of a producer.
+    /// Returns the header fields of a producer's request.
     pub(crate) fn fields<'a>(&self, bearer: &'a mut String, kind: &'a str) -> [(&'a str, &'a str); 2] {
         *bearer = format!("Bearer {}", self.token);
         [("authorization", bearer), ("content-type", kind)]
@@ -290,7 +291,7 @@ impl Gateway {
         self.try_post("", kind, body).unwrap_or_else(|| panic!("no answer to a post:\n{}", self.log()))
     }
 
-    /// Puts in one event, which must be accepted.
+    /// Puts in one event, which must be accepted, and returns the answer.
     pub(crate) fn accept(&self, event: &Value) -> Value {
         let answer = self.post("application/json", event.to_string().as_bytes());
         assert_eq!(answer.status, 202, "{}", answer.text());
@@ -307,12 +308,12 @@ impl Gateway {
         assert!(lines.iter().all(|line| line["status"] == 202), "{}", answer.text());
     }
 
-    /// A stream as the operator sees it.
+    /// Returns a stream as the operator sees it.
     pub(crate) fn stream(&self, id: &str) -> Value {
         self.command(&["streams", "show", id])
     }
 
-    /// Waits until the stream is as `is` says.
+    /// Waits until `is` holds for the stream.
     pub(crate) fn until_stream(&mut self, id: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let mut view = Value::Null;
         self.until_or(|gateway| {
@@ -322,12 +323,12 @@ impl Gateway {
         view
     }
 
-    /// Waits until something is so, looking again and again.
+    /// Waits until `is` holds for the gateway, and polls it meanwhile.
     pub(crate) fn until(&mut self, what: &str, mut is: impl FnMut(&mut Self) -> bool) {
         self.until_or(|gateway| if is(gateway) { Ok(()) } else { Err(what.to_owned()) });
     }
 
-    /// As [`Gateway::until`]; the error says what is not so yet.
+    /// Waits as [`Gateway::until`] does; the error describes what is missing yet.
     #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
     pub(crate) fn until_or(&mut self, mut is: impl FnMut(&mut Self) -> Result<(), String>) {
         let end = Instant::now() + PATIENCE;
@@ -354,7 +355,7 @@ impl Drop for Gateway {
     }
 }
 
-/// The program, with nothing of the caller's environment that would speak to it.
+/// Returns the program as a command, without the variables of the caller's environment that it would read.
 pub(crate) fn binary() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_setgate")))
 }
@@ -369,7 +370,7 @@ fn clean(mut command: Command) -> Command {
     command
 }
 
-/// An event with a number, of the subject `key`.
+/// Returns an event with a number, about the subject `key`.
 pub(crate) fn event(number: u64, key: &str) -> Value {
     json!({
         "id": format!("event-{number}"),
@@ -378,7 +379,7 @@ pub(crate) fn event(number: u64, key: &str) -> Value {
     })
 }
 
-/// Ports that nobody listens on, below those that the system gives to outgoing connections.
+/// Returns two free ports, below those that the system gives to outgoing connections.
 fn two_free_ports() -> (u16, u16) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let mut ports = std::iter::repeat_with(|| {
@@ -389,7 +390,7 @@ fn two_free_ports() -> (u16, u16) {
     (ports.next().unwrap(), ports.next().unwrap())
 }
 
-/// Copies a folder.
+/// Copies a file or a folder.
 pub(crate) fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }

@@ -1,4 +1,5 @@
-//! Secrets and subjects are planted wherever callers can put them, and looked for wherever the gateway speaks (hardening H50).
+//! Secrets and subjects are planted wherever callers can put them, and searched for in everything that the gateway
+//! writes (hardening H50).
 
 use serde_json::{Value, json};
 
@@ -6,12 +7,12 @@ use crate::boxed::{Plan, TYPE};
 use crate::http::{self, request};
 use crate::sink::{Reply, Sink};
 
-/// Something that must not be seen again, made so that no encoding of it is mistaken for something else.
+/// Returns a text that must not appear anywhere, made so that no encoding of it is mistaken for something else.
 fn canary(of: &str) -> String {
     format!("kanarienvogel-{of}-Zq7")
 }
 
-/// An event with canaries in its subject and its payload.
+/// Returns an event with canaries in its subject and its payload.
 fn event(number: usize) -> Value {
     json!({
         "id": format!("event-{number}"),
@@ -23,7 +24,7 @@ fn event(number: usize) -> Value {
 
 #[test]
 fn nothing_that_callers_plant_comes_out_of_logs_metrics_views_or_problems() {
-    // Every way to fail that an answer can have, at an endpoint with secrets in its path and query.
+    // The sink fails in every way that an answer can, at an endpoint with secrets in its path and query.
     let sink = Sink::new(|_, number| match number % 9 {
         0 => Reply::status(500),
         1 => Reply::with(302, "location: http://127.0.0.1:9/kanarienvogel-redirect-Zq7\r\n", ""),
@@ -62,7 +63,7 @@ fn nothing_that_callers_plant_comes_out_of_logs_metrics_views_or_problems() {
         view["last_error"].is_object() || view["last_error"].is_string()
     });
 
-    // Bad input, with the canary where the fault is and beside it.
+    // The bad input has the canary at the fault and beside it.
     let mut bad = event(99);
     bad["sub_id"] = json!({"format": "email", "mail": canary("user"), "email": {"of": canary("user")}});
     let unknown = json!({"id": "x", "sub_id": {"format": "opaque", "id": canary("user")}, "events": {TYPE: {}}, "exp": canary("payload")});
@@ -79,7 +80,7 @@ fn nothing_that_callers_plant_comes_out_of_logs_metrics_views_or_problems() {
         assert!((400..500).contains(&answer.status), "{} for {body}", answer.status);
         said.push(answer.text());
     }
-    // Bad credentials, of every kind.
+    // The requests have bad credentials of every kind.
     let wrong = format!("Bearer sgp_{}", canary("bearer"));
     let basic = format!("Basic {}", canary("basic"));
     let path = format!("/events?access_token={}", canary("bearer"));

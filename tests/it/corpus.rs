@@ -1,4 +1,4 @@
-//! The standards' examples and many mutations of them, through every parser of foreign bytes.
+//! The standards' examples and many mutations of them, run through every parser of foreign bytes.
 
 use serde_json::Value;
 use setgate_transports::{multipush, poll, push, websocket};
@@ -8,10 +8,10 @@ mod checks;
 #[path = "../fuzz/exchanges.rs"]
 mod exchanges;
 
-/// Executions below which a replay proves nothing.
+/// The least number of executions with which a replay counts.
 const LEAST_RUNS: usize = 10_000;
 
-/// Every value of the vectors, and every object inside one, as JSON text.
+/// Returns every value of the vectors, and every object inside one, as JSON text.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
@@ -27,7 +27,7 @@ fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Events made of the subjects and payloads of the examples.
+/// Returns events made of the subjects and payloads of the examples.
 fn events() -> Vec<Vec<u8>> {
     let text = include_str!("../vectors/caep.json");
     let examples: Vec<Value> = serde_json::from_str(text).unwrap();
@@ -36,7 +36,7 @@ fn events() -> Vec<Vec<u8>> {
     claims.map(|claims| event(claims).to_string().into_bytes()).collect()
 }
 
-/// A signed SET and the key set that verifies it, of each algorithm.
+/// Returns a signed SET and the key set that verifies it, for each algorithm.
 fn tokens() -> Vec<Vec<u8>> {
     let make = |algorithm| {
         let key = setgate_jose::Key::generate(algorithm, setgate_jose::RsaBits::Bits2048).unwrap();
@@ -46,7 +46,7 @@ fn tokens() -> Vec<Vec<u8>> {
     setgate_jose::Algorithm::ALL.into_iter().flat_map(make).collect()
 }
 
-/// Answers of push receivers: two bytes of status, a `Retry-After`, a body.
+/// Returns answers of push receivers: two bytes of status, a `Retry-After`, a body.
 fn answers() -> Vec<Vec<u8>> {
     let bodies = ["", "{\"err\":\"invalid_key\",\"description\":\"which key?\"}", "{\"err\":7}", "<html>"];
     let statuses = [200_u16, 202, 204, 301, 400, 401, 403, 404, 410, 413, 422, 429, 500, 503];
@@ -64,8 +64,8 @@ fn answers() -> Vec<Vec<u8>> {
     answers
 }
 
-/// Objects of `sets`, `ack` and `setErrs` with ids that are ours, full enough to touch the bounds; `prefix` is what a target
-/// wants before the body.
+/// Returns objects of `sets`, `ack` and `setErrs` with ids of this gateway, full enough to reach the bounds; `prefix`
+/// is what a target reads before the body.
 fn objects(prefix: &[u8]) -> Vec<Vec<u8>> {
     let id = |number: u128| setgate_set::Jti::from_block(b'a', number.to_be_bytes()).to_string();
     let refusal = serde_json::json!({ "err": "invalid_key", "description": "which \\ key\u{1b}?", "more": [{}] });
@@ -91,7 +91,7 @@ fn objects(prefix: &[u8]) -> Vec<Vec<u8>> {
     texts.map(|text| [prefix, text.as_bytes()].concat()).collect()
 }
 
-/// Opening handshakes of WebSockets, one header field a line.
+/// Returns opening handshakes of WebSockets, one header field per line.
 fn handshakes() -> Vec<Vec<u8>> {
     let whole = "Upgrade: websocket\nConnection: keep-alive, Upgrade\nSec-WebSocket-Version: 13\n\
                  Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: setgate.v1, pushpull";
@@ -105,7 +105,7 @@ fn handshakes() -> Vec<Vec<u8>> {
     others.iter().map(|other| format!("\u{1}{whole}{other}").into_bytes()).collect()
 }
 
-/// Seeds with what a target wants before the body.
+/// Returns the seeds with what a target reads before the body.
 fn prefixed(prefix: &[u8]) -> Vec<Vec<u8>> {
     seeds().into_iter().map(|seed| [prefix, &seed[..]].concat()).collect()
 }
@@ -124,7 +124,7 @@ fn collect(value: &Value, seeds: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// A small generator with a fixed start: the same mutations in every run.
+/// A small generator of numbers with a fixed seed, so that every run has the same mutations.
 struct Dice(u64);
 
 impl Dice {
@@ -134,7 +134,7 @@ impl Dice {
     }
 }
 
-/// Pieces of text that parsers stumble over.
+/// Pieces of text that parsers often handle wrongly.
 const STUMBLING: &[&str] = &[
     "\"",
     "\\",
@@ -186,7 +186,7 @@ fn mutate(seed: &[u8], others: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-/// Runs a check over all seeds and mutations of each; both answers must occur often enough to mean something.
+/// Runs a check over all seeds and mutations of each; both answers must occur at least `least` times.
 fn replay(check: fn(&[u8]) -> bool, own: Vec<Vec<u8>>, least: usize) {
     let mut seeds = seeds();
     seeds.extend(own);
@@ -242,7 +242,7 @@ fn every_poll_is_read_and_answered_as_it_was_meant() {
 
 #[test]
 fn every_answer_to_many_sets_means_something() {
-    // 200, 202, 400, 413 and 500 to two, one and no SETs.
+    // The prefixes stand for 200, 202, 400, 413 and 500 to two, one and no SETs.
     let kinds: [&[u8]; 7] = [
         b"\x00\x64\x02\n",
         b"\x00\x66\x01120\n",

@@ -1,4 +1,5 @@
-//! The description of the public listener (`/openapi.json`) says what the program does: for receivers that come themselves.
+//! The description of the public listener (`/openapi.json`) for receivers that connect, compared with what the program
+//! does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -10,10 +11,10 @@ use crate::boxed::{Gateway, Plan};
 use crate::http::{self, request};
 
 const PAGE: &str = "https://page.example";
-/// Answers that nobody gets within a test's patience: a body that takes half a minute (its reader has tests of its own).
+/// A status that no test waits for: a body that takes half a minute (its reader has tests of its own).
 const SLOW: &str = "408";
 
-/// The description as it is served, and the answers that were seen of it.
+/// The served description, and the answers that were seen of each operation.
 struct Description {
     document: Value,
     seen: BTreeMap<String, BTreeSet<String>>,
@@ -25,12 +26,12 @@ impl Description {
         Self { document, seen: BTreeMap::new() }
     }
 
-    /// What `$ref` leads to, if it is one.
+    /// Returns the target of a `$ref`, or the value itself.
     fn target<'a>(&'a self, value: &'a Value) -> &'a Value {
         value["$ref"].as_str().map_or(value, |pointer| self.document.pointer(&pointer[1..]).unwrap())
     }
 
-    /// An answer was seen: it must be described, with its media type.
+    /// Records an answer, which must be described with its media type.
     fn saw(&mut self, operation: &str, status: u16, kind: Option<&str>) {
         let (method, path) = operation.split_once(' ').unwrap();
         let described = &self.document["paths"][path][method]["responses"][status.to_string()];
@@ -44,7 +45,7 @@ impl Description {
         self.seen.entry(operation.to_owned()).or_default().insert(status.to_string());
     }
 
-    /// Whatever is described was seen.
+    /// Checks that every described answer was seen.
     fn all_seen(&self) {
         for (operation, seen) in &self.seen {
             let (method, path) = operation.split_once(' ').unwrap();
@@ -55,7 +56,8 @@ impl Description {
     }
 }
 
-/// A gateway with places for three sessions of a receiver and six of all, and for one ticket of a receiver and two of all.
+/// A gateway with places for three sessions of one receiver and six of all, and for one ticket of one receiver and two
+/// of all.
 struct PublicListener {
     gateway: Gateway,
     bearers: BTreeMap<&'static str, String>,
@@ -87,7 +89,8 @@ impl PublicListener {
         Self { gateway, bearers, description }
     }
 
-    /// Sends a request of a receiver (none: nobody's), and looks whether its answer is described.
+    /// Sends a request of a receiver, or without a credential if `who` is unknown, and checks that its answer is
+    /// described.
     fn ask(&mut self, operation: &str, stream: &str, who: &str, fields: &[(&str, &str)], body: &str) -> Value {
         let (method, path) = operation.split_once(' ').unwrap();
         let path = path.replace("{stream}", stream);
@@ -99,7 +102,7 @@ impl PublicListener {
         serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
     }
 
-    /// What any operation may answer before its method sees the request.
+    /// Asks for the answers that any operation may give before its method sees the request.
     fn guarded(&mut self, operation: &str, stream: &str, fields: &[(&str, &str)]) {
         self.ask(operation, stream, "nobody", fields, "{}");
         self.ask(operation, stream, "stranger", fields, "{}");
@@ -108,7 +111,7 @@ impl PublicListener {
         self.ask(operation, &with_query, "a", fields, "{}");
     }
 
-    /// What an operation that reads an object may answer.
+    /// Asks for the answers that an operation that reads an object may give.
     fn reading(&mut self, operation: &str, stream: &str, good: &str) {
         const JSON: (&str, &str) = ("content-type", "application/json");
         let answer = self.ask(operation, stream, "a", &[JSON], good);
@@ -120,7 +123,7 @@ impl PublicListener {
         self.guarded(operation, stream, &[JSON]);
     }
 
-    /// Polls that wait: so many of one receiver.
+    /// Begins `count` polls of one receiver, and waits until `then` polls are held.
     fn wait(&mut self, who: &str, stream: &str, count: usize, then: usize) -> Vec<TcpStream> {
         let fields = [("authorization", self.bearers[who].as_str()), ("content-type", "application/json")];
         let asked = request("POST", &format!("/poll/{stream}"), &fields, b"{}");
@@ -142,7 +145,7 @@ impl PublicListener {
     }
 }
 
-/// The fields of an opening handshake.
+/// The header fields of an opening handshake.
 const OPENING: [(&str, &str); 5] = [
     ("connection", "upgrade"),
     ("upgrade", "websocket"),

@@ -1,4 +1,4 @@
-//! The documents say what is.
+//! The documents, compared with code and configuration.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ const SECTIONS: &[&str] = &[
     "methods.websocket",
 ];
 
-/// Figures that are no options: the page, what it says there, the file and the constant that it speaks of.
+/// The figures that are no options: the page, its text, and the file and name of the constant.
 const FIGURES: &[(&str, &str, &str, &str)] = &[
     ("docs/limits.md", "| a subject | 2 KiB |", "crates/set/src/subject.rs", "LONGEST"),
     ("docs/limits.md", "| identifiers in `aliases` | 16 |", "crates/set/src/subject.rs", "MOST_ALIASES"),
@@ -141,7 +141,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("could not read {}: {error}", path.display()))
 }
 
-/// `section.option` and its default, of every number and every duration in the sections.
+/// Returns `section.option` and the default of every number and every duration in the sections.
 fn options() -> BTreeSet<(String, String)> {
     let config: Table = read("config/setgate.toml").parse().unwrap();
     let mut found = BTreeSet::new();
@@ -259,7 +259,7 @@ fn every_command_that_the_documents_show_exists() {
     assert!(shown > 10, "only {shown} commands seen");
 }
 
-/// The value of a constant, as its file has it: a product, a shift or a plain number; of times the seconds.
+/// Returns the value of a constant, read from its file: a product, a shift or a plain number; a duration in seconds.
 fn constant(file: &str, name: &str) -> u64 {
     let text = read(file);
     let begins = format!("const {name}: ");
@@ -275,7 +275,7 @@ fn constant(file: &str, name: &str) -> u64 {
     }
 }
 
-/// The ways in which the pages write a number.
+/// Returns the ways in which the pages write a number.
 fn written(value: u64) -> Vec<String> {
     let mut ways = vec![value.to_string()];
     if value >= 1000 {
@@ -302,7 +302,7 @@ fn figures_that_are_no_options_are_the_codes_own() {
     }
     for (page, says, file, name) in FIGURES {
         let value = constant(file, name);
-        // Pages break their lines where they are long.
+        // Pages break long lines.
         let text = read(page).replace('\n', " ");
         assert!(text.contains(says), "{page} does not say `{says}`; {name} of {file} is {value}");
         assert!(
@@ -322,7 +322,7 @@ fn the_page_on_architecture_names_files_that_are_there() {
     }
 }
 
-/// Every word of the program's code.
+/// Returns every word of the program's code.
 fn words_of_the_code() -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     let mut folders = vec![root().join("src"), root().join("crates"), root().join("transports")];
@@ -358,7 +358,7 @@ fn the_glossary_is_short_and_its_words_of_the_code_are_in_the_code() {
     }
 }
 
-/// Numbers such as `H36` in a text, of one letter and one or two digits.
+/// Returns the numbers such as `H36` in a text: one letter and one or two digits.
 fn numbers(text: &str, letter: char) -> BTreeSet<String> {
     text.split(|c: char| !c.is_alphanumeric())
         .filter(|word| matches!(word.len(), 2..=3) && word.strip_prefix(letter).is_some_and(is_number))
@@ -370,7 +370,7 @@ fn is_number(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// All Rust files, pages and the configuration.
+/// Returns all Rust files, Markdown pages and TOML files.
 fn texts() -> Vec<PathBuf> {
     let mut folders = vec![root()];
     let mut found = Vec::new();

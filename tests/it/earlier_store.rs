@@ -1,4 +1,5 @@
-//! Stores that earlier versions made: opened by this one, which delivers what was waiting. `tests/stores/README.md` says what they hold.
+//! Stores of earlier versions: this version opens them and delivers what was waiting. `tests/stores/README.md`
+//! describes their contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -9,7 +10,7 @@ use crate::boxed::{Gateway, Plan};
 use crate::http::{self, request};
 use crate::sink::{Arrived, Reply, Sink};
 
-/// What an operator changes in the configuration of an archive, as the gateway asks for it.
+/// The changes that an operator makes in the configuration of an archive, as the gateway asks for them.
 const RENAMED: &[(&str, &str)] = &[
     ("drain_delay_seconds = 0", "drain_delay = \"0s\""),
     ("world =", "public ="),
@@ -21,7 +22,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("retention_every_s = 1", "retention_interval = \"1s\""),
 ];
 
-/// The gateway of an archive, on ports of its own, with all its receivers at the sink.
+/// Returns the gateway of an archive, on ports of its own, with all its receivers at the sink.
 fn unpacked(archive: &str, sink: &Sink) -> Gateway {
     let mut gateway = Plan::new().prepare();
     let archive = format!("{}/tests/stores/{archive}", env!("CARGO_MANIFEST_DIR"));
@@ -44,7 +45,7 @@ fn token(gateway: &Gateway, file: &str) -> String {
     std::fs::read_to_string(gateway.path(file)).unwrap().trim().to_owned()
 }
 
-/// Takes all SETs of a push, or of a multi-SET push.
+/// Returns a sink that accepts all SETs of push and of multi-SET push.
 fn taking() -> Sink {
     Sink::new(|request, _| {
         let ids: Vec<String> = sets(request).into_keys().collect();
@@ -56,7 +57,7 @@ fn taking() -> Sink {
     })
 }
 
-/// `jti` and claims of the SETs in a request.
+/// Returns the claims of the SETs in a request, by `jti`.
 fn sets(request: &Arrived) -> BTreeMap<String, Value> {
     let tokens = match serde_json::from_slice::<Value>(&request.body) {
         Ok(body) => {
@@ -76,12 +77,12 @@ fn claims(token: &str) -> Value {
     serde_json::from_slice(token.unverified_payload()).unwrap()
 }
 
-/// The number of a test's event; nothing for the gateway's own SETs.
+/// Returns the number of a test's event; `None` for the gateway's own SETs.
 fn number(claims: &Value) -> Option<u64> {
     claims["events"][crate::boxed::TYPE]["number"].as_u64()
 }
 
-/// The events that came for a stream of the sink so far.
+/// Returns the numbers of the events that have arrived for a stream of the sink.
 fn came(sink: &Sink, stream: &str) -> BTreeSet<u64> {
     let to = format!("POST /{stream} ");
     let requests = sink.arrived().into_iter().filter(|request| request.line.starts_with(&to));
@@ -107,7 +108,7 @@ fn a_store_of_format_1_is_sound_and_shows_what_it_holds() {
 fn a_store_of_format_1_delivers_what_was_waiting_in_it() {
     let sink = taking();
     let mut gateway = unpacked("format-1.tar.gz", &sink);
-    // It was copied; the original is gone.
+    // The store is a copy; the original is gone.
     let adopted = gateway.run(&["store", "adopt", "--yes"]);
     assert!(adopted.status.success(), "{}", String::from_utf8_lossy(&adopted.stderr));
     gateway.start();
@@ -117,7 +118,7 @@ fn a_store_of_format_1_delivers_what_was_waiting_in_it() {
         assert_eq!(came(&sink, stream), (56..=60).collect(), "{stream}");
     }
 
-    // The stream that was paused is still paused, and goes on where it was.
+    // The stream that was paused is still paused, and continues where it was.
     let view = gateway.stream("refusing");
     assert_eq!(json!([view["status"], view["waiting"], view["parked"]]), json!(["paused", 11, 20]), "{view}");
     assert_eq!(came(&sink, "refusing"), BTreeSet::new());
@@ -125,7 +126,7 @@ fn a_store_of_format_1_delivers_what_was_waiting_in_it() {
     gateway.until_stream("refusing", "nothing waits", |view| view["waiting"] == 0 && view["parked"] == 20);
     assert_eq!(came(&sink, "refusing"), (50..=60).collect());
 
-    // A poll brings what was not acknowledged, with the keys of the archive.
+    // A poll returns what was not acknowledged, signed with the keys of the archive.
     let bearer = format!("Bearer {}", token(&gateway, "receiver.token"));
     let fields = [("authorization", &*bearer), ("content-type", "application/json")];
     let body = json!({"maxEvents": 100, "returnImmediately": true}).to_string();
@@ -141,7 +142,7 @@ fn a_store_of_format_1_delivers_what_was_waiting_in_it() {
         assert_eq!(setgate_jose::Token::parse(token.as_bytes()).unwrap().header().kid.as_deref(), Some(KID));
     }
 
-    // An `id` of then is still known; a new one goes to all.
+    // An `id` from the archive is still known; a new one goes to all streams.
     let again = gateway.accept(&event(60));
     assert_eq!(again["repeated"], true, "{again}");
     gateway.accept(&event(61));
@@ -152,10 +153,10 @@ fn a_store_of_format_1_delivers_what_was_waiting_in_it() {
     assert!(gateway.stop().success());
 }
 
-/// The key of the issuer in `format-1.tar.gz`.
+/// The `kid` of the issuer's key in `format-1.tar.gz`.
 const KID: &str = "Fd_ywptE6uxXkC8FZp8GdxYNTSs2BH9802SsuYhqusg";
 
-/// An event as it was put in then.
+/// Returns an event as it was put in for the archive.
 fn event(number: u64) -> Value {
     json!({
         "id": format!("event-{number}"),

@@ -1,4 +1,4 @@
-//! Hostile receivers: each fails in its own way, and the others do not notice (promise P5).
+//! Hostile receivers: each fails in its own way, without an effect on the others (promise P5).
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, KeyPair};
 use crate::boxed::{Plan, event};
 use crate::sink::{Reply, Sink};
 
-/// A TLS server with a certificate that nobody trusts.
+/// Returns the configuration of a TLS server whose certificate is not trusted.
 fn stranger() -> Arc<rustls::ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["elsewhere.example".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -53,7 +53,7 @@ fn hostile_receivers_leave_the_others_alone_and_are_told_apart() {
     assert_eq!(all.len(), 200, "the good receiver got something twice");
     let healthy = gateway.until_stream("good", "all acknowledged", |view| view["acknowledged"] == 200);
     assert_eq!(healthy["status"], "enabled");
-    // A 202 counts whatever becomes of the body behind it.
+    // A 202 counts, whatever is wrong with the body behind it.
     gateway.until_stream("huge", "all acknowledged", |view| view["acknowledged"] == 200);
     for (id, told) in [
         ("never", "(timeout)"),
@@ -128,7 +128,7 @@ fn a_name_that_changes_its_address_is_validated_at_every_connection() {
     let allowed = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
     let port = allowed.local_addr().unwrap().port();
     let inside = Sink::on(std::net::TcpListener::bind(("127.0.0.3", port)).unwrap(), None, |_, _| Reply::status(202));
-    // It closes after each answer, so that the next SET needs a new connection.
+    // The server closes after each answer, so that the next SET needs a new connection.
     let answer = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec();
     let sink = Sink::on(allowed, None, move |_, _| Reply::Bytes(answer.clone()));
     let url = format!("http://rebind.test:{port}/");

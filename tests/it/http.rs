@@ -1,4 +1,4 @@
-//! HTTP/1.1 over a plain socket: a client that sends what it is told to, also what no client should.
+//! HTTP/1.1 over a plain socket: a client that also sends what no client should.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -27,14 +27,14 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
-    /// The lines of an answer for several events.
+    /// Returns the lines of an answer for several events.
     pub(crate) fn lines(&self) -> Vec<Value> {
         let lines = self.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
     }
 }
 
-/// A request that is ready to be sent.
+/// Returns the bytes of a request.
 pub(crate) fn request(method: &str, path: &str, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut bytes = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n").into_bytes();
     for (name, value) in fields {
@@ -51,14 +51,14 @@ pub(crate) fn request(method: &str, path: &str, fields: &[(&str, &str)], body: &
     bytes
 }
 
-/// Sends a request and reads the answer. Nothing when the connection is refused or broken.
+/// Sends a request and reads the answer; `None` if the connection is refused or broken.
 pub(crate) fn try_send(port: u16, bytes: &[u8]) -> Option<Answer> {
     let mut stream = connect(port)?;
     stream.write_all(bytes).ok()?;
     answer(&mut stream)
 }
 
-/// As [`try_send`]; a broken connection fails the test.
+/// Sends as [`try_send`] does; a broken connection fails the test.
 pub(crate) fn send(port: u16, bytes: &[u8]) -> Answer {
     try_send(port, bytes).unwrap_or_else(|| panic!("no answer from port {port}"))
 }
@@ -70,7 +70,7 @@ pub(crate) fn connect(port: u16) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Reads one final answer.
+/// Reads one final answer, after any interim ones.
 pub(crate) fn answer(stream: &mut TcpStream) -> Option<Answer> {
     let mut reader = BufReader::new(stream);
     loop {
@@ -90,7 +90,7 @@ fn head(reader: &mut impl BufRead) -> Option<(u16, Vec<(String, String)>)> {
     Some((status, fields(reader)?))
 }
 
-/// Header fields up to the empty line, names in lower case.
+/// Reads the header fields up to the empty line, with names in lower case.
 pub(crate) fn fields(reader: &mut impl BufRead) -> Option<Vec<(String, String)>> {
     let mut fields = Vec::new();
     loop {
@@ -105,7 +105,8 @@ pub(crate) fn fields(reader: &mut impl BufRead) -> Option<Vec<(String, String)>>
     }
 }
 
-/// A body by its length, its chunks, or up to the end of the connection; what there is of it.
+/// Reads a body by its length, by its chunks, or up to the end of the connection; an incomplete one is returned as far
+/// as it was read.
 pub(crate) fn body(reader: &mut impl BufRead, fields: &[(String, String)]) -> Vec<u8> {
     let value = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str());
     let mut body = Vec::new();

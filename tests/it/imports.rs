@@ -1,13 +1,13 @@
-//! The rules of the workspace as code: who may import whom, how crates are laid out, what a transport consists of.
+//! The rules of the workspace: the imports of each crate, the layout of crates, the parts of a transport.
 //!
-//! Changing [`IMPORTS`] is a design decision: own commit, reason in the body.
+//! A change of [`IMPORTS`] is a design decision: it has a commit of its own, with the reason in its body.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-/// The libraries, from the ground up, with what each imports of the workspace: no more and no less, tests included.
+/// The libraries, from the ground up, with exactly the crates of the workspace that each imports, tests included.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("set", &[]),
     ("jose", &[]),
@@ -23,18 +23,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("control", &["set", "jose", "clock", "telemetry", "net", "store", "oauth", "router"]),
     ("receiver", &["set", "jose", "clock", "telemetry", "net", "delivery", "discovery"]),
     ("cli", &["set", "clock", "telemetry", "net"]),
-    // The measurements, a program of their own: nobody imports them.
+    // The measurements are a program of their own, which no crate imports.
     ("bench", &["set", "jose", "clock", "stream", "net", "delivery", "store", "router", "cli"]),
 ];
 
-/// What each transport imports of the workspace.
+/// The crates of the workspace that a transport imports.
 const TRANSPORTS_IMPORT: &[&str] = &["delivery"];
 
-/// Files that may have more than 600 lines beside their tests, each with its reason.
+/// The files that may have more than 600 lines without their tests, each with the reason.
 const LONG_FILES: &[(&str, &str)] =
     &[("crates/store/src/contract.rs", "the contract of all engines, mostly documentation, read in one go")];
 
-/// The sections that every crate's front page has.
+/// The sections of every crate's README.
 const SECTIONS: &[&str] = &["What it is", "What it promises", "Map of files", "Not here"];
 
 fn root() -> PathBuf {
@@ -67,13 +67,13 @@ fn transports() -> BTreeSet<String> {
     folders(&root().join("transports"))
 }
 
-/// The folders of all libraries, with their names: crates, then transports.
+/// Returns folders and names of all libraries: crates, then transports.
 fn libraries() -> Vec<(PathBuf, String)> {
     let crate_names = crate_names().into_iter().map(|name| (root().join("crates").join(&name), name));
     crate_names.chain(transports().into_iter().map(|name| (root().join("transports").join(&name), name))).collect()
 }
 
-/// Every Rust file below a folder.
+/// Returns every Rust file below a folder.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -90,7 +90,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The workspace's own crates in all dependency tables of a manifest, without `setgate_`.
+/// Returns the workspace's own crates in all dependency tables of a manifest, without `setgate_`.
 fn workspace_imports(manifest: &Table) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut tables: Vec<&Table> = Vec::new();
@@ -142,7 +142,7 @@ fn the_import_table_says_what_the_manifests_say() {
 
 #[test]
 fn the_table_points_down_only() {
-    // Crates are taken out in turns, each once all that it imports is out: a circle would remain.
+    // Crates are removed in turns, each once all of its imports are removed: a cycle would remain.
     let mut order: Vec<&str> = IMPORTS.iter().map(|(name, _)| *name).collect();
     let mut placed: BTreeSet<&str> = BTreeSet::new();
     while !order.is_empty() {
@@ -286,7 +286,7 @@ fn every_transport_has_its_lines_and_registers_itself() {
             ));
             continue;
         };
-        // A method that can be left out of the build is left out by a feature of its name.
+        // A method that a build can leave out has a feature of its name.
         let optional = how.and_then(|how| how.get("optional")).and_then(|is| is.as_bool());
         let gated = at > 0 && lines[at - 1] == format!("#[cfg(feature = \"{name}\")]");
         if optional.unwrap_or_default() != gated {

@@ -1,4 +1,4 @@
-//! Several issuers in one gateway, and their keys.
+//! Several issuers in one gateway, with their keys.
 
 use serde_json::Value;
 use setgate_jose::{AllowedAlgorithms, Jwks, verify};
@@ -31,7 +31,7 @@ fn two_issuers_share_a_gateway_and_nothing_else() {
         .start();
     let answer = gateway.try_post("", "application/json", event(1, "a").to_string().as_bytes()).unwrap();
     assert_eq!(answer.status, 202, "{}", answer.text());
-    // The same id at another issuer is another event.
+    // The same id at another issuer names another event.
     let answer = gateway.try_post("/tenants/two", "application/json", event(1, "b").to_string().as_bytes()).unwrap();
     assert_eq!(answer.status, 202, "{}", answer.text());
     let left = left.until_numbers([1]);
@@ -78,11 +78,11 @@ fn a_set_is_what_the_framework_demands() {
     let accepted = gateway.accept(&event(1, "a"));
     let all = sink.until_numbers([1]);
     let (one, claims) = (&all[0], all[0].claims());
-    // RFC 8935 §2.1
+    // The request has the form of RFC 8935 §2.1.
     assert!(one.line.starts_with("POST / HTTP/1.1"), "{}", one.line);
     assert_eq!(one.field("content-type"), Some("application/secevent+jwt"));
     assert_eq!(one.field("accept"), Some("application/json"));
-    // SSF 1.0 §4.1
+    // The token has the form of SSF 1.0 §4.1.
     let header: Value = {
         let text = one.body.split(|byte| *byte == b'.').next().unwrap();
         assert!(!text.contains(&b'='), "base64url is not padded");
@@ -115,7 +115,7 @@ fn a_revoked_key_is_gone_at_once_and_what_waits_is_signed_with_another() {
     let all = sink.until_numbers([1, 2]);
     assert_ne!(all[1].kid(), first);
     assert!(verifies(&all[1], &keys(&gateway, "")));
-    // A crash does not bring it back.
+    // A crash does not bring the key back.
     gateway.kill();
     gateway.start();
     assert!(!String::from_utf8_lossy(&fetch(&gateway, "/jwks.json").0).contains(&first));
@@ -127,7 +127,8 @@ fn a_rotation_has_no_gap_for_receivers_that_keep_the_key_set() {
     let mut gateway = Plan::new().stream("crm", &sink.url()).options("[keys]\nmax_age = \"2s\"\n").start();
     gateway.accept(&event(0, "a"));
     let old = sink.until_numbers([0])[0].kid();
-    // A fresh gateway's key is younger than the key set's time to live: rotate once that has passed.
+    // A new gateway's key is younger than the lifetime of the key set, so the rotation succeeds only once that has
+    // passed.
     gateway.until("the rotation is taken", |gateway| gateway.run(&["keys", "rotate", "--json"]).status.success());
     let kept = keys(&gateway, "");
     let published = fetch(&gateway, "/jwks.json").1;

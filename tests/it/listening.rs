@@ -1,4 +1,4 @@
-//! `setgate listen` by every method, against the program: two processes, as two parties would run them.
+//! `setgate listen` with every method against the program: two processes, as two parties would run them.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 
 use crate::boxed::{Gateway, Plan, TYPE, binary, event};
 
-/// What is not acknowledged comes again soon.
+/// The options with which SETs that are not acknowledged are delivered again soon.
 const SOON: &str = "[methods.poll]\nredelivery_timeout = \"5s\"\n[methods.websocket]\nredelivery_timeout = \"5s\"\n\
     [methods.multipush]\nredelivery_timeout = \"2s\"\ntimeout = \"5s\"\n";
 
-/// A gateway that is not running, with a stream of this method, and its listener, which is.
+/// A gateway, not running at first, with a stream of this method, for a listener that runs beside it.
 struct Pair {
     gateway: Gateway,
     method: &'static str,
-    /// What belongs to asking.
+    /// The options of a listener that collects.
     asks: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Pair {
         !self.method.ends_with("push")
     }
 
-    /// Adds to the gateway's configuration.
+    /// Adds a section to the gateway's configuration.
     fn write(&self, section: &str) {
         let mut file = File::options().append(true).open(self.gateway.config()).unwrap();
         file.write_all(format!("\n{section}\n").as_bytes()).unwrap();
@@ -54,7 +54,7 @@ impl Pair {
         path
     }
 
-    /// Starts a listener. One that waits is at `at`, or at a port of its choice.
+    /// Starts a listener. One that waits for the transmitter listens at `at`, or at a port of its choice.
     fn listen(&self, at: Option<&str>, words: &[&str]) -> Listener {
         let mut command = binary();
         command.args(["listen", "--json", "--method", self.method, "--issuer", &self.gateway.issuer("")]);
@@ -66,7 +66,7 @@ impl Pair {
         Listener::new(command.spawn().unwrap())
     }
 
-    /// Starts a listener, and the gateway, which knows where one that waits is to be found.
+    /// Starts a listener, and the gateway with a stream to it.
     fn start(&mut self, words: &[&str]) -> Listener {
         let listener = self.listen(None, words);
         self.until_up(&listener);
@@ -78,7 +78,7 @@ impl Pair {
         listener
     }
 
-    /// Until the listener has said what it does.
+    /// Waits until the listener has said that it collects or listens.
     fn until_up(&mut self, listener: &Listener) {
         let said = if self.is_asking() { "asking http" } else { "listening on http" };
         self.gateway.until(said, |_| listener.said().contains(said));
@@ -88,7 +88,7 @@ impl Pair {
         self.gateway.until("SETs at the listener", |_| listener.numbers().len() >= count);
     }
 
-    /// What the stream comes to.
+    /// Waits until the stream has these counts and nothing waits.
     fn until_settled(&mut self, acknowledged: u64, parked: u64) {
         self.gateway.until_stream("crm", "settled", |view| {
             view["acknowledged"] == acknowledged && view["parked"] == parked && view["waiting"] == 0
@@ -116,7 +116,7 @@ fn events(numbers: std::ops::Range<u64>) -> impl Iterator<Item = Value> {
     numbers.map(|number| event(number, &format!("key-{}", number % 5)))
 }
 
-/// A listener that runs. It ends with the value.
+/// A listener that runs. It is killed when the value is dropped.
 struct Listener {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -130,7 +130,7 @@ impl Listener {
         Self { child, lines, said }
     }
 
-    /// What it has told on its standard error.
+    /// Returns the standard error of the listener.
     fn said(&self) -> String {
         self.said.lock().unwrap().join("\n")
     }
@@ -146,7 +146,7 @@ impl Listener {
         all.filter(|report| report["report"] == what).collect()
     }
 
-    /// The numbers of the events that it has taken, in order.
+    /// Returns the numbers of the events that the listener accepted, in order.
     fn numbers(&self) -> Vec<u64> {
         let taken = self.reports("taken");
         taken.iter().filter_map(|report| report["claims"]["events"][TYPE]["number"].as_u64()).collect()
@@ -168,7 +168,7 @@ impl Drop for Listener {
     }
 }
 
-/// The lines that come, as they come.
+/// Collects the lines of a stream while they are written.
 fn kept(from: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let keep = lines.clone();
@@ -180,10 +180,11 @@ fn kept(from: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     lines
 }
 
-/// So many and no more are printed, each once and those of a subject in order, and all of them are acknowledged.
+/// Checks that a listener with `--count` prints exactly so many SETs, each once and those of a subject in order, and
+/// that all of them are acknowledged.
 fn takes_as_many_as_it_was_told_to(method: &'static str) {
     let mut pair = Pair::new(method);
-    // Nobody is there yet: it is waited for.
+    // The listener starts first and waits for the transmitter.
     let mut listener = pair.start(&["--count", "40"]);
     assert!(!listener.reports("waiting").is_empty(), "{}", listener.said());
     pair.gateway.accept_all(events(0..60));
@@ -205,7 +206,7 @@ fn takes_as_many_as_it_was_told_to(method: &'static str) {
     let acknowledged = |view: &Value| view["acknowledged"] == 40;
     let view = pair.gateway.until_stream("crm", "what was printed is acknowledged", acknowledged);
     assert_eq!(view["parked"], 0, "{view}");
-    // Another takes the rest, and nothing of what was taken.
+    // A second listener gets the rest, and none of those that were acknowledged.
     let at = (!pair.is_asking()).then(|| listener.address());
     let mut rest = pair.listen(at.as_deref(), &["--count", "20"]);
     assert_eq!(pair.ended(&mut rest).code(), Some(0), "{}", rest.said());
@@ -284,16 +285,17 @@ fn a_listener_outlives_its_transmitter() {
         pair.gateway.accept_all(events(10..20));
         assert_eq!(pair.ended(&mut listener).code(), Some(0), "{method}: {}", listener.said());
         pair.gateway.until("the last line", |_| !listener.reports("ended").is_empty());
-        // What came twice around the crash is a duplicate, and none is printed as new.
+        // A SET that came twice around the crash is a duplicate, and none is printed as new.
         assert_eq!(listener.numbers().into_iter().collect::<BTreeSet<_>>(), (0..20).collect(), "{method}");
         assert_eq!(listener.reports("taken").len(), 20, "{method}");
         pair.until_settled(20, 0);
     }
 }
 
-/// What is printed when the interrupt comes is acknowledged before the end; what is not comes to the next one.
+/// Checks that SETs that are printed when the interrupt comes are acknowledged before the end, and that the next
+/// listener gets the others.
 fn ends_in_order(method: &'static str) {
-    // More than any method brings at once.
+    // The number is larger than what any method delivers at once.
     const EVENTS: u64 = 600;
     let total = usize::try_from(EVENTS).unwrap();
     let mut pair = Pair::new(method);

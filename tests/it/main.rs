@@ -1,4 +1,4 @@
-//! Integration tests: one binary, one module per chapter.
+//! Integration tests: one binary, with one module per topic.
 //!
 //! `cfg(test)` on each module tells the lints that all of it is test code.
 

@@ -1,4 +1,5 @@
-//! The page of metrics of a gateway at work, held against `docs/metrics.md`; `cargo xtask test --only metrics` has `promtool` look at it.
+//! The metrics page of a gateway at work, compared with `docs/metrics.md`; `cargo xtask test --only metrics` checks it
+//! with `promtool`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,7 +12,8 @@ use crate::boxed::{Gateway, Plan, event};
 use crate::http::{self, request};
 use crate::sink::{Reply, Sink};
 
-/// Families that need a broker, a certificate, a full disk or connections beyond a limit: no series here.
+/// The families that have no series here, since they need a broker, a certificate, a full disk or connections beyond a
+/// limit.
 const ELSEWHERE: &[&str] = &[
     "setgate_broker_",
     "setgate_certificate_expiry_timestamp_seconds",
@@ -23,7 +25,7 @@ const ELSEWHERE: &[&str] = &[
     "setgate_source_records_parked",
 ];
 
-/// A metric: a family without the `_total` of its samples.
+/// A metric: a family, without the `_total` of its samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Family {
     kind: String,
@@ -47,7 +49,7 @@ fn documented() -> Families {
     page.lines().filter_map(row).collect()
 }
 
-/// The families of a page.
+/// Returns the families of a metrics page.
 fn shown(page: &str) -> Families {
     let mut families = Families::new();
     let mut last = String::new();
@@ -67,7 +69,7 @@ fn shown(page: &str) -> Families {
     families
 }
 
-/// The page as `promtool` reads it: in the older text format the name of a counter has its `_total` everywhere.
+/// Returns the page as `promtool` reads it: in the older text format the name of a counter has its `_total` everywhere.
 fn for_promtool(page: &str) -> String {
     let counters: BTreeSet<&str> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
@@ -86,7 +88,7 @@ fn for_promtool(page: &str) -> String {
     text
 }
 
-/// One line for each metric that has no series here, so that its name and help are looked at as well.
+/// Adds one line for each metric that has no series here, so that its name and help are checked as well.
 fn with_the_others(mut page: String, documented: &Families, shown: &Families) -> String {
     for (name, family) in documented.iter().filter(|(name, _)| !shown.contains_key(*name)) {
         let total = if family.kind == "counter" { "_total" } else { "" };
@@ -98,7 +100,7 @@ fn with_the_others(mut page: String, documented: &Families, shown: &Families) ->
     page
 }
 
-/// A name that no test brings a series of is registered somewhere: as it stands, or as a figure of a broker.
+/// Returns whether a name without a series is registered in the code, as it stands or as a figure of a broker.
 fn is_in_the_code(name: &str) -> bool {
     fn sources(folder: &Path, all: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -122,7 +124,8 @@ fn page(gateway: &Gateway) -> String {
     http::send(gateway.operator, &request("GET", "/metrics", &[], b"")).text()
 }
 
-/// A gateway with streams of all methods, after everything that can be counted without a broker happened to it.
+/// Returns a gateway with streams of all methods, after everything has happened to it that can be counted without a
+/// broker.
 fn at_work() -> (Gateway, [Sink; 4]) {
     let good = Sink::good();
     let refusing = Sink::new(|_, _| {
@@ -146,7 +149,7 @@ fn at_work() -> (Gateway, [Sink; 4]) {
     let made = gateway.command(&["receivers", "new", "asking", "--issuer", &issuer, "--all-streams"]);
     let mut file = std::fs::File::options().append(true).open(gateway.config()).unwrap();
     file.write_all(made["toml"].as_str().unwrap().as_bytes()).unwrap();
-    // The tester may put in no other type than the one of the tests.
+    // The producer of the tests may put in only their event type.
     let text = std::fs::read_to_string(gateway.config()).unwrap();
     let narrow = format!("events = [\"{}\"]", crate::boxed::TYPE);
     std::fs::write(gateway.config(), text.replacen("events = \"all\"", &narrow, 1)).unwrap();
@@ -159,7 +162,8 @@ fn at_work() -> (Gateway, [Sink; 4]) {
     let origin = [fields[0], ("origin", "https://page.example")];
     let ticket = http::send(gateway.world, &request("POST", "/websocket/live/ticket", &origin, b""));
     assert_eq!(ticket.status, 201, "{}", ticket.text());
-    // What is not let in: a producer without a token, a receiver without one, a ticket that nobody was given, another event type.
+    // These requests are refused: a producer and a receiver without a token, a ticket that was never issued, another
+    // event type.
     assert_eq!(http::send(gateway.world, &request("POST", "/events", &fields[1..], b"{}")).status, 401);
     assert_eq!(http::send(gateway.world, &request("POST", "/poll/asked", &fields[1..], b"{}")).status, 401);
     let offer = "GET /websocket/live HTTP/1.1\r\nhost: 127.0.0.1\r\nupgrade: websocket\r\nconnection: upgrade\r\n\

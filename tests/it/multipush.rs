@@ -1,4 +1,4 @@
-//! Multi-SET push as the program does it: order, late acknowledgements, refused sizes, errors, stops and crashes.
+//! Multi-SET push by the program: order, late acknowledgements, refused sizes, errors, stops and crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ struct Carried {
     number: u64,
 }
 
-/// The SETs of a request. Each key must be the `jti` of its SET (draft §4.3).
+/// Returns the SETs of a request. Each key must be the `jti` of its SET (draft §4.3).
 fn carried(request: &Arrived) -> Vec<Carried> {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let sets = body["sets"].as_object().unwrap_or_else(|| panic!("no sets: {body}"));
@@ -30,7 +30,7 @@ fn carried(request: &Arrived) -> Vec<Carried> {
         .collect()
 }
 
-/// Every `jti` of a request, the gateway's own SETs about the stream among them.
+/// Returns every `jti` of a request, including the gateway's own SETs about the stream.
 fn ids(request: &Arrived) -> Vec<String> {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     body["sets"].as_object().unwrap().keys().cloned().collect()
@@ -54,7 +54,7 @@ fn until_settled(gateway: &mut Gateway) -> Value {
     gateway.until_stream("crm", "nothing waits", |view| view["waiting"] == 0)
 }
 
-/// How often each number came, and under which names.
+/// Returns the `jti` of every arrival of each number.
 fn by_number(requests: &[Arrived]) -> BTreeMap<u64, Vec<String>> {
     let mut all: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for one in requests.iter().flat_map(carried) {
@@ -87,7 +87,7 @@ fn a_request_carries_many_sets_and_what_the_receiver_wants_to_read() {
 fn sets_of_a_key_are_taken_in_order_whatever_fails() {
     const KEYS: u64 = 7;
     const EVENTS: u64 = 300;
-    // What the receiver took, request by request.
+    // The SETs that the receiver accepted, request by request.
     let taken: Arc<Mutex<Vec<Vec<Carried>>>> = Arc::default();
     let notes = taken.clone();
     let sink = Sink::new(move |request, number| {
@@ -126,7 +126,7 @@ fn sets_of_a_key_are_taken_in_order_whatever_fails() {
 #[test]
 fn acknowledgements_that_come_late_repeat_nothing_and_are_asked_for() {
     let owed: Arc<Mutex<Vec<String>>> = Arc::default();
-    // What came is acknowledged in the answer to the next request.
+    // Each answer acknowledges the SETs of the request before it.
     let late = owed.clone();
     let sink = Sink::new(move |request, _| ack(&std::mem::replace(&mut *late.lock().unwrap(), ids(request))));
     let mut gateway = gateway(&sink, "").start();
@@ -156,7 +156,7 @@ fn a_receiver_that_takes_few_sets_gets_few_and_all() {
 
 #[test]
 fn a_set_in_set_errs_is_parked_and_issued_again_under_a_new_name() {
-    // Refused under its first name, taken under the next.
+    // The SET is refused under its first `jti`, and accepted under the next.
     let refused: Arc<Mutex<Option<String>>> = Arc::default();
     let first = refused.clone();
     let sink = Sink::new(move |request, _| {
@@ -177,7 +177,7 @@ fn a_set_in_set_errs_is_parked_and_issued_again_under_a_new_name() {
     let parked = gateway.command(&["parked", "list"]);
     assert_eq!((&parked["parked"][0]["jti"], &parked["parked"][0]["code"]), (&json!(old), &json!("invalid_request")));
 
-    // Later SETs of its key have gone by, so it takes a word to let it come after them.
+    // Later SETs of its order key have been delivered, so it is issued again only with `--out-of-order`.
     let answer = gateway.run(&["parked", "reissue", &old]);
     assert!(!answer.status.success(), "{}", String::from_utf8_lossy(&answer.stdout));
     let answer = gateway.command(&["parked", "reissue", &old, "--out-of-order"]);
@@ -190,7 +190,7 @@ fn a_set_in_set_errs_is_parked_and_issued_again_under_a_new_name() {
 
 #[test]
 fn a_probe_that_comes_back_in_set_errs_does_not_stop_the_stream() {
-    // Unhealthy; then the one SET that is tried is refused for the stream's sake; then all is well.
+    // The endpoint fails; then the probe is refused with an error of the stream; then everything is accepted.
     let sink = Sink::new(|request, number| match number {
         0 => Reply::status(503),
         1 => {
@@ -209,7 +209,7 @@ fn a_probe_that_comes_back_in_set_errs_does_not_stop_the_stream() {
 #[test]
 fn a_stop_waits_for_acknowledgements_and_the_next_start_repeats_nothing() {
     let owed: Arc<Mutex<Vec<String>>> = Arc::default();
-    // Acknowledges to empty requests only.
+    // The receiver acknowledges in answers to empty requests only.
     let late = owed.clone();
     let sink = Sink::new(move |request, _| {
         let (mut owed, ids) = (late.lock().unwrap(), ids(request));
@@ -253,7 +253,7 @@ fn a_crash_repeats_what_was_outstanding_under_the_same_name_and_loses_nothing() 
 fn an_acknowledgement_counts_after_a_crash() {
     let first: Arc<Mutex<Vec<String>>> = Arc::default();
     let early = first.clone();
-    // The SET of event 0 is acknowledged in answers to others only: it is handed over, and the gateway crashes.
+    // The SET of event 0 is acknowledged only in answers to other requests, so the gateway crashes after its hand-over.
     let sink = Sink::new(move |request, _| {
         let mut early = early.lock().unwrap();
         let own = carried(request).into_iter().find(|one| one.number == 0).map(|one| one.jti);

@@ -1,4 +1,4 @@
-//! A delivery method that somebody else wrote, in a program of their own.
+//! A delivery method of another author, in a program of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use setgate_jose::{AllowedAlgorithms, Jwks, verify};
 use crate::boxed::{Plan, event};
 use crate::http::{self, request};
 
-/// The example, built as a reader builds it.
+/// Builds the example as a reader does, and returns its path.
 fn example() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
     build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "own_method"]);
@@ -41,7 +41,7 @@ fn a_method_of_ones_own_needs_one_file_and_gets_what_every_method_gets() {
         let claims: serde_json::Value =
             serde_json::from_slice(setgate_jose::Token::parse(token.as_bytes()).unwrap().unverified_payload()).unwrap();
         assert_eq!(claims["aud"], "https://archive.example");
-        // What was under way at the kill may stand there twice, with the same `jti`.
+        // A SET that was under way at the kill may be in the file twice, with the same `jti`.
         if jtis.insert(claims["jti"].as_str().unwrap().to_owned()) {
             numbers.push(claims["events"][crate::boxed::TYPE]["number"].as_u64().unwrap());
         }

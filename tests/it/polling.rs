@@ -1,4 +1,5 @@
-//! Receivers that poll (RFC 8936), against the program: over restarts, pauses and the redelivery time, and with `curl`.
+//! Receivers that poll (RFC 8936), against the program: across restarts, pauses and the redelivery timeout, and with
+//! `curl`.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::boxed::{Gateway, Plan, binary, event};
 use crate::http::{self, Answer, request};
 
-/// A receiver's token with its hash.
+/// Returns a receiver's token and its hash.
 fn token() -> (String, String) {
     let words = ["receivers", "new", "x", "--issuer", "http://127.0.0.1:1", "--all-streams", "--json"];
     let made = binary().args(words).output().unwrap();
@@ -20,7 +21,7 @@ fn token() -> (String, String) {
     (text("token"), text("hash"))
 }
 
-/// A gateway with one polled stream, and its receiver.
+/// A gateway with one polled stream, and the credential of its receiver.
 struct Polled {
     gateway: Gateway,
     bearer: String,
@@ -40,7 +41,7 @@ impl Polled {
         Self { gateway, bearer: format!("Bearer {token}") }
     }
 
-    /// Sends a poll and does not wait for its answer.
+    /// Sends a poll without waiting for its answer.
     fn begin(&self, ask: &Value) -> TcpStream {
         let fields = [("authorization", &*self.bearer), ("content-type", "application/json")];
         let mut stream = http::connect(self.gateway.world).unwrap();
@@ -48,14 +49,14 @@ impl Polled {
         stream
     }
 
-    /// What a poll brings.
+    /// Polls once and returns the answer.
     fn ask(&self, ask: &Value) -> Value {
         let answer = http::answer(&mut self.begin(ask)).unwrap_or_else(|| panic!("no answer:\n{}", self.gateway.log()));
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
     }
 
-    /// A long poll that waits.
+    /// Begins a long poll, and waits until it is held.
     fn wait(&mut self) -> TcpStream {
         let stream = self.begin(&json!({}));
         let metrics = request("GET", "/metrics", &[], b"");
@@ -68,7 +69,7 @@ impl Polled {
         self.gateway.until_stream("crm", "acknowledged", |view| view["acknowledged"] == count);
     }
 
-    /// Polls and acknowledges until so many SETs of events were taken; by number, with their ids.
+    /// Polls and acknowledges until `count` events have arrived; returns their ids by number.
     fn take(&self, count: usize) -> BTreeMap<u64, String> {
         let mut taken = BTreeMap::new();
         let mut ack: Vec<String> = Vec::new();
@@ -96,7 +97,7 @@ fn claims(token: &str) -> Value {
     serde_json::from_slice(&decode(payload)).unwrap()
 }
 
-/// The number of a test's event; nothing for the gateway's own SETs.
+/// Returns the number of a test's event; `None` for the gateway's own SETs.
 fn number(token: &str) -> Option<u64> {
     claims(token)["events"][crate::boxed::TYPE]["number"].as_u64()
 }
@@ -138,7 +139,7 @@ fn a_long_poll_is_woken_by_an_event() {
     for (jti, token) in &sets {
         assert_eq!(claims(token)["jti"], **jti);
     }
-    // Taken in one request with the next poll.
+    // The SETs are acknowledged in the same request as the next poll.
     let waits = polled.ask(&json!({ "ack": sets.keys().collect::<Vec<_>>(), "returnImmediately": true }));
     assert_eq!(waits, json!({ "sets": {} }));
     polled.acknowledged(1);
@@ -193,7 +194,7 @@ fn a_pause_holds_what_a_poll_waits_for_and_resuming_wakes_it() {
     let mut polled = Polled::start("");
     let waiting = polled.wait();
     polled.gateway.command(&["streams", "pause", "crm", "--reason", "a test"]);
-    // The one SET that still leaves tells of the pause (SSF 1.0 §8.1.5).
+    // The one SET that is still delivered says that the stream is paused (SSF 1.0 §8.1.5).
     let told = sets(&answered(waiting).json());
     assert!(told.len() == 1 && told.values().all(|token| number(token).is_none()), "{told:?}");
     polled.ask(&json!({ "ack": told.keys().collect::<Vec<_>>(), "maxEvents": 0 }));

@@ -1,4 +1,5 @@
-//! Another key-encryption key for everything that is sealed at rest (hardening H36), and a kill at every step of it.
+//! The change to another key-encryption key for everything that is sealed at rest (hardening H36), with a kill at every
+//! step of it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +16,7 @@ fn shim(folder: &Path) -> PathBuf {
     library
 }
 
-/// A gateway with a signing key and a receiver's credential at rest, stopped.
+/// Returns a stopped gateway with a signing key and a receiver's credential at rest.
 fn stopped(sink: &Sink) -> Gateway {
     let delivery =
         format!("{{ method = \"push\", endpoint_url = \"{}\", authorization_header = \"Bearer canary\" }}", sink.url());
@@ -27,7 +28,7 @@ fn stopped(sink: &Sink) -> Gateway {
     gateway
 }
 
-/// Puts a folder back as it was. The folder itself stays, since a store knows its own.
+/// Restores the contents of a folder. The folder itself stays, since a store identifies its own.
 fn put_back(gateway: &Gateway, name: &str) {
     let folder = gateway.path(name);
     for entry in std::fs::read_dir(&folder).unwrap() {
@@ -40,12 +41,13 @@ fn put_back(gateway: &Gateway, name: &str) {
     }
 }
 
-/// The mark of the key that sealed the store's secret: it names the key in everything that it sealed, here in base64.
+/// Returns the identifier, in base64, of the key that sealed the store's secret; everything that this
+/// key sealed contains it.
 fn mark(gateway: &Gateway) -> String {
     std::fs::read_to_string(gateway.path("secrets/store-names")).unwrap()[..16].to_owned()
 }
 
-/// Files that contain something sealed with the key of a mark.
+/// Returns the files that contain something sealed with the key of a mark.
 fn sealed_in(folder: &Path, mark: &str) -> Vec<PathBuf> {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let raw = STANDARD.decode(mark).unwrap();
@@ -57,7 +59,7 @@ fn sealed_in(folder: &Path, mark: &str) -> Vec<PathBuf> {
             continue;
         }
         let mut bytes = std::fs::read(&path).unwrap();
-        // Journals are zeros to their end when they are new; those are not looked through.
+        // A new journal ends in zeros, which are not searched.
         let zeros = [0u8; 4096];
         while bytes.ends_with(&zeros) {
             bytes.truncate(bytes.len() - zeros.len());
@@ -70,7 +72,7 @@ fn sealed_in(folder: &Path, mark: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The gateway starts, delivers with its credential, and nothing is sealed with the old key.
+/// Checks that the gateway starts and delivers with its credential, and that nothing is sealed with the old key.
 fn whole(gateway: &mut Gateway, sink: &Sink, old: &str, number: u64) {
     gateway.start();
     gateway.accept(&event(number, "a"));
@@ -98,7 +100,7 @@ fn everything_is_sealed_with_a_new_key_and_nothing_with_the_old_one() {
     let aside = changed["old_key"].as_str().unwrap();
     std::fs::remove_file(aside).unwrap();
     whole(&mut gateway, &sink, &old, 1);
-    // Secrets of before do not open what is sealed now, and say which key is needed.
+    // The earlier secrets do not open what is sealed now, and the error names the key that is needed.
     std::fs::rename(gateway.path("secrets"), gateway.path("secrets.after")).unwrap();
     copy(&gateway.path("secrets.before"), &gateway.path("secrets"));
     let output = gateway.run(&["serve"]);
@@ -139,7 +141,7 @@ fn a_key_of_the_operators_own_takes_over_from_one_in_a_file() {
     let reference = format!("file:{}", own.display());
     let changed = gateway.command(&["keys", "rotate-kek", "--new", &reference]);
     assert_eq!(changed["configure"], reference.as_str(), "{changed}");
-    // With the old configuration it still starts, since the new key is named beside it.
+    // The gateway still starts with the old configuration, since the new key is named beside it.
     whole(&mut gateway, &sink, &old, 1);
     let text = std::fs::read_to_string(gateway.config()).unwrap();
     std::fs::write(gateway.config(), format!("[secrets]\nkek = \"{reference}\"\n\n{text}")).unwrap();
@@ -149,7 +151,7 @@ fn a_key_of_the_operators_own_takes_over_from_one_in_a_file() {
     whole(&mut gateway, &sink, &old, 3);
 }
 
-/// The command, under the shim; whether it was killed.
+/// Runs the command under the shim, and returns whether it was killed.
 fn changes(gateway: &Gateway, library: &Path, name: &str, value: &str) -> bool {
     let output = crate::boxed::binary()
         .args(["keys", "rotate-kek", "--config"])
@@ -163,7 +165,8 @@ fn changes(gateway: &Gateway, library: &Path, name: &str, value: &str) -> bool {
     output.status.code().is_none()
 }
 
-/// Calls that make something durable: every one where keys and sealed values change, some where the engine works for itself.
+/// Returns the calls to kill at, among those that make something durable: every one where keys and sealed values
+/// change, and some where the engine works by itself.
 fn steps(log: &str) -> Vec<usize> {
     let lines: Vec<&str> = log.lines().collect();
     let at =
@@ -200,7 +203,7 @@ fn a_kill_at_any_step_is_finished_by_the_next_start_or_by_the_same_command() {
         let begun = gateway.path("secrets/kek.next").exists();
         broke_off += u32::from(killed && begun);
         if killed && (number % 2 == 0 || !begun) && mark(&gateway) == old {
-            // The command again: it says what it finished, or does all of it.
+            // The command, run again, reports the change that it finished, or does all of it.
             let changed = gateway.command(&["keys", "rotate-kek"]);
             assert_eq!(changed["finished_an_earlier_one"], begun, "killed at {step}: {changed}");
         }

@@ -1,4 +1,4 @@
-//! A store that was damaged while no gateway ran: refused with words, told, repaired, and delivered from.
+//! A store that was damaged while no gateway ran: refused with a reason, examined, repaired, and delivered from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::boxed::{Gateway, Plan, copy, event};
 use crate::sink::{Reply, Sink};
 
-/// Events that the receiver has acknowledged, and those that wait for it.
+/// The events that the receiver has acknowledged, and those that wait for it.
 const ACKNOWLEDGED: std::ops::RangeInclusive<u64> = 1..=20;
 const WAITING: std::ops::RangeInclusive<u64> = 21..=60;
 
-/// A gateway that was stopped, with its receiver, and its folders as they were.
+/// A gateway that was stopped, with its receiver and copies of its folders.
 struct Stopped {
     sink: Sink,
     gateway: Gateway,
@@ -29,7 +29,7 @@ impl Stopped {
         let open = takes.clone();
         let sink = Sink::new(move |_, _| Reply::status(if open.load(Ordering::SeqCst) { 202 } else { 503 }));
         let mut gateway = Plan::new().stream("crm", &sink.url()).start();
-        // One commit each.
+        // Each event is a commit of its own.
         ACKNOWLEDGED.for_each(|number| drop(gateway.accept(&event(number, "a"))));
         gateway.until_stream("crm", "all acknowledged", |view| view["waiting"] == 0);
         takes.store(false, Ordering::SeqCst);
@@ -41,7 +41,7 @@ impl Stopped {
         Self { sink, gateway, takes }
     }
 
-    /// Puts store and secrets back as they were, in the same folders, and damages them.
+    /// Restores store and secrets in the same folders, and damages them.
     fn damage(&self, how: fn(&Path)) {
         for folder in ["store", "secrets"] {
             let (to, from) = (self.gateway.path(folder), self.gateway.path(&format!("{folder}.whole")));
@@ -55,7 +55,8 @@ impl Stopped {
         said(&self.gateway.run(words))
     }
 
-    /// Starts the gateway, with a receiver that takes everything; answers what arrives before nothing waits, by number.
+    /// Starts the gateway with a receiver that accepts everything, and returns the `jti`s that arrive before nothing
+    /// waits, by event number.
     fn delivers(&mut self) -> BTreeMap<u64, BTreeSet<String>> {
         self.takes.store(true, Ordering::SeqCst);
         let before = self.sink.events().len();
@@ -71,7 +72,7 @@ impl Stopped {
         arrived
     }
 
-    /// The `jti` that each event had before the damage, as far as it was tried.
+    /// Returns the `jti` that each event had before the damage, as far as it was sent.
     fn known(&self) -> BTreeMap<u64, String> {
         self.sink.events().iter().map(|one| (one.number(), one.jti())).collect()
     }
@@ -84,7 +85,7 @@ fn said(output: &Output) -> (Option<i32>, String) {
     )
 }
 
-/// The store's files that hold rows.
+/// Returns all files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -94,7 +95,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// One byte of event 30, wherever it lies.
+/// Damages one byte of event 30 in every file that contains it.
 fn a_byte_of_the_log(store: &Path) {
     let (needle, mut hits) = (b"\"number\":30}", 0);
     for path in files(&store.join("engine")) {
@@ -124,13 +125,14 @@ fn identity_gone(store: &Path) {
 
 fn identity_damaged(store: &Path) {
     let text = fs::read_to_string(store.join("instance.json")).unwrap();
-    // One digit of the fingerprint of the store's secret.
+    // The change is one digit of the fingerprint of the store's secret.
     let at = text.find("\"secret\": \"").unwrap() + 12;
     let digit = if text.as_bytes()[at] == b'0' { "1" } else { "0" };
     fs::write(store.join("instance.json"), format!("{}{digit}{}", &text[..at], &text[at + 1..])).unwrap();
 }
 
-/// A damage: its name, how it is done, what `check` says of it, the event that is lost by it, and whether the store is a copy afterwards.
+/// A damage: its name, how it is done, what `check` says about it, the event that is lost by it, and whether the store
+/// is a copy afterwards.
 type Damage = (&'static str, fn(&Path), &'static str, Option<u64>, bool);
 
 const DAMAGES: [Damage; 5] = [
@@ -155,7 +157,7 @@ fn a_damaged_store_is_refused_told_repaired_and_delivered_from() {
         let (_, text) = stopped.says(&["store", "check"]);
         assert!(text.contains(why), "{name}: {text}");
 
-        // What reads is exported, as long as it is not repaired.
+        // An unrepaired store is exported as far as it can be read.
         let exported = stopped.gateway.run(&["store", "export"]);
         let (code, text) = said(&exported);
         let lines: Vec<Value> =
@@ -167,7 +169,7 @@ fn a_damaged_store_is_refused_told_repaired_and_delivered_from() {
         assert_eq!(code, Some(if whole { 0 } else { 6 }), "{name}: {text}");
         assert!(lost.is_none() || !whole, "{name}: {text}");
 
-        // Nothing is done before it is told and somebody says yes.
+        // The repair does nothing before it has reported the damage and was confirmed.
         let (code, text) = stopped.says(&["store", "repair"]);
         assert!(code == Some(2) && text.contains("--yes"), "{name}: {text}");
         let given_up = if lost.is_some() { "given up: 1 events" } else { "given up: nothing" };
@@ -194,7 +196,7 @@ fn a_damaged_store_is_refused_told_repaired_and_delivered_from() {
         }
         for (number, jtis) in &arrived {
             assert_eq!(jtis.len(), 1, "{name}: event {number} went out under {jtis:?}");
-            // Also what may have been settled, and is made again.
+            // SETs that may have been settled are made again, too.
             assert!(known.get(number).is_none_or(|before| jtis.contains(before)), "{name}: event {number}");
         }
         let again = findings["again"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum::<u64>();

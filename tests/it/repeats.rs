@@ -1,4 +1,4 @@
-//! Repeating is safe: over HTTP, across a stop and across a crash (hardening H14).
+//! Repeated events are recognized: over HTTP, across a stop and across a crash (hardening H14).
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Receivers that come for their SETs: who is let in, to what, and until when.
+//! Receivers that connect to collect their SETs: who is admitted, to what, and until when.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -27,7 +27,7 @@ fn token() -> Token {
     Token { text: text("token"), hash: text("hash") }
 }
 
-/// Writes a receiver into the configuration.
+/// Adds a receiver to the configuration.
 fn receiver(gateway: &Gateway, name: &str, hash: &str, issuer: &str, streams: &str) {
     let issuer = gateway.issuer(issuer);
     let section = format!(
@@ -47,7 +47,7 @@ fn poll(gateway: &Gateway, path: &str, fields: &[(&str, &str)]) -> Answer {
     http::send(gateway.world, &request("POST", path, &all, POLL.as_bytes()))
 }
 
-/// A socket that was offered: the answer's head, and the connection.
+/// The answer to an opening handshake: its head, and the connection.
 struct Offered {
     head: String,
     stream: TcpStream,
@@ -74,7 +74,8 @@ fn offer(gateway: &Gateway, path: &str, origin: &str, protocols: &str) -> Offere
     Offered { head: String::from_utf8(head).unwrap(), stream }
 }
 
-/// A gateway whose log tells everything, with pollers of two issuers, a pushed stream and a socket's.
+/// Returns a gateway that logs at the level `trace`, with polled streams of two issuers, a pushed stream and one of
+/// WebSocket.
 fn plan() -> Plan {
     Plan::new()
         .issuer("/two")
@@ -86,7 +87,7 @@ fn plan() -> Plan {
         .stream_of("/two", "of-b", "", "delivery = { method = \"poll\" }")
 }
 
-/// Until a poll of this stream waits.
+/// Waits until `count` sessions of the method are open.
 fn until_open(gateway: &mut Gateway, method: &str, count: usize) {
     let metrics = request("GET", "/metrics", &[], b"");
     let line = format!("setgate_sessions_open{{method=\"{method}\"}} {count}\n");
@@ -105,7 +106,7 @@ fn only_its_own_receiver_opens_a_stream() {
     gateway.start();
     gateway.accept(&event(1, "jane"));
     let bearer = |token: &str| format!("Bearer {token}");
-    // A poll that does not wait may come before the stream has heard of the event.
+    // A poll that does not wait may come before the stream has seen the event.
     let mut set = String::new();
     gateway.until("a SET for crm", |gateway| {
         let sets = poll(gateway, "/poll/crm", &[("authorization", &bearer(&crm.text))]).json();
@@ -116,7 +117,8 @@ fn only_its_own_receiver_opens_a_stream() {
     let mut producer = String::new();
     gateway.fields(&mut producer, "");
 
-    // Own, another's, none, of the other issuer here and at its place, of another method.
+    // The targets are the receiver's own stream, another's, none, one of the other issuer here and at its own path, and
+    // one of another method.
     let targets =
         ["/poll/crm", "/poll/hr", "/poll/none", "/poll/of-b", "/two/poll/of-b", "/two/poll/crm", "/poll/pushed"];
     let rows = [
@@ -124,7 +126,7 @@ fn only_its_own_receiver_opens_a_stream() {
         ("an unknown token", Some(bearer(&unknown.text)), [401; 7]),
         ("a producer's token", Some(producer.clone()), [401; 7]),
         ("an expired token", Some(bearer(&expired.text)), [401; 7]),
-        // RFC 8417 §4.2, hardening H41.
+        // A SET is never a bearer token (RFC 8417 §4.2, hardening H41).
         ("a SET", Some(bearer(&set)), [401; 7]),
         ("its own token", Some(bearer(&crm.text)), [200, 404, 404, 404, 403, 403, 404]),
         ("another receiver's token", Some(bearer(&b.text)), [403, 403, 403, 403, 200, 404, 403]),
@@ -137,12 +139,12 @@ fn only_its_own_receiver_opens_a_stream() {
             assert_eq!(answer.status, *status, "{who} at {target}: {}", answer.text());
             let challenge = answer.field("www-authenticate").unwrap_or_default();
             assert_eq!(challenge.starts_with("Bearer "), matches!(status, 401 | 403), "{who} at {target}: {challenge}");
-            // RFC 6750 §2.3 is not offered.
+            // A token in the query (RFC 6750 §2.3) is not supported.
             let answer = poll(&gateway, &format!("{target}?access_token={}", crm.text), &fields);
             assert_eq!(answer.status, 400, "{who} at {target}, and a token in the query");
         }
     }
-    // A receiver puts nothing in.
+    // A receiver cannot put events in.
     let fields = [("authorization", &*bearer(&all.text)), ("content-type", "application/json")];
     let answer = http::send(gateway.world, &request("POST", "/events", &fields, event(2, "x").to_string().as_bytes()));
     assert_eq!(answer.status, 401);
@@ -236,7 +238,7 @@ fn waiting_receivers_never_take_the_places_of_intake() {
     }
     let late = poll(&gateway, "/poll/s1", &fields[..1]);
     assert_eq!((late.status, late.field("retry-after").is_some()), (503, true), "{}", late.text());
-    // Eight wait on a listener of three places, and events still come in, and out at once.
+    // Eight polls wait on a listener of three places, and events are still accepted and delivered at once.
     gateway.accept(&event(1, "jane"));
     let answer = http::answer(&mut waiting[0]).expect("an answer");
     assert_eq!((answer.status, answer.json()["sets"].as_object().map(serde_json::Map::len)), (200, Some(1)));
@@ -266,18 +268,18 @@ fn a_stop_answers_idle_polls_and_hangs_up_sockets_before_the_listener_is_cut() {
     assert_eq!((answer.status, &answer.json()["sets"]), (200, &json!({})));
     let mut frames = Vec::new();
     socket.stream.read_to_end(&mut frames).unwrap();
-    // RFC 6455 §5.5.1: the close frame with the code of a service that restarts.
+    // The close frame has the code of a service that restarts (RFC 6455 §5.5.1).
     assert!(frames.windows(2).any(|code| code == 1012_u16.to_be_bytes()), "{frames:?}");
     assert!(gateway.ended().success(), "{}", gateway.log());
     assert!(begun.elapsed() < Duration::from_secs(15), "it waited for polls and sockets: {:?}", begun.elapsed());
 }
 
-/// Reads frames until a text comes or the stream ends.
+/// Reads frames until a text frame comes or the stream ends.
 fn text(socket: &mut impl Read) -> Option<Value> {
     loop {
         let mut head = [0; 2];
         socket.read_exact(&mut head).ok()?;
-        // RFC 6455 §5.2: lengths from 126 on stand in two more bytes; a SET of a test needs no more.
+        // Lengths from 126 on take two more bytes (RFC 6455 §5.2); a SET of a test needs no more.
         let mut long = [0; 2];
         let length = match head[1] {
             126 => {
@@ -307,7 +309,7 @@ fn a_socket_that_holds_sets_holds_up_no_stop() {
     let protocols = format!("setgate.v1, ticket.{}", ticket["ticket"].as_str().unwrap());
     let mut socket = offer(&gateway, "/websocket/live", PAGE, &protocols);
     assert_eq!(socket.status(), 101);
-    // A client's frame, masked with nothing: it grants one SET, and never settles it.
+    // A client's frame, with a mask of zeros: it grants one SET, which the client never settles.
     let credit = br#"{"maxEvents":1}"#;
     let frame = [&[0x81, 0x80 | u8::try_from(credit.len()).unwrap(), 0, 0, 0, 0], &credit[..]].concat();
     socket.stream.write_all(&frame).unwrap();
@@ -342,7 +344,7 @@ fn a_session_ends_with_its_credential() {
     polling.write_all(&request("POST", "/poll/crm", &fields, b"{}")).unwrap();
     let began = Instant::now();
     let answer = http::answer(&mut polling).expect("an answer");
-    // It was let in, and left long before the 25 s for which a poll is held.
+    // The poll was admitted, and ended long before the 25 s for which it would be held.
     assert_eq!((answer.status, &answer.json()["sets"]), (200, &json!({})));
     assert!(began.elapsed() < Duration::from_secs(20), "it was held for {:?}", began.elapsed());
     assert_eq!(poll(&gateway, "/poll/crm", &fields[..1]).status, 401);

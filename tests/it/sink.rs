@@ -1,4 +1,4 @@
-//! Receivers for the tests: plain sockets that keep what came and answer as they are told.
+//! Receivers for the tests: plain sockets that record requests and answer as a test says.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::http;
 
-/// How long a test waits for something that must happen.
+/// The time that a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One request as it came.
+/// A request as it was received.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
     pub(crate) line: String,
@@ -35,7 +35,7 @@ impl Arrived {
         self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
-    /// The claims of the SET, not verified.
+    /// Returns the claims of the SET, without verifying them.
     pub(crate) fn claims(&self) -> Value {
         let token = setgate_jose::Token::parse(&self.body).unwrap_or_else(|error| panic!("no SET: {error}: {self:?}"));
         serde_json::from_slice(token.unverified_payload()).unwrap()
@@ -45,7 +45,7 @@ impl Arrived {
         setgate_jose::Token::parse(&self.body).unwrap().header().kid.clone().unwrap()
     }
 
-    /// The number in the event that [`crate::boxed::event`] made.
+    /// Returns the number in an event of [`crate::boxed::event`].
     pub(crate) fn number(&self) -> u64 {
         self.number.unwrap_or_else(|| panic!("no number in {self:?}"))
     }
@@ -55,18 +55,18 @@ impl Arrived {
     }
 }
 
-/// What a receiver does with a request.
+/// The answer of a receiver to a request.
 #[derive(Clone)]
 pub(crate) enum Reply {
     /// A whole answer, as bytes.
     Bytes(Vec<u8>),
-    /// Nothing, and the connection stays open.
+    /// No answer, on a connection that stays open.
     Never,
-    /// A byte a second.
+    /// An answer of one byte per second.
     Drip(Vec<u8>),
-    /// The connection is closed without an answer.
+    /// A connection that is closed without an answer.
     Close,
-    /// A head that promises a body of so many bytes, and the body.
+    /// An answer whose head promises a body of so many bytes, with the body.
     Huge(usize),
 }
 
@@ -88,7 +88,7 @@ type Behaviour = dyn Fn(&Arrived, usize) -> Reply + Send + Sync;
 struct Seen {
     requests: Vec<Arrived>,
     ended: bool,
-    /// While it is on, answers wait.
+    /// Whether answers wait.
     held: bool,
 }
 
@@ -98,31 +98,31 @@ struct Shared {
 }
 
 impl Shared {
-    /// Also after a test has failed while it looked.
+    /// Locks the state, even after a test has failed while it held the lock.
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A receiver on a port of its own. It ends with the value.
+/// A receiver on a port of its own. It ends when the value is dropped.
 pub(crate) struct Sink {
     pub(crate) port: u16,
     shared: Arc<Shared>,
 }
 
 impl Sink {
-    /// Answers 202.
+    /// Starts a receiver that answers 202.
     pub(crate) fn good() -> Self {
         Self::new(|_, _| Reply::status(202))
     }
 
-    /// Answers as `behaviour` says; its second argument counts requests from 0.
+    /// Starts a receiver that answers as `behaviour` says; the second argument counts requests from 0.
     pub(crate) fn new(behaviour: impl Fn(&Arrived, usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self::on(listener, None, behaviour)
     }
 
-    /// Speaks TLS with the certificate.
+    /// Starts a receiver that speaks TLS with this configuration.
     pub(crate) fn tls(
         server: Arc<rustls::ServerConfig>,
         behaviour: impl Fn(&Arrived, usize) -> Reply + Send + Sync + 'static,
@@ -162,12 +162,12 @@ impl Sink {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// Requests so far.
+    /// Returns the requests so far.
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.shared.seen().requests.clone()
     }
 
-    /// Waits until `enough` says so of the requests so far, and returns them.
+    /// Waits until `enough` holds for the requests so far, and returns them.
     #[expect(clippy::disallowed_methods, reason = "a real process is waited for, in real time")]
     pub(crate) fn until(&self, what: &str, enough: impl Fn(&[Arrived]) -> bool) -> Vec<Arrived> {
         let end = Instant::now() + PATIENCE;
@@ -180,12 +180,12 @@ impl Sink {
         seen.requests.clone()
     }
 
-    /// Requests with events of [`crate::boxed::event`]; the gateway's own SETs about the stream are left out.
+    /// Returns the requests with events of [`crate::boxed::event`], without the gateway's own SETs about the stream.
     pub(crate) fn events(&self) -> Vec<Arrived> {
         self.arrived().into_iter().filter(|one| one.number.is_some()).collect()
     }
 
-    /// Waits until every one of these numbers has come, and returns the requests as [`Sink::events`] does.
+    /// Waits until every one of these numbers has arrived, and returns the requests as [`Sink::events`] does.
     pub(crate) fn until_numbers(&self, numbers: impl IntoIterator<Item = u64>) -> Vec<Arrived> {
         let wanted: Vec<u64> = numbers.into_iter().collect();
         self.until("all numbers", |all| {
@@ -195,7 +195,7 @@ impl Sink {
         self.events()
     }
 
-    /// Makes answers wait until [`Sink::release`].
+    /// Lets answers wait until [`Sink::release`].
     pub(crate) fn hold(&self) {
         self.shared.seen().held = true;
     }

@@ -1,4 +1,5 @@
-//! What keeps a gateway from starting: `check` and `serve` say the same, end with the same code, and say what to do.
+//! Faults that keep a gateway from starting: `check` and `serve` report the same, end with the same code, and name the
+//! remedy.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,14 +9,15 @@ use crate::boxed::{Gateway, Plan, binary, event};
 use crate::http;
 use crate::sink::{Reply, Sink};
 
-/// A fault: its name, the exit code, what is said, and how it comes about. What that gives back lasts as long as the commands run.
+/// A fault: its name, the exit code, the texts of the report, and a function that causes it. The value that this
+/// returns is kept while the commands run.
 type Fault = (&'static str, i32, &'static [&'static str], fn(&Gateway) -> Option<TcpListener>);
 
 fn mode(gateway: &Gateway, name: &str, mode: u32) {
     std::fs::set_permissions(gateway.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Puts something else into a file that only its owner reads.
+/// Replaces the contents of a file that only its owner may read.
 fn write(gateway: &Gateway, name: &str, text: &str) {
     std::fs::write(gateway.path(name), text).unwrap();
     mode(gateway, name, 0o600);
@@ -31,13 +33,13 @@ fn configure(gateway: &Gateway, from: &str, to: &str) {
     std::fs::write(gateway.config(), text.replacen(from, to, 1)).unwrap();
 }
 
-/// Adds sections, where tables can follow.
+/// Appends sections to the configuration.
 fn append(gateway: &Gateway, sections: &str) {
     let text = std::fs::read_to_string(gateway.config()).unwrap();
     std::fs::write(gateway.config(), format!("{text}\n{sections}\n")).unwrap();
 }
 
-/// A certificate for the listener, and the key of another one.
+/// Configures a certificate for the public listener, with its own key or with that of another one.
 fn certificates(gateway: &Gateway, own_key: bool) {
     let [one, other] = ["a", "b"].map(|name| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap());
     std::fs::write(gateway.path("world.pem"), one.cert.pem()).unwrap();
@@ -132,7 +134,7 @@ const FAULTS: &[Fault] = &[
     }),
 ];
 
-/// A start that does not end by itself is ended, with 124.
+/// Runs a command that is ended after 60 s, with the exit code 124.
 fn bounded(gateway: &Gateway, word: &str) -> Output {
     let mut command = Command::new("timeout");
     command.args(["60", env!("CARGO_BIN_EXE_setgate"), word, "--config"]).arg(gateway.config());
@@ -224,14 +226,14 @@ fn a_start_waits_while_the_last_process_drains() {
     });
     next.kill().unwrap();
     next.wait().unwrap();
-    // However often it asked for the store.
+    // The warning comes once, however often the store was tried.
     assert_eq!(text(&gateway).matches("mode 755").count(), 1, "{}", text(&gateway));
 }
 
-/// A first start that was killed at any moment is done again, and never touches a store.
+/// Checks that a first start that was killed at any moment is continued, and never touches a finished store.
 #[test]
 fn an_interrupted_init_goes_on() {
-    // The engine is made, then the watermark, then the instance.
+    // The engine is made first, then the watermark, then the instance.
     for gone in [&["instance.json", "watermark"][..], &["instance.json", "watermark", "engine/version"]] {
         let mut gateway = Plan::new().stream("crm", &Sink::good().url()).prepare();
         assert!(gateway.run(&["init"]).status.success());
@@ -244,7 +246,7 @@ fn an_interrupted_init_goes_on() {
         gateway.start();
         gateway.accept(&event(1, "a"));
         gateway.kill();
-        // What holds an event is not made again.
+        // A store that holds an event is not made again.
         std::fs::remove_file(gateway.path("store").join("instance.json")).unwrap();
         write(&gateway, "secrets/init-unfinished", "");
         assert_eq!(gateway.run(&["init"]).status.code(), Some(7));

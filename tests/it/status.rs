@@ -1,4 +1,4 @@
-//! The front page's table of what is there today, held against the running gateway.
+//! The status table of the README, compared with the running gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::http::{self, request};
 // The registry of delivery methods is filled by the crates that are linked.
 use setgate_transports as _;
 
-/// Members of the transmitter's metadata that stand for an endpoint or a scheme (SSF 1.0 §7.1).
+/// The members of the transmitter's metadata that stand for an endpoint or a scheme (SSF 1.0 §7.1).
 const MEMBERS: [&str; 7] = [
     "jwks_uri",
     "configuration_endpoint",
@@ -54,7 +54,7 @@ const RISC: [&str; 14] = [
     "sessions-revoked",
 ];
 
-/// What a row says of its subject.
+/// The status of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Today {
     Supported,
@@ -62,18 +62,18 @@ enum Today {
     NotYet,
 }
 
-/// One row of the table.
+/// A row of the table.
 #[derive(Debug)]
 struct Row {
     what: String,
     today: Today,
-    /// Whatever the row has in backticks.
+    /// The texts of the row in backticks.
     quoted: Vec<String>,
     text: String,
 }
 
 impl Row {
-    /// The routes that it names, as method and path.
+    /// Returns the routes that the row names, as method and path.
     fn routes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.quoted.iter().filter_map(|quoted| quoted.split_once(' ').filter(|(_, path)| path.starts_with('/')))
     }
@@ -87,7 +87,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The rows of the front page's table; headings of groups have no standard and no status.
+/// Returns the rows of the README's table; headings of groups, which have no standard and no status, are left out.
 fn table(page: &str) -> Vec<Row> {
     let section = page.split("\n## What it does today\n").nth(1).expect("the section is there");
     let section = section.split("\n## ").next().unwrap();
@@ -111,7 +111,7 @@ fn table(page: &str) -> Vec<Row> {
     rows
 }
 
-/// A gateway with a stream of each kind that the table's routes lead to.
+/// Returns a gateway with a stream for each kind of route in the table.
 fn gateway() -> Gateway {
     Plan::new()
         .stream_by("poll", "{ method = \"poll\" }")
@@ -120,11 +120,11 @@ fn gateway() -> Gateway {
         .start()
 }
 
-/// What the running gateway was asked, once: a row of the table changes nothing of it.
+/// The answers of the running gateway, asked once: no row of the table changes them.
 struct Asked {
     metadata: Value,
     public: Value,
-    /// The answer's status by method and path, of every route of the table.
+    /// The status of the answer for every route of the table, by method and path.
     statuses: BTreeMap<(String, String), u16>,
 }
 
@@ -142,10 +142,10 @@ impl Asked {
     }
 }
 
-/// The status of the answer to a request that says as little as it can.
+/// Returns the status of the answer to a minimal request.
 fn status(gateway: &Gateway, method: &str, path: &str) -> u16 {
     let stream = if path.starts_with("/websocket") { "websocket" } else { "poll" };
-    // What is deleted is another one than what later rows ask for.
+    // The stream that is deleted is none that later rows ask for.
     let id = if method == "DELETE" { "gone" } else { "poll" };
     let path = path.replace("{stream}", stream).replace("{id}", id);
     let token = std::fs::read_to_string(gateway.path("secrets").join("admin-token")).unwrap();
@@ -158,7 +158,7 @@ fn status(gateway: &Gateway, method: &str, path: &str) -> u16 {
     http::send(port, &request(method, &path, &fields, body)).status
 }
 
-/// Faults of the table; each begins with the row that is wrong, where there is one.
+/// Returns the faults of the table; each begins with the row that is wrong, if there is one.
 fn faults(rows: &[Row], asked: &Asked) -> Vec<String> {
     let mut faults = Vec::new();
     for member in MEMBERS {
@@ -197,7 +197,7 @@ fn faults(rows: &[Row], asked: &Asked) -> Vec<String> {
     faults
 }
 
-/// Faults of the table, of delivery methods: those that are linked, and no other.
+/// Returns the faults of the table about delivery methods: those that are linked have to be in it, and no others.
 fn faults_of_methods(rows: &[Row]) -> Vec<String> {
     let linked: BTreeMap<&str, &str> =
         setgate_delivery::methods().unwrap().iter().map(|method| (method.entry.uri, method.entry.name)).collect();
@@ -220,7 +220,7 @@ fn faults_of_methods(rows: &[Row]) -> Vec<String> {
     faults
 }
 
-/// Whether the gateway takes an event of this type.
+/// Returns whether the gateway accepts an event of this type.
 fn takes(gateway: &Gateway, family: &str, name: &str) -> bool {
     let event = json!({
         "sub_id": { "format": "email", "email": "jane@example.com" },

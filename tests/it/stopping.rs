@@ -1,11 +1,11 @@
-//! Stopping and pausing lose nothing.
+//! Stops and pauses, which must lose nothing.
 
 use std::collections::BTreeMap;
 
 use crate::boxed::{Plan, event};
 use crate::sink::{Arrived, Reply, Sink};
 
-/// No `jti` names two payloads, and no number came under two of them.
+/// Checks that no `jti` has two payloads, and that no event has two of them.
 fn consistent(all: &[Arrived]) {
     let (mut payloads, mut jtis) = (BTreeMap::new(), BTreeMap::new());
     for one in all {
@@ -106,15 +106,15 @@ fn after_the_answer_to_pause_no_new_hand_over_begins() {
     let view = gateway.command(&["streams", "pause", "crm", "--reason", "a test"]);
     assert_eq!(view["status"], "paused", "{view}");
     sink.release();
-    // The receiver is told that its stream is paused (SSF 1.0 §8.1.5): the one SET that still comes.
+    // The one SET that still arrives says that the stream is paused (SSF 1.0 §8.1.5).
     gateway.until_stream("crm", "the first and the notice are acknowledged", |view| view["acknowledged"] == 2);
     gateway.accept_all((10..20).map(|number| event(number, &format!("key-{number}"))));
-    // The other stream is told of every event, and by then this one has had its chance.
+    // The other stream gets every event, and by then this one would have been served.
     canary.until_numbers(0..20);
     assert_eq!(sink.events().len(), 1, "a hand-over began after the pause was answered");
     let view = gateway.stream("crm");
     assert_eq!((&view["waiting"], &view["owed"]), (&19.into(), &21.into()), "{view}");
-    // It stays paused over a restart, and nothing is lost.
+    // The stream stays paused across a restart, and nothing is lost.
     gateway.kill();
     gateway.start();
     assert_eq!(gateway.stream("crm")["status"], "paused");

@@ -1,4 +1,4 @@
-//! The store's folder: locked, copied, unmounted, full.
+//! The folder of the store: locked, copied, unmounted, full.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +31,7 @@ fn a_copy_delivers_nothing_and_takes_nothing_until_it_is_adopted() {
     sink.until("an attempt", |all| !all.is_empty());
     assert!(gateway.stop().success());
     copy(&gateway.path("store"), &gateway.path("copied"));
-    // The original goes on; the copy is put in its place afterwards.
+    // The original continues; the copy is put in its place afterwards.
     gateway.start();
     gateway.accept(&event(2, "a"));
     assert!(gateway.stop().success());
@@ -118,7 +118,8 @@ fn a_disk_that_is_really_full_refuses_loses_nothing_and_recovers_by_itself() {
     let refusal = refusal.unwrap();
     assert!(refusal.field("retry-after").is_some(), "{refusal:?}");
     assert!(accepted.len() > 50, "only {} were accepted before the disk was full", accepted.len());
-    // While the store is opened again it is not ready; with intake closed it is: pollers and acknowledgements are what makes room.
+    // The gateway is not ready while the store is opened again, and ready while intake is closed: pollers and
+    // acknowledgements make room.
     gateway.until("it is ready although it is full", |gateway| {
         let ready = crate::http::send(gateway.operator, &crate::http::request("GET", "/readyz", &[], b""));
         ready.status == 200
@@ -140,7 +141,7 @@ fn a_start_on_a_full_disk_delivers_and_takes_events_once_there_is_room() {
     let takes = Arc::new(AtomicBool::new(false));
     let open = takes.clone();
     let sink = Sink::new(move |_, _| Reply::status(if open.load(Ordering::SeqCst) { 202 } else { 503 }));
-    // The second start finds what the first one left, and somebody who takes whatever room appears.
+    // The second start finds the files of the first one, and a process that takes any room that appears.
     let disk = "mkdir -p \"$BOX/store\"\nmount -t tmpfs -o size=160m tmpfs \"$BOX/store\"\n\
         if [ -e \"$BOX/kept\" ]; then\n\
         cp -a \"$BOX/kept/.\" \"$BOX/store/\"; mkdir -p \"$BOX/store/lost+found\"\n\
@@ -150,7 +151,7 @@ fn a_start_on_a_full_disk_delivers_and_takes_events_once_there_is_room() {
         fi";
     let mut gateway = Plan::new().stream("crm", &sink.url()).in_namespace(disk).start();
     (1..=5).for_each(|number| drop(gateway.accept(&event(number, &format!("key-{number}")))));
-    // As a power cut leaves it.
+    // The store is left as by a power cut.
     gateway.signal("-STOP");
     let inside = format!("/proc/{}/root{}", gateway.pid(), gateway.path("store").display());
     copy(inside.as_ref(), &gateway.path("kept"));
@@ -171,7 +172,7 @@ fn a_start_on_a_full_disk_delivers_and_takes_events_once_there_is_room() {
     assert!(gateway.stop().success());
 }
 
-/// 64 KiB that do not compress.
+/// Returns 64 KiB that do not compress.
 fn fill(seed: u64) -> String {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     (0..65_536)

@@ -1,4 +1,4 @@
-//! What the metrics say of deliveries is what the streams say, whatever becomes of them.
+//! Metrics and streams, which must agree about deliveries, whatever becomes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use crate::boxed::{Gateway, Plan, event};
 use crate::http::{self, request};
 use crate::sink::{Reply, Sink};
 
-/// How many deliveries were owed, and how they stand.
+/// The counts of deliveries: how many were owed, and their states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sums {
     owed: u64,
@@ -34,7 +34,7 @@ impl Sums {
         }
     }
 
-    /// What happened since, as a process counts that begins with what waits.
+    /// Returns the counts since `before`, as a process counts that begins with the waiting deliveries.
     fn since(self, before: Self) -> Self {
         Self {
             owed: self.owed - before.owed + before.waiting,
@@ -45,7 +45,7 @@ impl Sums {
         }
     }
 
-    /// After its stream was deleted.
+    /// Returns the counts after the stream was deleted.
     fn deleted(self) -> Self {
         Self { dropped: self.dropped + self.waiting, waiting: 0, ..self }
     }
@@ -64,7 +64,7 @@ impl Sums {
     }
 }
 
-/// The sums of a page of metrics, and each of its lines of deliveries.
+/// Returns the sums of a metrics page, and each of its lines about deliveries.
 fn metrics(gateway: &Gateway) -> (Sums, BTreeMap<String, u64>) {
     let page = http::send(gateway.operator, &request("GET", "/metrics", &[], b"")).text();
     let line = |line: &str| {
@@ -87,13 +87,13 @@ fn metrics(gateway: &Gateway) -> (Sums, BTreeMap<String, u64>) {
     (sums, lines)
 }
 
-/// The streams of now, together with those that were deleted.
+/// Returns the counts of all streams, together with those that were deleted.
 fn streams(gateway: &Gateway, deleted: Sums) -> Sums {
     let views = gateway.command(&["streams", "list"]);
     views["streams"].as_array().unwrap().iter().map(Sums::of_view).fold(deleted, Sums::plus)
 }
 
-/// Waits until both say the same, and this.
+/// Waits until metrics and streams have the same counts, and `so` holds for them.
 fn until_both_say(gateway: &mut Gateway, deleted: Sums, before: Sums, what: &str, so: impl Fn(&Sums) -> bool) -> Sums {
     let mut last = (Sums::default(), Sums::default());
     gateway.until(what, |gateway| {
@@ -107,7 +107,7 @@ fn until_both_say(gateway: &mut Gateway, deleted: Sums, before: Sums, what: &str
 #[test]
 fn metrics_and_streams_add_up_and_agree_whatever_becomes_of_deliveries() {
     let good = Sink::good();
-    // Refuses each third event when it comes first, and takes it when it is issued again.
+    // The sink refuses each third event when it comes first, and accepts it when it is issued again.
     let refused = Mutex::new(BTreeSet::new());
     let fussy = Sink::new(move |set, _| {
         let no = r#"{"err":"invalid_request","description":"not today"}"#;
@@ -129,12 +129,12 @@ fn metrics_and_streams_add_up_and_agree_whatever_becomes_of_deliveries() {
         .start();
     let (nothing, none) = (Sums::default(), Sums::default());
     gateway.accept_all((1..=30).map(|number| event(number, &format!("key {number}"))));
-    // 30 each; of the dead 25 too many.
+    // The streams have 30 deliveries each; 25 of the dead one exceed its retention.
     until_both_say(&mut gateway, nothing, none, "all is settled that can be", |sums| {
         (sums.owed, sums.acknowledged, sums.parked, sums.dropped, sums.waiting) == (120, 50, 10, 25, 35)
     });
 
-    // Two are issued again, and one is dropped for good: it was parked, and stays counted so.
+    // Two SETs are issued again, and one is dropped for good: it was parked, and stays counted as such.
     let parked = gateway.command(&["parked", "list", "--stream", "fussy"]);
     let jti = |index: usize| parked["parked"][index]["jti"].as_str().unwrap().to_owned();
     let output = gateway.run(&["parked", "reissue", &jti(0), &jti(1)]);
@@ -147,12 +147,12 @@ fn metrics_and_streams_add_up_and_agree_whatever_becomes_of_deliveries() {
     let (_, lines) = metrics(&gateway);
     assert_eq!(lines.get("owed_total{origin=\"reissue\"}"), Some(&2), "{lines:?}");
 
-    // A stream is deleted with what waits of it.
+    // A stream is deleted with its waiting deliveries.
     let gone = Sums::of_view(&gateway.stream("gone")).deleted();
     assert!(gateway.run(&["streams", "delete", "gone", "--yes"]).status.success());
     until_both_say(&mut gateway, gone, none, "a stream is gone", |sums| sums.waiting == 5 && sums.dropped == 55);
 
-    // A process that is killed; the next counts from what waits.
+    // The process is killed; the next one counts from the waiting deliveries.
     let before = streams(&gateway, Sums::default());
     let declared = std::fs::read_to_string(gateway.config()).unwrap();
     let (kept, _) = declared.split_once("\n[[streams]]\nid = \"gone\"").unwrap();

@@ -1,4 +1,4 @@
-//! What is in a binary depends on the features that it was built with, and the binary says so.
+//! The methods of a binary, which depend on the features that it was built with.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ fn a_cluster_is_refused_by_a_binary_without_kafka() {
 mod with_kafka {
     use super::Plan;
 
-    /// The configuration of a cluster.
+    /// Returns the configuration of a cluster.
     fn cluster(more: &str) -> String {
         format!("[methods.kafka.clusters.main]\n{more}\n")
     }

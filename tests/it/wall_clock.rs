@@ -1,4 +1,4 @@
-//! The wall clock set back and far ahead, under a running gateway and between two runs.
+//! The wall clock, set back and far ahead, under a running gateway and between two runs.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::sink::{Arrived, Reply, Sink};
 
 const DAY: i64 = 24 * 3600;
 
-/// The shim between the program and the system's clock, compiled once for each test.
+/// Compiles the shim between the program and the system's clock into a folder.
 fn shim(folder: &std::path::Path) -> PathBuf {
     let library = folder.join("wall.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/wall.c");
@@ -19,7 +19,7 @@ fn shim(folder: &std::path::Path) -> PathBuf {
     library
 }
 
-/// A gateway whose wall clock is `Gateway::path("offset")` seconds from the real one.
+/// Returns a gateway whose wall clock is off by the number of seconds in `Gateway::path("offset")`.
 fn gateway(sink: &Sink, options: &str) -> Gateway {
     let mut gateway = Plan::new().stream("crm", &sink.url()).options(options).prepare();
     set(&gateway, 0);
@@ -31,17 +31,17 @@ fn gateway(sink: &Sink, options: &str) -> Gateway {
 }
 
 fn set(gateway: &Gateway, seconds: i64) {
-    // Written beside and renamed: the program never sees an empty file.
+    // The file is written beside and renamed: the program never sees an empty one.
     std::fs::write(gateway.path("offset.new"), seconds.to_string()).unwrap();
     std::fs::rename(gateway.path("offset.new"), gateway.path("offset")).unwrap();
 }
 
-/// What `/readyz` says.
+/// Returns the answer of `/readyz`.
 fn ready(gateway: &Gateway) -> String {
     http::send(gateway.operator, &http::request("GET", "/readyz", &[], b"")).text()
 }
 
-/// `iat` of the first arrival of each event.
+/// Returns the `iat` of the first arrival of each event.
 fn firsts(all: &[Arrived], numbers: impl Iterator<Item = u64>) -> Vec<u64> {
     numbers.map(|number| iat(all.iter().find(|one| one.number() == number).unwrap())).collect()
 }
@@ -71,7 +71,8 @@ fn a_clock_that_is_set_back_changes_neither_order_nor_payload_and_iat_never_fall
     gateway.start();
     gateway.accept(&event(3, "a"));
     let all = sink.until_numbers(0..=3);
-    // Acknowledgements are written lazily: after a kill any number of the last ones may be handed over again, in order.
+    // Acknowledgements are written lazily: after a kill, any number of the last SETs may be handed over again, in
+    // order.
     let numbers: Vec<u64> = all.iter().map(Arrived::number).collect();
     let (before, after) = numbers.split_at(4);
     assert_eq!(before, [0, 1, 1, 2], "the second is sent twice, and everything in order");
@@ -93,7 +94,7 @@ fn a_clock_that_is_set_far_ahead_destroys_nothing_that_waits_and_forgets_no_id()
     gateway.accept(&event(1, "b"));
     sink.until("an attempt", |all| !all.is_empty());
     set(&gateway, 3650 * DAY);
-    // Several rounds of retention, which looks every second: none may take ten years for real.
+    // Several rounds of retention pass, one every second: none may believe that ten years have passed.
     let before = sink.arrived().len();
     sink.until("further attempts", |all| all.len() >= before + 6);
     let view = gateway.stream("crm");
@@ -101,7 +102,7 @@ fn a_clock_that_is_set_far_ahead_destroys_nothing_that_waits_and_forgets_no_id()
     assert_eq!(gateway.accept(&event(0, "a"))["txn"], first["txn"], "an id was forgotten");
     gateway.accept(&event(2, "c"));
     assert!(ready(&gateway).contains("warning: the wall clock is 3153"), "{}", ready(&gateway));
-    // The same over a restart with the wrong clock.
+    // The same holds after a restart with the wrong clock.
     gateway.kill();
     gateway.start();
     let before = sink.arrived().len();
@@ -110,7 +111,7 @@ fn a_clock_that_is_set_far_ahead_destroys_nothing_that_waits_and_forgets_no_id()
     assert_eq!((&view["waiting"], &view["dropped"]), (&3.into(), &0.into()), "{view}");
     assert_eq!(gateway.accept(&event(0, "a"))["txn"], first["txn"], "an id was forgotten over a restart");
     gateway.accept(&event(3, "d"));
-    // The clock is put right, and everything arrives.
+    // The clock is set right, and everything arrives.
     set(&gateway, 0);
     sink.release();
     gateway.until_stream("crm", "all acknowledged", |view| view["acknowledged"] == 4);
@@ -144,7 +145,7 @@ fn a_clock_that_leaps_is_believed_when_it_lasts_and_when_an_operator_says_so() {
     assert!((DAY - 60..DAY + 60).contains(&confirmed["went_back_seconds"].as_i64().unwrap()), "{confirmed}");
     assert!(gateway.log().contains("an operator confirmed the wall clock"), "{}", gateway.log());
     gateway.accept(&event(4, "a"));
-    // What the operator said is durable.
+    // The operator's confirmation is durable.
     gateway.kill();
     gateway.start();
     gateway.accept(&event(5, "a"));
