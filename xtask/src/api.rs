@@ -1,4 +1,4 @@
-//! `docs/api.md`: the reference of both listeners, made from their OpenAPI documents.
+//! `docs/api.md`: the reference of both listeners, generated from their OpenAPI documents.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::process::{root, say};
 
-/// Where the page lies.
+/// The path of the page.
 const PAGE: &str = "docs/api.md";
 
 const HEAD: &str = "\
@@ -19,7 +19,7 @@ fails where this page is not what they say. How to use the API is told in [putti
 in the [table of the listeners](operating.md#listeners).
 ";
 
-/// One listener: its name in anchors, its heading, its OpenAPI document.
+/// A listener: its name in anchors, its heading, its OpenAPI document.
 struct Listener {
     id: &'static str,
     title: &'static str,
@@ -34,17 +34,17 @@ const LISTENERS: [Listener; 2] = [
 /// Writes the page.
 ///
 /// # Errors
-/// A document cannot be read, or the page not be written.
+/// Returns an error when a document cannot be read or the page cannot be written.
 pub(crate) fn write() -> Result<()> {
     fs::write(root().join(PAGE), page()?).with_context(|| format!("could not write {PAGE}"))?;
     say(&format!("{PAGE} is written"));
     Ok(())
 }
 
-/// Compares the page with what the documents say.
+/// Compares the page with the documents.
 ///
 /// # Errors
-/// They differ.
+/// Returns an error when they differ.
 pub(crate) fn check() -> Result<()> {
     let there = fs::read_to_string(root().join(PAGE)).with_context(|| format!("could not read {PAGE}"))?;
     let page = page()?;
@@ -76,7 +76,7 @@ struct Part<'a> {
     document: &'a Value,
 }
 
-/// One operation of a document.
+/// An operation of a document.
 struct Operation<'a> {
     method: String,
     path: &'a str,
@@ -126,7 +126,7 @@ impl Part<'_> {
         format!("{}-{}", self.id, text(operation.value, "operationId"))
     }
 
-    /// Who may ask: the names of the security schemes of the operation, else of the document.
+    /// Returns the names of the security schemes of the operation, else of the document.
     fn credential(&self, operation: &Value) -> String {
         let schemes = operation.get("security").unwrap_or_else(|| self.at("/security"));
         let names: Vec<&str> =
@@ -134,7 +134,7 @@ impl Part<'_> {
         if names.is_empty() { "none".to_owned() } else { names.join(" or ") }
     }
 
-    /// What a reference leads to, if it is one; what stands beside the reference wins.
+    /// Returns the target of a `$ref`, or the value itself.
     fn target<'a>(&'a self, value: &'a Value) -> &'a Value {
         let pointer = text(value, "$ref");
         pointer.strip_prefix('#').map_or(value, |pointer| self.at(pointer))
@@ -201,7 +201,7 @@ impl Part<'_> {
         }
     }
 
-    /// The media types of a body, each with its schema.
+    /// Returns the media types of a body, each with its schema.
     fn content(&self, body: &Value) -> String {
         let kinds: Vec<String> = body
             .get("content")
@@ -215,7 +215,7 @@ impl Part<'_> {
         kinds.join("; ")
     }
 
-    /// A type in words.
+    /// Describes a type in words.
     fn kind(&self, schema: &Value) -> String {
         if let Some(name) = text(schema, "$ref").rsplit('/').next().filter(|name| !name.is_empty()) {
             return format!("[{name}](#{}-{name})", self.id);
@@ -253,7 +253,7 @@ impl Part<'_> {
         lines.push(String::new());
     }
 
-    /// A row for each member, and for those of objects and arrays that are described in place.
+    /// Adds a row for each member, and for the members of objects and arrays that are described in place.
     fn members(&self, before: &str, schema: &Value, lines: &mut Vec<String>) {
         let required: Vec<&str> = list(schema, "required").filter_map(Value::as_str).collect();
         for (name, member) in schema.get("properties").into_iter().flat_map(sorted) {
@@ -268,7 +268,7 @@ impl Part<'_> {
     }
 }
 
-/// The members of an object by name.
+/// Returns the members of an object by name.
 fn sorted(value: &Value) -> Vec<(&str, &Value)> {
     let mut all: Vec<_> = value.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value)).collect();
     all.sort_by_key(|(name, _)| *name);
@@ -287,7 +287,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Text that stays within its cell of a table.
+/// Escapes a text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }

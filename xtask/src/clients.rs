@@ -1,4 +1,5 @@
-//! Clients that are not ours against the real gateway: `httpx` and `websockets` in Python, `ws` in Node, headless Chromium, nginx.
+//! Third-party clients against the real gateway: `httpx` and `websockets` in Python, `ws` in Node, headless Chromium,
+//! nginx.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +10,11 @@ use anyhow::{Context, Result, bail};
 use crate::process::{build_gateway, finish, follow, program, root, say, target};
 use crate::python;
 
-/// Builds the gateway, sees to it that the clients are there, and starts `clients/controller.py`.
+/// Builds the gateway, finds or installs the clients, and runs `tests/servers/clients/controller.py`.
 ///
 /// # Errors
-/// A client does not get what it should; or one is missing, where `CI=true` says that none may be.
+/// Returns an error when a client does not get what it should, or when one is missing although `CI=true` says that none
+/// may be.
 pub(crate) fn run() -> Result<()> {
     let place = target().join("xtask-clients");
     std::fs::create_dir_all(&place)?;
@@ -52,7 +54,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// As [`program`]; what is not there is written down.
+/// Finds a program as [`program`] does, and adds it to `missing` if it is not there.
 fn found(what: &'static str, names: &[&str], package: &str, missing: &mut Vec<&'static str>) -> Option<String> {
     let version = if what == "nginx" { "-v" } else { "--version" };
     let name = program(names, version, package);
@@ -62,7 +64,8 @@ fn found(what: &'static str, names: &[&str], package: &str, missing: &mut Vec<&'
     name
 }
 
-/// The modules of `clients/package.json`, installed when they are not there or their pins have changed.
+/// Returns the modules of `tests/servers/clients/package.json`, installed when they are missing or their pins have
+/// changed.
 fn modules(npm: &str, place: &Path) -> Result<PathBuf> {
     let pins = root().join("tests/servers/clients/package.json");
     let wanted = std::fs::read_to_string(&pins).with_context(|| format!("could not read {}", pins.display()))?;

@@ -1,4 +1,5 @@
-//! The crash test: a gateway killed under load, and books that are compared by a program that uses none of our crates.
+//! The crash test: a gateway is killed under load, and the books are compared by a program that uses none of these
+//! crates.
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,13 +9,13 @@ use anyhow::{Result, bail};
 use crate::process::{build_gateway, exists, finish, follow, is_root, root};
 use crate::python;
 
-/// How the crash test runs.
+/// The options of the crash test.
 pub(crate) struct Options {
-    /// Kills before the books are compared.
+    /// The number of kills before the books are compared.
     pub(crate) kills: u64,
-    /// Where the randomness starts; printed by each run, so that one can be repeated.
+    /// The seed of the randomness; each run prints its own, so that it can be repeated.
     pub(crate) seed: Option<u64>,
-    /// Keeps the working folder of a run that passed.
+    /// Whether the working folder of a run that passed is kept.
     pub(crate) keep: bool,
 }
 
@@ -24,10 +25,11 @@ impl Default for Options {
     }
 }
 
-/// Builds the gateway and hands it to the controller in `crash/`.
+/// Builds the gateway and runs the controller in `tests/servers/crash/`.
 ///
 /// # Errors
-/// The books do not agree, too little happened to check, or no small file system can be mounted for the store.
+/// Returns an error when the books do not agree, too little happened to check, or no small file system can be mounted
+/// for the store.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let python = python::interpreter()?;
     finish(Command::new(&python).current_dir(root()).args(["-B", "tests/servers/crash/test_checker.py"]))?;
@@ -44,10 +46,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     follow(&mut command, Duration::from_secs(240 + 8 * options.kills), |_| {})
 }
 
-/// How `unshare` makes a namespace in which the store's small file system can be mounted. A full disk is part of every run.
+/// Returns the option with which `unshare` makes a namespace where the store's small file system can be mounted. A full
+/// disk is part of every run.
 fn namespace() -> Result<&'static str> {
     let mounts = |how: &str| exists("unshare", &[how, "mount", "-t", "tmpfs", "none", "/mnt"]);
-    // Without a namespace of users root may still have one of mounts.
+    // Without a user namespace, root may still have a mount namespace.
     match ["-rm", "-m"].into_iter().find(|how| mounts(how)) {
         Some(how) => Ok(how),
         None if is_root() => bail!(

@@ -1,6 +1,6 @@
 //! The dependency guard: licences, sources, forbidden crates and duplicates, by the rules of `.deny.toml`.
 //!
-//! `cargo deny` reads the same file and also knows advisories; it is used beside this guard where it is installed.
+//! `cargo deny` reads the same file and also knows advisories; it runs beside this guard where it is installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,28 +10,28 @@ use toml::{Table, Value};
 use crate::licence;
 use crate::process::{cargo, exists, finish, output, root, say};
 
-/// One package of the tree, as `cargo tree` names it.
+/// A package of the tree, as `cargo tree` prints it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Package {
     name: String,
     version: String,
     licence: String,
-    /// Empty for the default registry.
+    /// The source; empty for the default registry.
     source: String,
 }
 
 struct Rules {
     allowed: Vec<String>,
-    /// Names, and who may have them all the same.
+    /// The forbidden crates, each with the crates that may depend on it nevertheless.
     forbidden: Vec<(String, Vec<String>)>,
-    /// Names with the start of a version, and not `name@version`.
+    /// The crates that may be there twice, with the start of a version rather than `name@version`.
     skipped: Vec<(String, String)>,
 }
 
 /// Checks the dependency tree of all features.
 ///
 /// # Errors
-/// Lists everything that breaks a rule.
+/// Returns an error that lists everything that breaks a rule.
 pub(crate) fn check() -> Result<()> {
     let text = std::fs::read_to_string(root().join(".deny.toml")).context("could not read .deny.toml")?;
     let rules = rules(&text)?;
@@ -66,7 +66,7 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Who depends on a package, of all versions of it.
+/// Returns the packages that depend on any version of a package.
 fn holders_of(name: &str) -> Result<BTreeSet<String>> {
     let tree = output(
         cargo()
@@ -125,7 +125,7 @@ fn find_faults(
     faults
 }
 
-/// `0.22` covers `0.22.1`, and not `0.220.1`.
+/// Returns whether a version is covered: `0.22` covers `0.22.1`, but not `0.220.1`.
 fn at_version(version: &str, at: &str) -> bool {
     version.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

@@ -1,4 +1,4 @@
-//! The front page shows what `setgate demo` prints: here they are compared.
+//! The output of `setgate demo`, compared with the one in the README.
 
 use std::fs;
 
@@ -7,20 +7,20 @@ use anyhow::{Context, Result, bail};
 use crate::process::root;
 use crate::tutorial::{Block, blocks, compare};
 
-/// The page, and the end of the command that its output follows.
+/// The path of the page.
 const PAGE: &str = "README.md";
 const COMMAND: &str = " -- demo";
 
-/// Compares what the demo printed with the lines that the front page shows; `…` stands for anything.
+/// Compares the output of the demo with the lines that the page shows; `…` stands for anything.
 ///
 /// # Errors
-/// A line of the page was not printed, in this order.
+/// Returns an error when a line of the page was not printed in this order.
 pub(crate) fn shows(printed: &[String]) -> Result<()> {
     let page = fs::read_to_string(root().join(PAGE)).with_context(|| format!("could not read {PAGE}"))?;
     compare(&shown(&page)?, printed).with_context(|| format!("{PAGE} and `setgate demo` differ"))
 }
 
-/// The lines of the first block of output after the command; other commands may stand between.
+/// Returns the lines of the first block of output after the command; other commands may stand between.
 fn shown(page: &str) -> Result<Vec<String>> {
     let after = blocks(page)?
         .into_iter()

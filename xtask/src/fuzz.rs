@@ -10,7 +10,7 @@ use crate::process::{cargo, exists, finish, root, say, target};
 /// Runs the replay of the seeds and their mutations, which needs no cargo-fuzz.
 ///
 /// # Errors
-/// A parser broke, or one was tried too little.
+/// Returns an error when a parser breaks, or when one is tried too little.
 pub(crate) fn replay() -> Result<()> {
     say("==> replay of the corpus");
     finish(cargo().args(["test", "--package", "setgate", "--test", "it", "corpus::"]))
@@ -19,7 +19,7 @@ pub(crate) fn replay() -> Result<()> {
 /// Replays the corpus and runs each target for some seconds.
 ///
 /// # Errors
-/// A target found bytes that break a parser, or cargo-fuzz is missing.
+/// Returns an error when a target finds bytes that break a parser, or when cargo-fuzz is missing.
 pub(crate) fn run(seconds: u64) -> Result<()> {
     replay()?;
     if !exists("cargo", &["fuzz", "--version"]) {
@@ -43,7 +43,7 @@ pub(crate) fn run(seconds: u64) -> Result<()> {
     Ok(())
 }
 
-/// Writes the values of the vectors, and the objects inside them, one a file; returns how many there are.
+/// Writes the objects of the vectors, one per file, and returns how many there are.
 fn seed(name: &str, corpus: &Path) -> Result<usize> {
     std::fs::create_dir_all(corpus)?;
     let mut seeds = BTreeSet::new();
@@ -69,7 +69,8 @@ fn seed(name: &str, corpus: &Path) -> Result<usize> {
     Ok(seeds.len())
 }
 
-/// Every object of a JSON text, as it stands there: no parser of ours, and none needed for well-formed files.
+/// Finds every object of a JSON text, as it stands there: this uses none of the parsers under test, and well-formed
+/// files need none.
 fn objects(text: &str, found: &mut BTreeSet<String>) {
     let mut open = Vec::new();
     let (mut string, mut escape) = (false, false);

@@ -1,4 +1,5 @@
-//! A real Apache Kafka: its jars and its Python, a broker for whoever wants one, the claims that are shown against one, and the crash test.
+//! A real Apache Kafka: its jars and its Python, a broker to try things with, the claims that are tested against one,
+//! and the crash test.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,14 @@ use crate::python;
 
 const HERE: &str = "tests/servers/kafka";
 
-/// Kills of the crash test: of the gateway, of the broker, of both.
+/// The kills of the crash test: of the gateway, of the broker, of both.
 pub(crate) const KILLS: u64 = 18;
 
-/// Brings a broker up, or three, prints where it is and stays until it is told to end.
+/// Starts one broker, or three, prints the address and stays until it is stopped.
 ///
 /// # Errors
-/// Something that a broker needs is missing, or it does not come up. On success this program has become another.
+/// Returns an error when something that a broker needs is missing, or when Python does not start. On success this
+/// process is replaced.
 pub(crate) fn up(words: &[&str]) -> Result<()> {
     let mut folder = target().join("xtask-kafka/up");
     let mut more = Vec::new();
@@ -36,21 +38,21 @@ pub(crate) fn up(words: &[&str]) -> Result<()> {
     Err(command.exec()).context("could not start Python")
 }
 
-/// Brings a broker up, runs `setgate_bench kafka kafka-source` beside it, and ends it.
+/// Starts a broker, runs `setgate_bench kafka kafka-source` beside it, and stops it.
 ///
 /// # Errors
-/// Something that a broker needs is missing, or the bench fails.
+/// Returns an error when something that a broker needs is missing, or when the bench fails.
 pub(crate) fn bench(words: &[&str]) -> Result<()> {
     let mut command = Parts::fetch()?.command("bench.py");
-    // On the disk of the build: its figures depend on it as those of the store do.
+    // The folder is on the disk of the build: the figures depend on it as those of the store do.
     command.arg("--folder").arg(std::path::absolute(target().join("xtask-kafka/bench"))?).args(words);
     finish(&mut command)
 }
 
-/// Builds the gateway and shows every claim of `kafka/claims.py`.
+/// Builds the gateway and tests every claim of `tests/servers/kafka/claims.py`.
 ///
 /// # Errors
-/// One does not hold, or fewer than there are were tried.
+/// Returns an error when a claim does not hold, or when not all claims were tested.
 pub(crate) fn claims(words: &[&str]) -> Result<()> {
     let parts = Parts::fetch()?;
     let kcat = program(&["kcat"], "-V", "kcat").context("one of the consumers is kcat: apt-get install kcat")?;
@@ -67,7 +69,7 @@ pub(crate) fn claims(words: &[&str]) -> Result<()> {
 /// Kills gateway and broker in turn under load, reads the topics back and compares.
 ///
 /// # Errors
-/// The books do not agree, or too little happened to check.
+/// Returns an error when the books do not agree, or when too little happened to check.
 pub(crate) fn crash(options: &crash::Options) -> Result<()> {
     let parts = Parts::fetch()?;
     finish(Command::new(&parts.python).current_dir(root()).args(["-B", &format!("{HERE}/test_checker.py")]))?;
@@ -82,23 +84,23 @@ pub(crate) fn crash(options: &crash::Options) -> Result<()> {
     follow(&mut command, Duration::from_secs(180 + 15 * options.kills), |_| {})
 }
 
-/// The jars of a broker and its tools, for a page that starts one.
+/// Returns the jars of a broker and its tools, for a page that starts one.
 ///
 /// # Errors
-/// Java is missing, or they cannot be fetched.
+/// Returns an error when Java is missing, or when the jars cannot be fetched.
 pub(crate) fn broker_jars() -> Result<PathBuf> {
     need_java()?;
     jars(&target().join("xtask-kafka/lib"))
 }
 
-/// What the programs in `kafka/` need: an interpreter with the clients, and the broker's jars.
+/// The requirements of the programs in `tests/servers/kafka/`: an interpreter with the clients, and the broker's jars.
 struct Parts {
     python: PathBuf,
     jars: PathBuf,
 }
 
 impl Parts {
-    /// Finds or fetches everything. Nothing of it can be left out, so whatever is missing is an error.
+    /// Finds or fetches all requirements; none is optional, so a missing one is an error.
     fn fetch() -> Result<Self> {
         need_java()?;
         program(&["openssl"], "version", "openssl")
@@ -115,7 +117,7 @@ impl Parts {
     }
 }
 
-/// A broker of version 4 needs Java 17.
+/// Checks that there is Java 17, which a broker of version 4 needs.
 fn need_java() -> Result<()> {
     let install = "a broker needs Java 17 or newer: apt-get install default-jre-headless";
     let java = program(&["java"], "--version", "default-jre-headless").context(install)?;
@@ -127,7 +129,7 @@ fn need_java() -> Result<()> {
     }
 }
 
-/// The jars of `kafka/pom.xml`, fetched when they are not there or it has changed.
+/// Returns the jars of `tests/servers/kafka/pom.xml`, fetched when they are missing or the file has changed.
 fn jars(place: &Path) -> Result<PathBuf> {
     let pom = root().join(HERE).join("pom.xml");
     let wanted = std::fs::read_to_string(&pom).with_context(|| format!("could not read {}", pom.display()))?;

@@ -1,13 +1,13 @@
-//! Licence expressions (SPDX): whether one of their alternatives is allowed throughout.
+//! Licence expressions (SPDX), and whether one of their alternatives is allowed throughout.
 
 use anyhow::{Result, bail};
 
-/// Whether `expression` can be met with the licences of `allowed` alone.
+/// Returns whether `expression` can be met with the licences of `allowed` alone.
 ///
-/// The slash of old manifests (`MIT/Apache-2.0`) reads as `OR`, as cargo reads it.
+/// The slash of old manifests (`MIT/Apache-2.0`) reads as `OR`, as in cargo.
 ///
 /// # Errors
-/// The expression is not well formed.
+/// Returns an error when the expression is not well formed.
 pub(crate) fn permits(expression: &str, allowed: &[String]) -> Result<bool> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<&str> = spaced.split_whitespace().collect();

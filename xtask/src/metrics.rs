@@ -1,4 +1,4 @@
-//! `promtool check metrics` on the page of metrics of a gateway at work.
+//! `promtool check metrics` on the metrics page of a gateway at work.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{cargo, exists, finish, root, say};
 
-/// The test that puts a gateway to work and leaves its page.
+/// The test that puts a gateway to work and leaves its metrics page.
 const TEST: &str = "metrics::every_metric_is_documented_and_every_documented_one_is_there";
-/// The page, as that test leaves it.
+/// The path at which that test leaves the page.
 const PAGE: &str = "target/tmp/metrics.txt";
 
-/// Runs the test, and has `promtool` look at the page.
+/// Runs the test, and checks the page with `promtool`.
 ///
 /// # Errors
-/// A name or a help text is against Prometheus' conventions, or `promtool` cannot be had.
+/// Returns an error when a name or a help text is against Prometheus' conventions, or when `promtool` is not available.
 pub(crate) fn check() -> Result<()> {
     let promtool = promtool()?;
     let page = root().join(PAGE);
@@ -37,7 +37,8 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// `promtool`, from the path, or out of Debian's package `prometheus`: it needs none of what that package installs and starts.
+/// Returns `promtool`, from the path or out of Debian's package `prometheus`; it needs nothing that this package
+/// installs and starts.
 fn promtool() -> Result<PathBuf> {
     if exists("promtool", &["--version"]) {
         return Ok("promtool".into());

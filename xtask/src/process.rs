@@ -1,4 +1,4 @@
-//! Running other programs: what they print is passed on as it comes, and kept for who wants to count.
+//! Running of other programs: their output is passed on at once, and each line can be inspected.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -9,64 +9,64 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// Prints a line, and forgives a closed pipe.
+/// Prints a line, and ignores a closed pipe.
 pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
 }
 
-/// A stop watch. This program is no part of the gateway, so it asks the system for the time.
+/// A stop watch. This program is no part of the gateway, so it uses the system's clock.
 pub(crate) struct Watch(Instant);
 
 impl Watch {
-    /// Starts to count.
+    /// Starts a stop watch.
     #[expect(clippy::disallowed_methods, reason = "a tool that times other programs has no `Runtime`'s clock")]
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
-    /// What has passed since.
+    /// Returns the time since the start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 }
 
-/// The root of the workspace.
+/// Returns the root of the workspace.
 pub(crate) fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.parent().map_or(here.clone(), PathBuf::from)
 }
 
-/// Where cargo puts what it builds.
+/// Returns the folder where cargo puts its output.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// The gateway's binary as the test command builds it.
+/// Returns the path of the gateway's binary, as the test command builds it.
 pub(crate) fn gateway() -> PathBuf {
     target().join("debug/setgate")
 }
 
-/// The cargo that started this program.
+/// Returns the cargo that started this program, as a command in the root of the workspace.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Whether this user may install packages.
+/// Returns whether this user is root, who may install packages.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
-/// Builds the gateway's binary.
+/// Builds the gateway's binary and returns its path.
 pub(crate) fn build_gateway() -> Result<PathBuf> {
     finish(cargo().args(["build", "--locked", "--package", "setgate", "--bin", "setgate"]))?;
     Ok(gateway())
 }
 
-/// Runs a program to its end, its output passed through; anything but success is an error.
+/// Runs a program to its end with its output passed through; anything but success is an error.
 pub(crate) fn finish(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("could not start {shown}"))?;
@@ -76,7 +76,7 @@ pub(crate) fn finish(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program to its end, passes each line of its standard output through `watch`, and kills it after `limit`.
+/// Runs a program to its end, passes each line of its standard output to `watch`, and kills it after `limit`.
 pub(crate) fn follow(command: &mut Command, limit: Duration, mut watch: impl FnMut(&str)) -> Result<()> {
     let shown = shown(command);
     let mut child = command
@@ -116,7 +116,7 @@ pub(crate) fn follow(command: &mut Command, limit: Duration, mut watch: impl FnM
     Ok(())
 }
 
-/// What a program prints, when it succeeds.
+/// Returns the standard output of a program that succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = shown(command);
     let output = command
@@ -130,14 +130,15 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{shown} did not print text"))
 }
 
-/// Whether a program can be started at all.
+/// Returns whether a program can be started and succeeds.
 pub(crate) fn exists(name: &str, arguments: &[&str]) -> bool {
     let quiet =
         Command::new(name).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }
 
-/// The first of these programs that is there; otherwise its package is installed, if this is Debian and we may.
+/// Returns the first of these programs that is there. If there is none, its package is installed, on Debian and as
+/// root.
 pub(crate) fn program(names: &[&str], version: &str, package: &str) -> Option<String> {
     let there = || names.iter().find(|name| exists(name, &[version])).map(|name| (*name).to_owned());
     if let Some(name) = there() {
@@ -152,10 +153,10 @@ pub(crate) fn program(names: &[&str], version: &str, package: &str) -> Option<St
     there()
 }
 
-/// Sees to it that `curl` is there, as the tutorial's readers have it.
+/// Finds or installs `curl`, which readers of the tutorial need.
 ///
 /// # Errors
-/// It is not, and cannot be installed.
+/// Returns an error when it is missing and cannot be installed.
 pub(crate) fn need_curl() -> Result<()> {
     program(&["curl"], "--version", "curl").map(|_| ()).context("the tests poll with curl: apt-get install curl")
 }

@@ -1,4 +1,4 @@
-//! A Python of our own: virtual environments with the pinned packages of a `requirements.txt`.
+//! The Python of the tests: virtual environments with the pinned packages of a `requirements.txt`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,18 +7,18 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::{exists, finish, is_root, root, say, target};
 
-/// The interpreter of the crash test.
+/// Returns the interpreter of the crash test.
 ///
 /// # Errors
-/// As [`interpreter_of`].
+/// Returns the errors of [`interpreter_of`].
 pub(crate) fn interpreter() -> Result<PathBuf> {
     interpreter_of("xtask-venv", "tests/servers/crash/requirements.txt")
 }
 
-/// The interpreter of an environment in `target/`, which is made when it is not there or its pins have changed.
+/// Returns the interpreter of an environment in `target/`, which is made when it is missing or its pins have changed.
 ///
 /// # Errors
-/// Python 3 is missing, or the packages cannot be installed; the message says what to do.
+/// Returns an error when Python 3 is missing, or when the packages cannot be installed; the message names the remedy.
 pub(crate) fn interpreter_of(place: &str, pins: &str) -> Result<PathBuf> {
     let place = target().join(place);
     let python = place.join("bin/python");

@@ -1,4 +1,4 @@
-//! The test command: every step in order, each timed, and one summary at the end.
+//! The test command: every step in order, each timed, with a summary at the end.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::process::{Watch, build_gateway, cargo, finish, follow, need_curl, say};
 use crate::{api, clients, crash, deny, front, kafka, metrics, tutorial};
 
-/// Tests that one step has counted.
+/// The tests that a step has counted.
 #[derive(Clone, Copy, Default)]
 struct Count {
     passed: usize,
@@ -66,7 +66,7 @@ pub(crate) fn names() {
 /// Runs the steps, all of them even when one fails.
 ///
 /// # Errors
-/// Some step failed, or `only` names one that is not there.
+/// Returns an error when a step failed, or when `only` names one that does not exist.
 pub(crate) fn test(only: Option<&[&str]>) -> Result<()> {
     if let Some(stranger) = only.unwrap_or_default().iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
         bail!("no step `{stranger}`; `cargo xtask steps` lists them");
@@ -121,8 +121,8 @@ fn format(_: &mut Count) -> Result<()> {
 fn clippy(_: &mut Count) -> Result<()> {
     let all = ["--locked", "--all-targets", "--quiet"];
     finish(cargo().args(["clippy", "--workspace"]).args(all).args(["--", "--deny", "warnings"]))?;
-    // The smallest build is nobody's inner loop: without this it would rot. The whole workspace is named, so that the libraries have the
-    // features of the first pass and are not checked again; only what depends on a feature is.
+    // Few build the smallest variant, so it is checked here. The whole workspace is named, so that the libraries have
+    // the features of the first pass and are not checked again; only what depends on a feature is.
     let bare = ["--workspace", "--exclude", "setgate_kafka", "--no-default-features"];
     finish(cargo().arg("clippy").args(bare).args(all).args(["--", "--deny", "warnings"]))
 }
@@ -146,7 +146,7 @@ fn doctests(count: &mut Count) -> Result<()> {
     counted(&["test", "--locked", "--workspace", "--doc", "--no-fail-fast"], 0, count)
 }
 
-/// Runs tests and counts them; fewer than `least` means that they were not found, not that they passed.
+/// Runs tests and counts them; fewer than `least` mean that they were not found, not that they passed.
 fn counted(arguments: &[&str], least: usize, count: &mut Count) -> Result<()> {
     let result = follow(cargo().args(arguments), Duration::from_secs(2700), |line| {
         let own = counts(line);
@@ -165,21 +165,21 @@ fn counted(arguments: &[&str], least: usize, count: &mut Count) -> Result<()> {
 }
 
 fn examples(_: &mut Count) -> Result<()> {
-    // Of the whole workspace: so the libraries are those that the tests were built with.
+    // The whole workspace is built, so that the libraries are those that the tests were built with.
     finish(cargo().args(["build", "--locked", "--workspace", "--examples", "--quiet"]))
 }
 
 fn demo(_: &mut Count) -> Result<()> {
     let gateway = build_gateway()?;
     let mut printed = Vec::new();
-    // Notes go to the standard error; whoever runs it in a terminal sees both.
+    // Notes go to the standard error; a user in a terminal sees both.
     let mut both = std::process::Command::new("sh");
     both.args(["-c", "exec \"$0\" demo 2>&1"]).arg(gateway);
     follow(&mut both, Duration::from_secs(120), |line| printed.push(line.to_owned()))?;
     front::shows(&printed)
 }
 
-/// Reads `test result: ok. 12 passed; 0 failed; 1 ignored; ...`.
+/// Parses `test result: ok. 12 passed; 0 failed; 1 ignored; ...`.
 fn counts(line: &str) -> Count {
     let mut count = Count::default();
     let Some(rest) = line.trim_start().strip_prefix("test result:") else { return count };

@@ -1,10 +1,10 @@
-//! Runs walk-throughs: their `sh` blocks are typed into real shells, and what they show must come out of them.
+//! Walk-throughs of pages: their `sh` blocks are typed into real shells, which must print what the pages show.
 //!
-//! A block's first line may say more than `sh`: `terminal=2` types it into a second shell; `until="text"` means that the
-//! command stays and the next block follows once it has printed the text; a later block in that terminal waits for it to end.
-//! A `text` block shows lines that the block before it must have printed, in that order; with `terminal=2`, lines that appear
-//! in that terminal from now on. `…` stands for anything. `<!-- terminal=2: Ctrl-C -->` interrupts what stays there.
-//! `stand-in=kafka` marks the one block that is not typed: what it downloads is laid there instead.
+//! A block's first line may say more than `sh`: `terminal=2` types it into a second shell; `until="text"` means that
+//! the command stays and the next block follows once it has printed the text; a later block in that terminal waits for
+//! it to end. A `text` block shows lines that the block before it must have printed, in that order; with `terminal=2`,
+//! lines that appear in that terminal from now on. `…` stands for anything. `<!-- terminal=2: Ctrl-C -->` interrupts
+//! what stays there. `stand-in=kafka` marks the one block that is not typed: what it downloads is laid there instead.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -23,7 +23,7 @@ use crate::process::{Watch, finish, need_curl, program, root, say, target};
 
 /// The longest that one block may take; the first one builds the gateway.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// How long a line may take to appear in another terminal, and a command that stays to end.
+/// The longest time for a line to appear in another terminal, and for a command that stays to end.
 const SOON: Duration = Duration::from_secs(60);
 
 /// A block of a page that is typed, shown or pressed.
@@ -34,7 +34,7 @@ pub(crate) enum Block {
         until: Option<String>,
         text: String,
     },
-    /// Something that the reader downloads.
+    /// A download by the reader.
     Fetch {
         what: String,
     },
@@ -50,16 +50,16 @@ pub(crate) enum Block {
 /// Runs `docs/tutorial.md` in a home folder of its own.
 ///
 /// # Errors
-/// A command fails, or does not print what the tutorial shows.
+/// Returns an error when a command fails, or does not print what the tutorial shows.
 pub(crate) fn run() -> Result<()> {
     need_curl()?;
     walk("docs/tutorial.md", 4, |what| bail!("the tutorial downloads nothing, and not {what}"), || Ok(()))
 }
 
-/// Runs `docs/kafka.md` in a home folder of its own, and holds its consumers to what they refuse.
+/// Runs `docs/kafka.md` in a home folder of its own, and checks that its consumers refuse bad tokens.
 ///
 /// # Errors
-/// A command fails, or does not print what the page shows; or a consumer takes a bad token.
+/// Returns an error when a command fails or does not print what the page shows, or when a consumer accepts a bad token.
 pub(crate) fn run_kafka() -> Result<()> {
     program(&["mvn"], "--version", "maven").context("the consumer in Java is built by Maven: apt-get install maven")?;
     program(&["javac"], "--version", "default-jdk-headless")
@@ -86,7 +86,7 @@ pub(crate) fn run_kafka() -> Result<()> {
     })
 }
 
-/// The scripts of Apache Kafka's download that the page calls, upon jars of the same version.
+/// Writes the scripts of Apache Kafka's download that the page calls, based on jars of the same version.
 fn lay_out(place: &Path, jars: &Path) -> Result<()> {
     let scripts = [
         ("kafka-storage", "kafka.tools.StorageTool"),
@@ -101,7 +101,7 @@ fn lay_out(place: &Path, jars: &Path) -> Result<()> {
     std::fs::create_dir_all(&bin)?;
     let logging = root().join("tests/servers/kafka/log4j2.properties");
     for (script, class) in scripts {
-        // The tools would mix their log into what they print.
+        // The tools would mix their log into their output.
         let level = if class == "kafka.Kafka" {
             format!("-Dlog4j2.configurationFile='{}'", logging.display())
         } else {
@@ -118,14 +118,14 @@ fn lay_out(place: &Path, jars: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The home folder in which a page is walked through.
+/// Returns the home folder in which a page is walked through.
 fn home(page: &str) -> PathBuf {
     let name = page.rsplit('/').next().unwrap_or(page).trim_end_matches(".md");
     target().join(format!("xtask-{name}-{}", std::process::id()))
 }
 
-/// Walks through a page with at least so many blocks to run; `fetch` tells what to type instead of a download, and `then` is done
-/// while all terminals are still open.
+/// Walks through a page with at least `least` blocks to run. `fetch` returns what to type instead of a download, and
+/// `then` runs while all terminals are still open.
 fn walk(
     page: &str,
     least: usize,
@@ -187,10 +187,10 @@ fn play(blocks: &[Block], home: &Path, then: impl FnOnce() -> Result<()>) -> Res
     then()
 }
 
-/// Finds the lines among what was printed, in this order.
+/// Finds the lines among those that were printed, in this order.
 ///
 /// # Errors
-/// One of them was not printed.
+/// Returns an error when one of them was not printed.
 pub(crate) fn compare(lines: &[String], printed: &[String]) -> Result<()> {
     let mut rest = printed.iter();
     for line in lines {
@@ -201,8 +201,8 @@ pub(crate) fn compare(lines: &[String], printed: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Whether `text` is `pattern`, in which `…` stands for anything. How many blanks stand between two words does not matter: the width of
-/// a column follows from what else is in it.
+/// Returns whether `text` matches `pattern`, in which `…` stands for anything. The number of blanks between two words
+/// does not count, since the width of a column depends on its other cells.
 fn matches(pattern: &str, text: &str) -> bool {
     let single = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let text = single(text);
@@ -216,10 +216,10 @@ fn matches(pattern: &str, text: &str) -> bool {
     rest.ends_with(last.as_str())
 }
 
-/// The blocks of a page.
+/// Returns the blocks of a page.
 ///
 /// # Errors
-/// One of them is not closed.
+/// Returns an error when one of them is not closed.
 pub(crate) fn blocks(text: &str) -> Result<Vec<Block>> {
     let mut found = Vec::new();
     let mut lines = text.lines();
@@ -256,7 +256,7 @@ pub(crate) fn blocks(text: &str) -> Result<Vec<Block>> {
     Ok(found)
 }
 
-/// Reads `name=value` or `name="some value"`.
+/// Returns the value of `name=value` or `name="some value"`.
 fn option(text: &str, name: &str) -> Option<String> {
     let (_, rest) = text.split_once(&format!("{name}="))?;
     Some(match rest.strip_prefix('"') {
@@ -265,7 +265,7 @@ fn option(text: &str, name: &str) -> Option<String> {
     })
 }
 
-/// A shell that lives as long as the tutorial; it and everything it started ends with it.
+/// A shell that lives as long as the walk-through; it ends with everything that it started.
 struct Terminal {
     name: String,
     shell: Child,
@@ -309,7 +309,7 @@ impl Terminal {
         Ok(Self { name: name.to_owned(), shell, keys, screen, entered: 0, stays: false, soon: SOON })
     }
 
-    /// Types the commands and returns what they printed; with `until` as soon as a line holds that text.
+    /// Types the commands and returns what they printed; with `until`, returns as soon as a line contains that text.
     fn enter(&mut self, text: &str, until: Option<&str>) -> Result<Vec<String>> {
         if self.stays {
             let mark = self.mark();
@@ -349,7 +349,7 @@ impl Terminal {
         }
     }
 
-    /// Presses Ctrl-C: interrupts the command that stays, not the shell.
+    /// Interrupts the command that stays, as Ctrl-C does, but not the shell.
     fn interrupt(&mut self) -> Result<()> {
         let shell = self.shell.id();
         let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"))?;
@@ -357,7 +357,7 @@ impl Terminal {
         signal("INT", children.trim())
     }
 
-    /// What is printed after the commands entered last.
+    /// Returns the line that is printed after the commands that were entered last.
     fn mark(&self) -> String {
         format!("@@ block {} has ended @@", self.entered)
     }
@@ -399,14 +399,14 @@ impl Drop for Terminal {
     }
 }
 
-/// Becomes a shell that an interrupt reaches: whoever was started in the background by a script ignores it, and a shell keeps
-/// what was ignored at its start.
+/// A program that becomes a shell that an interrupt reaches: a process that a script starts in the background ignores
+/// it, and a shell keeps ignoring what was ignored at its start.
 const SHELL: &str = "import os, signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 os.execvp('bash', ['bash', '--noprofile', '--norc'])";
 
-/// Sends a signal to processes, or to a group with a minus sign. The shell's own `kill` is always there.
+/// Sends a signal to processes, or to a group with a minus sign, with the shell's own `kill`, which is always there.
 fn signal(name: &str, processes: &str) -> Result<()> {
     let status = Command::new("bash").args(["-c", &format!("kill -{name} -- {processes} 2>/dev/null")]).status()?;
     if !status.success() {
@@ -415,7 +415,7 @@ fn signal(name: &str, processes: &str) -> Result<()> {
     Ok(())
 }
 
-/// The reader's search path; where cargo builds elsewhere than in `target/`, with that place in front.
+/// Returns the reader's search path, preceded by cargo's output folder where that is not `target/`.
 fn path() -> Result<std::ffi::OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::var_os("CARGO_TARGET_DIR").is_none() {
