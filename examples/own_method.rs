@@ -1,4 +1,4 @@
-//! A gateway with a delivery method of its own: SETs are appended to a file, one a line.
+//! A gateway with a delivery method of its own: SETs are appended to a file, one per line.
 //!
 //! ```toml
 //! [methods.spool]
@@ -11,8 +11,8 @@
 //! delivery = { method = "spool" }
 //! ```
 //!
-//! `cargo run --example own_method -- serve --config setgate.toml` is the whole gateway, and knows one method more. Each stream has a file of
-//! its own, named after it; a SET is acknowledged once it is on the disk.
+//! `cargo run --example own_method -- serve --config setgate.toml` is the whole gateway, with one more method. Each
+//! stream has a file of its own, named after it; a SET is acknowledged once it is on the disk.
 
 use std::{io, path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -23,7 +23,7 @@ use setgate_delivery::{
 };
 use tokio::{fs::File, io::AsyncWriteExt as _};
 
-/// `[methods.spool]`: the operator says where, and no stream can say otherwise.
+/// `[methods.spool]`: the operator chooses the folder, and no stream can change it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Section {
@@ -56,7 +56,8 @@ impl Method for Spool {
     }
 
     fn channel(self: &Arc<Self>, about: &About, _terms: NoOptions, _grant: NoOptions) -> Result<SpoolChannel, Fault> {
-        // A stream's id has no separator in it, so it is a file name; `.` and `..` are folders and fail when they are opened.
+        // A stream's id has no separator in it, so it is a file name; `.` and `..` are folders and fail when they are
+        // opened.
         Ok(SpoolChannel {
             folder: self.folder.clone(),
             file: self.folder.join(&*about.stream),
@@ -69,7 +70,7 @@ impl Method for Spool {
     }
 }
 
-/// One stream's file.
+/// The file of one stream.
 struct SpoolChannel {
     folder: PathBuf,
     file: PathBuf,
@@ -77,7 +78,7 @@ struct SpoolChannel {
 }
 
 impl SpoolChannel {
-    /// Writes a batch; it counts when all of it is on the disk.
+    /// Appends a batch, which is acknowledged when all of it is on the disk.
     async fn append(&self, sets: &[SealedSet]) -> io::Result<()> {
         tokio::fs::create_dir_all(&self.folder).await?;
         let mut file = File::options().create(true).append(true).open(&self.file).await?;
@@ -107,7 +108,7 @@ impl Channel for SpoolChannel {
     fn profile(&self) -> Profile {
         Profile {
             initiator: Initiator::Gateway,
-            // A batch that fails half-way is written again as a whole; what was written of it is a prefix.
+            // A batch that fails half-way is written again as a whole; its part that was written is a prefix.
             order: Order::PerBatch,
             receipt: Receipt::Broker,
             form: Form::Token,
