@@ -1,35 +1,37 @@
-//! How long to wait between tries.
+//! The waits between retries.
 
 use std::time::Duration;
 
 use crate::Random;
 
-/// Waits that double from one failure in a row to the next, up to a longest one. Whoever tries counts the failures.
+/// An exponential backoff: the wait doubles with each failure in a row, up to a maximum. The caller counts the
+/// failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
     most: Duration,
 }
 
-/// How much of a wait is left to chance, so that many who failed together do not come back together.
+/// The part of a wait that is random, so that callers that failed together do not retry together.
 #[derive(Clone, Copy)]
 pub enum Jitter<'a> {
-    /// Nothing: it is one alone who tries.
+    /// The wait is not random, for a single caller.
     None,
-    /// The second half of it.
+    /// The second half of the wait is random.
     Half(&'a dyn Random),
-    /// All of it but a millisecond.
+    /// The whole wait but one millisecond is random.
     Full(&'a dyn Random),
 }
 
 impl Backoff {
-    /// Waits from `first` to `most`; where `first` is longer, all of them are `most`.
+    /// Creates a backoff whose waits grow from `first` to `most`; where `first` is longer, every wait is `most`.
     #[must_use]
     pub const fn new(first: Duration, most: Duration) -> Self {
         Self { first, most }
     }
 
-    /// The wait after this failure in a row, counted from 1. Jitter makes it shorter, never longer, in whole milliseconds.
+    /// Returns the wait after this number of failures in a row, counted from 1. Jitter makes it shorter, never longer,
+    /// in whole milliseconds.
     #[must_use]
     pub fn wait(self, failures: u32, jitter: Jitter<'_>) -> Duration {
         let longest = self.first.saturating_mul(1 << failures.saturating_sub(1).min(31)).min(self.most);

@@ -1,6 +1,6 @@
 //! Durations as operators write them: a whole number with its unit, such as `50ms`, `30s`, `5m`, `12h` or `7d`.
 //!
-//! A field of a configuration is read by `#[serde(with = "setgate_clock::duration")]`, an optional one by [`optional`].
+//! A configuration field is read with `#[serde(with = "setgate_clock::duration")]`, an optional one with [`optional`].
 
 use std::{fmt, time::Duration};
 
@@ -8,13 +8,13 @@ use serde::{Deserializer, Serializer, de};
 
 /// The units and their milliseconds, the largest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-/// What a duration looks like, for messages.
+/// The form of a duration, for error messages.
 const EXPECTED: &str = "a duration with its unit (ms, s, m, h or d), for example \"30s\"";
 
 /// Reads a duration: a whole number and its unit.
 ///
 /// # Errors
-/// What to write instead, for people.
+/// The error is a text for people that says what to write instead.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -26,7 +26,8 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     millis.map(Duration::from_millis).ok_or_else(|| format!("`{}` is not {EXPECTED}", text.escape_debug()))
 }
 
-/// Writes a duration as [`parse`] reads it, in the largest unit that shows it whole; less than a millisecond is not shown.
+/// Writes a duration as [`parse`] reads it, in the largest unit that shows it exactly; durations below a millisecond
+/// become `0s`.
 #[must_use]
 pub fn show(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -36,7 +37,7 @@ pub fn show(duration: Duration) -> String {
     }
 }
 
-/// What is wrong with a duration outside of its bounds, the bounds included, for people; nothing where it lies within them.
+/// Returns a message for people that names the bounds, both inclusive, or `None` where the duration lies within them.
 #[must_use]
 pub fn outside(duration: Duration, least: Duration, most: Duration) -> Option<String> {
     let within = (least..=most).contains(&duration);
@@ -47,18 +48,18 @@ fn without_unit(number: &str) -> String {
     format!("`{number}` has no unit: write \"{number}s\" for seconds, or another of ms, s, m, h and d")
 }
 
-/// Writes a duration as a text.
+/// Writes a duration as a string.
 ///
 /// # Errors
-/// Those of the writer.
+/// Returns the errors of the serializer.
 pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&show(*duration))
 }
 
-/// Reads a duration from a text.
+/// Reads a duration from a string.
 ///
 /// # Errors
-/// A text that is no duration, and a bare number, are refused with what to write instead.
+/// A string that is not a duration, and a bare number, are refused with a message that says what to write instead.
 pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     from.deserialize_any(Reader)
 }
@@ -88,16 +89,16 @@ impl de::Visitor<'_> for Reader {
     }
 }
 
-/// A duration that may be left out: `#[serde(default, with = "setgate_clock::duration::optional")]`, for reading only.
+/// An optional duration: `#[serde(default, with = "setgate_clock::duration::optional")]`, for reading only.
 pub mod optional {
     use std::time::Duration;
 
     use serde::Deserializer;
 
-    /// Reads a duration from a text.
+    /// Reads a duration from a string.
     ///
     /// # Errors
-    /// Those of a duration.
+    /// The errors are those of [`deserialize`](super::deserialize).
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
         super::deserialize(from).map(Some)
     }

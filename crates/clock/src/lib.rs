@@ -12,40 +12,42 @@ pub use backoff::{Backoff, Jitter};
 pub use mock::MockClock;
 pub use system::{SystemClock, SystemRandom, TokioTasks, system};
 
-/// A boxed future, as the traits of this crate hand them out.
+/// A boxed future, the return type of the traits of this crate.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// How long the machine is up, sleep included.
+/// The time since the machine started, sleep included.
 ///
-/// It goes on over restarts of the process, and while the machine sleeps, where [`Clock::monotonic`] may stand still.
+/// The uptime continues over restarts of the process and while the machine sleeps, where [`Clock::monotonic`] may stand
+/// still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uptime {
-    /// Tells this start of the machine from every other.
+    /// The id of this start of the machine, different from that of every other start.
     pub boot: u128,
-    /// Time since that start. It never goes back.
+    /// The time since that start. It never goes back.
     pub since: Duration,
 }
 
-/// Tells the time and wakes up later.
+/// A source of time and of timers.
 pub trait Clock: Send + Sync {
-    /// Wall-clock time, in milliseconds since 1970-01-01T00:00:00Z. It may jump.
+    /// Returns the wall-clock time, in milliseconds since 1970-01-01T00:00:00Z. It may jump.
     fn wall_millis(&self) -> u64;
-    /// Time since some fixed point of this process. It never goes back.
+    /// Returns the time since some fixed point of this process. It never goes back.
     fn monotonic(&self) -> Duration;
-    /// How long the machine is up; nothing where the system does not tell. A clock tells always or never.
+    /// Returns the uptime of the machine, or `None` where the system does not report it. A clock reports it always or
+    /// never.
     fn uptime(&self) -> Option<Uptime> {
         None
     }
-    /// Ends after `how_long` of monotonic time.
+    /// Waits for `how_long` of monotonic time.
     fn sleep(&self, how_long: Duration) -> BoxFuture<()>;
 }
 
-/// Gives unpredictable bytes.
+/// A source of unpredictable bytes.
 pub trait Random: Send + Sync {
-    /// Fills `buffer`.
+    /// Fills `buffer` with random bytes.
     fn fill(&self, buffer: &mut [u8]);
 
-    /// A number below `bound`, or zero where `bound` is zero.
+    /// Returns a number below `bound`, or zero where `bound` is zero.
     fn below(&self, bound: u64) -> u64 {
         let mut bytes = [0u8; 16];
         self.fill(&mut bytes);
@@ -54,25 +56,25 @@ pub trait Random: Send + Sync {
     }
 }
 
-/// Starts tasks.
+/// An executor that starts tasks.
 pub trait Tasks: Send + Sync {
-    /// Runs `work` beside the caller; `name` is for people who look.
+    /// Runs `work` concurrently with the caller; `name` is for diagnostics.
     fn spawn(&self, name: &'static str, work: BoxFuture<()>);
 }
 
-/// What every moving part is given instead of asking the system: time, randomness, tasks.
+/// The handles to time, randomness and tasks that components use instead of asking the system.
 #[derive(Clone)]
 pub struct Runtime {
-    /// Time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Randomness.
+    /// The source of randomness.
     pub random: Arc<dyn Random>,
-    /// Tasks.
+    /// The executor of tasks.
     pub tasks: Arc<dyn Tasks>,
 }
 
 impl Runtime {
-    /// Starts a task.
+    /// Starts a task. `name` is for diagnostics.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(name, Box::pin(work));
     }

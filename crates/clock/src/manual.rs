@@ -1,4 +1,4 @@
-//! A runtime for tests: the wall clock stands where it was put, randomness has a seed.
+//! A runtime for tests, with a wall clock that is set by hand and seeded randomness.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use crate::{BoxFuture, Clock, Random, Runtime, SystemClock, TokioTasks};
 
-/// A clock whose wall time is set by hand. Monotonic time is tokio's, which tests pause and move.
+/// A clock whose wall time is set by hand. Monotonic time is tokio's, which tests can pause and advance.
 #[derive(Debug)]
 pub struct ManualClock {
     wall: AtomicU64,
@@ -18,18 +18,18 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows `wall_millis`.
+    /// Creates a clock that shows `wall_millis`.
     #[must_use]
     pub fn at(wall_millis: u64) -> Arc<Self> {
         Arc::new(Self { wall: AtomicU64::new(wall_millis), inner: SystemClock::new() })
     }
 
-    /// Puts the wall clock to `wall_millis`.
+    /// Sets the wall clock to `wall_millis`.
     pub fn set(&self, wall_millis: u64) {
         self.wall.store(wall_millis, Ordering::SeqCst);
     }
 
-    /// Moves the wall clock on.
+    /// Moves the wall clock forward.
     pub fn advance(&self, by: Duration) {
         self.wall.fetch_add(u64::try_from(by.as_millis()).unwrap_or_default(), Ordering::SeqCst);
     }
@@ -49,12 +49,12 @@ impl Clock for ManualClock {
     }
 }
 
-/// Numbers that look random and are the same for the same seed (SplitMix64). For tests only.
+/// A pseudorandom generator (SplitMix64) that gives the same numbers for the same seed. For tests only.
 #[derive(Debug)]
 pub struct SeededRandom(AtomicU64);
 
 impl SeededRandom {
-    /// A source that starts from `seed`.
+    /// Creates a generator that starts from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self(AtomicU64::new(seed)))
@@ -73,7 +73,7 @@ impl Random for SeededRandom {
     }
 }
 
-/// A runtime for a test: this clock, this seed, tokio's tasks.
+/// Creates a runtime for a test from this clock, this seed and tokio's tasks.
 #[must_use]
 pub fn runtime(clock: Arc<ManualClock>, seed: u64) -> Runtime {
     Runtime { clock, random: SeededRandom::new(seed), tasks: Arc::new(TokioTasks) }

@@ -1,4 +1,4 @@
-//! A clock that moves only when it is told to.
+//! A clock that moves only when a test moves it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,9 +6,10 @@ use tokio::sync::watch;
 
 use crate::{BoxFuture, Clock};
 
-/// A clock for tests with real sockets: wall time, monotonic time and all that sleeps stand still until [`MockClock::advance`].
+/// A clock for tests with real sockets: wall time, monotonic time and all timers stand still until
+/// [`MockClock::advance`].
 ///
-/// Tokio's paused time moves by itself as soon as nothing but sockets is waited for; this one never does.
+/// Tokio's paused time advances by itself as soon as only sockets are waited for; this clock never does.
 #[derive(Debug)]
 pub struct MockClock {
     start: u64,
@@ -16,13 +17,13 @@ pub struct MockClock {
 }
 
 impl MockClock {
-    /// A clock that shows `wall_millis`.
+    /// Creates a clock that shows `wall_millis`.
     #[must_use]
     pub fn at(wall_millis: u64) -> Arc<Self> {
         Arc::new(Self { start: wall_millis, passed: watch::Sender::new(Duration::ZERO) })
     }
 
-    /// Lets time pass; who slept long enough wakes up.
+    /// Moves the clock forward and wakes the sleepers whose time has come.
     pub fn advance(&self, by: Duration) {
         self.passed.send_modify(|passed| *passed += by);
     }
@@ -41,7 +42,7 @@ impl Clock for MockClock {
         let mut passed = self.passed.subscribe();
         let until = self.monotonic() + how_long;
         Box::pin(async move {
-            // A clock that is gone wakes nobody.
+            // A dropped clock wakes no sleeper.
             if passed.wait_for(|passed| *passed >= until).await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -15,7 +15,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose monotonic time starts now.
+    /// Creates a clock whose monotonic time starts now.
     #[must_use]
     pub fn new() -> Self {
         Self { start: tokio::time::Instant::now(), boot: boot() }
@@ -48,14 +48,15 @@ impl Clock for SystemClock {
     }
 }
 
-/// What tells this start of the machine from every other, where the kernel says it.
+/// Returns the kernel's id of this start of the machine, or `None` where it cannot be read.
 #[cfg(target_os = "linux")]
 fn boot() -> Option<u128> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()
 }
 
-/// `CLOCK_BOOTTIME` goes on while the machine sleeps, as `CLOCK_MONOTONIC` does not.
+/// Returns the time since the start of the machine. `CLOCK_BOOTTIME` continues while the machine sleeps, unlike
+/// `CLOCK_MONOTONIC`.
 #[cfg(target_os = "linux")]
 fn since_boot() -> Duration {
     let at = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -73,7 +74,7 @@ fn since_boot() -> Duration {
     Duration::ZERO
 }
 
-/// The randomness of the machine.
+/// The randomness of the operating system.
 #[derive(Debug, Default)]
 pub struct SystemRandom;
 
@@ -87,7 +88,7 @@ impl Random for SystemRandom {
     }
 }
 
-/// Tasks on the current tokio runtime.
+/// An executor that starts tasks on the current tokio runtime.
 #[derive(Debug, Default)]
 pub struct TokioTasks;
 
@@ -97,7 +98,7 @@ impl Tasks for TokioTasks {
     }
 }
 
-/// The runtime of the system. Call it inside a tokio runtime.
+/// Returns the runtime of the system. Call it inside a tokio runtime.
 #[must_use]
 pub fn system() -> Runtime {
     Runtime { clock: Arc::new(SystemClock::new()), random: Arc::new(SystemRandom), tasks: Arc::new(TokioTasks) }
