@@ -1,11 +1,11 @@
-//! An error with its sources, in one line.
+//! Formatting of an error with its sources in one line.
 
 use std::error::Error;
 
-/// What an error says, then what each of its sources says, parted by colons.
+/// Returns the text of an error followed by the texts of its sources, separated by colons.
 ///
-/// A source whose text stands in the line already is skipped: many errors end with the text of their source, so that they
-/// are whole where only they are shown.
+/// A source whose text is part of the line already is skipped: many errors end with the text of their source, so that
+/// they are complete where only they are shown.
 #[must_use]
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();

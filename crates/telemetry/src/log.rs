@@ -1,4 +1,4 @@
-//! Sets up the log.
+//! Setup of the log.
 
 use std::io::IsTerminal;
 
@@ -11,13 +11,13 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-/// `[log]`.
+/// The configuration of the log, the table `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,setgate_router=debug`.
+    /// The level: `error`, `warn`, `info`, `debug` or `trace`, or directives such as `info,setgate_router=debug`.
     pub level: String,
-    /// How lines look.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
@@ -27,29 +27,29 @@ impl Default for LogConfig {
     }
 }
 
-/// How lines of the log look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people on a terminal, JSON otherwise.
+    /// The format for people when standard error is a terminal, JSON otherwise.
     #[default]
     Auto,
-    /// For people.
+    /// Lines for people.
     Human,
-    /// One JSON object a line.
+    /// Lines of JSON, one object each.
     Json,
 }
 
-/// Why the log cannot be set up.
+/// The reason why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// The level is no level.
+    /// The level is not valid.
     #[error("`log.level`: {why}: write error, warn, info, debug or trace")]
     Level {
-        /// Why not.
+        /// The fault, in words for people.
         why: String,
-        /// What the filter says of it.
+        /// The error of the filter, if the filter was reached.
         source: Option<ParseError>,
     },
     /// A log is set up already.
@@ -60,7 +60,7 @@ pub enum LogError {
 /// Sends the log to standard error, once per process.
 ///
 /// # Errors
-/// [`LogError`] when the level is no level, or a log is set up already.
+/// Returns [`LogError`] when the level is not valid or a log is set up already.
 pub fn start_log(config: &LogConfig) -> Result<(), LogError> {
     let terminal = std::io::stderr().is_terminal();
     let human = match config.format {
@@ -78,11 +78,11 @@ pub fn start_log(config: &LogConfig) -> Result<(), LogError> {
 }
 
 fn filter(level: &str) -> Result<Targets, LogError> {
-    // Parts of lines (`[span{field}]`) are no modules, and would be taken for the name of one.
+    // Filters on spans and fields (`[span{field}]`) would be read as the name of a module.
     if level.contains(['[', ']']) {
         return Err(LogError::Level { why: format!("`{level}` names more than modules"), source: None });
     }
-    // A lone word that is no level would be taken for the name of a module.
+    // A lone word that is not a level would be read as the name of a module.
     if level.is_empty() || !level.contains(['=', ',']) && level.parse::<tracing::level_filters::LevelFilter>().is_err()
     {
         return Err(LogError::Level { why: format!("`{level}` is no level"), source: None });

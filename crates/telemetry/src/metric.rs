@@ -7,7 +7,8 @@ use prometheus_client::{
     registry::{self, Metric},
 };
 
-/// Where every crate registers its metrics, and where the admin listener reads them. Clones are the same registry.
+/// The registry in which every crate registers its metrics and from which the admin listener reads them. Clones share
+/// one registry.
 #[derive(Clone, Debug)]
 pub struct Registry(Arc<Mutex<registry::Registry>>);
 
@@ -15,23 +16,23 @@ impl Registry {
     /// The content type of [`Registry::text`].
     pub const CONTENT_TYPE: &'static str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    /// An empty registry; all names get the prefix `setgate_`.
+    /// Creates an empty registry; all names get the prefix `setgate_`.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(registry::Registry::with_prefix("setgate"))))
     }
 
-    /// Registers a metric; keep a clone of it to count with. Counters get the suffix `_total` by themselves.
+    /// Registers a metric; keep a clone of it to count with. The encoder adds the suffix `_total` to counters.
     pub fn register(&self, name: &'static str, help: &'static str, metric: impl Metric) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 
-    /// Lends the registry to a crate that registers many metrics at once.
+    /// Gives access to the inner registry, for a crate that registers many metrics at once.
     pub fn lend<T>(&self, register: impl FnOnce(&mut registry::Registry) -> T) -> T {
         register(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// All metrics as OpenMetrics text.
+    /// Returns all metrics as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -1,13 +1,15 @@
-//! Makes foreign text fit to be shown (hardening H50).
+//! Escaping of foreign text before it is shown (hardening H50).
 
 use std::fmt::Write;
 
 use url::Url;
 
-/// `text` with everything escaped that could steer a terminal, a page or a reader's eye, cut to at most `max` bytes.
+/// Returns `text` with everything escaped that could control a terminal or a page or deceive a reader, cut to at most
+/// `max` bytes.
 ///
-/// Control characters, line separators, marks of writing direction and invisible characters become `\u{..}`; a backslash
-/// is doubled, so that the escapes cannot be forged. Neither a character nor an escape is ever cut in the middle.
+/// Control characters, line separators, marks of writing direction and invisible characters become `\u{..}`; a
+/// backslash is doubled, so that the escapes cannot be forged. Neither a character nor an escape is ever cut in the
+/// middle.
 #[must_use]
 pub fn clean(text: &str, max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max));
@@ -29,7 +31,8 @@ pub fn clean(text: &str, max: usize) -> String {
     out
 }
 
-/// JSON with every such character written as JSON's own escape: it means the same to who reads it, and steers no terminal.
+/// Returns JSON in which every harmful character is written as JSON's own escape: a parser reads the same values, and
+/// the text cannot control a terminal.
 #[must_use]
 pub fn clean_json(json: String) -> String {
     if !json.contains(is_harmful) {
@@ -37,7 +40,7 @@ pub fn clean_json(json: String) -> String {
     }
     let mut out = String::with_capacity(json.len() + 64);
     for character in json.chars() {
-        // Line breaks and the like stand between the members of JSON, never in its texts.
+        // Line breaks and tabs occur only between the tokens of JSON, never unescaped in its strings.
         if is_harmful(character) && !matches!(character, '\n' | '\r' | '\t') {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 let _ = write!(out, "\\u{unit:04x}");
@@ -56,9 +59,11 @@ fn is_harmful(character: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// How an endpoint's URL appears in logs, metrics and pages: scheme, host, port and a short hash of the whole.
+/// Returns the form of an endpoint's URL for logs, metrics and pages: scheme, host, port and a short hash of the whole
+/// URL.
 ///
-/// Path and query often carry secrets; the hash tells two endpoints of one host apart and is too short to confirm a guess.
+/// Path and query often carry secrets; the hash tells two endpoints of one host apart and is too short to confirm a
+/// guess.
 #[must_use]
 pub fn endpoint_label(url: &str) -> String {
     let hash = blake3::hash(url.as_bytes()).to_hex();
