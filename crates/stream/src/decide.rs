@@ -1,4 +1,4 @@
-//! Whether an event is owed to a stream, and if not, why not.
+//! The decision whether an event is owed to a stream, and the reason if it is not.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use crate::{DefaultSubjects, EventsWanted, Status, Stream};
 /// The decision about an event for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
-    /// The event is owed, and delivered.
+    /// The event is owed, and is delivered.
     Deliver,
-    /// The event is owed, and kept: the stream is paused (SSF 1.0 §8.1.2.1).
+    /// The event is owed, and is held while the stream is paused (SSF 1.0 §8.1.2.1).
     Hold,
     /// The event is not owed.
     Skip(Why),
@@ -25,7 +25,7 @@ impl Decision {
     }
 }
 
-/// The reason why an event is not owed to a stream. The text is a sentence for people.
+/// The reason why an event is not owed to a stream. Its text is a sentence for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Why {
@@ -35,7 +35,7 @@ pub enum Why {
     EventNotWanted,
     /// The subject was removed from the stream.
     SubjectRemoved,
-    /// Only added subjects are sent, and this one was not added.
+    /// The stream is sent added subjects only, and this one was not added.
     SubjectNotAdded,
 }
 
@@ -52,9 +52,9 @@ impl fmt::Display for Why {
 
 /// Decides whether an event of these types about this subject is owed to a stream.
 ///
-/// One wanted type is enough: several types of one event say the same in other words (RFC 8417 §2). A removed subject wins
-/// over an added one that covers the event as well. The issuer is not looked at; framework events are not decided, they are
-/// addressed.
+/// One wanted type is enough: several types of one event describe the same change (RFC 8417 §2). A removed subject wins
+/// over an added one that covers the event as well. The issuer is not compared. Framework events do not pass through
+/// this decision; they are addressed to a stream.
 #[must_use]
 pub fn decide(stream: &Stream, types: &[Box<str>], subject: &Subject) -> Decision {
     let owed = match stream.status {
@@ -75,8 +75,7 @@ pub fn decide(stream: &Stream, types: &[Box<str>], subject: &Subject) -> Decisio
     }
 }
 
-/// Returns the reason why a stream receives nothing whatever happens, as a sentence for people; nothing where it can
-/// receive something.
+/// Returns the reason why the stream cannot receive any event, as a sentence for people, or `None` where it can.
 #[must_use]
 pub fn why_nothing(stream: &Stream) -> Option<String> {
     match &stream.status {

@@ -1,17 +1,18 @@
-//! From the subject of an event to those who listed it, without looking at those who did not.
+//! An index from the subject of an event to the owners that listed it, without a scan of the others.
 
 use std::{borrow::Cow, collections::HashMap};
 
 use roaring::RoaringBitmap;
 use setgate_set::{Simple, Subject};
 
-/// Subjects of many owners, arranged so that finding those who listed a subject costs what matches.
+/// An index of the subjects of many owners, in which the cost of finding a subject's owners depends on the matches
+/// alone.
 ///
-/// A simple subject is found by its identifiers; a complex one by its members: those that share an identical member with the
-/// event, less those that have another member of the event with another value (SSF 1.0 §8.1.3.1). That is arithmetic on
-/// sorted sets: a million subjects with one member in common are one set, not a million candidates.
+/// A simple subject is found by its identifiers; a complex one by its members: the candidates that share an identical
+/// member with the event, minus those that have another member of the event with another value (SSF 1.0 §8.1.3.1). This
+/// is arithmetic on sorted sets: a million subjects with one member in common are one set, not a million candidates.
 ///
-/// An owner is a number: the router has those of streams here, a roster of one stream has 0.
+/// An owner is a number: the router uses the numbers of streams, the roster of one stream uses 0.
 #[derive(Clone, Debug, Default)]
 pub struct Lookup {
     simple: HashMap<Print, Numbers>,
@@ -19,7 +20,8 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Lists a subject for an owner. `by_the_letter` as for [`crate::matches()`]; simple subjects do not care.
+    /// Lists a subject for an owner. `by_the_letter` has the meaning of [`crate::matches()`]; it does not affect simple
+    /// subjects.
     pub fn insert(&mut self, owner: u32, subject: &Subject, by_the_letter: bool) {
         match subject {
             Subject::Simple(simple) => {
@@ -31,7 +33,7 @@ impl Lookup {
         }
     }
 
-    /// The owners that listed a subject which matches this one; [`crate::matches()`] says what that means.
+    /// Returns the owners that listed a subject which matches this one, as defined by [`crate::matches()`].
     #[must_use]
     pub fn find(&self, subject: &Subject) -> Cow<'_, RoaringBitmap> {
         match subject {
@@ -51,7 +53,7 @@ impl Lookup {
         self.simple.is_empty() && self.complex.owners.is_empty()
     }
 
-    /// Brings the sets into their smallest form, once all is listed.
+    /// Compacts the sets; call it once all subjects are listed.
     pub fn shrink(&mut self) {
         self.simple.values_mut().chain(self.complex.same.values_mut()).for_each(Numbers::shrink);
         self.complex.having.values_mut().for_each(|set| _ = set.optimize());
@@ -62,16 +64,16 @@ impl Lookup {
     }
 }
 
-/// Complex subjects; the sets hold their numbers, in the order of listing.
+/// The complex subjects. The sets hold their numbers, in the order of listing.
 #[derive(Clone, Debug, Default)]
 struct Complex {
     /// The owner of each subject.
     owners: Vec<u32>,
-    /// Subjects that have a member of this name with this identifier.
+    /// The subjects that have a member of this name with this identifier.
     same: HashMap<Print, Numbers>,
-    /// Subjects that have a member of this name.
+    /// The subjects that have a member of this name.
     having: HashMap<Box<str>, RoaringBitmap>,
-    /// Subjects that match without a member in common.
+    /// The subjects that match without a member in common.
     by_the_letter: RoaringBitmap,
 }
 
@@ -98,7 +100,7 @@ impl Complex {
                 (name, union(simple.identifiers().iter().filter_map(|one| self.same.get(&print(Some(name), one)))))
             })
             .collect();
-        // A member that all listed subjects have decides alone who is left, and most often leaves few.
+        // A member that all listed subjects have narrows the result alone, most often to few.
         let total = u64::try_from(self.owners.len()).unwrap_or(u64::MAX);
         let have_all = |name: &str| self.having.get(name).is_some_and(|having| having.len() == total);
         let mut found = match same.iter().filter(|(name, _)| have_all(name)).min_by_key(|(_, same)| same.len()) {
@@ -133,7 +135,7 @@ fn print(member: Option<&str>, simple: &Simple) -> Print {
     print
 }
 
-/// A set of numbers that most often has one.
+/// A set of numbers, optimised for a single one.
 #[derive(Clone, Debug, Default)]
 enum Numbers {
     #[default]

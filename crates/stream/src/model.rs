@@ -8,23 +8,23 @@ use setgate_set::{Audience, Timestamp};
 
 use crate::{Roster, Status};
 
-/// The public id of a stream: 1 to 128 URL-unreserved characters (SSF 1.0 §8.1.1).
+/// The public id of a stream: 1 to 128 URL-unreserved characters (SSF 1.0 §8.1.1), but not `.` or `..`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(Arc<str>);
 
-/// The text is no stream id.
+/// The text is not a stream id.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("a stream id has 1 to 128 characters of A-Z a-z 0-9 - . _ ~")]
 pub struct StreamIdError;
 
 impl StreamId {
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The text, shared.
+    /// Returns the text as a shared string.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
@@ -69,59 +69,61 @@ impl<'de> Deserialize<'de> for StreamId {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stream {
-    /// The stream's number: allocated once, never used again. Targets, cursors and `jti` use it.
+    /// The stream's number, which is allocated once and never reused. Targets, cursors and `jti` refer to it.
     pub no: u32,
     /// The public id.
     pub id: StreamId,
     /// The issuer's URL, byte for byte as configured.
     #[serde(with = "shared")]
     pub issuer: Arc<str>,
-    /// The `aud` of its SETs. It cannot be changed while SETs wait.
+    /// The `aud` of the stream's SETs. It cannot be changed while SETs wait.
     pub audience: Audience,
-    /// The delivery: method, terms and grant.
+    /// The delivery method with its terms and grant.
     pub delivery: Delivery,
     /// The event types that the stream wants.
     pub events: EventsWanted,
-    /// The default for subjects that nobody added or removed (SSF 1.0 §7.1).
+    /// The default for subjects that were neither added nor removed (SSF 1.0 §7.1).
     pub default_subjects: DefaultSubjects,
-    /// Subjects that were added or removed.
+    /// The subjects that were added or removed.
     pub roster: Roster,
-    /// The JWS algorithm of its SETs: `RS256`, `PS256`, `ES256` or `EdDSA`.
+    /// The JWS algorithm of the stream's SETs: `RS256`, `PS256`, `ES256` or `EdDSA`.
     pub algorithm: String,
     /// The status.
     pub status: Status,
-    /// The owner: who declared the stream.
+    /// The owner, which declared the stream.
     pub owner: Owner,
     /// The description for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// How long and how much it may keep waiting.
+    /// The limits of the SETs that wait for the stream.
     pub retention: Retention,
     /// The effect of a refusal on later SETs of the same order key.
     #[serde(default)]
     pub on_refusal: OnRefusal,
-    /// Complex subjects match only with a member in common, unless the operator wants the letter of SSF 1.0 §8.1.3.1.
+    /// The matching of complex subjects by the letter of SSF 1.0 §8.1.3.1; by default they match only with a member in
+    /// common.
     #[serde(default)]
     pub match_by_the_letter: bool,
-    /// How many SETs leave together, and how long they wait for each other.
+    /// The number of SETs that are sent together, and how long they wait for each other.
     #[serde(default, skip_serializing_if = "Batching::is_default")]
     pub batch: Batching,
-    /// A receiver that comes and fetches, and has not come for so many seconds, is given up: the stream is paused (SSF 1.0 §8.1.1).
+    /// The seconds without a request after which a receiver that fetches its SETs is considered gone and the stream is
+    /// paused (SSF 1.0 §8.1.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout_seconds: Option<NonZeroU32>,
-    /// The time at which the stream was made.
+    /// The time at which the stream was created.
     pub created: Timestamp,
 }
 
-/// The delivery of a stream: the method's URI, the receiver's terms, the operator's grant.
+/// The delivery of a stream: the method's URI, the receiver's terms and the operator's grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
     /// The method's URI or name.
     pub method: String,
-    /// The method's terms: the members of `delivery` beside `method`. Secret ones are encrypted at rest.
+    /// The method's terms: the members of `delivery` other than `method`. Secret ones are encrypted at rest.
     pub terms: Json,
-    /// The operator's grant: ceilings, allowed networks.
+    /// The operator's grant, such as ceilings and allowed networks.
     #[serde(default)]
     pub grant: Json,
 }
@@ -130,9 +132,9 @@ pub struct Delivery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventsWanted {
-    /// All types that the issuer sends.
+    /// Every type that the issuer sends.
     All,
-    /// These URIs, compared as exact strings.
+    /// The listed URIs, compared as exact strings.
     Exact(BTreeSet<String>),
 }
 
@@ -147,7 +149,7 @@ impl EventsWanted {
     }
 }
 
-/// The default for subjects that nobody added or removed (SSF 1.0 §7.1).
+/// The default for subjects that were neither added nor removed (SSF 1.0 §7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DefaultSubjects {
     /// Events about all subjects are sent.
@@ -158,7 +160,7 @@ pub enum DefaultSubjects {
     None,
 }
 
-/// The owner of a stream: who declared it.
+/// The owner of a stream, which declared it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
@@ -168,15 +170,15 @@ pub enum Owner {
     Client(String),
 }
 
-/// How long and how much a stream may keep waiting; the oldest are dropped first, counted.
+/// The limits of the SETs that wait for a stream. The oldest are dropped first, and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// Age of a waiting SET.
+    /// The greatest age of a waiting SET.
     pub age: Duration,
-    /// Number of waiting SETs.
+    /// The most waiting SETs.
     pub sets: u64,
-    /// Share of the store's budget, in percent.
+    /// The share of the store's budget, in percent.
     pub budget_percent: u8,
 }
 
@@ -186,30 +188,30 @@ impl Default for Retention {
     }
 }
 
-/// How many SETs of a stream leave together: never more than its method carries.
+/// The limits of one batch of a stream's SETs, within those of its method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Batching {
-    /// SETs at most.
+    /// The most SETs in one batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sets: Option<NonZeroU32>,
-    /// Bytes at most.
+    /// The most bytes in one batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<NonZeroU32>,
-    /// How long a SET waits for others to leave with it, in milliseconds.
+    /// The longest time that a SET waits for others to be sent with it, in milliseconds.
     #[serde(default)]
     pub linger_ms: u32,
 }
 
 impl Batching {
-    /// The longest linger in milliseconds.
+    /// The longest linger, in milliseconds.
     pub const LINGER_MOST: u32 = 10_000;
 
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// How long a SET waits for others.
+    /// Returns the longest time that a SET waits for others, capped at [`Batching::LINGER_MOST`].
     #[must_use]
     pub fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms.min(Self::LINGER_MOST).into())
@@ -223,11 +225,11 @@ pub enum OnRefusal {
     /// The lane goes on: a refusal settles.
     #[default]
     Continue,
-    /// The lane stops until the refused SET was issued again or dropped.
+    /// The lane stops until the refused SET has been issued again or dropped.
     StopKey,
 }
 
-/// Shared texts as JSON strings.
+/// Serde functions for shared strings.
 mod shared {
     use std::sync::Arc;
 

@@ -14,9 +14,10 @@ use crate::Lookup;
 
 /// Returns whether a subject that was added to a stream covers the subject of an event (SSF 1.0 §8.1.3.1).
 ///
-/// Simple subjects match when they are identical; aliases when one of their identifiers is. Complex subjects match when
-/// each member is missing on one side or matches; the letter of the standard lets two of them match that have no member
-/// in common, the careful default does not (openid/sharedsignals#312). A simple and a complex subject never match.
+/// Simple subjects match when they are identical; aliases when they have an identifier in common. Complex subjects
+/// match when each member is missing on one side or matches. The letter of the standard lets two complex subjects match
+/// that have no member in common, the default does not (openid/sharedsignals#312). A simple and a complex subject never
+/// match.
 #[must_use]
 pub fn matches(added: &Subject, event: &Subject, by_the_letter: bool) -> bool {
     match (added, event) {
@@ -35,7 +36,7 @@ fn same(left: &Simple, right: &Simple) -> bool {
 
 /// The subjects that were added to a stream, and those that were removed. No subject is in both.
 ///
-/// As JSON it is `{"added": […], "removed": […]}`.
+/// The JSON form is `{"added": […], "removed": […]}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Roster {
@@ -58,19 +59,20 @@ impl Roster {
         &self.removed
     }
 
-    /// Adds a subject, and takes back its removal (SSF 1.0 §8.1.3.2); says whether that changed anything.
+    /// Adds a subject and undoes its removal (SSF 1.0 §8.1.3.2). Returns whether that changed anything.
     pub fn add(&mut self, subject: &Subject) -> bool {
         let back = self.removed.remove(subject);
         self.added.put(subject) || back
     }
 
-    /// Removes a subject, and takes back its addition (SSF 1.0 §8.1.3.3); says whether that changed anything.
+    /// Removes a subject and undoes its addition (SSF 1.0 §8.1.3.3). Returns whether that changed anything.
     pub fn remove(&mut self, subject: &Subject) -> bool {
         let back = self.added.remove(subject);
         self.removed.put(subject) || back
     }
 
-    /// Returns whether an added subject covers the subject of an event; `by_the_letter` as for [`matches()`].
+    /// Returns whether an added subject covers the subject of an event; `by_the_letter` has the meaning of
+    /// [`matches()`].
     #[must_use]
     pub fn has_added(&self, event: &Subject, by_the_letter: bool) -> bool {
         self.added.cover(event, by_the_letter)
@@ -78,18 +80,18 @@ impl Roster {
 
     /// Returns whether a removed subject covers the subject of an event.
     ///
-    /// A member in common is always needed here: by the letter, one removed user would silence every device.
+    /// A member in common is always required here: by the letter, one removed user would silence every device.
     #[must_use]
     pub fn has_removed(&self, event: &Subject) -> bool {
         self.removed.cover(event, false)
     }
 }
 
-/// A set of subjects: no two are equal, and finding those that match costs what matches.
+/// A set of distinct subjects, in which the cost of a lookup depends on the matches alone.
 #[derive(Clone, Default)]
 pub struct Subjects {
     texts: BTreeSet<Box<str>>,
-    // Made when first asked for: the router has an index over all streams and rarely asks a single one.
+    // Built on first use: the router has an index over all streams and rarely asks a single one.
     careful: OnceLock<Arc<Lookup>>,
     by_the_letter: OnceLock<Arc<Lookup>>,
 }
@@ -107,15 +109,15 @@ impl Subjects {
         self.texts.is_empty()
     }
 
-    /// Returns whether this very subject is one of them.
+    /// Returns whether the set contains an equal subject.
     #[must_use]
     pub fn contains(&self, subject: &Subject) -> bool {
         self.texts.contains(subject.canonical().as_ref())
     }
 
-    /// The subjects, in the order of their texts. They are read from their texts as they are asked for.
+    /// Returns the subjects in the order of their texts. Each is parsed from its text when the iterator reaches it.
     pub fn iter(&self) -> impl Iterator<Item = Subject> {
-        // What was put in was a subject; its text reads back as the same one.
+        // Only subjects are put in, so each text parses to the same one.
         self.values().filter_map(|value| Subject::parse(&value).ok())
     }
 
@@ -166,7 +168,7 @@ impl PartialEq for Subjects {
 
 impl Eq for Subjects {}
 
-/// Shows the number only: subjects never enter logs.
+/// Shows only the number of subjects, since subjects never enter logs.
 impl fmt::Debug for Subjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Subjects({})", self.len())

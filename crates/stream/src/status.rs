@@ -11,11 +11,11 @@ pub enum Reason {
     Operator(String),
     /// The receiver asked for it.
     Receiver(String),
-    /// The endpoint failed too often: `setgate streams resume` when it is fixed.
+    /// The endpoint failed too often. `setgate streams resume` enables the stream once the endpoint is repaired.
     Fault(String),
-    /// The receiver did not come for longer than the inactivity timeout (SSF 1.0 §8.1.1).
+    /// The receiver made no request for longer than the inactivity timeout (SSF 1.0 §8.1.1).
     Inactive(String),
-    /// The configuration no longer declares the stream (hardening H15): it keeps its cursor until somebody deletes it.
+    /// The configuration no longer declares the stream (hardening H15). It keeps its cursor until it is deleted.
     AbsentFromConfiguration,
 }
 
@@ -38,32 +38,32 @@ pub enum Status {
     Enabled,
     /// The stream is not delivered; events are held.
     Paused {
-        /// The time since when.
+        /// The time of the change.
         at: Timestamp,
         /// The reason.
         why: Reason,
     },
     /// The stream is not delivered; events are not held.
     Disabled {
-        /// The time since when.
+        /// The time of the change.
         at: Timestamp,
         /// The reason.
         why: Reason,
     },
 }
 
-/// The stream is already there, or cannot go there.
+/// The stream has this status already, or cannot change to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the stream is {from} and cannot become {to}")]
 pub struct InvalidTransition {
     /// The present status.
     pub from: &'static str,
-    /// The status that was asked for.
+    /// The requested status.
     pub to: &'static str,
 }
 
 impl Status {
-    /// The word of SSF 1.0 §8.1.2.1.
+    /// Returns the name of the status in SSF 1.0 §8.1.2.1.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl Status {
         }
     }
 
-    /// Returns the reason, when the stream is not enabled.
+    /// Returns the reason, or `None` when the stream is enabled.
     #[must_use]
     pub fn why(&self) -> Option<&Reason> {
         match self {
@@ -82,10 +82,11 @@ impl Status {
         }
     }
 
-    /// Stops delivery and keeps what is due.
+    /// Pauses the stream: delivery stops, and SETs that are due are kept.
     ///
     /// # Errors
-    /// When it is not enabled: a disabled stream holds nothing that a pause could keep.
+    /// Returns [`InvalidTransition`] when the stream is not enabled: a disabled stream holds nothing that a pause could
+    /// keep.
     pub fn pause(self, at: Timestamp, why: Reason) -> Result<Self, InvalidTransition> {
         match self {
             Self::Enabled => Ok(Self::Paused { at, why }),
@@ -93,10 +94,10 @@ impl Status {
         }
     }
 
-    /// Stops delivery and drops what is due.
+    /// Disables the stream: delivery stops, and SETs that are due are dropped.
     ///
     /// # Errors
-    /// When it is disabled already.
+    /// Returns [`InvalidTransition`] when the stream is disabled already.
     pub fn disable(self, at: Timestamp, why: Reason) -> Result<Self, InvalidTransition> {
         match self {
             Self::Enabled | Self::Paused { .. } => Ok(Self::Disabled { at, why }),
@@ -104,10 +105,10 @@ impl Status {
         }
     }
 
-    /// Delivers again.
+    /// Enables the stream: delivery resumes.
     ///
     /// # Errors
-    /// When it is enabled already.
+    /// Returns [`InvalidTransition`] when the stream is enabled already.
     pub fn enable(self) -> Result<Self, InvalidTransition> {
         match self {
             Self::Paused { .. } | Self::Disabled { .. } => Ok(Self::Enabled),

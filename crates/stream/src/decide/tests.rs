@@ -1,4 +1,4 @@
-//! Every reason, and what stands over what.
+//! Tests of every reason, and of their precedence.
 
 use serde_json::{Value, json};
 use setgate_set::Timestamp;

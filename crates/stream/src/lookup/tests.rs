@@ -1,4 +1,4 @@
-//! The lookup against the pure rule.
+//! Tests of the lookup against [`matches()`].
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

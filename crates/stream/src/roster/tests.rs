@@ -1,4 +1,4 @@
-//! Matching as SSF 1.0 §8.1.3.1 has it, and rosters.
+//! Tests of the matching of SSF 1.0 §8.1.3.1, and of rosters.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ fn complex(members: &[(&str, Value)]) -> Value {
     members.chain([("format".to_owned(), json!("complex"))]).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// What the pure rule says, after checking that a roster says the same.
+/// Returns the result of [`matches()`], after checking that a roster gives the same.
 #[track_caller]
 fn match_of(added: &Value, event: &Value, by_the_letter: bool) -> bool {
     let (added, event) = (subject(added.clone()), subject(event.clone()));
