@@ -10,17 +10,17 @@ use serde::{
 
 use crate::{Jti, Timestamp};
 
-/// The `aud` of a stream, in exactly the form its configuration has: a string or an array of strings.
+/// The `aud` of a stream, in exactly the form of its configuration: a string or an array of strings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Audience {
-    /// One value, written as a string.
+    /// A single value, written as a string.
     One(String),
-    /// Values of one entity, written as an array (SSF 1.0 §4.1.8).
+    /// Several values of one entity, written as an array (SSF 1.0 §4.1.8).
     Many(Vec<String>),
 }
 
 impl Audience {
-    /// The values.
+    /// Returns the values.
     #[must_use]
     pub fn values(&self) -> &[String] {
         match self {
@@ -56,11 +56,11 @@ impl<'de> Deserialize<'de> for Audience {
     }
 }
 
-/// The payload of a SET: a pure function of issuer, `jti`, time of acceptance, audience and the record's body.
+/// Returns the payload of a SET, a pure function of issuer, `jti`, time of acceptance, audience and the record's body.
 ///
-/// `iss` and `aud` come as JSON texts, made once per stream; `body` is the record's `{"events":…,"sub_id":…,"txn":…}`.
-/// The members stand in a fixed order, so a SET that is sent again has the same payload byte for byte (`P3`).
-/// There is no `sub` and no `exp` (SSF 1.0 §4.1.2, §4.1.7).
+/// `iss` and `aud` are JSON texts, made once per stream; `body` is the record's `{"events":…,"sub_id":…,"txn":…}`. The
+/// members stand in a fixed order, so a SET that is sent again has the same payload byte for byte (`P3`). There is no
+/// `sub` and no `exp` (SSF 1.0 §4.1.2, §4.1.7).
 #[must_use]
 pub fn payload(iss_json: &str, jti: &Jti, iat: Timestamp, aud_json: &str, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + iss_json.len() + aud_json.len() + body.len());
@@ -77,7 +77,7 @@ pub fn payload(iss_json: &str, jti: &Jti, iat: Timestamp, aud_json: &str, body: 
     out
 }
 
-/// The facts that all SETs of one event share, beside the token: for methods that put them in headers.
+/// The facts that all SETs of one event share, apart from the token, for methods that put them in headers.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     /// The time of acceptance.
@@ -85,38 +85,38 @@ pub struct Envelope {
     body: Bytes,
 }
 
-/// The facts that an event states, beside its events' own members.
+/// The facts that an event states, apart from the payloads of its event types.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts<'a> {
     /// The `txn`.
     pub txn: Option<Cow<'a, str>>,
     /// The event URIs, in their order.
     pub events: Vec<Cow<'a, str>>,
-    /// The time at which it happened, as far as the event says so (RFC 8417 §2.2).
+    /// The time at which the change happened, if the event states it (RFC 8417 §2.2).
     pub toe: Option<Timestamp>,
 }
 
 impl Envelope {
-    /// The envelope of a record's body.
+    /// Creates the envelope of a record's body.
     #[must_use]
     pub fn new(iat: Timestamp, body: Bytes) -> Self {
         Self { iat, body }
     }
 
-    /// Reads all facts that methods put in headers, by one reading of the body; returns none of a body that cannot be
-    /// read.
+    /// Reads all facts that methods put in headers, in one pass over the body. A body that cannot be read gives no
+    /// facts.
     #[must_use]
     pub fn facts(&self) -> Facts<'_> {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The event's `txn`. Read from the body when asked for.
+    /// Returns the event's `txn`, which is read from the body on each call.
     #[must_use]
     pub fn txn(&self) -> Option<String> {
         self.facts().txn.map(Cow::into_owned)
     }
 
-    /// The event URIs. Read from the body when asked for.
+    /// Returns the event URIs, which are read from the body on each call.
     #[must_use]
     pub fn events(&self) -> Vec<String> {
         self.facts().events.into_iter().map(Cow::into_owned).collect()
@@ -196,10 +196,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Facts<'a> {
     }
 }
 
-/// The point of a NumericDate (RFC 7519 §2), if it is one that can be kept.
+/// Returns the point in time of a NumericDate (RFC 7519 §2), or `None` when it is out of range.
 fn date(seconds: f64) -> Option<Timestamp> {
     let millis = (seconds * 1000.0).round();
-    // Beyond 2^53 a double is no longer exact; no date lies there.
+    // Beyond 2^53 a double is no longer exact, and no date lies there.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
     let whole = millis as u64;
     (0.0..9_007_199_254_740_992.0).contains(&millis).then(|| Timestamp::from_millis(whole))

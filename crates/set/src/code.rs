@@ -1,14 +1,14 @@
-//! Error codes of the registry "Security Event Token Error Codes" (RFC 8935 §2.4, SSF 1.0 §8.1.4.1).
+//! The error codes of the registry "Security Event Token Error Codes" (RFC 8935 §2.4, SSF 1.0 §8.1.4.1).
 
 use std::{borrow::Cow, fmt};
 
-/// The code with which a peer says why it did not take a SET.
+/// The code with which a peer says why it did not accept a SET.
 ///
 /// The registry is open: a code that is not in it is kept as [`ErrorCode::Other`], cut to 64 bytes (hardening H50).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// The body is no SET, or a payload breaks its event's definition.
+    /// The body is not a SET, or a payload violates its event's definition.
     InvalidRequest,
     /// A key used to sign or encrypt is not acceptable.
     InvalidKey,
@@ -22,19 +22,19 @@ pub enum ErrorCode {
     AccessDenied,
     /// The `state` of a verification event is not the expected one.
     InvalidState,
-    /// Ours: the SET is larger than the method can carry.
+    /// The SET is larger than the method can carry; a code of setgate.
     TooLarge,
-    /// Ours: it failed again and again while others of its stream passed.
+    /// The SET failed again and again while others of its stream passed; a code of setgate.
     Poison,
     /// Any other code.
     Other(Box<str>),
 }
 
 impl ErrorCode {
-    /// Longest kept code in bytes.
+    /// The longest code that is kept, in bytes.
     pub const LONGEST: usize = 64;
 
-    /// Reads a code from the wire; the historic names of drafts become today's.
+    /// Reads a code from the wire; names of older drafts become those of today.
     #[must_use]
     pub fn from_wire(text: &str) -> Self {
         match text {
@@ -59,7 +59,7 @@ impl ErrorCode {
         }
     }
 
-    /// The code as the wire has it.
+    /// Returns the code as it is written on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {

@@ -11,14 +11,14 @@ use crate::{
     subject::uri,
 };
 
-/// Limits of one event, beside those of its JSON and its subject.
+/// The limits of one event, in addition to those of its JSON and its subject.
 #[derive(Clone, Copy, Debug)]
 pub struct EventLimits {
-    /// Most event URIs.
+    /// The most event URIs.
     pub types: usize,
-    /// Longest event URI in bytes; 512 is the most.
+    /// The longest event URI in bytes; 512 is the upper bound.
     pub uri: usize,
-    /// Longest `txn`, `id` and `order_key` in bytes.
+    /// The longest `txn`, `id` and `order_key` in bytes.
     pub name: usize,
 }
 
@@ -28,15 +28,15 @@ impl Default for EventLimits {
     }
 }
 
-/// The reason why a value is no event that a producer may put in.
+/// The reason why a value is not an event that a producer may put in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", self.place())]
 pub struct EventError {
-    /// JSON pointer to the member; empty for the event itself.
+    /// The JSON pointer to the member; empty for the event itself.
     pub pointer: String,
     /// The fault, in words for the producer. It never quotes the value of a member.
     pub message: String,
-    /// True when the event is well-formed and not for producers to send: 403 instead of 400 (hardening H3).
+    /// True when the event is well-formed but producers may not send it: 403 instead of 400 (hardening H3).
     pub forbidden: bool,
 }
 
@@ -52,23 +52,24 @@ impl EventError {
 
 /// An event as a producer put it in: one change of one subject, in one or several event types (RFC 8417 §2).
 ///
-/// It cannot hold a framework event ([`framework`]): those are the router's to make (hardening H3).
+/// It cannot hold a framework event ([`framework`]), which only the router makes (hardening H3).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The event URIs, sorted. There is at least one; several say the same in other words (RFC 8417 §2).
+    /// The event URIs, sorted. There is at least one; several describe the same change (RFC 8417 §2).
     pub types: Vec<Box<str>>,
-    /// Whom it is about (RFC 9493, SSF 1.0 §3.1).
+    /// The subject that the event is about (RFC 9493, SSF 1.0 §3.1).
     pub subject: Subject,
-    /// The transaction that all SETs of one cause share (RFC 8417 §2.2): the producer's, or set by [`Event::txn_or`].
+    /// The transaction that all SETs of one cause share (RFC 8417 §2.2), given by the producer or set by
+    /// [`Event::txn_or`].
     pub txn: Option<Box<str>>,
     /// The time at which the change happened (RFC 8417 §2.2).
     pub toe: Option<Number>,
     /// The time at which the producer says that it issued the event. It never becomes the `iat` of a SET.
     pub iat: Option<Number>,
-    /// The producer's name for this event, for safe repetition.
+    /// The producer's name for this event, for idempotent repetition.
     pub id: Option<Box<str>>,
-    /// The producer's own idea of what is kept in order.
+    /// The producer's key for the order of events, in place of the subject.
     pub order_key: Option<Box<str>>,
     events: Box<str>,
     made_txn: bool,
@@ -78,7 +79,7 @@ impl Event {
     /// Reads an event from JSON that [`crate::parse_json`] has read.
     ///
     /// # Errors
-    /// [`EventError`] names the member; it is `forbidden` for framework events.
+    /// Returns [`EventError`], which names the member; it is `forbidden` for framework events.
     pub fn parse(value: Value, limits: &EventLimits) -> Result<Self, EventError> {
         let Value::Object(mut members) = value else {
             return Err(EventError::new("", "an event is a JSON object"));
@@ -101,7 +102,7 @@ impl Event {
         Ok(Self { types, subject, txn, toe, iat, id, order_key, events: compact(&events).into(), made_txn: false })
     }
 
-    /// The `txn`; where the producer gave none, `make` makes one, once.
+    /// Returns the `txn`, which `make` creates once where the producer gave none.
     pub fn txn_or(&mut self, make: impl FnOnce() -> String) -> &str {
         let made_txn = &mut self.made_txn;
         self.txn.get_or_insert_with(|| {
@@ -110,16 +111,17 @@ impl Event {
         })
     }
 
-    /// The `events` member as compact JSON, members in the order of their names.
+    /// Returns the `events` member as compact JSON, members in the order of their names.
     #[must_use]
     pub fn events_json(&self) -> &str {
         &self.events
     }
 
-    /// The part of the payload that all SETs of this event share: `{"events":…,"sub_id":…[,"toe":…][,"txn":…]}`.
+    /// Returns the part of the payload that all SETs of this event share:
+    /// `{"events":…,"sub_id":…[,"toe":…][,"txn":…]}`.
     ///
-    /// The members stand in this order, those below them in the order of their names. A producer's `iat` becomes `toe`
-    /// where no `toe` is given.
+    /// The members stand in this order, nested ones in the order of their names. A producer's `iat` becomes `toe` where
+    /// no `toe` is given.
     #[must_use]
     pub fn body(&self) -> Bytes {
         let subject = self.subject.canonical();
@@ -137,9 +139,10 @@ impl Event {
         out.into()
     }
 
-    /// The hash of what the producer sent, `id` aside: a repeat has the same, whatever its white space and order of members.
+    /// Returns the hash of what the producer sent, without `id`: a repetition has the same hash, whatever its white
+    /// space and order of members.
     ///
-    /// A `txn` that [`Event::txn_or`] made is not part of it.
+    /// A `txn` that [`Event::txn_or`] made is not part of the hash.
     #[must_use]
     pub fn digest(&self) -> [u8; 16] {
         let subject = self.subject.canonical();
@@ -161,10 +164,11 @@ impl Event {
         digest
     }
 
-    /// The text that says what "same subject" means for the order of events (`P4`).
+    /// Returns the text that names the subject for the order of events (`P4`).
     ///
-    /// It is the producer's `order_key` if there is one; else, of a complex subject, its `user`, `session`, `device`,
-    /// `application` or `tenant`, the first there is, or the whole; of aliases the strongest identifier; else the subject.
+    /// The text is the producer's `order_key` if there is one. Otherwise, for a complex subject it is the first of its
+    /// `user`, `session`, `device`, `application` and `tenant`, or the whole subject; for aliases the strongest
+    /// identifier; else the subject.
     #[must_use]
     pub fn order_text(&self) -> Cow<'_, str> {
         match &self.order_key {
@@ -235,7 +239,7 @@ fn name(pointer: &str, value: Value, limits: &EventLimits) -> Result<Box<str>, E
     }
 }
 
-/// A string; a number becomes one, since older drafts printed numbers.
+/// Reads a string; a number becomes one, since older drafts printed numbers.
 fn txn(value: Value, limits: &EventLimits) -> Result<Box<str>, EventError> {
     match value {
         Value::Number(number) => Ok(number.to_string().into()),
@@ -243,7 +247,7 @@ fn txn(value: Value, limits: &EventLimits) -> Result<Box<str>, EventError> {
     }
 }
 
-/// A NumericDate (RFC 7519 §2) before the year 5138; what lies later are milliseconds.
+/// Reads a NumericDate (RFC 7519 §2) before the year 5138; later values are milliseconds and are refused.
 fn date(pointer: &str, value: Value) -> Result<Number, EventError> {
     match value {
         Value::Number(number) if number.as_f64().is_some_and(|seconds| (0.0..1e11).contains(&seconds)) => Ok(number),

@@ -1,15 +1,15 @@
-//! Foreign JSON, read as I-JSON (RFC 7493) in one pass.
+//! A parser that reads foreign JSON as I-JSON (RFC 7493) in one pass.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Number, Value, map::Entry};
 
-/// Limits of one JSON text.
+/// The limits of one JSON text.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonLimits {
-    /// Nesting of arrays and objects; the outermost counts as one.
+    /// The nesting of arrays and objects; the outermost counts as one.
     pub depth: usize,
-    /// Members of one object.
+    /// The most members of one object.
     pub members: usize,
 }
 
@@ -39,12 +39,12 @@ impl JsonError {
 
 /// Reads one JSON text as I-JSON (RFC 7493), strictly, at every level.
 ///
-/// Refused are duplicate member names, invalid UTF-8, surrogates and noncharacters, U+0000, a byte order mark, numbers
-/// beyond a double and integers that neither `i64` nor `u64` holds, and whatever exceeds the limits (hardening H30).
-/// What is accepted keeps its meaning: integers stay exact, other numbers are the nearest double.
+/// The parser refuses duplicate member names, invalid UTF-8, surrogates and noncharacters, U+0000, a byte order mark,
+/// numbers beyond a double, integers that neither `i64` nor `u64` holds, and whatever exceeds the limits (hardening
+/// H30). Accepted values keep their meaning: integers stay exact, other numbers are the nearest double.
 ///
 /// # Errors
-/// [`JsonError`] says what and where.
+/// Returns [`JsonError`] with the fault and its place.
 pub fn parse(text: &[u8], limits: &JsonLimits) -> Result<Value, JsonError> {
     let text = match std::str::from_utf8(text) {
         Ok(text) => text,
@@ -60,14 +60,14 @@ pub fn parse(text: &[u8], limits: &JsonLimits) -> Result<Value, JsonError> {
     reader.document().map_err(|error| *error)
 }
 
-/// A JSON pointer's reference token (RFC 6901 §3).
+/// Returns a name as a reference token of a JSON pointer (RFC 6901 §3).
 pub(crate) fn token(name: &str) -> Cow<'_, str> {
     if name.contains(['~', '/']) { name.replace('~', "~0").replace('/', "~1").into() } else { name.into() }
 }
 
-/// A value as compact JSON text, members in the order of their names.
+/// Returns a value as compact JSON text, members in the order of their names.
 pub(crate) fn compact(value: &impl serde::Serialize) -> String {
-    // Values have texts for names, and a `String` takes whatever is written: there is nothing that could fail.
+    // The names of all values are strings, and writing to a `String` does not fail.
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads a string; the cursor stands on its opening quote.
+    /// Reads a string; the cursor is at its opening quote.
     fn string(&mut self) -> Parsed<Cow<'a, str>> {
         let start = self.at + 1;
         self.at = start;
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an escape; the cursor stands on its backslash.
+    /// Reads an escape; the cursor is at its backslash.
     fn escape(&mut self) -> Parsed<char> {
         let start = self.at;
         self.at += 2;
@@ -316,7 +316,7 @@ impl<'a> Reader<'a> {
             if let Ok(number) = text.parse::<i64>() {
                 return Ok(Value::Number(number.into()));
             }
-            // Passing it on as a double would change it; readers that keep big integers would see another number.
+            // A double would change the value, and readers that keep big integers would see another number.
             return self.fail_at(start, "an integer needs more than 64 bits; send it as a string");
         }
         match text.parse::<f64>().ok().filter(|number| number.is_finite()).and_then(Number::from_f64) {
@@ -340,7 +340,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Skips white space and looks at what follows.
+    /// Skips white space and returns the next byte without consuming it.
     fn next_token(&mut self) -> Option<u8> {
         loop {
             match self.peek() {
@@ -370,7 +370,8 @@ fn below(mut error: Box<JsonError>, place: &str) -> Box<JsonError> {
     error
 }
 
-/// Unicode 23.7: U+FDD0 to U+FDEF, and the last two code points of each plane.
+/// Returns whether a character is a noncharacter (Unicode 23.7): U+FDD0 to U+FDEF, and the last two code points of each
+/// plane.
 fn is_noncharacter(character: char) -> bool {
     let code = u32::from(character);
     (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe

@@ -4,9 +4,9 @@ use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// The `jti` of a SET: one character that names the key's version, then 22 characters of base64url, one 128-bit block.
+/// The `jti` of a SET: one character for the version of the key, then 22 characters of base64url for one 128-bit block.
 ///
-/// The block is opaque here; the store mints and reads it, since it names a position, a stream and a boot.
+/// The block is opaque here. The store mints and reads it, since it names a position, a stream and a boot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Jti {
     text: [u8; Self::LENGTH],
@@ -18,10 +18,10 @@ pub struct Jti {
 pub struct JtiError;
 
 impl Jti {
-    /// Length in characters.
+    /// The length in characters.
     pub const LENGTH: usize = 23;
 
-    /// The `jti` of a block under the key version `version`, an ASCII letter or digit.
+    /// Creates the `jti` of a block under the key version `version`, an ASCII letter or digit.
     #[must_use]
     pub fn from_block(version: u8, block: [u8; 16]) -> Self {
         let mut text = [b'A'; Self::LENGTH];
@@ -32,7 +32,7 @@ impl Jti {
         Self { text }
     }
 
-    /// The key version and the block.
+    /// Returns the key version and the block.
     #[must_use]
     pub fn block(&self) -> (u8, [u8; 16]) {
         let mut block = [0u8; 16];
@@ -41,7 +41,7 @@ impl Jti {
         (first.first().copied().unwrap_or(b'A'), block)
     }
 
-    /// The text of the claim.
+    /// Returns the text of the claim.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.text).unwrap_or_default()

@@ -18,24 +18,25 @@ pub use order::OrderKey;
 pub use subject::{Format, Simple, Subject, SubjectError};
 pub use time::Timestamp;
 
-/// The side that answered for a SET: the receiver itself, or a broker that took custody of it.
+/// The party that answered for a SET: the receiver itself, or a broker that took custody of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Receipt {
-    /// The receiver acknowledged it.
+    /// The receiver acknowledged the SET.
     Receiver,
-    /// A broker or service took custody of it.
+    /// A broker or service took custody of the SET.
     #[serde(rename = "carrier")]
     Broker,
 }
 
-/// The event URIs of the SSF framework and of its older spellings: only the router makes these (hardening H3).
+/// The event URIs of the SSF framework and of its older spellings, which only the router sends (hardening H3).
 pub mod framework {
-    /// SSF 1.0 §8.1.4.1.
+    /// The verification event (SSF 1.0 §8.1.4.1).
     pub const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
-    /// SSF 1.0 §8.1.5.
+    /// The stream updated event (SSF 1.0 §8.1.5).
     pub const STREAM_UPDATED: &str = "https://schemas.openid.net/secevent/ssf/event-type/stream-updated";
-    /// Every URI that producers may not use: SSF, SSE draft 1, RISC verification, draft-scurtescu, draft-hunt.
+    /// Every URI that producers may not use: those of SSF, SSE draft 1, RISC verification, draft-scurtescu and
+    /// draft-hunt.
     pub const RESERVED: &[&str] = &[
         VERIFICATION,
         STREAM_UPDATED,

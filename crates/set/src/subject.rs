@@ -15,11 +15,11 @@ mod format;
 pub use format::Format;
 pub(crate) use format::uri;
 
-/// The reason why a value is no subject identifier.
+/// The reason why a value is not a subject identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", self.place())]
 pub struct SubjectError {
-    /// JSON pointer below the subject; empty for the subject itself.
+    /// The JSON pointer below the subject; empty for the subject itself.
     pub pointer: String,
     /// The fault, in words for people. It never quotes a value, since subjects are personal data.
     pub message: String,
@@ -42,7 +42,8 @@ impl SubjectError {
 
 /// A simple subject: one identifier, or aliases of one entity (RFC 9493 §3).
 ///
-/// Two are equal when their JSON values are: the order of members does not matter, strings are compared byte for byte.
+/// Two simple subjects are equal when their JSON values are: the order of members does not matter, strings are compared
+/// byte for byte.
 #[derive(Clone)]
 pub struct Simple {
     format: Format,
@@ -52,10 +53,11 @@ pub struct Simple {
 }
 
 impl Simple {
-    /// Reads a simple subject, strictly: the members of its format, all of them, and no other (RFC 9493 §3).
+    /// Reads a simple subject strictly: all members of its format and no other (RFC 9493 §3). Only `scim` and
+    /// proprietary formats may have further members.
     ///
     /// # Errors
-    /// [`SubjectError`] says what and where.
+    /// Returns [`SubjectError`] with the fault and its place.
     pub fn parse(value: &Value) -> Result<Self, SubjectError> {
         let simple = Self::read(value.clone(), false)?;
         within_limit(simple.canonical.len())?;
@@ -88,25 +90,25 @@ impl Simple {
         &self.format
     }
 
-    /// The JSON object.
+    /// Returns the JSON object.
     #[must_use]
     pub fn value(&self) -> &Value {
         &self.value
     }
 
-    /// A member that is a string: `iss` of `iss_sub`, `email` of `email`, and so on.
+    /// Returns a member that is a string: `iss` of `iss_sub`, `email` of `email`, and so on.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&str> {
         self.value.get(name)?.as_str()
     }
 
-    /// The compact JSON text with members in the order of their names; equal subjects have equal texts.
+    /// Returns the compact JSON text with members in the order of their names; equal subjects have equal texts.
     #[must_use]
     pub fn canonical(&self) -> &str {
         &self.canonical
     }
 
-    /// The identifiers of the entity: those of aliases, else itself. There is at least one.
+    /// Returns the identifiers of the entity: those of aliases, else the subject itself. There is at least one.
     #[must_use]
     pub fn identifiers(&self) -> &[Simple] {
         match self.format {
@@ -115,7 +117,7 @@ impl Simple {
         }
     }
 
-    /// The identifier that names the entity for the purpose of order.
+    /// Returns the identifier that names the entity for the purpose of order.
     pub(crate) fn principal(&self) -> &Self {
         const FIRST: [Format; 7] = [
             Format::IssSub,
@@ -126,7 +128,8 @@ impl Simple {
             Format::Did,
             Format::Uri,
         ];
-        // The least text, not the first in the list: the order in which a producer lists aliases means nothing.
+        // The least text decides, not the first in the list, since the order in which a producer lists aliases means
+        // nothing.
         FIRST
             .iter()
             .find_map(|format| {
@@ -150,7 +153,7 @@ impl Hash for Simple {
     }
 }
 
-/// Shows the format only: subjects never enter logs.
+/// Shows only the format, since subjects never enter logs.
 impl fmt::Debug for Simple {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Simple({}, ..)", self.format.as_str())
@@ -160,35 +163,36 @@ impl fmt::Debug for Simple {
 /// A subject: simple, or complex (SSF 1.0 §3.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// One identifier, or aliases of one entity.
+    /// A single identifier, or aliases of one entity.
     Simple(Simple),
     /// Members by name, in the order of names; all describe one principal.
     Complex(Vec<(Box<str>, Simple)>),
 }
 
 impl Subject {
-    /// Most identifiers in `aliases` (hardening H30).
+    /// The most identifiers in `aliases` (hardening H30).
     pub const MOST_ALIASES: usize = 16;
-    /// Most members of a complex subject, `format` not counted (hardening H30).
+    /// The most members of a complex subject, `format` not counted (hardening H30).
     pub const MOST_MEMBERS: usize = 16;
-    /// Longest subject as compact JSON, in bytes (hardening H30).
+    /// The longest subject as compact JSON, in bytes (hardening H30).
     pub const LONGEST: usize = 2048;
-    /// Longest URI in a subject, in bytes (hardening H30).
+    /// The longest URI in a subject, in bytes (hardening H30).
     pub const LONGEST_URI: usize = 512;
-    /// Longest name of a format or of a complex subject's member, in bytes.
+    /// The longest name of a format or of a complex subject's member, in bytes.
     pub const LONGEST_NAME: usize = 128;
 
     /// Reads a subject, strictly and within the limits.
     ///
-    /// A format that is not known is accepted as it is, unless it is the older name of a known one (SSF 1.0 §3.4).
+    /// An unknown format is accepted unless it is the older name of a known one (SSF 1.0 §3.4).
     ///
     /// # Errors
-    /// [`SubjectError`] says what and where; for spellings of older drafts it says what to write instead.
+    /// Returns [`SubjectError`] with the fault and its place; for spellings of older drafts it says what to write
+    /// instead.
     pub fn parse(value: &Value) -> Result<Self, SubjectError> {
         Self::read(value.clone())
     }
 
-    /// As [`Subject::parse`], for a value that is not needed any more.
+    /// Reads a subject as [`Subject::parse`] does, from a value that the caller no longer needs.
     pub(crate) fn read(value: Value) -> Result<Self, SubjectError> {
         let subject = match value {
             Value::Object(members) if members.get("format").is_some_and(|format| format == "complex") => {
@@ -200,7 +204,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// The compact JSON text with members in the order of their names; equal subjects have equal texts.
+    /// Returns the compact JSON text with members in the order of their names; equal subjects have equal texts.
     #[must_use]
     pub fn canonical(&self) -> std::borrow::Cow<'_, str> {
         match self {
@@ -219,7 +223,7 @@ impl Subject {
         }
     }
 
-    /// The JSON object.
+    /// Returns the JSON object.
     #[must_use]
     pub fn value(&self) -> Value {
         match self {
@@ -231,7 +235,7 @@ impl Subject {
         }
     }
 
-    /// The members of a complex subject in the order of their names; none for a simple one.
+    /// Returns the members of a complex subject in the order of their names; a simple one has none.
     #[must_use]
     pub fn members(&self) -> &[(Box<str>, Simple)] {
         match self {
@@ -240,13 +244,13 @@ impl Subject {
         }
     }
 
-    /// The member of a complex subject with this name.
+    /// Returns the member of a complex subject with this name.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&Simple> {
         self.members().iter().find(|(known, _)| **known == *name).map(|(_, simple)| simple)
     }
 
-    /// The length of the canonical text.
+    /// Returns the length of the canonical text in bytes.
     fn length(&self) -> usize {
         match self {
             Self::Simple(simple) => simple.canonical.len(),
@@ -257,7 +261,7 @@ impl Subject {
         }
     }
 
-    /// The text that names the subject for the purpose of order.
+    /// Returns the text that names the subject for the purpose of order.
     pub(crate) fn order_text(&self) -> std::borrow::Cow<'_, str> {
         match self {
             Self::Simple(simple) => simple.principal().canonical().into(),

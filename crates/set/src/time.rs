@@ -1,4 +1,4 @@
-//! Points in time, as the ledger and the tokens keep them.
+//! Points in time as the ledger and the tokens store them.
 
 use std::{fmt, time::Duration};
 
@@ -10,25 +10,25 @@ use std::{fmt, time::Duration};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The point `millis` milliseconds after the epoch.
+    /// Creates the point `millis` milliseconds after the epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// The point `seconds` seconds after the epoch.
+    /// Creates the point `seconds` seconds after the epoch.
     #[must_use]
     pub const fn from_seconds(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since the epoch: the NumericDate of a token.
+    /// Returns the whole seconds since the epoch, the NumericDate of a token.
     #[must_use]
     pub const fn as_seconds(self) -> u64 {
         self.0 / 1000
@@ -46,7 +46,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// Returns how long after `earlier` this point is; zero when it is not later.
+    /// Returns the time from `earlier` to this point, or zero when this point is not later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

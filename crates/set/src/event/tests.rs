@@ -1,4 +1,4 @@
-//! What producers may put in, and what becomes of it.
+//! Tests of the events that producers may put in, and of their payloads.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -12,7 +12,7 @@ fn event(value: Value) -> Event {
     Event::parse(value.clone(), &EventLimits::default()).unwrap_or_else(|error| panic!("{value}: {error}"))
 }
 
-/// A good event with some members set; `null` takes one away.
+/// Returns a valid event with some members changed; `null` removes a member.
 fn with(changes: Value) -> Value {
     let mut value = json!({"events": {REVOKED: {}}, "sub_id": {"format": "email", "email": "a@example.com"}});
     for (name, change) in changes.as_object().unwrap() {

@@ -1,4 +1,4 @@
-//! What is refused and why, and the agreement with a second parser.
+//! Tests of what the parser refuses and why, and of its agreement with a second parser.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -66,7 +66,7 @@ fn keeps_integers_exact_and_refuses_those_it_would_change() {
 
 #[test]
 fn reads_other_numbers_as_the_nearest_double() {
-    // Each is a case where a quick conversion is one unit off.
+    // In each of these cases a quick conversion is off by one unit.
     for text in [
         "8.54",
         "1615304991.123",

@@ -42,7 +42,7 @@ pub enum Format {
 type Rule = fn(&str) -> Result<(), &'static str>;
 
 impl Format {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -62,7 +62,7 @@ impl Format {
         }
     }
 
-    /// The format that an object names.
+    /// Reads the format that an object names.
     pub(super) fn of(members: &Map<String, Value>) -> Result<Self, SubjectError> {
         let name = match members.get("format") {
             Some(Value::String(name)) => name.as_str(),
@@ -117,9 +117,10 @@ impl Format {
         Err(format!("`{name}` is the name of older drafts: write `{today}`"))
     }
 
-    /// Whether an object has the members of this format, and no other, and whether their values are well-formed.
+    /// Checks that an object has the members of this format, and no other unless the format is `scim` or proprietary,
+    /// and that their values are well-formed.
     ///
-    /// The entries of `aliases` are not looked at.
+    /// The entries of `aliases` are not checked.
     pub(super) fn check(&self, members: &Map<String, Value>) -> Result<(), SubjectError> {
         match self {
             Self::Account => texts(members, &[("uri", account)], false),
@@ -198,7 +199,7 @@ fn any(_: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// RFC 7565: `acct:` userpart `@` host.
+/// Checks an `acct` URI: `acct:` userpart `@` host (RFC 7565).
 fn account(text: &str) -> Result<(), &'static str> {
     let wrong = "an `acct:` URI is expected (RFC 7565)";
     uri(text).map_err(|_| wrong)?;
@@ -209,7 +210,8 @@ fn account(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// RFC 5322 §3.4.1 addr-spec, without comments and folding; beyond ASCII as RFC 6532 §3.2 allows.
+/// Checks an addr-spec of RFC 5322 §3.4.1, without comments and folding; characters beyond ASCII are allowed (RFC 6532
+/// §3.2).
 fn email(text: &str) -> Result<(), &'static str> {
     let wrong = "an e-mail address without a display name is expected (RFC 5322 §3.4.1)";
     let (local, domain) = text.rsplit_once('@').ok_or(wrong)?;
@@ -228,7 +230,7 @@ fn dotted(text: &str, atom: impl Fn(char) -> bool) -> bool {
     text.split('.').all(|part| !part.is_empty() && part.chars().all(&atom))
 }
 
-/// E.164 with an international prefix; the separators that SSF 1.0 §5 prints are let through.
+/// Checks an E.164 number with an international prefix; the separators that SSF 1.0 §5 prints are accepted.
 fn phone_number(text: &str) -> Result<(), &'static str> {
     let wrong = "a telephone number with `+` and the country code is expected (E.164)";
     let rest = text.strip_prefix('+').ok_or(wrong)?;
@@ -237,7 +239,7 @@ fn phone_number(text: &str) -> Result<(), &'static str> {
     if fits && (3..=15).contains(&digits) && text.len() <= 32 { Ok(()) } else { Err(wrong) }
 }
 
-/// A DID, or a DID URL (DID Core 3.1, 3.2).
+/// Checks a DID or a DID URL (DID Core 3.1, 3.2).
 fn did(text: &str) -> Result<(), &'static str> {
     let wrong = "a DID or a DID URL is expected";
     uri(text).map_err(|_| wrong)?;
@@ -246,7 +248,7 @@ fn did(text: &str) -> Result<(), &'static str> {
     if method_fits && !id.is_empty() && !id.starts_with(['/', '?', '#']) { Ok(()) } else { Err(wrong) }
 }
 
-/// StringOrURI (RFC 7519 §2): a text with a colon is a URI.
+/// Checks a StringOrURI (RFC 7519 §2): a text with a colon is a URI.
 fn issuer(text: &str) -> Result<(), &'static str> {
     if text.len() > Subject::LONGEST_URI {
         return Err("at most 512 bytes are expected");
@@ -257,7 +259,7 @@ fn issuer(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A reference, as SCIM has it: relative to the service provider's base (RFC 9967 §2.1).
+/// Checks a reference of SCIM, relative to the service provider's base (RFC 9967 §2.1).
 fn reference(text: &str) -> Result<(), &'static str> {
     if text.len() <= Subject::LONGEST_URI && uri_characters(text) {
         Ok(())
@@ -266,7 +268,7 @@ fn reference(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// A URI with a scheme (RFC 3986 §3), of at most 512 bytes.
+/// Checks a URI with a scheme (RFC 3986 §3), of at most 512 bytes.
 pub(crate) fn uri(text: &str) -> Result<(), &'static str> {
     let wrong = "an absolute URI of at most 512 bytes is expected (RFC 3986)";
     let (scheme, rest) = text.split_once(':').ok_or(wrong)?;
@@ -279,7 +281,7 @@ pub(crate) fn uri(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether a text has only the characters of RFC 3986 §2, and each `%` two hexadecimal digits after it.
+/// Returns whether a text has only the characters of RFC 3986 §2, with two hexadecimal digits after each `%`.
 fn uri_characters(text: &str) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

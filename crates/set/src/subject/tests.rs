@@ -1,4 +1,4 @@
-//! The formats, their limits, and the spellings of older drafts.
+//! Tests of the formats, their limits, and the spellings of older drafts.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -41,7 +41,8 @@ fn reads_every_subject_that_the_standards_print() {
 
 #[test]
 fn refuses_the_spellings_of_older_drafts_and_says_todays() {
-    // The first three are printed by SSE implementers' draft 1, the others by RISC, RFC 8417 and drafts 2017 to 2021.
+    // The first three are printed by the SSE implementer's draft 1, the others by RISC, RFC 8417 and drafts of 2017 to
+    // 2021.
     refused(json!({"format": "jwt-id", "iss": "https://idp.example.com/", "jti": "B70"}), "/format", "write `jwt_id`");
     refused(json!({"format": "phone", "phone_number": "+1 206 555 0123"}), "/format", "write `phone_number`");
     refused(
