@@ -1,4 +1,4 @@
-//! How records become bytes and come back: version first, checksum last, position inside.
+//! The encoding of records: version first, checksum last, position inside.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::{
     state::{Clear, End, Ended, Ops},
 };
 
-/// The version that stands in the first byte of every value.
+/// The version in the first byte of every value.
 pub(crate) const VERSION: u8 = 1;
 
-/// At most so many streams are listed; more become a bitmap.
+/// The most streams that are written as a list; more become a bitmap.
 const LISTED: u64 = 16;
 
-/// A value being written.
+/// A value that is being written.
 pub(crate) struct Out(Vec<u8>);
 
 impl Out {
-    /// A value that begins with the version.
+    /// Creates a value that begins with the version.
     pub(crate) fn new(capacity: usize) -> Self {
         let mut bytes = Vec::with_capacity(capacity);
         bytes.push(VERSION);
@@ -35,7 +35,7 @@ impl Out {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
 
-    /// A number in groups of seven bits, the lowest first.
+    /// Writes a number in groups of seven bits, the lowest first.
     pub(crate) fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push((value as u8 & 0x7f) | 0x80);
@@ -74,7 +74,7 @@ impl Out {
         self.0.extend_from_slice(value);
     }
 
-    /// The value with its checksum.
+    /// Returns the value with its checksum.
     pub(crate) fn sealed(mut self) -> Vec<u8> {
         let sum = self.checksum();
         self.0.extend_from_slice(&sum.to_be_bytes());
@@ -82,11 +82,11 @@ impl Out {
     }
 }
 
-/// A value being read. Every step answers nothing where the bytes end too early.
+/// A value that is being read. Every step returns `None` where the bytes end too early.
 pub(crate) struct In<'a>(&'a [u8]);
 
 impl<'a> In<'a> {
-    /// Checks version and checksum and stands behind the version.
+    /// Checks version and checksum and returns the reader at the byte after the version.
     pub(crate) fn sealed(value: &'a [u8]) -> Option<Self> {
         let (inside, sum) = value.split_at_checked(value.len().checked_sub(4)?)?;
         let fits = crc32c::crc32c(inside).to_be_bytes() == *sum && inside.first() == Some(&VERSION);
@@ -149,18 +149,19 @@ impl<'a> In<'a> {
         self.0.is_empty()
     }
 
-    /// Everything that is left.
+    /// Returns the bytes that are left.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.0
     }
 }
 
-/// The error of a value that does not read.
+/// Returns the error of a value that cannot be decoded.
 pub(crate) fn damaged(what: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("{what} does not read back as it was written").into())
 }
 
-/// A head with its targets. `chain` is the checksum over this head and all before it.
+/// Encodes a head with its targets. `before` is the chain of the head before; the new chain, a checksum over this head
+/// and all before it, is returned as well.
 pub(crate) fn write_head(head: &Head, targets: &Streams, before: u32) -> (Vec<u8>, u32) {
     let mut out = Out::new(96);
     out.fixed(head.at.seq);
@@ -189,21 +190,21 @@ pub(crate) fn write_head(head: &Head, targets: &Streams, before: u32) -> (Vec<u8
 pub(crate) struct WrittenHead {
     pub(crate) head: Head,
     pub(crate) targets: Arc<Streams>,
-    /// Checksum over this head and all before it.
+    /// The checksum over this head and all before it.
     pub(crate) chain: u32,
-    /// What the chain must be if `before` is the chain of the head before.
+    /// The checksum of this head alone, from which the chain follows if that of the head before is known.
     inside: u32,
     length: usize,
 }
 
 impl WrittenHead {
-    /// Whether this head follows one with the chain `before`.
+    /// Returns whether this head follows one with the chain `before`.
     pub(crate) fn follows(&self, before: u32) -> bool {
         crc32c::crc32c_combine(before, self.inside, self.length) == self.chain
     }
 }
 
-/// Reads a head that must stand at `seq`.
+/// Reads a head that must be at `seq`.
 pub(crate) fn read_head(seq: u64, value: &[u8]) -> Result<WrittenHead, StoreError> {
     parse_head(seq, value).ok_or_else(|| damaged(format_args!("the head of record {seq}")))
 }
@@ -238,7 +239,7 @@ fn parse_head(seq: u64, value: &[u8]) -> Option<WrittenHead> {
     from.is_empty().then_some(WrittenHead { head, targets, chain, inside, length })
 }
 
-/// A body: version, position, checksum, bytes.
+/// Encodes a body: version, position, checksum, bytes.
 pub(crate) fn write_body(seq: u64, body: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(body.len() + 13);
     value.push(VERSION);
@@ -249,7 +250,7 @@ pub(crate) fn write_body(seq: u64, body: &[u8]) -> Vec<u8> {
     value
 }
 
-/// Reads a body that must stand at `seq`.
+/// Reads a body that must be at `seq`.
 pub(crate) fn read_body(seq: u64, value: &[u8]) -> Result<Bytes, StoreError> {
     let parse = || {
         let (front, rest) = value.split_at_checked(9)?;
@@ -262,7 +263,7 @@ pub(crate) fn read_body(seq: u64, value: &[u8]) -> Result<Bytes, StoreError> {
 }
 
 impl Rule {
-    /// The number by which the rule is written down.
+    /// Returns the stored number of the rule.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::Disabled => 0,
@@ -311,7 +312,7 @@ impl End {
     }
 }
 
-/// A delta, position by position: many streams that ended the same record are one small bitmap.
+/// Encodes a delta, grouped by position: many streams that ended the same record are one small bitmap.
 pub(crate) fn write_delta(ops: &Ops) -> Vec<u8> {
     let mut out = Out::new(32 + ops.ended.len() * 8);
     let mut ended: Vec<_> = ops.ended.iter().map(|e| (e.seq, e.how.number(), e.stream.0)).collect();
@@ -386,7 +387,7 @@ fn read_attempt(from: &mut In<'_>) -> Option<Attempted> {
     })
 }
 
-/// What one stream is owed of 65,536 positions, with the attempts made of them.
+/// Encodes what one stream is owed of 65,536 positions, with the attempts made.
 pub(crate) fn write_chunk<'a>(owed: &Streams, attempts: impl Iterator<Item = (u64, &'a Attempted)>) -> Vec<u8> {
     let mut out = Out::new(owed.serialized_size() + 16);
     out.streams(owed);
@@ -408,7 +409,7 @@ pub(crate) fn read_chunk(value: &[u8]) -> Option<(Streams, Vec<(u64, Attempted)>
     Some((owed, attempts))
 }
 
-/// The row of a stream's cursor: counts, what was dropped, which of the owed are control records.
+/// Encodes the row of a stream's cursor: the counts, the drop limit, and which of the owed are control records.
 pub(crate) fn write_cursor<'a>(
     tally: &Tally,
     dropped_through: u64,

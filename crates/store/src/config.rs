@@ -6,45 +6,45 @@ use serde::{Deserialize, Serialize};
 
 const MIB: u64 = 1024 * 1024;
 
-/// Where the ledger lives and how much of the machine it may take.
+/// The configuration of the store: its folder and its share of the machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// The folder of the store, on a local file system.
     pub path: PathBuf,
-    /// Bytes that the store may take on the disk. 0: half of the file system, as it was at `setgate init`.
+    /// The bytes that the store may use on the disk. 0: half of the size of the file system at `setgate init`.
     pub budget_bytes: u64,
-    /// Bytes kept free on the file system for settling, trimming and parking: once only they are left, intake is closed. 0: an eighth of
-    /// the file system, but 192 MiB to 512 MiB, and never more than half of it.
+    /// The bytes kept free on the file system for settling, trimming and parking; once only they are left, intake is
+    /// closed. 0: an eighth of the file system, but 192 MiB to 512 MiB, and never more than half of it.
     pub reserve_bytes: u64,
-    /// How long an event's `id` is remembered.
+    /// The time for which an event's `id` is remembered.
     #[serde(with = "setgate_clock::duration")]
     pub idempotency_window: Duration,
-    /// How many `id`s of one producer are remembered at most; more of them shorten the window of that producer.
+    /// The most `id`s of one producer that are remembered; beyond it the window of that producer is shorter.
     pub idempotency_keys_per_producer: u64,
-    /// How long records are kept after every stream has settled them. 0s: no longer than needed.
+    /// The time for which records are kept after every stream has settled them. 0s: no longer than needed.
     #[serde(with = "setgate_clock::duration")]
     pub keep_settled: Duration,
-    /// How long a parked SET is kept.
+    /// The time for which a parked SET is kept.
     #[serde(with = "setgate_clock::duration")]
     pub parked_age: Duration,
-    /// How many parked SETs of one stream are kept; the oldest make room.
+    /// The most parked SETs of one stream that are kept; the oldest are dropped.
     pub parked_count: u64,
-    /// How many bytes of parked SETs of one stream are kept; the oldest make room.
+    /// The most bytes of parked SETs of one stream that are kept; the oldest are dropped.
     pub parked_bytes: u64,
-    /// How long a wall clock that jumped by more than an hour must go on evenly before it is believed.
+    /// The time for which a wall clock that jumped by more than an hour must run steadily before it is believed.
     #[serde(with = "setgate_clock::duration")]
     pub clock_steady: Duration,
-    /// How long an acknowledgement may wait before it is made durable.
+    /// The longest time that an acknowledgement waits before it is made durable.
     #[serde(with = "setgate_clock::duration")]
     pub flush: Duration,
-    /// How many acknowledgements may wait before they are made durable.
+    /// The most acknowledgements that wait before they are made durable.
     pub flush_count: usize,
-    /// Bytes of the newest records that are kept in memory.
+    /// The bytes of the newest records that are kept in memory.
     pub recent_bytes: usize,
-    /// Positions of one segment of the ledger.
+    /// The positions of one segment of the ledger.
     pub segment_records: u64,
-    /// Bytes of one segment of the ledger.
+    /// The bytes of one segment of the ledger.
     pub segment_bytes: u64,
 }
 
@@ -71,9 +71,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Bytes kept free on a file system of this size.
+    /// Returns the bytes kept free on a file system of this size.
     ///
-    /// What goes on when only the reserve is left needs room for two journals of the engine, and for tables that it writes meanwhile.
+    /// The operations that continue when only the reserve is left need space for two journals of the engine and for the
+    /// tables that it writes meanwhile.
     #[must_use]
     pub fn reserve(&self, whole: u64) -> u64 {
         match self.reserve_bytes {

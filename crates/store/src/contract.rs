@@ -1,6 +1,7 @@
-//! What a store promises: the types and traits that every implementation shares.
+//! The contract of a store: the types and traits that every implementation shares.
 //!
-//! One [`Unit`] is all or nothing, one [`Store::commit`] is one group commit, and everything that is read back is durable.
+//! One [`Unit`] is all or nothing, one [`Store::commit`] is one group commit, and everything that is read back is
+//! durable.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,12 +13,12 @@ use setgate_set::{ErrorCode, Jti, OrderKey, Receipt, Timestamp};
 
 use crate::{Obstacle, StoreError};
 
-/// The place of a record in the ledger: dense, and visible in order within a part.
+/// The position of a record in the ledger. Positions are dense, and become visible in order within a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The part of the ledger; always 0 in an embedded store.
     pub part: u8,
-    /// The place in the part, below 2^48, counted from 1; 0 stands before the first record.
+    /// The place in the part, below 2^48, counted from 1; 0 is the place before the first record.
     pub seq: u64,
 }
 
@@ -74,7 +75,7 @@ macro_rules! number {
     };
 }
 number!(
-    /// The number of a stream: allocated once, durably, and never used again.
+    /// The number of a stream, which is allocated once, durably, and never reused.
     StreamNo(u32)
 );
 number!(
@@ -86,11 +87,12 @@ number!(
     ProducerNo(u32)
 );
 number!(
-    /// The version of the control-plane records: it grows with every [`Unit::Configure`].
+    /// The version of the control-plane records, which grows with every [`Unit::Configure`].
     Version(u64)
 );
 number!(
-    /// The nonce of one opening of the store, 40 random bits. It is part of each `jti` minted for the records of that opening.
+    /// The nonce of one opening of the store: 40 random bits that are part of each `jti` minted for the records of that
+    /// opening.
     Boot(u64)
 );
 
@@ -104,14 +106,14 @@ pub enum Kind {
     Intake,
     /// A framework SET (verification, stream-updated), addressed to one stream.
     Control,
-    /// A parked SET issued again: new position and `jti`, same `txn`, one target.
+    /// A parked SET that is issued again: a new position and `jti`, the same `txn`, one target.
     Reissue {
         /// The record that it repeats.
         of: Position,
     },
 }
 
-/// The small part of a record, which lanes, sealing and the last look before a hand-over need.
+/// The small part of a record, which the lanes, sealing and the check before delivery need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The position of the record.
@@ -131,16 +133,16 @@ pub struct Head {
     pub accepted: Timestamp,
     /// The order key.
     pub order: OrderKey,
-    /// Length of the body in bytes.
+    /// The length of the body in bytes.
     pub body_len: u32,
 }
 
-/// A head with the streams it is owed to, as the tail gives it.
+/// A head with the streams it is owed to, as [`Store::tail`] returns it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// The head.
     pub head: Head,
-    /// The streams that are owed it.
+    /// The streams that the event is owed to.
     pub targets: Arc<Streams>,
 }
 
@@ -153,14 +155,14 @@ pub struct NewEvent {
     pub issuer: IssuerNo,
     /// The producer of the event.
     pub producer: ProducerNo,
-    /// The version of the control-plane records at the decision. One that is older than the last change of membership
-    /// is answered [`Appended::Stale`].
+    /// The version of the control-plane records at the decision. An event whose version is older than the last change
+    /// of membership is answered with [`Appended::Stale`].
     pub config: Version,
     /// The order key.
     pub order: OrderKey,
-    /// The streams that are owed it.
+    /// The streams that the event is owed to.
     pub targets: Arc<Streams>,
-    /// The JSON text `{"events":…,"sub_id":…,"txn":…}` that every SET of it carries.
+    /// The JSON text `{"events":…,"sub_id":…,"txn":…}` that every SET of the event carries.
     pub body: Bytes,
     /// The idempotency of the event, if the producer gave an `id`.
     pub once: Option<Once>,
@@ -169,9 +171,9 @@ pub struct NewEvent {
 /// The idempotency of one event (hardening H14).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once {
-    /// Keyed hash of issuer, producer and `id`.
+    /// The keyed hash of issuer, producer and `id`.
     pub key: [u8; 16],
-    /// Hash of the canonical event. The same key with another digest is a conflict.
+    /// The hash of the canonical event. The same key with another digest is a conflict.
     pub digest: [u8; 16],
     /// The `txn` that the first answer gave and every later answer repeats.
     pub txn: Box<str>,
@@ -189,11 +191,11 @@ pub enum Rule {
     SubjectRemoved,
     /// The event type is no longer wanted or no longer allowed.
     EventNotWanted,
-    /// The waiting SET passed the stream's age limit.
+    /// The SET waited longer than the stream's age limit.
     TooOld,
-    /// The stream passed its limit of waiting SETs.
+    /// The stream exceeded its limit of waiting SETs.
     TooMany,
-    /// The stream passed its share of the store's budget, or the budget as a whole was nearly used up.
+    /// The stream exceeded its share of the store's budget, or the budget as a whole was nearly used up.
     TooLarge,
     /// The body can no longer be read.
     Lost,
@@ -204,7 +206,7 @@ pub enum Rule {
 pub enum Note {
     /// The delivery was acknowledged, by the receiver or a broker.
     Acknowledged(Receipt),
-    /// The SET was refused or given up; body, code and text are kept.
+    /// The SET was refused or given up; its body, the code and the text are kept.
     Parked {
         /// The code.
         code: ErrorCode,
@@ -212,7 +214,8 @@ pub enum Note {
         text: Box<str>,
         /// The number of attempts made.
         attempts: u32,
-        /// True when the fault was the stream's and not the SET's: `setgate streams resume` offers to issue it again.
+        /// True when the fault was the stream's and not the SET's: `setgate streams resume` offers to issue the SET
+        /// again.
         stream_fault: bool,
     },
     /// The delivery was dropped by this rule.
@@ -232,7 +235,7 @@ pub struct Attempted {
     pub next_at: Timestamp,
 }
 
-/// A delta: something that happened to one delivery. Deltas commute, and repeat harmlessly.
+/// A delta, which records what happened to one delivery. Deltas commute, and applying one twice is harmless.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settlement {
     /// The stream.
@@ -274,7 +277,7 @@ pub struct Record {
     pub value: Bytes,
 }
 
-/// A space of numbers, each of which is given once.
+/// A space of numbers, each of which is allocated once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Space {
     /// The numbers of streams.
@@ -285,7 +288,7 @@ pub enum Space {
     Producer,
 }
 
-/// The right to write about streams: a unit with an old fence changes nothing.
+/// The right to write about streams. A unit with an old fence changes nothing.
 ///
 /// An embedded store has one shard; the epoch counts its openings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -294,75 +297,77 @@ pub struct Fence {
     pub epoch: u64,
 }
 
-/// A change of the store: all of it or nothing.
+/// A change of the store, which is applied as a whole or not at all.
 #[derive(Clone, Debug)]
 pub enum Unit {
-    /// Events; answered one by one ([`Done::Appended`]).
+    /// Events, each with an answer of its own ([`Done::Appended`]).
     Append {
         /// The events.
         events: Vec<NewEvent>,
     },
     /// Settlements and attempts ([`Done::Settled`]).
     Settle {
-        /// The right to do so.
+        /// The right to write.
         fence: Fence,
         /// The deltas.
         what: Vec<Settlement>,
     },
-    /// A parked SET becomes a new record with the same body and one target, and leaves the parked ([`Done::Reissued`]).
+    /// A parked SET that becomes a new record with the same body and one target, and is no longer parked
+    /// ([`Done::Reissued`]).
     Reissue {
-        /// The right to do so.
+        /// The right to write.
         fence: Fence,
         /// The stream.
         stream: StreamNo,
         /// The parked record.
         of: Position,
     },
-    /// Parked SETs are dropped for good ([`Done::Discarded`]).
+    /// Parked SETs that are dropped for good ([`Done::Discarded`]).
     Discard {
-        /// The right to do so.
+        /// The right to write.
         fence: Fence,
         /// The parked SETs.
         what: Vec<(StreamNo, Position)>,
     },
-    /// Control-plane records, with what goes along ([`Done::Configured`]).
+    /// Changes of control-plane records, with their effects on streams ([`Done::Configured`]).
     Configure {
-        /// Records to write.
+        /// The records to write.
         change: Vec<Put>,
         /// The version that the change was made from; `None` writes in any case.
         expect: Option<Version>,
-        /// True when streams came, went or changed what they want. Appends that were decided before are answered
-        /// [`Appended::Stale`].
+        /// True when streams were added, removed or changed what they want. Appends that were decided before are
+        /// answered with [`Appended::Stale`].
         membership: bool,
-        /// The streams of which everything up to now is dropped, each with the rule.
+        /// The streams that lose everything up to now, each with the rule.
         drop_through: Vec<(StreamNo, Rule)>,
-        /// Control SETs that tell of the change.
+        /// The control SETs that announce the change.
         notice: Vec<NewEvent>,
     },
-    /// A number that was never given before ([`Done::Allocated`]).
+    /// A number that was never allocated before ([`Done::Allocated`]).
     Allocate {
         /// The space of the number.
         space: Space,
     },
-    /// Everything of a stream before a position is dropped by a limit ([`Done::Retained`]).
+    /// The drop of everything that a stream is owed before a position, by a limit ([`Done::Retained`]).
     Retain {
-        /// The right to do so.
+        /// The right to write.
         fence: Fence,
         /// The stream.
         stream: StreamNo,
-        /// The first position that stays.
+        /// The first position that the stream keeps.
         below: Position,
-        /// The limit.
+        /// The rule of the limit.
         rule: Rule,
     },
 }
 
-/// The moment by which a commit must be durable.
+/// The time by which a commit must be durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Durable before the answer.
+    /// The commit is durable before the answer.
     Sync,
-    /// Durable soon; the answer may come before it is. Only for [`Note::Acknowledged`] and [`Note::Attempt`].
+    /// The commit is durable soon; the answer may come before it is. Only for [`Note::Acknowledged`] and
+    /// [`Note::Attempt`].
     Lazy,
 }
 
@@ -371,24 +376,24 @@ pub enum Durability {
 pub enum Appended {
     /// The event was accepted.
     New {
-        /// Its position.
+        /// The position of the record.
         at: Position,
         /// The time of acceptance.
         accepted: Timestamp,
     },
-    /// The same event was accepted before, and is durable.
+    /// A repeat of an event that was accepted before, and is durable.
     Repeat {
-        /// The position of the first.
+        /// The position of the first record.
         at: Position,
         /// The `txn` of the first answer.
         txn: Box<str>,
     },
-    /// Another event was accepted before with this `id`.
+    /// An event whose `id` belongs to another event that was accepted before.
     Conflict {
         /// The position of that event.
         at: Position,
     },
-    /// Streams came or went since the decision; the caller must decide again.
+    /// The membership of streams changed since the decision; the caller must decide again.
     Stale {
         /// The version to decide against.
         now: Version,
@@ -400,11 +405,11 @@ pub enum Appended {
 pub enum Done {
     /// The answer to [`Unit::Append`], one for each event.
     Appended(Vec<Appended>),
-    /// The answer to [`Unit::Settle`]: how many of the notes ended a delivery that was still owed.
+    /// The answer to [`Unit::Settle`]: the number of notes that ended a delivery which was still owed.
     Settled(usize),
-    /// The answer to [`Unit::Reissue`]: the new position, or nothing if no such SET is parked.
+    /// The answer to [`Unit::Reissue`]: the new position, or `None` if no such SET is parked.
     Reissued(Option<Position>),
-    /// The answer to [`Unit::Discard`]: how many of the SETs were parked.
+    /// The answer to [`Unit::Discard`]: the number of the SETs that were parked.
     Discarded(usize),
     /// The answer to [`Unit::Configure`]: the new version, with the positions of the notices.
     Configured {
@@ -413,11 +418,11 @@ pub enum Done {
         /// The positions of the notices.
         notices: Vec<Position>,
     },
-    /// The answer to [`Unit::Configure`] when `expect` is not the current version: nothing was changed.
+    /// The current version, in answer to [`Unit::Configure`] when `expect` is another one: nothing was changed.
     Outdated(Version),
-    /// The answer to [`Unit::Allocate`]: the number.
+    /// The answer to [`Unit::Allocate`]: the new number.
     Allocated(u32),
-    /// The answer to [`Unit::Retain`]: how many deliveries were dropped.
+    /// The answer to [`Unit::Retain`]: the number of deliveries that were dropped.
     Retained(usize),
     /// The answer to any unit with an old fence: nothing was changed.
     Fenced,
@@ -428,49 +433,49 @@ pub enum Done {
 pub struct Limits {
     /// The most records.
     pub records: usize,
-    /// The most bytes of bodies, where bodies are read.
+    /// The most bytes of bodies. [`Store::tail`] reads no bodies and ignores this limit.
     pub bytes: usize,
 }
 
 /// The extent of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Bounds {
-    /// The lowest position from which on every record is kept. Older ones that are still owed are kept one by one.
+    /// The lowest position from which on every record is kept. Older records that are still owed are kept individually.
     pub first: Position,
-    /// The last position; everything up to it is durable.
+    /// The last position. Every record up to it is durable.
     pub last: Position,
 }
 
-/// Counts of one stream: `owed = acknowledged + parked + dropped + waiting`, always.
+/// The counts of one stream, with the invariant `owed = acknowledged + parked + dropped + waiting`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Deliveries owed since the stream was made.
+    /// The deliveries owed since the stream was created.
     pub owed: u64,
-    /// Acknowledged by the receiver.
+    /// The deliveries acknowledged by the receiver.
     pub acknowledged_receiver: u64,
-    /// Acknowledged by a broker.
+    /// The deliveries acknowledged by a broker.
     #[serde(rename = "acknowledged_carrier")]
     pub acknowledged_broker: u64,
-    /// Parked, whether or not they were issued again or discarded later.
+    /// The deliveries parked, whether or not they were issued again or discarded later.
     pub parked: u64,
-    /// Deliveries dropped, by rule.
+    /// The deliveries dropped, by rule.
     pub dropped: std::collections::BTreeMap<Rule, u64>,
-    /// Deliveries still owed.
+    /// The deliveries still owed.
     pub waiting: u64,
 }
 
-/// A stream's cursor as people and limits look at it.
+/// A stream's cursor in figures, for limits and status pages.
 #[derive(Clone, Debug, Default)]
 pub struct Cursor {
     /// The counts.
     pub tally: Tally,
     /// The oldest record still owed.
     pub oldest: Option<Head>,
-    /// Bytes of the bodies still owed, as if the stream were alone (an estimate).
+    /// The bytes of the bodies still owed, as if the stream were alone (an estimate).
     pub bytes: u64,
-    /// Positions below this were dropped when the stream was disabled or deleted.
+    /// The position up to which, inclusive, everything was dropped when the stream was disabled or deleted.
     pub dropped_through: Position,
-    /// SETs of the stream that are parked now.
+    /// The number of SETs of the stream that are parked now.
     pub parked_now: u64,
 }
 
@@ -505,18 +510,18 @@ pub struct Parked {
 /// A filter of parked SETs.
 #[derive(Clone, Debug, Default)]
 pub struct ParkedFilter {
-    /// Only those of this stream.
+    /// The stream to which the result is limited.
     pub stream: Option<StreamNo>,
-    /// Only those with this code.
+    /// The code to which the result is limited.
     pub code: Option<ErrorCode>,
-    /// Only those from this stream and position on, inclusive: for paging.
+    /// The stream and position, inclusive, from which the result starts: for paging.
     pub from: Option<(StreamNo, Position)>,
-    /// The most that are returned.
+    /// The most SETs in the result.
     pub most: usize,
 }
 
 impl ParkedFilter {
-    /// Returns whether stream and code let this one pass; `from` and `most` are not looked at.
+    /// Returns whether stream and code match this SET; `from` and `most` are not considered.
     #[must_use]
     pub fn takes(&self, parked: &Parked) -> bool {
         self.stream.is_none_or(|stream| stream == parked.stream)
@@ -524,47 +529,48 @@ impl ParkedFilter {
     }
 }
 
-/// The state of the store, for gates, metrics and status pages.
+/// The state of the store, for health checks, metrics and status pages.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Health {
     /// True when events can be appended now.
     pub accepts: bool,
-    /// The obstacle, when they cannot.
+    /// The obstacle, when events cannot be appended.
     pub obstacle: Option<Obstacle>,
     /// The obstacle in words, with its figures.
     pub trouble: Option<String>,
     /// The advice to the operator.
     pub remedy: Option<&'static str>,
-    /// Bytes that the store takes on the disk.
+    /// The bytes that the store uses on the disk.
     pub bytes: u64,
-    /// Bytes that the store may take on the disk.
+    /// The bytes that the store may use on the disk.
     pub budget: u64,
-    /// Bytes free on the file system.
+    /// The bytes free on the file system.
     pub free: u64,
-    /// Bytes kept for settling.
+    /// The bytes reserved for settling.
     pub reserve: u64,
-    /// Units queued for the writer.
+    /// The units queued for the writer.
     pub queued: usize,
-    /// Deliveries owed over all streams.
+    /// The deliveries owed over all streams.
     pub waiting: u64,
-    /// SETs parked.
+    /// The SETs parked.
     pub parked: u64,
-    /// True while the wall clock is not believed: nothing is destroyed by age.
+    /// True while the wall clock is suspect, when nothing is destroyed by age.
     pub clock_suspect: bool,
-    /// Seconds by which the wall clock is ahead of the believed time while it is suspect.
+    /// The seconds by which the wall clock is ahead of the believed time while it is suspect.
     pub clock_offset_seconds: i64,
-    /// Seconds for which a suspect clock must still go on evenly until it is believed.
+    /// The seconds for which a suspect clock must still run steadily until it is believed.
     pub clock_believed_in_seconds: Option<u64>,
-    /// Seconds by which times of acceptance are ahead of the believed time; they stand still until it has caught up.
+    /// The seconds by which times of acceptance are ahead of the believed time; they stand still until it has caught
+    /// up.
     pub accepted_ahead_seconds: u64,
-    /// The fault of the clock or of the times that were given, with the advice to the operator.
+    /// The fault of the clock or of the recorded times, with the advice to the operator.
     pub clock_trouble: Option<String>,
     /// True when the store was opened as a copy: delivery is held until `setgate store adopt`.
     pub held: bool,
 }
 
 impl Health {
-    /// Returns the health with this obstacle, if there is one.
+    /// Returns the health with this obstacle, or without one.
     #[must_use]
     pub fn hindered(mut self, obstacle: Option<Obstacle>) -> Self {
         self.accepts = obstacle.is_none();
@@ -575,46 +581,46 @@ impl Health {
     }
 }
 
-/// The stream whose waiting SETs take the most room, as if it were alone.
+/// The stream whose waiting SETs use the most space, each stream considered as if it were alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heaviest {
     /// The stream.
     pub stream: StreamNo,
-    /// Bytes of the SETs that it is owed.
+    /// The bytes of the SETs that the stream is owed.
     pub bytes: u64,
-    /// The first position that it may keep when the bytes asked for are to go.
+    /// The first position that the stream may keep if the requested bytes are to be freed.
     pub keep_from: Position,
 }
 
-/// The durable memory of the gateway.
+/// The durable state of the gateway.
 ///
-/// An implementation passes `setgate_store::testkit`, which tests the ten laws of the crate's README.
+/// Every implementation must pass `setgate_store::testkit`, which tests the ten laws of the crate's README.
 pub trait Store: Send + Sync + 'static {
-    /// Commits units; the only way to write. The answers are in the order of the units.
+    /// Commits units, the only way to write. The answers are in the order of the units.
     ///
-    /// The call queues the units: dropping the future does not take them back.
+    /// The call queues the units: dropping the future does not cancel them.
     ///
     /// # Errors
-    /// [`StoreError`]; then no unit of this call is visible. Whether one became durable is unknown only for
+    /// Returns [`StoreError`]; then no unit of this call is visible. Whether one became durable is unknown only for
     /// [`StoreError::Poisoned`].
     fn commit(&self, units: Vec<Unit>, how: Durability) -> BoxFuture<'static, Result<Vec<Done>, StoreError>>;
 
     /// Reads the records after `after`, in order; waits up to `wait` for the first.
     ///
-    /// From [`Bounds::first`] on it returns all of them; before it, at least those that some stream is owed. So a
-    /// reader that lags misses nothing that is owed, whatever was given up meanwhile.
+    /// The result has all records from [`Bounds::first`] on, and before it at least those that some stream is owed. A
+    /// reader that lags therefore misses nothing that is owed, whatever was deleted meanwhile.
     fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>>;
 
-    /// Reads bodies, in the order asked for; `None` where the record is gone.
+    /// Reads bodies, in the order requested; `None` where the record is gone.
     fn bodies(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Bytes>>, StoreError>>;
 
-    /// Reads heads, in the order asked for; `None` where the record is gone.
+    /// Reads heads, in the order requested; `None` where the record is gone.
     fn heads(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Head>>, StoreError>>;
 
     /// Reads the heads of the records that the stream is still owed after `after`, control records among them, oldest
     /// first.
     ///
-    /// It returns `max` of them, and fewer only where there are no more. Heads that are damaged are left out.
+    /// The result has `max` of them, and fewer only where there are no more. Damaged heads are left out.
     fn owed(&self, stream: StreamNo, after: Position, max: usize) -> BoxFuture<'static, Result<Vec<Head>, StoreError>>;
 
     /// Reads the heads of the control records (verification, stream-updated) that the stream is still owed.
@@ -636,10 +642,10 @@ pub trait Store: Send + Sync + 'static {
     /// waiting SETs.
     fn nth_newest(&self, stream: StreamNo, n: u64) -> Option<Position>;
 
-    /// Returns the largest holder of waiting SETs where it pays to cut one, and how far to cut it, oldest first, to
-    /// free about `excess` bytes.
+    /// Returns the largest holder of waiting SETs among those that are worth cutting, and the point up to which to cut
+    /// it, oldest first, to free about `excess` bytes.
     ///
-    /// A cut ends where something is freed: with a part of the ledger that can be given up.
+    /// A cut ends where space is freed: at the end of a part of the ledger that can be deleted.
     fn heaviest(&self, excess: u64) -> BoxFuture<'static, Result<Option<Heaviest>, StoreError>> {
         let _ = excess;
         Box::pin(std::future::ready(Ok(None)))
@@ -647,14 +653,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the first record that may have been accepted at or after `when`: for the age limit.
     ///
-    /// Records whose times were held back, since the wall clock was suspect, count as no older than the moment when it
+    /// Records whose times were held back while the wall clock was suspect count as no older than the moment when it
     /// was believed again.
     fn first_accepted_at(&self, when: Timestamp) -> BoxFuture<'static, Result<Position, StoreError>>;
 
     /// Reads parked SETs, by stream and position.
     fn parked(&self, which: ParkedFilter) -> BoxFuture<'static, Result<Vec<Parked>, StoreError>>;
 
-    /// Reads control-plane records, in the order asked for.
+    /// Reads control-plane records, in the order requested.
     fn get(&self, keys: Vec<Key>) -> BoxFuture<'static, Result<Vec<Option<Record>>, StoreError>>;
 
     /// Reads the control-plane records whose key starts with `prefix`, by key.
@@ -666,31 +672,31 @@ pub trait Store: Send + Sync + 'static {
     /// Returns the extent of the ledger.
     fn bounds(&self) -> Bounds;
 
-    /// Returns the right to write of this opening.
+    /// Returns the right to write that belongs to this opening.
     fn fence(&self) -> Fence;
 
-    /// Returns the secrets by which things of this store are named and hashed.
+    /// Returns the secrets that name and hash the items of this store.
     fn names(&self) -> &crate::Names;
 
     /// Returns the state of the store.
     fn health(&self) -> Health;
 
-    /// Tells this witness, and from now on no other, what becomes visible of deliveries; first of all what waits
-    /// already.
+    /// Registers the witness that is notified of deliveries from now on, in place of any other. The first notification
+    /// has the deliveries that wait already.
     fn watch(&self, witness: Arc<dyn crate::Witness>);
 
-    /// Returns the believed time. Code that decides by age asks here, never the wall clock.
+    /// Returns the believed time. Code that decides by age uses this time, never the wall clock.
     fn time(&self) -> crate::Time;
 
-    /// Believes the wall clock from now on, on an operator's word.
+    /// Makes the store believe the wall clock from now on, at an operator's request.
     ///
-    /// Where times of acceptance are ahead of it, the next ones go back to it.
+    /// Where times of acceptance are ahead of the wall clock, the next ones go back to it.
     fn confirm_clock(&self) -> BoxFuture<'static, Result<crate::Confirmed, StoreError>>;
 
-    /// Frees what no stream needs any more: condenses, trims, forgets old ids and old parked SETs. Cheap when there is
-    /// nothing to do.
+    /// Frees what no stream needs any more: compacts cursors, trims the ledger, removes old ids and old parked SETs.
+    /// The call is cheap when there is nothing to do.
     fn housekeep(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 
-    /// Writes everything out and closes. Later calls are answered [`StoreError::Unavailable`].
+    /// Writes everything out and closes the store. Later calls return [`StoreError::Unavailable`].
     fn close(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 }

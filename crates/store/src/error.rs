@@ -1,18 +1,19 @@
-//! What the store answers when it did not do it.
+//! The errors of the store.
 
 use std::{error::Error, fmt, ops::Deref, sync::Arc};
 
-/// An error of the store, with what follows from it.
+/// An error of the store, which says what follows from it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Only the reserve is left, or the budget is reached: intake is closed, settling goes on. Try later.
+    /// Only the reserve is left, or the budget is reached: intake is closed, settling continues. The caller tries again
+    /// later.
     #[error("the store is full: {0}")]
     Full(#[source] Why),
     /// A write failed; whether it took place is unknown. The store reopens itself where it can.
     #[error("the store could not write ({0}); whether the last changes took place is not known")]
     Poisoned(#[source] Why),
-    /// The disk does not give back what was written.
+    /// The disk does not return what was written.
     #[error("the store is damaged: {0}")]
     Corrupt(#[source] Why),
     /// Too much is queued; the caller tries again later.
@@ -23,7 +24,7 @@ pub enum StoreError {
     Unavailable(#[source] Why),
 }
 
-/// What happened, in words, with the error that it came of where there was one.
+/// The description of a fault, with the error that caused it where there is one.
 #[derive(Clone)]
 pub struct Why {
     text: Box<str>,
@@ -31,12 +32,12 @@ pub struct Why {
 }
 
 impl Why {
-    /// In the words of the error that it came of.
+    /// Creates the description from the text of its cause.
     pub fn of(cause: impl Error + Send + Sync + 'static) -> Self {
         Self::because(cause.to_string(), cause)
     }
 
-    /// In these words.
+    /// Creates a description with this text and cause.
     pub fn because(text: impl Into<Box<str>>, cause: impl Error + Send + Sync + 'static) -> Self {
         Self { text: text.into(), cause: Some(Arc::new(cause)) }
     }
@@ -83,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// The causes of an error, the nearest first.
+    /// Returns the causes of an error, the nearest first.
     fn causes<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
         std::iter::successors(error.source(), |&error: &&'a (dyn Error + 'static)| error.source()).collect()
     }

@@ -72,12 +72,13 @@ use crate::{
     time::HeldBack,
 };
 
-/// At most so many bytes of bodies may stand in the queue.
+/// The most bytes of bodies in the queue.
 const QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
 /// The embedded store.
 ///
-/// One thread writes; everything that is read back is durable, but for lazy settlements, which are made so within moments.
+/// One thread writes. Everything that is read back is durable, except lazy settlements, which become durable within
+/// moments.
 pub struct FjallStore {
     shared: Arc<Shared>,
     queue: SyncSender<Job>,
@@ -110,19 +111,20 @@ impl FjallStore {
         Self { shared, queue }
     }
 
-    /// Returns a watch that holds a text when the process must end, since nothing here can fix the store; the text says
-    /// why.
+    /// Returns a watch that holds a text once the process must end because the store cannot be recovered; the text is
+    /// the reason.
     #[must_use]
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.shared.fatal.subscribe()
     }
 
-    /// Makes this copy the original while it is open: delivery and intake may begin. The original must not be used again.
+    /// Makes this copy the original while it is open: delivery and intake may begin. The original must not be used
+    /// again.
     ///
-    /// Numbers move on as [`FjallStore::adopt`] says.
+    /// The numbers advance as in [`FjallStore::adopt`].
     ///
     /// # Errors
-    /// [`StoreError`] where it could not be written down; then it stays held.
+    /// Returns [`StoreError`] where the adoption could not be written; the store then stays held.
     pub async fn adopt_open(&self) -> Result<(), StoreError> {
         if !self.shared.held.load(Ordering::Acquire) {
             return Ok(());
@@ -140,13 +142,13 @@ impl FjallStore {
         renewed.map_err(|error| StoreError::Unavailable(Why::of(error)))
     }
 
-    /// The next writes fail like this. For tests.
+    /// Makes the next writes fail with these failures. For tests.
     #[cfg(test)]
     pub(crate) fn fail(&self, failures: impl IntoIterator<Item = Failure>) {
         self.shared.faults.lock().extend(failures);
     }
 
-    /// Ends as a killed process ends: nothing that waits is written out. For tests.
+    /// Ends the store as a killed process does: nothing that waits is written. For tests.
     #[doc(hidden)]
     pub async fn abandon(&self) {
         let (answer, done) = oneshot::channel();
@@ -165,7 +167,7 @@ impl FjallStore {
         })
     }
 
-    /// Reads from the engine, off the threads of the runtime.
+    /// Reads from the engine on a thread for blocking work.
     fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Shared, &Engine) -> Result<T, StoreError> + Send + 'static,
@@ -206,10 +208,10 @@ async fn read_aside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| gone())?
 }
 
-/// The heads of what a stream is owed, beginning with `owed`; fewer than `max` only where there are no more.
+/// Returns the heads of what a stream is owed, starting with `owed`; fewer than `max` only where there are no more.
 ///
-/// What was owed may be settled and gone when it is read, and a head may have rotted: neither may hide what stands behind it, since
-/// whoever gets fewer than he asked for takes them for all.
+/// A record may be settled and deleted before it is read, and a head may be damaged. Neither may hide the records after
+/// it, since a caller that gets fewer than it asked for takes them for all.
 async fn owed_on(
     shared: Arc<Shared>,
     stream: StreamNo,
@@ -226,7 +228,7 @@ async fn owed_on(
     }
 }
 
-/// The heads of these that are there and read.
+/// Returns the heads of these records, without those that are gone or damaged.
 async fn readable(shared: Arc<Shared>, seqs: Vec<u64>) -> Result<Vec<Head>, StoreError> {
     let recent: Vec<_> = {
         let ring = shared.ring.read();
@@ -282,7 +284,7 @@ async fn tail_on(shared: Arc<Shared>, after: u64, max: Limits, wait: Duration) -
             let entry = |written: WrittenHead| Entry { head: written.head, targets: written.targets };
             return Ok(heads.into_iter().map(entry).collect());
         }
-        // Nobody is owed anything up to there any more.
+        // Nothing up to there is owed to any stream any more.
         after = last;
     }
 }
@@ -381,7 +383,7 @@ impl Store for FjallStore {
         Box::pin(async move {
             match read.await {
                 Err(error @ StoreError::Corrupt(_)) => Err(error),
-                // While the engine is opened again the counts are those that were last known.
+                // While the engine is opened again, the last known counts are returned.
                 Err(_) => Ok(known),
                 read => read,
             }

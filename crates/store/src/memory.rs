@@ -1,4 +1,5 @@
-//! A store in memory: for demonstrations and tests, and the yardstick of the contract suite. It forgets everything with the process.
+//! A store in memory, for demonstrations and tests, and the reference of the contract suite. Its content is lost with
+//! the process.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,7 +24,7 @@ use crate::{
     time::HeldBack,
 };
 
-/// How long an idempotency key is kept.
+/// The time for which an idempotency key is kept.
 const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Default)]
@@ -72,7 +73,7 @@ impl Lookup for Tables {
 }
 
 impl MemoryStore {
-    /// An empty store that names things with this secret.
+    /// Creates an empty store whose names derive from this secret.
     #[must_use]
     pub fn new(runtime: Runtime, secret: &[u8; Names::SECRET]) -> Arc<Self> {
         let state = State { first: 1, ..State::default() };
@@ -86,7 +87,7 @@ impl MemoryStore {
         })
     }
 
-    /// Looks at the clock before anything is planned; believes it when it has gone on evenly for long enough.
+    /// Checks the clock before anything is planned, and believes it when it has run steadily for long enough.
     fn watch_clock(&self, inner: &mut Inner) -> Timestamp {
         let seen = self.sanity.watch(&self.runtime, inner.state.last, inner.state.last_accepted);
         match seen.suspect {
@@ -98,7 +99,7 @@ impl MemoryStore {
         }
     }
 
-    /// Believes the wall clock; what was accepted while it was suspect is no older than that.
+    /// Believes the wall clock. Records that were accepted while it was suspect count as no older than this moment.
     fn believe(&self, inner: &mut Inner) -> Confirmed {
         let seen = self.sanity.look(&self.runtime, Some(inner.state.last));
         self.sanity.believe(&self.runtime);
@@ -175,7 +176,8 @@ impl MemoryStore {
         inner.tables.records.get(&seq).map(|(entry, _)| entry.head.clone())
     }
 
-    /// The records after a position, and the last position: where there is none, nobody is owed anything up to there any more.
+    /// Returns the records after a position, and the last position. Where there are no such records, nothing up to the
+    /// last position is owed any more.
     fn entries(inner: &Mutex<Inner>, after: u64, max: Limits) -> Result<(Vec<Entry>, u64), StoreError> {
         Self::look(inner, |inner| {
             let all = inner.tables.records.range(after.saturating_add(1)..);

@@ -1,4 +1,4 @@
-//! The secrets by which a store names and hashes things: `jti`, order keys, idempotency keys.
+//! The secrets that name and hash the items of a store: `jti`, order keys, idempotency keys.
 
 use aes::{
     Aes128,
@@ -8,10 +8,10 @@ use setgate_set::{Jti, OrderKey};
 
 use crate::{Boot, IssuerNo, Position, ProducerNo, StreamNo};
 
-/// Names things of one store.
+/// The names and keyed hashes of one store.
 ///
-/// A `jti` is one block under a store-wide key: position (56 bits), stream number (32), boot nonce (40). It is opaque, bijective
-/// and needs no index: an acknowledgement is read back to (position, stream) after a restart and on any node.
+/// A `jti` is one block under a store-wide key: position (56 bits), stream number (32), boot nonce (40). It is opaque,
+/// bijective and needs no index: an acknowledgement is resolved to (position, stream) after a restart and on any node.
 pub struct Names {
     version: u8,
     jti: Aes128,
@@ -26,15 +26,15 @@ pub struct Named {
     pub at: Position,
     /// The stream.
     pub stream: StreamNo,
-    /// The opening that accepted the record; it must match the head's, else the `jti` is unknown.
+    /// The opening that accepted the record. It must equal the head's, else the `jti` is unknown.
     pub boot: Boot,
 }
 
 impl Names {
-    /// Length of the secret in bytes.
+    /// The length of the secret in bytes.
     pub const SECRET: usize = 32;
 
-    /// The names of the store that has this secret. `version` is the first character of each `jti`.
+    /// Creates the names of the store that has this secret. `version` is the first character of each `jti`.
     #[must_use]
     pub fn new(version: u8, secret: &[u8; Self::SECRET]) -> Self {
         let derive = |what: &str| blake3::derive_key(what, secret);
@@ -59,7 +59,7 @@ impl Names {
         Jti::from_block(self.version, block.into())
     }
 
-    /// Returns the delivery that a `jti` names; nothing where it was made under another key version.
+    /// Returns the delivery that a `jti` names, or `None` where it was made under another key version.
     ///
     /// The caller compares the boot with the head's.
     #[must_use]
@@ -95,7 +95,7 @@ impl Names {
         key
     }
 
-    /// A keyed hash of any text, for logs and traces that must not show it.
+    /// Returns a keyed hash of any text, for logs and traces that must not show it.
     #[must_use]
     pub fn veil(&self, text: &str) -> [u8; 8] {
         OrderKey::of(&self.once, text).bits().to_be_bytes()

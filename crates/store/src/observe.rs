@@ -1,49 +1,49 @@
-//! What the store reports to the metrics page. Names are decided here, once.
+//! The metrics of the store. This module defines all their names.
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
-/// The store's metrics. [`Observed::default`] counts for nobody; [`Observed::register`] shows them.
+/// The store's metrics. [`Observed::default`] counts without a page; [`Observed::register`] shows the metrics on one.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// From the queue to the answer of a commit that had to be durable.
+    /// The seconds from the queue to the answer of a commit that had to be durable.
     pub commit: Histogram,
-    /// One flush to the disk.
+    /// The seconds of one flush to the disk.
     pub sync: Histogram,
-    /// Units that share one flush.
+    /// The units that share one flush.
     pub group: Histogram,
-    /// Records appended.
+    /// The records appended.
     pub appended: Counter,
-    /// Bytes of bodies appended.
+    /// The bytes of bodies appended.
     pub appended_bytes: Counter,
-    /// Deliveries settled.
+    /// The deliveries settled.
     pub settled: Counter,
-    /// Openings of the engine inside the process after a failure.
+    /// The openings of the engine inside the process after a failure.
     pub reopened: Counter,
-    /// Parked SETs forgotten by a limit.
+    /// The parked SETs removed by a limit.
     pub parked_forgotten: Counter,
-    /// Idempotency keys forgotten before their time because a producer has too many.
+    /// The idempotency keys removed before their time because a producer has too many.
     pub keys_forgotten: Counter,
-    /// Deliveries owed.
+    /// The deliveries owed.
     pub waiting: Gauge,
-    /// Bytes on the disk: what is taken, its budget, what is free on the file system, and the reserve of that.
+    /// The bytes on the disk: those used, the budget, those free on the file system, and the reserve of them.
     pub disk: Family<[(&'static str, &'static str); 1], Gauge>,
-    /// What becomes of the wall clock.
+    /// The metrics of the wall clock.
     pub clock: ClockObserved,
 }
 
-/// What is counted of the wall clock.
+/// The metrics of the wall clock.
 #[derive(Clone, Debug, Default)]
 pub struct ClockObserved {
-    /// 1 while it is not believed.
+    /// 1 while the wall clock is suspect, else 0.
     pub suspect: Gauge,
-    /// How far it is ahead of the believed time, in seconds.
+    /// The seconds by which the wall clock is ahead of the believed time.
     pub offset: Gauge,
-    /// How far times of acceptance are ahead of it, in seconds: they stand still until it has caught up.
+    /// The seconds by which times of acceptance are ahead of the wall clock; they stand still until it has caught up.
     pub accepted_ahead: Gauge,
-    /// Jumps by more than an hour.
+    /// The jumps by more than an hour.
     pub leaps: Counter,
 }
 
@@ -68,14 +68,14 @@ impl Default for Observed {
 }
 
 impl Observed {
-    /// Shows what the store takes of the disk, and what is left.
+    /// Sets the metrics of the disk.
     pub(crate) fn measured(&self, figures: [(&'static str, u64); 4]) {
         for (what, bytes) in figures {
             self.disk.get_or_create(&[("kind", what)]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 
-    /// Metrics that are shown on the page of this registry.
+    /// Creates metrics that are shown on the page of this registry.
     #[must_use]
     pub fn register(registry: &mut Registry) -> Self {
         let seen = Self::default();

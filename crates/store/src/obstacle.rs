@@ -1,12 +1,12 @@
-//! Why a store takes no events, and what to do: one reason for the log, the listeners and the commands.
+//! The reasons why a store accepts no events, and their remedies, shared by the log, the listeners and the commands.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// The reason why no event is taken now.
+/// The reason why no event is accepted now.
 ///
-/// [`fmt::Display`] says it with its figures, for operators.
+/// [`fmt::Display`] writes it with its figures, for operators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Obstacle {
@@ -14,26 +14,26 @@ pub enum Obstacle {
     Copy,
     /// Only the reserve is left on the file system.
     Reserve {
-        /// Bytes that are free.
+        /// The bytes that are free.
         free: u64,
-        /// Bytes that are kept free.
+        /// The bytes that are kept free.
         reserve: u64,
     },
-    /// The store takes all that it may take.
+    /// The store uses all the bytes that it may use.
     Budget {
-        /// Bytes that it takes.
+        /// The bytes that it uses.
         bytes: u64,
-        /// Bytes that it may take.
+        /// The bytes that it may use.
         budget: u64,
     },
-    /// A write failed; the store is opened again.
+    /// A write failed; the store is being opened again.
     Reopening {
         /// The failure.
         why: String,
-        /// True when the file system has no room.
+        /// True when the file system has no space left.
         full: bool,
     },
-    /// The store cannot be fixed from here; the process ends.
+    /// The store cannot repair itself; the process ends.
     Failed {
         /// The failure.
         why: String,
@@ -43,7 +43,7 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// Returns its name for programs: the option whose limit is reached, or the state.
+    /// Returns the name for programs: the option whose limit is reached, or the state.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Obstacle {
         }
     }
 
-    /// Every name, for metrics that show all of them.
+    /// The names of all obstacles, for metrics that show each of them.
     pub const NAMES: [&str; 7] = [
         "store_is_a_copy",
         "store.reserve_bytes",
@@ -68,7 +68,7 @@ impl Obstacle {
         "shutting_down",
     ];
 
-    /// Returns the text for producers: no figures, nothing of the inside.
+    /// Returns the text for producers, without figures and internals.
     #[must_use]
     pub const fn summary(&self) -> &'static str {
         match self {
@@ -108,13 +108,13 @@ impl Obstacle {
         }
     }
 
-    /// Returns whether it may pass by itself.
+    /// Returns whether the obstacle may pass by itself: false for a copy and for a failed store.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         !matches!(self, Self::Copy | Self::Failed { .. })
     }
 
-    /// Returns whether nothing is delivered either.
+    /// Returns whether the obstacle stops delivery as well.
     #[must_use]
     pub const fn stops_delivery(&self) -> bool {
         !matches!(self, Self::Reserve { .. } | Self::Budget { .. })

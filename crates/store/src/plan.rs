@@ -1,4 +1,5 @@
-//! From units to changes: what each unit does, decided against what is visible and what the units before it in the same group do.
+//! The planner, which turns units into changes. Each unit is decided against the visible state and the units before it
+//! in the same group.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,7 +16,7 @@ use crate::{
     state::{Clear, End, Ended, Numbers, Ops, State},
 };
 
-/// Longest kept text of a refusal in bytes (hardening H50).
+/// The longest kept text of a refusal, in bytes (hardening H50).
 const LONGEST_TEXT: usize = 512;
 
 /// A record about to be written.
@@ -35,7 +36,7 @@ pub(crate) struct ParkedRow {
     pub(crate) bytes: u64,
 }
 
-/// What an idempotency key stands for.
+/// The event that an idempotency key stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdempotencyRecord {
     pub(crate) seq: u64,
@@ -43,24 +44,24 @@ pub(crate) struct IdempotencyRecord {
     pub(crate) txn: Box<str>,
 }
 
-/// What planning must look up.
+/// The reads that planning needs.
 pub(crate) trait Lookup {
-    /// The event that has this idempotency key.
+    /// Returns the event that has this idempotency key.
     fn once(&self, producer: ProducerNo, key: &[u8; 16]) -> Result<Option<IdempotencyRecord>, StoreError>;
-    /// A parked SET, body included.
+    /// Returns a parked SET, body included.
     fn parked(&self, stream: StreamNo, seq: u64) -> Result<Option<ParkedRow>, StoreError>;
-    /// A record; the body may be lost.
+    /// Returns a record. The body is `None` if it is lost.
     fn record(&self, seq: u64) -> Result<Option<(Head, Option<Bytes>)>, StoreError>;
 }
 
-/// What a group of units changes.
+/// The changes that a group of units makes.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) records: Vec<Fresh>,
     pub(crate) ops: Ops,
-    /// Parked SETs to write, or to remove.
+    /// The parked SETs to write, or to remove where the value is `None`.
     pub(crate) rows: BTreeMap<(StreamNo, u64), Option<ParkedRow>>,
-    /// Changes of the number and bytes of parked SETs, by stream.
+    /// The changes of the number and bytes of parked SETs, by stream.
     pub(crate) parked: Vec<(StreamNo, i64, i64)>,
     pub(crate) puts: BTreeMap<Key, (Version, Option<Bytes>)>,
     pub(crate) version: Option<Version>,
@@ -69,12 +70,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whether nothing is changed at all.
+    /// Returns whether the plan changes nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.only_ops()
     }
 
-    /// Whether nothing but deltas is changed.
+    /// Returns whether the plan changes nothing but deltas.
     pub(crate) fn only_ops(&self) -> bool {
         self.records.is_empty()
             && self.rows.is_empty()
@@ -83,7 +84,7 @@ impl Plan {
             && self.numbers.is_none()
     }
 
-    /// Makes the changes visible; answers how many deliveries each clear dropped.
+    /// Makes the changes visible. Returns the number of deliveries that each clear dropped.
     pub(crate) fn apply(&self, state: &mut State) -> Vec<usize> {
         for fresh in &self.records {
             state.record(&fresh.entry);
@@ -99,7 +100,7 @@ impl Plan {
     }
 }
 
-/// An answer that may wait for the count of a clear.
+/// An answer that may depend on the count of a clear.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Known(Done),
@@ -108,7 +109,7 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// The answer, once the plan is applied.
+    /// Returns the answer, once the plan is applied.
     pub(crate) fn done(self, counts: &[usize]) -> Done {
         match self {
             Self::Known(done) => done,
@@ -117,14 +118,14 @@ impl Answer {
     }
 }
 
-/// Plans one group.
+/// A planner of one group.
 pub(crate) struct Planner<'a> {
     state: &'a State,
     lookup: &'a dyn Lookup,
     names: &'a Names,
     boot: Boot,
     fence: Fence,
-    /// What is written down of when a record was accepted: never earlier than the record before.
+    /// The recorded time of acceptance, which is never earlier than that of the record before.
     accepted: Timestamp,
     now: Timestamp,
     next: u64,
@@ -165,7 +166,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What the group changes.
+    /// Returns the changes of the group.
     pub(crate) fn finish(self) -> Plan {
         self.plan
     }
@@ -198,7 +199,7 @@ impl<'a> Planner<'a> {
                 let mut gone = 0;
                 for (stream, at) in what {
                     match self.unpark(*stream, at.seq) {
-                        // One that does not read stays, and holds up no other.
+                        // An unreadable row stays, and does not block the others.
                         Err(StoreError::Corrupt(_)) => {}
                         row => gone += usize::from(row?.is_some()),
                     }
@@ -263,7 +264,7 @@ impl<'a> Planner<'a> {
         Appended::New { at, accepted: self.accepted }
     }
 
-    /// Whether the delivery is owed still, after what the group did so far.
+    /// Returns whether the delivery is still owed after the earlier units of the group.
     fn is_owed(&self, stream: StreamNo, seq: u64) -> bool {
         self.state.is_owed(stream, seq)
             && !self.ended.contains(&(stream, seq))
@@ -308,7 +309,7 @@ impl<'a> Planner<'a> {
                     self.plan.parked.push((stream, 1, i64::try_from(bytes).unwrap_or_default()));
                     End::Parked
                 }
-                // Without its body it could never be issued again: it is lost, and counted so.
+                // A SET without its body could never be issued again: it is lost, and counted as such.
                 _ => End::Dropped(Rule::Lost),
             },
         };
@@ -341,7 +342,7 @@ impl<'a> Planner<'a> {
             kind: Kind::Reissue { of },
             issuer: row.issuer,
             producer: row.producer,
-            // No decision stands behind it: what was removed or narrowed since is looked at again at hand-over.
+            // The event was not decided anew: what was removed or narrowed since is checked again before delivery.
             config: Version::default(),
             order: row.parked.order,
             targets: Arc::new(Streams::from([stream.0])),
@@ -385,7 +386,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// The text, cut to what is kept of it.
+/// Returns the text, cut to the length that is kept.
 fn clipped(text: &str) -> &str {
     let mut end = text.len().min(LONGEST_TEXT);
     while !text.is_char_boundary(end) {
@@ -434,7 +435,7 @@ mod tests {
             body: Bytes::new(),
             once: None,
         };
-        // A stream changes; then a key is rotated, of which no router publishes a version.
+        // A stream changes; then a key is rotated, a change whose version no router publishes.
         for unit in [configure(true), configure(false)] {
             planner.unit(&unit).unwrap();
         }

@@ -1,4 +1,4 @@
-//! The newest records, kept in memory so that what was just accepted is routed without touching a disk.
+//! The newest records, kept in memory so that new events are routed without disk access.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{Entry, Limits};
 
-/// One recent record.
+/// A recent record.
 #[derive(Debug)]
 pub(crate) struct Recent {
     pub(crate) entry: Entry,
@@ -14,13 +14,13 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Roughly what it takes in memory.
+    /// Returns the approximate memory that the record uses, in bytes.
     fn cost(&self) -> usize {
         self.body.len() + self.entry.targets.serialized_size() + 160
     }
 }
 
-/// A run of records without a hole that ends with the last one, bounded in bytes.
+/// A gapless run of records that ends with the last one, bounded in bytes.
 #[derive(Debug)]
 pub(crate) struct Ring {
     records: VecDeque<Arc<Recent>>,
@@ -33,7 +33,7 @@ impl Ring {
         Self { records: VecDeque::new(), bytes: 0, limit }
     }
 
-    /// Adds the record that follows the last one; the oldest make room for it.
+    /// Adds the record that follows the last one and drops the oldest beyond the limit.
     pub(crate) fn push(&mut self, recent: Recent) {
         self.bytes += recent.cost();
         self.records.push_back(Arc::new(recent));
@@ -54,7 +54,7 @@ impl Ring {
         self.records.get(usize::try_from(seq.checked_sub(first)?).ok()?)
     }
 
-    /// The records from `from` on, or nothing where the first of them is not here.
+    /// Returns the records from `from` on, or `None` where the first of them is not in the ring.
     pub(crate) fn from(&self, from: u64, max: Limits) -> Option<Vec<Entry>> {
         self.get(from)?;
         let start = self.records.front()?.entry.head.at.seq;

@@ -1,7 +1,9 @@
-//! Whether the wall clock can be believed: what destroys by age asks here first, and so does what gives times.
+//! The check whether the wall clock can be believed, used before anything is destroyed by age and before times are
+//! recorded.
 //!
-//! The evidence is how the wall clock goes beside a clock that never jumps. That is the machine's uptime where the system tells it,
-//! since it goes on while the machine sleeps and over restarts of the process, and the monotonic clock elsewhere.
+//! The evidence is the pace of the wall clock relative to a clock that never jumps. That is the machine's uptime where
+//! the system reports it, since it continues while the machine sleeps and over restarts of the process, and the
+//! monotonic clock elsewhere.
 
 use std::time::Duration;
 
@@ -11,109 +13,110 @@ use setgate_set::Timestamp;
 
 use crate::{Health, Time, observe::ClockObserved};
 
-/// A jump of the wall clock by more than this is not believed.
+/// The largest jump of the wall clock that is believed.
 pub(crate) const LEAP: Duration = Duration::from_secs(60 * 60);
 
-/// A suspect clock that strays by more than this has jumped again: what it shows must prove itself anew.
+/// The largest deviation of a suspect clock; beyond it the clock has jumped again and must prove itself anew.
 const EVENLY: Duration = Duration::from_secs(60);
 
-/// How often people are told of a clock that is not believed.
+/// The interval between warnings about a suspect clock.
 const REMIND: Duration = Duration::from_secs(10 * 60);
 
-/// Watches the wall clock.
+/// The watch over the wall clock.
 ///
-/// A clock that jumped is suspect, and time goes on from when it was last believed, by the clock that never jumps. It is believed
-/// again when it is back there, when it went on evenly for long enough, or when an operator confirms it.
+/// A clock that jumped is suspect; time then continues from the last believed value, by the clock that never jumps. The
+/// wall clock is believed again when it returns to that time, when it ran steadily for long enough, or when an operator
+/// confirms it.
 #[derive(Debug)]
 pub(crate) struct Sanity {
     watch: Mutex<Watch>,
-    /// When people were last told that times of acceptance are ahead, by the running time of the store.
+    /// The running time of the store at the last warning that times of acceptance are ahead.
     warned_ahead: Mutex<Option<Duration>>,
-    /// How long a clock that jumped must go on evenly before it is believed.
+    /// The time for which a clock that jumped must run steadily before it is believed.
     steady: Duration,
     observed: ClockObserved,
 }
 
 #[derive(Debug)]
 struct Watch {
-    /// What was believed at `run`.
+    /// The believed time at `run`.
     believed: Duration,
-    /// The clock that never jumps, when the wall clock was last believed.
+    /// The reading of the clock that never jumps when the wall clock was last believed.
     run: Duration,
-    /// How long the store has been running at `run`, as far as that is known.
+    /// The time for which the store had been running at `run`, as far as that is known.
     ran: Duration,
     suspect: Option<Suspect>,
 }
 
-/// A wall clock that is elsewhere than it must be.
+/// A wall clock that is not where it must be.
 #[derive(Debug)]
 struct Suspect {
-    /// How far it is ahead of what is believed, in milliseconds.
+    /// The milliseconds by which it is ahead of the believed time.
     offset: i64,
-    /// The same when it began to go evenly: what drifts away slowly does not.
+    /// The offset when it began to run steadily. A slow drift changes `offset`, not this field.
     anchor: i64,
-    /// Since when, by the clock that never jumps.
+    /// The reading of the clock that never jumps at that moment.
     since: Duration,
-    /// How long it had gone on evenly before this process began.
+    /// The time for which it had run steadily before this process began.
     before: Duration,
-    /// What was believed when it became suspect.
+    /// The believed time when it became suspect.
     began: Timestamp,
     /// The last record that was accepted before.
     last: Option<u64>,
     warned_at: Option<Duration>,
 }
 
-/// What is known of the time.
+/// The result of a look at the clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// The time to write down.
+    /// The time to record.
     pub(crate) now: Timestamp,
-    /// How long the store has been running, over restarts; at least.
+    /// The time for which the store has been running, over restarts; a lower bound.
     pub(crate) ran: Duration,
-    /// The wall clock, where it is not believed.
+    /// The wall clock, if it is suspect.
     pub(crate) suspect: Option<Strayed>,
 }
 
-/// A wall clock that is not believed.
+/// A wall clock that is suspect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strayed {
-    /// What it shows.
+    /// The time that it shows.
     pub(crate) wall: Timestamp,
-    /// How far it is ahead of what is believed, in milliseconds.
+    /// The milliseconds by which it is ahead of the believed time.
     pub(crate) offset: i64,
-    /// How long it must go on evenly until it is believed.
+    /// The time for which it must still run steadily until it is believed.
     pub(crate) left: Duration,
-    /// What was believed when it became suspect.
+    /// The believed time when it became suspect.
     pub(crate) began: Timestamp,
-    /// The last record that was accepted before it was suspect.
+    /// The last record that was accepted before it became suspect.
     pub(crate) last: Option<u64>,
 }
 
-/// What is written down now and then, for the next opening.
+/// The evidence that is stored periodically for the next opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Beat {
-    /// How long the store has been running.
+    /// The time for which the store has been running.
     pub(crate) ran: Duration,
-    /// The start of the machine, and how long it was up.
+    /// The start of the machine, and its uptime.
     pub(crate) uptime: Option<(u128, Duration)>,
-    /// What is known of a clock that is not believed.
+    /// The state of a suspect clock.
     pub(crate) strayed: Option<StrayedBeat>,
 }
 
-/// What is written down of a clock that is not believed.
+/// The stored state of a suspect clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StrayedBeat {
-    /// What it showed.
+    /// The time that it showed.
     pub(crate) wall: Timestamp,
-    /// How long it had gone on evenly.
+    /// The time for which it had run steadily.
     pub(crate) steady: Duration,
-    /// What was believed when it became suspect.
+    /// The believed time when it became suspect.
     pub(crate) began: Timestamp,
     /// The last record that was accepted before.
     pub(crate) last: Option<u64>,
 }
 
-/// The clock that never jumps.
+/// Returns the reading of the clock that never jumps.
 fn run(runtime: &Runtime) -> Duration {
     runtime.clock.uptime().map_or_else(|| runtime.clock.monotonic(), |uptime| uptime.since)
 }
@@ -130,7 +133,7 @@ fn timestamp(at: Duration) -> Timestamp {
     Timestamp::from_millis(millis(at))
 }
 
-/// How far `wall` is ahead, in milliseconds.
+/// Returns the milliseconds by which `wall` is ahead.
 fn ahead(wall: Duration, of: Duration) -> i64 {
     let part = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     if wall >= of { part(wall - of) } else { -part(of - wall) }
@@ -141,7 +144,7 @@ fn is_more(offset: i64, than: Duration) -> bool {
 }
 
 impl Strayed {
-    /// How far it is ahead, in whole seconds.
+    /// Returns the offset in whole seconds.
     pub(crate) fn seconds(&self) -> i64 {
         seconds(self.offset)
     }
@@ -152,10 +155,11 @@ fn seconds(offset: i64) -> i64 {
 }
 
 impl Sanity {
-    /// Starts to watch. `last_beat` is the last heartbeat: the time that was believed then, and the evidence beside it.
+    /// Creates the watch. `heard` is the last heartbeat: the time that was believed then, and its evidence.
     ///
-    /// Where the machine has been up since, its uptime says what the wall clock must show now. Otherwise nobody knows how long the
-    /// gateway was off: a clock that is more than an hour ahead of the heartbeat is suspect as well.
+    /// Where the machine has been up since, its uptime determines what the wall clock must show now. Otherwise it is
+    /// unknown how long the gateway was off: a clock that is more than an hour ahead of the heartbeat, or behind it, is
+    /// suspect.
     pub(crate) fn new(
         runtime: &Runtime,
         steady: Duration,
@@ -176,7 +180,7 @@ impl Sanity {
             let shown = Duration::from_millis(strayed.wall.as_millis());
             let went_on = match gap {
                 Some(gap) => !is_more(ahead(wall, shown + gap), EVENLY),
-                // How long it was off is not known: it must at least not have gone back.
+                // It is unknown how long the gateway was off; the clock must at least not have gone back.
                 None => ahead(shown, believed).signum() == offset.signum() && wall + EVENLY >= shown,
             };
             let before = if beat.strayed.is_some() && went_on {
@@ -192,7 +196,7 @@ impl Sanity {
         Self { watch: Mutex::new(watch), warned_ahead: Mutex::new(None), steady, observed }
     }
 
-    /// Looks at the clocks. `last` is the last record, for who knows it.
+    /// Reads the clocks. `last` is the last record, if the caller knows it.
     pub(crate) fn look(&self, runtime: &Runtime, last: Option<u64>) -> Seen {
         let (wall, run) = (wall(runtime), run(runtime));
         let mut watch = self.watch.lock();
@@ -205,7 +209,7 @@ impl Sanity {
                 self.observed.suspect.set(0);
                 tracing::warn!("the wall clock is back where it must be: it is believed");
             }
-            // Small corrections are followed, so that they never add up to a leap.
+            // Small corrections are followed, so that they never add up to a jump.
             (watch.believed, watch.run, watch.ran) = (wall, run, ran);
             return Seen { now: timestamp(wall), ran, suspect: None };
         }
@@ -223,7 +227,7 @@ impl Sanity {
         if is_more(offset.saturating_sub(suspect.anchor), EVENLY) {
             (suspect.anchor, suspect.since, suspect.before) = (offset, run, Duration::ZERO);
             if is_more(offset.saturating_sub(suspect.offset), EVENLY) {
-                // Another jump, not a clock that goes too fast or stands still.
+                // This is another jump, not a clock that runs too fast or stands still.
                 suspect.warned_at = None;
             }
         }
@@ -235,7 +239,7 @@ impl Sanity {
         Seen { now: timestamp(expected), ran, suspect: Some(strayed) }
     }
 
-    /// Tells people, at once and again.
+    /// Logs a warning, at once and then periodically.
     fn tell(&self, suspect: &mut Suspect, run: Duration, left: Duration) {
         if suspect.warned_at.is_some_and(|at| run < at + REMIND) {
             return;
@@ -253,23 +257,25 @@ impl Sanity {
         );
     }
 
-    /// The time to write down: the wall clock's, or what has passed since it was last believed.
+    /// Returns the time to record: that of the wall clock, or its last believed value plus the time that has passed
+    /// since.
     pub(crate) fn now(&self, runtime: &Runtime) -> Timestamp {
         self.look(runtime, None).now
     }
 
-    /// Whether the clock is suspect now.
+    /// Returns whether the clock is suspect now.
     pub(crate) fn check(&self, runtime: &Runtime) -> bool {
         self.look(runtime, None).suspect.is_some()
     }
 
-    /// What is known of the time, for everybody.
+    /// Returns the time of the store.
     pub(crate) fn time(&self, runtime: &Runtime) -> Time {
         let seen = self.look(runtime, None);
         Time { now: seen.now, ran: seen.ran, suspect: seen.suspect.is_some() }
     }
 
-    /// What people are told of the clock. `accepted` is the last time of acceptance.
+    /// Returns the health of the clock, with the fields of other parts at their defaults. `accepted` is the last time
+    /// of acceptance.
     pub(crate) fn health(&self, runtime: &Runtime, accepted: Timestamp) -> Health {
         let seen = self.look(runtime, None);
         let ahead = accepted.since(seen.now);
@@ -300,7 +306,7 @@ impl Sanity {
         }
     }
 
-    /// Looks on behalf of who writes. `last` is the last record, `accepted` its time.
+    /// Reads the clocks for a writer. `last` is the last record, `accepted` its time.
     pub(crate) fn watch(&self, runtime: &Runtime, last: u64, accepted: Timestamp) -> Seen {
         let seen = self.look(runtime, Some(last));
         let ahead = if seen.suspect.is_none() { accepted.since(seen.now) } else { Duration::ZERO };
@@ -319,7 +325,7 @@ impl Sanity {
         seen
     }
 
-    /// From now on the wall clock is believed.
+    /// Makes the wall clock believed from now on.
     pub(crate) fn believe(&self, runtime: &Runtime) {
         let (wall, run) = (wall(runtime), run(runtime));
         let mut watch = self.watch.lock();
@@ -329,7 +335,7 @@ impl Sanity {
         self.observed.offset.set(0);
     }
 
-    /// What is written down for the next opening: the believed time, and the evidence.
+    /// Returns the heartbeat for the next opening: the believed time and the evidence.
     pub(crate) fn beat(&self, runtime: &Runtime) -> (Timestamp, Beat) {
         let seen = self.look(runtime, None);
         let uptime = runtime.clock.uptime().map(|uptime| (uptime.boot, uptime.since));

@@ -1,4 +1,4 @@
-//! What is visible of cursors and counters, in memory: the part of a store that readers ask without touching a disk.
+//! The visible state of cursors and counters, in memory, which readers query without disk access.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use setgate_set::{Receipt, Timestamp};
 
 use crate::{Attempted, Entry, Kind, Position, Rule, Space, StreamNo, Tally, Version, time::HeldBack};
 
-/// How a delivery ended.
+/// The way in which a delivery ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Receiver,
@@ -33,17 +33,17 @@ pub(crate) struct Ended {
     pub(crate) how: End,
 }
 
-/// Everything of a stream below a position is dropped.
+/// The drop of everything that a stream is owed below a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Clear {
     pub(crate) stream: StreamNo,
     pub(crate) below: u64,
     pub(crate) rule: Rule,
-    /// Whether the cursor remembers it (`dropped_through`).
+    /// True when the cursor records the position as `dropped_through`.
     pub(crate) mark: bool,
 }
 
-/// Deltas. Ends, attempts and clears of one value commute, since each was planned as news.
+/// The deltas of a group. Ends, attempts and clears of one value commute, since each was planned as a change.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Ops {
     pub(crate) ended: Vec<Ended>,
@@ -70,21 +70,21 @@ impl Ops {
 /// The cursor of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
-    /// Positions that are owed and not settled.
+    /// The positions that are owed and not settled.
     pub(crate) owed: RoaringTreemap,
-    /// Those of them that hold control records.
+    /// The owed positions that hold control records.
     pub(crate) control: BTreeSet<u64>,
     pub(crate) attempts: BTreeMap<u64, Attempted>,
     pub(crate) tally: Tally,
     pub(crate) dropped_through: u64,
     pub(crate) parked_now: u64,
     pub(crate) parked_bytes: u64,
-    /// Chunks (position >> 16) that changed since they were last written down.
+    /// The chunks (position >> 16) that changed since they were last written.
     pub(crate) dirty: RoaringBitmap,
 }
 
 impl Cursor {
-    /// Whether its stream was deleted and nothing is left of it: nobody asks for it any more.
+    /// Returns whether the stream was deleted and nothing of it is left, so that its cursor is no longer needed.
     pub(crate) fn is_over(&self) -> bool {
         self.owed.is_empty() && self.parked_now == 0 && self.tally.dropped.contains_key(&Rule::Deleted)
     }
@@ -121,7 +121,7 @@ impl Cursor {
 
     fn clear(&mut self, clear: &Clear) -> usize {
         if clear.rule == Rule::Deleted {
-            // Also where nothing waited: it says that the stream is no more.
+            // The entry is made even where nothing waited: it marks the stream as deleted.
             self.tally.dropped.entry(Rule::Deleted).or_default();
         }
         let gone: Vec<u64> = self.owed.iter().take_while(|seq| *seq < clear.below).collect();
@@ -135,7 +135,7 @@ impl Cursor {
     }
 }
 
-/// The chunk of a position.
+/// Returns the chunk of a position.
 pub(crate) fn chunk(seq: u64) -> u32 {
     u32::try_from(seq >> 16).unwrap_or(u32::MAX)
 }
@@ -144,14 +144,14 @@ pub(crate) fn chunk(seq: u64) -> u32 {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) cursors: HashMap<StreamNo, Cursor>,
-    /// Streams whose cursor changed since it was last written down.
+    /// The streams whose cursor changed since it was last written.
     pub(crate) dirty: RoaringBitmap,
     /// The lowest kept position.
     pub(crate) first: u64,
     /// The last position.
     pub(crate) last: u64,
     pub(crate) last_accepted: Timestamp,
-    /// Records whose times were held back.
+    /// The records whose times were held back.
     pub(crate) held_back: Vec<HeldBack>,
     pub(crate) version: Version,
     /// The version of the last change of membership.
@@ -161,7 +161,7 @@ pub(crate) struct State {
     pub(crate) parked: u64,
 }
 
-/// The last number given in each space.
+/// The last number allocated in each space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Numbers {
     pub(crate) stream: u32,
@@ -170,7 +170,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// The last number given in a space.
+    /// Returns the last number allocated in a space.
     pub(crate) fn of(&mut self, space: Space) -> &mut u32 {
         match space {
             Space::Stream => &mut self.stream,
@@ -186,7 +186,7 @@ impl State {
         self.cursors.entry(stream).or_default()
     }
 
-    /// Takes up a record: it is owed to its targets from now on.
+    /// Adds a record, which is owed to its targets from now on.
     pub(crate) fn record(&mut self, entry: &Entry) {
         let seq = entry.head.at.seq;
         for stream in entry.targets.iter() {
@@ -204,7 +204,8 @@ impl State {
         self.last_accepted = entry.head.accepted;
     }
 
-    /// Applies deltas; answers how many deliveries each clear dropped. What is not owed is skipped.
+    /// Applies deltas and skips those whose delivery is not owed. Returns the number of deliveries that each clear
+    /// dropped.
     pub(crate) fn deltas(&mut self, ops: &Ops) -> Vec<usize> {
         for ended in &ops.ended {
             if let Some(cursor) = self.cursors.get_mut(&ended.stream)
@@ -232,7 +233,7 @@ impl State {
         counts
     }
 
-    /// Counts SETs that were parked (positive) or left the parked (negative).
+    /// Counts SETs that were parked (positive) or are no longer parked (negative).
     pub(crate) fn parked(&mut self, stream: StreamNo, count: i64, bytes: i64) {
         let cursor = self.cursors.entry(stream).or_default();
         cursor.parked_now = cursor.parked_now.saturating_add_signed(count);
@@ -244,7 +245,7 @@ impl State {
         self.cursors.get(&stream).is_some_and(|cursor| cursor.owed.contains(seq))
     }
 
-    /// The first positions that a stream is owed after `after`.
+    /// Returns the first positions that a stream is owed after `after`.
     pub(crate) fn owed(&self, stream: StreamNo, after: u64, max: usize) -> Vec<u64> {
         let Some(cursor) = self.cursors.get(&stream) else { return Vec::new() };
         let mut all = cursor.owed.iter();

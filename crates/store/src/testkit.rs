@@ -1,4 +1,5 @@
-//! The contract suite: ten laws that every store keeps, run on each implementation by [`contract_suite!`](crate::contract_suite).
+//! The contract suite: ten laws of every store, run on each implementation by
+//! [`contract_suite!`](crate::contract_suite).
 
 #![expect(
     clippy::unwrap_used,
@@ -22,22 +23,23 @@ use crate::{
     ProducerNo, Settlement, Store, StreamNo, Unit, Version,
 };
 
-/// A place where a store of one implementation is opened, cut off and opened again.
+/// A bench on which a store of one implementation is opened, cut off and opened again.
 pub trait Bench: Send {
     /// Opens the store, for the first time or again.
     fn open(&mut self) -> BoxFuture<'_, Arc<dyn Store>>;
 
-    /// Ends the store as a killed process ends. What is opened next holds what was durable.
+    /// Ends the store as a killed process does. The next opening has what was durable.
     fn cut<'a>(&'a mut self, store: Arc<dyn Store>) -> BoxFuture<'a, ()>;
 
-    /// Whether anything is there after a cut. A store in memory says no: laws about cuts then close and open nothing.
+    /// Returns whether the content survives a cut. For a store in memory it does not: laws about cuts then do not
+    /// reopen it.
     fn survives(&self) -> bool;
 }
 
-/// Limits that do not limit.
+/// Limits that never apply.
 pub const MANY: Limits = Limits { records: 100_000, bytes: usize::MAX };
 
-/// An event for these streams.
+/// Returns an event for these streams.
 #[must_use]
 pub fn event(body: &str, targets: &[u32]) -> NewEvent {
     NewEvent {
@@ -52,20 +54,20 @@ pub fn event(body: &str, targets: &[u32]) -> NewEvent {
     }
 }
 
-/// An event with an id.
+/// Returns an event with an id.
 #[must_use]
 pub fn event_once(body: &str, targets: &[u32], key: u8, digest: u8) -> NewEvent {
     let once = Once { key: [key; 16], digest: [digest; 16], txn: format!("txn-{digest}").into() };
     NewEvent { once: Some(once), ..event(body, targets) }
 }
 
-/// An acknowledgement.
+/// Returns an acknowledgement.
 #[must_use]
 pub fn acknowledged(stream: u32, seq: u64) -> Settlement {
     Settlement { stream: StreamNo(stream), at: Position::new(seq), note: Note::Acknowledged(Receipt::Receiver) }
 }
 
-/// A refusal.
+/// Returns a refusal, which parks the SET.
 #[must_use]
 pub fn parked(stream: u32, seq: u64) -> Settlement {
     let note = Note::Parked {
@@ -77,7 +79,7 @@ pub fn parked(stream: u32, seq: u64) -> Settlement {
     Settlement { stream: StreamNo(stream), at: Position::new(seq), note }
 }
 
-/// A failed attempt.
+/// Returns a failed attempt.
 #[must_use]
 pub fn attempted(stream: u32, seq: u64, count: u32) -> Settlement {
     let at = setgate_set::Timestamp::from_millis(5);
@@ -95,7 +97,7 @@ pub async fn one(store: &Arc<dyn Store>, unit: Unit) -> Done {
     done.remove(0)
 }
 
-/// Appends one event; answers where it stands.
+/// Appends one event and returns its position.
 pub async fn append(store: &Arc<dyn Store>, event: NewEvent) -> u64 {
     match one(store, Unit::Append { events: vec![event] }).await {
         Done::Appended(answers) => match answers.as_slice() {
@@ -106,17 +108,17 @@ pub async fn append(store: &Arc<dyn Store>, event: NewEvent) -> u64 {
     }
 }
 
-/// Settles with the store's own fence.
+/// Settles with the store's own fence, and returns the answer.
 pub async fn settle(store: &Arc<dyn Store>, what: Vec<Settlement>, how: Durability) -> Done {
     settle_with(store, store.fence(), what, how).await
 }
 
-/// Settles with any fence.
+/// Settles with the given fence, and returns the answer.
 pub async fn settle_with(store: &Arc<dyn Store>, fence: Fence, what: Vec<Settlement>, how: Durability) -> Done {
     store.commit(vec![Unit::Settle { fence, what }], how).await.expect("the store commits").remove(0)
 }
 
-/// Everything in the tail.
+/// Returns everything in the tail.
 pub async fn tail(store: &Arc<dyn Store>) -> Vec<Entry> {
     let mut all = Vec::new();
     loop {
@@ -129,13 +131,13 @@ pub async fn tail(store: &Arc<dyn Store>) -> Vec<Entry> {
     }
 }
 
-/// The positions that a stream is owed.
+/// Returns the positions that a stream is owed.
 pub async fn owed(store: &Arc<dyn Store>, stream: u32) -> Vec<u64> {
     let heads = store.owed(StreamNo(stream), Position::START, usize::MAX).await.unwrap();
     heads.into_iter().map(|head| head.at.seq).collect()
 }
 
-/// The body of a record.
+/// Returns the body of a record.
 pub async fn body(store: &Arc<dyn Store>, seq: u64) -> Option<Bytes> {
     store.bodies(vec![Position::new(seq)]).await.unwrap().remove(0)
 }
@@ -154,7 +156,7 @@ pub async fn assert_sums(store: &Arc<dyn Store>, streams: std::ops::RangeInclusi
     }
 }
 
-/// Declares the tests of the contract suite for one implementation. The expression makes a new [`Bench`].
+/// Declares the tests of the contract suite for one implementation. The expression creates a new [`Bench`].
 #[macro_export]
 macro_rules! contract_suite {
     ($make:expr) => {

@@ -1,4 +1,4 @@
-//! The contract suite on each implementation of this crate.
+//! The contract suite, run on each implementation of this crate, and the tests of the embedded store.
 
 mod damage;
 mod during;
@@ -32,13 +32,13 @@ use crate::{FjallStore, MemoryStore, Observed, OpenError, Opened, Options, Store
 
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 
-/// A clock whose wall and monotonic time go on by themselves and are moved by hand, together or apart.
+/// A clock whose wall and monotonic time run and can also be moved by hand, together or separately.
 #[derive(Debug)]
 pub(crate) struct Dial {
     start: tokio::time::Instant,
     wall: AtomicU64,
     monotonic: AtomicU64,
-    /// At which the time of the process stands still.
+    /// The monotonic time at which the clock of the process stands still.
     held: parking_lot::Mutex<Option<Duration>>,
 }
 
@@ -53,7 +53,7 @@ impl Dial {
         })
     }
 
-    /// The time of the process stands still until [`Dial::release`]: what waits for a time goes on waiting.
+    /// Stops the monotonic time of the process until [`Dial::release`]: what waits for a time keeps waiting.
     pub(crate) fn hold(&self) {
         let now = self.monotonic();
         *self.held.lock() = Some(now);
@@ -63,18 +63,18 @@ impl Dial {
         *self.held.lock() = None;
     }
 
-    /// Time passes.
+    /// Moves both clocks forward.
     pub(crate) fn pass(&self, by: Duration) {
         self.leap(by);
         self.monotonic.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// The wall clock alone is put ahead.
+    /// Moves the wall clock alone forward.
     pub(crate) fn leap(&self, by: Duration) {
         self.wall.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// The wall clock alone is put back.
+    /// Moves the wall clock alone back.
     pub(crate) fn put_back(&self, by: Duration) {
         self.wall.fetch_sub(by.as_millis() as u64, Ordering::SeqCst);
     }
@@ -182,7 +182,7 @@ impl Bench for Folder {
     }
 }
 
-/// Copies a folder with everything in it.
+/// Copies a folder with its content.
 pub(crate) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -1,4 +1,4 @@
-//! The time, as far as it is believed, for who asks the store.
+//! The believed time of the store.
 
 use std::time::Duration;
 
@@ -8,42 +8,44 @@ use setgate_set::Timestamp;
 /// The time as the store knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Time {
-    /// The believed time: the wall clock's, or the time at which that was last believed and what has passed since.
+    /// The believed time: that of the wall clock, or its last believed value plus the time that has passed since.
     pub now: Timestamp,
-    /// The time for which the store has been running, over restarts of the process; at least. A wait by it is long
-    /// enough.
+    /// The time for which the store has been running, over restarts of the process. It is a lower bound, so a wait
+    /// measured by it is long enough.
     pub ran: Duration,
-    /// True when the wall clock is not believed: nothing is destroyed, and no key begins to sign, by its age.
+    /// True when the wall clock is suspect: nothing is destroyed, and no key begins to sign, by its age.
     pub suspect: bool,
 }
 
-/// The effect of an operator's word that the wall clock is right.
+/// The effect of an operator's confirmation that the wall clock is right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Confirmed {
-    /// Seconds by which the clock was ahead of what was believed; 0 where it was believed.
+    /// The seconds by which the clock was ahead of the believed time; 0 where it was believed.
     pub offset_seconds: i64,
-    /// Seconds by which times of acceptance went back; 0 where they did not.
+    /// The seconds by which times of acceptance went back; 0 where they did not.
     pub went_back_seconds: u64,
 }
 
-/// Records whose times were held back, since the wall clock was not believed when they were accepted.
+/// A run of records whose times were held back, since the wall clock was suspect when they were accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeldBack {
-    /// The first of them.
+    /// The first record.
     pub(crate) first: u64,
-    /// The last of them.
+    /// The last record.
     pub(crate) last: u64,
-    /// What was believed when the clock became suspect, and just before it was believed again: the times that were held back.
+    /// The believed times when the clock became suspect and just before it was believed again, between which the
+    /// recorded times lie.
     pub(crate) times: (Timestamp, Timestamp),
-    /// When the clock was believed again: nothing of that time is older.
+    /// The time at which the clock was believed again; nothing recorded in the run is older.
     pub(crate) until: Timestamp,
 }
 
-/// At most so many runs of such records are remembered; older ones are taken together.
+/// The most runs that are remembered; older ones are merged.
 const RUNS: usize = 64;
 
 impl HeldBack {
-    /// Adds a run. Those of which nothing is kept any more are forgotten: no record, and nothing that is kept for so long.
+    /// Adds a run. Forgets the runs of which neither a record nor anything with a lifetime of `longest` is kept any
+    /// more.
     pub(crate) fn add(self, runs: &mut Vec<Self>, first_kept: u64, longest: Duration) {
         runs.retain(|run| run.last >= first_kept || self.until.since(run.until) < longest);
         runs.push(self);
@@ -56,13 +58,13 @@ impl HeldBack {
         }
     }
 
-    /// When something was written down at the latest whose time says `at`.
+    /// Returns the latest time at which something with the recorded time `at` can have been written.
     pub(crate) fn latest(runs: &[Self], at: Timestamp) -> Timestamp {
         let held = |run: &&Self| (run.times.0..=run.times.1).contains(&at);
         runs.iter().filter(held).map(|run| run.until).fold(at, Timestamp::max)
     }
 
-    /// The first record that may be as young as `when`, whatever its time says.
+    /// Returns the first record that may be as young as `when`, whatever its recorded time.
     pub(crate) fn first_since(runs: &[Self], when: Timestamp) -> Option<u64> {
         runs.iter().filter(|run| when < run.until).map(|run| run.first).min()
     }

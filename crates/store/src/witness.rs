@@ -1,4 +1,5 @@
-//! Who counts deliveries is told of each change of them once, as it becomes visible: the one place where they are counted.
+//! The notification of a witness about each change of deliveries, once, when it becomes visible. Deliveries are counted
+//! here only.
 
 use std::{collections::HashMap, fmt};
 
@@ -15,44 +16,44 @@ use crate::{
 pub enum Origin {
     /// A producer put an event in.
     Event,
-    /// The gateway tells of a stream (verification, stream-updated).
+    /// The gateway announced a change of a stream (verification, stream-updated).
     Control,
     /// A parked SET was issued again.
     Reissue,
-    /// The deliveries were owed when the witness began to watch, or turned up when the store was opened again.
+    /// The deliveries were owed when the witness was registered, or appeared when the store was opened again.
     Before,
 }
 
 /// The end of deliveries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ending {
-    /// Acknowledged, by whom.
+    /// The deliveries were acknowledged, with the party that did it.
     Acknowledged(Receipt),
-    /// Parked, with the code.
+    /// The deliveries were parked, with the code.
     Parked(ErrorCode),
-    /// Dropped by a rule.
+    /// The deliveries were dropped by a rule.
     Dropped(Rule),
 }
 
-/// What happened to deliveries. What was owed is what ended and what waits, of all facts together.
+/// A change of deliveries. Over all facts, the owed deliveries are the sum of those that ended and those that wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    /// So many more deliveries are owed.
+    /// Deliveries that became owed, with their origin and number.
     Owed(Origin, u64),
-    /// So many deliveries of a stream found their end.
+    /// Deliveries of a stream that ended, with their end and number.
     Ended(StreamNo, Ending, u64),
 }
 
-/// A witness of deliveries, for counts.
+/// A witness of deliveries, for counters.
 ///
-/// It is called while the store is locked: it must be quick, and must not ask the store anything.
+/// The store calls it while it is locked, so it must be quick and must not call the store.
 pub trait Witness: Send + Sync + fmt::Debug {
-    /// These became visible together; so many deliveries wait now.
+    /// Receives the facts that became visible together, and the number of deliveries that wait now.
     fn saw(&self, facts: &[Fact], waiting: u64);
 }
 
 impl Plan {
-    /// What became visible with it; `counts` is what [`Plan::apply`] answered.
+    /// Returns the facts that became visible with the plan; `counts` is the result of [`Plan::apply`].
     pub(crate) fn facts(&self, counts: &[usize]) -> Vec<Fact> {
         let mut owed = HashMap::new();
         for fresh in &self.records {
@@ -84,12 +85,12 @@ impl Plan {
 }
 
 impl State {
-    /// What is owed when somebody begins to watch.
+    /// Returns the deliveries that are owed when a witness is registered.
     pub(crate) fn before(&self) -> [Fact; 1] {
         [Fact::Owed(Origin::Before, self.waiting)]
     }
 
-    /// How many deliveries a stream was ever owed, and how they ended.
+    /// Returns the number of deliveries that a stream was ever owed, and the counts of their ends.
     fn ends(&self, stream: StreamNo) -> (u64, HashMap<Ending, u64>) {
         let Some(tally) = self.cursors.get(&stream).map(|cursor| &cursor.tally) else { return Default::default() };
         let mut ends = HashMap::from([
@@ -101,10 +102,11 @@ impl State {
         (tally.owed, ends)
     }
 
-    /// What is visible here and was not there, after the store was opened again. An end that was seen and is undone is owed once more.
+    /// Returns the facts that are visible in this state and were not in `before`, after the store was opened again. An
+    /// end that was seen and is undone counts as owed once more.
     pub(crate) fn since(&self, before: &Self) -> Vec<Fact> {
         let (mut again, mut ends) = (0, HashMap::new());
-        // The cursor of a deleted stream may be gone by now; nothing of it is undone.
+        // The cursor of a deleted stream may be gone by now; none of its ends is undone.
         let gone = before.cursors.iter().filter(|(no, cursor)| !self.cursors.contains_key(no) && !cursor.is_over());
         for stream in self.cursors.keys().chain(gone.map(|(no, _)| no)) {
             let (owed_then, then) = before.ends(*stream);
@@ -121,7 +123,7 @@ impl State {
     }
 }
 
-/// The code of a SET that was parked before its row could be looked at.
+/// Returns the code of a SET that was parked before its row could be read.
 fn unknown() -> ErrorCode {
     ErrorCode::Other("unknown".into())
 }
@@ -166,7 +168,8 @@ mod tests {
         state.deltas(&Ops { ended, ..Ops::default() });
     }
 
-    /// A write in doubt took place, an acknowledgement was lost: the sums of what was told are right all the same.
+    /// A write in doubt took place and an acknowledgement was lost: the sums of the reported facts are right
+    /// nevertheless.
     #[test]
     fn what_an_opening_brings_and_takes_is_told() {
         let (mut before, mut after) = (owing(3), owing(5));
@@ -180,7 +183,7 @@ mod tests {
         assert_eq!(owed, 4 + 1, "two records of two streams, and one that came back");
         let ends: Vec<_> = facts.iter().filter(|fact| matches!(fact, Fact::Ended(..))).collect();
         assert_eq!(ends, [&Fact::Ended(StreamNo(2), Ending::Dropped(Rule::TooOld), 1)]);
-        // owed 6 + 5 = acknowledged 2 + dropped 1 + waiting.
+        // The invariant is: owed 6 + 5 = acknowledged 2 + dropped 1 + waiting.
         assert_eq!(after.waiting, 6 + 5 - 2 - 1);
         assert!(before.since(&before).is_empty());
     }

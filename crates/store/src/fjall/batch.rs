@@ -1,4 +1,4 @@
-//! From a plan to one batch of the engine, and onto the disk.
+//! The translation of a plan into one batch of the engine, and its way to the disk.
 
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 
@@ -14,14 +14,15 @@ use crate::{
     state::{Cursor, Ops, State, chunk},
 };
 
-/// Why a batch is not on the disk.
+/// The reason why a batch is not on the disk.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The engine did not take it. It may be opened again.
+    /// The engine did not accept the batch. It may be opened again.
     Write(StoreError),
-    /// The disk did not confirm it. Nothing that was read back afterwards could be believed (an fsync is never tried twice).
+    /// The disk did not confirm the batch. Nothing that was read back afterwards could be believed (an fsync is never
+    /// tried twice).
     Sync(StoreError),
-    /// A worker of the engine failed earlier, and the engine takes nothing more. It does not say why.
+    /// A worker of the engine failed earlier, and the engine accepts nothing more. It does not report the reason.
     Stopped(StoreError),
     /// A test ended the process here.
     #[cfg(test)]
@@ -39,7 +40,7 @@ impl std::fmt::Display for Failure {
 }
 
 impl Failure {
-    /// What went wrong.
+    /// Returns the error.
     pub(crate) fn error(&self) -> StoreError {
         match self {
             Self::Write(error) | Self::Sync(error) | Self::Stopped(error) => error.clone(),
@@ -49,7 +50,7 @@ impl Failure {
     }
 }
 
-/// Writes a batch and waits for the disk. Answers how long the disk took.
+/// Writes a batch and waits until the disk has it.
 pub(crate) fn settle_down(engine: &Engine, batch: OwnedWriteBatch, touched: &[Keyspace]) -> Result<(), Failure> {
     engine.await_room(touched.iter()).map_err(not_taken)?;
     batch.durability(Some(PersistMode::Buffer)).commit().map_err(not_taken)?;
@@ -59,7 +60,7 @@ pub(crate) fn settle_down(engine: &Engine, batch: OwnedWriteBatch, touched: &[Ke
 /// Waits until the disk has everything that was written.
 pub(crate) fn confirm(engine: &Engine) -> Result<(), Failure> {
     engine.db.persist(PersistMode::SyncData).map_err(|error| match error {
-        // Nothing was asked of the disk.
+        // No flush was requested of the disk.
         fjall::Error::Poisoned => not_taken(error),
         other => Failure::Sync(engine_error(other)),
     })
@@ -71,7 +72,7 @@ fn not_taken(error: fjall::Error) -> Failure {
     if stopped { Failure::Stopped(error) } else { Failure::Write(error) }
 }
 
-/// A batch being filled.
+/// A batch that is being filled.
 pub(crate) struct Filling<'a> {
     engine: &'a Engine,
     pub(crate) batch: OwnedWriteBatch,
@@ -93,7 +94,7 @@ impl<'a> Filling<'a> {
         }
     }
 
-    /// The records of a plan into a segment, the idempotency keys into a bucket. Answers the chain after them.
+    /// Adds the records of a plan to a segment and their idempotency keys to a bucket. Returns the chain after them.
     pub(crate) fn records(
         &mut self,
         plan: &Plan,
@@ -125,7 +126,7 @@ impl<'a> Filling<'a> {
         Ok(chain)
     }
 
-    /// Everything else of a plan.
+    /// Adds everything of a plan but its records and deltas.
     pub(crate) fn rest(&mut self, plan: &Plan, state: &State) -> Result<(), StoreError> {
         let engine = self.engine;
         for ((stream, seq), row) in &plan.rows {
@@ -163,17 +164,17 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    /// The row of this commit, with its deltas.
+    /// Adds the row of this commit, with its deltas.
     pub(crate) fn deltas(&mut self, commit: u64, ops: &Ops) {
         self.batch.insert(&self.engine.delta, key(commit), write_delta(ops));
     }
 
-    /// A row of the table of segments.
+    /// Adds a row of the table of segments.
     pub(crate) fn segment(&mut self, segment: &Segment) {
         self.batch.insert(&self.engine.meta, segment.key(), segment.write());
     }
 
-    /// Every cursor that changed, as a whole; the deltas up to here are not needed any more.
+    /// Adds every cursor that changed; the deltas up to here are no longer needed.
     pub(crate) fn fold(&mut self, state: &State, before: &Fold, now: &Fold) {
         for stream in &state.dirty {
             let stream = crate::StreamNo(stream);
@@ -183,7 +184,7 @@ impl<'a> Filling<'a> {
         }
         for (stream, cursor) in state.cursors.iter().filter(|(_, cursor)| cursor.is_over()) {
             self.batch.remove(&self.engine.cursor, row_key(*stream));
-            // Chunks without anything owed are removed as they are folded; these are not yet.
+            // Chunks in which nothing is owed are removed when they are folded; these have not been folded yet.
             for chunk in &cursor.dirty {
                 self.batch.remove(&self.engine.cursor, chunk_key(*stream, chunk));
             }
@@ -195,7 +196,7 @@ impl<'a> Filling<'a> {
         self.touch(&self.engine.cursor);
     }
 
-    /// Every cursor as a whole, where nothing was written before.
+    /// Adds every cursor as a whole, where nothing was written before.
     pub(crate) fn fold_all(&mut self, state: &State, now: &Fold) {
         for (stream, cursor) in &state.cursors {
             let chunks: std::collections::BTreeSet<u32> = cursor.owed.iter().map(chunk).collect();
@@ -205,7 +206,7 @@ impl<'a> Filling<'a> {
         self.touch(&self.engine.cursor);
     }
 
-    /// One cursor, with some of its chunks.
+    /// Adds one cursor, with some of its chunks.
     fn cursor(&mut self, stream: crate::StreamNo, cursor: &Cursor, chunks: impl Iterator<Item = u32>) {
         let engine = self.engine;
         let row = write_cursor(&cursor.tally, cursor.dropped_through, cursor.control.iter());
@@ -214,7 +215,7 @@ impl<'a> Filling<'a> {
             let base = u64::from(chunk) << 16;
             let mut all = cursor.owed.iter();
             all.advance_to(base);
-            // Positions of one chunk differ in their low 16 bits only.
+            // The positions of one chunk differ only in their low 16 bits.
             let mut owed: crate::Streams = all
                 .take_while(|seq| *seq < base + 0x1_0000)
                 .map(|seq| u32::try_from(seq & 0xffff).unwrap_or_default())

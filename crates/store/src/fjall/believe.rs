@@ -1,5 +1,5 @@
-//! The wall clock, where it is believed anew: what was accepted meanwhile must not count as older than it is, and what was accepted
-//! under a clock that was ahead must not hold time still for years.
+//! The renewed belief in the wall clock. Records that were accepted while it was suspect must not count as older than
+//! they are, and records that were accepted under a clock that was ahead must not hold time still for years.
 
 use setgate_set::Timestamp;
 
@@ -45,11 +45,11 @@ pub(crate) fn read_held_back(value: &[u8]) -> Result<Vec<HeldBack>, crate::Store
     read().ok_or_else(|| damaged("what is noted of times that were held back"))
 }
 
-/// Parked SETs that are written in one commit.
+/// The number of parked SETs that are written in one commit.
 const SOME: usize = 1024;
 
 impl Writer {
-    /// Looks at the clock before anything is planned; believes it when it has gone on evenly for long enough.
+    /// Checks the clock before anything is planned, and believes it when it has run steadily for long enough.
     pub(crate) fn watch_clock(&mut self) -> Result<(), Failure> {
         let (last, accepted) = {
             let state = self.shared.state.read();
@@ -67,17 +67,17 @@ impl Writer {
         }
     }
 
-    /// An operator says that the wall clock is right.
+    /// Believes the wall clock because an operator confirmed it.
     pub(crate) fn confirm_clock(&mut self) -> Result<Confirmed, Failure> {
         let last = self.shared.state.read().last;
         let strayed = self.shared.sanity.look(&self.shared.runtime, Some(last)).suspect;
         self.believe(strayed, true)
     }
 
-    /// Believes the wall clock. What it changes is durable before it is shown.
+    /// Believes the wall clock. Its changes are durable before they are visible.
     ///
-    /// With `back`, the times of acceptance that follow go back to the clock where they are ahead of it. Segments are then no
-    /// younger than that either, since everything in them was accepted before.
+    /// With `back`, the next times of acceptance go back to the clock where they are ahead of it. Segments are then no
+    /// younger than the clock either, since everything in them was accepted before.
     fn believe(&mut self, strayed: Option<Strayed>, back: bool) -> Result<Confirmed, Failure> {
         let Some(engine) = self.engine.clone() else { return Ok(Confirmed::default()) };
         let now = match strayed {
@@ -91,7 +91,7 @@ impl Writer {
         let back = back && !ahead.is_zero();
         self.date_parked(&engine, now)?;
         if back {
-            // No head may be left to a replay: the last of them would say what time it is.
+            // No head may be left to a replay: the last one would set the time.
             self.fold()?;
         }
         let offset = strayed.map_or(0, |strayed| strayed.offset);
@@ -107,7 +107,7 @@ impl Writer {
         let fold = Fold { accepted: if back { now } else { self.fold.accepted }, ..self.fold };
         let mut segments = engine.segments.read().clone();
         let buckets = {
-            // Keys that were taken meanwhile are no older than this, and none is younger.
+            // Keys that were collected meanwhile are no older than this, and none is younger.
             let moved = |until: Timestamp| if offset > 0 { until.max(now) } else { until.min(now) };
             let once = engine.once.read();
             let all = once.iter().filter_map(|(number, bucket)| Some((*number, bucket.slot, bucket.until?)));
@@ -131,7 +131,7 @@ impl Writer {
         self.commit_aside(&engine, filling)?;
         self.fold = fold;
         {
-            // Before the clock is believed: until then nothing is forgotten.
+            // The buckets change before the clock is believed: until then nothing is forgotten.
             let mut once = engine.once.write();
             for (number, _, until) in buckets {
                 if let Some(bucket) = once.get_mut(&number) {
@@ -155,8 +155,8 @@ impl Writer {
         })
     }
 
-    /// Nothing was parked later than now: what says so was parked under a clock that was ahead, and would be kept until that time and
-    /// longer. A part of them may be done twice, where it breaks off.
+    /// Dates parked SETs no later than now. A later time comes from a clock that was ahead, and the SET would be kept
+    /// until that time and longer. An interrupted run is repeated, which may date some of them twice.
     fn date_parked(&mut self, engine: &Engine, now: Timestamp) -> Result<(), Failure> {
         let mut from = Vec::new();
         loop {
@@ -164,7 +164,7 @@ impl Writer {
             let mut some = 0;
             for item in engine.parked.range(from.clone()..) {
                 let (key, value) = item.into_inner().map_err(engine_error).map_err(Failure::Write)?;
-                // One that does not read stays as it is.
+                // An unreadable row stays as it is.
                 let Some(mut row) = read_parked(&value).ok().filter(|row| row.parked.parked_at > now) else { continue };
                 row.parked.parked_at = now;
                 filling.batch.insert(&engine.parked, &*key, write_parked(&row).map_err(Failure::Write)?);

@@ -1,4 +1,4 @@
-//! What surely is no known idempotency key, so that the engine is not asked for it.
+//! Bloom filters that exclude unknown idempotency keys, so that the engine is not searched for them.
 
 use std::sync::{
     Arc,
@@ -14,40 +14,40 @@ use crate::{
     plan::Fresh,
 };
 
-/// All filters together take at most so many bytes: eleven million keys. Beyond that the engine is asked.
+/// The most bytes of all filters together, enough for eleven million keys. Beyond that the engine is searched.
 const BUDGET: usize = 16 * 1024 * 1024;
-/// Bits of memory for a key: one unknown key in a hundred is asked for in vain.
+/// The bits of memory per key: the engine is searched for one unknown key in a hundred.
 const BITS: usize = 12;
-/// Bits that a key sets, nine bits of its hash each, all in one line of the processor's cache.
+/// The bits that a key sets, nine bits of its hash each, all in one line of the processor's cache.
 const SET: u32 = 7;
-/// Keys that the first layer has room for, at least.
+/// The least number of keys that fit into the first layer.
 const FIRST: usize = 16 * 1024;
-/// Keys that are read from the engine between two looks at the lock.
+/// The keys of one page: those that are read from the engine before the lock is taken to add them.
 const PAGE: usize = 1024;
 
-/// One line of the processor's cache.
+/// A line of the processor's cache.
 type Block = [u64; 8];
 
-/// How much memory is left for filters.
+/// The memory that is left for filters.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryBudget(Arc<AtomicUsize>);
 
 /// The keys of one bucket as a Bloom filter in layers, each twice as large as the one before.
 ///
-/// A key that is taken up is found from then on, always. Until every key of the bucket was taken up, and when memory does not
+/// A key that was added is always found from then on. Until every key of the bucket was added, and when memory does not
 /// suffice, everything is found.
 pub(crate) struct BloomFilter {
     layers: Mutex<Vec<Layer>>,
-    /// Whether every key of the bucket is in it.
+    /// True when every key of the bucket is in the filter.
     whole: AtomicBool,
-    /// Whether there was no memory for it.
+    /// True when there was no memory for the filter, or the keys could not be read.
     given_up: AtomicBool,
     budget: MemoryBudget,
 }
 
 struct Layer {
     blocks: Box<[Block]>,
-    /// For how many more keys.
+    /// The number of keys that still fit.
     room: usize,
 }
 
@@ -63,7 +63,7 @@ impl MemoryBudget {
 }
 
 impl BloomFilter {
-    /// An empty one: of a bucket without keys, or of one whose keys come by [`BloomFilter::fill`].
+    /// Creates an empty filter, for a bucket without keys or for one whose keys are added by [`BloomFilter::fill`].
     pub(crate) fn new(empty: bool, budget: &MemoryBudget) -> Self {
         Self {
             layers: Mutex::default(),
@@ -73,18 +73,18 @@ impl BloomFilter {
         }
     }
 
-    /// Whether the bucket may have this key. `false` is certain.
+    /// Returns whether the bucket may have this key. `false` is certain.
     pub(crate) fn may_have(&self, key: &[u8; 20]) -> bool {
         if !self.whole.load(Ordering::Acquire) {
             return true;
         }
         let hash = Hash::of(key);
         let layers = self.layers.lock();
-        // It may have been given up since the first look.
+        // The filter may have been given up since the first check.
         !self.whole.load(Ordering::Acquire) || layers.iter().any(|layer| layer.has(hash))
     }
 
-    /// Takes keys up, before they are written.
+    /// Adds keys, before they are written.
     pub(crate) fn add<'a>(&self, keys: impl Iterator<Item = &'a [u8; 20]>) {
         if self.given_up.load(Ordering::Acquire) {
             return;
@@ -100,10 +100,11 @@ impl BloomFilter {
         }
     }
 
-    /// Takes up the keys that were in the bucket when it was opened; about so many. It is done once, well or not.
+    /// Adds the keys that were in the bucket when it was opened, `about` of them. The work is done once, whether or not
+    /// it succeeds.
     ///
     /// # Errors
-    /// [`StoreError`], when they cannot be read; then everything is found.
+    /// Returns [`StoreError`] when the keys cannot be read; then everything is found.
     pub(crate) fn fill(&self, keyspace: &Keyspace, about: usize) -> Result<(), StoreError> {
         if self.whole.load(Ordering::Acquire) || self.given_up.load(Ordering::Acquire) {
             return Ok(());
@@ -113,8 +114,9 @@ impl BloomFilter {
         filled
     }
 
-    /// All keys of the bucket were taken up, or could not be read. Decided under the lock, under which memory runs out: a filter that
-    /// was given up in between must not count as whole, since it has nothing and would deny everything.
+    /// Ends the filling, after all keys of the bucket were added or could not be read. The decision is made under the
+    /// lock under which memory runs out: a filter that was given up in between must not count as whole, since it is
+    /// empty and would deny everything.
     fn conclude(&self, filled: bool) {
         let mut layers = self.layers.lock();
         if !filled {
@@ -128,7 +130,7 @@ impl BloomFilter {
         self.grow(&mut self.layers.lock(), about);
         let mut page: Vec<[u8; 20]> = Vec::with_capacity(PAGE);
         for item in keyspace.iter() {
-            // A key of another length is none of ours, and never asked for.
+            // A key of another length was not written by the store, and is never searched for.
             if let Ok(key) = item.key().map_err(engine_error)?.as_ref().try_into() {
                 page.push(key);
             }
@@ -141,7 +143,7 @@ impl BloomFilter {
         Ok(())
     }
 
-    /// Sees to it that the newest layer has room. Where memory does not suffice, nothing is filtered any more.
+    /// Makes sure that the newest layer has room. Where memory does not suffice, the filter is given up.
     fn grow(&self, layers: &mut Vec<Layer>, about: usize) -> bool {
         if layers.last().is_some_and(|newest| newest.room > 0) {
             return true;
@@ -171,13 +173,14 @@ impl Drop for BloomFilter {
     }
 }
 
-/// The keys that a plan writes.
+/// Returns the idempotency keys of records, in their stored form.
 pub(crate) fn keys_of(records: &[Fresh]) -> Vec<[u8; 20]> {
     let keys = records.iter().filter_map(|fresh| Some(once_key(fresh.entry.head.producer, &fresh.once.as_ref()?.key)));
     keys.collect()
 }
 
-/// A key is a keyed hash already, of which nobody outside chooses bits.
+/// The parts of a key that select a cache line and its bits. A key is a keyed hash already, so no outsider can choose
+/// its bits.
 #[derive(Clone, Copy)]
 struct Hash {
     line: u64,
@@ -188,7 +191,7 @@ impl Hash {
     fn of(key: &[u8; 20]) -> Self {
         let word =
             |from: usize| key.get(from..from + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_be_bytes);
-        // The producer stands before the hash.
+        // The producer precedes the hash.
         let producer = word(0) >> 32;
         Self { line: word(4) ^ producer.wrapping_mul(0x9e37_79b9_7f4a_7c15), bits: word(12) }
     }
@@ -285,7 +288,7 @@ mod tests {
         let budget = MemoryBudget::new();
         let filter = BloomFilter::new(false, &budget);
         filter.add([key(1)].iter());
-        // All were read; before it is concluded, a key comes for which there is no memory.
+        // All keys were read. Before the filling ends, a key is added for which there is no memory.
         assert!(budget.reserve(budget.0.load(Ordering::Relaxed)));
         let many: Vec<_> = (2..2 + FIRST as u64).map(key).collect();
         filter.add(many.iter());

@@ -1,5 +1,5 @@
-//! Buckets of idempotency keys. One at a time takes keys, for a quarter of the window or until a producer fills its share; each is
-//! dropped as a whole when its newest key is past the window.
+//! Buckets of idempotency keys. One at a time collects keys, for a quarter of the window or until a producer fills its
+//! share; each is dropped as a whole when its newest key is older than the window.
 
 use std::{
     collections::BTreeMap,
@@ -20,34 +20,36 @@ use crate::{
     },
 };
 
-/// A producer whose keys take up a bucket by more than one in so many of what is remembered of it makes the next one begin.
+/// The number of shares of the remembered keys of a producer: a producer that fills one share in a bucket makes the
+/// next begin.
 const SHARES: u64 = 4;
 
-/// What the keys of buckets' rows begin with.
+/// The prefix of the keys of buckets' rows.
 const ROW: &[u8] = b"bucket/";
 
 /// A bucket of idempotency keys with its Bloom filter.
 #[derive(Clone)]
 pub(crate) struct Bucket {
-    /// The number in the name of its keyspace: its own, or that of the bucket that had it first.
+    /// The number in the name of the keyspace: the bucket's own, or that of the bucket that had it first.
     pub(crate) slot: u64,
     pub(crate) keyspace: Keyspace,
     pub(crate) filter: Arc<BloomFilter>,
-    /// No key in it is younger. Earlier versions wrote none: see [`Engine::date_buckets`].
+    /// The time that no key in the bucket is younger than. Earlier versions wrote none: see [`Engine::date_buckets`].
     pub(crate) until: Option<Timestamp>,
 }
 
-/// The key of a bucket's row.
+/// Returns the key of a bucket's row.
 pub(crate) fn row_key(number: u64) -> Vec<u8> {
     [ROW, &number.to_be_bytes()].concat()
 }
 
-/// The bucket of a row's key.
+/// Returns the bucket of a row's key.
 pub(crate) fn number_of(key: &[u8]) -> Option<u64> {
     seq_of(key.strip_prefix(ROW)?)
 }
 
-/// The row of a bucket: how young its keys may be, and the number in the name of its keyspace where that is not its own.
+/// Encodes the row of a bucket: the limit of its keys' times, and the number in the name of its keyspace where that is
+/// not its own.
 pub(crate) fn write_row(number: u64, slot: u64, until: Timestamp) -> Vec<u8> {
     let mut out = Out::new(16);
     out.number(until.as_millis());
@@ -57,7 +59,7 @@ pub(crate) fn write_row(number: u64, slot: u64, until: Timestamp) -> Vec<u8> {
     out.sealed()
 }
 
-/// What the row of a bucket says: until when, and the number in the name of its keyspace.
+/// Reads the row of a bucket: the limit of its keys' times, and the number in the name of its keyspace.
 pub(crate) fn read_row(number: u64, value: &[u8]) -> Option<(Timestamp, u64)> {
     let mut from = In::sealed(value)?;
     let until = from.number().map(Timestamp::from_millis)?;
@@ -65,12 +67,12 @@ pub(crate) fn read_row(number: u64, value: &[u8]) -> Option<(Timestamp, u64)> {
 }
 
 impl Options {
-    /// How long one bucket of idempotency keys collects: a quarter of the window.
+    /// Returns the milliseconds for which one bucket of idempotency keys collects: a quarter of the window.
     fn bucket_millis(&self) -> u64 {
         u64::try_from(self.idempotency_window.as_millis() / 4).unwrap_or(u64::MAX).max(1)
     }
 
-    /// How many keys of one producer one bucket takes.
+    /// Returns the number of keys of one producer that one bucket accepts.
     fn bucket_share(&self) -> u64 {
         (self.idempotency_keys_per_producer / SHARES).max(1)
     }
@@ -79,7 +81,7 @@ impl Options {
 impl Engine {
     pub(crate) fn find_buckets(&mut self) -> Result<(), StoreError> {
         let mut once = BTreeMap::new();
-        // By the number in the name of its keyspace: the bucket, and until when its keys are.
+        // The buckets and the limits of their keys' times, by the number in the name of the keyspace.
         let mut owners = BTreeMap::new();
         for item in self.meta.prefix(ROW) {
             let (key, value) = item.into_inner().map_err(engine_error)?;
@@ -92,7 +94,7 @@ impl Engine {
             self.spare_buckets.seen(slot);
             match owners.get(&slot) {
                 Some((number, until)) => drop(once.insert(*number, self.bucket(slot, *until)?)),
-                // Earlier versions wrote no rows; the first opening by one that does writes those of all.
+                // Earlier versions wrote no rows; the first opening by one that does writes all of them.
                 None if owners.is_empty() => drop(once.insert(slot, self.bucket(slot, None)?)),
                 None => self.spare_buckets.leave(slot, self.bucket(slot, None)?.keyspace),
             }
@@ -101,8 +103,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives buckets of earlier versions their time: their number told it. None of them is of the future, whatever the clock was when
-    /// they were made. A bucket that has a row, and would be asked, must be there.
+    /// Dates the buckets of earlier versions by their numbers. None is dated in the future, whatever the clock was when
+    /// they were made. A bucket that has a row and is not too old to be searched must exist.
     pub(crate) fn date_buckets(&self, options: &Options, now: Timestamp) -> Result<(), StoreError> {
         let mut batch = self.db.batch().durability(Some(PersistMode::Buffer));
         let mut changed = 0;
@@ -115,7 +117,7 @@ impl Engine {
             if read_row(number, &value).is_none_or(|(until, _)| now.since(until) < window) {
                 return Err(StoreError::Corrupt(format!("the idempotency keys of bucket {number} are missing").into()));
             }
-            // It was dropped, and the process ended before its row was.
+            // The bucket was dropped, and the process ended before its row was.
             batch.remove(&self.meta, &*key);
             changed += 1;
         }
@@ -132,7 +134,7 @@ impl Engine {
 }
 
 impl Shared {
-    /// The oldest bucket of idempotency keys that is still asked. While the wall clock is not to be believed, all are.
+    /// Returns the oldest bucket of idempotency keys that is still searched. While the wall clock is suspect, all are.
     pub(crate) fn oldest_bucket(&self, engine: &Engine) -> u64 {
         let time = self.sanity.time(&self.runtime);
         if time.suspect {
@@ -145,7 +147,8 @@ impl Shared {
         oldest.or(once.last_key_value().map(|(newest, _)| newest + 1)).unwrap_or_default()
     }
 
-    /// The bucket that takes keys now, with its number. It is made where the newest is full, or has collected for long enough.
+    /// Returns the bucket that collects keys now, with its number. A new one is made where the newest is full, or has
+    /// collected for long enough.
     pub(crate) fn open_bucket(&self, engine: &Engine, filling: &mut Filling<'_>) -> Result<(u64, Bucket), StoreError> {
         let now = self.sanity.now(&self.runtime);
         let newest = engine.once.read().last_key_value().map(|(number, bucket)| (*number, bucket.clone()));
@@ -157,7 +160,7 @@ impl Shared {
         }
         let width = self.options.bucket_millis();
         let after = newest.map_or(0, |(number, _)| number + 1);
-        // Never a number that was given before: what is known of numbers would be said of the new one.
+        // A number is never reused: what is known of the old bucket would be applied to the new one.
         let number = after.max(now.as_millis() / width).max(crowded).max(self.given.load(Ordering::Acquire) + 1);
         self.given.store(number, Ordering::Release);
         let until = now.plus(std::time::Duration::from_millis(width));
@@ -183,13 +186,13 @@ impl Shared {
         }
     }
 
-    /// Shortens the window of producers that have too many keys: their oldest buckets are not asked any more.
+    /// Shortens the window of producers that have too many keys: their oldest buckets are no longer searched.
     pub(crate) fn shorten(&self, oldest: u64) {
         let keys = self.keys.lock();
         let mut horizons = self.horizons.write();
         horizons.retain(|_, horizon| *horizon > oldest);
         let mut sums: BTreeMap<ProducerNo, u64> = BTreeMap::new();
-        // The newest bucket first: the oldest of a producer are given up.
+        // The newest bucket comes first, so that the oldest of a producer are dropped.
         for (bucket, counts) in keys.iter().rev() {
             for (producer, count) in counts {
                 let sum = sums.entry(*producer).or_default();

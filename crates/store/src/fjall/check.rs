@@ -1,4 +1,4 @@
-//! Reading a closed store from end to end, without changing it and without room of its own.
+//! The check of a closed store, which reads it completely, without changing it and without disk space of its own.
 
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// At most so many problems are listed.
+/// The most problems that are listed.
 const LISTED: usize = 100;
 
 /// The findings of a check of a store.
@@ -22,23 +22,23 @@ const LISTED: usize = 100;
 pub struct CheckReport {
     /// The store's id.
     pub id: String,
-    /// True when it was closed in order.
+    /// True when the store was closed in order.
     pub clean: bool,
     /// The extent of the ledger.
     pub bounds: Bounds,
     /// The last record that was promised.
     pub promised: u64,
-    /// Heads that were read.
+    /// The heads that were read.
     pub heads: u64,
-    /// Bodies that were read.
+    /// The bodies that were read.
     pub bodies: u64,
-    /// Streams that have a cursor.
+    /// The streams that have a cursor.
     pub streams: u64,
-    /// Deliveries owed.
+    /// The deliveries owed.
     pub waiting: u64,
-    /// Parked SETs that were read.
+    /// The parked SETs that were read.
     pub parked: u64,
-    /// The reason why it counts as a copy, if it does.
+    /// The reason why the store counts as a copy, if it does.
     pub copy: Option<String>,
     /// The faults, in whole sentences; empty when there are none.
     pub problems: Vec<String>,
@@ -59,13 +59,15 @@ impl CheckReport {
 }
 
 impl FjallStore {
-    /// Reads a closed store from end to end: heads without a hole, checksums, the bodies of what is owed, counts, and the watermark.
+    /// Reads a closed store completely: heads without gaps, checksums, the bodies of what is owed, counts, and the
+    /// watermark.
     ///
-    /// Nothing is written, nor is the engine let at it: a check needs no room on the disk. Only a repair that was broken off while it put
-    /// its parts in place is finished first, as a start would.
+    /// Nothing is written, and the engine is not opened: a check needs no space on the disk. Only a repair that was
+    /// interrupted while it put its parts in place is finished first, as a start does.
     ///
     /// # Errors
-    /// [`OpenError`] where there is no store to check, or it is in use. What is wrong inside is in the report.
+    /// Returns [`OpenError`] where there is no store to check, or it is in use. Faults inside the store are in the
+    /// report.
     pub fn check(place: &StorePlace) -> Result<CheckReport, OpenError> {
         let identity = place.identity()?;
         let _lock = place.lock()?;
@@ -126,7 +128,7 @@ impl FjallStore {
     }
 }
 
-/// The newest mark that reads, if there is one.
+/// Returns the newest readable mark, if there is one.
 pub(crate) fn read_mark(place: &StorePlace) -> Result<Option<Mark>, OpenError> {
     let path = place.watermark();
     match Watermark::read(&path) {
@@ -136,7 +138,7 @@ pub(crate) fn read_mark(place: &StorePlace) -> Result<Option<Mark>, OpenError> {
     }
 }
 
-/// The account of a store whose lock is held.
+/// Returns the survey of a store whose lock is held.
 pub(crate) fn survey(place: &StorePlace, mark: Option<&Mark>) -> Result<Survey, OpenError> {
     let path = place.engine();
     let salvage = Salvage::look(&path, &place.aside()).map_err(OpenError::io("read", &path))?;

@@ -1,4 +1,4 @@
-//! Where a test ends a store as a killed process ends: before or after any step that reaches the disk.
+//! A test's means to end a store as a killed process does, before or after any step that reaches the disk.
 
 use std::{
     path::Path,
@@ -15,12 +15,12 @@ use crate::{
     },
 };
 
-/// Counts the places where a process can be cut off, and cuts at one of them.
+/// A counter of the places at which a process can be cut off, which cuts at one of them.
 #[derive(Debug)]
 pub(crate) struct Cut {
     passed: AtomicU64,
     at: AtomicU64,
-    /// Segments are given up as stores of old did it: whether or not their end is folded.
+    /// True when segments are given up as in older versions: whether or not their end is folded.
     pub(crate) old_way: AtomicBool,
 }
 
@@ -36,12 +36,12 @@ impl Cut {
         self.at.store(self.passed() + after, Ordering::SeqCst);
     }
 
-    /// Places that were passed.
+    /// Returns the number of places that were passed.
     pub(crate) fn passed(&self) -> u64 {
         self.passed.load(Ordering::SeqCst)
     }
 
-    /// One place. What was cut off stays so.
+    /// Passes one place. A process that was cut off stays so.
     pub(crate) fn pass(&self) -> Result<(), Failure> {
         let passed = self.passed.fetch_add(1, Ordering::SeqCst);
         if passed >= self.at.load(Ordering::SeqCst) { Err(Failure::Cut) } else { Ok(()) }
@@ -66,17 +66,17 @@ impl FjallStore {
         aside(&self.shared, |_, engine| engine.spare_segments.clear_away(engine)).await
     }
 
-    /// The process ends at the `after`-th place from now on where that makes a difference on the disk.
+    /// Ends the process at the `after`-th place from now on where that makes a difference on the disk.
     pub(crate) fn cut_after(&self, after: u64) {
         self.shared.cut.set(after);
     }
 
-    /// Segments are given up as stores of old did it, whether or not their end is folded.
+    /// Makes segments be given up as in older versions, whether or not their end is folded.
     pub(crate) fn give_up_the_old_way(&self) {
         self.shared.cut.old_way.store(true, Ordering::SeqCst);
     }
 
-    /// The watermark's file confirms no flush any more.
+    /// Makes the watermark's file fail to confirm any flush.
     pub(crate) async fn break_watermark(&self) {
         let replace = |writer: &mut Writer| {
             let (file, _) = Watermark::open(Path::new("/dev/null"))
@@ -87,7 +87,7 @@ impl FjallStore {
         run_on_writer(&self.queue, replace).await.ok();
     }
 
-    /// The writer does nothing until the sender is dropped.
+    /// Blocks the writer until the sender is dropped.
     pub(crate) fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
         let (release, held) = std::sync::mpsc::channel();
         let wait = move |_: &mut Writer| {
@@ -98,7 +98,7 @@ impl FjallStore {
         release
     }
 
-    /// Such places that were passed.
+    /// Returns the number of such places that were passed.
     pub(crate) fn places_passed(&self) -> u64 {
         self.shared.cut.passed()
     }

@@ -1,4 +1,4 @@
-//! The engine's keyspaces, and what is read from them.
+//! The engine's keyspaces, and reads from them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,33 +28,33 @@ use crate::{
 
 const MIB: u64 = 1024 * 1024;
 
-/// Everything that is open of the engine. It is closed when the last holder drops it.
+/// The open engine. It is closed when the last holder drops it.
 pub(crate) struct Engine {
     pub(crate) db: Database,
     folder: PathBuf,
     /// Counters, the fold and the table of segments.
     pub(crate) meta: Keyspace,
-    /// Control-plane records.
+    /// The control-plane records.
     pub(crate) control: Keyspace,
-    /// Cursor rows and chunks.
+    /// The cursor rows and chunks.
     pub(crate) cursor: Keyspace,
-    /// One row for each commit, with its deltas.
+    /// The deltas, one row for each commit.
     pub(crate) delta: Keyspace,
     pub(crate) parked: Keyspace,
     pub(crate) parked_bodies: Keyspace,
-    /// Heads and bodies that outlived their segment.
+    /// The heads and bodies that outlived their segment.
     pub(crate) held: Keyspace,
     /// The segments of the ledger by their first position.
     pub(crate) segments: RwLock<BTreeMap<u64, Segment>>,
-    /// Idempotency keys by bucket.
+    /// The idempotency keys by bucket.
     pub(crate) once: RwLock<BTreeMap<u64, Bucket>>,
-    /// Keyspaces of segments, and of buckets, that were given up.
+    /// The keyspaces of segments, and of buckets, that were given up.
     pub(crate) spare_segments: Spares<SegmentKeyspaces>,
     pub(crate) spare_buckets: Spares<Keyspace>,
     filter_budget: MemoryBudget,
 }
 
-/// The error of the engine as ours.
+/// Converts an error of the engine.
 pub(crate) fn engine_error(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) if is_full(&error) => {
@@ -76,24 +76,24 @@ fn shape(memtable: u64, block: u32) -> KeyspaceCreateOptions {
         .manual_journal_persist(true)
 }
 
-/// The key of a position.
+/// Returns the key of a position.
 pub(crate) fn key(seq: u64) -> [u8; 8] {
     seq.to_be_bytes()
 }
 
-/// The position of a key.
+/// Returns the position of a key.
 pub(crate) fn seq_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.try_into().ok()?))
 }
 
-/// The key of a head (or of a body) that outlived its segment.
+/// Returns the key of a head (or of a body) that outlived its segment.
 pub(crate) fn held_key(body: bool, seq: u64) -> [u8; 9] {
     let mut key = [u8::from(body); 9];
     key.iter_mut().skip(1).zip(seq.to_be_bytes()).for_each(|(to, from)| *to = from);
     key
 }
 
-/// The key of a parked SET.
+/// Returns the key of a parked SET.
 pub(crate) fn parked_key(stream: StreamNo, seq: u64) -> [u8; 12] {
     let mut key = [0u8; 12];
     let parts = stream.0.to_be_bytes().into_iter().chain(seq.to_be_bytes());
@@ -101,14 +101,14 @@ pub(crate) fn parked_key(stream: StreamNo, seq: u64) -> [u8; 12] {
     key
 }
 
-/// The stream and position of a parked SET's key.
+/// Returns the stream and position of a parked SET's key.
 pub(crate) fn parked_of(key: &[u8]) -> Option<(StreamNo, u64)> {
     let (stream, seq) = key.split_at_checked(4)?;
     Some((StreamNo(u32::from_be_bytes(stream.try_into().ok()?)), seq_of(seq)?))
 }
 
 impl Engine {
-    /// Opens the engine in a folder, or makes it.
+    /// Opens the engine in a folder, or creates it.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let wrong = seal::check(path).map_err(|error| StoreError::Poisoned(Why::of(error)))?;
         if let Some(first) = wrong.into_iter().next() {
@@ -139,7 +139,7 @@ impl Engine {
             db,
         };
         if engine.db.keyspace_exists(FILLER) {
-            // A turnover broke off.
+            // A turnover was interrupted.
             engine.db.delete_keyspace(engine.filler()?).map_err(engine_error)?;
         }
         engine.find_segments()?;
@@ -147,7 +147,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Reads the table of segments, opens their keyspaces and clears away those of none.
+    /// Reads the table of segments, opens their keyspaces, and marks the keyspaces of no segment as spare.
     fn find_segments(&mut self) -> Result<(), StoreError> {
         let mut segments = BTreeMap::new();
         for item in self.meta.prefix("segment/") {
@@ -169,7 +169,8 @@ impl Engine {
         for slot in slots.collect::<BTreeSet<u64>>() {
             self.spare_segments.seen(slot);
             if !segments.values().any(|segment| segment.slot == slot && !segment.condensed) {
-                // It was made or given up by a commit that did not take place, or whose clearing away did not; or it was kept for later.
+                // The keyspaces were made or given up by a commit that did not take place, or were not cleared yet; or
+                // they were kept for later.
                 self.spare_segments.leave(slot, self.keyspaces(slot)?);
             }
         }
@@ -177,7 +178,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The keyspaces of segments with this number in their names.
+    /// Opens the keyspaces of a segment with this number in their names.
     pub(crate) fn keyspaces(&self, slot: u64) -> Result<SegmentKeyspaces, StoreError> {
         Ok(SegmentKeyspaces {
             heads: self.db.keyspace(&Segment::heads_name(slot), || shape(2 * MIB, 4096)).map_err(engine_error)?,
@@ -188,7 +189,7 @@ impl Engine {
         })
     }
 
-    /// The keyspace of a bucket of idempotency keys, with this number in its name.
+    /// Opens the keyspace of a bucket of idempotency keys, with this number in its name.
     pub(crate) fn bucket(&self, slot: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
         let keyspace = self.db.keyspace(&format!("once-{slot}"), || shape(2 * MIB, 4096)).map_err(engine_error)?;
         let empty = keyspace.range([EMPTIED.as_slice(), &[0]].concat()..).next().is_none();
@@ -196,12 +197,13 @@ impl Engine {
         Ok(Bucket { slot, keyspace, filter: filter.into(), until })
     }
 
-    /// The keyspace that fills journals up.
+    /// Opens the keyspace that fills up journals.
     pub(crate) fn filler(&self) -> Result<Keyspace, StoreError> {
         self.db.keyspace(FILLER, || shape(4 * MIB, 16 * 1024)).map_err(engine_error)
     }
 
-    /// Bytes that the store takes on the disk: what the engine counts, and its list of keyspaces, which it does not count.
+    /// Returns the bytes that the store uses on the disk: those that the engine counts, and its list of keyspaces,
+    /// which it does not count.
     pub(crate) fn disk_space(&self) -> Result<u64, StoreError> {
         let list = self.folder.join("keyspaces/0");
         let files =
@@ -210,7 +212,7 @@ impl Engine {
         Ok(self.db.disk_space().map_err(engine_error)? + listed)
     }
 
-    /// Every keyspace that is open.
+    /// Returns every keyspace that is open.
     pub(crate) fn all(&self) -> Vec<Keyspace> {
         let fixed = [&self.meta, &self.control, &self.cursor, &self.delta];
         let rest = [&self.parked, &self.parked_bodies, &self.held];
@@ -226,7 +228,8 @@ impl Engine {
         all
     }
 
-    /// Waits until the engine can take more without stalling inside a commit, where nothing could wake it after a failure.
+    /// Waits until the engine can accept more without stalling inside a commit, where nothing could wake it after a
+    /// failure.
     pub(crate) fn await_room<'a>(&self, keyspaces: impl Iterator<Item = &'a Keyspace>) -> fjall::Result<()> {
         for keyspace in keyspaces {
             while keyspace.sealed_memtable_count() >= 3 || keyspace.l0_table_count() >= 18 {
@@ -237,19 +240,19 @@ impl Engine {
         Ok(())
     }
 
-    /// The segment that holds, or held, a position.
+    /// Returns the segment that holds, or held, a position.
     fn segment(&self, seq: u64) -> Option<Segment> {
         let segments = self.segments.read();
         let (_, segment) = segments.range(..=seq).next_back()?;
         (segment.last.is_none_or(|last| seq <= last)).then(|| segment.clone())
     }
 
-    /// A head with its targets.
+    /// Returns a head with its targets.
     pub(crate) fn head(&self, seq: u64) -> Result<Option<WrittenHead>, StoreError> {
         self.stored(seq, false)?.map(|value| read_head(seq, &value)).transpose()
     }
 
-    /// A body.
+    /// Returns a body.
     pub(crate) fn body(&self, seq: u64) -> Result<Option<Bytes>, StoreError> {
         self.stored(seq, true)?.map(|value| read_body(seq, &value)).transpose()
     }
@@ -260,12 +263,13 @@ impl Engine {
             if let Some(value) = keyspace.get(key(seq)).map_err(engine_error)? {
                 return Ok(Some(value));
             }
-            // The segment may be given up at this moment: what is owed of it was among the held before.
+            // The segment may be deleted at this moment: what is owed of it was moved to the held before.
         }
         self.held.get(held_key(body, seq)).map_err(engine_error)
     }
 
-    /// Up to `max` heads from `from` on, as far as `last`. Of segments that were given up only what is still held is among them.
+    /// Returns up to `max` heads from `from` to `last`. Of deleted segments it returns only the heads that are still
+    /// held.
     pub(crate) fn heads_from(&self, from: u64, last: u64, max: usize) -> Result<Vec<WrittenHead>, StoreError> {
         let mut heads = Vec::new();
         let mut next = from;
@@ -294,7 +298,7 @@ impl Engine {
             if heads.len() < max && next <= end && self.has_keyspaces(next) {
                 return Err(StoreError::Corrupt(format!("record {next} is missing").into()));
             }
-            // Or it was given up while it was read: what is left of it is among the held.
+            // Or the segment was deleted while it was read: the rest of it is among the held.
         }
         Ok(heads)
     }
@@ -303,7 +307,7 @@ impl Engine {
         self.segment(seq).is_some_and(|segment| segment.keyspaces.is_some())
     }
 
-    /// The heads that outlived their segment, within bounds, at most `max`.
+    /// Returns the heads that outlived their segment, within bounds, at most `max`.
     pub(crate) fn held_heads(&self, first: u64, last: u64, max: usize) -> Result<Vec<WrittenHead>, StoreError> {
         let all = self.held.range(held_key(false, first)..=held_key(false, last)).take(max);
         all.map(|item| {
@@ -314,12 +318,13 @@ impl Engine {
         .collect()
     }
 
-    /// The segment that holds, or held, a position, or else the first one behind it.
+    /// Returns the segment that holds, or held, a position, or else the first one after it.
     fn segment_from(&self, seq: u64) -> Option<Segment> {
         self.segment(seq).or_else(|| Some(self.segments.read().range(seq..).next()?.1.clone()))
     }
 
-    /// The first kept record that was accepted at or after `when`; the position after the last where there is none.
+    /// Returns the first kept record that was accepted at or after `when`, or the position after the last where there
+    /// is none.
     pub(crate) fn first_accepted_at(&self, when: Timestamp, last: u64) -> Result<u64, StoreError> {
         let segments: Vec<Segment> = self.segments.read().values().cloned().collect();
         for segment in segments {
@@ -332,7 +337,7 @@ impl Engine {
                 match guarded(|| self.first_held_at(when, segment.first, end)) {
                     Ok(Some(found)) => return Ok(found),
                     Ok(None) => continue,
-                    // Nothing of it counts as older; its time is over with that of its last record.
+                    // No record of the segment counts as older; it ages with its last record.
                     Err(StoreError::Corrupt(_)) => return Ok(segment.first),
                     Err(error) => return Err(error),
                 }
@@ -347,7 +352,7 @@ impl Engine {
                     if self.has_keyspaces(middle) {
                         return Err(StoreError::Corrupt(format!("record {middle} is missing").into()));
                     }
-                    // It was given up while it was looked through.
+                    // The segment was deleted while it was searched.
                     return self.first_accepted_at(when, last);
                 };
                 if is_older { low = middle + 1 } else { high = middle }
@@ -370,7 +375,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// What an idempotency key stands for; the newest bucket is asked first.
+    /// Returns the event that an idempotency key stands for; the newest bucket is searched first.
     pub(crate) fn kept(
         &self,
         producer: ProducerNo,
@@ -387,7 +392,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// A parked SET, with its body.
+    /// Returns a parked SET, with its body.
     pub(crate) fn parked_row(&self, stream: StreamNo, seq: u64) -> Result<Option<ParkedRow>, StoreError> {
         let at = parked_key(stream, seq);
         let Some(value) = self.parked.get(at).map_err(engine_error)? else { return Ok(None) };
@@ -397,7 +402,7 @@ impl Engine {
         Ok(Some(row))
     }
 
-    /// Parked SETs that pass a filter.
+    /// Returns the parked SETs that pass a filter.
     pub(crate) fn parked_rows(&self, which: &ParkedFilter) -> Result<Vec<Parked>, StoreError> {
         let lowest = which.stream.map_or((StreamNo(0), 0), |stream| (stream, 0));
         let (stream, seq) = which.from.map_or(lowest, |(stream, at)| (stream, at.seq)).max(lowest);
@@ -429,13 +434,13 @@ impl Engine {
         Ok(found)
     }
 
-    /// A control-plane record.
+    /// Returns a control-plane record.
     pub(crate) fn record(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         let value = self.control.get(control_key(key)).map_err(engine_error)?;
         value.map(|value| read_record(key.clone(), &value)).transpose()
     }
 
-    /// Control-plane records whose key starts with `prefix`.
+    /// Returns the control-plane records whose key starts with `prefix`.
     pub(crate) fn records(&self, prefix: &Key) -> Result<Vec<Record>, StoreError> {
         let mut found = Vec::new();
         for item in self.control.prefix(control_key(prefix)) {
@@ -446,7 +451,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// The lowest position from which on every record is kept.
+    /// Returns the lowest position from which on every record is kept.
     pub(crate) fn first(&self, last: u64) -> u64 {
         let mut first = last + 1;
         for segment in self.segments.read().values().rev() {
@@ -458,7 +463,7 @@ impl Engine {
         first
     }
 
-    /// Mean length of the bodies around a position.
+    /// Returns the mean length of the bodies around a position.
     pub(crate) fn mean_length(&self, seq: u64, last: u64) -> u64 {
         self.segment(seq).map_or(0, |segment| {
             segment.bytes / (segment.last.unwrap_or(last) + 1).saturating_sub(segment.first).max(1)
@@ -466,12 +471,13 @@ impl Engine {
     }
 }
 
-/// Whether a record is older, where that reads: what rots counts as young, and stops no look at others.
+/// Returns whether a record is older, if it can be read: a damaged record counts as young, and does not stop the
+/// search.
 fn or_else_kept(is_older: Result<Option<bool>, StoreError>) -> Result<Option<bool>, StoreError> {
     if matches!(is_older, Err(StoreError::Corrupt(_))) { Ok(Some(false)) } else { is_older }
 }
 
-/// The key of an idempotency key, the keys of one producer together.
+/// Returns the stored form of an idempotency key, which keeps the keys of one producer together.
 pub(crate) fn once_key(producer: ProducerNo, key: &[u8; 16]) -> [u8; 20] {
     let mut full = [0u8; 20];
     full.iter_mut().zip(producer.0.to_be_bytes().into_iter().chain(*key)).for_each(|(to, from)| *to = from);
@@ -492,7 +498,7 @@ pub(crate) fn read_kept(value: &[u8]) -> Option<IdempotencyRecord> {
     Some(IdempotencyRecord { seq, digest, txn: std::str::from_utf8(from.bytes()?).ok()?.into() })
 }
 
-/// The row of a parked SET, without its body.
+/// Encodes the row of a parked SET, without its body.
 pub(crate) fn write_row(row: &ParkedRow) -> Result<Vec<u8>, StoreError> {
     let text = serde_json::to_vec(row).map_err(|error| StoreError::Corrupt(Why::of(error)))?;
     let mut out = Out::new(text.len() + 8);
@@ -506,7 +512,7 @@ pub(crate) fn read_row(value: &[u8]) -> Result<ParkedRow, StoreError> {
     read().ok_or_else(|| damaged("a parked SET"))
 }
 
-/// The engine takes no empty key, so that every key gets a first byte.
+/// Returns the stored form of a key. The engine accepts no empty key, so every key gets a first byte.
 pub(crate) fn control_key(key: &Key) -> Vec<u8> {
     let mut full = Vec::with_capacity(key.0.len() + 1);
     full.push(b'/');
@@ -530,7 +536,7 @@ pub(crate) fn read_record(key: Key, value: &[u8]) -> Result<Record, StoreError> 
     Ok(Record { key, version, value })
 }
 
-/// A head for readers.
+/// Returns the head alone, for readers.
 pub(crate) fn bare(written: Option<WrittenHead>) -> Option<Head> {
     written.map(|written| written.head)
 }

@@ -1,4 +1,4 @@
-//! What a store holds as JSON lines, as far as it reads.
+//! The export of a store's content as JSON lines, as far as it can be read.
 
 use std::io;
 
@@ -22,28 +22,29 @@ use crate::{
 pub struct Exported {
     /// True when everything could be read, and everything that was promised is there.
     pub complete: bool,
-    /// Events.
+    /// The events.
     pub events: u64,
-    /// Events of which the body does not read.
+    /// The events whose body cannot be read.
     pub without_body: u64,
-    /// Streams.
+    /// The streams.
     pub streams: u64,
-    /// Parked SETs.
+    /// The parked SETs.
     pub parked: u64,
-    /// Control-plane records that are named.
+    /// The control-plane records that are named.
     pub records: u64,
 }
 
-/// Takes one line at a time.
+/// A function that receives one line at a time.
 type Line<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
 
 impl Repair {
-    /// Writes what the store holds, one JSON object for each line: first `store`, then every `event` with its body and the streams that
-    /// were owed it, every `stream` with what waits, every `parked` SET, the name of every control-plane `record`, and at the end what
-    /// could not be read. Values of records are left out: they hold sealed keys and hashes of tokens.
+    /// Writes the content of the store, one JSON object per line: first `store`, then every `event` with its body and
+    /// the streams that were owed it, every `stream` with what waits, every `parked` SET, the name of every
+    /// control-plane `record`, and at the end what could not be read. The values of records are left out: they hold
+    /// sealed keys and hashes of tokens.
     ///
     /// # Errors
-    /// What `line` answered.
+    /// Returns the error of `line`.
     pub fn export(&self, line: Line<'_>) -> io::Result<Exported> {
         let (salvage, survey) = (self.salvage(), self.survey());
         let findings = self.findings();
@@ -115,9 +116,9 @@ impl Repair {
     }
 }
 
-/// Bodies in the order of their positions.
+/// An iterator over bodies in the order of their positions.
 trait Bodies {
-    /// The body at a position that is asked for in order.
+    /// Returns the body at a position; the positions must be requested in order.
     fn at(&mut self, seq: u64) -> Option<Value>;
 }
 

@@ -1,4 +1,4 @@
-//! Writing the cursors down as a whole, so that an opening has little to replay.
+//! The fold: all cursors are written as a whole, so that an opening has little to replay.
 
 use crate::{
     StreamNo,
@@ -12,13 +12,13 @@ use crate::{
     plan::Plan,
 };
 
-/// The cursors are written down as a whole after so many commits.
+/// The number of commits after which the cursors are folded.
 const FOLD_COMMITS: u64 = 4096;
-/// Or after so many deltas.
+/// The number of deltas after which the cursors are folded.
 const FOLD_DELTAS: u64 = 200_000;
 
 impl Writer {
-    /// Makes everything durable that is visible.
+    /// Makes everything that is visible durable.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         if !self.pending.is_empty() {
@@ -36,7 +36,7 @@ impl Writer {
         if due { self.fold() } else { Ok(()) }
     }
 
-    /// Writes all cursors down as a whole.
+    /// Writes all cursors as a whole.
     pub(crate) fn fold(&mut self) -> Result<(), Failure> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         self.flush_pending_only(&engine)?;
@@ -80,7 +80,7 @@ impl Writer {
         if self.pending.is_empty() { Ok(()) } else { self.write(engine, &Plan::default()) }
     }
 
-    /// Moves the numbers of streams, issuers and producers on, as the adoption of a copy demands.
+    /// Advances the numbers of streams, issuers and producers, as the adoption of a copy requires.
     pub(crate) fn move_numbers_on(&mut self) -> Result<(), Failure> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         let (counters, numbers) = {

@@ -1,8 +1,8 @@
-//! Replaying what was given up before its end was folded.
+//! The replay of records that were deleted before their end was folded.
 //!
-//! A segment is given up only behind the fold. Stores that were written before this was so may have given up a segment of which
-//! the heads would be replayed. Nothing that is owed is missing then: it was moved to the held before, in the same commit. What
-//! else the heads would tell is told by the deltas since the fold: how each delivery of them ended.
+//! A segment is deleted only once its end has been folded. Stores of older versions may have deleted a segment whose
+//! heads would be replayed. Nothing that is owed is missing then: it was moved to the held before, in the same commit.
+//! The deltas since the fold replace the rest of the heads: they say how each of their deliveries ended.
 
 use std::collections::BTreeMap;
 
@@ -19,16 +19,17 @@ use crate::{
 /// Runs of positions without heads.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
-    /// First and last position of each.
+    /// The first and last position of each run.
     runs: Vec<(u64, u64)>,
-    /// Who was owed what there and is not any more, as the deltas tell it.
+    /// The deliveries of these positions that ended, by position, as the deltas report them.
     ended: Option<BTreeMap<u64, Streams>>,
 }
 
 impl Gaps {
-    /// Takes up what is known of the records after the last one, as far as `last`.
+    /// Adds what is known of the records after the last one, up to `last`.
     ///
-    /// What a limit dropped of them in one go is not known one by one: it is counted neither as owed nor as dropped.
+    /// Deliveries that a limit dropped all at once are not known individually: they are counted neither as owed nor as
+    /// dropped.
     pub(crate) fn pass(
         &mut self,
         engine: &Engine,
@@ -64,8 +65,10 @@ impl Gaps {
         Ok(())
     }
 
+    /// Checks that every record of these runs that is still owed has its body among the held.
+    ///
     /// # Errors
-    /// [`StoreError::Corrupt`] where a head is there, owed, and its body is not.
+    /// Returns [`StoreError::Corrupt`] where such a body is missing.
     pub(crate) fn nothing_owed_is_missing(&self, engine: &Engine, state: &State) -> Result<(), StoreError> {
         for (first, last) in &self.runs {
             for cursor in state.cursors.values() {
@@ -84,7 +87,7 @@ impl Gaps {
     }
 }
 
-/// Which deliveries ended since the fold.
+/// Returns the deliveries that ended since the fold.
 fn ends(engine: &Engine, fold: &Fold) -> Result<BTreeMap<u64, Streams>, StoreError> {
     let mut ended: BTreeMap<u64, Streams> = BTreeMap::new();
     for item in engine.delta.range((fold.commit + 1).to_be_bytes()..) {
@@ -97,7 +100,7 @@ fn ends(engine: &Engine, fold: &Fold) -> Result<BTreeMap<u64, Streams>, StoreErr
     Ok(ended)
 }
 
-/// The head of a record of which everything is settled: only its place counts.
+/// Returns the head of a record that is settled completely: only its position matters.
 fn unknown(seq: u64) -> Head {
     Head {
         at: Position::new(seq),

@@ -1,4 +1,4 @@
-//! One group: planned, made durable, shown, answered.
+//! The commit of one group of calls: planned, made durable, made visible, answered.
 
 use std::sync::{atomic::Ordering, mpsc::Receiver};
 
@@ -20,12 +20,12 @@ use crate::{
     state::Ops,
 };
 
-/// At most so many units share a flush.
+/// The most units that share a flush.
 const GROUP_UNITS: usize = 256;
-/// At most so many bytes share a flush, unless one unit is larger.
+/// The most bytes that share a flush, unless one unit is larger.
 const GROUP_BYTES: usize = 1024 * 1024;
 
-/// What planning looks up, for the writer.
+/// The writer's view of the store for planning.
 struct PlanningView<'a> {
     engine: &'a Engine,
     ring: &'a RwLock<Ring>,
@@ -49,7 +49,7 @@ impl Lookup for PlanningView<'_> {
         }
         let Some(written) = self.engine.head(seq)? else { return Ok(None) };
         let body = match self.engine.body(seq) {
-            // A rotten body is as good as gone; the head says what was lost.
+            // A damaged body counts as gone; the head says what was lost.
             Err(StoreError::Corrupt(_)) => None,
             read => read?,
         };
@@ -68,7 +68,7 @@ fn may_be_lazy(unit: &Unit) -> bool {
 }
 
 impl Writer {
-    /// Takes what else is queued and commits it together.
+    /// Collects further queued calls and commits them together with the first.
     pub(crate) fn gather(&mut self, first: Call, queue: &Receiver<Job>) -> Result<Next, Failure> {
         let (mut units, mut bytes) = (first.units.len(), first.bytes);
         let mut calls = vec![first];
@@ -173,14 +173,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Shows that writing failed, before anybody is answered; answers what they are told: nobody knows what took place.
+    /// Records that writing failed, before any call is answered. Returns the error for the callers: it is unknown what
+    /// took place.
     pub(crate) fn trouble(&self, failure: &Failure) -> StoreError {
         let error = failure.error();
         *self.shared.trouble.lock() = Some(error.clone());
         StoreError::Poisoned(Why::of(error))
     }
 
-    /// Makes a plan durable, together with what is pending.
+    /// Makes a plan durable, together with the pending deltas.
     pub(crate) fn write(&mut self, engine: &Engine, plan: &Plan) -> Result<(), Failure> {
         let commit = self.commit + 1;
         let mut filling = Filling::new(engine, plan.records.len() * 3 + plan.rows.len() * 2 + plan.puts.len() + 4);
@@ -190,7 +191,8 @@ impl Writer {
             let (segment, bucket) = self.make_room(engine, &mut filling, plan).map_err(Failure::Write)?;
             if let Some((number, bucket)) = &bucket {
                 taken_by = Some(*number);
-                // Before they are written: what may be on the disk is asked for, also when nobody knows whether it is.
+                // The keys are added before they are written: what may be on the disk is looked up, also when a write
+                // is in doubt.
                 bucket.filter.add(keys_of(&plan.records).iter());
             }
             let keyspace = bucket.as_ref().map(|(_, bucket)| &bucket.keyspace);
@@ -202,7 +204,8 @@ impl Writer {
             let mut ops = std::mem::take(&mut self.pending);
             ops.append(plan.ops.clone());
             filling.deltas(commit, &ops);
-            // They stay pending until the disk has them; a failure applies them again to what is found then.
+            // The deltas stay pending until the disk has them; after a failure they are applied again to the state
+            // found then.
             ops.ended.truncate(ops.ended.len() - plan.ops.ended.len());
             ops.attempts.truncate(ops.attempts.len() - plan.ops.attempts.len());
             ops.clears.truncate(ops.clears.len() - plan.ops.clears.len());
@@ -234,7 +237,7 @@ impl Writer {
         self.mark(last, plan.version.map(|version| version.0))
     }
 
-    /// The segment that takes the records of a plan, and the bucket that takes their keys; either is made where it is due.
+    /// Returns the segment for the records of a plan, and the bucket for their keys; either is created where it is due.
     fn make_room(
         &self,
         engine: &Engine,
@@ -283,7 +286,7 @@ impl Writer {
         Ok((segment, Some(self.shared.open_bucket(engine, filling)?)))
     }
 
-    /// Makes a plan visible.
+    /// Makes a plan visible. Returns the number of deliveries that each clear dropped.
     fn show(&mut self, plan: &mut Plan) -> Vec<usize> {
         let shared = &self.shared;
         let counts = {

@@ -1,4 +1,4 @@
-//! What a closed store holds, for whoever is about to adopt it.
+//! The contents of a closed store, for an operator who is about to adopt it.
 
 use setgate_set::Timestamp;
 
@@ -11,30 +11,30 @@ use crate::{
     },
 };
 
-/// The contents of a closed store, for whoever is about to adopt it.
+/// The contents of a closed store, for an operator who is about to adopt it.
 #[derive(Clone, Debug)]
 pub struct Holdings {
     /// The store's id.
     pub id: String,
-    /// The reason why it counts as a copy, if it does.
+    /// The reason why the store counts as a copy, if it does.
     pub copy: Option<String>,
     /// The extent of the ledger.
     pub bounds: Bounds,
     /// The time at which the last record was accepted.
     pub last_accepted: Timestamp,
-    /// Deliveries owed.
+    /// The deliveries owed.
     pub waiting: u64,
-    /// SETs that are parked.
+    /// The SETs that are parked.
     pub parked: u64,
-    /// The records of the control plane.
+    /// The control-plane records.
     pub records: Vec<Record>,
 }
 
 impl FjallStore {
-    /// Opens a closed store, looks at what it holds, and closes it again.
+    /// Opens a closed store, reads its contents, and closes it again.
     ///
     /// # Errors
-    /// [`OpenError`], as for opening.
+    /// Returns [`OpenError`] as for opening.
     pub fn holdings(place: &StorePlace) -> Result<Holdings, OpenError> {
         let instance = place.instance(None)?;
         let _lock = place.lock()?;

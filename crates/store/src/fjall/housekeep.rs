@@ -1,4 +1,4 @@
-//! Freeing what nobody needs any more: segments, idempotency keys, parked SETs beyond their limits.
+//! Housekeeping, which frees what is no longer needed: segments, idempotency keys, parked SETs beyond their limits.
 
 use std::{
     collections::BTreeMap,
@@ -27,27 +27,27 @@ use crate::{
     time::HeldBack,
 };
 
-/// A closed segment that is owed by less than one in so many records is condensed.
+/// A closed segment is condensed when fewer than its records divided by this number are owed.
 const CONDENSE: u64 = 10;
 
-/// How often the age of parked SETs is looked at.
+/// The interval at which the age of parked SETs is checked.
 const PARKED_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// What the owed of one segment look like among the held: key and value.
+/// The owed records of one segment in the form of held ones: key and value.
 type Rows = Vec<([u8; 9], Vec<u8>)>;
 
 fn held_seq(key: &[u8; 9]) -> Option<u64> {
     key.get(1..).and_then(seq_of)
 }
 
-/// What becomes of the segments.
+/// The plan of a trim.
 #[derive(Default)]
 pub(crate) struct Trim {
-    /// Segments, by first position, of which nothing is owed.
+    /// The segments, by first position, of which nothing is owed.
     gone: Vec<u64>,
-    /// A segment of which little is owed, with that little.
+    /// A segment of which little is owed, with its owed rows.
     condense: Option<(u64, Rows)>,
-    /// Held records that are settled.
+    /// The keys of held records that are settled.
     swept: Vec<[u8; 9]>,
 }
 
@@ -57,7 +57,8 @@ impl Trim {
     }
 }
 
-/// One round; where another one runs, after it. Two at once would read what the other gives up, and report it as damaged.
+/// Runs one round; if another one is running, after it. Two at once would read what the other deletes, and report it as
+/// damaged.
 pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Result<(), StoreError> {
     let _alone = shared.housekeeping.lock().await;
     aside(&shared, fill_filters).await?;
@@ -84,11 +85,11 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
             break;
         }
     }
-    // What an opening found, and what was emptied in an earlier round, waits for this also where nothing was given up now: the engine keeps
-    // its journals for the rows of those that are not emptied.
+    // Spares that an opening found, or that were emptied in an earlier round, are cleared also where nothing was given
+    // up now: the engine keeps its journals for the rows of those that are not emptied.
     aside(&shared, |_, engine| engine.spare_segments.clear_away(engine)).await?;
     aside(&shared, |_, engine| write_out_closed(engine)).await?;
-    // What is taken now says whether the journals must go, and what is taken then whether somebody is cut.
+    // The first measurement decides whether the journals must be released, the second whether a stream is cut.
     run_on_writer(&queue, Writer::measure_now).await?;
     aside(&shared, release_journals).await?;
     run_on_writer(&queue, Writer::measure_now).await?;
@@ -99,7 +100,7 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
     Ok(())
 }
 
-/// Does something on the writer's thread.
+/// Runs work on the writer's thread.
 pub(crate) async fn run_on_writer<T: Send + 'static>(
     queue: &SyncSender<Job>,
     work: impl FnOnce(&mut Writer) -> Result<T, Failure> + Send + 'static,
@@ -118,7 +119,7 @@ pub(crate) async fn run_on_writer<T: Send + 'static>(
     done.await.unwrap_or_else(|_| Err(gone()))
 }
 
-/// Does something with the engine off the threads of the runtime.
+/// Runs work with the engine on a thread for blocking work.
 pub(crate) async fn aside<T: Send + 'static>(
     shared: &Arc<Shared>,
     work: impl FnOnce(&Shared, &Engine) -> Result<T, StoreError> + Send + 'static,
@@ -126,7 +127,8 @@ pub(crate) async fn aside<T: Send + 'static>(
     super::read_aside(shared.clone(), work).await
 }
 
-/// Everything that some stream is owed. A stream at a time, so that nobody waits long; what is settled meanwhile counts as owed.
+/// Returns everything that some stream is owed. The lock is released after every 64 streams, so that no caller waits
+/// long; what is settled meanwhile counts as owed.
 fn owed_by_anyone(shared: &Shared) -> RoaringTreemap {
     let streams: Vec<StreamNo> = shared.state.read().cursors.keys().copied().collect();
     let mut all = RoaringTreemap::new();
@@ -183,7 +185,7 @@ pub(crate) fn plan_trim(shared: &Shared, engine: &Engine) -> Result<Trim, StoreE
     Ok(trim)
 }
 
-/// Held records of a condensed segment that are settled by now.
+/// Returns the held records of a condensed segment that are settled by now.
 fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap) -> Result<Vec<[u8; 9]>, StoreError> {
     let mut swept = Vec::new();
     let last = segment.last.unwrap_or(segment.first);
@@ -198,7 +200,7 @@ fn sweep(engine: &Engine, segment: &Segment, owed: &RoaringTreemap) -> Result<Ve
     Ok(swept)
 }
 
-/// The owed heads and bodies of a segment, as they are written; nothing where one of them cannot be read.
+/// Returns the owed heads and bodies of a segment, as they are written, or `None` where one of them cannot be read.
 fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<Rows>, StoreError> {
     let Some(keyspaces) = &segment.keyspaces else { return Ok(None) };
     let mut rows = Rows::new();
@@ -208,7 +210,7 @@ fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<
         for (body, keyspace) in [(false, &keyspaces.heads), (true, &keyspaces.bodies)] {
             match guarded(|| keyspace.get(key(seq)).map_err(engine_error)) {
                 Ok(Some(value)) => rows.push((held_key(body, seq), value.to_vec())),
-                // The others are given up all the same, or one block that rots would fill the disk.
+                // The other segments are trimmed all the same, or one damaged block would fill the disk.
                 Ok(None) | Err(StoreError::Corrupt(_)) => {
                     tracing::error!(
                         segment = segment.id,
@@ -225,7 +227,8 @@ fn little(segment: &Segment, last: u64, owed: &RoaringTreemap) -> Result<Option<
 }
 
 impl Writer {
-    /// Makes durable what is settled, moves the frontier behind every closed segment, and forgets the cursors of deleted streams.
+    /// Makes settlements durable, moves the frontier past every closed segment, and removes the cursors of deleted
+    /// streams.
     fn settle_cursors(&mut self) -> Result<(), Failure> {
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         let behind =
@@ -234,19 +237,20 @@ impl Writer {
         if behind || over { self.fold() } else { self.flush() }
     }
 
-    /// Takes segments out of the table, durably; what they leave behind is given up then.
+    /// Removes segments from the table, durably; their keyspaces are given up then.
     ///
-    /// The plan was made earlier, while others were written, perhaps of an engine that was opened again since: what it says is
-    /// looked at again here, where nobody else writes.
+    /// The plan was made earlier, concurrently with writes, and perhaps from an engine that was opened again since: it
+    /// is checked again here, where there is no other writer.
     pub(crate) fn trim(&mut self, trim: Trim) -> Result<(), Failure> {
-        // What was settled while the plan was made must be durable before a body goes: a cut would owe it again.
+        // Settlements made during the planning must be durable before a body is deleted: after a kill it would be owed
+        // again.
         self.flush()?;
         let Some(engine) = self.engine.clone() else { return Ok(()) };
         let trim = self.still_true(&engine, trim);
         if trim.is_empty() {
             return Ok(());
         }
-        // Heads behind the frontier are replayed at an opening: none of them may be gone then.
+        // Heads after the frontier are replayed at an opening, so none of them may be missing.
         let behind = self.gives_up_after(&engine, &trim, self.fold.frontier);
         #[cfg(test)]
         let behind = behind && !self.shared.cut.old_way.load(Ordering::SeqCst);
@@ -283,7 +287,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What of a plan holds now: only closed segments go, and nothing that anybody is owed.
+    /// Returns the part of a plan that is still valid: only closed segments are removed, and nothing that is owed.
     fn still_true(&self, engine: &Engine, trim: Trim) -> Trim {
         let segments = engine.segments.read();
         let closed = |first: &u64| {
@@ -313,7 +317,7 @@ impl Writer {
         Trim { gone, condense, swept }
     }
 
-    /// Whether something of what is given up stands behind a position.
+    /// Returns whether the plan removes anything after a position.
     fn gives_up_after(&self, engine: &Engine, trim: &Trim, frontier: u64) -> bool {
         let segments = engine.segments.read();
         let mut all = trim.gone.iter().chain(trim.condense.iter().map(|(first, _)| first));
@@ -334,7 +338,7 @@ impl Writer {
     }
 }
 
-/// Takes up the idempotency keys that were there when the engine was opened.
+/// Adds the idempotency keys that existed when the engine was opened to their filters.
 fn fill_filters(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
     let buckets = engine.once.read().clone();
     for (number, bucket) in buckets {
@@ -346,7 +350,7 @@ fn fill_filters(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A closed segment that stays is written to tables, so that neither memory nor journals hold it.
+/// Flushes closed segments that stay to tables, so that neither memory nor journals hold them.
 fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
     let closed: Vec<SegmentKeyspaces> = {
         let mut segments = engine.segments.write();
@@ -365,7 +369,8 @@ fn write_out_closed(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Drops the buckets of idempotency keys that are past the window, and shortens the window of producers that have too many keys.
+/// Drops the buckets of idempotency keys that are older than the window, and shortens the window of producers that have
+/// too many keys.
 async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
     aside(shared, |shared, engine| {
         let oldest = shared.oldest_bucket(engine);
@@ -375,7 +380,7 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
             std::mem::replace(&mut *once, kept)
         };
         shared.keys.lock().retain(|bucket, _| *bucket >= oldest);
-        // The rows first: a row says that its bucket must be there.
+        // The rows are removed first: a row promises that its bucket exists.
         let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
         past.keys().for_each(|number| batch.remove(&engine.meta, row_key(*number)));
         if !past.is_empty() {
@@ -391,7 +396,7 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
     .await
 }
 
-/// Discards parked SETs that are too old, or too many of one stream.
+/// Discards parked SETs that are too old, or beyond the count or bytes of their stream.
 async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<(), StoreError> {
     let what = aside(shared, |shared, engine| {
         let options = &shared.options;
@@ -413,7 +418,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
                 let row = match item.value().map_err(engine_error) {
                     Ok(value) => read_row(&value),
                     Err(StoreError::Corrupt(why)) => {
-                        // The engine gets no further than this.
+                        // The engine cannot read beyond this row.
                         tracing::error!(%why, "parked SETs do not read, and stay");
                         break;
                     }

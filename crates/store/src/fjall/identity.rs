@@ -1,4 +1,4 @@
-//! Which store this is: read, checked against its owner token, and written anew where it is lost.
+//! The identity of a store: read, checked against its owner token, and written anew where it is lost.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -24,33 +24,34 @@ const CHECKSUM: &str = "checksum";
 pub(crate) struct Instance {
     /// The format of everything else in the folder.
     pub(crate) format: u32,
-    /// The store's id, for life.
+    /// The store's id, which never changes.
     pub(crate) id: String,
-    /// A fingerprint of the secret by which it names things.
+    /// The fingerprint of the secret from which its names derive.
     pub(crate) secret: String,
-    /// Changes with every opening; the owner token names it. None where the identity was written anew: no owner token names that.
+    /// The token, which changes with every opening and is named by the owner token. It is empty where the identity was
+    /// written anew, so that no owner token matches it.
     pub(crate) token: String,
-    /// The token before.
+    /// The previous token.
     pub(crate) before: String,
-    /// Bytes that the store may take.
+    /// The bytes that the store may use.
     pub(crate) budget: u64,
 }
 
-/// What is known of a store's identity.
+/// The result of reading a store's identity.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
-    /// It reads.
+    /// The identity can be read.
     Known(Instance),
-    /// There is a store, and its identity is missing or does not read; why.
+    /// A store whose identity is missing or cannot be read, with the reason.
     Lost(String),
 }
 
-/// The token that says which store is the original.
+/// The token that determines which store is the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Owner {
     store: String,
     token: String,
-    /// The inode of the store's folder: a copy on the same machine has another.
+    /// The inode of the store's folder, which a copy on the same machine does not share.
     folder: u64,
 }
 
@@ -60,7 +61,7 @@ pub(crate) fn token(runtime: &Runtime) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A fingerprint of the secret that tells nothing about it.
+/// Returns a fingerprint of the secret that reveals nothing about it.
 pub(crate) fn fingerprint(secret: &[u8; Names::SECRET]) -> String {
     blake3::Hash::from_bytes(blake3::derive_key("setgate store secret fingerprint v1", secret))
         .to_hex()
@@ -69,7 +70,7 @@ pub(crate) fn fingerprint(secret: &[u8; Names::SECRET]) -> String {
         .collect()
 }
 
-/// A checksum over all members but itself, whatever their order.
+/// Returns a checksum over all members but itself, in any order.
 fn checksum(members: &Map<String, Value>) -> String {
     let mut lines: Vec<String> =
         members.iter().filter(|(name, _)| *name != CHECKSUM).map(|(name, value)| format!("{name}={value}\n")).collect();
@@ -82,22 +83,23 @@ impl StorePlace {
         self.store.join("instance.json")
     }
 
-    /// Whether there is a store.
+    /// Returns whether there is a store.
     pub(crate) fn has_instance(&self) -> bool {
         self.instance_file().exists()
     }
 
-    /// Reads the store's identity. Where it does not read, that is told, and the store is not: it may be written anew.
+    /// Reads the store's identity. One that cannot be read is [`Identity::Lost`] and not an error: it may be written
+    /// anew.
     ///
     /// # Errors
-    /// [`OpenError`] where there is no store, it was written by another release, or the disk does not give it.
+    /// Returns [`OpenError`] where there is no store, it was written by another release, or the disk cannot be read.
     pub(crate) fn identity(&self) -> Result<Identity, OpenError> {
         let path = self.instance_file();
         let lost = |why: &dyn std::fmt::Display| Ok(Identity::Lost(format!("{} {why}", path.display())));
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Its parts say that there is a store.
+                // The parts prove that there is a store.
                 let parts = self.engine().exists() || self.rebuilt().join("engine").exists();
                 return if parts { lost(&"is missing") } else { Err(OpenError::Missing(self.store.clone())) };
             }
@@ -123,7 +125,7 @@ impl StorePlace {
         }
     }
 
-    /// Whether the folder holds what a broken off making of a store left, and nothing else.
+    /// Returns whether the folder holds only what an interrupted initialisation left.
     pub(crate) fn is_half_made(&self) -> Result<bool, OpenError> {
         let io = |error| OpenError::io("read", &self.store)(error);
         let parts = ["engine", "watermark", "watermark.new", "instance.new", "lock", "lost+found"];
@@ -163,8 +165,8 @@ impl StorePlace {
         replace(&path, &text)
     }
 
-    /// An identity in the place of one that is lost: without a token, so that the store counts as a copy until it is adopted. Nobody
-    /// knows whether it is the original: a backup that was put in its place has the same folder.
+    /// Returns an identity that replaces a lost one. It has no token, so that the store counts as a copy until it is
+    /// adopted: it is unknown whether it is the original, since a backup that was put in its place has the same folder.
     pub(crate) fn anew(&self, secret: &[u8; Names::SECRET], runtime: &Runtime) -> Result<Instance, OpenError> {
         let (_, whole) = space(&self.store).map_err(OpenError::io("look at", &self.store))?;
         let owner = self.owner()?.ok().filter(|owner| self.inode().is_ok_and(|folder| folder == owner.folder));
@@ -178,7 +180,7 @@ impl StorePlace {
         })
     }
 
-    /// Keeps what is left of an identity that does not read, and writes another one.
+    /// Keeps the file of an unreadable identity, and writes another identity.
     pub(crate) fn replace_instance(&self, instance: &Instance) -> Result<(), OpenError> {
         let (path, kept) = (self.instance_file(), self.store.join("instance.damaged"));
         if path.exists() {
@@ -198,7 +200,7 @@ impl StorePlace {
         replace(&self.owner, &text.map_err(OpenError::io("write", &self.owner))?)
     }
 
-    /// Reads the owner token, or says why there is none.
+    /// Reads the owner token, or returns the reason why there is none.
     fn owner(&self) -> Result<Result<Owner, String>, OpenError> {
         match fs::read(&self.owner) {
             Ok(text) => Ok(serde_json::from_slice(&text)
@@ -210,7 +212,7 @@ impl StorePlace {
         }
     }
 
-    /// Whether the owner token says that this folder is the original; if not, why.
+    /// Returns the reason why this folder is not the original, or `None` where the owner token names it as such.
     pub(crate) fn check(&self, instance: &Instance) -> Result<Option<String>, OpenError> {
         let owner = match self.owner()? {
             Ok(owner) => owner,
@@ -229,9 +231,9 @@ impl StorePlace {
         })
     }
 
-    /// Gives the store a new token, and the owner file the same.
+    /// Gives the store a new token, and writes it to the owner file as well.
     pub(crate) fn renew(&self, instance: &mut Instance, runtime: &Runtime) -> Result<(), OpenError> {
-        // What the owner file names goes on counting until it names the new one, however often that is broken off.
+        // The token in the owner file stays valid until the file names the new one, however often that is interrupted.
         let named = self.owner()?.ok().map(|owner| owner.token);
         let named = named.filter(|named| !named.is_empty() && *named == instance.before);
         let now = std::mem::replace(&mut instance.token, token(runtime));

@@ -1,4 +1,4 @@
-//! The engine's journals, looked at from outside: the engine cuts a damaged one short without a word.
+//! Checks of the engine's journals from outside, since the engine cuts a damaged one short silently.
 
 pub(crate) mod batches;
 
@@ -12,10 +12,10 @@ use std::{
 
 use crate::{codec::read_delta, fjall::replay::Fold};
 
-/// Which journals there are and where the last byte of each stands that is not zero.
+/// The journals by number, with the length of each up to its last byte that is not zero.
 pub(crate) type Ends = BTreeMap<u64, u64>;
 
-/// The journals in a folder, in the order in which they were written.
+/// Returns the journals in a folder, in the order in which they were written.
 pub(crate) fn journals(engine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     if !engine.exists() {
@@ -32,12 +32,12 @@ pub(crate) fn journals(engine: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The ends of the journals as they are now.
+/// Returns the present ends of the journals.
 pub(crate) fn ends(engine: &Path) -> io::Result<Ends> {
     journals(engine)?.into_iter().map(|(number, path)| Ok((number, end(&path)?))).collect()
 }
 
-/// The length of a file without the zeros at its end.
+/// Returns the length of a file without the zeros at its end.
 fn end(path: &Path) -> io::Result<u64> {
     let file = File::open(path)?;
     let mut left = file.metadata()?.len();
@@ -61,12 +61,13 @@ fn end(path: &Path) -> io::Result<u64> {
     Ok(0)
 }
 
-/// The sealed journals (all but the newest) that the engine cut short at its opening. Only damage does that: a journal is sealed whole.
+/// Returns the sealed journals (all but the newest) that the engine cut short at its opening. Only damage causes that,
+/// since a journal is sealed whole.
 pub(crate) fn cut(engine: &Path, before: &Ends) -> io::Result<Vec<u64>> {
     let newest = before.keys().next_back().copied();
     let mut cut = Vec::new();
     for (number, path) in journals(engine)? {
-        // A journal that is gone was flushed before; the engine removes it only whole.
+        // A journal that is gone was flushed before; the engine removes it only as a whole.
         if let Some(end) = before.get(&number).filter(|_| Some(number) != newest)
             && fs::metadata(&path)?.len() < *end
         {
@@ -76,11 +77,11 @@ pub(crate) fn cut(engine: &Path, before: &Ends) -> io::Result<Vec<u64>> {
     Ok(cut)
 }
 
-/// A place in a journal that does not read although a commit stands behind it, told in words. After a kill or a power cut only the last
-/// commit can be torn, since each was flushed before the next began.
+/// Returns a description of an unreadable place in a journal that has a commit after it. After a kill or a power cut
+/// only the last commit can be torn, since each was flushed before the next began.
 ///
 /// # Errors
-/// Where the disk does not give the journals.
+/// Returns the error of the disk where the journals cannot be read.
 pub(crate) fn holed(engine: &Path) -> io::Result<Option<String>> {
     let mut torn: Option<u64> = None;
     for (number, path) in journals(engine)? {
@@ -109,13 +110,13 @@ pub(crate) fn holed(engine: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// Whether a change is one that each commit of the store makes: its numbered row, or the fold.
+/// Returns whether a change is one that each commit of the store makes: its numbered row, or the fold.
 fn is_commit(item: &batches::Item<'_>) -> bool {
     let row = || item.key.len() == 8 && item.value.is_some_and(|value| read_delta(0, value).is_ok());
     item.key == Fold::KEY.as_bytes() || row()
 }
 
-/// Copies the journals aside, unless older copies are there still: those tell more.
+/// Copies the journals aside, unless older copies are still there, which hold more.
 pub(crate) fn keep_aside(engine: &Path, aside: &Path) -> io::Result<()> {
     if aside.exists() {
         return Ok(());
@@ -126,7 +127,7 @@ pub(crate) fn keep_aside(engine: &Path, aside: &Path) -> io::Result<()> {
     }
     fs::create_dir(&making)?;
     for (number, path) in journals(engine)? {
-        // Only as far as it is written: the rest is zeros set aside for later.
+        // Only the written part is copied: the rest is zeros reserved for later.
         let mut from = io::Read::take(File::open(&path)?, end(&path)?);
         io::copy(&mut from, &mut File::create(making.join(format!("{number}.jnl")))?)?;
     }

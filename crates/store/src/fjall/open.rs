@@ -1,4 +1,4 @@
-//! Making, opening and adopting a store.
+//! Creation, opening and adoption of a store.
 
 use std::{
     fs,
@@ -27,13 +27,14 @@ use crate::{
     state::Numbers,
 };
 
-/// The queue of the writer.
+/// The capacity of the writer's queue.
 const QUEUE: usize = 4096;
 
-/// How far numbers move on when a copy is adopted, so that what the original gave in the meantime is not given again.
+/// The step by which numbers advance when a copy is adopted, so that those which the original allocated meanwhile are
+/// not allocated again.
 const ADOPTED: u32 = 1 << 16;
 
-/// An open store and what its opening found.
+/// An open store and the findings of its opening.
 #[derive(Debug)]
 pub struct Opened {
     /// The store.
@@ -47,28 +48,28 @@ pub struct Opened {
 pub struct OpenReport {
     /// The store's id.
     pub id: String,
-    /// True when it was closed in order before.
+    /// True when the store was closed in order before.
     pub clean: bool,
-    /// Heads and deltas that were replayed.
+    /// The heads and deltas that were replayed.
     pub replayed: u64,
     /// The time that the opening took.
     pub took: Duration,
     /// The last record.
     pub last: u64,
-    /// Deliveries owed.
+    /// The deliveries owed.
     pub waiting: u64,
-    /// The reason why it is held as a copy until it is adopted, if it is.
+    /// The reason why the store is held as a copy until it is adopted, if it is.
     pub held: Option<String>,
-    /// True when the wall clock is not believed.
+    /// True when the wall clock is suspect.
     pub clock_suspect: bool,
 }
 
-/// The properties of a store that was made.
+/// The properties of a new store.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Created {
     /// The store's id.
     pub id: String,
-    /// Bytes that it may take.
+    /// The bytes that the store may use.
     pub budget: u64,
 }
 
@@ -81,10 +82,10 @@ pub(crate) fn damaged(error: StoreError) -> OpenError {
 }
 
 impl FjallStore {
-    /// Makes a store in an empty folder, and the owner token beside it.
+    /// Creates a store in an empty folder, and its owner token.
     ///
     /// # Errors
-    /// [`OpenError`], for example where there is one already.
+    /// Returns [`OpenError`], for example where there is a store already.
     pub fn init(
         place: &StorePlace,
         options: &Options,
@@ -119,23 +120,23 @@ impl FjallStore {
         Watermark::create(&place.watermark(), Mark { heartbeat, clean: true, ..Mark::default() })
             .map_err(OpenError::io("write", &place.watermark()))?;
         place.write_owner(&instance)?;
-        // The instance comes last: a folder without it is no store, and can be made again.
+        // The instance is written last: a folder without it is not a store, and can be initialised again.
         place.write_instance(&instance)?;
         sync_folder(&place.store).map_err(OpenError::io("write", &place.store))?;
         Ok(Created { id: instance.id, budget })
     }
 
-    /// Clears away what an interrupted [`FjallStore::init`] left, so that it can be done again. Where there is a store, or where one may
-    /// have been, nothing is touched.
+    /// Removes what an interrupted [`FjallStore::init`] left, so that it can be repeated. Where there is a store, or
+    /// where one may have been, nothing is touched.
     ///
     /// # Errors
-    /// [`OpenError`], for example where another process makes it at this moment.
+    /// Returns [`OpenError`], for example where another process creates the store at this moment.
     pub fn clear_unfinished(place: &StorePlace) -> Result<(), OpenError> {
         if place.has_instance() || !place.engine().exists() {
             return Ok(());
         }
         let _lock = place.lock()?;
-        // It is made after the engine and before the instance; what was ever accepted stands in it.
+        // The watermark is made after the engine and before the instance, and records what was ever accepted.
         let mark = place.watermark();
         match Watermark::read(&mark) {
             Ok(Some(Mark { last: 0, epoch: 0, .. })) => {
@@ -147,10 +148,11 @@ impl FjallStore {
         fs::remove_dir_all(place.engine()).map_err(OpenError::io("remove", &place.engine()))
     }
 
-    /// Opens a store: takes its lock, replays what is not folded yet, and compares what it finds with what was promised.
+    /// Opens a store: takes its lock, replays what is not folded yet, and compares its content with the watermark.
     ///
     /// # Errors
-    /// [`OpenError`]: in use, of another format, damaged, or short of what was promised.
+    /// Returns [`OpenError`] where the store is in use, has another format, is damaged or has less than the watermark
+    /// promises.
     pub fn open(
         place: &StorePlace,
         options: &Options,
@@ -172,10 +174,11 @@ impl FjallStore {
         let steady = options.clock_steady;
         let sanity = Sanity::new(runtime, steady, observed.clock.clone(), Some(last_beat));
         if mark.last == 0 {
-            // Nothing was ever accepted: there is nothing that a wrong clock could destroy, and it may have been made long ago.
+            // No event was ever accepted: there is nothing that a wrong clock could destroy, and the store may have
+            // been made long ago.
             sanity.believe(runtime);
         }
-        // Before anything is written.
+        // The buckets are dated before anything is written.
         engine.date_buckets(options, sanity.now(runtime)).map_err(damaged)?;
         begin(&engine, epoch).map_err(damaged)?;
         begin_mark(&mut watermark, &loaded, epoch, boot, sanity.beat(runtime))
@@ -183,7 +186,8 @@ impl FjallStore {
         let renewed = if held.is_none() { place.renew(&mut instance, runtime) } else { Ok(()) };
         let unrenewed = match renewed {
             Ok(()) => None,
-            // A full disk must not keep the store from being opened, since opening is how it gets room. No event is taken meanwhile.
+            // A full disk must not keep the store from being opened, since opening is how it frees space. No event is
+            // accepted meanwhile.
             Err(error) if error.is_full() => {
                 tracing::warn!(%error, "the token of the store is renewed as soon as there is room");
                 Some(instance.clone())
@@ -222,7 +226,7 @@ impl FjallStore {
         }));
         let (sender, receiver) = mpsc::sync_channel(QUEUE);
         let mut writer = Writer::new(shared.clone(), engine, watermark, lock, Ledge { commit, chain, fold });
-        // Before the first event can come: on a full disk none is taken.
+        // The disk is measured before the first event can arrive, since a full disk must accept none.
         writer.measure();
         writer.unrenewed = unrenewed;
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
@@ -238,12 +242,14 @@ impl FjallStore {
         Ok(Opened { store: Arc::new(Self::over(shared, sender)), report })
     }
 
-    /// Makes a copy, or a restored backup, the original: from now on this folder is the store. The original must not be used again.
+    /// Makes a copy, or a restored backup, the original: from now on this folder is the store. The original must not be
+    /// used again.
     ///
-    /// Numbers of streams, issuers and producers move on, so that none is given twice that the original gave after the copy was made.
+    /// The numbers of streams, issuers and producers advance, so that none which the original allocated after the copy
+    /// was made is allocated again.
     ///
     /// # Errors
-    /// [`OpenError`], as for opening.
+    /// Returns [`OpenError`] as for opening.
     pub fn adopt(place: &StorePlace, runtime: &Runtime) -> Result<(), OpenError> {
         let mut instance = place.instance(None)?;
         let _lock = place.lock()?;
@@ -266,13 +272,13 @@ impl FjallStore {
     }
 }
 
-/// The numbers after an adoption.
+/// Returns the numbers after an adoption.
 pub(crate) fn adopted(numbers: Numbers) -> Numbers {
     let on = |number: u32| if number == 0 { 0 } else { number.saturating_add(ADOPTED) };
     Numbers { stream: on(numbers.stream), issuer: on(numbers.issuer), producer: on(numbers.producer) }
 }
 
-/// Opens the file of marks, which must hold one.
+/// Opens the watermark file, which must hold a mark.
 pub(crate) fn open_mark(place: &StorePlace) -> Result<(Watermark, Mark), OpenError> {
     let path = place.watermark();
     match Watermark::open(&path) {
@@ -285,13 +291,14 @@ pub(crate) fn open_mark(place: &StorePlace) -> Result<(Watermark, Mark), OpenErr
     }
 }
 
-/// Opens the engine and compares what it holds with the mark.
+/// Opens the engine and compares its content with the mark.
 pub(crate) fn open_engine(place: &StorePlace, mark: &Mark) -> Result<(Engine, Loaded), OpenError> {
     let path = place.engine();
     if !path.exists() {
         return Err(OpenError::Damaged(format!("its folder {} is missing", path.display()).into()));
     }
-    // Before the engine is let at them: it would cut off what it cannot read, and what stands behind it.
+    // The check comes before the engine opens its journals: it would cut off what it cannot read, and everything after
+    // it.
     if let Some(hole) = journal::holed(&path).map_err(OpenError::io("read", &path))? {
         return Err(OpenError::Damaged(hole.into()));
     }
@@ -299,7 +306,7 @@ pub(crate) fn open_engine(place: &StorePlace, mark: &Mark) -> Result<(Engine, Lo
     if !mark.clean {
         match journal::keep_aside(&path, &place.aside()) {
             Ok(()) => {}
-            // A full disk must not keep the store from being opened, since opening is how it gets room.
+            // A full disk must not keep the store from being opened, since opening is how it frees space.
             Err(error) if is_full(&error) => {
                 tracing::warn!("there is no room to copy the journals aside before they are opened");
             }
@@ -341,7 +348,7 @@ pub(crate) fn compare(place: &StorePlace, mark: &Mark, loaded: &Loaded, engine: 
     }
 }
 
-/// Writes down that there is one more opening.
+/// Records one more opening.
 fn begin(engine: &Engine, epoch: u64) -> Result<(), StoreError> {
     let mut batch = engine.db.batch().durability(Some(PersistMode::SyncAll));
     batch.insert(&engine.meta, EPOCH, key(epoch));

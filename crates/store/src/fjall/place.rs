@@ -1,4 +1,4 @@
-//! The folder of a store: where its parts lie, who holds it, and why it is not opened.
+//! The folder of a store: the paths of its parts, its lock, and the errors of opening it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,47 +14,47 @@ use crate::Why;
 /// The format that this release writes.
 pub(crate) const FORMAT: u32 = 1;
 
-/// Where a store lives, and where the token is kept that tells it from its copies.
+/// The paths of a store, and of the token that distinguishes it from its copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorePlace {
     /// The folder of the store.
     pub store: PathBuf,
-    /// The file of the owner token, outside that folder: it must not travel with a copy of it.
+    /// The file of the owner token, outside the folder: it must not be copied along with it.
     pub owner: PathBuf,
 }
 
-/// Why a store was not opened, and what to do.
+/// The reason why a store was not opened, with the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is none.
+    /// The folder has no store.
     #[error("there is no store in {0}: is the volume mounted? `setgate init` makes a new one")]
     Missing(PathBuf),
-    /// There is one already.
+    /// The folder is not empty, and a store is created in an empty one only.
     #[error("{0} is not empty: a store is made in an empty folder only")]
     Exists(PathBuf),
-    /// Another process has it.
+    /// The store is in use by another process.
     #[error("the store in {path} is in use by process {pid}")]
     Locked {
         /// The folder.
         path: PathBuf,
-        /// The other process, as it wrote itself down.
+        /// The id of the other process, as it recorded it.
         pid: String,
     },
-    /// It lies on a network.
+    /// The store is on a network file system.
     #[error("{path} lies on a network file system ({kind}): a store needs a local one")]
     Network {
         /// The folder.
         path: PathBuf,
-        /// Which.
+        /// The kind of file system.
         kind: &'static str,
     },
-    /// It was written by another release.
+    /// The store was written by another release.
     #[error(
         "the store has format {found}, this release reads format {FORMAT}: use the release that wrote it, or export and import"
     )]
     Format {
-        /// Its format.
+        /// The store's format.
         found: u32,
     },
     /// The secret belongs to another store.
@@ -63,40 +63,40 @@ pub enum OpenError {
         /// The store's id.
         id: String,
     },
-    /// It holds less than it has promised.
+    /// The store holds less than it has promised.
     #[error(
         "the store is short of {events} accepted events and {commits} commits: it holds up to record {found}, and {promised} were \
          promised. `setgate store check` says what is wrong, `setgate store repair` what can be saved; or restore a backup{}", kept_in(aside.as_deref())
     )]
     Short {
-        /// Accepted events that are missing.
+        /// The accepted events that are missing.
         events: u64,
-        /// Commits that are missing.
+        /// The commits that are missing.
         commits: u64,
         /// The last record found.
         found: u64,
         /// The last record promised.
         promised: u64,
-        /// Where the journals were copied before they were opened, after an unclean stop.
+        /// The folder to which the journals were copied before they were opened, after an unclean stop.
         aside: Option<PathBuf>,
     },
-    /// What it holds does not read back.
+    /// The store's content does not read back as it was written.
     #[error(
         "the store is damaged: {0}. `setgate store check` says what is wrong, `setgate store repair` what can be saved; or restore a \
          backup"
     )]
     Damaged(#[source] Why),
-    /// The file system has no room for what an opening writes.
+    /// The file system has no space for what an opening writes.
     #[error("there is no room on the file system of the store: {0}")]
     Full(#[source] Why),
     /// The disk or the operating system refused.
     #[error("could not {what} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The attempted operation.
         what: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
 }
@@ -108,12 +108,12 @@ fn kept_in(aside: Option<&Path>) -> String {
 }
 
 impl OpenError {
-    /// Says what was tried with which file.
+    /// Returns a function that adds the operation and the file to an error.
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.to_path_buf(), source }
     }
 
-    /// Whether it was for want of room: it passes as soon as there is some.
+    /// Returns whether space was missing: the error passes as soon as there is some.
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
@@ -124,7 +124,7 @@ impl OpenError {
     }
 }
 
-/// Whether an error of the system says that there is no room.
+/// Returns whether an error of the system means that no space is left.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
@@ -149,33 +149,34 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 impl StorePlace {
-    /// The engine's folder.
+    /// Returns the engine's folder.
     pub(crate) fn engine(&self) -> PathBuf {
         self.store.join("engine")
     }
 
-    /// The file of marks.
+    /// Returns the watermark file.
     pub(crate) fn watermark(&self) -> PathBuf {
         self.store.join("watermark")
     }
 
-    /// Where journals are copied before they are opened after an unclean stop.
+    /// Returns the folder to which journals are copied before they are opened after an unclean stop.
     pub(crate) fn aside(&self) -> PathBuf {
         self.store.join("aside")
     }
 
-    /// Where a repair writes what it puts in place later.
+    /// Returns the folder in which a repair writes the parts that it puts in place later.
     pub(crate) fn rebuilt(&self) -> PathBuf {
         self.store.join("repaired")
     }
 
-    /// Where the parts that a repair replaced are kept.
+    /// Returns the folder that keeps the parts which a repair replaced.
     fn damaged(&self) -> PathBuf {
         self.store.join("damaged")
     }
 
-    /// Puts repaired parts in the place of those that are damaged, and keeps these; answers where. The engine goes first: with it the
-    /// mark of before is kept too, since it promises no more than what was repaired.
+    /// Puts the repaired parts in the place of the damaged ones, keeps these, and returns the folder that keeps them.
+    /// The engine is replaced before the watermark: the old mark, of which a copy is kept too, promises no more than
+    /// what was repaired, so it is valid beside the new engine.
     pub(crate) fn swap(&self) -> io::Result<PathBuf> {
         let mut kept = self.damaged();
         let mut number = 1;
@@ -194,7 +195,7 @@ impl StorePlace {
         Ok(kept)
     }
 
-    /// Finishes what [`StorePlace::swap`] began, if it was broken off between its renames.
+    /// Finishes an interrupted [`StorePlace::swap`].
     pub(crate) fn finish_swap(&self) -> io::Result<()> {
         let made = self.rebuilt();
         let whole = made.join("engine").exists() && made.join("watermark").exists();
@@ -211,7 +212,7 @@ impl StorePlace {
         sync_folder(&self.engine())
     }
 
-    /// Takes the store for this process.
+    /// Locks the store for this process.
     pub(crate) fn lock(&self) -> Result<Lock, OpenError> {
         let path = self.store.join("lock");
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -232,7 +233,7 @@ impl StorePlace {
     }
 }
 
-/// Holds a store for this process until it is dropped.
+/// The lock of a store, held by this process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "it is held, not used")] File);
 
@@ -252,7 +253,7 @@ pub(crate) fn refuse_network(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::Network { path: path.to_path_buf(), kind })
 }
 
-/// Bytes free for this process on the file system of a folder, and bytes that it has at all.
+/// Returns the bytes free for this process on the file system of a folder, and its size in bytes.
 pub(crate) fn space(path: &Path) -> io::Result<(u64, u64)> {
     let found = rustix::fs::statvfs(path)?;
     Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))

@@ -1,4 +1,5 @@
-//! After a failed write: what is on the disk is read again, in the same process, where that can be trusted.
+//! The recovery from a failed write: the store is read from the disk again, in the same process, where that can be
+//! trusted.
 
 use std::{
     sync::{
@@ -24,22 +25,24 @@ use crate::{
     },
 };
 
-/// After so many openings in vain nothing is left but to end the process.
+/// The most openings after a failure without a successful commit; after them the process must end.
 const VAIN: u32 = 3;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), LONGEST_PAUSE);
 
 impl Writer {
-    /// Opens the engine again; answers whether the writer goes on.
+    /// Opens the engine again. Returns whether the writer continues.
     ///
-    /// A write that the engine did not take is nothing worse than that: the engine is opened again, as often as it takes while the
-    /// disk is full, three times otherwise. A flush that the disk did not confirm is never tried again (the system may have thrown
-    /// away what it could not write, and would say yes the second time): the process must end.
+    /// A write that the engine did not accept has no further consequence: the engine is opened again, as often as
+    /// necessary while the disk is full, three times otherwise. A flush that the disk did not confirm is never tried
+    /// again (the system may have discarded what it could not write, and would confirm the second attempt): the process
+    /// must end.
     pub(crate) fn recover(&mut self, failure: Failure, queue: &Receiver<Job>) -> bool {
         let (mut error, lost) = match failure {
             Failure::Write(error) => (error, false),
             Failure::Sync(error) => (error, true),
-            // With room on the disk it was no lack of it: the disk failed a worker as it may fail the writer.
+            // Where the disk has free space, a lack of it was not the cause: the disk failed a worker as it may fail
+            // the writer.
             Failure::Stopped(error) => (error, !self.has_no_room()),
             #[cfg(test)]
             Failure::Cut => {
@@ -52,13 +55,14 @@ impl Writer {
         loop {
             tracing::error!(%error, "the store could not write");
             *self.shared.trouble.lock() = Some(error.clone());
-            // A worker of the engine that met a full disk says no more than that it stopped.
+            // A worker of the engine that met a full disk reports only that it stopped.
             let full = matches!(error, StoreError::Full(_)) || self.has_no_room();
             self.vain += u32::from(!full);
             if lost || matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
                 return self.die(&error, queue);
             }
-            // It goes on growing from one failure to the next until a write had room: a full disk must not be asked without end.
+            // The pause grows from one failure to the next until a write had space: a full disk must not be tried
+            // without end.
             self.pauses = self.pauses.saturating_add(1);
             if !self.refuse_for(PAUSES.wait(self.pauses, Jitter::None), queue) {
                 return false;
@@ -75,7 +79,7 @@ impl Writer {
         }
     }
 
-    /// Whether a failure counts as one of space.
+    /// Returns whether a failure counts as one of space.
     fn has_no_room(&self) -> bool {
         space(&self.shared.place.store).is_ok_and(|(free, _)| {
             self.shared.free.store(free, Ordering::Relaxed);
@@ -83,7 +87,7 @@ impl Writer {
         })
     }
 
-    /// Opens the engine and shows what it holds. What was visible but not durable is applied again.
+    /// Opens the engine and makes its content visible. Deltas that were visible but not durable are applied again.
     fn reopen(&mut self) -> Result<(), StoreError> {
         let (engine, mut loaded) = guarded(|| {
             let engine = Engine::open(&self.shared.place.engine())?;
@@ -113,7 +117,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Answers everything in the queue with a refusal for a while; answers whether the store is still wanted.
+    /// Refuses everything in the queue for a while. Returns whether the store is still in use.
     fn refuse_for(&mut self, pause: Duration, queue: &Receiver<Job>) -> bool {
         if let Some(job) = self.after.take()
             && !self.refuse(job)
@@ -139,7 +143,7 @@ impl Writer {
         }
     }
 
-    /// Answers a job with a refusal; answers whether the store is still wanted.
+    /// Refuses a job. Returns whether the store is still in use.
     pub(crate) fn refuse(&mut self, job: Job) -> bool {
         match job {
             Job::Commit(call) => {
@@ -153,7 +157,7 @@ impl Writer {
                 let _ = call.answer.send(Err(error));
                 true
             }
-            // Who waits for a task hears that it was not done.
+            // The caller of a task gets an error when the task is dropped.
             Job::Task(_) => true,
             Job::Close(answer) => {
                 self.shared.closed.store(true, Ordering::Release);
@@ -171,7 +175,7 @@ impl Writer {
         }
     }
 
-    /// Tells the process that it must end, and refuses everything until it does.
+    /// Reports that the process must end, and refuses everything until it does.
     fn die(&mut self, error: &StoreError, queue: &Receiver<Job>) -> bool {
         tracing::error!(%error, "the store cannot go on");
         self.shared.fatal.send_replace(Some(error.to_string()));

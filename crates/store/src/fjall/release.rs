@@ -1,4 +1,4 @@
-//! Giving room on the disk back while the process lives.
+//! The release of disk space while the process lives.
 
 use std::time::Duration;
 
@@ -13,26 +13,27 @@ use crate::{
     },
 };
 
-/// So many milliseconds the engine's worker gets to write out what keeps journals.
+/// The milliseconds for which the engine's worker may write out what keeps journals.
 const PATIENCE: u32 = 3000;
 
-/// Deletes a keyspace and lets go of every file of it.
+/// Deletes a keyspace and closes all its files.
 ///
-/// Of a keyspace that is deleted as a whole the files of tables that were read would stay open, and their blocks taken, until the process
-/// ends. So the tables are dropped as well.
+/// After the deletion of a whole keyspace the files of tables that were read would stay open, and their blocks in use,
+/// until the process ends. The tables are therefore dropped as well.
 pub(crate) fn delete(engine: &Engine, keyspace: Keyspace) -> Result<(), StoreError> {
-    // Deleted first: from then on nothing is compacted, and no journal waits for what is in its memory.
+    // The keyspace is deleted first: from then on nothing is compacted, and no journal waits for its rows in memory.
     engine.db.delete_keyspace(keyspace.clone()).map_err(engine_error)?;
     if let Err(error) = drop_tables(&keyspace) {
-        // It is deleted all the same; only the files that were read stay open.
+        // The keyspace is deleted all the same; only the files that were read stay open.
         tracing::warn!(%error, keyspace = &**keyspace.name(), "the room of what was given up is free after a restart only");
     }
     Ok(())
 }
 
-/// Where room is scarce, writes out what keeps old journals.
+/// Flushes the memory that keeps old journals, where space is scarce.
 ///
-/// A journal goes when nothing of it is in memory only. Keyspaces that are seldom written would keep some 128 MB of them.
+/// A journal is removed when none of its rows is in memory only. Keyspaces that are seldom written would keep some 128
+/// MB of journals.
 pub(crate) fn release_journals(shared: &Shared, engine: &Engine) -> Result<(), StoreError> {
     if !shared.is_pressed() || engine.db.journal_count() < 2 {
         return Ok(());
@@ -40,7 +41,7 @@ pub(crate) fn release_journals(shared: &Shared, engine: &Engine) -> Result<(), S
     for keyspace in engine.all() {
         keyspace.rotate_memtable().map_err(engine_error)?;
     }
-    // What is measured next decides what is cut: it should see the room that comes back by itself.
+    // The next measurement decides what is cut, so it should include the space that is freed by itself.
     for _ in 0..PATIENCE {
         if engine.db.journal_count() < 2 {
             break;

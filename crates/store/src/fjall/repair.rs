@@ -1,4 +1,4 @@
-//! A way out for a store that does not open: what reads is written anew, what does not is told and given up.
+//! The repair of a store that does not open: what can be read is written anew, what cannot is reported and given up.
 
 use std::{
     fs,
@@ -32,18 +32,18 @@ use crate::{
     time::HeldBack,
 };
 
-/// How far positions move on, so that none is given twice that was given after what the store remembers.
+/// The step by which positions advance, so that none which was given after the last known one is given again.
 const MOVED: u64 = 1 << 20;
-/// Bytes that are written at once.
+/// The bytes that are written at once.
 const BATCH: usize = 1024 * 1024;
-/// Records and bytes of a segment that is written anew.
+/// The records and bytes of a segment that is written anew.
 const SEGMENT: (u64, u64) = (65_536, 64 * 1024 * 1024);
 
-/// A closed store, looked through, and held until it is repaired or let be.
+/// A closed store that was surveyed and stays locked until it is repaired or the value is dropped.
 pub struct Repair {
     place: StorePlace,
     identity: Identity,
-    /// What is written where the identity is lost.
+    /// The identity that is written where the old one is lost.
     anew: Option<Instance>,
     mark: Option<Mark>,
     salvage: Salvage,
@@ -64,19 +64,19 @@ pub struct Repaired {
     pub store: PathBuf,
     /// The folder of the parts as they were, if the repaired ones took their place.
     pub damaged: Option<PathBuf>,
-    /// The first position that it will give.
+    /// The first position that the store will give.
     pub next: Position,
-    /// Deliveries that wait in it.
+    /// The deliveries that wait in the store.
     pub waiting: u64,
-    /// The reason why it counts as a copy, and is held until it is adopted, if it does.
+    /// The reason why the store counts as a copy, and is held until it is adopted, if it does.
     pub copy: Option<String>,
 }
 
 impl FjallStore {
-    /// Looks through a closed store, whatever its state. Nothing is changed until [`Repair::carry_out`].
+    /// Surveys a closed store, whatever its state. Nothing is changed until [`Repair::carry_out`].
     ///
     /// # Errors
-    /// [`OpenError`] where there is none, it is in use, or the disk does not give it.
+    /// Returns [`OpenError`] where there is no store, it is in use, or the disk cannot be read.
     pub fn repair(place: &StorePlace) -> Result<Repair, OpenError> {
         let identity = place.identity()?;
         let lock = place.lock()?;
@@ -93,7 +93,7 @@ impl FjallStore {
 }
 
 impl Repair {
-    /// Returns what would be kept, and what would be given up.
+    /// Returns what would be kept and what would be given up.
     #[must_use]
     pub fn findings(&self) -> &Findings {
         &self.survey.findings
@@ -113,16 +113,16 @@ impl Repair {
         self.findings().identity.is_some() || self.is_broken()
     }
 
-    /// Gives the store an identity in the place of one that is lost. Without a token: see [`Repaired::copy`].
+    /// Gives the store a new identity in place of one that is lost. It has no owner token: see [`Repaired::copy`].
     ///
     /// # Errors
-    /// [`OpenError`] where the disk does not tell what it has.
+    /// Returns [`OpenError`] where the file system or the owner token cannot be read.
     pub fn identify(&mut self, secret: &[u8; Names::SECRET], runtime: &Runtime) -> Result<(), OpenError> {
         self.anew = Some(self.place.anew(secret, runtime)?);
         Ok(())
     }
 
-    /// The value of a control-plane record, as far as it reads.
+    /// Returns the value of a control-plane record, if it can be read.
     #[must_use]
     pub fn record(&self, key: &str) -> Option<Vec<u8>> {
         let full = crate::fjall::engine::control_key(&key.into());
@@ -131,18 +131,19 @@ impl Repair {
         Some(record.value.to_vec())
     }
 
-    /// Whether the engine does not open it, or something that was promised is not there.
+    /// Returns whether the engine cannot open the store, or something that was promised is missing.
     fn is_broken(&self) -> bool {
         let checked = crate::fjall::seal::check(&self.place.engine());
         !self.findings().is_sound() || self.mark.is_none() || !checked.is_ok_and(|wrong| wrong.is_empty())
     }
 
-    /// Writes the store anew, opens and checks what was written, and only then puts it in place of the damaged parts, by renames. The
-    /// damaged parts are kept beside it, in `damaged`. With `into` the repaired store is left there, a copy like any other, and the
-    /// damaged one is not touched. Where nothing but the identity is lost, that alone is written.
+    /// Writes the store anew, opens and checks what was written, and only then puts it in place of the damaged parts,
+    /// by renames. The damaged parts are kept beside it, in `damaged`. With `into` the repaired store is left there, a
+    /// copy like any other, and the damaged one is not touched. Where only the identity is lost, only the identity is
+    /// written.
     ///
     /// # Errors
-    /// [`OpenError`]; the store is as it was, or is put in place whole by the next attempt.
+    /// Returns [`OpenError`]; the store is unchanged, or the next attempt puts it in place completely.
     pub fn carry_out(self, into: Option<&Path>, runtime: &Runtime) -> Result<Repaired, OpenError> {
         let (instance, lost) = match (&self.identity, &self.anew) {
             (Identity::Known(instance), _) => (instance.clone(), false),
@@ -179,10 +180,10 @@ impl Repair {
         let made = StorePlace { store: work.clone(), owner: self.place.owner.clone() };
         let mark = self.write(&made, runtime)?;
         self.prove(&made, &mark)?;
-        // Last: without it nothing is put in place.
+        // The watermark is written last: without it nothing is put in place.
         Watermark::create(&made.watermark(), mark).map_err(OpenError::io("write", &made.watermark()))?;
         if into.is_some() {
-            // The identity comes last: a folder without it is no store.
+            // The identity is written last: a folder without it is not a store.
             made.write_instance(&instance)?;
             sync_folder(&work.join("engine")).map_err(OpenError::io("write", &work))?;
             let copy = made.check(&instance)?;
@@ -232,7 +233,7 @@ impl Repair {
         })
     }
 
-    /// Opens what was written, as a start does, and reads it from end to end.
+    /// Opens what was written, as a start does, and reads it completely.
     fn prove(&self, made: &StorePlace, mark: &Mark) -> Result<(), OpenError> {
         let fails = |why: String| OpenError::Damaged(format!("what was written anew is not whole: {why}").into());
         let (engine, loaded) = open_engine(made, mark)?;
@@ -262,7 +263,7 @@ impl Repair {
     }
 }
 
-/// Writes the new store.
+/// The writer of the new store.
 struct Scribe<'a> {
     engine: &'a Engine,
     batch: Option<Filling<'a>>,
@@ -287,11 +288,11 @@ impl<'a> Scribe<'a> {
         batch.durability(Some(PersistMode::Buffer)).commit().map_err(engine_error)
     }
 
-    /// Heads and bodies, in segments without a hole.
+    /// Writes heads and bodies, in segments without gaps.
     fn ledger(&mut self, from: &Repair) -> Result<(), StoreError> {
         let survey = &from.survey;
         let mut bodies = from.salvage.rows(|role| survey.chosen.bodies(role)).peekable();
-        // A head may be found again whose segment was given up and whose body outlived it.
+        // A head may be recovered whose segment was deleted and whose body is among the held.
         let mut held = from.salvage.held_bodies().peekable();
         for row in from.salvage.rows(|role| survey.chosen.heads(role)) {
             let (Some(seq), Some(value)) = (seq_of(&row.key), &row.value) else { continue };
@@ -331,7 +332,7 @@ impl<'a> Scribe<'a> {
         self.flush()
     }
 
-    /// What outlived its segment and is still owed, with a condensed segment around each run of it.
+    /// Writes the held records that are still owed, with a condensed segment around each run of them.
     fn held(&mut self, from: &Repair) -> Result<(), StoreError> {
         let survey = &from.survey;
         let mut owed = roaring::RoaringTreemap::new();
@@ -372,7 +373,7 @@ impl<'a> Scribe<'a> {
         self.flush()
     }
 
-    /// Parked SETs, control-plane records, idempotency keys.
+    /// Writes parked SETs, control-plane records and idempotency keys.
     fn rest(&mut self, from: &Repair) -> Result<(), StoreError> {
         let engine = self.engine;
         for (role, keyspace) in
@@ -407,7 +408,7 @@ impl<'a> Scribe<'a> {
         self.flush()
     }
 
-    /// Cursors, counters and the table of segments, in one batch, and everything onto the disk.
+    /// Writes cursors, counters and the table of segments in one batch, and makes everything durable.
     fn cursors(&mut self, from: &Repair, fold: Fold, heartbeat: Timestamp) -> Result<(), StoreError> {
         let (engine, survey) = (self.engine, &from.survey);
         let mut filling = Filling::new(engine, 1024);
@@ -416,7 +417,7 @@ impl<'a> Scribe<'a> {
             filling.segment(segment);
         }
         let version = crate::Version(survey.state.version.0 + 1);
-        // Whatever was decided before is decided again.
+        // The new version makes the router decide again whatever was decided before.
         let counters = write_counters(version, version, survey.numbers());
         filling.batch.insert(&engine.meta, COUNTERS, counters);
         filling.batch.insert(&engine.meta, KEYS, write_keys(&survey.keys));
@@ -431,7 +432,7 @@ impl<'a> Scribe<'a> {
             }
         }
         let held_back = survey.held_back.clone().unwrap_or_else(|| {
-            // In doubt every record is as young as the last heartbeat: nothing is destroyed by an age that nobody knows.
+            // In doubt every record is as young as the last heartbeat: nothing is destroyed by an unknown age.
             let until = heartbeat.max(fold.accepted);
             let times = (Timestamp::from_millis(0), until);
             vec![HeldBack { first: 1, last: fold.frontier, times, until }]

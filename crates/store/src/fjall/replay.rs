@@ -1,4 +1,4 @@
-//! From what is on the disk to what is in memory: chunks and rows, then the heads after the frontier, then the deltas.
+//! The replay from the disk to memory: chunks and rows, then the heads after the frontier, then the deltas.
 
 use setgate_set::Timestamp;
 
@@ -14,16 +14,16 @@ use crate::{
     state::{Numbers, State},
 };
 
-/// Where the cursors were last written down as a whole.
+/// The point at which the cursors were last written as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fold {
-    /// The commit that did it.
+    /// The commit of the fold.
     pub(crate) commit: u64,
-    /// The last position then.
+    /// The last position at the fold.
     pub(crate) frontier: u64,
     pub(crate) chain: u32,
     pub(crate) accepted: Timestamp,
-    /// Bytes of bodies in the open segment then.
+    /// The bytes of bodies in the open segment at the fold.
     pub(crate) bytes: u64,
 }
 
@@ -50,7 +50,7 @@ impl Fold {
     }
 }
 
-/// The counters that change with few commits.
+/// The key of the counters that change with few commits.
 pub(crate) const COUNTERS: &str = "counters";
 
 pub(crate) fn write_counters(version: Version, membership: Version, numbers: Numbers) -> Vec<u8> {
@@ -69,7 +69,8 @@ pub(crate) fn read_counters(value: &[u8]) -> Option<(Version, Version, Numbers)>
     Some((versions.0, versions.1, numbers))
 }
 
-/// The key of the counts of idempotency keys. They are written with each fold; what is lost since then is counted too low.
+/// The key of the counts of idempotency keys. They are written with each fold; keys after the last fold are not counted
+/// after a crash.
 pub(crate) const KEYS: &str = "keys";
 
 pub(crate) fn write_keys(keys: &Keys) -> Vec<u8> {
@@ -97,18 +98,19 @@ pub(crate) fn read_keys(value: &[u8]) -> Option<Keys> {
 /// The key of the count of openings.
 pub(crate) const EPOCH: &str = "epoch";
 
-/// What was found.
+/// The content of a store, as read into memory.
 pub(crate) struct Loaded {
     pub(crate) state: State,
     pub(crate) fold: Fold,
     /// The last commit.
     pub(crate) commit: u64,
     pub(crate) chain: u32,
-    /// Openings before this one.
+    /// The openings before this one.
     pub(crate) epoch: u64,
-    /// Heads and deltas that were replayed.
+    /// The heads and deltas that were replayed.
     pub(crate) replayed: u64,
-    /// Checksums up to each replayed head, the first of them the fold's: for the comparison with the mark. None where heads are gone.
+    /// The checksums up to each replayed head, starting with the fold's, for the comparison with the mark. `None` where
+    /// heads are gone.
     pub(crate) chains: Vec<Option<u32>>,
     pub(crate) keys: Keys,
 }
@@ -158,14 +160,14 @@ pub(crate) fn load(engine: &Engine) -> Result<Loaded, StoreError> {
     Ok(Loaded { state, fold, commit, chain, epoch, replayed, chains, keys: keys.unwrap_or_default() })
 }
 
-/// The key of a cursor's row.
+/// Returns the key of a cursor's row.
 pub(crate) fn row_key(stream: StreamNo) -> [u8; 5] {
     let mut key = [b'c'; 5];
     key.iter_mut().skip(1).zip(stream.0.to_be_bytes()).for_each(|(to, from)| *to = from);
     key
 }
 
-/// The key of a chunk.
+/// Returns the key of a chunk.
 pub(crate) fn chunk_key(stream: StreamNo, chunk: u32) -> [u8; 9] {
     let mut key = [b'o'; 9];
     let parts = stream.0.to_be_bytes().into_iter().chain(chunk.to_be_bytes());
@@ -224,7 +226,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
         if segment.last.is_some_and(|last| last <= fold.frontier) {
             continue;
         }
-        // A segment that was given up is no more in the table: its number is missing, too.
+        // A deleted segment is no longer in the table, so its number is missing, too.
         if segment.first > state.last + 1 && ids.end > ids.start + 1 {
             gaps.pass(engine, fold, state, segment.first - 1)?;
             chain = None;
@@ -244,7 +246,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
                 return Err(StoreError::Corrupt(format!("record {next} is missing").into()));
             }
             let written = crate::codec::read_head(next, &value)?;
-            // Behind a gap nobody knows what it follows.
+            // The checksum of the head before a gap is unknown.
             if chain.is_some_and(|chain| !written.follows(chain)) {
                 return Err(StoreError::Corrupt(format!("record {next} does not follow the one before it").into()));
             }
@@ -257,7 +259,7 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
             return Err(StoreError::Corrupt(format!("record {} is missing", state.last + 1).into()));
         }
         if let Some(known) = engine.segments.write().get_mut(&segment.first).filter(|known| known.last.is_none()) {
-            // It holds the last record; its row was written when it had none.
+            // The segment holds the last record; its row was written when it had none.
             (known.bytes, known.accepted_last) = (bytes, Some(state.last_accepted));
         }
     }
@@ -265,8 +267,8 @@ fn load_heads(engine: &Engine, state: &mut State, fold: &Fold) -> Result<(Vec<Op
     Ok((chains, gaps))
 }
 
-/// Finds out when the last record of a closed segment was accepted where its row does not say it: it was closed by the first
-/// append of an opening, in a release that did not know it then.
+/// Determines when the last record of a closed segment was accepted where its row does not have it: an earlier release
+/// closed it at the first append of an opening, and did not know the time then.
 fn learn_times(engine: &Engine) -> Result<(), StoreError> {
     for segment in engine.segments.write().values_mut() {
         if let (Some(last), Some(keyspaces), None) = (segment.last, &segment.keyspaces, segment.accepted_last) {
@@ -278,7 +280,8 @@ fn learn_times(engine: &Engine) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Where the checksum up to a position stands among those of replayed heads, and those before it; as many as there are up to it.
+/// Returns the number of checksums up to a position, from that of the fold to its own, which is also the index of the
+/// next one.
 fn index_of(seq: u64, fold: &Fold) -> usize {
     usize::try_from(seq - fold.frontier).unwrap_or(usize::MAX).saturating_add(1)
 }

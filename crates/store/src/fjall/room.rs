@@ -1,27 +1,27 @@
-//! Whether there is room for a store where it shall lie.
+//! The check whether a file system has enough space for a store.
 
 use std::path::Path;
 
 use crate::{FjallStore, OpenError, Options, StorePlace, fjall::place::space};
 
-/// The disk of a store, before it is opened or made.
+/// The disk of a store, before the store is opened or created.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Room {
-    /// Bytes of the file system.
+    /// The size of the file system in bytes.
     pub whole: u64,
-    /// Bytes that are free on it.
+    /// The bytes that are free on it.
     pub free: u64,
-    /// Bytes that are kept free.
+    /// The bytes that are kept free.
     pub reserve: u64,
-    /// Bytes that the store may take.
+    /// The bytes that the store may use.
     pub budget: u64,
 }
 
 impl FjallStore {
-    /// Looks at the disk of a store that is there, or is still to be made.
+    /// Measures the disk of a store that exists or is still to be created.
     ///
     /// # Errors
-    /// [`OpenError`] where the file system does not tell.
+    /// Returns [`OpenError`] where the size of the file system cannot be read.
     pub fn room(place: &StorePlace, options: &Options) -> Result<Room, OpenError> {
         let mut at: &Path = &place.store;
         while !at.exists()
@@ -39,7 +39,7 @@ impl FjallStore {
 }
 
 impl Room {
-    /// Returns what does not fit, and the advice which option to set; nothing where all is well.
+    /// Returns what does not fit and the advice which option to set, or `None` where everything fits.
     #[must_use]
     pub fn misfit(&self) -> Option<(String, String)> {
         let Self { whole, free, reserve, budget } = *self;
@@ -52,7 +52,7 @@ impl Room {
                 format!("free some room, or set `store.reserve_bytes` to {} or less", free / 2),
             ));
         }
-        // A budget that was set to be none is the operator's word.
+        // A budget that is switched off is the operator's decision.
         if budget < u64::MAX && budget.saturating_add(reserve) > whole {
             return Some((
                 format!(

@@ -1,4 +1,5 @@
-//! A store's rows read without the engine and without changing anything: from tables and journals, past what is damaged.
+//! The salvage of a store's rows from tables and journals, past what is damaged, without the engine and without
+//! changing anything.
 
 pub(crate) mod tree;
 
@@ -26,7 +27,7 @@ use crate::{
     },
 };
 
-/// What a keyspace holds.
+/// The role of a keyspace, which is the kind of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum KeyspaceRole {
     Meta,
@@ -39,12 +40,12 @@ pub(crate) enum KeyspaceRole {
     Heads(u64),
     Bodies(u64),
     Once(u64),
-    /// Nothing that the store keeps, or nobody knows what.
+    /// The keyspace holds nothing that the store keeps, or its role is unknown.
     Other,
 }
 
 impl KeyspaceRole {
-    /// Whether it is there from the beginning and for ever.
+    /// Returns whether the keyspace exists for the whole life of a store.
     pub(crate) fn is_fixed(self) -> bool {
         !matches!(self, Self::Heads(_) | Self::Bodies(_) | Self::Once(_) | Self::Other)
     }
@@ -68,7 +69,8 @@ impl KeyspaceRole {
         }
     }
 
-    /// What a keyspace whose name is lost holds, by one of its rows: each row says what it is and where it belongs.
+    /// Guesses the role of a keyspace whose name is lost from one of its rows: each row says what it is and where it
+    /// belongs.
     fn guessed(number: u64, row: &Row) -> Option<Self> {
         let (key, value) = (&*row.key, row.value.as_deref()?);
         let seq = |skip: usize| key.get(skip..).and_then(seq_of);
@@ -121,7 +123,7 @@ impl std::fmt::Display for KeyspaceRole {
     }
 }
 
-/// What the journals have for a keyspace: by key, the newest value and its sequence number.
+/// The rows that the journals have for a keyspace: by key, the newest value and its sequence number.
 type Recent = BTreeMap<Vec<u8>, (u64, Option<Slice>)>;
 
 struct Keyspace {
@@ -133,18 +135,18 @@ struct Keyspace {
 /// The rows of a store.
 pub(crate) struct Salvage {
     keyspaces: Vec<Keyspace>,
-    /// What of the journals, or of the list of keyspaces, cannot be read.
+    /// The parts of the journals, or of the list of keyspaces, that cannot be read.
     pub(crate) unread: Vec<String>,
-    /// The sequence number behind which batches of the journals are lost, if any are.
+    /// The sequence number after which batches of the journals are lost, if any are.
     pub(crate) lost_after: Option<u64>,
-    /// Whether names of keyspaces are lost; what they hold is guessed then.
+    /// True when names of keyspaces are lost; their roles are then guessed.
     pub(crate) nameless: bool,
-    /// Keyspaces whose name is known and whose folder is not there.
+    /// The keyspaces whose name is known and whose folder is missing.
     pub(crate) gone: BTreeSet<KeyspaceRole>,
 }
 
-/// What tree 0 says: the names of keyspaces. Here the first table in the list counts, as for the engine: its sequence numbers begin
-/// anew at an opening and do not tell which row is newer.
+/// Reads the names of keyspaces from tree 0. The first table in its list wins here, as for the engine: the sequence
+/// numbers of this tree restart at an opening and do not say which row is newer.
 pub(crate) fn names(tree: &Tree) -> BTreeMap<u64, String> {
     let mut found: BTreeMap<u64, Option<String>> = BTreeMap::new();
     for row in tree.sources().into_iter().flatten() {
@@ -156,10 +158,11 @@ pub(crate) fn names(tree: &Tree) -> BTreeMap<u64, String> {
 }
 
 impl Salvage {
-    /// Looks at the engine's folder. Journals that were copied aside before an opening count before those that the engine may have cut.
+    /// Reads the engine's folder. Journals that were copied aside before an opening take precedence over those that the
+    /// engine may have cut.
     ///
     /// # Errors
-    /// Where the disk does not give it.
+    /// Returns the error of the disk where the folder cannot be read.
     pub(crate) fn look(engine: &Path, aside: &Path) -> io::Result<Self> {
         let lens = Lens::new();
         let mut unread = Vec::new();
@@ -178,7 +181,7 @@ impl Salvage {
         }
         let (mut keyspaces, mut gone) = (Vec::new(), BTreeSet::new());
         for (number, path) in &paths {
-            // Without a name a keyspace was given up, unless names are lost.
+            // A keyspace without a name was given up, unless names are lost.
             if names.contains_key(number) || nameless {
                 keyspaces.push(Keyspace {
                     role: names.get(number).map_or(KeyspaceRole::Other, |name| KeyspaceRole::named(name)),
@@ -190,7 +193,8 @@ impl Salvage {
         for (number, name) in names.iter().filter(|(number, _)| !paths.contains_key(number)) {
             let role = KeyspaceRole::named(name);
             gone.insert(role);
-            // The engine may remember the name of a keyspace that was given up; what must be there of segments their table knows.
+            // The engine may still have the name of a keyspace that was given up; the table of segments says which ones
+            // must exist.
             let tree = if role.is_fixed() { Tree::missing(*number) } else { Tree::empty(*number) };
             keyspaces.push(Keyspace { role, tree, recent: BTreeMap::new() });
         }
@@ -207,7 +211,8 @@ impl Salvage {
         Ok(salvage)
     }
 
-    /// Calls keyspaces by the segment or bucket that has them now: the number in their name is that of the first that had them.
+    /// Assigns keyspaces to the segment or bucket that has them now: the number in their name is that of the first that
+    /// had them.
     fn find_owners(&mut self) {
         let mut owners = BTreeMap::new();
         for row in self.rows(|role| role == KeyspaceRole::Meta) {
@@ -240,7 +245,7 @@ impl Salvage {
         let kept: BTreeMap<u64, Option<u64>> = self
             .keyspaces
             .iter()
-            // What a table that does not read held may stand in a journal still.
+            // The rows of an unreadable table may still be in a journal.
             .map(|keyspace| {
                 (keyspace.tree.number, keyspace.tree.written_out().filter(|_| !keyspace.tree.is_troubled()))
             })
@@ -253,7 +258,7 @@ impl Salvage {
                 let bytes = batches::read(path)?;
                 let mut fresh = 0u64;
                 let (holes, reached) = batches::walk(&bytes, |batch| {
-                    // Both begin alike.
+                    // The copy and the original begin alike.
                     if !seen.insert(batch.at) {
                         return;
                     }
@@ -296,12 +301,12 @@ impl Salvage {
         self.lost_after = Some(self.lost_after.map_or(after, |before| before.min(after)));
     }
 
-    /// The newest rows of some keyspaces, in the order of their keys.
+    /// Returns the newest rows of some keyspaces, in the order of their keys.
     pub(crate) fn rows(&self, pick: impl Fn(KeyspaceRole) -> bool) -> Merge<'_> {
         Merge::of(self.keyspaces.iter().filter(|keyspace| pick(keyspace.role)).flat_map(Keyspace::sources).collect())
     }
 
-    /// The bodies that outlived their segments, in the order of their positions.
+    /// Returns the bodies that outlived their segments, in the order of their positions.
     pub(crate) fn held_bodies(&self) -> impl Iterator<Item = (u64, Slice)> {
         self.rows(|role| role == KeyspaceRole::Held).filter_map(|row| match &*row.key {
             [1, at @ ..] => Some((seq_of(at)?, row.value?)),
@@ -309,24 +314,24 @@ impl Salvage {
         })
     }
 
-    /// Which keyspaces there are.
+    /// Returns the roles of the keyspaces that exist.
     pub(crate) fn roles(&self) -> BTreeSet<KeyspaceRole> {
         self.keyspaces.iter().map(|keyspace| keyspace.role).collect()
     }
 
-    /// The engine's numbers of some keyspaces.
+    /// Returns the engine's numbers of some keyspaces.
     #[cfg(test)]
     pub(crate) fn numbers(&self, pick: impl Fn(KeyspaceRole) -> bool) -> Vec<u64> {
         let picked = self.keyspaces.iter().filter(|keyspace| pick(keyspace.role));
         picked.map(|keyspace| keyspace.tree.number).collect()
     }
 
-    /// Whether something of these keyspaces could not be read so far.
+    /// Returns whether some part of these keyspaces could not be read so far.
     pub(crate) fn is_troubled(&self, pick: impl Fn(KeyspaceRole) -> bool) -> bool {
         self.keyspaces.iter().any(|keyspace| pick(keyspace.role) && keyspace.tree.is_troubled())
     }
 
-    /// What could not be read so far, in words.
+    /// Returns descriptions of what could not be read so far.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = self.unread.clone();
         for Keyspace { role, tree, .. } in &self.keyspaces {
@@ -340,8 +345,8 @@ impl Salvage {
 }
 
 impl Keyspace {
-    /// Every source of its rows. What it held before it was emptied may stand in journals and in tables that nothing lists any more:
-    /// it belongs to a segment or bucket that was given up.
+    /// Returns every source of the keyspace's rows. Rows from before it was emptied may remain in journals and in
+    /// tables that no list names any more: they belong to a segment or bucket that was given up, and are left out.
     fn sources(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {
         let first = |mut rows: Box<dyn Iterator<Item = Row> + '_>| rows.next();
         let emptied = self.every_source().into_iter().filter_map(first).filter(|row| *row.key == EMPTIED);
@@ -370,7 +375,8 @@ impl Keyspace {
     }
 }
 
-/// Rows of many sources as one, each key once, with its newest value; removed keys, and the row of emptied keyspaces, are left out.
+/// A merge of the rows of many sources: each key once, with its newest value. Removed keys, and the row of emptied
+/// keyspaces, are left out.
 pub(crate) struct Merge<'a> {
     sources: Vec<Box<dyn Iterator<Item = Row> + 'a>>,
     heap: BinaryHeap<(Reverse<Vec<u8>>, u64, usize)>,
@@ -405,7 +411,7 @@ impl Iterator for Merge<'_> {
             let row = self.waiting.get_mut(index).and_then(Option::take);
             self.pull(index);
             let Some(row) = row else { continue };
-            // Of the same key the newest comes first.
+            // The newest row of a key comes first.
             if self.last.as_ref().is_some_and(|last| *last == row.key) {
                 continue;
             }

@@ -1,8 +1,9 @@
-//! The engine's small files, checked before the engine trusts them.
+//! The check of the engine's small files, before the engine trusts them.
 //!
-//! Each tree of the engine is described by two small files: one lists its tables, the other names that list and carries the checksum
-//! of all its bytes. The list is written and flushed before the other file is replaced in one step, so that the two agree after any
-//! kill or power cut. The engine writes this checksum and does not read it; here it is read, and so is the one at each table's end.
+//! Each tree of the engine is described by two small files: one lists its tables, the other names that list and has the
+//! checksum of all its bytes. The list is written and flushed before the other file is replaced atomically, so that the
+//! two agree after any kill or power cut. The engine writes this checksum and does not verify it; this module verifies
+//! it, and the one at the end of each table.
 
 use std::{
     collections::BTreeMap,
@@ -19,36 +20,36 @@ use crate::fjall::salvage::{
     tree::{Lens, Tree},
 };
 
-/// Length of the file that names the list: a number, a checksum, the kind of the checksum.
+/// The length of the file that names the list: a number, a checksum, the kind of the checksum.
 const SEAL: usize = 8 + 16 + 1;
-/// Length of what ends an archive: two marks, the checksum of the table of contents, where it begins, how long it is.
+/// The length of an archive's trailer: two marks, the checksum of the table of contents, its offset and its length.
 const TRAILER: usize = 4 + 1 + 1 + 16 + 8 + 8;
-/// A table of contents has a handful of entries; more is damage.
+/// The longest table of contents in bytes. It has a handful of entries; more is damage.
 const LONGEST_CONTENTS: u64 = 64 * 1024;
 
 /// A table that belongs to a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) id: u64,
-    /// What is added to the sequence numbers of its rows.
+    /// The offset that is added to the sequence numbers of its rows.
     pub(crate) seqno: u64,
 }
 
-/// What a tree's small files say.
+/// The state of a tree, according to its small files.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Seal {
     /// The tables of the tree.
     Whole(Vec<Listed>),
-    /// It was being made when the process ended, and holds nothing.
+    /// The tree was being created when the process ended, and holds nothing.
     Unborn,
-    /// They do not agree; why.
+    /// The files do not agree, for this reason.
     Broken(String),
 }
 
-/// Trees by number, and what is in their way.
+/// The trees by number, and descriptions of entries that do not belong there.
 pub(crate) type Trees = (Vec<(u64, PathBuf)>, Vec<String>);
 
-/// The trees in the engine's folder: number and place. What is in the way is told.
+/// Returns the trees in the engine's folder with number and path, and descriptions of entries that do not belong there.
 pub(crate) fn trees(engine: &Path) -> io::Result<Trees> {
     let folder = engine.join("keyspaces");
     let (mut found, mut odd) = (Vec::new(), Vec::new());
@@ -66,10 +67,11 @@ pub(crate) fn trees(engine: &Path) -> io::Result<Trees> {
     Ok((found, odd))
 }
 
-/// What is wrong with the engine's small files; nothing where the engine can be let at them, or where there is none yet.
+/// Returns the faults of the engine's small files. The list is empty where the engine can be opened, or does not exist
+/// yet.
 ///
 /// # Errors
-/// Where the disk does not give them.
+/// Returns the error of the disk where the files cannot be read.
 pub(crate) fn check(engine: &Path) -> io::Result<Vec<String>> {
     if !engine.join("keyspaces").exists() {
         return Ok(Vec::new());
@@ -94,9 +96,10 @@ pub(crate) fn check(engine: &Path) -> io::Result<Vec<String>> {
         wrong.push("the engine's list of its keyspaces does not read".into());
         return Ok(wrong);
     }
-    // A folder without a name was given up, or was being made; the engine clears it away, whatever is left in it.
+    // A folder without a name was given up, or was being created; the engine removes it, whatever is left in it.
     for (number, name) in names {
-        // Of a keyspace that was given up, or is being made, a name may be left: what must be there of segments their table knows.
+        // The name may be that of a keyspace that was given up or was being created; the table of segments says which
+        // ones must exist.
         let fixed = KeyspaceRole::named(&name).is_fixed();
         let Some(path) = trees.get(&number) else {
             if fixed {
@@ -121,7 +124,7 @@ pub(crate) fn check(engine: &Path) -> io::Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// Whether the engine's format is named as the engine expects.
+/// Returns whether the engine's format is the expected one.
 fn marked(engine: &Path) -> bool {
     fs::read(engine.join("version")).is_ok_and(|text| text == *b"FJL\x03")
 }
@@ -129,7 +132,7 @@ fn marked(engine: &Path) -> bool {
 /// Reads the small files of one tree.
 ///
 /// # Errors
-/// Where the disk does not give them.
+/// Returns the error of the disk where the files cannot be read.
 pub(crate) fn seal(tree: &Path) -> io::Result<Seal> {
     let broken = |why: &str| Ok(Seal::Broken(why.into()));
     let current = match fs::read(tree.join("current")) {
@@ -168,7 +171,7 @@ pub(crate) fn seal(tree: &Path) -> io::Result<Seal> {
     listed(&list).map_or_else(|| broken("its list of tables has a form that is not known"), |all| Ok(Seal::Whole(all)))
 }
 
-/// The tables that a list names.
+/// Returns the tables that a list names.
 fn listed(list: &[u8]) -> Option<Vec<Listed>> {
     let (start, end) = section(list, b"tables")?;
     let mut from = Bytes(list.get(start..end)?);
@@ -185,7 +188,7 @@ fn listed(list: &[u8]) -> Option<Vec<Listed>> {
     Some(all)
 }
 
-/// Where a section of an archive begins and ends.
+/// Returns the range of a section of an archive.
 fn section(archive: &[u8], name: &[u8]) -> Option<(usize, usize)> {
     let (_, trailer) = archive.split_at_checked(archive.len().checked_sub(TRAILER)?)?;
     let begin = usize::try_from(contents(trailer)?.0).ok()?;
@@ -201,7 +204,7 @@ fn section(archive: &[u8], name: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// From an archive's trailer: where the table of contents begins, how long it is, and its checksum.
+/// Reads an archive's trailer: the offset of the table of contents, its length and its checksum.
 fn contents(trailer: &[u8]) -> Option<(u64, u64, u128)> {
     let mut from = Bytes(trailer);
     if from.take(6)? != b"SFA!\x01\x00" {
@@ -211,7 +214,7 @@ fn contents(trailer: &[u8]) -> Option<(u64, u64, u128)> {
     Some((from.number()?, from.number()?, sum))
 }
 
-/// Whether a table ends with a table of contents that reads back as it was written; if not, what is wrong.
+/// Checks that a table ends with a table of contents that reads back as it was written. The inner error is the fault.
 pub(crate) fn ends_well(path: &Path) -> io::Result<Result<(), &'static str>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -232,7 +235,7 @@ pub(crate) fn ends_well(path: &Path) -> io::Result<Result<(), &'static str>> {
     Ok(if xxh3_128(&text) == sum { Ok(()) } else { Err("has an end that does not read back as it was written") })
 }
 
-/// Little-endian bytes being read; nothing where they end too early.
+/// A reader of little-endian bytes. Every step returns `None` where they end too early.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {

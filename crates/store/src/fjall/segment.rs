@@ -1,4 +1,4 @@
-//! The ledger is cut into segments, which are dropped as a whole.
+//! The segments of the ledger, which are dropped as a whole.
 
 use fjall::Keyspace;
 use setgate_set::Timestamp;
@@ -13,29 +13,29 @@ pub(crate) struct SegmentKeyspaces {
 }
 
 impl SegmentKeyspaces {
-    /// Both of them.
+    /// Returns both keyspaces.
     pub(crate) fn both(self) -> [Keyspace; 2] {
         [self.heads, self.bodies]
     }
 }
 
-/// A run of positions whose heads and bodies are stored, and one day dropped, together.
+/// A run of positions whose heads and bodies are stored, and eventually dropped, together.
 #[derive(Clone)]
 pub(crate) struct Segment {
     pub(crate) id: u64,
     pub(crate) first: u64,
-    /// Its last position, once it is closed.
+    /// The last position, once the segment is closed.
     pub(crate) last: Option<u64>,
-    /// When its last record was accepted; nothing where nobody knows. The row of an open segment does not say it.
+    /// The time at which the last record was accepted, if it is known. The row of an open segment does not have it.
     pub(crate) accepted_last: Option<Timestamp>,
-    /// Bytes of its bodies.
+    /// The bytes of the bodies.
     pub(crate) bytes: u64,
-    /// Whether only what is still owed is left of it, among the held.
+    /// True when only the records that are still owed are left, among the held.
     pub(crate) condensed: bool,
     pub(crate) keyspaces: Option<SegmentKeyspaces>,
-    /// The number in the names of its keyspaces: its own, or that of the segment that had them first.
+    /// The number in the names of the keyspaces: the segment's own, or that of the segment that had them first.
     pub(crate) slot: u64,
-    /// Whether its keyspaces were told to leave memory and journals.
+    /// True when the keyspaces were flushed from memory and journals.
     pub(crate) written_out: bool,
 }
 
@@ -48,12 +48,12 @@ impl Segment {
         format!("bodies-{slot}")
     }
 
-    /// The key of its row in the table of segments.
+    /// Returns the key of the segment's row in the table of segments.
     pub(crate) fn key(&self) -> Vec<u8> {
         [b"segment/".as_slice(), &self.id.to_be_bytes()].concat()
     }
 
-    /// Its row in the table of segments.
+    /// Returns the segment's row in the table of segments.
     pub(crate) fn write(&self) -> Vec<u8> {
         let mut out = Out::new(64);
         let accepted = self.accepted_last.map(Timestamp::as_millis).unwrap_or_default();
@@ -67,7 +67,7 @@ impl Segment {
         out.sealed()
     }
 
-    /// Reads its row; its keyspaces are opened by the caller.
+    /// Reads the segment's row; the caller opens the keyspaces.
     pub(crate) fn read(value: &[u8]) -> Option<Self> {
         let mut from = In::sealed(value)?;
         let id = from.number()?;
@@ -78,7 +78,7 @@ impl Segment {
             accepted_last: Some(from.number()?).filter(|at| *at != 0).map(Timestamp::from_millis),
             bytes: from.number()?,
             condensed: from.byte()? == 1,
-            // Earlier versions made keyspaces for each segment and wrote nothing.
+            // Earlier versions made keyspaces for each segment and wrote no slot.
             slot: from.number().unwrap_or(id),
             keyspaces: None,
             written_out: false,

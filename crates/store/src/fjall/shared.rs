@@ -1,4 +1,4 @@
-//! What writer and readers share.
+//! The state that writer and readers share.
 
 use std::{
     collections::BTreeMap,
@@ -22,15 +22,15 @@ use crate::{
     state::State,
 };
 
-/// How many reads may be on the disk at once.
+/// The most reads that may be on the disk at once.
 const READS: usize = 8;
-/// With less free than this, a failure counts as one of space.
+/// The free space in bytes below which a failure counts as one of space.
 pub(crate) const LITTLE: u64 = 64 * 1024 * 1024;
 
-/// Idempotency keys by bucket and producer.
+/// The counts of idempotency keys by bucket and producer.
 pub(crate) type Keys = BTreeMap<u64, BTreeMap<ProducerNo, u64>>;
 
-/// What writer and readers share.
+/// The state that writer and readers share.
 pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) options: Options,
@@ -39,50 +39,52 @@ pub(crate) struct Shared {
     pub(crate) observed: Observed,
     pub(crate) fence: Fence,
     pub(crate) budget: u64,
-    /// Bytes that are kept free on the file system.
+    /// The bytes that are kept free on the file system.
     pub(crate) reserve: u64,
-    /// What is visible. Only the writer changes it, after a commit.
+    /// The visible state. Only the writer changes it, after a commit.
     pub(crate) state: RwLock<State>,
-    /// Who is told of what becomes visible, while `state` is locked.
+    /// The witness, which is notified of what becomes visible while `state` is locked.
     pub(crate) witness: Mutex<Option<Arc<dyn Witness>>>,
     pub(crate) ring: RwLock<Ring>,
-    /// The engine; nothing while it is closed or opened again.
+    /// The engine; `None` while it is closed or opened again.
     pub(crate) engine: RwLock<Option<Arc<Engine>>>,
     pub(crate) last: watch::Sender<u64>,
     pub(crate) sanity: Sanity,
     boot: AtomicU64,
     pub(crate) held: AtomicBool,
     pub(crate) trouble: Mutex<Option<StoreError>>,
-    /// What ends the process: nothing here can fix it.
+    /// The failure that ends the process, since the store cannot recover from it.
     pub(crate) fatal: watch::Sender<Option<String>>,
     pub(crate) closed: AtomicBool,
     pub(crate) queued: AtomicUsize,
     pub(crate) queued_bytes: AtomicUsize,
     pub(crate) bytes: AtomicU64,
     pub(crate) free: AtomicU64,
-    /// Why there is no room for events.
+    /// The reason why there is no space for events.
     pub(crate) shut: Mutex<Option<Obstacle>>,
-    /// Buckets of idempotency keys that are no longer asked for a producer, since it has too many.
+    /// The first bucket of idempotency keys that is still searched for a producer, where it has too many keys for all
+    /// of them.
     pub(crate) horizons: RwLock<BTreeMap<ProducerNo, u64>>,
-    /// How many idempotency keys each producer has in each bucket.
+    /// The number of idempotency keys that each producer has in each bucket.
     pub(crate) keys: Mutex<Keys>,
-    /// Buckets below this number take no more keys, whatever the time: some producer has filled its share.
+    /// The number of the first bucket that may still collect keys. Buckets below it collect no more, whatever the time,
+    /// since some producer has filled its share.
     pub(crate) crowded: AtomicU64,
-    /// The last number given to a bucket by this process.
+    /// The last number that this process gave to a bucket.
     pub(crate) given: AtomicU64,
-    /// When the age of parked SETs was last looked at.
+    /// The time at which the age of parked SETs was last checked.
     pub(crate) parked_looked: Mutex<Option<Duration>>,
-    /// Held by the round of housekeeping that runs.
+    /// The lock of the round of housekeeping that runs.
     pub(crate) housekeeping: tokio::sync::Mutex<()>,
     pub(crate) reads: Arc<Semaphore>,
-    /// What the next writes meet instead of the disk.
+    /// The failures that the next writes meet instead of the disk.
     #[cfg(test)]
     pub(crate) faults: Mutex<std::collections::VecDeque<super::batch::Failure>>,
     #[cfg(test)]
     pub(crate) cut: super::cut::Cut,
 }
 
-/// What [`Shared::new`] is made from.
+/// The arguments of [`Shared::new`].
 pub(crate) struct Parts {
     pub(crate) runtime: Runtime,
     pub(crate) options: Options,
@@ -151,12 +153,12 @@ impl Shared {
         self.boot.store(boot.0, Ordering::Release);
     }
 
-    /// A new nonce of an opening.
+    /// Returns a new nonce of an opening.
     pub(crate) fn fresh_boot(runtime: &Runtime) -> Boot {
         Boot(runtime.random.below(1 << 40))
     }
 
-    /// The engine, for one read.
+    /// Returns the engine, for one read.
     pub(crate) fn engine(&self) -> Result<Arc<Engine>, StoreError> {
         if let Some(engine) = &*self.engine.read() {
             return Ok(engine.clone());
@@ -165,7 +167,7 @@ impl Shared {
         Err(self.trouble.lock().clone().unwrap_or_else(closed))
     }
 
-    /// Why no event is taken now.
+    /// Returns the reason why no event is accepted now.
     pub(crate) fn obstacle(&self) -> Option<Obstacle> {
         if let Some(why) = self.fatal.borrow().clone() {
             return Some(Obstacle::Failed { why });
@@ -183,7 +185,7 @@ impl Shared {
         self.shut.lock().clone()
     }
 
-    /// Why no event is taken while everything else goes on.
+    /// Returns the error for events while everything else is accepted.
     pub(crate) fn closed_to_events(&self) -> Option<StoreError> {
         let obstacle = if self.held.load(Ordering::Acquire) { Some(Obstacle::Copy) } else { self.shut.lock().clone() };
         obstacle.map(|obstacle| match obstacle {
@@ -192,10 +194,11 @@ impl Shared {
         })
     }
 
-    /// Checks whether there is room for events.
+    /// Checks whether there is space for events.
     ///
-    /// What shut intake must be undone by some margin before it opens, or each record that is settled would let one in and shut it
-    /// again. Where nothing waits nothing more can come free, and the limit itself is enough.
+    /// The cause that closed intake must be undone by some margin before intake opens, or each record that is settled
+    /// would let one event in and close it again. Where nothing waits nothing more can be freed, and the limit itself
+    /// is enough.
     pub(crate) fn check_room(&self) {
         let (free, bytes) = (self.free.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
         let waits = self.state.read().waiting > 0;
@@ -219,7 +222,7 @@ impl Shared {
         self.observed.measured(figures);
     }
 
-    /// Whether little is left of what the store may take, so that it pays to free what can be freed at once.
+    /// Returns whether little is left of what the store may use, so that it pays to free at once what can be freed.
     pub(crate) fn is_pressed(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.budget / 5 * 4 || self.shut.lock().is_some()
     }

@@ -1,8 +1,9 @@
-//! Keyspaces that were given up, emptied and used again.
+//! Spare keyspaces: those that were given up are emptied and reused.
 //!
-//! The engine's own list of keyspaces keeps an entry of some 2 kB for every keyspace that was ever made, deleted or not, and rewrites
-//! the whole list every few changes; the files of before stay on the disk while the process lives. A ledger whose segments come and go
-//! would fill the disk with it. So keyspaces are made once, and what is given up is emptied.
+//! The engine's own list of keyspaces keeps an entry of some 2 kB for every keyspace that was ever made, deleted or
+//! not, and rewrites the whole list every few changes; the older files stay on the disk while the process lives. A
+//! ledger whose segments come and go would fill the disk with it. Keyspaces are therefore made once, and emptied when
+//! they are given up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,27 +19,27 @@ use crate::{
     },
 };
 
-/// So many of a kind are kept for later; what is given up beyond them is deleted.
+/// The most spares of a kind; keyspaces that are given up beyond them are deleted.
 const MOST: usize = 32;
 
-/// The row that an emptied keyspace holds. No record, key or position has a key of one byte, and it stands before all of them.
+/// The row of an emptied keyspace. No record, key or position has a key of one byte, and it precedes all of them.
 ///
-/// It is written to a table. A journal that has rows from before may then go, and is not replayed for this keyspace after a crash: the
-/// engine decides both by the newest row that it finds in a table.
+/// The row is written to a table. Journals with earlier rows may then be removed, and are not replayed for this
+/// keyspace after a crash: the engine decides both by the newest row that it finds in a table.
 pub(crate) const EMPTIED: [u8; 1] = [0];
 
-/// What was given up: the number in the names of its keyspaces, and they.
+/// Keyspaces that were given up, with the number in their names.
 struct Left<K> {
     slot: u64,
     keyspaces: K,
     emptied: bool,
 }
 
-/// Keyspaces of one kind that wait: some to be emptied, some to be used again.
+/// The spare keyspaces of one kind: some wait to be emptied, some are ready for reuse.
 pub(crate) struct Spares<K> {
     left: Mutex<Vec<Left<K>>>,
     ready: Mutex<Vec<u64>>,
-    /// The highest number in the names of keyspaces of this kind, whoever has them.
+    /// The highest number in the names of keyspaces of this kind, whether or not they are in use.
     highest: AtomicU64,
 }
 
@@ -48,7 +49,7 @@ impl<K> Default for Spares<K> {
     }
 }
 
-/// One keyspace, or those that are used together.
+/// A keyspace, or a group of keyspaces that are used together.
 pub(crate) trait Emptied: Clone {
     fn each(&self) -> Vec<Keyspace>;
 }
@@ -66,13 +67,14 @@ impl Emptied for SegmentKeyspaces {
 }
 
 impl<K: Emptied> Spares<K> {
-    /// There are keyspaces with this number in their names.
+    /// Records that there are keyspaces with this number in their names.
     pub(crate) fn seen(&self, slot: u64) {
         self.highest.fetch_max(slot, Ordering::AcqRel);
     }
 
-    /// The number in the names of the keyspaces that a new segment or bucket gets: of some that are empty and free, else its own, or one
-    /// that no keyspace has: those of its own number may be there, left by a commit that did not take place, and wait to be emptied.
+    /// Returns the number in the names of the keyspaces for a new segment or bucket: that of ready spares, else its
+    /// own, or one that no keyspace has. Keyspaces with its own number may exist, left by a commit that did not take
+    /// place, and wait to be emptied.
     pub(crate) fn slot(&self, number: u64) -> u64 {
         self.ready.lock().pop().unwrap_or_else(|| {
             let slot = number.max(self.highest.load(Ordering::Acquire) + 1);
@@ -81,21 +83,21 @@ impl<K: Emptied> Spares<K> {
         })
     }
 
-    /// Gives keyspaces up. No row in the store leads to them any more.
+    /// Gives up keyspaces. No row in the store refers to them any more.
     pub(crate) fn leave(&self, slot: u64, keyspaces: K) {
         self.left.lock().push(Left { slot, keyspaces, emptied: false });
     }
 
-    /// Those that wait to be emptied or written out.
+    /// Returns the number of keyspaces that wait to be emptied or written out.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.left.lock().len()
     }
 
-    /// Empties what was given up, and makes what was emptied in an earlier round ready to be used again.
+    /// Empties the keyspaces that were given up, and makes those that were emptied in an earlier round ready for reuse.
     ///
     /// # Errors
-    /// [`StoreError`]; what is not done yet is done in the next round.
+    /// Returns [`StoreError`]; the next round continues.
     pub(crate) fn clear_away(&self, engine: &Engine) -> Result<(), StoreError> {
         let mut left = std::mem::take(&mut *self.left.lock());
         let mut done = Ok(());
@@ -120,7 +122,7 @@ impl<K: Emptied> Spares<K> {
         done
     }
 
-    /// Empties or deletes one.
+    /// Empties or deletes one group of keyspaces.
     fn clear_one(&self, engine: &Engine, one: &mut Left<K>) -> Result<(), StoreError> {
         if one.emptied {
             return Ok(());
@@ -135,7 +137,7 @@ impl<K: Emptied> Spares<K> {
     }
 }
 
-/// Drops every row of a keyspace and every file with them. Who still reads keeps what it reads until it is done.
+/// Drops every row of a keyspace and its files. A reader keeps what it reads until it is done.
 fn empty(keyspace: &Keyspace) -> Result<(), StoreError> {
     drop_tables(keyspace).map_err(|error| engine_error(error.into()))?;
     keyspace.insert(EMPTIED, b"").map_err(engine_error)?;
@@ -143,12 +145,13 @@ fn empty(keyspace: &Keyspace) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Drops the tables of a keyspace one by one, and what of it is in memory.
+/// Drops the tables of a keyspace one by one, and its rows in memory.
 ///
-/// The engine keeps the files of tables that were read open, in a cache that forgets only tables that were dropped one by one.
+/// The engine keeps the files of tables that were read open, in a cache that forgets only tables that were dropped one
+/// by one.
 pub(crate) fn drop_tables(keyspace: &Keyspace) -> Result<(), fjall::LsmError> {
     let tree = &keyspace.tree;
-    // A flush in between would bring a table that nobody drops.
+    // A flush in between would add a table that is never dropped.
     let _no_flush = tree.get_flush_lock();
     tree.drop_range::<&[u8], _>(..)?;
     tree.clear()?;

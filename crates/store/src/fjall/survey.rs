@@ -1,6 +1,8 @@
-//! What a store holds and what of it cannot be read, found without the engine: the one account that check, repair and export share.
+//! The survey of what a store holds and what of it cannot be read, made without the engine and shared by check, repair
+//! and export.
 //!
-//! Where something is in doubt, a delivery counts as owed: it may be made twice under the same `jti`, and is never forgotten.
+//! Where something is in doubt, a delivery counts as owed: it may be made twice under the same `jti`, and is never
+//! lost.
 
 mod deliveries;
 mod findings;
@@ -30,10 +32,10 @@ use crate::{
     time::HeldBack,
 };
 
-/// The account of a store.
+/// The survey of a store.
 pub(crate) struct Survey {
     pub(crate) findings: Findings,
-    /// Cursors and counters as they can be made out.
+    /// The cursors and counters, as far as they can be determined.
     pub(crate) state: State,
     pub(crate) commit: u64,
     pub(crate) chain: u32,
@@ -41,29 +43,30 @@ pub(crate) struct Survey {
     pub(crate) keys: Keys,
     /// The rows of buckets of idempotency keys, by bucket.
     pub(crate) buckets: BTreeMap<u64, Vec<u8>>,
-    /// What is noted of times that were held back; nothing where that may be lost.
+    /// The runs of records whose times were held back; `None` where they may be lost.
     pub(crate) held_back: Option<Vec<HeldBack>>,
-    /// Positions of which the head reads.
+    /// The positions whose head can be read.
     pub(crate) heads: RoaringTreemap,
-    /// Positions of which the body reads.
+    /// The positions whose body can be read.
     pub(crate) bodies: RoaringTreemap,
-    /// Parked SETs that read as a whole.
+    /// The parked SETs that can be read completely.
     pub(crate) parked: BTreeSet<(StreamNo, u64)>,
     pub(crate) first: u64,
     segments: BTreeMap<u64, Segment>,
     fold: Fold,
-    /// Whether what was folded is known: nothing yet is known, too.
+    /// True when the content of the fold is known, which includes that there is none yet.
     fold_known: bool,
-    /// The segments whose keyspaces count; nothing where the table of segments does not read: then every one that is found counts.
+    /// The segments whose keyspaces count. Where the table of segments cannot be read, every segment that is found
+    /// counts.
     pub(crate) chosen: Chosen,
     doubtful: BTreeSet<StreamNo>,
     all_doubtful: bool,
-    /// What the cursors say is owed.
+    /// The positions that the cursors record as owed.
     written: BTreeMap<StreamNo, RoaringTreemap>,
 }
 
 impl Survey {
-    /// Reads everything.
+    /// Reads the whole store.
     pub(crate) fn of(salvage: &Salvage, mark: Option<&Mark>) -> Self {
         let mut survey = Self {
             findings: Findings::default(),
@@ -110,12 +113,12 @@ impl Survey {
         self.note(format_args!("{what} does not read back as it was written"));
     }
 
-    /// Whether the cursor of a stream cannot be trusted.
+    /// Returns whether the cursor of a stream cannot be trusted.
     fn is_doubtful(&self, stream: StreamNo) -> bool {
         self.all_doubtful || self.doubtful.contains(&stream)
     }
 
-    /// Counters, fold and the table of segments. Answers the sequence number of the fold.
+    /// Reads counters, fold and the table of segments. Returns the sequence number of the fold.
     fn read_meta(&mut self, salvage: &Salvage) -> u64 {
         let (mut folded, mut counters, mut keys) = (None, None, None);
         let mut reads = true;
@@ -156,7 +159,8 @@ impl Survey {
         let troubled =
             salvage.is_troubled(|role| role == KeyspaceRole::Meta) || !salvage.roles().contains(&KeyspaceRole::Meta);
         let chosen = self.segments.values().filter(|segment| !segment.condensed).map(|segment| segment.id);
-        // With a part of the journals, rows of that table may be lost; without names nobody knows which keyspace belongs to which row.
+        // With a part of the journals, rows of that table may be lost; without names it is unknown which keyspace
+        // belongs to which row.
         let whole = reads && !troubled && salvage.lost_after.is_none() && !salvage.nameless;
         self.chosen = Chosen(whole.then(|| chosen.collect()));
         self.fold_known = !troubled && !matches!(folded, Some((_, None)));
@@ -181,7 +185,7 @@ impl Survey {
             self.note(text);
         }
         for role in &salvage.gone {
-            // What the journals have of it is kept; the engine opens no segment without its folder.
+            // The part in the journals is kept; the engine opens no segment without its folder.
             if (self.chosen.heads(*role) || self.chosen.bodies(*role)) && !salvage.nameless {
                 self.findings.unreadable.push(format!("{role}: the folder is missing"));
             }
@@ -200,7 +204,7 @@ impl Survey {
         self.epoch = self.epoch.max(mark.map_or(0, |mark| mark.epoch));
     }
 
-    /// Numbers that were surely not given, whatever is lost.
+    /// Returns numbers from which on none was given, whatever is lost.
     pub(crate) fn numbers(&self) -> Numbers {
         let mut seen = self.state.numbers;
         for stream in self.state.cursors.keys() {
@@ -211,17 +215,17 @@ impl Survey {
     }
 }
 
-/// Which segments count.
+/// The segments that count.
 #[derive(Default)]
 pub(crate) struct Chosen(Option<BTreeSet<u64>>);
 
 impl Chosen {
-    /// Whether a keyspace holds heads that count.
+    /// Returns whether a keyspace holds heads that count.
     pub(crate) fn heads(&self, role: KeyspaceRole) -> bool {
         matches!(role, KeyspaceRole::Heads(id) if self.has(id))
     }
 
-    /// Whether a keyspace holds bodies that count.
+    /// Returns whether a keyspace holds bodies that count.
     pub(crate) fn bodies(&self, role: KeyspaceRole) -> bool {
         matches!(role, KeyspaceRole::Bodies(id) if self.has(id))
     }

@@ -1,4 +1,4 @@
-//! Writing tables and journals anew, so that nothing overwritten is left on the disk (hardening H36).
+//! Rewriting of tables and journals, so that nothing overwritten is left on the disk (hardening H36).
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,33 +16,34 @@ use crate::{
     },
 };
 
-/// The keyspace that fills a journal up; it exists only meanwhile.
+/// The keyspace that fills up a journal; it exists only during the rewrite.
 pub(crate) const FILLER: &str = "turnover";
-/// The engine changes to a new journal when one is larger than 64 MB; so much fills any.
+/// The bytes that fill any journal: the engine changes to a new one when the present one is larger than 64 MB.
 const FILL: usize = 66 * 1024 * 1024;
 const BLOCK: usize = 256 * 1024;
-/// How long the engine may take to write out what it was told to.
+/// The longest time that a turnover waits for the engine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl FjallStore {
-    /// Leaves no trace on the disk of values of records that were overwritten or removed: writes their tables anew, and
-    /// every journal that may hold them.
+    /// Leaves no trace on the disk of overwritten or removed values of control-plane records: rewrites their tables,
+    /// and every journal that may hold them.
     ///
-    /// It writes some 70 MB for a moment, and waits for them: for times when nothing else is done.
+    /// The rewrite writes some 70 MB temporarily and waits for them, so it belongs in times without other work.
     ///
     /// # Errors
-    /// [`StoreError`]; the records are as they were, and what was overwritten goes later, as journals and tables change.
+    /// Returns [`StoreError`]; the records are unchanged, and what was overwritten disappears later, as journals and
+    /// tables change.
     pub async fn turn_over(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
         let by = shared.runtime.clock.monotonic() + PATIENCE;
         read_aside(shared.clone(), move |shared, engine| fill_journal(shared, engine, by)).await?;
-        // By the writer: a flush that the disk does not confirm ends the process, whoever asked for it.
+        // The writer confirms it: a flush that the disk does not confirm ends the process, regardless of the caller.
         run_on_writer(&self.queue, Writer::confirm).await?;
         read_aside(shared.clone(), move |shared, engine| write_out(shared, engine, by)).await
     }
 }
 
-/// Writes the tables of records anew, and more than a journal holds.
+/// Rewrites the tables of control-plane records, and writes more than a journal holds.
 fn fill_journal(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
     let late = || shared.runtime.clock.monotonic() > by;
     engine.control.rotate_memtable().map_err(engine_error)?;
@@ -58,13 +59,13 @@ fn fill_journal(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), St
     Ok(())
 }
 
-/// Writes out everything that the old journal holds.
+/// Flushes everything that the old journal holds.
 fn write_out(shared: &Shared, engine: &Engine, by: Duration) -> Result<(), StoreError> {
     let late = || shared.runtime.clock.monotonic() > by;
     let filler = engine.filler()?;
     filler.rotate_memtable().map_err(engine_error)?;
     await_written(engine, &filler, &late)?;
-    // Now the old journal is closed. It goes when nothing in memory needs it.
+    // The old journal is closed now. It is deleted when nothing in memory needs it.
     for keyspace in engine.all() {
         keyspace.rotate_memtable().map_err(engine_error)?;
         await_written(engine, &keyspace, &late)?;
@@ -87,7 +88,7 @@ fn wait(engine: &Engine, late: &impl Fn() -> bool) -> Result<(), StoreError> {
     if late() {
         return Err(StoreError::Busy);
     }
-    // Says so when the engine's worker died.
+    // This call fails when the engine's worker has died.
     engine.db.persist(PersistMode::Buffer).map_err(engine_error)?;
     std::thread::sleep(Duration::from_millis(1));
     Ok(())

@@ -1,4 +1,4 @@
-//! What the store has promised, kept beside the engine: an engine that opens with less is refused.
+//! The watermark: what the store has promised, kept beside the engine. An engine that opens with less is refused.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,13 +15,13 @@ use crate::{
     sanity::{Beat, StrayedBeat},
 };
 
-/// Distance of the two slots, so that they never share a page.
+/// The distance of the two slots, chosen so that they never share a page.
 const SLOT: u64 = 4096;
 
-/// What was durable when it was written.
+/// A mark of what was durable when it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// Counts the marks; the slot with the higher number counts.
+    /// The number of the mark; the slot with the higher number is valid.
     pub(crate) number: u64,
     /// The opening that wrote it.
     pub(crate) epoch: u64,
@@ -30,15 +30,16 @@ pub(crate) struct Mark {
     pub(crate) commit: u64,
     /// The last position.
     pub(crate) last: u64,
-    /// Checksum over all heads up to there.
+    /// The checksum over all heads up to the last position.
     pub(crate) chain: u32,
-    /// Version of the control-plane records.
+    /// The version of the control-plane records.
     pub(crate) version: u64,
-    /// The time that was believed.
+    /// The believed time.
     pub(crate) heartbeat: Timestamp,
-    /// The evidence for it. It stands behind the rest, with a checksum of its own: marks of earlier versions have none.
+    /// The evidence for the believed time. It follows the rest, with a checksum of its own: marks of earlier versions
+    /// have none.
     pub(crate) beat: Option<Beat>,
-    /// Whether the store was closed in order after it.
+    /// True when the store was closed in order after the mark.
     pub(crate) clean: bool,
 }
 
@@ -56,7 +57,7 @@ impl Mark {
         written
     }
 
-    /// Length of a mark as written: version, nine numbers, checksum.
+    /// The length of a mark as written: version, nine numbers, checksum.
     const LENGTH: usize = 1 + 9 * 8 + 4;
 
     fn read(value: &[u8]) -> Option<Self> {
@@ -78,7 +79,7 @@ impl Mark {
     }
 }
 
-/// Length of a beat as written: version, ten numbers, checksum.
+/// The length of a beat as written: version, ten numbers, checksum.
 const BEAT: usize = 1 + 10 * 8 + 4;
 
 fn write_beat(beat: &Beat, mark: u64) -> Vec<u8> {
@@ -86,7 +87,7 @@ fn write_beat(beat: &Beat, mark: u64) -> Vec<u8> {
     let mut out = Out::new(BEAT);
     let (boot, up) = beat.uptime.unwrap_or_default();
     let strayed = beat.strayed.unwrap_or_default();
-    // Which of them are told, in bits.
+    // The bits say which of the optional values are present.
     let present = [beat.uptime.is_some(), beat.strayed.is_some(), strayed.last.is_some()];
     out.fixed(present.iter().rev().fold(0, |bits, bit| bits << 1 | u64::from(*bit)));
     out.fixed(millis(beat.ran));
@@ -100,7 +101,7 @@ fn write_beat(beat: &Beat, mark: u64) -> Vec<u8> {
     out.sealed()
 }
 
-/// Reads what stands behind the mark of this number; an earlier mark's evidence tells nothing.
+/// Reads the evidence that follows the mark of this number; that of an earlier mark is ignored.
 fn read_beat(value: &[u8], mark: u64) -> Option<Beat> {
     let mut from = In::sealed(value.get(..BEAT)?)?;
     let present = from.fixed()?;
@@ -119,7 +120,7 @@ fn read_beat(value: &[u8], mark: u64) -> Option<Beat> {
     Some(Beat { ran, uptime: (present & 1 != 0).then_some((boot, up)), strayed: (present & 2 != 0).then_some(strayed) })
 }
 
-/// The file of marks: two checksummed slots, written in turn.
+/// The watermark file: two checksummed slots, written in turn.
 #[derive(Debug)]
 pub(crate) struct Watermark {
     file: File,
@@ -128,7 +129,7 @@ pub(crate) struct Watermark {
 }
 
 impl Watermark {
-    /// Makes the file. It is durable on return.
+    /// Creates the file, durably.
     pub(crate) fn create(path: &Path, mark: Mark) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).read(true).create_new(true).open(path)?;
         file.set_len(2 * SLOT)?;
@@ -139,12 +140,12 @@ impl Watermark {
         Ok(watermark)
     }
 
-    /// Reads the newest mark, and changes nothing.
+    /// Reads the newest mark without changing the file.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Mark>> {
         File::open(path).map(|file| newest(&file))
     }
 
-    /// Opens the file and reads the newest mark; nothing where neither slot reads.
+    /// Opens the file and reads the newest mark, which is `None` where neither slot can be read.
     pub(crate) fn open(path: &Path) -> io::Result<(Self, Option<Mark>)> {
         let file = OpenOptions::new().write(true).read(true).open(path)?;
         let mark = newest(&file);

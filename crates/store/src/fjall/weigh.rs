@@ -1,4 +1,4 @@
-//! Who takes the most room, and what it pays to cut.
+//! The choice of the stream that uses the most space, and of the point up to which to cut it.
 
 use std::cmp::Reverse;
 
@@ -7,14 +7,14 @@ use crate::{
     fjall::{engine::Engine, segment::Segment, shared::Shared},
 };
 
-/// A holder of less than one part in so many of the budget is not cut: it is not what fills the disk.
+/// A stream that holds no more than the budget divided by this number is not cut, since it is not what fills the disk.
 const SMALL: u64 = 200;
-/// So many streams are weighed, those with most waiting SETs.
+/// The number of streams that are weighed, those with the most waiting SETs.
 const WEIGHED: usize = 64;
 
-/// The largest holder, with the position from which on it may keep what it is owed.
+/// Returns the largest holder, with the position from which on it may keep what it is owed.
 ///
-/// Only closed segments count: the open one cannot be given up, whoever is owed something of it.
+/// Only closed segments count: the open one cannot be deleted, whichever streams are owed records of it.
 pub(crate) fn heaviest(shared: &Shared, engine: &Engine, excess: u64) -> Result<Option<Heaviest>, StoreError> {
     let closed: Vec<Segment> =
         engine.segments.read().values().filter(|segment| segment.last.is_some()).cloned().collect();
@@ -32,7 +32,8 @@ pub(crate) fn heaviest(shared: &Shared, engine: &Engine, excess: u64) -> Result<
     Ok(largest.filter(|largest| largest.bytes > shared.budget / SMALL))
 }
 
-/// What a stream is owed of closed segments, and where a cut of `excess` bytes ends: with a segment.
+/// Returns the bytes that a stream is owed in closed segments, and the end of a cut of `excess` bytes, which is the end
+/// of a segment.
 fn weigh(shared: &Shared, stream: StreamNo, closed: &[Segment], excess: u64) -> Option<Heaviest> {
     let state = shared.state.read();
     let owed = &state.cursors.get(&stream)?.owed;

@@ -1,4 +1,4 @@
-//! The one thread that writes: everything queued becomes one batch and one flush, answered after it.
+//! The writer, a single thread: everything queued becomes one batch and one flush, and is answered after it.
 
 use std::{
     sync::{
@@ -26,18 +26,18 @@ use crate::{
     state::Ops,
 };
 
-/// How often an idle store writes its heartbeat.
+/// The interval at which an idle store writes its heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(60);
-/// How often the size on the disk is measured.
+/// The interval at which the size on the disk is measured.
 const MEASURE: Duration = Duration::from_secs(2);
-/// How often it is measured while there is no room for events.
+/// The interval at which it is measured while there is no space for events.
 const MEASURE_SHUT: Duration = Duration::from_millis(250);
-/// How long acknowledgements wait to be made durable when even the reserve is nearly used up.
+/// The time that acknowledgements wait to be made durable when even the reserve is nearly used up.
 const FLUSH_SHORT: Duration = Duration::from_secs(1);
 
 pub(crate) type Outcome = Result<Vec<Done>, StoreError>;
 
-/// One call of `commit`.
+/// A call of `commit`.
 pub(crate) struct Call {
     pub(crate) units: Vec<Unit>,
     pub(crate) how: Durability,
@@ -46,31 +46,31 @@ pub(crate) struct Call {
     pub(crate) answer: oneshot::Sender<Outcome>,
 }
 
-/// Work for the writer's thread beside units.
+/// Work for the writer's thread other than units.
 pub(crate) type WriterTask = Box<dyn FnOnce(&mut Writer) -> Result<(), Failure> + Send>;
 
-/// What stands in the queue.
+/// An entry of the queue.
 pub(crate) enum Job {
     Commit(Box<Call>),
     Task(WriterTask),
     Close(oneshot::Sender<Result<(), StoreError>>),
-    /// Ends as a killed process ends: nothing is written out.
+    /// Ends the writer as a killed process ends: nothing is written.
     Abandon(oneshot::Sender<()>),
 }
 
-/// Where the writer goes on.
+/// The state from which the writer continues.
 pub(crate) struct Ledge {
     pub(crate) commit: u64,
     pub(crate) chain: u32,
     pub(crate) fold: Fold,
 }
 
-/// The writer.
+/// The writer of a store.
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) engine: Option<Arc<Engine>>,
     pub(crate) watermark: Watermark,
-    /// Deltas that are visible but not durable yet.
+    /// The deltas that are visible but not durable yet.
     pub(crate) pending: Ops,
     pub(crate) pending_since: Duration,
     pub(crate) commit: u64,
@@ -78,23 +78,24 @@ pub(crate) struct Writer {
     pub(crate) fold: Fold,
     pub(crate) deltas_since_fold: u64,
     measured: Duration,
-    /// Bytes of bodies written since then.
+    /// The bytes of bodies written since the last measurement.
     pub(crate) unmeasured: u64,
     beaten: Duration,
     mark_is_dirty: bool,
-    /// Openings after a failure since the last commit that succeeded.
+    /// The openings after a failure since the last commit that succeeded.
     pub(crate) vain: u32,
-    /// Pauses before the engine was opened again since a write had room; each makes the next one longer.
+    /// The pauses before the engine was opened again since a write last had space; each makes the next one longer.
     pub(crate) pauses: u32,
-    /// Taken from the queue behind a group, and not done yet: whatever becomes of the group, it is answered.
+    /// A job that was read from the queue after a group and not done yet. Whatever happens to the group, the job is
+    /// answered.
     pub(crate) after: Option<Job>,
-    /// The identity whose token the opening had no room to renew.
+    /// The identity whose token the opening had no space to renew.
     pub(crate) unrenewed: Option<Instance>,
-    /// Held until nothing is open any more.
+    /// The lock, which is held until everything is closed.
     pub(crate) lock: Option<Lock>,
 }
 
-/// How the loop goes on.
+/// The next step of the loop.
 pub(crate) enum Next {
     On,
     Over,
@@ -129,7 +130,7 @@ impl Writer {
         self.shared.runtime.clock.monotonic()
     }
 
-    /// Writes until the store is closed.
+    /// Runs the writer until the store is closed.
     pub(crate) fn run(mut self, queue: &Receiver<Job>) {
         loop {
             let next = self.after.take().map_or_else(|| queue.recv_timeout(self.patience()), Ok);
@@ -165,7 +166,7 @@ impl Writer {
         }
     }
 
-    /// How long the queue may stay silent before something is due.
+    /// Returns the time for which the queue may stay silent before something is due.
     fn patience(&self) -> Duration {
         let now = self.now();
         if !self.pending.is_empty() {
@@ -180,12 +181,12 @@ impl Writer {
         }
     }
 
-    /// Whether so little of the reserve is left that every commit counts.
+    /// Returns whether so little of the reserve is left that every commit counts.
     pub(crate) fn is_short(&self) -> bool {
         self.shared.free.load(Ordering::Relaxed) < (self.shared.reserve / 8).min(LITTLE)
     }
 
-    /// How long acknowledgements wait to be made durable.
+    /// Returns the time that acknowledgements wait to be made durable.
     fn flush_after(&self) -> Duration {
         let flush = self.shared.options.flush;
         if self.is_short() { flush.max(FLUSH_SHORT) } else { flush }
@@ -194,7 +195,7 @@ impl Writer {
     pub(crate) fn other(&mut self, job: Job) -> Result<Next, Failure> {
         Ok(match job {
             Job::Commit(call) => {
-                // Only `gather` meets calls.
+                // Calls are handled by `gather` alone.
                 let _ = call.answer.send(Err(StoreError::Busy));
                 Next::On
             }
@@ -232,7 +233,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits until the disk has everything that was written, by whomever.
+    /// Waits until the disk has everything that any thread has written.
     pub(crate) fn confirm(&mut self) -> Result<(), Failure> {
         let Some(engine) = &self.engine else { return Ok(()) };
         #[cfg(test)]
@@ -242,7 +243,7 @@ impl Writer {
         confirm(engine)
     }
 
-    /// Notes beside the engine what is durable now.
+    /// Writes the mark of what is durable now, beside the engine.
     pub(crate) fn mark(&mut self, last: Option<u64>, version: Option<u64>) -> Result<(), Failure> {
         let mark = self.current_mark(last, version);
         let now = self.now();
@@ -287,7 +288,8 @@ impl Writer {
         Ok(Next::On)
     }
 
-    /// Measures what is free, and now and then what is taken.
+    /// Measures the free space, and periodically the space in use. Renews a token that an earlier attempt had no space
+    /// for.
     pub(crate) fn measure(&mut self) {
         if let Ok((free, _)) = space(&self.shared.place.store) {
             self.shared.free.store(free, Ordering::Relaxed);
@@ -304,14 +306,14 @@ impl Writer {
         self.shared.check_room();
     }
 
-    /// Measures what is free and what is taken, now.
+    /// Measures the free space and the space in use immediately.
     pub(crate) fn measure_now(&mut self) -> Result<(), Failure> {
         self.measure_bytes();
         self.measure();
         Ok(())
     }
 
-    /// Measures what is taken, now.
+    /// Measures the space in use immediately.
     pub(crate) fn measure_bytes(&mut self) {
         let Some(engine) = &self.engine else { return };
         (self.measured, self.unmeasured) = (self.now().max(Duration::from_nanos(1)), 0);
@@ -320,7 +322,7 @@ impl Writer {
         }
     }
 
-    /// Lets go of the engine; answers whether it is closed, or some read still holds it.
+    /// Drops the engine. Returns whether it is closed, and not still held by a read.
     pub(crate) fn give_up_engine(&mut self) -> bool {
         let shared = self.shared.engine.write().take();
         let own = self.engine.take();
@@ -336,7 +338,7 @@ impl Writer {
         closed
     }
 
-    /// Writes everything out and closes in order.
+    /// Writes everything and closes in order.
     fn shut(&mut self) -> Result<(), StoreError> {
         self.shared.closed.store(true, Ordering::Release);
         let folded = self.fold().map_err(|failure| failure.error());

@@ -8,7 +8,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 const START: u64 = 1_700_000_000_000;
 
-/// Clocks that are moved by hand: the wall's, the monotonic one and the machine's.
+/// Clocks that are moved by hand: the wall clock, the monotonic one and that of the machine.
 #[derive(Clone)]
 struct Clocks(Arc<Lock<Hands>>);
 
@@ -35,7 +35,7 @@ impl Clock for Clocks {
 }
 
 impl Clocks {
-    /// A machine that tells its uptime, or one that does not.
+    /// Creates the clocks of a machine that reports its uptime, or of one that does not.
     fn new(tells: bool) -> Self {
         let uptime = tells.then_some(Uptime { boot: 7, since: HOUR * 100 });
         Self(Arc::new(Lock::new(Hands { wall: START, monotonic: MINUTE, uptime })))
@@ -54,7 +54,7 @@ impl Clocks {
         self.0.lock().unwrap().monotonic += by;
     }
 
-    /// The machine sleeps: only the monotonic clock stands still.
+    /// Lets the machine sleep: only the monotonic clock stands still.
     fn sleep_for(&self, by: Duration) {
         self.leap(i64::try_from(by.as_millis()).unwrap());
         if let Some(uptime) = &mut self.0.lock().unwrap().uptime {
@@ -67,7 +67,7 @@ impl Clocks {
         hands.wall = hands.wall.saturating_add_signed(millis);
     }
 
-    /// Another process begins; the machine may have started anew.
+    /// Starts another process, with `machine` after a restart of the machine.
     fn restart(&self, machine: bool) {
         let mut hands = self.0.lock().unwrap();
         hands.monotonic = Duration::ZERO;
@@ -117,7 +117,7 @@ fn a_leap_has_proved_itself_when_it_went_on_evenly_for_long_enough() {
         let left = |last| sanity.look(&runtime, last).suspect.unwrap().left;
         assert_eq!(left(Some(17)), HOUR);
         clocks.pass(MINUTE * 59);
-        // Small corrections do not matter, another jump does.
+        // Small corrections have no effect, another jump does.
         clocks.leap(900);
         assert_eq!(left(Some(18)), MINUTE);
         clocks.leap(5 * 60_000);
@@ -173,7 +173,7 @@ fn after_a_start_of_the_machine_a_clock_far_ahead_of_the_heartbeat_must_prove_it
         let clocks = Clocks::new(tells);
         let mut beat = sanity(&clocks, None).beat(&clocks.runtime());
         clocks.leap(YEAR);
-        // Whoever is restarted again and again comes to an end as well.
+        // A process that is restarted again and again reaches the end of the wait as well.
         for round in 0..6 {
             clocks.restart(true);
             let (runtime, sanity) = (clocks.runtime(), sanity(&clocks, Some(beat)));

@@ -1,4 +1,4 @@
-//! The laws, each a claim.
+//! The laws of a store, each as a claim.
 
 use std::{sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ pub async fn what_is_appended_is_in_the_tail_after_a_cut(bench: &mut impl Bench)
     assert_eq!(owed(&store, 1).await.len(), 20);
 }
 
-/// Law 2: the tail never yields a record before the one that precedes it.
+/// Law 2: the tail never returns a record before the one that precedes it.
 pub async fn the_tail_has_no_hole(bench: &mut impl Bench) {
     let store = bench.open().await;
     let writers = (0..4).map(|writer| {
@@ -76,7 +76,7 @@ pub async fn the_tail_has_no_hole(bench: &mut impl Bench) {
     futures_util::future::join(futures_util::future::join_all(writers), reader).await;
 }
 
-/// Law 2 for a reader that lags: what is owed is told, in order, also where everything around it was given up meanwhile.
+/// Law 2 for a reader that lags: it gets what is owed, in order, also where everything around it was deleted meanwhile.
 pub async fn a_reader_that_lags_is_told_of_all_that_is_owed(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for index in 0..60 {
@@ -104,7 +104,7 @@ pub async fn a_reader_that_lags_is_told_of_all_that_is_owed(bench: &mut impl Ben
         }
         store = cut(bench, store).await;
     }
-    // Nothing is owed any more: there is nothing to tell, and whoever waits is told of what comes.
+    // Nothing is owed any more: there is nothing to return, and a reader that waits gets what comes.
     settle(&store, [3, 17, 47, 61].map(|seq| acknowledged(2, seq)).to_vec(), Durability::Sync).await;
     store.housekeep().await.unwrap();
     read = store
@@ -121,7 +121,7 @@ pub async fn a_reader_that_lags_is_told_of_all_that_is_owed(bench: &mut impl Ben
     assert_eq!(entries.unwrap().iter().map(|entry| entry.head.at.seq).collect::<Vec<_>>(), [at]);
 }
 
-/// The tail answers as soon as there is something, and after the wait when there is nothing.
+/// The tail answers as soon as there is a record, and after the wait when there is none.
 pub async fn the_tail_waits_for_the_first_record(bench: &mut impl Bench) {
     let store = bench.open().await;
     assert!(store.tail(Position::START, super::MANY, Duration::from_millis(5)).await.unwrap().is_empty());
@@ -144,7 +144,7 @@ pub async fn the_same_key_and_body_have_the_same_position(bench: &mut impl Bench
     }
 }
 
-/// Law 3 inside one group: the second waits for the same commit and names the same position.
+/// Law 3 inside one group: the repeat waits for the same commit and names the same position.
 pub async fn a_repeat_in_the_same_unit_is_a_repeat(bench: &mut impl Bench) {
     let store = bench.open().await;
     let events = vec![event_once("x", &[1], 9, 1), event_once("x", &[1], 9, 1), event_once("y", &[1], 9, 3)];
@@ -161,7 +161,7 @@ pub async fn a_repeat_in_the_same_unit_is_a_repeat(bench: &mut impl Bench) {
     assert_eq!(news.count(), 1);
 }
 
-/// An event that was decided before streams came or went is decided again.
+/// An event that was decided before the membership of streams changed is decided again.
 pub async fn an_older_decision_is_stale(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     let decided = |version: Version| NewEvent { config: version, ..event_once("x", &[1], 1, 1) };
@@ -232,7 +232,7 @@ pub async fn an_old_fence_changes_nothing(bench: &mut impl Bench) {
     }
 }
 
-/// Law 6: settlements commute and repeat harmlessly; the first end wins.
+/// Law 6: settlements commute, repetitions are harmless, and the first end wins.
 pub async fn settlements_commute_and_the_first_end_wins(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for _ in 0..4 {
@@ -255,7 +255,7 @@ pub async fn settlements_commute_and_the_first_end_wins(bench: &mut impl Bench) 
     assert_sums(&store, 1..=2).await;
 }
 
-/// A lazy settlement counts at once and is there after a close.
+/// A lazy settlement counts at once and survives a close.
 pub async fn lazy_settlements_count_at_once_and_stay_after_a_close(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for _ in 0..3 {
@@ -269,7 +269,7 @@ pub async fn lazy_settlements_count_at_once_and_stay_after_a_close(bench: &mut i
     assert_sums(&store, 1..=1).await;
 }
 
-/// Law 7: what is owed is never trimmed.
+/// Law 7: records that are owed are never trimmed.
 pub async fn what_is_owed_is_never_trimmed(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for index in 0..60 {
@@ -320,7 +320,8 @@ pub async fn counts_add_up_after_every_cut(bench: &mut impl Bench) {
     assert_eq!((tally.owed, tally.acknowledged_receiver, tally.parked, tally.waiting), (30, 5, 5, 20));
 }
 
-/// Parking keeps body, code, text and order key; issuing again gives a new position and leaves the parked.
+/// A parked SET keeps body, code, text and order key; issuing it again gives a new position, and it is no longer
+/// parked.
 pub async fn a_parked_set_keeps_what_is_needed_to_issue_it_again(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     let at = append(&store, event("precious", &[1])).await;
@@ -426,7 +427,7 @@ pub async fn a_change_against_another_version_changes_nothing(bench: &mut impl B
     assert_eq!(store.version(), Version(1));
 }
 
-/// Disabling drops everything up to now; the notice that tells of it stays.
+/// Disabling drops everything up to now, except the notice that announces it.
 pub async fn disabling_drops_what_is_owed_and_its_notice_stays(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for _ in 0..3 {
@@ -449,7 +450,8 @@ pub async fn disabling_drops_what_is_owed_and_its_notice_stays(bench: &mut impl 
     }
 }
 
-/// The cursor of a deleted stream goes when nothing of it is parked any more, whether or not anything was owed when it was deleted.
+/// The cursor of a deleted stream is removed when none of its SETs is parked any more, whether or not anything was owed
+/// at the deletion.
 pub async fn a_deleted_stream_leaves_nothing_behind(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for _ in 0..3 {
@@ -519,7 +521,7 @@ pub async fn records_are_found_by_key_and_prefix(bench: &mut impl Bench) {
     assert_eq!(store.range(Key::from("")).await.unwrap().len(), 4);
 }
 
-/// What is noted of attempts is kept until the delivery ends.
+/// The attempts of a delivery are kept until it ends.
 pub async fn attempts_are_kept_until_the_end(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for _ in 0..2 {
@@ -539,7 +541,7 @@ pub async fn attempts_are_kept_until_the_end(bench: &mut impl Bench) {
     assert_eq!(store.attempts(StreamNo(1)).len(), 1);
 }
 
-/// Accepted times never go back, and records are found by them.
+/// Times of acceptance never go back, and records are found by them.
 pub async fn accepted_times_never_go_back(bench: &mut impl Bench) {
     let mut store = bench.open().await;
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Bytes that rot: what was promised is there, or the store is refused.
+//! Tests of damaged bytes: everything that was promised is there, or the store is refused.
 
 use std::{
     fs::{self, OpenOptions},
@@ -25,7 +25,8 @@ pub(super) fn text(seq: u64) -> String {
     format!("body-{seq}-{}", "x".repeat(200))
 }
 
-/// A store with 200 records, of which stream 1 is owed the odd ones, ended without a word; a half of it is written to tables.
+/// Fills a store with 200 records, of which stream 1 is owed the odd ones, and kills it; half of them are flushed to
+/// tables.
 async fn filled(folder: &mut Folder) {
     let store = folder.store();
     let shared = store.clone() as Arc<dyn Store>;
@@ -42,8 +43,8 @@ async fn filled(folder: &mut Folder) {
     store.abandon().await;
 }
 
-/// Everything owed is there and reads; where the check named a table or a record that rotted, what rotted is told as an error, and is
-/// never something else.
+/// Asserts that everything owed is there and can be read. Where the check named a damaged table or record, the damage
+/// is reported as an error, and never returned as other content.
 async fn assert_whole(store: &Arc<dyn Store>, rotten: bool, what: &str) {
     assert_eq!(store.bounds().last, Position::new(200), "{what}");
     assert_eq!(store.waiting(StreamNo(1)), 100, "{what}");
@@ -227,7 +228,7 @@ async fn a_check_names_the_body_that_rotted() {
     for seq in 1..=20 {
         append(&store, event(&text(seq), &[1])).await;
     }
-    // Closed segments that stay are written to tables.
+    // Closed segments that stay are flushed to tables.
     store.housekeep().await.unwrap();
     store.close().await.unwrap();
     assert!(FjallStore::check(&folder.place()).unwrap().is_sound());

@@ -1,4 +1,4 @@
-//! What happens between the steps of one round of housekeeping, and kills inside the deletions that it makes.
+//! Tests of events between the steps of a round of housekeeping, and of kills inside the deletions that it makes.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     testkit::{acknowledged, append, body, event, owed, settle, tail},
 };
 
-/// Keeps the one thread that reads busy until the sender is dropped; the receiver tells when it has come so far.
+/// Blocks the one thread that reads until the sender is dropped; the receiver gets a message once it is blocked.
 fn busy() -> (Sender<()>, Receiver<()>) {
     let ((release, held), (begins, begun)) = (channel::<()>(), channel());
     drop(tokio::task::spawn_blocking(move || {
@@ -25,10 +25,10 @@ fn busy() -> (Sender<()>, Receiver<()>) {
     (release, begun)
 }
 
-/// With nothing but what every caller of a store can do.
+/// The test uses nothing but what every caller of a store can do.
 #[test]
 fn a_segment_that_closes_during_a_round_is_given_up_only_when_its_end_is_written_down() {
-    // What housekeeping reads aside waits for whoever was there first.
+    // The reads of housekeeping wait for earlier work on the one blocking thread.
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let mut folder = Folder::with(|options| {
@@ -38,7 +38,7 @@ fn a_segment_that_closes_during_a_round_is_given_up_only_when_its_end_is_written
         for seq in 1..=10 {
             append(&store, event(&format!("body-{seq}"), &[1, 2])).await;
         }
-        // Now the cursors are written down up to there.
+        // The close folds the cursors up to here.
         store.close().await.unwrap();
         let store = folder.store();
         let shared = store.clone() as Arc<dyn Store>;
@@ -48,7 +48,7 @@ fn a_segment_that_closes_during_a_round_is_given_up_only_when_its_end_is_written
         let (second, begun) = busy();
         drop(first);
         begun.recv().unwrap();
-        // Its first look is over, the second cannot begin; between them the writer is asked to write the cursors down.
+        // The first read is done, the second cannot begin; between them the writer is asked to fold the cursors.
         assert!(futures_util::poll!(&mut round).is_pending());
         for seq in 11..=13 {
             append(&shared, event(&format!("body-{seq}"), &[1, 2])).await;
@@ -69,7 +69,7 @@ fn a_segment_that_closes_during_a_round_is_given_up_only_when_its_end_is_written
     });
 }
 
-/// What a kill leaves of a keyspace's folder.
+/// A state in which a kill leaves a keyspace's folder, with its description.
 type Left = (&'static str, fn(&Path) -> std::io::Result<()>);
 
 fn but(folder: &Path, stays: &str) -> std::io::Result<()> {
@@ -84,7 +84,8 @@ fn but(folder: &Path, stays: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The engine forgets the keyspace's name, removes the file that names its list of tables, then all else in any order.
+/// The states of a folder during its deletion. The engine forgets the keyspace's name, removes the file that names its
+/// list of tables, then the rest in any order.
 const LEFT: [Left; 5] = [
     ("everything", |_| Ok(())),
     ("all but what names the list", |folder| fs::remove_file(folder.join("current"))),
@@ -96,7 +97,8 @@ const LEFT: [Left; 5] = [
     ("an empty folder", |folder| but(folder, "")),
 ];
 
-/// A store of which the first segment was condensed, with copies of its two folders in the engine, which are not deleted yet.
+/// Returns a store whose first segment was condensed, and copies of the two folders of that segment in the engine, made
+/// before their deletion.
 async fn condensed(folder: &mut Folder) -> (Arc<FjallStore>, [PathBuf; 2]) {
     let store = folder.store();
     let shared = store.clone() as Arc<dyn Store>;
@@ -104,12 +106,12 @@ async fn condensed(folder: &mut Folder) -> (Arc<FjallStore>, [PathBuf; 2]) {
         append(&shared, event(&format!("body-{seq}"), &[1, 2])).await;
     }
     shared.housekeep().await.unwrap();
-    // After the seven that every store has.
+    // These come after the seven that every store has.
     let folders = ["8", "9"].map(|name| folder.place().store.join("engine/keyspaces").join(name));
     for one in &folders {
         let mut tables = Vec::new();
         while tables.is_empty() {
-            // The engine's worker writes it out.
+            // The engine's worker flushes it.
             std::thread::yield_now();
             files(&one.join("tables"), &mut tables);
         }
@@ -124,7 +126,7 @@ async fn condensed(folder: &mut Folder) -> (Arc<FjallStore>, [PathBuf; 2]) {
     (store, copies)
 }
 
-/// Deletes a keyspace of a closed store, as the engine does it.
+/// Deletes a keyspace of a closed store as the engine does.
 fn delete(folder: &Folder, name: &str) {
     let path = folder.place().store.join("engine");
     let engine = fjall::Database::builder(path).worker_threads(1).manual_journal_persist(true).open().unwrap();
@@ -142,7 +144,7 @@ async fn assert_opens(folder: &Folder, place: &StorePlace, what: &str) {
         assert_eq!(body(&store, 24).await.as_deref(), Some(&b"body-24"[..]), "{what}");
         crate::testkit::assert_sums(&store, 1..=2).await;
         store.housekeep().await.unwrap();
-        // A kill in the second round, a close in the first.
+        // The first round ends with a close, the second with a kill.
         if round == 0 { store.close().await.unwrap() } else { opened.store.abandon().await }
     }
     for name in ["8", "9"] {
@@ -151,7 +153,7 @@ async fn assert_opens(folder: &Folder, place: &StorePlace, what: &str) {
             files(&folder, &mut tables);
         }
         let taken: u64 = tables.iter().map(|table| fs::metadata(table).unwrap().len()).sum();
-        // One row in one table, where it is kept to be used again.
+        // A keyspace that is kept for reuse has one row in one table.
         assert!(taken < 3000, "{what}: {name} takes {taken} bytes");
     }
     assert!(FjallStore::check(place).unwrap().is_sound(), "{what}");

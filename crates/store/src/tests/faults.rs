@@ -1,4 +1,4 @@
-//! Writes that fail: what was promised stays, what was not is in doubt, and an fsync is never tried twice.
+//! Tests of writes that fail: what was promised stays, what was not is in doubt, and an fsync is never tried twice.
 
 use super::*;
 use crate::{
@@ -11,7 +11,7 @@ fn broken() -> StoreError {
     StoreError::Poisoned("the test said so".into())
 }
 
-/// Waits, by the store's own clock, until something holds.
+/// Waits, by the store's own clock, until the condition holds.
 async fn until(store: &Arc<FjallStore>, what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..600 {
         if holds() {

@@ -1,4 +1,4 @@
-//! A file system that is really full: a small one in memory, in a namespace of its own.
+//! Tests on a file system that is really full: a small one in memory, in a namespace of its own.
 
 use std::{
     fs,
@@ -12,12 +12,12 @@ use crate::{
     testkit::{MANY, acknowledged, append, body, event, owed, settle},
 };
 
-/// Tells the second process where its file system is.
+/// The variable that gives the second process the path of its file system.
 const MOUNTED: &str = "SETGATE_TEST_MOUNTED";
-/// Says that this machine has no user namespaces and the tests here shall not run.
+/// The variable that declares that this machine has no user namespaces, so that the tests here are skipped.
 const WITHOUT: &str = "SETGATE_TEST_WITHOUT_NAMESPACES";
 
-/// Runs the test again in a namespace with a small file system; answers its folder in that second process.
+/// Runs the test again in a namespace with a small file system. Returns its folder in that second process.
 pub(super) fn on_a_small_disk(test: &str, megabytes: u32) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(MOUNTED) {
         return Some(folder.into());
@@ -54,7 +54,7 @@ fn folder_in(disk: &Path, change: impl FnOnce(&mut Options)) -> Folder {
     })
 }
 
-/// Appends until the store refuses; answers how many were accepted and the refusal.
+/// Appends until the store refuses. Returns the number of accepted events and the refusal.
 async fn fill(store: &Arc<dyn Store>, from: u64) -> (u64, StoreError) {
     let mut last = from;
     loop {
@@ -74,7 +74,7 @@ fn all(from: u64, to: u64) -> Vec<Settlement> {
     (from..=to).map(|seq| acknowledged(1, seq)).collect()
 }
 
-/// Waits, by the store's own clock, until something holds.
+/// Waits, by the store's own clock, until the condition holds.
 async fn until(store: &Arc<dyn Store>, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..600 {
         if holds().await {
@@ -103,7 +103,7 @@ async fn with_only_the_reserve_left_events_are_refused_and_settling_makes_room()
         let health = store.health();
         assert!(!health.accepts && health.free < health.reserve, "{health:?}");
         assert_eq!(store.waiting(StreamNo(1)), last - before);
-        // What was read from a table is open in the engine: its room must come back all the same.
+        // Records that were read from a table keep its file open in the engine: its space must be freed all the same.
         for seq in before + 1..=last {
             assert_eq!(body(&store, seq).await.unwrap().len(), 60_000, "{seq}");
         }
@@ -156,7 +156,7 @@ async fn on_a_full_disk_nothing_accepted_is_lost_and_it_goes_on_without_a_restar
     let fatal = opened.fatal();
     let store = opened as Arc<dyn Store>;
     let (last, mut error) = fill(&store, 0).await;
-    // Without any room no event is taken; what is no event still is, and meets the full disk.
+    // Without any space no event is accepted; a change of records still is, and meets the full disk.
     for number in 0..1000 {
         if !matches!(error, StoreError::Full(_)) {
             break;
@@ -206,7 +206,7 @@ async fn a_check_and_a_repair_to_elsewhere_need_no_room_on_the_full_disk() {
     }
     store.housekeep().await.unwrap();
     store.close().await.unwrap();
-    // Not a byte is left.
+    // No free byte is left.
     let mut ballast = fs::File::create(disk.join("ballast")).unwrap();
     let mut block = 1 << 20;
     while block > 0 {

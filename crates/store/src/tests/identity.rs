@@ -1,4 +1,5 @@
-//! Which store this is: damage of it is noticed, it is written anew where it is lost, and its token is renewed whatever is in the way.
+//! Tests of a store's identity: its damage is noticed, it is written anew where it is lost, and its token is renewed
+//! despite obstacles.
 
 use std::fs;
 
@@ -9,7 +10,7 @@ use crate::{
     testkit::{acknowledged, append, event, one, owed, settle},
 };
 
-/// A closed store: two records, one of them owed to stream 1.
+/// Returns a closed store with two records, one of them owed to stream 1.
 async fn closed() -> Folder {
     let mut folder = Folder::new();
     let store = folder.store() as Arc<dyn Store>;
@@ -35,7 +36,8 @@ async fn no_byte_of_the_identity_can_change_unnoticed() {
             fs::write(&file, damaged).unwrap();
             match place.identity() {
                 Ok(Identity::Lost(_)) => noticed += 1,
-                // White space, or the name of the checksum, as in a file of an earlier release.
+                // The bit is in white space, or in the name of the checksum, which makes it a file of an earlier
+                // release.
                 Ok(Identity::Known(read)) => assert_eq!(read, whole, "byte {at}, bit {bit}"),
                 Err(error) => panic!("byte {at}, bit {bit}: {error}"),
             }
@@ -76,7 +78,7 @@ async fn a_lost_identity_is_written_anew_and_the_store_is_held_until_it_is_adopt
         assert!(!report.is_sound() && report.problems.iter().any(|why| why.contains("instance.json")), "{report:?}");
         let repair = FjallStore::repair(&place).unwrap();
         assert!(repair.is_needed() && repair.findings().identity.is_some());
-        // Without the secret nobody could tell a store with the keys of another one.
+        // Without the secret a store cannot be distinguished from one with the keys of another.
         let refused = repair.carry_out(None, &folder.runtime).unwrap_err().to_string();
         assert!(refused.contains("secret"), "{refused}");
         let mut repair = FjallStore::repair(&place).unwrap();
@@ -138,7 +140,7 @@ async fn starts_that_cannot_write_the_owner_token_do_not_make_a_copy_of_the_orig
     }
 }
 
-/// Takes all the room of a small disk, to the last byte.
+/// Uses all the space of a small disk, to the last byte.
 fn take_all(disk: &std::path::Path) -> std::path::PathBuf {
     use std::io::Write as _;
     let path = disk.join("others");
@@ -174,7 +176,7 @@ async fn a_store_on_a_disk_without_room_opens_and_takes_events_once_there_is_som
     assert_eq!(folder.try_open().unwrap().report.held, None);
 }
 
-/// Waits for what another thread does.
+/// Waits until a condition that another thread brings about holds.
 async fn until(what: &str, is: impl Fn() -> bool) {
     let end = tokio::time::Instant::now() + Duration::from_secs(60);
     while !is() {
@@ -189,7 +191,7 @@ async fn a_token_that_has_no_room_is_renewed_later() {
     let place = folder.place();
     for file in [place.store.join("instance.new"), place.owner.with_extension("new")] {
         let before = place.instance(None).unwrap().token;
-        // A file that has no room, ever.
+        // The file never has space.
         std::os::unix::fs::symlink("/dev/full", &file).unwrap();
         for _ in 0..3 {
             let opened = folder.try_open().unwrap();
@@ -199,7 +201,7 @@ async fn a_token_that_has_no_room_is_renewed_later() {
         let opened = folder.try_open().unwrap();
         let id = opened.report.id.clone();
         fs::remove_file(&file).unwrap();
-        // With the next thing that the writer does.
+        // The token is renewed with the next job of the writer.
         let store = opened.store as Arc<dyn Store>;
         append(&store, event("z", &[1])).await;
         store.close().await.unwrap();

@@ -1,4 +1,4 @@
-//! Random units against a small model, with cuts and openings in between.
+//! Tests of random units against a small model, with cuts and openings in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,12 +49,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..60)
 }
 
-/// What a store must hold, in the plainest form.
+/// A model of the content that a store must have.
 #[derive(Default)]
 struct Model {
     bodies: Vec<String>,
     owed: BTreeMap<u32, BTreeSet<u64>>,
-    /// (owed ever, acknowledged, parked, dropped)
+    /// The counts (owed ever, acknowledged, parked, dropped) by stream.
     tally: BTreeMap<u32, [u64; 4]>,
     tried: BTreeMap<(u32, u64), u32>,
     parked: BTreeMap<(u32, u64), String>,
@@ -63,7 +63,7 @@ struct Model {
     version: u64,
     membership: u64,
     numbers: BTreeSet<u32>,
-    /// Acknowledged lazily since the last durable commit.
+    /// The deliveries acknowledged lazily since the last durable commit.
     loose: Vec<(u32, u64)>,
     loose_attempts: bool,
 }
@@ -97,21 +97,21 @@ impl Model {
         gone.len()
     }
 
-    /// Everything up to now is durable.
+    /// Records that everything up to now is durable.
     fn durable(&mut self) {
         self.loose.clear();
         self.loose_attempts = false;
     }
 }
 
-/// Counts what a store tells of, by how it ended.
+/// A witness that counts the facts of a store, by the end of the deliveries.
 #[derive(Debug, Default)]
 struct Counter(parking_lot::Mutex<Counted>);
 
 #[derive(Debug, Default)]
 struct Counted {
     owed: u64,
-    /// Acknowledged, parked, dropped.
+    /// The counts (acknowledged, parked, dropped) by stream.
     ended: BTreeMap<u32, [u64; 3]>,
     waiting: u64,
 }
@@ -139,7 +139,7 @@ impl Witness for Counter {
     }
 }
 
-/// A witness from now on, and what had ended before.
+/// A witness, and the counts of what had ended before it was registered.
 struct Watched {
     counter: Arc<Counter>,
     ended: BTreeMap<u32, [u64; 3]>,
@@ -152,7 +152,7 @@ fn watch(store: &Arc<dyn Store>, model: &Model) -> Watched {
 }
 
 impl Watched {
-    /// What was told since adds up, and is what the model has.
+    /// Asserts that the reported facts add up and agree with the model.
     fn check(&self, model: &Model) {
         let counted = self.counter.0.lock();
         let ended: u64 = counted.ended.values().flatten().sum();
@@ -175,7 +175,7 @@ async fn run(bench: &mut impl Bench, steps: Vec<Step>) {
         let opens = matches!(step, Step::Cut | Step::Close);
         store = take(bench, store, &mut model, step).await;
         if opens {
-            // A process begins: its counters do, too.
+            // A new process begins with new counters.
             watched = watch(&store, &model);
         }
         watched.check(&model);
@@ -317,14 +317,14 @@ async fn take(bench: &mut impl Bench, store: Arc<dyn Store>, model: &mut Model, 
         Step::Cut if bench.survives() => {
             bench.cut(store).await;
             let store = bench.open().await;
-            // What was answered lazily may or may not have reached the disk.
+            // Units that were answered lazily may or may not have reached the disk.
             for (stream, seq) in std::mem::take(&mut model.loose) {
                 if store.is_owed(StreamNo(stream), Position::new(seq)) {
                     model.owed.entry(stream).or_default().insert(seq);
                     model.tally.entry(stream).or_default()[1] -= 1;
                 }
             }
-            // Whose attempts were lost with it, or came back with it, is not worth a model: they are taken as they are.
+            // The attempts that were lost or came back with them are not modelled: they are read from the store.
             model.tried.clear();
             for stream in 1..4 {
                 for (at, tried) in store.attempts(StreamNo(stream)) {

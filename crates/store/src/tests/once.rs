@@ -1,4 +1,4 @@
-//! Idempotency keys behind their Bloom filters: a known one is never taken for new.
+//! Tests of idempotency keys behind their Bloom filters: a known key never counts as new.
 
 use super::*;
 use crate::{
@@ -13,7 +13,7 @@ fn with_id(id: u64) -> NewEvent {
     NewEvent { once: Some(Once { key, digest: key, txn: format!("txn-{id}").into() }), ..event("{}", &[1]) }
 }
 
-/// Appends these ids; answers how many were new.
+/// Appends these ids. Returns the number of those that were new.
 async fn new_ones(store: &dyn Store, ids: impl Iterator<Item = u64>) -> usize {
     let events = ids.map(with_id).collect();
     let done = store.commit(vec![Unit::Append { events }], Durability::Sync).await.unwrap();
@@ -29,7 +29,7 @@ async fn no_known_id_is_new_over_restarts_housekeeping_and_buckets() {
     });
     for round in 0..4u64 {
         let store = folder.store();
-        // Asked before the filter is filled, while it is, and after.
+        // The ids are looked up before the filter is filled, while it is, and after.
         for again in [0..round * 500, 0..round * 500] {
             assert_eq!(new_ones(&*store, again).await, 0, "round {round}");
             store.housekeep().await.unwrap();
@@ -48,7 +48,7 @@ async fn no_known_id_is_new_over_restarts_housekeeping_and_buckets() {
         } else {
             store.close().await.unwrap();
         }
-        // Another bucket takes what comes next.
+        // Another bucket collects the next keys.
         folder.dial.pass(Duration::from_secs(1000));
     }
 }

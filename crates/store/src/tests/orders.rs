@@ -1,4 +1,5 @@
-//! Every order of appending, closing, folding, condensing, trimming and retaining, ended at every step that reaches the disk.
+//! Tests of every order of appending, closing, folding, condensing, trimming and retaining, ended at every step that
+//! reaches the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +12,15 @@ use crate::{
     testkit::{acknowledged, body, event, owed, parked, tail},
 };
 
-/// Of a segment so long one record may be owed when it is condensed.
+/// The records of a segment: enough for one record to be owed when it is condensed.
 const SEGMENT: u64 = 12;
 const STREAMS: std::ops::Range<u32> = 1..4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// One unit with these records.
+    /// Appends one unit with these records.
     Append(Vec<Vec<u32>>),
-    /// All that the stream is owed but each so-manieth position; 0 leaves none out.
+    /// Acknowledges all that the stream is owed except every `but_each`-th position; 0 leaves none out.
     Acknowledge {
         stream: u32,
         but_each: u64,
@@ -38,7 +39,7 @@ enum Step {
     },
     Fold,
     Plan,
-    /// Carries out the oldest plan that waits, whatever came in between.
+    /// Carries out the oldest plan that waits, whatever happened in between.
     Trim,
     Clear,
     Housekeep,
@@ -48,15 +49,15 @@ enum Step {
 
 use Step::*;
 
-/// What a store must hold, in the plainest form.
+/// A model of the content that a store must have.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Model {
     last: u64,
     owed: BTreeMap<u32, BTreeSet<u64>>,
-    /// Owed ever, acknowledged, parked, dropped.
+    /// The counts (owed ever, acknowledged, parked, dropped) by stream.
     tally: BTreeMap<u32, [u64; 4]>,
     parked: BTreeSet<(u32, u64)>,
-    /// Acknowledged lazily since the last durable commit: they may come back.
+    /// The deliveries acknowledged lazily since the last durable commit, which may come back.
     loose: BTreeSet<(u32, u64)>,
     version: u64,
 }
@@ -89,7 +90,7 @@ impl Model {
         self.owed.get(&stream).into_iter().flatten().copied().collect()
     }
 
-    /// Whether the store holds this; with what came back of what was acknowledged lazily.
+    /// Checks that the store has this content. Returns the model with the lazy acknowledgements that were lost.
     async fn as_in(&self, store: &Arc<dyn Store>) -> Result<Self, String> {
         let mut model = self.clone();
         let found = store.bounds().last.seq;
@@ -143,17 +144,17 @@ struct Run {
     folder: Folder,
     store: Arc<FjallStore>,
     model: Model,
-    /// Plans that wait to be carried out; the next process may carry them out, too.
+    /// The plans that wait to be carried out, also by the next process.
     plans: std::collections::VecDeque<Trim>,
-    /// Places that earlier processes passed.
+    /// The places that earlier processes passed.
     passed: u64,
-    /// The place at which the process is to end.
+    /// The place at which the process must end.
     cut_at: Option<u64>,
 }
 
 impl Run {
     fn new(cut_at: Option<u64>) -> Self {
-        // A killed process leaves what it wrote to the system: in memory it is flushed sooner.
+        // A killed process leaves what it wrote to the system; in memory it is flushed sooner.
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let mut folder = Folder::in_folder(folder.unwrap(), |options| {
@@ -175,14 +176,14 @@ impl Run {
         self.store.clone()
     }
 
-    /// One step, and what the store must hold after it.
+    /// Carries out one step and checks what the store must hold after it.
     async fn apply(&mut self, step: &Step) {
         let before = self.model.clone();
         let mut after = before.clone();
         match self.act(step, &mut after).await {
             Ok(()) => {
                 self.model = after;
-                // What follows an answer may end the process, too.
+                // The work that follows an answer may end the process, too.
                 let barrier = Unit::Settle { fence: self.store.fence(), what: vec![] };
                 if let Err(error) = self.store.commit(vec![barrier], Durability::Sync).await {
                     assert!(self.cut_at.take().is_some(), "after {step:?} it failed by itself: {error}");
@@ -293,7 +294,7 @@ impl Run {
     }
 }
 
-/// Takes the steps and ends the process at one place; answers how many places there were.
+/// Carries out the steps and ends the process at one place. Returns the number of places.
 async fn run(steps: &[Step], cut_at: Option<u64>) -> u64 {
     let mut run = Run::new(cut_at);
     for step in steps.iter().chain(&[Kill, Housekeep, Close]) {
@@ -338,7 +339,7 @@ fn a_segment_that_closes_after_the_fold_is_not_given_up_before_its_end_is_folded
         many(10, &[1]),
         Fold,
         many(3, &[1]),
-        // The first segment ends before this one.
+        // The first segment ends before this record.
         many(1, &[1]),
         all_of(1),
         Plan,
@@ -405,7 +406,8 @@ fn housekeeping_between_all_else_loses_nothing() {
     ]);
 }
 
-/// A store as an earlier release left it: its first segment was condensed, or given up, before its end was folded.
+/// Returns a store as an earlier release left it: its first segment was condensed, or deleted, before its end was
+/// folded.
 async fn old_store(settle: &[Step], then: &[Step]) -> Run {
     let mut run = Run::new(None);
     run.store.give_up_the_old_way();

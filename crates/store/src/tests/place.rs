@@ -1,4 +1,4 @@
-//! The folder: locks, copies, formats, secrets.
+//! Tests of the folder of a store: locks, copies, formats, secrets.
 
 use std::fs;
 
@@ -45,7 +45,7 @@ async fn another_format_and_another_secret_are_refused() {
     let file = folder.place().store.join("instance.json");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("\"format\": 1"), "{text}");
-    // As a release before checksums would have written it.
+    // The file is as a release before checksums would have written it.
     fs::write(&file, text.replace("\"format\": 1", "\"format\": 2").replace("checksum", "comment")).unwrap();
     assert!(matches!(refusal(folder.try_open()), OpenError::Format { found: 2 }));
     assert!(matches!(FjallStore::check(&folder.place()), Err(OpenError::Format { found: 2 })));
@@ -78,7 +78,7 @@ async fn a_copy_is_held_until_it_is_adopted() {
     let Done::Allocated(after) = one(&store, Unit::Allocate { space: Space::Stream }).await else { panic!() };
     assert!(after > before + 1000, "{before} {after}: the original may have given the next ones");
     store.close().await.unwrap();
-    // From now on the original is the copy.
+    // The original counts as the copy from now on.
     assert!(folder.try_open().unwrap().report.held.is_some());
 }
 
@@ -105,7 +105,7 @@ async fn a_restored_backup_is_held() {
     for _ in 0..2 {
         folder.store().close().await.unwrap();
     }
-    // Restored into the same folder: the inode is the same, the token is not.
+    // The copy is restored into the same folder: the inode is the same, the token is not.
     for entry in fs::read_dir(folder.place().store).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }

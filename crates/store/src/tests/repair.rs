@@ -1,4 +1,5 @@
-//! Repair: every refusal has a way out, what is given up is told and counted rightly, and nothing is given twice.
+//! Tests of the repair: every refusal has a remedy, what is given up is reported and counted correctly, and nothing is
+//! given twice.
 
 use std::{
     collections::BTreeSet,
@@ -17,15 +18,16 @@ use crate::{
     testkit::{acknowledged, append, body, event, event_once, one, owed, parked, settle},
 };
 
-/// What a store told of its deliveries, for comparison.
+/// The deliveries that a store reported, for comparison.
 #[derive(Debug)]
 struct Told {
-    /// Streams, each with what it is owed and not settled.
+    /// The streams, each with what it is owed and not settled.
     owed: Vec<(u32, BTreeSet<u64>)>,
     last: u64,
 }
 
-/// Two streams, three hundred records: closed segments with all, some and little owed (the last condensed), parked SETs, records, ids.
+/// Fills a store with two streams and three hundred records: closed segments with all, some and few records owed (the
+/// last condensed), parked SETs, records and ids.
 async fn lively(folder: &mut Folder, close: bool) -> Told {
     let store = folder.store();
     let shared = store.clone() as Arc<dyn Store>;
@@ -45,7 +47,7 @@ async fn lively(folder: &mut Folder, close: bool) -> Told {
         }
         append(&shared, event).await;
         if seq == 150 {
-            // Half is written to tables.
+            // The first half is flushed to tables.
             settle(
                 &shared,
                 (1..=64).filter(|seq| seq % 16 != 1).map(|seq| acknowledged(1, seq)).collect(),
@@ -84,7 +86,8 @@ fn repair(place: &StorePlace, folder: &Folder) -> (crate::Findings, Repaired) {
     (findings.clone(), repaired.unwrap_or_else(|error| panic!("{error}: {findings:?}")))
 }
 
-/// The repaired store opens, delivers what it says, counts rightly, takes events, and gives no position again.
+/// Asserts that the repaired store opens, delivers what the findings say, counts correctly, accepts events, and reuses
+/// no position.
 async fn assert_lives(folder: &Folder, place: &StorePlace, told: &Told, findings: &crate::Findings, what: &str) {
     let report = FjallStore::check(place).unwrap();
     assert!(report.is_sound(), "{what}: {report:?}");
@@ -104,7 +107,7 @@ async fn assert_lives(folder: &Folder, place: &StorePlace, told: &Told, findings
         assert_eq!(tally.waiting, now.len() as u64, "{what}");
         let lost = findings.given_up.deliveries.get(&stream).copied().unwrap_or_default();
         assert_eq!(tally.dropped.get(&Rule::Lost).copied().unwrap_or_default(), lost, "{what}");
-        // Each delivery that was owed is owed still, or was told: with its stream, or with its event.
+        // Each delivery that was owed is still owed, or was reported with its stream or with its event.
         let gone: Vec<u64> = before.difference(&now).copied().collect();
         let with_event = gone.iter().filter(|seq| {
             let at = Position::new(**seq);
@@ -116,7 +119,7 @@ async fn assert_lives(folder: &Folder, place: &StorePlace, told: &Told, findings
         );
         let again = findings.again.get(&stream).copied().unwrap_or_default();
         let more = now.difference(before).count() as u64;
-        // What was settled by a commit that is lost is owed again.
+        // Deliveries that a lost commit settled are owed again.
         assert!(more <= again || findings.given_up.commits > 0, "{what}: {more} more, {again} told");
         for seq in now {
             assert_eq!(body(&store, seq).await.unwrap(), text(seq), "{what}: {seq}");
@@ -178,7 +181,7 @@ async fn a_swap_that_is_broken_off_is_finished_by_the_next_start() {
     let (place, aside) = (folder.place(), folder.folder.path().join("made"));
     let findings = FjallStore::repair(&place).unwrap().findings().clone();
     FjallStore::repair(&place).unwrap().carry_out(Some(&aside), &folder.runtime).unwrap();
-    // As after a kill between the renames.
+    // The folders are left as by a kill between the renames.
     let rebuilt = place.store.join("repaired");
     fs::rename(&aside, &rebuilt).unwrap();
     fs::rename(place.store.join("engine"), place.store.join("damaged-engine")).unwrap();
@@ -202,7 +205,7 @@ async fn both_slots_of_the_watermark_may_be_lost() {
 async fn a_head_that_is_lost_is_counted_with_its_streams() {
     let mut folder = Folder::with(options);
     let told = lively(&mut folder, true).await;
-    // Everything was folded at the close: the cursors know who was owed record 217, an odd one.
+    // Everything was folded at the close: the cursors know which streams were owed record 217, an odd one.
     let hit = hit(&folder.place().store.join("engine"), |bytes| place_of_head(bytes, 217));
     assert!(hit > 0);
     let (findings, _) = repair(&folder.place(), &folder);
@@ -211,14 +214,14 @@ async fn a_head_that_is_lost_is_counted_with_its_streams() {
     assert_lives(&folder, &folder.place(), &told, &findings, "head").await;
 }
 
-/// Where the key of a head stands in bytes of a table, followed by its value.
+/// Returns the offsets of the key of a head in the bytes of a table, where its value follows.
 fn place_of_head(bytes: &[u8], seq: u64) -> Vec<usize> {
     let mut needle = vec![1];
     needle.extend_from_slice(&seq.to_be_bytes());
     bytes.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle).map(|(at, _)| at + 4).collect()
 }
 
-/// Changes bytes in all files of the engine; answers how many places were hit.
+/// Changes bytes in all files of the engine. Returns the number of places that were hit.
 fn hit(engine: &Path, places: impl Fn(&[u8]) -> Vec<usize>) -> usize {
     let mut all = Vec::new();
     files(engine, &mut all);
@@ -267,7 +270,7 @@ async fn whole_keyspaces_may_be_gone() {
     let told = lively(&mut folder, true).await;
     let engine = folder.place().store.join("engine");
     let count = crate::fjall::seal::trees(&engine).unwrap().0.len() as u64;
-    // Nobody misses those that are kept to be used again.
+    // The keyspaces that are kept for reuse may be missing.
     let mut spare = {
         let engine = crate::fjall::engine::Engine::open(&engine).unwrap();
         2 * engine.spare_segments.waiting() + engine.spare_buckets.waiting()
@@ -310,7 +313,7 @@ async fn a_bucket_that_was_dropped_while_the_process_ended_is_not_missed() {
     };
     let why = folder.try_open().unwrap_err().to_string();
     assert!(why.contains(&format!("bucket {number} are missing")) && why.contains("setgate store repair"), "{why}");
-    // Past the window its keys are not asked for, and its row goes.
+    // After the window its keys are not looked up, and its row is removed.
     folder.dial.pass(Duration::from_secs(1500));
     folder.try_open().unwrap().store.close().await.unwrap();
     assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
@@ -431,7 +434,7 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
                 store.close().await.unwrap();
             }
             Ok(found) => {
-                // A start does not read every table; the check did, and a repair gives up what rotted.
+                // A start does not read every table; the check did, and a repair gives up what was damaged.
                 rotten += 1;
                 found.store.close().await.unwrap();
                 let (findings, _) = repair(&twin, &folder);
@@ -451,7 +454,8 @@ async fn damage_anywhere_in_a_store_with_closed_segments_is_refused_and_repaired
     assert!(mixed, "{opened} opened, {rotten} rotten, {refused} refused: the places were not mixed");
 }
 
-/// A keyspace that a segment left is used by a later one. Where its table does not read, what it held before stands in a journal still.
+/// A keyspace that a segment left is reused by a later one. Where its table cannot be read, a journal may still have
+/// its earlier rows.
 #[tokio::test]
 async fn what_a_keyspace_held_before_it_was_emptied_is_not_taken_for_its_own() {
     let mut folder = Folder::with(options);

@@ -1,4 +1,4 @@
-//! What rots stops nothing but itself, and what goes while it is read hides nothing behind it.
+//! Tests that damaged records affect no others, and that records deleted during a read hide none after them.
 
 use std::{fs::OpenOptions, os::unix::fs::FileExt};
 
@@ -14,7 +14,7 @@ fn text(seq: u64) -> String {
     format!("body-{seq}")
 }
 
-/// Segments of 16 records, all of them in tables but for the last, and nothing of them in memory.
+/// Returns a store with segments of 16 records, all of them but the last in tables, and none in memory.
 async fn filled(folder: &mut Folder, records: u64) -> Arc<dyn Store> {
     let store = folder.store() as Arc<dyn Store>;
     for seq in 1..=records {
@@ -28,7 +28,8 @@ fn folder() -> Folder {
     Folder::with(|options| options.recent_bytes = 0)
 }
 
-/// The engine's folders of the first segment's heads and bodies, which are made after the seven that every store has.
+/// The engine's folder of the first segment's heads. It and that of the bodies come after the seven that every store
+/// has.
 const HEADS: &str = "8";
 const BODIES: &str = "9";
 
@@ -37,13 +38,13 @@ async fn rotten(folder: &mut Folder, store: Arc<dyn Store>, which: &str) -> Arc<
     let tables = folder.place().store.join("engine/keyspaces").join(which).join("tables");
     let mut all = Vec::new();
     while all.is_empty() {
-        // The engine's worker writes it out.
+        // The engine's worker flushes it.
         std::thread::yield_now();
         files(&tables, &mut all);
     }
     store.close().await.unwrap();
     drop(store);
-    // In the first block.
+    // The bytes are in the first block.
     OpenOptions::new().write(true).open(&all[0]).unwrap().write_all_at(&[0xa5; 8], 60).unwrap();
     let store = folder.store() as Arc<dyn Store>;
     let at = vec![Position::new(3)];
@@ -56,7 +57,7 @@ async fn rotten(folder: &mut Folder, store: Arc<dyn Store>, which: &str) -> Arc<
 async fn what_is_owed_behind_records_that_go_while_it_is_read_is_told() {
     let mut folder = folder();
     let store = filled(&mut folder, 60).await;
-    // What is owed is known when it is asked for, and read later.
+    // What is owed is determined at the call, and read later.
     let reading = store.owed(StreamNo(1), Position::START, 32);
     settle(&store, (1..=40).map(|seq| acknowledged(2, seq)).collect(), Durability::Sync).await;
     let unit =
@@ -90,6 +91,6 @@ async fn heads_that_rot_hide_nothing_behind_them() {
     let told: Vec<u64> = told.iter().map(|head| head.at.seq).collect();
     assert_eq!(told, (17..=56).collect::<Vec<_>>());
     assert_eq!(store.waiting(StreamNo(1)), 60);
-    // Age is told for all the others.
+    // The search by age still works for all the others.
     store.first_accepted_at(Timestamp::from_millis(1)).await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! The engine's small files are checked before the engine opens them; no kill makes a sound store look damaged.
+//! Tests that the engine's small files are checked before the engine opens them, and that no kill makes a sound store
+//! look damaged.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use crate::{
     testkit::{acknowledged, append, event, settle},
 };
 
-/// Tells the second process where its store is.
+/// The variable that gives the second process the path of its store.
 const STORE: &str = "SETGATE_TEST_KILLED";
 
 fn small_files(engine: &std::path::Path) -> Vec<PathBuf> {
@@ -27,7 +28,7 @@ fn small_files(engine: &std::path::Path) -> Vec<PathBuf> {
     all
 }
 
-/// A closed store with tables in several keyspaces.
+/// Returns a closed store with tables in several keyspaces.
 async fn with_tables() -> Folder {
     let mut folder = Folder::new();
     let store = folder.store() as Arc<dyn Store>;
@@ -66,7 +67,7 @@ async fn no_byte_of_the_small_files_can_change_unnoticed() {
             other => panic!("{}: {other:?}", path.display()),
         }
         fs::remove_file(&path).unwrap();
-        // Where nothing is in its tables the table of segments says whether a keyspace must be there.
+        // Where its tables are empty, the table of segments says whether a keyspace must exist.
         let tables = path.with_file_name("tables");
         let empty = tables.exists() && fs::read_dir(tables).unwrap().next().is_none();
         assert!(empty || !seal::check(&engine).unwrap().is_empty(), "{} is gone", path.display());
@@ -109,7 +110,7 @@ async fn an_engine_that_is_missing_is_not_made_anew() {
     assert!(!engine.exists());
 }
 
-/// The second process: appends, settles and cleans up until it is killed, and says what was accepted.
+/// Runs as the second process: appends, settles and cleans up until it is killed, and prints what was accepted.
 #[tokio::test]
 async fn child() {
     let Some(path) = std::env::var_os(STORE) else { return };
@@ -127,10 +128,10 @@ async fn child() {
     let store = store as Arc<dyn Store>;
     let mut seq = store.bounds().last.seq;
     loop {
-        // Bodies that fill a memtable every few dozen records, so that the engine writes tables all the time.
+        // Such bodies fill a memtable every few dozen records, so that the engine writes tables all the time.
         seq = append(&store, event(&format!("{:0>60000}", seq + 1), &[1])).await;
         println!("accepted {seq}");
-        // One in 40 stays owed: segments are dropped and condensed.
+        // One record in 40 stays owed: segments are dropped and condensed.
         if seq.is_multiple_of(8) {
             let what = (seq - 7..=seq).filter(|seq| seq % 40 != 1).map(|seq| acknowledged(1, seq)).collect();
             settle(&store, what, Durability::Sync).await;
@@ -152,7 +153,7 @@ async fn after_a_kill_at_any_moment_the_small_files_agree_and_nothing_is_lost() 
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        // Killed after so many events, at whatever the engine is doing then.
+        // The process is killed after this number of events, whatever the engine is doing then.
         let enough = folder.runtime.random.below(60);
         let mut kill = |accepted: &mut u64| {
             for _ in 0..=enough {

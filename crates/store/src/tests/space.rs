@@ -1,4 +1,4 @@
-//! Room of what was given up comes back while the process lives.
+//! Tests that the space of what was given up is freed while the process lives.
 
 use std::{fs, os::unix::ffi::OsStrExt as _, path::Path};
 
@@ -10,7 +10,7 @@ use crate::{
 
 const BODY: u64 = 20_000;
 
-/// Files below a folder that are deleted and still open: their names and all their bytes.
+/// Returns the names of the files below a folder that are deleted and still open, and the sum of their bytes.
 fn held_open(folder: &Path) -> (Vec<String>, u64) {
     let mut names = Vec::new();
     let mut bytes = 0;
@@ -25,7 +25,7 @@ fn held_open(folder: &Path) -> (Vec<String>, u64) {
     (names, bytes)
 }
 
-/// Bytes of all tables below a folder.
+/// Returns the bytes of all tables below a folder.
 fn in_tables(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let size = |path: &Path| if path.is_dir() { in_tables(path) } else { 0 };
@@ -34,7 +34,7 @@ fn in_tables(folder: &Path) -> u64 {
     entries.map(|entry| entry.unwrap().path()).map(|path| if is_tables { own(&path) } else { size(&path) }).sum()
 }
 
-/// Appends records, has those of closed segments written to tables, and reads every one of them from there.
+/// Appends records, waits until those of closed segments are in tables, and reads every one of them from there.
 async fn write_and_read(store: &Arc<dyn Store>, folder: &Path, from: u64, count: u64) {
     let events: Vec<_> = (from..from + count).map(|seq| event(&format!("{seq:0>20000}"), &[1])).collect();
     for some in events.chunks(50) {
@@ -46,7 +46,7 @@ async fn write_and_read(store: &Arc<dyn Store>, folder: &Path, from: u64, count:
         if in_tables(folder) >= enough {
             break;
         }
-        // Some moments of the store's clock.
+        // The call lets some moments of the store's clock pass.
         let _ = store.tail(Position::new(u64::MAX - 1), MANY, Duration::from_millis(5)).await;
     }
     assert!(in_tables(folder) >= enough, "the engine has not written its tables");
@@ -72,11 +72,11 @@ async fn files_of_what_was_given_up_are_closed_without_a_restart() {
 
 #[tokio::test]
 async fn the_largest_holder_is_named_with_a_cut_that_frees_something() {
-    // Ten records of 20 kB in each segment; a two-hundredth of the budget is 500 kB.
+    // Each segment has ten records of 20 kB; a two-hundredth of the budget is 500 kB.
     let mut folder = Folder::with(|options| (options.segment_records, options.budget_bytes) = (10, 100_000_000));
     let store = folder.store() as Arc<dyn Store>;
     for seq in 1..=105u64 {
-        // The second stream is owed every tenth, and all that is new.
+        // The second stream is owed every tenth record, and all new ones.
         let targets: &[u32] = if seq % 10 == 0 || seq > 90 { &[1, 2] } else { &[1] };
         let unit = Unit::Append { events: vec![event(&format!("{seq:0>20000}"), targets)] };
         store.commit(vec![unit], Durability::Sync).await.unwrap();
@@ -87,7 +87,7 @@ async fn the_largest_holder_is_named_with_a_cut_that_frees_something() {
     let unit =
         Unit::Retain { fence: store.fence(), stream: StreamNo(1), below: heaviest.keep_from, rule: Rule::TooLarge };
     assert_eq!(one(&store, unit).await, Done::Retained(20));
-    // All of it: no further than the open segment, of which nothing could be freed.
+    // The cut takes everything up to the open segment, of which nothing could be freed.
     let heaviest = store.heaviest(u64::MAX).await.unwrap().unwrap();
     assert_eq!((heaviest.stream, heaviest.keep_from), (StreamNo(1), Position::new(101)));
     settle(&store, (21..=100).map(|seq| acknowledged(1, seq)).collect(), Durability::Sync).await;

@@ -1,4 +1,4 @@
-//! Keyspaces are emptied and used again, so that the engine's list of them does not grow with the ledger.
+//! Tests that keyspaces are emptied and reused, so that the engine's list of them does not grow with the ledger.
 
 use std::fs;
 
@@ -14,20 +14,20 @@ fn folder() -> Folder {
     Folder::with(|options| (options.segment_records, options.recent_bytes) = (SEGMENT, 0))
 }
 
-/// The highest number of a keyspace in the engine's folder: so many were made.
+/// Returns the highest number of a keyspace in the engine's folder, which is the number of keyspaces that were made.
 pub(crate) fn made(folder: &Folder) -> u64 {
     let keyspaces = fs::read_dir(folder.place().engine().join("keyspaces")).unwrap();
     keyspaces.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).max().unwrap()
 }
 
-/// Bytes of the engine's list of keyspaces.
+/// Returns the bytes of the engine's list of keyspaces.
 fn list_bytes(folder: &Folder) -> u64 {
     let mut files = Vec::new();
     damage::files(&folder.place().engine().join("keyspaces/0"), &mut files);
     files.iter().map(|file| fs::metadata(file).map_or(0, |about| about.len())).sum()
 }
 
-/// Fills one segment, of which stream 2 keeps the first record owed.
+/// Fills one segment whose first record stays owed to stream 2.
 async fn fill(store: &Arc<dyn Store>, from: u64) {
     for seq in from..from + SEGMENT {
         append(store, event(&format!("body-{seq}"), &[1, 2])).await;
@@ -62,12 +62,12 @@ async fn the_engine_makes_no_keyspaces_for_segments_that_come_and_go() {
             store = folder.store();
         }
     }
-    // Seven that every store has, and some pairs after each opening.
+    // There are seven that every store has, and some pairs after each opening.
     assert!(made(&folder) < 60, "{} keyspaces were made for 60 segments", made(&folder));
     assert!(most < 512 * 1024, "the engine's list of keyspaces takes {most} bytes");
 }
 
-/// A kill after each step that a keyspace goes through.
+/// The process is killed after each step that a keyspace goes through.
 #[tokio::test]
 async fn a_kill_while_a_keyspace_is_emptied_or_used_again_loses_nothing() {
     for steps in 0..6 {
@@ -83,7 +83,8 @@ async fn a_kill_while_a_keyspace_is_emptied_or_used_again_loses_nothing() {
         }
         for step in 0..steps {
             match step {
-                // What was given up is emptied; then it is free; then it has another segment; that is closed and written out.
+                // The keyspaces that were given up are emptied; then they are free; then another segment has them,
+                // which is closed and flushed.
                 0 | 1 => store.clear_away().await.unwrap(),
                 2 => {
                     fill(&shared, filled * SEGMENT + 1).await;
@@ -111,7 +112,7 @@ async fn a_kill_while_a_keyspace_is_emptied_or_used_again_loses_nothing() {
     }
 }
 
-/// A kill after keyspaces were made for the next segment and before the commit that tells of them.
+/// The process is killed after keyspaces were made for the next segment and before the commit that records them.
 #[tokio::test]
 async fn keyspaces_that_a_commit_left_are_not_taken_for_those_of_the_next_segment() {
     let mut folder = folder();
@@ -160,7 +161,7 @@ async fn what_an_opening_found_is_emptied_although_nothing_is_given_up() {
     let store = folder.store() as Arc<dyn Store>;
     let mut rounds = 0;
     while fs::read_dir(&tables).unwrap().next().is_none() {
-        // The engine's worker writes it out.
+        // The engine's worker flushes it.
         rounds += 1;
         assert!(rounds < 200, "it is not emptied");
         store.housekeep().await.unwrap();

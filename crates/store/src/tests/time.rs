@@ -1,4 +1,4 @@
-//! Clocks that jump, and what ends by age.
+//! Tests of clocks that jump, and of expiry by age.
 
 use setgate_set::Timestamp;
 
@@ -86,7 +86,7 @@ async fn a_leap_that_lasts_is_believed_and_times_are_right_again() {
     let health = store.health();
     assert_eq!(health.clock_offset_seconds, 12 * 24 * 3600);
     assert!(health.clock_trouble.unwrap().contains("confirm-clock"));
-    // A restart in between does not begin anew: what was learnt is written down.
+    // A restart in between does not begin the wait again: its progress was written.
     folder.dial.pass(MINUTE * 40);
     append(&store, event("c", &[1])).await;
     store.close().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_leap_that_lasts_is_believed_and_times_are_right_again() {
     assert!(times[3].since(times[0]) < HOUR, "{times:?}");
     let wall = Timestamp::from_millis(folder.runtime.clock.wall_millis());
     assert!(wall.since(times[4]) < MINUTE, "{times:?} at {wall}");
-    // What was accepted meanwhile is as young as it is, whatever its time says; what was accepted before is older.
+    // Records accepted meanwhile count as young as they are, whatever their time; those accepted before are older.
     for _ in 0..2 {
         let first = |days| store.first_accepted_at(wall.minus(HOUR * 24 * days));
         assert_eq!(first(7).await.unwrap(), Position::new(2));
@@ -127,7 +127,7 @@ async fn what_was_parked_while_the_clock_was_suspect_is_as_young_as_it_is() {
     settle(&store, vec![parked(1, 1)], Durability::Sync).await;
     folder.dial.pass(MINUTE);
     store.close().await.unwrap();
-    // It was off for twelve days, of which the machine knows nothing.
+    // The store was off for twelve days, which the machine's uptime does not show.
     folder.dial.leap(HOUR * 24 * 12);
     store = folder.store();
     settle(&store, vec![parked(1, 2)], Durability::Sync).await;
@@ -152,7 +152,7 @@ async fn an_event_that_is_accepted_while_the_clock_is_ahead_at_the_opening_does_
     store.close().await.unwrap();
     let ten_years = HOUR * 24 * 3650;
     folder.dial.leap(ten_years);
-    // Also where it is opened twice with the wrong clock, in order or not.
+    // The same holds where it is opened twice with the wrong clock, closed in order or not.
     for _ in 0..2 {
         store = folder.store();
         assert!(store.health().clock_suspect);
@@ -173,7 +173,7 @@ async fn an_operator_lets_times_go_back_that_were_given_under_a_clock_that_was_a
         Folder::with(|options| (options.segment_records, options.clock_steady) = (2, Duration::from_secs(60)));
     let mut store = folder.store() as Arc<dyn Store>;
     append(&store, event("a", &[1])).await;
-    // It is ahead for so long that it is believed.
+    // The clock is ahead for so long that it is believed.
     let ten_years = HOUR * 24 * 3650;
     folder.dial.leap(ten_years);
     append(&store, event("b", &[1])).await;
@@ -206,7 +206,7 @@ async fn an_operator_lets_times_go_back_that_were_given_under_a_clock_that_was_a
         folder.cut(store).await;
         store = folder.store();
     }
-    // What was accepted in the future ends by age as the rest does.
+    // Records accepted in the future expire by age as the rest does.
     let wall = Timestamp::from_millis(folder.runtime.clock.wall_millis());
     let first = store.first_accepted_at(wall.plus(HOUR)).await.unwrap();
     assert_eq!(first, Position { seq: store.bounds().last.seq + 1, ..first });
@@ -266,7 +266,7 @@ async fn what_was_parked_under_a_clock_that_was_ahead_is_forgotten_in_its_time()
         let kept = || store.parked(ParkedFilter { most: 99, ..ParkedFilter::default() });
         for hours in 1..=28 {
             folder.dial.pass(HOUR);
-            // Whoever writes looks at the clock.
+            // Every write checks the clock.
             append(&store, event("y", &[])).await;
             store.housekeep().await.unwrap();
             assert!(hours > 23 || kept().await.unwrap().len() == 1, "it is forgotten after {hours} hours");
@@ -336,7 +336,8 @@ async fn settled_records_are_kept_as_long_as_configured() {
     assert_eq!(store.bounds().first, Position::new(17), "closed segments are gone, the open one stays");
 }
 
-/// Fills a segment exactly, ends the process, and appends once more: the segment closes before this process wrote to it.
+/// Fills a segment exactly, ends the process, and appends once more: the segment closes before this process wrote to
+/// it.
 async fn just_full(folder: &mut Folder) -> Arc<dyn Store> {
     let mut store = folder.store() as Arc<dyn Store>;
     for _ in 0..folder.options.segment_records {
@@ -354,7 +355,7 @@ async fn a_segment_that_was_full_at_the_opening_is_as_old_as_its_records() {
     let store = just_full(&mut folder).await;
     let accepted = tail(&store).await[0].head.accepted;
     assert_eq!(store.first_accepted_at(accepted).await.unwrap(), Position::new(1), "what was accepted just now is old");
-    // Also to the next process, which finds it closed.
+    // The next process, which finds the segment closed, knows its time as well.
     folder.cut(store).await;
     let store = folder.store() as Arc<dyn Store>;
     assert_eq!(store.first_accepted_at(accepted).await.unwrap(), Position::new(1));

@@ -1,4 +1,4 @@
-//! What was overwritten leaves the disk.
+//! Tests that overwritten values disappear from the disk.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn unit(key: &str, value: Vec<u8>) -> Unit {
     Unit::Configure { change, expect: None, membership: false, drop_through: Vec::new(), notice: Vec::new() }
 }
 
-/// Files below `folder` that contain `bytes`.
+/// Returns the files below `folder` that contain `bytes`.
 fn holders(folder: &Path, bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -25,7 +25,7 @@ fn holders(folder: &Path, bytes: &[u8]) -> Vec<String> {
             continue;
         }
         let mut text = std::fs::read(&path).unwrap();
-        // Journals are zeros to their end when they are new; those are not looked through.
+        // New journals are zeros to their end; those are not searched.
         let zeros = [0u8; 4096];
         while text.ends_with(&zeros) {
             text.truncate(text.len() - zeros.len());
@@ -45,7 +45,7 @@ async fn a_turnover_leaves_no_trace_of_what_was_overwritten_and_loses_nothing() 
     for key in ["a", "b"] {
         store.commit(vec![unit(key, OLD.to_vec())], Durability::Sync).await.unwrap();
     }
-    // Once in a table as well as in a journal.
+    // The value is in a table once, and in a journal once.
     store.turn_over().await.unwrap();
     assert!(!holders(&folder.place().store, OLD).is_empty(), "what is in force stays");
     store.close().await.unwrap();

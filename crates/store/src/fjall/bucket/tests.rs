@@ -16,7 +16,7 @@ fn with_id(producer: u32, id: u64) -> NewEvent {
     NewEvent { producer: ProducerNo(producer), once, ..event("{}", &[1]) }
 }
 
-/// Puts an event in; answers whether it is new.
+/// Appends an event. Returns whether it is new.
 async fn is_new(store: &dyn Store, producer: u32, id: u64) -> bool {
     let unit = Unit::Append { events: vec![with_id(producer, id)] };
     let done = store.commit(vec![unit], Durability::Sync).await.unwrap();
@@ -42,7 +42,7 @@ async fn a_producer_with_too_many_ids_in_one_hour_keeps_the_newest() {
             store = folder.store();
         }
     }
-    // The newest are asked for first: whoever is forgotten is new, and pushes another out.
+    // The newest are looked up first: a forgotten id is new, and displaces another one.
     for id in (150..200).rev() {
         let known = !is_new(&*store, 1, id).await;
         assert!(known || id < 160, "{id} is one of the newest forty and was forgotten");
@@ -79,7 +79,7 @@ async fn a_bucket_that_an_earlier_version_made_in_the_future_comes_to_an_end() {
     let mut folder = Folder::new();
     {
         let engine = Engine::open(&folder.place().engine()).unwrap();
-        // What was made while the clock was ahead by some years, and an hour ago.
+        // One bucket was made while the clock was ahead by some years, the other an hour ago.
         for number in [200_000, 1_700_000_000_000 / folder.options.bucket_millis()] {
             let bucket = engine.bucket(number, None).unwrap();
             bucket.keyspace.insert([7; 20], [7; 9]).unwrap();

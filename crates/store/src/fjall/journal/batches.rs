@@ -1,4 +1,4 @@
-//! What stands in a journal of the engine, batch by batch, read without changing it. Behind a damaged place reading goes on.
+//! A reader of the engine's journals, batch by batch, that does not change them. It continues after a damaged place.
 
 use std::io;
 
@@ -10,30 +10,30 @@ const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
-/// Length of a batch's beginning: mark, count of items, sequence number.
+/// The length of a batch's header: mark, count of items, sequence number.
 const OPENING: usize = 1 + 4 + 8;
 
-/// One change in a batch.
+/// A change in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Item<'a> {
     pub(crate) keyspace: u64,
     pub(crate) key: &'a [u8],
-    /// Nothing where the key is removed.
+    /// The value, or `None` where the key is removed.
     pub(crate) value: Option<&'a [u8]>,
 }
 
-/// Changes that were written together.
+/// A batch of changes that were written together.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Batch<'a> {
-    /// Where it begins in the journal.
+    /// The offset at which it begins in the journal.
     pub(crate) at: usize,
-    /// Later batches have higher numbers, but for one: at an opening the engine goes on behind the highest number that it finds in
-    /// keyspaces it has, not behind those of keyspaces that were deleted.
+    /// The sequence number. Later batches have higher numbers, with one exception: at an opening the engine continues
+    /// after the highest number that it finds in existing keyspaces, not after those of keyspaces that were deleted.
     pub(crate) seqno: u64,
     pub(crate) items: Vec<Item<'a>>,
 }
 
-/// A stretch of a journal that does not read, with whole batches behind it.
+/// An unreadable stretch of a journal, with whole batches after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hole {
     pub(crate) from: usize,
@@ -42,20 +42,22 @@ pub(crate) struct Hole {
     pub(crate) after: u64,
 }
 
-/// A journal's bytes as far as they are written.
+/// Returns the written bytes of a journal.
 ///
 /// # Errors
-/// Where the disk does not give them.
+/// Returns the error of the disk where the file cannot be read.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(end(path)?).unwrap_or(usize::MAX)];
     File::open(path)?.read_exact_at(&mut bytes, 0)?;
-    // The engine ends a batch with a mark that is not zero, so that none is cut here.
+    // The engine ends a batch with a mark that is not zero, so that no batch is cut here.
     Ok(bytes)
 }
 
-/// Calls `take` with every batch that reads; answers the holes between them, and how far the batches reach.
+/// Calls `take` with every readable batch. Returns the holes between them, and the offset up to which the batches
+/// reach.
 ///
-/// A batch is believed for the checksum over its items. Values cannot forge one: they are JSON, which has no zero bytes.
+/// A batch is accepted if the checksum over its items is right. Values cannot forge one: they are JSON, which has no
+/// zero bytes.
 pub(crate) fn walk<'a>(bytes: &'a [u8], mut take: impl FnMut(Batch<'a>)) -> (Vec<Hole>, usize) {
     let (mut at, mut reached, mut last) = (0, 0, 0);
     let mut holes = Vec::new();
@@ -77,7 +79,7 @@ pub(crate) fn walk<'a>(bytes: &'a [u8], mut take: impl FnMut(Batch<'a>)) -> (Vec
     (holes, reached)
 }
 
-/// The batch that begins at a place, with its length.
+/// Reads the batch that begins at an offset, and returns it with its length.
 fn batch(bytes: &[u8], at: usize) -> Option<(Batch<'_>, usize)> {
     let bytes = bytes.get(at..)?;
     let mut from = Reader { bytes, at: 0 };
@@ -97,7 +99,7 @@ fn batch(bytes: &[u8], at: usize) -> Option<(Batch<'_>, usize)> {
     Some((Batch { at, seqno, items }, from.at))
 }
 
-/// One item; the inner nothing is a change that the store never makes.
+/// Reads one item; the inner `None` is a change that the store never makes.
 fn item<'a>(from: &mut Reader<'a>) -> Option<Option<Item<'a>>> {
     match from.byte()? {
         ITEM => {
@@ -145,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// A journal with `count` batches of two items, as the engine writes it.
+    /// Returns a journal with `count` batches of two items, as the engine writes it.
     fn journal(folder: &Path, count: u64) -> Vec<u8> {
         let db = Database::builder(folder).worker_threads(1).open().unwrap();
         let keyspace = db.keyspace("some", KeyspaceCreateOptions::default).unwrap();
@@ -182,7 +184,7 @@ mod tests {
         }
         db.delete_keyspace(gone).unwrap();
         db.persist(PersistMode::SyncAll).unwrap();
-        // As a kill leaves it.
+        // The copy is what a kill leaves.
         crate::tests::copy(&first, &second);
         let db = open(&second);
         let kept = db.keyspace("kept", KeyspaceCreateOptions::default).unwrap();
@@ -212,7 +214,7 @@ mod tests {
         assert_eq!(holes.len(), 1);
         assert!(holes[0].from < place && place < holes[0].to && holes[0].after > 0, "{holes:?}");
         assert_eq!(read, [&all[..20], &all[21..]].concat());
-        // What is torn at the end is no hole.
+        // A torn end is not a hole.
         let (read, holes) = values(&whole[..whole.len() - 3]);
         assert_eq!((read, holes), (all[..49].to_vec(), vec![]));
     }

@@ -1,4 +1,4 @@
-//! One tree of the engine, read from its tables without the engine, as far as it goes.
+//! A reader of one tree of the engine that works from its tables, without the engine, as far as they can be read.
 
 use std::{
     cell::Cell,
@@ -19,16 +19,16 @@ use crate::{
     },
 };
 
-/// One version of a key.
+/// A version of a key.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) key: Slice,
     pub(crate) seqno: u64,
-    /// Nothing where the key was removed.
+    /// The value, or `None` where the key was removed.
     pub(crate) value: Option<Slice>,
 }
 
-/// What tables are read through.
+/// The caches through which tables are read.
 #[derive(Clone)]
 pub(crate) struct Lens {
     cache: Arc<Cache>,
@@ -45,35 +45,36 @@ struct TableFile {
     id: u64,
     path: PathBuf,
     seqno: u64,
-    /// Nothing where it cannot be opened: then its blocks are read one after the other, as far as they go.
+    /// The open table, or `None` where it does not open: then its blocks are read one after the other, as far as
+    /// possible.
     table: Option<Table>,
 }
 
-/// A tree.
+/// A tree of the engine.
 pub(crate) struct Tree {
     pub(crate) number: u64,
     tables: Vec<TableFile>,
-    /// What of it cannot be read, in words.
+    /// The parts of the tree that cannot be read, in words.
     pub(crate) unread: Vec<String>,
-    /// Blocks that could not be read so far.
+    /// The number of blocks that could not be read so far.
     pub(crate) bad: Cell<u64>,
 }
 
 impl Tree {
-    /// A tree whose folder is gone.
+    /// Creates a tree whose folder is missing.
     pub(crate) fn missing(number: u64) -> Self {
         Self { number, tables: Vec::new(), unread: vec!["its folder is missing".into()], bad: Cell::new(0) }
     }
 
-    /// A tree without tables, as one that was given up; journals may have rows of it.
+    /// Creates a tree without tables, such as one that was deleted; journals may have rows of it.
     pub(crate) fn empty(number: u64) -> Self {
         Self { number, tables: Vec::new(), unread: Vec::new(), bad: Cell::new(0) }
     }
 
-    /// Looks at the tables of a tree.
+    /// Opens the tables of a tree.
     ///
     /// # Errors
-    /// Where the disk does not give them.
+    /// Returns the error of the disk where the folder cannot be read.
     pub(crate) fn look(number: u64, path: &Path, lens: &Lens) -> io::Result<Self> {
         let mut unread = Vec::new();
         let listed = match seal(path)? {
@@ -101,17 +102,17 @@ impl Tree {
         Ok(Self { number, tables, unread, bad: Cell::new(0) })
     }
 
-    /// Whether something of it could not be read so far.
+    /// Returns whether some part of the tree could not be read so far.
     pub(crate) fn is_troubled(&self) -> bool {
         !self.unread.is_empty() || self.bad.get() > 0
     }
 
-    /// The highest sequence number in its tables.
+    /// Returns the highest sequence number in the tables.
     pub(crate) fn written_out(&self) -> Option<u64> {
         self.tables.iter().filter_map(|file| Some(file.table.as_ref()?.get_highest_seqno())).max()
     }
 
-    /// Each table's rows, in order.
+    /// Returns the rows of each table, in order.
     pub(crate) fn sources(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {
         self.tables.iter().map(|file| self.rows(file)).collect()
     }
@@ -119,12 +120,12 @@ impl Tree {
     fn rows(&self, file: &TableFile) -> Box<dyn Iterator<Item = Row> + '_> {
         match &file.table {
             Some(table) => {
-                // A block that does not read is skipped; an index that does not read would be asked for ever.
+                // An unreadable block is skipped; an unreadable index would be requested forever.
                 let most = table.metadata.data_block_count + 1;
                 Box::new(Cautious { rows: Some(table.iter()), tree: self, errors_left: most })
             }
             None => match Scanner::new(&file.path, usize::MAX, CompressionType::None, file.seqno) {
-                // Behind its last block of rows the scanner meets something else: that is the end.
+                // After the last block of rows the scanner meets other data, which marks the end.
                 Ok(rows) => Box::new(Cautious { rows: Some(rows), tree: self, errors_left: 1 }),
                 Err(_) => {
                     tracing::debug!(table = file.id, "the first block does not read");
@@ -144,12 +145,13 @@ fn open_table(path: &Path, seqno: u64, tree: u64, lens: &Lens) -> Result<Table, 
         Table::recover(path.to_path_buf(), Checksum::from_raw(0), seqno, tree, cache, files, pinned, pinned)
             .map_err(|error| StoreError::Corrupt(Why::of(error)))
     };
-    // Filters are read for single rows only, which are not asked for here: the engine would meet one that is damaged later.
+    // Filters are used only for single rows, which are not read here; the engine would meet a damaged one later.
     open(true)?;
     open(false)
 }
 
-/// All tables in a folder, where the list of those that count does not read: the newest version of a key is right in most of them.
+/// Returns all tables in a folder, for a tree whose list of valid tables cannot be read. The newest version of a key is
+/// right in most cases.
 fn every_table(folder: &Path) -> io::Result<Vec<Listed>> {
     let mut all = Vec::new();
     if folder.exists() {
@@ -159,12 +161,12 @@ fn every_table(folder: &Path) -> io::Result<Vec<Listed>> {
             all.extend(id.filter(|_| entry.path().is_file()).map(|id| Listed { id, seqno: 0 }));
         }
     }
-    // The newest first, as in a list.
+    // The newest table comes first, as in a list.
     all.sort_unstable_by_key(|table: &Listed| std::cmp::Reverse(table.id));
     Ok(all)
 }
 
-/// Rows that are counted, not trusted, where they do not read.
+/// An iterator that skips and counts unreadable rows.
 struct Cautious<'a, I> {
     rows: Option<I>,
     tree: &'a Tree,

@@ -1,4 +1,5 @@
-//! Who is owed what, from cursors, heads, settlements and parked SETs, and what of it cannot be delivered.
+//! The survey of deliveries: what is owed, from cursors, heads, settlements and parked SETs, and what of it cannot be
+//! delivered.
 
 use crate::{
     Kind, Rule, StreamNo, Tally,
@@ -39,7 +40,7 @@ impl Survey {
         }
         let troubled = salvage.is_troubled(|role| role == KeyspaceRole::Cursor)
             || !salvage.roles().contains(&KeyspaceRole::Cursor);
-        // Cursors are written down with the fold. Where a later commit is lost than they are, a fold may be among it.
+        // Cursors are written with the fold. Where a commit later than the cursors is lost, it may have been a fold.
         let apart = newest > folded && (salvage.lost_after.is_some() || troubled);
         self.all_doubtful |= troubled || apart || salvage.lost_after.is_some_and(|lost| folded > lost);
         for (stream, cursor) in &self.state.cursors {
@@ -121,7 +122,7 @@ impl Survey {
             }
             self.commit = self.commit.max(commit);
         }
-        // A settlement that is lost leaves its deliveries owed.
+        // Where a settlement is lost, its deliveries stay owed.
         let promised = self.commit.max(mark.map_or(0, |mark| mark.commit));
         if self.fold_known {
             self.findings.given_up.commits = (promised + 1).saturating_sub(next).saturating_sub(found);
@@ -144,7 +145,7 @@ impl Survey {
         }
     }
 
-    /// What is owed and cannot be delivered is dropped by a rule, and counted.
+    /// Drops, by a rule, what is owed and cannot be delivered, and counts it.
     pub(super) fn give_up_lost(&mut self) {
         let whole = &self.heads & &self.bodies;
         let mut ended = Vec::new();

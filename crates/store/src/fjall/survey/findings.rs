@@ -1,4 +1,4 @@
-//! What a survey tells: what is kept, what is given up, and why.
+//! The results of a survey: what is kept, what is given up, and why.
 
 use std::collections::BTreeMap;
 
@@ -19,19 +19,19 @@ pub struct Stretch {
 /// The counts of what can be read and would be kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReadableCounts {
-    /// Events of which the head reads.
+    /// The events whose head can be read.
     pub events: u64,
-    /// Events of which the body reads.
+    /// The events whose body can be read.
     pub bodies: u64,
-    /// Deliveries owed.
+    /// The deliveries owed.
     pub deliveries: u64,
-    /// Streams that have a cursor.
+    /// The streams that have a cursor.
     pub streams: u64,
-    /// Parked SETs.
+    /// The parked SETs.
     pub parked: u64,
-    /// Control-plane records.
+    /// The control-plane records.
     pub records: u64,
-    /// Idempotency keys.
+    /// The idempotency keys.
     pub ids: u64,
 }
 
@@ -49,23 +49,24 @@ pub struct LostParked {
 /// The counts of what is missing or cannot be read, and would be given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GivenUp {
-    /// Accepted events of which the head is lost and nobody knows all the streams that were owed them.
+    /// The accepted events whose head is lost, so that not all streams that were owed them are known.
     pub events: Vec<Stretch>,
     /// The number of these events.
     pub event_count: u64,
-    /// Commits of which the settlements are lost.
+    /// The commits whose settlements are lost.
     pub commits: u64,
-    /// Deliveries, by stream, that are known to be owed and cannot be made: they count as dropped by the rule `lost`.
+    /// The deliveries, by stream, that are known to be owed and cannot be made: they count as dropped by the rule
+    /// `lost`.
     pub deliveries: BTreeMap<StreamNo, u64>,
-    /// Parked SETs, by stream.
+    /// The parked SETs, by stream.
     pub parked: BTreeMap<StreamNo, u64>,
-    /// The parked SETs one by one, in order.
+    /// The parked SETs individually, in order.
     pub parked_sets: Vec<LostParked>,
-    /// Control-plane records, by key.
+    /// The control-plane records, by key.
     pub records: Vec<String>,
-    /// Changes of the control-plane records that were promised and are not found.
+    /// The changes of control-plane records that were promised and are not found.
     pub changes: u64,
-    /// Idempotency keys that are known to be lost.
+    /// The idempotency keys that are known to be lost.
     pub ids: u64,
 }
 
@@ -77,28 +78,28 @@ impl GivenUp {
     }
 }
 
-/// The findings of a look through a closed store: what it holds and what of it cannot be read.
+/// The findings of the survey of a closed store: what it holds, and what of it cannot be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Findings {
     /// The last record found.
     pub last: Position,
-    /// The last record that was promised, if the watermark says so.
+    /// The last record that was promised, if the watermark can be read.
     pub promised: Option<Position>,
     /// The part that would be kept.
     pub kept: ReadableCounts,
     /// The part that would be given up.
     pub given_up: GivenUp,
-    /// Deliveries, by stream, that may have been settled and are owed again, since what settled them is lost.
+    /// The deliveries, by stream, that may have been settled and are owed again, since their settlement is lost.
     pub again: BTreeMap<StreamNo, u64>,
-    /// The reason why nobody knows which store this is, if so. Its identity is then written anew, and it counts as a
-    /// copy until it is adopted.
+    /// The reason why the store's identity is unknown, if it is. The identity is then written anew, and the store
+    /// counts as a copy until it is adopted.
     pub identity: Option<String>,
-    /// The parts that cannot be read, or do not fit, in words.
+    /// The parts that cannot be read or do not fit, in words.
     pub unreadable: Vec<String>,
 }
 
 impl Findings {
-    /// Returns whether everything can be read and everything that was promised is there.
+    /// Returns whether everything can be read and everything that was promised exists.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.unreadable.is_empty() && self.given_up.is_nothing() && self.again.is_empty()

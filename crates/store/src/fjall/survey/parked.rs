@@ -1,4 +1,4 @@
-//! Parked SETs: their rows, and their bodies.
+//! The survey of parked SETs: their rows and their bodies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ impl Survey {
                 Err(_) => drop(lost.insert(at)),
             }
         }
-        // A row and its body come and go together: where rows are lost, a body says of which SET.
+        // A row and its body are written and removed together: where rows are lost, a body identifies its SET.
         let rows_may_be_lost = salvage.is_troubled(|role| role == KeyspaceRole::Parked) || salvage.lost_after.is_some();
         for row in salvage.rows(|role| role == KeyspaceRole::ParkedBodies) {
             let (Some(at), Some(value)) = (parked_of(&row.key), row.value) else { continue };
@@ -46,14 +46,14 @@ impl Survey {
                 continue;
             }
             self.state.parked(stream, 1, i64::try_from(row.bytes).unwrap_or_default());
-            // Parked is settled, whether or not what says so is there.
+            // A parked delivery is settled, whether or not its settlement is found.
             let ended = vec![Ended { stream, seq, how: End::Parked }];
             self.state.deltas(&Ops { ended, ..Ops::default() });
         }
         self.findings.given_up.parked_sets.sort_by_key(|lost| (lost.stream, lost.at));
     }
 
-    /// A SET that was parked and is given up: its row or its body does not read.
+    /// Counts a parked SET as given up, since its row or its body cannot be read.
     fn lose_parked(&mut self, (stream, seq): (StreamNo, u64), jti: Option<Jti>) {
         match &jti {
             Some(jti) => self.note(format_args!(

@@ -1,4 +1,4 @@
-//! Control-plane records and idempotency keys, and events that must be there and are not.
+//! The survey of control-plane records and idempotency keys, and of events that must exist and do not.
 
 use roaring::RoaringTreemap;
 
@@ -52,7 +52,7 @@ impl Survey {
         for role in found {
             let KeyspaceRole::Once(bucket) = role else { continue };
             if salvage.gone.contains(&role) && !self.buckets.contains_key(&bucket) {
-                // It was dropped: its row is, too.
+                // The bucket was dropped, and its row with it.
                 continue;
             }
             let (mut found, mut bad) = (0, 0);
@@ -78,7 +78,7 @@ impl Survey {
         }
     }
 
-    /// Events that must be there and are not.
+    /// Finds the events that must exist and do not.
     pub(super) fn look_for_gaps(&mut self, mark: Option<&Mark>) {
         let promised = mark.map_or(0, |mark| mark.last);
         let last = self.state.last.max(promised);
@@ -88,14 +88,15 @@ impl Survey {
                 expected.insert_range(segment.first..=segment.last.unwrap_or(last));
             }
         } else if let (Some(first), Some(found)) = (self.heads.min(), self.heads.max()) {
-            // What was trimmed is not there either; nothing tells it from what is lost.
+            // Trimmed records are missing as well; nothing distinguishes them from lost ones.
             expected.insert_range(first..=found);
         }
         if promised > self.state.last {
             expected.insert_range(self.state.last + 1..=promised);
         }
         let missing = expected - &self.heads;
-        // What is settled by every stream is not missed; what is owed and lost was counted with its stream.
+        // Records that every stream has settled are not missed; those that are owed and lost were counted with their
+        // streams.
         let sure = if self.all_doubtful { 0 } else { self.fold.frontier };
         let mut stretches: Vec<Stretch> = Vec::new();
         for seq in missing.iter().filter(|seq| *seq > sure) {
