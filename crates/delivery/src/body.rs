@@ -6,7 +6,7 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use setgate_clock::Runtime;
 
-/// The time in which a body must arrive.
+/// The time limit for a body to arrive.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// The reason why a body was not read to its end.

@@ -51,14 +51,14 @@ pub trait Method: Sized + Send + Sync + 'static {
     const ENTRY: Entry;
     /// The operator's section `[methods.<name>]`: clusters, connections, credentials.
     type Section: Options;
-    /// The operator's word on one stream: prefixes, networks, ceilings.
+    /// The options that the operator grants to one stream: prefixes, networks, ceilings.
     type Grant: Options;
     /// The members that a receiver may write in `delivery` beside `method`.
     type Terms: Options;
     /// The channel: one stream on this method.
     type Channel: Channel;
 
-    /// Starts the method from its section. A section that is not acceptable is a [`Fault::Start`].
+    /// Starts the method from its section. An unacceptable section is a [`Fault::Start`].
     fn start(section: Self::Section, env: Env) -> impl Future<Output = Result<Self, Fault>> + Send;
 
     /// Makes the channel of a stream after checking terms and grant without I/O.
@@ -77,8 +77,8 @@ pub trait Method: Sized + Send + Sync + 'static {
 
     /// Returns a responder's routes, relative to the URL of one stream.
     ///
-    /// Handlers take a [`Session`] extension. Authentication, ownership and the answers 401, 403 and 404 have happened
-    /// before.
+    /// Handlers take a [`Session`] extension. Authentication and ownership are checked before a handler is called, and
+    /// the answers 401, 403 and 404 are given there.
     fn routes(self: &Arc<Self>) -> Option<axum::Router> {
         None
     }
@@ -108,29 +108,29 @@ pub trait Method: Sized + Send + Sync + 'static {
         Err(Fault::Unsupported("this method does not collect"))
     }
 
-    /// Returns the places that a source touches, after [`Method::source`] accepted it: the gateway keeps its sources
-    /// apart by them.
+    /// Returns the places that a source reads from and writes to, by which the gateway keeps its sources apart; called
+    /// after [`Method::source`] accepted the source.
     fn places(&self, _from: &Json) -> Places {
         Places::default()
     }
 
-    /// Returns true when streams may ask for the method. One without anything to deliver to is not published in
+    /// Returns whether streams may ask for the method. A method that has nothing to deliver to is not published in the
     /// metadata.
     fn is_offered(&self) -> bool {
         true
     }
 
-    /// Looks at what the operator's section names, for `setgate check --connect`.
+    /// Probes what the operator's section names, for `setgate check --connect`.
     fn probe(&self) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }
     }
 
-    /// Looks at the place that a source collects from, for `setgate check --connect`.
+    /// Probes the place that a source collects from, for `setgate check --connect`.
     fn probe_source(&self, _from: Json) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }
     }
 
-    /// Returns what a changed section asks for.
+    /// Takes a changed section and returns how it comes into force.
     ///
     /// # Errors
     /// [`Fault::Start`] when the new section is not acceptable; the old one stays.
@@ -138,7 +138,7 @@ pub trait Method: Sized + Send + Sync + 'static {
         Ok(Reload::Replace)
     }
 
-    /// Flushes and hangs up within `within`; called after all channels have ended.
+    /// Flushes and closes all connections within `within`; called after all channels have ended.
     fn close(&self, _within: Duration) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -146,23 +146,24 @@ pub trait Method: Sized + Send + Sync + 'static {
 
 /// A channel: one stream on one method.
 pub trait Channel: Send + Sync + 'static {
-    /// Returns what this channel is and can. The test kit tests each claim.
+    /// Returns the properties of this channel. The test kit tests each of them.
     fn profile(&self) -> Profile;
 
-    /// Runs a sender's channel: started when something is due; returns the reason for which its consumer ended.
+    /// Runs a sender's channel and returns the reason for which its consumer ended. The router starts it when something
+    /// is due.
     ///
     /// Responders keep the default and serve sessions.
     fn run(&self, _subscription: Subscription, _consumer: Consumer) -> impl Future<Output = Closed> + Send {
         async { Closed::Idle }
     }
 
-    /// Returns a remark on a peer that works and does not do as the method has it; shown with the stream. It must be
-    /// cheap.
+    /// Returns a remark on a peer that works but deviates from the method; it is shown with the stream. The call must
+    /// be cheap.
     fn remark(&self) -> Option<String> {
         None
     }
 
-    /// Looks at the place that this channel delivers to, for `setgate check --connect`. Nothing is delivered.
+    /// Probes the place that this channel delivers to, for `setgate check --connect`. Nothing is delivered.
     fn probe(&self) -> impl Future<Output = Vec<Finding>> + Send {
         async { Vec::new() }
     }
@@ -174,7 +175,7 @@ pub trait Channel: Send + Sync + 'static {
 pub struct Profile {
     /// The side that speaks first.
     pub initiator: Initiator,
-    /// The way in which a hand-over can fail, and so which SETs may be in flight together.
+    /// The unit in which a hand-over can fail, which decides which SETs may be in flight together.
     pub order: Order,
     /// The side that acknowledges.
     pub receipt: setgate_set::Receipt,
@@ -187,7 +188,7 @@ pub struct Profile {
     /// The name of what an operator owns and many channels share, such as a cluster or a connection.
     ///
     /// Failures of [`Scope::Endpoint`](crate::Scope) are the endpoint's own and hold all its channels. The windows that
-    /// these share say how much it can bear; the router does not try it out.
+    /// these share state its capacity; the router does not probe for it.
     pub endpoint: Option<Arc<str>>,
     /// The windows that the router takes room from before it leases SETs; the room is given back when they are settled.
     pub windows: Vec<Window>,
@@ -205,7 +206,7 @@ pub enum Initiator {
 /// The condition under which a SET may leave while earlier SETs of its order key are unsettled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Never: there must be no earlier unsettled SET of the key.
+    /// The order key has no earlier unsettled SET.
     PerSet,
     /// The earlier ones are in the same batch, which arrives whole or not at all.
     PerBatch,
@@ -256,26 +257,26 @@ pub enum Reload {
 /// One finding of `setgate check --connect`.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The thing that was looked at.
+    /// The subject of the check.
     pub what: String,
-    /// True when it is well.
+    /// True when the check found no fault.
     pub good: bool,
-    /// The advice to the operator when it is not.
+    /// The advice to the operator when it found one.
     pub remedy: String,
 }
 
-/// The parts of the gateway that a method is lent: guarded network, clock, randomness, tasks, a place to report to.
+/// The parts of the gateway that a method may use: guarded network, clock, randomness, tasks and a place to report to.
 #[derive(Clone)]
 pub struct Env {
     /// Guarded HTTP clients, one for each pool key.
     pub http: setgate_net::Outbound,
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
-    /// The place to which brokers report.
+    /// The function to which the state of brokers is reported.
     pub report: Arc<dyn Fn(BrokerEvent) + Send + Sync>,
 }
 
-/// News of a broker, which many channels share.
+/// A report about a broker, which many channels share.
 #[derive(Clone, Debug)]
 pub enum BrokerEvent {
     /// The broker is reachable.
@@ -290,7 +291,7 @@ pub enum BrokerEvent {
         /// The reason.
         cause: Cause,
     },
-    /// Figures that the broker reports now and then; each replaces the earlier one of the same name.
+    /// Figures that the broker reports from time to time; each replaces the earlier one of the same name.
     Figures {
         /// The name of the broker.
         broker: Arc<str>,
@@ -316,13 +317,13 @@ pub struct Session {
     pub subscription: Subscription,
     /// The stream's channel.
     pub channel: Arc<dyn AnyChannel>,
-    /// The place for SETs of the peer, when it may send any (hardening H25).
+    /// The ingest for SETs of the peer, when it may send any (hardening H25).
     pub ingest: Option<Arc<dyn Ingest>>,
     /// The name of the receiver, as the guard knows it: for logs and for the ingest.
     pub peer: Arc<str>,
-    /// A signal that turns true when the credential of the session has expired or was taken away.
+    /// A signal that turns true when the credential of the session has expired or was revoked.
     ///
-    /// Deletion, disabling and drain are told by the consumer.
+    /// Deletion, disabling and drain are reported by the consumer instead.
     pub ends: Stop,
 }
 
@@ -334,5 +335,5 @@ impl Session {
     }
 }
 
-/// Keeps the two names together: a receiving handler's extension is an [`Arrival`].
+/// Uses the import that the documentation links to: a receiving handler's extension is an [`Arrival`].
 const _: fn(Arrival) = |_| {};

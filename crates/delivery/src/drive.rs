@@ -6,7 +6,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::{Closed, Consumer, Outcome, SealedSet, Subscription, Want};
 
-/// Hands over SET by SET, as many at once as the channel's windows let through, each with an outcome of its own.
+/// Hands over SETs one by one, as many at once as the channel's windows allow, each with an outcome of its own.
 ///
 /// One task drives all of them: a hand-over is a future in it, not a task. Returns the reason for which the consumer
 /// ended.
@@ -26,7 +26,7 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
             biased;
             Some(done) = busy.next(), if !busy.is_empty() => {
                 let mut all = vec![done];
-                // Whatever else is ready now is settled under the same lock.
+                // Every other outcome that is ready now is settled under the same lock.
                 while let Some(Some(more)) = futures_util::FutureExt::now_or_never(busy.next()) {
                     all.push(more);
                 }
@@ -44,7 +44,7 @@ pub async fn each<F: Future<Output = Outcome> + Send>(
     end
 }
 
-/// Hands over batch by batch, one at a time; `hand_over` returns one outcome for each SET, in their order.
+/// Hands over SETs batch by batch, one batch at a time; `hand_over` returns one outcome for each SET, in their order.
 ///
 /// Returns the reason for which the consumer ended.
 pub async fn batches<F: Future<Output = Vec<Outcome>> + Send>(

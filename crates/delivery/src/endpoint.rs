@@ -1,4 +1,5 @@
-//! What channels that send over HTTP have in common: their pool key, their endpoint, what an answer says beside its protocol.
+//! The parts that channels over HTTP have in common: pool key, endpoint, and the meaning of answers outside the
+//! protocol.
 
 mod trust;
 
@@ -14,7 +15,7 @@ use setgate_telemetry::clean;
 
 use crate::{Cause, Class, Fault, Scope, Verdict, fields};
 
-/// Longest `endpoint_url` in bytes.
+/// The most bytes of an `endpoint_url`.
 pub const LONGEST_URL: usize = 2048;
 
 /// The checked endpoint of a channel, with the client of its pool key.
@@ -22,9 +23,9 @@ pub const LONGEST_URL: usize = 2048;
 pub struct Endpoint {
     /// The client.
     pub client: HttpClient,
-    /// `endpoint_url`.
+    /// The member `endpoint_url`.
     pub url: Url,
-    /// `authorization_header`, sent verbatim (SSF 1.0 §6.1.1).
+    /// The member `authorization_header`, sent verbatim (SSF 1.0 §6.1.1).
     pub authorization: Option<HeaderValue>,
 }
 
@@ -67,8 +68,8 @@ pub fn no_answer(error: &HttpError) -> Verdict {
     Verdict::Retry { scope: Scope::Channel, after: None, cause: Cause::of(class, error.code(), clean(&text, 512)) }
 }
 
-/// The error in an answer's body (RFC 8935 §2.3), read tolerantly: other members, a missing description and any content type
-/// are fine.
+/// The error in an answer's body (RFC 8935 §2.3), read tolerantly: other members, a missing description and any content
+/// type are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Said {
     /// The code; never empty.
@@ -83,7 +84,7 @@ fn text_or_nothing<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<S
 }
 
 impl Said {
-    /// Reads a body; returns nothing when it is no such object.
+    /// Reads a body; returns `None` when it does not hold such an object.
     #[must_use]
     pub fn read(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
@@ -91,12 +92,12 @@ impl Said {
     }
 }
 
-/// Returns the cause when a success is none: its body says that something else answered than the receiver, or that the
-/// receiver refused.
+/// Returns the cause when a success status does not acknowledge: the body shows that something other than the receiver
+/// answered, or that the receiver refused.
 ///
-/// A page for people (a login, a proxy's excuse) may come with 200 as an acknowledgement does; RFC 8935 §2.2 has 202
-/// with an empty body, which no page has. An `err` (RFC 8935 §2.3) contradicts any success, since a repeat costs little
-/// and a loss much.
+/// A page for people (a login, a proxy's error page) may come with 200, as an acknowledgement does; RFC 8935 §2.2 has
+/// 202 with an empty body, which no page has. An `err` (RFC 8935 §2.3) contradicts any success, since a repeat costs
+/// little and a loss much.
 #[must_use]
 pub fn contradiction(answer: &HttpResponse) -> Option<Cause> {
     let status = answer.status.as_u16();
@@ -109,8 +110,8 @@ pub fn contradiction(answer: &HttpResponse) -> Option<Cause> {
     Some(Cause::configuration("answer_contradicts", text))
 }
 
-/// Returns whether an answer holds HTML, as far as its type or its first characters tell. Some servers give the type to
-/// an empty body.
+/// Returns whether an answer holds HTML, judged by its type or its first characters. The type alone is not enough,
+/// since some servers give it to an empty body.
 fn is_page(answer: &HttpResponse) -> bool {
     let body = answer.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&answer.body).trim_ascii_start();
     let begins = |tag: &str| body.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag.as_bytes()));
@@ -123,8 +124,7 @@ fn is_media(headers: &HeaderMap, essence: &str) -> bool {
     text.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(essence)
 }
 
-/// Makes the cause of an answer with this status: in words, with the code in its body, and with a hint where there is
-/// one.
+/// Makes the cause for an answer with this status. Its text holds the code from the body, if there is one, and a hint.
 #[must_use]
 pub fn cause(status: u16, body: &[u8], hint: &str) -> Cause {
     let said = Said::read(body).map(|said| format!(" and said {}", clean(&said.err, ErrorCode::LONGEST)));
@@ -138,7 +138,7 @@ pub fn cause(status: u16, body: &[u8], hint: &str) -> Cause {
     Cause::of(class, code, format!("the receiver answered {status}{}{hint}", said.unwrap_or_default()))
 }
 
-/// The class and the stable code of a status that acknowledges nothing.
+/// Returns the class and the stable code of a status that acknowledges nothing.
 const fn meaning(status: u16) -> (Class, &'static str) {
     use Class::{Configuration, Transient};
     match status {
@@ -149,7 +149,7 @@ const fn meaning(status: u16) -> (Class, &'static str) {
         403 => (Configuration, "http_403"),
         404 => (Configuration, "http_404"),
         405 => (Configuration, "http_405"),
-        // Nobody but the egress proxy asks for credentials so (RFC 9110 §15.5.8).
+        // Only the egress proxy asks for credentials this way (RFC 9110 §15.5.8).
         407 => (Transient, "proxy"),
         408 => (Transient, "http_408"),
         410 => (Configuration, "http_410"),

@@ -1,4 +1,4 @@
-//! The object that peers exchange where SETs travel by the batch: `sets`, `ack` and `setErrs`, with what each method adds.
+//! The object that peers exchange where SETs travel in batches: `sets`, `ack`, `setErrs`, and what each method adds.
 //!
 //! Poll (RFC 8936 §2.2, §2.3), multi-SET push (draft-deshpande-secevent-http-multi-set-push §4.3, §4.4) and push-pull
 //! (draft-tulshibagwale-saag-pushpull-delivery §5) use the same members, so they are read and written here once.
@@ -12,14 +12,14 @@ use setgate_telemetry::clean;
 
 use crate::{Attempt, Outcome, Refusal, SealedSet, Verdict};
 
-/// The bounds of one object (hardening H43).
+/// The upper bounds of one object (hardening H43).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Bytes of the whole.
+    /// Bytes of the whole object.
     pub bytes: usize,
     /// Ids in `ack` and `setErrs` together.
     pub ids: usize,
-    /// SETs.
+    /// Number of SETs.
     pub sets: usize,
 }
 
@@ -39,24 +39,24 @@ pub struct Exchange {
     pub set_errs: Vec<(Jti, Refusal)>,
     /// The number of ids in `ack` and `setErrs` that no gateway makes; they are ignored.
     pub unknown: usize,
-    /// `maxEvents` (RFC 8936 §2.2); over the gateway's own WebSocket protocol, credit.
+    /// The member `maxEvents` (RFC 8936 §2.2); over the gateway's own WebSocket protocol it is the credit.
     pub max_events: Option<u64>,
-    /// `returnImmediately` (RFC 8936 §2.2).
+    /// The member `returnImmediately` (RFC 8936 §2.2).
     pub return_immediately: bool,
-    /// `maxResponseEvents` (push-pull over HTTP).
+    /// The member `maxResponseEvents` (push-pull over HTTP).
     pub max_response_events: Option<u64>,
-    /// `moreAvailable` (RFC 8936 §2.3).
+    /// The member `moreAvailable` (RFC 8936 §2.3).
     pub more_available: bool,
 }
 
-/// Why an object is not acceptable.
+/// The reason why an object is not acceptable.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
     /// The object holds more than [`Bounds`] allow; the text names the limit.
     #[error("{0}")]
     TooLarge(String),
-    /// The text is no such object.
+    /// The text is not an acceptable JSON object.
     #[error("it is no acceptable JSON object: {0}")]
     Invalid(#[source] Arc<serde_json::Error>),
 }
@@ -65,7 +65,8 @@ impl Exchange {
     /// Reads an object. `language` is the peer's `Content-Language`, for the texts of `setErrs`.
     ///
     /// # Errors
-    /// [`Malformed`] when it is no JSON object, a member has another type or is there twice, or a bound is passed.
+    /// [`Malformed`] when the text is not a JSON object, a member has another type or occurs twice, or a bound is
+    /// exceeded.
     pub fn parse(text: &[u8], bounds: Bounds, language: Option<&str>) -> Result<Self, Malformed> {
         if text.len() > bounds.bytes {
             return Err(Malformed::TooLarge(format!("more than {} bytes", bounds.bytes)));
@@ -233,7 +234,7 @@ impl<'de> DeserializeSeed<'de> for Errors<'_, '_, '_> {
     }
 }
 
-/// Both members may be missing: older texts had them optional.
+/// An error in `setErrs`. Both members may be missing, since older versions of the texts made them optional.
 struct Said {
     err: Option<String>,
     description: Option<String>,
@@ -241,7 +242,7 @@ struct Said {
 
 impl<'de> serde::Deserialize<'de> for Said {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        // A derived reader would take an array for an object.
+        // A derived reader would also accept an array.
         json.deserialize_map(SaidVisitor)
     }
 }
@@ -302,22 +303,23 @@ impl<'de> Visitor<'de> for Errors<'_, '_, '_> {
     }
 }
 
-/// An object to send to a peer. `None` leaves a member out; members stand in the order of the fields.
+/// An object to send to a peer. `None` leaves a member out. Members are written in a fixed order: `sets`, `ack`,
+/// `setErrs`, the flags, then the numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Speech<'a> {
     /// SETs to hand over.
     pub sets: Option<&'a [SealedSet]>,
-    /// SETs of the peer that were taken, by the peer's `jti`.
+    /// SETs of the peer that were accepted, by the peer's `jti`.
     pub ack: Option<&'a [Box<str>]>,
-    /// SETs of the peer that were refused; written with `err` and `description`, which push-pull demands.
+    /// SETs of the peer that were refused; written with `err` and `description`, both of which push-pull demands.
     pub set_errs: Option<&'a [(Box<str>, Refusal)]>,
-    /// `moreAvailable`.
+    /// The member `moreAvailable`.
     pub more_available: Option<bool>,
-    /// `maxEvents`.
+    /// The member `maxEvents`.
     pub max_events: Option<u64>,
-    /// `returnImmediately`.
+    /// The member `returnImmediately`.
     pub return_immediately: Option<bool>,
-    /// `maxResponseEvents`.
+    /// The member `maxResponseEvents`.
     pub max_response_events: Option<u64>,
 }
 
@@ -391,7 +393,7 @@ fn quote(out: &mut Vec<u8>, text: &str) {
     quote_bytes(out, text.as_bytes());
 }
 
-/// Tokens and our ids need no escape; whatever does is escaped as JSON demands.
+/// Appends a JSON string. Tokens and the gateway's own ids need no escapes; other text is escaped as JSON demands.
 fn quote_bytes(out: &mut Vec<u8>, text: &[u8]) {
     if is_plain(text) {
         out.push(b'"');
@@ -403,7 +405,8 @@ fn quote_bytes(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Whether JSON may hold a text as it is. Looked at in blocks without a branch for each byte, since every SET passes here.
+/// Returns whether JSON may hold a text unescaped. The text is checked in blocks without a branch for each byte, since
+/// every SET passes here.
 fn is_plain(text: &[u8]) -> bool {
     let plain = |byte: &u8| (0x20..0x7f).contains(byte) & (*byte != b'"') & (*byte != b'\\');
     text.chunks(64).all(|block| block.iter().fold(true, |all, byte| all & plain(byte)))

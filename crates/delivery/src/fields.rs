@@ -1,4 +1,4 @@
-//! Header fields that several HTTP methods share: what may be sent, what is made of what comes back.
+//! Header fields that several HTTP methods share: checks of those that are sent, and readers of those that come back.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -8,15 +8,15 @@ use setgate_telemetry::clean;
 
 use crate::{Cause, Refusal};
 
-/// Longest `authorization_header` in bytes (hardening H26).
+/// The most bytes of an `authorization_header` (hardening H26).
 pub const LONGEST_AUTHORIZATION: usize = 4096;
 
 /// Makes the field value of an `authorization_header`, marked as sensitive (SSF 1.0 §6.1.1, RFC 9110 §5.5, hardening
 /// H26).
 ///
 /// # Errors
-/// A cause when it is empty, longer than [`LONGEST_AUTHORIZATION`], has spaces around it or anything but visible ASCII
-/// and spaces in it.
+/// A cause when the text is empty, longer than [`LONGEST_AUTHORIZATION`], has spaces around it, or holds anything but
+/// visible ASCII characters and spaces.
 pub fn authorization(text: &str) -> Result<HeaderValue, Cause> {
     let fault = |why: &str| Cause::configuration("invalid", format!("it is sent as a header field: {why}"));
     if text.is_empty() || text.trim() != text {
@@ -33,21 +33,21 @@ pub fn authorization(text: &str) -> Result<HeaderValue, Cause> {
     Ok(value)
 }
 
-/// Reads how long the peer asks to be left alone: `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
+/// Reads the time for which the peer asks not to be called: `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
 ///
-/// A date that has passed asks for no time at all; what is neither is ignored. The router clamps it (hardening H50).
+/// A date in the past gives zero; any other text is ignored. The router clamps the time (hardening H50).
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are more time than anybody waits.
+        // A number that does not fit is longer than any wait.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::from(u32::MAX))));
     }
     let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(at.saturating_sub(Duration::from_millis(now.as_millis())))
 }
 
-/// Makes a refusal in a peer's words, cut and made fit to be shown (RFC 8935 §2.3, hardening H50).
+/// Makes a refusal from a peer's words, cut to length and made safe to show (RFC 8935 §2.3, hardening H50).
 #[must_use]
 pub fn refusal(err: &str, description: Option<&str>, headers: &HeaderMap) -> Refusal {
     Refusal {

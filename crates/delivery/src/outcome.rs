@@ -1,4 +1,4 @@
-//! What a method reports of a hand-over.
+//! The outcome of a hand-over, as a method reports it.
 
 use std::{fmt, time::Duration};
 
@@ -11,7 +11,7 @@ pub struct Attempt(pub u32);
 /// The outcome of a hand-over: the acknowledgement, or the reason why there is none.
 pub type Outcome = Result<Receipt, Verdict>;
 
-/// The reason why a SET was not taken, and what is to follow.
+/// The reason why a SET was not acknowledged, and what follows from it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -19,14 +19,14 @@ pub enum Verdict {
     Retry {
         /// The part that is unhealthy.
         scope: Scope,
-        /// The time for which the peer asked to be left alone.
+        /// The time for which the peer asked not to be called.
         after: Option<Duration>,
         /// The reason.
         cause: Cause,
     },
-    /// The peer read the SET and refused it. The router has the table of codes.
+    /// The peer read the SET and refused it. The router decides by the code what follows.
     Refuse(Refusal),
-    /// The gateway's operator must fix it: the part stops.
+    /// The failure needs the gateway's operator: the part stops.
     Halt {
         /// The part that stops.
         scope: Scope,
@@ -40,7 +40,7 @@ pub enum Verdict {
 /// The part that a failure belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// This SET alone; others may pass.
+    /// This SET alone; others may still be delivered.
     Set,
     /// The stream's channel.
     Channel,
@@ -63,21 +63,23 @@ pub struct Refusal {
     pub language: Option<Box<str>>,
 }
 
-/// The kind of remedy that a failure needs. The [`Scope`] says whether it concerns one SET or all of its channel.
+/// The kind of remedy that a failure needs. The [`Scope`] says whether the failure concerns one SET or all of its
+/// channel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Class {
-    /// Time fixes it: a peer that is absent, slow or overloaded comes back by itself, and is waited for without end.
+    /// The failure passes with time: a peer that is absent, slow or overloaded recovers by itself, and the router waits
+    /// for it without end.
     Transient,
-    /// A human fixes it: credentials, a wrong endpoint, TLS, an answer that no receiver gives.
+    /// The failure needs a person: credentials, a wrong endpoint, TLS, or an answer that no receiver gives.
     ///
-    /// The router pauses a stream whose channel fails so often and for long.
+    /// The router pauses a stream whose channel fails in this way often and for long.
     Configuration,
 }
 
 /// A failure: a stable code for machines, a text for the operator, and the kind of remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// The kind of remedy. The code that makes the cause sets it, so that no decision reads the code or the text.
+    /// The kind of remedy. The code that makes the cause sets it, so that no decision depends on the code or the text.
     pub class: Class,
     /// A stable code, for example `tls`, `timeout`, `http_503`. It labels metrics and is never free text.
     pub code: &'static str,
@@ -86,13 +88,13 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// Makes a cause that time fixes.
+    /// Makes a cause that passes with time.
     #[must_use]
     pub fn new(code: &'static str, text: impl Into<Box<str>>) -> Self {
         Self::of(Class::Transient, code, text)
     }
 
-    /// Makes a cause that a human fixes.
+    /// Makes a cause that needs a person.
     #[must_use]
     pub fn configuration(code: &'static str, text: impl Into<Box<str>>) -> Self {
         Self::of(Class::Configuration, code, text)
@@ -126,7 +128,7 @@ pub enum Fault {
     /// The method's own section is wrong, or it cannot start.
     #[error("{0}")]
     Start(Cause),
-    /// The method cannot do that.
+    /// The method does not support the call.
     #[error("{0}")]
     Unsupported(&'static str),
 }

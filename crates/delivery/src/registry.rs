@@ -1,4 +1,4 @@
-//! The methods that are linked into this binary.
+//! The registry of the methods that are linked into this binary.
 
 use std::sync::Arc;
 
@@ -33,18 +33,18 @@ macro_rules! register {
     };
 }
 
-/// An error: two methods claim one name or URI.
+/// Two linked methods claim the same name, alias or URI.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("two delivery methods claim `{0}`: link only one of them")]
 pub struct RegistryError(pub String);
 
-/// A method that is being started.
+/// The future of a method that is being started.
 pub type Starting = BoxFuture<'static, Result<Arc<dyn spi::AnyMethod>, Fault>>;
 
 /// Returns every linked method, sorted by name.
 ///
 /// # Errors
-/// [`RegistryError`] when two claim one name, URI or alias.
+/// [`RegistryError`] when two methods claim the same name, URI or alias.
 pub fn methods() -> Result<Vec<&'static Registration>, RegistryError> {
     let mut all: Vec<_> = inventory::iter::<Registration>().collect();
     all.sort_by_key(|registration| registration.entry.name);
@@ -60,7 +60,7 @@ pub fn methods() -> Result<Vec<&'static Registration>, RegistryError> {
     Ok(all)
 }
 
-/// Finds the method that goes by this name, URI or alias.
+/// Finds the method with this name, URI or alias.
 #[must_use]
 pub fn find<'a>(methods: &'a [Arc<dyn spi::AnyMethod>], called: &str) -> Option<&'a Arc<dyn spi::AnyMethod>> {
     methods.iter().find(|method| {

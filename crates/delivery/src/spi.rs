@@ -1,4 +1,4 @@
-//! What the router and the testkit implement; a transport never sees it.
+//! The interfaces that the router and the testkit implement; a transport never sees them.
 
 use std::{
     any::Any,
@@ -22,15 +22,15 @@ use crate::{
 pub trait SubscriptionCore: Send + Sync {
     /// Opens a consumer; `mode` is its delivery mode where that differs from the channel's.
     fn consumer(&self, mode: Option<DeliveryMode>) -> Box<dyn ConsumerCore>;
-    /// Takes outcomes; returns how many SETs in flight found their end.
+    /// Takes outcomes and returns the number of SETs in flight that they ended.
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize;
-    /// Takes note that the peer has these SETs and that their outcomes come later.
+    /// Notes that the peer has these SETs and that their outcomes come later.
     fn reached(&self, _sets: &[(Jti, Attempt)]) {}
-    /// Returns the number of SETs handed over and unsettled, and of SETs owed and not handed over.
+    /// Returns the number of SETs that are handed over and unsettled, and of those that are owed and not handed over.
     fn counts(&self) -> (usize, usize);
-    /// Takes the reason why nothing leaves though SETs wait.
+    /// Notes the reason why nothing leaves although SETs wait; `None` clears it.
     fn stalled(&self, why: Option<Cause>);
-    /// Returns whether a consumer that asked now would get something, as far as that is known without asking.
+    /// Returns whether a consumer that asked now would get something, as far as this is known without asking.
     fn has_due(&self) -> bool {
         self.counts().1 > 0
     }
@@ -42,23 +42,23 @@ pub trait SubscriptionCore: Send + Sync {
 
 /// The router's side of a [`Consumer`]. The state of its work lives here, not in futures.
 pub trait ConsumerCore: Send {
-    /// Works towards the next batch.
+    /// Polls for the next batch, and advances the work towards it.
     fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>>;
-    /// Is ready when nothing that this consumer handed over is unsettled, or the drain deadline has passed.
+    /// Becomes ready when nothing that this consumer handed over is unsettled, or when the drain deadline has passed.
     fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// Returns whether SETs are leased and being made ready; a caller whose wait is over still waits for these.
+    /// Returns whether SETs are leased and being prepared; a caller whose wait is over still waits for these.
     fn is_preparing(&self) -> bool {
         false
     }
 }
 
-/// The lease of a batch, held until the hand-over. Dropping it gives everything back.
+/// The lease of a batch, held until the hand-over. Dropping it gives back all of its SETs.
 pub trait Lease: Send {
     /// Begins the hand-over.
     fn handed_over(self: Box<Self>);
 }
 
-/// The state behind a [`crate::Window`]: counts what is taken, and wakes waiters, first come first served.
+/// The state behind a [`crate::Window`]: counts the room that is taken, and wakes waiters, first come, first served.
 #[derive(Debug)]
 pub struct WindowCore(Mutex<WindowState>);
 
@@ -91,7 +91,7 @@ impl WindowState {
         if b >= batches || y >= bytes { 0 } else { sets.saturating_sub(s) }
     }
 
-    /// Takes the waiter that waits longest, if there is room.
+    /// Removes and returns the longest waiter, if there is room.
     fn next(&mut self) -> Option<Arc<dyn Fn() + Send + Sync>> {
         if self.room() == 0 { None } else { self.waiting.pop_first().map(|(_, wake)| wake) }
     }
@@ -104,7 +104,7 @@ impl std::fmt::Debug for WindowState {
 }
 
 impl WindowCore {
-    /// A window with these limits.
+    /// Makes a window with these limits.
     #[must_use]
     pub fn new(sets: usize, batches: usize, bytes: usize) -> Self {
         Self(Mutex::new(WindowState {
@@ -131,7 +131,7 @@ impl WindowCore {
         self.0.lock().room()
     }
 
-    /// Takes room for a batch, all of it or none; returns whether it did.
+    /// Takes room for a whole batch or none at all; returns whether the batch fitted.
     #[must_use]
     pub fn reserve(&self, sets: usize, bytes: usize) -> bool {
         let mut state = self.0.lock();
@@ -143,8 +143,8 @@ impl WindowCore {
         true
     }
 
-    /// Queues `wake` to be called once something was given back, and returns its ticket; returns nothing when a batch
-    /// of this size fits by now.
+    /// Queues `wake` to be called once room was given back, and returns its ticket; returns `None` when a batch of this
+    /// size fits by now.
     pub fn when_it_fits(&self, sets: usize, bytes: usize, wake: Arc<dyn Fn() + Send + Sync>) -> Option<u64> {
         let mut state = self.0.lock();
         (!state.fits(sets, bytes)).then(|| state.queue(wake))
@@ -152,8 +152,8 @@ impl WindowCore {
 
     /// Gives room back; `batches` is 1 with the last SET of a batch.
     ///
-    /// Where there is room now, the waiter that waits longest is woken. A waiter that takes less than there is, or
-    /// nothing, wakes the next with [`WindowCore::pass_on`].
+    /// If there is room now, the longest waiter is woken. A waiter that takes less than all of it, or nothing, wakes
+    /// the next one with [`WindowCore::pass_on`].
     pub fn give(&self, sets: usize, batches: usize, bytes: usize) {
         let wake = {
             let mut state = self.0.lock();
@@ -166,9 +166,9 @@ impl WindowCore {
         }
     }
 
-    /// Queues `wake` to be called once room may be there, and returns its ticket.
+    /// Queues `wake` to be called once there may be room, and returns its ticket.
     ///
-    /// The caller then tries again. If it takes nothing, it wakes the next with [`WindowCore::pass_on`].
+    /// The caller then tries again. If it takes nothing, it wakes the next one with [`WindowCore::pass_on`].
     pub fn when_room(&self, wake: Arc<dyn Fn() + Send + Sync>) -> u64 {
         self.0.lock().queue(wake)
     }
@@ -178,7 +178,7 @@ impl WindowCore {
         self.0.lock().waiting.remove(&waiter).is_some()
     }
 
-    /// Wakes the waiter that waits longest, if there is room.
+    /// Wakes the longest waiter, if there is room.
     pub fn pass_on(&self) {
         let next = self.0.lock().next();
         if let Some(wake) = next {
@@ -201,11 +201,11 @@ pub trait AnyMethod: Send + Sync {
     /// # Errors
     /// [`Fault::Terms`] when the terms are not the method's own.
     fn publish(&self, terms: Json, at: &str) -> Result<Json, Fault>;
-    /// Returns JSON pointers of the secret terms.
+    /// Returns the JSON pointers of the secret terms.
     fn secret_terms(&self) -> &'static [&'static str] {
         &[]
     }
-    /// Returns JSON pointers of the secret members of the grant.
+    /// Returns the JSON pointers of the secret members of the grant.
     fn secret_grant(&self) -> &'static [&'static str] {
         &[]
     }
@@ -221,14 +221,14 @@ pub trait AnyMethod: Send + Sync {
     fn collect(&self, _from: Json, _into: Arc<dyn Ingest>, _stop: Stop) -> BoxFuture<'static, Result<(), Fault>> {
         Box::pin(async { Err(Fault::Unsupported("this method does not collect")) })
     }
-    /// Checks what would be collected, without I/O.
+    /// Checks the source that would be collected from, without I/O.
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member that is not acceptable.
     fn source(&self, _from: Json) -> Result<(), Fault> {
         Err(Fault::Unsupported("this method does not collect"))
     }
-    /// Returns the places that a source touches.
+    /// Returns the places that a source reads from and writes to.
     fn places(&self, _from: &Json) -> Places {
         Places::default()
     }
@@ -236,15 +236,15 @@ pub trait AnyMethod: Send + Sync {
     fn is_offered(&self) -> bool {
         true
     }
-    /// Looks at what the section names, for `setgate check --connect`.
+    /// Probes what the section names, for `setgate check --connect`.
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>> {
         Box::pin(async { Vec::new() })
     }
-    /// Looks at the place of a source, for `setgate check --connect`.
+    /// Probes the place of a source, for `setgate check --connect`.
     fn probe_source(&self, _from: Json) -> BoxFuture<'_, Vec<Finding>> {
         Box::pin(async { Vec::new() })
     }
-    /// Flushes and hangs up within `within`.
+    /// Flushes and closes all connections within `within`.
     fn close(&self, _within: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
@@ -252,15 +252,15 @@ pub trait AnyMethod: Send + Sync {
 
 /// A channel behind a trait object.
 pub trait AnyChannel: Send + Sync {
-    /// Returns what the channel is and can.
+    /// Returns the properties of the channel.
     fn profile(&self) -> Profile;
-    /// Returns a remark on a peer that works and does not do as the method has it.
+    /// Returns a remark on a peer that works but deviates from the method.
     fn remark(&self) -> Option<String> {
         None
     }
     /// Runs a sender's channel.
     fn run(self: Arc<Self>, subscription: Subscription, consumer: Consumer) -> BoxFuture<'static, Closed>;
-    /// Looks at the place that the channel delivers to, for `setgate check --connect`.
+    /// Probes the place that the channel delivers to, for `setgate check --connect`.
     fn probe(&self) -> BoxFuture<'_, Vec<Finding>>;
     /// Returns the channel itself, for the method that made it.
     fn as_any(&self) -> &(dyn Any + Send + Sync);
@@ -349,7 +349,7 @@ impl<M: Method> AnyMethod for Erased<M> {
     }
 }
 
-/// Reads options; the fault names the member that is wrong.
+/// Reads options; a fault names the member that is wrong.
 fn read<T: Options>(options: Json, under: &str) -> Result<T, Fault> {
     serde_json::from_value(options).map_err(|error| Fault::Terms {
         pointer: under.to_owned(),

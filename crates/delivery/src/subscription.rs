@@ -1,4 +1,4 @@
-//! What a method fetches from and reports to.
+//! The subscription, which a method fetches SETs from and reports outcomes to.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use crate::{Attempt, Cause, Order, Outcome, Redelivery, spi};
 pub struct Subscription(Arc<dyn spi::SubscriptionCore>);
 
 impl Subscription {
-    /// Makes the handle of a core.
+    /// Makes a subscription from its core.
     #[must_use]
     pub fn new(core: Arc<dyn spi::SubscriptionCore>) -> Self {
         Self(core)
@@ -46,14 +46,14 @@ impl Subscription {
         self.0.settle(vec![(jti, attempt, outcome)]);
     }
 
-    /// Reports several outcomes; returns how many SETs in flight found their end by it.
+    /// Reports several outcomes; returns the number of SETs in flight that they ended.
     ///
     /// Reports about other SETs, and repeated ones, settle nothing and are not counted.
     pub fn settle_all(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         self.0.settle(all)
     }
 
-    /// Reports that a hand-over has ended well and that the outcomes of its SETs come later: the channel is healthy
+    /// Reports that a hand-over succeeded and that the outcomes of its SETs come later: the channel counts as healthy
     /// from now on.
     ///
     /// Without this report a probe ends with the first acknowledgement. It is not meant for SETs that are settled at
@@ -74,7 +74,7 @@ impl Subscription {
         self.0.counts().1
     }
 
-    /// Returns whether a consumer that asked now would get something; `moreAvailable` says so to a poller (RFC 8936
+    /// Returns whether a consumer that asked now would get something; `moreAvailable` reports it to a poller (RFC 8936
     /// §2.3).
     #[must_use]
     pub fn has_due(&self) -> bool {
@@ -88,19 +88,20 @@ impl Subscription {
         self.0.is_paused()
     }
 
-    /// Tells status pages why nothing leaves though SETs wait, for example without credit; `None` takes it back.
+    /// Sets the reason, shown on status pages, why nothing leaves although SETs wait, such as a lack of credit; `None`
+    /// clears it.
     pub fn stalled(&self, why: Option<Cause>) {
         self.0.stalled(why);
     }
 }
 
-/// A consumer of a subscription: one run of a sender, one poll, one socket.
+/// A consumer of a subscription: one run of a sender, one poll, or one socket.
 ///
 /// Dropping it gives back what it leased and did not hand over.
 pub struct Consumer(Box<dyn spi::ConsumerCore>);
 
 impl Consumer {
-    /// Makes the handle of a core.
+    /// Makes a consumer from its core.
     #[must_use]
     pub fn new(core: Box<dyn spi::ConsumerCore>) -> Self {
         Self(core)
@@ -110,10 +111,10 @@ impl Consumer {
     ///
     /// The call may be cancelled and repeated: its work is kept in the consumer, not in the future. While the stream is
     /// paused it stays pending. With `sets: 0` it leases nothing and still returns the end, so that a loop without
-    /// credit hears a deletion.
+    /// credit learns of a deletion.
     ///
     /// # Errors
-    /// [`Closed`] says why nothing will come any more.
+    /// [`Closed`] gives the reason why no further batch will come.
     pub async fn next_batch(&mut self, want: Want) -> Result<Batch, Closed> {
         let Some(wait) = want.wait else {
             return std::future::poll_fn(|cx| self.0.poll_next_batch(&want, cx)).await;
@@ -134,12 +135,12 @@ impl Consumer {
     /// Polls for the next batch, for callers that wait in their own way; `want.wait` is ignored.
     ///
     /// # Errors
-    /// As [`Consumer::next_batch`].
+    /// The same as those of [`Consumer::next_batch`].
     pub fn poll_next_batch(&mut self, want: &Want, cx: &mut Context<'_>) -> Poll<Result<Batch, Closed>> {
         self.0.poll_next_batch(want, cx)
     }
 
-    /// Returns whether SETs are leased and being made ready for this consumer.
+    /// Returns whether SETs are leased and being prepared for this consumer.
     ///
     /// A caller that stops waiting for *something to come* still waits for these: otherwise a request that does not
     /// wait at all would never get what has to be signed first.
@@ -160,9 +161,9 @@ impl Consumer {
 /// answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryMode {
-    /// The way in which a hand-over of this consumer can fail.
+    /// The unit in which a hand-over of this consumer can fail.
     pub order: Order,
-    /// The time at which a SET that it handed over is due again.
+    /// The time at which a SET that this consumer handed over is due again.
     pub redelivery: Redelivery,
 }
 
@@ -175,12 +176,12 @@ pub struct Want {
     pub bytes: usize,
     /// The time to wait for something to come; `None` waits without end.
     ///
-    /// When it is over the batch is empty. SETs that are being made ready by then are still waited for.
+    /// The batch is empty when the wait is over. SETs that are being prepared by then are still waited for.
     pub wait: Option<Duration>,
 }
 
 impl Want {
-    /// As many SETs and bytes as the limits allow, without an end of the wait.
+    /// A request for as many SETs and bytes as the limits allow, with an unlimited wait.
     pub const ALL: Self = Self { sets: usize::MAX, bytes: usize::MAX, wait: None };
 }
 
@@ -190,7 +191,7 @@ impl Want {
 pub enum Closed {
     /// Nothing is due and nothing is in flight; the router starts the sender again when something is due.
     Idle,
-    /// The gateway shuts down.
+    /// The gateway is shutting down.
     Draining,
     /// Another consumer took its place.
     Superseded,
@@ -206,7 +207,7 @@ pub enum Closed {
 
 /// SETs that were leased together.
 ///
-/// A batch that is dropped before [`Batch::hand_over`] never happened. It is empty when the wait was over.
+/// A batch that is dropped before [`Batch::hand_over`] counts as never made. It is empty when the wait was over.
 pub struct Batch {
     /// The SETs, sealed.
     pub sets: Vec<SealedSet>,
@@ -222,7 +223,7 @@ impl Batch {
         Self { sets, more, lease: Some(lease) }
     }
 
-    /// Makes the empty batch of a wait that was over.
+    /// Makes the empty batch, which ends a wait.
     #[must_use]
     pub fn empty() -> Self {
         Self { sets: Vec::new(), more: false, lease: None }
@@ -238,7 +239,7 @@ impl Batch {
     }
 }
 
-/// A SET ready to be handed over.
+/// A sealed SET, ready to be handed over.
 #[derive(Clone, Debug)]
 pub struct SealedSet {
     /// The identity of the SET, the same at each attempt.
@@ -253,13 +254,13 @@ pub struct SealedSet {
     pub order: OrderKey,
 }
 
-/// Room for unsettled SETs, shared by cloning: for a channel, a peer, a connection, a cluster. Who waits longest is
+/// Room for unsettled SETs, shared by cloning: for a channel, a peer, a connection or a cluster. The longest waiter is
 /// served first.
 #[derive(Clone)]
 pub struct Window(Arc<spi::WindowCore>);
 
 impl Window {
-    /// Makes a window of so many SETs, without a limit of batches and bytes.
+    /// Makes a window of this many SETs, without a limit on batches and bytes.
     #[must_use]
     pub fn of_sets(sets: usize) -> Self {
         Self(Arc::new(spi::WindowCore::new(sets, usize::MAX, usize::MAX)))
@@ -276,7 +277,7 @@ impl Window {
         self.0.limit(sets, batches, bytes);
     }
 
-    /// Returns the core, from which the router takes.
+    /// Returns the core, from which the router takes room.
     #[must_use]
     pub fn core(&self) -> &Arc<spi::WindowCore> {
         &self.0
@@ -308,7 +309,7 @@ impl fmt::Debug for Batch {
 mod tests {
     use super::*;
 
-    /// Leases at the first look, is ready at the third.
+    /// A core that leases at the first poll and is ready at the third.
     struct Slow(u32);
 
     impl spi::ConsumerCore for Slow {

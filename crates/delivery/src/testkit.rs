@@ -1,7 +1,7 @@
-//! The suite that every delivery method passes: a simulated subscription, the method's own channel, a cuttable connection, the method's
-//! own receiving half, and a peer that takes, refuses, delays and loses by script.
+//! The test suite that every delivery method passes: a simulated subscription, the method's own channel and receiving
+//! half, a connection that can be cut, and a peer that takes, refuses, delays and loses SETs by a script.
 //!
-//! The channel's [`Profile`](crate::Profile) chooses what is demanded. Nothing here sleeps; `patience` only ends a case that
+//! The channel's [`Profile`](crate::Profile) decides what is demanded. No case sleeps; `patience` only ends one that
 //! would hang.
 
 use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
@@ -19,7 +19,7 @@ mod relay;
 mod sessions;
 mod subscription;
 
-/// What a transport's tests need of the workspace to stand up a peer.
+/// The clock and the network of the workspace, which a transport's tests need to set up a peer.
 pub use setgate_clock as clock;
 pub use setgate_net as net;
 
@@ -30,7 +30,7 @@ pub use subscription::{End, Simulated};
 
 use peer::Act;
 
-/// The part of the suite that a transport's test brings.
+/// The part of the suite that a transport's test implements.
 pub trait Fixture: Sync {
     /// Opens a channel of the method to a new peer of the method, which hands what it receives to `ingest`.
     fn open(&self, ingest: Arc<dyn Ingest>) -> BoxFuture<'_, Opened>;
@@ -40,25 +40,25 @@ pub trait Fixture: Sync {
 pub struct Opened {
     /// The channel.
     pub channel: Arc<dyn AnyChannel>,
-    /// Cuts all connections of this moment between channel and peer; [`Relay::cutter`] is one.
+    /// Cuts all connections that are open between channel and peer; [`Relay::cutter`] makes such a function.
     pub cut: Arc<dyn Fn() + Send + Sync>,
-    /// Cuts all connections after so many more bytes, in the middle of what is being said; [`Relay::breaker`] is one.
+    /// Cuts all connections after this many more bytes, in the middle of a message; [`Relay::breaker`] makes such a
+    /// function.
     ///
-    /// Without it that case is left out.
+    /// The case that needs it is left out without it.
     pub cut_after: Option<Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>>,
-    /// True when other SETs are handed over while one waits for its answer, as far as windows let them.
+    /// True when other SETs are handed over while one waits for its answer, as far as the windows allow.
     pub parallel: bool,
     /// The most SETs that the peer asks for at once (`maxEvents`, credit), where the fixture has set that.
     pub most: Option<usize>,
-    /// For a responder: serves the method's routes with sessions of a subscription and runs the method's own collector
-    /// against them, until the future is dropped. [`Opened::responder`] makes it. The suite runs it instead of the
-    /// channel.
+    /// Serves the routes of a responder with sessions of a subscription, and runs the method's own collector against
+    /// them, until the future is dropped. [`Opened::responder`] makes it. The suite runs it instead of the channel.
     pub sessions: Option<Arc<dyn Fn(Subscription) -> BoxFuture<'static, ()> + Send + Sync>>,
-    /// An object that must live as long as the channel.
+    /// A value that must live as long as the channel.
     pub keep: Box<dyn Any + Send + Sync>,
 }
 
-/// A case that a method does not pass.
+/// A case that a method fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The claim that does not hold.
@@ -83,7 +83,7 @@ pub async fn conform(fixture: &impl Fixture) {
     assert!(all.is_empty(), "the method does not keep the contract:\n  {}", all.join("\n  "));
 }
 
-/// Runs the suite and tells what does not hold; a case that takes longer than `patience` has failed.
+/// Runs the suite and returns the claims that do not hold; a case that takes longer than `patience` fails.
 pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut note = |case, end: Result<(), String>| {
@@ -91,7 +91,7 @@ pub async fn examine(fixture: &impl Fixture, patience: Duration) -> Vec<Failure>
             failures.push(Failure { case, why });
         }
     };
-    // What a fixture opens for nothing but its profile goes away again unused.
+    // The channel opened here serves only to read its profile.
     let initiator = fixture.open(Arc::new(peer::Nobody)).await.channel.profile().initiator;
     note("it delivers every SET once", within(patience, cases::delivers_all(fixture, 300, 40)).await);
     note("SETs of few order keys arrive in order", within(patience, cases::delivers_all(fixture, 60, 3)).await);

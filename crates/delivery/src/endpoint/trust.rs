@@ -1,4 +1,4 @@
-//! Whom a channel may connect to and whom it trusts: options that every method has which sends over HTTP.
+//! The options of methods over HTTP about the addresses that a channel may connect to and the certificates it trusts.
 
 use serde::{
     Deserialize, Deserializer,
@@ -9,13 +9,13 @@ use setgate_net::{ClientIdentity, GuardPolicy, IpNet, Roots, Secret, TlsPolicy};
 
 use crate::{Cause, Fault, Options};
 
-/// The members that say whom a channel may connect to and whom it trusts.
+/// The options that say which addresses a channel may connect to and which certificates it trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Trust {
     /// Networks that the endpoint may lie in although they are not global; any port of them.
     pub allow_networks: Vec<IpNet>,
-    /// Whether the endpoint may be an `http` URL, if it lies in an allowed network.
+    /// True when the endpoint may be an `http` URL, provided that it lies in an allowed network.
     pub allow_http: bool,
     /// Ports that the endpoint may have beside 443 and 8443.
     pub allow_ports: Vec<u16>,
@@ -35,7 +35,8 @@ impl Trust {
     const MEMBERS: [&'static str; 6] =
         ["allow_networks", "allow_http", "allow_ports", "ca_pem", "client_certificate_pem", "client_key_pem"];
 
-    /// The pool key: a channel's connections are shared only with channels that are alike in all of this (hardening H20).
+    /// Returns the pool key: a channel shares connections only with channels that are alike in all of this (hardening
+    /// H20).
     ///
     /// # Errors
     /// [`Fault::Terms`] names the member of the grant that is not acceptable.
@@ -70,9 +71,9 @@ impl Trust {
 /// A method's own options with the members of [`Trust`] beside them, in one object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trusting<T> {
-    /// The method's own.
+    /// The options of the method itself.
     pub own: T,
-    /// Whom the channel may connect to and whom it trusts.
+    /// The options that every method over HTTP has.
     pub trust: Trust,
 }
 
@@ -84,7 +85,7 @@ impl<T: Options> Options for Trusting<T> {
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Trusting<T> {
-    /// Both parts are read strictly: a member of neither is refused.
+    /// Reads both parts strictly: a member that belongs to neither is refused.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let Json::Object(mut own) = Json::deserialize(from)? else {
             return Err(D::Error::custom("an object is expected"));

@@ -71,7 +71,7 @@ fn a_withdrawn_waiter_is_not_woken() {
     assert_eq!(rung.load(Ordering::SeqCst), 0);
 }
 
-/// A method that has an answer of its own to everything.
+/// A method that overrides every default.
 struct Full(Arc<AtomicUsize>);
 
 struct FullChannel;

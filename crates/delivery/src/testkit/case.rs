@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Cause, Closed, Initiator, Receipt, Redelivery};
 
-/// One case's subscription, peer and channel.
+/// The subscription, the peer and the channel of one case.
 pub(super) struct Case {
     pub(super) subscription: Simulated,
     pub(super) peer: Arc<Peer>,
@@ -29,7 +29,7 @@ impl Case {
         Self::padded(fixture, count, keys, |_| 0, script).await
     }
 
-    /// The same with longer SETs; the fixture's limit of one SET is given to `padding`.
+    /// Opens a case with longer SETs; `padding` computes their padding from the fixture's limit of one SET.
     pub(super) async fn padded(
         fixture: &impl Fixture,
         count: usize,
@@ -49,7 +49,7 @@ impl Case {
         Ok(Self { subscription: Simulated::padded(profile, count, keys, padding), peer, opened, window })
     }
 
-    /// One run of the channel on a consumer of its own, or one round of sessions until nothing is owed.
+    /// Runs the channel on a consumer of its own, or one round of sessions until nothing is owed.
     pub(super) fn run(&self) -> BoxFuture<'static, Closed> {
         let subscription = self.subscription.subscription();
         let Some(sessions) = &self.opened.sessions else {
@@ -74,18 +74,20 @@ impl Case {
         }
     }
 
-    /// The same in a case where SETs are lost: their time is over as soon as somebody asks for more.
+    /// Runs the channel until nothing is owed in a case where SETs are lost: they time out as soon as more is asked
+    /// for.
     pub(super) async fn run_out_retrying(&self) -> Result<(), String> {
         self.subscription.retry_now();
         self.run_out().await
     }
 
-    /// Whether the receipt is a broker's: the peer only reads what was carried, later, and its answers reach nobody.
+    /// Returns whether the receipt is a broker's: the peer then only reads, later, what was carried, and its answers go
+    /// nowhere.
     pub(super) fn is_carried(&self) -> bool {
         self.opened.channel.profile().receipt == Receipt::Broker
     }
 
-    /// Ends when the channel has something under way: of what is carried, when it is handed over.
+    /// Waits until the channel has something under way; what a broker carries is under way when it is handed over.
     pub(super) async fn under_way(&self) {
         if self.is_carried() {
             self.subscription.until(|subscription| subscription.handed() > 0).await;
@@ -94,14 +96,14 @@ impl Case {
         }
     }
 
-    /// Ends when the peer has met all that it will meet: at once, but for what is carried.
+    /// Waits until everything that a broker carries has arrived at the peer; returns at once for other channels.
     pub(super) async fn arrived(&self) {
         if self.is_carried() {
             self.peer.meets_all().await;
         }
     }
 
-    /// What holds in every case, however it ended.
+    /// Checks what must hold in every case, however it ended.
     pub(super) fn audit(&self) -> Result<(), String> {
         if let Some(wrong) = self.subscription.wrongs().into_iter().chain(self.peer.wrongs()).next() {
             return Err(wrong);
@@ -119,7 +121,7 @@ impl Case {
         self.within_window()
     }
 
-    /// The same, and every SET is acknowledged.
+    /// Audits the case and checks that every SET is acknowledged.
     pub(super) fn all_acknowledged(&self) -> Result<(), String> {
         self.audit()?;
         let ends = self.subscription.ends();
@@ -131,7 +133,7 @@ impl Case {
         }
     }
 
-    /// The same, and none was repeated.
+    /// Checks that every SET is acknowledged and arrived exactly once.
     pub(super) fn all_acknowledged_once(&self) -> Result<(), String> {
         self.all_acknowledged()?;
         match self.peer.met().iter().position(|met| *met != 1) {
@@ -142,7 +144,7 @@ impl Case {
 
     fn within_window(&self) -> Result<(), String> {
         let (most, window) = (self.peer.most(), self.window);
-        // Room is given back when time is up, though the peer may still be at it.
+        // Room is given back when a SET times out, though the peer may still be working on it.
         if most > window && self.opened.channel.profile().redelivery == Redelivery::WhenConsumerEnds {
             return Err(format!("{most} SETs were under way, the window has {window}"));
         }

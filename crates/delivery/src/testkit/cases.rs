@@ -1,4 +1,4 @@
-//! What every method is asked, and what senders are asked.
+//! The cases for every method, and those for senders alone.
 
 use std::pin::pin;
 
@@ -29,7 +29,7 @@ pub(super) async fn survives_cuts(fixture: &impl Fixture, act: Act) -> Result<()
     if case.is_carried() {
         return Ok(());
     }
-    // A responder's peer may answer on its next connection what it has taken on the last one.
+    // A responder's peer may answer on its next connection for what it took on the last one.
     let repeats = untaken || case.opened.channel.profile().initiator == Initiator::Gateway;
     case.run_out_retrying().await?;
     case.all_acknowledged()?;
@@ -83,7 +83,7 @@ pub(super) async fn reports_refusals(fixture: &impl Fixture) -> Result<(), Strin
 pub(super) async fn tries_again(fixture: &impl Fixture) -> Result<(), String> {
     let script =
         |meeting: Meeting| if meeting.at.is_multiple_of(4) && meeting.times <= 2 { Act::Busy } else { Act::Take };
-    // More than one of a key in a batch: the later one is acknowledged first.
+    // A batch may hold several SETs of a key, and the later one is then acknowledged first.
     let case = Case::open(fixture, 60, 15, script).await?;
     if case.is_carried() {
         return Ok(());
@@ -96,7 +96,7 @@ pub(super) async fn tries_again(fixture: &impl Fixture) -> Result<(), String> {
     }
 }
 
-/// Connections break in the middle of what is being said, ever later, until all is said.
+/// Breaks connections in the middle of a message, after ever more bytes, until everything is delivered.
 pub(super) async fn survives_breaks(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 200, 8, |_| Act::Take).await?;
     let Some(cut_after) = case.opened.cut_after.clone() else { return Ok(()) };
@@ -114,7 +114,8 @@ pub(super) async fn survives_breaks(fixture: &impl Fixture) -> Result<(), String
     case.all_acknowledged()
 }
 
-/// SETs as large as the channel lets them be, up to 64 KiB, faster than anybody reads: both ends speak while both are full.
+/// Sends SETs as large as the channel allows, up to 64 KiB, faster than they are read, so that both ends write while
+/// both are full.
 pub(super) async fn survives_a_flood(fixture: &impl Fixture) -> Result<(), String> {
     let padding = |most: usize| most.saturating_sub(1024).min(64 << 10);
     let case = Case::padded(fixture, 100, 25, padding, |_| Act::Take).await?;
@@ -123,7 +124,7 @@ pub(super) async fn survives_a_flood(fixture: &impl Fixture) -> Result<(), Strin
     case.all_acknowledged_once()
 }
 
-/// The time of a SET is over while its peer is still at it; what the peer says then counts all the same.
+/// Lets a SET time out while the peer still holds it; the late answer must count all the same.
 pub(super) async fn takes_overdue_answers(fixture: &impl Fixture) -> Result<(), String> {
     let script = |meeting: Meeting| if meeting.at == 0 && meeting.times == 1 { Act::Hold } else { Act::Take };
     let case = Case::open(fixture, 20, 4, script).await?;
@@ -209,7 +210,7 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
     }
     case.subscription.end(Closed::Draining);
     let before = case.subscription.attempts();
-    // A broker may have answered all of it by now.
+    // A broker may have answered everything by now.
     let early = if case.is_carried() { None } else { run.as_mut().now_or_never() };
     if let Some(end) = early {
         return Err(format!("the run ended with {end:?} before what it had handed over was answered"));
@@ -267,7 +268,7 @@ pub(super) async fn survives_a_dropped_run(fixture: &impl Fixture) -> Result<(),
             () = case.under_way() => {}
         }
     }
-    // Whoever served the sessions notices that nobody is there any more.
+    // The server of the sessions has to notice that its callers are gone.
     case.subscription.until(|subscription| subscription.consumers().is_empty()).await;
     case.subscription.redeliver();
     case.peer.release();

@@ -1,4 +1,5 @@
-//! What every fixture of a responder needs: its routes on loopback with sessions of a subscription, and a clock that does not dawdle.
+//! A host for the fixtures of responders: routes on loopback with sessions of a subscription, and a clock with short
+//! sleeps.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,10 +12,10 @@ use tokio::sync::watch;
 use super::{Cuts, Opened, Relay};
 use crate::{Fault, Ingest, Session, Stop, Subscription, spi::AnyChannel};
 
-/// The routes of a method on loopback, as the root mounts them: every request has a session of one subscription. Dropped, it stops and
-/// hangs up on all callers.
+/// The routes of a method on loopback, as the gateway mounts them: every request has a session of one subscription.
+/// Dropping the host stops it and closes all connections.
 ///
-/// Credentials are the guard's matter, so none are asked for.
+/// Credentials are checked by the guard, so none are asked for here.
 pub struct Host {
     relay: Relay,
     ends: watch::Sender<bool>,
@@ -25,7 +26,7 @@ impl Host {
     /// Serves `routes` on a port of its own.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port can be bound.
     pub async fn open(
         routes: Router,
         channel: Arc<dyn AnyChannel>,
@@ -35,10 +36,10 @@ impl Host {
         Self::with(Cuts::default(), routes, channel, subscription, None, runtime).await
     }
 
-    /// Serves `routes` behind a relay with these scissors, and with an ingest for what the peer sends.
+    /// Serves `routes` behind a relay that can be cut through `cuts`, with an ingest for what the peer sends.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port can be bound.
     pub async fn with(
         cuts: Cuts,
         routes: Router,
@@ -56,33 +57,34 @@ impl Host {
         Ok(Self { relay, ends, _stop: stop })
     }
 
-    /// Returns the address at which it is called.
+    /// Returns the address at which callers reach the host.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.relay.address()
     }
 
-    /// The stream's URL: `http://127.0.0.1:port/`.
+    /// Returns the stream's URL: `http://127.0.0.1:port/`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/", self.address())
     }
 
-    /// The credential of all sessions is over.
+    /// Ends the credential of all sessions.
     pub fn end_sessions(&self) {
         self.ends.send_replace(true);
     }
 
-    /// Cuts all connections of this moment.
+    /// Cuts all connections that are open.
     pub fn cut(&self) {
         self.relay.cutter()();
     }
 }
 
 impl Opened {
-    /// A responder's channel: `routes` are its method's, and `collect` runs the method's own other end against a URL until it ends.
+    /// Makes a responder's channel with its sessions: `routes` are its method's, and `collect` runs the method's own
+    /// other end against a URL until it ends.
     ///
-    /// Each call of [`Opened::sessions`] is a host and a collector of its own; [`Opened::cut`] reaches all of them.
+    /// Each call of [`Opened::sessions`] starts a host and a collector of its own; [`Opened::cut`] reaches all of them.
     #[must_use]
     pub fn responder(
         channel: Arc<dyn AnyChannel>,
@@ -124,8 +126,8 @@ fn report(why: &str) {
     eprintln!("the collector ended: {why}");
 }
 
-/// Returns the runtime with a clock whose sleeps take a twentieth, for methods whose collector waits before it tries
-/// again.
+/// Returns the runtime with a clock whose sleeps take a twentieth of their time, for methods whose collector waits
+/// before it tries again.
 #[must_use]
 pub fn with_fast_clock(runtime: Runtime) -> Runtime {
     let clock = Arc::new(FastClock(runtime.clock.clone()));

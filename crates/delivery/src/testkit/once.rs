@@ -1,4 +1,4 @@
-//! A subscription that gives each SET once and notes what was said of it.
+//! A subscription that gives each SET once and keeps its first outcome.
 
 use std::{
     sync::Arc,
@@ -14,9 +14,9 @@ use crate::{
     spi::{AnyChannel, ConsumerCore, Lease, SubscriptionCore},
 };
 
-/// Hands each body over once, all at the same time, and tells the first outcome of each.
+/// Hands over each body once, all at the same time, and returns the first outcome of each.
 ///
-/// For tests of single answers: nothing is retried, no window is taken.
+/// The function serves tests of single answers: nothing is retried, and no window is taken.
 pub async fn outcomes(channel: Arc<dyn AnyChannel>, bodies: Vec<Bytes>) -> Vec<Option<Outcome>> {
     let once = Once(Arc::new(Mutex::new(OnceState {
         outcomes: vec![None; bodies.len()],

@@ -1,4 +1,4 @@
-//! The peer at the other end: takes what arrives as a script says, and notes what should not have happened.
+//! The peer at the other end: handles arriving SETs by a script, and notes what should not have happened.
 
 use std::{
     collections::HashMap,
@@ -13,24 +13,24 @@ use tokio::sync::watch;
 
 use crate::{Answer, Incoming, Ingest, Order, Refusal};
 
-/// When a busy peer wants to be asked again: soon, since nobody looks at it while it waits.
+/// The time after which a busy peer wants to be asked again: short, since nothing is checked while it waits.
 const SOON: Duration = Duration::from_millis(5);
 
-/// What the peer does with a SET it meets.
+/// The reaction of the peer to a SET that arrives.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     Take,
     Refuse(Refusal),
     Busy,
-    /// Takes it; the connection is cut before the answer.
+    /// Takes the SET, and cuts the connection before the answer.
     TakeAndCut,
-    /// The connection is cut before it is taken.
+    /// Cuts the connection before the SET is taken.
     Cut,
-    /// Takes it, and answers when it is released.
+    /// Holds the SET until it is released, then takes and answers it.
     Hold,
 }
 
-/// A meeting: which SET, and the how-many-eth time.
+/// The arrival of a SET: its index, and the number of times that it has arrived by now.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Meeting {
     pub(super) at: usize,
@@ -55,7 +55,7 @@ struct State {
     wrongs: Vec<String>,
 }
 
-/// What a peer knows of what it will meet.
+/// The facts that a peer knows about the SETs that will arrive.
 struct Expected {
     known: HashMap<Bytes, usize>,
     keys: Vec<u64>,
@@ -83,7 +83,7 @@ impl Peer {
         })
     }
 
-    /// What may come, in which order a channel of this kind brings it, and how its connection is cut.
+    /// Sets which SETs may arrive, in which order a channel of this kind brings them, and how its connection is cut.
     pub(super) fn expect(&self, owed: Vec<([Bytes; 2], u64)>, order: Order, cut: Arc<dyn Fn() + Send + Sync>) {
         self.state.lock().seen = vec![Seen::default(); owed.len()];
         let keys = owed.iter().map(|(_, key)| *key).collect();
@@ -92,41 +92,41 @@ impl Peer {
         let _ = self.expected.set(Expected { known, keys, order, cut });
     }
 
-    /// Lets all that are held have their answers.
+    /// Releases all SETs that are held, so that they are answered.
     pub(super) fn release(&self) {
         self.released.send_replace(true);
     }
 
-    /// Ends when so many are held at once.
+    /// Waits until this many SETs are held at once.
     pub(super) async fn holds(&self, count: usize) {
         let mut changed = self.changed.subscribe();
         // The sender is part of the peer, so there is always another change to wait for.
         let _ = changed.wait_for(|_| self.state.lock().holding >= count).await;
     }
 
-    /// Ends when every SET was met.
+    /// Waits until every SET has arrived.
     pub(super) async fn meets_all(&self) {
         let mut changed = self.changed.subscribe();
-        // As in `holds`.
+        // The sender is part of the peer, as in `holds`.
         let _ = changed.wait_for(|_| self.state.lock().seen.iter().all(|seen| seen.times > 0)).await;
     }
 
-    /// How often each SET was taken.
+    /// Returns the number of times that each SET was taken.
     pub(super) fn taken(&self) -> Vec<usize> {
         self.state.lock().seen.iter().map(|seen| seen.taken).collect()
     }
 
-    /// How often each SET was met.
+    /// Returns the number of times that each SET arrived.
     pub(super) fn met(&self) -> Vec<usize> {
         self.state.lock().seen.iter().map(|seen| seen.times).collect()
     }
 
-    /// Most SETs that were here at once, met and not answered.
+    /// Returns the most SETs that were here at once: arrived and not answered.
     pub(super) fn most(&self) -> usize {
         self.state.lock().most
     }
 
-    /// What should not have happened.
+    /// Returns a description of everything that should not have happened.
     pub(super) fn wrongs(&self) -> Vec<String> {
         self.state.lock().wrongs.clone()
     }
@@ -138,7 +138,8 @@ impl Peer {
             state.wrongs.push("a SET arrived that is not, byte for byte, one that was handed over".to_owned());
             return None;
         };
-        // Promise P4: every earlier SET of the key has arrived before; one by one, it was also taken, or refused.
+        // Promise P4: every earlier SET of the key has arrived before; where SETs go one by one, it was also taken or
+        // refused.
         let key = expected.keys.get(at);
         let nowhere = |seen: &Seen| match expected.order {
             Order::PerSet => seen.taken == 0 && !seen.refused,
@@ -177,7 +178,7 @@ impl Peer {
     }
 }
 
-/// Counts a SET for as long as it is here, also when its connection goes away.
+/// A guard that counts a SET for as long as it is here, also when its connection goes away.
 struct Here {
     peer: Arc<Peer>,
     holds: bool,
@@ -191,7 +192,7 @@ impl Drop for Here {
     }
 }
 
-/// The peer as the method's receiving half sees it.
+/// The ingest of the method's receiving half, which passes everything to the peer.
 pub(super) struct PeerIngest(pub(super) Arc<Peer>);
 
 impl Ingest for PeerIngest {
@@ -240,7 +241,7 @@ impl Ingest for PeerIngest {
     }
 }
 
-/// Meets nothing.
+/// An ingest that takes nothing and answers every SET with status 500.
 pub(super) struct Nobody;
 
 impl Ingest for Nobody {

@@ -1,4 +1,4 @@
-//! A TCP relay that can cut every connection through it: loss, at the moment of a test's choice or after so many bytes.
+//! A TCP relay that can cut every connection through it, at once or after a number of bytes.
 
 use std::{
     io,
@@ -20,14 +20,14 @@ use tokio::{
     sync::watch,
 };
 
-/// Scissors for all connections of the relays that share them.
+/// A handle that cuts all connections of the relays that share it.
 #[derive(Clone, Debug)]
 pub struct Cuts(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     cuts: watch::Sender<u64>,
-    /// Bytes that still pass before the next cut; `usize::MAX` is no cut.
+    /// Bytes that still pass before the next cut; `usize::MAX` stands for no cut.
     left: AtomicUsize,
 }
 
@@ -38,15 +38,15 @@ impl Default for Cuts {
 }
 
 impl Cuts {
-    /// Returns a function that cuts all connections of this moment; new ones are relayed again.
+    /// Returns a function that cuts all connections that are open; new ones are relayed again.
     #[must_use]
     pub fn cutter(&self) -> Arc<dyn Fn() + Send + Sync> {
         let cuts = self.clone();
         Arc::new(move || cuts.cut())
     }
 
-    /// Returns a function that cuts all connections once so many more bytes have passed in either direction; its future
-    /// ends when that has happened.
+    /// Returns a function that cuts all connections once this many more bytes have passed in either direction; its
+    /// future ends when that has happened.
     #[must_use]
     pub fn breaker(&self) -> Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync> {
         let cuts = self.clone();
@@ -67,7 +67,7 @@ impl Cuts {
         self.0.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// How many of these bytes pass; less than all of them: then it is cut.
+    /// Returns how many of these bytes pass; fewer than all of them means that the connection is then cut.
     fn let_pass(&self, bytes: usize) -> usize {
         let less = |left: usize| (left != usize::MAX).then(|| left.saturating_sub(bytes));
         match self.0.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
@@ -77,7 +77,7 @@ impl Cuts {
     }
 }
 
-/// Stands between a channel and its peer. Dropped, it stops and cuts what it relays.
+/// A relay between a channel and its peer. Dropping it ends the relay and cuts its connections.
 #[derive(Debug)]
 pub struct Relay {
     address: SocketAddr,
@@ -86,18 +86,18 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// A relay on a loopback port of its own, to `peer`.
+    /// Makes a relay to `peer` on a free port of the peer's own address.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port can be bound.
     pub async fn to(peer: SocketAddr, runtime: &Runtime) -> io::Result<Self> {
         Self::with(Cuts::default(), peer, runtime).await
     }
 
-    /// Makes a relay that is cut by these scissors.
+    /// Makes a relay to `peer` that can be cut through `cuts`.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When no port can be bound.
     pub async fn with(cuts: Cuts, peer: SocketAddr, runtime: &Runtime) -> io::Result<Self> {
         let listener = TcpListener::bind((peer.ip(), 0)).await?;
         let address = listener.local_addr()?;
@@ -125,13 +125,13 @@ impl Relay {
         self.address
     }
 
-    /// [`Cuts::cutter`] of its connections.
+    /// Returns the [`Cuts::cutter`] of its connections.
     #[must_use]
     pub fn cutter(&self) -> Arc<dyn Fn() + Send + Sync> {
         self.cuts.cutter()
     }
 
-    /// [`Cuts::breaker`] of its connections.
+    /// Returns the [`Cuts::breaker`] of its connections.
     #[must_use]
     pub fn breaker(&self) -> Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync> {
         self.cuts.breaker()
@@ -153,7 +153,7 @@ async fn pass(near: TcpStream, peer: SocketAddr, cuts: Cuts, mut end: watch::Rec
     }
 }
 
-/// Passes on what comes, and its end.
+/// Passes on the bytes of one direction, and their end.
 async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cuts: &Cuts) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
@@ -167,6 +167,6 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, cuts: &Cuts) {
             break;
         }
     }
-    // Half a connection may go on: a caller may have said all it has to say.
+    // Half a connection may go on, since a caller may have sent everything that it has to send.
     let _ = to.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! What responders are asked beside what every method is asked: consumers come, wait, share, hang up.
+//! The cases for responders alone: consumers come, wait, share a stream and hang up.
 
 use std::pin::pin;
 
@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{Closed, Redelivery};
 
-/// Two consumers at once: never the same SET while one has it, order kept, and one that is busy holds up nobody else.
+/// Serves two consumers at once: neither gets a SET that the other has, order is kept, and a busy one holds up no
+/// other.
 pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
     let script = |meeting: Meeting| if meeting.at == 0 { Act::Hold } else { Act::Take };
     let case = Case::open(fixture, 300, 100, script).await?;
@@ -30,7 +31,7 @@ pub(super) async fn shares(fixture: &impl Fixture) -> Result<(), String> {
     case.all_acknowledged_once()
 }
 
-/// Each kind of end answers who waits, and every consumer leaves.
+/// Checks that each kind of end answers the callers that wait, and that every consumer leaves.
 pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
     for end in [Closed::Draining, Closed::Deleted, Closed::Disabled, Closed::Superseded, Closed::Reconfigured] {
         let case = Case::open(fixture, 5, 5, |_| Act::Take).await?;
@@ -47,7 +48,7 @@ pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
         tokio::select! {
             biased;
             () = &mut left => {}
-            // The collector gives up where it is told that there is no such stream.
+            // The collector gives up when it is told that the stream does not exist.
             _ = &mut run => left.await,
         }
         if case.peer.met().iter().any(|met| *met > 0) {
@@ -58,7 +59,8 @@ pub(super) async fn hears_ends(fixture: &impl Fixture) -> Result<(), String> {
     Ok(())
 }
 
-/// What a peer has before it when a drain begins is heard, if its answer does not need the consumer that is leaving.
+/// Checks that a drain accepts answers to the SETs that the peer has when it begins, unless they need the consumer that
+/// leaves.
 pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 40, 40, |_| Act::Hold).await?;
     let mut run = pin!(case.run());
@@ -85,7 +87,7 @@ pub(super) async fn drains(fixture: &impl Fixture) -> Result<(), String> {
     case.audit()
 }
 
-/// A pause is no end: who waits, waits, and is given what is due afterwards.
+/// Checks that a pause ends nothing: callers wait, and are given what is due afterwards.
 pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 40, 10, |_| Act::Take).await?;
     case.subscription.pause(true);
@@ -105,7 +107,7 @@ pub(super) async fn waits_while_paused(fixture: &impl Fixture) -> Result<(), Str
     }
 }
 
-/// The consumer of a caller that hung up while it waited goes away by itself, and nothing is given to it.
+/// Checks that the consumer of a caller that hung up while it waited is dropped, and that no SET is given to it.
 pub(super) async fn forgets_who_hung_up(fixture: &impl Fixture) -> Result<(), String> {
     let case = Case::open(fixture, 30, 10, |_| Act::Take).await?;
     case.subscription.pause(true);

@@ -1,4 +1,5 @@
-//! A subscription over an in-memory queue that keeps the router's side of the contract and notes when a method breaks its own.
+//! A simulated subscription over an in-memory queue, which keeps the router's side of the contract and notes when a
+//! method breaks its own.
 
 use std::{
     cell::Cell,
@@ -39,7 +40,7 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
     Waiting,
-    /// Fetched by a consumer, in a batch.
+    /// A consumer fetched it in a batch.
     Leased {
         consumer: u64,
         batch: u64,
@@ -57,7 +58,7 @@ struct Entry {
     key: u64,
     body: Bytes,
     attempts: u32,
-    /// Whether a consumer has ever fetched it: from then on a final outcome counts.
+    /// True once a consumer has fetched it: from then on a final outcome counts.
     fetched: bool,
     stage: Stage,
 }
@@ -67,16 +68,16 @@ struct Held {
     bytes: usize,
 }
 
-/// A consumer that waits, in the order of waiting.
+/// A consumer that waits; the first in the list has waited longest.
 struct Waiter {
     holder: LeaseHolder,
     want: Want,
     waker: Waker,
-    /// Whether a full window will wake it.
+    /// True when a full window will wake it.
     called: bool,
 }
 
-/// A consumer as the rules of order see it.
+/// The properties of a consumer that the rules of order look at.
 #[derive(Clone, Copy)]
 struct LeaseHolder {
     number: u64,
@@ -91,9 +92,9 @@ struct State {
     numbers: u64,
     consumers: BTreeSet<u64>,
     waiting: Vec<Waiter>,
-    /// Consumers that were woken for a SET and have neither polled since nor gone.
+    /// Consumers that were woken for a SET and have neither polled since nor been dropped.
     called: BTreeSet<u64>,
-    /// Who waits for what was handed over to be settled.
+    /// Wakers of consumers that wait until what they handed over is settled.
     settling: Vec<Waker>,
     end: Option<Closed>,
     paused: bool,
@@ -106,7 +107,7 @@ struct State {
     causes: BTreeMap<&'static str, usize>,
 }
 
-/// The bodies of so many SETs, as token and as claims, with their order keys in turn.
+/// Returns the bodies of `count` SETs, as token and as claims, with their order keys in turn.
 pub(super) fn owed(count: usize, keys: usize, padding: usize) -> Vec<([Bytes; 2], u64)> {
     let entry = |form, at| entry(form, at, at % keys.max(1), padding);
     (0..count)
@@ -114,7 +115,8 @@ pub(super) fn owed(count: usize, keys: usize, padding: usize) -> Vec<([Bytes; 2]
         .collect()
 }
 
-/// The simulated subscription of one channel: what the router is to a method, without store, keys and time.
+/// The simulated subscription of one channel: it acts towards a method as the router does, without store, keys and
+/// time.
 ///
 /// The suite drives it; tests of a method's own wire may do so too.
 #[derive(Clone)]
@@ -127,7 +129,7 @@ struct Shared {
 }
 
 impl Simulated {
-    /// A subscription that owes `count` SETs, of `keys` order keys in turn.
+    /// Makes a subscription that owes `count` SETs, of `keys` order keys in turn.
     #[must_use]
     pub fn new(profile: Profile, count: usize, keys: usize) -> Self {
         Self::padded(profile, count, keys, 0)
@@ -142,51 +144,52 @@ impl Simulated {
         Self(Arc::new(Shared { profile, state: Mutex::new(state), changes: watch::Sender::new(0) }))
     }
 
-    /// The subscription as the method sees it.
+    /// Returns the subscription as the method sees it.
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         Subscription::new(Arc::new(self.clone()))
     }
 
-    /// Hand-overs of which was told that they had ended well, before anything was said of their SETs.
+    /// Returns the number of SETs that were reported as reached before any outcome of them came.
     #[must_use]
     pub fn reached(&self) -> usize {
         self.0.state.lock().reached
     }
 
-    /// The ids of the SETs, in order.
+    /// Returns the ids of the SETs, in order.
     #[must_use]
     pub fn ids(&self) -> Vec<Jti> {
         self.0.state.lock().sets.iter().map(|entry| entry.jti).collect()
     }
 
-    /// The bodies of the SETs, in order.
+    /// Returns the bodies of the SETs, in order.
     #[must_use]
     pub fn bodies(&self) -> Vec<Bytes> {
         self.0.state.lock().sets.iter().map(|entry| entry.body.clone()).collect()
     }
 
-    /// Interrupts each call for a batch once, from now on, before it gives anything.
+    /// Interrupts each call for a batch once, from now on, before it returns anything.
     pub fn stutter(&self) {
         self.0.state.lock().stutter = true;
     }
 
-    /// Ends, from now on, the time of what is handed over as soon as somebody asks for a batch and nothing else is due.
+    /// Lets SETs that were handed over time out, from now on, as soon as a batch is asked for and nothing else is due.
     pub fn retry_now(&self) {
         self.change(|state| state.retry_now = true);
     }
 
-    /// Stops and resumes the stream: a paused one gives nothing, and its consumers wait.
+    /// Pauses or resumes the stream: a paused one gives nothing, and its consumers wait.
     pub fn pause(&self, paused: bool) {
         self.change(|state| state.paused = paused);
     }
 
-    /// Ends all consumers with this, those to come too.
+    /// Ends all consumers with this reason, later ones included.
     pub fn end(&self, why: Closed) {
         self.change(|state| state.end = Some(why));
     }
 
-    /// Time passes: what was handed over and is not settled falls due again, if its consumer says so.
+    /// Lets time pass: SETs that were handed over and are not settled fall due again, if their consumer's redelivery
+    /// says so.
     pub fn redeliver(&self) {
         self.change(|state| self.redeliver_all(state));
     }
@@ -202,31 +205,31 @@ impl Simulated {
         state.sets.iter().map(end).collect()
     }
 
-    /// Hand-overs of each SET.
+    /// Returns the number of hand-overs of each SET.
     #[must_use]
     pub fn attempts(&self) -> Vec<u32> {
         self.0.state.lock().sets.iter().map(|entry| entry.attempts).collect()
     }
 
-    /// SETs that are handed over and not settled.
+    /// Returns the number of SETs that are handed over and not settled.
     #[must_use]
     pub fn handed(&self) -> usize {
         self.counts().0
     }
 
-    /// Consumers that live, by number; later ones have higher numbers.
+    /// Returns the numbers of the consumers that exist; later ones have higher numbers.
     #[must_use]
     pub fn consumers(&self) -> Vec<u64> {
         self.0.state.lock().consumers.iter().copied().collect()
     }
 
-    /// Consumers that wait for SETs.
+    /// Returns the number of consumers that wait for SETs.
     #[must_use]
     pub fn waiters(&self) -> usize {
         self.0.state.lock().waiting.iter().filter(|waiter| waiter.want.sets > 0).count()
     }
 
-    /// Returns whether a consumer that came now would be given something.
+    /// Returns whether a new consumer would be given something now.
     #[must_use]
     pub fn has_free(&self) -> bool {
         let mode = DeliveryMode { order: self.0.profile.order, redelivery: self.0.profile.redelivery };
@@ -234,25 +237,26 @@ impl Simulated {
         !self.due(&state, LeaseHolder { number: u64::MAX, mode }, &Want::ALL).is_empty()
     }
 
-    /// The most SETs that one consumer had at once: of a batch, or of a consumer whose SETs go with it.
+    /// Returns the most SETs that one consumer held at once: in one batch, or in all where its SETs go back when it
+    /// ends.
     #[must_use]
     pub fn most(&self) -> usize {
         self.0.state.lock().most
     }
 
-    /// Outcomes of ids that this subscription does not know: ignored.
+    /// Returns the number of outcomes for ids that this subscription does not know; they are ignored.
     #[must_use]
     pub fn unknown(&self) -> usize {
         self.0.state.lock().unknown
     }
 
-    /// Ends when the subscription is so.
+    /// Waits until the condition holds.
     pub async fn until(&self, so: impl Fn(&Self) -> bool) {
         // The sender is part of the subscription, so there is always another change to wait for.
         let _ = self.0.changes.subscribe().wait_for(|_| so(self)).await;
     }
 
-    /// Ends when every SET is settled.
+    /// Waits until every SET is settled.
     pub async fn until_settled(&self) {
         self.until(|subscription| subscription.0.state.lock().is_settled()).await;
     }
@@ -263,7 +267,7 @@ impl Simulated {
         self.0.state.lock().wrongs.clone()
     }
 
-    /// Retries by cause, for the texts of failures.
+    /// Returns the number of retries by cause, for the texts of failures.
     #[must_use]
     pub fn causes(&self) -> BTreeMap<&'static str, usize> {
         self.0.state.lock().causes.clone()
@@ -283,8 +287,9 @@ impl Simulated {
         self.0.changes.send_modify(|changes| *changes += 1);
     }
 
-    /// Everybody when it is over; else one waiting consumer that would be given something, and no more of them than SETs wait. Who
-    /// is called and takes less, or nothing, or goes away, hands the chance on, since each of that is a change.
+    /// Returns the wakers to call: all of them at the end; otherwise that of one waiting consumer that would be given
+    /// something, and never of more consumers than SETs wait. A consumer that is called and takes less, or nothing, or
+    /// is dropped, passes the chance on, since each of these is a change.
     fn whom_to_wake(&self, state: &mut State) -> Vec<Waker> {
         let mut wakers = std::mem::take(&mut state.settling);
         if state.end.is_some() || (self.0.profile.initiator == Initiator::Gateway && state.is_settled()) {
@@ -304,7 +309,7 @@ impl Simulated {
         wakers
     }
 
-    /// Others may have the room: of a window that channels share, or that is shut for a while.
+    /// Queues a waiter at a full window: others may hold its room, or it may be shut for a while.
     fn call_when_room(&self, waiter: &mut Waiter) {
         let full = self.0.profile.windows.iter().find(|window| window.core().room() == 0);
         if let (Some(window), false) = (full, waiter.called) {
@@ -313,7 +318,7 @@ impl Simulated {
         }
     }
 
-    /// Puts back what is in such a stage; tells how many.
+    /// Puts back the SETs in the stages that `which` selects; returns their number.
     fn put_back(&self, state: &mut State, which: impl Fn(&Stage) -> bool) -> usize {
         let mut count = 0;
         for at in 0..state.sets.len() {
@@ -333,7 +338,7 @@ impl Simulated {
         self.put_back(state, |stage| matches!(stage, Stage::Handed { redelivery: Redelivery::After(_), .. }))
     }
 
-    /// Gives the windows back what a SET took.
+    /// Gives the windows back the room that a SET took.
     fn give(&self, state: &mut State, from: &Stage, bytes: usize) {
         let (Stage::Leased { batch, .. } | Stage::Handed { batch, .. }) = from else { return };
         let Some(held) = state.batches.get_mut(batch) else { return };
@@ -348,7 +353,7 @@ impl Simulated {
         }
     }
 
-    /// The SETs that a consumer may have now (the one rule of `Order`), within `want`, limits and windows.
+    /// Returns the SETs that a consumer may have now (the rule of its `Order`), within `want`, limits and windows.
     fn due(&self, state: &State, holder: LeaseHolder, want: &Want) -> Vec<usize> {
         if state.paused {
             return Vec::new();
@@ -369,10 +374,10 @@ impl Simulated {
                 }
                 Stage::Waiting => {
                     let cost = entry.body.len() + profile.limits.overhead;
-                    // A SET larger than all that is wanted travels alone, as the router has it.
+                    // A SET larger than all that is wanted travels alone, as in the router.
                     let fits = cost <= bytes || due.is_empty();
                     if due.len() >= most || !fits || blocked.contains(&entry.key) {
-                        // What is left behind holds back its successors.
+                        // A SET that is left behind holds back its successors.
                         blocked.insert(entry.key);
                         continue;
                     }
@@ -399,7 +404,7 @@ impl Simulated {
             state.wrongs.push(format!("an outcome for {jti}, which no consumer ever fetched: {outcome:?}"));
             return;
         }
-        // A lease has the number that its hand-over will have.
+        // A lease has the attempt number that its hand-over will have.
         let leased = matches!(entry.stage, Stage::Leased { .. });
         let last = entry.attempts + u32::from(leased);
         if attempt.is_some_and(|attempt| attempt.0 == 0 || attempt.0 > last) {
@@ -479,7 +484,7 @@ impl SubscriptionCore for Simulated {
             for (jti, _) in sets {
                 match state.by_jti.get(jti).and_then(|at| state.sets.get(*at)).map(|entry| &entry.stage) {
                     Some(Stage::Handed { .. }) => state.reached += 1,
-                    // Its outcome, or the end of its time, was sooner.
+                    // Its outcome or its timeout came first.
                     Some(Stage::Settled(_) | Stage::Waiting) => {}
                     _ => state.wrongs.push(format!("the peer is said to have {jti}, which was not handed over")),
                 }
@@ -498,7 +503,8 @@ impl SubscriptionCore for Simulated {
     }
 }
 
-/// Whoever is woken may be gone or want nothing any more, so the next is woken, too.
+/// Queues `waker` at a window. The waiter that is woken may be gone or want nothing any more, so the next is woken,
+/// too.
 fn wake_when_it_fits(window: &Arc<WindowCore>, sets: usize, bytes: usize, waker: &Waker) {
     let (own, next) = (waker.clone(), Arc::downgrade(window));
     let wake = Arc::new(move || {
@@ -507,18 +513,19 @@ fn wake_when_it_fits(window: &Arc<WindowCore>, sets: usize, bytes: usize, waker:
             pass_on(&next);
         }
     });
-    // Others may have given back since it was looked at.
+    // Others may have given room back since the window was checked.
     if window.when_it_fits(sets, bytes, wake).is_none() {
         waker.wake_by_ref();
     }
 }
 
 thread_local! {
-    /// While this thread passes a chance on: whether whoever was called wishes it to be passed on again.
+    /// Set while this thread passes a chance on: true once the woken waiter wants it to be passed on again.
     static PASSING: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
-/// Passes the chance on until nobody waits or nothing is left, one after the other: thousands who wait are no thousand calls deep.
+/// Passes the chance on until no waiter or no room is left, in a loop, so that thousands of waiters are not thousands
+/// of calls deep.
 fn pass_on(window: &WindowCore) {
     if PASSING.get().is_some() {
         PASSING.set(Some(true));
@@ -533,7 +540,7 @@ fn pass_on(window: &WindowCore) {
     }
 }
 
-/// The SET at a place: its body names it, and is unlike every other.
+/// Makes the SET at an index; its body names it and differs from every other.
 fn entry(form: Form, at: usize, key: usize, padding: usize) -> Entry {
     let jti = Jti::from_block(b't', (at as u128 + 1).to_be_bytes());
     let padding = "x".repeat(padding);

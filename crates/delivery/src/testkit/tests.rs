@@ -1,4 +1,4 @@
-//! The suite passes an honest channel and finds out each kind of liar.
+//! Tests that the suite passes an honest channel and finds every kind of dishonest one.
 
 mod responders;
 
@@ -10,28 +10,28 @@ use crate::{
     Receipt, Redelivery, Refusal, Scope, SealedSet, Subscription, Verdict, Want, Window, drive,
 };
 
-/// How a channel of the tests behaves.
+/// The behaviour of a channel in the tests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Behaviour {
     Honest,
     HonestInBatches,
-    /// Says acknowledged before it has asked the peer.
+    /// Reports an acknowledgement before it has asked the peer.
     AcknowledgesUnseen,
-    /// Takes a lost connection for an acknowledgement.
+    /// Treats a lost connection as an acknowledgement.
     TakesLossForSuccess,
-    /// Says nothing when the connection is lost.
+    /// Reports nothing when the connection is lost.
     Forgets,
-    /// Leaves at once when told to drain.
+    /// Leaves at once when a drain begins.
     Leaves,
-    /// Reports every refusal as the same.
+    /// Reports every refusal as the same one.
     Rewords,
     /// Sends everything twice at once.
     Doubles,
     /// Declares `PerConsumer` and hands over in reverse.
     Reverses,
-    /// Reports another receipt than it declares.
+    /// Reports a receipt other than the declared one.
     MistakesReceipt,
-    /// Changes what it was given.
+    /// Changes the SETs that it was given.
     Rewrites,
 }
 

@@ -1,4 +1,4 @@
-//! Consumers of the simulated subscription: fetching, handing back, and the lease of a batch.
+//! Consumers of the simulated subscription: fetching, giving back, and the lease of a batch.
 
 use std::{
     sync::Arc,
@@ -47,7 +47,7 @@ impl SimulatedConsumer {
             let mut waiter = Waiter { holder: self.holder, want: *want, waker: cx.waker().clone(), called: false };
             subscription.call_when_room(&mut waiter);
             if !waiter.called && mine.is_empty() && !due(state).is_empty() {
-                // Room came between the look at what is due and the look at the window.
+                // Room came between the check of what is due and the check of the window.
                 cx.waker().wake_by_ref();
             }
             state.waiting.push(waiter);
@@ -74,7 +74,7 @@ impl SimulatedConsumer {
         Poll::Ready(Ok(Batch::new(sets, more, Box::new(lease))))
     }
 
-    /// Room in all windows, or in none.
+    /// Reserves room in all windows or in none.
     fn reserve(&self, sets: usize, bytes: usize, waker: &Waker) -> bool {
         let windows = &self.subscription.0.profile.windows;
         for (at, window) in windows.iter().enumerate() {
@@ -94,7 +94,7 @@ impl ConsumerCore for SimulatedConsumer {
         let (fetched, wakers) = {
             let mut state = subscription.0.state.lock();
             if state.stutter && !std::mem::replace(&mut self.interrupted, true) {
-                // Whoever selects over this future and something else drops it here; the consumer remembers.
+                // A caller that selects over this future and something else drops it here; the consumer remembers.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -103,10 +103,11 @@ impl ConsumerCore for SimulatedConsumer {
             let waited = state.waiting.iter().any(same);
             let fetched = self.fetch(&mut state, want, cx);
             if waited && fetched.is_pending() {
-                // Nothing has changed; to say that it has would keep whoever looks on and polls this awake for ever.
+                // Nothing has changed; reporting a change would keep a caller that watches for changes and polls this
+                // awake for ever.
                 return fetched;
             }
-            // The chance that called this consumer may be another's.
+            // The chance that called this consumer may suit another.
             (fetched, subscription.whom_to_wake(&mut state))
         };
         subscription.tell(wakers);
@@ -131,7 +132,7 @@ impl Drop for SimulatedConsumer {
             state.consumers.remove(&number);
             state.called.remove(&number);
             state.waiting.retain(|waiter| waiter.holder.number != number);
-            // What it fetched and did not hand over goes back, and what goes with it.
+            // SETs that it fetched and did not hand over go back, and those that fall due when it ends.
             subscription.put_back(state, |stage| match stage {
                 Stage::Leased { consumer, .. }
                 | Stage::Handed { consumer, redelivery: Redelivery::WhenConsumerEnds, .. } => *consumer == number,
@@ -176,7 +177,7 @@ impl Lease for SimulatedLease {
             } else {
                 of_batch
             });
-            // A request may be in the middle of its answer; a run hears the end before it fetches.
+            // A request may be in the middle of its answer; a run learns of the end before it fetches.
             if sender && state.end.is_some() {
                 state.wrongs.push("a batch was handed over after its consumer had ended".to_owned());
             }

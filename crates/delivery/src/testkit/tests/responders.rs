@@ -1,4 +1,4 @@
-//! Responders in memory: one that answers polls, one that keeps a socket, and the ways in which they could break the contract.
+//! Responders in memory: one that answers polls, one that keeps a socket, and one for each way to break the contract.
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -6,40 +6,40 @@ use tokio::sync::watch;
 
 use super::*;
 
-/// How a responder of the tests behaves.
+/// The behaviour of a responder in the tests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Habit {
     Polls,
     KeepsASocket,
-    /// Acknowledges what it has not shown to the peer.
+    /// Acknowledges SETs that it has not shown to the peer.
     AcknowledgesUnseen,
-    /// Acknowledges a batch whole, though the peer did not take all of it.
+    /// Acknowledges a whole batch, though the peer did not take all of it.
     AcknowledgesTheRest,
-    /// Takes a response that broke off for one that arrived.
+    /// Treats a response that broke off as one that arrived.
     TakesLossForSuccess,
     /// Shows every SET twice.
     Doubles,
-    /// Shows a batch from its end.
+    /// Shows a batch in reverse order.
     Reverses,
     /// Fetches more than it was asked for.
     WantsTooMuch,
-    /// Fetches with a new consumer whenever it was interrupted.
+    /// Fetches with a new consumer after every interruption.
     StartsAnew,
     /// Keeps the consumer of a caller that hung up.
     Lingers,
-    /// Does not listen to how a consumer ends.
+    /// Ignores the end of a consumer.
     IsDeaf,
     /// Ends the session of a paused stream.
     IsImpatient,
     /// Lets one caller in at a time.
     Queues,
-    /// Drops the consumer and hands over after that.
+    /// Drops the consumer, and hands over afterwards.
     DropsItsConsumer,
-    /// Forgets what was answered when it drains.
+    /// Forgets the answers to what it handed over when it drains.
     ForgetsAnswers,
-    /// Has room for small SETs only, and waits for more of it.
+    /// Has room for 64 KiB only, and waits for more of it without end.
     LocksUp,
-    /// Reports outcomes of SETs that nobody has fetched.
+    /// Reports outcomes of SETs that no consumer has fetched.
     Guesses,
 }
 
@@ -61,7 +61,7 @@ impl Channel for InMemory {
     }
 }
 
-/// A connection in memory: it may be cut, at once or after so many SETs of a response.
+/// A connection in memory, which may be cut at once or after a number of bytes.
 #[derive(Clone)]
 struct Wire {
     cuts: Arc<watch::Sender<u64>>,
@@ -74,7 +74,7 @@ impl Wire {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Whether so many bytes pass.
+    /// Returns whether this many bytes pass.
     fn passes(&self, bytes: usize) -> bool {
         let whole = {
             let mut left = self.left.lock();
@@ -103,7 +103,7 @@ impl ServedSession {
         Want { sets: if self.habit == Habit::WantsTooMuch { 21 } else { 20 }, ..Want::ALL }
     }
 
-    /// The collector: one connection after the other until it is told that there is no such stream.
+    /// Runs the collector: one connection after the other until it is told that the stream does not exist.
     async fn sessions(self) {
         loop {
             let queue = (self.habit == Habit::Queues).then(|| self.queue.clone().lock_owned());
@@ -132,7 +132,8 @@ impl ServedSession {
         }
     }
 
-    /// Other things happen to a connection; none of them makes a consumer begin again, but here all do.
+    /// Fetches with a new consumer each time, as a responder would that starts anew whenever something else happens to
+    /// its connection.
     async fn next_of_a_new_consumer_each_time(&self, consumer: &mut Consumer) -> Result<crate::Batch, Closed> {
         loop {
             if let Some(next) = consumer.next_batch(self.want()).now_or_never() {
@@ -143,7 +144,7 @@ impl ServedSession {
         }
     }
 
-    /// One poll.
+    /// Answers one poll.
     async fn polls(&self) -> Option<Closed> {
         let mut consumer = self.subscription.consumer();
         if self.habit == Habit::IsImpatient && self.subscription.waiting() > 0 {
@@ -160,7 +161,7 @@ impl ServedSession {
             }
             None => None,
             Some(Err(_)) if self.habit == Habit::IsDeaf => {
-                // Nobody leaves.
+                // The consumer never leaves.
                 std::future::pending::<()>().await;
                 None
             }
@@ -233,7 +234,7 @@ impl ServedSession {
         answers
     }
 
-    /// One socket with room for twenty, whose peer asks its ingest again where that was busy.
+    /// Serves one socket with room for twenty SETs, whose peer asks its ingest again where that was busy.
     async fn socket(&self) -> Option<Closed> {
         let mut consumer = self.subscription.consumer();
         let mut cut = self.wire.cuts.subscribe();
@@ -248,7 +249,7 @@ impl ServedSession {
             while !left.is_empty() {
                 let answers = tokio::select! {
                     answers = self.show(left.clone()) => answers,
-                    // An ingest is never interrupted; what it says then has nowhere to go.
+                    // An ingest is never interrupted; its answers may then have nowhere to go.
                     () = std::future::pending() => return None,
                 };
                 if cut.has_changed().unwrap_or(true) {
