@@ -1,4 +1,5 @@
-//! The framework SETs (SSF 1.0 §8.1.4, §8.1.5): only the router makes them, each addressed to exactly one stream (hardening H3).
+//! The framework SETs (SSF 1.0 §8.1.4, §8.1.5), which only the router makes; each is addressed to exactly one stream
+//! (hardening H3).
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use setgate_stream::Stream;
 
 use crate::{Inner, Issuer};
 
-/// A framework event. Producers' input cannot construct it.
+/// A framework event. Producers' input cannot construct one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Announcement {
     /// The transmitter changed the stream's status on its own.
@@ -17,7 +18,7 @@ pub(crate) enum Announcement {
 }
 
 impl Announcement {
-    /// The record that carries it.
+    /// Makes the record that carries the event.
     pub(crate) fn record(self, inner: &Inner, issuer: &Issuer, stream: &Stream, config: Version) -> NewEvent {
         let (uri, payload) = match self {
             Self::StreamUpdated { status, reason: Some(reason) } => {

@@ -1,4 +1,4 @@
-//! How long a stream waits before its next attempt.
+//! The back-off of a stream: the wait before its next attempt.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use setgate_clock::{Backoff, Jitter, Random};
 
 use crate::Config;
 
-/// How long to wait after the `failures`-th failure in a row: full jitter, doubling, capped.
+/// Returns the wait after the `failures`-th failure in a row: full jitter, doubling, capped.
 pub(crate) fn pause(config: &Config, random: &dyn Random, failures: u32) -> Duration {
     let first = config.backoff_initial.max(Duration::from_millis(1));
     let most = config.backoff_max.max(first);

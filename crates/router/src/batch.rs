@@ -1,4 +1,5 @@
-//! One consumer of a stream, by phase: SETs are leased ([`crate::subscription::Subscription::lease`]), prepared, looked at a last time, and handed over.
+//! One consumer of a stream, by phase: SETs are leased ([`crate::subscription::Subscription::lease`]), prepared,
+//! checked a last time, and handed over.
 //!
 //! The work is kept in the consumer, so that a cancelled `next_batch` loses nothing.
 
@@ -23,15 +24,15 @@ use crate::{
 
 type Work = BoxFuture<'static, Result<Vec<Prepared>, Failed>>;
 
-/// Batches of one consumer that are sealed at the same time where the pool seals: one more than is waited for, so that sealing never
-/// waits for handing over.
+/// Number of batches of one consumer that are sealed at the same time where the pool seals: one more than the one that
+/// is waited for, so that sealing never waits for handing over.
 const AHEAD: usize = 2;
 
 /// A batch that is being sealed.
 struct Underway {
     work: Progress,
     served: Arc<Served>,
-    /// What it holds, with its batch.
+    /// The leases of its SETs.
     sets: Vec<LeaseNo>,
 }
 
@@ -44,9 +45,9 @@ enum Progress {
 pub(crate) struct StreamConsumer {
     subscription: Arc<Subscription>,
     holder: LeaseHolder,
-    /// Oldest first.
+    /// Batches that are being sealed, oldest first.
     work: VecDeque<Underway>,
-    /// Sealed, and more than was wanted.
+    /// Sealed SETs beyond what was wanted.
     kept: VecDeque<(Prepared, Arc<Served>)>,
     waiter: Waiter,
 }
@@ -62,7 +63,7 @@ impl StreamConsumer {
         Self { subscription, holder, work: VecDeque::new(), kept: VecDeque::new(), waiter: Waiter::default() }
     }
 
-    /// Works on what is being sealed, and takes what is ready in the order in which it was fetched.
+    /// Advances the sealing, and keeps what is ready in the order in which it was fetched.
     fn proceed(&mut self, cx: &mut Context<'_>) {
         for underway in &mut self.work {
             if let Progress::Busy(work) = &mut underway.work
@@ -80,14 +81,14 @@ impl StreamConsumer {
         }
     }
 
-    /// Fetches for this want; nothing when a batch is under way.
+    /// Leases SETs for this want; returns `None` when a batch is under way.
     fn fetch(&mut self, want: &Want, cx: &mut Context<'_>) -> Option<Poll<Closed>> {
         let chance = self.waiter.withdraw();
         let fetched = self.subscription.lease(self.holder, want, &mut self.waiter, cx);
         if let Some(window) = chance
             && !self.waiter.waits()
         {
-            // It took less than there is, or nothing: the next who waits may have the rest.
+            // The consumer took less than there is, or nothing: the next waiter may have the rest.
             window.core().pass_on();
         }
         match fetched {
@@ -102,7 +103,7 @@ impl StreamConsumer {
         }
     }
 
-    /// Fetches on where the pool seals, for a sender: the pool then works while a batch is handed over.
+    /// Fetches ahead for a sender where the pool seals, so that the pool works while a batch is handed over.
     fn prefetch(&mut self, want: &Want, cx: &mut Context<'_>) {
         if !self.subscription.prefetches() {
             return;
@@ -110,12 +111,12 @@ impl StreamConsumer {
         while self.work.len() < AHEAD && self.kept.is_empty() {
             if self.fetch(want, cx).is_some() {
                 if self.work.is_empty() {
-                    // It does not wait now: a batch is on its way to its peer.
+                    // The consumer does not wait now: a batch is on its way to its peer.
                     self.subscription.state.lock().consumers.took(self.holder.consumer);
                 }
                 return;
             }
-            // The pool begins with the first look at it.
+            // The pool begins with the first poll.
             self.proceed(cx);
         }
     }

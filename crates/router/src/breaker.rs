@@ -1,4 +1,4 @@
-//! The breaker of one stream: it lets through nothing, one probe, or what its pace allows.
+//! The circuit breaker of one stream, which lets through nothing, one probe, or what its pace allows.
 
 use std::time::Duration;
 
@@ -6,21 +6,23 @@ use setgate_delivery::{Class, Initiator, Profile};
 
 use crate::{Config, pace::Pace};
 
-/// The breaker of one stream: closed, open until a time, or letting one probe through.
+/// The circuit breaker of one stream: closed, open until a time, or letting one probe through.
 ///
-/// Closed, it lets through what the [`Pace`] of its channel allows: a thousand endpoints that turn out dead cost a few SETs each, not
-/// a window each. Where channels share an endpoint, windows that they share tell how much it bears, and nothing is tried out.
+/// When closed, it lets through what the [`Pace`] of its channel allows: a thousand endpoints that turn out dead cost a
+/// few SETs each, not a window each. Where channels share an endpoint, the windows that they share state its capacity,
+/// and there is no pace.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     state: State,
-    /// Faults in a row, each of a back-off of its own.
+    /// Faults in a row, each with a back-off of its own.
     in_row: u32,
-    /// Of these, faults that are the stream's own and will not heal by waiting, and when the first came.
+    /// Faults in a row that are the stream's own and do not heal by waiting; `own_since` is the time of the first.
     own_in_row: u32,
     own_since: Option<Duration>,
-    /// Who comes and asks is there: nobody is probed.
+    /// True when the peer comes and asks: it is there, so it is never probed.
     is_asked: bool,
-    /// How many are in flight at most, while closed; none where the peer comes and asks, or windows tell.
+    /// The pace that bounds what is in flight while closed; `None` where the peer comes and asks, or shared windows
+    /// state the capacity.
     pace: Option<Pace>,
 }
 
@@ -33,7 +35,7 @@ enum State {
 }
 
 impl Breaker {
-    /// The breaker of a channel.
+    /// Makes the breaker of a channel.
     pub(crate) fn of(profile: &Profile) -> Self {
         match (profile.initiator, &profile.endpoint) {
             (Initiator::Gateway, None) => Self::of_sender(),
@@ -42,29 +44,29 @@ impl Breaker {
         }
     }
 
-    /// The breaker of a channel that speaks first.
+    /// Makes the breaker of a channel that speaks first.
     pub(crate) fn of_sender() -> Self {
         let pace = Some(Pace::new());
         Self { state: State::Closed, in_row: 0, own_in_row: 0, own_since: None, is_asked: false, pace }
     }
 
-    /// The breaker of a channel whose peer comes and asks: who asks is there.
+    /// Makes the breaker of a channel whose peer comes and asks, and so is there when it does.
     pub(crate) fn of_responder() -> Self {
         Self { is_asked: true, pace: None, ..Self::of_sender() }
     }
 
-    /// How many SETs may leave now: all, none, or one probe.
+    /// Returns how many SETs may leave now: as many as the pace allows, none, or one probe.
     pub(crate) fn allowance(&self, now: Duration, in_flight: usize) -> usize {
         match self.state {
             State::Closed => self.pace.map_or(usize::MAX, |pace| pace.window().saturating_sub(in_flight)),
-            // Nobody is probed who comes by itself: only what is wrong on our side is waited for.
+            // A peer that comes by itself is not probed: only a fault on this side is waited for.
             State::Open(until) if now >= until && self.is_asked => usize::MAX,
             State::Open(until) if now >= until && in_flight == 0 => 1,
             State::Open(_) | State::Probing => 0,
         }
     }
 
-    /// A SET leaves.
+    /// Notes that a SET leaves.
     pub(crate) fn left(&mut self) {
         if let State::Open(_) = self.state
             && !self.is_asked
@@ -73,19 +75,19 @@ impl Breaker {
         }
     }
 
-    /// The probe came back without telling anything: try another at once.
+    /// Notes that the probe came back without a result, so that another may leave at once.
     pub(crate) fn unknown(&mut self, now: Duration) {
         if self.state == State::Probing {
             self.state = State::Open(now);
         }
     }
 
-    /// The endpoint took a SET, or refused one for the SET's own sake: it is well.
+    /// Notes that the endpoint acknowledged a SET, or refused one for the SET's own sake: it is healthy.
     pub(crate) fn success(&mut self) {
         (self.state, self.in_row, self.own_in_row, self.own_since) = (State::Closed, 0, 0, None);
     }
 
-    /// The endpoint took a SET that was handed over then.
+    /// Notes that the endpoint acknowledged a SET that was handed over at `handed`.
     pub(crate) fn took(&mut self, handed: Duration, now: Duration) {
         self.success();
         if let Some(pace) = &mut self.pace {
@@ -93,19 +95,19 @@ impl Breaker {
         }
     }
 
-    /// More SETs would leave if they were allowed to.
+    /// Notes that more SETs would leave if they were allowed to.
     pub(crate) fn limited(&mut self) {
         if let Some(pace) = &mut self.pace {
             pace.limited();
         }
     }
 
-    /// The channel failed. Returns when the next probe may leave.
+    /// Notes that the channel failed; returns the time at which the next probe may leave.
     pub(crate) fn fault(&mut self, now: Duration, class: Class, wait: impl FnOnce(u32) -> Duration) -> Duration {
         if let State::Open(until) = self.state
             && (now < until || !self.is_asked)
         {
-            // Others of the same volley say the same thing: one fault.
+            // Other SETs of the same volley report the same fault.
             return until;
         }
         self.in_row += 1;
@@ -124,13 +126,13 @@ impl Breaker {
         until
     }
 
-    /// Whether the stream failed with permanent errors often and long enough to be paused.
+    /// Returns whether the stream has failed with permanent errors often and long enough to be paused.
     pub(crate) fn gives_up(&self, now: Duration, config: &Config) -> bool {
         self.own_in_row >= config.pause_after_faults
             && self.own_since.is_some_and(|since| now.saturating_sub(since) >= config.pause_after)
     }
 
-    /// When the next probe may leave, if it is open.
+    /// Returns the time at which the next probe may leave, if the breaker is open.
     pub(crate) fn opens_at(&self) -> Option<Duration> {
         match self.state {
             State::Open(until) => Some(until),
@@ -180,7 +182,7 @@ mod tests {
         assert_eq!(responder.allowance(SECOND, 1000), usize::MAX);
         responder.success();
         assert_eq!(responder.allowance(SECOND, 0), usize::MAX);
-        // What is wrong on our side is waited for, whatever is out.
+        // A fault on this side is waited for, whatever is in flight.
         responder.fault(SECOND, Class::Transient, |_| SECOND);
         assert_eq!(responder.allowance(SECOND, 0), 0);
         assert_eq!(responder.allowance(2 * SECOND, 1000), usize::MAX);

@@ -1,4 +1,4 @@
-//! What subscriptions ask of the router from any thread, done in one task.
+//! The commands that subscriptions send to the router from any thread, carried out in one task.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     subscription::Subscription,
 };
 
-/// Obeys until the router is gone.
+/// Carries out commands until the router is gone.
 pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Command>) {
     let mut all = Vec::new();
     while inbox.recv_many(&mut all, 256).await > 0 {
@@ -54,10 +54,11 @@ pub(crate) async fn obey(router: Arc<Inner>, mut inbox: UnboundedReceiver<Comman
     }
 }
 
-/// How long a store that did not take an end is left alone.
+/// The back-off after a store did not take an end.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_millis(6400));
 
-/// Parks and drops, durably before anything later of the same order key leaves. A store that cannot write is waited for.
+/// Parks and drops SETs, durably before anything later of the same order key leaves. A store that cannot write is tried
+/// again without end.
 async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<Subscription>, Slot)>) {
     let mut failures = 0u32;
     loop {
@@ -76,13 +77,14 @@ async fn write_ends(shared: Arc<Shared>, ends: Vec<Settlement>, slots: Vec<(Arc<
     }
 }
 
-/// How long late outcomes wait for earlier ones to be visible.
+/// The time that late outcomes wait at most for earlier ones to be visible.
 const VISIBLE: Duration = Duration::from_secs(1);
 
-/// Outcomes of SETs that are not fetched: one read says what they are, one commit settles them.
+/// Settles outcomes of SETs that are not fetched: one read identifies the SETs, one commit settles them.
 async fn settle_late(subscription: Arc<Subscription>, mut all: Vec<(Named, Jti, Outcome)>) {
     let store = subscription.shared.store.clone();
-    // Said twice, it counts once: what is settled already must be visible. A store in trouble is not waited for, since consumers wait.
+    // A repeated outcome counts once, so what is settled already must be visible. A store in trouble is not waited for,
+    // since consumers wait.
     tokio::select! {
         () = subscription.shared.settler.flush() => {}
         () = subscription.shared.runtime.clock.sleep(VISIBLE) => {}
@@ -109,7 +111,7 @@ async fn settle_late(subscription: Arc<Subscription>, mut all: Vec<(Named, Jti, 
     }
 }
 
-/// Tells the subscription that its channel has ended, also when the method's code panicked.
+/// A guard that tells the subscription when its channel has ended, also when the method's code panicked.
 struct Running(Arc<Subscription>, Option<Closed>);
 
 impl Drop for Running {

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How the router retries, shares and keeps watch.
+/// The options of retries, shared limits and regular checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Acknowledgements are written down at the latest after so long.
+    /// The longest time until acknowledgements are written to the store.
     #[serde(with = "setgate_clock::duration")]
     pub flush: Duration,
-    /// SETs of one stream that stand in lanes; the others cost a bit each.
+    /// The most SETs of one stream that stand in lanes; each of the others costs a bit.
     pub ready_sets: usize,
-    /// SETs of one stream that are in flight at most: handed out and not settled.
+    /// The most SETs of one stream that are in flight: leased and not settled.
     pub in_flight_sets: usize,
-    /// Bytes of one stream that are in flight at most.
+    /// The most bytes of one stream that are in flight.
     pub in_flight_bytes: usize,
     /// The first back-off; it doubles with each failure.
     #[serde(with = "setgate_clock::duration")]
@@ -23,23 +23,23 @@ pub struct Config {
     /// The longest back-off.
     #[serde(with = "setgate_clock::duration")]
     pub backoff_max: Duration,
-    /// A `Retry-After` is honoured up to this (hardening H50).
+    /// The longest `Retry-After` that is honoured (hardening H50).
     #[serde(with = "setgate_clock::duration")]
     pub retry_after_max: Duration,
-    /// After so many faults of the stream in a row …
+    /// The number of the stream's faults in a row after which the stream is paused and its SETs wait.
     pub pause_after_faults: u32,
-    /// … over at least so long, the stream is paused and its SETs wait.
+    /// The time that these faults must span at least before the stream is paused.
     #[serde(with = "setgate_clock::duration")]
     pub pause_after: Duration,
-    /// After so many SETs parked in a row without one success the stream is paused.
+    /// The number of SETs parked in a row without one success after which the stream is paused.
     pub pause_after_parked: u32,
-    /// A SET that failed so often while others of its stream passed is parked as `poison`.
+    /// The number of failures after which a SET is parked as `poison`, while others of its stream passed.
     pub poison_after: u32,
-    /// Threads that sign with RSA; 0 takes one for each core.
+    /// Threads that sign with RSA; 0 stands for one thread for each core.
     pub signing_threads: usize,
     /// Bytes of events that may wait for their commit before intake answers 503.
     pub intake_bytes: usize,
-    /// How often it is looked at what streams may keep.
+    /// The interval at which streams are checked against what they may keep.
     #[serde(with = "setgate_clock::duration")]
     pub retention_interval: Duration,
 }

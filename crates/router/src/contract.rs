@@ -1,4 +1,4 @@
-//! A stream as its delivery method sees it.
+//! The subscription of a stream as its delivery method sees it.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     subscription::{Phase, Subscription},
 };
 
-/// A subscription behind an [`Arc`], as the contract wants it.
+/// A subscription behind an [`Arc`], as the contract demands.
 pub(crate) struct Core(pub(crate) Arc<Subscription>);
 
 impl SubscriptionCore for Core {

@@ -1,4 +1,4 @@
-//! What becomes of deliveries, counted in one place: as the store shows it, and shown all at once.
+//! Counts of what becomes of deliveries, kept in one place: taken from what the store shows, and shown all at once.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,9 +15,9 @@ use prometheus_client::{
 use setgate_set::{ErrorCode, Receipt};
 use setgate_store::{Ending, Fact, Origin, Rule, StreamNo, Witness};
 
-/// Counts deliveries of all streams, deleted ones included. Clones count together.
+/// Counts deliveries of all streams, deleted ones included. Clones share the counts.
 ///
-/// At every look owed = acknowledged + parked + dropped + waiting: all five are of one moment.
+/// Owed = acknowledged + parked + dropped + waiting holds at every reading: all five are of one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts(Arc<Mutex<Counted>>);
 
@@ -26,7 +26,7 @@ type Two = (&'static str, &'static str);
 
 #[derive(Debug, Default)]
 struct Counted {
-    /// By what methods the streams are served: a stream that none serves counts as `none`.
+    /// The methods that serve the streams; a stream that none serves counts as `none`.
     methods: HashMap<StreamNo, &'static str>,
     owed: BTreeMap<&'static str, u64>,
     acknowledged: BTreeMap<Two, u64>,
@@ -36,12 +36,12 @@ struct Counted {
 }
 
 impl Counts {
-    /// The method that serves a stream from now on.
+    /// Sets the method that serves a stream from now on.
     pub(crate) fn served_by(&self, stream: StreamNo, method: &'static str) {
         self.0.lock().methods.insert(stream, method);
     }
 
-    /// A stream that is deleted, and owed nothing.
+    /// Removes a stream that is deleted and owed nothing.
     pub(crate) fn forget(&self, stream: StreamNo) {
         self.0.lock().methods.remove(&stream);
     }
@@ -121,7 +121,7 @@ pub(crate) fn rule_name(rule: Rule) -> &'static str {
     }
 }
 
-/// Codes label metrics only where they are known: a receiver cannot make series.
+/// Returns the label of a code. Only known codes label metrics, so that a receiver cannot create series.
 fn code_label(code: &ErrorCode) -> &'static str {
     match code {
         ErrorCode::InvalidRequest => "invalid_request",

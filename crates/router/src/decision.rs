@@ -1,4 +1,4 @@
-//! What an outcome leads to: the one table of whose fault decides what happens next. Pure.
+//! The table of outcomes: whose fault decides what happens next. Its functions are pure.
 
 use std::time::Duration;
 
@@ -17,24 +17,25 @@ pub(crate) enum Disposition {
         /// The fault was the stream's: `streams resume` offers to issue it again.
         stream_fault: bool,
     },
-    /// The SET failed; others may pass.
+    /// The SET failed; others may still be delivered.
     RetrySet { after: Option<Duration>, cause: Cause },
     /// The channel failed; the class of the cause tells whether waiting fixes it.
     RetryChannel { after: Option<Duration>, cause: Cause },
-    /// A human is needed: the stream is paused at once.
+    /// A person is needed: the stream is paused at once.
     Halt { cause: Cause },
     /// The endpoint that many channels share failed; the stream has no part in it.
     ///
-    /// With `ours` a human fixes it, and no attempt is counted.
+    /// With `ours` a person must fix it, and no attempt is counted.
     Endpoint { after: Option<Duration>, cause: Cause, ours: bool },
     /// The SET was not tried.
     Return,
 }
 
-/// The one table of codes: whose fault a refusal is.
+/// Returns the consequence of an outcome, by the one table of codes, which tells whose fault a refusal is.
 ///
-/// A refusal of a single push answers one attempt and is tried again when the fault is the stream's; where the receiver has
-/// settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares`: the channel names an endpoint.
+/// A refusal of a single push answers one attempt and is tried again when the fault is the stream's; where the receiver
+/// has settled that `jti` (`setErrs`) it is never sent again, so it is parked and can be issued anew. `shares` is true
+/// when the channel names an endpoint.
 pub(crate) fn classify(outcome: Outcome, order: Order, shares: bool) -> Disposition {
     match outcome {
         Err(Verdict::Retry { scope: Scope::Endpoint, after, cause }) if shares => {
@@ -53,7 +54,7 @@ pub(crate) fn classify(outcome: Outcome, order: Order, shares: bool) -> Disposit
             Disposition::Park { code: ErrorCode::from_wire(cause.code), text: cause.text, stream_fault: false }
         }
         Err(Verdict::Halt { scope: Scope::Channel | Scope::Endpoint, cause }) => Disposition::Halt { cause },
-        // `Verdict` may grow: what is not known was not tried.
+        // `Verdict` may grow: an unknown verdict counts as not tried.
         Err(_) => Disposition::Return,
     }
 }

@@ -12,52 +12,53 @@ use setgate_stream::{Batching, DefaultSubjects, EventsWanted, OnRefusal, Retenti
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Declared {
-    /// The stream's id: 1 to 128 of `A-Z a-z 0-9 - . _ ~`.
+    /// The stream's id: 1 to 128 characters of `A-Z a-z 0-9 - . _ ~`.
     pub id: StreamId,
     /// The issuer's URL, as in `[[issuers]]`.
     pub issuer: String,
     /// The `aud` of its SETs: a string, or an array when the values are one entity.
     pub audience: Audience,
-    /// `"all"`, or event URIs.
+    /// The events that are wanted: `"all"`, or event URIs.
     #[serde(default = "all", deserialize_with = "events")]
     pub events: EventsWanted,
-    /// `"ALL"` or `"NONE"`.
+    /// The subjects that belong to the stream at first: `"ALL"` or `"NONE"`.
     #[serde(default = "everyone")]
     pub default_subjects: DefaultSubjects,
-    /// Subjects to add; with `NONE` nothing flows before one is.
+    /// Subjects to add; with `NONE` nothing flows before one is added.
     #[serde(default)]
     pub add_subjects: Vec<Subject>,
     /// Subjects to leave out.
     #[serde(default)]
     pub remove_subjects: Vec<Subject>,
-    /// `RS256`, `PS256`, `ES256` or `EdDSA`; without it the issuer's first.
+    /// The signing algorithm: `RS256`, `PS256`, `ES256` or `EdDSA`; without it the issuer's first.
     #[serde(default)]
     pub algorithm: Option<String>,
-    /// `"enabled"`, `"paused"` or `"disabled"`.
+    /// The status: `"enabled"`, `"paused"` or `"disabled"`.
     #[serde(default)]
     pub status: DeclaredStatus,
-    /// `method` and the method's own terms.
+    /// The delivery: `method` and the method's own terms.
     #[serde(deserialize_with = "delivery")]
     pub delivery: DeclaredDelivery,
     /// The operator's grant: what the stream is allowed beyond the method's defaults.
     #[serde(default = "empty")]
     pub grant: Json,
-    /// How long and how much it may keep waiting.
+    /// The limits on how long and how much it may keep waiting.
     #[serde(default)]
     pub retention: DeclaredRetention,
-    /// How many SETs leave together, and how long they wait for each other.
+    /// The number of SETs that leave together, and the time that they wait for each other.
     #[serde(default, deserialize_with = "batch")]
     pub batch: Batching,
-    /// Pause the stream when its receiver, who comes and fetches, has not come for so long: whole seconds (SSF 1.0 §8.1.1).
+    /// The time after which the stream is paused when its receiver, which comes and fetches, has not come: whole
+    /// seconds (SSF 1.0 §8.1.1).
     #[serde(default, deserialize_with = "whole_seconds")]
     pub inactivity_timeout: Option<NonZeroU32>,
     /// The operator's description.
     #[serde(default)]
     pub description: Option<String>,
-    /// `"continue"` or `"stop_key"`.
+    /// The consequence of a refusal: `"continue"` or `"stop_key"`.
     #[serde(default)]
     pub on_refusal: OnRefusal,
-    /// Match complex subjects by the letter of SSF 1.0 §8.1.3.1, also without a member in common.
+    /// True to match complex subjects by the letter of SSF 1.0 §8.1.3.1, also without a member in common.
     #[serde(default)]
     pub match_by_the_letter: bool,
 }
@@ -75,7 +76,7 @@ pub enum DeclaredStatus {
     Disabled,
 }
 
-/// `delivery = { method = "…", … }`.
+/// The member `delivery = { method = "…", … }`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeclaredDelivery {
     /// The method's URI or name.
@@ -84,16 +85,16 @@ pub struct DeclaredDelivery {
     pub terms: Json,
 }
 
-/// `retention = { age = "7d", sets = 1000000, budget_percent = 10 }`.
+/// The member `retention = { age = "7d", sets = 1000000, budget_percent = 10 }`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeclaredRetention {
-    /// `90s`, `15m`, `12h`, `7d`.
+    /// The longest age: `90s`, `15m`, `12h`, `7d`.
     #[serde(default, with = "setgate_clock::duration::optional")]
     pub age: Option<Duration>,
-    /// The number of SETs.
+    /// The most SETs.
     pub sets: Option<u64>,
-    /// Percent of the store's budget, 1 to 100.
+    /// The share of the store's budget in percent, 1 to 100.
     pub budget_percent: Option<u8>,
 }
 
@@ -143,7 +144,7 @@ fn delivery<'de, D: Deserializer<'de>>(from: D) -> Result<DeclaredDelivery, D::E
     }
 }
 
-/// `batch = { sets = 100, bytes = 262144, linger = "0ms" }`.
+/// The member `batch = { sets = 100, bytes = 262144, linger = "0ms" }`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeclaredBatch {

@@ -1,7 +1,9 @@
-//! What an operator owns and many channels share: when it fails, all its channels wait, and one SET at a time finds out whether it is well.
+//! The endpoints that an operator owns and many channels share: when one fails, all its channels wait, and one SET at a
+//! time probes whether it is healthy.
 //!
-//! The lock of an endpoint is taken under that of a subscription, and no subscription is touched under it. Subscriptions that are refused stand in a queue,
-//! each once; they are invited by the timer one by one when a probe may leave, and woken all by a command when it is well.
+//! The lock of an endpoint is taken under that of a subscription, and no subscription is touched under it.
+//! Subscriptions that are refused stand in a queue, each once; the timer invites them one by one when a probe may
+//! leave, and a command wakes all of them when the endpoint is healthy.
 
 use std::{
     collections::VecDeque,
@@ -25,31 +27,32 @@ use crate::{
     subscription::Subscription,
 };
 
-/// Who is invited to send the probe does so within this time; after it the next is invited too.
+/// The time within which an invited stream sends the probe; after it the next is invited too.
 const CHANCE: Duration = Duration::from_millis(250);
-/// Probes that come back untried one after another: each but the first waits so much longer before the next leaves.
+/// The step by which the wait before the next probe grows with each probe in a row that comes back untried, after the
+/// first.
 const UNTRIED: Duration = Duration::from_millis(50);
 /// The least wait after a fault that waiting does not fix.
 const OURS_LEAST: Duration = Duration::from_secs(10);
-/// No second alarm within this time: an endpoint that fails and heals by turns would fill the log.
+/// The least time between two alarms: an endpoint that fails and heals by turns would fill the log.
 const ALARM_EVERY: Duration = Duration::from_secs(10);
 
-/// Whose fault it is that an endpoint fails.
+/// The side whose fault it is that an endpoint fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is unhealthy, or far away; it asked to be left alone for so long.
+    /// The endpoint is unhealthy or unreachable; the duration is the time for which it asked not to be called.
     Theirs(Duration),
-    /// Ours: a human fixes it.
+    /// The gateway's side is at fault: a person must fix it.
     Ours,
 }
 
-/// What many channels share.
+/// An endpoint that many channels share.
 pub(crate) struct Endpoint {
     name: Arc<str>,
     shared: Weak<Shared>,
-    /// Whether it is held: looked at before the lock.
+    /// True while it is held; read before the lock is taken.
     held: AtomicBool,
-    /// Streams that it serves.
+    /// The number of streams that it serves.
     channels: AtomicUsize,
     gauge: Gauge,
     holds: Counter,
@@ -59,38 +62,38 @@ pub(crate) struct Endpoint {
 #[derive(Default)]
 struct State {
     hold: Option<Hold>,
-    /// Streams that have something for it, in the order in which they were refused; each once.
+    /// Streams that have SETs for it, in the order in which they were refused; each once.
     waiting: VecDeque<Weak<Subscription>>,
     known: Set<StreamNo>,
-    /// Probes ever made.
+    /// The number of probes made so far.
     probes: u64,
-    /// When the operator was last alarmed.
+    /// The time of the last alarm to the operator.
     last_alarm: Option<Duration>,
 }
 
 struct Hold {
     cause: Cause,
     since: Duration,
-    /// No SET leaves before; then one does.
+    /// The time before which no SET leaves; then one does.
     until: Duration,
     /// Faults in a row.
     in_row: u32,
     /// The number of the probe that is out.
     probe: Option<u64>,
-    /// Who may send the next one, while others wait: each had its turn.
+    /// Streams that were invited to send the next probe.
     invited: Set<StreamNo>,
-    /// Until when the last of them is waited for.
+    /// The time until which the last of them is waited for.
     chance: Duration,
-    /// Probes that came back untried in a row.
+    /// Probes in a row that came back untried.
     untried: u32,
     alarmed: bool,
 }
 
-/// Why a stream waits for its endpoint.
+/// The reason why a stream waits for its endpoint.
 pub(crate) struct Held {
     pub(crate) cause: Cause,
     pub(crate) since: Duration,
-    /// Nothing, while a probe is out.
+    /// The time of the next probe; `None` while a probe is out.
     pub(crate) until: Option<Duration>,
 }
 
@@ -112,7 +115,7 @@ impl Endpoint {
         &self.name
     }
 
-    /// How many SETs of a stream may leave now: all, none, or one probe.
+    /// Returns how many SETs of a stream may leave now: all, none, or one probe.
     pub(crate) fn allowance(&self, now: Duration, no: StreamNo) -> usize {
         if self.is_open() {
             return usize::MAX;
@@ -124,7 +127,7 @@ impl Endpoint {
         !self.held.load(Ordering::Acquire)
     }
 
-    /// Whether this stream must wait. It is woken then, once.
+    /// Returns whether this stream must wait; if so it is queued, and woken once when it may try.
     pub(crate) fn refuses(&self, now: Duration, subscription: &Arc<Subscription>) -> bool {
         if self.is_open() {
             return false;
@@ -139,10 +142,10 @@ impl Endpoint {
         true
     }
 
-    /// Where SETs leave one by one, the right to be that one.
+    /// Returns the right to send the one SET that may leave while the endpoint is held, and `None` when it is open.
     ///
     /// # Errors
-    /// It is another's turn.
+    /// [`NotNow`] when it is another stream's turn.
     pub(crate) fn leave(self: &Arc<Self>, now: Duration, no: StreamNo) -> Result<Option<Probe>, NotNow> {
         if self.is_open() {
             return Ok(None);
@@ -159,7 +162,7 @@ impl Endpoint {
         Ok(Some(Probe { endpoint: self.clone(), no: *probes }))
     }
 
-    /// Whether a SET that was fetched may leave still.
+    /// Returns whether a fetched SET may still leave.
     pub(crate) fn lets_pass(&self, probe: Option<&Probe>) -> bool {
         self.is_open()
             || self
@@ -170,7 +173,8 @@ impl Endpoint {
                 .is_none_or(|hold| probe.is_some_and(|probe| hold.probe == Some(probe.no)))
     }
 
-    /// It failed for a SET. Others of the same volley say the same thing: one fault. Tells when the next probe may leave.
+    /// Notes that the endpoint failed for a SET, and returns the time at which the next probe may leave. Other SETs of
+    /// the same volley report the same fault.
     pub(crate) fn failed(
         self: &Arc<Self>,
         now: Duration,
@@ -215,7 +219,7 @@ impl Endpoint {
         until
     }
 
-    /// It took a SET: it is well.
+    /// Notes that the endpoint acknowledged a SET and so is healthy, and wakes the streams that wait.
     pub(crate) fn took(&self) {
         if self.is_open() {
             return;
@@ -238,7 +242,7 @@ impl Endpoint {
         }
     }
 
-    /// A human looked at it: it is tried at once.
+    /// Lets this stream probe the endpoint at once, since a person looked at it.
     pub(crate) fn retry_now(self: &Arc<Self>, now: Duration, no: StreamNo) {
         if self.is_open() {
             return;
@@ -255,7 +259,7 @@ impl Endpoint {
         }
     }
 
-    /// A probe came back without telling anything: another one may leave.
+    /// Notes that a probe came back without a result, so that another may leave.
     fn untried(self: &Arc<Self>, no: u64) {
         let Some(shared) = self.shared.upgrade() else { return };
         let mut state = self.state.lock();
@@ -269,7 +273,8 @@ impl Endpoint {
         shared.timers.at_endpoint(until, self);
     }
 
-    /// Its time has come: who waits longest is invited to send the probe, then the next, until somebody has.
+    /// Invites the streams in the queue to send the probe, the longest waiting one first, until one of them takes up
+    /// the invitation; called when the time of a probe has come.
     pub(crate) fn tick(self: &Arc<Self>, now: Duration) {
         let Some(shared) = self.shared.upgrade() else { return };
         loop {
@@ -283,7 +288,7 @@ impl Endpoint {
                 }
                 state.invite(now + CHANCE)
             };
-            // When nobody waits, who comes by itself may try.
+            // When no stream waits, one that comes by itself may try.
             let Some(subscription) = next else { return };
             if subscription.tick() {
                 shared.timers.at_endpoint(now + CHANCE, self);
@@ -295,7 +300,7 @@ impl Endpoint {
         }
     }
 
-    /// Why and until when it is held, if it is.
+    /// Returns the reason for which it is held, and until when, if it is held.
     pub(crate) fn held(&self) -> Option<Held> {
         if self.is_open() {
             return None;
@@ -306,18 +311,18 @@ impl Endpoint {
         Some(Held { cause: hold.cause.clone(), since: hold.since, until })
     }
 
-    /// When the next probe may leave, while it is held and none is out.
+    /// Returns the time at which the next probe may leave, while it is held and none is out.
     pub(crate) fn opens_at(&self) -> Option<Duration> {
         self.held()?.until
     }
 
-    /// Whether this stream stands in its queue.
+    /// Returns whether this stream stands in its queue.
     #[cfg(test)]
     pub(crate) fn knows(&self, no: StreamNo) -> bool {
         self.state.lock().known.contains(&no)
     }
 
-    /// Streams that stand in its queue.
+    /// Returns the number of streams in its queue.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().waiting.len()
@@ -344,7 +349,7 @@ impl State {
         }
     }
 
-    /// The next who waits and is still there may send the probe; others are waited for until `chance` only.
+    /// Invites the next waiting stream that still exists to send the probe; others wait for it until `chance` only.
     fn invite(&mut self, chance: Duration) -> Option<Arc<Subscription>> {
         while let Some(subscription) = self.waiting.pop_front() {
             if let (Some(subscription), Some(hold)) = (subscription.upgrade(), &mut self.hold) {
@@ -354,12 +359,12 @@ impl State {
                 return Some(subscription);
             }
         }
-        // Numbers of streams that are gone.
+        // The numbers that are left are of streams that are gone.
         self.known.clear();
         None
     }
 
-    /// Tells the operator, once.
+    /// Alarms the operator, once for each hold.
     fn alarm(&mut self, now: Duration, endpoint: &Endpoint) {
         let Some(hold) = self.hold.as_mut().filter(|hold| !hold.alarmed) else { return };
         if self.last_alarm.is_some_and(|last| now < last + ALARM_EVERY) {
@@ -377,7 +382,7 @@ impl State {
     }
 }
 
-/// How long nothing leaves after so many faults in a row.
+/// Returns the time for which nothing leaves after this many faults in a row.
 fn wait(shared: &Shared, fault: Fault, in_row: u32) -> Duration {
     let Shared { config, runtime, .. } = shared;
     match fault {
@@ -392,11 +397,12 @@ fn wait(shared: &Shared, fault: Fault, in_row: u32) -> Duration {
     }
 }
 
-/// It is held, and the probe is not this stream's to send.
+/// The error when an endpoint is held and the probe is not this stream's to send.
 #[derive(Debug)]
 pub(crate) struct NotNow;
 
-/// The right to send the one SET that leaves while an endpoint is held. Dropped before it told anything, it is the next one's.
+/// The right to send the one SET that leaves while an endpoint is held. When it is dropped without a result, it passes
+/// to another stream.
 pub(crate) struct Probe {
     endpoint: Arc<Endpoint>,
     no: u64,
@@ -408,7 +414,7 @@ impl Drop for Probe {
     }
 }
 
-/// A stream's share in an endpoint.
+/// The membership of a stream in an endpoint, counted while it lasts.
 pub(crate) struct Member(Arc<Endpoint>);
 
 impl Member {

@@ -1,7 +1,7 @@
-//! Maps by numbers that nobody outside can choose: positions of the ledger, numbers of streams and consumers, order keys.
+//! Maps by numbers that no outsider can choose: positions of the ledger, numbers of streams and consumers, order keys.
 //!
-//! Order keys come from a keyed hash, the others are counted here. So a multiplication spreads them well enough, and who sends
-//! events cannot make them collide.
+//! Order keys come from a keyed hash, and the other numbers are counted here. A multiplication therefore spreads them
+//! well enough, and senders of events cannot make them collide.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,10 +10,10 @@ use std::{
 
 /// A map whose keys are such numbers.
 pub(crate) type Map<K, V> = HashMap<K, V, BuildHasherDefault<Mix>>;
-/// A set of them.
+/// A set of such numbers.
 pub(crate) type Set<K> = HashSet<K, BuildHasherDefault<Mix>>;
 
-/// Spreads a number over all bits.
+/// A hasher that spreads a number over all bits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mix(u64);
 
@@ -30,7 +30,7 @@ impl Hasher for Mix {
 
     fn write_u64(&mut self, number: u64) {
         let product = u128::from(self.0 ^ number ^ 0x243F_6A88_85A3_08D3) * 0x9E37_79B9_7F4A_7C15;
-        // The upper half tells what the lower half lost.
+        // The upper half holds what the lower half lost.
         self.0 = (product ^ (product >> 64)) as u64;
     }
 

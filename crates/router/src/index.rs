@@ -1,4 +1,4 @@
-//! From an event to the streams that are owed it, without looking at those that are not.
+//! The index from an event to the streams that are owed it, without a look at the streams that are not.
 
 use std::{
     borrow::Cow,
@@ -26,12 +26,12 @@ pub struct Index {
 /// The decision about an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided {
-    /// The streams that are owed the event, paused ones among them. Where no subject list has a say, all events share
-    /// one set.
+    /// The streams that are owed the event, paused ones among them. Where no subject list matters, all events share one
+    /// set.
     pub targets: Arc<Streams>,
     /// The version of the control-plane records at the decision.
     pub version: Version,
-    /// The number of streams that were looked at one by one, since they list the subject; for tests and metrics.
+    /// The number of streams that were checked one by one, since they list the subject; for tests and metrics.
     pub looked_at: u64,
 }
 
@@ -56,7 +56,8 @@ struct Wanting {
     all: Arc<Streams>,
     /// Streams with the default NONE.
     none: Arc<Streams>,
-    /// Both, joined with those that want every type. Made when the type first occurs: most types that streams want never do.
+    /// Both, joined with the streams that want every type; made when the type first occurs, since most types that
+    /// streams want never do.
     joined: OnceLock<(Arc<Streams>, Arc<Streams>)>,
 }
 
@@ -93,7 +94,7 @@ impl Index {
         Decided { targets, version: self.version, looked_at }
     }
 
-    /// Returns the decision and its reason for each stream of the issuer, by number. It looks at every stream.
+    /// Returns the decision and its reason for each stream of the issuer, by number; every stream is checked.
     #[must_use]
     pub fn explain(&self, issuer: &str, event: &Event) -> Vec<(StreamNo, Decision)> {
         let streams = self.issuers.get(issuer).map(|of| of.streams.as_slice()).unwrap_or_default();
@@ -179,7 +180,7 @@ impl OfIssuer {
         self.removed.shrink();
     }
 
-    /// The targets, and how many streams were looked at one by one.
+    /// Returns the targets, and the number of streams that were checked one by one.
     fn decide(&self, types: &[Box<str>], subject: &Subject) -> (Arc<Streams>, u64) {
         let (all, none) = self.wanting(types);
         let added = if none.is_empty() { Cow::default() } else { self.added.find(subject) };
@@ -192,7 +193,7 @@ impl OfIssuer {
         (Arc::new((added | &*all) - &*removed), looked_at)
     }
 
-    /// The streams with the default ALL, and those with NONE, that want one of these types.
+    /// Returns the streams with the default ALL, and those with NONE, that want one of these types.
     fn wanting(&self, types: &[Box<str>]) -> (Arc<Streams>, Arc<Streams>) {
         let mut found =
             types.iter().filter_map(|event| self.exact.get(event)).map(|exact| exact.joined_with(&self.any));

@@ -1,4 +1,4 @@
-//! From a parsed event to a durable record: decide by the index, append in one commit, answer.
+//! Intake: turns a parsed event into a durable record. The index decides, one commit appends, and the answer follows.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -38,16 +38,16 @@ pub enum Accepted {
     Conflict,
     /// The subject names a stream of this gateway, which only the router may do (hardening H3).
     NamesStream,
-    /// The event cannot be taken now. Whether it became durable is unknown only when the text says so.
+    /// The event cannot be accepted now. Whether it became durable is unknown only when the text says so.
     Unavailable(Closed),
 }
 
-/// The reason why intake is closed, and about how long.
+/// The reason why intake is closed, and the time after which to try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
     /// The reason for operators.
     pub why: String,
-    /// The reason for producers, without anything of the inside.
+    /// The reason for producers, without internal details.
     pub summary: &'static str,
     /// The limit or the state that closed it, for programs.
     pub rule: Option<&'static str>,
@@ -74,7 +74,7 @@ impl Closed {
         }
     }
 
-    /// Closed by what the store's health tells.
+    /// Makes the answer for an obstacle that the store's health reports.
     pub(crate) fn by(obstacle: &Obstacle) -> Self {
         Self {
             why: obstacle.to_string(),
@@ -86,7 +86,7 @@ impl Closed {
     }
 }
 
-/// Bytes that wait for their commit; given back when the wait is over, however it ends.
+/// A guard for bytes that wait for their commit; they are given back when the wait is over, however it ends.
 struct Held<'a>(&'a Inner, usize);
 
 impl Drop for Held<'_> {
@@ -96,10 +96,10 @@ impl Drop for Held<'_> {
 }
 
 impl Router {
-    /// Returns whether intake is open. The listener asks before it reads a body.
+    /// Checks that intake is open. The listener calls it before it reads a body.
     ///
     /// # Errors
-    /// [`Closed`] says why it is not, and when to try again.
+    /// [`Closed`] gives the reason why it is not, and when to try again.
     pub fn gate(&self) -> Result<(), Closed> {
         if *self.0.ended.borrow() {
             let summary = "the gateway is shutting down";
@@ -185,11 +185,11 @@ impl Router {
     }
 }
 
-/// It was decided by an older configuration than this version, and was not appended.
+/// The error for an event that was decided by a configuration older than this version; it was not appended.
 struct Stale(Version);
 
 impl Inner {
-    /// An event as it is appended: whom it is owed to is decided by this index.
+    /// Makes the record of an event to append; the index decides which streams it is owed to.
     fn new_event(&self, index: &Index, source: EventOrigin<'_>, event: &Event, body: &Bytes) -> NewEvent {
         let names = self.shared.store.names();
         let issuer = source.issuer;
@@ -209,7 +209,7 @@ impl Inner {
         }
     }
 
-    /// What the producer is told of an event, counted.
+    /// Returns the producer's answer to an event, and counts it.
     fn answer(&self, appended: Appended, txn: Box<str>) -> Result<Accepted, Stale> {
         match appended {
             Appended::New { at, .. } => {
@@ -225,7 +225,7 @@ impl Inner {
         }
     }
 
-    /// Waits until the index in force is at least of this version.
+    /// Waits until the index in force is of this version or later.
     async fn index_of(&self, version: Version) {
         let mut published = self.published.subscribe();
         // The sender lives as long as `self`.
@@ -243,7 +243,8 @@ impl Inner {
         })
     }
 
-    /// A subject that is the opaque id of a stream speaks of the stream itself (SSF 1.0 §8.1.4.1).
+    /// Refuses an event whose subject is the opaque id of a stream, since such a subject means the stream itself (SSF
+    /// 1.0 §8.1.4.1).
     fn refuse(&self, event: &Event) -> Option<Accepted> {
         self.index.load().names_stream(&event.subject).then_some(Accepted::NamesStream)
     }

@@ -1,7 +1,7 @@
-//! The lanes of one stream: who may leave now, in which order.
+//! The lanes of one stream: which SETs may leave now, and in which order.
 //!
 //! A lane is the queue of one order key. Lanes hold the *ready set*; what is owed beyond it stays a bit in the store
-//! until there is room. Pure: no clock, no lock, no I/O.
+//! until there is room. The module is pure: no clock, no lock, no I/O.
 
 mod fetch;
 mod out;
@@ -15,49 +15,49 @@ use setgate_set::OrderKey;
 use self::{out::Out, waits::Waits};
 use crate::{hash::Map, number::ConsumerNo, slot::Slot};
 
-/// Who may fetch a listed lane.
+/// The consumers that may fetch from a listed lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Listed {
-    /// It is not listed: empty, waiting, stopped, or its SETs are out.
+    /// The lane is not listed: it is empty, waiting or stopped, or its SETs are out.
     #[default]
     No,
     /// Any consumer.
     Free,
-    /// The consumer that holds what is out of it.
+    /// The consumer that holds the SETs that are out of it.
     Held,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Slot>,
-    /// Fetched and not settled.
+    /// SETs that are fetched and not settled.
     out: Out,
-    /// The consumer that holds all that is out and may take more.
+    /// The consumer that holds everything that is out and may take more.
     holder: ConsumerNo,
-    /// Not before then.
+    /// The time before which nothing leaves, if the lane waits.
     waits: Option<Duration>,
     listed: Listed,
-    /// Since when it is listed; zero when its first SET was tried before.
+    /// The time since which it is listed; zero when its first SET was tried before.
     since: Duration,
     /// The first SET of this key that was skipped because the ready set was full.
     missed: Option<u64>,
 }
 
 impl Lane {
-    /// Whether the lane waits for what was its first SET until now, and no other.
+    /// Returns whether the lane waits only for the SET that was its first until now.
     fn waits_for_nobody(&self) -> bool {
         self.waits.is_some() && self.queue.front().is_none_or(|next| next.attempts == 0)
     }
 }
 
-/// What [`Lanes::offer`] did.
+/// The result of [`Lanes::offer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offered {
-    /// It stands in its lane.
+    /// The SET stands in its lane.
     Taken,
-    /// Its key is blocked and the ready set full: a bit remembers it.
+    /// The key is blocked and the ready set full: a bit remembers the SET.
     PassedOver,
-    /// It stands there already.
+    /// The SET stands in its lane already.
     Known,
 }
 
@@ -66,23 +66,23 @@ pub(crate) enum Offered {
 pub(crate) struct Lanes {
     most: usize,
     lanes: Map<OrderKey, Lane>,
-    /// Free lanes in the order in which they became ready; an entry whose lane is not listed so any more means nothing.
+    /// Free lanes in the order in which they became ready; an entry whose lane is no longer listed as free is void.
     ready: VecDeque<OrderKey>,
-    /// Lanes listed as free.
+    /// The number of lanes listed as free.
     free: usize,
-    /// The same for lanes that a consumer holds, by consumer.
+    /// Lanes that a consumer holds, kept in the same way, by consumer.
     held: Map<ConsumerNo, VecDeque<OrderKey>>,
-    /// Whose turn it is: lanes that are held and lanes that are free are fetched in turn.
+    /// True when a free lane is next: held and free lanes are fetched in turn.
     free_next: bool,
     waits: Waits,
-    /// With a count of stops that grows, and the SET that stopped it.
+    /// Stopped keys, each with the number of its stop, which only grows, and the SET that stopped it.
     stopped: Map<OrderKey, (u64, u64)>,
     stops: u64,
     queued: usize,
     skipped: usize,
-    /// The time, as far as anybody told.
+    /// The time as last set by a caller.
     now: Duration,
-    /// Listed lanes whose first SET was tried before.
+    /// The number of listed lanes whose first SET was tried before.
     retries: usize,
 }
 
@@ -109,12 +109,13 @@ impl Lanes {
     #[cfg(test)]
     pub(crate) const LANE: usize = size_of::<(OrderKey, Lane)>();
 
-    /// Tells the time: what becomes ready later is ready since then.
+    /// Sets the time: lanes that become ready later count as ready since then.
     pub(crate) fn tell(&mut self, now: Duration) {
         self.now = now;
     }
 
-    /// Since when the oldest stands ready that this consumer may take, or any consumer; zero when it was tried before.
+    /// Returns the time since which the oldest SET stands ready that this consumer may take, or that any consumer may
+    /// take; zero when one was tried before.
     pub(crate) fn ready_since(&mut self, consumer: Option<ConsumerNo>) -> Option<Duration> {
         if self.retries > 0 {
             return Some(Duration::ZERO);
@@ -131,7 +132,7 @@ impl Lanes {
         fronts.into_iter().flatten().filter_map(|key| self.lanes.get(key)).map(|lane| lane.since).min()
     }
 
-    /// Whether so many SETs or bytes stand ready, for this consumer or for any.
+    /// Returns whether this many SETs or bytes stand ready, for this consumer or for any.
     pub(crate) fn is_enough(
         &self,
         consumer: Option<ConsumerNo>,
@@ -164,27 +165,28 @@ impl Lanes {
         false
     }
 
-    /// Changes how many SETs may stand here; those that do stay.
+    /// Sets the most SETs that may stand here; those that do stay.
     pub(crate) fn set_most(&mut self, most: usize) {
         self.most = most.max(1);
     }
 
-    /// SETs that stand in lanes.
+    /// Returns the number of SETs that stand in lanes.
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Room in the ready set.
+    /// Returns the room in the ready set.
     pub(crate) fn room(&self) -> usize {
         self.most.saturating_sub(self.queued)
     }
 
-    /// Whether something may leave now by any consumer.
+    /// Returns whether something may leave now by any consumer.
     pub(crate) fn has_ready(&self) -> bool {
         self.free > 0
     }
 
-    /// Whether something may leave now by this consumer alone: the next SETs of keys of which it holds the earlier ones.
+    /// Returns whether something may leave now by this consumer alone: the next SETs of keys whose earlier ones it
+    /// holds.
     pub(crate) fn has_held(&mut self, consumer: ConsumerNo) -> bool {
         let Some(held) = self.held.get_mut(&consumer) else { return false };
         while let Some(key) = held.front() {
@@ -196,24 +198,24 @@ impl Lanes {
         false
     }
 
-    /// Consumers for which something may leave that no other may take.
+    /// Returns the consumers for which something may leave that no other may take.
     pub(crate) fn holders(&mut self) -> Vec<ConsumerNo> {
         let consumers: Vec<ConsumerNo> =
             self.held.iter().filter(|(_, held)| !held.is_empty()).map(|(consumer, _)| *consumer).collect();
         consumers.into_iter().filter(|consumer| self.has_held(*consumer)).collect()
     }
 
-    /// A consumer is gone: what it holds waits for its end, or comes back.
+    /// Notes that a consumer is gone: what it holds waits for its end, or comes back.
     pub(crate) fn consumer_gone(&mut self, consumer: ConsumerNo) {
         self.held.remove(&consumer);
     }
 
-    /// SETs skipped because their key is blocked.
+    /// Returns the number of SETs that were skipped because their key is blocked.
     pub(crate) fn skipped(&self) -> usize {
         self.skipped
     }
 
-    /// When the next waiting lane is due.
+    /// Returns the time at which the next waiting lane is due.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         self.waits.0.first().map(|(at, _)| *at)
     }
@@ -245,9 +247,10 @@ impl Lanes {
         Offered::Taken
     }
 
-    /// A fetched SET comes back to its place; it leaves again when `due` has come.
+    /// Puts a fetched SET back in its place; it leaves again when `due` has come.
     ///
-    /// Returns what of its key was fetched behind it and is out still: it must come back too, since it may not arrive first.
+    /// Returns the SETs of its key that were fetched behind it and are still out: they must come back too, since they
+    /// may not arrive first.
     pub(crate) fn put_back(&mut self, slot: Slot, due: Option<Duration>) -> Vec<u64> {
         let (key, seq) = (slot.head.order, slot.seq());
         let lane = self.lanes.entry(key).or_default();
@@ -260,19 +263,20 @@ impl Lanes {
             self.waits.set(key, lane, Some(until));
         }
         let behind = lane.out.behind(seq).to_vec();
-        // Its first SET may be another now.
+        // The first SET of the lane may be another now.
         self.unlist(key);
         self.came_in(key, seq);
         behind
     }
 
-    /// A fetched SET is settled. Returns the first SET of its key that was skipped, when the lane has run empty: scan again from there.
+    /// Notes that a fetched SET is settled. Returns the first SET of its key that was skipped, when the lane has run
+    /// empty: the scan starts again there.
     pub(crate) fn settled(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
         self.came_in(key, seq);
         self.remove_if_empty(key)
     }
 
-    /// A SET is out no more; when it was the last, its lane is free again.
+    /// Notes that a SET is no longer out; when it was the last, its lane is free again.
     fn came_in(&mut self, key: OrderKey, seq: u64) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.out.remove(seq);
@@ -299,7 +303,8 @@ impl Lanes {
         self.found_again(missed)
     }
 
-    /// Takes a SET that is not fetched out of its lane: it was acknowledged late. Returns from where to scan again, if anywhere.
+    /// Removes from its lane a SET that is not fetched, since it was acknowledged late. Returns the position from which
+    /// to scan again, if any.
     pub(crate) fn withdraw(&mut self, key: OrderKey, seq: u64) -> Option<u64> {
         let lane = self.lanes.get_mut(&key)?;
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
@@ -315,7 +320,8 @@ impl Lanes {
         self.remove_if_empty(key)
     }
 
-    /// Takes a SET out of its lane as if it were fetched, and stops the lane until it is settled: it was refused late.
+    /// Removes a SET from its lane as if it were fetched, and stops the lane until it is settled, since it was refused
+    /// late.
     pub(crate) fn remove(&mut self, key: OrderKey, seq: u64) -> Option<Slot> {
         let lane = self.lanes.get_mut(&key)?;
         let place = lane.queue.binary_search_by_key(&seq, Slot::seq).ok()?;
@@ -348,14 +354,15 @@ impl Lanes {
         }
     }
 
-    /// Forgets waiting times: everything may be tried at once (a stream was resumed).
+    /// Forgets waiting times, so that everything may be tried at once, as when a stream is resumed.
     pub(crate) fn retry_now(&mut self) {
         let waiting: Vec<_> = self.waits.0.iter().map(|(_, key)| *key).collect();
         waiting.into_iter().for_each(|key| self.wait_no_more(key));
     }
 
-    /// Makes room when everything that stands here waits for its time or is stopped: only the first SET of each such key keeps
-    /// its slot. With `out` this goes also for keys whose earlier SETs are out: a receiver may take its time.
+    /// Makes room when everything that stands here waits for its time or is stopped: only the first SET of each such
+    /// key keeps its slot. With `out` the same applies to keys whose earlier SETs are out, since a receiver may take
+    /// its time.
     pub(crate) fn shrink(&mut self, out: bool) {
         for (key, lane) in &mut self.lanes {
             let stands = lane.waits.is_some() || self.stopped.contains_key(key) || out && !lane.out.is_empty();
@@ -380,17 +387,17 @@ impl Lanes {
         self.unlist(key);
     }
 
-    /// Whether a key is stopped.
+    /// Returns whether a key is stopped.
     pub(crate) fn is_stopped(&self, key: OrderKey) -> bool {
         self.stopped.contains_key(&key)
     }
 
-    /// Keys that are stopped, each with the number of its stop and the SET that stopped it.
+    /// Returns the stopped keys, each with the number of its stop and the SET that stopped it.
     pub(crate) fn stopped(&self) -> impl Iterator<Item = (OrderKey, u64, u64)> {
         self.stopped.iter().map(|(key, (stop, seq))| (*key, *stop, *seq))
     }
 
-    /// Stops ever made.
+    /// Returns the number of stops made so far.
     pub(crate) fn stops(&self) -> u64 {
         self.stops
     }
@@ -402,7 +409,8 @@ impl Lanes {
         }
     }
 
-    /// Forgets SETs before `below` that are not fetched: they were dropped by a limit. Returns from where to scan again, if anywhere.
+    /// Forgets SETs before `below` that are not fetched, since a limit dropped them. Returns the position from which to
+    /// scan again, if any.
     pub(crate) fn forget_below(&mut self, below: u64) -> Option<u64> {
         let (mut gone, mut again) = (0, None::<u64>);
         let mut go_on = Vec::new();
@@ -433,7 +441,8 @@ impl Lanes {
         self.found_again(again)
     }
 
-    /// Everything skipped from `missed` on is found again by the scan.
+    /// Resets the count of skipped SETs when the scan is to start again from `missed`, where it finds them; returns
+    /// `missed`.
     fn found_again(&mut self, missed: Option<u64>) -> Option<u64> {
         if missed.is_some() {
             self.skipped = 0;
@@ -441,7 +450,7 @@ impl Lanes {
         missed
     }
 
-    /// Forgets everything that is not fetched; the scan finds it again.
+    /// Forgets every SET that is not fetched; the scan finds them again.
     pub(crate) fn forget_all(&mut self) {
         self.lanes.retain(|_, lane| {
             lane.queue.clear();

@@ -1,31 +1,31 @@
-//! Numbers of one stream that must not be taken for one another.
+//! The numbers of one stream, each of its own type so that they cannot be confused.
 
-/// A consumer of one stream: a run of a sender, a request, a connection.
+/// The number of a consumer of one stream: a run of a sender, a request, a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConsumerNo(u64);
 
 impl ConsumerNo {
-    /// No consumer.
+    /// The number of no consumer.
     pub(crate) const NOBODY: Self = Self(0);
 
-    /// The consumer that is opened after this one.
+    /// Returns the number of the consumer that is opened after this one.
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// A batch of one stream: what one consumer leased at once.
+/// The number of a batch of one stream: the SETs that one consumer leased at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BatchNo(u64);
 
 impl BatchNo {
-    /// The batch after this one.
+    /// Returns the number of the batch after this one.
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// A lease of one stream: the same SET fetched again is another lease.
+/// A lease of one stream; the same SET fetched again is another lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeaseNo {
     /// The SET's place in the ledger.
@@ -34,23 +34,23 @@ pub(crate) struct LeaseNo {
     pub(crate) batch: BatchNo,
 }
 
-/// Counts changes of a stream's method or endpoint.
+/// The number of changes of a stream's method or endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Generation(u64);
 
 impl Generation {
-    /// The one after a change.
+    /// Returns the generation after a change.
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
 }
 
-/// Counts changes of a keyring: what was sealed in another must be sealed again.
+/// The number of changes of a keyring; a token sealed in another generation must be sealed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyGeneration(u64);
 
 impl KeyGeneration {
-    /// The one of a keyring now.
+    /// Returns the present generation of a keyring.
     pub(crate) fn of(keyring: &setgate_jose::Keyring) -> Self {
         Self(keyring.generation())
     }

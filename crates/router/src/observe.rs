@@ -1,4 +1,4 @@
-//! What the router reports: names and labels are decided here once.
+//! The metrics of the router; their names and labels are decided here alone.
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -8,17 +8,17 @@ use prometheus_client::{
 use crate::counts::Counts;
 
 type Label = [(&'static str, &'static str); 1];
-/// By the name of what channels share, which the operator chose.
+/// A metric by the name of a shared endpoint, which the operator chose.
 type ByEndpoint<M> = Family<[(&'static str, String); 1], M>;
-/// Counted by method and one more label.
+/// A counter by method and one more label.
 type ByMethod = Family<[(&'static str, &'static str); 2], Counter>;
 
-/// Counters of the router. Clones count together.
+/// The metrics of the router. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub(crate) accepted: Counter,
     pub(crate) repeated: Counter,
-    /// What becomes of deliveries.
+    /// Counts of what becomes of deliveries.
     pub(crate) counts: Counts,
     pub(crate) sealed: Counter,
     pub(crate) failed: ByMethod,

@@ -1,38 +1,40 @@
-//! How many SETs of one sender's stream are in flight at most: grown and shrunk by outcome and latency.
+//! The pace of one sender's stream: how many SETs are in flight at most, grown and shrunk by outcome and latency.
 //!
-//! By Little's law what a window delivers in a time is its size by its latency. A larger window is kept when it delivers more,
-//! a smaller one when it delivers as much; a failure halves it and starts again from a few.
+//! By Little's law the rate at which a window delivers is its size divided by its latency. A larger window is kept when
+//! it delivers more, a smaller one when it delivers as much. A failure starts the window again from a few, with half
+//! its former size as the ceiling.
 
 use std::time::Duration;
 
 /// SETs that leave at first, and again after a failure.
 pub(crate) const FIRST: usize = 4;
-/// A hand-over as quick as this tells of no congestion: there are other reasons why many at once take longer, on our side too.
+/// The latency up to which a hand-over indicates no congestion: many at once take longer for other reasons too, also on
+/// the gateway's side.
 const QUICK: Duration = Duration::from_millis(10);
-/// Rounds without a trial after one that brought nothing.
+/// Rounds without a trial after a fruitless one.
 const REST: u32 = 16;
-/// Hand-overs of which a mean is made, at least.
+/// The fewest hand-overs of which a mean is made.
 const SAMPLES_LEAST: usize = 8;
 
 /// The window of a sender's stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     window: usize,
-    /// Below it the window doubles; it is where a failure or a fruitless trial was.
+    /// The size below which the window doubles: that of the last failure or fruitless trial.
     ceiling: usize,
-    /// Since when the window has this size: what was handed over before tells nothing about it.
+    /// The time since which the window has this size; hand-overs from before say nothing about it.
     since: Duration,
     samples: usize,
     sum: Duration,
-    /// Hand-overs that are not looked at: the window was being filled.
+    /// Hand-overs still to be ignored, since the window was being filled.
     skip: usize,
-    /// The last round was slow.
+    /// True when the last round was slow.
     slow: bool,
-    /// More would have left.
+    /// True when more SETs would have left.
     limited: bool,
-    /// The size that is being compared with, and its mean latency.
+    /// The size that the present one is compared with, and its mean latency.
     trial: Option<(usize, Duration)>,
-    /// The mean latency that is thought to be the peer's own.
+    /// The mean latency that is taken for the peer's own.
     usual: Option<Duration>,
     rest: u32,
 }
@@ -54,23 +56,23 @@ impl Pace {
         }
     }
 
-    /// SETs in flight at most.
+    /// Returns the most SETs that may be in flight.
     pub(crate) fn window(&self) -> usize {
         self.window
     }
 
-    /// More would leave if the window were larger.
+    /// Notes that more SETs would leave if the window were larger.
     pub(crate) fn limited(&mut self) {
         self.limited = true;
     }
 
-    /// The peer or the way to it failed.
+    /// Notes that the peer or the way to it failed.
     pub(crate) fn failed(&mut self, now: Duration) {
         let ceiling = (self.window / 2).max(1);
         *self = Self { window: ceiling.min(FIRST), ceiling, since: now, ..Self::new() };
     }
 
-    /// A SET that was handed over then was taken now.
+    /// Notes that a SET that was handed over at `handed` was acknowledged at `now`.
     pub(crate) fn took(&mut self, handed: Duration, now: Duration) {
         if handed < self.since {
             return;
@@ -90,7 +92,7 @@ impl Pace {
         if let Some((before, then)) = self.trial.take()
             && !self.is_worth_it(before, then, mean)
         {
-            // A smaller window delivered less: the peer is slower than it was, and that is all.
+            // A smaller window delivered less: the peer alone has become slower.
             self.usual = Some(if before > self.window { then } else { self.usual.unwrap_or(then) });
             self.ceiling = before;
             self.resize(before, now);
@@ -101,7 +103,7 @@ impl Pace {
         self.usual = Some(usual);
         let slow = mean > QUICK.max(usual * 2) && self.window > 1;
         if std::mem::replace(&mut self.slow, slow) != slow && slow {
-            // A round in which it became slow says too little: the next one does.
+            // The round in which it became slow is not evidence enough; the next one is.
             return;
         }
         if slow {
@@ -122,7 +124,7 @@ impl Pace {
         }
     }
 
-    /// Whether the window of now is better than the one before.
+    /// Returns whether the present window is better than the one before.
     fn is_worth_it(&self, before: usize, then: Duration, mean: Duration) -> bool {
         let delivered = |window: usize, mean: Duration| window as f64 / mean.as_secs_f64().max(1e-9);
         let gain = delivered(self.window, mean) / delivered(before, then);
@@ -144,7 +146,8 @@ mod tests {
 
     use super::*;
 
-    /// A receiver with a backlog before it. Tells the window at the end, and after how many SETs it was first as large as the limit.
+    /// Plays a receiver with a backlog before it. Returns the window at the end, and the number of SETs after which it
+    /// was first larger than the limit.
     fn play(
         pace: &mut Pace,
         now: &mut Duration,
@@ -186,7 +189,7 @@ mod tests {
 
     #[test]
     fn reaches_the_limit_of_a_fast_receiver_quickly() {
-        // Our own side takes 25 µs for each that is in flight.
+        // The gateway's own side takes 25 µs for each SET in flight.
         for latency in [Duration::from_millis(1), Duration::from_millis(40)] {
             let (mut pace, mut now) = (Pace::new(), Duration::from_secs(1));
             let own = |flying: usize| latency + Duration::from_micros(25) * u32::try_from(flying).unwrap();

@@ -1,4 +1,4 @@
-//! Parked SETs: look at them, issue them again, drop them.
+//! Parked SETs: the calls that show them, issue them again and drop them.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,12 +12,12 @@ use setgate_stream::Stream;
 
 use crate::{ChangeError, Inner, Router, hash::Set};
 
-/// Records of the ledger that are read to find out whether a later SET was acknowledged.
+/// The most records of the ledger that are read to find out whether a later SET was acknowledged.
 const LOOK_BACK_MOST: u64 = 262_144;
-/// How long acknowledgements that are on their way into the store are waited for.
+/// The longest wait for acknowledgements that are on their way into the store.
 const VISIBLE: Duration = Duration::from_secs(1);
 
-/// A parked SET as people look at it.
+/// A parked SET as shown to people.
 #[derive(Clone, Debug, Serialize)]
 pub struct ParkedView {
     /// The stream's id.
@@ -42,7 +42,7 @@ pub struct ParkedView {
     pub attempts: u32,
     /// True when the fault was the stream's and not the SET's.
     pub stream_fault: bool,
-    /// The claims; only where one SET is asked for.
+    /// The claims; present only where one SET is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claims: Option<Json>,
 }
@@ -62,21 +62,21 @@ pub struct Reissued {
     pub error: Option<String>,
 }
 
-/// A later SET of the order key of a parked one, as far as the receiver has it.
+/// The fate of later SETs of the order key of a parked one, as far as the gateway knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Later {
-    /// The receiver has none.
+    /// The receiver has no later SET.
     None,
-    /// The receiver acknowledged one.
+    /// The receiver acknowledged a later SET.
     Acknowledged,
-    /// One ended, by an acknowledgement or a rule; the ledger keeps no more.
+    /// A later SET ended, by an acknowledgement or a rule; the ledger does not keep which.
     Ended,
-    /// The ledger has nothing left that tells it.
+    /// The ledger no longer holds what would tell.
     Unknown,
 }
 
 impl Later {
-    /// What stands against a re-issue, if anything.
+    /// Returns the objection to issuing the SET again, if there is one.
     const fn objection(self) -> Option<&'static str> {
         match self {
             Self::None => None,
@@ -94,7 +94,8 @@ impl Later {
 }
 
 impl Inner {
-    /// What is known of later SETs of its order key: from memory, where all of it was seen here, else from the ledger.
+    /// Returns what is known of later SETs of its order key: from memory, where all of them were seen here, otherwise
+    /// from the ledger.
     async fn later(&self, parked: &Parked) -> Result<Later, StoreError> {
         let subscription = self.subscription(parked.stream);
         match subscription.and_then(|subscription| subscription.acknowledged_after(parked.order, parked.at.seq)) {
@@ -122,7 +123,7 @@ impl Inner {
             }
             for entry in entries {
                 let (at, head) = (entry.head.at, &entry.head);
-                // What nobody is owed any more may be gone from the ledger.
+                // A record that is owed to no stream any more may be gone from the ledger.
                 whole &= at.seq == after.seq + 1;
                 after = at;
                 let older = matches!(head.kind, Kind::Reissue { of } if of <= parked.at);
@@ -160,10 +161,10 @@ impl Router {
         }
     }
 
-    /// Returns parked SETs by stream and age, at most `most`, after the `jti` `after`.
+    /// Returns parked SETs by stream and age, at most `most`, after the one whose `jti` is `after`.
     ///
     /// # Errors
-    /// [`ChangeError`] when there is no such stream, or the store cannot be read.
+    /// [`ChangeError`] when the stream does not exist, or the store cannot be read.
     pub async fn parked(
         &self,
         stream: Option<&str>,
@@ -207,7 +208,7 @@ impl Router {
     /// Returns one parked SET with its claims.
     ///
     /// # Errors
-    /// [`ChangeError`] when the `jti` is none of this gateway's, or the store cannot be read.
+    /// [`ChangeError`] when the `jti` is not one of this gateway's, or the store cannot be read.
     pub async fn parked_one(&self, jti: &str) -> Result<Option<ParkedView>, ChangeError> {
         let found = self.find(jti).await?;
         Ok(self.parked_views(found.as_slice(), true).await.pop())
@@ -215,14 +216,15 @@ impl Router {
 
     /// Issues parked SETs again: new records at the end of the ledger, with the same `txn` and a new `jti`.
     ///
-    /// Where a later SET of the same order key was acknowledged since, the order can no longer be kept: that needs `out_of_order`.
+    /// Where a later SET of the same order key was acknowledged since, the order can no longer be kept, and the call
+    /// needs `out_of_order`.
     ///
     /// # Errors
-    /// [`ChangeError`] when the store does not take it; single SETs answer for themselves.
+    /// [`ChangeError`] when the store does not accept it; the errors of single SETs are in their answers.
     pub async fn reissue(&self, jtis: Vec<String>, out_of_order: bool) -> Result<Vec<Reissued>, ChangeError> {
         let mut changed = BTreeSet::new();
         let answers = self.reissue_each(jtis, out_of_order, &mut changed).await;
-        // Also where it broke off: what was issued until then is parked no more.
+        // The keys are let go after an error too: SETs that were issued until then are no longer parked.
         for stream in changed {
             self.0.let_go_what_is_not_parked(stream).await;
         }
@@ -272,10 +274,10 @@ impl Router {
         Ok(answers)
     }
 
-    /// Drops parked SETs for good; returns how many there were.
+    /// Drops parked SETs for good; returns their number.
     ///
     /// # Errors
-    /// [`ChangeError`] when a `jti` is none of this gateway's, or the store does not take it.
+    /// [`ChangeError`] when a `jti` is not one of this gateway's, or the store does not accept it.
     pub async fn discard(&self, jtis: Vec<String>) -> Result<usize, ChangeError> {
         let inner = &self.0;
         let mut what = Vec::with_capacity(jtis.len());
@@ -300,7 +302,7 @@ impl Router {
     }
 }
 
-/// The `txn` in a body; every body has one.
+/// Returns the `txn` in a body; every body has one.
 fn txn(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Named {

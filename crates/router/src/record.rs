@@ -2,7 +2,7 @@
 
 use setgate_store::{Key, StreamNo};
 
-/// Keys of streams begin with it.
+/// The prefix of the keys of streams.
 pub(crate) const PREFIX: &str = "stream/";
 
 pub(crate) fn key(no: StreamNo) -> Key {

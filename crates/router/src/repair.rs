@@ -1,4 +1,5 @@
-//! A change of the streams that broke off between its commit and its answer is finished from what the store holds.
+//! The repair of a change of the streams that broke off between its commit and its answer, finished from what the store
+//! holds.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use setgate_telemetry::chain;
 use crate::{Inner, StartError, streams::StreamTable};
 
 impl Inner {
-    /// Puts in force what the store holds, where a change broke off: until then it answers every event that it is stale.
+    /// Puts in force what the store holds after a change broke off; until then the store answers every event as stale.
     pub(crate) async fn repair_streams(self: &Arc<Self>) {
         let Ok(mut kept) = self.kept.try_lock() else { return };
         if !kept.unsure {
@@ -24,7 +25,7 @@ impl Inner {
     }
 
     async fn read_again(self: &Arc<Self>, kept: &mut StreamTable) -> Result<(), StartError> {
-        // Behind whatever still stands in the writer's queue.
+        // The barrier stands behind everything that is still in the writer's queue.
         let barrier = Unit::Settle { fence: self.shared.store.fence(), what: vec![] };
         self.shared.store.commit(vec![barrier], Durability::Sync).await?;
         let version = self.shared.store.version();
@@ -43,7 +44,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Drops what is parked of streams that are gone. What fails is tried again with the next look.
+    /// Drops parked SETs of streams that are gone. A failure is tried again at the next call.
     pub(crate) async fn sweep(&self, kept: &mut StreamTable) {
         match self.parked_of_nobody(kept).await {
             Ok(()) => kept.swept = true,
@@ -57,7 +58,7 @@ impl Inner {
         let store = &self.shared.store;
         let mut from = (StreamNo(0), Position::START);
         loop {
-            // One of each stream that is there, all of those that are not.
+            // The loop reads one parked SET of each stream that exists, and all of those that do not.
             let which = ParkedFilter { stream: None, code: None, from: Some(from), most: 1 };
             let Some(first) = store.parked(which).await?.into_iter().next() else { return Ok(()) };
             let no = first.stream;
@@ -71,7 +72,7 @@ impl Inner {
         }
     }
 
-    /// A deleted stream is no more.
+    /// Removes a stream that was deleted.
     pub(crate) fn forget(&self, kept: &mut StreamTable, no: StreamNo) {
         kept.streams.remove(&no);
         if let Some(subscription) = self.subscriptions.write().remove(&no) {

@@ -1,4 +1,4 @@
-//! How long and how much a stream may keep waiting: the oldest are dropped first, counted and visible.
+//! The limits on how long and how much may wait for a stream: the oldest SETs are dropped first, counted and visible.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +9,13 @@ use setgate_telemetry::chain;
 
 use crate::{Inner, counts::rule_name};
 
-/// Looks at all streams now and then, and lets the store free what nobody needs.
+/// Checks all streams at each `retention_interval`, and lets the store free what is no longer needed.
 pub(crate) async fn watch(inner: Arc<Inner>) {
     let clock = inner.shared.runtime.clock.clone();
     let every = inner.shared.config.retention_interval.max(Duration::from_secs(1));
     while !*inner.ended.borrow() {
         clock.sleep(every).await;
-        // Also those that nothing can deliver now: what they keep waiting has limits all the same.
+        // Streams that nothing can deliver now are included: what they keep waiting has limits all the same.
         let streams: Vec<_> = inner.kept.lock().await.streams.values().map(|(stream, _)| stream.clone()).collect();
         for stream in streams {
             if let Err(error) = look(&inner, &stream).await {
@@ -44,14 +44,14 @@ async fn look(inner: &Inner, stream: &Stream) -> Result<(), StoreError> {
     if waiting > retention.sets {
         let keep_from = match retention.sets.checked_sub(1) {
             Some(oldest) => store.nth_newest(no, oldest),
-            // None at all is to wait.
+            // No SET at all may wait.
             None => Some(Position { seq: store.bounds().last.seq + 1, ..Position::START }),
         };
         if let Some(keep_from) = keep_from {
             cut(inner, no, keep_from, Rule::TooMany).await?;
         }
     }
-    // One look at the clock: between two of them it could jump.
+    // The clock is read once, since it could jump between two readings.
     let time = store.time();
     if !time.suspect {
         let keep_from = store.first_accepted_at(time.now.minus(retention.age)).await?;
@@ -60,22 +60,23 @@ async fn look(inner: &Inner, stream: &Stream) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether so much of the budget is taken that the largest holders are cut.
+/// Returns whether so much of the budget is used that the largest holders are cut.
 pub(crate) fn is_pressed(health: &Health) -> bool {
     health.bytes > health.budget / 5 * 4
 }
 
-/// How many streams are cut at most before the next look at everything else.
+/// The most streams that are cut before everything else is checked again.
 const CUTS: usize = 16;
 
-/// Frees what nobody needs; and while more than 80 % of the budget is taken, cuts each stream to its share of it, and then the largest
-/// holder of waiting SETs, oldest first, until a little less is.
+/// Frees what is no longer needed. While more than 80 % of the budget is used, cuts each stream to its share of it, and
+/// then the largest holder of waiting SETs, oldest first, until a little less is used.
 ///
-/// What a cut frees is known only afterwards: what others are owed as well stays. So the store is measured after each, and the next
-/// cut is of whoever is the largest holder then.
+/// The room that a cut frees is known only afterwards, since what others are owed as well stays. So the store is
+/// measured after each cut, and the next one is of the largest holder then.
 pub(crate) async fn relieve(inner: &Arc<Inner>) -> Result<(), StoreError> {
     let store = &inner.shared.store;
-    // First: nobody is cut for room that comes back by itself, as that of the engine's journals.
+    // Housekeeping comes first: no stream is cut for room that comes back by itself, such as that of the engine's
+    // journals.
     store.housekeep().await?;
     if is_pressed(&store.health()) && cut_to_shares(inner).await? > 0 {
         store.housekeep().await?;
@@ -95,7 +96,8 @@ pub(crate) async fn relieve(inner: &Arc<Inner>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Cuts each stream that holds more of the budget than its `retention.budget_percent`; answers how many SETs were dropped.
+/// Cuts each stream that holds more of the budget than its `retention.budget_percent`; returns the number of SETs
+/// dropped.
 async fn cut_to_shares(inner: &Inner) -> Result<usize, StoreError> {
     let store = &inner.shared.store;
     let budget = store.health().budget;
@@ -116,19 +118,19 @@ async fn cut_to_shares(inner: &Inner) -> Result<usize, StoreError> {
     Ok(dropped)
 }
 
-/// What a limit dropped of a stream since the start.
+/// The SETs that limits dropped of a stream since the start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limited {
-    /// The limit.
+    /// The limit that dropped SETs last.
     pub(crate) rule: Rule,
-    /// How many SETs it dropped since the start.
+    /// The number of SETs that limits dropped since the start.
     pub(crate) dropped: u64,
-    /// When it did last.
+    /// The time at which SETs were dropped last.
     pub(crate) at: Timestamp,
 }
 
 impl Inner {
-    /// Remembers what a limit dropped, so that whoever looks at the stream sees it.
+    /// Remembers what a limit dropped, so that the view of the stream shows it.
     fn limit(&self, stream: StreamNo, rule: Rule, dropped: u64) {
         let at = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         let mut all = self.limited.lock();

@@ -1,6 +1,6 @@
-//! Sealing: from a record's body to a signed token for one stream, late, at hand-over.
+//! Sealing: makes a signed token for one stream from a record's body, as late as the hand-over.
 //!
-//! Fast keys sign where they are fetched. RSA signs on a pool sized to the cores: one batch of a consumer is at most
+//! Fast keys sign where SETs are fetched. RSA signs on a pool sized to the cores: one batch of a consumer is at most
 //! [`BUDGET`] of work and a consumer has one batch in the pool, so streams share it in turn.
 
 mod cache;
@@ -16,10 +16,10 @@ use setgate_jose::{Algorithm, JoseError, Keyring, Signer};
 use setgate_set::{Jti, Timestamp};
 use tokio::sync::oneshot;
 
-/// Work of one batch: what a consumer may put into the pool at once.
+/// The most work of one batch, which is what a consumer may put into the pool at once.
 pub(crate) const BUDGET: Duration = Duration::from_millis(4);
 
-/// What every SET of a stream shares, made once per change of its configuration.
+/// The parts that all SETs of a stream share, made once for each change of its configuration.
 #[derive(Debug)]
 pub(crate) struct Seal {
     pub(crate) iss_json: String,
@@ -37,7 +37,7 @@ pub(crate) struct Job {
     pub(crate) body: Bytes,
 }
 
-/// Why nothing can be sealed.
+/// The reason why nothing can be sealed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum SealError {
     #[error("the issuer has no current {0} key: add one with `setgate keys rotate`, or change the stream's algorithm")]
@@ -48,7 +48,7 @@ pub(crate) enum SealError {
     PoolEnded,
 }
 
-/// How long one signature takes, about; it weighs batches.
+/// Returns the approximate time of one signature, by which batches are weighed.
 pub(crate) fn cost(algorithm: Algorithm, form: Form) -> Duration {
     match (form, algorithm) {
         (Form::Claims, _) => Duration::from_micros(1),
@@ -59,13 +59,13 @@ pub(crate) fn cost(algorithm: Algorithm, form: Form) -> Duration {
 }
 
 impl Seal {
-    /// SETs of this stream that fit into [`BUDGET`].
+    /// Returns the number of SETs of this stream that fit into [`BUDGET`], between 8 and 256.
     pub(crate) fn quantum(&self) -> usize {
         let cost = cost(self.algorithm, self.form).as_nanos().max(1);
         usize::try_from(BUDGET.as_nanos() / cost).unwrap_or(usize::MAX).clamp(8, 256)
     }
 
-    /// Whether the pool seals, not the caller.
+    /// Returns whether the pool seals, not the caller.
     pub(crate) fn is_slow(&self, pool: &Pool) -> bool {
         pool.threads > 0 && cost(self.algorithm, self.form) >= Duration::from_micros(100)
     }
@@ -89,7 +89,7 @@ impl Seal {
         jobs.iter().map(|job| self.one(signer, job)).collect()
     }
 
-    /// Seals a batch: here where the key is fast, else on the pool, spread over its threads.
+    /// Seals a batch: on this thread where the key is fast, otherwise on the pool, spread over its threads.
     pub(crate) async fn batch(self: &Arc<Self>, pool: &Pool, jobs: Vec<Job>) -> Result<Vec<Bytes>, SealError> {
         let signer = self.signer()?;
         if !self.is_slow(pool) {
@@ -106,7 +106,7 @@ impl Seal {
             let (done, answer) = oneshot::channel();
             let (seal, signer) = (self.clone(), signer.clone());
             pool.put(Box::new(move || {
-                // Nobody waits any more when the consumer was dropped.
+                // The answer has no receiver any more when the consumer was dropped.
                 let _ = done.send(seal.all(signer.as_deref(), &part));
             }));
             parts.push(answer);
@@ -141,7 +141,7 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Pool {
-    /// A pool of so many threads; with none, the caller signs.
+    /// Makes a pool of this many threads; without any, the caller signs.
     pub(crate) fn new(threads: usize) -> Self {
         let shared = Arc::<Queue>::default();
         let started = (0..threads)

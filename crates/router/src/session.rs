@@ -1,4 +1,4 @@
-//! What the listener needs to let a receiver in to its stream.
+//! The data that the listener needs to let a receiver in to its stream.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
     subscription::{Served, Subscription},
 };
 
-/// A stream that a receiver asks for: everything that its session needs, without a look into the store.
+/// The stream that a receiver asks for: everything that its session needs, without a read of the store.
 #[derive(Clone)]
 pub struct SessionTarget {
     /// The subscription.
@@ -45,7 +45,7 @@ impl std::fmt::Debug for SessionTarget {
 }
 
 impl Router {
-    /// Returns the stream with this id, for a receiver at the listener; nothing where there is none or its method is
+    /// Returns the stream with this id, for a receiver at the listener; `None` where it does not exist or its method is
     /// not in force.
     #[must_use]
     pub fn session_target(&self, stream_id: &str) -> Option<SessionTarget> {
@@ -65,12 +65,13 @@ impl Router {
     }
 }
 
-/// The URL at which a receiver opens its stream.
+/// Returns the URL at which a receiver opens its stream.
 pub(crate) fn address(issuer: &str, method: &str, stream: &str) -> String {
     format!("{}/{method}/{stream}", issuer.trim_end_matches('/'))
 }
 
-/// The endpoint of a stream as people look at it: the receiver's without what could be secret, or our own in full.
+/// Returns the endpoint of a stream as shown to people: the receiver's without what could be secret, or the gateway's
+/// own in full.
 pub(crate) fn endpoint(
     served: &Served,
     publish: impl FnOnce(serde_json::Value, &str) -> Option<serde_json::Value>,

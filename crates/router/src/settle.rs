@@ -1,4 +1,4 @@
-//! How what became of deliveries is written down: in batches, lazily.
+//! The settler, which writes the ends of deliveries in batches, lazily.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,8 @@ use setgate_clock::{Backoff, Jitter};
 use setgate_store::{Durability, Fence, Settlement, Store, StoreError, Unit};
 use tokio::sync::Notify;
 
-/// Collects settlements and writes them in batches, lazily: a crash repeats what it had not written, nothing worse.
+/// Collects settlements and writes them in batches, lazily: a crash repeats the SETs whose ends it had not written, and
+/// does no other harm.
 #[derive(Debug)]
 pub(crate) struct Settler {
     queue: Mutex<Queue>,
@@ -18,13 +19,13 @@ pub(crate) struct Settler {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<Settlement>,
-    /// Settlements ever queued.
+    /// The number of settlements queued so far.
     queued: u64,
     urgent: bool,
 }
 
 const BATCH: usize = 512;
-/// How long a store that did not take a batch is left alone.
+/// The back-off after the store did not accept a batch.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(3200));
 
 impl Settler {
@@ -43,7 +44,7 @@ impl Settler {
         }
     }
 
-    /// Ends when everything queued so far is visible in the store.
+    /// Waits until everything queued so far is visible in the store.
     pub(crate) async fn flush(&self) {
         let upto = {
             let mut queue = self.queue.lock();
@@ -56,7 +57,8 @@ impl Settler {
         let _ = written.wait_for(|written| *written >= upto).await;
     }
 
-    /// Writes until the process ends. `trouble` hears of a store that does not take them, and of its recovery.
+    /// Writes until the process ends. `trouble` is called with the error when the store does not accept a batch, and
+    /// with `None` when it recovers.
     pub(crate) async fn run(
         self: Arc<Self>,
         store: Arc<dyn Store>,

@@ -1,4 +1,4 @@
-//! What all subscriptions of a router share, and what they ask of it from any thread.
+//! The state that all subscriptions of a router share, and the commands that they send to it from any thread.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::{
     timers::Timers,
 };
 
-/// What all subscriptions share.
+/// The state that all subscriptions share.
 pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) store: Arc<dyn Store>,
@@ -35,34 +35,34 @@ pub(crate) struct Shared {
     pub(crate) cache: SealCache,
     pub(crate) timers: Timers,
     pub(crate) observed: Observed,
-    /// The store takes no settlements: nothing is fetched until it does.
+    /// True while the store accepts no settlements: nothing is fetched until it does.
     pub(crate) halted: AtomicBool,
-    /// The store was opened as a copy: nothing is fetched until it is adopted.
+    /// True while the store is open as a copy: nothing is fetched until it is adopted.
     pub(crate) held: AtomicBool,
-    /// SETs that stand in the lanes of all streams.
+    /// The number of SETs that stand in the lanes of all streams.
     pub(crate) ready: AtomicUsize,
-    /// What channels share, by name, as long as a stream is served by it.
+    /// The endpoints that channels share, by name, each for as long as it serves a stream.
     endpoints: Mutex<HashMap<Arc<str>, Weak<Endpoint>>>,
     commands: mpsc::UnboundedSender<Command>,
 }
 
-/// What a subscription asks of the router from any thread.
+/// A command that a subscription sends to the router from any thread.
 pub(crate) enum Command {
     /// Run the channel of a sender.
     Run(Arc<Subscription>),
-    /// Read on in the store.
+    /// Read on in the store for owed SETs.
     Scan(Arc<Subscription>),
-    /// Write down that a SET is parked or dropped, durably, then let its lane go on.
+    /// Write durably that a SET is parked or dropped, then let its lane go on.
     End(Arc<Subscription>, Slot, Settlement),
-    /// Pause a stream whose fault it is.
+    /// Pause a stream that is itself at fault.
     Pause(StreamNo, String),
     /// Pause a stream whose receiver does not come.
     Abandoned(StreamNo),
-    /// Acknowledgements and refusals of SETs that are not fetched.
+    /// Settle acknowledgements and refusals of SETs that are not fetched.
     Late(Arc<Subscription>, Vec<(Named, Jti, Outcome)>),
-    /// What these waited for is well.
+    /// Wake these subscriptions: what they waited for is healthy.
     Wake(Vec<Weak<Subscription>>),
-    /// What all waited for is well.
+    /// Wake all subscriptions: what they waited for is healthy.
     WakeAll,
 }
 
@@ -101,7 +101,7 @@ impl Shared {
         self.halted.load(Ordering::Acquire) || self.held.load(Ordering::Acquire)
     }
 
-    /// What the channels share that name it so.
+    /// Returns the endpoint with this name, which is made when no channel uses it yet.
     pub(crate) fn endpoint(self: &Arc<Self>, name: &Arc<str>) -> Arc<Endpoint> {
         let mut all = self.endpoints.lock();
         if let Some(known) = all.get(name).and_then(Weak::upgrade) {

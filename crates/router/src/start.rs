@@ -1,4 +1,4 @@
-//! The router assembled: what it is made of, how it starts and how it ends.
+//! The assembled router: its parts, its start and its end.
 
 use std::{
     collections::HashMap,
@@ -44,7 +44,7 @@ pub struct Issuer {
 pub struct Parts {
     /// Clock, randomness, tasks.
     pub runtime: Runtime,
-    /// The durable memory.
+    /// The durable store.
     pub store: Arc<dyn Store>,
     /// The key-encryption key that seals receivers' secrets at rest (hardening H36).
     pub kek: Arc<Kek>,
@@ -65,7 +65,7 @@ pub enum StartError {
     /// The store cannot be read.
     #[error("cannot read the streams: {0}")]
     Store(#[from] StoreError),
-    /// A record cannot be understood.
+    /// A record cannot be read.
     #[error("the record of stream number {no} cannot be read: {source}; `setgate store check` looks closer")]
     Record {
         /// The number of the stream.
@@ -75,7 +75,7 @@ pub enum StartError {
     },
 }
 
-/// The running router. A cheap handle.
+/// The running router, as a handle that is cheap to clone.
 #[derive(Clone)]
 pub struct Router(pub(crate) Arc<Inner>);
 
@@ -88,11 +88,11 @@ pub(crate) struct Inner {
     pub(crate) streams_by_id: ArcSwap<HashMap<String, StreamNo>>,
     pub(crate) published: watch::Sender<Version>,
     pub(crate) subscriptions: RwLock<Map<StreamNo, Arc<Subscription>>>,
-    /// All streams; whoever changes one holds this.
+    /// All streams; a change of any of them holds this lock.
     pub(crate) kept: tokio::sync::Mutex<StreamTable>,
     pub(crate) intake_closed: ArcSwapOption<intake::Closed>,
     pub(crate) held_bytes: AtomicUsize,
-    /// What limits dropped since the start, by stream.
+    /// The SETs that limits dropped since the start, by stream.
     pub(crate) limited: Mutex<HashMap<StreamNo, retain::Limited>>,
     pub(crate) ended: watch::Sender<bool>,
 }
@@ -112,10 +112,11 @@ impl Inner {
 }
 
 impl Router {
-    /// Starts the router: loads the streams, finds what they are owed, follows the ledger.
+    /// Starts the router: loads the streams, finds what they are owed, and follows the ledger.
     ///
     /// # Errors
-    /// [`StartError`] when the store cannot be read. A stream whose method is missing does not stop the start: it waits, and says why.
+    /// [`StartError`] when the store cannot be read. A stream whose method is missing does not stop the start: it
+    /// waits, and its view gives the reason.
     pub async fn start(parts: Parts) -> Result<Self, StartError> {
         let Parts { runtime, store, kek, issuers, methods, config, observed } = parts;
         let last = store.bounds().last;
@@ -152,7 +153,8 @@ impl Router {
                 }
                 None => {
                     shared.halted.store(false, std::sync::atomic::Ordering::Release);
-                    // However short it was: who was woken meanwhile fetched nothing, and nobody wakes it again.
+                    // All are woken, however short the trouble was: a subscription that was woken meanwhile fetched
+                    // nothing, and nothing else wakes it again.
                     shared.tell(Command::WakeAll);
                     tracing::info!("what was settled is written again");
                 }
@@ -197,8 +199,8 @@ impl Router {
         self.0.index.load_full()
     }
 
-    /// Ends the router, in `within` at most: senders finish what they handed over, outcomes are written down, methods
-    /// hang up.
+    /// Ends the router within `within`: senders finish what they handed over, outcomes are written to the store, and
+    /// methods close their connections. The writing has at least one second, also when `within` is over by then.
     pub async fn drain(&self, within: Duration) {
         let inner = &self.0;
         inner.ended.send_replace(true);

@@ -1,5 +1,5 @@
-//! Order keys that stand still after a refusal (`on_refusal = "stop_key"`): those of which a SET is parked. What is parked the
-//! store knows, and so whoever changes that brings the keys in line with it.
+//! Order keys that stand still after a refusal (`on_refusal = "stop_key"`): those of which a SET is parked. The store
+//! knows what is parked, so every change of that brings the keys in line with it.
 
 use setgate_store::{StoreError, StreamNo};
 use setgate_stream::OnRefusal;
@@ -8,7 +8,8 @@ use setgate_telemetry::chain;
 use crate::{Inner, hash::Set};
 
 impl Inner {
-    /// Stops the keys of a stream of which a SET is parked, and no other; none, where a refusal stops none.
+    /// Stops the keys of a stream of which a SET is parked, and no others; stops none where a refusal does not stop
+    /// keys.
     pub(crate) async fn stop_as_parked(&self, no: StreamNo) -> Result<(), StoreError> {
         let Some(subscription) = self.subscription(no) else { return Ok(()) };
         let stops = subscription.served.load().stream.on_refusal == OnRefusal::StopKey;
@@ -22,8 +23,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets the keys go on of which nothing is parked any more. Where that cannot be read, the next look at the stream's limits
-    /// does it.
+    /// Lets the keys go on of which no SET is parked any more. Where that cannot be read, the next check of the
+    /// stream's limits does it.
     pub(crate) async fn let_go_what_is_not_parked(&self, no: StreamNo) {
         let Some(subscription) = self.subscription(no).filter(|subscription| subscription.has_stops()) else { return };
         let look = subscription.looks_at_stops();

@@ -28,14 +28,15 @@ pub use served::StreamError;
 #[derive(Default)]
 pub(crate) struct StreamTable {
     pub(crate) streams: BTreeMap<StreamNo, (Arc<Stream>, Version)>,
-    /// A change was begun of which nobody knows how it ended: its caller went away, or the store failed in between.
+    /// True while the outcome of a change is unknown: its caller went away, or the store failed in between.
     pub(crate) unsure: bool,
-    /// Whether all that is parked is known to be of streams that are there: a delete may have broken off, here or before the start.
+    /// True when all parked SETs are known to be of streams that exist: a deletion may have broken off, in this process
+    /// or before its start.
     pub(crate) swept: bool,
 }
 
 impl StreamTable {
-    /// The stream with this id.
+    /// Returns the stream with this id.
     pub(crate) fn by_id(&self, id: &str) -> Option<&Arc<Stream>> {
         self.streams.values().map(|(stream, _)| stream).find(|stream| stream.id.as_str() == id)
     }
@@ -49,19 +50,19 @@ impl StreamTable {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// There is no such thing; the text names it.
+    /// The thing that was asked for does not exist; the text names it.
     #[error("there is no {0}")]
     Unknown(String),
-    /// The change cannot be made now; the text says why.
+    /// The change cannot be made now; the text gives the reason.
     #[error("{0}")]
     Invalid(String),
-    /// Its status does not allow it.
+    /// The stream's status does not allow the change.
     #[error(transparent)]
     Transition(#[from] InvalidTransition),
-    /// Its record cannot be written.
+    /// The stream's record cannot be written.
     #[error(transparent)]
     Record(#[from] VaultError),
-    /// The store did not take it.
+    /// The store did not accept the change.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -87,7 +88,7 @@ impl Inner {
         Ok(streams)
     }
 
-    /// A stream as its record has it, with its secrets in the clear.
+    /// Reads a stream from its record, with its secrets in the clear.
     fn open(&self, record: &[u8]) -> Result<Stream, VaultError> {
         let mut stream: Stream = serde_json::from_slice(record)?;
         let secrets = self.secrets(&stream.delivery.method);
@@ -133,7 +134,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Puts a version in force for decisions. Appends that were decided before are answered `Stale` by the store.
+    /// Puts a version in force for decisions. The store answers `Stale` to appends that were decided before.
     pub(crate) fn publish(&self, kept: &StreamTable, version: Version) {
         let streams: Vec<_> = kept.streams.values().map(|(stream, _)| stream.clone()).collect();
         let by_id = streams.iter().map(|stream| (stream.id.as_str().to_owned(), StreamNo(stream.no))).collect();
@@ -262,15 +263,16 @@ impl Router {
     /// Stops delivery and keeps what is due. After the answer no new hand-over begins.
     ///
     /// # Errors
-    /// [`ChangeError`] when there is no such stream, or it is not enabled.
+    /// [`ChangeError`] when the stream does not exist, or is not enabled.
     pub async fn pause(&self, id: &str, reason: String) -> Result<StreamView, ChangeError> {
         self.0.change_status(id, |status, at| status.pause(at, Reason::Operator(reason.clone())), Some(&reason)).await
     }
 
-    /// Delivers again; with `reissue` also the SETs that were parked by the stream's own fault, as new ones.
+    /// Resumes delivery; with `reissue` also issues again, as new SETs, those that were parked by the stream's own
+    /// fault.
     ///
     /// # Errors
-    /// [`ChangeError`] when there is no such stream, or it is enabled already.
+    /// [`ChangeError`] when the stream does not exist, or is enabled already.
     pub async fn resume(&self, id: &str, reissue: bool) -> Result<StreamView, ChangeError> {
         let view = self.0.change_status(id, |status, _| status.enable(), None).await?;
         if reissue {
@@ -291,7 +293,7 @@ impl Router {
     /// Deletes a stream with its cursor and what it is owed; its number is never used again.
     ///
     /// # Errors
-    /// [`ChangeError`] when there is no such stream.
+    /// [`ChangeError`] when the stream does not exist.
     pub async fn delete(&self, id: &str) -> Result<(), ChangeError> {
         let inner = &self.0;
         let mut kept = inner.kept.lock().await;
@@ -312,7 +314,7 @@ impl Router {
         inner.forget(&mut kept, no);
         inner.publish(&kept, version);
         kept.unsure = false;
-        // The stream is gone, whatever becomes of this: it is tried again until it succeeds.
+        // The stream is gone, whatever the outcome of this: it is tried again until it succeeds.
         inner.sweep(&mut kept).await;
         if !kept.swept {
             tracing::warn!(stream = id, "the stream is deleted, and what is parked of it will be");
@@ -322,7 +324,7 @@ impl Router {
 }
 
 impl Inner {
-    /// Everything parked of a stream, read in pages and without the bodies.
+    /// Returns everything that is parked of a stream, read in pages and without the bodies.
     pub(crate) async fn all_parked(&self, no: StreamNo) -> Result<Vec<Parked>, StoreError> {
         const PAGE: usize = 200;
         let mut all: Vec<Parked> = Vec::new();

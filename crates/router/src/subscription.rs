@@ -1,4 +1,4 @@
-//! One stream as the router runs it: its lanes, its breaker, what is fetched of it, and what became of that.
+//! One stream as the router runs it: its lanes, its breaker, the SETs that are fetched, and their outcomes.
 
 mod come_back;
 mod consumers;
@@ -41,39 +41,39 @@ use crate::{
     slot::Slot,
 };
 
-/// At most so many SETs are skipped because their keys are blocked; then scanning stops until something moves.
+/// The most SETs that are skipped because their keys are blocked; scanning then stops until something moves.
 const SKIPPED_MOST: usize = 16_384;
 /// Failures of single SETs in a row, without one success, that count as a failure of the channel.
 const LONE_FAILURES_OF_A_CHANNEL: u32 = 5;
-/// Order keys with a parked SET that are watched for later acknowledgements.
+/// The most order keys with a parked SET that are watched for later acknowledgements.
 const PARKED_KEYS_MOST: usize = 10_000;
 
-/// SETs that stand in the lanes of all streams, about; then each stream keeps [`READY_LEAST`].
+/// The approximate number of SETs in the lanes of all streams from which on each stream keeps only [`READY_LEAST`].
 const READY_MOST: usize = 32_768;
 /// SETs of one stream that stand in lanes when those of all streams are full.
 const READY_LEAST: usize = 32;
 
-/// What is in force for a stream now; replaced whole when its configuration changes.
+/// The configuration in force for a stream; replaced whole when it changes.
 pub(crate) struct Served {
     pub(crate) stream: Arc<Stream>,
     pub(crate) channel: Arc<dyn AnyChannel>,
     pub(crate) profile: Profile,
     pub(crate) seal: Arc<Seal>,
-    /// What it shares with other channels.
+    /// The endpoint that it shares with other channels.
     pub(crate) endpoint: Option<Arc<Endpoint>>,
-    /// The method's name: it labels metrics.
+    /// The method's name, which labels metrics.
     pub(crate) method: &'static str,
-    /// The version in which its filter last changed: older decisions are looked at again at hand-over.
+    /// The version in which its filter last changed: older decisions are checked again at hand-over.
     pub(crate) filter_changed: Version,
-    /// Counts changes of method or endpoint: of older hand-overs only ends count.
+    /// The number of changes of method or endpoint: of older hand-overs only acknowledgements and refusals count.
     pub(crate) generation: Generation,
 }
 
-/// Whether SETs may leave.
+/// The phase of a stream, which decides whether SETs may leave.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Phase {
     Open,
-    /// Only control SETs leave: the one that announces the pause.
+    /// Only control SETs leave, such as the one that announces the pause.
     Paused,
     Disabled,
     Ending(Closed),
@@ -85,17 +85,17 @@ pub(crate) struct Subscription {
     pub(crate) shared: Arc<Shared>,
     pub(crate) served: ArcSwap<Served>,
     pub(crate) state: Mutex<State>,
-    /// Room for SETs that are handed out and unsettled, which every channel has without asking.
+    /// Room for SETs that are leased and unsettled, which every channel has without asking.
     own_window: setgate_delivery::Window,
 }
 
-/// What a consumer fetched: its number, and the SETs.
+/// A batch that a consumer fetched: its number and its SETs.
 pub(crate) struct FetchedBatch {
     pub(crate) no: BatchNo,
     pub(crate) slots: Vec<(Slot, Jti)>,
 }
 
-/// What [`Subscription::lease`] found.
+/// The result of [`Subscription::lease`].
 pub(crate) enum Fetched {
     Slots(FetchedBatch, Arc<Served>),
     Nothing,
@@ -110,7 +110,7 @@ impl Subscription {
         Arc::new(Self { no, shared, served: ArcSwap::from_pointee(served), state: Mutex::new(state), own_window })
     }
 
-    /// The tail tells of records that this stream is owed.
+    /// Takes records that this stream is owed from the tail of the ledger.
     pub(crate) fn push(self: &Arc<Self>, entries: &[&Entry]) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
@@ -133,7 +133,7 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// Control SETs that were owed when the gateway started.
+    /// Queues control SETs that were owed when the gateway started.
     pub(crate) fn push_control(self: &Arc<Self>, heads: Vec<Head>) {
         let mut state = self.state.lock();
         for head in heads {
@@ -145,12 +145,14 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// Whatever the state calls for; here alone it is decided when the subscription is looked at next. Whoever changes the state calls it last.
+    /// Does whatever the state calls for; this function alone decides when the subscription runs next. Every change of
+    /// the state ends with a call of it.
     ///
-    /// What is due by now is done, who is to fetch is woken, a sender's channel is started, a scan is asked for, and a timer is set for
-    /// the next time at which something is due. Tells whether somebody is on the way to fetch.
+    /// The function carries out what is due by now, wakes the consumer that is to fetch, starts a sender's channel,
+    /// asks for a scan, and sets a timer for the next time at which something is due. Returns whether a consumer is on
+    /// the way to fetch.
     pub(crate) fn wake(self: &Arc<Self>, state: &mut State) -> bool {
-        // Read under the lock: what another time of day left as due later may be due by now.
+        // The time is read under the lock: what was left as due later, by an earlier reading, may be due by now.
         let now = self.shared.runtime.clock.monotonic();
         self.redeliver(state, now);
         state.lanes.wake(now);
@@ -170,7 +172,8 @@ impl Subscription {
         comes
     }
 
-    /// Wakes who is to fetch, or starts a sender's channel. Tells whether somebody is on the way, and when to look at this again.
+    /// Wakes the consumer that is to fetch, or starts a sender's channel. Returns whether one is on the way, and when
+    /// to do this again.
     fn rouse(self: &Arc<Self>, state: &mut State, now: Duration) -> (bool, Option<Duration>) {
         let mut again = None;
         if state.phase == Phase::Open {
@@ -186,7 +189,7 @@ impl Subscription {
         }
         let sooner = |at: Option<Duration>| [again, at].into_iter().flatten().min();
         if state.control_waits() {
-            // Nothing stands in its way.
+            // Control SETs do not linger.
         } else if let Some(until) = state.lingers(now, None, usize::MAX, usize::MAX) {
             return (false, sooner(Some(until)));
         }
@@ -201,7 +204,7 @@ impl Subscription {
         (true, again)
     }
 
-    /// The subscription is woken at this time at the latest.
+    /// Sets a timer that wakes the subscription at this time at the latest.
     fn look_again(self: &Arc<Self>, state: &mut State, at: Duration) {
         if state.timed.is_none_or(|timed| at < timed) {
             state.timed = Some(at);
@@ -209,12 +212,13 @@ impl Subscription {
         }
     }
 
-    /// Whether what its channel shares with others is held and it is not its turn to try; it is told when that changes.
+    /// Returns whether the shared endpoint is held and this stream may not try it now; the stream is woken when that
+    /// changes.
     pub(super) fn is_refused(self: &Arc<Self>, state: &State, now: Duration) -> bool {
         state.endpoint.as_ref().is_some_and(|endpoint| endpoint.refuses(now, self))
     }
 
-    /// Keeps the lanes of all streams together within bounds: when they are full, each keeps a few.
+    /// Keeps the lanes of all streams together within bounds: when they are full, each keeps a few SETs.
     fn share(&self, state: &mut State) {
         let queued = state.lanes.queued();
         let before = std::mem::replace(&mut state.accounted, queued);
@@ -227,15 +231,16 @@ impl Subscription {
         state.lanes.set_most(if all >= READY_MOST { own.min(READY_LEAST) } else { own });
     }
 
-    /// A time has come, or what it waited for outside is well. Tells whether somebody is on the way to fetch.
+    /// Wakes the subscription because a time has come, or because what it waited for elsewhere is healthy. Returns
+    /// whether a consumer is on the way to fetch.
     pub(crate) fn tick(self: &Arc<Self>) -> bool {
         let mut state = self.state.lock();
-        // Its timer may have rung.
+        // Its timer may have fired.
         state.timed = None;
         self.wake(&mut state)
     }
 
-    /// A sender's channel has ended.
+    /// Notes that a sender's channel has ended.
     pub(crate) fn channel_ended(self: &Arc<Self>, closed: &Closed) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
@@ -249,7 +254,7 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// The receiver shows itself.
+    /// Notes that the receiver was seen.
     pub(crate) fn touch(self: &Arc<Self>) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
@@ -257,13 +262,13 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// Whether the receiver has stayed away for longer than it may.
+    /// Returns whether the receiver has stayed away for longer than it may.
     pub(crate) fn is_abandoned(&self) -> bool {
         let now = self.shared.runtime.clock.monotonic();
         self.state.lock().abandoned_at().is_some_and(|at| at <= now)
     }
 
-    /// The clock that never jumps, and the wall's.
+    /// Returns the monotonic time and the wall clock's.
     pub(crate) fn times(&self) -> (Duration, Timestamp) {
         let clock = &self.shared.runtime.clock;
         (clock.monotonic(), Timestamp::from_millis(clock.wall_millis()))
@@ -294,7 +299,7 @@ impl Subscription {
         }
         (state.linger, state.presence.inactivity) = (linger, inactivity);
         if phase == Phase::Open && state.phase != Phase::Open || moved {
-            // A human looked at it: everything may be tried at once.
+            // A person looked at the stream: everything may be tried at once.
             let now = self.shared.runtime.clock.monotonic();
             state.breaker.success();
             if let Some(endpoint) = &state.endpoint {
@@ -306,7 +311,8 @@ impl Subscription {
             state.presence.restart(now);
         }
         if moved {
-            // What was fetched at the old place is not waited for: nobody may come back to it for a day.
+            // Outcomes of SETs that were fetched under the former delivery are not waited for: they might not come for
+            // a day.
             let out = |(seq, leased): (&u64, &Leased)| leased.redelivery_at().map(|_| *seq);
             let mut out: Vec<u64> = state.in_flight.leased.iter().filter_map(out).collect();
             out.sort_unstable();
@@ -315,7 +321,8 @@ impl Subscription {
         if phase == Phase::Disabled {
             state.lanes.forget_all();
             state.scan.upto = state.scan.seen;
-            // What it is owed still, because the configuration forgot it only, is found again when it is enabled.
+            // SETs that it is still owed, since it was only missing in the configuration, are found again when it is
+            // enabled.
             state.rewind(0);
         }
         if !matches!(state.phase, Phase::Ending(_)) {
@@ -332,15 +339,15 @@ impl Subscription {
         state.consumers.wake_all();
     }
 
-    /// Whether a channel still runs, or something is fetched that must be settled now or never.
+    /// Returns whether a channel still runs, or a SET is fetched that must be settled before the process ends.
     pub(crate) fn is_busy(&self) -> bool {
         let state = self.state.lock();
-        // What outlives its consumer outlives the process too: it may be acknowledged after a restart.
+        // A SET that outlives its consumer outlives the process too: it may be acknowledged after a restart.
         let waits = |leased: &Leased| leased.handed.is_none() || leased.redelivery.is_none();
         state.running || !state.in_flight.ending.is_empty() || state.in_flight.leased.values().any(waits)
     }
 
-    /// SETs before `below` were dropped by a limit.
+    /// Forgets SETs before `below`, which a limit dropped.
     pub(crate) fn forget_below(self: &Arc<Self>, below: u64) {
         let mut state = self.state.lock();
         if let Some(again) = state.lanes.forget_below(below) {
@@ -349,7 +356,7 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// Whether a consumer that asked now would get something, or will as soon as the store was read.
+    /// Returns whether a consumer that asked now would get something, or will as soon as the store has been read.
     pub(crate) fn has_due(&self) -> bool {
         if self.shared.is_halted() || self.own_window.core().room() == 0 {
             return false;
@@ -360,7 +367,7 @@ impl Subscription {
         state.fetchable(now) || reading && state.allowance(now) > 0
     }
 
-    /// When the next attempt is due, if everything waits.
+    /// Returns the time until the next attempt, if everything waits.
     pub(crate) fn next_attempt(&self) -> Option<Duration> {
         let state = self.state.lock();
         let now = self.shared.runtime.clock.monotonic();

@@ -1,4 +1,4 @@
-//! The router is fed by the ledger's tail alone, also for what this process accepted: there is no second path.
+//! The tail of the ledger, which alone feeds the router, also with what this process accepted: there is no second path.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use setgate_telemetry::chain;
 
 use crate::{Inner, hash::Map};
 
-/// Tells each stream of the records it is owed, in the order of the ledger, until the process ends.
+/// Passes to each stream the records that it is owed, in the order of the ledger, until the process ends.
 pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
     let store = router.shared.store.clone();
     let clock = router.shared.runtime.clock.clone();
@@ -38,9 +38,10 @@ pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
     }
 }
 
-/// Tells the streams of the first entries; returns those that are left.
+/// Passes the first entries to their streams; returns those that are left.
 ///
-/// One look at each stream serves many records, and what is held meanwhile is bounded however many streams want each.
+/// Each stream is locked once for many records, and the memory held meanwhile is bounded however many streams want
+/// each.
 fn tell<'a>(router: &Inner, entries: &'a [Entry]) -> &'a [Entry] {
     const DELIVERIES: u64 = 65_536;
     let mut deliveries = 0;
@@ -50,7 +51,7 @@ fn tell<'a>(router: &Inner, entries: &'a [Entry]) -> &'a [Entry] {
     });
     let (now, later) = entries.split_at(fits.count().max(1));
     if let [entry] = now {
-        // One event may be for thousands: each is told at once.
+        // One event may be for thousands of streams, so each of them gets it at once.
         for no in entry.targets.iter() {
             if let Some(subscription) = router.subscription(StreamNo(no)) {
                 subscription.push(&[entry]);

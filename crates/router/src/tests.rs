@@ -1,4 +1,4 @@
-//! The router as a whole, over the store in memory and a method that does what a script says.
+//! Tests of the router as a whole, over the store in memory and a method that follows a script.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -44,20 +44,20 @@ const ISSUER: &str = "https://idp.example";
 
 type Script = Arc<dyn Fn(&SealedSet) -> Outcome + Send + Sync>;
 
-/// A sender that records what it is handed and answers by a script, after a little (virtual) time.
+/// A sender that records what it hands over and answers by a script, after a short (virtual) time.
 struct Scripted {
     seen: Arc<Mutex<Vec<SealedSet>>>,
     in_flight: Arc<Mutex<HashMap<u64, usize>>>,
     overlaps: Arc<Mutex<usize>>,
     script: Mutex<Script>,
-    /// Beside a little, how long it takes to answer.
+    /// The time that an answer takes in addition to the short one.
     latency: Mutex<Duration>,
     runtime: Runtime,
-    /// What its channels remark on.
+    /// The remark of its channels.
     remark: Mutex<Option<String>>,
-    /// Of the other method, whose channels share one.
+    /// The cluster of the method whose channels share one.
     cluster: Arc<endpoints::Cluster>,
-    /// Of the method that is answered later.
+    /// The requests of the method whose outcomes come later.
     requests: Arc<later::Requests>,
 }
 
@@ -139,7 +139,7 @@ impl AnyMethod for Handle {
     }
 }
 
-/// A gateway's inside, without listeners.
+/// The inside of a gateway, without listeners.
 struct Bench {
     router: Router,
     method: Arc<Scripted>,
@@ -148,7 +148,7 @@ struct Bench {
     runtime: Runtime,
     keyring: Arc<Keyring>,
     kek: Arc<Kek>,
-    /// Of the process: it begins anew with each start.
+    /// The metrics of the process, which begin anew with each start.
     metrics: Mutex<Registry>,
 }
 
@@ -160,7 +160,7 @@ fn retry(scope: Scope, code: &'static str) -> Outcome {
     Err(Verdict::Retry { scope, after: None, cause: Cause::new(code, "as scripted") })
 }
 
-/// A channel that fails until a human fixes it.
+/// Makes the outcome of a channel that fails until a person fixes it.
 fn misconfigured(scope: Scope, code: &'static str) -> Outcome {
     Err(Verdict::Retry { scope, after: None, cause: Cause::configuration(code, "as scripted") })
 }
@@ -179,7 +179,7 @@ impl Bench {
         bench
     }
 
-    /// Over any store, without streams.
+    /// Makes a bench over any store, without streams.
     async fn over(store: Arc<dyn Store>, clock: Arc<ManualClock>, runtime: Runtime, config: Config) -> Self {
         let now = Moment::default();
         let ring =
@@ -220,7 +220,7 @@ impl Bench {
         Router::start(parts).await.unwrap()
     }
 
-    /// The process dies and starts again; the store is what is left.
+    /// Ends the process and starts another one; only the store is kept.
     async fn restart(&mut self, config: Config) {
         self.router.drain(Duration::ZERO).await;
         let script = self.method.script.lock().clone();
@@ -233,7 +233,7 @@ impl Bench {
         self.metrics = Mutex::new(metrics);
     }
 
-    /// The metrics as they are shown.
+    /// Returns the metrics page.
     fn page(&self) -> String {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &self.metrics.lock()).unwrap();
@@ -259,7 +259,7 @@ impl Bench {
         self.router.accept(EventOrigin { issuer, producer: ProducerNo(1) }, vec![event]).await.remove(0)
     }
 
-    /// Lets virtual time pass until this holds; fails after an hour of it.
+    /// Lets virtual time pass until the condition holds; fails after an hour of it.
     async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         for _ in 0..360_000 {
             if holds().await {
@@ -270,7 +270,7 @@ impl Bench {
         panic!("{what}: never came; {}\n{:#?}", self.clocks(), self.router.streams().await);
     }
 
-    /// Both clocks and, on them, what each stream waits for: for a test that fails.
+    /// Describes both clocks and, on them, what each stream waits for, for a test that fails.
     fn clocks(&self) -> String {
         let clock = &self.runtime.clock;
         let mut text = format!("wall {} ms, monotonic {:?}", clock.wall_millis(), clock.monotonic());
@@ -287,7 +287,7 @@ impl Bench {
         text
     }
 
-    /// With all tasks at rest, each stream with something due is running, queued or timed.
+    /// Checks that each stream with something due is running, queued or timed, with all tasks at rest.
     async fn assert_nobody_is_neglected(&self) {
         for _ in 0..300 {
             tokio::task::yield_now().await;
@@ -306,7 +306,8 @@ impl Bench {
         self.until("all settled", async || self.router.streams().await.iter().all(|view| view.waiting == 0)).await;
     }
 
-    /// Everything was acknowledged. What was dropped or parked is settled as well, and no delivery.
+    /// Waits until everything is settled and checks that it was acknowledged: what is dropped or parked is settled too,
+    /// but not delivered.
     async fn delivered(&self) {
         self.settled().await;
         for view in self.router.streams().await {
@@ -329,7 +330,8 @@ fn number(set: &SealedSet) -> u64 {
     claims(&set.body)["events"]["https://example.com/changed"]["n"].as_u64().unwrap()
 }
 
-/// P3 and P4: first arrivals of each order key come in the order of acceptance; a repeat has the same `jti` and payload.
+/// Checks P3 and P4: first arrivals of each order key come in the order of acceptance; a repeat has the same `jti` and
+/// payload. Returns the number of different SETs.
 fn assert_order_and_identity(seen: &[SealedSet]) -> usize {
     let mut payloads: HashMap<Jti, Value> = HashMap::new();
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
@@ -384,7 +386,7 @@ async fn order_per_subject_and_identity_hold_under_every_kind_of_failure() {
             _ => ack(),
         });
         for n in 0..400 {
-            // One hot subject, and many that come once.
+            // One subject is hot, and many come once.
             bench.emit(if n % 3 == 0 { 0 } else { n % 50 }, n).await;
             if n % 150 == 149 {
                 bench.pass(Duration::from_millis(400)).await;
@@ -505,7 +507,7 @@ async fn a_poison_set_is_parked_and_stops_nobody() {
     assert_eq!(parked[0].code, ErrorCode::Poison);
     let view = &bench.router.streams().await[0];
     assert_eq!((view.acknowledged, view.parked, view.owed), (599, 1, 600));
-    // It can be issued again: a new jti, the same txn.
+    // The SET can be issued again, with a new jti and the same txn.
     let before = bench.router.parked_one(parked[0].jti.as_str()).await.unwrap().unwrap();
     bench.method.answer_with(|_| ack());
     let refused = bench.router.reissue(vec![parked[0].jti.to_string()], false).await.unwrap();
@@ -622,7 +624,7 @@ async fn reconciling_never_deletes() {
 #[tokio::test(start_paused = true)]
 async fn more_than_a_tenth_of_the_streams_goes_only_when_asked_twice() {
     let many: Vec<_> = (0..20).map(|number| stream(&format!("s{number}"))).collect();
-    // How many there are, and how many of them may go unasked.
+    // The number of streams, and the number of them that may go unasked.
     for (there, may_go) in [(1, 0), (2, 0), (9, 0), (10, 1), (19, 1), (20, 2)] {
         let bench = Bench::new(Config::default(), &many[..there]).await;
         let declared = |from: usize| -> Vec<crate::Declared> {
@@ -634,7 +636,7 @@ async fn more_than_a_tenth_of_the_streams_goes_only_when_asked_twice() {
         assert!(bench.router.streams().await.iter().all(|view| view.status == "enabled"), "something was changed");
         let report = bench.router.reconcile(declared(may_go), false).await.unwrap();
         assert_eq!(report.absent.len(), may_go);
-        // Those that went before are none of those that could go now.
+        // Streams that went before do not count among those that could go now.
         assert!(bench.router.reconcile(vec![], false).await.is_err());
         assert_eq!(bench.router.reconcile(vec![], true).await.unwrap().absent.len(), there - may_go);
     }

@@ -1,4 +1,4 @@
-//! Wakes subscriptions and endpoints when a time has come.
+//! The timers, which wake subscriptions and endpoints when a time has come.
 
 #[cfg(test)]
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::{endpoint::Endpoint, hash::Map, shared::Shared, subscription::Subscription};
 
-/// Wakes subscriptions when a time has come: one task for all.
+/// The timers of all subscriptions and endpoints, served by one task.
 #[derive(Default)]
 pub(crate) struct Timers {
     due: Mutex<Due>,
@@ -25,16 +25,16 @@ pub(crate) struct Timers {
 
 #[derive(Default)]
 struct Due {
-    /// One time of each subscription, the soonest.
+    /// The soonest time of each subscription.
     subscriptions: Map<StreamNo, (Duration, Weak<Subscription>)>,
-    /// The same, in the order of time.
+    /// The same times, in their order.
     in_order: BTreeSet<(Duration, StreamNo)>,
-    /// There are few.
+    /// The times of the endpoints, which are few.
     endpoints: Vec<(Duration, Weak<Endpoint>)>,
 }
 
 impl Timers {
-    /// Wakes the subscription at the latest then; an earlier time stays.
+    /// Wakes the subscription at this time at the latest; an earlier time stays.
     pub(crate) fn at(&self, when: Duration, subscription: &Arc<Subscription>) {
         let mut due = self.due.lock();
         let Due { subscriptions, in_order, .. } = &mut *due;
@@ -51,7 +51,7 @@ impl Timers {
         }
     }
 
-    /// The subscription is gone.
+    /// Removes a subscription that is gone.
     pub(crate) fn forget(&self, no: StreamNo) {
         let Due { subscriptions, in_order, .. } = &mut *self.due.lock();
         if let Some((at, _)) = subscriptions.remove(&no) {
@@ -59,7 +59,7 @@ impl Timers {
         }
     }
 
-    /// Wakes the endpoint at the latest then; an earlier time stays.
+    /// Wakes the endpoint at this time at the latest; an earlier time stays.
     pub(crate) fn at_endpoint(&self, when: Duration, endpoint: &Arc<Endpoint>) {
         let mut due = self.due.lock();
         let scheduled = due.endpoints.iter_mut().find(|(_, other)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(endpoint)));
@@ -77,7 +77,7 @@ impl Timers {
     pub(crate) async fn run(shared: Arc<Shared>) {
         let clock = shared.runtime.clock.clone();
         loop {
-            // Whoever wants to be woken sooner from now on is heard below.
+            // A request to be woken sooner that comes from now on is noticed below.
             let now = clock.monotonic();
             let (expired, next) = shared.timers.expired(now);
             #[cfg(test)]
@@ -120,19 +120,19 @@ impl Timers {
         (expired, None)
     }
 
-    /// When a subscription is woken at the latest.
+    /// Returns the time at which a subscription is woken at the latest.
     #[cfg(test)]
     pub(crate) fn scheduled(&self, no: StreamNo) -> Option<Duration> {
         self.due.lock().subscriptions.get(&no).map(|(at, _)| *at)
     }
 
-    /// How often a subscription was woken.
+    /// Returns the number of times that a subscription was woken.
     #[cfg(test)]
     pub(crate) fn rung(&self) -> usize {
         self.rung.load(Ordering::Relaxed)
     }
 
-    /// How much is kept.
+    /// Returns the number of times that are kept.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         let due = self.due.lock();

@@ -1,4 +1,4 @@
-//! The gate of intake, kept up to date with the store's health; a full store is tidied up and cut.
+//! The upkeep of intake's gate, which follows the store's health; a full store is tidied up and cut.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -10,10 +10,10 @@ use setgate_telemetry::chain;
 
 use crate::{Inner, intake::Closed, retain};
 
-/// How often a store that takes no events is tidied up.
+/// The least time between two clean-ups of a store that is full or nearly so.
 const TIDY: Duration = Duration::from_secs(1);
 
-/// What is known of the gate: what closed it, and since when.
+/// The last known obstacle that closed the gate, and the time of that.
 type Known = Option<(&'static str, Duration)>;
 
 /// Keeps the gate up to date with the store's health.
@@ -29,7 +29,8 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
         inner.intake_closed.store(obstacle.as_ref().map(|obstacle| Arc::new(Closed::by(obstacle))));
         let full = matches!(obstacle, Some(Obstacle::Reserve { .. } | Obstacle::Budget { .. }));
         if clock.monotonic().saturating_sub(tidied) >= TIDY && (full || retain::is_pressed(&health)) {
-            // A full store frees at once what was acknowledged, so that it recovers by itself. What can be cut is cut before.
+            // A full store frees at once what was acknowledged, so that it recovers by itself. Streams are cut first
+            // where that is possible.
             if let Err(error) = retain::relieve(&inner).await {
                 tracing::debug!(error = chain(&error), "the store could not tidy up");
             }
@@ -45,7 +46,7 @@ pub(crate) async fn watch_gate(inner: Arc<Inner>) {
 }
 
 impl Inner {
-    /// Says in the log and in the metrics when the gate closes, why, and when it opens again.
+    /// Reports in the log and in the metrics when the gate closes, for which reason, and when it opens again.
     fn tell_gate(&self, known: &mut Known, obstacle: Option<&Obstacle>) {
         let name = obstacle.map(Obstacle::name);
         if known.map(|(name, _)| name) == name {

@@ -1,4 +1,5 @@
-//! Receivers' secrets at rest: sealed with their place, so that a ciphertext moved to another stream opens nowhere (hardening H36).
+//! Receivers' secrets at rest, sealed with their place, so that a ciphertext moved to another stream cannot be opened
+//! (hardening H36).
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use serde_json::{Value as Json, json};
@@ -10,7 +11,7 @@ use crate::record::PREFIX;
 
 const SEALED: &str = "$sealed";
 
-/// Where secrets of a stream's delivery lie.
+/// The places of the secrets in a stream's delivery.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Secrets {
     /// JSON pointers into the terms.
@@ -19,11 +20,11 @@ pub(crate) struct Secrets {
     pub(crate) grant: &'static [&'static str],
 }
 
-/// Why a stream's record cannot be written or read.
+/// The reason why a stream's record cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VaultError {
-    /// It is no JSON of a stream.
+    /// The record is not the JSON of a stream.
     #[error(transparent)]
     Record(#[from] serde_json::Error),
     /// A secret cannot be sealed.
@@ -32,9 +33,9 @@ pub enum VaultError {
     /// A sealed value cannot be opened.
     #[error("`{place}` cannot be opened: {source}")]
     Open {
-        /// Where it lies.
+        /// The place of the value.
         place: String,
-        /// Why not: the seal, its base64, or the JSON in it.
+        /// The reason: the seal, its base64, or the JSON in it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -48,7 +49,7 @@ impl VaultError {
 /// Seals the secrets of a stream's delivery.
 ///
 /// # Errors
-/// [`VaultError`] says what cannot be sealed.
+/// [`VaultError`] when a secret cannot be sealed.
 pub(crate) fn seal(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), VaultError> {
     each(stream, delivery, secrets, |place, value| {
         if !value.is_null() {
@@ -59,10 +60,10 @@ pub(crate) fn seal(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Se
     })
 }
 
-/// Opens what [`seal`] sealed.
+/// Opens the secrets that [`seal`] sealed.
 ///
 /// # Errors
-/// [`VaultError`] says which value cannot be opened and why.
+/// [`VaultError`] names the value that cannot be opened and the reason.
 pub(crate) fn open(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Secrets) -> Result<(), VaultError> {
     each(stream, delivery, secrets, |place, value| {
         let Some(text) = value.get(SEALED).and_then(Json::as_str) else { return Ok(()) };
@@ -73,10 +74,11 @@ pub(crate) fn open(kek: &Kek, stream: &str, delivery: &mut Delivery, secrets: Se
     })
 }
 
-/// Seals with `next` what `kek` sealed in the record of a stream; nothing when it is none, or holds nothing of that key.
+/// Seals with `next` what `kek` sealed in the record of a stream; returns `None` for any other record, or when it holds
+/// nothing of that key.
 ///
 /// # Errors
-/// [`VaultError`] says what cannot be opened or sealed.
+/// [`VaultError`] when a value cannot be opened or sealed.
 pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<Vec<u8>>, VaultError> {
     if !key.0.starts_with(PREFIX) {
         return Ok(None);
@@ -85,7 +87,7 @@ pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<V
     let id = stream.id.as_str().to_owned();
     let delivery = &mut stream.delivery;
     let mut changed = false;
-    // Marks are looked for, since the method that knows its secrets may not be linked today.
+    // The function looks for the marks of sealed values, since the method that knows its secrets may not be linked now.
     for (part, json) in [("delivery", &mut delivery.terms), ("grant", &mut delivery.grant)] {
         walk(&mut format!("stream/{id}/{part}"), json, &mut |place, text| {
             let Ok(sealed) = STANDARD_NO_PAD.decode(&*text) else { return Ok(()) };
@@ -104,7 +106,7 @@ pub fn reseal(key: &Key, value: &[u8], kek: &Kek, next: &Kek) -> Result<Option<V
     Ok(Some(serde_json::to_vec(&stream)?))
 }
 
-/// Visits every sealed value below, with its place.
+/// Visits every sealed value below a place, with its own place.
 fn walk(
     place: &mut String,
     json: &mut Json,
@@ -117,7 +119,7 @@ fn walk(
                 return visit(place, text);
             }
             for (name, value) in members {
-                // As JSON pointers are written (RFC 6901 §3).
+                // Names are escaped as in JSON pointers (RFC 6901 §3).
                 place.push('/');
                 place.push_str(&name.replace('~', "~0").replace('/', "~1"));
                 walk(place, value, visit)?;

@@ -1,4 +1,4 @@
-//! Streams as people look at them.
+//! The views of streams, as shown to people.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ pub struct StreamView {
     /// Scheme, host and port of the endpoint, and a hash of the rest (hardening H50); for a responder the gateway's own
     /// URL.
     pub endpoint: Option<String>,
-    /// `enabled`, `paused` or `disabled`.
+    /// The status: `enabled`, `paused` or `disabled`.
     pub status: &'static str,
     /// The reason, when the stream is not enabled.
     pub reason: Option<String>,
     /// The JWS algorithm.
     pub algorithm: String,
-    /// `operator`, or the client.
+    /// The owner: `operator`, or the client.
     pub owner: String,
     /// SETs owed and not settled.
     pub waiting: u64,
@@ -54,17 +54,17 @@ pub struct StreamView {
     pub last_error: Option<String>,
     /// Seconds since the last failure.
     pub last_error_seconds_ago: Option<u64>,
-    /// A remark on a receiver that works and does not do as the method has it.
+    /// A remark on a receiver that works but deviates from the method.
     pub warning: Option<String>,
-    /// Seconds since the last acknowledgement, of this process.
+    /// Seconds since the last acknowledgement in this process.
     pub last_success_seconds_ago: Option<u64>,
-    /// Seconds since the receiver last came, of this process, where it is the receiver who comes.
+    /// Seconds since the receiver last came in this process, where it is the receiver that comes.
     pub last_session_seconds_ago: Option<u64>,
     /// Seconds until the next attempt, where everything waits for its time.
     pub next_attempt_seconds: Option<u64>,
     /// The endpoint that the stream shares with others, while it fails.
     pub held: Option<HeldView>,
-    /// The SETs that its limits dropped since the start, if they did within the last day.
+    /// The SETs that its limits dropped since the start, if any were dropped within the last day.
     pub limited: Option<LimitedView>,
     /// The reason why nothing can come, if there is one.
     pub nothing_because: Option<String>,
@@ -75,7 +75,7 @@ pub struct StreamView {
 /// The SETs that a stream's limits, or the store's budget, dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LimitedView {
-    /// `too_large` (the budget), `too_many` or `too_old`.
+    /// The limit: `too_large` (the budget), `too_many` or `too_old`.
     pub rule: &'static str,
     /// SETs dropped since the start.
     pub dropped: u64,
@@ -83,7 +83,7 @@ pub struct LimitedView {
     pub seconds_ago: u64,
 }
 
-/// How long a stream is shown as limited after its limits dropped something.
+/// The time for which a stream is shown as limited after its limits dropped something.
 const LIMITED_SHOWN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An endpoint of the operator that fails, such as a cluster: all its streams wait, and one SET at a time probes it.
@@ -93,9 +93,9 @@ pub struct HeldView {
     pub endpoint: String,
     /// The cause.
     pub cause: String,
-    /// Seconds since it has been failing.
+    /// Seconds for which it has been failing.
     pub for_seconds: u64,
-    /// Seconds until the next probe; nothing while one is under way.
+    /// Seconds until the next probe; `None` while one is under way.
     pub next_attempt_seconds: Option<u64>,
 }
 
@@ -111,7 +111,7 @@ impl HeldView {
     }
 }
 
-/// What a subscription's state tells, read under its lock.
+/// The part of a view that comes from a subscription's state, read under its lock.
 #[derive(Default)]
 struct StateView {
     in_flight: usize,
@@ -135,7 +135,7 @@ impl StateView {
 }
 
 impl Inner {
-    /// Why nothing can come to this stream, the widest reason first.
+    /// Returns the reason why nothing can come to this stream, the widest one first.
     fn nothing_because(
         &self,
         stream: &Stream,
@@ -152,7 +152,7 @@ impl Inner {
         })
     }
 
-    /// Where the stream's SETs go, without what may be secret.
+    /// Returns the endpoint to which the stream's SETs go, without what may be secret.
     fn endpoint_label(&self, stream: &Stream, subscription: Option<&Subscription>) -> Option<String> {
         let Some(subscription) = subscription else {
             let url = stream.delivery.terms.get("endpoint_url").and_then(serde_json::Value::as_str);
@@ -163,7 +163,7 @@ impl Inner {
         })
     }
 
-    /// Why no stream gets anything, or why nobody knows what this one has.
+    /// Returns the reason why no stream gets anything, or why the counts of this one are unknown.
     fn nothing_comes(&self, unread: Option<StoreError>) -> Option<String> {
         let obstacle = self.shared.store.health().obstacle.filter(Obstacle::stops_delivery);
         match (obstacle, unread) {
@@ -173,7 +173,7 @@ impl Inner {
         }
     }
 
-    /// Why nothing of this stream can be signed.
+    /// Returns the reason why nothing of this stream can be signed.
     fn no_key(&self, stream: &Stream, profile: &Profile) -> Option<String> {
         let issuer = self.issuer(&stream.issuer).filter(|_| profile.form == Form::Token)?;
         let algorithm = stream.algorithm.parse().ok()?;
@@ -216,7 +216,8 @@ impl Inner {
             parked_total: cursor.tally.parked,
             dropped: cursor.tally.dropped.values().sum(),
             owed: cursor.tally.owed,
-            // By the clock that accepted it, which is not the wall's while that is not believed.
+            // The age is measured by the clock that accepted the SET, which is not the wall clock while that is not
+            // believed.
             oldest_waiting_seconds: cursor
                 .oldest
                 .map(|head| self.shared.store.time().now.since(head.accepted).as_secs()),

@@ -14,7 +14,7 @@ impl Reservation {
     /// Takes room in all windows, or in none.
     ///
     /// # Errors
-    /// The window that has too little.
+    /// The window that has too little room.
     pub(crate) fn make(windows: Vec<Window>, sets: usize, bytes: usize) -> Result<Arc<Self>, Window> {
         for (at, window) in windows.iter().enumerate() {
             if !window.core().reserve(sets, bytes) {
@@ -25,13 +25,13 @@ impl Reservation {
         Ok(Arc::new(Self { windows }))
     }
 
-    /// One SET is settled or came back.
+    /// Gives back the room of one SET, which is settled or came back.
     pub(crate) fn give(&self, bytes: usize) {
         self.windows.iter().for_each(|window| window.core().give(1, 0, bytes));
     }
 }
 
-/// Room that many SETs give back together: each window is locked once, and one who waits is woken for all of it.
+/// Room that many SETs give back together: each window is locked once, and a waiter is woken for all of it.
 #[derive(Debug, Default)]
 pub(crate) struct Returned(Vec<(Window, usize, usize)>);
 
@@ -60,7 +60,7 @@ impl Drop for Reservation {
     }
 }
 
-/// A consumer that waits for room in a window. A chance that comes too late is passed on to the next who waits.
+/// A consumer that waits for room in a window. A chance that comes too late is passed on to the next waiter.
 #[derive(Debug, Default)]
 pub(crate) struct Waiter(Option<(Window, u64)>);
 
@@ -74,7 +74,7 @@ impl Waiter {
         let waker = cx.waker().clone();
         let waiter = window.core().when_room(Arc::new(move || waker.wake_by_ref()));
         self.0 = Some((window.clone(), waiter));
-        // Room may have come between the look and the wait.
+        // Room may have come between the check and the wait.
         window.core().pass_on();
     }
 
@@ -92,7 +92,7 @@ impl Waiter {
         self.0.is_some()
     }
 
-    /// Waits no more. Tells of which window room was announced in the meantime.
+    /// Ends the wait. Returns the window of which room was announced in the meantime, if any.
     pub(crate) fn withdraw(&mut self) -> Option<Window> {
         self.0.take().filter(|(window, waiter)| !window.core().withdraw(*waiter)).map(|(window, _)| window)
     }

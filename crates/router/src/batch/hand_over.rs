@@ -1,4 +1,4 @@
-//! Handing over: what a batch holds until then goes back when it is dropped before.
+//! The hand-over of a batch; SETs of a batch that is dropped before it go back.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use setgate_delivery::spi::Lease;
 
 use crate::{number::LeaseNo, subscription::Subscription};
 
-/// What a batch holds until it is handed over.
+/// The lease of a batch, which holds its SETs until they are handed over.
 pub(super) struct BatchLease {
     pub(super) subscription: Arc<Subscription>,
     pub(super) sets: Vec<LeaseNo>,

@@ -1,4 +1,4 @@
-//! Preparing what was leased: bodies are read, tokens sealed.
+//! The preparation of leased SETs: bodies are read and tokens sealed.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     subscription::{FetchedBatch, Served, Subscription},
 };
 
-/// A fetched SET with its sealed token, or what became of it instead.
+/// A fetched SET with its sealed token, or the reason why it has none.
 pub(super) struct Prepared {
     pub(super) slot: Slot,
     pub(super) batch: BatchNo,
@@ -32,14 +32,14 @@ pub(super) enum Made {
     Token(Token),
     Gone(Rule),
     TooLarge(usize),
-    /// The store has it and cannot read it.
+    /// The store has the SET and cannot read it.
     Unread(Cause),
 }
 
 pub(super) struct Token {
     pub(super) token: Bytes,
     pub(super) body: Bytes,
-    /// Of the keyring, when it was sealed.
+    /// The generation of the keyring when the token was sealed.
     pub(super) generation: KeyGeneration,
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-/// What is to be sealed, and beside it the tokens of earlier attempts: a repeat leaves as it was.
+/// Returns the jobs to seal, and for each SET the kept token of an earlier attempt, so that a repeat leaves as it was.
 fn jobs(
     subscription: &Subscription,
     slots: &[(Slot, Jti)],
@@ -128,7 +128,7 @@ fn jobs(
     (jobs, cached)
 }
 
-/// Reads bodies; where one of them has rotted, each by itself, so that it holds up no other.
+/// Reads bodies. Where one of them is corrupt, each is read by itself, so that it holds up no other.
 async fn read(
     subscription: &Subscription,
     at: Vec<Position>,
@@ -136,7 +136,7 @@ async fn read(
 ) -> Result<Vec<Result<Option<Bytes>, Cause>>, StoreError> {
     let store = &subscription.shared.store;
     match store.bodies(at.clone()).await {
-        // A control SET leaves by itself: its channel waits.
+        // A control SET travels alone, so a corrupt one makes its channel wait.
         Err(StoreError::Corrupt(_)) if slots.iter().all(|(slot, _)| slot.head.kind != Kind::Control) => {}
         read => return Ok(read?.into_iter().map(Ok).collect()),
     }

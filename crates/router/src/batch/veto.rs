@@ -1,4 +1,4 @@
-//! The veto: the last look before SETs leave.
+//! The veto: the last check before SETs leave.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,19 +19,20 @@ use crate::{
     subscription::{Phase, Served},
 };
 
-/// What was accepted is read whatever its limits were then.
+/// Limits that allow everything: an accepted event is read whatever the limits were then.
 const UNLIMITED: setgate_set::EventLimits =
     setgate_set::EventLimits { types: usize::MAX, uri: usize::MAX, name: usize::MAX };
 
 impl StreamConsumer {
-    /// The last look before SETs leave: paused, dropped, removed or no longer wanted since the decision.
+    /// Returns the SETs that may leave after the last check, which holds back what is paused, dropped, removed or no
+    /// longer wanted since the decision.
     pub(super) fn pass(&mut self, want: &Want) -> Option<Batch> {
         if self.kept.is_empty() {
             return None;
         }
         self.drop_unread();
         let paused = self.recall();
-        // Sealed for another method or endpoint than is in force now: it must not leave for the old one.
+        // SETs that were sealed for another method or endpoint than the one in force must not leave for the old one.
         let in_force = self.subscription.served.load_full();
         let moved = in_force.generation != self.holder.generation;
         let mut sets = Vec::with_capacity(self.kept.len().min(want.sets));
@@ -49,7 +50,7 @@ impl StreamConsumer {
             }
             let Some(token) = self.token(lease, made, &served) else { continue };
             if token.generation != KeyGeneration::of(&served.seal.keyring) {
-                // Its key may have been revoked since: it is sealed again (hardening H49).
+                // Its key may have been revoked since, so it is sealed again (hardening H49).
                 back.push(lease);
                 continue;
             }
@@ -89,7 +90,7 @@ impl StreamConsumer {
         ))
     }
 
-    /// Whether there is more for this consumer now.
+    /// Returns whether there is more for this consumer now.
     fn has_more(&self) -> bool {
         !self.kept.is_empty() || {
             let mut state = self.subscription.state.lock();
@@ -97,27 +98,28 @@ impl StreamConsumer {
         }
     }
 
-    /// Lets go of what the store cannot read.
+    /// Gives up the kept SETs that the store cannot read.
     fn drop_unread(&mut self) {
         self.kept.retain(|(prepared, _)| {
             let Made::Unread(cause) = &prepared.made else { return true };
-            // What was fetched behind it comes back with it, before anything of its subject leaves.
+            // SETs that were fetched behind it come back with it, before anything of its subject leaves.
             self.subscription.cannot_read(prepared.lease(), cause);
             false
         });
     }
 
-    /// Hands back what may not leave since its endpoint failed, and tells whether the stream is paused.
+    /// Hands back the SETs that may not leave since their endpoint failed, and returns whether only control SETs may
+    /// leave.
     fn recall(&mut self) -> bool {
         let mut held = Vec::new();
         let paused = {
             let state = self.subscription.state.lock();
             let open = state.is_endpoint_open();
-            // What failed meanwhile has taken back what was fetched behind it.
+            // A SET that failed meanwhile has taken back those that were fetched behind it.
             self.kept.retain(|(prepared, _)| {
                 let lease = prepared.lease();
                 let leased = state.in_flight.lease(lease);
-                // What was fetched before its endpoint failed waits, too.
+                // SETs that were fetched before their endpoint failed wait, too.
                 let leaves = leased.is_some_and(|leased| open || state.lets_pass(leased));
                 if !leaves && leased.is_some() {
                     held.push(lease);
@@ -132,7 +134,7 @@ impl StreamConsumer {
         paused
     }
 
-    /// The sealed token; of a SET without one its end is told.
+    /// Returns the sealed token. A SET without one is settled or comes back, as the reason demands.
     fn token(&self, lease: LeaseNo, made: Made, served: &Served) -> Option<Token> {
         match made {
             Made::Token(token) => return Some(token),
@@ -147,7 +149,8 @@ impl StreamConsumer {
         None
     }
 
-    /// What was fetched for one batch of which two are made: what follows a SET of the first comes back until that is settled.
+    /// Parts the rest of a fetched batch from the SETs that leave first, and returns those that must follow one of
+    /// these: they come back until that one is settled.
     fn part_behind(&mut self, first: &[SealedSet]) -> Vec<LeaseNo> {
         let mut back = Vec::new();
         if self.kept.is_empty() {
@@ -165,7 +168,8 @@ impl StreamConsumer {
         back
     }
 
-    /// Why a SET must not leave any more, though it was owed when it was accepted.
+    /// Returns the rule by which a SET must not leave any more although it was owed when it was accepted, if there is
+    /// one.
     fn veto(&self, served: &Served, slot: &Slot, body: &Bytes) -> Option<Rule> {
         if !self.subscription.shared.store.is_owed(self.subscription.no, slot.head.at) {
             return Some(Rule::Deleted);

@@ -1,4 +1,4 @@
-//! The index against the plain rule, and what a decision costs.
+//! Tests of the index against the plain rule, and of the cost of a decision.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -93,7 +93,8 @@ proptest! {
     }
 }
 
-/// What a decision looked at, with `count` streams that do not want the event beside three that do.
+/// Returns the number of streams that a decision checked, with `count` streams that do not want the event beside three
+/// that do.
 fn cost_among(count: u32, others: impl Fn(u32) -> Value, sub_id: &Value) -> u64 {
     let wants = json!({"events": {"exact": ["urn:a"]}});
     let listed = json!({"events": {"exact": ["urn:a"]}, "default_subjects": "NONE", "roster": {"added": [sub_id]}});

@@ -1,4 +1,4 @@
-//! Fetching: which SETs leave now, lane by lane.
+//! The fetch: chooses the SETs that leave now, lane by lane.
 
 use setgate_delivery::Order;
 use setgate_set::OrderKey;
@@ -6,17 +6,17 @@ use setgate_set::OrderKey;
 use super::{Lane, Lanes, Listed};
 use crate::{number::ConsumerNo, slot::Slot};
 
-/// What one fetch takes, and how much it may take.
+/// The SETs that one fetch takes, and the limits on it.
 struct Portion {
     slots: Vec<Slot>,
     /// Bytes of `slots`.
     total: usize,
-    /// SETs.
+    /// The most SETs.
     most: usize,
     bytes: usize,
-    /// Bytes that a SET has beside its body.
+    /// Bytes that each SET has beside its body.
     overhead: usize,
-    /// The next SET did not fit, or must leave alone.
+    /// True when the next SET did not fit, or must leave alone.
     full: bool,
 }
 
@@ -27,13 +27,13 @@ impl Portion {
 }
 
 impl Lane {
-    /// Moves from its front what may leave together, and says how many.
+    /// Moves the SETs that may leave together from the front of the lane into the portion; returns their number.
     fn fetch(&mut self, portion: &mut Portion, order: Order) -> usize {
         let mut taken = 0;
         while !portion.has_enough() && (taken == 0 || order != Order::PerSet) {
             let Some(next) = self.queue.front() else { break };
             let size = next.head.body_len as usize + portion.overhead;
-            // What may be the reason why others fail with it leaves alone.
+            // A SET that may be the reason why others fail with it leaves alone.
             let apart = order != Order::PerSet && next.is_apart();
             portion.full = apart;
             if !portion.slots.is_empty() && (apart || portion.total + size > portion.bytes) {
@@ -50,10 +50,11 @@ impl Lane {
 }
 
 impl Lanes {
-    /// Takes for a consumer up to `most` SETs that may leave now, with at most `bytes` of bodies (at least one SET).
+    /// Takes for a consumer up to `most` SETs that may leave now, with at most `bytes` of bodies and overhead (at least
+    /// one SET).
     ///
-    /// `order` says which of one key may leave together. Also returns from where to scan again, if anywhere: a consumer that holds
-    /// a key may go on with what of it was skipped.
+    /// `order` decides which SETs of one key may leave together. Also returns the position from which to scan again, if
+    /// any: a consumer that holds a key may go on with its skipped SETs.
     pub(crate) fn fetch(
         &mut self,
         consumer: ConsumerNo,
@@ -88,7 +89,7 @@ impl Lanes {
         (portion.slots, self.found_again(again))
     }
 
-    /// Nothing of this lane fitted any more: it is first next time.
+    /// Lists a lane in front again when none of its SETs fitted.
     fn relist_first(&mut self, key: OrderKey, was: Listed, consumer: ConsumerNo) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         lane.listed = was;
@@ -103,7 +104,7 @@ impl Lanes {
         }
     }
 
-    /// The lane whose turn it is, no more listed.
+    /// Returns the lane whose turn it is, taken off its list.
     fn next_lane(&mut self, consumer: ConsumerNo) -> Option<(OrderKey, Listed)> {
         let free_first = self.free_next;
         self.free_next = !free_first;

@@ -1,6 +1,6 @@
 //! The fetched and unsettled SETs of one order key.
 
-/// Positions in the order of the ledger. Most lanes have one at a time: it needs no room of its own.
+/// Positions in the order of the ledger. Most lanes have one at a time, which needs no allocation.
 #[derive(Debug, Default)]
 pub(super) enum Out {
     #[default]
@@ -22,7 +22,7 @@ impl Out {
         }
     }
 
-    /// Those behind `seq`.
+    /// Returns the positions behind `seq`.
     pub(super) fn behind(&self, seq: u64) -> &[u64] {
         let all = self.all();
         all.get(all.partition_point(|other| *other <= seq)..).unwrap_or_default()

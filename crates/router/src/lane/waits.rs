@@ -1,4 +1,4 @@
-//! When lanes that wait go on.
+//! The times at which waiting lanes go on.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,7 +11,7 @@ use super::Lane;
 pub(super) struct Waits(pub(super) BTreeSet<(Duration, OrderKey)>);
 
 impl Waits {
-    /// From now on the lane of this key waits so long, or not at all.
+    /// Lets the lane of this key wait until this time, or not at all.
     pub(super) fn set(&mut self, key: OrderKey, lane: &mut Lane, until: Option<Duration>) {
         if let Some(before) = std::mem::replace(&mut lane.waits, until) {
             self.0.remove(&(before, key));

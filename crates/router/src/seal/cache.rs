@@ -1,4 +1,4 @@
-//! Sealed tokens of SETs that failed.
+//! The cache of sealed tokens of SETs that failed.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,7 +8,8 @@ use setgate_set::Jti;
 
 use crate::number::KeyGeneration;
 
-/// Sealed tokens of SETs that failed: a repeat is not signed again. Bounded in bytes; a miss signs again, the payload is the same.
+/// Sealed tokens of SETs that failed, so that a repeat is not signed again. The cache is bounded in bytes; after a miss
+/// the same payload is signed again.
 #[derive(Default)]
 pub(crate) struct SealCache(Mutex<CachedTokens>);
 
@@ -38,7 +39,7 @@ impl SealCache {
         }
     }
 
-    /// The token, unless a key has come or gone since: a revoked key must not live on here.
+    /// Returns the token, unless a key has come or gone since: a revoked key must not live on here.
     pub(crate) fn find(&self, jti: &Jti, generation: KeyGeneration) -> Option<Bytes> {
         let kept = self.0.lock();
         kept.tokens.get(jti).filter(|(then, _)| *then == generation).map(|(_, token)| token.clone())

@@ -1,11 +1,12 @@
-//! Grants that an earlier version kept: their times were numbers of seconds, and are durations with units now.
+//! The conversion of grants that an earlier version kept: their times were numbers of seconds, and are durations with
+//! units now.
 
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use setgate_clock::duration;
 
-/// What the members were called, and what they are called now.
+/// The former and the present names of the members.
 const SECONDS: [(&str, &str); 4] = [
     ("timeout_seconds", "timeout"),
     ("hold_seconds", "hold"),
@@ -13,7 +14,8 @@ const SECONDS: [(&str, &str); 4] = [
     ("knock_seconds", "ack_probe_after"),
 ];
 
-/// Writes the times of a kept grant as durations. What the configuration says is refused instead, with what to write.
+/// Writes the times of a kept grant as durations. A configuration that holds the former members is refused instead,
+/// with what to write.
 pub(super) fn with_units(grant: &mut Json) {
     let Some(members) = grant.as_object_mut() else { return };
     for (old, new) in SECONDS {

@@ -1,4 +1,4 @@
-//! The streams that the configuration declares, held against those that are kept.
+//! The reconciliation of the streams that the configuration declares with those that are kept.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,45 +9,45 @@ use setgate_stream::{Delivery, Owner, Reason, Roster, Status, Stream};
 use super::{StreamError, StreamTable};
 use crate::{ChangeError, Declared, DeclaredStatus, Inner, Router};
 
-/// What a reconciliation did; nothing is ever deleted by it (hardening H15).
+/// The report of a reconciliation, which never deletes anything (hardening H15).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Reconciled {
     /// Streams that were new in the configuration.
     pub created: Vec<String>,
     /// Streams whose configuration changed.
     pub changed: Vec<String>,
-    /// Streams that are declared no more: disabled, their cursors kept.
+    /// Streams that are no longer declared: disabled, their cursors kept.
     pub absent: Vec<String>,
-    /// Streams as they were.
+    /// The number of streams that stayed as they were.
     pub unchanged: usize,
 }
 
-/// Why a configuration was not applied; then nothing of it was.
+/// The reason why a configuration was not applied, in which case none of it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReconcileError {
     /// A stream's configuration is not acceptable.
     #[error("stream `{stream}`: {source}")]
     Stream {
-        /// Its id.
+        /// The stream's id.
         stream: String,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         source: StreamError,
     },
     /// More than a tenth of the streams would go.
     #[error("{absent} of {all} streams are declared no more, {first} among them: refused without --force")]
     TooManyAbsent {
-        /// Streams that would be disabled.
+        /// The number of streams that would be disabled.
         absent: usize,
-        /// Streams that the operator declared before.
+        /// The number of streams that the operator declared before.
         all: usize,
-        /// One of them.
+        /// The name of one of them.
         first: String,
     },
-    /// The streams cannot be written as they are wanted.
+    /// The streams cannot be written as the configuration asks for.
     #[error(transparent)]
     Change(ChangeError),
-    /// The store did not take it.
+    /// The store did not accept the change.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -61,7 +61,7 @@ impl From<ChangeError> for ReconcileError {
     }
 }
 
-/// What a reconciliation is about to write.
+/// The changes that a reconciliation is about to write.
 #[derive(Default)]
 struct Plan {
     report: Reconciled,
@@ -73,7 +73,7 @@ struct Plan {
 }
 
 impl Inner {
-    /// What the configuration asks for, as a stream; `before` keeps what the configuration does not say.
+    /// Makes the stream that the configuration asks for; `before` supplies what the configuration leaves open.
     fn wanted(&self, declared: &Declared, before: Option<&Stream>, no: StreamNo) -> Result<Stream, StreamError> {
         let issuer = self.issuer_of(&declared.issuer)?;
         let algorithm = declared.algorithm.clone().unwrap_or_else(|| issuer.algorithm.to_string());
@@ -115,7 +115,7 @@ impl Inner {
         })
     }
 
-    /// What becomes of a declared stream.
+    /// Plans the change of one declared stream.
     fn plan(&self, plan: &mut Plan, kept: &StreamTable, declared: &Declared) -> Result<(), StreamError> {
         let id = declared.id.as_str();
         let before = kept.by_id(id);
@@ -147,7 +147,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Disables the streams that are declared no more.
+    /// Plans to disable the streams that are no longer declared.
     fn plan_absent(
         &self,
         plan: &mut Plan,
@@ -155,7 +155,8 @@ impl Inner {
         declared: &BTreeSet<&str>,
         force: bool,
     ) -> Result<(), ReconcileError> {
-        // Those that were absent before are no streams that could go: a heap of them must not hide that all others do.
+        // Streams that were absent before are not counted: a large number of them must not hide that all others would
+        // go.
         let own: Vec<_> = kept
             .streams
             .values()
@@ -164,7 +165,7 @@ impl Inner {
             .filter(|stream| !matches!(stream.status, Status::Disabled { why: Reason::AbsentFromConfiguration, .. }))
             .collect();
         let absent: Vec<_> = own.iter().filter(|stream| !declared.contains(stream.id.as_str())).collect();
-        // With few streams each of them is more than a tenth.
+        // With fewer than ten streams each of them is more than a tenth.
         if let Some(first) = absent.first().filter(|_| !force && absent.len() * 10 > own.len()) {
             let first = format!("`{}`", first.id);
             return Err(ReconcileError::TooManyAbsent { absent: absent.len(), all: own.len(), first });
@@ -173,17 +174,17 @@ impl Inner {
             let mut stream = Stream::clone(stream);
             stream.status = Status::Disabled { at: self.now(), why: Reason::AbsentFromConfiguration };
             plan.report.absent.push(stream.id.to_string());
-            // Its cursor is kept, and so is what it is owed: an accident in the file must not cost a backlog.
+            // Its cursor is kept, and so is what it is owed: a mistake in the file must not cost a backlog.
             plan.changed.push(Arc::new(stream));
         }
         Ok(())
     }
 }
 
-/// The status that the configuration asks for, beside the one that is kept.
+/// Returns the status that the configuration asks for, given the one that is kept.
 fn wanted_status(declared: DeclaredStatus, kept: Option<&Status>, at: Timestamp) -> Status {
     match (declared, kept) {
-        // A stream paused by fault, or by hand, is resumed by hand, never by a reload.
+        // A stream that was paused by a fault, by its receiver, for inactivity or by hand is never resumed by a reload.
         (
             DeclaredStatus::Enabled,
             Some(status @ Status::Paused { why: Reason::Fault(_) | Reason::Receiver(_) | Reason::Inactive(_), .. }),
@@ -206,10 +207,11 @@ const DECLARED: &str = "declared so in the configuration";
 impl Router {
     /// Brings the operator's streams in line with the configuration: validated whole, applied whole or not at all.
     ///
-    /// A stream that is declared no more is disabled and keeps its cursor; `streams delete` removes it (hardening H15).
+    /// A stream that is no longer declared is disabled and keeps its cursor; `streams delete` removes it (hardening
+    /// H15).
     ///
     /// # Errors
-    /// [`ReconcileError`] names the stream and what to do; then nothing was changed.
+    /// [`ReconcileError`] names the stream and what to do; nothing was changed then.
     pub async fn reconcile(&self, declared: Vec<Declared>, force: bool) -> Result<Reconciled, ReconcileError> {
         let inner = &self.0;
         let mut kept = inner.kept.lock().await;
@@ -222,7 +224,7 @@ impl Router {
         }
         inner.plan_absent(&mut plan, &kept, &seen, force)?;
         let Plan { mut report, mut changed, drop_through, fresh } = plan;
-        // One commit for all numbers: thousands of streams must not wait for thousands of syncs.
+        // One commit allocates all numbers: thousands of streams must not wait for thousands of syncs.
         let units = fresh.iter().map(|_| Unit::Allocate { space: Space::Stream }).collect();
         let mut numbers = inner.shared.store.commit(units, Durability::Sync).await?.into_iter();
         for mut stream in fresh {

@@ -1,4 +1,4 @@
-//! What a stream needs to be delivered: its issuer, its method's channel, its seal.
+//! The parts that a stream needs to be delivered: its issuer, its method's channel, its seal.
 
 use std::sync::Arc;
 
@@ -10,50 +10,50 @@ use setgate_stream::{Owner, Stream};
 
 use crate::{Inner, Issuer, number::Generation, seal::Seal, subscription::Served, vault::Secrets};
 
-/// Why a stream cannot be delivered as it is configured, and what to do.
+/// The reason why a stream cannot be delivered as it is configured, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// Its issuer is none of this gateway's.
+    /// The issuer is not one of this gateway's.
     #[error("`issuer` {issuer} is not among [[issuers]] ({})", known.join(", "))]
     Issuer {
-        /// As the stream has it.
+        /// The issuer that the stream names.
         issuer: String,
-        /// Those of this gateway.
+        /// The issuers of this gateway.
         known: Vec<String>,
     },
-    /// Its method is not there.
+    /// The method is not linked and enabled.
     #[error("`delivery.method` {method} is not linked and enabled; there are: {}", known.join(", "))]
     Method {
-        /// As the stream has it.
+        /// The method that the stream names.
         method: String,
-        /// The URIs of those that are.
+        /// The URIs of the methods that are.
         known: Vec<&'static str>,
     },
-    /// Its algorithm is none.
+    /// The algorithm is unknown.
     #[error(transparent)]
     Algorithm(#[from] UnknownAlgorithm),
-    /// Its issuer has no key for its algorithm.
+    /// The issuer has no key for the algorithm.
     #[error("`algorithm` {0}: the issuer has no such key; list it under `algorithms` of [[issuers]]")]
     NoKey(String),
-    /// Its method does not take its terms or its grant.
+    /// The method does not accept the terms or the grant.
     #[error(transparent)]
     Terms(#[from] Fault),
-    /// Its id is declared for another stream as well.
+    /// The id is declared for another stream as well.
     #[error("it is declared twice")]
     Twice,
-    /// Its id is that of a stream which a receiver owns.
+    /// The id is that of a stream which a receiver owns.
     #[error("a receiver's stream has this id: choose another")]
     OfReceiver,
-    /// Its SETs would be for somebody else than those that wait.
+    /// The audience or the issuer changed while SETs wait that were meant for the former one.
     #[error(
         "`audience` or `issuer` changed while {waiting} SETs wait: pause intake and let them drain, or delete the stream and declare it under a new id"
     )]
     Moved {
-        /// SETs that wait.
+        /// The number of SETs that wait.
         waiting: u64,
     },
-    /// The store did not number it.
+    /// The store gave no number.
     #[error("the store gave no number")]
     NoNumber,
 }
@@ -66,7 +66,7 @@ impl Inner {
         })
     }
 
-    /// What a stream needs to be delivered, or why it cannot.
+    /// Returns what a stream needs to be delivered, or the reason why it cannot be.
     pub(super) fn served(&self, stream: &Arc<Stream>, filter_changed: Version) -> Result<Served, StreamError> {
         let issuer = self.issuer_of(&stream.issuer)?;
         let called = &stream.delivery.method;
@@ -107,7 +107,7 @@ impl Inner {
         })
     }
 
-    /// The issuer of this URL.
+    /// Returns the issuer with this URL.
     pub(super) fn issuer_of(&self, url: &str) -> Result<&Issuer, StreamError> {
         self.issuer(url).ok_or_else(|| StreamError::Issuer {
             issuer: url.to_owned(),
@@ -115,7 +115,8 @@ impl Inner {
         })
     }
 
-    /// The channel of a stream whose delivery stays as it is: what its method keeps there (waiting polls, windows) outlives a pause.
+    /// Returns the channel of a stream whose delivery stays as it is: what its method keeps there (waiting polls,
+    /// windows) outlives a pause.
     fn channel_in_force(&self, stream: &Stream) -> Option<Arc<dyn AnyChannel>> {
         let served = self.subscription(StreamNo(stream.no))?.served.load_full();
         let before = &served.stream;

@@ -1,4 +1,4 @@
-//! How leases come back to their lanes: untried, failed, or unreadable.
+//! The return of leases to their lanes: untried, failed, or unreadable.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{State, Subscription, parts::Leased};
 use crate::{backoff::pause, number::LeaseNo, shared::Shared, slot::Slot};
 
 impl Subscription {
-    /// These leases were made and not handed over: it never happened.
+    /// Takes back leases that were not handed over, as if they had never been made.
     pub(crate) fn hand_back(self: &Arc<Self>, sets: &[LeaseNo]) {
         let mut state = self.state.lock();
         self.take_back(&mut state, sets);
@@ -29,7 +29,8 @@ impl Subscription {
         }
     }
 
-    /// A lease comes back to its place, and with it all that was fetched behind it: nothing later may arrive first.
+    /// Puts a lease back in its place, and with it everything that was fetched behind it: nothing later may arrive
+    /// first.
     pub(super) fn come_back(&self, state: &mut State, leased: Leased, due: Option<Duration>) {
         let slot = self.keep_sealed(leased);
         if slot.head.kind == Kind::Control {
@@ -51,18 +52,19 @@ impl Subscription {
         }
     }
 
-    /// Keeps the token of a SET that comes back: a repeat is not signed again.
+    /// Keeps the token of a SET that comes back, so that a repeat is not signed again.
     fn keep_sealed(&self, leased: Leased) -> Slot {
         let Leased { mut slot, jti, sealed, .. } = leased;
         if let Some((generation, sealed)) = sealed {
-            // The generation it was sealed in, not that of now: a key may have been revoked while it was handed over.
+            // The token keeps the generation in which it was sealed, not the present one: a key may have been revoked
+            // while it was handed over.
             self.shared.cache.keep(jti, generation, sealed);
             slot.sealed_before = true;
         }
         slot
     }
 
-    /// Sealing or reading failed for the whole batch: everything goes back and the channel waits.
+    /// Takes back a whole batch whose sealing or reading failed; the channel then waits.
     pub(crate) fn fetch_failed(self: &Arc<Self>, sets: &[LeaseNo], cause: Cause) {
         let now = self.shared.runtime.clock.monotonic();
         let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
@@ -70,14 +72,16 @@ impl Subscription {
         {
             let mut state = self.state.lock();
             let Shared { config, runtime, .. } = &*self.shared;
-            // Before they go back: a probe that comes back untried would let the next one through at once.
+            // The fault comes before the SETs go back: a probe that comes back untried would let the next one through
+            // at once.
             state.breaker.fault(now, Class::Transient, |failures| pause(config, &*runtime.random, failures));
             state.shown.last_error = Some((wall, cause));
         }
         self.hand_back(sets);
     }
 
-    /// A fetched SET is there and cannot be read: it waits for who repairs the store, its subject with it, and no other does.
+    /// Puts back a fetched SET that exists and cannot be read: it waits until the store is repaired, its subject with
+    /// it, and nothing else does.
     pub(crate) fn cannot_read(self: &Arc<Self>, lease: LeaseNo, cause: &Cause) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
@@ -86,7 +90,7 @@ impl Subscription {
             stream = %self.served.load().stream.id, cause = %cause,
             "a SET cannot be read and waits: stop the gateway and run `setgate store check`"
         );
-        // It may have been the probe: another one may leave.
+        // The SET may have been the probe, so another one may leave.
         state.breaker.unknown(now);
         state.shown.last_error = Some((wall, cause.clone()));
         let due = now + self.shared.config.backoff_max;

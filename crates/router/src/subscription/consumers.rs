@@ -1,4 +1,4 @@
-//! The consumers of one stream: how they hand over, who waits, and whose turn it is.
+//! The consumers of one stream: their delivery modes, which of them wait, and whose turn it is.
 
 use std::{task::Waker, time::Duration};
 
@@ -6,17 +6,18 @@ use setgate_delivery::{DeliveryMode, Order, Redelivery};
 
 use crate::number::ConsumerNo;
 
-/// A woken consumer takes its chance within this time; after it another is woken too. A consumer may be busy with its peer.
+/// The time within which a woken consumer takes its chance; after it another is woken too, since a consumer may be busy
+/// with its peer.
 const CHANCE: Duration = Duration::from_millis(10);
 
-/// What a consumer waits for.
+/// The thing that a consumer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum For {
     /// SETs.
     Sets,
-    /// The end alone: its peer has no room.
+    /// The end of the stream alone, since its peer has no room.
     End,
-    /// The outcomes of what it handed over.
+    /// The outcomes of what the consumer handed over.
     Outcomes,
 }
 
@@ -25,24 +26,24 @@ struct OneConsumer {
     id: ConsumerNo,
     order: Order,
     redelivery: Redelivery,
-    /// Handed over by it and unsettled.
+    /// The number of SETs that it handed over and that are unsettled.
     handed: u32,
-    /// Since which turn it waits, for what, and how it is woken.
+    /// The turn since which it waits, what it waits for, and its waker.
     waits: Option<(u64, For, Waker)>,
 }
 
-/// All consumers of one stream. There are few: each is a request or a connection of one receiver.
+/// All consumers of one stream. Their number is small: each is a request or a connection of one receiver.
 #[derive(Debug, Default)]
 pub(crate) struct Consumers {
     all: Vec<OneConsumer>,
     last: ConsumerNo,
     turns: u64,
-    /// The consumer that was woken for what anybody may take, and when.
+    /// The consumer that was woken for what any consumer may take, and the time of that.
     chance: Option<(ConsumerNo, Duration)>,
 }
 
 impl Consumers {
-    /// A new consumer with a number of its own.
+    /// Opens a new consumer with a number of its own.
     pub(crate) fn open(&mut self, mode: DeliveryMode) -> ConsumerNo {
         self.last = self.last.next();
         if self.all.len() < 4 {
@@ -62,7 +63,7 @@ impl Consumers {
         self.all.iter_mut().find(|consumer| consumer.id == id)
     }
 
-    /// How the consumer hands over; nothing when it is gone.
+    /// Returns the consumer's delivery mode; `None` when it is gone.
     pub(crate) fn mode(&self, id: ConsumerNo) -> Option<DeliveryMode> {
         self.all
             .iter()
@@ -70,7 +71,7 @@ impl Consumers {
             .map(|consumer| DeliveryMode { order: consumer.order, redelivery: consumer.redelivery })
     }
 
-    /// It is gone. Tells how it handed over and whether something that it handed over is unsettled.
+    /// Removes a consumer. Returns its delivery mode, and whether something that it handed over is unsettled.
     pub(crate) fn close(&mut self, id: ConsumerNo) -> Option<(DeliveryMode, bool)> {
         let at = self.all.iter().position(|consumer| consumer.id == id)?;
         let consumer = self.all.swap_remove(at);
@@ -81,7 +82,7 @@ impl Consumers {
         Some((DeliveryMode { order: consumer.order, redelivery: consumer.redelivery }, consumer.handed > 0))
     }
 
-    /// It waits; its place in the queue stays when it waited for the same before.
+    /// Lets the consumer wait; it keeps its place in the queue when it waited for the same before.
     pub(crate) fn wait(&mut self, id: ConsumerNo, what: For, waker: &Waker) {
         self.turns += 1;
         let turn = self.turns;
@@ -93,7 +94,7 @@ impl Consumers {
         }
     }
 
-    /// It waits no more, and its chance is used.
+    /// Notes that the consumer no longer waits and has used its chance.
     pub(crate) fn took(&mut self, id: ConsumerNo) {
         if self.chance.is_some_and(|(consumer, _)| consumer == id) {
             self.chance = None;
@@ -103,7 +104,7 @@ impl Consumers {
         }
     }
 
-    /// Whether the consumer was woken for what anybody may take; then it has used its chance.
+    /// Returns whether the consumer was woken for what any consumer may take; its chance is used then.
     pub(crate) fn use_chance(&mut self, id: ConsumerNo) -> bool {
         let had = self.chance.is_some_and(|(consumer, _)| consumer == id);
         if had {
@@ -112,12 +113,12 @@ impl Consumers {
         had
     }
 
-    /// Whether somebody waits for SETs, or was woken for them.
+    /// Returns whether a consumer waits for SETs, or was woken for them.
     pub(crate) fn somebody_comes(&self) -> bool {
         self.chance.is_some() || self.waiting().next().is_some()
     }
 
-    /// Whether a consumer was woken and has not come yet.
+    /// Returns whether a consumer was woken and has not come yet.
     #[cfg(test)]
     pub(crate) fn is_called(&self) -> bool {
         self.chance.is_some()
@@ -130,7 +131,8 @@ impl Consumers {
         })
     }
 
-    /// Wakes the consumer that waits longest for SETs, unless one is on its way. Tells when to look again, where others wait too.
+    /// Wakes the consumer that waits longest for SETs, unless one is on its way. Returns the time at which to do so
+    /// again, where others wait too.
     pub(crate) fn wake_one(&mut self, now: Duration) -> Option<Duration> {
         if self.chance.is_none_or(|(_, since)| now >= since + CHANCE)
             && let Some((_, next)) = self.waiting().min()
@@ -155,21 +157,21 @@ impl Consumers {
         }
     }
 
-    /// Wakes all: something changed for everybody.
+    /// Wakes all consumers, since something changed for all of them.
     pub(crate) fn wake_all(&mut self) {
         for (_, _, waker) in self.all.iter_mut().filter_map(|consumer| consumer.waits.take()) {
             waker.wake();
         }
     }
 
-    /// A SET of this consumer was handed over.
+    /// Notes that a SET of this consumer was handed over.
     pub(crate) fn handed(&mut self, id: ConsumerNo) {
         if let Some(consumer) = self.get(id) {
             consumer.handed += 1;
         }
     }
 
-    /// A SET that this consumer had handed over is settled or due again.
+    /// Notes that a SET that this consumer had handed over is settled or due again.
     pub(crate) fn came_back(&mut self, id: ConsumerNo) {
         let Some(consumer) = self.get(id) else { return };
         consumer.handed = consumer.handed.saturating_sub(1);
@@ -178,7 +180,7 @@ impl Consumers {
         }
     }
 
-    /// Whether something that this consumer handed over is unsettled.
+    /// Returns whether something that this consumer handed over is unsettled.
     pub(crate) fn owes_outcomes(&self, id: ConsumerNo) -> bool {
         self.all.iter().any(|consumer| consumer.id == id && consumer.handed > 0)
     }

@@ -1,4 +1,4 @@
-//! What became of a fetched SET: acknowledged, parked, dropped, or due again.
+//! The outcomes of fetched SETs: acknowledged, parked, dropped, or due again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,8 +17,8 @@ use crate::{
 };
 
 impl Subscription {
-    /// Outcomes in any order: of SETs that are fetched at once, of others when the ledger has told what they are.
-    /// Tells how many that are fetched found their end.
+    /// Takes outcomes in any order: those of fetched SETs apply at once, those of others when the ledger has shown
+    /// which SETs they are. Returns the number of fetched SETs that were ended.
     pub(crate) fn settle(self: &Arc<Self>, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
         let mut ended = 0;
         let names = self.shared.store.names();
@@ -30,7 +30,8 @@ impl Subscription {
             let mut settling = Settling { served: &served, now, wall, notes: Vec::with_capacity(all.len()) };
             state.lanes.tell(now);
             let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, _, outcome)| {
-                // What failed takes back all that was fetched behind it: what of that has arrived is settled first.
+                // A SET that failed takes back everything that was fetched behind it, so SETs behind it that arrived
+                // are settled first.
                 matches!(outcome, Ok(_) | Err(Verdict::Refuse(_)))
             });
             state.in_flight.returned = Some(Returned::default());
@@ -48,10 +49,11 @@ impl Subscription {
                 }
             }
             if !settling.notes.is_empty() {
-                // Under the lock: a scan that begins behind it must wait for these, or it finds them owed.
+                // The notes are queued under the lock: a scan that begins after it must wait for these, or it finds the
+                // SETs owed.
                 self.shared.settler.note(settling.notes);
             }
-            // Given back before anybody is woken to fetch.
+            // The room is given back before anything is woken to fetch.
             state.in_flight.returned = None;
             // A request may settle and ask for more at once: its answer must not hold what it settles.
             state.in_flight.late += usize::from(!late.is_empty());
@@ -63,7 +65,8 @@ impl Subscription {
         ended
     }
 
-    /// Hand-overs have ended well, and outcomes come later: channel and endpoint are well, whatever becomes of the SETs.
+    /// Notes that hand-overs succeeded and that outcomes come later: channel and endpoint are healthy, whatever becomes
+    /// of the SETs.
     pub(crate) fn reached(self: &Arc<Self>, sets: &[(Jti, Attempt)]) {
         let now = self.shared.runtime.clock.monotonic();
         let names = self.shared.store.names();
@@ -89,11 +92,11 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// A fetched SET must not leave any more: dropped by a rule, counted.
+    /// Drops a fetched SET that must not leave any more, by a rule, and counts it.
     pub(crate) fn drop_by_rule(self: &Arc<Self>, lease: LeaseNo, rule: Rule) {
         let mut state = self.state.lock();
         if let Some(leased) = state.end_lease_if(lease) {
-            // A probe that does not leave tells nothing: another one may.
+            // A probe that does not leave has no result, so another may leave.
             state.breaker.unknown(self.shared.runtime.clock.monotonic());
             state.in_flight.ending.insert(lease.seq);
             let settlement = Settlement { stream: self.no, at: leased.slot.head.at, note: Note::Dropped(rule) };
@@ -101,21 +104,22 @@ impl Subscription {
         }
     }
 
-    /// A fetched SET cannot be carried: parked without an attempt.
+    /// Parks a fetched SET that cannot be carried, without an attempt.
     pub(crate) fn park_unsent(self: &Arc<Self>, lease: LeaseNo, code: setgate_set::ErrorCode, text: &str) {
         let mut state = self.state.lock();
         if let Some(leased) = state.end_lease_if(lease) {
-            // A probe that does not leave tells nothing: another one may.
+            // A probe that does not leave has no result, so another may leave.
             state.breaker.unknown(self.shared.runtime.clock.monotonic());
             self.park(&mut state, End::of(leased), code, text.into(), false);
         }
     }
 
-    /// Acknowledgements and refusals of SETs that are not fetched: from before a restart, or of an attempt that timed out.
+    /// Settles acknowledgements and refusals of SETs that are not fetched: from before a restart, or of an attempt that
+    /// timed out.
     ///
-    /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. What is in `ending` when
-    /// this returns is to be let go with [`Subscription::visible`] once its settlement is visible in the store. Called once for each
-    /// [`Command::Late`], whatever was found: consumers wait for it.
+    /// The heads were read from the ledger; those whose boot does not match their `jti` were left out. The returned
+    /// SETs stay in `ending` until the caller passes them to [`Subscription::visible`], once their settlement is
+    /// visible in the store. Called once for each [`Command::Late`], whatever was found, since consumers wait for it.
     pub(crate) fn settle_late(self: &Arc<Self>, all: Vec<(Head, Jti, Outcome)>) -> Vec<u64> {
         let (now, wall) = self.times();
         let mut acknowledged = Vec::new();
@@ -127,7 +131,7 @@ impl Subscription {
         for (head, jti, outcome) in all {
             let seq = head.at.seq;
             if state.in_flight.leased.contains_key(&seq) {
-                // It was fetched again in between.
+                // The SET was fetched again in between.
                 self.settle_one(&mut state, &mut settling, seq, (None, outcome));
                 continue;
             }
@@ -141,7 +145,7 @@ impl Subscription {
                     } else if let Some(again) = state.lanes.withdraw(head.order, seq) {
                         state.rewind(again);
                     }
-                    // A scan must not find it before the store knows.
+                    // A scan must not find it before the store shows the end.
                     state.in_flight.ending.insert(seq);
                     acknowledged.push(seq);
                     state.breaker.success();
@@ -153,7 +157,7 @@ impl Subscription {
                     let slot = if head.kind == Kind::Control {
                         let at = state.control.queue.iter().position(|slot| slot.seq() == seq);
                         let slot = at.and_then(|at| state.control.queue.remove(at));
-                        // Nothing was out: when it has ended, nothing is.
+                        // No control SET was out; this one counts as out until it has ended.
                         state.control.busy |= slot.is_some();
                         slot
                     } else {
@@ -176,7 +180,7 @@ impl Subscription {
         acknowledged
     }
 
-    /// The store shows what became of these: no scan finds them any more.
+    /// Notes that the store shows the ends of these SETs, so that no scan finds them any more.
     pub(crate) fn visible(&self, seqs: &[u64]) {
         let mut state = self.state.lock();
         for seq in seqs {
@@ -184,7 +188,7 @@ impl Subscription {
         }
     }
 
-    /// A SET was taken: the stream is well.
+    /// Notes that a SET was acknowledged, so that the stream is healthy.
     fn on_success(state: &mut State, wall: Timestamp, key: OrderKey, seq: u64) {
         state.streaks.fared.passed += 1;
         state.streaks.lone_failures = 0;
@@ -207,7 +211,7 @@ impl Subscription {
         let seq = slot.seq();
         state.in_flight.ending.insert(seq);
         if state.parked_keys.last.len() >= PARKED_KEYS_MOST {
-            // Of a forgotten key the ledger is asked.
+            // The ledger is asked about keys that are forgotten here.
             state.parked_keys.last.clear();
         }
         if seq >= state.parked_keys.one_by_one_from {
@@ -230,7 +234,7 @@ impl Subscription {
         self.shared.tell(Command::End(self.clone(), slot, settlement));
     }
 
-    /// That a SET was parked or dropped is durable: its lane goes on.
+    /// Lets the lane of a SET go on once it is durable that the SET was parked or dropped.
     pub(crate) fn ended(self: &Arc<Self>, slot: &Slot) {
         let mut state = self.state.lock();
         state.in_flight.ending.remove(&slot.seq());
@@ -238,7 +242,7 @@ impl Subscription {
         self.wake(&mut state);
     }
 
-    /// Whether a later SET of this order key was acknowledged; nothing, where that was not seen here.
+    /// Returns whether a later SET of this order key was acknowledged; `None` where that was not seen here.
     pub(crate) fn acknowledged_after(&self, key: OrderKey, seq: u64) -> Option<bool> {
         let (from, last) = self.state.lock().parked_keys.last.get(&key).copied()?;
         if last > seq { Some(true) } else { (seq >= from).then_some(false) }
@@ -269,7 +273,8 @@ impl Subscription {
             Disposition::Park { code, text, stream_fault } => {
                 state.shown.last_error = Some((settling.wall, Cause::new("refused", format!("{code}: {text}"))));
                 if stream_fault {
-                    // The endpoint answers, and says nothing of the others: a probe that ends so must not be the last.
+                    // The endpoint answers, but the answer says nothing of other SETs: a probe that ends in this way
+                    // must not be the last.
                     state.breaker.unknown(settling.now);
                 } else {
                     state.breaker.success();
@@ -300,7 +305,7 @@ impl Subscription {
         let &mut Settling { served, now, wall, .. } = settling;
         let head = &leased.slot.head;
         if leased.reached {
-            // How long its hand-over took is known already.
+            // The duration of its hand-over is known already.
             state.breaker.success();
         } else {
             state.breaker.took(leased.handed.unwrap_or(now), now);
@@ -315,9 +320,9 @@ impl Subscription {
     }
 }
 
-/// What is read once for many reports, and what is to be written down of them.
+/// The facts that are read once for many reports, and the notes to write of them.
 pub(super) struct Settling<'a> {
-    /// What is in force.
+    /// The configuration in force.
     pub(super) served: &'a Served,
     pub(super) now: Duration,
     pub(super) wall: Timestamp,

@@ -1,4 +1,4 @@
-//! What became of a fetched SET that failed: when it is due again, and what of its stream waits with it.
+//! The failures of fetched SETs: when a failed SET is due again, and what of its stream waits with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Subscription {
-    /// A SET failed while others pass: it waits for its time, the longer the oftener it was tried, or is given up, and its channel
-    /// goes on.
+    /// Handles a SET that failed while others pass: it waits, the longer the more often it was tried, or is given up,
+    /// and its channel goes on.
     pub(super) fn failed_alone(
         self: &Arc<Self>,
         state: &mut State,
@@ -34,7 +34,7 @@ impl Subscription {
         self.count_failure(settling, &mut leased, &cause);
         let lone_failures = leased.slot.troubles().lone_failures;
         if lone_failures >= config.poison_after {
-            // It may have been the probe: another one may leave.
+            // The SET may have been the probe, so another one may leave.
             state.breaker.unknown(now);
             let text = format!("failed {lone_failures} times while others passed; the last: {cause}");
             self.park(state, End::of(leased), ErrorCode::Poison, text.into(), false);
@@ -52,7 +52,7 @@ impl Subscription {
         settling.notes.push(self.retry(state, leased, wall.plus(wait), Some(now + wait)));
     }
 
-    /// The channel failed: all of its stream waits, unless it was this SET alone that failed.
+    /// Handles a failure of the channel: all of its stream waits, unless it was this SET alone that failed.
     pub(super) fn channel_failed(
         self: &Arc<Self>,
         state: &mut State,
@@ -71,7 +71,8 @@ impl Subscription {
         self.count_failure(settling, &mut leased, &cause);
         let after = after.unwrap_or_default().min(config.retry_after_max);
         if served.profile.initiator == Initiator::Receiver {
-            // Who comes and asks is there: the SET waits as long as it was told to, and no other does.
+            // A receiver that comes and asks is there: the SET waits for as long as the receiver asked, and no other
+            // does.
             state.shown.last_error = Some((wall, cause));
             let due = (!after.is_zero()).then(|| now + after);
             settling.notes.push(self.retry(state, leased, wall.plus(after), due));
@@ -84,7 +85,7 @@ impl Subscription {
         settling.notes.push(self.retry(state, leased, wall.plus(until.saturating_sub(now)), None));
     }
 
-    /// A human is needed for this stream: it is paused at once.
+    /// Pauses a stream that needs a person, at once.
     pub(super) fn halted(self: &Arc<Self>, state: &mut State, settling: &Settling<'_>, leased: Leased, cause: Cause) {
         let Shared { config, runtime, .. } = &*self.shared;
         self.shared.tell(Command::Pause(self.no, cause.to_string()));
@@ -94,7 +95,7 @@ impl Subscription {
         self.come_back(state, leased, None);
     }
 
-    /// What the channel shares with others is away: all of them wait, unless it was this SET alone that failed.
+    /// Handles a failure of the shared endpoint: all its channels wait, unless it was this SET alone that failed.
     pub(super) fn endpoint_failed(
         self: &Arc<Self>,
         state: &mut State,
@@ -112,14 +113,14 @@ impl Subscription {
             self.failed_alone(state, settling, leased, tries, Some(wait), cause);
             return;
         }
-        // It says nothing of the channel.
+        // The failure says nothing of the channel.
         state.breaker.unknown(now);
         self.count_failure(settling, &mut leased, &cause);
         state.shown.last_error = Some((wall, cause));
         settling.notes.push(self.retry(state, leased, wall.plus(wait), None));
     }
 
-    /// A human is needed for what the channel shares with others: all of them wait, and no attempt is counted.
+    /// Handles a failure of the shared endpoint that needs a person: all its channels wait, and no attempt is counted.
     pub(super) fn endpoint_unusable(
         self: &Arc<Self>,
         state: &mut State,
@@ -128,14 +129,14 @@ impl Subscription {
         cause: Cause,
     ) {
         hold(state, &leased, settling.now, Fault::Ours, &cause);
-        // It says nothing of the channel.
+        // The failure says nothing of the channel.
         state.breaker.unknown(settling.now);
         self.observe_failure(settling, &cause);
         state.shown.last_error = Some((settling.wall, cause));
         self.come_back(state, leased, None);
     }
 
-    /// Counts a failed attempt, in the SET and for all to see.
+    /// Counts a failed attempt, in the SET and in the metrics.
     fn count_failure(&self, settling: &Settling<'_>, leased: &mut Leased, cause: &Cause) {
         leased.slot.attempts = leased.attempt.0;
         leased.slot.failed_at(settling.wall);
@@ -147,7 +148,7 @@ impl Subscription {
         self.shared.observed.failed.get_or_create(&labels).inc();
     }
 
-    /// Pauses a stream that failed with permanent errors often and long enough.
+    /// Pauses a stream that has failed with permanent errors often and long enough.
     fn pause_if_hopeless(&self, state: &State, now: Duration, cause: &Cause) {
         let config = &self.shared.config;
         if state.breaker.gives_up(now, config) && state.phase == Phase::Open {
@@ -156,7 +157,7 @@ impl Subscription {
         }
     }
 
-    /// Puts a failed SET back and says what to note of it. `due`: its own lane waits until then.
+    /// Puts a failed SET back and returns the note of it. With `due` its own lane waits until then.
     fn retry(&self, state: &mut State, leased: Leased, next_at: Timestamp, due: Option<Duration>) -> Settlement {
         let attempted = Attempted {
             count: leased.slot.attempts,
@@ -169,7 +170,7 @@ impl Subscription {
     }
 }
 
-/// Holds the endpoint after a fault. Returns when the next SET may try it.
+/// Holds the endpoint after a fault. Returns the time at which the next SET may try it.
 fn hold(state: &State, leased: &Leased, now: Duration, fault: Fault, cause: &Cause) -> Duration {
     let endpoint = state.endpoint.as_ref();
     endpoint.map_or(now, |endpoint| endpoint.failed(now, leased.probe.as_ref(), fault, cause))

@@ -1,4 +1,4 @@
-//! What is handed over: until it is settled, its time is over, or its consumer is gone.
+//! The hand-over: SETs stay with their consumer until they are settled, they time out, or the consumer is gone.
 
 use std::{
     sync::Arc,
@@ -18,7 +18,7 @@ use super::{
 use crate::number::{ConsumerNo, LeaseNo};
 
 impl Subscription {
-    /// The hand-over of these SETs, each with its batch, begins.
+    /// Begins the hand-over of these leases.
     pub(crate) fn handed_over(self: &Arc<Self>, sets: &[LeaseNo]) {
         let now = self.shared.runtime.clock.monotonic();
         let mut state = self.state.lock();
@@ -36,7 +36,7 @@ impl Subscription {
                 redeliveries.insert((at, *seq));
                 redelivery = true;
             } else if consumers.mode(leased.consumer).is_none() {
-                // Its batch outlived its consumer, with which it would have fallen due again.
+                // Its batch outlived the consumer, with whose end it would have fallen due again.
                 orphans.push(*seq);
             }
         }
@@ -46,7 +46,7 @@ impl Subscription {
         }
     }
 
-    /// Handed-over SETs whose time to be settled is over are due again.
+    /// Makes handed-over SETs due again whose redelivery timeout has passed.
     pub(super) fn redeliver(self: &Arc<Self>, state: &mut State, now: Duration) {
         let mut over = Vec::new();
         while let Some((at, seq)) = state.in_flight.redeliveries.first().copied()
@@ -58,7 +58,7 @@ impl Subscription {
         self.due_again(state, &over, now);
     }
 
-    /// Handed-over SETs of which nobody will hear any more: that was an attempt.
+    /// Makes handed-over SETs due again of which no outcome will come any more; each counts as an attempt.
     pub(super) fn due_again(&self, state: &mut State, seqs: &[u64], now: Duration) {
         let wall = Timestamp::from_millis(self.shared.runtime.clock.wall_millis());
         let mut notes = Vec::with_capacity(seqs.len());
@@ -78,7 +78,8 @@ impl Subscription {
         }
     }
 
-    /// A consumer is gone: what it fetched and did not hand over goes back, and what ends with it is due again.
+    /// Notes that a consumer is gone: what it fetched and did not hand over goes back, and what ends with it is due
+    /// again.
     pub(crate) fn consumer_gone(self: &Arc<Self>, consumer: ConsumerNo, unsent: &[LeaseNo]) {
         let (now, wall) = self.times();
         let mut state = self.state.lock();
@@ -98,7 +99,7 @@ impl Subscription {
     }
 }
 
-/// For [`ConsumerCore::poll_settled`]: ready when nothing this consumer handed over is unsettled.
+/// Polls for [`ConsumerCore::poll_settled`]: ready when nothing that this consumer handed over is unsettled.
 pub(crate) fn poll_settled(subscription: &Arc<Subscription>, consumer: ConsumerNo, cx: &Context<'_>) -> Poll<()> {
     let mut state = subscription.state.lock();
     if state.consumers.owes_outcomes(consumer) {

@@ -1,4 +1,4 @@
-//! What a consumer leases: what may leave now, within the windows of its channel.
+//! The lease of SETs to a consumer: those that may leave now, within the windows of its channel.
 
 use std::{sync::Arc, task::Context, time::Duration};
 
@@ -12,17 +12,17 @@ use crate::{
     window::{Reservation, Waiter},
 };
 
-/// Who fetches.
+/// The consumer that fetches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeaseHolder {
     pub(crate) consumer: ConsumerNo,
-    /// How its hand-over can fail.
+    /// The unit in which its hand-over can fail.
     pub(crate) order: Order,
-    /// In which it was opened: it ends when method or endpoint change.
+    /// The generation in which it was opened; the consumer ends when method or endpoint change.
     pub(crate) generation: Generation,
 }
 
-/// A consumer that asks for SETs, with what is in force and the time.
+/// A consumer that asks for SETs, with the configuration in force and the time.
 struct Asking<'a> {
     holder: LeaseHolder,
     want: &'a Want,
@@ -31,7 +31,7 @@ struct Asking<'a> {
 }
 
 impl Subscription {
-    /// Leases what may leave now for a consumer.
+    /// Leases to a consumer what may leave now.
     pub(crate) fn lease(
         self: &Arc<Self>,
         holder: LeaseHolder,
@@ -80,7 +80,7 @@ impl Subscription {
         self.lease_lanes(&mut state, allowance, asking, waiter, cx)
     }
 
-    /// The consumer asks for nothing, and is told when the stream ends.
+    /// Lets the consumer, which asks for nothing, wait for the end of the stream.
     fn await_end(
         self: &Arc<Self>,
         state: &mut State,
@@ -93,13 +93,13 @@ impl Subscription {
             return Fetched::Closed(Closed::Disabled);
         }
         if had_chance {
-            // Somebody else may have room.
+            // Another consumer may have room.
             self.wake(state);
         }
         Fetched::Nothing
     }
 
-    /// Leases one control SET: it leaves alone, before all others.
+    /// Leases one control SET, which leaves alone and before all others.
     fn lease_control(self: &Arc<Self>, state: &mut State, slot: Slot, asking: Asking<'_>, cx: &Context<'_>) -> Fetched {
         state.consumers.took(asking.holder.consumer);
         let probe = match state.leaves(asking.now) {
@@ -116,7 +116,7 @@ impl Subscription {
         Fetched::Slots(batch, asking.served)
     }
 
-    /// Leases what the lanes have ready, as much as wish, method, windows and breaker let through.
+    /// Leases what the lanes have ready, as much as want, method, windows and breaker allow.
     fn lease_lanes(
         self: &Arc<Self>,
         state: &mut State,
@@ -160,17 +160,19 @@ impl Subscription {
         Fetched::Slots(batch, asking.served)
     }
 
-    /// What the channel shares with others is held, or another's probe was sooner: the consumer waits, or its channel is run again later.
+    /// Handles a shared endpoint that is held, or another's probe that came first: the consumer waits, or its channel
+    /// is run again later.
     fn refused(self: &Arc<Self>, state: &mut State, asking: &Asking<'_>, cx: &Context<'_>) -> Fetched {
         if !self.is_refused(state, asking.now) {
-            // It is well by now.
+            // The endpoint is healthy by now.
             cx.waker().wake_by_ref();
             return Fetched::Nothing;
         }
         Self::close_or_wait(state, asking)
     }
 
-    /// There is nothing to lease: a disabled stream closes the consumer, a sender with nothing out ends, others wait.
+    /// Ends a call that has nothing to lease: a disabled stream closes the consumer, a sender with nothing out ends,
+    /// others wait.
     fn close_or_wait(state: &mut State, asking: &Asking<'_>) -> Fetched {
         let none_out = state.in_flight.leased.is_empty();
         if state.phase == Phase::Disabled && (none_out || state.patient) {
@@ -183,13 +185,15 @@ impl Subscription {
         Fetched::Nothing
     }
 
-    /// Whether a consumer fetches one batch more than it was asked for: where the pool seals, and no other consumer waits for the same SETs.
+    /// Returns whether a consumer fetches one batch ahead: where the pool seals for a sender, so that no other consumer
+    /// waits for the same SETs.
     pub(crate) fn prefetches(&self) -> bool {
         let served = self.served.load();
         served.profile.initiator == Initiator::Gateway && served.seal.is_slow(&self.shared.pool)
     }
 
-    /// `probe`: where the endpoint is held, the right to let one SET leave.
+    /// Enters fetched SETs as leases of one batch. `probe` is the right to let one SET leave where the endpoint is
+    /// held.
     fn enter(
         &self,
         state: &mut State,
@@ -233,7 +237,8 @@ impl Subscription {
     }
 }
 
-/// Takes room in all windows for what is fetched, or for as many of it as fit; the others go back. Without room for one, waits.
+/// Takes room in all windows for the fetched SETs, or for as many of them as fit; the others go back. Waits when there
+/// is no room for one.
 fn take_room(
     state: &mut State,
     windows: &[Window],
@@ -247,7 +252,8 @@ fn take_room(
         let count = slots.len();
         match Reservation::make(windows.to_vec(), count, bytes) {
             Ok(reservation) => return Some(reservation),
-            // Half of it may fit: who waited for all of it would wait as long as others take what comes back.
+            // Half of the SETs may fit: waiting for room for all of them could last as long as others take what comes
+            // back.
             Err(_) if count > 1 => {
                 for slot in slots.split_off(count / 2).into_iter().rev() {
                     state.lanes.put_back(slot, None);

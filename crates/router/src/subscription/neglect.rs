@@ -1,4 +1,4 @@
-//! For tests: whether a stream with something due is running, queued or timed.
+//! A check for tests that a stream with something due is running, queued or timed.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -8,7 +8,8 @@ use super::{
 };
 
 impl Subscription {
-    /// What is due here though nobody is on the way to it and nothing will look at it; asked when all tasks are at rest.
+    /// Describes what is due here although nothing is on the way to it and no timer will wake it; called when all tasks
+    /// are at rest.
     pub(crate) fn neglected(&self) -> Option<String> {
         let now = self.shared.runtime.clock.monotonic();
         let timer = self.shared.timers.scheduled(self.no);
@@ -44,7 +45,7 @@ impl State {
         }
         if self.allowance(now) == 0 {
             let queued = self.endpoint.as_ref().is_some_and(|endpoint| endpoint.knows(self.no));
-            // What waited for others to leave with it when the endpoint failed is looked at when that time is over.
+            // A batch that was lingering when the endpoint failed is tried when its linger time is over.
             let lingers = timer.is_some_and(|timer| timer <= now + self.linger.wait);
             return (!queued && !lingers).then_some("its endpoint is held and it does not stand in the queue");
         }
@@ -61,7 +62,7 @@ impl State {
         (!self.running && !self.patient).then_some("nobody fetches")
     }
 
-    /// For a test that fails: with the clock that never jumps, on which its times are.
+    /// Describes the state for a test that fails, with the monotonic time, on which its times are.
     pub(crate) fn debug(&self, now: Duration, timer: Option<Duration>) -> String {
         let Self { breaker, consumers, running, in_flight: InFlight { ending, .. }, .. } = self;
         let Scan { upto, seen, reading, asked, rewind, .. } = &self.scan;

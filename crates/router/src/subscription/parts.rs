@@ -24,11 +24,11 @@ use crate::{
     window::{Reservation, Returned},
 };
 
-/// What one stream is about now.
+/// The present state of one stream.
 pub(crate) struct State {
     pub(super) no: StreamNo,
     pub(crate) lanes: Lanes,
-    /// What of the lanes is counted in [`Shared::ready`].
+    /// The part of the lanes' SETs that is counted in [`Shared::ready`].
     pub(super) accounted: usize,
     pub(super) control: ControlQueue,
     pub(crate) in_flight: InFlight,
@@ -36,102 +36,105 @@ pub(crate) struct State {
     pub(super) streaks: Streaks,
     pub(super) parked_keys: ParkedKeys,
     pub(crate) breaker: Breaker,
-    /// What its channel shares with others.
+    /// Its channel's share in an endpoint.
     pub(super) endpoint: Option<Member>,
     pub(crate) phase: Phase,
     pub(crate) consumers: Consumers,
     pub(crate) presence: Presence,
     pub(super) linger: Linger,
     pub(crate) shown: Shown,
-    /// The channel of a sender runs.
+    /// True while the channel of a sender runs.
     pub(super) running: bool,
-    /// The receiver comes and fetches: what is out may stay out for long.
+    /// True when the receiver comes and fetches: what is out may stay out for long.
     pub(super) patient: bool,
-    /// When the subscription is looked at next without being asked to, at the latest.
+    /// The latest time at which a timer wakes the subscription.
     pub(super) timed: Option<Duration>,
 }
 
-/// Control SETs: one at a time, before all others.
+/// The control SETs, which leave one at a time and before all others.
 #[derive(Default)]
 pub(super) struct ControlQueue {
     pub(super) queue: VecDeque<Slot>,
-    /// One of them is out.
+    /// True while one of them is out.
     pub(super) busy: bool,
 }
 
-/// What is fetched, and on its way to its end.
+/// The SETs that are fetched and on their way to their end.
 #[derive(Default)]
 pub(crate) struct InFlight {
     pub(crate) leased: Map<u64, Leased>,
-    /// Parked or dropped, on the way into the store.
+    /// SETs that are ended and whose end is on the way into the store.
     pub(super) ending: Set<u64>,
-    /// Room that is given back when all reports of one call are settled.
+    /// The room that is given back when all reports of one call are settled.
     pub(super) returned: Option<Returned>,
-    /// Reports of SETs that are not fetched, which the ledger is asked about: until it has told, nothing is fetched.
+    /// Calls whose reports of SETs that are not fetched wait for a read of the ledger; nothing is fetched until it is
+    /// done.
     pub(crate) late: usize,
-    /// The last batch.
+    /// The number of the last batch.
     pub(super) batches: BatchNo,
-    /// SETs handed over and unsettled.
+    /// The number of SETs that are handed over and unsettled.
     pub(crate) handed: usize,
-    /// Of these, SETs whose hand-over has ended well: they are in flight no more.
+    /// The number of these whose hand-over has succeeded: they are no longer in flight.
     pub(super) reached: usize,
-    /// When those of them are due again that outlive their consumer, with their place in the ledger.
+    /// The times at which handed-over SETs that outlive their consumer are due again, with their positions in the
+    /// ledger.
     pub(super) redeliveries: BTreeSet<(Duration, u64)>,
 }
 
 impl InFlight {
-    /// SETs that are fetched and whose hand-over has not ended.
+    /// Returns the number of SETs that are fetched and whose hand-over has not ended.
     pub(super) fn count(&self) -> usize {
         self.leased.len() - self.reached
     }
 
-    /// This lease, unless it has ended or come back meanwhile.
+    /// Returns this lease, unless it has ended or come back meanwhile.
     pub(crate) fn lease(&self, lease: LeaseNo) -> Option<&Leased> {
         self.leased.get(&lease.seq).filter(|leased| leased.batch == lease.batch)
     }
 }
 
-/// How far the stream is read in the store.
+/// The progress of reading the stream in the store.
 pub(super) struct Scan {
-    /// Everything owed up to here stands in a lane, is fetched, settled, or skipped.
+    /// The position up to which everything owed stands in a lane, is fetched, settled, or skipped.
     pub(super) upto: u64,
-    /// The tail has told of a SET here.
+    /// The last position that the tail has passed to this stream.
     pub(super) seen: u64,
-    /// The store is being read.
+    /// True while the store is being read.
     pub(super) reading: bool,
-    /// The router was asked to read on.
+    /// True when the router was asked to read on.
     pub(super) asked: bool,
-    /// From where to read again.
+    /// The position from which to read again, if any.
     pub(super) rewind: Option<u64>,
-    /// Settled while a scan read the store.
+    /// SETs that were settled while a scan read the store.
     pub(super) settled_meanwhile: Option<Set<u64>>,
-    /// What the store holds of attempts made before the start.
+    /// The attempts made before the start, as the store holds them.
     pub(super) attempted: Map<u64, Attempted>,
 }
 
-/// How the stream fares: what failed and what was parked, in a row.
+/// The stream's record of failures and parked SETs, in a row.
 #[derive(Default)]
 pub(super) struct Streaks {
     pub(super) fared: Fared,
-    /// Failures of single SETs without one success.
+    /// Failures of single SETs without one success in between.
     pub(super) lone_failures: u32,
     pub(super) parked: u32,
 }
 
-/// What was seen of order keys with a parked SET: a re-issue must not overtake a later one unseen.
+/// The acknowledgements seen of order keys with a parked SET: a re-issue must not follow a later SET unnoticed.
 pub(super) struct ParkedKeys {
-    /// From which SET on all acknowledgements of the key were seen, and the last of them.
+    /// The SET from which on all acknowledgements of the key were seen, and the last SET acknowledged.
     pub(super) last: Map<OrderKey, (u64, u64)>,
-    /// What is accepted from here on was handed over SET by SET alone: nothing of a key left before all that was earlier had ended.
+    /// The position from which on SETs are handed over one by one: no SET of a key left before all earlier ones had
+    /// ended.
     pub(super) one_by_one_from: u64,
 }
 
-/// What people are shown.
+/// The facts that are shown to people.
 #[derive(Default)]
 pub(crate) struct Shown {
     pub(crate) last_error: Option<(Timestamp, Cause)>,
     pub(crate) last_success: Option<Timestamp>,
-    /// Why its channel takes nothing, as the channel tells.
+    /// The reason that the channel gives for taking nothing.
     pub(crate) stalled: Option<Cause>,
 }
 
@@ -173,7 +176,7 @@ impl State {
     }
 }
 
-/// How long SETs wait to leave together, and how many are enough.
+/// The time that SETs wait to leave together, and the limits that end the wait.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linger {
     pub(super) wait: Duration,
@@ -187,7 +190,7 @@ impl Linger {
     }
 }
 
-/// How long a receiver may stay away from a stream that it opens.
+/// Returns the time that a receiver may stay away from a stream that it opens.
 pub(super) fn inactivity(served: &Served) -> Option<Duration> {
     let seconds = served.stream.inactivity_timeout_seconds?;
     (served.profile.initiator == Initiator::Receiver).then(|| Duration::from_secs(seconds.get().into()))
@@ -199,29 +202,29 @@ pub(crate) struct Leased {
     pub(crate) jti: Jti,
     pub(crate) attempt: Attempt,
     pub(crate) consumer: ConsumerNo,
-    /// The batch in which it was fetched: the same SET fetched again is another lease.
+    /// The batch in which it was fetched; the same SET fetched again is another lease.
     pub(crate) batch: BatchNo,
-    /// How its hand-over can fail: a refusal after a batch settles it.
+    /// The unit in which its hand-over can fail: a refusal after a batch settles the SET.
     pub(crate) order: Order,
-    /// Nothing else was fetched with it that fails with it.
+    /// True when no other SET was fetched with it that would fail with it.
     pub(crate) alone: bool,
-    /// When it was handed over.
+    /// The time of the hand-over.
     pub(crate) handed: Option<Duration>,
-    /// The hand-over has ended well; what becomes of it is told later.
+    /// True when the hand-over has succeeded and the outcome comes later.
     pub(crate) reached: bool,
-    /// How long after the hand-over it is due again; without it, when its consumer is gone.
+    /// The time from the hand-over until it is due again; without it the SET is due when its consumer is gone.
     pub(crate) redelivery: Option<Duration>,
     pub(crate) generation: Generation,
     /// The sealed token, for a repeat, and the generation of the keyring that sealed it.
     pub(crate) sealed: Option<(KeyGeneration, Bytes)>,
     pub(crate) reservation: Arc<Reservation>,
-    /// It left though its endpoint is held, to find out whether that is well.
+    /// The right by which it left although its endpoint is held, to probe that endpoint.
     pub(crate) probe: Option<Probe>,
     pub(crate) bytes: usize,
 }
 
 impl Leased {
-    /// When it is due again, whatever becomes of its consumer.
+    /// Returns the time at which it is due again, whatever becomes of its consumer.
     pub(super) fn redelivery_at(&self) -> Option<Duration> {
         Some(self.handed? + self.redelivery?)
     }

@@ -1,4 +1,4 @@
-//! Reading on in the store: what is owed beyond the ready set finds its lane when there is room.
+//! The scan of the store: SETs that are owed beyond the ready set find their lanes when there is room.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,12 +9,12 @@ use setgate_telemetry::chain;
 use super::{SKIPPED_MOST, State, Subscription};
 use crate::{hash::Set, lane::Offered, shared::Command, slot::Slot};
 
-/// Heads of one read. A thousand streams may read at once, when a gateway starts.
+/// The most heads of one read: a thousand streams may read at once when a gateway starts.
 const READ_MOST: usize = 256;
 
 impl Subscription {
-    /// Reads on in the store: places owed SETs into lanes, as far as one read goes and there is room. Where more is wanted it is
-    /// asked for again.
+    /// Reads on in the store and places owed SETs into lanes, as far as one read goes and there is room. Where more is
+    /// wanted, another scan is asked for.
     pub(crate) async fn scan(self: Arc<Self>) {
         let (from, rewound) = {
             let mut state = self.state.lock();
@@ -31,7 +31,7 @@ impl Subscription {
             (state.scan.upto, rewound.is_some())
         };
         if rewound {
-            // What was settled must not be found again.
+            // SETs that are settled must not be found again.
             self.shared.settler.flush().await;
         }
         let upto = self.shared.store.bounds().last.seq;
@@ -41,7 +41,7 @@ impl Subscription {
         state.scan.reading = false;
         let settled = state.scan.settled_meanwhile.take().unwrap_or_default();
         match read {
-            // A lane ran empty while this was read: what of its key was skipped comes first.
+            // A lane ran empty during the read: what was skipped of its key comes first.
             Ok(_) if state.scan.rewind.is_some_and(|to| to < state.scan.upto) => {}
             Ok(heads) => {
                 let whole = heads.len() < most;
@@ -78,7 +78,8 @@ impl Subscription {
                 if state.lanes.has_ready() {
                     return;
                 }
-                // All that stands here waits: others may pass, each with a place of its own until there are too many.
+                // Everything that stands here waits: other keys may pass, each with a slot of its own, until there are
+                // too many.
                 let takes_its_time = state.patient || state.in_flight.reached > 0;
                 state.lanes.shrink(takes_its_time);
                 if state.lanes.queued() >= SKIPPED_MOST {
@@ -90,7 +91,7 @@ impl Subscription {
                 slot.attempts = attempted.count;
                 slot.failed_at(attempted.first_failed);
                 let wait = attempted.next_at.since(wall).min(self.shared.config.backoff_max);
-                // Who fetches comes when it likes: nothing needs to be spread.
+                // A receiver that fetches comes at its own time, so nothing needs to be spread.
                 let spread = if state.patient { 0 } else { self.shared.runtime.random.below(1000) };
                 now + wait + Duration::from_millis(spread)
             });

@@ -1,4 +1,4 @@
-//! What the state of one stream calls for: who may fetch, what waits, when a time comes.
+//! The consequences of one stream's state: who may fetch, what waits, and when a time comes.
 
 use std::time::Duration;
 
@@ -14,40 +14,40 @@ use crate::{
     slot::Slot,
 };
 
-/// A receiver's absence that led to no pause is told again after so long.
+/// The time after which an absence that led to no pause is reported again.
 const ABSENCE_AGAIN: Duration = Duration::from_secs(10);
 
 impl State {
-    /// How many SETs may leave now, as far as channel and endpoint are known to be well.
+    /// Returns how many SETs may leave now, as far as channel and endpoint are known to be healthy.
     pub(super) fn allowance(&self, now: Duration) -> usize {
         let shared = self.endpoint.as_ref().map_or(usize::MAX, |endpoint| endpoint.allowance(now, self.no));
         shared.min(self.breaker.allowance(now, self.in_flight.count()))
     }
 
-    /// Whether what the channel shares with others is not held.
+    /// Returns whether the shared endpoint, if there is one, is not held.
     pub(crate) fn is_endpoint_open(&self) -> bool {
         self.endpoint.as_ref().is_none_or(|endpoint| endpoint.is_open())
     }
 
-    /// Whether this SET may leave though its endpoint may be held.
+    /// Returns whether this SET may leave although its endpoint may be held.
     pub(crate) fn lets_pass(&self, leased: &Leased) -> bool {
         self.endpoint.as_ref().is_none_or(|endpoint| endpoint.lets_pass(leased.probe.as_ref()))
     }
 
-    /// What the channel shares with others took a SET.
+    /// Notes that the shared endpoint acknowledged a SET.
     pub(super) fn endpoint_took(&self) {
         if let Some(endpoint) = &self.endpoint {
             endpoint.took();
         }
     }
 
-    /// A SET failed as if its channel had. Tells whether it is this SET nevertheless, and no other.
+    /// Notes that a SET failed as if its channel had. Returns whether this SET alone is the reason nevertheless.
     pub(super) fn is_this_set(&mut self, leased: &mut Leased) -> bool {
         let alone = leased.alone;
         leased.slot.troubles().failed_with_channel(&mut self.streaks.fared, alone)
     }
 
-    /// SETs leave now: with the right to be a probe, where only one may.
+    /// Asks to let SETs leave now; returns the right to be a probe where only one may.
     pub(super) fn leaves(&self, now: Duration) -> Result<Option<Probe>, NotNow> {
         self.endpoint.as_ref().map_or(Ok(None), |endpoint| endpoint.leave(now, self.no))
     }
@@ -56,7 +56,7 @@ impl State {
         self.would_fetch(now) && self.allowance(now) > 0
     }
 
-    /// Whether something may leave now, whatever the channel shares with others.
+    /// Returns whether something may leave now, apart from the shared endpoint.
     pub(super) fn would_fetch(&self, now: Duration) -> bool {
         let waits = match self.phase {
             Phase::Ending(_) => false,
@@ -70,8 +70,8 @@ impl State {
         !self.control.queue.is_empty() && !self.control.busy
     }
 
-    /// Until when what stands ready waits for others to leave with it, for this consumer or for any. A retry waits for nobody,
-    /// and neither does a probe.
+    /// Returns the time until which the ready SETs wait for others to leave with them, for this consumer or for any.
+    /// Neither a retry nor a probe waits.
     pub(super) fn lingers(
         &mut self,
         now: Duration,
@@ -92,29 +92,30 @@ impl State {
         (!self.lanes.is_enough(consumer, order, sets, bytes.min(limits.bytes), limits.overhead)).then_some(until)
     }
 
-    /// When the receiver will have stayed away for longer than it may.
+    /// Returns the time at which the receiver will have stayed away for longer than it may.
     pub(super) fn abandoned_at(&self) -> Option<Duration> {
         if self.phase != Phase::Open { None } else { self.presence.over_at() }
     }
 
-    /// When it is to be told that the receiver stays away: not in a circle, where the pause does not succeed.
+    /// Returns the time at which to report that the receiver stays away: not without a break where the pause does not
+    /// succeed.
     pub(super) fn absent_at(&self) -> Option<Duration> {
         let at = self.abandoned_at()?;
         Some(self.presence.absence_logged.map_or(at, |logged| at.max(logged + ABSENCE_AGAIN)))
     }
 
-    /// When something is due next that is not due yet.
+    /// Returns the next time at which something is due that is not due yet.
     pub(super) fn next_time(&self, now: Duration) -> Option<Duration> {
         let redeliveries = self.in_flight.redeliveries.first().map(|(at, _)| *at);
-        // An open breaker whose time has come waits for nothing but what is in flight.
+        // An open breaker whose time has come waits only for what is in flight.
         let opens = self.breaker.opens_at().filter(|at| *at > now);
         [self.lanes.next_due(), redeliveries, opens, self.absent_at()].into_iter().flatten().min()
     }
 
     pub(super) fn wants_scan(&self) -> bool {
         let behind = self.scan.seen > self.scan.upto || self.scan.rewind.is_some();
-        // When all that stands in lanes waits for its time, others may find a place before it.
-        // So it is where a receiver takes its time with what it fetched.
+        // When everything that stands in lanes waits for its time, other SETs may be due before it. The same holds
+        // where a receiver takes its time with what it fetched.
         let out = self.in_flight.count() == 0 || self.patient;
         let stuck = !self.lanes.has_ready() && out && self.lanes.queued() < SKIPPED_MOST;
         let room = self.lanes.queued() <= self.lanes.room() || stuck;
@@ -125,7 +126,8 @@ impl State {
         self.in_flight.leased.contains_key(&seq) || self.control.queue.iter().any(|slot| slot.seq() == seq)
     }
 
-    /// Whether nothing that is owed waits in the store for its place: what comes now may go to its lane without overtaking it.
+    /// Returns whether nothing that is owed waits in the store for its place: a new SET may then go to its lane without
+    /// overtaking it.
     pub(super) fn is_caught_up(&self) -> bool {
         self.scan.upto >= self.scan.seen && !self.scan.reading && self.scan.rewind.is_none()
     }
@@ -144,7 +146,7 @@ impl State {
         self.control.queue.pop_front()
     }
 
-    /// A SET has found its end: its lane goes on.
+    /// Lets the lane of a SET that has ended go on.
     pub(super) fn finish(&mut self, slot: &Slot) {
         if slot.head.kind == Kind::Control {
             self.control.busy = false;
@@ -159,7 +161,7 @@ impl State {
         self.end_lease(lease.seq)
     }
 
-    /// Ends a lease: it is settled, or comes back. Its room is given back.
+    /// Ends a lease that is settled or comes back, and gives its room back.
     pub(super) fn end_lease(&mut self, seq: u64) -> Option<Leased> {
         let leased = self.in_flight.leased.remove(&seq)?;
         match &mut self.in_flight.returned {
@@ -177,7 +179,7 @@ impl State {
         Some(leased)
     }
 
-    /// Whether nothing is out and nothing left over of what was.
+    /// Returns whether nothing is out and nothing is left over of what was.
     #[cfg(test)]
     pub(crate) fn is_at_rest(&self) -> bool {
         self.in_flight.handed == 0

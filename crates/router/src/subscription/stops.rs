@@ -1,4 +1,4 @@
-//! Order keys that stand still since a SET of theirs is parked.
+//! The order keys that stand still because a SET of theirs is parked.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use setgate_set::OrderKey;
 use super::Subscription;
 use crate::hash::Set;
 
-/// What was not yet to be seen in the store when somebody looked at what is parked there.
+/// The stops and ends that the store may not have shown yet when its parked SETs were read.
 pub(crate) struct Look {
-    /// Stops until then.
+    /// The number of stops made by then.
     stops: u64,
-    /// On the way into the store.
+    /// SETs whose end is on the way into the store.
     ending: Set<u64>,
 }
 
@@ -20,13 +20,13 @@ impl Subscription {
         self.state.lock().lanes.stopped().next().is_some()
     }
 
-    /// Somebody is going to look at what is parked.
+    /// Returns what the store may not show yet, before its parked SETs are read.
     pub(crate) fn looks_at_stops(&self) -> Look {
         let state = self.state.lock();
         Look { stops: state.lanes.stops(), ending: state.in_flight.ending.clone() }
     }
 
-    /// These have a parked SET.
+    /// Stops these keys, of which a SET is parked.
     pub(crate) fn stop_keys(&self, keys: &Set<OrderKey>) {
         let mut state = self.state.lock();
         for key in keys {
@@ -36,7 +36,7 @@ impl Subscription {
         }
     }
 
-    /// These alone had a parked SET at that look: others go on, but for those that were stopped since.
+    /// Lets stopped keys go on, except those that had a parked SET at that look and those that were stopped since.
     pub(crate) fn let_go(self: &Arc<Self>, look: &Look, parked: &Set<OrderKey>) {
         let mut state = self.state.lock();
         let over = |(key, stop, seq): (OrderKey, u64, u64)| {

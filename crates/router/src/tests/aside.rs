@@ -1,4 +1,5 @@
-//! What is parked: which subjects it stops, what a re-issue may overtake, and what becomes of it with its stream.
+//! Tests of parked SETs: the subjects that they stop, what a re-issue may overtake, and what becomes of them with their
+//! stream.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +13,7 @@ fn stopping() -> Value {
     stopping
 }
 
-/// A stream that stands still for subject 0 since its first SET was refused; the second waits behind it.
+/// Makes a stream on which subject 0 stands still since its first SET was refused; the second SET waits behind it.
 async fn stopped() -> (Bench, Arc<Faulty>, String) {
     let (bench, store) = faulty(Config::default(), &[stopping()]).await;
     bench.method.answer_with(|set| {
@@ -38,7 +39,7 @@ async fn assert_goes_on(bench: &Bench, what: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_subject_goes_on_when_what_stopped_it_is_forgotten() {
     let (bench, store, _) = stopped().await;
-    // As the store does with what is beyond its limits.
+    // The store does the same with what is beyond its limits.
     let parked = store.parked(ParkedFilter { stream: None, code: None, from: None, most: 9 }).await.unwrap();
     let what = parked.iter().map(|parked| (parked.stream, parked.at)).collect();
     store.commit(vec![Unit::Discard { fence: store.fence(), what }], Durability::Sync).await.unwrap();
@@ -80,7 +81,7 @@ async fn a_subject_goes_on_after_a_re_issue_that_broke_off_behind_its_commit() {
 #[tokio::test(start_paused = true)]
 async fn a_subject_goes_on_after_a_re_issue_that_could_read_nothing_any_more() {
     let (bench, store, jti) = stopped().await;
-    // Nothing can be read from the moment on in which it was issued.
+    // Nothing can be read from the moment at which it was issued.
     store.fail_after_reissue.store(true, Ordering::Relaxed);
     bench.router.reissue(vec![jti], true).await.unwrap_err();
     bench.pass(Duration::from_secs(1)).await;
@@ -126,7 +127,7 @@ async fn after_a_restart_a_re_issue_is_told_of_no_acknowledgement_that_never_was
     let answers = bench.router.reissue(jtis, false).await.unwrap();
     assert!(answers[0].error.is_none(), "no later SET of its subject ever was: {answers:?}");
     assert!(answers[1].error.as_deref().is_some_and(|why| why.contains("--out-of-order")), "{answers:?}");
-    // The first as a new SET is no reason against itself, and what it repeats is no later one.
+    // The first SET, issued anew, is no reason against itself, and the SET that it repeats is no later one.
     bench.settled().await;
     assert_eq!(bench.method.count(), 4);
 }

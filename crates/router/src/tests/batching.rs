@@ -1,4 +1,4 @@
-//! Limits and linger of batches, and receivers that stay away.
+//! Tests of limits and linger of batches, and of receivers that stay away.
 
 use setgate_delivery::Want;
 
@@ -9,7 +9,7 @@ fn batched(mut stream: Value, batch: &Value) -> Value {
     stream
 }
 
-/// Polls without end; tells what came and after which virtual time.
+/// Polls until SETs come; returns them and the virtual time that it took.
 async fn wait_for(bench: &Bench, consumer: &mut Consumer, most: usize) -> (Vec<u64>, Duration) {
     let from = bench.runtime.clock.monotonic();
     for _ in 0..2000 {
@@ -77,7 +77,7 @@ async fn a_repeat_and_a_control_set_linger_for_nobody() {
 #[tokio::test(start_paused = true)]
 async fn single_pushes_linger_too() {
     let bench = Bench::new(Config::default(), &[batched(stream("a"), &json!({ "linger": "300ms" }))]).await;
-    // Fewer than leave at once at first.
+    // These are fewer than leave at once at first.
     for n in 0..3 {
         bench.emit(n, n).await;
     }
@@ -101,7 +101,7 @@ fn a_linger_of_more_than_ten_seconds_is_refused() {
 async fn a_stream_whose_receiver_stays_away_is_paused_and_a_session_restarts_the_time() {
     let mut left = asked("a");
     left["inactivity_timeout"] = "100s".into();
-    // Who is called does not have to come.
+    // A receiver that is called does not have to come.
     let mut called = stream("b");
     called["inactivity_timeout"] = "100s".into();
     let bench = Bench::new(Config::default(), &[left, called]).await;

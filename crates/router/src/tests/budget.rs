@@ -1,4 +1,5 @@
-//! What fills the store must not close intake for others (P5): the largest holder is cut, oldest first, and that is seen.
+//! Tests that a stream which fills the store does not close intake for others (P5): the largest holder is cut, oldest
+//! first, and its view shows that.
 
 use setgate_store::{FjallStore, Options, Position, StorePlace, StreamNo};
 
@@ -6,7 +7,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// A bench over a store on the disk with a small budget, in real time.
+/// Makes a bench over a store on disk with a small budget, in real time.
 async fn on_disk(folder: &std::path::Path, budget_bytes: u64) -> Bench {
     let clock = ManualClock::at(1_800_000_000_000);
     let runtime = setgate_clock::manual::runtime(clock.clone(), 7);
@@ -43,7 +44,7 @@ fn large(n: usize) -> Value {
 async fn dead_streams_are_cut_before_intake_closes_and_the_good_one_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let streams = [wants("dead", "large"), wants("absent", "large"), wants("good", "changed")];
-    // The engine's journals take up to 128 MiB of it.
+    // The engine's journals take up to 128 MiB of the budget.
     let bench = on_disk(folder.path(), 400 * MIB).await;
     bench.declare(&streams).await;
     for id in ["dead", "absent"] {

@@ -1,4 +1,4 @@
-//! Counters, views and store say the same of every history, and no counter falls while the process lives.
+//! Tests that counters, views and store agree on every history, and that no counter falls while the process lives.
 
 use proptest::prelude::*;
 use setgate_store::{StreamNo, Tally};
@@ -22,11 +22,11 @@ enum Step {
         stream: usize,
         reissue: bool,
     },
-    /// The receiver who fetches comes, and says nothing of what it gets.
+    /// The receiver that fetches comes, and reports no outcome.
     Fetch {
         sets: usize,
     },
-    /// Of any SET that ever left: settled, parked, retained or due again meanwhile.
+    /// A late outcome of any SET that ever left: settled, parked, retained or due again meanwhile.
     Late {
         pick: usize,
         taken: bool,
@@ -37,7 +37,7 @@ enum Step {
     Discard {
         pick: usize,
     },
-    /// Streams that the configuration no longer has are disabled.
+    /// The configuration is applied again; streams that it no longer has are disabled.
     Declare {
         without: Option<usize>,
         narrow: bool,
@@ -89,7 +89,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn declared(id: &str, narrow: bool) -> Value {
-    // One is fetched, two are sent to; what waits is cut soon.
+    // One stream is fetched from, two are sent to; what waits is cut soon.
     let mut declared = if id == "c" { asked(id) } else { stream(id) };
     declared["retention"] = json!({ "sets": 12 });
     if narrow {
@@ -102,7 +102,7 @@ fn config() -> Config {
     Config { retention_interval: Duration::from_secs(1), ..Config::default() }
 }
 
-/// (owed, acknowledged, parked, dropped, waiting)
+/// The figures in this order: owed, acknowledged, parked, dropped, waiting.
 type Figures = [u64; 5];
 
 fn figures(tally: &Tally) -> Figures {
@@ -110,17 +110,17 @@ fn figures(tally: &Tally) -> Figures {
     [tally.owed, acknowledged, tally.parked, tally.dropped.values().sum(), tally.waiting]
 }
 
-/// A history, as its witness remembers it.
+/// A history, with everything that the test has seen of it.
 struct History {
     bench: Bench,
-    /// Streams by number, and what was known of the deleted ones when they went.
+    /// The streams that exist, by number; `dead` holds the last figures of the deleted ones.
     alive: Vec<StreamNo>,
     dead: Figures,
-    /// The sums when the process began.
+    /// The sums at the start of the process.
     base: Figures,
-    /// Everything that ever left.
+    /// The SETs that ever left.
     left: Vec<Jti>,
-    /// The last look at the counters of this process.
+    /// The last reading of the counters of this process.
     seen: BTreeMap<String, u64>,
 }
 
@@ -219,7 +219,7 @@ impl History {
         parked.get(pick % parked.len().max(1)).map(|parked| parked.jti.to_string())
     }
 
-    /// Of all streams that there ever were, as the store has it.
+    /// Returns the sums over all streams that ever existed, as the store has them.
     async fn sums(&self) -> Figures {
         let mut sums = self.dead;
         for no in &self.alive {
@@ -228,7 +228,7 @@ impl History {
         sums
     }
 
-    /// What the metrics page says of deliveries, by series.
+    /// Returns the metrics of deliveries, by series.
     fn page(&self) -> BTreeMap<String, u64> {
         let page = self.bench.page();
         let lines = page.lines().filter(|line| line.starts_with("deliveries_"));

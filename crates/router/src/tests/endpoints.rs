@@ -1,4 +1,5 @@
-//! Channels that share what an operator owns: it fails for all of them, and one SET at a time finds out whether it is well.
+//! Tests of channels that share an operator's endpoint: it fails for all of them, and one SET at a time probes whether
+//! it is healthy.
 
 use std::{
     collections::BTreeSet,
@@ -9,25 +10,26 @@ use setgate_delivery::Want;
 
 use super::*;
 
-/// SETs and bytes that all channels share.
+/// The most SETs in the window that all channels share.
 const ROOM: usize = 10_000;
 
-/// A method whose channels share a cluster: what they hand over lies there until the test says what became of it.
+/// A method whose channels share a cluster: what they hand over lies there until the test reports an outcome.
 pub(super) struct Cluster {
     runtime: Runtime,
     pub(super) window: Window,
     pub(super) out: Mutex<Vec<Out>>,
-    /// Every hand-over: when, of which stream, the SET.
+    /// Every hand-over: its time, its stream, and the SET.
     pub(super) log: Mutex<Vec<(Duration, Arc<str>, SealedSet)>>,
-    /// Channels ever run.
+    /// The number of channel runs so far.
     pub(super) runs: AtomicUsize,
-    /// SETs that may leave while the endpoint is held: the model's word.
+    /// SETs that left while the endpoint is held and have no outcome yet, as the model sees it; `None` while it is
+    /// open.
     pub(super) held: Mutex<Option<Vec<Jti>>>,
-    /// How many ever did together.
+    /// The most of these SETs at once.
     pub(super) most_held: Mutex<usize>,
 }
 
-/// A SET that was handed over and of which nobody has told yet.
+/// A SET that was handed over and has no outcome yet.
 pub(super) struct Out {
     subscription: Subscription,
     stream: Arc<str>,
@@ -61,7 +63,7 @@ impl Cluster {
         std::mem::take(&mut *self.out.lock())
     }
 
-    /// Says something of so many that are out, in any order.
+    /// Reports an outcome for up to `most` of the SETs that are out, in any order.
     pub(super) fn settle_some(&self, most: usize, dice: &SeededRandom, say: impl Fn(&SeededRandom) -> Outcome) {
         let most = most.min(self.out.lock().len());
         for _ in 0..most {
@@ -72,7 +74,7 @@ impl Cluster {
         }
     }
 
-    /// Says of everything that is out what is to be said of it.
+    /// Reports for each SET that is out the outcome that `say` gives.
     pub(super) fn settle_each(&self, say: impl Fn(&SealedSet) -> Outcome) {
         for out in self.take_all() {
             let said = say(&out.set);
@@ -80,7 +82,7 @@ impl Cluster {
         }
     }
 
-    /// Says the same of everything that is out.
+    /// Reports the same outcome for everything that is out.
     fn settle_all(&self, outcome: &Outcome) {
         self.take_all().into_iter().for_each(|out| out.settle(outcome.clone()));
     }
@@ -159,7 +161,7 @@ fn carried() -> Outcome {
     Ok(Receipt::Broker)
 }
 
-/// A bench with so many streams on one cluster.
+/// Makes a bench with this many streams on one cluster.
 async fn bench(streams: usize) -> (Bench, Arc<Cluster>) {
     let declared: Vec<Value> = (0..streams).map(|n| clustered(&format!("s{n:03}"))).collect();
     let config = Config { pause_after: Duration::from_secs(0), ..Config::default() };
@@ -173,7 +175,7 @@ impl Bench {
         self.router.0.shared.endpoint(&"cluster/main".into())
     }
 
-    /// Lets what can happen at once happen.
+    /// Lets everything happen that can happen at once.
     async fn calm(&self) {
         self.pass(Duration::from_millis(1)).await;
         for _ in 0..200 {
@@ -181,11 +183,11 @@ impl Bench {
         }
     }
 
-    /// Everything is carried from now on.
+    /// Acknowledges everything that leaves, until nothing waits.
     async fn drained(&self, cluster: &Cluster) {
         self.until("all carried", async || {
             cluster.settle_all(&carried());
-            // What the configuration forgot keeps what it is owed.
+            // A stream that is missing in the configuration keeps what it is owed.
             self.router.streams().await.iter().all(|view| view.waiting == 0 || view.status == "disabled")
         })
         .await;
@@ -311,7 +313,7 @@ async fn a_probe_that_returns_untried_passes_the_chance_on_and_nothing_spins() {
     let log = cluster.log.lock().clone();
     assert_ne!(log[5].1, log[6].1, "another's turn");
     assert!(log.iter().skip(5).all(|(_, _, set)| set.attempt.0 == 2), "no attempt counted");
-    // A producer that is being rebuilt takes nothing for a minute.
+    // A producer that is being rebuilt accepts nothing for a minute.
     let until = bench.runtime.clock.monotonic() + Duration::from_secs(60);
     while bench.runtime.clock.monotonic() < until {
         cluster.settle_all(&Err(Verdict::Return));
@@ -415,7 +417,7 @@ async fn channels_of_an_endpoint_have_no_window_of_their_own() {
         bench.emit(n, n).await;
     }
     bench.until("all are out", async || cluster.out.lock().len() == 300).await;
-    // A channel's permanent error is a channel's still: one probe, then all.
+    // A channel's permanent error is still the channel's: one probe leaves, then everything.
     let channel = Err(Verdict::Retry { scope: Scope::Channel, after: None, cause: cluster_error() });
     cluster.settle_all(&channel);
     bench.until("its probe", async || cluster.count() == 301).await;
@@ -444,7 +446,7 @@ async fn five_hundred_channels_share_a_window_that_is_shut_opened_and_settled_fr
     assert!(served.len() > 400, "{} channels have a part in it", served.len());
     cluster.window.limit(0, 0, 0);
     let settle_all = |all: Vec<Out>| {
-        // Its poll thread knows no runtime.
+        // The poll thread of a cluster's client knows no runtime.
         std::thread::spawn(move || {
             let mut subscriptions: BTreeMap<Arc<str>, (Subscription, Vec<_>)> = BTreeMap::new();
             for Out { subscription, stream, set } in all {
@@ -505,7 +507,7 @@ async fn a_backlog_takes_what_room_there_is_and_does_not_wait_for_all_of_it() {
         bench.emit(n, n).await;
     }
     bench.until("the other's", async || cluster.out.lock().len() == 40).await;
-    // All but one are taken, and the window is smaller than the backlog by far.
+    // All but one are acknowledged, and the window is far smaller than the backlog.
     cluster.window.limit(ROOM, usize::MAX, 2000);
     let mut all = cluster.take_all();
     let last = all.pop().unwrap();

@@ -1,4 +1,4 @@
-//! Where the router was found to stand still, to run hot, or to forget.
+//! Tests of faults by which the router could stand still, run hot, or forget.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ fn after(wait: Duration) -> Outcome {
     Err(Verdict::Retry { scope: Scope::Set, after: Some(wait), cause: Cause::new("http_500", "as scripted") })
 }
 
-/// Whether an event is answered in a minute of virtual time.
+/// Returns the answer to an event, if it comes within a minute of virtual time.
 async fn answered(bench: &Bench, n: usize) -> Option<Accepted> {
     tokio::time::timeout(Duration::from_secs(60), bench.emit(n, n)).await.ok()
 }
@@ -78,7 +78,7 @@ async fn a_revoked_key_signs_no_repeat() {
         if tries.fetch_add(1, Ordering::Relaxed) > 0 {
             return ack();
         }
-        // The operator revokes while the request is under way.
+        // The operator revokes the key while the request is under way.
         let (keyring, old) = &revoke;
         keyring.install(keyring.ring().revoke(old, Moment::default()).unwrap());
         retry(Scope::Channel, "timeout")
@@ -134,7 +134,7 @@ async fn a_stopped_key_with_a_full_ready_set_holds_up_no_other() {
 async fn lanes_that_all_wait_cost_no_reading() {
     let config = Config { ready_sets: 64, poison_after: 1000, ..Config::default() };
     let (bench, store) = faulty(config, &[stream("a")]).await;
-    // One in two fails alone, so that the channel stays well while more and more keys wait.
+    // One SET in two fails alone, so that the channel stays healthy while more and more keys wait.
     bench
         .method
         .answer_with(|set| if !number(set).is_multiple_of(2) { after(Duration::from_secs(600)) } else { ack() });
@@ -182,7 +182,7 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     while subscription.state.lock().in_flight.leased.values().all(|leased| leased.handed.is_none()) {
         bench.pass(Duration::from_millis(1)).await;
     }
-    // It is acknowledged; its lane runs empty. Before the scan begins the tail tells of one more.
+    // The SET is acknowledged, and its lane runs empty. Before the scan begins, the tail brings one more.
     bench.emit(0, 3).await;
     let jti = subscription.state.lock().in_flight.leased.values().next().map(|leased| leased.jti).unwrap();
     SubscriptionCore::settle(&crate::contract::Core(subscription.clone()), vec![(jti, None, ack())]);
@@ -206,7 +206,7 @@ async fn a_store_that_settles_nothing_holds_up_no_request_for_long() {
     bench.pass(Duration::from_secs(61)).await;
     bench.pass(Duration::from_secs(1)).await;
     store.settle_fail.store(true, Ordering::Relaxed);
-    // Something else is on its way into the store; then comes a late acknowledgement.
+    // Another outcome is on its way into the store; then a late acknowledgement comes.
     bench.emit(2, 2).await;
     let other = take(&mut subscription.consumer(), 1).await;
     subscription.settle(other[0].jti, None, ack());

@@ -1,4 +1,4 @@
-//! A store that does what its test says when control-plane records are written.
+//! A store that behaves as its test demands when control-plane records are written.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ use setgate_store::{
 
 use super::{Arc, Bench, Config, ManualClock, Value};
 
-/// A bench over a store with faults.
+/// Makes a bench over a store with faults.
 pub(super) async fn faulty(config: Config, streams: &[Value]) -> (Bench, Arc<Faulty>) {
     let clock = ManualClock::at(1_800_000_000_000);
     let runtime = setgate_clock::manual::runtime(clock.clone(), 7);
@@ -29,12 +29,12 @@ pub(super) async fn faulty(config: Config, streams: &[Value]) -> (Bench, Arc<Fau
 
 type Answer<T> = BoxFuture<'static, Result<T, StoreError>>;
 
-/// What becomes of the next unit that changes control-plane records.
+/// The fate of the next unit that changes control-plane records.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Refused; nothing is written.
+    /// The unit is refused; nothing is written.
     Refuse,
-    /// Written; nobody hears of it.
+    /// The unit is written; no answer comes.
     Silence,
 }
 
@@ -42,23 +42,23 @@ pub(super) enum Next {
 pub(super) struct Faulty {
     inner: Arc<dyn Store>,
     pub(super) configure: Mutex<Option<Next>>,
-    /// Reads of parked SETs fail.
+    /// True when reads of parked SETs fail.
     pub(super) parked_fail: AtomicBool,
-    /// Records of which the body does not read.
+    /// Positions of the records whose bodies cannot be read.
     pub(super) rotten: Mutex<BTreeSet<u64>>,
-    /// Reads of heads fail.
+    /// True when reads of heads fail.
     pub(super) heads_fail: AtomicBool,
-    /// Once something is issued again, heads and parked SETs cannot be read.
+    /// True when heads and parked SETs cannot be read once something is issued again.
     pub(super) fail_after_reissue: AtomicBool,
-    /// Settlements cannot be written.
+    /// True when settlements cannot be written.
     pub(super) settle_fail: AtomicBool,
-    /// No record is changed.
+    /// True when changes of control-plane records are refused.
     pub(super) refuse_configure: AtomicBool,
-    /// Reads of what is owed.
+    /// The number of reads of what is owed.
     pub(super) scans: AtomicUsize,
-    /// What the store takes, and what it takes once it has tidied up; both of a budget of 1000 bytes.
+    /// The bytes that the store uses now, and those that it uses once it has tidied up, both of a budget of 1000.
     pub(super) taken: Mutex<Option<(u64, u64)>>,
-    /// Nothing is told of the ledger's tail.
+    /// True while reads of the ledger's tail wait.
     pub(super) tail_held: tokio::sync::watch::Sender<bool>,
 }
 

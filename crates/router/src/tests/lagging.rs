@@ -1,4 +1,4 @@
-//! The router lags behind the ledger while segments are given up.
+//! Test of a router that lags behind the ledger while segments are given up.
 
 use setgate_store::{Durability, FjallStore, Kind, NewEvent, Options, StorePlace, StreamNo, Unit, Version};
 
@@ -28,11 +28,11 @@ async fn a_router_that_lags_hands_over_what_is_owed_of_condensed_segments_in_ord
     bench.emit(0, 0).await;
     bench.until("the first is settled", async || opened.waiting(no) == 0 && bench.method.count() == 1).await;
     store.tail_held.send_replace(true);
-    // A read that waits already may still tell of this one.
+    // A read that waits already may still return this one.
     bench.emit(0, 1).await;
     bench.pass(Duration::from_secs(5)).await;
     bench.emit(0, 2).await;
-    // Nobody wants these.
+    // No stream wants these events.
     let unwanted = NewEvent {
         kind: Kind::Intake,
         issuer: IssuerNo(1),

@@ -1,10 +1,11 @@
-//! What a receiver says of SETs that are not fetched, and what is out when a stream changes.
+//! Tests of outcomes for SETs that are not fetched, and of what is out when a stream changes.
 
 use setgate_delivery::{Batch, DeliveryMode, Want};
 
 use super::{responder::*, *};
 
-/// Twenty SETs that were handed out before a restart.
+/// Hands over twenty SETs, restarts, and returns the bench with these SETs. With `scanned`, the store has been scanned
+/// after the restart.
 async fn after_a_restart(scanned: bool) -> (Bench, Vec<SealedSet>) {
     let config = || Config { pause_after_parked: u32::MAX, ..Config::default() };
     let mut bench = Bench::new(config(), &[asked("a")]).await;

@@ -1,5 +1,5 @@
-//! A method whose hand-over ends before anybody says what becomes of the SETs, as multi-SET push has it: requests of many SETs,
-//! acknowledged in a later answer.
+//! A method whose hand-over ends before the outcomes of its SETs are known, as that of multi-SET push does: requests of
+//! many SETs, acknowledged in a later answer.
 
 use setgate_delivery::{Attempt, Want};
 
@@ -9,13 +9,13 @@ const REDELIVERY: Duration = Duration::from_secs(60);
 
 type Verdicts = Arc<dyn Fn(&[SealedSet]) -> Option<Verdict> + Send + Sync>;
 
-/// What was handed over, request by request.
+/// The SETs that were handed over, request by request.
 pub(super) struct Requests {
     runtime: Runtime,
-    /// What the peer says to a request; nothing: it has it, and acknowledges later.
+    /// The peer's verdict on a request; `None` means that it has the SETs and acknowledges them later.
     verdicts: Mutex<Verdicts>,
     pub(super) seen: Mutex<Vec<Vec<u64>>>,
-    /// What the peer has and has not acknowledged.
+    /// The SETs that the peer has and has not acknowledged.
     out: Mutex<Vec<(Subscription, Jti, Attempt)>>,
 }
 
@@ -131,7 +131,7 @@ async fn a_failure_now_and_then_does_not_wait_for_acknowledgements_that_are_outs
     let requests = bench.method.requests.clone();
     let dice = SeededRandom::new(5);
     requests.answer_with(move |_| (dice.below(50) == 0).then(channel_fails));
-    // Acknowledged half a minute after it is handed over.
+    // The SETs are acknowledged up to 15 s after they are handed over.
     for n in 0..3000 {
         bench.emit(n % 997, n).await;
         if n % 50 == 49 {

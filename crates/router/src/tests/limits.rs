@@ -1,4 +1,4 @@
-//! What streams may keep waiting, whoever delivers them.
+//! Tests of the limits on what may wait for a stream, whether or not it can be delivered.
 
 use setgate_store::{Durability, Key, Put, Unit};
 
@@ -28,7 +28,7 @@ async fn a_limit_of_none_keeps_none() {
     }
 }
 
-/// The configuration of today lacks what the stream was made for: its SETs wait, within its limits.
+/// The present configuration lacks the method that the stream was made for: its SETs wait, within its limits.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_nothing_can_deliver_keeps_no_more_than_it_may() {
     let mut bench = Bench::new(often(), &[keeping(3)]).await;

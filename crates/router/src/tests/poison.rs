@@ -1,4 +1,5 @@
-//! One SET that always fails while others pass is given up, however it fails; a stream that is unhealthy gives up none.
+//! Tests that a SET which always fails while others pass is given up, however it fails, and that an unhealthy stream
+//! gives up none.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +7,7 @@ use super::{endpoints::clustered, later::later, responder::*, *};
 
 const BAD: u64 = 3;
 
-/// The kinds of failure that are not the SET's by their name.
+/// Returns the kinds of failure, most of which do not name the SET as the one at fault.
 fn kinds() -> Vec<(&'static str, Outcome)> {
     let channel = |code| (code, retry(Scope::Channel, code));
     let wrong = |code| (code, misconfigured(Scope::Channel, code));
@@ -29,7 +30,7 @@ fn kinds() -> Vec<(&'static str, Outcome)> {
     ]
 }
 
-/// One event a second; tells in how many of these seconds a good one had to wait.
+/// Emits one event a second; returns the number of these seconds in which a good one had to wait.
 async fn one_a_second(bench: &Bench, count: usize) -> usize {
     let mut waited = 0;
     for n in 0..count {
@@ -127,7 +128,7 @@ async fn two_such_sets_do_not_shelter_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_unhealthy_makes_no_poison() {
-    // Of ten answers so many are failures; and a receiver that is away every other half minute.
+    // This many of ten answers are failures; with 0 the receiver is away every other half minute instead.
     for failing in [3, 5, 8, 9, 0] {
         let bench =
             Bench::new(Config { pause_after: Duration::from_secs(1_000_000), ..Config::default() }, &[stream("a")])
@@ -163,7 +164,8 @@ async fn a_probe_that_is_given_up_is_not_the_last() {
     bench.until("it failed", async || subscription.state.lock().shown.last_error.is_some()).await;
     bench.emit(1, 1).await;
     bench.until("another passed", async || bench.router.stream("a").await.unwrap().acknowledged == 1).await;
-    // So many fail alone that the channel is taken to be unhealthy. The next to leave is the first, for the last time.
+    // Enough SETs fail alone for the channel to be taken as unhealthy. The next to leave is the first SET, for the last
+    // time.
     for n in 2..7 {
         bench.emit(n, n).await;
     }

@@ -43,17 +43,17 @@ impl AnyMethod for Asked {
     }
 }
 
-/// A stream on [`Asked`]: `PerBatch`, due again after a minute.
+/// Declares a stream on [`Asked`]: `PerBatch`, due again after a minute.
 pub(super) fn asked(id: &str) -> Value {
     json!({ "id": id, "issuer": ISSUER, "audience": "https://receiver.example", "delivery": { "method": "asked", "after": 60 } })
 }
 
-/// What poll fetches when it does not wait long.
+/// Returns the want of a poll that does not wait long.
 pub(super) fn soon(sets: usize) -> Want {
     Want { sets, bytes: usize::MAX, wait: Some(Duration::from_millis(100)) }
 }
 
-/// Fetches and hands over.
+/// Fetches a batch and hands it over.
 pub(super) async fn take(consumer: &mut Consumer, sets: usize) -> Vec<SealedSet> {
     consumer.next_batch(soon(sets)).await.map(Batch::hand_over).unwrap()
 }
@@ -173,7 +173,7 @@ mod redelivery {
         bench.restart(Config::default()).await;
         bench.pass(Duration::from_secs(1)).await;
         let subscription = bench.router.session_target("a").unwrap().subscription;
-        // One is refused (`setErrs`), the others are acknowledged, twice.
+        // One SET is refused (`setErrs`), the others are acknowledged, all of them twice.
         let refused = all[7].jti;
         let outcomes: Vec<_> = all
             .iter()
@@ -216,7 +216,7 @@ mod redelivery {
             bench.emit(n % 2, n).await;
         }
         let mut consumer = subscription.consumer();
-        // Bodies fit, tokens do not: the batch is cut where they are known.
+        // The bodies fit, the tokens do not: the batch is cut once the tokens are known.
         let want = Want { bytes: 1200, ..soon(10) };
         let first = consumer.next_batch(want).await.map(Batch::hand_over).unwrap();
         assert!((1..6).contains(&first.len()), "{}", first.len());

@@ -1,4 +1,4 @@
-//! How long and how much a stream may keep waiting.
+//! Tests of the limits on how long and how much a stream may keep waiting.
 
 use setgate_store::{Rule, StreamNo, Tally};
 
@@ -21,7 +21,7 @@ async fn tally(bench: &Bench, id: &str) -> Tally {
     bench.store.cursor(no).await.unwrap().tally
 }
 
-/// The numbers of the events that were acknowledged.
+/// Acknowledges everything from now on; returns the numbers of the events that were acknowledged.
 async fn delivered(bench: &Bench) -> Vec<u64> {
     bench.method.seen.lock().clear();
     bench.method.answer_with(|_| ack());

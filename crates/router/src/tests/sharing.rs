@@ -1,7 +1,7 @@
-//! Several consumers of several delivery modes on one stream, against a small model of P4.
+//! A test of several consumers with several delivery modes on one stream, against a small model of P4.
 //!
-//! Checked by the first arrival of each `jti`: nothing arrives before every earlier one of its key has arrived or is settled;
-//! nothing is lost; nothing is handed out twice while it is held.
+//! The check is by the first arrival of each `jti`: nothing arrives before every earlier SET of its key has arrived or
+//! is settled; nothing is lost; nothing is handed over twice while it is held.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use super::{responder::*, *};
 const REDELIVERY: Duration = Duration::from_secs(60);
 const KEYS: u64 = 6;
 
-/// Who holds a SET, and until when if it is not until the end of the consumer.
+/// The consumer that holds a SET, and the time until which it does, unless that is the end of the consumer.
 #[derive(Clone, Copy)]
 struct Hold {
     consumer: usize,
@@ -32,7 +32,8 @@ impl Model {
     fn handed(&mut self, now: Duration, n: u64, hold: Hold) {
         self.redeliver(now);
         assert!(!self.held.contains_key(&n), "{n} is handed out while it is held");
-        // What was fetched when a late acknowledgement came may still leave: a repeat of a settled SET harms nobody.
+        // A SET that was fetched when a late acknowledgement came may still leave: a repeat of a settled SET does no
+        // harm.
         if !self.settled.contains(&n) {
             self.held.insert(n, hold);
         }
@@ -48,7 +49,7 @@ impl Model {
         assert!(missing.is_empty(), "{n} arrives before {missing:?}");
     }
 
-    /// It is due again, and with it what was fetched behind it.
+    /// Makes a SET due again, and with it what was fetched behind it.
     fn falls_back(&mut self, n: u64) {
         self.held.retain(|m, _| *m < n || m % KEYS != n % KEYS);
     }
@@ -70,7 +71,7 @@ impl Model {
 struct Peer {
     no: usize,
     consumer: Consumer,
-    /// Written to the socket and not arrived; a request has none.
+    /// SETs that were written to the socket and have not arrived; a request has no pipe.
     pipe: Option<VecDeque<SealedSet>>,
 }
 
@@ -79,7 +80,7 @@ struct Play {
     dice: Arc<SeededRandom>,
     model: Model,
     peers: Vec<Peer>,
-    /// Answers that have not left yet: they outlive their consumer.
+    /// Answers that have not left yet; they outlive their consumer.
     answers: Vec<(usize, Batch)>,
     emitted: u64,
     opened: usize,
@@ -131,7 +132,7 @@ impl Play {
         }
     }
 
-    /// The answer of a request leaves; it arrives whole or not at all.
+    /// Lets the answer of a request leave; it arrives whole or not at all.
     fn answer(&mut self, at: usize, arrives: bool) {
         let (consumer, batch) = self.answers.swap_remove(at);
         let now = self.now();
@@ -154,7 +155,7 @@ impl Play {
         }
     }
 
-    /// What the socket had no time to write goes back.
+    /// Gives back the SETs that the socket had no time to write.
     fn give_back(&mut self, at: usize) {
         let pipe = self.peers[at].pipe.as_mut().unwrap();
         let tail: Vec<_> = pipe.drain(pipe.len() / 2..).collect();
@@ -167,7 +168,7 @@ impl Play {
         let known: Vec<u64> = self.model.arrived.iter().copied().collect();
         let mut all = vec![(Jti::from_block(b'a', *b"no such SET here"), None, ack())];
         for _ in 0..most.min(known.len()) {
-            // Again and again, in any order, whatever became of it.
+            // A SET may be reported again and again, in any order, whatever became of it.
             let n = known[self.below(known.len())];
             let outcome = if self.below(12) == 0 { refuse(ErrorCode::InvalidRequest) } else { ack() };
             self.model.settled.insert(n);
@@ -243,7 +244,7 @@ impl Play {
         }
     }
 
-    /// The receiver comes to its senses and fetches all.
+    /// Lets the receiver fetch and acknowledge everything.
     async fn finish(&mut self) {
         self.answers.clear();
         while !self.peers.is_empty() {

@@ -1,4 +1,4 @@
-//! What streams tell of themselves, and when they are paused for what their receivers answer.
+//! Tests of the views of streams, and of the pauses that follow from what their receivers answer.
 
 use super::*;
 
@@ -13,7 +13,7 @@ async fn what_waiting_does_not_repair_pauses_the_stream() {
         (Scope::Channel, "http_501"),
         (Scope::Channel, "http_other"),
         (Scope::Channel, "protocol"),
-        // Nobody took any SET: it is not this one's fault.
+        // No SET was taken at all, so this one is not at fault.
         (Scope::Set, "http_400"),
     ];
     for (scope, code) in codes {
@@ -68,7 +68,7 @@ async fn what_a_receiver_does_that_works_all_the_same_is_shown() {
     assert_eq!(shown["warning"], "answers 200 instead of 202");
 }
 
-/// Whoever looks after one event finds it by its `txn`, at each step.
+/// An operator who traces one event finds it by its `txn`, at each step.
 #[tokio::test(start_paused = true)]
 async fn a_parked_set_tells_its_txn_and_its_issuer_in_every_listing() {
     let bench = Bench::new(Config::default(), &[stream("a")]).await;

@@ -1,4 +1,4 @@
-//! A stream with something due is running, queued or timed, always; and nothing runs in a circle.
+//! Tests that a stream with something due is always running, queued or timed, and that nothing runs in a circle.
 
 use std::sync::atomic::Ordering;
 
@@ -9,7 +9,7 @@ use super::{faulty::faulty, responder::*, *};
 
 mod play;
 
-/// Every throw of these dice is nothing.
+/// A source of randomness that yields nothing but zeros.
 struct Zero;
 
 impl Random for Zero {
@@ -31,14 +31,14 @@ async fn what_was_tried_before_a_restart_reaches_who_waits_already() {
     let mut consumer = bench.router.session_target("a").unwrap().subscription.consumer();
     assert_eq!(take(&mut consumer, 40).await.len(), 40);
     drop(consumer);
-    // Their time is over: that was an attempt.
+    // Their redelivery timeout has passed: that was an attempt.
     for _ in 0..62 {
         bench.pass(Duration::from_secs(1)).await;
     }
     bench.restart(Config::default()).await;
     let mut consumer = bench.router.session_target("a").unwrap().subscription.consumer();
     let start = bench.runtime.clock.monotonic();
-    // It waits before the store is read.
+    // The consumer waits before the store is read.
     let batch = consumer.next_batch(long(40)).await.map(Batch::hand_over).unwrap();
     let took = bench.runtime.clock.monotonic() - start;
     assert_eq!(batch.len(), 40);
@@ -99,7 +99,7 @@ async fn timers_are_as_many_as_streams() {
     let subscription = bench.router.session_target("a").unwrap().subscription;
     for n in 0..1000 {
         bench.emit(n, n).await;
-        // A timer rings when it has waited for others, and the one for the month is set again.
+        // A timer fires when the batch has waited for others, and the one for the month is set again.
         bench.pass(Duration::from_millis(20)).await;
         let all = take(&mut subscription.consumer(), 1).await;
         subscription.settle(all[0].jti, None, ack());
@@ -110,7 +110,7 @@ async fn timers_are_as_many_as_streams() {
     bench.until("it is gone", async || bench.router.0.shared.timers.kept() <= 1).await;
 }
 
-/// How often timers ring in this time.
+/// Returns the number of timers that fire in this time.
 async fn rings(bench: &Bench, time: Duration) -> usize {
     let before = bench.router.0.shared.timers.rung();
     let steps = u32::try_from(time.as_millis() / 100).unwrap();
@@ -122,7 +122,7 @@ async fn rings(bench: &Bench, time: Duration) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_channel_that_waits_for_what_is_in_flight_rings_no_timer_in_a_circle() {
-    // Its breaker is open and its time has come, while a request takes ten minutes.
+    // The breaker is open and its time has come, while a request takes ten minutes.
     let bench = Bench::new(Config::default(), &[stream("a")]).await;
     let subscription = bench.router.0.subscription(StreamNo(1)).unwrap();
     bench.method.answer_with(|_| retry(Scope::Channel, "connect"));

@@ -1,4 +1,5 @@
-//! Verdicts of all kinds and scopes at random, against what must hold: order, no loss, and held means held.
+//! A model of random verdicts of all kinds and scopes, checked against what must hold: order, no loss, and that a held
+//! endpoint gets probes alone.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ struct Play {
     dice: Arc<SeededRandom>,
     emitted: usize,
     checked: usize,
-    /// Of each stream and key, the numbers that ended, and the last that was handed over first.
+    /// The last number that was handed over for the first time, by stream and key; `ended` holds the numbers that
+    /// ended.
     last: BTreeMap<(Arc<str>, u64), u64>,
     jtis: BTreeMap<Jti, (Arc<str>, u64)>,
     ended: BTreeSet<(Arc<str>, u64)>,
@@ -39,7 +41,7 @@ impl Play {
         usize::try_from(self.dice.below(bound as u64)).unwrap()
     }
 
-    /// Checks what was handed over since the last look.
+    /// Checks what was handed over since the last call.
     fn look(&mut self) {
         let log = self.cluster.log.lock().clone();
         for (_, stream, set) in log.iter().skip(self.checked).filter(|(_, _, set)| is_event(set)) {
@@ -75,7 +77,7 @@ impl Play {
         }
     }
 
-    /// Says of some what became of them, and keeps the model's word of what may leave.
+    /// Reports outcomes for some SETs, and updates the model of what may leave.
     fn settle(&mut self, most: usize) {
         for _ in 0..most {
             let out = self.cluster.out.lock().len();
@@ -105,7 +107,7 @@ impl Play {
                 self.holds += 1;
                 *held = Some(Vec::new());
             }
-            // The probe has told something, or nothing: the next one may leave.
+            // The probe has a result, or came back without one: the next may leave.
             _ => {
                 if let Some(probes) = &mut *held {
                     probes.retain(|jti| *jti != one.set.jti);
@@ -162,7 +164,7 @@ impl Play {
         for view in self.bench.router.streams().await {
             assert_eq!(view.acknowledged + view.parked_total, view.owed, "{view:?}");
             let lost = (0..self.emitted as u64).filter(|n| !self.ended.contains(&(view.id.as_str().into(), *n)));
-            // Poison and what was parked on the way are ends, too.
+            // Poison and SETs that were parked on the way are ends, too.
             assert!(lost.count() as u64 <= view.parked_total, "{} lost SETs", view.id);
             let subscription = self.bench.router.0.subscription(setgate_store::StreamNo(view.no)).unwrap();
             let state = subscription.state.lock();

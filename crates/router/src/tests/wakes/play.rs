@@ -1,4 +1,4 @@
-//! Random histories of streams of every kind, with a look after each step whether somebody is neglected.
+//! Random histories of streams of every kind, with a check after each step that no stream is neglected.
 
 use std::sync::atomic::AtomicBool;
 
@@ -10,7 +10,7 @@ use crate::tests::{endpoints::Cluster, faulty::Faulty};
 const KEYS: u64 = 12;
 const IDS: [&str; 5] = ["push", "poll", "socket", "c0", "c1"];
 
-/// A SET that a receiver fetched and has not settled.
+/// The SETs that receivers fetched and have not settled.
 type Fetched = Arc<Mutex<Vec<(&'static str, Jti, setgate_delivery::Attempt)>>>;
 
 struct Play {
@@ -19,7 +19,7 @@ struct Play {
     dice: Arc<SeededRandom>,
     peers: Vec<JoinHandle<()>>,
     fetched: Fetched,
-    /// Everything is taken at last.
+    /// True when everything is acknowledged from now on.
     well: Arc<AtomicBool>,
     emitted: usize,
     window: usize,
@@ -76,7 +76,7 @@ impl Play {
         self.bench.method.cluster.clone()
     }
 
-    /// A request or a socket that comes, takes what there is so often, and goes.
+    /// Opens a request or a socket that fetches a few times and goes.
     fn open(&mut self) {
         let id = if self.below(2) == 0 { "poll" } else { "socket" };
         let Some(target) = self.bench.router.session_target(id) else { return };
@@ -193,7 +193,7 @@ impl Play {
     }
 }
 
-/// What a peer may say, good news more often than bad.
+/// Returns an outcome that a peer may report, a good one more often than a bad one.
 fn outcome(dice: &SeededRandom) -> Outcome {
     let after = (dice.below(3) == 0).then(|| Duration::from_millis(dice.below(30_000)));
     let scope = [Scope::Set, Scope::Set, Scope::Channel, Scope::Endpoint][usize::try_from(dice.below(4)).unwrap()];
