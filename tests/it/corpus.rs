@@ -259,3 +259,9 @@ fn every_answer_to_many_sets_means_something() {
 fn every_message_of_a_socket_is_read_or_gets_a_close_code() {
     replay(exchanges::websocket, [objects(b"\x00"), handshakes(), prefixed(b"\x00")].concat(), 500);
 }
+
+#[test]
+fn an_error_that_reports_a_duplicate_is_an_acknowledgement() {
+    // Two bytes of status (100 + 300), a line of header field, the body.
+    assert!(checks::answer(b"\x01\x2c\n{\"err\":\"dup\"}"));
+}
