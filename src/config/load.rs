@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The environment variables that commands read and that name no option.
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 8] = [
     "SETGATE_CONFIG",
     "SETGATE_ADMIN_URL",
     "SETGATE_ADMIN_TOKEN",
@@ -21,7 +21,6 @@ const COMMANDS: [&str; 9] = [
     "SETGATE_TOKEN",
     "SETGATE_TOKEN_FILE",
     "SETGATE_LOG",
-    "SETGATE_BENCH",
 ];
 /// The prefix of variables that name an option.
 const PREFIX: &str = "SETGATE__";

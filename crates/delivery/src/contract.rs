@@ -130,14 +130,6 @@ pub trait Method: Sized + Send + Sync + 'static {
         async { Vec::new() }
     }
 
-    /// Takes a changed section and returns how it comes into force.
-    ///
-    /// # Errors
-    /// [`Fault::Start`] when the new section is not acceptable; the old one stays.
-    fn reload(&self, _new: Self::Section) -> Result<Reload, Fault> {
-        Ok(Reload::Replace)
-    }
-
     /// Flushes and closes all connections within `within`; called after all channels have ended.
     fn close(&self, _within: Duration) -> impl Future<Output = ()> + Send {
         async {}
@@ -243,15 +235,6 @@ pub struct Limits {
     pub overhead: usize,
     /// Bytes of one SET; the router parks a larger one as `too_large`.
     pub set_bytes: usize,
-}
-
-/// The answer of [`Method::reload`] to a changed section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
-    /// The new section is in force already.
-    Applied,
-    /// The channels must be drained, the method closed and started anew, in that order.
-    Replace,
 }
 
 /// One finding of `setgate check --connect`.

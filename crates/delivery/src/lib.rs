@@ -18,7 +18,7 @@ pub use body::{BodyFault, read_body};
 pub use bytes::Bytes;
 pub use contract::{
     About, BrokerEvent, Channel, Entry, Env, Finding, Form, Initiator, Limits, Method, NoOptions, Options, Order,
-    Profile, Redelivery, Reload, Session, Stop, raised,
+    Profile, Redelivery, Session, Stop, raised,
 };
 pub use futures_util::future::BoxFuture;
 pub use ingest::{Answer, Arrival, Identity, Incoming, Ingest, Places, Rejected};
