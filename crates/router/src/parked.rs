@@ -5,9 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use setgate_set::{ErrorCode, Jti, Timestamp};
-use setgate_store::{
-    Done, Durability, Kind, Limits, Named, Parked, ParkedFilter, Position, StoreError, StreamNo, Unit,
-};
+use setgate_store::{Done, Durability, Kind, Named, Parked, ParkedFilter, Position, StoreError, StreamNo, Unit};
 use setgate_stream::Stream;
 
 use crate::{ChangeError, Inner, Router, hash::Set};
@@ -116,8 +114,7 @@ impl Inner {
         let mut after = parked.at;
         let mut whole = true;
         while after < last {
-            let limits = Limits { records: 1024, bytes: usize::MAX };
-            let entries = store.tail(after, limits, Duration::ZERO).await?;
+            let entries = store.tail(after, 1024, Duration::ZERO).await?;
             if entries.is_empty() {
                 return Ok(Later::Unknown);
             }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use setgate_store::{Entry, Limits, Position, StreamNo};
+use setgate_store::{Entry, Position, StreamNo};
 use setgate_telemetry::chain;
 
 use crate::{Inner, hash::Map};
@@ -12,7 +12,7 @@ pub(crate) async fn follow(router: Arc<Inner>, mut after: Position) {
     let store = router.shared.store.clone();
     let clock = router.shared.runtime.clock.clone();
     loop {
-        let read = store.tail(after, Limits { records: 1024, bytes: usize::MAX }, Duration::from_secs(30)).await;
+        let read = store.tail(after, 1024, Duration::from_secs(30)).await;
         let entries = match read {
             Ok(entries) => entries,
             Err(error) => {

@@ -428,15 +428,6 @@ pub enum Done {
     Fenced,
 }
 
-/// The limits of one read.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The most records.
-    pub records: usize,
-    /// The most bytes of bodies. [`Store::tail`] reads no bodies and ignores this limit.
-    pub bytes: usize,
-}
-
 /// The extent of the ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Bounds {
@@ -605,11 +596,11 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Poisoned`].
     fn commit(&self, units: Vec<Unit>, how: Durability) -> BoxFuture<'static, Result<Vec<Done>, StoreError>>;
 
-    /// Reads the records after `after`, in order; waits up to `wait` for the first.
+    /// Reads at most `most` records after `after`, in order; waits up to `wait` for the first.
     ///
     /// The result has all records from [`Bounds::first`] on, and before it at least those that some stream is owed. A
     /// reader that lags therefore misses nothing that is owed, whatever was deleted meanwhile.
-    fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>>;
+    fn tail(&self, after: Position, most: usize, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>>;
 
     /// Reads bodies, in the order requested; `None` where the record is gone.
     fn bodies(&self, at: Vec<Position>) -> BoxFuture<'static, Result<Vec<Option<Bytes>>, StoreError>>;

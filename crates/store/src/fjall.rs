@@ -61,8 +61,8 @@ pub use survey::{Findings, GivenUp, LostParked, ReadableCounts, Stretch};
 pub(crate) use {batch::Failure, housekeep::Trim};
 
 use crate::{
-    Attempted, Bounds, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Limits, Names,
-    Parked, ParkedFilter, Position, Record, Store, StoreError, StreamNo, Time, Unit, Version, Why, Witness,
+    Attempted, Bounds, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Names, Parked,
+    ParkedFilter, Position, Record, Store, StoreError, StreamNo, Time, Unit, Version, Why, Witness,
     codec::WrittenHead,
     fjall::{
         engine::{Engine, bare},
@@ -258,7 +258,7 @@ async fn readable(shared: Arc<Shared>, seqs: Vec<u64>) -> Result<Vec<Head>, Stor
     read_aside(shared, read).await
 }
 
-async fn tail_on(shared: Arc<Shared>, after: u64, max: Limits, wait: Duration) -> Result<Vec<Entry>, StoreError> {
+async fn tail_on(shared: Arc<Shared>, after: u64, most: usize, wait: Duration) -> Result<Vec<Entry>, StoreError> {
     let mut newest = shared.last.subscribe();
     let until = shared.runtime.clock.monotonic() + wait;
     let mut after = after;
@@ -275,10 +275,10 @@ async fn tail_on(shared: Arc<Shared>, after: u64, max: Limits, wait: Duration) -
         if last <= after {
             return Ok(Vec::new());
         }
-        if let Some(entries) = shared.ring.read().from(after + 1, max) {
+        if let Some(entries) = shared.ring.read().from(after + 1, most) {
             return Ok(entries);
         }
-        let (from, records) = (after + 1, max.records.max(1));
+        let (from, records) = (after + 1, most.max(1));
         let heads = read_aside(shared.clone(), move |_, engine| engine.heads_from(from, last, records)).await?;
         if !heads.is_empty() {
             let entry = |written: WrittenHead| Entry { head: written.head, targets: written.targets };
@@ -311,8 +311,8 @@ impl Store for FjallStore {
         })
     }
 
-    fn tail(&self, after: Position, max: Limits, wait: Duration) -> Answer<Vec<Entry>> {
-        Box::pin(tail_on(self.shared.clone(), after.seq, max, wait))
+    fn tail(&self, after: Position, most: usize, wait: Duration) -> Answer<Vec<Entry>> {
+        Box::pin(tail_on(self.shared.clone(), after.seq, most, wait))
     }
 
     fn bodies(&self, at: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {

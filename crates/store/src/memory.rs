@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use crate::{
     Attempted, Boot, Bounds, ClockObserved, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Key,
-    Limits, Names, Obstacle, Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Time,
-    Unit, Version, Witness,
+    Names, Obstacle, Parked, ParkedFilter, Position, ProducerNo, Record, Store, StoreError, StreamNo, Time, Unit,
+    Version, Witness,
     plan::{IdempotencyRecord, Lookup, ParkedRow, Planner},
     sanity::{LEAP, Sanity},
     state::State,
@@ -178,10 +178,10 @@ impl MemoryStore {
 
     /// Returns the records after a position, and the last position. Where there are no such records, nothing up to the
     /// last position is owed any more.
-    fn entries(inner: &Mutex<Inner>, after: u64, max: Limits) -> Result<(Vec<Entry>, u64), StoreError> {
+    fn entries(inner: &Mutex<Inner>, after: u64, most: usize) -> Result<(Vec<Entry>, u64), StoreError> {
         Self::look(inner, |inner| {
             let all = inner.tables.records.range(after.saturating_add(1)..);
-            (all.take(max.records.max(1)).map(|(_, (entry, _))| entry.clone()).collect(), inner.state.last)
+            (all.take(most.max(1)).map(|(_, (entry, _))| entry.clone()).collect(), inner.state.last)
         })
     }
 }
@@ -191,13 +191,13 @@ impl Store for MemoryStore {
         Self::ready(self.write(units))
     }
 
-    fn tail(&self, after: Position, max: Limits, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>> {
+    fn tail(&self, after: Position, most: usize, wait: Duration) -> BoxFuture<'static, Result<Vec<Entry>, StoreError>> {
         let (inner, mut newest, runtime) = (self.inner.clone(), self.last.subscribe(), self.runtime.clone());
         Box::pin(async move {
             let until = runtime.clock.monotonic() + wait;
             let mut after = after.seq;
             loop {
-                let (found, last) = Self::entries(&inner, after, max)?;
+                let (found, last) = Self::entries(&inner, after, most)?;
                 let left = until.saturating_sub(runtime.clock.monotonic());
                 if !found.is_empty() || left.is_zero() {
                     return Ok(found);

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::{Entry, Limits};
+use crate::Entry;
 
 /// A recent record.
 #[derive(Debug)]
@@ -55,10 +55,10 @@ impl Ring {
     }
 
     /// Returns the records from `from` on, or `None` where the first of them is not in the ring.
-    pub(crate) fn from(&self, from: u64, max: Limits) -> Option<Vec<Entry>> {
+    pub(crate) fn from(&self, from: u64, most: usize) -> Option<Vec<Entry>> {
         self.get(from)?;
         let start = self.records.front()?.entry.head.at.seq;
         let skip = usize::try_from(from.checked_sub(start)?).ok()?;
-        Some(self.records.iter().skip(skip).take(max.records.max(1)).map(|recent| recent.entry.clone()).collect())
+        Some(self.records.iter().skip(skip).take(most.max(1)).map(|recent| recent.entry.clone()).collect())
     }
 }

@@ -186,7 +186,7 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     bench.emit(0, 3).await;
     let jti = subscription.state.lock().in_flight.leased.values().next().map(|leased| leased.jti).unwrap();
     SubscriptionCore::settle(&crate::contract::Core(subscription.clone()), vec![(jti, None, ack())]);
-    let limits = setgate_store::Limits { records: 100, bytes: usize::MAX };
+    let limits = 100;
     let entries = bench.store.tail(setgate_store::Position::new(3), limits, Duration::ZERO).await.unwrap();
     subscription.push(&entries.iter().collect::<Vec<_>>());
     bench.settled().await;

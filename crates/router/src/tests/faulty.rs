@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use setgate_delivery::Bytes;
 use setgate_set::Timestamp;
 use setgate_store::{
-    Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, Limits, MemoryStore, Names, Parked,
+    Attempted, Bounds, Cursor, Done, Durability, Entry, Fence, Head, Health, Key, MemoryStore, Names, Parked,
     ParkedFilter, Position, Record, Store, StoreError, StreamNo, Unit, Version,
 };
 
@@ -109,11 +109,11 @@ impl Store for Faulty {
             }
         }
     }
-    fn tail(&self, after: Position, max: Limits, wait: Duration) -> Answer<Vec<Entry>> {
+    fn tail(&self, after: Position, most: usize, wait: Duration) -> Answer<Vec<Entry>> {
         let (inner, mut held) = (self.inner.clone(), self.tail_held.subscribe());
         Box::pin(async move {
             let _ = held.wait_for(|held| !held).await;
-            inner.tail(after, max, wait).await
+            inner.tail(after, most, wait).await
         })
     }
     fn bodies(&self, at: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {

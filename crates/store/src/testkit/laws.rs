@@ -9,7 +9,7 @@ use super::{
     settle_with, tail,
 };
 use crate::{
-    Appended, Done, Durability, Fence, Key, Kind, Limits, NewEvent, ParkedFilter, Position, Put, Rule, Space, Store,
+    Appended, Done, Durability, Fence, Key, Kind, NewEvent, ParkedFilter, Position, Put, Rule, Space, Store,
     StoreError, StreamNo, Tally, Unit, Version,
 };
 
@@ -82,7 +82,7 @@ pub async fn a_reader_that_lags_is_told_of_all_that_is_owed(bench: &mut impl Ben
     for index in 0..60 {
         append(&store, event(&format!("body-{index}"), &[1, 2])).await;
     }
-    let first = store.tail(Position::START, Limits { records: 5, bytes: usize::MAX }, Duration::ZERO).await.unwrap();
+    let first = store.tail(Position::START, 5, Duration::ZERO).await.unwrap();
     let mut read: Vec<u64> = first.iter().map(|entry| entry.head.at.seq).collect();
     assert_eq!(read, [1, 2, 3, 4, 5]);
     settle(&store, (1..=60).map(|seq| acknowledged(1, seq)).collect(), Durability::Sync).await;
@@ -94,7 +94,7 @@ pub async fn a_reader_that_lags_is_told_of_all_that_is_owed(bench: &mut impl Ben
         let mut told = read.clone();
         while *told.last().unwrap() < 61 {
             let after = Position::new(*told.last().unwrap());
-            let more = store.tail(after, Limits { records: 7, bytes: usize::MAX }, Duration::ZERO).await.unwrap();
+            let more = store.tail(after, 7, Duration::ZERO).await.unwrap();
             assert!(!more.is_empty() && more[0].head.at > after, "after {after}");
             told.extend(more.iter().map(|entry| entry.head.at.seq));
         }

@@ -10,7 +10,7 @@ use std::{
 
 use super::*;
 use crate::{
-    Durability, Limits, Position,
+    Durability, Position,
     fjall::seal,
     testkit::{acknowledged, append, event, settle},
 };
@@ -182,7 +182,7 @@ async fn after_a_kill_at_any_moment_the_small_files_agree_and_nothing_is_lost() 
         let body = store.bodies(vec![head.at]).await.unwrap().remove(0).unwrap();
         assert_eq!(body, format!("{:0>60000}", head.at.seq));
     }
-    let limits = Limits { records: 1, bytes: 1 };
+    let limits = 1;
     assert!(store.tail(Position::new(last), limits, Duration::ZERO).await.unwrap().is_empty());
     store.close().await.unwrap();
 }
