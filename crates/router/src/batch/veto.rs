@@ -66,13 +66,9 @@ impl StreamConsumer {
             let Token { token, body, .. } = token;
             bytes += token.len();
             leases.push(lease);
-            sets.push(SealedSet {
-                jti,
-                attempt: Attempt(slot.attempts + 1),
-                body: token,
-                envelope: Arc::new(Envelope::new(slot.head.accepted, body)),
-                order: slot.head.order,
-            });
+            let envelope = Arc::new(Envelope::new(slot.head.accepted, body));
+            let (attempt, order) = (Attempt(slot.attempts + 1), slot.head.order);
+            sets.push(SealedSet { jti, attempt, body: token, envelope, order });
         }
         if self.holder.order == Order::PerBatch {
             back.extend(self.part_behind(&sets));

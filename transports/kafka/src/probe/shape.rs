@@ -24,7 +24,6 @@ pub(super) enum Settings {
 /// Returns the findings about a topic that exists.
 pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Settings) -> Vec<Finding> {
     let what = subject.says(&format!("topic {topic}"));
-    let commands = subject.commands();
     let mut text = format!(
         "{what}: {}, {}",
         count(shape.partitions, "partition", "partitions"),
@@ -50,8 +49,7 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
             return findings;
         }
     };
-    let number = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
-    if let Some(least) = number("min.insync.replicas") {
+    if let Some(least) = number(&settings, "min.insync.replicas") {
         text += &acknowledged_by(least, shape);
         // Kafka caps it at the number of copies.
         let needed = usize::try_from(least).unwrap_or_default().min(shape.copies);
@@ -65,9 +63,18 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
             ));
         }
     }
-    if let Some(kept) = number("retention.ms") {
+    if let Some(kept) = number(&settings, "retention.ms") {
         text += &kept_for(kept);
     }
+    findings.extend(loses(subject, topic, what, &settings));
+    findings.insert(0, good(text));
+    findings
+}
+
+/// Returns the settings of a topic by which records are lost or refused.
+fn loses(subject: &Subject, topic: &str, what: String, settings: &HashMap<String, String>) -> Vec<Finding> {
+    let commands = subject.commands();
+    let mut findings = Vec::new();
     if settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
         findings.push(wrong(
             what.clone(),
@@ -78,7 +85,7 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
         ));
     }
     let record_bytes = i64::try_from(subject.section.record_bytes).unwrap_or(i64::MAX);
-    if let Some(most) = number("max.message.bytes").filter(|most| *most < record_bytes) {
+    if let Some(most) = number(settings, "max.message.bytes").filter(|most| *most < record_bytes) {
         findings.push(wrong(
             what,
             format!(
@@ -89,8 +96,11 @@ pub(super) fn assess(subject: &Subject, topic: &str, shape: &Shape, settings: Se
             ),
         ));
     }
-    findings.insert(0, good(text));
     findings
+}
+
+fn number(settings: &HashMap<String, String>, name: &str) -> Option<i64> {
+    settings.get(name)?.parse().ok()
 }
 
 /// Returns why the settings of the topic are not known.

@@ -11,7 +11,7 @@ use setgate_delivery::{Bytes, Cause, Closed, Want, exchange::Speech};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes, protocol::CloseFrame};
 
-use super::{Conversation, Ended, MESSAGES, Stage};
+use super::{Conversation, Delivering, Ended, MESSAGES, Stage};
 use crate::{
     inbox::Replies,
     wire::{Goodbye, Subprotocol},
@@ -111,15 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         let cx = &mut Context::from_waker(self.bells.subscription.waker());
         let room = match self.protocol {
             Subprotocol::Setgate => usize::try_from(delivering.credit).unwrap_or(usize::MAX),
-            Subprotocol::PushPull => {
-                // Outcomes that were reported elsewhere are noticed when everything is settled.
-                if delivering.handed.len() >= self.rules.in_flight
-                    && pin!(delivering.consumer.settled()).poll(cx).is_ready()
-                {
-                    delivering.handed.clear();
-                }
-                self.rules.in_flight.saturating_sub(delivering.handed.len())
-            }
+            Subprotocol::PushPull => delivering.room(self.rules.in_flight, cx),
         };
         if delivering.stalled != (room == 0) {
             delivering.stalled = room == 0;
@@ -166,6 +158,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             delivering.since = Some(self.runtime.clock.monotonic());
         }
         text(Speech { sets: Some(&sets), ..Speech::default() }.to_json())
+    }
+}
+
+impl Delivering {
+    /// Returns how many more SETs the peer may have, where it may hold `most` without an outcome.
+    fn room(&mut self, most: usize, cx: &mut Context<'_>) -> usize {
+        // Outcomes that were reported elsewhere are noticed when everything is settled.
+        if self.handed.len() >= most && pin!(self.consumer.settled()).poll(cx).is_ready() {
+            self.handed.clear();
+        }
+        most.saturating_sub(self.handed.len())
     }
 }
 
