@@ -17,7 +17,7 @@ use crate::{
         bloom_filter::{BloomFilter, MemoryBudget},
         bucket::Bucket,
         guard::guarded,
-        place::is_full,
+        place::{is_full, sync_folder},
         seal,
         segment::{Segment, SegmentKeyspaces},
         spare::{EMPTIED, Spares},
@@ -74,6 +74,11 @@ fn shape(memtable: u64, block: u32) -> KeyspaceCreateOptions {
         .max_memtable_size(memtable)
         .data_block_size_policy(BlockSizePolicy::all(block))
         .manual_journal_persist(true)
+}
+
+/// Flushes the folder in which the folder of a keyspace, and of every other, has its name.
+fn flush_name(keyspace: &Keyspace) -> Result<(), StoreError> {
+    sync_folder(keyspace.path()).map_err(|error| engine_error(error.into()))
 }
 
 /// Returns the key of a position.
@@ -138,6 +143,8 @@ impl Engine {
             folder: path.to_owned(),
             db,
         };
+        // Also the names of those that the process before made and did not come to flush.
+        flush_name(&engine.meta)?;
         if engine.db.keyspace_exists(FILLER) {
             // A turnover was interrupted.
             engine.db.delete_keyspace(engine.filler()?).map_err(engine_error)?;
@@ -178,20 +185,28 @@ impl Engine {
         Ok(())
     }
 
+    /// Opens a keyspace. A new one is durable together with its name: the engine flushes what is in its folder, and not
+    /// the folder above it.
+    fn keyspace(&self, name: &str, memtable: u64, block: u32) -> Result<Keyspace, StoreError> {
+        let new = !self.db.keyspace_exists(name);
+        let keyspace = self.db.keyspace(name, || shape(memtable, block)).map_err(engine_error)?;
+        if new {
+            flush_name(&keyspace)?;
+        }
+        Ok(keyspace)
+    }
+
     /// Opens the keyspaces of a segment with this number in their names.
     pub(crate) fn keyspaces(&self, slot: u64) -> Result<SegmentKeyspaces, StoreError> {
         Ok(SegmentKeyspaces {
-            heads: self.db.keyspace(&Segment::heads_name(slot), || shape(2 * MIB, 4096)).map_err(engine_error)?,
-            bodies: self
-                .db
-                .keyspace(&Segment::bodies_name(slot), || shape(8 * MIB, 16 * 1024))
-                .map_err(engine_error)?,
+            heads: self.keyspace(&Segment::heads_name(slot), 2 * MIB, 4096)?,
+            bodies: self.keyspace(&Segment::bodies_name(slot), 8 * MIB, 16 * 1024)?,
         })
     }
 
     /// Opens the keyspace of a bucket of idempotency keys, with this number in its name.
     pub(crate) fn bucket(&self, slot: u64, until: Option<Timestamp>) -> Result<Bucket, StoreError> {
-        let keyspace = self.db.keyspace(&format!("once-{slot}"), || shape(2 * MIB, 4096)).map_err(engine_error)?;
+        let keyspace = self.keyspace(&format!("once-{slot}"), 2 * MIB, 4096)?;
         let empty = keyspace.range([EMPTIED.as_slice(), &[0]].concat()..).next().is_none();
         let filter = BloomFilter::new(empty, &self.filter_budget);
         Ok(Bucket { slot, keyspace, filter: filter.into(), until })
@@ -199,7 +214,7 @@ impl Engine {
 
     /// Opens the keyspace that fills up journals.
     pub(crate) fn filler(&self) -> Result<Keyspace, StoreError> {
-        self.db.keyspace(FILLER, || shape(4 * MIB, 16 * 1024)).map_err(engine_error)
+        self.keyspace(FILLER, 4 * MIB, 16 * 1024)
     }
 
     /// Returns the bytes that the store uses on the disk: those that the engine counts, and its list of keyspaces,
