@@ -16,7 +16,7 @@ mod guard;
 mod holdings;
 mod housekeep;
 pub(crate) mod identity;
-mod journal;
+pub(crate) mod journal;
 mod open;
 mod place;
 mod recover;
@@ -31,7 +31,7 @@ mod shared;
 mod spare;
 mod survey;
 mod turnover;
-mod watermark;
+pub(crate) mod watermark;
 mod weigh;
 mod writer;
 

@@ -9,6 +9,7 @@ mod model;
 mod once;
 mod orders;
 mod place;
+mod power;
 mod repair;
 mod rotten;
 mod seal;

@@ -77,43 +77,86 @@ pub(crate) fn cut(engine: &Path, before: &Ends) -> io::Result<Vec<u64>> {
     Ok(cut)
 }
 
-/// Returns a description of an unreadable place in a journal that has a commit after it. After a kill or a power cut
-/// only the last commit can be torn, since each was flushed before the next began.
+/// The state of the journals' end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Everything reads.
+    Whole,
+    /// The newest journal does not read from an offset on, and nothing that was confirmed stands behind it: a kill or a
+    /// power cut came before the flush.
+    Torn(PathBuf, u64),
+    /// What does not read was confirmed, or the engine cannot have left it so.
+    Damaged(String),
+}
+
+/// Reads the journals to their end. `confirmed` is the last commit that the mark promises.
+///
+/// A power cut leaves any part of what was not flushed. That is the last commit, since each is flushed before the next
+/// begins, and rows that housekeeping wrote since the commit before it. So a hole may have the last commit behind it,
+/// if that one follows the commit before the hole and the mark does not promise it; else the hole is damage.
 ///
 /// # Errors
 /// Returns the error of the disk where the journals cannot be read.
-pub(crate) fn holed(engine: &Path) -> io::Result<Option<String>> {
-    let mut torn: Option<u64> = None;
+pub(crate) fn tail(engine: &Path, confirmed: u64) -> io::Result<Tail> {
+    let mut torn: Option<(u64, PathBuf, u64)> = None;
+    let mut before = confirmed;
     for (number, path) in journals(engine)? {
         let bytes = batches::read(&path)?;
-        let mut last_commit = None;
-        let (holes, reached) = batches::walk(&bytes, |batch| {
-            if batch.items.iter().any(is_commit) {
-                last_commit = Some(batch.at);
-            }
-        });
-        if let Some(torn) = torn.filter(|_| last_commit.is_some()) {
-            return Ok(Some(format!(
+        let mut commits = Vec::new();
+        let (holes, reached) =
+            batches::walk(&bytes, |batch| commits.extend(commit_of(&batch).map(|commit| (batch.at, commit))));
+        if let Some((torn, ..)) = torn.as_ref().filter(|_| !commits.is_empty()) {
+            return Ok(Tail::Damaged(format!(
                 "journal {torn} does not read to its end, and later commits stand in journal {number}"
             )));
         }
-        if let Some(hole) = holes.iter().find(|hole| last_commit.is_some_and(|commit| commit >= hole.to)) {
-            return Ok(Some(format!(
-                "journal {number} does not read from byte {} to byte {}, and later commits stand behind it",
-                hole.from, hole.to
-            )));
+        for hole in &holes {
+            let (earlier, behind): (Vec<_>, Vec<_>) = commits.iter().partition(|(at, _)| *at < hole.to);
+            let next = earlier.last().map_or(before, |(_, commit)| *commit) + 1;
+            let unconfirmed = match behind.as_slice() {
+                [] => true,
+                [(_, last)] => *last == next && *last > confirmed,
+                _ => false,
+            };
+            if !unconfirmed {
+                return Ok(Tail::Damaged(format!(
+                    "journal {number} does not read from byte {} to byte {}, and later commits stand behind it",
+                    hole.from, hole.to
+                )));
+            }
         }
-        if reached < bytes.len() {
-            torn = Some(number);
+        before = commits.last().map_or(before, |(_, commit)| *commit);
+        let from = holes.first().map_or(reached, |hole| hole.from);
+        if from < bytes.len() {
+            torn = Some((number, path, from as u64));
         }
     }
-    Ok(None)
+    let newest = journals(engine)?.pop().map(|(number, _)| number);
+    // The engine itself answers for a sealed journal that does not read.
+    Ok(torn
+        .filter(|(number, ..)| Some(*number) == newest)
+        .map_or(Tail::Whole, |(_, path, from)| Tail::Torn(path, from)))
 }
 
-/// Returns whether a change is one that each commit of the store makes: its numbered row, or the fold.
-fn is_commit(item: &batches::Item<'_>) -> bool {
-    let row = || item.key.len() == 8 && item.value.is_some_and(|value| read_delta(0, value).is_ok());
-    item.key == Fold::KEY.as_bytes() || row()
+/// Returns the number of the commit of the store that a batch is: that of its numbered row, or of its fold.
+fn commit_of(batch: &batches::Batch<'_>) -> Option<u64> {
+    let number = |item: &batches::Item<'_>| {
+        let value = item.value?;
+        if item.key == Fold::KEY.as_bytes() {
+            return Fold::read(value).map(|fold| fold.commit);
+        }
+        let number = u64::from_be_bytes(item.key.try_into().ok()?);
+        read_delta(number, value).is_ok().then_some(number)
+    };
+    batch.items.iter().filter_map(number).max()
+}
+
+/// Cuts off what does not read at the end of a journal. The engine cuts it off itself where it finds the end of the
+/// batch missing; where only the middle is missing it would refuse to open.
+pub(crate) fn cut_off(path: &Path, from: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.set_len(from)?;
+    file.sync_all()
 }
 
 /// Copies the journals aside, unless older copies are still there, which hold more.

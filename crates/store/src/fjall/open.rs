@@ -299,7 +299,8 @@ pub(crate) fn open_engine(place: &StorePlace, mark: &Mark) -> Result<(Engine, Lo
     }
     // The check comes before the engine opens its journals: it would cut off what it cannot read, and everything after
     // it.
-    if let Some(hole) = journal::holed(&path).map_err(OpenError::io("read", &path))? {
+    let tail = journal::tail(&path, mark.commit).map_err(OpenError::io("read", &path))?;
+    if let journal::Tail::Damaged(hole) = tail {
         return Err(OpenError::Damaged(hole.into()));
     }
     let before = journal::ends(&path).map_err(OpenError::io("read", &path))?;
@@ -311,6 +312,9 @@ pub(crate) fn open_engine(place: &StorePlace, mark: &Mark) -> Result<(Engine, Lo
                 tracing::warn!("there is no room to copy the journals aside before they are opened");
             }
             Err(error) => return Err(OpenError::io("copy the journals of", &path)(error)),
+        }
+        if let journal::Tail::Torn(torn, from) = &tail {
+            journal::cut_off(torn, *from).map_err(OpenError::io("cut off what was not flushed of", torn))?;
         }
     }
     let engine = guarded(|| Engine::open(&path)).map_err(damaged)?;
