@@ -125,11 +125,13 @@ impl Drop for Running {
 }
 
 fn run(router: &Inner, subscription: Arc<Subscription>) {
-    let channel = subscription.served.load().channel.clone();
+    // Channel and consumer are of one delivery, also when the stream is moved to another before the task begins.
+    let served = subscription.served.load_full();
     let running = Running(subscription.clone(), None);
     router.shared.runtime.spawn("channel", async move {
         let mut running = running;
-        let core = setgate_delivery::Subscription::new(Arc::new(Core(subscription)));
+        let channel = served.channel.clone();
+        let core = setgate_delivery::Subscription::new(Arc::new(Core::new(subscription, served)));
         let consumer = core.consumer();
         running.1 = Some(channel.run(core, consumer).await);
     });

@@ -10,48 +10,61 @@ use setgate_set::Jti;
 
 use crate::{
     batch::StreamConsumer,
-    subscription::{Phase, Subscription},
+    subscription::{Phase, Served, Subscription},
 };
 
-/// A subscription behind an [`Arc`], as the contract demands.
-pub(crate) struct Core(pub(crate) Arc<Subscription>);
+/// A subscription behind an [`Arc`], as the contract demands, for one channel.
+///
+/// Its consumers belong to the delivery that the channel was made for, whenever they are opened: once the stream is
+/// moved to another method or endpoint, they get nothing of the new one.
+pub(crate) struct Core {
+    subscription: Arc<Subscription>,
+    served: Arc<Served>,
+}
+
+impl Core {
+    pub(crate) fn new(subscription: Arc<Subscription>, served: Arc<Served>) -> Self {
+        Self { subscription, served }
+    }
+}
 
 impl SubscriptionCore for Core {
     fn consumer(&self, mode: Option<DeliveryMode>) -> Box<dyn ConsumerCore> {
-        let (now, wall) = self.0.times();
-        let served = self.0.served.load();
+        let (now, wall) = self.subscription.times();
+        let served = &self.served;
         let mode = mode.unwrap_or(DeliveryMode { order: served.profile.order, redelivery: served.profile.redelivery });
         let consumer = {
-            let mut state = self.0.state.lock();
+            let mut state = self.subscription.state.lock();
             state.presence.come(now, wall);
             state.consumers.open(mode)
         };
-        Box::new(StreamConsumer::new(self.0.clone(), consumer, mode.order, served.generation))
+        Box::new(StreamConsumer::new(self.subscription.clone(), consumer, mode.order, served.generation))
     }
 
     fn settle(&self, all: Vec<(Jti, Option<Attempt>, Outcome)>) -> usize {
-        self.0.settle(all)
+        self.subscription.settle(all)
     }
 
     fn reached(&self, sets: &[(Jti, Attempt)]) {
-        self.0.reached(sets);
+        self.subscription.reached(sets);
     }
 
     fn counts(&self) -> (usize, usize) {
-        let handed = self.0.state.lock().in_flight.handed;
-        let waiting = usize::try_from(self.0.shared.store.waiting(self.0.no)).unwrap_or(usize::MAX);
+        let handed = self.subscription.state.lock().in_flight.handed;
+        let waiting =
+            usize::try_from(self.subscription.shared.store.waiting(self.subscription.no)).unwrap_or(usize::MAX);
         (handed, waiting.saturating_sub(handed))
     }
 
     fn stalled(&self, why: Option<Cause>) {
-        self.0.state.lock().shown.stalled = why;
+        self.subscription.state.lock().shown.stalled = why;
     }
 
     fn has_due(&self) -> bool {
-        self.0.has_due()
+        self.subscription.has_due()
     }
 
     fn is_paused(&self) -> bool {
-        self.0.state.lock().phase == Phase::Paused
+        self.subscription.state.lock().phase == Phase::Paused
     }
 }

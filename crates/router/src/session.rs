@@ -51,9 +51,9 @@ impl Router {
     pub fn session_target(&self, stream_id: &str) -> Option<SessionTarget> {
         let no = self.0.streams_by_id.load().get(stream_id).copied()?;
         let core = self.0.subscription(no)?;
-        let served = core.served.load();
+        let served = core.served.load_full();
         Some(SessionTarget {
-            subscription: setgate_delivery::Subscription::new(Arc::new(Core(core.clone()))),
+            subscription: setgate_delivery::Subscription::new(Arc::new(Core::new(core.clone(), served.clone()))),
             channel: served.channel.clone(),
             method: served.method,
             initiator: served.profile.initiator,

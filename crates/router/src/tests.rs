@@ -32,6 +32,7 @@ mod lagging;
 mod late;
 mod later;
 mod limits;
+mod moved;
 mod poison;
 mod responder;
 mod retention;

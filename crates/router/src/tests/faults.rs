@@ -185,7 +185,8 @@ async fn what_comes_before_a_lane_is_read_on_does_not_overtake_it() {
     // The SET is acknowledged, and its lane runs empty. Before the scan begins, the tail brings one more.
     bench.emit(0, 3).await;
     let jti = subscription.state.lock().in_flight.leased.values().next().map(|leased| leased.jti).unwrap();
-    SubscriptionCore::settle(&crate::contract::Core(subscription.clone()), vec![(jti, None, ack())]);
+    let core = crate::contract::Core::new(subscription.clone(), subscription.served.load_full());
+    SubscriptionCore::settle(&core, vec![(jti, None, ack())]);
     let limits = 100;
     let entries = bench.store.tail(setgate_store::Position::new(3), limits, Duration::ZERO).await.unwrap();
     subscription.push(&entries.iter().collect::<Vec<_>>());
