@@ -9,6 +9,7 @@ mod fuzz;
 mod kafka;
 mod licence;
 mod metrics;
+mod power;
 mod process;
 mod python;
 mod suite;
@@ -33,6 +34,9 @@ commands:
   deny                 licences, sources and duplicates of the dependency tree
   crash [--kills N] [--seed N] [--keep]
                        kills a gateway under load N times (50) and has an outside checker compare the books
+  power-cuts [--cuts N] [--seed N] [--keep] [--swallow all|directory|watermark|journal]
+                       cuts the power of a gateway under load N times (50): its folder becomes what a disk may have then;
+                       `--swallow` plants a fault, with which the test must fail
   clients              Python, Node, a browser and nginx against the gateway
   kafka [--only a,b] [--keep]
                        what the gateway promises about Kafka, shown with a real Apache Kafka
@@ -73,6 +77,7 @@ fn run(words: &[&str]) -> Result<()> {
         }
         ["deny"] => deny::check(),
         ["crash", options @ ..] => crash::run(&crash_options(crash::Options::default(), options)?),
+        ["power-cuts", options @ ..] => power::run(&power_options(options)?),
         ["clients"] => clients::run(),
         ["bench-kafka", options @ ..] => kafka::bench(options),
         ["kafka", "up", options @ ..] => kafka::up(options),
@@ -97,6 +102,24 @@ fn crash_options(mut options: crash::Options, words: &[&str]) -> Result<crash::O
             "--seed" => options.seed = Some(number(word, rest.next())?),
             "--keep" => options.keep = true,
             other => bail!("crash has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+fn power_options(words: &[&str]) -> Result<power::Options> {
+    let mut options = power::Options::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--cuts" => options.cuts = number(word, rest.next())?,
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            "--keep" => options.keep = true,
+            "--swallow" | "--models" | "--ways" | "--moment" => {
+                let value = rest.next().with_context(|| format!("{word} needs a value"))?;
+                options.more.extend([(*word).to_owned(), (*value).to_owned()]);
+            }
+            other => bail!("power-cuts has no option `{other}`"),
         }
     }
     Ok(options)

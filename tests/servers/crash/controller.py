@@ -32,12 +32,16 @@ MORE, PATIENCE = 20, 15
 
 
 class Run:
+    streams = scene.STREAMS
+    # Seconds that retention may take beyond two of its rounds.
+    patience = 1
+
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
         self.random = random.Random(options.seed)
         ports = free_ports(3)
         self.receiver_port = ports[2]
-        self.gateway = Gateway(options.gateway, folder, ports, random.Random(f"{options.seed}/config"))
+        self.gateway = self.make(options.gateway, folder, ports, random.Random(f"{options.seed}/config"))
         self.watch = self.gateway.watch
         self.receiver = self.producer = self.rotating = None
         self.asked = asyncio.Event()
@@ -45,13 +49,16 @@ class Run:
         # What the gateway said of its streams, and when; from when to when its disk was full.
         self.views, self.full = [], []
 
+    def make(self, *how):
+        return Gateway(*how)
+
     async def helper(self, name, *words):
         return await asyncio.create_subprocess_exec(
             sys.executable, "-B", "-u", str(HERE / name), *words, stdout=asyncio.subprocess.PIPE, stderr=None
         )
 
     async def start_helpers(self):
-        streams = {name: {k: v for k, v in stream.items() if k != "kinds"} for name, stream in scene.STREAMS.items()}
+        streams = {name: {k: v for k, v in stream.items() if k != "kinds"} for name, stream in self.streams.items()}
         self.receiver = await self.helper(
             "receiver.py", "--port", str(self.receiver_port), "--gateway-port", str(self.gateway.world), "--issuer", self.gateway.issuer,
             "--streams", json.dumps(streams), "--book", str(self.folder / "received.jsonl"),
@@ -235,10 +242,10 @@ class Run:
         self.producer.send_signal(signal.SIGTERM)
         tally = await self.end(self.producer, "producer")
         # Until retention has done what it does.
-        await asyncio.sleep(2 * self.gateway.every + 1)
+        await asyncio.sleep(2 * self.gateway.every + self.patience)
         if await self.look() is None:
             raise RuntimeError("the gateway does not say how its streams are")
-        self.quiet = self.views[-1] | {"every": self.gateway.every}
+        self.quiet = self.views[-1] | {"every": self.gateway.every + (self.patience - 1) / 2}
         await self.tell("/revive")
         began, last, moved = time.monotonic(), None, time.monotonic()
         ends = {}
@@ -381,4 +388,5 @@ def main():
     play("crash", options, lambda folder: asyncio.run(run(options, folder)))
 
 
-main()
+if __name__ == "__main__":
+    main()

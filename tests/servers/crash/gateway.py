@@ -18,15 +18,18 @@ class Gateway:
         self.world, self.operator, self.receiver = ports
         self.issuer = f"http://127.0.0.1:{self.world}"
         self.config = folder / "setgate.toml"
-        self.disk = Disk(folder / "disk", scene.DISK)
+        self.disk, self.secrets = self.mount(folder), folder / "secrets"
         self.log = open(folder / "gateway.log", "ab")
         self.watch = Watch(self.log)
         self.process = self.reading = None
-        self.sections, self.every, self.since = "", 1, 0.0
+        self.sections, self.every, self.since = [], 1, 0.0
         # The steps by which a segment of this start may become full.
         self.full_by = set()
         # On the clock that all processes of this machine share.
         self.killed = []
+
+    def mount(self, folder):
+        return Disk(folder / "disk", scene.DISK)
 
     def configure(self, times=None):
         """Writes the configuration of the next start: segments, seconds between two rounds of housekeeping, seconds to keep."""
@@ -37,7 +40,7 @@ class Gateway:
         text = scene.CONFIG.format(
             world=self.world,
             operator=self.operator,
-            folder=self.folder,
+            secrets=self.secrets,
             store=self.disk.folder / "store",
             reserve=scene.RESERVE,
             budget=scene.PRESSED if times else scene.BUDGET,
@@ -47,9 +50,13 @@ class Gateway:
             every=self.every,
             max_age=scene.MAX_AGE,
             issuer=self.issuer,
-            sections=self.sections,
+            sections="\n".join([*self.sections, scene.streams(self.issuer, self.receiver, self.declared())]),
         )
         self.config.write_text(text, encoding="utf-8")
+
+    def declared(self):
+        """The streams of the next start."""
+        return scene.STREAMS if self.sections else {}
 
     async def command(self, *words, quiet=False, within=60):
         """Runs a command of the gateway to its end and returns what it printed."""
@@ -68,17 +75,21 @@ class Gateway:
         receiver = await self.command(
             "receivers", "new", "crash", *issuer, "--all-streams", "--token-file", str(self.folder / "receiver.token")
         )
-        self.sections = "\n".join([producer, receiver, scene.streams(self.issuer, self.receiver)])
+        self.sections = [producer, receiver]
         self.configure()
         await self.command("init")
 
     async def start(self, times=None):
         self.configure(times)
         self.process = await asyncio.create_subprocess_exec(
-            self.program, "serve", "--config", str(self.config), stdout=self.log, stderr=asyncio.subprocess.PIPE, limit=1 << 20
-        )
+            self.program, "serve", "--config", str(self.config), stdout=self.log, stderr=asyncio.subprocess.PIPE, limit=1 << 20,
+            env=self.environment(),
+        )  # fmt: skip
         self.since = time.monotonic()
         self.reading = asyncio.create_task(self.watch.read(self.process.stderr))
+
+    def environment(self):
+        """The environment of the next start; None is this program's own."""
 
     def alive(self):
         if self.process.returncode is not None:
@@ -97,7 +108,7 @@ class Gateway:
         raise RuntimeError(f"the gateway was not ready in {within:.0f} s")
 
     async def admin(self, path):
-        token = (self.folder / "secrets/admin-token").read_text(encoding="utf-8").strip()
+        token = (self.secrets / "admin-token").read_text(encoding="utf-8").strip()
         return await get_json(self.operator, "/admin/v1" + path, more={"authorization": f"Bearer {token}"})
 
     async def streams(self):

@@ -55,9 +55,14 @@ STREAMS = {
         "retention": {"age": 5},
     },
 }
-for stream in STREAMS.values():
-    for name, usual in [("way", "push"), ("authorization", ""), ("presence", "always"), ("retention", {})]:
-        stream.setdefault(name, usual)
+
+
+def whole(stream):
+    """A stream with what it does not say."""
+    return {"way": "push", "authorization": "", "presence": "always", "retention": {}} | stream
+
+
+STREAMS = {name: whole(stream) for name, stream in STREAMS.items()}
 BATCHED = {name for name, stream in STREAMS.items() if stream["way"] != "push"}
 
 # Segments are full by their records, by their bytes, or by whichever comes first: each start of the gateway has one of these. Where bytes
@@ -106,7 +111,7 @@ segment_bytes = {bytes}
 keep_settled = "{keep}s"
 
 [secrets]
-folder = "{folder}/secrets"
+folder = "{secrets}"
 
 [keys]
 max_age = "{max_age}s"
@@ -153,8 +158,8 @@ DELIVERY = {
 }
 
 
-def streams(issuer, port):
-    """The sections of all streams."""
+def streams(issuer, port, declared):
+    """The sections of these streams."""
     return "\n".join(
         STREAM.format(
             id=name,
@@ -164,7 +169,7 @@ def streams(issuer, port):
             retention=retention(stream["retention"]),
             **{key: stream[key] for key in ("audience", "algorithm")},
         )
-        for name, stream in STREAMS.items()
+        for name, stream in declared.items()
     )
 
 

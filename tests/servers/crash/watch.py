@@ -60,6 +60,8 @@ class Watch:
         self.dropped = collections.Counter()
         self.last, self.waiters, self.missed = {}, {}, collections.Counter()
         self.segment_bytes = 0
+        # When the gateway was ready last.
+        self.ready = 0.0
 
     async def read(self, stream):
         """Reads until the process has ended."""
@@ -72,6 +74,8 @@ class Watch:
                 told = json.loads(line)
             except ValueError:
                 continue  # cut off by a kill
+            if told.get("message") == "the gateway is ready":
+                self.ready = time.monotonic()
             if told.get("message", "").startswith("a stream passed its limit"):
                 self.dropped[told["stream"]] += told["dropped"]
             for step in steps(told, self.segment_bytes):
