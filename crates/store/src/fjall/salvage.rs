@@ -306,6 +306,11 @@ impl Salvage {
         Merge::of(self.keyspaces.iter().filter(|keyspace| pick(keyspace.role)).flat_map(Keyspace::sources).collect())
     }
 
+    /// Returns whether a keyspace was emptied to be used again.
+    pub(crate) fn is_emptied(&self, role: KeyspaceRole) -> bool {
+        self.keyspaces.iter().any(|keyspace| keyspace.role == role && keyspace.emptied().is_some())
+    }
+
     /// Returns the bodies that outlived their segments, in the order of their positions.
     pub(crate) fn held_bodies(&self) -> impl Iterator<Item = (u64, Slice)> {
         self.rows(|role| role == KeyspaceRole::Held).filter_map(|row| match &*row.key {
@@ -348,15 +353,20 @@ impl Keyspace {
     /// Returns every source of the keyspace's rows. Rows from before it was emptied may remain in journals and in
     /// tables that no list names any more: they belong to a segment or bucket that was given up, and are left out.
     fn sources(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {
-        let first = |mut rows: Box<dyn Iterator<Item = Row> + '_>| rows.next();
-        let emptied = self.every_source().into_iter().filter_map(first).filter(|row| *row.key == EMPTIED);
-        let emptied = emptied.map(|row| row.seqno).max().unwrap_or_default();
+        let emptied = self.emptied().unwrap_or_default();
         let mut sources = self.every_source();
         for source in &mut sources {
             let rows = std::mem::replace(source, Box::new(std::iter::empty()));
             *source = Box::new(rows.filter(move |row| row.seqno >= emptied));
         }
         sources
+    }
+
+    /// Returns the sequence number of the row that says that the keyspace was emptied, if it has one.
+    fn emptied(&self) -> Option<u64> {
+        let first = |mut rows: Box<dyn Iterator<Item = Row> + '_>| rows.next();
+        let firsts = self.every_source().into_iter().filter_map(first);
+        firsts.filter(|row| *row.key == EMPTIED).map(|row| row.seqno).max()
     }
 
     fn every_source(&self) -> Vec<Box<dyn Iterator<Item = Row> + '_>> {

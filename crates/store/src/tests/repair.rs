@@ -319,6 +319,23 @@ async fn a_bucket_that_was_dropped_while_the_process_ended_is_not_missed() {
     assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
 }
 
+/// The counts of ids are written with a fold; a bucket that was forgotten since is no loss.
+#[tokio::test]
+async fn ids_of_a_bucket_that_was_forgotten_after_the_last_fold_are_not_missed() {
+    let mut folder =
+        Folder::with(|options| (options.segment_records, options.idempotency_window) = (64, Duration::from_secs(600)));
+    lively(&mut folder, true).await;
+    let store = folder.store();
+    folder.dial.pass(Duration::from_secs(1500));
+    (store.clone() as Arc<dyn Store>).housekeep().await.unwrap();
+    store.abandon().await;
+    let report = FjallStore::check(&folder.place()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.problems);
+    let found = FjallStore::repair(&folder.place()).unwrap();
+    assert!(!found.is_needed());
+    assert_eq!(found.findings().kept.ids, 0, "no bucket was forgotten");
+}
+
 #[tokio::test]
 async fn a_parked_set_that_is_given_up_is_told_with_its_name() {
     use crate::fjall::engine::{Engine, parked_key};

@@ -51,8 +51,11 @@ impl Survey {
         }
         for role in found {
             let KeyspaceRole::Once(bucket) = role else { continue };
-            if salvage.gone.contains(&role) && !self.buckets.contains_key(&bucket) {
-                // The bucket was dropped, and its row with it.
+            // Earlier versions wrote no rows of buckets.
+            let has_rows = !self.buckets.is_empty() || salvage.is_emptied(role);
+            let dropped = salvage.gone.contains(&role) || self.chosen.0.is_some() && has_rows;
+            if dropped && !self.buckets.contains_key(&bucket) {
+                // Its row went first; its keyspace may wait to be used again, and the counts are those of the last fold.
                 continue;
             }
             let (mut found, mut bad) = (0, 0);
