@@ -63,7 +63,7 @@ impl FjallStore {
     }
 
     pub(crate) async fn clear_away(&self) -> Result<(), StoreError> {
-        aside(&self.shared, |_, engine| engine.spare_segments.clear_away(engine)).await
+        aside(&self.shared, |_, engine| engine.spare_segments.clear_away()).await
     }
 
     /// Ends the process at the `after`-th place from now on where that makes a difference on the disk.

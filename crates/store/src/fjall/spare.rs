@@ -12,15 +12,8 @@ use parking_lot::Mutex;
 
 use crate::{
     StoreError,
-    fjall::{
-        engine::{Engine, engine_error},
-        release::delete,
-        segment::SegmentKeyspaces,
-    },
+    fjall::{engine::engine_error, segment::SegmentKeyspaces},
 };
-
-/// The most spares of a kind; keyspaces that are given up beyond them are deleted.
-const MOST: usize = 32;
 
 /// The row of an emptied keyspace. No record, key or position has a key of one byte, and it precedes all of them.
 ///
@@ -88,6 +81,21 @@ impl<K: Emptied> Spares<K> {
         self.left.lock().push(Left { slot, keyspaces, emptied: false });
     }
 
+    /// Takes in keyspaces that an opening found and no row refers to. Those that were emptied before are ready at once.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] where they cannot be read.
+    pub(crate) fn found(&self, slot: u64, keyspaces: K) -> Result<(), StoreError> {
+        for keyspace in keyspaces.each() {
+            if !is_emptied(&keyspace)? {
+                self.leave(slot, keyspaces);
+                return Ok(());
+            }
+        }
+        self.ready.lock().push(slot);
+        Ok(())
+    }
+
     /// Returns the number of keyspaces that wait to be emptied or written out.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
@@ -98,17 +106,17 @@ impl<K: Emptied> Spares<K> {
     ///
     /// # Errors
     /// Returns [`StoreError`]; the next round continues.
-    pub(crate) fn clear_away(&self, engine: &Engine) -> Result<(), StoreError> {
+    pub(crate) fn clear_away(&self) -> Result<(), StoreError> {
         let mut left = std::mem::take(&mut *self.left.lock());
         let mut done = Ok(());
         while let Some(mut one) = left.pop() {
-            done = self.clear_one(engine, &mut one);
-            if done.is_err() {
-                left.push(one);
-                break;
-            }
             if !one.emptied {
-                continue;
+                done = one.keyspaces.each().iter().try_for_each(empty);
+                if done.is_err() {
+                    left.push(one);
+                    break;
+                }
+                one.emptied = true;
             }
             let written =
                 one.keyspaces.each().iter().all(|keyspace| keyspace.tree.get_highest_persisted_seqno().is_some());
@@ -121,20 +129,14 @@ impl<K: Emptied> Spares<K> {
         self.left.lock().append(&mut left);
         done
     }
+}
 
-    /// Empties or deletes one group of keyspaces.
-    fn clear_one(&self, engine: &Engine, one: &mut Left<K>) -> Result<(), StoreError> {
-        if one.emptied {
-            return Ok(());
-        }
-        let waiting = self.left.lock().iter().filter(|other| other.emptied).count();
-        if self.ready.lock().len() + waiting >= MOST {
-            return one.keyspaces.each().into_iter().try_for_each(|keyspace| delete(engine, keyspace));
-        }
-        one.keyspaces.each().iter().try_for_each(empty)?;
-        one.emptied = true;
-        Ok(())
-    }
+/// Returns whether a keyspace holds nothing but the row of an emptied one, and that in a table.
+fn is_emptied(keyspace: &Keyspace) -> Result<bool, StoreError> {
+    let mut rows = keyspace.iter();
+    let first = rows.next().map(|row| row.key().map_err(engine_error)).transpose()?;
+    let alone = first.is_some_and(|key| *key == EMPTIED) && rows.next().is_none();
+    Ok(alone && keyspace.tree.get_highest_persisted_seqno().is_some())
 }
 
 /// Drops every row of a keyspace and its files. A reader keeps what it reads until it is done.

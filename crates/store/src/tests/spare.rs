@@ -67,6 +67,43 @@ async fn the_engine_makes_no_keyspaces_for_segments_that_come_and_go() {
     assert!(most < 512 * 1024, "the engine's list of keyspaces takes {most} bytes");
 }
 
+/// A process that is killed soon makes no keyspaces where an earlier one left some.
+#[tokio::test]
+async fn what_was_emptied_before_a_kill_is_used_at_once_by_the_next_process() {
+    let mut folder = folder();
+    for number in 0..20 {
+        let store = folder.store();
+        let shared = store.clone() as Arc<dyn Store>;
+        fill(&shared, number * SEGMENT + 1).await;
+        for _ in 0..2 {
+            shared.housekeep().await.unwrap();
+        }
+        assert_whole(&shared, number + 1).await;
+        store.abandon().await;
+    }
+    // There are seven that every store has, and the pairs that the first processes made.
+    assert!(made(&folder) < 25, "{} keyspaces were made for 20 segments", made(&folder));
+    assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+}
+
+/// Keyspaces are not deleted, however many are given up at once: the engine would write its whole list anew for them.
+#[tokio::test]
+async fn segments_that_are_given_up_at_once_leave_the_list_of_keyspaces_as_it_is() {
+    let mut folder = folder();
+    let store = folder.store() as Arc<dyn Store>;
+    for number in 0..60 {
+        fill(&store, number * SEGMENT + 1).await;
+    }
+    let before = list_bytes(&folder);
+    for _ in 0..3 {
+        store.housekeep().await.unwrap();
+    }
+    let after = list_bytes(&folder);
+    assert!(after < before + 64 * 1024, "the engine's list of keyspaces grew from {before} to {after} bytes");
+    assert_whole(&store, 60).await;
+    store.close().await.unwrap();
+}
+
 /// The process is killed after each step that a keyspace goes through.
 #[tokio::test]
 async fn a_kill_while_a_keyspace_is_emptied_or_used_again_loses_nothing() {
