@@ -96,10 +96,10 @@ impl<K: Emptied> Spares<K> {
         Ok(())
     }
 
-    /// Returns the number of keyspaces that wait to be emptied or written out.
+    /// Returns the number of those that nothing uses: they wait to be emptied or written out, or are ready.
     #[cfg(test)]
-    pub(crate) fn waiting(&self) -> usize {
-        self.left.lock().len()
+    pub(crate) fn unused(&self) -> usize {
+        self.left.lock().len() + self.ready.lock().len()
     }
 
     /// Empties the keyspaces that were given up, and makes those that were emptied in an earlier round ready for reuse.

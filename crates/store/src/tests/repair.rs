@@ -273,7 +273,7 @@ async fn whole_keyspaces_may_be_gone() {
     // The keyspaces that are kept for reuse may be missing.
     let mut spare = {
         let engine = crate::fjall::engine::Engine::open(&engine).unwrap();
-        2 * engine.spare_segments.waiting() + engine.spare_buckets.waiting()
+        2 * engine.spare_segments.unused() + engine.spare_buckets.unused()
     };
     for number in 0..count {
         let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
