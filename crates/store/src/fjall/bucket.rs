@@ -96,7 +96,7 @@ impl Engine {
                 Some((number, until)) => drop(once.insert(*number, self.bucket(slot, *until)?)),
                 // Earlier versions wrote no rows; the first opening by one that does writes all of them.
                 None if owners.is_empty() => drop(once.insert(slot, self.bucket(slot, None)?)),
-                None => self.spare_buckets.found(slot, self.bucket(slot, None)?.keyspace)?,
+                None => self.spare_buckets.found(slot, self.bucket(slot, None)?.keyspace),
             }
         }
         *self.once.write() = once;

@@ -178,7 +178,7 @@ impl Engine {
             if !segments.values().any(|segment| segment.slot == slot && !segment.condensed) {
                 // The keyspaces were made or given up by a commit that did not take place, or were not cleared yet; or
                 // they were kept for later.
-                self.spare_segments.found(slot, self.keyspaces(slot)?)?;
+                self.spare_segments.found(slot, self.keyspaces(slot)?);
             }
         }
         self.segments = RwLock::new(segments);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::{
     StoreError,
-    fjall::{engine::engine_error, segment::SegmentKeyspaces},
+    fjall::{engine::engine_error, guard::guarded, segment::SegmentKeyspaces},
 };
 
 /// The row of an emptied keyspace. No record, key or position has a key of one byte, and it precedes all of them.
@@ -81,19 +81,15 @@ impl<K: Emptied> Spares<K> {
         self.left.lock().push(Left { slot, keyspaces, emptied: false });
     }
 
-    /// Takes in keyspaces that an opening found and no row refers to. Those that were emptied before are ready at once.
-    ///
-    /// # Errors
-    /// Returns [`StoreError`] where they cannot be read.
-    pub(crate) fn found(&self, slot: u64, keyspaces: K) -> Result<(), StoreError> {
-        for keyspace in keyspaces.each() {
-            if !is_emptied(&keyspace)? {
-                self.leave(slot, keyspaces);
-                return Ok(());
-            }
+    /// Takes in keyspaces that an opening found and no row refers to. Those that were emptied before are ready at once;
+    /// those that do not read are emptied as the others: nothing that they hold is missed.
+    pub(crate) fn found(&self, slot: u64, keyspaces: K) {
+        let is_ready = |keyspace: &Keyspace| guarded(|| is_emptied(keyspace)).unwrap_or(false);
+        if keyspaces.each().iter().all(is_ready) {
+            self.ready.lock().push(slot);
+        } else {
+            self.leave(slot, keyspaces);
         }
-        self.ready.lock().push(slot);
-        Ok(())
     }
 
     /// Returns the number of those that nothing uses: they wait to be emptied or written out, or are ready.

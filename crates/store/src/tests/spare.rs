@@ -181,6 +181,49 @@ async fn keyspaces_that_a_commit_left_are_not_taken_for_those_of_the_next_segmen
     assert_eq!(body(&store, seq).await.as_deref(), Some(format!("body-{seq}").as_bytes()));
 }
 
+/// Nothing is missed of what a keyspace that nothing uses holds: its damage does not keep the store from opening.
+#[tokio::test]
+async fn a_keyspace_that_nothing_uses_may_rot() {
+    let mut folder = folder();
+    let store = folder.store();
+    let shared = store.clone() as Arc<dyn Store>;
+    for number in 0..4 {
+        fill(&shared, number * SEGMENT + 1).await;
+    }
+    for _ in 0..3 {
+        shared.housekeep().await.unwrap();
+    }
+    store.abandon().await;
+    let spares = {
+        let engine = crate::fjall::engine::Engine::open(&folder.place().engine()).unwrap();
+        engine.spare_segments.unused()
+    };
+    assert!(spares > 0, "nothing was given up");
+    let mut tables = Vec::new();
+    damage::files(&folder.place().engine().join("keyspaces"), &mut tables);
+    let mut rotten = 0;
+    for path in tables.iter().filter(|path| path.parent().unwrap().ends_with("tables")) {
+        let mut bytes = fs::read(path).unwrap();
+        let number: u64 = path.iter().rev().nth(2).unwrap().to_str().unwrap().parse().unwrap();
+        if number < 8 || bytes.windows(5).any(|some| some == b"body-") {
+            continue;
+        }
+        bytes[17] ^= 0x10;
+        fs::write(path, bytes).unwrap();
+        rotten += 1;
+    }
+    assert!(rotten > 0, "no table of a spare was met");
+    let store = folder.store() as Arc<dyn Store>;
+    assert_whole(&store, 4).await;
+    for number in 4..8 {
+        fill(&store, number * SEGMENT + 1).await;
+        store.housekeep().await.unwrap();
+    }
+    assert_whole(&store, 8).await;
+    store.close().await.unwrap();
+    assert!(FjallStore::check(&folder.place()).unwrap().is_sound());
+}
+
 #[tokio::test]
 async fn what_an_opening_found_is_emptied_although_nothing_is_given_up() {
     let mut folder = folder();
