@@ -213,7 +213,14 @@ impl Writer {
         // An RSA key takes long to generate, so it is not done on a thread that serves requests.
         let made = tokio::task::spawn_blocking(move || apply(&ring, change, now, &rotation)).await;
         let ring = made.map_err(|_| KeysError::Closing)??;
-        self.keep(of, ring).await?;
+        self.keep(of, ring.clone()).await?;
+        // Receivers may keep the set that they read a moment ago, so the waiting time begins here.
+        if let Some(ring) = ring.shown(now, self.now()) {
+            of.keyring.install(ring.clone());
+            if let Err(error) = self.keep(of, ring).await {
+                tracing::warn!(issuer = %of.issuer, error = chain(&error), "after a restart the next key signs a little too early");
+            }
+        }
         tracing::info!(issuer = %of.issuer, "{done}");
         Ok(views(of, &self.rotation, self.store.time()))
     }

@@ -204,6 +204,21 @@ impl Ring {
         self.generate(algorithm, like(&current.key), now, rotation, force)
     }
 
+    /// Counts the waiting time of the *next* keys that were added at `added` from `shown` on, when the published set began
+    /// to have them. Returns `None` where there are none, or no time has passed.
+    #[must_use]
+    pub fn shown(&self, added: Moment, shown: Moment) -> Option<Self> {
+        let is_new = |entry: &Entry| entry.state == KeyState::Next && entry.since == Some(added.monotonic);
+        if shown == added || !self.entries.iter().any(is_new) {
+            return None;
+        }
+        let mut entries = self.entries.clone();
+        for entry in entries.iter_mut().filter(|entry| is_new(entry)) {
+            (entry.since_millis, entry.since) = (shown.wall_millis, Some(shown.monotonic));
+        }
+        Some(self.with(entries))
+    }
+
     /// Applies the passage of time: *next* keys that have been published for `max_age` by both clocks sign, *retiring*
     /// keys whose time is over are no longer published. Returns `None` when nothing changed.
     #[must_use]

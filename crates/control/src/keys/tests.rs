@@ -120,6 +120,26 @@ async fn a_next_key_signs_when_its_time_comes_and_not_a_minute_later() {
     assert_ne!(fixture.kid(0, Algorithm::Es256), old);
 }
 
+/// A receiver may have read the key set just before it had the key, and keeps it for its maximum age.
+#[tokio::test(start_paused = true)]
+async fn a_next_key_waits_from_when_it_is_shown_and_not_from_when_it_was_ordered() {
+    let fixture = fixture(&[A]);
+    let old = fixture.kid(0, Algorithm::Es256);
+    let while_it_is_made = async {
+        tokio::task::yield_now().await;
+        fixture.clock.advance(Duration::from_secs(60));
+        tokio::time::advance(Duration::from_secs(60)).await;
+    };
+    let (changed, ()) = tokio::join!(fixture.keys.change(None, rotate(Some(Algorithm::Es256))), while_it_is_made);
+    changed.unwrap();
+    assert_eq!(fixture.next().0, Some("2023-11-14T22:29:20Z".into()), "a minute and 15 after the start");
+    fixture.pass(899).await;
+    assert_eq!(fixture.kid(0, Algorithm::Es256), old);
+    assert_eq!(fixture.kept(0).await.signer(Algorithm::Es256).unwrap().kid(), old);
+    fixture.pass(2).await;
+    assert_ne!(fixture.kid(0, Algorithm::Es256), old);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_looks_at_once_whether_a_key_s_time_has_come() {
     let fixture = fixture(&[A]);
