@@ -280,8 +280,8 @@ class Run:
             raise RuntimeError(f"the {name} ended with {process.returncode}")
         return json.loads(out.decode().strip().splitlines()[-1])
 
-    async def whole(self):
-        """The run from its beginning to its end; what the helpers counted, and what the gateway said before and after a restart."""
+    async def until_restarted(self):
+        """The run from its beginning to a restart with nothing owed; what the producer counted, and what the gateway said before and after."""
         gateway = self.gateway
         await gateway.prepare()
         await gateway.start()
@@ -290,19 +290,28 @@ class Run:
         await self.storm()
         tally = await self.drain()
         before = await gateway.streams()
-        await gateway.stop()
+        faults = await gateway.stop()
         await gateway.start(scene.CALM)
         await gateway.ready()
-        after = await gateway.streams()
+        return {"tally": tally, "faults": faults, "before": before, "after": await gateway.streams()}
+
+    async def until_ended(self):
+        """Ends gateway and receiver; what the receiver counted, and the faults found then."""
+        faults = await self.gateway.stop()
+        self.receiver.send_signal(signal.SIGTERM)
+        return await self.end(self.receiver, "receiver"), faults
+
+    async def whole(self):
+        """The run from its beginning to its end; what the helpers counted, and what the gateway said."""
+        gateway, told = self.gateway, await self.until_restarted()
         # Nothing is owed now, and the counters of this process are new.
         retired, faults = await self.retire()
         await self.tell("/calm")
         faults += await soak.soak(self) if self.options.soak else []
         final, metrics = await gateway.streams(), await gateway.metrics()
-        await gateway.stop()
-        self.receiver.send_signal(signal.SIGTERM)
-        tally |= await self.end(self.receiver, "receiver")
-        return {"tally": tally, "faults": faults, "before": before, "after": after, "final": final, "metrics": metrics, "retired": retired}
+        counted, last = await self.until_ended()
+        told |= {"final": final, "metrics": metrics, "retired": retired}
+        return told | {"tally": told["tally"] | counted, "faults": told["faults"] + faults + last}
 
     async def clear(self):
         """Ends what still runs."""
@@ -319,6 +328,13 @@ def book(path):
         return [json.loads(line) for line in file]
 
 
+def changed(streams, before, after):
+    """The counts that a restart changed."""
+    fields = ("owed", "acknowledged", "parked", "dropped", "waiting")
+    differ = [(name, field) for name in streams for field in fields if before.get(name, {}).get(field) != after.get(name, {}).get(field)]
+    return [f"{name}: {field} was {before.get(name)} and is {after.get(name)} after a restart" for name, field in differ]
+
+
 def judge(test, told):
     """Compares the books; faults, and reasons why the run shows nothing."""
     folder, watch = test.folder, test.watch
@@ -328,10 +344,7 @@ def judge(test, told):
     answers = [(line["sent"], line["at"]) for line in accepted]
     seen = checker.Seen(told["final"], heard, test.gateway.killed, test.full, answers, test.views, test.quiet)
     faults = told["faults"] + checker.check(accepted, received, scene.STREAMS, scene.BATCHED, seen)
-    for name in scene.STREAMS:
-        for field in ("owed", "acknowledged", "parked", "dropped", "waiting"):
-            if before.get(name, {}).get(field) != after.get(name, {}).get(field):
-                faults.append(f"{name}: {field} was {before.get(name)} and is {after.get(name)} after a restart")
+    faults += changed(scene.STREAMS, before, after)
     faults += checker.metrics(after, told["final"], told["metrics"])
     log = (folder / "gateway.log").read_text(encoding="utf-8", errors="replace")
     tokens = [(folder / f"{name}.token").read_text(encoding="utf-8").strip() for name in ("producer", "receiver")]

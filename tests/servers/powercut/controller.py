@@ -267,22 +267,9 @@ class Run(storm.Run):
         return gateway.process.returncode is not None
 
     async def whole(self):
-        gateway = self.gateway
-        await gateway.prepare()
-        await gateway.start()
-        await gateway.ready()
-        await self.start_helpers()
-        await self.storm()
-        tally = await self.drain()
-        before = await gateway.streams()
-        faults = await gateway.stop()
-        await gateway.start(scene.CALM)
-        await gateway.ready()
-        after = await gateway.streams()
-        faults += await gateway.stop()
-        self.receiver.send_signal(signal.SIGTERM)
-        tally |= await self.end(self.receiver, "receiver")
-        return {"tally": tally, "faults": faults, "before": before, "after": after}
+        told = await self.until_restarted()
+        counted, faults = await self.until_ended()
+        return told | {"tally": told["tally"] | counted, "faults": told["faults"] + faults}
 
 
 def judge(test, told):
@@ -294,10 +281,7 @@ def judge(test, told):
     own = [line for line in received if line["stream"] != sometimes.NAME]
     faults = told["faults"] + checker.check(accepted, own, scene.STREAMS, scene.BATCHED, seen)
     faults += sometimes.check(accepted, [line for line in received if line["stream"] == sometimes.NAME], gateway.present, told["after"])
-    for name in sometimes.STREAMS:
-        for field in ("owed", "acknowledged", "parked", "dropped", "waiting"):
-            if told["before"].get(name, {}).get(field) != told["after"].get(name, {}).get(field):
-                faults.append(f"{name}: {field} was {told['before'].get(name)} and is {told['after'].get(name)} after a restart")
+    faults += storm.changed(sometimes.STREAMS, told["before"], told["after"])
     log = (folder / "gateway.log").read_text(encoding="utf-8", errors="replace")
     faults += ["the gateway panicked; see gateway.log"] if "panicked" in log else []
     faults += gateway.answers.faults

@@ -415,7 +415,7 @@ def main():
             failed += 1
             print(f"{name}: {type(error).__name__} {error}")
     print(f"power cuts: {passed} passed, {failed} failed")
-    sys.exit(bool(failed))
+    sys.exit(bool(failed) or not passed)
 
 
 HELPERS = {"Story", "made", "outcomes", "content", "journal", "marks", "main"}
