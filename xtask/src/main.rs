@@ -11,6 +11,7 @@ mod licence;
 mod metrics;
 mod power;
 mod process;
+mod prove;
 mod python;
 mod suite;
 mod tutorial;
@@ -37,6 +38,9 @@ commands:
   power-cuts [--cuts N] [--seed N] [--keep] [--swallow all|directory|watermark|journal]
                        cuts the power of a gateway under load N times (50): its folder becomes what a disk may have then;
                        `--swallow` plants a fault, with which the test must fail
+  prove [--hours N] [--only a,b] [--seed N]
+                       tries to break each promise, in a short form or for N hours: a table says what was tried, how often
+                       what fired, and what was found
   clients              Python, Node, a browser and nginx against the gateway
   kafka [--only a,b] [--keep]
                        what the gateway promises about Kafka, shown with a real Apache Kafka
@@ -78,6 +82,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["deny"] => deny::check(),
         ["crash", options @ ..] => crash::run(&crash_options(crash::Options::default(), options)?),
         ["power-cuts", options @ ..] => power::run(&power_options(options)?),
+        ["prove", options @ ..] => prove::run(&prove_options(options)?),
         ["clients"] => clients::run(),
         ["bench-kafka", options @ ..] => kafka::bench(options),
         ["kafka", "up", options @ ..] => kafka::up(options),
@@ -120,6 +125,23 @@ fn power_options(words: &[&str]) -> Result<power::Options> {
                 options.more.extend([(*word).to_owned(), (*value).to_owned()]);
             }
             other => bail!("power-cuts has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+fn prove_options(words: &[&str]) -> Result<prove::Options> {
+    let mut options = prove::Options { hours: None, only: Vec::new(), seed: None };
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--hours" => options.hours = Some(number(word, rest.next())?),
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            "--only" => {
+                let names = rest.next().context("--only needs the names of parts")?;
+                options.only = names.split(',').map(str::to_owned).collect();
+            }
+            other => bail!("prove has no option `{other}`"),
         }
     }
     Ok(options)

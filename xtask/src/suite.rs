@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::process::{Watch, build_gateway, cargo, finish, follow, need_curl, say};
+use crate::process::{Watch, build_gateway, cargo, clock, finish, follow, need_curl, say};
 use crate::{api, clients, crash, deny, front, kafka, metrics, tutorial};
 
 /// The tests that a step has counted.
@@ -197,11 +197,6 @@ fn counts(line: &str) -> Count {
         }
     }
     count
-}
-
-fn clock(time: Duration) -> String {
-    let seconds = time.as_secs();
-    format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 #[cfg(test)]

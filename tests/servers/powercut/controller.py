@@ -323,6 +323,16 @@ class Table:
         for group, rows in groups.items():
             say(f"{group}: " + ", ".join(f"{name} {number}" for name, number in sorted(rows)))
 
+    def proof(self, faults):
+        """The line of the proof's table."""
+        count, steps = self.count, [number for (group, _), number in self.count.items() if group == "cut in step"]
+        cuts = sum(number for (group, _), number in count.items() if group == "cut")
+        fired = ", ".join(f"{name} {count['disk', name]}" for name in ("missing", "torn", "late", "entries missing"))
+        say(
+            f"proof: power cuts | tried {cuts} cuts, {count['books', 'accepted']} events, {count['order', 'answers after their flush']} answers after their flush"
+            f" | fired {fired}, cut in a step {sum(steps)} | found {faults}"
+        )
+
     def never(self):
         """What must occur in a run that is long enough, and did not."""
         must = [("disk", name) for name in MUST] + [("step", step) for step in STEPS] + [("cut in step", step) for step in STEPS]
@@ -370,6 +380,7 @@ def run(options, folder):
     for name in never:
         say(f"TOO LITTLE never: {name}")
     say(f"{faults} faults in {time.monotonic() - began:.0f} s, seed {seed}")
+    table.proof(faults)
     return not faults and not never
 
 
