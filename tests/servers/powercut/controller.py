@@ -30,7 +30,7 @@ from record import read  # noqa: E402
 
 # So many cuts in one run, with books of its own; more are several runs. From so many on everything must have occurred; so many more cuts
 # may be made for that.
-ROUND, ENOUGH, MORE = 50, 40, 12
+ROUND, ENOUGH, MORE, PATIENCE = 50, 40, 20, 20
 STEPS = STEPS - {"disk full", "open again"}
 # Operations of the store right after which the power is cut, and up to how many of them go before.
 MOMENTS = [
@@ -205,6 +205,8 @@ class Run(storm.Run):
         """The operation or the word after which the next cut comes; for some there is none."""
         self.limit = self.options.life + 2
         if step:
+            # It must come at last, on a slow machine too.
+            self.limit = PATIENCE
             return self.step()
         if self.options.moment:
             return self.random.choice(self.options.moment.split("|"))
