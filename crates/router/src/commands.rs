@@ -86,6 +86,7 @@ async fn settle_late(subscription: Arc<Subscription>, mut all: Vec<(Named, Jti, 
     // A repeated outcome counts once, so what is settled already must be visible. A store in trouble is not waited for,
     // since consumers wait.
     tokio::select! {
+        biased;
         () = subscription.shared.settler.flush() => {}
         () = subscription.shared.runtime.clock.sleep(VISIBLE) => {}
     }

@@ -103,6 +103,7 @@ impl Inner {
         }
         let store = &self.shared.store;
         tokio::select! {
+            biased;
             () = self.shared.settler.flush() => {}
             () = self.shared.runtime.clock.sleep(VISIBLE) => return Ok(Later::Unknown),
         }

@@ -85,6 +85,7 @@ impl Settler {
             if !retry_now {
                 // A batch grows until its time is over or it is full.
                 tokio::select! {
+                    biased;
                     () = clock.sleep(every) => {}
                     () = self.came.notified() => {}
                 }

@@ -214,6 +214,7 @@ impl Router {
         let left = by.saturating_sub(clock.monotonic());
         let flushed = inner.shared.settler.flush();
         tokio::select! {
+            biased;
             () = flushed => {}
             () = clock.sleep(left.max(Duration::from_secs(1))) => tracing::warn!("not all acknowledgements were written; they will be handed over again"),
         }

@@ -93,6 +93,7 @@ impl Timers {
             let sooner = shared.timers.sooner.notified();
             match next {
                 Some(at) => tokio::select! {
+                    biased;
                     () = clock.sleep(at.saturating_sub(clock.monotonic())) => {}
                     () = sooner => {}
                 },
