@@ -5,7 +5,7 @@ pub(crate) mod believe;
 mod bloom_filter;
 mod bucket;
 mod check;
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 mod cut;
 pub(crate) mod engine;
 mod export;
@@ -49,16 +49,18 @@ use futures_util::future::BoxFuture;
 use setgate_set::Timestamp;
 use tokio::sync::{oneshot, watch};
 
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) use batch::Failure;
 pub use check::CheckReport;
 pub use export::Exported;
 pub use holdings::Holdings;
+#[cfg(test)]
+pub(crate) use housekeep::Trim;
 pub use open::{Created, OpenReport, Opened};
 pub use place::{OpenError, StorePlace};
 pub use repair::{Repair, Repaired};
 pub use room::Room;
 pub use survey::{Findings, GivenUp, LostParked, ReadableCounts, Stretch};
-#[cfg(test)]
-pub(crate) use {batch::Failure, housekeep::Trim};
 
 use crate::{
     Attempted, Bounds, Confirmed, Cursor, Done, Durability, Entry, Fence, Head, Health, Heaviest, Key, Names, Parked,
@@ -143,7 +145,7 @@ impl FjallStore {
     }
 
     /// Makes the next writes fail with these failures. For tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn fail(&self, failures: impl IntoIterator<Item = Failure>) {
         self.shared.faults.lock().extend(failures);
     }

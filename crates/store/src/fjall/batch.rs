@@ -25,7 +25,7 @@ pub(crate) enum Failure {
     /// A worker of the engine failed earlier, and the engine accepts nothing more. It does not report the reason.
     Stopped(StoreError),
     /// A test ended the process here.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     Cut,
 }
 
@@ -33,7 +33,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Write(error) | Self::Sync(error) | Self::Stopped(error) => error.fmt(f),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             Self::Cut => f.write_str("the test ended the process here"),
         }
     }
@@ -44,7 +44,7 @@ impl Failure {
     pub(crate) fn error(&self) -> StoreError {
         match self {
             Self::Write(error) | Self::Sync(error) | Self::Stopped(error) => error.clone(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             Self::Cut => StoreError::Poisoned(self.to_string().into()),
         }
     }

@@ -1,17 +1,26 @@
 //! A test's means to end a store as a killed process does, before or after any step that reaches the disk.
 
+#[cfg(test)]
+use std::path::Path;
 use std::{
-    path::Path,
+    cell::Cell,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crate::{
-    FjallStore, StoreError, Why,
+    FjallStore, StoreError,
     fjall::{
         batch::Failure,
-        housekeep::{Trim, aside, plan_trim, run_on_writer},
-        watermark::Watermark,
+        housekeep::run_on_writer,
         writer::{Job, Writer},
+    },
+};
+#[cfg(test)]
+use crate::{
+    Why,
+    fjall::{
+        housekeep::{Trim, aside, plan_trim},
+        watermark::Watermark,
     },
 };
 
@@ -22,11 +31,22 @@ pub(crate) struct Cut {
     at: AtomicU64,
     /// True when segments are given up as in older versions: whether or not their end is folded.
     pub(crate) old_way: AtomicBool,
+    /// True when the writer does what is due only when it is told to.
+    by_hand: AtomicBool,
+    /// The bytes that count as free on the disk; [`u64::MAX`] stands for those that are.
+    free: AtomicU64,
 }
 
 impl Default for Cut {
     fn default() -> Self {
-        Self { passed: AtomicU64::new(0), at: AtomicU64::new(u64::MAX), old_way: AtomicBool::new(false) }
+        let (old_way, by_hand) = Default::default();
+        Self {
+            passed: AtomicU64::new(0),
+            at: AtomicU64::new(u64::MAX),
+            old_way,
+            by_hand,
+            free: AtomicU64::new(u64::MAX),
+        }
     }
 }
 
@@ -41,6 +61,16 @@ impl Cut {
         self.passed.load(Ordering::SeqCst)
     }
 
+    /// Returns whether the writer does what is due only when it is told to.
+    pub(crate) fn is_by_hand(&self) -> bool {
+        self.by_hand.load(Ordering::SeqCst)
+    }
+
+    /// Returns the bytes that count as free on the disk, unless those that are count.
+    pub(crate) fn free(&self) -> Option<u64> {
+        Some(self.free.load(Ordering::SeqCst)).filter(|free| *free < u64::MAX)
+    }
+
     /// Passes one place. A process that was cut off stays so.
     pub(crate) fn pass(&self) -> Result<(), Failure> {
         let passed = self.passed.fetch_add(1, Ordering::SeqCst);
@@ -48,7 +78,101 @@ impl Cut {
     }
 }
 
+thread_local! {
+    /// The work of housekeeping that this thread has queued for a writer.
+    static QUEUED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Notes that this thread queued work of housekeeping for a writer.
+pub(crate) fn note_queued() {
+    QUEUED.set(QUEUED.get() + 1);
+}
+
+/// The means of a simulation. Nothing changes before one of them is called.
+impl FjallStore {
+    /// Ends the process at the `after`-th place from now on where that makes a difference on the disk.
+    pub fn cut_after(&self, after: u64) {
+        self.shared.cut.set(after);
+    }
+
+    /// Returns the number of such places that were passed.
+    #[must_use]
+    pub fn places_passed(&self) -> u64 {
+        self.shared.cut.passed()
+    }
+
+    /// Returns whether the store is closed: in order, abandoned, or cut off.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Makes the engine refuse the next write, for want of room where `full`.
+    pub fn refuse_write(&self, full: bool) {
+        let why = "the simulation said so".into();
+        let error = if full { StoreError::Full(why) } else { StoreError::Poisoned(why) };
+        self.fail([Failure::Write(error)]);
+    }
+
+    /// Makes the disk not confirm the next write.
+    pub fn fail_flush(&self) {
+        self.fail([Failure::Sync(StoreError::Poisoned("the simulation said so".into()))]);
+    }
+
+    /// Makes this many bytes count as free on the disk; [`u64::MAX`] stands for those that are.
+    pub fn set_free(&self, bytes: u64) {
+        self.shared.cut.free.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Makes the writer do what is due at a time only in [`FjallStore::tick`], so that nothing depends on the clock of
+    /// the machine.
+    pub fn run_by_hand(&self) {
+        self.shared.cut.by_hand.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets the writer do one thing that is due: write down what waits, flush the mark, beat.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`], for example while the engine is being opened again.
+    pub async fn tick(&self) -> Result<(), StoreError> {
+        run_on_writer(&self.queue, |writer| writer.tick().map(drop)).await
+    }
+
+    /// Waits until the writer has done everything that was queued before.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`] where there is no writer any more, and while the engine is being opened again.
+    pub async fn barrier(&self) -> Result<(), StoreError> {
+        run_on_writer(&self.queue, |_| Ok(())).await
+    }
+
+    /// Returns the number of times that this thread queued work of housekeeping, of any store, for its writer: where a
+    /// round that this thread polls comes to wait for others.
+    #[must_use]
+    pub fn housekeeping_queued() -> u64 {
+        QUEUED.get()
+    }
+
+    /// Blocks the writer until the sender is dropped.
+    #[must_use]
+    pub fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, held) = std::sync::mpsc::channel();
+        let wait = move |_: &mut Writer| {
+            let _ = held.recv();
+            Ok(())
+        };
+        let _ = self.queue.send(Job::Task(Box::new(wait)));
+        release
+    }
+
+    /// Makes segments be given up as in older versions, whether or not their end is folded.
+    pub fn give_up_the_old_way(&self) {
+        self.shared.cut.old_way.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The steps of one round of housekeeping, for tests that order them otherwise.
+#[cfg(test)]
 impl FjallStore {
     pub(crate) async fn fold(&self) -> Result<(), StoreError> {
         run_on_writer(&self.queue, Writer::fold).await
@@ -66,16 +190,6 @@ impl FjallStore {
         aside(&self.shared, |_, engine| engine.spare_segments.clear_away()).await
     }
 
-    /// Ends the process at the `after`-th place from now on where that makes a difference on the disk.
-    pub(crate) fn cut_after(&self, after: u64) {
-        self.shared.cut.set(after);
-    }
-
-    /// Makes segments be given up as in older versions, whether or not their end is folded.
-    pub(crate) fn give_up_the_old_way(&self) {
-        self.shared.cut.old_way.store(true, Ordering::SeqCst);
-    }
-
     /// Makes the watermark's file fail to confirm any flush.
     pub(crate) async fn break_watermark(&self) {
         let replace = |writer: &mut Writer| {
@@ -85,21 +199,5 @@ impl FjallStore {
             Ok(())
         };
         run_on_writer(&self.queue, replace).await.ok();
-    }
-
-    /// Blocks the writer until the sender is dropped.
-    pub(crate) fn hold_writer(&self) -> std::sync::mpsc::Sender<()> {
-        let (release, held) = std::sync::mpsc::channel();
-        let wait = move |_: &mut Writer| {
-            let _ = held.recv();
-            Ok(())
-        };
-        let _ = self.queue.send(Job::Task(Box::new(wait)));
-        release
-    }
-
-    /// Returns the number of such places that were passed.
-    pub(crate) fn places_passed(&self) -> u64 {
-        self.shared.cut.passed()
     }
 }

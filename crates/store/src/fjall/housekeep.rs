@@ -116,6 +116,8 @@ pub(crate) async fn run_on_writer<T: Send + 'static>(
         failure.map_or(Ok(()), Err)
     };
     queue.try_send(Job::Task(Box::new(task))).map_err(|_| StoreError::Busy)?;
+    #[cfg(any(test, feature = "testkit"))]
+    super::cut::note_queued();
     done.await.unwrap_or_else(|_| Err(gone()))
 }
 
@@ -252,7 +254,7 @@ impl Writer {
         }
         // Heads after the frontier are replayed at an opening, so none of them may be missing.
         let behind = self.gives_up_after(&engine, &trim, self.fold.frontier);
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testkit"))]
         let behind = behind && !self.shared.cut.old_way.load(Ordering::SeqCst);
         if behind {
             self.fold()?;
@@ -463,5 +465,7 @@ async fn forget_parked(shared: &Arc<Shared>, queue: &SyncSender<Job>) -> Result<
     shared.queued.fetch_add(units.len(), Ordering::Relaxed);
     let call = Call { units, how: Durability::Sync, bytes: 0, since: shared.runtime.clock.monotonic(), answer };
     queue.try_send(Job::Commit(Box::new(call))).map_err(|_| StoreError::Busy)?;
+    #[cfg(any(test, feature = "testkit"))]
+    super::cut::note_queued();
     done.await.map_err(|_| StoreError::Unavailable("it is closed".into()))?.map(drop)
 }

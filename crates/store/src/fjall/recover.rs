@@ -18,7 +18,6 @@ use crate::{
         batch::Failure,
         engine::Engine,
         guard::guarded,
-        place::space,
         replay::load,
         shared::{LITTLE, Shared},
         writer::{Job, Writer},
@@ -44,7 +43,7 @@ impl Writer {
             // Where the disk has free space, a lack of it was not the cause: the disk failed a worker as it may fail
             // the writer.
             Failure::Stopped(error) => (error, !self.has_no_room()),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             Failure::Cut => {
                 self.give_up_engine();
                 self.shared.closed.store(true, Ordering::Release);
@@ -81,7 +80,7 @@ impl Writer {
 
     /// Returns whether a failure counts as one of space.
     fn has_no_room(&self) -> bool {
-        space(&self.shared.place.store).is_ok_and(|(free, _)| {
+        self.shared.free_space().is_ok_and(|free| {
             self.shared.free.store(free, Ordering::Relaxed);
             free < LITTLE
         })

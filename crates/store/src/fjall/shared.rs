@@ -16,7 +16,10 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     Boot, Fence, Names, Observed, Obstacle, Options, ProducerNo, StoreError, Witness,
-    fjall::{engine::Engine, place::StorePlace},
+    fjall::{
+        engine::Engine,
+        place::{StorePlace, space},
+    },
     ring::Ring,
     sanity::Sanity,
     state::State,
@@ -78,9 +81,9 @@ pub(crate) struct Shared {
     pub(crate) housekeeping: tokio::sync::Mutex<()>,
     pub(crate) reads: Arc<Semaphore>,
     /// The failures that the next writes meet instead of the disk.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) faults: Mutex<std::collections::VecDeque<super::batch::Failure>>,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) cut: super::cut::Cut,
 }
 
@@ -129,9 +132,9 @@ impl Shared {
             parked_looked: Mutex::new(None),
             housekeeping: tokio::sync::Mutex::default(),
             reads: Arc::new(Semaphore::new(READS)),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             faults: Mutex::default(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "testkit"))]
             cut: super::cut::Cut::default(),
             runtime,
             options,
@@ -143,6 +146,15 @@ impl Shared {
             reserve,
             sanity,
         }
+    }
+
+    /// Returns the bytes that are free on the file system.
+    pub(crate) fn free_space(&self) -> std::io::Result<u64> {
+        #[cfg(any(test, feature = "testkit"))]
+        if let Some(free) = self.cut.free() {
+            return Ok(free);
+        }
+        space(&self.place.store).map(|(free, _)| free)
     }
 
     pub(crate) fn boot(&self) -> Boot {

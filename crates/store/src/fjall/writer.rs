@@ -18,7 +18,7 @@ use crate::{
         batch::{Failure, confirm, settle_down},
         engine::Engine,
         identity::Instance,
-        place::{Lock, space},
+        place::Lock,
         replay::Fold,
         shared::{LITTLE, Shared},
         watermark::{Mark, Watermark},
@@ -168,6 +168,10 @@ impl Writer {
 
     /// Returns the time for which the queue may stay silent before something is due.
     fn patience(&self) -> Duration {
+        #[cfg(any(test, feature = "testkit"))]
+        if self.shared.cut.is_by_hand() {
+            return Duration::from_secs(3600);
+        }
         let now = self.now();
         if !self.pending.is_empty() {
             return (self.pending_since + self.flush_after()).saturating_sub(now);
@@ -221,14 +225,14 @@ impl Writer {
 
     /// Writes a batch and waits for the disk.
     pub(crate) fn to_disk(&self, engine: &Engine, batch: OwnedWriteBatch, touched: &[Keyspace]) -> Result<(), Failure> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testkit"))]
         if let Some(fault) = self.shared.faults.lock().pop_front() {
             return Err(fault);
         }
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testkit"))]
         self.shared.cut.pass()?;
         settle_down(engine, batch, touched)?;
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testkit"))]
         self.shared.cut.pass()?;
         Ok(())
     }
@@ -236,7 +240,7 @@ impl Writer {
     /// Waits until the disk has everything that any thread has written.
     pub(crate) fn confirm(&mut self) -> Result<(), Failure> {
         let Some(engine) = &self.engine else { return Ok(()) };
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testkit"))]
         if let Some(fault) = self.shared.faults.lock().pop_front() {
             return Err(fault);
         }
@@ -252,7 +256,7 @@ impl Writer {
         self.beaten = now;
         written.map_err(|error| Failure::Write(of_watermark(error)))?;
         self.watermark.sync_sometimes(now).map_err(|error| Failure::Sync(of_watermark(error)))?;
-        #[cfg(test)]
+        #[cfg(any(test, feature = "testkit"))]
         self.shared.cut.pass()?;
         Ok(())
     }
@@ -274,7 +278,7 @@ impl Writer {
         }
     }
 
-    fn tick(&mut self) -> Result<Next, Failure> {
+    pub(crate) fn tick(&mut self) -> Result<Next, Failure> {
         let now = self.now();
         if !self.pending.is_empty() && now >= self.pending_since + self.flush_after() {
             self.flush()?;
@@ -291,7 +295,7 @@ impl Writer {
     /// Measures the free space, and periodically the space in use. Renews a token that an earlier attempt had no space
     /// for.
     pub(crate) fn measure(&mut self) {
-        if let Ok((free, _)) = space(&self.shared.place.store) {
+        if let Ok(free) = self.shared.free_space() {
             self.shared.free.store(free, Ordering::Relaxed);
         }
         let every = if self.shared.shut.lock().is_some() { MEASURE_SHUT } else { MEASURE };
