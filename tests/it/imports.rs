@@ -193,7 +193,7 @@ fn every_member_of_the_workspace_is_there_and_every_crate_is_a_member() {
     let root_manifest = manifest(&root());
     let members = root_manifest["workspace"]["members"].as_array().unwrap();
     let members: BTreeSet<String> = members.iter().map(|member| member.as_str().unwrap().to_owned()).collect();
-    let wanted = ["crates/*", "transports", "transports/*", "xtask"].map(str::to_owned);
+    let wanted = ["crates/*", "transports", "transports/*", "xtask", "tests/chaos"].map(str::to_owned);
     assert_eq!(members, BTreeSet::from(wanted));
     for (folder, _) in libraries() {
         assert!(folder.join("Cargo.toml").exists(), "{} is no crate", folder.display());
