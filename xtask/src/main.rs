@@ -13,6 +13,7 @@ mod power;
 mod process;
 mod prove;
 mod python;
+mod simulation;
 mod suite;
 mod tutorial;
 
@@ -52,6 +53,10 @@ commands:
                        `setgate_bench kafka kafka-source` beside a broker that is brought up for it; a release build
   api-docs             writes docs/api.md anew from the OpenAPI documents
   tutorial             runs the commands of docs/tutorial.md
+  simulation [--histories N] [--minutes N] [--seed N]
+                       plays histories of router and store on a simulated clock, as many as fit into two minutes
+  simulation --show N [--without 1,2,3] | --shrink N
+                       plays the history of one seed and shows it; looks for what its failure does not need
   fuzz [--seconds N]   runs each fuzz target for N seconds (60); needs cargo-fuzz
   fuzz --replay        only the seeds and 10,000 mutations for each target; needs nothing
 ";
@@ -92,6 +97,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["kafka", options @ ..] => kafka::claims(options),
         ["api-docs"] => api::write(),
         ["tutorial"] => tutorial::run(),
+        ["simulation", options @ ..] => simulation::run(&simulation_options(options)?),
         ["fuzz"] => fuzz::run(60),
         ["fuzz", "--replay"] => fuzz::replay(),
         ["fuzz", "--seconds", seconds] => fuzz::run(number("--seconds", Some(seconds))?),
@@ -107,6 +113,21 @@ fn crash_options(mut options: crash::Options, words: &[&str]) -> Result<crash::O
             "--seed" => options.seed = Some(number(word, rest.next())?),
             "--keep" => options.keep = true,
             other => bail!("crash has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+fn simulation_options(words: &[&str]) -> Result<simulation::Options> {
+    let mut options = simulation::Options::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--histories" => options.histories = Some(number(word, rest.next())?),
+            "--minutes" => options.minutes = Some(number(word, rest.next())?),
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            // The program says itself what it has no option for.
+            other => options.more.push(other.to_owned()),
         }
     }
     Ok(options)
