@@ -5,8 +5,10 @@
 mod action;
 mod book;
 mod compare;
+mod declared;
 mod desk;
 mod dice;
+mod kit;
 mod model;
 mod panics;
 mod play;

@@ -11,19 +11,20 @@ use std::{
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
+use serde_json::Value;
 use setgate_clock::Runtime;
 use setgate_delivery::spi::AnyMethod;
-use setgate_jose::{Algorithm, Kek, Keyring, Moment, Ring, Rotation, RsaBits};
+use setgate_jose::Algorithm;
 use setgate_router::{Config, Issuer, Observed, Parts, Router};
 use setgate_store::{Done, FjallStore, IssuerNo, Options, Store, StoreError, StorePlace, Unit};
 
 use crate::{
     action::{Action, STREAMS},
     book::{Book, Mood, SECRET, Shared},
-    compare::{compare, forget_parked, take_back},
+    declared::{ISSUERS, name},
     desk::{Counter, Desk, Through, wait_for},
     dice::Dice,
+    kit::Kit,
     model::{Limits, Model},
     process::{Process, Time, Timed},
     receivers::{Scene, Simulated, Way, fetches},
@@ -31,10 +32,8 @@ use crate::{
 };
 
 mod ask;
+mod doubt;
 mod end;
-
-/// The issuers of the simulated gateway.
-pub(crate) const ISSUERS: [&str; 2] = ["https://a.example", "https://b.example"];
 
 /// The time that an acknowledgement may wait before it is on the disk.
 const FLUSH: Duration = Duration::from_millis(50);
@@ -42,38 +41,6 @@ const FLUSH: Duration = Duration::from_millis(50);
 /// The longest time between two looks of the store at what is due, in milliseconds: usually, and while it does not accept.
 const TICK: u64 = 1_000;
 const TICK_SHUT: u64 = 250;
-
-/// What the histories of one thread share.
-pub(crate) struct Kit {
-    keyrings: Vec<Arc<Keyring>>,
-    kek: Arc<Kek>,
-    /// The threads on which the store reads.
-    blocking: tokio::runtime::Runtime,
-    folder: std::path::PathBuf,
-    old_way: bool,
-}
-
-impl Kit {
-    /// Makes keys, and finds a folder for the stores, in memory where there is such a file system. The stores give up
-    /// segments as in older versions where `old_way`.
-    ///
-    /// # Errors
-    /// Returns the error as a text for people.
-    pub(crate) fn new(old_way: bool) -> Result<Self, String> {
-        let now = Moment::default();
-        let ring = || Ring::new(now).generate(Algorithm::EdDSA, RsaBits::default(), now, &Rotation::default(), false);
-        let keyring = |_: &&str| ring().map(|ring| Arc::new(Keyring::new(ring))).map_err(|error| error.to_string());
-        let keyrings = ISSUERS.iter().map(keyring).collect::<Result<_, _>>()?;
-        let kek = Arc::new(Kek::generate().map_err(|error| error.to_string())?);
-        let blocking = tokio::runtime::Builder::new_current_thread()
-            .max_blocking_threads(2)
-            .build()
-            .map_err(|error| error.to_string())?;
-        let memory = std::path::Path::new("/dev/shm");
-        let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        Ok(Self { keyrings, kek, blocking, folder, old_way })
-    }
-}
 
 /// What came of one history.
 #[derive(Debug, Default)]
@@ -346,64 +313,6 @@ impl<'a> Play<'a> {
         false
     }
 
-    /// Finds out whether the group in doubt is on the disk, by what the store holds now. `anew` is true after a start,
-    /// when lazy ends may have been lost.
-    fn resolve(&mut self, anew: bool) {
-        let Some(store) = self.store() else { return };
-        let doubt = self.doubt.take();
-        let mut book = self.book.lock();
-        let now = book.now();
-        let fits = |mut model: Model| -> Result<Model, String> {
-            if anew {
-                take_back(&store, &mut model);
-            }
-            forget_parked(&store, &mut model, now)?;
-            compare(&store, &model)?;
-            Ok(model)
-        };
-        let absent = fits(book.model.clone());
-        let found = match (absent, doubt) {
-            (Ok(model), Some(_)) => {
-                book.fired("a commit in doubt was not on the disk");
-                Ok(model)
-            }
-            (Ok(model), None) => Ok(model),
-            (Err(why), None) => Err(why),
-            (Err(why), Some(group)) => {
-                let mut model = book.model.clone();
-                let units = group.iter().map(|(units, lazy)| (units.as_slice(), *lazy, None));
-                let applied = model.group(units, now).and_then(|()| fits(model));
-                if applied.is_ok() {
-                    book.fired("a commit in doubt was on the disk");
-                }
-                applied
-                    .map_err(|other| format!("law 4: neither with the unit in doubt ({other}) nor without it ({why})"))
-            }
-        };
-        match found {
-            Ok(model) => {
-                let taken = model.taken_back - book.model.taken_back;
-                book.tally.add("an end was taken back by a crash", taken);
-                book.model = model;
-                if anew {
-                    book.model.loose.clear();
-                }
-            }
-            Err(why) => book.broken(why),
-        }
-    }
-
-    fn forget_parked(&self) {
-        let Some(store) = self.store() else { return };
-        let mut book = self.book.lock();
-        let now = book.now();
-        if book.model.parked.is_empty() || self.doubt.is_some() {
-            return;
-        }
-        let done = forget_parked(&store, &mut book.model, now).map(drop);
-        book.check(done);
-    }
-
     /// Takes so many steps; a process that comes to its end is started again.
     fn steps(&mut self, many: u64) {
         for _ in 0..many {
@@ -625,51 +534,6 @@ fn is_open(store: &FjallStore) -> bool {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Returns the id of a stream.
-fn name(stream: usize) -> String {
-    format!("s{stream}")
-}
-
-fn issuer_url(issuer: usize) -> &'static str {
-    ISSUERS.get(issuer).copied().unwrap_or_default()
-}
-
-/// Returns a stream as an operator declares it.
-fn declaration(stream: usize, way: Way, wishes: u64) -> Value {
-    let wish = |at: u32, of: u64| (wishes >> at) % of;
-    let subject = |number: u64| json!({ "format": "opaque", "id": format!("subject-{number}") });
-    let mut declared = json!({
-        "id": name(stream),
-        "issuer": issuer_url(usize::from(stream == 4)),
-        "audience": format!("https://r.example/{}", name(stream)),
-        "delivery": { "method": way.name(), "to": wish(0, 2) },
-        "default_subjects": if wish(2, 4) == 0 { "NONE" } else { "ALL" },
-    });
-    if wish(4, 4) == 0 {
-        declared["events"] = json!(["https://e.example/0", "https://e.example/1"]);
-    }
-    if wish(2, 4) == 0 {
-        declared["add_subjects"] = json!([subject(wish(8, 5)), subject(wish(10, 5))]);
-    } else if wish(12, 3) == 0 {
-        declared["remove_subjects"] = json!([subject(wish(14, 5))]);
-    }
-    match wish(16, 6) {
-        0 => declared["retention"] = json!({ "sets": 4 + wish(20, 20) }),
-        1 => declared["retention"] = json!({ "age": format!("{}s", 60 + wish(20, 600)) }),
-        _ => {}
-    }
-    if wish(26, 4) == 0 {
-        declared["on_refusal"] = json!("stop_key");
-    }
-    if wish(28, 4) == 0 && matches!(way, Way::Poll | Way::Socket) {
-        declared["inactivity_timeout"] = json!("120s");
-    }
-    if wish(30, 4) == 0 {
-        declared["batch"] = json!({ "sets": 1 + wish(32, 4), "linger": "500ms" });
-    }
-    declared
 }
 
 /// Counts what is asked and not answered.

@@ -10,8 +10,9 @@ use std::{
 };
 
 use crate::{
+    kit::Kit,
     panics,
-    play::{Kit, Outcome, actions, play},
+    play::{Outcome, actions, play},
     tally::{Tally, heard, listen},
 };
 

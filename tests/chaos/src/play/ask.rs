@@ -7,8 +7,14 @@ use setgate_router::{Accepted, EventOrigin, Router};
 use setgate_set::{Event, EventLimits};
 use setgate_store::ProducerNo;
 
-use super::{Asked, Play, declaration, issuer_url, name};
-use crate::{action::Action, book::Shared, compare::compare, model::said};
+use super::{Asked, Play};
+use crate::{
+    action::Action,
+    book::Shared,
+    compare::compare,
+    declared::{declaration, issuer_url, name},
+    model::said,
+};
 
 impl Play<'_> {
     /// Begins one action.

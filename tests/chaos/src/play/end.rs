@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use setgate_router::{Router, StreamView};
 use setgate_store::{FjallStore, Store};
 
-use super::{Play, name};
-use crate::{action::STREAMS, book::Shared, desk::wait_for, model::Counts};
+use super::Play;
+use crate::{action::STREAMS, book::Shared, declared::name, desk::wait_for, model::Counts};
 
 /// The rounds in which what waits must be delivered, and the time of each in milliseconds.
 const ROUNDS: u32 = 90;
