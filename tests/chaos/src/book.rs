@@ -67,8 +67,8 @@ pub(crate) struct Book {
     /// How far the wall clock leapt forward, all leaps together, in milliseconds.
     pub(crate) ahead: u64,
     pub(crate) moods: BTreeMap<String, Mood>,
-    /// What the operator was told of each stream.
-    told: BTreeMap<u32, Rules>,
+    /// What the operator was told of each stream, and what its record said since.
+    told: BTreeMap<u32, Vec<Rules>>,
     names: Names,
     time: Arc<Time>,
     receivers: BTreeMap<u32, Receiver>,
@@ -167,6 +167,7 @@ impl Book {
             .map(|(units, lazy, answer)| (units.as_slice(), *lazy, answer.as_ref().ok().map(Vec::as_slice)));
         let done = self.model.group(applied, now);
         self.check(done);
+        self.note_rules();
         for (units, _, answer) in &accepted {
             let answers = answer.as_ref().into_iter().flatten();
             units.iter().zip(answers).for_each(|(unit, done)| self.tally.unit(unit, done));
@@ -206,7 +207,17 @@ impl Book {
 
     /// Notes that an operator was told of a change: what the records say now is in force.
     pub(crate) fn told(&mut self) {
-        self.told.clone_from(&self.model.streams);
+        self.told = self.model.streams.iter().map(|(no, rules)| (*no, vec![rules.clone()])).collect();
+    }
+
+    /// Notes what the records of streams say, where it is something else: until an operator is told, what was in force in
+    /// between may still be.
+    pub(crate) fn note_rules(&mut self) {
+        for (no, rules) in &self.model.streams {
+            if let Some(told) = self.told.get_mut(no).filter(|told| told.last() != Some(rules)) {
+                told.push(rules.clone());
+            }
+        }
     }
 
     /// Returns the record and stream of a SET.
@@ -249,15 +260,14 @@ impl Book {
         if kept.control {
             return Ok(());
         }
-        if rules.status != "enabled" && told.status == rules.status {
+        if told.iter().all(|rules| rules.status != "enabled") {
             return Err(format!("{no}/{seq} leaves for {stream}, which is {}", rules.status));
         }
         let said = said(&kept.body).ok_or("a record does not read")?;
-        let skips = |rules: &Rules| rules.skips(&said.kind, &said.subject);
-        match (skips(rules), skips(told)) {
-            (Some(rule), Some(_)) => Err(format!("P8: {no}/{seq} leaves for {stream}, which skips it: {rule:?}")),
-            _ => Ok(()),
+        if told.iter().all(|rules| rules.skips(&said.kind, &said.subject).is_some()) {
+            return Err(format!("P8: {no}/{seq} leaves for {stream}, which skips it"));
         }
+        Ok(())
     }
 
     /// Takes a SET that has arrived. Returns its number, if it is an event.

@@ -46,6 +46,7 @@ impl Play<'_> {
                 let taken = model.taken_back - book.model.taken_back;
                 book.tally.add("an end was taken back by a crash", taken);
                 book.model = model;
+                book.note_rules();
                 if anew {
                     book.model.loose.clear();
                 }
