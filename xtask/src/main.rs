@@ -152,7 +152,7 @@ fn power_options(words: &[&str]) -> Result<power::Options> {
 }
 
 fn prove_options(words: &[&str]) -> Result<prove::Options> {
-    let mut options = prove::Options { hours: None, only: Vec::new(), seed: None };
+    let mut options = prove::Options::default();
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         match *word {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{Watch, clock, follow, say};
 
 /// The options of the proof.
+#[derive(Default)]
 pub(crate) struct Options {
     /// The hours that all parts take together; without them the parts run in their short form.
     pub(crate) hours: Option<u64>,

@@ -1,10 +1,11 @@
-//! The simulation of router and store, built with a profile of its own.
+//! The simulation of router and store, built with its feature.
 
 use std::hash::{BuildHasher, RandomState};
+use std::process::Command;
 
 use anyhow::Result;
 
-use crate::process::{cargo, finish};
+use crate::process::{cargo, finish, root, target};
 
 /// The options of the simulation.
 #[derive(Default)]
@@ -24,9 +25,11 @@ pub(crate) struct Options {
 /// # Errors
 /// Returns an error when a history breaks a promise, or when something never fired.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let program = ["--package", "setgate_chaos", "--features", "play"];
-    let mut command = cargo();
-    command.args(["run", "--locked", "--quiet", "--profile", "chaos"]).args(program).arg("--").args(&options.more);
+    // The whole workspace is named, so that the libraries are those that the tests were built with.
+    let program = ["--workspace", "--features", "setgate_chaos/play", "--bin", "setgate_chaos"];
+    finish(cargo().args(["build", "--locked", "--quiet"]).args(program))?;
+    let mut command = Command::new(target().join("debug/setgate_chaos"));
+    command.current_dir(root()).args(&options.more);
     // Each run plays other histories. Seeds are short, for those who copy them.
     let seed = options.seed.unwrap_or_else(|| RandomState::new().hash_one("seed") % 1_000_000_000);
     let numbers = [("--seed", Some(seed)), ("--histories", options.histories), ("--minutes", options.minutes)];

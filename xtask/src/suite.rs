@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::process::{Watch, build_gateway, cargo, clock, finish, follow, need_curl, say};
-use crate::{api, clients, crash, deny, front, kafka, metrics, tutorial};
+use crate::{api, clients, crash, deny, front, kafka, metrics, prove, tutorial};
 
 /// The tests that a step has counted.
 #[derive(Clone, Copy, Default)]
@@ -24,11 +24,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { name: "format", what: "the code is formatted", run: format },
     Step { name: "deny", what: "licences, sources and duplicates of the dependencies", run: |_| deny::check() },
-    Step {
-        name: "clippy",
-        what: "clippy, warnings denied, with all features, with none, and of the simulation",
-        run: clippy,
-    },
+    Step { name: "clippy", what: "clippy, warnings denied, with all features and with none", run: clippy },
     Step { name: "docs", what: "rustdoc, warnings denied", run: docs },
     Step { name: "api-docs", what: "docs/api.md is what the OpenAPI documents say", run: |_| api::check() },
     Step { name: "tests", what: "unit and integration tests of all crates", run: tests },
@@ -51,6 +47,11 @@ const STEPS: &[Step] = &[
         name: "crash",
         what: "50 kills under load, checked from outside",
         run: |_| crash::run(&crash::Options::default()),
+    },
+    Step {
+        name: "prove",
+        what: "the parts of the proof, each in its short form",
+        run: |_| prove::run(&prove::Options::default()),
     },
     Step { name: "kafka", what: "what is promised about Kafka, with a real Apache Kafka", run: |_| kafka::claims(&[]) },
     Step {
