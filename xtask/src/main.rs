@@ -9,6 +9,7 @@ mod fuzz;
 mod kafka;
 mod licence;
 mod metrics;
+mod planted;
 mod power;
 mod process;
 mod prove;
@@ -42,6 +43,10 @@ commands:
   prove [--hours N] [--only a,b] [--seed N]
                        tries to break each promise, in a short form or for N hours: a table says what was tried, how often
                        what fired, and what was found
+  planted [--only a,b] [--sample N] [--seed N]
+                       puts one fault at a time into a copy of the workspace; the tests named with it must fail
+  planted --list       names the faults of tests/planted
+  planted --write-docs writes docs/design/planted.md anew from them
   clients              Python, Node, a browser and nginx against the gateway
   kafka [--only a,b] [--keep]
                        what the gateway promises about Kafka, shown with a real Apache Kafka
@@ -88,6 +93,9 @@ fn run(words: &[&str]) -> Result<()> {
         ["crash", options @ ..] => crash::run(&crash_options(crash::Options::default(), options)?),
         ["power-cuts", options @ ..] => power::run(&power_options(options)?),
         ["prove", options @ ..] => prove::run(&prove_options(options)?),
+        ["planted", "--list"] => planted::list(),
+        ["planted", "--write-docs"] => planted::write(),
+        ["planted", options @ ..] => planted::run(&planted_options(options)?),
         ["clients"] => clients::run(),
         ["bench-kafka", options @ ..] => kafka::bench(options),
         ["kafka", "up", options @ ..] => kafka::up(options),
@@ -163,6 +171,23 @@ fn prove_options(words: &[&str]) -> Result<prove::Options> {
                 options.only = names.split(',').map(str::to_owned).collect();
             }
             other => bail!("prove has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+fn planted_options(words: &[&str]) -> Result<planted::Options> {
+    let mut options = planted::Options::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--only" => {
+                let names = rest.next().context("--only needs names")?;
+                options.only = names.split(',').map(str::to_owned).collect();
+            }
+            "--sample" => options.sample = Some(number(word, rest.next())?),
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            other => bail!("planted has no option `{other}`"),
         }
     }
     Ok(options)

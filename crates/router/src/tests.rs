@@ -22,6 +22,7 @@ use setgate_store::{IssuerNo, MemoryStore, ProducerNo, Store};
 use crate::{Accepted, Config, EventOrigin, Issuer, Observed, Parts, Router};
 
 mod aside;
+mod audiences;
 mod batching;
 mod budget;
 mod counting;

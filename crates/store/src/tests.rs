@@ -3,6 +3,7 @@
 mod damage;
 mod during;
 mod faults;
+mod flush;
 mod full;
 mod identity;
 mod model;

@@ -36,7 +36,17 @@ impl Requests {
     }
 
     pub(super) fn acknowledge_all(&self) {
-        for (subscription, jti, attempt) in std::mem::take(&mut *self.out.lock()) {
+        self.acknowledge(usize::MAX);
+    }
+
+    /// Acknowledges the first of the SETs that the peer has.
+    fn acknowledge(&self, most: usize) {
+        let some: Vec<_> = {
+            let mut out = self.out.lock();
+            let count = out.len().min(most);
+            out.drain(..count).collect()
+        };
+        for (subscription, jti, attempt) in some {
             subscription.settle(jti, Some(attempt), ack());
         }
     }
@@ -123,6 +133,28 @@ async fn a_probe_that_is_answered_ends_the_trouble_of_its_channel_before_anythin
     assert_eq!(reached, 100, "the peer has {reached} of 100 after 5 s; {:?}", view().await);
     requests.acknowledge_all();
     bench.settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_request_only_what_was_acknowledged_is_settled() {
+    let bench = Bench::new(Config::default(), &[later("a")]).await;
+    let requests = bench.method.requests.clone();
+    for n in 0..12 {
+        bench.emit(n, n).await;
+    }
+    bench.until("the peer has all", async || requests.out.lock().len() == 12).await;
+    assert!(requests.seen.lock().iter().any(|request| request.len() > 5), "no request had several SETs");
+    requests.acknowledge(5);
+    bench.pass(Duration::from_secs(1)).await;
+    let view = bench.router.stream("a").await.unwrap();
+    assert_eq!((view.acknowledged, view.waiting), (5, 7), "{view:?}");
+    // The others are sent again when their time is over.
+    bench.pass(REDELIVERY + Duration::from_secs(1)).await;
+    bench
+        .until("the peer has the others", async || requests.seen.lock().iter().map(Vec::len).sum::<usize>() == 19)
+        .await;
+    requests.acknowledge_all();
+    bench.delivered().await;
 }
 
 #[tokio::test(start_paused = true)]

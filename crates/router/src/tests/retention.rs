@@ -69,3 +69,16 @@ async fn sets_that_are_older_than_a_stream_keeps_them_are_dropped_and_counted() 
     assert_eq!(tally(&bench, "b").await.waiting, 3, "nobody else loses anything");
     assert_eq!(delivered(&bench).await, [0, 1, 2, 2]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_dropped_by_age_while_the_clock_is_not_believed() {
+    let bench = Bench::new(config(), &[limited("a", json!({ "age": "10m" }))]).await;
+    bench.method.answer_with(|_| down());
+    bench.emit(0, 0).await;
+    bench.clock.advance(Duration::from_secs(30 * 24 * 3600));
+    for _ in 0..20 {
+        bench.pass(MINUTE).await;
+    }
+    assert!(bench.store.time().suspect, "the clock leapt a month");
+    assert_eq!(tally(&bench, "a").await.waiting, 1, "its age is not known");
+}

@@ -58,6 +58,23 @@ async fn what_is_only_unhealthy_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receiver_that_asks_for_a_year_waits_no_longer_than_it_may() {
+    for scope in [Scope::Set, Scope::Channel] {
+        let bench = Bench::new(Config::default(), &[stream("a")]).await;
+        let year = Some(Duration::from_secs(365 * 24 * 3600));
+        bench.method.answer_with(move |_| {
+            Err(Verdict::Retry { scope, after: year, cause: Cause::new("http_503", "as scripted") })
+        });
+        bench.emit(0, 0).await;
+        bench.until("tried", async || bench.method.count() == 1).await;
+        bench.pass(Config::default().retry_after_max / 2).await;
+        assert_eq!(bench.method.count(), 1, "{scope:?}: it is left alone for as long as it may ask for");
+        bench.pass(Config::default().retry_after_max).await;
+        assert_eq!(bench.method.count(), 2, "{scope:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_receiver_does_that_works_all_the_same_is_shown() {
     let bench = Bench::new(Config::default(), &[stream("a")]).await;
     assert_eq!(bench.router.stream("a").await.unwrap().warning, None);
