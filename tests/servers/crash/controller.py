@@ -10,8 +10,8 @@ import sys
 import time
 
 import checker
+import rounds
 import scene
-import soak
 from gateway import Gateway
 from http11 import Client, Closed, get_json
 from watch import STEPS
@@ -307,7 +307,7 @@ class Run:
         # Nothing is owed now, and the counters of this process are new.
         retired, faults = await self.retire()
         await self.tell("/calm")
-        faults += await soak.soak(self) if self.options.soak else []
+        faults += await rounds.play(self) if self.options.rounds else []
         final, metrics = await gateway.streams(), await gateway.metrics()
         counted, last = await self.until_ended()
         told |= {"final": final, "metrics": metrics, "retired": retired}
@@ -393,7 +393,7 @@ def main():
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--rate", type=float, default=400.0)
     parser.add_argument("--life", type=float, default=4.0, help="the longest that the gateway lives, in seconds")
-    parser.add_argument("--no-soak", dest="soak", action="store_false")
+    parser.add_argument("--no-rounds", dest="rounds", action="store_false")
     options = parser.parse_args()
     if options.kills < 1:
         parser.error("at least one kill")

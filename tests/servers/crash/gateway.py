@@ -13,6 +13,11 @@ from watch import Watch
 
 
 class Gateway:
+    # Seconds in which it answers, where it answers at all.
+    patience = 5.0
+    # Seconds in which it ends when it is asked to.
+    ends_within = 45
+
     def __init__(self, program, folder, ports, random):
         self.program, self.folder, self.random = program, folder, random
         self.world, self.operator, self.receiver = ports
@@ -109,7 +114,7 @@ class Gateway:
 
     async def admin(self, path):
         token = (self.secrets / "admin-token").read_text(encoding="utf-8").strip()
-        return await get_json(self.operator, "/admin/v1" + path, more={"authorization": f"Bearer {token}"})
+        return await get_json(self.operator, "/admin/v1" + path, self.patience, {"authorization": f"Bearer {token}"})
 
     async def streams(self):
         """What it says of its streams."""
@@ -144,7 +149,7 @@ class Gateway:
     async def stop(self):
         """Ends the gateway as an operator does, and expects it to end well; the faults found then."""
         self.process.send_signal(signal.SIGTERM)
-        code = await asyncio.wait_for(self.process.wait(), 45)
+        code = await asyncio.wait_for(self.process.wait(), self.ends_within)
         await self.reading
         if code != 0:
             raise RuntimeError(f"after SIGTERM the gateway ended with {code}")

@@ -71,14 +71,13 @@ class Worker:
         self.random = random.Random(f"{producer.options.seed}/{number}")
         self.keys = {f"{producer.options.prefix}-{number}-{one}": 0 for one in range(producer.options.keys)}
         self.client = Client(producer.options.port)
-        self.old, self.born = [], {}
+        self.old, self.born, self.path = [], {}, producer.options.path
 
     async def run(self):
         while self.producer.left > 0:
             number = min(self.producer.left, 20)
             self.producer.left -= number
             await self.post_many([self.event("bulk") for _ in range(number)])
-        rest = 1.0 / self.producer.options.rate
         while not self.producer.stop.is_set():
             await self.producer.hold.wait()
             dice = self.random.random()
@@ -95,7 +94,8 @@ class Worker:
             else:
                 await self.misbehave()
                 count = 1
-            await asyncio.sleep(self.random.uniform(0, 2 * rest * count * self.producer.options.workers))
+            rest = count * self.producer.options.workers / self.producer.options.rate
+            await asyncio.sleep(self.random.uniform(0, 2 * rest))
         self.client.close()
 
     def event(self, kind=None):
@@ -123,7 +123,7 @@ class Worker:
         """Sends until there is a whole answer other than "later". Counts what went wrong on the way."""
         while True:
             try:
-                status, fields, answer = await self.client.request("POST", self.producer.options.path, self.headers(kind), body)
+                status, fields, answer = await self.client.request("POST", self.path, self.headers(kind), body)
             except Closed:
                 self.producer.tally.add("broken")
                 await asyncio.sleep(self.random.uniform(0.01, 0.1))
@@ -227,7 +227,7 @@ class Worker:
         """A body that ends in the middle of its event: nothing of it may be accepted."""
         body = json.dumps({**event, "events": {KINDS["wanted"]: {}}}).encode()
         fields = "".join(f"{name}: {value}\r\n" for name, value in self.headers("application/json").items())
-        head = f"POST {self.producer.options.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{fields}content-length: {len(body)}\r\n\r\n"
+        head = f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{fields}content-length: {len(body)}\r\n\r\n"
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.producer.options.port)
             writer.write(head.encode() + body[: self.random.randint(1, len(body) - 1)])
@@ -255,4 +255,5 @@ async def main():
     await Producer(parser.parse_args()).run()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

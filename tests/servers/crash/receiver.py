@@ -31,7 +31,51 @@ def unpad(text):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+def path_of(url):
+    """The path of a URL with its slash; nothing where there is none."""
+    _, slash, path = url.partition("://")[2].partition("/")
+    return slash + path
+
+
+class Keys:
+    """The published key set of one issuer."""
+
+    # Seconds in which the gateway answers, where it answers at all.
+    patience = 5.0
+
+    def __init__(self, issuer, gateway):
+        self.issuer, self.gateway = issuer, gateway
+        self.keys, self.lock, self.kept_until = {}, asyncio.Lock(), 0.0
+
+    async def key(self, kid):
+        """The key of that name, out of the key set that is published. It is kept as long as it may be, and never fetched sooner:
+        whoever keeps it must know every key that signs. While the gateway is down we wait for it."""
+        async with self.lock:
+            for _ in range(600):
+                if time.monotonic() < self.kept_until:
+                    return self.keys.get(kid)
+                try:
+                    metadata = await get_json(self.gateway, "/.well-known/ssf-configuration" + path_of(self.issuer), self.patience)
+                    if metadata["issuer"] != self.issuer:
+                        raise ValueError(f"the metadata names {metadata['issuer']!r}")
+                    address, _, path = metadata["jwks_uri"].removeprefix("http://").partition("/")
+                    if address != f"127.0.0.1:{self.gateway}":
+                        raise ValueError(f"jwks_uri {metadata['jwks_uri']!r}")
+                    asked = time.monotonic()
+                    document, fields = await get_json(self.gateway, "/" + path, self.patience, with_fields=True)
+                except (Closed, OSError):
+                    await asyncio.sleep(0.05)
+                    continue
+                if any(set(key) & {"d", "p", "q", "k"} for key in document["keys"]):
+                    raise ValueError("a private key is published")
+                self.keys = {key["kid"]: jwt.PyJWK(key).key for key in document["keys"]}
+                self.kept_until = asked + int(re.search(r"max-age=(\d+)", fields["cache-control"])[1])
+            return None
+
+
 class Receiver:
+    ways = {"poll": Poller, "websocket": Subscriber}
+
     def __init__(self, options):
         self.issuer, self.gateway = options.issuer, options.gateway_port
         self.streams = json.loads(options.streams)
@@ -39,16 +83,23 @@ class Receiver:
         self.acks = open(options.acknowledgements, "a", encoding="utf-8")
         self.tally = collections.Counter()
         self.random = random.Random(options.seed)
-        self.keys, self.lock, self.kept_until = {}, asyncio.Lock(), 0.0
+        self.keys = {}
         self.revived = self.calm = False
         self.time, self.requests = 0, 0
         self.first = {name: set() for name in self.streams}
         self.multi = {name: MultiPush(self, name) for name, one in self.streams.items() if one["way"] == "multipush"}
         token = open(options.token_file, encoding="utf-8").read().strip()
-        ways = {"poll": Poller, "websocket": Subscriber}
+        ways = self.ways
         self.callers = [
             ways[one["way"]](self, name, self.gateway, token) for name, one in self.streams.items() if one["way"] in ways
         ]
+
+    def issuer_of(self, stream):
+        return self.streams[stream].get("issuer", self.issuer)
+
+    def below(self, stream, path):
+        """The path below the issuer of this stream."""
+        return path_of(self.issuer_of(stream)) + path
 
     def tick(self):
         self.time += 1
@@ -70,14 +121,13 @@ class Receiver:
                     # Those who were away come back; and from the second on nobody fails any more.
                     self.revived, self.calm = True, path == "/calm"
                     answer(writer, "204 No Content")
-                elif method == "POST" and path.startswith("/push/"):
-                    if self.away(path.removeprefix("/push/")):
+                elif method == "POST" and path.startswith(("/push/", "/multipush/")):
+                    way, stream = re.match("/([^/]+)/([^/?]+)", path).groups()
+                    if self.away(stream):
                         self.tally["knocked in vain"] += 1
                         return
-                    if not await self.push(path.removeprefix("/push/"), fields, body, writer):
-                        return
-                elif method == "POST" and path.startswith("/multipush/"):
-                    if not await self.push_many(path.removeprefix("/multipush/"), fields, body, writer):
+                    fields[":path"] = path
+                    if not await (self.push if way == "push" else self.push_many)(stream, fields, body, writer):
                         return
                 else:
                     answer(writer, "404 Not Found")
@@ -104,6 +154,9 @@ class Receiver:
             line["taken"] = True
         if action == "late":
             await asyncio.sleep(self.random.uniform(0.02, 0.4))
+        if writer.is_closing() and line.get("taken"):
+            # It was cut meanwhile: nobody hears the answer.
+            action = line["action"] = "lost"
         self.write(line)
         if action in ("drop", "lost"):
             return False
@@ -198,7 +251,7 @@ class Receiver:
             faults.append(f"typ {header.get('typ')!r}")
         if header.get("alg") != expected["algorithm"]:
             faults.append(f"alg {header.get('alg')!r}")
-        if claims.get("iss") != self.issuer:
+        if claims.get("iss") != self.issuer_of(stream):
             faults.append(f"iss {claims.get('iss')!r}")
         if claims.get("aud") != expected["audience"]:
             faults.append(f"aud {claims.get('aud')!r}")
@@ -208,7 +261,7 @@ class Receiver:
                 faults.append(f"claim {name!r} is {claims.get(name)!r}")
         (payload_of_event,) = claims["events"].values()
         mark = payload_of_event["crash_test"]
-        if mark["key"] != claims["sub_id"].get("id"):
+        if mark["key"] != self.subject(claims["sub_id"]):
             faults.append("the subject is not the event's")
         return {
             "jti": claims["jti"],
@@ -224,10 +277,17 @@ class Receiver:
             "faults": faults,
         }
 
+    def subject(self, identifier):
+        """The order key that a subject stands for."""
+        return identifier.get("id")
+
     async def verify(self, stream, token):
         expected = self.streams[stream]
         kid = jwt.get_unverified_header(token).get("kid")
-        key = await self.key(kid)
+        issuer = self.issuer_of(stream)
+        if issuer not in self.keys:
+            self.keys[issuer] = Keys(issuer, self.gateway)
+        key = await self.keys[issuer].key(kid)
         if key is None:
             return [f"kid {kid!r} is not published, or signs before the last key set has run out"]
         try:
@@ -236,38 +296,13 @@ class Receiver:
                 key,
                 algorithms=[expected["algorithm"]],
                 audience=expected["audience"],
-                issuer=self.issuer,
+                issuer=issuer,
                 leeway=5,
                 options={"require": ["iss", "aud", "iat", "jti"]},
             )
         except jwt.PyJWTError as error:
             return [f"signature: {error!r}"]
         return []
-
-    async def key(self, kid):
-        """The key of that name, out of the key set that is published. It is kept as long as it may be, and never fetched sooner:
-        whoever keeps it must know every key that signs. While the gateway is down we wait for it."""
-        async with self.lock:
-            for _ in range(600):
-                if time.monotonic() < self.kept_until:
-                    return self.keys.get(kid)
-                try:
-                    metadata = await get_json(self.gateway, "/.well-known/ssf-configuration")
-                    if metadata["issuer"] != self.issuer:
-                        raise ValueError(f"the metadata names {metadata['issuer']!r}")
-                    address, _, path = metadata["jwks_uri"].removeprefix("http://").partition("/")
-                    if address != f"127.0.0.1:{self.gateway}":
-                        raise ValueError(f"jwks_uri {metadata['jwks_uri']!r}")
-                    asked = time.monotonic()
-                    document, fields = await get_json(self.gateway, "/" + path, with_fields=True)
-                except (Closed, OSError):
-                    await asyncio.sleep(0.05)
-                    continue
-                if any(set(key) & {"d", "p", "q", "k"} for key in document["keys"]):
-                    raise ValueError("a private key is published")
-                self.keys = {key["kid"]: jwt.PyJWK(key).key for key in document["keys"]}
-                self.kept_until = asked + int(re.search(r"max-age=(\d+)", fields["cache-control"])[1])
-            return None
 
 
 def answer(writer, status, body=b"", fields=""):
@@ -302,4 +337,5 @@ async def main():
     print(json.dumps(receiver.tally), flush=True)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -96,6 +96,9 @@ class Socket:
 
 
 class Subscriber(Batches):
+    # Seconds that a connection lasts.
+    lasts = (0.3, 6.0)
+
     def __init__(self, receiver, stream, port, token):
         super().__init__(receiver, stream)
         self.port, self.token = port, token
@@ -105,12 +108,12 @@ class Subscriber(Batches):
             protocol = self.random.choice(["setgate.v1", "pushpull"])
             socket = None
             try:
-                socket = await Socket.open(self.port, f"/websocket/{self.stream}", self.token, protocol)
+                socket = await Socket.open(self.port, self.receiver.below(self.stream, f"/websocket/{self.stream}"), self.token, protocol)
                 self.receiver.tally["sockets"] += 1
                 # What was not heard on the last connection may be said again on this one, or comes again.
                 if self.random.random() < 0.5:
                     self.acks, self.refusals = [], {}
-                await asyncio.wait_for(self.serve(socket, protocol == "setgate.v1"), self.random.uniform(0.3, 6.0))
+                await asyncio.wait_for(self.serve(socket, protocol == "setgate.v1"), self.random.uniform(*self.lasts))
             except (Closed, ConnectionError, asyncio.TimeoutError):
                 await self.rest()
             except RuntimeError as error:

@@ -3,7 +3,7 @@
 import copy
 import sys
 
-import soak
+import rounds
 from checker import LEAST, Seen, check, count, metrics, too_little
 from watch import steps
 
@@ -386,8 +386,8 @@ def main():
         if not found(accepted, received, gateway):
             wrong.append(f"the checker does not see: {plant.__name__}")
     for sizes, faults in SOAKS:
-        if len(soak.judge(sizes)) != faults:
-            wrong.append(f"the soak finds {soak.judge(sizes)} in {sizes}")
+        if len(rounds.judge(sizes)) != faults:
+            wrong.append(f"the soak finds {rounds.judge(sizes)} in {sizes}")
     for line, found_in_it in LINES:
         if steps(line, 1000) != found_in_it:
             wrong.append(f"{line} tells of {steps(line, 1000)}")

@@ -19,11 +19,11 @@ BACK = 30
 HELD = 16 << 20
 
 
-async def soak(test):
+async def play(test):
     """Returns the faults found."""
     gateway, sizes = test.gateway, []
     for number in range(ROUNDS):
-        producer = await test.produce("--seed", f"{test.options.seed + 1 + number}", "--prefix", f"key-soak{number}", "--bulk", str(EVENTS))
+        producer = await test.produce("--seed", f"{test.options.seed + 1 + number}", "--prefix", f"key-round{number}", "--bulk", str(EVENTS))
         await test.end(producer, "producer of large events")
         await settled(gateway)
         await asyncio.sleep(2 * gateway.every + 0.5)
