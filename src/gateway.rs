@@ -17,6 +17,7 @@ pub(crate) mod certificates;
 pub(crate) mod holder;
 pub(crate) mod listeners;
 pub(crate) mod sources;
+mod tasks;
 
 pub use assemble::Gateway;
 pub(crate) use assemble::Parts;

@@ -21,7 +21,7 @@ use super::{
     brokers::Brokers,
     certificates,
     listeners::{Listeners, Routes, Running, serve},
-    sources,
+    sources, tasks,
 };
 use crate::{
     config::{Config, resolve},
@@ -85,6 +85,7 @@ impl Gateway {
         if producers.is_empty() && config.sources.is_empty() {
             tracing::warn!("no producer is configured: nobody can put events in; `setgate producers new` makes one");
         }
+        kept.registry.lend(tasks::register);
         let brokers = kept.registry.lend(Brokers::register);
         let reported = brokers.clone();
         let report = Arc::new(move |event| reported.report(event));

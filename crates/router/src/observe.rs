@@ -26,6 +26,7 @@ pub struct Observed {
     pub(crate) delivered_after: Histogram,
     pub(crate) sealing: Histogram,
     pub(crate) streams: Family<Label, Gauge>,
+    pub(crate) timers: Gauge,
     pub(crate) endpoint_held: ByEndpoint<Gauge>,
     pub(crate) endpoint_holds: ByEndpoint<Counter>,
     pub(crate) intake_closed: Family<Label, Gauge>,
@@ -45,6 +46,7 @@ impl Observed {
             delivered_after: Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0, 3600.0]),
             sealing: Histogram::new([0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5]),
             streams: Family::default(),
+            timers: Gauge::default(),
             endpoint_held: Family::default(),
             endpoint_holds: Family::default(),
             intake_closed: Family::default(),
@@ -87,6 +89,11 @@ impl Observed {
             observed.sealing.clone(),
         );
         registry.register("streams", "Streams, by status", observed.streams.clone());
+        registry.register(
+            "timers",
+            "Times at which a stream or an endpoint is looked at again: one for each at most",
+            observed.timers.clone(),
+        );
         registry.register(
             "endpoint_held",
             "Whether an endpoint that many streams share fails, so that they wait: 1 or 0",

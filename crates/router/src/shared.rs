@@ -85,7 +85,7 @@ impl Shared {
             pool: Pool::new(threads),
             settler: Settler::new(),
             cache: SealCache::default(),
-            timers: Timers::default(),
+            timers: Timers::shown_by(observed.timers.clone()),
             observed,
             halted: AtomicBool::new(false),
             held: AtomicBool::new(held),

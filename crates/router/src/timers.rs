@@ -9,6 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use setgate_store::StreamNo;
 use tokio::sync::Notify;
 
@@ -19,6 +20,8 @@ use crate::{endpoint::Endpoint, hash::Map, shared::Shared, subscription::Subscri
 pub(crate) struct Timers {
     due: Mutex<Due>,
     sooner: Notify,
+    /// The number of times that are kept, as the metrics show it.
+    shown: Gauge,
     #[cfg(test)]
     rung: AtomicUsize,
 }
@@ -33,7 +36,18 @@ struct Due {
     endpoints: Vec<(Duration, Weak<Endpoint>)>,
 }
 
+impl Due {
+    fn show(&self, shown: &Gauge) {
+        shown.set(i64::try_from(self.in_order.len() + self.endpoints.len()).unwrap_or(i64::MAX));
+    }
+}
+
 impl Timers {
+    /// Creates timers whose number is shown by this gauge.
+    pub(crate) fn shown_by(shown: Gauge) -> Self {
+        Self { shown, ..Self::default() }
+    }
+
     /// Wakes the subscription at this time at the latest; an earlier time stays.
     pub(crate) fn at(&self, when: Duration, subscription: &Arc<Subscription>) {
         let mut due = self.due.lock();
@@ -46,17 +60,21 @@ impl Timers {
         }
         subscriptions.insert(subscription.no, (when, Arc::downgrade(subscription)));
         in_order.insert((when, subscription.no));
-        if in_order.first() == Some(&(when, subscription.no)) {
+        let soonest = in_order.first() == Some(&(when, subscription.no));
+        due.show(&self.shown);
+        if soonest {
             self.sooner.notify_one();
         }
     }
 
     /// Removes a subscription that is gone.
     pub(crate) fn forget(&self, no: StreamNo) {
-        let Due { subscriptions, in_order, .. } = &mut *self.due.lock();
+        let mut due = self.due.lock();
+        let Due { subscriptions, in_order, .. } = &mut *due;
         if let Some((at, _)) = subscriptions.remove(&no) {
             in_order.remove(&(at, no));
         }
+        due.show(&self.shown);
     }
 
     /// Wakes the endpoint at this time at the latest; an earlier time stays.
@@ -71,6 +89,7 @@ impl Timers {
                 due.endpoints.push((when, Arc::downgrade(endpoint)));
             }
         }
+        due.show(&self.shown);
         self.sooner.notify_one();
     }
 
@@ -105,20 +124,21 @@ impl Timers {
     fn expired_endpoints(&self, now: Duration) -> (Vec<Arc<Endpoint>>, Option<Duration>) {
         let mut due = self.due.lock();
         let expired = due.endpoints.extract_if(.., |(at, _)| *at <= now).filter_map(|(_, one)| one.upgrade()).collect();
+        due.show(&self.shown);
         (expired, due.endpoints.iter().map(|(at, _)| *at).min())
     }
 
     fn expired(&self, now: Duration) -> (Vec<Arc<Subscription>>, Option<Duration>) {
-        let Due { subscriptions, in_order, .. } = &mut *self.due.lock();
+        let mut due = self.due.lock();
+        let Due { subscriptions, in_order, .. } = &mut *due;
         let mut expired = Vec::new();
-        while let Some((at, no)) = in_order.first().copied() {
-            if at > now {
-                return (expired, Some(at));
-            }
+        while let Some((_, no)) = in_order.first().copied().filter(|(at, _)| *at <= now) {
             in_order.pop_first();
             expired.extend(subscriptions.remove(&no).and_then(|(_, subscription)| subscription.upgrade()));
         }
-        (expired, None)
+        let next = in_order.first().map(|(at, _)| *at);
+        due.show(&self.shown);
+        (expired, next)
     }
 
     /// Returns the time at which a subscription is woken at the latest.

@@ -106,8 +106,11 @@ async fn timers_are_as_many_as_streams() {
     }
     let kept = bench.router.0.shared.timers.kept();
     assert!(kept <= 2, "{kept} timers for two streams");
+    let shown = || usize::try_from(bench.router.0.shared.observed.timers.get()).unwrap();
+    assert_eq!(shown(), kept, "the metric says otherwise");
     bench.router.delete("b").await.unwrap();
     bench.until("it is gone", async || bench.router.0.shared.timers.kept() <= 1).await;
+    assert_eq!(shown(), bench.router.0.shared.timers.kept(), "the metric says otherwise");
 }
 
 /// Returns the number of timers that fire in this time.
