@@ -15,6 +15,7 @@ mod process;
 mod prove;
 mod python;
 mod simulation;
+mod soak;
 mod suite;
 mod tutorial;
 
@@ -47,6 +48,10 @@ commands:
                        puts one fault at a time into a copy of the workspace; the tests named with it must fail
   planted --list       names the faults of tests/planted
   planted --write-docs writes docs/design/planted.md anew from them
+  soak [--minutes N] [--streams N] [--seed N] [--keep] [--plant taken|forgotten|canary]
+                       half load on N streams (1000) by every method for N minutes (60), receivers that die and kills every few
+                       seconds: the sums add up, what the process takes is flat, no secret is in the log; `--plant` plants a
+                       fault, with which the test must fail
   clients              Python, Node, a browser and nginx against the gateway
   kafka [--only a,b] [--keep]
                        what the gateway promises about Kafka, shown with a real Apache Kafka
@@ -96,6 +101,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["planted", "--list"] => planted::list(),
         ["planted", "--write-docs"] => planted::write(),
         ["planted", options @ ..] => planted::run(&planted_options(options)?),
+        ["soak", options @ ..] => soak::run(&soak_options(options)?),
         ["clients"] => clients::run(),
         ["bench-kafka", options @ ..] => kafka::bench(options),
         ["kafka", "up", options @ ..] => kafka::up(options),
@@ -188,6 +194,20 @@ fn planted_options(words: &[&str]) -> Result<planted::Options> {
             "--sample" => options.sample = Some(number(word, rest.next())?),
             "--seed" => options.seed = Some(number(word, rest.next())?),
             other => bail!("planted has no option `{other}`"),
+fn soak_options(words: &[&str]) -> Result<soak::Options> {
+    let mut options = soak::Options::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--minutes" => options.minutes = number(word, rest.next())?,
+            "--streams" => options.streams = number(word, rest.next())?,
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            "--keep" => options.keep = true,
+            "--plant" => {
+                let value = rest.next().with_context(|| format!("{word} needs a value"))?;
+                options.more.extend([(*word).to_owned(), (*value).to_owned()]);
+            }
+            other => bail!("soak has no option `{other}`"),
         }
     }
     Ok(options)
