@@ -194,6 +194,11 @@ fn planted_options(words: &[&str]) -> Result<planted::Options> {
             "--sample" => options.sample = Some(number(word, rest.next())?),
             "--seed" => options.seed = Some(number(word, rest.next())?),
             other => bail!("planted has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
 fn soak_options(words: &[&str]) -> Result<soak::Options> {
     let mut options = soak::Options::default();
     let mut rest = words.iter();

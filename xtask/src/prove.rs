@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (number, part) in parts.iter().enumerate() {
         let mut words: Vec<String> = match options.hours {
             None => part.short.iter().map(|word| (*word).to_owned()).collect(),
-            Some(hours) => (part.long)((hours * 60 * part.share / whole.max(1)).max(1)),
+            Some(hours) => (part.long)((hours * 60 * part.share / whole.max(1)).max(3)),
         };
         if let Some(seed) = options.seed.filter(|_| part.seed) {
             words.extend(count("--seed", seed));
