@@ -90,6 +90,11 @@ def table(soak, counts, ways, tally):
         say(f"{name:<11} {shown}{' MiB' if size else ''}")
 
 
+def again(options):
+    """The command that repeats a run."""
+    return f"again: cargo xtask soak --minutes {options.minutes:g} --streams {options.streams} --seed {options.seed}"
+
+
 def give(soak):
     """Prints the table and what is wrong; whether the run was good."""
     options = soak.options
@@ -101,7 +106,7 @@ def give(soak):
         say(f"TOO LITTLE {reason}")
     say(f"{len(faults)} faults in {time.monotonic() - soak.began:.0f} s, seed {options.seed}")
     if faults or few:
-        say(f"again: cargo xtask soak --minutes {options.minutes:g} --streams {options.streams} --seed {options.seed}")
+        say(again(options))
     tried = f"{counts['accepted']} events, {counts['delivered']} SETs, {options.streams} streams, {options.minutes:g} minutes"
     fired = ", ".join(f"{counts[name]} {name}" for name in ("kills", "stops", "deaths", "came again", "dropped", "parked"))
     options.proof = f"tried {tried} | fired {fired} | found {len(faults)}"
