@@ -142,13 +142,13 @@ impl Watermark {
 
     /// Reads the newest mark without changing the file.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Mark>> {
-        File::open(path).map(|file| newest(&file))
+        File::open(path).and_then(|file| newest(&file))
     }
 
     /// Opens the file and reads the newest mark, which is `None` where neither slot can be read.
     pub(crate) fn open(path: &Path) -> io::Result<(Self, Option<Mark>)> {
         let file = OpenOptions::new().write(true).read(true).open(path)?;
-        let mark = newest(&file);
+        let mark = newest(&file)?;
         let number = mark.map_or(0, |mark| mark.number);
         Ok((Self { file, number, synced: Duration::ZERO }, mark))
     }
@@ -175,12 +175,17 @@ impl Watermark {
     }
 }
 
-fn newest(file: &File) -> Option<Mark> {
+/// Returns the mark of the newer slot. A slot that the disk does not return is no damaged one: it may be the newer.
+fn newest(file: &File) -> io::Result<Option<Mark>> {
     let slot = |offset: u64| {
         let mut bytes = [0u8; Mark::LENGTH + BEAT];
-        file.read_exact_at(&mut bytes, offset).ok().and_then(|()| Mark::read(&bytes))
+        match file.read_exact_at(&mut bytes, offset) {
+            Ok(()) => Ok(Mark::read(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
     };
-    slot(0).into_iter().chain(slot(SLOT)).max_by_key(|mark| mark.number)
+    Ok(slot(0)?.into_iter().chain(slot(SLOT)?).max_by_key(|mark| mark.number))
 }
 
 #[cfg(test)]
@@ -203,6 +208,14 @@ mod tests {
         assert_eq!(Watermark::open(&path).unwrap().1, None);
         file.write(Mark { commit: 4, ..Mark::default() }).unwrap();
         assert_eq!(Watermark::open(&path).unwrap().1.unwrap().commit, 4);
+    }
+
+    #[test]
+    fn an_error_of_the_disk_is_no_slot_that_does_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        // A folder opens as a file does, and returns an error to whoever reads it.
+        let error = Watermark::read(folder.path()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]
