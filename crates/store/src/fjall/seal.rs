@@ -93,7 +93,8 @@ pub(crate) fn check(engine: &Path) -> io::Result<Vec<String>> {
     let list = Tree::look(0, first, &Lens::new())?;
     let names = names(&list);
     if list.is_troubled() {
-        wrong.push("the engine's list of its keyspaces does not read".into());
+        let why = list.first_trouble();
+        wrong.push(format!("the engine's list of its keyspaces does not read ({why})"));
         return Ok(wrong);
     }
     // A folder without a name was given up, or was being created; the engine removes it, whatever is left in it.

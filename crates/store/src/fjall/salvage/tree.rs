@@ -1,7 +1,8 @@
 //! A reader of one tree of the engine that works from its tables, without the engine, as far as they can be read.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    fmt::Display,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -58,17 +59,20 @@ pub(crate) struct Tree {
     pub(crate) unread: Vec<String>,
     /// The number of blocks that could not be read so far.
     pub(crate) bad: Cell<u64>,
+    /// The reason why the first of them could not.
+    why: RefCell<Option<String>>,
 }
 
 impl Tree {
     /// Creates a tree whose folder is missing.
     pub(crate) fn missing(number: u64) -> Self {
-        Self { number, tables: Vec::new(), unread: vec!["its folder is missing".into()], bad: Cell::new(0) }
+        let unread = vec!["its folder is missing".into()];
+        Self { number, tables: Vec::new(), unread, bad: Cell::new(0), why: RefCell::default() }
     }
 
     /// Creates a tree without tables, such as one that was deleted; journals may have rows of it.
     pub(crate) fn empty(number: u64) -> Self {
-        Self { number, tables: Vec::new(), unread: Vec::new(), bad: Cell::new(0) }
+        Self { number, tables: Vec::new(), unread: Vec::new(), bad: Cell::new(0), why: RefCell::default() }
     }
 
     /// Opens the tables of a tree.
@@ -99,12 +103,23 @@ impl Tree {
                 }
             }
         }
-        Ok(Self { number, tables, unread, bad: Cell::new(0) })
+        Ok(Self { number, tables, unread, bad: Cell::new(0), why: RefCell::default() })
     }
 
     /// Returns whether some part of the tree could not be read so far.
     pub(crate) fn is_troubled(&self) -> bool {
         !self.unread.is_empty() || self.bad.get() > 0
+    }
+
+    /// Returns the reason why some part could not be read, as far as it is known.
+    pub(crate) fn first_trouble(&self) -> String {
+        let why = self.unread.first().cloned().or_else(|| self.why.borrow().clone());
+        why.unwrap_or_else(|| "a block does not read back as it was written".into())
+    }
+
+    fn is_bad(&self, why: impl Display) {
+        self.bad.set(self.bad.get() + 1);
+        self.why.borrow_mut().get_or_insert_with(|| why.to_string());
     }
 
     /// Returns the highest sequence number in the tables.
@@ -185,15 +200,15 @@ impl<I: Iterator<Item = lsm_tree::Result<InternalValue>>> Iterator for Cautious<
                     let value = (row.key.value_type == ValueType::Value).then_some(row.value);
                     return Some(Row { key: row.key.user_key, seqno: row.key.seqno, value });
                 }
-                Ok(Some(Err(_))) => {
-                    self.tree.bad.set(self.tree.bad.get() + 1);
+                Ok(Some(Err(error))) => {
+                    self.tree.is_bad(error);
                     self.errors_left -= 1;
                     if self.errors_left == 0 {
                         self.rows = None;
                     }
                 }
-                Err(_) => {
-                    self.tree.bad.set(self.tree.bad.get() + 1);
+                Err(error) => {
+                    self.tree.is_bad(error);
                     self.rows = None;
                 }
             }
