@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{codec::read_delta, fjall::replay::Fold};
+use crate::{
+    codec::read_delta,
+    fjall::{place::sync_folder, replay::Fold},
+};
 
 /// The journals by number, with the length of each up to its last byte that is not zero.
 pub(crate) type Ends = BTreeMap<u64, u64>;
@@ -172,9 +175,15 @@ pub(crate) fn keep_aside(engine: &Path, aside: &Path) -> io::Result<()> {
     for (number, path) in journals(engine)? {
         // Only the written part is copied: the rest is zeros reserved for later.
         let mut from = io::Read::take(File::open(&path)?, end(&path)?);
-        io::copy(&mut from, &mut File::create(making.join(format!("{number}.jnl")))?)?;
+        let mut to = File::create(making.join(format!("{number}.jnl")))?;
+        io::copy(&mut from, &mut to)?;
+        to.sync_all()?;
     }
-    fs::rename(&making, aside)
+    // The copies are whole before they have their name: a later opening keeps what has it, whatever became of the
+    // journals since.
+    File::open(&making)?.sync_all()?;
+    fs::rename(&making, aside)?;
+    sync_folder(aside)
 }
 
 /// Removes the copies.
