@@ -59,6 +59,9 @@ pub(crate) fn settle_down(engine: &Engine, batch: OwnedWriteBatch, touched: &[Ke
 
 /// Waits until the disk has everything that was written.
 pub(crate) fn confirm(engine: &Engine) -> Result<(), Failure> {
+    if let Some(error) = engine.unconfirmed() {
+        return Err(Failure::Sync(error));
+    }
     engine.db.persist(PersistMode::SyncData).map_err(|error| match error {
         // No flush was requested of the disk.
         fjall::Error::Poisoned => not_taken(error),

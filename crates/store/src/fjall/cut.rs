@@ -19,6 +19,7 @@ use crate::{
 use crate::{
     Why,
     fjall::{
+        engine::Engine,
         housekeep::{Trim, aside, plan_trim},
         watermark::Watermark,
     },
@@ -187,7 +188,7 @@ impl FjallStore {
     }
 
     pub(crate) async fn clear_away(&self) -> Result<(), StoreError> {
-        aside(&self.shared, |_, engine| engine.spare_segments.clear_away()).await
+        aside(&self.shared, |_, engine| engine.clear_away(&engine.spare_segments)).await
     }
 
     /// Makes the watermark's file fail to confirm any flush.
@@ -199,5 +200,22 @@ impl FjallStore {
             Ok(())
         };
         run_on_writer(&self.queue, replace).await.ok();
+    }
+
+    /// Measures the space.
+    pub(crate) async fn measure(&self) {
+        run_on_writer(&self.queue, Writer::measure_now).await.ok();
+    }
+
+    /// Makes the flush of the name of each new keyspace fail.
+    pub(crate) fn lose_names(&self) {
+        if let Some(engine) = &*self.shared.engine.read() {
+            engine.loses_names.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Returns whether the engine was left open with nobody to use it: its lock is held, in this process.
+    pub(crate) fn has_left_its_engine(&self) -> bool {
+        self.shared.engine.read().is_none() && Engine::open(&self.shared.place.engine()).is_err()
     }
 }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error as _,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, config::BlockSizePolicy};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use setgate_set::Timestamp;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         place::{is_full, sync_folder},
         seal,
         segment::{Segment, SegmentKeyspaces},
-        spare::{EMPTIED, Spares},
+        spare::{EMPTIED, Emptied, Spares},
         turnover::FILLER,
     },
     plan::{IdempotencyRecord, ParkedRow},
@@ -32,6 +33,11 @@ const MIB: u64 = 1024 * 1024;
 pub(crate) struct Engine {
     pub(crate) db: Database,
     folder: PathBuf,
+    /// The error of a flush, made to create or empty a keyspace, that the disk did not confirm.
+    unconfirmed: Mutex<Option<StoreError>>,
+    /// Makes the flush of a new keyspace's name fail.
+    #[cfg(test)]
+    pub(crate) loses_names: std::sync::atomic::AtomicBool,
     /// Counters, the fold and the table of segments.
     pub(crate) meta: Keyspace,
     /// The control-plane records.
@@ -141,6 +147,9 @@ impl Engine {
             spare_buckets: Spares::default(),
             filter_budget: MemoryBudget::new(),
             folder: path.to_owned(),
+            unconfirmed: Mutex::default(),
+            #[cfg(test)]
+            loses_names: std::sync::atomic::AtomicBool::default(),
             db,
         };
         // Also the names of those that the process before made and did not come to flush.
@@ -188,12 +197,41 @@ impl Engine {
     /// Opens a keyspace. A new one is durable together with its name: the engine flushes what is in its folder, and not
     /// the folder above it.
     fn keyspace(&self, name: &str, memtable: u64, block: u32) -> Result<Keyspace, StoreError> {
-        let new = !self.db.keyspace_exists(name);
-        let keyspace = self.db.keyspace(name, || shape(memtable, block)).map_err(engine_error)?;
-        if new {
-            flush_name(&keyspace)?;
+        if self.db.keyspace_exists(name) {
+            return self.db.keyspace(name, || shape(memtable, block)).map_err(engine_error);
         }
-        Ok(keyspace)
+        let made = self.db.keyspace(name, || shape(memtable, block)).map_err(engine_error);
+        let named = made.and_then(|keyspace| self.flush_new_name(&keyspace).map(|()| keyspace));
+        named.inspect_err(|error| self.doubt(error))
+    }
+
+    /// Empties spare keyspaces.
+    ///
+    /// # Errors
+    /// Returns [`StoreError`]; the next round continues.
+    pub(crate) fn clear_away<K: Emptied>(&self, spares: &Spares<K>) -> Result<(), StoreError> {
+        spares.clear_away().inspect_err(|error| self.doubt(error))
+    }
+
+    /// Takes an error of the disk, met where the engine creates or empties keyspaces, for an unconfirmed flush: the
+    /// engine flushes what it changes there, and does not report whether a write or a flush failed.
+    fn doubt(&self, error: &StoreError) {
+        if matches!(error, StoreError::Poisoned(why) if why.source().is_some()) {
+            *self.unconfirmed.lock() = Some(error.clone());
+        }
+    }
+
+    fn flush_new_name(&self, keyspace: &Keyspace) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if self.loses_names.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::Poisoned(Why::of(std::io::Error::other("the test lost the name"))));
+        }
+        flush_name(keyspace)
+    }
+
+    /// Returns the error of a flush, made to create or empty a keyspace, that the disk did not confirm.
+    pub(crate) fn unconfirmed(&self) -> Option<StoreError> {
+        self.unconfirmed.lock().clone()
     }
 
     /// Opens the keyspaces of a segment with this number in their names.

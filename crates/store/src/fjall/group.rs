@@ -218,7 +218,7 @@ impl Writer {
         self.to_disk(engine, batch, &touched)?;
         self.shared.observed.sync.observe(self.now().saturating_sub(began).as_secs_f64());
         self.pending = Ops::default();
-        (self.commit, self.chain, self.vain) = (commit, chain, 0);
+        (self.commit, self.chain) = (commit, chain);
         if !self.is_short() {
             self.pauses = 0;
         }
@@ -234,7 +234,10 @@ impl Writer {
             open.get_mut().accepted_last = plan.records.last().map(|fresh| fresh.entry.head.accepted);
             debug_assert!(open.get().first <= last);
         }
-        self.mark(last, plan.version.map(|version| version.0))
+        self.mark(last, plan.version.map(|version| version.0))?;
+        // Only a commit that is answered shows that an opening was not in vain.
+        (self.vain, self.was_full) = (0, false);
+        Ok(())
     }
 
     /// Returns the segment for the records of a plan, and the bucket for their keys; either is created where it is due.

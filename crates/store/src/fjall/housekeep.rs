@@ -79,7 +79,7 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
         );
         run_on_writer(&queue, move |writer| writer.trim(trim)).await?;
         tracing::debug!(segments = given, "segments were given up and are cleared away");
-        aside(&shared, |_, engine| engine.spare_segments.clear_away()).await?;
+        aside(&shared, |_, engine| engine.clear_away(&engine.spare_segments)).await?;
         tracing::debug!("segments were cleared away");
         if !again {
             break;
@@ -87,7 +87,7 @@ pub(crate) async fn housekeep(shared: Arc<Shared>, queue: SyncSender<Job>) -> Re
     }
     // Spares that an opening found, or that were emptied in an earlier round, are cleared also where nothing was given
     // up now: the engine keeps its journals for the rows of those that are not emptied.
-    aside(&shared, |_, engine| engine.spare_segments.clear_away()).await?;
+    aside(&shared, |_, engine| engine.clear_away(&engine.spare_segments)).await?;
     aside(&shared, |_, engine| write_out_closed(engine)).await?;
     // The first measurement decides whether the journals must be released, the second whether a stream is cut.
     run_on_writer(&queue, Writer::measure_now).await?;
@@ -391,7 +391,7 @@ async fn forget_keys(shared: &Arc<Shared>) -> Result<(), StoreError> {
         for bucket in past.into_values() {
             engine.spare_buckets.leave(bucket.slot, bucket.keyspace);
         }
-        engine.spare_buckets.clear_away()?;
+        engine.clear_away(&engine.spare_buckets)?;
         shared.shorten(oldest);
         Ok(())
     })

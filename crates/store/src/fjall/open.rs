@@ -180,7 +180,15 @@ impl FjallStore {
         }
         // The buckets are dated before anything is written.
         engine.date_buckets(options, sanity.now(runtime)).map_err(damaged)?;
-        begin(&engine, epoch).map_err(damaged)?;
+        if let Err(error) = begin(&engine, epoch) {
+            let error = damaged(error);
+            if !error.is_full() {
+                // The engine flushes its journal when it is dropped, and a flush that the disk did not confirm must not
+                // be tried again.
+                std::mem::forget(engine);
+            }
+            return Err(error);
+        }
         begin_mark(&mut watermark, &loaded, epoch, boot, sanity.beat(runtime))
             .map_err(OpenError::io("write", &place.watermark()))?;
         let renewed = if held.is_none() { place.renew(&mut instance, runtime) } else { Ok(()) };

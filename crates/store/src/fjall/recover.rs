@@ -38,11 +38,12 @@ impl Writer {
     /// must end.
     pub(crate) fn recover(&mut self, failure: Failure, queue: &Receiver<Job>) -> bool {
         let (mut error, lost) = match failure {
-            Failure::Write(error) => (error, false),
+            Failure::Write(error) => (error, self.engine.as_ref().is_some_and(|engine| engine.unconfirmed().is_some())),
             Failure::Sync(error) => (error, true),
-            // Where the disk has free space, a lack of it was not the cause: the disk failed a worker as it may fail
-            // the writer.
-            Failure::Stopped(error) => (error, !self.has_no_room()),
+            // Where the disk had free space all the time, a lack of it was not the cause: the disk failed a worker as it
+            // may fail the writer. The engine reports that a worker stopped only to the next commit, when there may be
+            // space again.
+            Failure::Stopped(error) => (error, !(self.has_no_room() || self.was_full)),
             #[cfg(any(test, feature = "testkit"))]
             Failure::Cut => {
                 self.give_up_engine();
@@ -57,7 +58,11 @@ impl Writer {
             // A worker of the engine that met a full disk reports only that it stopped.
             let full = matches!(error, StoreError::Full(_)) || self.has_no_room();
             self.vain += u32::from(!full);
-            if lost || matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
+            if lost {
+                self.leave_engine();
+                return self.die(&error, queue);
+            }
+            if matches!(error, StoreError::Corrupt(_)) || self.vain > VAIN || !self.give_up_engine() {
                 return self.die(&error, queue);
             }
             // The pause grows from one failure to the next until a write had space: a full disk must not be tried
@@ -76,6 +81,13 @@ impl Writer {
                 Err(next) => error = next,
             }
         }
+    }
+
+    /// Leaves the engine as it is until the process ends. The engine flushes its journal when it is dropped, and a flush
+    /// that the disk did not confirm must not be tried again.
+    fn leave_engine(&mut self) {
+        let shared = self.shared.engine.write().take();
+        std::mem::forget(self.engine.take().or(shared));
     }
 
     /// Returns whether a failure counts as one of space.

@@ -84,6 +84,8 @@ pub(crate) struct Writer {
     mark_is_dirty: bool,
     /// The openings after a failure since the last commit that succeeded.
     pub(crate) vain: u32,
+    /// True when the disk was full at some moment since the last commit that succeeded.
+    pub(crate) was_full: bool,
     /// The pauses before the engine was opened again since a write last had space; each makes the next one longer.
     pub(crate) pauses: u32,
     /// A job that was read from the queue after a group and not done yet. Whatever happens to the group, the job is
@@ -119,6 +121,7 @@ impl Writer {
             beaten: now,
             mark_is_dirty: false,
             vain: 0,
+            was_full: false,
             pauses: 0,
             after: None,
             unrenewed: None,
@@ -297,6 +300,7 @@ impl Writer {
     pub(crate) fn measure(&mut self) {
         if let Ok(free) = self.shared.free_space() {
             self.shared.free.store(free, Ordering::Relaxed);
+            self.was_full |= free < LITTLE;
         }
         let every = if self.shared.shut.lock().is_some() { MEASURE_SHUT } else { MEASURE };
         if self.now() >= self.measured + every || self.measured.is_zero() || self.unmeasured > self.shared.budget / 64 {

@@ -89,8 +89,31 @@ async fn an_unconfirmed_flush_ends_the_process_and_is_not_tried_again() {
     assert!(!store.health().accepts && store.health().trouble.is_some());
     assert!(store.bodies(vec![Position::new(99)]).await.is_err());
     assert!(store.close().await.is_err());
-    let report = folder.try_open().unwrap().report;
+    assert!(opened.has_left_its_engine(), "the engine was closed, which flushes its journal once more");
+    let report = folder.try_open_at(&twin(&folder)).unwrap().report;
     assert_eq!((report.last, report.clean), (1, false));
+}
+
+/// Copies the store as it lies on the disk: a process that ends after a flush that was not confirmed still has the
+/// engine's lock.
+fn twin(folder: &Folder) -> StorePlace {
+    let twin = StorePlace { store: folder.folder.path().join("twin"), owner: folder.place().owner };
+    copy(&folder.place().store, &twin.store);
+    twin
+}
+
+#[tokio::test]
+async fn a_flush_of_a_new_name_that_is_not_confirmed_ends_the_process() {
+    let mut folder = Folder::with(|options| options.segment_records = 4);
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    for _ in 0..4 {
+        append(&store, event("x", &[1])).await;
+    }
+    opened.lose_names();
+    let answer = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+    assert!(matches!(answer, Err(StoreError::Poisoned(_))), "{answer:?}");
+    ends_the_process(&opened, "the test lost the name").await;
 }
 
 #[tokio::test]
@@ -166,7 +189,7 @@ async fn a_close_behind_a_group_that_fails_is_answered_and_closes() {
         let closed = close.await.unwrap_err().to_string();
         assert!(closed.contains("the test said so"), "{closed}");
         drop((store, opened));
-        let report = folder.try_open().unwrap().report;
+        let report = folder.try_open_at(&twin(&folder)).unwrap().report;
         assert_eq!((report.last, report.clean), (1, false));
     }
 }

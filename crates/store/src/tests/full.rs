@@ -195,6 +195,32 @@ async fn on_a_full_disk_nothing_accepted_is_lost_and_it_goes_on_without_a_restar
 }
 
 #[tokio::test]
+async fn a_worker_that_met_a_full_disk_ends_nothing_when_there_is_room_again() {
+    let Some(disk) = on_a_small_disk("a_worker_that_met_a_full_disk_ends_nothing_when_there_is_room_again", 300) else {
+        return;
+    };
+    let mut folder = folder_in(&disk, |options| options.reserve_bytes = 1);
+    let opened = folder.store();
+    let fatal = opened.fatal();
+    let store = opened.clone() as Arc<dyn Store>;
+    append(&store, event("before", &[1])).await;
+    let ballast = disk.join("ballast");
+    fs::write(&ballast, vec![1u8; 250 << 20]).unwrap();
+    opened.measure().await;
+    assert!(store.health().free < 64 << 20, "{:?}", store.health());
+    fs::remove_file(&ballast).unwrap();
+    // The engine tells of its worker only now.
+    let stopped = StoreError::Poisoned("the engine stopped after an earlier failure".into());
+    opened.fail([crate::fjall::Failure::Stopped(stopped)]);
+    let doubt = store.commit(vec![Unit::Append { events: vec![event("doubt", &[1])] }], Durability::Sync).await;
+    assert!(matches!(doubt, Err(StoreError::Poisoned(_))), "{doubt:?}");
+    until(&store, "the store is open again", async || store.health().accepts || fatal.borrow().is_some()).await;
+    assert_eq!(*fatal.borrow(), None);
+    append(&store, event("after", &[1])).await;
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_check_and_a_repair_to_elsewhere_need_no_room_on_the_full_disk() {
     let Some(disk) = on_a_small_disk("a_check_and_a_repair_to_elsewhere_need_no_room_on_the_full_disk", 200) else {
         return;
