@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use setgate_cli::{Context, Ended, Exit, Failure, args::ServeArgs};
 use setgate_clock::Runtime;
+use setgate_store::Obstacle;
 
 use super::{configuration::load, signals::Signals};
 use crate::{
@@ -41,26 +42,27 @@ pub(crate) async fn run(context: &Context, args: ServeArgs) -> Ended {
         () = signals.wait() => None,
         why = fatal => Some(why),
     };
-    let exit = match &broken {
+    let ended = match &broken {
         Some(why) => {
             tracing::error!(why, "the store has failed: the gateway ends");
-            Exit::Store
+            let failed = Obstacle::Failed { why: why.clone() };
+            Err(Failure::new(Exit::Store, failed.to_string()).remedy(failed.remedy()))
         }
         None => {
             tracing::info!("asked to stop; ask again to stop at once");
-            Exit::Done
+            Ok(Exit::Done)
         }
     };
     if signals.at_once {
         tracing::warn!("asked to stop at once: what was in flight is handed over again at the next start");
-        return Ok(exit);
+        return ended;
     }
     let (delay, within) = if broken.is_some() { (Duration::ZERO, Duration::from_secs(5)) } else { shutdown };
     match signals.race(gateway.shutdown(delay, within)).await {
         Some(()) => tracing::info!("stopped"),
         None => tracing::warn!("stopped at once: what was in flight is handed over again at the next start"),
     }
-    Ok(exit)
+    ended
 }
 
 /// The interval at which a store that another process has locked is tried again.
