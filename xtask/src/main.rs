@@ -4,6 +4,7 @@ mod api;
 mod clients;
 mod crash;
 mod deny;
+mod disk;
 mod front;
 mod fuzz;
 mod kafka;
@@ -52,6 +53,9 @@ commands:
                        half load on N streams (1000) by every method for N minutes (60), receivers that die and kills every few
                        seconds: the sums add up, what the process takes is flat, no secret is in the log; `--plant` plants a
                        fault, with which the test must fail
+  disk-errors [--runs N] [--seed N] [--keep] [--only KIND|KIND]
+                       has the disk of a gateway under load fail N times, by default once in each way: writes, flushes,
+                       reads, new files, renames, room; it must go on or end as it says, and lose nothing
   clients              Python, Node, a browser and nginx against the gateway
   kafka [--only a,b] [--keep]
                        what the gateway promises about Kafka, shown with a real Apache Kafka
@@ -102,6 +106,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["planted", "--write-docs"] => planted::write(),
         ["planted", options @ ..] => planted::run(&planted_options(options)?),
         ["soak", options @ ..] => soak::run(&soak_options(options)?),
+        ["disk-errors", options @ ..] => disk::run(&disk_options(options)?),
         ["clients"] => clients::run(),
         ["bench-kafka", options @ ..] => kafka::bench(options),
         ["kafka", "up", options @ ..] => kafka::up(options),
@@ -213,6 +218,25 @@ fn soak_options(words: &[&str]) -> Result<soak::Options> {
                 options.more.extend([(*word).to_owned(), (*value).to_owned()]);
             }
             other => bail!("soak has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+fn disk_options(words: &[&str]) -> Result<disk::Options> {
+    let mut options = disk::Options::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--runs" => options.runs = Some(number(word, rest.next())?),
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            "--keep" => options.keep = true,
+            "--verbose" => options.more.push((*word).to_owned()),
+            "--only" => {
+                let value = rest.next().with_context(|| format!("{word} needs a value"))?;
+                options.more.extend([(*word).to_owned(), (*value).to_owned()]);
+            }
+            other => bail!("disk-errors has no option `{other}`"),
         }
     }
     Ok(options)

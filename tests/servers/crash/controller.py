@@ -58,6 +58,10 @@ class Run:
         )
 
     async def start_helpers(self):
+        await self.start_receiver()
+        self.producer = await self.produce("--seed", str(self.options.seed), "--rate", str(self.options.rate))
+
+    async def start_receiver(self):
         streams = {name: {k: v for k, v in stream.items() if k != "kinds"} for name, stream in self.streams.items()}
         self.receiver = await self.helper(
             "receiver.py", "--port", str(self.receiver_port), "--gateway-port", str(self.gateway.world), "--issuer", self.gateway.issuer,
@@ -65,7 +69,6 @@ class Run:
             "--acknowledgements", str(self.folder / "acknowledged.jsonl"), "--token-file", str(self.folder / "receiver.token"), "--seed", str(self.options.seed),
         )  # fmt: skip
         await asyncio.wait_for(self.receiver.stdout.readline(), 10)
-        self.producer = await self.produce("--seed", str(self.options.seed), "--rate", str(self.options.rate))
 
     async def produce(self, *words):
         return await self.helper(
@@ -267,7 +270,7 @@ class Run:
 
     async def tell(self, path):
         """Tells the receiver to come back, or to be calm."""
-        client = Client(self.receiver_port, 5)
+        client = Client(self.receiver_port, 30)
         try:
             await client.request("POST", path)
         finally:

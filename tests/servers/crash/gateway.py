@@ -17,6 +17,7 @@ class Gateway:
     patience = 5.0
     # Seconds in which it ends when it is asked to.
     ends_within = 45
+    reserve, budget, pressed = scene.RESERVE, scene.BUDGET, scene.PRESSED
 
     def __init__(self, program, folder, ports, random):
         self.program, self.folder, self.random = program, folder, random
@@ -47,8 +48,8 @@ class Gateway:
             operator=self.operator,
             secrets=self.secrets,
             store=self.disk.folder / "store",
-            reserve=scene.RESERVE,
-            budget=scene.PRESSED if times else scene.BUDGET,
+            reserve=self.reserve,
+            budget=self.pressed if times else self.budget,
             records=records,
             bytes=size,
             keep=keep,
@@ -122,7 +123,7 @@ class Gateway:
 
     async def metrics(self):
         """The lines of its metrics: name with labels, and value."""
-        client = Client(self.operator, 5)
+        client = Client(self.operator, 30)
         try:
             _, _, body = await client.request("GET", "/metrics")
         finally:

@@ -82,7 +82,7 @@ class Client:
         return status, answer, content
 
 
-async def get_json(port, path, timeout=5.0, more=None, with_fields=False, any_text=False):
+async def get_json(port, path, timeout=30.0, more=None, with_fields=False, any_text=False):
     """Fetches one JSON document over a connection of its own."""
     client = Client(port, timeout)
     try:

@@ -117,9 +117,9 @@ class Receiver:
                     first = {name: len(jtis) for name, jtis in self.first.items()}
                     text = json.dumps({"requests": self.requests, "first": first, "tally": self.tally})
                     answer(writer, "200 OK", text.encode(), "content-type: application/json\r\n")
-                elif method == "POST" and path in ("/revive", "/calm"):
-                    # Those who were away come back; and from the second on nobody fails any more.
-                    self.revived, self.calm = True, path == "/calm"
+                elif method == "POST" and path in ("/revive", "/calm", "/leave"):
+                    # Those who were away come back, or are away again; and from the second on nobody fails any more.
+                    self.revived, self.calm = path != "/leave", path == "/calm"
                     answer(writer, "204 No Content")
                 elif method == "POST" and path.startswith(("/push/", "/multipush/")):
                     way, stream = re.match("/([^/]+)/([^/?]+)", path).groups()

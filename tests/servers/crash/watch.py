@@ -59,6 +59,7 @@ class Watch:
         self.happened, self.killed = collections.Counter(), collections.Counter()
         self.dropped = collections.Counter()
         self.last, self.waiters, self.missed = {}, {}, collections.Counter()
+        self.moments = collections.defaultdict(list)
         self.segment_bytes = 0
         # When the gateway was ready last.
         self.ready = 0.0
@@ -81,6 +82,7 @@ class Watch:
             for step in steps(told, self.segment_bytes):
                 self.happened[step] += 1
                 self.last[step] = time.monotonic()
+                self.moments[step].append(self.last[step])
                 waiter = self.waiters.pop(step, None)
                 if waiter and not waiter.done():
                     waiter.set_result(None)
