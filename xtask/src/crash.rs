@@ -48,17 +48,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Returns the option with which `unshare` makes a namespace where the store's small file system can be mounted. A full
 /// disk is part of every run.
-fn namespace() -> Result<&'static str> {
+pub(crate) fn namespace() -> Result<&'static str> {
     let mounts = |how: &str| exists("unshare", &[how, "mount", "-t", "tmpfs", "none", "/mnt"]);
     // Without a user namespace, root may still have a mount namespace.
     match ["-rm", "-m"].into_iter().find(|how| mounts(how)) {
         Some(how) => Ok(how),
         None if is_root() => bail!(
-            "the crash test fills a small file system and may not mount one: allow user namespaces or CAP_SYS_ADMIN, for a container \
+            "the test fills a small file system and may not mount one: allow user namespaces or CAP_SYS_ADMIN, for a container \
              for example `--security-opt seccomp=unconfined --cap-add SYS_ADMIN`"
         ),
         None => bail!(
-            "the crash test fills a small file system and may not mount one: user namespaces are needed \
+            "the test fills a small file system and may not mount one: user namespaces are needed \
              (`unshare -rm true` must work; see the sysctl kernel.unprivileged_userns_clone or AppArmor's restriction)"
         ),
     }

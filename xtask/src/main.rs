@@ -6,6 +6,7 @@ mod crash;
 mod deny;
 mod disk;
 mod front;
+mod full;
 mod fuzz;
 mod kafka;
 mod licence;
@@ -56,6 +57,8 @@ commands:
   disk-errors [--runs N] [--seed N] [--keep] [--only KIND|KIND]
                        has the disk of a gateway under load fail N times, by default once in each way: writes, flushes,
                        reads, new files, renames, room; it must go on or end as it says, and lose nothing
+  full-disk [--rounds N] [--seed N] [--keep]
+                       fills a small file system with events N times (2): refused, delivered, trimmed, accepted again
   clients              Python, Node, a browser and nginx against the gateway
   kafka [--only a,b] [--keep]
                        what the gateway promises about Kafka, shown with a real Apache Kafka
@@ -107,6 +110,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["planted", options @ ..] => planted::run(&planted_options(options)?),
         ["soak", options @ ..] => soak::run(&soak_options(options)?),
         ["disk-errors", options @ ..] => disk::run(&disk_options(options)?),
+        ["full-disk", options @ ..] => full::run(&full_options(options)?),
         ["clients"] => clients::run(),
         ["bench-kafka", options @ ..] => kafka::bench(options),
         ["kafka", "up", options @ ..] => kafka::up(options),
@@ -237,6 +241,20 @@ fn disk_options(words: &[&str]) -> Result<disk::Options> {
                 options.more.extend([(*word).to_owned(), (*value).to_owned()]);
             }
             other => bail!("disk-errors has no option `{other}`"),
+        }
+    }
+    Ok(options)
+}
+
+fn full_options(words: &[&str]) -> Result<full::Options> {
+    let mut options = full::Options::default();
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--rounds" => options.rounds = number(word, rest.next())?,
+            "--seed" => options.seed = Some(number(word, rest.next())?),
+            "--keep" => options.keep = true,
+            other => bail!("full-disk has no option `{other}`"),
         }
     }
     Ok(options)

@@ -41,7 +41,7 @@ class Producer:
         self.left = options.bulk
 
     async def run(self):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.end)
         if self.options.bulk:
             self.stop.set()
         workers = [asyncio.create_task(Worker(self, number).run()) for number in range(self.options.workers)]
@@ -52,6 +52,11 @@ class Producer:
             brake.cancel()
             self.book.close()
         print(json.dumps(self.tally), flush=True)
+
+    def end(self):
+        """Posts nothing new; what is under way is posted to its end."""
+        self.left = 0
+        self.stop.set()
 
     async def brake(self):
         """Holds the workers while the gateway is far behind."""
