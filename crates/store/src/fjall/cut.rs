@@ -34,18 +34,21 @@ pub(crate) struct Cut {
     pub(crate) old_way: AtomicBool,
     /// True when the writer does what is due only when it is told to.
     by_hand: AtomicBool,
+    /// True when an engine whose flush failed is let go, as the end of the process lets it go.
+    lets_go: AtomicBool,
     /// The bytes that count as free on the disk; [`u64::MAX`] stands for those that are.
     free: AtomicU64,
 }
 
 impl Default for Cut {
     fn default() -> Self {
-        let (old_way, by_hand) = Default::default();
+        let (old_way, by_hand, lets_go) = Default::default();
         Self {
             passed: AtomicU64::new(0),
             at: AtomicU64::new(u64::MAX),
             old_way,
             by_hand,
+            lets_go,
             free: AtomicU64::new(u64::MAX),
         }
     }
@@ -65,6 +68,11 @@ impl Cut {
     /// Returns whether the writer does what is due only when it is told to.
     pub(crate) fn is_by_hand(&self) -> bool {
         self.by_hand.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether an engine whose flush failed is let go, as the end of the process lets it go.
+    pub(crate) fn lets_go(&self) -> bool {
+        self.lets_go.load(Ordering::SeqCst)
     }
 
     /// Returns the bytes that count as free on the disk, unless those that are count.
@@ -115,8 +123,10 @@ impl FjallStore {
         self.fail([Failure::Write(error)]);
     }
 
-    /// Makes the disk not confirm the next write.
+    /// Makes the disk not confirm the next write. The process that ends of it goes on in a simulation, so the engine is
+    /// let go.
     pub fn fail_flush(&self) {
+        self.shared.cut.lets_go.store(true, Ordering::SeqCst);
         self.fail([Failure::Sync(StoreError::Poisoned("the simulation said so".into()))]);
     }
 

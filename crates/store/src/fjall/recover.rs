@@ -86,6 +86,11 @@ impl Writer {
     /// Leaves the engine as it is until the process ends. The engine flushes its journal when it is dropped, and a flush
     /// that the disk did not confirm must not be tried again.
     fn leave_engine(&mut self) {
+        #[cfg(any(test, feature = "testkit"))]
+        if self.shared.cut.lets_go() {
+            self.give_up_engine();
+            return;
+        }
         let shared = self.shared.engine.write().take();
         std::mem::forget(self.engine.take().or(shared));
     }
