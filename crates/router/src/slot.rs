@@ -42,8 +42,10 @@ pub(crate) struct Troubles {
     channel_failures: u32,
     /// The deliveries of the stream up to the last failure.
     then: Fared,
-    /// True when it failed together with others and may be the reason: it leaves alone next time.
+    /// True when it failed while others passed and may be the reason: it leaves alone next time.
     pub(crate) apart: bool,
+    /// True when the last such failure was in company: it counts as soon as the SET fails alone.
+    in_company: bool,
 }
 
 impl Troubles {
@@ -71,8 +73,10 @@ impl Troubles {
             return false;
         }
         // Where nothing has happened since it failed in company, what was known then still holds.
-        let others_pass = passed > PASSED_FOR_EACH * failed || self.apart && failed == 0;
+        // That is said once: where nobody passes any more, the receiver may have gone away.
+        let others_pass = passed > PASSED_FOR_EACH * failed || self.in_company && failed == 0;
         self.apart = others_pass;
+        self.in_company = others_pass && !alone;
         self.lone_failures += u32::from(others_pass && alone);
         others_pass && alone
     }

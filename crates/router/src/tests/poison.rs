@@ -152,6 +152,25 @@ async fn a_stream_that_is_unhealthy_makes_no_poison() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receiver_that_goes_away_makes_no_poison_of_the_only_set_that_waits() {
+    let bench = Bench::new(Config::default(), &[stream("a")]).await;
+    let away = Arc::new(AtomicBool::new(false));
+    let is_away = away.clone();
+    bench.method.answer_with(move |set| {
+        let fails = is_away.load(Ordering::Relaxed) || number(set) == BAD;
+        if fails { retry(Scope::Channel, "http_503") } else { ack() }
+    });
+    // It fails alone, again and again, while others pass; before it is given up the receiver goes away, and nobody passes.
+    one_a_second(&bench, 20).await;
+    away.store(true, Ordering::Relaxed);
+    for _ in 0..360 {
+        bench.pass(Duration::from_secs(10)).await;
+    }
+    let view = bench.router.stream("a").await.unwrap();
+    assert_eq!((view.parked, view.waiting, view.acknowledged), (0, 1, 19), "{view:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_is_given_up_is_not_the_last() {
     let bench = Bench::new(Config { poison_after: 2, ..Config::default() }, &[stream("a")]).await;
     let subscription = bench.router.0.subscription(setgate_store::StreamNo(1)).unwrap();
