@@ -228,4 +228,14 @@ impl FjallStore {
     pub(crate) fn has_left_its_engine(&self) -> bool {
         self.shared.engine.read().is_none() && Engine::open(&self.shared.place.engine()).is_err()
     }
+
+    /// Makes the watermark's file accept no write.
+    pub(crate) async fn freeze_watermark(&self) {
+        let replace = |writer: &mut Writer| {
+            writer.watermark = Watermark::unwritable(&writer.shared.place.watermark())
+                .map_err(|error| Failure::Write(StoreError::Unavailable(Why::of(error))))?;
+            Ok(())
+        };
+        run_on_writer(&self.queue, replace).await.ok();
+    }
 }

@@ -153,6 +153,12 @@ impl Watermark {
         Ok((Self { file, number, synced: Duration::ZERO }, mark))
     }
 
+    /// Opens the file for a test, so that it accepts no write.
+    #[cfg(test)]
+    pub(crate) fn unwritable(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::open(path)?, number: 0, synced: Duration::ZERO })
+    }
+
     /// Writes the next mark, without waiting for the disk.
     pub(crate) fn write(&mut self, mark: Mark) -> io::Result<()> {
         self.number += 1;

@@ -131,6 +131,20 @@ async fn three_openings_in_vain_end_the_process() {
     assert!(fatal.wait_for(Option::is_some).await.unwrap().is_some());
 }
 
+#[tokio::test]
+async fn marks_that_cannot_be_written_end_the_process_after_three_openings() {
+    let mut folder = Folder::new();
+    let opened = folder.store();
+    let store = opened.clone() as Arc<dyn Store>;
+    opened.freeze_watermark().await;
+    for round in 0..4 {
+        until(&opened, "it is open again", || store.health().accepts).await;
+        let failed = store.commit(vec![Unit::Append { events: vec![event("y", &[1])] }], Durability::Sync).await;
+        assert!(failed.is_err(), "{round}");
+    }
+    ends_the_process(&opened, "the watermark").await;
+}
+
 async fn ends_the_process(store: &FjallStore, says: &str) {
     let mut fatal = store.fatal();
     let said = fatal.wait_for(Option::is_some);
