@@ -254,6 +254,9 @@ impl Writer {
         }
         // Heads after the frontier are replayed at an opening, so none of them may be missing.
         let behind = self.gives_up_after(&engine, &trim, self.fold.frontier);
+        if behind {
+            tracing::debug!("what is given up is not folded yet, and is folded first");
+        }
         #[cfg(any(test, feature = "testkit"))]
         let behind = behind && !self.shared.cut.old_way.load(Ordering::SeqCst);
         if behind {
