@@ -67,6 +67,12 @@ pub(crate) enum Action {
     },
     FailFlush,
     Housekeep,
+    /// Events come and are delivered while a round of housekeeping rests behind its first step, in milliseconds.
+    Busy {
+        rest: u64,
+        events: u64,
+        crash: bool,
+    },
     /// The process ends at this many places of the disk from now.
     Cut {
         after: u64,
@@ -142,7 +148,11 @@ impl Action {
             88..93 => Self::Cut { after: dice.under(24) },
             93..95 => Self::Kill { steps: dice.under(60) },
             95 => Self::Close,
-            96..98 => Self::Compare,
+            96 => Self::Compare,
+            97 | 98 => {
+                let events = 4 + dice.under(12);
+                Self::Busy { rest: 400 * events, events, crash: dice.once_in(2) }
+            }
             _ => Self::Pass { millis: 5_000 },
         }
     }

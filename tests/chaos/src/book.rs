@@ -27,6 +27,9 @@ pub(crate) const SECRET: [u8; 32] = [7; 32];
 /// consumer before may leave until then.
 const LATE: u64 = 60_000;
 
+/// The failures after which a SET is parked as `poison`.
+pub(crate) const POISON_AFTER: u32 = 3;
+
 /// How a receiver behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mood {
@@ -53,6 +56,8 @@ pub(crate) struct Receiver {
     acknowledged: BTreeSet<u64>,
     refused: BTreeSet<u64>,
     failed: BTreeMap<u64, u32>,
+    /// The arrivals of which it said nothing.
+    silent: BTreeMap<u64, u32>,
     jtis: BTreeMap<u64, Jti>,
     /// What is under way, by order key.
     under_way: BTreeMap<u64, u32>,
@@ -186,10 +191,17 @@ impl Book {
             let receiver = self.receivers.entry(stream).or_default();
             let fault = match &settlement.note {
                 Note::Acknowledged(_) if !receiver.acknowledged.contains(&seq) => "acknowledged by nobody".to_owned(),
-                Note::Parked { code, attempts, .. } if !receiver.refused.contains(&seq) => match code.as_str() {
-                    "poison" if receiver.failed.get(&seq).is_some_and(|failed| failed >= attempts) => continue,
-                    code => format!("parked as {code} after {attempts} attempts, and refused by nobody"),
-                },
+                Note::Parked { code, attempts, .. } if !receiver.refused.contains(&seq) => {
+                    let times = |of: &BTreeMap<u64, u32>| of.get(&seq).copied().unwrap_or_default();
+                    let (failed, silent) = (times(&receiver.failed), times(&receiver.silent));
+                    if code.as_str() == "poison" && failed >= POISON_AFTER && failed + silent >= *attempts {
+                        continue;
+                    }
+                    format!(
+                        "parked as {code} after {attempts} attempts, of which {failed} failed, and refused by nobody",
+                        code = code.as_str()
+                    )
+                }
                 Note::Dropped(rule) => {
                     let kept = self.model.records.get(&seq);
                     let said = kept.and_then(|kept| said(&kept.body));
@@ -365,6 +377,13 @@ impl Book {
     pub(crate) fn refuses(&mut self, jti: &Jti) {
         if let Some((no, seq)) = self.named(jti) {
             self.receivers.entry(no).or_default().refused.insert(seq);
+        }
+    }
+
+    /// Notes that the receiver says nothing of a SET that arrived.
+    pub(crate) fn says_nothing(&mut self, jti: &Jti) {
+        if let Some((no, seq)) = self.named(jti) {
+            *self.receivers.entry(no).or_default().silent.entry(seq).or_default() += 1;
         }
     }
 

@@ -104,6 +104,8 @@ struct Call {
 struct Waiting {
     commits: VecDeque<Commit>,
     calls: Vec<Call>,
+    /// The rest of the next round of housekeeping behind its first step, in milliseconds.
+    rest: Option<u64>,
 }
 
 /// What was let through.
@@ -139,6 +141,11 @@ impl Desk {
     pub(crate) fn has_waiting(&self) -> bool {
         let (waiting, now) = (self.waiting.lock(), self.time.0.micros());
         !waiting.commits.is_empty() || waiting.calls.iter().any(|call| call.rests <= now)
+    }
+
+    /// Lets the next round of housekeeping rest behind its first step, for so many milliseconds.
+    pub(crate) fn rest_next(&self, millis: u64) {
+        self.waiting.lock().rest = Some(millis);
     }
 
     /// Returns whether housekeeping is between two of its steps.
@@ -183,13 +190,15 @@ impl Desk {
             }
             Kind::Tidies => {}
         }
-        call.begun = true;
+        let first = !std::mem::replace(&mut call.begun, true);
         if !self.step(&mut call) {
-            if dice.once_in(3) {
-                call.rests = now + 1000 * (1 + dice.under(REST));
+            let mut waiting = self.waiting.lock();
+            let asked = if first { waiting.rest.take() } else { None };
+            if let Some(rest) = asked.or_else(|| dice.once_in(3).then(|| 1 + dice.under(REST))) {
+                call.rests = now + 1000 * rest;
                 self.time.0.stop_at(call.rests);
             }
-            self.waiting.lock().calls.push(call);
+            waiting.calls.push(call);
         }
         Some(Through::Tidied)
     }

@@ -20,7 +20,7 @@ use setgate_store::{Done, FjallStore, IssuerNo, Options, Store, StoreError, Stor
 
 use crate::{
     action::{Action, STREAMS},
-    book::{Book, Mood, SECRET, Shared},
+    book::{Book, Mood, POISON_AFTER, SECRET, Shared},
     declared::{ISSUERS, name},
     desk::{Counter, Desk, Through, wait_for},
     dice::Dice,
@@ -39,7 +39,7 @@ mod end;
 const FLUSH: Duration = Duration::from_millis(50);
 
 /// The longest time between two looks of the store at what is due, in milliseconds: usually, and while it does not accept.
-const TICK: u64 = 1_000;
+const TICK: u64 = 5_000;
 const TICK_SHUT: u64 = 250;
 
 /// What came of one history.
@@ -147,7 +147,7 @@ impl<'a> Play<'a> {
             backoff_initial: Duration::from_millis(200),
             backoff_max: Duration::from_secs(30),
             pause_after: Duration::from_secs(60),
-            poison_after: 3,
+            poison_after: POISON_AFTER,
             pause_after_parked: 6,
             signing_threads: 1,
             retention_interval: Duration::from_secs(15),
@@ -290,7 +290,10 @@ impl<'a> Play<'a> {
         // The writer folds after its answers, and may come to its end there.
         let _ = wait_for(desk.inner().barrier());
         if in_doubt {
-            self.doubt = Some(entries.into_iter().map(|(units, lazy, _)| (units, lazy)).collect());
+            // What was refused beside it is not in doubt.
+            let poisoned = |answer: &Result<_, StoreError>| matches!(answer, Err(StoreError::Poisoned(_)));
+            let doubt = entries.into_iter().filter(|(.., answer)| poisoned(answer));
+            self.doubt = Some(doubt.map(|(units, lazy, _)| (units, lazy)).collect());
         }
         if self.is_over(desk.inner()) {
             return Turn::Over;

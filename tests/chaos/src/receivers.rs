@@ -152,7 +152,7 @@ impl Scene {
             _ => Ok(Receipt::Receiver),
         };
         match &outcome {
-            Ok(_) if forgets => {}
+            Ok(_) if forgets => book.says_nothing(&set.jti),
             Ok(_) => book.acknowledges(&set.jti),
             Err(Verdict::Refuse(_)) => book.refuses(&set.jti),
             Err(_) => book.fails(&set.jti),

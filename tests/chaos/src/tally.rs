@@ -31,6 +31,7 @@ pub(crate) const MUST: &[(&str, &[&str])] = &[
             "a parked SET is dropped",
             "a clock is confirmed",
             "a round of housekeeping is asked for",
+            "a round of housekeeping rests while events come",
             "everything is compared in between",
         ],
     ),
@@ -39,6 +40,7 @@ pub(crate) const MUST: &[(&str, &[&str])] = &[
         &[
             "a crash at a commit",
             "a crash in the midst of tasks",
+            "a crash after a round of housekeeping",
             "a crash while housekeeping is under way",
             "an end between two steps of housekeeping",
             "an orderly end",
@@ -99,6 +101,7 @@ pub(crate) const MUST: &[(&str, &[&str])] = &[
         &[
             "a segment is full",
             "cursors are folded",
+            "cursors are folded before segments are given up",
             "segments are dropped",
             "a segment is condensed",
             "held records are swept",
@@ -228,6 +231,7 @@ pub(crate) fn heard() -> Tally {
 const LINES: &[(&str, &str, &str)] = &[
     ("a segment is full", "", "a segment is full"),
     ("cursors were written down", "", "cursors are folded"),
+    ("what is given up is not folded yet", "", "cursors are folded before segments are given up"),
     ("segments are given up", "gone", "segments are dropped"),
     ("segments are given up", "condensed", "a segment is condensed"),
     ("segments are given up", "swept", "held records are swept"),

@@ -109,6 +109,7 @@ impl Play<'_> {
                     false
                 });
             }
+            Action::Busy { rest, events, crash } => self.busy(rest, events, crash),
             Action::Cut { after } => {
                 if let Some(store) = self.store() {
                     store.cut_after(after);
@@ -124,6 +125,32 @@ impl Play<'_> {
                 self.quiet();
                 self.compare();
             }
+        }
+    }
+
+    /// Lets segments be filled and settled while housekeeping has folded the cursors and not yet planned what it gives up.
+    fn busy(&mut self, rest: u64, events: u64, crash: bool) {
+        self.fired("a round of housekeeping rests while events come");
+        // What is not delivered keeps its segment.
+        self.good_moods();
+        self.fill(false);
+        self.bring_back();
+        self.pass(32_000);
+        if let Some(desk) = &self.desk {
+            desk.rest_next(rest);
+        }
+        self.ask(async move |router, _| {
+            let _ = router.store().housekeep().await;
+            false
+        });
+        for at in 0..events {
+            self.emit(at % 5, at % 3, 0, 1, None);
+            self.pass(300);
+        }
+        self.pass(1_000 + rest);
+        if crash {
+            self.fired("a crash after a round of housekeeping");
+            self.again();
         }
     }
 

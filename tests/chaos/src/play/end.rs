@@ -93,7 +93,7 @@ impl Play<'_> {
     }
 
     /// Does what an operator does after trouble.
-    fn bring_back(&mut self) {
+    pub(super) fn bring_back(&mut self) {
         self.confirm();
         self.reconcile();
         for stream in 0..STREAMS {
