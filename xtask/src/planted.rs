@@ -15,12 +15,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use self::fault::{Fault, Test};
-pub(crate) use self::page::{check, write};
+pub(crate) use self::page::write;
 use self::tree::{End, Tree};
 use crate::process::{Watch, clock, root, say, target};
 
 /// The time that one test may take.
 const LIMIT: Duration = Duration::from_secs(300);
+/// The time after which a test that may hang with its fault counts as hanging.
+const HANGS: Duration = Duration::from_secs(60);
 /// The time that a command may take in the place of a test.
 const LIMIT_PART: Duration = Duration::from_secs(1800);
 
@@ -175,7 +177,8 @@ fn with(tree: &Tree, fault: &Fault) -> Result<(Verdict, String)> {
             .entry((&test.package, &test.target))
             .or_insert_with(|| tree.build(&test.package, &test.target).map_err(|error| format!("{error:#}")));
         let (program, folder) = made.as_ref().map_err(|why| anyhow::anyhow!("with the fault {why}"))?;
-        let (verdict, said) = verdict(tree.run(test, program, folder, LIMIT)?, test.may_hang)?;
+        let limit = if test.may_hang { HANGS } else { LIMIT };
+        let (verdict, said) = verdict(tree.run(test, program, folder, limit)?, test.may_hang)?;
         if matches!(verdict, Verdict::Survived) {
             return Ok((verdict, format!("{} passes", test.shown())));
         }
