@@ -139,9 +139,15 @@ async fn a_probe_that_is_answered_ends_the_trouble_of_its_channel_before_anythin
 async fn of_a_request_only_what_was_acknowledged_is_settled() {
     let bench = Bench::new(Config::default(), &[later("a")]).await;
     let requests = bench.method.requests.clone();
-    for n in 0..12 {
-        bench.emit(n, n).await;
-    }
+    let event = |n: usize| {
+        json!({
+            "events": { "https://example.com/changed": { "n": n } },
+            "sub_id": { "format": "opaque", "id": format!("subject-{n}") },
+        })
+    };
+    let events = (0..12).map(|n| Event::parse(event(n), &EventLimits::default()).unwrap()).collect();
+    let origin = EventOrigin { issuer: bench.router.issuer(ISSUER).unwrap(), producer: ProducerNo(1) };
+    bench.router.accept(origin, events).await;
     bench.until("the peer has all", async || requests.out.lock().len() == 12).await;
     assert!(requests.seen.lock().iter().any(|request| request.len() > 5), "no request had several SETs");
     requests.acknowledge(5);
