@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use setgate_delivery::SealedSet;
 use setgate_set::Jti;
-use setgate_store::{Done, Names, Note, StoreError, Unit};
+use setgate_store::{Done, Names, Note, Rule, StoreError, Unit};
 
 use crate::{
     model::{How, Model, Moment, Rules, said},
@@ -59,6 +59,8 @@ pub(crate) struct Receiver {
     /// The arrivals of which it said nothing.
     silent: BTreeMap<u64, u32>,
     jtis: BTreeMap<u64, Jti>,
+    /// What was skipped by a rule that was in force then.
+    skipped: BTreeSet<(u64, Rule)>,
     /// What is under way, by order key.
     under_way: BTreeMap<u64, u32>,
 }
@@ -166,6 +168,9 @@ impl Book {
         for (units, ..) in &accepted {
             units.iter().for_each(|unit| self.settled_rightly(unit));
         }
+        for (units, ..) in group.iter().filter(|(.., answer)| answer.is_err()) {
+            units.iter().for_each(|unit| self.note_skipped(unit));
+        }
         let now = self.now();
         let applied = accepted
             .iter()
@@ -178,6 +183,20 @@ impl Book {
             units.iter().zip(answers).for_each(|(unit, done)| self.tally.unit(unit, done));
         }
         group.iter().any(|(.., answer)| matches!(answer, Err(StoreError::Poisoned(_))))
+    }
+
+    /// Notes what was skipped by a rule in force and could not be written down: when it is written, another rule may be in
+    /// force.
+    fn note_skipped(&mut self, unit: &Unit) {
+        let Unit::Settle { what, .. } = unit else { return };
+        for settlement in what {
+            let (stream, seq) = (settlement.stream.0, settlement.at.seq);
+            if let Note::Dropped(rule) = settlement.note
+                && self.model.skips(stream, seq) == Some(rule)
+            {
+                self.receivers.entry(stream).or_default().skipped.insert((seq, rule));
+            }
+        }
     }
 
     /// Checks that what ends a delivery came about.
@@ -202,15 +221,9 @@ impl Book {
                         code = code.as_str()
                     )
                 }
-                Note::Dropped(rule) => {
-                    let kept = self.model.records.get(&seq);
-                    let said = kept.and_then(|kept| said(&kept.body));
-                    let rules = self.model.streams.get(&stream);
-                    match (said, rules) {
-                        (Some(said), Some(rules)) if rules.skips(&said.kind, &said.subject) == Some(*rule) => continue,
-                        _ => format!("dropped by the rule {rule:?}, which is not in force"),
-                    }
-                }
+                Note::Dropped(rule) if receiver.skipped.contains(&(seq, *rule)) => continue,
+                Note::Dropped(rule) if self.model.skips(stream, seq) == Some(*rule) => continue,
+                Note::Dropped(rule) => format!("dropped by the rule {rule:?}, which is not in force"),
                 _ => continue,
             };
             self.broken(format!("P2: the SET {stream}/{seq} is {fault}"));

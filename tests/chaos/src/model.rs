@@ -180,6 +180,12 @@ pub(crate) fn said(body: &[u8]) -> Option<Said> {
 }
 
 impl Model {
+    /// Returns the rule in force by which the stream skips a record.
+    pub(crate) fn skips(&self, stream: u32, seq: u64) -> Option<Rule> {
+        let said = said(&self.records.get(&seq)?.body)?;
+        self.streams.get(&stream)?.skips(&said.kind, &said.subject)
+    }
+
     pub(crate) fn new(limits: Limits, issuers: Vec<String>) -> Self {
         let (records, owed, counts, parked, ended) = Default::default();
         let (ids, streams, deleted, numbers, loose) = Default::default();
