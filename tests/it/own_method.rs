@@ -8,10 +8,11 @@ use setgate_jose::{AllowedAlgorithms, Jwks, verify};
 use crate::boxed::{Plan, event};
 use crate::http::{self, request};
 
-/// Builds the example as a reader does, and returns its path.
+/// Builds the example, with the libraries that the tests were built with, and returns its path.
 fn example() -> PathBuf {
     let mut build = Command::new(env!("CARGO"));
-    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "own_method"]);
+    let example = ["build", "--quiet", "--workspace", "--example", "own_method"];
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(example);
     assert!(build.status().unwrap().success(), "the example does not build");
     Path::new(env!("CARGO_BIN_EXE_setgate")).with_file_name("examples").join("own_method")
 }

@@ -21,7 +21,7 @@ pub(crate) struct Fault {
     pub(crate) name: String,
     /// The fault in one sentence.
     pub(crate) fault: String,
-    /// The promise that the fault breaks, `P1` to `P8`, or the threat that it lets in, `H1` and on.
+    /// The promise that the fault breaks, `P1` to `P8`, or the threat that it lets in, as in `H36`.
     pub(crate) promise: String,
     /// The changes that make the fault.
     pub(crate) change: Vec<Change>,
