@@ -22,9 +22,6 @@ const ENOUGH: usize = 10;
 /// The time for which the first failing history is shrunk at the end of a run.
 const SHRINKING: Duration = Duration::from_secs(60);
 
-/// The histories in which the planted fault must be found.
-const PLANTED: u64 = 300;
-
 /// Where the lines of a run go.
 pub type Say<'a> = &'a (dyn Fn(&str) + Sync);
 
@@ -81,23 +78,6 @@ pub fn run(options: &Options, say: Say<'_>) -> Result<(), String> {
         (None, Some(seed)) => shrink(&Kit::new(options.old_way)?, seed, None, say),
         (None, None) => many(options, say),
     }
-}
-
-/// Plays histories with the planted fault until one fails, and says how long that took.
-fn plant(options: &Options, say: Say<'_>) -> Result<String, String> {
-    let began = now();
-    let (planted, whole) = (Kit::new(true)?, Kit::new(false)?);
-    for (seed, count) in (options.seed..).zip(1..=PLANTED) {
-        // What fails without the fault as well is found later.
-        if let Some(why) = played(&planted, seed, &[], false).fault
-            && played(&whole, seed, &[], false).fault.is_none()
-        {
-            let when = format!("in history {count} after {:.1} s", passed(began).as_secs_f64());
-            say(&format!("the planted fault is found {when}: seed {seed} --old-way: {why}"));
-            return Ok(when);
-        }
-    }
-    Err(format!("the planted fault is not found in {PLANTED} histories: the simulation shows nothing"))
 }
 
 /// Plays a history. A panic, on whichever thread, is a broken promise as well.
@@ -175,9 +155,6 @@ struct Found {
 
 #[expect(clippy::disallowed_methods, reason = "histories are played beside each other, and know nothing of each other")]
 fn many(options: &Options, say: Say<'_>) -> Result<(), String> {
-    let planted = if options.old_way || options.may_miss { None } else { Some(plant(options, say)?) };
-    // What was heard is of histories with a fault.
-    let _ = heard();
     let began = now();
     let next = AtomicU64::new(options.seed);
     let stop = AtomicBool::new(false);
@@ -226,9 +203,8 @@ fn many(options: &Options, say: Say<'_>) -> Result<(), String> {
     let never = tally.never();
     let fired = if never.is_empty() { tally.brief() } else { format!("never: {}", never.join("; ")) };
     let seeds = format!("from seed {}, {twice} of them twice, {took:.0} s", options.seed);
-    let planted = planted.map(|when| format!("; planted fault found {when}")).unwrap_or_default();
     let found = faults.len();
-    say(&format!("proof: simulation | tried {played} histories ({seeds}) | fired {fired}{planted} | found {found}"));
+    say(&format!("proof: simulation | tried {played} histories ({seeds}) | fired {fired} | found {found}"));
     if let Some((seed, why)) = faults.first() {
         return Err(format!("{} of {played} histories fail; seed {seed}: {why}", faults.len()));
     }
