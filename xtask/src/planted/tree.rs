@@ -156,7 +156,7 @@ impl Tree {
     /// Returns an error that ends with what the compiler said when they do not build.
     pub(crate) fn build(&self, package: &str, target: &str) -> Result<(PathBuf, PathBuf)> {
         let mut cargo = self.cargo();
-        cargo.args(["test", "--no-run", "--quiet", "--message-format", "json-render-diagnostics"]);
+        cargo.args(["test", "--no-run", "--message-format", "json-render-diagnostics"]);
         cargo.args(["--package", package, "--package", CARRIER]);
         if target == "lib" {
             cargo.arg("--lib")

@@ -126,3 +126,22 @@ async fn a_key_goes_on_when_the_set_it_waits_for_was_taken_after_all() {
     bench.pass(Duration::from_secs(1)).await;
     assert_eq!(numbers(&take(&mut subscription.consumer(), 9).await), [1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_only_what_was_acknowledged_is_settled() {
+    let bench = Bench::new(Config::default(), &[asked("a")]).await;
+    for n in 0..6 {
+        bench.emit(n, n).await;
+    }
+    let subscription = bench.router.session_target("a").unwrap().subscription;
+    let mut consumer = subscription.consumer();
+    let all = take(&mut consumer, 9).await;
+    assert_eq!(numbers(&all), [0, 1, 2, 3, 4, 5], "one batch");
+    subscription.settle_all(vec![(all[1].jti, None, ack()), (all[4].jti, None, ack())]);
+    bench.pass(Duration::from_secs(1)).await;
+    let view = bench.router.stream("a").await.unwrap();
+    assert_eq!((view.acknowledged, view.waiting), (2, 4), "{view:?}");
+    // The others are handed over again when their time is over.
+    bench.pass(Duration::from_secs(61)).await;
+    assert_eq!(numbers(&take(&mut consumer, 9).await), [0, 2, 3, 5]);
+}
