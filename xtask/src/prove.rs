@@ -49,10 +49,10 @@ const PARTS: &[Part] = &[
     Part {
         name: "simulation",
         what: "router and store hold what a model holds, whatever fails when",
-        short: Some(&["--histories", "300"]),
+        short: Some(&["--histories", "90"]),
         long: |minutes| count("--minutes", minutes),
         share: 40,
-        // The same histories each time: they show what a change breaks, and what only chance finds fails no change.
+        // The same histories each time: some others fail today (tests/chaos/README.md), so drawn ones show nothing of a change.
         seed: Some(1),
         draws: true,
     },
