@@ -30,10 +30,8 @@ struct Part {
     long: fn(u64) -> Vec<String>,
     /// The share of the time of the long form, in percent.
     share: u64,
-    /// The seed of the short form, where it does not draw one.
-    seed: Option<u64>,
     /// Whether it takes a seed.
-    draws: bool,
+    seed: bool,
 }
 
 const PARTS: &[Part] = &[
@@ -43,18 +41,16 @@ const PARTS: &[Part] = &[
         short: Some(&["--cuts", "50"]),
         long: |minutes| count("--cuts", 16 * minutes),
         share: 35,
-        seed: None,
-        draws: true,
+        seed: true,
     },
     Part {
         name: "simulation",
         what: "router and store hold what a model holds, whatever fails when",
-        short: Some(&["--histories", "90"]),
+        // One history in 150 fails today (tests/chaos/README.md), so a short form would show nothing of a change.
+        short: None,
         long: |minutes| count("--minutes", minutes),
         share: 40,
-        // The same histories each time: some others fail today (tests/chaos/README.md), so drawn ones show nothing of a change.
-        seed: Some(1),
-        draws: true,
+        seed: true,
     },
     Part {
         name: "soak",
@@ -62,8 +58,7 @@ const PARTS: &[Part] = &[
         short: None,
         long: |minutes| count("--minutes", minutes),
         share: 25,
-        seed: None,
-        draws: true,
+        seed: true,
     },
     Part {
         name: "planted",
@@ -71,8 +66,7 @@ const PARTS: &[Part] = &[
         short: None,
         long: |_| Vec::new(),
         share: 0,
-        seed: None,
-        draws: false,
+        seed: false,
     },
     Part {
         name: "disk-errors",
@@ -80,8 +74,7 @@ const PARTS: &[Part] = &[
         short: None,
         long: |_| Vec::new(),
         share: 0,
-        seed: None,
-        draws: true,
+        seed: true,
     },
     Part {
         name: "full-disk",
@@ -89,8 +82,7 @@ const PARTS: &[Part] = &[
         short: None,
         long: |_| Vec::new(),
         share: 0,
-        seed: None,
-        draws: true,
+        seed: true,
     },
 ];
 
@@ -129,8 +121,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             None => part.short.into_iter().flatten().map(|word| (*word).to_owned()).collect(),
             Some(hours) => (part.long)((hours * 60 * part.share / whole.max(1)).max(3)),
         };
-        let own = part.seed.filter(|_| options.hours.is_none());
-        if let Some(seed) = options.seed.or(own).filter(|_| part.draws) {
+        if let Some(seed) = options.seed.filter(|_| part.seed) {
             words.extend(count("--seed", seed));
         }
         let at = clock(clock_of_all.elapsed());
