@@ -174,7 +174,7 @@ fn play(part: &Part, words: &[String], hours: Option<u64>) -> Result<Row> {
 
 /// Parses `proof: <part> | tried <what> | fired <what> | found <number>`.
 fn parse(line: &str) -> Option<Said> {
-    let mut columns = line.strip_prefix("proof: ")?.split(" | ").skip(1);
+    let mut columns = line.trim_start().strip_prefix("proof: ")?.split(" | ").skip(1);
     let mut column = |name: &str| Some(columns.next()?.strip_prefix(name)?.trim().to_owned());
     Some(Said { tried: column("tried")?, fired: column("fired")?, found: column("found")? })
 }
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn reads_what_a_part_says_of_itself() {
-        let said = parse("proof: power cuts | tried 50 cuts, 900 events | fired torn 12, missing 30 | found 0");
+        let said = parse("  proof: power cuts | tried 50 cuts, 900 events | fired torn 12, missing 30 | found 0");
         let said = said.unwrap();
         assert_eq!(
             (&said.tried[..], &said.fired[..], &said.found[..]),
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn reads_nothing_out_of_other_lines() {
-        assert_eq!(parse("proof: power cuts | tried 50 cuts | found 0"), None);
+        assert_eq!(parse("  proof: power cuts | tried 50 cuts | found 0"), None);
         assert_eq!(parse("50 cuts, seed 7"), None);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::process::{Watch, build_gateway, cargo, clock, finish, follow, need_curl, say};
-use crate::{api, clients, crash, deny, front, kafka, metrics, prove, tutorial};
+use crate::{api, clients, crash, deny, front, kafka, metrics, tutorial};
 
 /// The tests that a step has counted.
 #[derive(Clone, Copy, Default)]
@@ -47,11 +47,6 @@ const STEPS: &[Step] = &[
         name: "crash",
         what: "50 kills under load, checked from outside",
         run: |_| crash::run(&crash::Options::default()),
-    },
-    Step {
-        name: "prove",
-        what: "the parts of the proof, each in its short form",
-        run: |_| prove::run(&prove::Options::default()),
     },
     Step { name: "kafka", what: "what is promised about Kafka, with a real Apache Kafka", run: |_| kafka::claims(&[]) },
     Step {
