@@ -88,7 +88,9 @@ impl Said {
     #[must_use]
     pub fn read(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        serde_json::from_slice::<Self>(body).ok().filter(|said| !said.err.is_empty())
+        // A derived reader also takes an array for a struct, and frameworks answer with arrays of messages.
+        let is_object = body.trim_ascii_start().starts_with(b"{");
+        serde_json::from_slice::<Self>(body).ok().filter(|said| is_object && !said.err.is_empty())
     }
 }
 

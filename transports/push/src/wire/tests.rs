@@ -173,6 +173,9 @@ fn an_error_body_is_read_tolerantly() {
         r#"{"err":1}"#,
         r#"{"error":"x"}"#,
         r#"{"err":"invalid_key""#,
+        r#"["This field is required."]"#,
+        r#"["dup"]"#,
+        r#" ["invalid_key", "no object"]"#,
         &"[".repeat(8000),
     ] {
         assert_eq!(word(&meaning(400, body)), "set http_400", "{body}");
